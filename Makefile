@@ -1,0 +1,56 @@
+# `make serve` and `make test` do all the set-up they need on a machine with Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup serve test check format bench bench-quick shots container-test lock clean
+
+# What running it needs.
+$(VENV)/.serve: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+# What testing and checking it needs too.
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.serve
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.lock
+	touch $@
+
+setup: $(VENV)/.dev
+
+serve: $(VENV)/.serve
+	$(BIN)/darkroom serve
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.bench
+
+bench-quick: $(VENV)/.dev
+	$(BIN)/python -m tests.bench --quick
+
+# Takes the pictures of the README again.
+shots: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/browser --shots docs
+
+# Builds the image and runs it with a read-only root and no capabilities; needs root, Debian's buildah and podman.
+container-test:
+	bash tests/deploy/container.sh
+
+lock: $(VENV)/.dev
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 -o requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras -c requirements.lock -o requirements-dev.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,110 @@
+"""create_app(settings): wiring and lifespan, nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import anyio
+import structlog
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import headers
+from service.address import Signer
+from service.errors import ServiceError, http_exception_answer, service_error_answer, unexpected_answer
+from service.health import Health
+from service.markup import Minter
+from service.originals import Originals
+from service.render.messages import Limits
+from service.render.pool import RenderPool
+from service.renditions import Renditions
+from service.routes import health, images, renditions
+from service.routes.pages import page_handlers
+from service.settings import Settings, development_key
+from service.storage import open_storage
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """Return the origin; raises `SettingsError` for a store that cannot be opened or a key that cannot be read."""
+    storage = open_storage(settings.store_url, os.environ)
+    limits = Limits(settings.max_pixels, settings.max_whole_pixels, settings.max_output_pixels)
+    pool = RenderPool(
+        slots=settings.slots,
+        queue_limit=settings.render_queue,
+        memory_bytes=settings.render_memory_bytes,
+        render_seconds=settings.render_seconds,
+        wait_seconds=settings.wait_seconds,
+    )
+    signer = Signer(settings.signing_keys or (development_key(settings.data_path),), settings.open_spellings)
+    originals = Originals(storage, pool, settings.data_path / "spool", limits=limits, max_upload_bytes=settings.max_upload_bytes)
+    found = Renditions(storage, pool, limits=limits, wait_seconds=settings.wait_seconds)
+    vitals = Health(settings, storage, pool, version("darkroom"))
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        originals.clear_spool()
+        if leftovers := await storage.sweep():
+            log.info("removed what killed writes had left", files=leftovers)
+        async with pool.running(), anyio.create_task_group() as tasks:
+            tasks.start_soon(vitals.watch)
+            try:
+                yield
+            finally:
+                vitals.draining = True
+                await found.finish()
+                tasks.cancel_scope.cancel()
+
+    parts: dict[str, object] = {
+        "access": images.Access(settings.token_scopes),
+        "health": vitals,
+        "minter": Minter(signer, settings.public_url),
+        "originals": originals,
+        "renditions": found,
+        "settings": settings,
+        "signer": signer,
+    }
+    origin = Litestar(
+        [health.health, health.livez, images.ingest, images.document, images.urls, renditions.rendition, *page_handlers()],
+        dependencies={name: Provide(_giving(part), use_cache=True, sync_to_thread=False) for name, part in parts.items()},
+        exception_handlers={
+            ServiceError: service_error_answer,
+            HTTPException: http_exception_answer,
+            Exception: unexpected_answer,
+        },
+        lifespan=[lifespan],
+        openapi_config=OpenAPIConfig("Darkroom", version("darkroom"), path="/docs", render_plugins=[]),
+        # Uploads are bounded while they stream, in `originals.upload_chunks`, which also says what to do.
+        request_max_body_size=None,
+        logging_config=None,
+    )
+    return _with_security_headers(origin)
+
+
+def _giving(part: object):  # type: ignore[no-untyped-def]
+    def provide() -> object:
+        return part
+
+    return provide
+
+
+def _with_security_headers(app: ASGIApp) -> ASGIApp:
+    """Add what every answer carries, errors of the router included, which Litestar's own hooks and middleware do not see."""
+    fields = [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in headers.SECURITY.items()]
+
+    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *fields]
+            await send(message)
+
+        await app(scope, receive, send_secured)
+
+    return middleware

@@ -1,0 +1,100 @@
+"""The `darkroom` command."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from importlib.metadata import version
+
+import click
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
+
+from service.settings import HELP, Settings, SettingsError, development_key, load, variable
+from service.storage import open_storage
+
+# How long requests that are being answered may go on after SIGTERM: longer than a render may take, shorter than Fly's kill_timeout.
+DRAIN_SECONDS = 65
+
+# A client that sends no complete header within this time is let go.
+HEADER_SECONDS = 10
+
+# Connections waiting to be accepted, and connections served at a time: above the pools that proxies keep.
+BACKLOG = 2_048
+BACKPRESSURE = 4_096
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("darkroom"), prog_name="darkroom")
+def main() -> None:
+    """Images in once, immutable renditions out."""
+
+
+@main.command()
+@click.option("--host", help=HELP["host"].help)
+@click.option("--port", type=click.IntRange(1, 65_535), help=HELP["port"].help)
+@click.option("--data", type=click.Path(file_okay=False), help=HELP["data"].help)
+def serve(host: str | None, port: int | None, data: str | None) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Options go before the environment's DARKROOM_HOST, DARKROOM_PORT and DARKROOM_DATA.
+    """
+    for field, value in (("host", host), ("port", port), ("data", data)):
+        if value is not None:
+            os.environ[variable(field)] = str(value)
+    try:
+        settings = load(os.environ)
+        if not settings.keys:
+            development_key(settings.data_path)
+        open_storage(settings.store_url, os.environ)
+        _check_port_is_free(settings)
+    except (SettingsError, OSError) as error:
+        click.echo(f"darkroom: {error}", err=True)
+        sys.exit(2)
+    _announce(settings)
+    server = Granian(
+        "service.asgi:build",
+        factory=True,
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGI,
+        # One worker: one cache. Renders have processes of their own.
+        workers=1,
+        loop=Loops.uvloop,
+        # Only plain HTTP/1 closes a silent connection at the header time-out; proxies in front speak HTTP/2 to clients.
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1_000),
+        websockets=False,
+        backlog=BACKLOG,
+        backpressure=BACKPRESSURE,
+        respawn_failed_workers=True,
+        workers_kill_timeout=DRAIN_SECONDS,
+        log_level="warning",  # type: ignore[arg-type]
+        process_name=None,
+    )
+    server.serve()
+
+
+def _announce(settings: Settings) -> None:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{settings.port}"
+    token = ' -H "Authorization: Bearer $TOKEN"' if settings.tokens else ""
+    click.echo(f"Darkroom listens on {url}")
+    click.echo(f"  data   {settings.data_path}")
+    click.echo(f"  store  {settings.store_url}")
+    click.echo(f"  try    curl{token} --data-binary @photo.jpg {url}/v1/images   or open {url}/ in a browser")
+
+
+def _check_port_is_free(settings: Settings) -> None:
+    # Granian sets SO_REUSEPORT: a second server would start silently and take half of the connections.
+    family, kind, protocol, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise SettingsError(
+                f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}. Stop what listens there, or choose another --port."
+            ) from error

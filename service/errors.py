@@ -1,0 +1,284 @@
+"""Every failure, and the one place where a failure becomes an answer (RFC 9457)."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import ClassVar
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+
+from service import headers
+
+log = structlog.get_logger(__name__)
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A problem document. `expected`, `received` and `remedy` extend RFC 9457 §3.2: what was wanted, what came, what to do."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    expected: str | None = None
+    received: str | None = None
+    remedy: str | None = None
+
+
+class ServiceError(Exception):
+    """A failure with a public face. Nothing private goes into its words: paths, secrets and causes belong in the log."""
+
+    status_code: ClassVar[int] = 500
+    kind: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        expected: str | None = None,
+        received: str | None = None,
+        remedy: str | None = None,
+        retry_after_seconds: int | None = None,
+        extra_headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.expected = expected
+        self.received = None if received is None else printable(received)
+        self.remedy = remedy
+        self.retry_after_seconds = retry_after_seconds
+        self.extra_headers = extra_headers
+
+    def problem(self) -> Problem:
+        """Return the problem document of this failure."""
+        return Problem(
+            type=f"urn:darkroom:problem:{self.kind}",
+            title=self.title,
+            status=self.status_code,
+            detail=self.detail,
+            expected=self.expected,
+            received=self.received,
+            remedy=self.remedy,
+        )
+
+
+class BadRequestError(ServiceError):
+    """The request cannot be understood."""
+
+    status_code = 400
+    kind = "bad-request"
+    title = "Bad request"
+
+
+class EmptyBodyError(BadRequestError):
+    """An upload without a byte."""
+
+    kind = "empty-body"
+    title = "Empty body"
+
+
+class BadTransformError(BadRequestError):
+    """A transform with an unknown key, a value out of range, options that contradict each other, or another spelling."""
+
+    kind = "bad-transform"
+    title = "Bad transform"
+
+
+class BadAddressError(BadRequestError):
+    """A path that is not the address of a rendition."""
+
+    kind = "bad-address"
+    title = "Bad address"
+
+
+class UnauthorizedError(ServiceError):
+    """A token is needed and none that is known came."""
+
+    status_code = 401
+    kind = "unauthorized"
+    title = "Unauthorized"
+
+
+class ForbiddenError(ServiceError):
+    """The token does not carry the scope that this needs."""
+
+    status_code = 403
+    kind = "forbidden"
+    title = "Forbidden"
+
+
+class BadSignatureError(ServiceError):
+    """An address that none of the configured keys has signed."""
+
+    status_code = 403
+    kind = "bad-signature"
+    title = "Bad signature"
+
+
+class NotFoundError(ServiceError):
+    """Nothing is here under that name."""
+
+    status_code = 404
+    kind = "not-found"
+    title = "Not found"
+
+
+class SlowUploadError(ServiceError):
+    """An upload that drips."""
+
+    status_code = 408
+    kind = "slow-upload"
+    title = "Upload too slow"
+
+
+class TooLargeError(ServiceError):
+    """An upload of more bytes than are taken."""
+
+    status_code = 413
+    kind = "too-large"
+    title = "Upload too large"
+
+
+class UnsupportedFormatError(ServiceError):
+    """Bytes that are no image, or an image in a format that is not offered."""
+
+    status_code = 415
+    kind = "unsupported-format"
+    title = "Not a supported image"
+
+
+class BrokenImageError(ServiceError):
+    """An image that cannot be decoded to its end."""
+
+    status_code = 422
+    kind = "broken-image"
+    title = "Broken image"
+
+
+class TooManyPixelsError(ServiceError):
+    """An image, or a rendition, of more pixels than are taken."""
+
+    status_code = 422
+    kind = "too-many-pixels"
+    title = "Too many pixels"
+
+
+class DamagedOriginalError(ServiceError):
+    """A stored original whose bytes are no longer those of its digest."""
+
+    status_code = 500
+    kind = "damaged-original"
+    title = "Damaged original"
+
+
+class RenderFailedError(ServiceError):
+    """A render process ended in the middle of its work."""
+
+    status_code = 500
+    kind = "render-failed"
+    title = "Render failed"
+
+
+class OverloadedError(ServiceError):
+    """More work is waiting than can be done in time."""
+
+    status_code = 503
+    kind = "overloaded"
+    title = "Too busy"
+
+
+class DeadlineExceededError(ServiceError):
+    """A render took longer than a client is kept waiting."""
+
+    status_code = 503
+    kind = "deadline-exceeded"
+    title = "Took too long"
+
+
+class TooCostlyError(ServiceError):
+    """A render needs more memory than a render process may have."""
+
+    status_code = 503
+    kind = "too-costly"
+    title = "Too costly"
+
+
+class NewerVersionError(ServiceError):
+    """An address of a pipeline version that this process does not know yet."""
+
+    status_code = 503
+    kind = "newer-version"
+    title = "Newer version"
+
+
+class StorageUnavailableError(ServiceError):
+    """The store cannot be reached, or refuses."""
+
+    status_code = 503
+    kind = "storage-unavailable"
+    title = "Storage unavailable"
+
+
+class StorageFullError(ServiceError):
+    """The store has no room."""
+
+    status_code = 507
+    kind = "storage-full"
+    title = "Storage full"
+
+
+def printable(text: str, limit: int = 120) -> str:
+    """Return `text` short enough and without control or non-ASCII characters, so that it may be echoed and logged."""
+    escaped = text.encode("unicode_escape", "backslashreplace").decode("ascii")
+    return escaped if len(escaped) <= limit else escaped[:limit] + "…"
+
+
+def service_error_answer(request: Request[object, object, State], error: ServiceError) -> Response[Problem]:
+    """Return the answer to a failure of ours; waiting clients share it where the work that failed was a rendition's."""
+    if error.status_code >= 500:
+        log.warning("failed", kind=error.kind, detail=error.detail, path=printable(request.scope["path"]), cause=repr(error.__cause__))
+    fields = headers.error_headers(shared=request.scope["path"].startswith("/i/") and error.status_code not in {400, 403})
+    if error.retry_after_seconds is not None:
+        fields["Retry-After"] = str(error.retry_after_seconds)
+    fields.update(error.extra_headers)
+    return _answer(error.problem(), fields)
+
+
+def http_exception_answer(request: Request[object, object, State], error: HTTPException) -> Response[Problem]:
+    """Return the answer to a failure that Litestar found: no such route, method not allowed, a body that does not fit."""
+    fields = headers.error_headers(shared=False)
+    detail, remedy = error.detail, None
+    if error.status_code == 404:
+        detail, remedy = "No route answers this path.", "GET / shows what is here."
+    elif error.status_code == 405:
+        # The edge answers HEAD wherever GET is.
+        allowed = (error.headers or {}).get("allow", "").replace("GET", "GET, HEAD")
+        fields["Allow"] = allowed
+        detail, remedy = f"{request.method} is not answered here.", f"Use one of: {allowed}."
+    return _answer(
+        Problem(
+            type="about:blank",
+            title=HTTPStatus(error.status_code).phrase,
+            status=error.status_code,
+            detail=detail,
+            received=printable(f"{request.method} {request.scope['path']}"),
+            remedy=remedy,
+        ),
+        fields,
+    )
+
+
+def unexpected_answer(request: Request[object, object, State], error: Exception) -> Response[Problem]:
+    """Return the answer to a failure that nobody foresaw: its trace goes to the log, never to the client."""
+    log.error("unexpected failure", path=printable(request.scope["path"]), exc_info=error)
+    return service_error_answer(
+        request, ServiceError("Something failed that should not have.", remedy="Try again; the server's log has the reason.")
+    )
+
+
+def _answer(problem: Problem, fields: dict[str, str]) -> Response[Problem]:
+    return Response(problem, status_code=problem.status, media_type="application/problem+json", headers=fields)

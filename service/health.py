@@ -1,0 +1,93 @@
+"""Whether this process should get requests: the store reached once, render processes that start, not draining."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import anyio
+import msgspec
+import structlog
+
+from service.errors import ServiceError
+from service.render.pool import RenderPool
+from service.settings import Settings
+from service.storage import Storage
+
+log = structlog.get_logger(__name__)
+
+# How often the store is asked whether it is there, and how long it may take to say so, in seconds.
+CHECK_EVERY_SECONDS = 5.0
+CHECK_TIMEOUT_SECONDS = 4.0
+
+
+class Report(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What `/health` says. `degraded`: hits are served, what needs the store may fail."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    version: str
+    region: str | None = None
+    machine: str | None = None
+    regions: list[str] = []
+    reason: str | None = None
+
+
+class Health:
+    """What is known of the parts that this process depends on."""
+
+    def __init__(self, settings: Settings, storage: Storage, pool: RenderPool, version: str) -> None:
+        """Take where this process stands and what it depends on."""
+        self._settings = settings
+        self._storage = storage
+        self._pool = pool
+        self._version = version
+        self._reached_once = False
+        self._store_failure: str | None = "the store has not been reached yet"
+        self.draining = False
+
+    def report(self) -> tuple[int, Report]:
+        """Return the status code and the report of this moment.
+
+        A later outage of the store is 200: a process that still has hits must stay in rotation.
+        """
+        reason = self._pool.start_failure
+        if self.draining:
+            reason = "draining: this process is about to end"
+        elif not self._reached_once:
+            reason = self._store_failure
+        if reason is not None:
+            return 503, self._told("unavailable", reason)
+        if self._store_failure is not None:
+            return 200, self._told("degraded", self._store_failure)
+        return 200, self._told("ok", None)
+
+    async def watch(self) -> None:
+        """Ask the store again and again, for as long as this process serves."""
+        while True:
+            await self.check()
+            await anyio.sleep(CHECK_EVERY_SECONDS)
+
+    async def check(self) -> None:
+        """Ask the store once."""
+        try:
+            with anyio.fail_after(CHECK_TIMEOUT_SECONDS):
+                await self._storage.reach()
+        except (ServiceError, TimeoutError) as error:
+            failure = "the store does not answer" if isinstance(error, TimeoutError) else str(error)
+            if self._store_failure is None:
+                log.warning("the store is out of reach", reason=failure)
+            self._store_failure = failure
+        else:
+            if self._reached_once and self._store_failure is not None:
+                log.warning("the store is back")
+            self._store_failure = None
+            self._reached_once = True
+
+    def _told(self, status: Literal["ok", "degraded", "unavailable"], reason: str | None) -> Report:
+        return Report(
+            status,
+            self._version,
+            region=self._settings.fly_region or None,
+            machine=self._settings.fly_machine_id or None,
+            regions=[name for part in self._settings.regions.split(",") if (name := part.strip())],
+            reason=reason,
+        )

@@ -1,0 +1,228 @@
+"""Ingest: bytes in, digest, probe, placeholder, stored."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import msgspec
+import structlog
+
+from service.address import digest_text, is_digest
+from service.errors import EmptyBodyError, NotFoundError, SlowUploadError, StorageFullError, TooLargeError, printable
+from service.render.messages import ImageInfo, Limits, Placeholder, Probe, Probed
+from service.render.pool import RenderPool
+from service.storage import Storage, document_key, original_key
+
+log = structlog.get_logger(__name__)
+
+# An upload may take this long, and as much longer as its bytes so far are worth at the slowest rate that is served.
+UPLOAD_GRACE_SECONDS = 25.0
+SLOWEST_BYTES_PER_SECOND = 8_192
+
+# What is written to the spool at a time: a thread's hop costs as much as writing this.
+_WRITE_BYTES = 1 << 20
+
+_ENOSPC_NUMBERS = frozenset({28, 122})
+
+
+class Document(msgspec.Struct, frozen=True):
+    """The facts of an image, as they are stored; URLs are minted on reading. `bytes` and sizes are the original's, upright."""
+
+    digest: str
+    info: ImageInfo
+    bytes: int
+    created: str
+    placeholder: Placeholder
+    alt: str = ""
+
+
+class Ingested(msgspec.Struct, frozen=True):
+    """An image that is stored, and whether it was not before."""
+
+    document: Document
+    created: bool
+
+
+class Spooled:
+    """An upload on its way in: a file of the spool, its size and the digest of its bytes so far."""
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self.path = path
+        self.bytes = 0
+        self._max_bytes = max_bytes
+        self._sha256 = hashlib.sha256()
+        self._file = path.open("wb", buffering=0)
+        self._pending = bytearray()
+
+    @property
+    def digest(self) -> str:
+        """The name that the bytes so far would have."""
+        return digest_text(self._sha256.digest())
+
+    async def write(self, chunk: bytes) -> None:
+        """Add bytes; raises `TooLargeError` and `StorageFullError`."""
+        self.bytes += len(chunk)
+        if self.bytes > self._max_bytes:
+            raise too_large(self._max_bytes, f"more than {self._max_bytes} bytes")
+        self._sha256.update(chunk)
+        self._pending += chunk
+        if len(self._pending) >= _WRITE_BYTES:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Have everything so far in the file."""
+        pending, self._pending = self._pending, bytearray()
+        try:
+            await anyio.to_thread.run_sync(_write_all, self._file.fileno(), pending)
+        except OSError as error:
+            if error.errno in _ENOSPC_NUMBERS:
+                raise StorageFullError(
+                    "The spool has no room for this upload.", remedy="Free room on the server, then send it again."
+                ) from error
+            raise
+
+    def close(self) -> None:
+        """Close and remove the file."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Originals:
+    """The images that are here."""
+
+    def __init__(self, storage: Storage, pool: RenderPool, spool: Path, *, limits: Limits, max_upload_bytes: int) -> None:
+        """Take where images are kept, what probes them, the folder that uploads wait in, and what is taken."""
+        self._storage = storage
+        self._pool = pool
+        self._spool = spool
+        self._limits = limits
+        self.max_upload_bytes = max_upload_bytes
+
+    def clear_spool(self) -> None:
+        """Make the spool, without what an ended process may have left there."""
+        self._spool.mkdir(parents=True, exist_ok=True)
+        for path in self._spool.iterdir():
+            path.unlink()
+
+    @asynccontextmanager
+    async def spooled(self) -> AsyncIterator[Spooled]:
+        """Give a place for one upload, gone when it is done with."""
+        descriptor, name = tempfile.mkstemp(dir=self._spool)
+        os.close(descriptor)
+        upload = Spooled(Path(name), self.max_upload_bytes)
+        try:
+            yield upload
+        finally:
+            upload.close()
+
+    async def ingest(self, upload: Spooled) -> Ingested:
+        """Return the document of an upload once original and document are stored durably.
+
+        Raises `EmptyBodyError`, and what a probe finds: `UnsupportedFormatError`, `BrokenImageError`, `TooManyPixelsError`; nothing is stored then.
+        """
+        if upload.bytes == 0:
+            raise EmptyBodyError(
+                "The upload has no bytes.",
+                expected="the bytes of an image",
+                received="an empty body",
+                remedy="Send the file as the body; with curl: --data-binary @photo.jpg (the @ is needed).",
+            )
+        await upload.flush()
+        digest = upload.digest
+        if (known := await self._known(digest, upload)) is not None:
+            return Ingested(known, created=False)
+        probed = await self._pool.run(Probe(str(upload.path), self._limits), Probed)
+        document = Document(
+            digest, probed.info, upload.bytes, datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"), probed.placeholder
+        )
+        if not await self._storage.create(original_key(digest), upload.path, durable=True):
+            await self._heal(digest, upload)
+        if not await self._storage.create(document_key(digest), msgspec.json.encode(document), durable=True):
+            # Another upload of the same bytes was faster; its document is the one that counts.
+            return Ingested(await self.document(digest), created=False)
+        log.info("ingested", digest=digest, format=probed.info.format, bytes=upload.bytes)
+        return Ingested(document, created=True)
+
+    async def document(self, digest: str) -> Document:
+        """Return the facts of an image; raises `NotFoundError`."""
+        body = await self._storage.read(document_key(digest)) if is_digest(digest) else None
+        if body is None:
+            raise NotFoundError(
+                "No image has this digest.",
+                expected="a digest that an upload was answered with",
+                received=digest,
+                remedy="Upload the image with POST /v1/images.",
+            )
+        return msgspec.json.decode(body, type=Document)
+
+    async def _known(self, digest: str, upload: Spooled) -> Document | None:
+        body = await self._storage.read(document_key(digest))
+        if body is None:
+            return None
+        await self._heal(digest, upload)
+        return msgspec.json.decode(body, type=Document)
+
+    async def _heal(self, digest: str, upload: Spooled) -> None:
+        """Put the upload in place of a stored original that is missing or no longer what its name says."""
+        stored = await self._storage.read(original_key(digest))
+        if stored is not None:
+            sha256 = await anyio.to_thread.run_sync(hashlib.sha256, stored)
+            if digest_text(sha256.digest()) == digest:
+                return
+        log.warning("a damaged original was replaced", digest=digest, missing=stored is None)
+        await self._storage.replace(original_key(digest), upload.path, durable=True)
+
+
+async def upload_chunks(body: AsyncIterator[bytes], declared_bytes: int | None, max_bytes: int) -> AsyncIterator[bytes]:
+    """Give the chunks of a request's body; raises `TooLargeError` early where it can and `SlowUploadError` for one that drips.
+
+    `declared_bytes` is its Content-Length, if it has one.
+    """
+    if declared_bytes is not None and declared_bytes > max_bytes:
+        raise too_large(max_bytes, f"{declared_bytes} bytes")
+    started = anyio.current_time()
+    received = 0
+    chunks = aiter(body)
+    while True:
+        try:
+            with anyio.fail_after(started + UPLOAD_GRACE_SECONDS + received / SLOWEST_BYTES_PER_SECOND - anyio.current_time()):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise SlowUploadError(
+                "The upload is too slow.",
+                expected=f"at least {SLOWEST_BYTES_PER_SECOND} bytes a second after the first {UPLOAD_GRACE_SECONDS:g} seconds",
+                received=f"{received} bytes in {anyio.current_time() - started:.0f} seconds",
+                remedy="Try again over a faster connection.",
+                extra_headers=(("Connection", "close"),),
+            ) from None
+        received += len(chunk)
+        if received > max_bytes:
+            raise too_large(max_bytes, f"more than {max_bytes} bytes")
+        yield chunk
+
+
+def too_large(max_bytes: int, received: str) -> TooLargeError:
+    """Return that an upload has too many bytes."""
+    return TooLargeError(
+        "The upload is larger than is taken.",
+        expected=f"at most {max_bytes} bytes",
+        received=printable(received),
+        remedy="Send a smaller file, or raise DARKROOM_MAX_UPLOAD_BYTES on the server.",
+        extra_headers=(("Connection", "close"),),
+    )
+
+
+def _write_all(descriptor: int, data: bytearray) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

@@ -1,0 +1,310 @@
+"""The render processes: slots, queue, deadline, recycling."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import anyio
+import anyio.abc
+import msgspec
+import structlog
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from service.errors import (
+    BrokenImageError,
+    DamagedOriginalError,
+    DeadlineExceededError,
+    OverloadedError,
+    RenderFailedError,
+    ServiceError,
+    TooCostlyError,
+    TooManyPixelsError,
+    UnsupportedFormatError,
+    printable,
+)
+from service.render import messages
+from service.render.messages import LENGTH_BYTES, Failure, Heavy, Job, Probed, Ready, Rendered, Reply
+
+log = structlog.get_logger(__name__)
+
+ReplyT = TypeVar("ReplyT", Probed, Rendered)
+
+# A process that has grown past this between jobs is replaced: fragmentation and codec caches do not shrink by themselves.
+RECYCLE_ABOVE_BYTES = 160 << 20
+
+# How the pipes to a process say that it has ended.
+_PIPE_ENDED = (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError)
+
+_START_SECONDS = 20.0
+_RETRY_START_SECONDS = 2.0
+
+# What a render is thought to take until some have been seen, and how much of the mean the newest one makes up.
+_FIRST_GUESS_SECONDS = 0.2
+_NEWEST_WEIGHT = 0.1
+
+_ERRORS: dict[str, type[ServiceError]] = {
+    "unsupported": UnsupportedFormatError,
+    "broken": BrokenImageError,
+    "too-many-pixels": TooManyPixelsError,
+    "too-costly": TooCostlyError,
+    "damaged": DamagedOriginalError,
+    "failed": RenderFailedError,
+}
+
+_ENVIRONMENT = {
+    # One arena per core is what fragments glibc's heap, and each reserves 64 MB of the address space that is capped.
+    "MALLOC_ARENA_MAX": "2",
+    # As many processes as cores run already; a second thread in each gains nothing when both are busy.
+    "VIPS_CONCURRENCY": "1",
+    # Above any cap: an image that does not fit is refused rather than spooled, to a tmpfs perhaps.
+    "VIPS_DISC_THRESHOLD": "1t",
+}
+
+
+class RenderPool:
+    """As many render processes as slots, each doing one job at a time, and a bounded queue before them."""
+
+    def __init__(self, *, slots: int, queue_limit: int, memory_bytes: int, render_seconds: float, wait_seconds: float) -> None:
+        """Take how many processes run, how many jobs may wait, the address space of each process, when a job is ended by
+        killing, and how long a client is kept waiting.
+        """  # fmt: skip
+        self._slot_count = slots
+        self._memory_bytes = memory_bytes
+        self._queue_limit = queue_limit
+        self._render_seconds = render_seconds
+        self._wait_seconds = wait_seconds
+        self._slots: list[_Slot] = []
+        self._free: list[_Slot] = []
+        self._gate = anyio.Semaphore(slots)
+        self._heavy = anyio.Lock()
+        self._waiting = 0
+        self._mean_seconds = _FIRST_GUESS_SECONDS
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[RenderPool]:
+        """Start the processes, without waiting for them, and end them on leaving."""
+        async with anyio.create_task_group() as tasks:
+            self._slots = [_Slot(self._memory_bytes, tasks) for _ in range(self._slot_count)]
+            self._free = list(self._slots)
+            for slot in self._slots:
+                tasks.start_soon(slot.warm)
+            try:
+                yield self
+            finally:
+                for slot in self._slots:
+                    slot.close()
+                tasks.cancel_scope.cancel()
+
+    @property
+    def start_failure(self) -> str | None:
+        """Why no render process can be started, `None` while that is not known to be so."""
+        failures = [slot.start_failure for slot in self._slots]
+        return failures[0] if failures and all(failures) else None
+
+    @property
+    def process_ids(self) -> list[int]:
+        """The render processes that run now."""
+        return [slot.process.pid for slot in self._slots if slot.process is not None]
+
+    async def run(self, job: Job, expect: type[ReplyT]) -> ReplyT:
+        """Return what a render process makes of `job`.
+
+        Raises `OverloadedError` at once when the queue is full or could not be worked off in time, `DeadlineExceededError` when the job was
+        killed, `RenderFailedError` or `TooCostlyError` when its process ended, and the error that the job itself met.
+        """
+        self._refuse_if_hopeless()
+        try:
+            with anyio.fail_after(self._render_seconds):
+                reply = await self._run_in_turn(job)
+                if isinstance(reply, Heavy):
+                    async with self._heavy:
+                        reply = await self._run_in_turn(msgspec.structs.replace(job, alone=True))
+        except TimeoutError:
+            raise DeadlineExceededError(
+                f"The render was ended after {self._render_seconds:g} seconds.",
+                remedy="Ask for a smaller rendition or a cheaper format, or try again when the server is less busy.",
+                retry_after_seconds=10,
+            ) from None
+        if isinstance(reply, Failure):
+            log.info("a job failed", kind=reply.kind, cause=printable(reply.cause, 4_000))
+            raise _ERRORS[reply.kind](reply.detail, expected=reply.expected, received=reply.received, remedy=reply.remedy)
+        if not isinstance(reply, expect):
+            raise TypeError(f"expected {expect.__name__} from the render process, received {type(reply).__name__}")
+        return reply
+
+    def _refuse_if_hopeless(self) -> None:
+        expected_seconds = (self._waiting + 1) / self._slot_count * self._mean_seconds if not self._free else 0.0
+        if self._waiting < self._queue_limit and expected_seconds <= self._wait_seconds:
+            return
+        raise OverloadedError(
+            "More renders are waiting than can be made in time.",
+            expected=f"at most {self._queue_limit} waiting, and a wait of at most {self._wait_seconds:g} s",
+            received=f"{self._waiting} waiting, about {expected_seconds:.1f} s",
+            remedy="Try again after the time that Retry-After gives.",
+            retry_after_seconds=max(1, math.ceil(min(expected_seconds, self._wait_seconds) / 2)),
+        )
+
+    async def _run_in_turn(self, job: Job) -> Reply:
+        self._waiting += 1
+        try:
+            await self._gate.acquire()
+        finally:
+            self._waiting -= 1
+        slot = self._free.pop()
+        started = anyio.current_time()
+        try:
+            return await slot.run(job)
+        finally:
+            self._mean_seconds += _NEWEST_WEIGHT * (anyio.current_time() - started - self._mean_seconds)
+            self._free.append(slot)
+            self._gate.release()
+
+
+class _Slot:
+    """A place for one render process; after a crash, a kill or too much growth it gets a new one."""
+
+    def __init__(self, memory_bytes: int, tasks: anyio.abc.TaskGroup) -> None:
+        self._memory_bytes = memory_bytes
+        self._tasks = tasks
+        self._starting = anyio.Lock()
+        self._closed = False
+        self.process: _RenderProcess | None = None
+        self.start_failure: str | None = None
+
+    async def warm(self) -> None:
+        """Have a process ready before a job needs one, trying until one starts."""
+        while not self._closed:
+            try:
+                await self._ready()
+            except RenderFailedError:
+                await anyio.sleep(_RETRY_START_SECONDS)
+            else:
+                return
+
+    async def run(self, job: Job) -> Reply:
+        """Return the reply of this slot's process to `job`; whatever goes wrong, the slot is usable again at once."""
+        process = await self._ready()
+        try:
+            reply = await process.ask(job)
+        except _PIPE_ENDED as error:
+            self._replace()
+            raise _ended(await process.exit_code()) from error
+        except BaseException:
+            # In the middle of a job: nothing that this process says later can be told from what was asked.
+            self._replace()
+            raise
+        if messages.resident_bytes(process.pid) > RECYCLE_ABOVE_BYTES:
+            self._replace()
+        return reply
+
+    def close(self) -> None:
+        """End the process for good."""
+        self._closed = True
+        if self.process is not None:
+            self.process.kill()
+
+    def _replace(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process = None
+        if not self._closed:
+            self._tasks.start_soon(self.warm)
+
+    async def _ready(self) -> _RenderProcess:
+        async with self._starting:
+            if self.process is None or self.process.ended:
+                self.process = None
+                try:
+                    self.process = await _start(self._memory_bytes, self._tasks)
+                except (OSError, *_PIPE_ENDED) as error:
+                    self.start_failure = f"no render process can be started: {type(error).__name__}"
+                    log.error("a render process did not start", cause=repr(error))  # noqa: TRY400 - its standard error is logged
+                    raise RenderFailedError(
+                        "No render process can be started.", remedy="The server's log has the reason.", retry_after_seconds=5
+                    ) from error
+                self.start_failure = None
+            return self.process
+
+
+class _RenderProcess:
+    """One process and the two pipes to it."""
+
+    def __init__(self, process: anyio.abc.Process) -> None:
+        if process.stdin is None or process.stdout is None:
+            raise ValueError("a render process needs its pipes")
+        self._process = process
+        self._jobs = process.stdin
+        self._replies = BufferedByteReceiveStream(process.stdout)
+        self.pid = process.pid
+
+    @property
+    def ended(self) -> bool:
+        return self._process.returncode is not None
+
+    async def ask(self, job: Job) -> Reply:
+        await self._jobs.send(messages.framed(job))
+        return await self.reply()
+
+    async def reply(self) -> Reply:
+        length = int.from_bytes(await self._replies.receive_exactly(LENGTH_BYTES), "big")
+        reply: Reply = messages.decode_reply(await self._replies.receive_exactly(length))
+        return reply
+
+    def kill(self) -> None:
+        if not self.ended:
+            self._process.kill()
+
+    async def exit_code(self) -> int:
+        return await self._process.wait()
+
+
+async def _start(memory_bytes: int, tasks: anyio.abc.TaskGroup) -> _RenderProcess:
+    # -P: the module comes from the installed package, never from the folder that the server was started in.
+    # A session of its own: Ctrl-C in a terminal reaches the server alone, which lets renders finish.
+    process = await anyio.open_process(
+        [sys.executable, "-P", "-m", "service.render.child", str(os.getpid()), str(memory_bytes)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **_ENVIRONMENT},
+        start_new_session=True,
+    )
+    tasks.start_soon(_log_and_reap, process)
+    render_process = _RenderProcess(process)
+    try:
+        with anyio.fail_after(_START_SECONDS):
+            ready = await render_process.reply()
+    except BaseException:
+        render_process.kill()
+        raise
+    if isinstance(ready, Ready):
+        log.debug("a render process is ready", pid=process.pid, libvips=ready.libvips)
+    return render_process
+
+
+async def _log_and_reap(process: anyio.abc.Process) -> None:
+    """Log what a render process writes on its standard error, so that its pipe never fills, and collect its exit code."""
+    if process.stderr is not None:
+        async for chunk in process.stderr:
+            for line in chunk.decode("utf-8", "replace").splitlines():
+                log.warning("a render process says", pid=process.pid, line=printable(line, 500))
+    await process.wait()
+
+
+def _ended(exit_code: int) -> ServiceError:
+    if exit_code == -signal.SIGABRT:
+        # glib ends the process when an allocation fails under the cap.
+        return TooCostlyError("This image needs more memory to render than a render may have.", remedy="Send a smaller image.")
+    return RenderFailedError(
+        "The render process ended in the middle of this render.",
+        received=f"exit code {exit_code}",
+        remedy="Try again; a new process has taken its place.",
+        retry_after_seconds=1,
+    )

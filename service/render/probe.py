@@ -1,0 +1,141 @@
+"""What an original is: found from its content, checked against the limits before a pixel is decoded."""
+
+from __future__ import annotations
+
+import pyvips
+
+from service.render.messages import Failure, ImageInfo, Limits
+
+# The loaders that are offered; every other one is blocked, so that no exotic parser ever sees a stranger's bytes.
+# libvips' class → the format's name in documents. Ultra HDR JPEGs go to the plain JPEG loader: their base picture is the right SDR one.
+LOADERS = {
+    "VipsForeignLoadJpeg": "jpeg",
+    "VipsForeignLoadPng": "png",
+    "VipsForeignLoadWebp": "webp",
+    "VipsForeignLoadNsgif": "gif",
+    "VipsForeignLoadHeif": "avif",
+    "VipsForeignLoadTiff": "tiff",
+}
+_OFFERED = "JPEG, PNG, WebP, GIF, AVIF or TIFF"
+
+# A decoder of these cannot go line by line.
+_WHOLE_FORMATS = frozenset({"webp", "gif", "avif", "tiff"})
+
+# Orientations 5 to 8 lie on their side (Exif 2.32, tag 0x0112).
+_FIRST_SIDEWAYS_ORIENTATION = 5
+
+# Only to say what came instead of an image; what is accepted is decided by libvips.
+_KNOWN_BEGINNINGS = (
+    (b"%PDF", "a PDF document"),
+    (b"<svg", "an SVG image"),
+    (b"<?xml", "an XML document, perhaps an SVG image"),
+    (b"<!DOCTYPE", "an HTML document"),
+    (b"<html", "an HTML document"),
+    (b"{", "perhaps JSON"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "gzip-compressed data"),
+    (b"\xff\x0a", "a JPEG XL image"),
+    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL image"),
+    (b"BM", "perhaps a BMP image"),
+)
+
+
+class ImageError(Exception):
+    """A job that gives nothing, with the reason for whoever asked."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.detail)
+        self.failure = failure
+
+
+def allow_only_offered_loaders() -> None:
+    """Block every loader of libvips but `LOADERS`, for the whole process."""
+    pyvips.operation_block_set("VipsForeignLoad", True)
+    for loader in LOADERS:
+        pyvips.operation_block_set(loader, False)
+
+
+def probe(path: str, limits: Limits) -> ImageInfo:
+    """Return what the header of the file at `path` tells.
+
+    Raises `ImageError`: `unsupported`, `broken`, or `too-many-pixels` where the header declares more than `limits` allow.
+    """
+    image, image_format = _open(path)
+    width, height = image.width, image.get_page_height()
+    if _number(image, "orientation", 1) >= _FIRST_SIDEWAYS_ORIENTATION:
+        width, height = height, width
+    whole = image_format in _WHOLE_FORMATS or bool(_number(image, "interlaced", 0))
+    info = ImageInfo(image_format, width, height, _number(image, "n-pages", 1), bool(image.hasalpha()), whole)
+    _check_pixels(info, limits)
+    if image.get_typeof("heif-compression") and image.get("heif-compression") != "av1":
+        raise ImageError(
+            Failure(
+                "unsupported",
+                "This HEIC image is compressed with HEVC, which this server cannot decode.",
+                expected=_OFFERED,
+                received="HEIC with HEVC",
+                remedy="Export it as JPEG and send that.",
+            )
+        )
+    return info
+
+
+def _open(path: str) -> tuple[pyvips.Image, str]:
+    with open(path, "rb") as file:  # noqa: PTH123 - also a descriptor's path in /proc
+        beginning = file.read(64)
+    found = pyvips.vips_lib.vips_foreign_find_load(path.encode())
+    loader = "" if found == pyvips.ffi.NULL else pyvips.ffi.string(found).decode("ascii")
+    image_format = next((name for prefix, name in LOADERS.items() if loader.startswith(prefix)), None)
+    if image_format is None:
+        raise ImageError(
+            Failure(
+                "unsupported",
+                "These bytes are no image of a format that is taken.",
+                expected=_OFFERED,
+                received=_describe(beginning),
+                remedy="Send the image file itself; with curl: --data-binary @photo.jpg.",
+            )
+        )
+    try:
+        return pyvips.Image.new_from_file(path, access="sequential"), image_format
+    except pyvips.Error as error:
+        raise ImageError(broken(image_format, error)) from error
+
+
+def broken(image_format: str, error: pyvips.Error) -> Failure:
+    """Return why an image that began well could not be decoded: libvips' own words go to the log only."""
+    return Failure(
+        "broken",
+        f"This {image_format.upper()} image is broken or incomplete.",
+        expected=f"a {image_format.upper()} image that decodes to its end",
+        received="one that ends early or holds errors",
+        remedy="Check the file, export it again, and send it whole.",
+        cause=str(error),
+    )
+
+
+def _check_pixels(info: ImageInfo, limits: Limits) -> None:
+    limit = limits.max_whole_pixels if info.decodes_whole else limits.max_pixels
+    if info.pixels <= limit:
+        return
+    kind = "of this kind, which decodes as a whole" if info.decodes_whole else "in all frames together"
+    raise ImageError(
+        Failure(
+            "too-many-pixels",
+            "The image has more pixels than are taken.",
+            expected=f"at most {limit} pixels {kind}",
+            received=f"{info.width} × {info.height} pixels × {info.frames} frames = {info.pixels}",
+            remedy="Make it smaller before sending it, or raise DARKROOM_MAX_PIXELS and DARKROOM_MAX_WHOLE_PIXELS on the server.",
+        )
+    )
+
+
+def _describe(beginning: bytes) -> str:
+    for signature, what in _KNOWN_BEGINNINGS:
+        if beginning.lstrip().startswith(signature):
+            return what
+    return f"bytes that begin {beginning[:12]!r}"
+
+
+def _number(image: pyvips.Image, name: str, default: int) -> int:
+    return int(image.get(name)) if image.get_typeof(name) else default

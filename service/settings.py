@@ -1,0 +1,269 @@
+"""Settings: every environment variable, with unit and default."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias, get_args
+
+import msgspec
+
+from service import transform
+from service.errors import BadTransformError
+
+PREFIX = "DARKROOM_"
+MEBIBYTE = 1 << 20
+
+Scope: TypeAlias = Literal["ingest", "delete", "read"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+_HEX_KEY = re.compile(r"(?:[0-9a-fA-F]{2}){16,}")
+_TOKEN = re.compile(r"[A-Za-z0-9._~/=-]{16,}")
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used: which one, what was expected, what came, what to do."""
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """What the documentation says of one variable."""
+
+    help: str
+    default: str | None = None
+
+
+def cores() -> int:
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+Seconds: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be set. A field `max_pixels` is read from `DARKROOM_MAX_PIXELS`; `HELP` says what each means."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 8080
+    data: str = ".darkroom"
+    store: str = ""
+    keys: str = ""
+    tokens: str = ""
+    public_url: str = ""
+    open_transforms: str = ""
+    regions: str = ""
+    cache_bytes: Positive = 256 * MEBIBYTE
+    max_cold_requests: int = 0
+    max_upload_bytes: Positive = 64 * MEBIBYTE
+    max_parts: Positive = 32
+    max_pixels: Positive = 128_000_000
+    max_whole_pixels: Positive = 100_000_000
+    max_output_pixels: Positive = 40_000_000
+    render_processes: int = 0
+    render_memory_bytes: Annotated[int, msgspec.Meta(ge=256 * MEBIBYTE)] = 512 * MEBIBYTE
+    render_queue: Positive = 256
+    wait_seconds: Seconds = 30.0
+    render_seconds: Seconds = 60.0
+    # Fly's own variables: where this Machine stands.
+    fly_region: str = ""
+    fly_machine_id: str = ""
+
+    @property
+    def data_path(self) -> Path:
+        """The data folder: key, spool, and the default store."""
+        return Path(self.data).absolute()
+
+    @property
+    def store_url(self) -> str:
+        """The store: the one that is set, or a folder in the data folder."""
+        return self.store or (self.data_path / "store").as_uri()
+
+    @property
+    def slots(self) -> int:
+        """How many render processes run at a time."""
+        return self.render_processes or cores()
+
+    @property
+    def cold_requests(self) -> int:
+        """How many clients may wait for the origin: on Fly few enough that the concurrency limit of 25 leaves room for hits."""
+        return self.max_cold_requests or (12 if self.fly_machine_id else 1_024)
+
+    @property
+    def signing_keys(self) -> tuple[bytes, ...]:
+        """The configured keys, newest first; empty when the development key is to be used."""
+        return tuple(bytes.fromhex(key) for key in _listed(self.keys))
+
+    @property
+    def token_scopes(self) -> Mapping[str, frozenset[Scope]]:
+        """The configured tokens, each with what it may do."""
+        return dict(_token(entry) for entry in _listed(self.tokens))
+
+    @property
+    def open_spellings(self) -> tuple[str, ...]:
+        """The transforms that need no signature."""
+        return tuple(self.open_transforms.split())
+
+
+HELP: Mapping[str, Setting] = {
+    "host": Setting("Address to listen on. Beyond loopback `DARKROOM_KEYS` and `DARKROOM_TOKENS` must be set."),
+    "port": Setting("Port to listen on."),
+    "data": Setting("Folder for the signing key made in development, the upload spool, and the default store."),
+    "store": Setting(
+        "Where images are kept: `file:///folder`, `memory://`, or `s3://bucket` (`s3://` alone: the bucket named by `BUCKET_NAME`), which "
+        "reads `AWS_ENDPOINT_URL_S3`, `AWS_REGION`, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.",
+        "`store` in the data folder",
+    ),
+    "keys": Setting(
+        "Signing keys, newest first, comma-separated; each at least 32 hexadecimal digits (`openssl rand -hex 32`). The first signs, all are accepted.",
+        "made once and kept in the data folder",
+    ),
+    "tokens": Setting(
+        "Bearer tokens, comma-separated, each `token:scope+scope` of at least 16 characters, scopes `ingest`, `delete`, `read`; `token` alone has all.",
+        "none: everybody who reaches the server may ingest",
+    ),
+    "public_url": Setting("Put before the URLs of image documents, for example `https://img.example.com`.", "none: URLs are relative"),
+    "open_transforms": Setting("Transforms in canonical spelling, separated by spaces, that need no signature (`-` in its place).", "none"),
+    "regions": Setting("The regions that this deployment runs in, comma-separated, the primary first. Told by `/health`.", "none"),
+    "cache_bytes": Setting("Memory for kept answers, in bytes, bookkeeping included."),
+    "max_cold_requests": Setting(
+        "Clients that may wait for answers that are not in memory; the next get 503.", "12 on Fly, 1024 elsewhere"
+    ),
+    "max_upload_bytes": Setting("Largest upload, in bytes: of the whole body, however many files are in it."),
+    "max_parts": Setting("Most files in one multipart upload."),
+    "max_pixels": Setting("Most pixels of an original, all frames together."),
+    "max_whole_pixels": Setting("The same for originals that decode whole: progressive JPEG, interlaced PNG, WebP, GIF, AVIF, TIFF."),
+    "max_output_pixels": Setting("Most pixels of a rendition."),
+    "render_processes": Setting("Render processes.", "as many as cores"),
+    "render_memory_bytes": Setting("Address space of one render process, in bytes, at least 268435456."),
+    "render_queue": Setting("Renders that may wait for a render process; the next get 503."),
+    "wait_seconds": Setting("How long a client is kept waiting for a rendition, its place in the queue included, in seconds."),
+    "render_seconds": Setting("After this many seconds a render is ended by killing its process."),
+}
+
+_FLY = {"fly_region": "FLY_REGION", "fly_machine_id": "FLY_MACHINE_ID"}
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a field."""
+    return _FLY.get(field, PREFIX + field.upper())
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Return the settings that `environ` asks for, checked one by one and together.
+
+    Raises `SettingsError` for a value that cannot be used and for a `DARKROOM_` variable that does not exist.
+    """
+    names = {variable(field.name): field.name for field in msgspec.structs.fields(Settings)}
+    for name in environ:
+        if name.startswith(PREFIX) and name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"Did you mean {near[0]}?" if near else "Remove it."
+            raise SettingsError(f"{name} is no setting of Darkroom. {hint}")
+    values = {field: environ[name] for name, field in names.items() if environ.get(name)}
+    for field, text in values.items():
+        try:
+            msgspec.convert({field: text}, Settings, strict=False)
+        except msgspec.ValidationError as error:
+            raise SettingsError(f"{variable(field)}={text!r}: {str(error).split(' - at ')[0]}. {HELP[field].help}") from error
+    settings = msgspec.convert(values, Settings, strict=False)
+    _check(settings)
+    return settings
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host` can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def development_key(data: Path) -> bytes:
+    """Return the signing key of the data folder, made once, readable by its owner only."""
+    path = data / "signing.key"
+    data.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        text = path.read_text("ascii").strip()
+        if _HEX_KEY.fullmatch(text) is None:
+            raise SettingsError(
+                f"{path} is not a signing key: expected at least 32 hexadecimal digits. Put the right key back; "
+                "removing the file makes a new one, and every URL signed so far stops working."
+            ) from None
+        return bytes.fromhex(text)
+    key = secrets.token_hex(32)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(key + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return bytes.fromhex(key)
+
+
+def _check(settings: Settings) -> None:
+    missing = [variable(name) for name in ("keys", "tokens") if not getattr(settings, name)]
+    if missing and not is_loopback(settings.host):
+        raise SettingsError(
+            f"Listening on {settings.host}, beyond loopback, needs DARKROOM_KEYS and DARKROOM_TOKENS; missing: {' and '.join(missing)}. "
+            "Make a key with `openssl rand -hex 32` and a token with `openssl rand -hex 16`, or listen on 127.0.0.1."
+        )
+    for key in _listed(settings.keys):
+        if _HEX_KEY.fullmatch(key) is None:
+            raise SettingsError(
+                f"DARKROOM_KEYS: a key has {len(key)} characters that are not an even number, at least 32, of hexadecimal digits. Make one with `openssl rand -hex 32`."
+            )
+    for entry in _listed(settings.tokens):
+        _token(entry)
+    if (
+        settings.public_url
+        and re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-])?", settings.public_url) is None
+    ):
+        raise SettingsError(
+            f"DARKROOM_PUBLIC_URL={settings.public_url!r}: expected http:// or https://, a host, and no slash at the end, such as https://img.example.com."
+        )
+    for spelling in settings.open_spellings:
+        try:
+            transform.parse_canonical(spelling)
+        except BadTransformError as error:
+            raise SettingsError(
+                f"DARKROOM_OPEN_TRANSFORMS: {error.detail} Expected: {error.expected}. Received: {error.received}."
+            ) from error
+    if settings.wait_seconds > settings.render_seconds:
+        raise SettingsError("DARKROOM_WAIT_SECONDS must not be larger than DARKROOM_RENDER_SECONDS: nobody waits for what was killed.")
+    if (
+        settings.fly_machine_id
+        and settings.store_url.startswith("file:")
+        and not _on_a_mount(Path(settings.store_url.removeprefix("file://")))
+    ):
+        raise SettingsError(
+            f"DARKROOM_STORE={settings.store_url}: on Fly this folder is lost with the next deploy, because it is not on a volume. "
+            "Mount a volume there, or set DARKROOM_STORE=s3:// after `fly storage create`."
+        )
+
+
+def _on_a_mount(path: Path) -> bool:
+    return any(os.path.ismount(folder) for folder in (path, *path.parents) if folder != Path("/"))
+
+
+def _token(entry: str) -> tuple[str, frozenset[Scope]]:
+    token, colon, named = entry.partition(":")
+    scopes = frozenset(scope for scope in SCOPES if not colon or scope in named.split("+"))
+    unknown = set(named.split("+")) - set(SCOPES) if colon else set()
+    if _TOKEN.fullmatch(token) is None or unknown:
+        what = f"unknown scope {', '.join(sorted(unknown))}" if unknown else f"a token of {len(token)} characters"
+        raise SettingsError(
+            f"DARKROOM_TOKENS: {what}. Expected token:scope+scope, the token at least 16 of A-Z a-z 0-9 . _ ~ / = -, scopes {', '.join(SCOPES)}."
+        )
+    return token, scopes
+
+
+def _listed(text: str) -> list[str]:
+    return [entry for part in text.split(",") if (entry := part.strip())]

@@ -1,0 +1,199 @@
+"""What is kept, over obstore: memory, disk, S3."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import anyio.to_thread
+import obstore
+import structlog
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import LocalStore, MemoryStore, S3Store
+
+from service.errors import StorageFullError, StorageUnavailableError
+from service.settings import SettingsError
+
+log = structlog.get_logger(__name__)
+
+# A request waits for the store no longer than this; the library's own defaults retry for three minutes.
+_ATTEMPT_TIMEOUT = timedelta(seconds=3)
+_CONNECT_TIMEOUT = timedelta(seconds=1.5)
+_RETRY_TIMEOUT = timedelta(seconds=5)
+
+_FULL = ("os error 28", "os error 122", "QuotaExceeded", "InsufficientStorage")
+
+
+def original_key(digest: str) -> str:
+    """Return where an original lies."""
+    return f"originals/{digest}"
+
+
+def document_key(digest: str) -> str:
+    """Return where the facts of an image lie. They are written after the original: where they are, it is."""
+    return f"documents/{digest}"
+
+
+def rendition_key(digest: str, name: str) -> str:
+    """Return where a rendition lies; `name` tells version, transform and extension."""
+    return f"renditions/{digest}/{name}"
+
+
+class Storage:
+    """Objects by key, written whole or not at all. Raises `StorageUnavailableError` and `StorageFullError`."""
+
+    def __init__(self, store: LocalStore | MemoryStore | S3Store, root: Path | None = None) -> None:
+        """Take an obstore store; `root` is its folder if it is on this machine's disk."""
+        self._store = store
+        self._root = root
+        self._synced_folders: set[Path] = set()
+
+    def local_path(self, key: str) -> Path | None:
+        """Return the file that holds `key`, `None` in a store without files."""
+        return None if self._root is None else self._root / key
+
+    async def read(self, key: str) -> bytes | None:
+        """Return the bytes under `key`, `None` if there are none."""
+        async with _failures("read"):
+            try:
+                result = await obstore.get_async(self._store, key)
+                return bytes(await result.bytes_async())
+            except FileNotFoundError:
+                return None
+
+    async def exists(self, key: str) -> bool:
+        """Return whether there is something under `key`."""
+        async with _failures("read"):
+            try:
+                await obstore.head_async(self._store, key)
+            except FileNotFoundError:
+                return False
+            return True
+
+    async def create(self, key: str, body: bytes | Path, *, durable: bool) -> bool:
+        """Put bytes, or a file's, under `key` unless something is there; return whether they were put.
+
+        With `durable`, what is there when this returns, whoever put it, survives a power cut: obstore writes to disk but does not sync.
+        """
+        async with _failures("write"):
+            created = True
+            try:
+                await obstore.put_async(self._store, key, body, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                created = False
+            if durable and self._root is not None:
+                await anyio.to_thread.run_sync(self._sync, self._root / key)
+            return created
+
+    async def replace(self, key: str, body: bytes | Path, *, durable: bool) -> None:
+        """Put bytes, or a file's, under `key`, whatever is there."""
+        async with _failures("write"):
+            await obstore.put_async(self._store, key, body, mode="overwrite", use_multipart=False)
+            if durable and self._root is not None:
+                await anyio.to_thread.run_sync(self._sync, self._root / key)
+
+    async def delete(self, key: str) -> None:
+        """Remove what is under `key`, if anything is."""
+        async with _failures("delete"):
+            try:
+                await obstore.delete_async(self._store, key)
+            except FileNotFoundError:
+                pass
+
+    async def reach(self) -> None:
+        """Return if the store answers."""
+        if self._root is not None and not os.access(self._root, os.W_OK):
+            raise StorageUnavailableError("The store's folder cannot be written.")
+        await self.exists("documents/reached")
+
+    async def sweep(self) -> int:
+        """Remove what killed writes have left on disk, and return how many files that were.
+
+        obstore writes `<key>#<n>` and links it; its own listings do not show such files.
+        """
+        return 0 if self._root is None else await anyio.to_thread.run_sync(_remove_leftovers, self._root)
+
+    def _sync(self, path: Path) -> None:
+        _sync_one(path)
+        folder = path.parent
+        # A new entry needs its folder synced; a folder that is itself new needs its own parent synced once.
+        _sync_one(folder)
+        while folder != self._root and folder not in self._synced_folders:
+            self._synced_folders.add(folder)
+            folder = folder.parent
+            _sync_one(folder)
+
+
+def open_storage(url: str, environ: Mapping[str, str]) -> Storage:
+    """Return the store that `DARKROOM_STORE` names; raises `SettingsError` for one that it cannot name."""
+    parts = urlsplit(url)
+    if url == "memory://":
+        return Storage(MemoryStore())
+    if parts.scheme == "file" and parts.netloc == "" and parts.path.startswith("/"):
+        root = Path(unquote(parts.path))
+        try:
+            return Storage(LocalStore(root, mkdir=True), root)
+        except (BaseError, OSError) as error:
+            raise SettingsError(f"DARKROOM_STORE={url}: the folder cannot be made: {str(error).splitlines()[0]}") from error
+    if parts.scheme == "s3" and parts.path in {"", "/"}:
+        return Storage(_s3(parts.netloc or environ.get("BUCKET_NAME", ""), environ))
+    raise SettingsError(f"DARKROOM_STORE={url!r}: expected file:///folder, memory:// or s3://bucket.")
+
+
+def _s3(bucket: str, environ: Mapping[str, str]) -> S3Store:
+    if not bucket:
+        raise SettingsError("DARKROOM_STORE=s3://: no bucket. Expected s3://bucket, or BUCKET_NAME set, as `fly storage create` does.")
+    endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
+    return S3Store(
+        bucket,
+        endpoint=endpoint,
+        region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or ("auto" if endpoint else "us-east-1"),
+        access_key_id=environ.get("AWS_ACCESS_KEY_ID"),
+        secret_access_key=environ.get("AWS_SECRET_ACCESS_KEY"),
+        virtual_hosted_style_request=False,
+        conditional_put="etag",
+        client_options={
+            "timeout": _ATTEMPT_TIMEOUT,
+            "connect_timeout": _CONNECT_TIMEOUT,
+            "allow_http": bool(endpoint and endpoint.startswith("http://")),
+        },
+        retry_config={
+            "max_retries": 2,
+            "retry_timeout": _RETRY_TIMEOUT,
+            "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=1), "base": 2},
+        },
+    )
+
+
+@asynccontextmanager
+async def _failures(doing: str) -> AsyncIterator[None]:
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        log.warning("the store failed", doing=doing, cause=str(error).splitlines()[0])
+        if any(sign in str(error) for sign in _FULL):
+            raise StorageFullError(
+                "The store has no room for this.", remedy="Free room in the store, then send it again; nothing of it was kept."
+            ) from error
+        raise StorageUnavailableError(
+            "The store does not answer as it should.", remedy="Try again in a few seconds.", retry_after_seconds=5
+        ) from error
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(root: Path) -> int:
+    leftovers = [path for path in root.rglob("*#*") if path.is_file() and path.name.rpartition("#")[2].isdigit()]
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)

@@ -1,0 +1,248 @@
+#!/usr/bin/env bash
+# Builds the image from the Dockerfile as it stands and runs it as an operator would: read-only root, no capabilities, not
+# root, one volume. Then ingests a photo, fetches a rendition, restarts, and asks for the same bytes again.
+#
+#   tests/deploy/container.sh [PHOTO]      (without PHOTO: a picture made in the container)
+#
+# Needs buildah and podman; as root on Debian they are installed when missing. Where no registry can be reached, the base
+# image is made with debootstrap (DEBIAN_MIRROR says from where). The machine's own settings for pip and apt (index,
+# proxy, CA) are mounted into the build and never become part of it. Containers, volumes and files made here are removed
+# at the end; image layers stay, so that the next run is quick.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+image=localhost/darkroom-test
+base=docker.io/library/debian:trixie-slim
+own_base=localhost/darkroom-test-base:trixie-slim
+name=darkroom-test-$$
+work=$(mktemp -d)
+photo=${1:-}
+
+say() { printf '%s\n' "$*"; }
+fail() {
+    say "FAILED: $*" >&2
+    command podman logs "$name" 2>&1 | tail -n 40 | sed 's/^/  log: /' >&2 || true
+    exit 1
+}
+# Podman without systemd reports at every turn that it cannot schedule health checks; they are run by hand below.
+podman() { command podman --log-level=fatal "$@"; }
+
+cleanup() {
+    podman rm --force --volumes --time 0 "$name" >/dev/null 2>&1 || true
+    podman volume rm --force "$name" >/dev/null 2>&1 || true
+    rm -rf "$work"
+}
+trap cleanup EXIT
+
+# ---------------------------------------------------------------------------------------------------- what is needed
+
+need() { # commands, which on Debian are packages of the same name
+    local missing=()
+    for tool in "$@"; do command -v "$tool" >/dev/null || missing+=("$tool"); done
+    [ ${#missing[@]} -eq 0 ] && return
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "Installing ${missing[*]}"
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends "${missing[@]}" >/dev/null
+    else
+        say "Please install: ${missing[*]}" >&2
+        exit 1
+    fi
+}
+
+need buildah podman curl python3
+
+# chroot needs no namespaces of the builder, so it works inside containers and small virtual machines too. HEALTHCHECK is
+# known to Docker's format only.
+export BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot} BUILDAH_FORMAT=docker
+
+from=()
+if podman image exists "$own_base"; then
+    from=(--from "$own_base")
+elif ! podman image exists "$base" && ! timeout 120 podman pull --quiet "$base" >/dev/null 2>&1; then
+    say "No registry in reach: making the base image with debootstrap"
+    [ "$(id -u)" = 0 ] || { say "debootstrap needs root: run this once as root, or pull $base." >&2; exit 1; }
+    need debootstrap
+    # The same paths are left out of Debian's own slim image; docker-clean keeps packages from piling up in a layer.
+    debootstrap --variant=minbase trixie "$work/base" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$work/debootstrap.log" 2>&1 ||
+        { tail -n 20 "$work/debootstrap.log" >&2; exit 1; }
+    printf 'path-exclude /usr/share/%s/*\n' doc man info locale >"$work/base/etc/dpkg/dpkg.cfg.d/slim"
+    printf 'Dir::Cache::pkgcache "";\nDir::Cache::srcpkgcache "";\nDPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb"; };\n' \
+        >"$work/base/etc/apt/apt.conf.d/docker-clean"
+    rm -rf "$work"/base/usr/share/{doc,man,info,locale}/* "$work"/base/var/cache/apt/* "$work"/base/var/lib/apt/lists/*
+    tar -C "$work/base" -c . | podman import --change 'CMD ["bash"]' - "$own_base" >/dev/null 2>&1
+    rm -rf "$work/base"
+    from=(--from "$own_base")
+fi
+
+# ------------------------------------------------------------------------- the machine's own settings, for the build only
+
+mounts=()
+settings=$(python3 -m pip config list 2>/dev/null || true)
+ca=$(sed -n "s/^[^=]*\.cert='\(.*\)'$/\1/p" <<<"$settings" | tail -n 1)
+ca=${ca:-${SSL_CERT_FILE:-${REQUESTS_CA_BUNDLE:-}}}
+{
+    say '[global]'
+    sed -n "s/^[^=]*\.\(index-url\|extra-index-url\|trusted-host\|proxy\|timeout\|default-timeout\)='\(.*\)'$/\1 = \2/p" <<<"$settings"
+    if [ -f "$ca" ]; then
+        say 'cert = /etc/pip-ca.crt'
+        mounts+=(--volume "$(realpath "$ca"):/etc/pip-ca.crt:ro")
+    fi
+} >"$work/pip.conf"
+[ "$(wc -l <"$work/pip.conf")" -gt 1 ] && mounts+=(--volume "$work/pip.conf:/etc/pip.conf:ro")
+if command -v apt-config >/dev/null; then
+    apt-config dump | grep -E '^Acquire::https?::Proxy ' >"$work/apt.conf" || true
+    [ -s "$work/apt.conf" ] && mounts+=(--volume "$work/apt.conf:/etc/apt/apt.conf.d/99-machine:ro")
+fi
+
+# --------------------------------------------------------------------------------------------------------------- build
+
+began=$SECONDS
+buildah bud --pull-never --layers "${from[@]}" "${mounts[@]}" --tag "$image" . >"$work/build.log" 2>&1 ||
+    { tail -n 40 "$work/build.log" >&2; fail "the image does not build"; }
+say "built in $((SECONDS - began)) s; $(podman image inspect --format '{{.Size}}' "$image" | awk '{printf "%.0f MB", $1 / 1e6}')"
+
+# Where containers run as root inside another machine, limits may not be raised and no network can be made.
+run=(run --network host)
+if ! podman "${run[@]}" --rm "$image" true >/dev/null 2>&1; then
+    cat >"$work/containers.conf" <<'CONF'
+[engine]
+cgroup_manager = "cgroupfs"
+runtime = "runc"
+[containers]
+cgroups = "enabled"
+netns = "host"
+default_ulimits = ["nofile=16384:16384", "nproc=16384:16384"]
+CONF
+    need runc
+    export CONTAINERS_CONF="$work/containers.conf"
+    podman "${run[@]}" --rm "$image" true || fail "podman cannot run a container here"
+fi
+
+# -------------------------------------------------------------------------------------------------------------- helpers
+
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+url=http://127.0.0.1:$port
+key=$(python3 -c 'import secrets; print(secrets.token_hex(32))')
+token=$(python3 -c 'import secrets; print(secrets.token_hex(16))')
+# No writable tmpfs either: Docker's --read-only has none.
+locked=(--read-only --read-only-tmpfs=false --cap-drop ALL --security-opt no-new-privileges --memory 1536m)
+
+# get FILE CURL-ARGUMENTS…: prints the status; the body goes to FILE, the headers to FILE.headers, names in lower case.
+get() {
+    local file=$work/$1
+    shift
+    curl --silent --show-error --noproxy '*' --max-time 60 --output "$file" --dump-header "$file.raw" --write-out '%{http_code}' "$@" || true
+    tr -d '\r' <"$file.raw" 2>/dev/null | sed 's/^\([^:]*\):/\L\1:/' >"$file.headers" || true
+}
+expect() { [ "$2" = "$3" ] || fail "$1: expected $2, got $3"; say "ok: $1: $2"; }
+header() { sed -n "s/^$2: //p" "$work/$1.headers"; }
+has() { grep -qiE "$3" <<<"$(header "$1" "$2")" || fail "$1: $2 is '$(header "$1" "$2")', expected $3"; say "ok: $1: $2: $(header "$1" "$2")"; }
+field() { python3 -c "import json, sys; document = json.load(open(sys.argv[1])); print(document$2)" "$work/$1"; }
+sum() { sha256sum <"$work/$1" | cut -d ' ' -f 1; }
+
+wait_for_health() { # $1: since when, in nanoseconds
+    for _ in $(seq 600); do
+        if [ "$(get health "$url/health" 2>/dev/null)" = 200 ]; then
+            say "the container is healthy after $((($(date +%s%N) - $1) / 1000000)) ms"
+            return
+        fi
+        [ "$(podman inspect --format '{{.State.Running}}' "$name")" = true ] || fail "the container stopped"
+        sleep 0.05
+    done
+    fail "not healthy within 30 s: $(cat "$work/health" 2>/dev/null)"
+}
+
+# ------------------------------------------------------------------------------------------------------------- the image
+
+inspect() { podman image inspect --format "$1" "$image"; }
+expect "the image's user" 10001:10001 "$(inspect '{{.Config.User}}')"
+expect "the image's stop signal" SIGTERM "$(inspect '{{.Config.StopSignal}}')"
+expect "the image has no pip" 1 "$(podman "${run[@]}" --rm "$image" python -c 'import pip' >/dev/null 2>&1; echo $?)"
+
+# Without keys and tokens it must not listen to the world, and must say what is missing.
+status=0
+timeout 30 podman --log-level=fatal "${run[@]}" --rm "${locked[@]}" --env DARKROOM_PORT="$port" "$image" \
+    >"$work/refusal" 2>&1 || status=$?
+[ "$status" != 0 ] && [ "$status" != 124 ] || fail "it started without a key and a token"
+for variable in DARKROOM_KEYS DARKROOM_TOKENS; do
+    grep -q "$variable" "$work/refusal" || fail "the refusal does not name $variable: $(cat "$work/refusal")"
+done
+say "ok: without key and token it refuses to start, exit $status"
+
+# ------------------------------------------------------------------------------------------------------------------ run
+
+if [ -z "$photo" ]; then
+    photo=$work/photo.jpg
+    podman "${run[@]}" --rm "${locked[@]}" "$image" python -c '
+import sys, pyvips
+x = pyvips.Image.xyz(2400, 1600)
+noise = pyvips.Image.gaussnoise(2400, 1600, sigma=6, seed=1)
+bands = (x[0] / 10).bandjoin([x[1] / 7, 128 + 100 * (x[0] / 90).math("sin")]) + noise
+sys.stdout.buffer.write(bands.cast("uchar").copy(interpretation="srgb").jpegsave_buffer(Q=90))
+' >"$photo"
+fi
+
+podman volume create "$name" >/dev/null
+began=$(date +%s%N)
+podman "${run[@]}" --detach --name "$name" "${locked[@]}" --volume "$name:/data" \
+    --env DARKROOM_PORT="$port" --env DARKROOM_KEYS="$key" --env "DARKROOM_TOKENS=$token:ingest+delete+read" \
+    "$image" >/dev/null
+wait_for_health "$began"
+expect "/health" ok "$(field health '["status"]')"
+expect "/livez" 200 "$(get livez "$url/livez")"
+expect "HEALTHCHECK" 0 "$(podman healthcheck run "$name" >/dev/null 2>&1; echo $?)"
+expect "the user" 10001 "$(podman exec "$name" id -u)"
+expect "capabilities of process 1" 0000000000000000 "$(podman exec "$name" sed -n 's/^CapBnd:\s*//p' /proc/1/status)"
+expect "process 1 may gain no privileges" 1 "$(podman exec "$name" sed -n 's/^NoNewPrivs:\s*//p' /proc/1/status)"
+for place in / /tmp /run /opt/darkroom /usr/lib; do
+    podman exec "$name" touch "$place/x" 2>/dev/null && fail "$place is writable"
+done
+say "ok: nothing but /data can be written"
+
+bearer="Authorization: Bearer $token"
+expect "upload without a token" 401 "$(get refused --data-binary "@$photo" "$url/v1/images")"
+expect "upload" 201 "$(get document --header "$bearer" --data-binary "@$photo" "$url/v1/images")"
+src=$(field document '["src"]')
+smallest=$(field document '["sources"][-1]["renditions"][0]["url"]')
+best=$(field document '["sources"][0]["renditions"][0]["url"]')
+say "src: $src"
+
+for one in "src $src" "smallest $smallest" "best $best"; do
+    file=${one%% *} path=${one#* }
+    expect "$file" 200 "$(get "$file" "$url$path")"
+    has "$file" cache-control '^public, max-age=31536000, immutable$'
+    has "$file" content-type '^image/'
+    has "$file" etag '^"[^"]+"$'
+    has "$file" x-content-type-options '^nosniff$'
+    has "$file" cache-status 'darkroom'
+done
+expect "the body has the announced length" "$(header src content-length)" "$(stat -c %s "$work/src")"
+expect "the same ETag asked again" 304 "$(get unchanged --header "If-None-Match: $(header src etag)" "$url$src")"
+expect "again" 200 "$(get again "$url$src")"
+has again cache-status 'hit'
+expect "a signature changed" 403 "$(get forged "$url$(sed -E 's#/([a-z2-7])([a-z2-7]{25})\.#/\1aaaaaaaaaaaaaaaaaaaaaaaaa.#' <<<"$src")")"
+expect "an original that is not there" 404 "$(get absent --header "$bearer" "$url/v1/images/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")"
+
+# ----------------------------------------------------------------------------------------------------- stop and start again
+
+began=$(date +%s%N)
+podman stop --time 75 "$name" >/dev/null
+say "stopped after $((($(date +%s%N) - began) / 1000000)) ms"
+expect "exit status after SIGTERM" 0 "$(podman inspect --format '{{.State.ExitCode}}' "$name")"
+began=$(date +%s%N)
+podman start "$name" >/dev/null
+wait_for_health "$began"
+for one in "src $src" "smallest $smallest" "best $best"; do
+    file=${one%% *} path=${one#* }
+    expect "$file after the restart" 200 "$(get "$file.after" "$url$path")"
+    expect "$file after the restart: the same bytes" "$(sum "$file")" "$(sum "$file.after")"
+    expect "$file after the restart: the same ETag" "$(header "$file" etag)" "$(header "$file.after" etag)"
+done
+expect "the same photo once more" 200 "$(get known --header "$bearer" --data-binary "@$photo" "$url/v1/images")"
+
+command podman logs "$name" >"$work/log" 2>&1
+if grep -q 'Traceback' "$work/log"; then fail "a traceback in the log"; fi
+if grep -qF -e "$token" -e "$key" "$work/log"; then fail "a secret in the log"; fi
+say "ok: no traceback and no secret in the log"
+say "All well."

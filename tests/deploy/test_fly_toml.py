@@ -1,0 +1,295 @@
+"""fly.toml, held to a closed table of keys and to what the service promises: Fly's own check misses most mistakes."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.cli import DRAIN_SECONDS
+from service.settings import HELP, Settings, load, variable
+
+ROOT = Path(__file__).parents[2]
+FLY_TOML = (ROOT / "fly.toml").read_text()
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+HEALTH_ROUTES = {"/health", "/livez"}
+
+ON_FLY = Settings(fly_machine_id="148e21ea246389")
+
+DURATION = "a duration with its unit, such as '75s'"
+MEMORY = "an amount of memory, such as '1536mb'"
+STRINGS = "a table of strings"
+
+# Every key that Fly reads and that this project has a use for, each with the type of its value: an inner table is a
+# table, a list an array. From `internal/appconfig` in flyctl: a key that is not there is dropped without a word.
+KEYS: dict[str, Any] = {
+    "app": str,
+    "primary_region": str,
+    "kill_signal": str,
+    "kill_timeout": DURATION,
+    "build": {"dockerfile": str},
+    "deploy": {"strategy": str, "max_unavailable": float, "wait_timeout": DURATION, "release_command": str},
+    "env": STRINGS,
+    "processes": STRINGS,
+    "http_service": {
+        "internal_port": int,
+        "force_https": bool,
+        "auto_stop_machines": str,
+        "auto_start_machines": bool,
+        "min_machines_running": int,
+        "processes": [str],
+        "concurrency": {"type": str, "soft_limit": int, "hard_limit": int},
+        "http_options": {"h2_backend": bool, "idle_timeout": int, "response": {"headers": STRINGS}},
+        "checks": [
+            {
+                "method": str,
+                "path": str,
+                "interval": DURATION,
+                "timeout": DURATION,
+                "grace_period": DURATION,
+                "headers": STRINGS,
+            }
+        ],
+    },
+    "vm": [{"size": str, "memory": MEMORY, "cpu_kind": str, "cpus": int, "processes": [str]}],
+    "metrics": [{"port": int, "path": str, "processes": [str]}],
+    "mounts": [{"source": str, "destination": str, "initial_size": str, "processes": [str]}],
+}
+
+# What must be said, because Fly's default is another.
+REQUIRED = [
+    "app",
+    "primary_region",
+    "kill_signal",
+    "kill_timeout",
+    "deploy.strategy",
+    "env.DARKROOM_REGIONS",
+    "env.DARKROOM_STORE",
+    "http_service.internal_port",
+    "http_service.force_https",
+    "http_service.auto_stop_machines",
+    "http_service.auto_start_machines",
+    "http_service.min_machines_running",
+    "http_service.concurrency.type",
+    "http_service.concurrency.soft_limit",
+    "http_service.concurrency.hard_limit",
+    "http_service.http_options.idle_timeout",
+    "http_service.checks.0.path",
+    "http_service.checks.0.interval",
+    "http_service.checks.0.timeout",
+    "http_service.checks.0.grace_period",
+    "vm.0.memory",
+    "vm.0.cpu_kind",
+    "vm.0.cpus",
+]
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_MEGABYTES = {"mb": 1, "gb": 1024}
+
+
+def problems(text: str) -> list[str]:
+    """Return what is wrong with a fly.toml: one sentence each, none for a good one."""
+    config = tomllib.loads(text)
+    shape = list(_misshapen(config, KEYS, "")) + [f"{path} is missing" for path in REQUIRED if not _has(config, path)]
+    return shape or [promise for promise, kept in _promises(config).items() if not kept]
+
+
+def _misshapen(value: Any, shape: Any, path: str) -> Iterator[str]:
+    """Yield every key that Fly does not read, and every value of a type that it reads as something else."""
+    match shape:
+        case dict() if isinstance(value, dict):
+            for key, inner in value.items():
+                name = f"{path}.{key}".lstrip(".")
+                if key in shape:
+                    yield from _misshapen(inner, shape[key], name)
+                else:
+                    yield f"{name} is not a key of fly.toml"
+        case [item] if isinstance(value, list):
+            for index, inner in enumerate(value):
+                yield from _misshapen(inner, item, f"{path}.{index}")
+        case dict():
+            yield f"{path} must be a table"
+        case [_]:
+            yield f"{path} must be an array"
+        case _ if not _is(value, shape):
+            yield f"{path} must be {shape if isinstance(shape, str) else shape.__name__}, not {value!r}"
+
+
+def _is(value: Any, shape: Any) -> bool:
+    """Return whether a value has the type that a leaf of the table names; for TOML too, true is not 1."""
+    if shape is DURATION:
+        return isinstance(value, str) and re.fullmatch(r"(\d+(ms|s|m|h))+", value) is not None
+    if shape is MEMORY:
+        return isinstance(value, str) and re.fullmatch(r"\d+(mb|gb)", value) is not None
+    if shape is STRINGS:
+        return isinstance(value, dict) and all(isinstance(inner, str) for inner in value.values())
+    return type(value) is shape or (shape is float and type(value) is int)
+
+
+def _has(config: Any, path: str) -> bool:
+    for step in path.split("."):
+        try:
+            config = config[int(step) if step.isdigit() else step]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
+
+
+def _promises(config: dict[str, Any]) -> dict[str, bool]:
+    """Return what a fly.toml of the right shape must keep, each with whether it is kept."""
+    env, http = config["env"], config["http_service"]
+    concurrency, checks = http["concurrency"], http["checks"]
+    regions = env["DARKROOM_REGIONS"].split(",")
+    kill, idle = _seconds(config["kill_timeout"]), http["http_options"]["idle_timeout"]
+    suspends = http["auto_stop_machines"] == "suspend"
+    return {
+        "a Machine that suspends has at most 2048 MB": not suspends or all(_megabytes(vm) <= 2048 for vm in config["vm"]),
+        "a shared CPU has 256 to 2048 MB": all(
+            256 <= _megabytes(vm) / vm["cpus"] <= 2048 for vm in config["vm"] if vm["cpu_kind"] == "shared"
+        ),
+        "auto_stop_machines is suspend": suspends,
+        "what is stopped is started again": http["auto_start_machines"],
+        "one Machine is always awake": http["min_machines_running"] >= 1,
+        "plain HTTP is redirected": http["force_https"],
+        "primary_region is in DARKROOM_REGIONS, and first": regions[0] == config["primary_region"],
+        "regions are three letters, each once": all(re.fullmatch(r"[a-z]{3}", region) for region in regions)
+        and len(set(regions)) == len(regions),
+        "several regions share one store": len(regions) == 1 or env["DARKROOM_STORE"].startswith("s3://"),
+        "no name in env begins with FLY_": not any(name.startswith("FLY_") for name in env),
+        "every DARKROOM_ name in env is a setting": {name for name in env if name.startswith("DARKROOM_")}
+        <= {variable(field) for field in HELP},
+        "no secret stands in env": not {"DARKROOM_KEYS", "DARKROOM_TOKENS"} & env.keys(),
+        "concurrency counts requests": concurrency["type"] == "requests",
+        "soft_limit is below hard_limit": concurrency["soft_limit"] < concurrency["hard_limit"],
+        "hits find room beside all cold requests": concurrency["soft_limit"] > ON_FLY.cold_requests,
+        "internal_port is what the Dockerfile listens on": http["internal_port"] == _listens_on(DOCKERFILE),
+        "every check asks a health route of ours": all(check["path"] in HEALTH_ROUTES for check in checks),
+        "every check gives up before the next": all(_seconds(check["timeout"]) <= _seconds(check["interval"]) for check in checks),
+        "SIGTERM begins the drain": config["kill_signal"] == "SIGTERM",
+        "the drain outlasts a render": ON_FLY.render_seconds < DRAIN_SECONDS,
+        "kill_timeout is longer than the drain": kill > DRAIN_SECONDS,
+        "kill_timeout is at most the 300 s that Fly allows": kill <= 300,
+        "idle_timeout is longer than the drain": idle > DRAIN_SECONDS,
+        "the deploy strategy exists": config["deploy"]["strategy"] in {"rolling", "immediate", "canary", "bluegreen"},
+    }
+
+
+def _seconds(duration: str) -> float:
+    return sum(int(amount) * _UNITS[unit] for amount, unit in re.findall(r"(\d+)(ms|s|m|h)", duration))
+
+
+def _megabytes(vm: dict[str, Any]) -> int:
+    return int(vm["memory"][:-2]) * _MEGABYTES[vm["memory"][-2:]]
+
+
+def _listens_on(dockerfile: str) -> int:
+    found = re.findall(r"\bDARKROOM_PORT=(\d+)", dockerfile)
+    assert len(found) == 1, "The Dockerfile sets DARKROOM_PORT once."
+    return int(found[0])
+
+
+def test_fly_toml_as_shipped_has_no_problem() -> None:
+    assert problems(FLY_TOML) == []
+
+
+def test_env_of_fly_toml_with_its_secrets_is_what_service_starts_with() -> None:
+    dockerfile = dict(re.findall(r"\b(DARKROOM_\w+)=(\S+)", DOCKERFILE.split("\nENV ")[1]))
+    secrets = {"DARKROOM_KEYS": "0123456789abcdef" * 4, "DARKROOM_TOKENS": "0123456789abcdef:ingest+delete+read"}
+    fly = {"FLY_MACHINE_ID": "148e21ea246389", "FLY_REGION": "arn"}
+    settings = load({**dockerfile, **tomllib.loads(FLY_TOML)["env"], **secrets, **fly})
+    assert (settings.host, settings.port, settings.store_url) == ("0.0.0.0", 8080, "s3://")
+
+
+MISTAKES = {
+    # Keys that do not exist, or not there.
+    "timeout under http_service": (
+        "force_https = true",
+        'force_https = true\n  timeout = "60s"',
+        "http_service.timeout is not",
+    ),
+    "backup_regions": (
+        'primary_region = "arn"',
+        'primary_region = "arn"\nbackup_regions = ["lhr"]',
+        "backup_regions is not",
+    ),
+    "services beside http_service": (
+        "[[vm]]",
+        '[[services.http_checks]]\n  path = "/health"\n\n[[vm]]',
+        "services is not",
+    ),
+    "services as array": ("[[vm]]", "[[services]]\n  internal_port = 8080\n\n[[vm]]", "services is not"),
+    "swap": ('app = "darkroom"', 'app = "darkroom"\nswap_size_mb = 512', "swap_size_mb is not"),
+    "swap under vm": ("  cpus = 2", "  cpus = 2\n  swap_size_mb = 512", "vm.0.swap_size_mb is not"),
+    "memory as memory_mb": ('memory = "1536mb"', "memory_mb = 1536", "vm.0.memory_mb is not"),
+    "check timeout misspelt": ('timeout = "5s"', 'time_out = "5s"', "http_service.checks.0.time_out is not"),
+    "suspend by its new name only": ("auto_stop_machines", "autostop", "http_service.autostop is not"),
+    # Types that Fly reads as something else, or not at all.
+    "concurrency as array": (
+        "[http_service.concurrency]",
+        "[[http_service.concurrency]]",
+        "concurrency must be a table",
+    ),
+    "checks as table": ("[[http_service.checks]]", "[http_service.checks]", "checks must be an array"),
+    "vm as table": ("[[vm]]", "[vm]", "vm must be an array"),
+    "check interval as bare integer": ('interval = "15s"', "interval = 15", "checks.0.interval must be a duration"),
+    "check interval without unit": ('interval = "15s"', 'interval = "15"', "checks.0.interval must be a duration"),
+    "check grace period as bare integer": (
+        'grace_period = "10s"',
+        "grace_period = 10",
+        "grace_period must be a duration",
+    ),
+    "kill_timeout without unit": ('kill_timeout = "75s"', "kill_timeout = 75", "kill_timeout must be a duration"),
+    "idle_timeout with unit": ("idle_timeout = 75", 'idle_timeout = "75s"', "idle_timeout must be int"),
+    "env value as integer": ('MALLOC_ARENA_MAX = "2"', "MALLOC_ARENA_MAX = 2", "env must be a table of strings"),
+    "port as string": ("internal_port = 8080", 'internal_port = "8080"', "internal_port must be int"),
+    "port as boolean": ("internal_port = 8080", "internal_port = true", "internal_port must be int"),
+    "memory without unit": ('memory = "1536mb"', 'memory = "1536"', "vm.0.memory must be an amount"),
+    # Left out where the default is another.
+    "no kill_signal": ('kill_signal = "SIGTERM"', "", "kill_signal is missing"),
+    "no check": ("[[http_service.checks]]", "[[metrics]]", "http_service.checks.0.path is missing"),
+    "no idle_timeout": ("idle_timeout = 75", "", "idle_timeout is missing"),
+    "no store": ('DARKROOM_STORE = "s3://"', "", "env.DARKROOM_STORE is missing"),
+    # Values that break a promise.
+    "4096 MB with suspend": ('"1536mb"', '"4096mb"', "at most 2048 MB"),
+    "4 GB with suspend": ('"1536mb"', '"4gb"', "at most 2048 MB"),
+    "more memory than a shared CPU has": ("  cpus = 2", "  cpus = 8", "256 to 2048 MB"),
+    "stop for suspend": ('"suspend"', '"stop"', "auto_stop_machines is suspend"),
+    "no start": ("auto_start_machines = true", "auto_start_machines = false", "started again"),
+    "nobody awake": ("min_machines_running = 1", "min_machines_running = 0", "always awake"),
+    "plain HTTP": ("force_https = true", "force_https = false", "plain HTTP is redirected"),
+    "primary elsewhere": ('primary_region = "arn"', 'primary_region = "fra"', "primary_region is in DARKROOM_REGIONS"),
+    "regions with spaces": ('"arn,lhr,iad"', '"arn, lhr, iad"', "three letters"),
+    "a volume in three regions": ('"s3://"', '"file:///data/store"', "share one store"),
+    "FLY_ in env": ('MALLOC_ARENA_MAX = "2"', 'FLY_REGION = "arn"', "begins with FLY_"),
+    "a setting that is none": ("  MALLOC_ARENA_MAX", "  DARKROOM_MEMORY", "is a setting"),
+    "a secret in env": ("MALLOC_ARENA_MAX", "DARKROOM_KEYS", "no secret"),
+    "connections counted": ('type = "requests"', 'type = "connections"', "counts requests"),
+    "soft as high as hard": ("soft_limit = 20", "soft_limit = 25", "soft_limit is below"),
+    "no room for hits": ("soft_limit = 20", "soft_limit = 12", "hits find room"),
+    "another port": ("internal_port = 8080", "internal_port = 3000", "what the Dockerfile listens on"),
+    "a check of nothing": ('path = "/health"', 'path = "/healthz"', "health route of ours"),
+    "checks that overlap": ('timeout = "5s"', 'timeout = "1m"', "gives up before the next"),
+    "SIGINT": ('"SIGTERM"', '"SIGINT"', "SIGTERM begins"),
+    "killed while draining": ('kill_timeout = "75s"', 'kill_timeout = "1m5s"', "longer than the drain"),
+    "killed in milliseconds": ('kill_timeout = "75s"', 'kill_timeout = "75ms"', "longer than the drain"),
+    "more than Fly waits": ('kill_timeout = "75s"', 'kill_timeout = "10m"', "at most the 300 s"),
+    "hung up while draining": ("idle_timeout = 75", "idle_timeout = 60", "idle_timeout is longer"),
+    "no such strategy": ('"rolling"', '"gradual"', "strategy exists"),
+}
+
+
+@pytest.mark.parametrize(("right", "wrong", "report"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_fly_toml_with_a_mistake_is_reported(right: str, wrong: str, report: str) -> None:
+    assert FLY_TOML.count(right) >= 1, "The mistake must be one of the file as shipped."
+    assert any(report in problem for problem in problems(FLY_TOML.replace(right, wrong)))
+
+
+def test_every_promise_of_fly_toml_is_broken_by_some_mistake() -> None:
+    reports = [report for _, _, report in MISTAKES.values()]
+    # The one that no fly.toml can break: both figures are the service's own.
+    ours = {"the drain outlasts a render"}
+    promises = _promises(tomllib.loads(FLY_TOML)).keys() - ours
+    assert [promise for promise in promises if not any(report in promise for report in reports)] == []
