@@ -96,5 +96,6 @@ def _check_port_is_free(settings: Settings) -> None:
             probe.bind(address)
         except OSError as error:
             raise SettingsError(
-                f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}. Stop what listens there, or choose another --port."
+                f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}. "
+                "Stop what listens there, or choose another --port."
             ) from error

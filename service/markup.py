@@ -117,8 +117,8 @@ def picture(sources: Sequence[Source], fallback: RenditionLink, sizes: str, alt:
         lines.append(f'  <source type="{source.type}" srcset="{html.escape(source.srcset, quote=True)}" sizes="{quoted_sizes}">')
     largest = sources[-1].renditions[-1]
     lines.append(
-        f'  <img src="{html.escape(fallback.url, quote=True)}" srcset="{html.escape(sources[-1].srcset, quote=True)}" sizes="{quoted_sizes}" '
-        f'width="{largest.width}" height="{largest.height}" alt="{html.escape(alt, quote=True)}" loading="lazy" decoding="async">'
+        f'  <img src="{html.escape(fallback.url, quote=True)}" srcset="{html.escape(sources[-1].srcset, quote=True)}" '
+        f'sizes="{quoted_sizes}" width="{largest.width}" height="{largest.height}" alt="{html.escape(alt, quote=True)}" loading="lazy" decoding="async">'
     )
     return "\n".join([*lines, "</picture>"])
 

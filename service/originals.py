@@ -126,7 +126,8 @@ class Originals:
     async def ingest(self, upload: Spooled) -> Ingested:
         """Return the document of an upload once original and document are stored durably.
 
-        Raises `EmptyBodyError`, and what a probe finds: `UnsupportedFormatError`, `BrokenImageError`, `TooManyPixelsError`; nothing is stored then.
+        Raises `EmptyBodyError`, and what a probe finds: `UnsupportedFormatError`, `BrokenImageError`, `TooManyPixelsError`;
+        nothing is stored then.
         """
         if upload.bytes == 0:
             raise EmptyBodyError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pyvips
 
@@ -22,10 +24,10 @@ _LONGEST_SIDE = {"webp": 16_383, "avif": 16_384, "jpeg": 65_500, "png": 65_500}
 HEAVY_PIXELS = 40_000_000
 
 # What libvips and its codecs say when an allocation fails under the cap.
-_MEMORY_SIGNS = ("memory", "alloc", "Cannot allocate")
+_MEMORY_SIGNS = ("out of memory", "insufficient memory", "memory allocation", "cannot allocate", "failed to allocate", "unable to allocate")
 
-# A truncated file is an error, not a grey lower half. libvips' `thumbnail` ignores its own `fail_on`; the loader's option in the file name works.
-_STRICT = "[fail_on=error]"
+# Truncation and failed check sums are errors; what a decoder only warns of (many cameras' files) is not.
+_FAIL_ON = "error"
 
 
 class HeavyError(Exception):
@@ -33,25 +35,27 @@ class HeavyError(Exception):
 
 
 def run_probe(job: Probe) -> Probed:
-    """Return the facts and the placeholder of an original; raises `ImageError`."""
+    """Return the facts and the placeholder of an original; raises `ImageError` and `HeavyError`."""
     info = probe(job.path, job.limits)
     _check_alone(info, job)
-    small = _decoded(job.path, info, Plan(*placeholder.size(info.width, info.height)))
-    return Probed(info, placeholder.make(small))
+    with _failures_told(info):
+        small = _decoded(job.path, info, Plan(*placeholder.size(info.width, info.height)))
+        return Probed(info, placeholder.make(small))
 
 
 def run_render(job: Render) -> Rendered:
-    """Return one rendition; raises `ImageError`."""
+    """Return one rendition; raises `ImageError` and `HeavyError`."""
     digest = _DigestBeside(job.path)
     try:
         info = probe(job.path, job.limits)
         _check_alone(info, job)
         steps = plan(info.width, info.height, job.transform)
         _check_output(steps, job)
-        image = _decoded(job.path, info, steps)
-        image = _cut(image, steps, job.transform.gravity)
-        image = _laid_on_canvas(image, steps)
-        body = _encoded(image, info, job)
+        with _failures_told(info):
+            image = _decoded(job.path, info, steps)
+            image = _cut(image, steps, job.transform.gravity)
+            image = _laid_on_canvas(image, steps)
+            body = encode(image, job.format, job.quality)
     except ImageError as error:
         # What looks like a broken image may be a damaged copy of a good one.
         digest.check(job.digest)
@@ -60,29 +64,31 @@ def run_render(job: Render) -> Rendered:
     return Rendered(body, image.width, image.height)
 
 
+@contextmanager
+def _failures_told(info: ImageInfo) -> Iterator[None]:
+    """Turn what libvips raises into `ImageError`: decoding is lazy, so a broken file may show at any step."""
+    try:
+        yield
+    except pyvips.Error as error:
+        # libvips' text is not stable: memory is told by a few words, everything else is the image's fault.
+        costly = any(sign in str(error).lower() for sign in _MEMORY_SIGNS)
+        raise ImageError(too_costly(str(error)) if costly else broken(info.format, error)) from error
+
+
 def _check_alone(info: ImageInfo, job: Probe | Render) -> None:
     if info.decodes_whole and info.pixels > HEAVY_PIXELS and not job.alone:
         raise HeavyError
 
 
 def _decoded(path: str, info: ImageInfo, steps: Plan) -> pyvips.Image:
-    """Return the original upright, in sRGB, at the planned size, in memory if it must be read twice.
+    """Return the original upright, in sRGB or grey, at the planned size, in memory if its pixels are looked at twice.
 
     `thumbnail` shrinks while it decodes where the codec can, which is most of the speed.
     """
-    try:
-        image = pyvips.Image.thumbnail(
-            path + _STRICT,
-            steps.width,
-            height=steps.height,
-            size="force",
-            output_profile=colour.OUTPUT_PROFILE,
-            intent=colour.RENDERING_INTENT,
-        )
-        image = colour.to_srgb(image)
-        return image.copy_memory() if steps.searched else image
-    except pyvips.Error as error:
-        raise ImageError(_failure(info, error)) from error
+    options = {"output_profile": colour.OUTPUT_PROFILE, "intent": colour.RENDERING_INTENT} if info.profile else {}
+    image = pyvips.Image.thumbnail(path, steps.width, height=steps.height, size="force", fail_on=_FAIL_ON, **options)
+    image = colour.to_srgb(image)
+    return image.copy_memory() if steps.searched else image
 
 
 def _cut(image: pyvips.Image, steps: Plan, gravity: Gravity) -> pyvips.Image:
@@ -103,13 +109,6 @@ def _laid_on_canvas(image: pyvips.Image, steps: Plan) -> pyvips.Image:
     return image.embed(canvas.left, canvas.top, canvas.width, canvas.height, extend="background", background=[0] * image.bands)
 
 
-def _encoded(image: pyvips.Image, info: ImageInfo, job: Render) -> bytes:
-    try:
-        return encode(image, job.format, job.quality)
-    except pyvips.Error as error:
-        raise ImageError(_failure(info, error)) from error
-
-
 def _check_output(steps: Plan, job: Render) -> None:
     limits: Limits = job.limits
     longest = _LONGEST_SIDE[job.format]
@@ -121,17 +120,10 @@ def _check_output(steps: Plan, job: Render) -> None:
             "too-many-pixels",
             "The rendition would have more pixels than are made.",
             expected=f"at most {limits.max_output_pixels} pixels, and no side of {job.format} longer than {longest}",
-            received=f"{width} × {height}",
+            received=f"{width} x {height}",
             remedy="Ask for a smaller width or height.",
         )
     )
-
-
-def _failure(info: ImageInfo, error: pyvips.Error) -> Failure:
-    # libvips' text is not stable: memory is told by a few words, everything else is the image's fault.
-    if any(sign in str(error) for sign in _MEMORY_SIGNS):
-        return too_costly(str(error))
-    return broken(info.format, error)
 
 
 def too_costly(cause: str) -> Failure:

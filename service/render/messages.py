@@ -53,7 +53,8 @@ class Placeholder(msgspec.Struct, frozen=True):
 class ImageInfo(msgspec.Struct, frozen=True):
     """What a header tells. Sizes are pixels of one frame, upright (after its orientation).
 
-    `decodes_whole`: the decoder cannot go line by line, so that memory grows with the pixels.
+    `decodes_whole`: the decoder cannot go line by line, so that memory grows with the pixels. `profile`: its colours need a
+    profile to be understood, an embedded one or, for CMYK, a general one.
     """
 
     format: str
@@ -62,6 +63,7 @@ class ImageInfo(msgspec.Struct, frozen=True):
     frames: int
     alpha: bool
     decodes_whole: bool
+    profile: bool
 
     @property
     def pixels(self) -> int:

@@ -65,7 +65,8 @@ def probe(path: str, limits: Limits) -> ImageInfo:
     if _number(image, "orientation", 1) >= _FIRST_SIDEWAYS_ORIENTATION:
         width, height = height, width
     whole = image_format in _WHOLE_FORMATS or bool(_number(image, "interlaced", 0))
-    info = ImageInfo(image_format, width, height, _number(image, "n-pages", 1), bool(image.hasalpha()), whole)
+    profile = bool(image.get_typeof("icc-profile-data")) or image.interpretation == "cmyk"
+    info = ImageInfo(image_format, width, height, _number(image, "n-pages", 1), bool(image.hasalpha()), whole, profile)
     _check_pixels(info, limits)
     if image.get_typeof("heif-compression") and image.get("heif-compression") != "av1":
         raise ImageError(
@@ -124,7 +125,7 @@ def _check_pixels(info: ImageInfo, limits: Limits) -> None:
             "too-many-pixels",
             "The image has more pixels than are taken.",
             expected=f"at most {limit} pixels {kind}",
-            received=f"{info.width} × {info.height} pixels × {info.frames} frames = {info.pixels}",
+            received=f"{info.width} x {info.height} pixels x {info.frames} frames = {info.pixels}",
             remedy="Make it smaller before sending it, or raise DARKROOM_MAX_PIXELS and DARKROOM_MAX_WHOLE_PIXELS on the server.",
         )
     )
