@@ -21,7 +21,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3-hatchling python3-pip python3-setuptools \
     && rm -rf /var/lib/apt/lists/*
 COPY requirements.lock /build/
-# The time that is written into wheels built here (1980, the first that zip knows), so that the same sources give the same bytes.
+# The time that is written into wheels built here, 1980 being the first that zip knows: the same lock gives the same bytes.
 ENV SOURCE_DATE_EPOCH=315532800
 # Every file is checked against its hash. Only pyvips is published as source; with no libvips to build against it is plain
 # Python, and the library itself comes with pyvips-binary.
@@ -29,7 +29,7 @@ RUN python3 -m pip wheel \
         --no-build-isolation --no-cache-dir --no-deps --only-binary :all: --no-binary pyvips \
         --require-hashes --requirement /build/requirements.lock --wheel-dir /build/wheels
 # Bytecode makes the start four times as fast, and a read-only root could not keep it later. `unchecked-hash` leaves time
-# stamps out of it: the same lock gives the same files.
+# stamps out of it.
 RUN python3 -m venv --without-pip /opt/darkroom \
     && python3 -m pip --python /opt/darkroom/bin/python install \
         --no-cache-dir --no-compile --no-deps --no-index /build/wheels/*.whl \

@@ -44,7 +44,7 @@ bench-quick: $(VENV)/.dev
 shots: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/browser --shots docs
 
-# Builds the image and runs it with a read-only root and no capabilities; needs root, Debian's buildah and podman.
+# Builds the image and runs it with a read-only root and no capabilities; as root it installs the Debian packages it lacks.
 container-test:
 	bash tests/deploy/container.sh
 

@@ -45,8 +45,8 @@ class Edge:
         """Wrap `app`.
 
         `name` is what `Cache-Status` calls this cache, and `<name>-CDN-Cache-Control` the targeted field for it alone, obeyed first
-        and never sent on. `max_bytes` bounds what is kept. At most `max_cold_requests` clients at a time wait for the origin, the next get 503.
-        Requests whose path starts with one of `pass_paths` go straight to `app`: never kept, collapsed or refused.
+        and never sent on. `max_bytes` bounds what is kept. At most `max_cold_requests` clients at a time wait for the origin, the
+        next get 503. Requests whose path starts with one of `pass_paths` go straight to `app`: never kept, collapsed or refused.
         """
         self._app = app
         self._name = name.lower().encode("ascii")

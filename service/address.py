@@ -31,7 +31,7 @@ AUTO = "auto"
 
 _DIGEST = re.compile(r"[a-z2-7]{32}")
 _ADDRESS = re.compile(
-    r"/i/v([1-9][0-9]{0,5})/([a-z2-7]{32})/([A-Za-z0-9.:_=,-]{1,%d})/(-|[a-z2-7]{26})\.([a-z0-9]{1,8})" % MAX_TRANSFORM_CHARACTERS
+    rf"/i/v([1-9][0-9]{{0,5}})/([a-z2-7]{{32}})/([A-Za-z0-9.:_=,-]{{1,{MAX_TRANSFORM_CHARACTERS}}})/(-|[a-z2-7]{{26}})\.([a-z0-9]{{1,8}})"
 )
 _GRAMMAR = "/i/v<version>/<digest: 32 of a-z2-7>/<transform>/<signature: 26 of a-z2-7, or ->.<avif|webp|jpg|png|auto>"
 

@@ -113,12 +113,15 @@ def picture(sources: Sequence[Source], fallback: RenditionLink, sizes: str, alt:
     """Return a `<picture>`: the browser takes the first type that it knows at the width that it needs; the size avoids layout shift."""
     lines = ["<picture>"]
     quoted_sizes = html.escape(sizes, quote=True)
-    for source in sources[:-1]:
-        lines.append(f'  <source type="{source.type}" srcset="{html.escape(source.srcset, quote=True)}" sizes="{quoted_sizes}">')
+    lines += [
+        f'  <source type="{source.type}" srcset="{html.escape(source.srcset, quote=True)}" sizes="{quoted_sizes}">'
+        for source in sources[:-1]
+    ]
     largest = sources[-1].renditions[-1]
     lines.append(
         f'  <img src="{html.escape(fallback.url, quote=True)}" srcset="{html.escape(sources[-1].srcset, quote=True)}" '
-        f'sizes="{quoted_sizes}" width="{largest.width}" height="{largest.height}" alt="{html.escape(alt, quote=True)}" loading="lazy" decoding="async">'
+        f'sizes="{quoted_sizes}" width="{largest.width}" height="{largest.height}" alt="{html.escape(alt, quote=True)}" '
+        'loading="lazy" decoding="async">'
     )
     return "\n".join([*lines, "</picture>"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -36,7 +37,7 @@ FORMATS: dict[str, Format] = {"avif": "avif", "webp": "webp", "jpg": "jpeg", "pn
 
 
 class Rendition(msgspec.Struct, frozen=True):
-    """The bytes served, their SHA-256, the tier that gave them (`store` or `render`), how long that took, and whether the store has them."""
+    """The bytes served, their SHA-256, the tier that gave them (`store` or `render`), and whether the store has them."""
 
     body: bytes
     sha256: bytes
@@ -65,14 +66,14 @@ class Renditions:
     async def find_or_render(self, address: Address, transform: Transform) -> Rendition:
         """Return the rendition of a verified address.
 
-        A render goes on when this stops waiting for it, so that the next client finds it stored. Raises `NotFoundError`, `NewerVersionError`,
-        `DeadlineExceededError` after the waiting time, and what the pool and the store raise.
+        A render goes on when this stops waiting for it, so that the next client finds it stored. Raises `NotFoundError`,
+        `NewerVersionError`, `DeadlineExceededError` after the waiting time, and what the pool and the store raise.
         """
         _check_version(address)
         key = _key(address)
-        started = anyio.current_time()
+        started = time.perf_counter()
         if (body := await self._stored(key)) is not None:
-            return Rendition(body, _sha256(body), "store", anyio.current_time() - started, stored=True)
+            return Rendition(body, _sha256(body), "store", time.perf_counter() - started, stored=True)
         task = self._making.get(key)
         if task is None:
             task = self._making[key] = asyncio.create_task(self._make(key, address, transform))
@@ -111,7 +112,7 @@ class Renditions:
         return body
 
     async def _make(self, key: str, address: Address, transform: Transform) -> Rendition:
-        started = anyio.current_time()
+        started = time.perf_counter()
         image_format = FORMATS[address.extension]
         quality = transform.quality or DEFAULTS[address.version].quality[image_format]
         async with self._original_path(address.digest) as path:
@@ -125,7 +126,7 @@ class Renditions:
                 body, stored = winner, True
         except (StorageFullError, StorageUnavailableError) as error:
             log.warning("a rendition was not stored", key=key, kind=error.kind)
-        return Rendition(body, _sha256(body), "render", anyio.current_time() - started, stored)
+        return Rendition(body, _sha256(body), "render", time.perf_counter() - started, stored)
 
     @asynccontextmanager
     async def _original_path(self, digest: str) -> AsyncIterator[str]:

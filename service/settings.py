@@ -120,11 +120,13 @@ HELP: Mapping[str, Setting] = {
         "`store` in the data folder",
     ),
     "keys": Setting(
-        "Signing keys, newest first, comma-separated; each at least 32 hexadecimal digits (`openssl rand -hex 32`). The first signs, all are accepted.",
+        "Signing keys, newest first, comma-separated; each at least 32 hexadecimal digits (`openssl rand -hex 32`). "
+        "The first signs, all are accepted.",
         "made once and kept in the data folder",
     ),
     "tokens": Setting(
-        "Bearer tokens, comma-separated, each `token:scope+scope` of at least 16 characters, scopes `ingest`, `delete`, `read`; `token` alone has all.",
+        "Bearer tokens, comma-separated, each `token:scope+scope` of at least 16 characters, scopes `ingest`, `delete`, `read`; "
+        "`token` alone has all.",
         "none: everybody who reaches the server may ingest",
     ),
     "public_url": Setting("Put before the URLs of image documents, for example `https://img.example.com`.", "none: URLs are relative"),
@@ -218,7 +220,8 @@ def _check(settings: Settings) -> None:
     for key in _listed(settings.keys):
         if _HEX_KEY.fullmatch(key) is None:
             raise SettingsError(
-                f"DARKROOM_KEYS: a key has {len(key)} characters that are not an even number, at least 32, of hexadecimal digits. Make one with `openssl rand -hex 32`."
+                f"DARKROOM_KEYS: a key of {len(key)} characters is not an even number, at least 32, of hexadecimal digits. "
+                "Make one with `openssl rand -hex 32`."
             )
     for entry in _listed(settings.tokens):
         _token(entry)
@@ -260,7 +263,8 @@ def _token(entry: str) -> tuple[str, frozenset[Scope]]:
     if _TOKEN.fullmatch(token) is None or unknown:
         what = f"unknown scope {', '.join(sorted(unknown))}" if unknown else f"a token of {len(token)} characters"
         raise SettingsError(
-            f"DARKROOM_TOKENS: {what}. Expected token:scope+scope, the token at least 16 of A-Z a-z 0-9 . _ ~ / = -, scopes {', '.join(SCOPES)}."
+            f"DARKROOM_TOKENS: {what}. Expected token:scope+scope, the token at least 16 of A-Z a-z 0-9 . _ ~ / = -, "
+            f"scopes {', '.join(SCOPES)}."
         )
     return token, scopes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -99,10 +99,8 @@ class Storage:
     async def delete(self, key: str) -> None:
         """Remove what is under `key`, if anything is."""
         async with _failures("delete"):
-            try:
+            with suppress(FileNotFoundError):
                 await obstore.delete_async(self._store, key)
-            except FileNotFoundError:
-                pass
 
     async def reach(self) -> None:
         """Return if the store answers."""

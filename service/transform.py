@@ -46,8 +46,8 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of an image. Nothing is enlarged: where the original is smaller than the box, the box shrinks in proportion.
 
     width, height: pixels of the upright rendition, 1 to 8192; one alone keeps the aspect ratio.
-    fit: with both: `inside` (whole, at most the box), `outside` (whole, at least the box), `cover` (fills the box, cropped), `contain` (whole, padded
-        to the box: transparent, or white where the format has no alpha), `fill` (stretched to the box).
+    fit: with both: `inside` (whole, at most the box), `outside` (whole, at least the box), `cover` (fills the box, cropped),
+        `contain` (whole, padded to the box: transparent, or white where the format has no alpha), `fill` (stretched to the box).
     gravity: what stays where something is cut (`cover`) or padded (`contain`): a compass anchor; for `cover` also `attention`, `entropy`
         (libvips smartcrop) or a focal point `focal:<x>:<y>`.
     quality: 1 to 100 on the encoder's own scale; of png, where nothing is lost, no meaning. Without it the default of the pipeline version.

@@ -61,7 +61,7 @@ def _done(job: Job) -> Reply:
         return error.failure
     except MemoryError as error:
         return too_costly(repr(error))
-    except Exception as error:
+    except Exception:
         return Failure("failed", "The image could not be rendered.", remedy="Check the file.", cause=traceback.format_exc())
 
 

@@ -22,8 +22,8 @@ class Box(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """How an original becomes a rendition: scaled to `width` × `height`, then cut to `crop` or laid on a canvas.
 
-    `crop` is in scaled pixels; where `gravity` needs the pixels to decide (`attention`, `entropy`) its left and top are those of the middle and `searched`
-    is true. `canvas` is the whole canvas's size with the picture's left and top on it.
+    `crop` is in scaled pixels; where `gravity` needs the pixels to decide (`attention`, `entropy`) its left and top are those of
+    the middle and `searched` is true. `canvas` is the whole canvas's size with the picture's left and top on it.
     """
 
     width: int
@@ -43,7 +43,8 @@ class Plan(msgspec.Struct, frozen=True):
 def plan(width: int, height: int, transform: Transform) -> Plan:
     """Return the scale and crop that turn an upright `width` × `height` original into `transform`.
 
-    Never enlarges: a small original keeps its size, and a box that it cannot fill shrinks in proportion. Sides are rounded half up, never below 1.
+    Never enlarges: a small original keeps its size, and a box that it cannot fill shrinks in proportion. Sides are rounded half
+    up, never below 1.
     """
     box_width, box_height = transform.width, transform.height
     if box_width is None or box_height is None:

@@ -20,7 +20,8 @@ from service.transform import Gravity
 # WebP and AVIF hold no longer side.
 _LONGEST_SIDE = {"webp": 16_383, "avif": 16_384, "jpeg": 65_500, "png": 65_500}
 
-# Originals that decode whole and have more pixels than this are worked on one at a time, so that two of them never need a small machine's memory at once.
+# Originals that decode whole and have more pixels than this are worked on one at a time, so that two of them never need a small
+# machine's memory at once.
 HEAVY_PIXELS = 40_000_000
 
 # What libvips and its codecs say when an allocation fails under the cap.

@@ -93,7 +93,7 @@ class Rendered(msgspec.Struct, frozen=True, tag="rendered"):
 
 
 class Heavy(msgspec.Struct, frozen=True, tag="heavy"):
-    """The job was not done: its original needs so much memory that the job has to be given again with `alone`, when no other such job runs."""
+    """The job was not done: its original needs so much memory that no other such job may run meanwhile. Give it again, `alone`."""
 
 
 class Failure(msgspec.Struct, frozen=True, tag="failure"):

@@ -72,9 +72,10 @@ class RenderPool:
     """As many render processes as slots, each doing one job at a time, and a bounded queue before them."""
 
     def __init__(self, *, slots: int, queue_limit: int, memory_bytes: int, render_seconds: float, wait_seconds: float) -> None:
-        """Take how many processes run, how many jobs may wait, the address space of each process, when a job is ended by
-        killing, and how long a client is kept waiting.
-        """  # fmt: skip
+        """Take how many processes run, how many jobs may wait, the address space of each process, and two times in seconds.
+
+        After `render_seconds` a job is ended by killing its process; `wait_seconds` is how long a client is kept waiting.
+        """
         self._slot_count = slots
         self._memory_bytes = memory_bytes
         self._queue_limit = queue_limit

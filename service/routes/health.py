@@ -1,4 +1,4 @@
-"""`/health`: should this process get requests? `/livez`: does it answer at all?"""
+"""`/health`, whether this process should get requests, and `/livez`, whether it answers at all."""
 
 from __future__ import annotations
 

@@ -106,8 +106,8 @@ async def ingest(
 ) -> Response[ImageDocument] | Response[ImageDocuments]:
     """Store an image and return its document: 201, or 200 when the same bytes are here already.
 
-    The body is the image's bytes, whatever type is declared, or `multipart/form-data` with one or more parts called `file`: several are answered with a list
-    in the order sent, 207 where their outcomes differ.
+    The body is the image's bytes, whatever type is declared, or `multipart/form-data` with one or more parts called `file`:
+    several are answered with a list in the order sent, 207 where their outcomes differ.
     """
     access.require(request, "ingest")
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
@@ -248,7 +248,8 @@ def _urls_request(body: bytes) -> UrlsRequest:
     except msgspec.DecodeError as error:
         raise BadRequestError(
             "The request's JSON cannot be used.",
-            expected='{"transform": {…}, "widths": […], "formats": […], "sizes": "…", "alt": "…"}, all optional, or "format" in place of the two lists',
+            expected='{"transform": {…}, "widths": […], "formats": […], "sizes": "…", "alt": "…"}, all optional, '
+            'or "format" in place of the two lists',
             received=str(error),
             remedy="See GET /docs.",
         ) from error

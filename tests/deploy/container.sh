@@ -140,6 +140,8 @@ header() { sed -n "s/^$2: //p" "$work/$1.headers"; }
 has() { grep -qiE "$3" <<<"$(header "$1" "$2")" || fail "$1: $2 is '$(header "$1" "$2")', expected $3"; say "ok: $1: $2: $(header "$1" "$2")"; }
 field() { python3 -c "import json, sys; document = json.load(open(sys.argv[1])); print(document$2)" "$work/$1"; }
 sum() { sha256sum <"$work/$1" | cut -d ' ' -f 1; }
+# What RFC 9530 writes into Repr-Digest for the body of a file.
+repr_digest() { python3 -c 'import base64, hashlib, sys; print("sha-256=:%s:" % base64.b64encode(hashlib.sha256(sys.stdin.buffer.read()).digest()).decode())' <"$work/$1"; }
 
 wait_for_health() { # $1: since when, in nanoseconds
     for _ in $(seq 600); do
@@ -215,7 +217,8 @@ for one in "src $src" "smallest $smallest" "best $best"; do
     has "$file" content-type '^image/'
     has "$file" etag '^"[^"]+"$'
     has "$file" x-content-type-options '^nosniff$'
-    has "$file" cache-status 'darkroom'
+    has "$file" cache-status '^darkroom; fwd=miss; stored'
+    expect "$file: its digest is that of the body" "$(header "$file" repr-digest)" "$(repr_digest "$file")"
 done
 expect "the body has the announced length" "$(header src content-length)" "$(stat -c %s "$work/src")"
 expect "the same ETag asked again" 304 "$(get unchanged --header "If-None-Match: $(header src etag)" "$url$src")"
@@ -236,6 +239,7 @@ wait_for_health "$began"
 for one in "src $src" "smallest $smallest" "best $best"; do
     file=${one%% *} path=${one#* }
     expect "$file after the restart" 200 "$(get "$file.after" "$url$path")"
+    has "$file.after" server-timing '^store;'
     expect "$file after the restart: the same bytes" "$(sum "$file")" "$(sum "$file.after")"
     expect "$file after the restart: the same ETag" "$(header "$file" etag)" "$(header "$file.after" etag)"
 done

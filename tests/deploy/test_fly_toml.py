@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from service.cli import DRAIN_SECONDS
+from service.routes.health import health
 from service.settings import HELP, Settings, load, variable
 
 ROOT = Path(__file__).parents[2]
 FLY_TOML = (ROOT / "fly.toml").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-
-HEALTH_ROUTES = {"/health", "/livez"}
 
 ON_FLY = Settings(fly_machine_id="148e21ea246389")
 
@@ -166,7 +165,7 @@ def _promises(config: dict[str, Any]) -> dict[str, bool]:
         "soft_limit is below hard_limit": concurrency["soft_limit"] < concurrency["hard_limit"],
         "hits find room beside all cold requests": concurrency["soft_limit"] > ON_FLY.cold_requests,
         "internal_port is what the Dockerfile listens on": http["internal_port"] == _listens_on(DOCKERFILE),
-        "every check asks a health route of ours": all(check["path"] in HEALTH_ROUTES for check in checks),
+        "every check asks our /health": all(check["path"] in health.paths for check in checks),
         "every check gives up before the next": all(_seconds(check["timeout"]) <= _seconds(check["interval"]) for check in checks),
         "SIGTERM begins the drain": config["kill_signal"] == "SIGTERM",
         "the drain outlasts a render": ON_FLY.render_seconds < DRAIN_SECONDS,
@@ -196,7 +195,7 @@ def test_fly_toml_as_shipped_has_no_problem() -> None:
 
 
 def test_env_of_fly_toml_with_its_secrets_is_what_service_starts_with() -> None:
-    dockerfile = dict(re.findall(r"\b(DARKROOM_\w+)=(\S+)", DOCKERFILE.split("\nENV ")[1]))
+    dockerfile = dict(re.findall(r"^\s+(DARKROOM_\w+)=(\S+)", DOCKERFILE, re.MULTILINE))
     secrets = {"DARKROOM_KEYS": "0123456789abcdef" * 4, "DARKROOM_TOKENS": "0123456789abcdef:ingest+delete+read"}
     fly = {"FLY_MACHINE_ID": "148e21ea246389", "FLY_REGION": "arn"}
     settings = load({**dockerfile, **tomllib.loads(FLY_TOML)["env"], **secrets, **fly})
@@ -270,7 +269,8 @@ MISTAKES = {
     "soft as high as hard": ("soft_limit = 20", "soft_limit = 25", "soft_limit is below"),
     "no room for hits": ("soft_limit = 20", "soft_limit = 12", "hits find room"),
     "another port": ("internal_port = 8080", "internal_port = 3000", "what the Dockerfile listens on"),
-    "a check of nothing": ('path = "/health"', 'path = "/healthz"', "health route of ours"),
+    "a check of nothing": ('path = "/health"', 'path = "/healthz"', "asks our /health"),
+    "a check of life only": ('path = "/health"', 'path = "/livez"', "asks our /health"),
     "checks that overlap": ('timeout = "5s"', 'timeout = "1m"', "gives up before the next"),
     "SIGINT": ('"SIGTERM"', '"SIGINT"', "SIGTERM begins"),
     "killed while draining": ('kill_timeout = "75s"', 'kill_timeout = "1m5s"', "longer than the drain"),
