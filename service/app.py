@@ -13,6 +13,7 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import headers
@@ -80,7 +81,14 @@ def create_app(settings: Settings) -> ASGIApp:
             Exception: unexpected_answer,
         },
         lifespan=[lifespan],
-        openapi_config=OpenAPIConfig("Darkroom", version("darkroom"), path="/docs", render_plugins=[]),
+        # The description alone: every page plugin loads its scripts from other hosts.
+        openapi_config=OpenAPIConfig(
+            "Darkroom",
+            version("darkroom"),
+            path="/docs",
+            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            use_handler_docstrings=True,
+        ),
         # Uploads are bounded while they stream, in `originals.upload_chunks`, which also says what to do.
         request_max_body_size=None,
         logging_config=None,

@@ -91,8 +91,8 @@ class Minter:
 
         A transform's own height follows its width, so that a crop keeps its shape at every step.
         """
-        full = _rendition_size(info, transform)
-        steps = [_at_width(transform, width) for width in sorted(set(widths)) or ladder_widths(full[0])]
+        full_width, _ = plan(info.width, info.height, transform).output
+        steps = [_at_width(transform, width) for width in sorted(set(widths)) or ladder_widths(full_width)]
         sources = [self._source(digest, info, steps, image_format) for image_format in formats or default_formats(info)]
         fallback = sources[-1].renditions
         middle = min(fallback, key=lambda link: (abs(link.width - SRC_WIDTH), link.width))
@@ -101,7 +101,7 @@ class Minter:
     def _source(self, digest: str, info: ImageInfo, steps: Iterable[Transform], image_format: Format) -> Source:
         links: dict[int, RenditionLink] = {}
         for step in steps:
-            width, height = _rendition_size(info, step)
+            width, height = plan(info.width, info.height, step).output
             # Nothing is enlarged: of several steps beyond the original the first is enough.
             links.setdefault(width, RenditionLink(width, height, self.url(digest, step, image_format)))
         renditions = [links[width] for width in sorted(links)]
@@ -138,9 +138,3 @@ def _at_width(transform: Transform, width: int) -> Transform:
         return msgspec.structs.replace(transform, width=width)
     height = None if transform.height is None else max(1, (2 * transform.height * width + transform.width) // (2 * transform.width))
     return msgspec.structs.replace(transform, width=width, height=height)
-
-
-def _rendition_size(info: ImageInfo, transform: Transform) -> tuple[int, int]:
-    steps = plan(info.width, info.height, transform)
-    box = steps.canvas or steps.crop
-    return (box.width, box.height) if box else (steps.width, steps.height)

@@ -61,7 +61,6 @@ class Renditions:
         self._limits = limits
         self._wait_seconds = wait_seconds
         self._making: dict[str, asyncio.Task[Rendition]] = {}
-        self.rendered = 0
 
     async def find_or_render(self, address: Address, transform: Transform) -> Rendition:
         """Return the rendition of a verified address.
@@ -117,7 +116,8 @@ class Renditions:
         quality = transform.quality or DEFAULTS[address.version].quality[image_format]
         async with self._original_path(address.digest) as path:
             rendered = await self._pool.run(Render(path, address.digest, transform, image_format, quality, self._limits), Rendered)
-        self.rendered += 1
+        seconds = time.perf_counter() - started
+        log.info("rendered", digest=address.digest, transform=address.transform, extension=address.extension, seconds=round(seconds, 3))
         body, stored = rendered.body, False
         try:
             stored = await self._storage.create(key, _sealed(body), durable=False)

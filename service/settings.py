@@ -7,9 +7,12 @@ import ipaddress
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, get_args
+from urllib.parse import unquote
 
 import msgspec
 
@@ -43,6 +46,7 @@ def cores() -> int:
 
 
 Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+Natural: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 Seconds: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -59,13 +63,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     open_transforms: str = ""
     regions: str = ""
     cache_bytes: Positive = 256 * MEBIBYTE
-    max_cold_requests: int = 0
+    max_cold_requests: Natural = 0
     max_upload_bytes: Positive = 64 * MEBIBYTE
     max_parts: Positive = 32
     max_pixels: Positive = 128_000_000
     max_whole_pixels: Positive = 100_000_000
     max_output_pixels: Positive = 40_000_000
-    render_processes: int = 0
+    render_processes: Natural = 0
     render_memory_bytes: Annotated[int, msgspec.Meta(ge=256 * MEBIBYTE)] = 512 * MEBIBYTE
     render_queue: Positive = 256
     wait_seconds: Seconds = 30.0
@@ -192,26 +196,38 @@ def development_key(data: Path) -> bytes:
     """Return the signing key of the data folder, made once, readable by its owner only."""
     path = data / "signing.key"
     data.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        _make_key(path)
+    text = path.read_text("latin-1").strip()
+    if _HEX_KEY.fullmatch(text) is None:
+        raise SettingsError(
+            f"{path} is not a signing key: expected at least 32 hexadecimal digits. Put the right key back; "
+            "removing the file makes a new one, and every URL signed so far stops working."
+        )
+    return bytes.fromhex(text)
+
+
+def _make_key(path: Path) -> None:
+    """Make the key file, whole and durable, unless another process is faster."""
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        text = path.read_text("ascii").strip()
-        if _HEX_KEY.fullmatch(text) is None:
-            raise SettingsError(
-                f"{path} is not a signing key: expected at least 32 hexadecimal digits. Put the right key back; "
-                "removing the file makes a new one, and every URL signed so far stops working."
-            ) from None
-        return bytes.fromhex(text)
-    key = secrets.token_hex(32)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(key + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return bytes.fromhex(key)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)
+    finally:
+        Path(draft).unlink()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _check(settings: Settings) -> None:
-    missing = [variable(name) for name in ("keys", "tokens") if not getattr(settings, name)]
+    missing = [variable(name) for name in ("keys", "tokens") if not _listed(getattr(settings, name))]
     if missing and not is_loopback(settings.host):
         raise SettingsError(
             f"Listening on {settings.host}, beyond loopback, needs DARKROOM_KEYS and DARKROOM_TOKENS; missing: {' and '.join(missing)}. "
@@ -244,7 +260,7 @@ def _check(settings: Settings) -> None:
     if (
         settings.fly_machine_id
         and settings.store_url.startswith("file:")
-        and not _on_a_mount(Path(settings.store_url.removeprefix("file://")))
+        and not _on_a_mount(Path(unquote(settings.store_url.removeprefix("file://"))))
     ):
         raise SettingsError(
             f"DARKROOM_STORE={settings.store_url}: on Fly this folder is lost with the next deploy, because it is not on a volume. "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Literal, TypeAlias, get_args
 
 import msgspec
@@ -224,13 +224,10 @@ def _read_gravity(key: str, text: str) -> Gravity:
 
 
 def _number(text: str) -> Decimal | None:
-    """Return a plain decimal number with at most four decimals, else `None`: no exponent, no plus, no infinity."""
-    if re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{1,9})?", text) is None:
+    """Return a plain decimal number with at most four decimals, else `None`: no exponent, no sign, no infinity."""
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) is None:
         return None
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        return None
+    number = Decimal(text)
     return number if number == number.quantize(Decimal("0.0001")) else None
 
 

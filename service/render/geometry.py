@@ -33,11 +33,10 @@ class Plan(msgspec.Struct, frozen=True):
     canvas: Box | None = None
 
     @property
-    def output_pixels(self) -> int:
-        """Pixels of the rendition."""
-        if self.canvas is not None:
-            return self.canvas.width * self.canvas.height
-        return self.crop.width * self.crop.height if self.crop else self.width * self.height
+    def output(self) -> tuple[int, int]:
+        """Width and height of the rendition."""
+        box = self.canvas or self.crop
+        return (box.width, box.height) if box else (self.width, self.height)
 
 
 def plan(width: int, height: int, transform: Transform) -> Plan:

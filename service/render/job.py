@@ -113,8 +113,8 @@ def _laid_on_canvas(image: pyvips.Image, steps: Plan) -> pyvips.Image:
 def _check_output(steps: Plan, job: Render) -> None:
     limits: Limits = job.limits
     longest = _LONGEST_SIDE[job.format]
-    width, height = (steps.canvas.width, steps.canvas.height) if steps.canvas else (steps.width, steps.height)
-    if steps.output_pixels <= limits.max_output_pixels and max(width, height) <= longest:
+    width, height = steps.output
+    if width * height <= limits.max_output_pixels and max(width, height) <= longest:
         return
     raise ImageError(
         Failure(

@@ -1,0 +1,168 @@
+"""What is refused, by whom it is told, and that nothing of it stays: not in the store, not in the spool, not in a process."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import pytest
+
+from tests import images
+from tests.servers import HOST, Server, darkroom
+
+MAX_UPLOAD_BYTES = 2_000_000
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Give a server with limits low enough to meet."""
+    with darkroom(tmp_path_factory.mktemp("small"), max_upload_bytes=MAX_UPLOAD_BYTES, max_parts=3) as running:
+        yield running
+
+
+def check_problem(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
+    problem: dict[str, Any] = answer.json()
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "cdn-cache-control" not in answer.headers
+    assert "darkroom-cdn-cache-control" not in answer.headers
+    assert problem["type"] == f"urn:darkroom:problem:{kind}"
+    assert problem["status"] == status
+    assert all(problem[member] for member in ("title", "detail", "expected", "received", "remedy"))
+    assert "Traceback" not in answer.text
+    assert "/" + "home" not in answer.text
+    return problem
+
+
+def broken_jpeg() -> bytes:
+    return images.truncated(images.photo_jpeg(800, 600))
+
+
+BAD_UPLOADS = {
+    "text": (b"Dear Sir or Madam,\r\n", 415, "unsupported-format"),
+    "html": (b"<!DOCTYPE html><title>x</title>", 415, "unsupported-format"),
+    "svg": (b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', 415, "unsupported-format"),
+    "zeros": (bytes(5_000), 415, "unsupported-format"),
+    "empty": (b"", 400, "empty-body"),
+    "truncated jpeg": (broken_jpeg(), 422, "broken-image"),
+    "truncated png": (images.truncated(images.rgba_png(300, 200)), 422, "broken-image"),
+    "png with a wrong check sum": (images.rgba_png(300, 200).replace(b"IDAT", b"IDAT\x00", 1), 422, "broken-image"),
+    "too many pixels": (images.png_bomb(60_000, 60_000), 422, "too-many-pixels"),
+    "too large": (images.photo_jpeg(640, 480) + bytes(MAX_UPLOAD_BYTES), 413, "too-large"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_UPLOADS)
+def test_bad_upload_is_a_problem_and_leaves_nothing(small: Server, name: str) -> None:
+    body, status, kind = BAD_UPLOADS[name]
+    with small.client() as client:
+        check_problem(client.post("/v1/images", content=body), status, kind)
+    assert small.stored("originals") == small.stored("documents") == small.stored("renditions") == []
+    assert list((small.data / "spool").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", BAD_UPLOADS)
+def test_bad_upload_in_multipart_is_the_same_problem(small: Server, name: str) -> None:
+    body, status, kind = BAD_UPLOADS[name]
+    with small.client() as client:
+        check_problem(client.post("/v1/images", files={"file": ("photo.jpg", body)}), status, kind)
+    assert list((small.data / "spool").iterdir()) == []
+
+
+def test_chunked_upload_without_length_is_413_once_it_is_too_large(small: Server) -> None:
+    def body() -> Iterator[bytes]:
+        for _ in range(40):
+            yield bytes(100_000)
+
+    # The server may answer and close while the client still sends.
+    with small.client() as client, suppress(httpx.WriteError):
+        check_problem(client.post("/v1/images", content=body()), 413, "too-large")
+    assert list((small.data / "spool").iterdir()) == []
+    assert small.stored("originals") == []
+
+
+def test_declared_length_too_large_is_413_before_a_byte_is_read(small: Server) -> None:
+    with socket.create_connection((HOST, small.port), timeout=10) as connection:
+        connection.sendall(b"POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "received"),
+    [
+        ("multipart/form-data", b"x", "Empty boundary"),
+        ("multipart/form-data; boundary=x", b"", "Unexpected end"),
+        ("multipart/form-data; boundary=x", b"no boundary in it", "Boundary not found"),
+        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc', "Unexpected end"),
+        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="other"\r\n\r\nabc\r\n--x--', "none"),
+        (
+            "multipart/form-data; boundary=x",
+            b"".join(b'--x\r\nContent-Disposition: form-data; name="other"\r\n\r\nabc\r\n' for _ in range(9)) + b"--x--",
+            "Maximum segment count exceeded",
+        ),
+    ],
+)
+def test_bad_multipart_is_400(small: Server, content_type: str, body: bytes, received: str) -> None:
+    with small.client() as client:
+        problem = check_problem(client.post("/v1/images", content=body, headers={"content-type": content_type}), 400, "bad-request")
+    assert received in problem["received"]
+
+
+def test_wrong_method_is_405_with_the_methods_that_work(server: Server) -> None:
+    with server.client() as client:
+        digest, signature = "a" * 32, "b" * 26
+        for path, allow in [
+            (f"/i/v1/{digest}/full/{signature}.jpg", "GET, HEAD, OPTIONS"),
+            ("/health", "GET, HEAD, OPTIONS"),
+            ("/v1/images", "POST, OPTIONS"),
+        ]:
+            answer = client.request("PUT", path)
+            assert answer.status_code == 405
+            assert answer.headers["allow"] == allow
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.headers["cache-control"] == "no-store"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.json()["remedy"] == f"Use one of: {allow}."
+
+
+def test_unknown_path_is_404_that_tells_where_to_look(server: Server) -> None:
+    with server.client() as client:
+        answer = client.get("/no/such/page")
+    assert answer.status_code == 404
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json() == {
+        "type": "about:blank",
+        "title": "Not Found",
+        "status": 404,
+        "detail": "No route answers this path.",
+        "received": "GET /no/such/page",
+        "remedy": "GET / shows what is here.",
+    }
+
+
+def test_control_characters_of_a_path_never_reach_the_answer_or_the_log_unescaped(server: Server) -> None:
+    with server.client() as client:
+        answer = client.get("/no%0d%0aSet-Cookie:%20x=1%00%e2%80%ae")
+    assert answer.status_code == 404
+    assert "set-cookie" not in answer.headers
+    assert "\r" not in answer.text
+    assert "\\r\\n" in answer.json()["received"]
+
+
+def test_slow_upload_is_408_and_its_spool_file_is_gone(small: Server) -> None:
+    # One byte and then silence: what is waited for is the grace of 25 seconds, and what is asserted is that it ends by itself.
+    with socket.create_connection((HOST, small.port), timeout=40) as connection:
+        connection.sendall(b"POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
+        answer = b""
+        while chunk := connection.recv(4_096):
+            answer += chunk
+            if b"remedy" in answer:
+                break
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert list((small.data / "spool").iterdir()) == []

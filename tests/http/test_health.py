@@ -1,0 +1,66 @@
+"""`/health` and `/livez`."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from tests import images
+from tests.servers import Server, darkroom
+
+
+def test_health_is_200_and_says_where_it_stands(data: Path) -> None:
+    with (
+        darkroom(data, store="memory://", FLY_REGION="arn", FLY_MACHINE_ID="1857", regions="arn, lhr,iad") as server,
+        server.client() as client,
+    ):
+        answer = client.get("/health")
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "no-store"
+        report = answer.json()
+        assert report.pop("version")
+        assert report == {"status": "ok", "region": "arn", "machine": "1857", "regions": ["arn", "lhr", "iad"]}
+
+
+def test_health_outside_fly_names_no_region(server: Server) -> None:
+    with server.client() as client:
+        assert set(client.get("/health").json()) == {"status", "version"}
+        assert client.head("/health").status_code == 200
+
+
+def test_livez_answers(server: Server) -> None:
+    with server.client() as client:
+        answer = client.get("/livez")
+        assert (answer.status_code, answer.text, answer.headers["cache-control"]) == (200, "alive\n", "no-store")
+
+
+def test_store_lost_later_is_200_degraded_hits_go_on_and_it_heals(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere" / "store"
+    with darkroom(data, store=folder.as_uri()) as server, server.client() as client:
+        document = client.post("/v1/images", content=images.photo_jpeg(64, 48)).json()
+        kept = client.get(document["src"])
+        moved = shutil.move(folder, tmp_path / "away")
+        folder.write_bytes(b"a file in the way")
+        assert wait_for_status(server, "degraded") == 200
+        assert client.get(document["src"]).content == kept.content
+        miss = client.get(document["sources"][0]["renditions"][0]["url"])
+        assert miss.status_code == 503
+        assert miss.headers["retry-after"] == "5"
+        upload = client.post("/v1/images", content=images.photo_jpeg(65, 48))
+        assert upload.status_code == 503
+        folder.unlink()
+        shutil.move(moved, folder)
+        assert wait_for_status(server, "ok") == 200
+        assert client.get(document["sources"][0]["renditions"][0]["url"]).status_code == 200
+
+
+def wait_for_status(server: Server, status: str) -> int:
+    deadline = time.monotonic() + 15
+    with server.client() as client:
+        while time.monotonic() < deadline:
+            answer = client.get("/health")
+            if answer.json()["status"] == status:
+                return answer.status_code
+            time.sleep(0.1)
+    raise AssertionError(f"/health never said {status}")

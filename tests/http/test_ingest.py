@@ -1,0 +1,213 @@
+"""`POST /v1/images` and the image document, against a real server."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from base64 import b32encode
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests import images
+from tests.servers import Server, darkroom
+
+DOCUMENT_MEMBERS = [
+    "digest", "format", "width", "height", "frames", "bytes", "alpha",
+    "created", "alt", "focal", "placeholder", "src", "sources", "picture",
+]  # fmt: skip
+
+
+def digest_of(body: bytes) -> str:
+    return b32encode(hashlib.sha256(body).digest()[:20]).decode().lower()
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[httpx.Client]:
+    with server.client() as open_client:
+        yield open_client
+
+
+def test_ingest_new_photo_is_201_with_the_document_and_its_location(client: httpx.Client) -> None:
+    photo = images.photo_jpeg(1600, 1200, quality=91)
+    answer = client.post("/v1/images", content=photo)
+    document = answer.json()
+    assert answer.status_code == 201
+    assert answer.headers["location"] == f"/v1/images/{digest_of(photo)}"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert list(document) == DOCUMENT_MEMBERS
+    assert document["digest"] == digest_of(photo)
+    assert (document["format"], document["width"], document["height"]) == ("jpeg", 1600, 1200)
+    assert (document["frames"], document["bytes"], document["alpha"]) == (1, len(photo), False)
+    assert (document["alt"], document["focal"]) == ("", None)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", document["created"])
+    assert [source["type"] for source in document["sources"]] == ["image/avif", "image/webp", "image/jpeg"]
+    assert [link["width"] for link in document["sources"][0]["renditions"]] == [320, 640, 960, 1280, 1600]
+    assert document["src"] == document["sources"][2]["renditions"][3]["url"]
+    assert document["src"] in document["picture"]
+    assert len(document["placeholder"]["data_url"]) <= 400
+
+
+def test_ingest_same_bytes_twice_is_200_with_the_same_document(client: httpx.Client) -> None:
+    photo = images.photo_jpeg(640, 480, quality=83)
+    first, second = client.post("/v1/images", content=photo), client.post("/v1/images", content=photo)
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert "location" not in second.headers
+    assert second.json() == first.json()
+    assert client.get(f"/v1/images/{digest_of(photo)}").json() == first.json()
+
+
+@pytest.mark.parametrize("declared", ["application/x-www-form-urlencoded", "text/plain", "application/json", "image/png", ""])
+def test_ingest_raw_bytes_whatever_type_is_declared_are_known_by_their_content(client: httpx.Client, declared: str) -> None:
+    photo = images.photo_jpeg(200, 100, quality=70)
+    answer = client.post("/v1/images", content=photo, headers={"content-type": declared} if declared else {})
+    assert answer.status_code in {200, 201}
+    assert answer.json()["format"] == "jpeg"
+
+
+def test_ingest_png_called_jpg_is_a_png(client: httpx.Client) -> None:
+    answer = client.post("/v1/images", files={"file": ("photo.jpg", images.rgba_png(64, 48), "image/jpeg")})
+    assert answer.status_code in {200, 201}
+    assert (answer.json()["format"], answer.json()["alpha"]) == ("png", True)
+    assert [source["type"] for source in answer.json()["sources"]] == ["image/avif", "image/webp", "image/png"]
+
+
+def test_ingest_multipart_with_one_file_is_the_document_itself(client: httpx.Client) -> None:
+    photo = images.photo_jpeg(210, 100)
+    answer = client.post("/v1/images", files={"file": ("a.jpg", photo)})
+    assert answer.status_code == 201
+    assert answer.json()["digest"] == digest_of(photo)
+
+
+def test_ingest_multipart_with_several_files_is_207_in_the_order_sent(client: httpx.Client) -> None:
+    known, new = images.photo_jpeg(220, 100), images.photo_jpeg(230, 100)
+    client.post("/v1/images", content=known)
+    parts: list[tuple[str, tuple[str | None, bytes | str]]] = [
+        ("file", ("1.jpg", known)),
+        ("note", (None, "ignored")),
+        ("file", ("2.txt", b"no image")),
+        ("file", ("3.jpg", new)),
+    ]
+    answer = client.post("/v1/images", files=parts)
+    listed = answer.json()["images"]
+    assert answer.status_code == 207
+    assert [entry.get("digest") for entry in listed] == [digest_of(known), None, digest_of(new)]
+    assert (listed[1]["status"], listed[1]["type"]) == (415, "urn:darkroom:problem:unsupported-format")
+
+
+def test_ingest_multipart_with_several_new_files_is_201(client: httpx.Client) -> None:
+    files = [("file", (f"{width}.jpg", images.photo_jpeg(width, 100))) for width in (240, 250)]
+    answer = client.post("/v1/images", files=files)
+    assert answer.status_code == 201
+    assert [entry["width"] for entry in answer.json()["images"]] == [240, 250]
+
+
+def test_document_of_unknown_digest_is_404(client: httpx.Client) -> None:
+    answer = client.get(f"/v1/images/{'a' * 32}")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["remedy"] == "Upload the image with POST /v1/images."
+
+
+@pytest.mark.parametrize("digest", ["..%2f..%2fetc%2fpasswd", "%00", "A" * 32, "a" * 31, "a" * 200])
+def test_document_of_what_is_no_digest_is_404_and_reads_nothing(client: httpx.Client, digest: str) -> None:
+    assert client.get(f"/v1/images/{digest}").status_code == 404
+
+
+def test_urls_with_format_is_one_signed_url_that_works(client: httpx.Client) -> None:
+    digest = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()["digest"]
+    wanted = {"transform": {"width": 64, "height": 64, "fit": "cover", "gravity": "focal:0.1:0.9", "quality": 60}, "format": "webp"}
+    answer = client.post(f"/v1/images/{digest}/urls", json=wanted)
+    assert answer.status_code == 200
+    assert re.fullmatch(
+        rf"/i/v1/{digest}/width=64,height=64,fit=cover,gravity=focal:0.1:0.9,quality=60/[a-z2-7]{{26}}\.webp", answer.json()["url"]
+    )
+    rendition = client.get(answer.json()["url"])
+    assert (rendition.status_code, rendition.headers["content-type"]) == (200, "image/webp")
+
+
+def test_urls_with_widths_and_formats_is_a_ladder_of_that_shape(client: httpx.Client) -> None:
+    digest = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()["digest"]
+    wanted = {
+        "transform": {"width": 400, "height": 100, "fit": "cover"},
+        "widths": [400, 200],
+        "formats": ["webp", "jpeg"],
+        "sizes": "50vw",
+        "alt": 'a "quoted" <alt>',
+    }
+    markup = client.post(f"/v1/images/{digest}/urls", json=wanted).json()
+    assert list(markup) == ["src", "sources", "picture"]
+    assert [source["type"] for source in markup["sources"]] == ["image/webp", "image/jpeg"]
+    assert [(link["width"], link["height"]) for link in markup["sources"][1]["renditions"]] == [(200, 50), (400, 100)]
+    assert 'sizes="50vw"' in markup["picture"]
+    assert 'alt="a &quot;quoted&quot; &lt;alt&gt;"' in markup["picture"]
+
+
+def test_urls_without_a_body_are_those_of_the_document(client: httpx.Client) -> None:
+    document = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()
+    markup = client.post(f"/v1/images/{document['digest']}/urls").json()
+    assert markup == {name: document[name] for name in ("src", "sources", "picture")}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kind", "expected"),
+    [
+        ({"transform": {"widht": 3}}, "bad-transform", "width, height, fit, gravity, quality"),
+        ({"transform": {"width": 0}}, "bad-transform", "a whole number of pixels from 1 to 8192"),
+        ({"transform": {"width": 8193}}, "bad-transform", "a whole number of pixels from 1 to 8192"),
+        ({"transform": {"quality": 101}}, "bad-transform", "a whole number of steps on the encoder's scale from 1 to 100"),
+        ({"transform": {"width": [1]}}, "bad-transform", "a number or a string"),
+        ({"transform": {"fit": "cover"}}, "bad-transform", "width and height"),
+        ({"format": "tiff"}, "bad-request", "avif, webp, jpeg, png"),
+        ({"format": "webp", "widths": [3]}, "bad-request", "one or the other"),
+        ({"widths": [0]}, "bad-request", "1 to 8192 pixels"),
+        ({"width": 3}, "bad-request", '{"transform"'),
+        ([], "bad-request", '{"transform"'),
+    ],
+)
+def test_urls_bad_wish_is_400_that_says_what_was_expected(client: httpx.Client, wanted: object, kind: str, expected: str) -> None:
+    digest = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()["digest"]
+    answer = client.post(f"/v1/images/{digest}/urls", json=wanted)
+    problem = answer.json()
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+    assert problem["type"] == f"urn:darkroom:problem:{kind}"
+    assert problem["expected"].startswith(expected)
+    assert problem["received"]
+    assert problem["remedy"]
+
+
+def test_public_url_stands_before_every_url_of_a_document(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with darkroom(tmp_path_factory.mktemp("public"), public_url="https://img.example.com") as server, server.client() as client:
+        document = client.post("/v1/images", content=images.photo_jpeg(64, 48)).json()
+        urls = [link["url"] for source in document["sources"] for link in source["renditions"]]
+        assert all(url.startswith("https://img.example.com/i/v1/") for url in [document["src"], *urls])
+        assert client.get(document["src"].removeprefix("https://img.example.com")).status_code == 200
+
+
+def test_store_files_after_ingest_are_the_original_and_its_document(tmp_path_factory: pytest.TempPathFactory) -> None:
+    photo = images.photo_jpeg(64, 48)
+    with darkroom(tmp_path_factory.mktemp("store")) as server, server.client() as client:
+        client.post("/v1/images", content=photo)
+        (original,), (document,) = server.stored("originals"), server.stored("documents")
+        assert (original.name, document.name) == (digest_of(photo), digest_of(photo))
+        assert original.read_bytes() == photo
+        assert b"/i/v1/" not in document.read_bytes()
+        assert list((server.data / "spool").iterdir()) == []
+
+
+def test_damaged_original_is_named_and_put_right_by_the_same_upload(tmp_path_factory: pytest.TempPathFactory) -> None:
+    photo = images.photo_jpeg(320, 240)
+    with darkroom(tmp_path_factory.mktemp("damaged")) as server, server.client() as client:
+        document = client.post("/v1/images", content=photo).json()
+        (original,) = server.stored("originals")
+        original.write_bytes(photo[:-200] + bytes(200))
+        broken = client.get(document["src"])
+        assert (broken.status_code, broken.json()["type"]) == (500, "urn:darkroom:problem:damaged-original")
+        assert broken.json()["expected"] == digest_of(photo)
+        assert server.stored("renditions") == []
+        assert client.post("/v1/images", content=photo).status_code == 200
+        assert original.read_bytes() == photo
+        assert client.get(document["src"]).status_code == 200

@@ -1,0 +1,274 @@
+"""`/i/…`: renditions by address, with exact headers for what works and for what does not."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import io
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests import images
+from tests.servers import Server, darkroom
+
+KEY = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+OLD_KEY = "f" * 64
+OPEN = "width=100,height=100,fit=cover"
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Give a server whose keys the tests know, with one open transform."""
+    with darkroom(tmp_path_factory.mktemp("keyed"), keys=f"{KEY},{OLD_KEY}", open_transforms=OPEN) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(keyed: Server) -> Iterator[httpx.Client]:
+    with keyed.client() as open_client:
+        yield open_client
+
+
+@pytest.fixture(scope="module")
+def document(client: httpx.Client) -> dict[str, Any]:
+    answer: dict[str, Any] = client.post("/v1/images", content=images.photo_jpeg(1600, 1200)).json()
+    return answer
+
+
+def base32(data: bytes) -> str:
+    return base64.b32encode(data).decode().rstrip("=").lower()
+
+
+def signed(digest: str, transform: str, extension: str, *, key: str = KEY, version: str = "v1") -> str:
+    """Return a path signed without the code under test."""
+    mac = hmac.new(bytes.fromhex(key), f"/i/{version}/{digest}/{transform}.{extension}".encode(), hashlib.sha256).digest()
+    return f"/i/{version}/{digest}/{transform}/{base32(mac[:16])}.{extension}"
+
+
+def without_date(answer: httpx.Response) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in answer.headers.multi_items() if name not in {"date", "server"}]
+
+
+def rendition_headers(answer: httpx.Response, digest: str, media_type: str) -> list[tuple[str, str]]:
+    sha256 = hashlib.sha256(answer.content).digest()
+    return [
+        ("cache-control", "public, max-age=31536000, immutable"),
+        ("cdn-cache-control", "max-age=31536000"),
+        ("etag", f'"{base32(sha256[:20])}"'),
+        ("repr-digest", f"sha-256=:{base64.b64encode(sha256).decode()}:"),
+        ("cache-tag", digest),
+        ("timing-allow-origin", "*"),
+        ("access-control-allow-origin", "*"),
+        ("cross-origin-resource-policy", "cross-origin"),
+        ("content-security-policy", "default-src 'none'; sandbox"),
+        ("content-type", media_type),
+        ("content-length", str(len(answer.content))),
+        ("x-content-type-options", "nosniff"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("extension", "media_type", "format_name"),
+    [("avif", "image/avif", "AVIF"), ("webp", "image/webp", "WEBP"), ("jpg", "image/jpeg", "JPEG"), ("png", "image/png", "PNG")],
+)
+def test_rendition_miss_then_hit_have_exactly_these_headers(
+    client: httpx.Client, document: dict[str, Any], extension: str, media_type: str, format_name: str
+) -> None:
+    path = signed(document["digest"], "width=333", extension)
+    miss, hit = client.get(path), client.get(path)
+    expected = rendition_headers(miss, document["digest"], media_type)
+    fields = without_date(miss)
+    assert [pair for pair in fields if pair[0] not in {"server-timing", "cache-status"}] == expected
+    assert re.fullmatch(r"render;dur=\d+\.\d", miss.headers["server-timing"])
+    assert miss.headers["cache-status"] == "darkroom; fwd=miss; stored"
+    assert without_date(hit)[:-2] == expected
+    assert without_date(hit)[-2][0] == "age"
+    assert 0 <= int(hit.headers["age"]) <= 5
+    assert re.fullmatch(r"darkroom; hit; ttl=315359\d\d|darkroom; hit; ttl=31536000", hit.headers["cache-status"])
+    assert hit.content == miss.content
+    picture = Image.open(io.BytesIO(hit.content))
+    assert (picture.size, picture.format) == ((333, 250), format_name)
+
+
+def test_every_url_of_a_document_is_a_picture_of_its_size_and_type(client: httpx.Client, document: dict[str, Any]) -> None:
+    formats = {"image/avif": "AVIF", "image/webp": "WEBP", "image/jpeg": "JPEG"}
+    for source in document["sources"]:
+        for link in source["renditions"]:
+            answer = client.get(link["url"])
+            picture = Image.open(io.BytesIO(answer.content))
+            assert (answer.status_code, answer.headers["content-type"]) == (200, source["type"])
+            assert (picture.size, picture.format) == ((link["width"], link["height"]), formats[source["type"]])
+
+
+def test_rendition_matching_etag_is_304_without_a_body(client: httpx.Client, document: dict[str, Any]) -> None:
+    path = signed(document["digest"], "width=111", "webp")
+    etag = client.get(path).headers["etag"]
+    for condition in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+        answer = client.get(path, headers={"if-none-match": condition})
+        assert answer.status_code == 304
+        assert answer.content == b""
+        assert [name for name, _ in without_date(answer)] == [
+            "cache-control", "cdn-cache-control", "etag", "access-control-allow-origin", "age", "cache-status",
+        ]  # fmt: skip
+    assert client.get(path, headers={"if-none-match": '"other"'}).status_code == 200
+
+
+def test_head_cold_and_kept_has_the_headers_of_get_and_no_body(client: httpx.Client, document: dict[str, Any]) -> None:
+    path = signed(document["digest"], "width=112", "webp")
+    cold, kept, full = client.head(path), client.head(path), client.get(path)
+    assert cold.content == kept.content == b""
+    assert cold.headers["content-length"] == kept.headers["content-length"] == str(len(full.content))
+    assert cold.headers["etag"] == kept.headers["etag"] == full.headers["etag"]
+    assert without_date(kept)[:-2] == without_date(full)[:-2]
+
+
+def test_query_string_is_308_to_the_address_without_it(client: httpx.Client, document: dict[str, Any]) -> None:
+    path = signed(document["digest"], "width=113", "webp")
+    answer = client.get(f"{path}?utm_source=mail&x=%0d%0a")
+    assert answer.status_code == 308
+    assert answer.headers["location"] == path
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert client.get(f"{path[:-6]}.webp?x=1").status_code in {400, 403}
+
+
+def test_signature_of_an_older_key_is_still_right(client: httpx.Client, document: dict[str, Any]) -> None:
+    assert client.get(signed(document["digest"], "width=114", "webp", key=OLD_KEY)).status_code == 200
+
+
+def check_error(answer: httpx.Response, status: int, kind: str) -> None:
+    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:darkroom:problem:{kind}")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["cache-control"] == "no-store"
+    assert not {"cdn-cache-control", "darkroom-cdn-cache-control", "etag", "age"} & set(answer.headers)
+    assert all(answer.json()[member] for member in ("detail", "expected", "received", "remedy"))
+
+
+def test_wrong_signature_is_403_and_reads_nothing(keyed: Server, client: httpx.Client, document: dict[str, Any]) -> None:
+    path = signed(document["digest"], "width=115", "webp")
+    head, signature, tail = path.rpartition("/")[0], path.rpartition("/")[2][:26], ".webp"
+    flipped = ("b" if signature[0] == "a" else "a") + signature[1:]
+    check_error(client.get(f"{head}/{flipped}{tail}"), 403, "bad-signature")
+    check_error(client.get(f"{head}/-{tail}"), 403, "bad-signature")
+    check_error(client.get(signed(document["digest"], "width=115", "webp", key="a" * 64)), 403, "bad-signature")
+    assert not any(b"width=115" in path.name.encode() for path in keyed.stored("renditions"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: path.replace("/i/v1/", "/i/v1//"),
+        lambda path: path.replace("/i/v1/", "/i//v1/"),
+        lambda path: path + "/",
+        lambda path: path.replace("=", "%3D"),
+        lambda path: path.replace("/v1/", "/%76%31/"),
+        lambda path: path.replace("/width", "%2Fwidth"),
+        lambda path: path.replace("/v1/", "/V1/"),
+        lambda path: path.replace("/v1/", "/v01/"),
+        lambda path: path.replace(".webp", ".WEBP"),
+        lambda path: path.replace(".webp", ".gifv"),
+        lambda path: path.replace(".webp", ""),
+        lambda path: path.upper().replace("/I/", "/i/"),
+    ],
+)
+def test_other_spelling_of_an_address_is_400(client: httpx.Client, document: dict[str, Any], change: Any) -> None:
+    path = change(signed(document["digest"], "width=116", "webp"))
+    request = client.build_request("GET", path)
+    request.url = request.url.copy_with(raw_path=path.encode())
+    answer = client.send(request)
+    check_error(answer, 400, "bad-address")
+
+
+def test_open_transform_needs_no_signature_but_its_canonical_spelling(client: httpx.Client, document: dict[str, Any]) -> None:
+    answer = client.get(f"/i/v1/{document['digest']}/{OPEN}/-.webp")
+    assert (answer.status_code, answer.headers["cache-status"]) == (200, "darkroom; fwd=miss; stored")
+    other = client.get(f"/i/v1/{document['digest']}/height=100,width=100,fit=cover/-.webp")
+    check_error(other, 400, "bad-transform")
+    assert other.json()["expected"] == OPEN
+    check_error(client.get(f"/i/v1/{document['digest']}/width=101,height=100,fit=cover/-.webp"), 403, "bad-signature")
+
+
+@pytest.mark.parametrize("transform", ["wdith=3", "width=0", "width=1e3", "width=3,width=3", "gravity=focal:2:0", "width", "width=9000"])
+def test_signed_transform_that_is_none_is_400(client: httpx.Client, document: dict[str, Any], transform: str) -> None:
+    check_error(client.get(signed(document["digest"], transform, "webp")), 400, "bad-transform")
+
+
+def test_signed_transform_in_another_spelling_is_the_same_picture(client: httpx.Client, document: dict[str, Any]) -> None:
+    one = client.get(signed(document["digest"], "width=120,height=90,fit=cover", "webp"))
+    other = client.get(signed(document["digest"], "fit=cover,height=090,width=120.0", "webp"))
+    assert (one.status_code, other.status_code) == (200, 200)
+    assert one.content == other.content
+
+
+def test_unknown_digest_is_404(client: httpx.Client) -> None:
+    answer = client.get(signed("a" * 32, "width=10", "webp"))
+    check_error(answer, 404, "not-found")
+
+
+def test_newer_pipeline_version_is_503_with_retry_after(client: httpx.Client, document: dict[str, Any]) -> None:
+    answer = client.get(signed(document["digest"], "width=10", "webp", version="v2"))
+    check_error(answer, 503, "newer-version")
+    assert answer.headers["retry-after"] == "5"
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("image/avif,image/webp,*/*", "image/avif"),
+        ("image/webp,*/*;q=0.8", "image/webp"),
+        ("image/avif;q=0, image/webp", "image/webp"),
+        ("image/jxl,image/avif;q=0.9", "image/avif"),
+        ("*/*", "image/jpeg"),
+        ("", "image/jpeg"),
+    ],
+)
+def test_auto_gives_what_is_accepted_for_this_client_alone(
+    client: httpx.Client, document: dict[str, Any], accept: str, media_type: str
+) -> None:
+    answer = client.get(signed(document["digest"], "width=117", "auto"), headers={"accept": accept})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, media_type)
+    assert answer.headers["cache-control"] == "private, max-age=86400"
+    assert answer.headers["cdn-cache-control"] == "no-store"
+    assert answer.headers["vary"] == "Accept"
+    assert "darkroom-cdn-cache-control" not in answer.headers
+
+
+def test_cold_rendition_asked_200_times_at_once_is_rendered_once(keyed: Server, client: httpx.Client, document: dict[str, Any]) -> None:
+    path = signed(document["digest"], "width=1234", "avif")
+    with keyed.client(limits=httpx.Limits(max_connections=200)) as many, ThreadPoolExecutor(200) as threads:
+        answers = list(threads.map(lambda _: many.get(path), range(200)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.content for answer in answers}) == 1
+    assert sum(answer.headers["cache-status"] == "darkroom; fwd=miss; stored" for answer in answers) == 1
+    assert keyed.log().count('"transform": "width=1234", "extension": "avif"') == 1, "each render is one line of the log"
+
+
+def test_larger_output_than_is_made_is_422(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with darkroom(tmp_path_factory.mktemp("limits"), max_output_pixels=100_000) as server, server.client() as client:
+        document = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()
+        answer = client.get(document["sources"][2]["renditions"][-1]["url"])
+        check_error(answer, 422, "too-many-pixels")
+
+
+def test_flipped_bytes_in_a_stored_rendition_are_noticed_and_it_is_made_again(tmp_path_factory: pytest.TempPathFactory) -> None:
+    data = tmp_path_factory.mktemp("flipped")
+    with darkroom(data) as server, server.client() as client:
+        url = client.post("/v1/images", content=images.photo_jpeg(320, 240)).json()["src"]
+        body = client.get(url).content
+    (stored,) = server.stored("renditions")
+    damaged = bytearray(stored.read_bytes())
+    damaged[-10] ^= 1
+    for harm in (bytes(damaged), stored.read_bytes()[:-1], b""):
+        stored.write_bytes(harm)
+        with darkroom(data) as server, server.client() as client:
+            answer = client.get(url)
+            assert answer.content == body
+            assert answer.headers["server-timing"].startswith("render;")
+    assert stored.read_bytes()[-len(body) :] == body

@@ -1,0 +1,88 @@
+"""`darkroom serve`: what it prints, what it refuses, how it ends."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests import images
+from tests.servers import DARKROOM, Server, darkroom, environment, free_port
+
+
+def refused(data: Path, *options: str, **settings: str) -> str:
+    """Return what a start that must fail says, checked to be for people."""
+    ended = subprocess.run(
+        [DARKROOM, "serve", "--data", data, *options], env=environment(**settings), capture_output=True, text=True, timeout=30, check=False
+    )
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
+def test_serve_prints_where_it_listens_where_the_data_lies_and_a_line_to_try(server: Server) -> None:
+    said = server.log()
+    assert f"Darkroom listens on {server.url}\n" in said
+    assert f"  data   {server.data}\n" in said
+    assert f"  store  file://{server.data}/store\n" in said
+    assert f"curl --data-binary @photo.jpg {server.url}/v1/images" in said
+
+
+def test_serve_on_an_occupied_port_is_refused(server: Server, data: Path) -> None:
+    said = refused(data, "--port", str(server.port))
+    assert f"127.0.0.1:{server.port} cannot be listened on: Address already in use" in said
+    assert "choose another --port" in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"store": "ftp://x"}, "expected file:///folder, memory:// or s3://bucket"),
+        ({"store": "s3://"}, "BUCKET_NAME"),
+        ({"max_pixel": "3"}, "Did you mean DARKROOM_MAX_PIXELS?"),
+        ({"max_pixels": "many"}, "DARKROOM_MAX_PIXELS='many'"),
+        ({"keys": "xyz"}, "DARKROOM_KEYS"),
+        ({"FLY_MACHINE_ID": "1857"}, "DARKROOM_STORE"),
+    ],
+)
+def test_serve_with_a_bad_setting_is_refused_by_its_name(data: Path, settings: dict[str, str], said: str) -> None:
+    assert said in refused(data, "--port", str(free_port()), **settings)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_ending_while_a_render_runs_answers_it_and_leaves_no_process(data: Path, ending: signal.Signals) -> None:
+    with darkroom(data) as server, server.client() as client, ThreadPoolExecutor(1) as threads:
+        digest = client.post("/v1/images", content=images.photo_jpeg(3000, 2000)).json()["digest"]
+        url = client.post(f"/v1/images/{digest}/urls", json={"transform": {"width": 2900}, "format": "avif"}).json()["url"]
+        processes = server.processes()
+        answer = threads.submit(client.get, url)
+        wait_until_rendering(server)
+        assert server.stop(ending) == 0
+        assert answer.result().status_code == 200
+        _, alive = psutil.wait_procs(processes, timeout=5)
+        assert alive == []
+
+
+def test_kill_of_the_server_leaves_no_render_process(data: Path) -> None:
+    with darkroom(data) as server:
+        processes, rendering = server.processes(), server.render_processes()
+        for process in processes:
+            if process not in rendering:
+                process.kill()
+        _, alive = psutil.wait_procs(processes, timeout=5)
+        assert alive == []
+
+
+def wait_until_rendering(server: Server) -> None:
+    """Return as soon as a render process works: its CPU time grows from one look to the next."""
+    processes = server.render_processes()
+    idle = [sum(process.cpu_times()[:2]) for process in processes]
+    for _ in range(10_000):
+        if any(sum(process.cpu_times()[:2]) > before + 0.05 for process, before in zip(processes, idle, strict=True)):
+            return
+        psutil.wait_procs([], timeout=0.001)
+    raise AssertionError("no render process did anything")

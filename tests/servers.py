@@ -1,0 +1,119 @@
+"""The real server in tests: `darkroom serve` on a free port of loopback, ended by its process id."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+DARKROOM = Path(sys.executable).parent / "darkroom"
+HOST = "127.0.0.1"
+_START_SECONDS = 30.0
+_END_SECONDS = 20.0
+
+
+class Server:
+    """A running server: where it answers, where its data lies, what it logs."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, data: Path, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self.url = f"http://{HOST}:{port}"
+        self.data = data
+        self._log = log
+
+    def client(self, **options: Any) -> httpx.Client:
+        """Return a client of this server that follows no redirect."""
+        return httpx.Client(base_url=self.url, timeout=60, trust_env=False, **options)
+
+    def log(self) -> str:
+        """Return what it has written so far, standard output and standard error."""
+        return self._log.read_text("utf-8", "replace")
+
+    def processes(self) -> list[psutil.Process]:
+        """Return its processes: the supervisor, the worker, the render processes."""
+        top = psutil.Process(self.process.pid)
+        return [top, *top.children(recursive=True)]
+
+    def render_processes(self) -> list[psutil.Process]:
+        """Return its render processes."""
+        return [process for process in self.processes() if "service.render.child" in " ".join(process.cmdline())]
+
+    def worker(self) -> psutil.Process:
+        """Return the process that answers."""
+        return self.render_processes()[0].parent() or psutil.Process(self.process.pid)
+
+    def stored(self, kind: str) -> list[Path]:
+        """Return the files of the default store under `kind`, such as `renditions`."""
+        return sorted(path for path in (self.data / "store" / kind).rglob("*") if path.is_file())
+
+    def stop(self, kind: signal.Signals = signal.SIGTERM) -> int:
+        """End it and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(kind)
+        return self.process.wait(_END_SECONDS)
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """Return this environment without settings of Darkroom, and with `settings` as its variables."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "FLY_"))}
+    return kept | {name if name.isupper() else f"DARKROOM_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def darkroom(data: Path, **settings: object) -> Iterator[Server]:
+    """Give a server over the folder `data` that answers 200 on /health and has its render processes; `settings` become its variables."""
+    port = free_port()
+    data.mkdir(parents=True, exist_ok=True)
+    log = data / "log.txt"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [DARKROOM, "serve", "--port", str(port), "--data", str(data)],
+            env=environment(**settings),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    server = Server(process, port, data, log)
+    try:
+        _wait_until_healthy(server)
+        yield server
+    finally:
+        left = server.processes() if process.poll() is None else []
+        try:
+            server.stop()
+        except subprocess.TimeoutExpired:
+            for one in left:
+                one.kill()
+            raise
+
+
+def _wait_until_healthy(server: Server) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    with server.client() as client:
+        while time.monotonic() < deadline and server.process.poll() is None:
+            try:
+                if client.get("/health").status_code == 200 and server.render_processes():
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.01)
+    raise RuntimeError(f"the server did not become healthy:\n{server.log()}")

@@ -1,0 +1,66 @@
+"""The README keeps what it says: every setting with its default, every option, every command."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from service.settings import HELP, Settings, variable
+from service.transform import COMPASS, DEFAULTS, FITS, STRATEGIES, Transform
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+# Read from Fly's environment, not set by people.
+FLY = {"fly_region", "fly_machine_id"}
+
+
+def settings_table() -> str:
+    """Return the rows that document the settings."""
+    defaults = {field.name: field.default for field in msgspec.structs.fields(Settings)}
+    rows = ["| variable | meaning | default |", "|---|---|---|"]
+    for name, setting in HELP.items():
+        default = (
+            setting.default or f"`{defaults[name]:g}`" if isinstance(defaults[name], float) else setting.default or f"`{defaults[name]}`"
+        )
+        rows.append(f"| `{variable(name)}` | {setting.help} | {default} |")
+    return "\n".join(rows)
+
+
+def test_readme_documents_every_setting_with_its_default() -> None:
+    assert set(HELP) == {field.name for field in msgspec.structs.fields(Settings)} - FLY
+    assert settings_table() in README
+
+
+@pytest.mark.parametrize("field", msgspec.structs.fields(Transform), ids=lambda field: field.name)
+def test_readme_documents_every_transform_option(field: msgspec.structs.FieldInfo) -> None:
+    assert re.search(rf"^\| .*`{field.name}`", README, re.MULTILINE)
+
+
+def test_readme_names_every_value_of_fit_and_gravity_and_every_default_quality() -> None:
+    for word in (*FITS, *COMPASS, *STRATEGIES):
+        assert f"`{word}`" in README
+    newest = DEFAULTS[max(DEFAULTS)].quality
+    assert f"{newest['avif']} AVIF, {newest['webp']} WebP, {newest['jpeg']} JPEG" in README
+
+
+def test_readme_commands_are_targets_of_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z-]+)", README)) <= targets
+    assert {"setup", "serve", "test", "check", "bench"} <= targets
+
+
+def test_readme_pictures_exist() -> None:
+    for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README):
+        assert (ROOT / path).is_file()
+
+
+def test_changelog_begins_with_the_version_of_the_package() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert first is not None
+    assert first[1] == version
