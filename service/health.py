@@ -71,8 +71,9 @@ class Health:
         try:
             with anyio.fail_after(CHECK_TIMEOUT_SECONDS):
                 await self._storage.reach()
-        except (ServiceError, TimeoutError) as error:
-            failure = "the store does not answer" if isinstance(error, TimeoutError) else str(error)
+        except Exception as error:
+            # Whatever it is, it is told and must not end the watch.
+            failure = str(error) if isinstance(error, ServiceError) else f"the store does not answer: {type(error).__name__}"
             if self._store_failure is None:
                 log.warning("the store is out of reach", reason=failure)
             self._store_failure = failure

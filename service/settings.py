@@ -168,8 +168,8 @@ def load(environ: Mapping[str, str]) -> Settings:
     names = {variable(field.name): field.name for field in msgspec.structs.fields(Settings)}
     for name in environ:
         if name.startswith(PREFIX) and name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"Did you mean {near[0]}?" if near else "Remove it."
+            near = difflib.get_close_matches(name.removeprefix(PREFIX), (field.upper() for field in HELP), 1)
+            hint = f"Did you mean {PREFIX}{near[0]}?" if near else "Remove it."
             raise SettingsError(f"{name} is no setting of Darkroom. {hint}")
     values = {field: environ[name] for name, field in names.items() if environ.get(name)}
     for field, text in values.items():

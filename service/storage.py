@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import anyio.to_thread
@@ -18,6 +20,9 @@ from obstore.store import LocalStore, MemoryStore, S3Store
 from service.errors import StorageFullError, StorageUnavailableError
 from service.settings import SettingsError
 
+if TYPE_CHECKING:
+    from obstore.store import S3Config
+
 log = structlog.get_logger(__name__)
 
 # A request waits for the store no longer than this; the library's own defaults retry for three minutes.
@@ -25,7 +30,11 @@ _ATTEMPT_TIMEOUT = timedelta(seconds=3)
 _CONNECT_TIMEOUT = timedelta(seconds=1.5)
 _RETRY_TIMEOUT = timedelta(seconds=5)
 
-_FULL = ("os error 28", "os error 122", "QuotaExceeded", "InsufficientStorage")
+# ENOSPC and EDQUOT as obstore and as Python spell them, and what S3 servers say.
+_FULL = ("os error 28", "os error 122", "[Errno 28]", "[Errno 122]", "QuotaExceeded", "InsufficientStorage")
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
+_ENDPOINT = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?/?|https?://\[[0-9a-fA-F:.]+\](:[0-9]+)?/?")
 
 
 def original_key(digest: str) -> str:
@@ -121,21 +130,25 @@ class Storage:
         # A new entry needs its folder synced; a folder that is itself new needs its own parent synced once.
         _sync_one(folder)
         while folder != self._root and folder not in self._synced_folders:
+            _sync_one(folder.parent)
             self._synced_folders.add(folder)
             folder = folder.parent
-            _sync_one(folder)
 
 
 def open_storage(url: str, environ: Mapping[str, str]) -> Storage:
     """Return the store that `DARKROOM_STORE` names; raises `SettingsError` for one that it cannot name."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
     if url == "memory://":
         return Storage(MemoryStore())
     if parts.scheme == "file" and parts.netloc == "" and parts.path.startswith("/"):
         root = Path(unquote(parts.path))
         try:
-            return Storage(LocalStore(root, mkdir=True), root)
-        except (BaseError, OSError) as error:
+            _make_folder(root)
+            return Storage(LocalStore(root), root)
+        except (BaseError, OSError, ValueError) as error:
             raise SettingsError(f"DARKROOM_STORE={url}: the folder cannot be made: {str(error).splitlines()[0]}") from error
     if parts.scheme == "s3" and parts.path in {"", "/"}:
         return Storage(_s3(parts.netloc or environ.get("BUCKET_NAME", ""), environ))
@@ -145,19 +158,32 @@ def open_storage(url: str, environ: Mapping[str, str]) -> Storage:
 def _s3(bucket: str, environ: Mapping[str, str]) -> S3Store:
     if not bucket:
         raise SettingsError("DARKROOM_STORE=s3://: no bucket. Expected s3://bucket, or BUCKET_NAME set, as `fly storage create` does.")
-    endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
+    if _BUCKET.fullmatch(bucket) is None:
+        raise SettingsError(f"DARKROOM_STORE=s3://: {bucket!r} is no name of a bucket. Expected 2 to 63 of A-Z a-z 0-9 . _ -.")
+    keys = {name: environ.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    if missing := [name for name, key in keys.items() if not key]:
+        raise SettingsError(f"DARKROOM_STORE=s3://{bucket} needs {' and '.join(missing)}, as `fly storage create` sets them.")
+    endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or ""
+    if endpoint and _ENDPOINT.fullmatch(endpoint) is None:
+        raise SettingsError(
+            f"AWS_ENDPOINT_URL_S3={endpoint!r}: expected http:// or https:// and a host, such as https://fly.storage.tigris.dev."
+        )
+    config: S3Config = {
+        "region": environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or ("auto" if endpoint else "us-east-1"),
+        "access_key_id": keys["AWS_ACCESS_KEY_ID"],
+        "secret_access_key": keys["AWS_SECRET_ACCESS_KEY"],
+        "virtual_hosted_style_request": False,
+        "conditional_put": "etag",
+    }
+    if endpoint:
+        config["endpoint"] = endpoint
     return S3Store(
         bucket,
-        endpoint=endpoint,
-        region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or ("auto" if endpoint else "us-east-1"),
-        access_key_id=environ.get("AWS_ACCESS_KEY_ID"),
-        secret_access_key=environ.get("AWS_SECRET_ACCESS_KEY"),
-        virtual_hosted_style_request=False,
-        conditional_put="etag",
+        config=config,
         client_options={
             "timeout": _ATTEMPT_TIMEOUT,
             "connect_timeout": _CONNECT_TIMEOUT,
-            "allow_http": bool(endpoint and endpoint.startswith("http://")),
+            "allow_http": endpoint.startswith("http://"),
         },
         retry_config={
             "max_retries": 2,
@@ -180,6 +206,14 @@ async def _failures(doing: str) -> AsyncIterator[None]:
         raise StorageUnavailableError(
             "The store does not answer as it should.", remedy="Try again in a few seconds.", retry_after_seconds=5
         ) from error
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder and those above it, each synced where it is listed, so that what is stored in it cannot vanish with it."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync_one(path.parent)
 
 
 def _sync_one(path: Path) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import anyio
@@ -292,7 +292,9 @@ async def _start(memory_bytes: int, tasks: anyio.abc.TaskGroup) -> _RenderProces
 
 async def _log_and_reap(process: anyio.abc.Process) -> None:
     """Log what a render process writes on its standard error, so that its pipe never fills, and collect its exit code."""
-    if process.stderr is not None:
+    if process.stderr is None:
+        raise ValueError("a render process needs its standard error read")
+    with suppress(*_PIPE_ENDED):
         async for chunk in process.stderr:
             for line in chunk.decode("utf-8", "replace").splitlines():
                 log.warning("a render process says", pid=process.pid, line=printable(line, 500))

@@ -360,8 +360,8 @@ function factsOf({ document: facts, file, status }) {
   return [
     ["Format", formatName(facts.format) + (facts.frames > 1 ? `, ${count.format(facts.frames)} frames` : "")],
     ["Pixels", `${dimensions(facts)} (${megapixels.format((facts.width * facts.height) / 1e6)} MP)`],
-    ["Original", readableBytes(facts.bytes) + (file && status === 200 ? ", was here already" : "")],
-    ["Digest", digest],
+    ["Original", readableBytes(facts.bytes)],
+    ["Digest", [digest, file && status === 200 ? " was here already" : ""]],
     ["Placeholder", [inline, ...[...new Set([placeholder.color, ...placeholder.palette])].map(swatch)]],
   ];
 }
