@@ -11,7 +11,7 @@ from service.address import PIPELINE_VERSION, Address, Signer
 from service.errors import BadTransformError
 from service.render.geometry import plan
 from service.render.messages import ImageInfo
-from service.transform import Format, Transform
+from service.transform import MAX_SIDE_PIXELS, Format, Transform
 
 # From a phone in a column to a wide screen at twice the density: each step saves about half of the next one's bytes.
 LADDER_WIDTHS = (320, 640, 960, 1280, 1920, 2560)
@@ -137,4 +137,11 @@ def _at_width(transform: Transform, width: int) -> Transform:
             )
         return msgspec.structs.replace(transform, width=width)
     height = None if transform.height is None else max(1, (2 * transform.height * width + transform.width) // (2 * transform.width))
+    if height is not None and height > MAX_SIDE_PIXELS:
+        raise BadTransformError(
+            "At one of these widths the transform would be too high.",
+            expected=f"at most {MAX_SIDE_PIXELS} pixels",
+            received=f"{width} x {height}",
+            remedy="Leave the largest widths out, or give the transform a wider shape.",
+        )
     return msgspec.structs.replace(transform, width=width, height=height)

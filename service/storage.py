@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import anyio.to_thread
@@ -20,15 +19,16 @@ from obstore.store import LocalStore, MemoryStore, S3Store
 from service.errors import StorageFullError, StorageUnavailableError
 from service.settings import SettingsError
 
-if TYPE_CHECKING:
-    from obstore.store import S3Config
-
 log = structlog.get_logger(__name__)
 
-# A request waits for the store no longer than this; the library's own defaults retry for three minutes.
-_ATTEMPT_TIMEOUT = timedelta(seconds=3)
+# Two attempts at a silent store end within five seconds; the library's own defaults retry for three minutes.
+_SILENCE_TIMEOUT = timedelta(seconds=2.3)
 _CONNECT_TIMEOUT = timedelta(seconds=1.5)
-_RETRY_TIMEOUT = timedelta(seconds=5)
+_RETRY_TIMEOUT = timedelta(seconds=2.4)
+_TRANSFER_TIMEOUT = timedelta(seconds=60)
+
+# While a body is sent the store is silent: one larger than this is not held to the time-out for silence.
+_LARGE_BYTES = 1 << 20
 
 # ENOSPC and EDQUOT as obstore and as Python spell them, and what S3 servers say.
 _FULL = ("os error 28", "os error 122", "[Errno 28]", "[Errno 122]", "QuotaExceeded", "InsufficientStorage")
@@ -55,9 +55,10 @@ def rendition_key(digest: str, name: str) -> str:
 class Storage:
     """Objects by key, written whole or not at all. Raises `StorageUnavailableError` and `StorageFullError`."""
 
-    def __init__(self, store: LocalStore | MemoryStore | S3Store, root: Path | None = None) -> None:
-        """Take an obstore store; `root` is its folder if it is on this machine's disk."""
+    def __init__(self, store: LocalStore | MemoryStore | S3Store, root: Path | None = None, *, patient: S3Store | None = None) -> None:
+        """Take an obstore store, its folder if it is on this machine's disk, and the same store for bodies that take long to send."""
         self._store = store
+        self._patient = patient or store
         self._root = root
         self._synced_folders: set[Path] = set()
 
@@ -91,7 +92,7 @@ class Storage:
         async with _failures("write"):
             created = True
             try:
-                await obstore.put_async(self._store, key, body, mode="create", use_multipart=False)
+                await obstore.put_async(self._writer(body), key, body, mode="create", use_multipart=False)
             except AlreadyExistsError:
                 created = False
             if durable and self._root is not None:
@@ -101,7 +102,7 @@ class Storage:
     async def replace(self, key: str, body: bytes | Path, *, durable: bool) -> None:
         """Put bytes, or a file's, under `key`, whatever is there."""
         async with _failures("write"):
-            await obstore.put_async(self._store, key, body, mode="overwrite", use_multipart=False)
+            await obstore.put_async(self._writer(body), key, body, mode="overwrite", use_multipart=False)
             if durable and self._root is not None:
                 await anyio.to_thread.run_sync(self._sync, self._root / key)
 
@@ -123,6 +124,10 @@ class Storage:
         obstore writes `<key>#<n>` and links it; its own listings do not show such files.
         """
         return 0 if self._root is None else await anyio.to_thread.run_sync(_remove_leftovers, self._root)
+
+    def _writer(self, body: bytes | Path) -> LocalStore | MemoryStore | S3Store:
+        size = body.stat().st_size if isinstance(body, Path) else len(body)
+        return self._patient if size > _LARGE_BYTES else self._store
 
     def _sync(self, path: Path) -> None:
         _sync_one(path)
@@ -151,11 +156,12 @@ def open_storage(url: str, environ: Mapping[str, str]) -> Storage:
         except (BaseError, OSError, ValueError) as error:
             raise SettingsError(f"DARKROOM_STORE={url}: the folder cannot be made: {str(error).splitlines()[0]}") from error
     if parts.scheme == "s3" and parts.path in {"", "/"}:
-        return Storage(_s3(parts.netloc or environ.get("BUCKET_NAME", ""), environ))
+        bucket = parts.netloc or environ.get("BUCKET_NAME", "")
+        return Storage(_s3(bucket, environ, _SILENCE_TIMEOUT), patient=_s3(bucket, environ, _TRANSFER_TIMEOUT))
     raise SettingsError(f"DARKROOM_STORE={url!r}: expected file:///folder, memory:// or s3://bucket.")
 
 
-def _s3(bucket: str, environ: Mapping[str, str]) -> S3Store:
+def _s3(bucket: str, environ: Mapping[str, str], silence_timeout: timedelta) -> S3Store:
     if not bucket:
         raise SettingsError("DARKROOM_STORE=s3://: no bucket. Expected s3://bucket, or BUCKET_NAME set, as `fly storage create` does.")
     if _BUCKET.fullmatch(bucket) is None:
@@ -163,32 +169,31 @@ def _s3(bucket: str, environ: Mapping[str, str]) -> S3Store:
     keys = {name: environ.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     if missing := [name for name, key in keys.items() if not key]:
         raise SettingsError(f"DARKROOM_STORE=s3://{bucket} needs {' and '.join(missing)}, as `fly storage create` sets them.")
-    endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or ""
-    if endpoint and _ENDPOINT.fullmatch(endpoint) is None:
+    configured = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
+    if configured and _ENDPOINT.fullmatch(configured) is None:
         raise SettingsError(
-            f"AWS_ENDPOINT_URL_S3={endpoint!r}: expected http:// or https:// and a host, such as https://fly.storage.tigris.dev."
+            f"AWS_ENDPOINT_URL_S3={configured!r}: expected http:// or https:// and a host, such as https://fly.storage.tigris.dev."
         )
-    config: S3Config = {
-        "region": environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or ("auto" if endpoint else "us-east-1"),
-        "access_key_id": keys["AWS_ACCESS_KEY_ID"],
-        "secret_access_key": keys["AWS_SECRET_ACCESS_KEY"],
-        "virtual_hosted_style_request": False,
-        "conditional_put": "etag",
-    }
-    if endpoint:
-        config["endpoint"] = endpoint
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or ("auto" if configured else "us-east-1")
+    endpoint = configured or f"https://s3.{region}.amazonaws.com"
     return S3Store(
         bucket,
-        config=config,
+        endpoint=endpoint,
+        region=region,
+        access_key_id=keys["AWS_ACCESS_KEY_ID"],
+        secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+        virtual_hosted_style_request=False,
+        conditional_put="etag",
         client_options={
-            "timeout": _ATTEMPT_TIMEOUT,
+            "timeout": _TRANSFER_TIMEOUT,
+            "read_timeout": silence_timeout,
             "connect_timeout": _CONNECT_TIMEOUT,
             "allow_http": endpoint.startswith("http://"),
         },
         retry_config={
             "max_retries": 2,
             "retry_timeout": _RETRY_TIMEOUT,
-            "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=1), "base": 2},
+            "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(milliseconds=200), "base": 2},
         },
     )
 

@@ -58,8 +58,11 @@ class Server:
         return sorted(path for path in (self.data / "store" / kind).rglob("*") if path.is_file())
 
     def stop(self, kind: signal.Signals = signal.SIGTERM) -> int:
-        """End it and return its exit code."""
-        if self.process.poll() is None:
+        """End it and return its exit code; SIGKILL goes to all its processes, as when a machine is lost."""
+        if kind == signal.SIGKILL:
+            for process in self.processes():
+                process.kill()
+        elif self.process.poll() is None:
             self.process.send_signal(kind)
         return self.process.wait(_END_SECONDS)
 

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import pyvips
 
+from service.parent_death import end_with_parent
 from service.render import messages
 from service.render.job import HeavyError, run_probe, run_render, too_costly
 from service.render.messages import LENGTH_BYTES, Failure, Heavy, Job, Probe, Ready, Reply
@@ -19,9 +20,6 @@ from service.render.probe import ImageError, allow_only_offered_loaders
 
 # The lowest priority there is: with two AVIF renders running, a hit's p99 was 7 to 12 times its idle value at 0, and equal at 19.
 NICENESS = 19
-
-# prctl(2).
-_PR_SET_PDEATHSIG = 1
 
 # Above this the heap's free pages go back to the system after a job.
 _TRIM_ABOVE_BYTES = 96 << 20
@@ -72,7 +70,7 @@ def _send(replies: BinaryIO, message: Reply) -> None:
 
 def _die_with(parent: int) -> None:
     """Have this process killed when the server ends, in whatever way."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         # It ended between the spawn and the line above.
         sys.exit(1)

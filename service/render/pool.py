@@ -291,14 +291,17 @@ async def _start(memory_bytes: int, tasks: anyio.abc.TaskGroup) -> _RenderProces
 
 
 async def _log_and_reap(process: anyio.abc.Process) -> None:
-    """Log what a render process writes on its standard error, so that its pipe never fills, and collect its exit code."""
+    """Log what a render process writes on its standard error, so that its pipe never fills, and collect what is left when it ends."""
     if process.stderr is None:
         raise ValueError("a render process needs its standard error read")
-    with suppress(*_PIPE_ENDED):
-        async for chunk in process.stderr:
-            for line in chunk.decode("utf-8", "replace").splitlines():
-                log.warning("a render process says", pid=process.pid, line=printable(line, 500))
-    await process.wait()
+    try:
+        with suppress(*_PIPE_ENDED):
+            async for chunk in process.stderr:
+                for line in chunk.decode("utf-8", "replace").splitlines():
+                    log.warning("a render process says", pid=process.pid, line=printable(line, 500))
+    finally:
+        with anyio.CancelScope(shield=True):
+            await process.aclose()
 
 
 def _ended(exit_code: int) -> ServiceError:

@@ -135,7 +135,7 @@ def _describe(beginning: bytes) -> str:
     for signature, what in _KNOWN_BEGINNINGS:
         if beginning.lstrip().startswith(signature):
             return what
-    return f"bytes that begin {beginning[:12]!r}"
+    return f"bytes that begin {beginning[:12].hex(' ')}"
 
 
 def _number(image: pyvips.Image, name: str, default: int) -> int:

@@ -25,13 +25,15 @@ def page_handlers() -> list[HTTPRouteHandler]:
         if dot + extension not in _MEDIA_TYPES:
             continue
         body = file.read_bytes()
-        hashed = f"{stem}.{base32_text(hashlib.sha256(body).digest()[:10])}.{extension}"
+        hashed = f"{stem}.{_hash(body)}.{extension}"
         contents[hashed] = (body, _MEDIA_TYPES[dot + extension])
         page = page.replace(f'"/web/{file.name}"', f'"/web/{hashed}"')
 
+    page_etag = f'"{_hash(page.encode())}"'
+
     @get("/", media_type="text/html", include_in_schema=False)
     async def playground() -> Response[str]:
-        return Response(page, media_type="text/html", headers=headers.page_headers())
+        return Response(page, media_type="text/html", headers={**headers.page_headers(), "ETag": page_etag})
 
     @get("/web/{name:str}", include_in_schema=False)
     async def page_file(name: str) -> Response[bytes]:
@@ -41,3 +43,7 @@ def page_handlers() -> list[HTTPRouteHandler]:
         return Response(body, media_type=media_type, headers=headers.page_file_headers())
 
     return [playground, page_file]
+
+
+def _hash(body: bytes) -> str:
+    return base32_text(hashlib.sha256(body).digest()[:10])

@@ -450,7 +450,7 @@ function tellLadder(photo) {
 
 // ---- The preview
 
-/** The widest step that the preview's box shows sharply, in the format that the document prefers. */
+/** The narrowest step that fills the preview's box sharply, in the format that the document prefers. */
 function firstChoice({ document: facts, ladder }) {
   const box = part("frame").clientWidth * devicePixelRatio;
   const preferred = ladder.filter(({ type }) => type === facts.sources[0].type);
@@ -483,7 +483,8 @@ function preview(photo, rendition) {
   } else {
     const beside = besideFallback(photo, rendition);
     caption.replaceChildren(strong, `, ${readableBytes(rendition.bytes)}: ${smaller(rendition.bytes, photo.document.bytes, "the original")}${beside}.`);
-    answered.replaceChildren(...answeredBy(rendition));
+    if (rendition.unseen) answered.textContent = `This browser cannot show ${formatName(rendition.type)}. Choose another format.`;
+    else answered.replaceChildren(...answeredBy(rendition));
     develop(photo, rendition);
   }
 }
@@ -523,7 +524,8 @@ async function develop(photo, rendition) {
   try {
     await picture.decode();
   } catch {
-    if (frame.isConnected && frame.dataset.shows === url) part("answered").textContent = `This browser cannot show ${formatName(rendition.type)}. Choose another format.`;
+    rendition.unseen = true;
+    if (frame.isConnected && frame.dataset.shows === url) preview(photo, rendition);
     return;
   }
   // Another may have been chosen in the meantime.

@@ -67,6 +67,14 @@ def test_ending_while_a_render_runs_answers_it_and_leaves_no_process(data: Path,
         assert alive == []
 
 
+def test_kill_of_the_supervisor_ends_the_server_too(data: Path) -> None:
+    with darkroom(data) as server:
+        processes = server.processes()
+        server.process.kill()
+        _, alive = psutil.wait_procs(processes, timeout=10)
+        assert alive == []
+
+
 def test_kill_of_the_server_leaves_no_render_process(data: Path) -> None:
     with darkroom(data) as server:
         processes, rendering = server.processes(), server.render_processes()

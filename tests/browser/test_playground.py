@@ -1,0 +1,441 @@
+"""The playground as a frontend developer meets it: in a browser, from a real server."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image, ImageStat
+from playwright.sync_api import FilePayload, Locator, Page, Response, Route, expect
+
+from tests.browser.conftest import TOKEN, Visit, Watch
+
+ALL_MEASURED = re.compile(r"^(\d+) of \1 measured$")
+
+# Cold renditions of a large photo, on a machine that has other things to do.
+MEASURE_MILLISECONDS = 40_000
+
+LARGEST_SHOT_BYTES = 400_000
+
+DRAWN: dict[str, dict[str, Any]] = {
+    "playground": {"color_scheme": "light", "viewport": {"width": 1280, "height": 1176}},
+    "playground-dark-phone": {"color_scheme": "dark", "viewport": {"width": 360, "height": 868}, "device_scale_factor": 2},
+}
+
+UNITS = {"byte": 1, "kB": 1_000, "MB": 1_000_000}
+
+
+def part(page: Page, name: str) -> Locator:
+    return page.locator(f'[data-part="{name}"]')
+
+
+def choose(page: Page, *photos: Path | FilePayload) -> None:
+    part(page, "chooser").set_input_files(photos)  # type: ignore[arg-type]
+
+
+def wait_until_measured(page: Page) -> None:
+    expect(part(page, "measured")).to_have_text(ALL_MEASURED, timeout=MEASURE_MILLISECONDS)
+
+
+def document_of(page: Page, photo: Path) -> dict[str, Any]:
+    """Choose `photo`, wait until all of its renditions are measured, and return its document as the server gives it."""
+    choose(page, photo)
+    expect(page.get_by_role("heading", name=photo.name)).to_be_visible()
+    wait_until_measured(page)
+    address = urlsplit(page.url)
+    answer = page.request.get(f"{address.scheme}://{address.netloc}/v1/images/{address.fragment}")
+    assert answer.ok
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+def rendition_urls(document: dict[str, Any]) -> list[str]:
+    return [rendition["url"] for source in document["sources"] for rendition in source["renditions"]]
+
+
+def preview(page: Page) -> Locator:
+    return page.locator(".frame .rendition")
+
+
+def wait_until_painted(picture: Locator) -> None:
+    expect(picture).to_have_js_property("complete", value=True)
+    assert picture.evaluate("picture => picture.naturalWidth") > 0
+
+
+def step(page: Page, name: str) -> Locator:
+    return page.get_by_role("radio", name=name)
+
+
+def as_payload(photo: Path) -> dict[str, str]:
+    return {"name": photo.name, "content": base64.b64encode(photo.read_bytes()).decode("ascii")}
+
+
+TRANSFER = """({name, content}) => {
+  const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], name));
+  return transfer;
+}"""
+
+
+def test_an_empty_playground_says_what_darkroom_does_and_how_to_try_it(page: Page, playground_url: str) -> None:
+    expect(page.get_by_role("heading", name="One photo in. Every size out.")).to_be_visible()
+    expect(part(page, "curl")).to_have_text(f"curl --data-binary @photo.jpg {playground_url}/v1/images")
+
+
+def test_a_chosen_photo_shows_each_rendition_with_the_bytes_that_it_has(page: Page, photo: Path, playground_url: str) -> None:
+    document = document_of(page, photo)
+    assert [source["type"] for source in document["sources"]] == ["image/avif", "image/webp", "image/jpeg"]
+    shown = page.locator(".step").evaluate_all("steps => steps.map(step => step.innerText.replaceAll('\\n', ' '))")
+    by_width = sorted(
+        ((rendition["width"], rendition["url"]) for source in document["sources"] for rendition in source["renditions"]),
+        key=lambda found: found[0],
+    )
+    assert len(shown) == len(by_width)
+    for text, (width, url) in zip(shown, by_width, strict=True):
+        said = re.fullmatch(r"\w+, (\d+) pixels wide: ([\d.]+) (kB|MB|byte) \W?[\d.,]+%", text)
+        assert said is not None, text
+        size = len(page.request.get(playground_url + url).body())
+        assert int(said[1]) == width
+        assert float(said[2]) * UNITS[said[3]] == pytest.approx(size, rel=0.005)
+
+
+def test_a_chosen_photo_shows_the_facts_of_its_document(page: Page, photo: Path) -> None:
+    document = document_of(page, photo)
+    facts = part(page, "facts")
+    for said in ("JPEG", "1,200 × 900 (1.08 MP)", f"{document['digest'][:8]}…"):
+        expect(facts).to_contain_text(said)
+    expect(facts.get_by_role("img", name=document["placeholder"]["color"], exact=True)).to_be_visible()
+    expect(part(page, "placeholder")).to_have_attribute("src", document["placeholder"]["data_url"])
+
+
+def test_the_preview_is_a_rendition_and_displays(page: Page, photo: Path) -> None:
+    document = document_of(page, photo)
+    wait_until_painted(preview(page))
+    shown = urlsplit(preview(page).evaluate("picture => picture.currentSrc")).path
+    assert shown in rendition_urls(document)
+    expect(step(page, f"{shown.rpartition('.')[2].upper()}, ")).to_have_count(4)
+
+
+def test_another_rendition_that_is_chosen_becomes_the_preview(page: Page, photo: Path) -> None:
+    document = document_of(page, photo)
+    wanted = next(rendition for rendition in document["sources"][1]["renditions"] if rendition["width"] == 960)
+    step(page, "WebP, 960 pixels wide").check()
+    expect(preview(page)).to_have_attribute("src", wanted["url"])
+    wait_until_painted(preview(page))
+    expect(part(page, "caption")).to_contain_text("WebP, 960 × 720")
+    expect(part(page, "caption")).to_contain_text("than JPEG at this width")
+    expect(part(page, "open")).to_have_attribute("href", wanted["url"])
+
+
+def test_the_markup_to_copy_is_the_documents_own(page: Page, small_photo: Path, playground_url: str) -> None:
+    document = document_of(page, small_photo)
+    assert part(page, "picture").text_content() == document["picture"]
+    assert part(page, "src").text_content() == playground_url + document["src"]
+    expect(part(page, "relative")).to_be_visible()
+
+
+def test_a_dropped_photo_is_uploaded(page: Page, small_photo: Path) -> None:
+    transfer = page.evaluate_handle(TRANSFER, as_payload(small_photo))
+    page.dispatch_event("body", "dragover", {"dataTransfer": transfer})
+    expect(part(page, "landing")).to_be_visible()
+    page.dispatch_event("body", "drop", {"dataTransfer": transfer})
+    expect(part(page, "landing")).to_be_hidden()
+    wait_until_measured(page)
+    expect(page.get_by_role("heading", name=small_photo.name)).to_be_visible()
+
+
+def test_a_pasted_photo_is_uploaded(page: Page, small_photo: Path) -> None:
+    transfer = page.evaluate_handle(TRANSFER, as_payload(small_photo))
+    page.evaluate("clipboardData => document.dispatchEvent(new ClipboardEvent('paste', {clipboardData, bubbles: true}))", transfer)
+    wait_until_measured(page)
+    expect(page.get_by_role("heading", name=small_photo.name)).to_be_visible()
+
+
+def test_several_photos_stand_on_the_sheet_and_each_can_be_shown(page: Page, photo: Path, small_photo: Path) -> None:
+    choose(page, photo, small_photo)
+    sheet = page.get_by_role("region", name="Photos", exact=True)
+    expect(sheet.get_by_role("button")).to_have_count(3)
+    wait_until_measured(page)
+    sheet.get_by_role("button", name=small_photo.name).click()
+    expect(page.get_by_role("heading", name=small_photo.name)).to_be_visible()
+    wait_until_measured(page)
+    wait_until_painted(preview(page))
+    # The same bytes again are the same image.
+    choose(page, photo)
+    expect(page.get_by_role("heading", name=photo.name)).to_be_visible()
+    expect(part(page, "facts")).to_contain_text("was here already")
+    expect(sheet.get_by_role("button")).to_have_count(3)
+
+
+def test_a_text_file_is_answered_with_what_was_expected_and_what_to_do(page: Page, playground_url: str, watches: list[Watch]) -> None:
+    watches[0].expect_refusal("/v1/images")
+    problem = page.request.post(f"{playground_url}/v1/images", data=b"not a photo").json()
+    choose(page, {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"not a photo"})
+    said = page.get_by_role("alert")
+    for member in ("title", "detail", "expected", "received", "remedy"):
+        expect(said).to_contain_text(problem[member])
+    expect(page.get_by_label("Token")).to_be_hidden()
+
+
+def test_a_file_name_is_never_read_as_html(page: Page, small_photo: Path) -> None:
+    name = "<img src=x onerror=document.body.remove()>.png"
+    choose(page, {"name": name, "mimeType": "image/png", "buffer": small_photo.read_bytes()})
+    wait_until_measured(page)
+    expect(page.get_by_role("heading", name=name)).to_be_visible()
+    assert page.locator("img[src=x]").count() == 0
+
+
+def test_a_transparent_picture_gets_png_as_fallback_and_is_seen_through(page: Page, cut_out: Path) -> None:
+    document = document_of(page, cut_out)
+    assert document["sources"][-1]["type"] == "image/png"
+    wait_until_painted(preview(page))
+    expect(part(page, "frame")).to_have_class(re.compile("see-through"))
+    expect(part(page, "placeholder")).to_be_hidden()
+
+
+def test_a_turned_photo_is_shown_upright(page: Page, turned_photo: Path) -> None:
+    document_of(page, turned_photo)
+    expect(part(page, "facts")).to_contain_text("320 × 480")
+    wait_until_painted(preview(page))
+    width, height = preview(page).evaluate("picture => [picture.naturalWidth, picture.naturalHeight]")
+    box = part(page, "frame").bounding_box()
+    assert box is not None
+    assert width / height == pytest.approx(320 / 480)
+    assert box["width"] / box["height"] == pytest.approx(320 / 480, rel=0.01)
+
+
+def test_the_copied_picture_loads_avif_in_a_page_of_the_same_origin(
+    page: Page, photo: Path, playground_url: str, watches: list[Watch]
+) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    document = document_of(page, photo)
+    page.get_by_role("button", name="Copy <picture>").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == document["picture"]
+    # A page that names no icon is asked for one by the browser.
+    watches[0].expect_refusal("/favicon.ico")
+    other = page.context.new_page()
+    other.goto(f"{playground_url}/livez")
+    other.evaluate("markup => { document.body.innerHTML = markup; }", copied)
+    picture = other.locator("picture img")
+    picture.scroll_into_view_if_needed()
+    expect(picture).to_have_js_property("complete", value=True)
+    expect(picture).not_to_have_js_property("naturalWidth", value=0)
+    loaded = urlsplit(picture.evaluate("picture => picture.currentSrc")).path
+    assert loaded in [rendition["url"] for rendition in document["sources"][0]["renditions"]]
+
+
+def test_a_rendition_crosses_the_network_once_over_two_visits(page: Page, small_photo: Path, playground_url: str) -> None:
+    crossed: list[str] = []
+
+    def count(answer: dict[str, Any]) -> None:
+        if not answer["response"].get("fromDiskCache"):
+            crossed.append(urlsplit(answer["response"]["url"]).path)
+
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    session.on("Network.responseReceived", count)
+    document = document_of(page, small_photo)
+    page.goto("about:blank")
+    page.goto(playground_url)
+    document_of(page, small_photo)
+    wait_until_painted(preview(page))
+    expect(part(page, "answered")).to_contain_text("without asking the server")
+    # An image that the page's memory has already is told of as a response of its own, served from there: only fetches count.
+    assert sorted(path for path in crossed if path.startswith("/i/")) == sorted(rendition_urls(document))
+
+
+def test_asking_the_server_again_shows_that_its_memory_answers(page: Page, small_photo: Path) -> None:
+    document_of(page, small_photo)
+    page.get_by_role("button", name="Ask the server again").click()
+    expect(part(page, "answered")).to_contain_text(re.compile(r"^From the server.s memory in \d+ ms\."))
+    expect(part(page, "answered")).to_contain_text("Cache-Status: darkroom; hit")
+
+
+def test_a_busy_server_is_asked_again_when_it_says(page: Page, small_photo: Path, watches: list[Watch]) -> None:
+    asked: list[str] = []
+
+    def busy_at_first(route: Route) -> None:
+        path = urlsplit(route.request.url).path
+        asked.append(path)
+        if asked.count(path) > 1:
+            route.continue_()
+        else:
+            watches[0].expect_refusal(path)
+            route.fulfill(status=503, headers={"Retry-After": "0"}, json={"title": "Too busy", "status": 503})
+
+    page.route("**/i/**", busy_at_first)
+    document = document_of(page, small_photo)
+    assert set(asked) == set(rendition_urls(document))
+
+
+def test_a_rendition_that_failed_says_why_and_can_be_asked_for_again(page: Page, small_photo: Path, watches: list[Watch]) -> None:
+    problem = {"title": "Took too long", "status": 500, "detail": "It was not ready.", "remedy": "Ask again."}
+
+    def fail(route: Route) -> None:
+        watches[0].expect_refusal(urlsplit(route.request.url).path)
+        route.fulfill(status=500, json=problem)
+
+    page.route("**/*.webp", fail)
+    choose(page, small_photo)
+    expect(part(page, "measured")).to_have_text("4 of 6 measured, 2 failed", timeout=MEASURE_MILLISECONDS)
+    failed = step(page, "WebP, 320 pixels wide: failed")
+    failed.check()
+    expect(part(page, "caption")).to_contain_text("Took too long")
+    expect(part(page, "answered")).to_have_text("It was not ready. Ask again.")
+    page.unroute("**/*.webp")
+    page.get_by_role("button", name="Ask the server again").click()
+    expect(part(page, "measured")).to_have_text("5 of 6 measured, 1 failed")
+    wait_until_painted(preview(page))
+
+
+def test_a_format_that_the_browser_cannot_show_is_said(page: Page, small_photo: Path) -> None:
+    page.route("**/*.avif", lambda route: route.fulfill(status=200, content_type="image/avif", body=b"a codec of tomorrow"))
+    document_of(page, small_photo)
+    expect(part(page, "answered")).to_have_text("This browser cannot show AVIF. Choose another format.")
+    step(page, "WebP, 480 pixels wide").check()
+    wait_until_painted(preview(page))
+
+
+def test_an_upload_shows_how_far_it_is(page: Page, photo: Path) -> None:
+    session = page.context.new_cdp_session(page)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": photo.stat().st_size}
+    session.send("Network.emulateNetworkConditions", slow)
+    choose(page, photo)
+    expect(part(page, "doing")).to_contain_text("Uploading")
+    expect(page.get_by_role("progressbar", name="Upload")).to_have_attribute("value", re.compile(r"^0\.[1-9]"))
+    wait_until_measured(page)
+
+
+def test_a_reload_keeps_the_photo(page: Page, small_photo: Path) -> None:
+    document = document_of(page, small_photo)
+    assert page.url.endswith(f"#{document['digest']}")
+    page.reload()
+    wait_until_measured(page)
+    assert part(page, "picture").text_content() == document["picture"]
+
+
+def test_without_a_token_it_is_asked_for_kept_for_the_tab_and_never_in_a_url(
+    visit: Visit, guarded_url: str, small_photo: Path, watches: list[Watch]
+) -> None:
+    page = visit(guarded_url)
+    watches[0].expect_refusal("/v1/images")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    choose(page, small_photo)
+    expect(page.get_by_role("alert")).to_contain_text("This needs a token.")
+    page.get_by_label("Token").fill("not-the-token-0123456789")
+    page.get_by_role("button", name="Use it").click()
+    expect(page.get_by_label("Token")).to_have_value("")
+    page.get_by_label("Token").fill(TOKEN)
+    page.keyboard.press("Enter")
+    wait_until_measured(page)
+    wait_until_painted(preview(page))
+    expect(part(page, "curl")).to_contain_text('-H "Authorization: Bearer $TOKEN"')
+    page.reload()
+    wait_until_measured(page)
+    assert page.evaluate("localStorage.length") == 0
+    assert not [url for url in [*asked, page.url] if TOKEN in url]
+
+
+def test_urls_of_a_cdn_in_front_are_shown_as_they_are_and_measured_here(visit: Visit, fronted_url: str, small_photo: Path) -> None:
+    page = visit(fronted_url)
+    document = document_of(page, small_photo)
+    assert document["src"].startswith("https://img.example.com/photos/i/v1/")
+    assert part(page, "picture").text_content() == document["picture"]
+    assert part(page, "src").text_content() == document["src"]
+    expect(part(page, "relative")).to_be_hidden()
+    wait_until_painted(preview(page))
+
+
+def test_an_unreachable_server_is_told_and_the_upload_can_be_tried_again(page: Page, small_photo: Path, watches: list[Watch]) -> None:
+    watches[0].expect_refusal("/v1/images")
+    page.route("**/v1/images", lambda route: route.abort())
+    choose(page, small_photo)
+    expect(page.get_by_role("alert")).to_contain_text("The server could not be reached")
+    page.unroute("**/v1/images")
+    page.get_by_role("button", name="Try again").click()
+    wait_until_measured(page)
+
+
+def test_the_keyboard_alone_chooses_a_photo_and_a_rendition(page: Page, photo: Path) -> None:
+    # Listened for from the start: the browser asks the listener, and no dialogue of the system, only once it knows of one.
+    page.once("filechooser", lambda chooser: chooser.set_files(photo))
+    button = page.get_by_role("button", name="Choose photos")
+    for _ in range(5):
+        page.keyboard.press("Tab")
+        if button.evaluate("button => button === document.activeElement"):
+            break
+    expect(button).to_be_focused()
+    assert button.evaluate("button => getComputedStyle(button).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    wait_until_measured(page)
+    chosen = page.locator(".step input:checked")
+    for _ in range(10):
+        page.keyboard.press("Tab")
+        if chosen.evaluate("input => input === document.activeElement"):
+            break
+    expect(chosen).to_be_focused()
+    before = preview(page).get_attribute("src")
+    page.keyboard.press("ArrowDown")
+    expect(preview(page)).not_to_have_attribute("src", before or "")
+    wait_until_painted(preview(page))
+
+
+def test_a_phone_never_scrolls_sideways(visit: Visit, playground_url: str, small_photo: Path, watches: list[Watch]) -> None:
+    page = visit(playground_url, viewport={"width": 360, "height": 740}, device_scale_factor=2, has_touch=True, is_mobile=True)
+    watches[0].expect_refusal("/v1/images")
+    sideways = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(sideways) == 0
+    document_of(page, small_photo)
+    page.locator("summary").click()
+    assert page.evaluate(sideways) == 0
+    choose(page, {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"x" * 300})
+    expect(page.get_by_role("alert")).to_be_visible()
+    assert page.evaluate(sideways) == 0
+
+
+def test_who_wants_less_motion_gets_none(visit: Visit, playground_url: str, small_photo: Path) -> None:
+    page = visit(playground_url, reduced_motion="reduce")
+    document_of(page, small_photo)
+    wait_until_painted(preview(page))
+    assert page.evaluate("document.getAnimations().length") == 0
+
+
+def test_the_pages_files_may_be_kept_for_a_year(page: Page) -> None:
+    kept: dict[str, str] = {}
+
+    def note(answer: Response) -> None:
+        path = urlsplit(answer.url).path
+        if path.startswith("/web/"):
+            kept[path] = answer.headers["cache-control"]
+
+    page.on("response", note)
+    page.reload()
+    assert {path.rpartition(".")[2] for path in kept} >= {"css", "js", "svg"}
+    assert all(re.fullmatch(r"/web/\w+\.[a-z2-7]{16}\.\w+", path) for path in kept)
+    assert set(kept.values()) == {"public, max-age=31536000, immutable"}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_it_is_drawn_in_light_and_dark(visit: Visit, playground_url: str, photo_to_draw: Path, shots: Path, name: str) -> None:
+    page = visit(playground_url, reduced_motion="reduce", **DRAWN[name])
+    choose(page, {"name": "evening lake.jpg", "mimeType": "image/jpeg", "buffer": photo_to_draw.read_bytes()})
+    wait_until_measured(page)
+    wait_until_painted(preview(page))
+    if page.evaluate("innerWidth < 500"):
+        page.locator(".preview").evaluate("preview => scrollTo(0, preview.getBoundingClientRect().top - 16)")
+    path = shots / f"{name}.png"
+    page.screenshot(path=path)
+    with Image.open(path) as drawn:
+        (paper,) = ImageStat.Stat(drawn.crop((0, 0, 8, 8)).convert("L")).mean
+        colours = drawn.convert("RGB")
+        colours.quantize(palette=colours.quantize(256)).save(path, optimize=True)
+    assert (paper > 200) == (DRAWN[name]["color_scheme"] == "light")
+    assert path.stat().st_size < LARGEST_SHOT_BYTES
