@@ -1,0 +1,64 @@
+"""The main job on real photos: sent with curl as a person would, every URL of the answer fetched with curl."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests import images
+from tests.servers import Server, darkroom
+
+CORPUS = images.corpus()
+PHOTOS = images.corpus_files("photo")
+FORMATS = {"image/avif": "AVIF", "image/webp": "WEBP", "image/jpeg": "JPEG"}
+
+pytestmark = pytest.mark.skipif(CORPUS is None, reason="the corpus of real images is not beside the repository")
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with darkroom(tmp_path_factory.mktemp("corpus")) as running:
+        yield running
+
+
+def curl(*arguments: str | Path) -> tuple[dict[str, str], bytes]:
+    """Return the header fields (lower-case names, `:status` the code) and the body that curl received."""
+    command = [shutil.which("curl") or "curl", "--silent", "--show-error", "--noproxy", "*", "--include", *arguments]
+    received = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
+    head, _, body = received.partition(b"\r\n\r\n")
+    while head.startswith(b"HTTP/1.1 100"):
+        head, _, body = body.partition(b"\r\n\r\n")
+    status, *lines = head.decode("latin-1").split("\r\n")
+    return dict(line.lower().split(": ", 1) for line in lines) | {":status": status.split()[1]}, body
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed: apt-get install curl")
+@pytest.mark.parametrize("path", PHOTOS, ids=lambda path: path.stem)
+def test_camera_photo_sent_with_curl_gives_urls_of_the_right_size_and_format(fresh: Server, path: Path) -> None:
+    fields, body = curl("--data-binary", f"@{path}", f"{fresh.url}/v1/images")
+    assert fields[":status"] == "201", body
+    document = json.loads(body)
+    with Image.open(path) as original:
+        sideways = original.getexif().get(0x0112, 1) >= 5
+        assert (document["width"], document["height"]) == (original.size[::-1] if sideways else original.size)
+    for source in document["sources"]:
+        # AVIF takes a second a megapixel: the whole of its ladder for one photo, the two narrowest steps for the others.
+        steps = source["renditions"][:2] if source["type"] == "image/avif" and path != PHOTOS[0] else source["renditions"]
+        for link in steps:
+            fields, body = curl(fresh.url + link["url"])
+            picture = Image.open(io.BytesIO(body))
+            assert (picture.size, picture.format) == ((link["width"], link["height"]), FORMATS[source["type"]])
+            assert fields["content-type"] == source["type"]
+            assert fields["cache-control"] == "public, max-age=31536000, immutable"
+            assert fields["cdn-cache-control"] == "max-age=31536000"
+            assert not picture.getexif()
+            again, same = curl(fresh.url + link["url"])
+            assert again["cache-status"].startswith("darkroom; hit; ttl=")
+            assert (same, again["etag"]) == (body, fields["etag"])
