@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,16 @@ def silent_upload(small: Server) -> Iterator[socket.socket]:
     """Give an upload that fell silent after one byte when this module began: what ends it is the server's grace of 25 seconds."""
     with socket.create_connection((HOST, small.port), timeout=60) as connection:
         connection.sendall(b"POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
+        while not any((small.data / "spool").iterdir()):
+            time.sleep(0.01)
         yield connection
 
 
-def spooled(server: Server) -> list[Path]:
-    """Return the uploads on their way, the silent one aside."""
-    return [path for path in (server.data / "spool").iterdir() if path.stat().st_size > 1]
+@pytest.fixture
+def spool(small: Server, silent_upload: socket.socket) -> Callable[[], list[Path]]:
+    """Give what lies in the spool of uploads that began after this, the silent one aside."""
+    before = set((small.data / "spool").iterdir())
+    return lambda: [path for path in (small.data / "spool").iterdir() if path not in before]
 
 
 def check_problem(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
@@ -72,23 +77,23 @@ BAD_UPLOADS = {
 
 
 @pytest.mark.parametrize("name", BAD_UPLOADS)
-def test_bad_upload_is_a_problem_and_leaves_nothing(small: Server, name: str) -> None:
+def test_bad_upload_is_a_problem_and_leaves_nothing(small: Server, spool: Callable[[], list[Path]], name: str) -> None:
     body, status, kind = BAD_UPLOADS[name]
     with small.client() as client:
         check_problem(client.post("/v1/images", content=body), status, kind)
     assert small.stored("originals") == small.stored("documents") == small.stored("renditions") == []
-    assert spooled(small) == []
+    assert spool() == []
 
 
 @pytest.mark.parametrize("name", BAD_UPLOADS)
-def test_bad_upload_in_multipart_is_the_same_problem(small: Server, name: str) -> None:
+def test_bad_upload_in_multipart_is_the_same_problem(small: Server, spool: Callable[[], list[Path]], name: str) -> None:
     body, status, kind = BAD_UPLOADS[name]
     with small.client() as client:
         check_problem(client.post("/v1/images", files={"file": ("photo.jpg", body)}), status, kind)
-    assert spooled(small) == []
+    assert spool() == []
 
 
-def test_chunked_upload_without_length_is_413_once_it_is_too_large(small: Server) -> None:
+def test_chunked_upload_without_length_is_413_once_it_is_too_large(small: Server, spool: Callable[[], list[Path]]) -> None:
     def body() -> Iterator[bytes]:
         for _ in range(40):
             yield bytes(100_000)
@@ -96,7 +101,7 @@ def test_chunked_upload_without_length_is_413_once_it_is_too_large(small: Server
     # The server may answer and close while the client still sends.
     with small.client() as client, suppress(httpx.WriteError):
         check_problem(client.post("/v1/images", content=body()), 413, "too-large")
-    assert spooled(small) == []
+    assert spool() == []
     assert small.stored("originals") == []
 
 
