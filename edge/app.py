@@ -28,6 +28,8 @@ _NOT_KEPT = frozenset({b"age", b"server-timing"})
 
 _EMPTY_BODY: Message = {"type": "http.response.body", "body": b""}
 
+_FAILED = problem(500, "Internal error", "The server failed to answer. Try again; its log has the reason.")
+
 
 class Edge:
     """Any ASGI application with a shared HTTP cache in front of it (RFC 9111)."""
@@ -85,42 +87,43 @@ class Edge:
 
     async def _fetch(self, key: bytes, reason: str, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            answer, collapsed = await self._collapse.fetch(key, lambda: self._ask_origin(key, scope), receive)
+            (answer, _, kept), collapsed = await self._collapse.fetch(key, lambda: self._ask_origin(key, scope), receive)
         except ClientLeftError:
             return
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            log.exception("the origin failed without an answer")
-            answer, collapsed = problem(500, "Internal error", "The server failed to answer. Try again; its log has the reason."), False
         told = f"{self._name.decode()}; fwd={reason}"
-        told += "; collapsed" if collapsed else "; stored" if self._memory.get(key) else ""
+        told += "; collapsed" if collapsed else "; stored" if kept else ""
         headers = [pair for pair in answer.headers if pair[0] != self._own_field]
         headers.append((b"cache-status", told.encode("ascii")))
         await _send_answer(answer._replace(headers=headers), scope, send)
 
     async def _ask_origin(self, key: bytes, scope: Scope) -> Fetched:
-        """Return the origin's whole answer to the GET of `scope`, kept if it may be."""
+        """Return the origin's whole answer to the GET of `scope`, kept if it may be; its failure is an answer too, for all that wait."""
         request = {
             **scope,
             "method": "GET",
             "headers": [pair for pair in scope["headers"] if pair[0] not in _CLIENT_CONDITIONS],
+            # Offered `http.response.pathsend`, an application may send a path in place of the bytes that are collected here.
+            "extensions": {},
         }
         collected = _Collected()
-        await self._app(request, collected.receive, collected.send)
-        answer = collected.answer()
+        try:
+            await self._app(request, collected.receive, collected.send)
+            answer = collected.answer()
+        except Exception:
+            log.exception("the origin failed")
+            return Fetched(_FAILED, shared=True, kept=False)
         lifetime = lifetime_seconds(answer, self._targeted)
-        if lifetime > MOMENTARY_SECONDS:
-            own = [pair for pair in answer.headers if pair[0] not in _NOT_KEPT and pair[0] != self._own_field]
-            kept = Kept(
-                answer._replace(headers=own),
-                cache_name=self._name,
-                now=self._clock(),
-                age=age_seconds(answer.headers),
-                lifetime=lifetime,
-            )
-            self._memory.keep(key, kept)
-        return Fetched(answer, shared=lifetime > 0)
+        if lifetime <= MOMENTARY_SECONDS:
+            return Fetched(answer, shared=lifetime > 0, kept=False)
+        own = [pair for pair in answer.headers if pair[0] not in _NOT_KEPT and pair[0] != self._own_field]
+        kept = Kept(
+            answer._replace(headers=own),
+            cache_name=self._name,
+            now=self._clock(),
+            age=age_seconds(answer.headers),
+            lifetime=lifetime,
+        )
+        return Fetched(answer, shared=True, kept=self._memory.keep(key, kept))
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, reason: bytes) -> None:
         """Hand a request to the origin as it is (HEAD as GET, its body dropped) and the answer back as it comes."""
@@ -129,7 +132,7 @@ class Edge:
 
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [pair for pair in message.get("headers", ()) if pair[0] != self._own_field]
+                headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != self._own_field]
                 message = {**message, "headers": [*headers, status]}
             elif head and message["type"] == "http.response.body":
                 if message.get("more_body"):
@@ -137,7 +140,7 @@ class Edge:
                 message = _EMPTY_BODY
             await send(message)
 
-        await self._app({**scope, "method": "GET"} if head else scope, receive, send_on)
+        await self._app({**scope, "method": "GET", "extensions": {}} if head else scope, receive, send_on)
 
 
 class _Collected:
@@ -147,10 +150,12 @@ class _Collected:
         self._start: Message | None = None
         self._body: list[bytes] = []
         self._asked = False
+        self._whole = asyncio.Event()
 
     async def receive(self) -> Message:
         if self._asked:
-            await asyncio.get_running_loop().create_future()
+            await self._whole.wait()
+            return {"type": "http.disconnect"}
         self._asked = True
         return {"type": "http.request", "body": b"", "more_body": False}
 
@@ -159,10 +164,13 @@ class _Collected:
             self._start = message
         elif message["type"] == "http.response.body":
             self._body.append(message.get("body", b""))
+            if not message.get("more_body"):
+                self._whole.set()
 
     def answer(self) -> Answer:
-        if self._start is None:
-            raise RuntimeError("the application returned without an answer")
+        # RFC 9111 §3.3: half an answer must not pass for a whole one, least of all for as long as it may be kept.
+        if self._start is None or not self._whole.is_set():
+            raise RuntimeError("the application returned without a whole answer")
         headers: Headers = [(bytes(name).lower(), bytes(value)) for name, value in self._start.get("headers", ())]
         return Answer(self._start["status"], headers, b"".join(self._body))
 
@@ -191,7 +199,7 @@ async def _send_answer(answer: Answer, scope: Scope, send: Send) -> None:
     etags = field_values(headers, b"etag")
     conditions = b", ".join(field_values(scope["headers"], b"if-none-match"))
     if status == 200 and etags and conditions and none_match_fails(etags[0], conditions):
-        told = [pair for pair in headers if pair[0] in {b"cache-status", b"server-timing"}]
+        told = [pair for pair in headers if pair[0] in {b"age", b"cache-status", b"server-timing"}]
         status, headers, body = 304, not_modified_headers(headers) + told, b""
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send(_EMPTY_BODY if scope["method"] == "HEAD" else {"type": "http.response.body", "body": body})

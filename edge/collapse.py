@@ -17,16 +17,17 @@ class ClientLeftError(Exception):
 
 
 class Fetched(NamedTuple):
-    """An answer of the origin, and whether every client that waits for it may have it."""
+    """An answer of the origin, whether every client that waits for it may have it, and whether it was kept for later ones."""
 
     answer: Answer
     shared: bool
+    kept: bool
 
 
 class Outcome(NamedTuple):
-    """What a client gets: the answer, and whether another client's request brought it."""
+    """What a client gets, and whether another client's request brought it."""
 
-    answer: Answer
+    fetched: Fetched
     collapsed: bool
 
 
@@ -59,11 +60,21 @@ class Collapse:
             task = asyncio.create_task(self._fly(key, flight, fetch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        fetched = await _unless_left(flight.landed, receive)
-        if leads or fetched.shared:
-            return Outcome(fetched.answer, collapsed=not leads)
-        async with flight.gate:
-            return Outcome((await fetch()).answer, collapsed=False)
+        left = asyncio.ensure_future(_client_leaves(receive))
+        either: set[asyncio.Future[Any]] = {flight.landed, left}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not flight.landed.done():
+                raise left.exception() or ClientLeftError
+            fetched = flight.landed.result()
+            if leads or fetched.shared:
+                return Outcome(fetched, collapsed=not leads)
+            async with flight.gate:
+                if left.done():
+                    raise left.exception() or ClientLeftError
+                return Outcome(await fetch(), collapsed=False)
+        finally:
+            left.cancel()
 
     async def _fly(self, key: bytes, flight: _Flight, fetch: Callable[[], Awaitable[Fetched]]) -> None:
         try:
@@ -78,20 +89,6 @@ class Collapse:
             flight.landed.set_result(fetched)
         finally:
             del self._flights[key]
-
-
-async def _unless_left(landed: asyncio.Future[Fetched], receive: Receive) -> Fetched:
-    if landed.done():
-        return landed.result()
-    left = asyncio.ensure_future(_client_leaves(receive))
-    either: set[asyncio.Future[Any]] = {landed, left}
-    try:
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        left.cancel()
-    if landed.done():
-        return landed.result()
-    raise ClientLeftError
 
 
 async def _client_leaves(receive: Receive) -> None:

@@ -10,7 +10,7 @@ _ENTITY_TAG = re.compile(rb'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
 # RFC 9110 §15.4.5: what a 304 repeats of the 200 it stands for; the rest describes a body that is not sent.
 _KEPT_IN_304 = frozenset(
-    {b"cache-control", b"cdn-cache-control", b"content-location", b"etag", b"expires", b"vary", b"access-control-allow-origin"}
+    {b"cache-control", b"cdn-cache-control", b"content-location", b"date", b"etag", b"expires", b"vary", b"access-control-allow-origin"}
 )
 
 

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 from edge.answer import Answer, Headers, field_values
 
-# RFC 9651: a dictionary member is a key, optionally with a bare item, optionally with parameters. Inner lists are left
-# out: no cache directive has one, and a field that does not parse is ignored as a whole (RFC 9213 §2.2).
-_BARE_ITEM = r'-?\d{1,12}\.\d{1,3}|-?\d{1,15}|"(?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*"|[A-Za-z*][!-~]*?|:[A-Za-z0-9+/=]*:|\?[01]'
+# RFC 9651: a dictionary member is a key, optionally with a bare item, optionally with parameters. Inner lists, dates and display
+# strings are left out: no cache directive has one, and a field that does not parse is ignored as a whole (RFC 9213 §2.2).
+_BARE_ITEM = (
+    r'-?\d{1,12}\.\d{1,3}|-?\d{1,15}|"(?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*"'
+    r"|[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*|:[A-Za-z0-9+/=]*:|\?[01]"
+)
 _KEY = r"[a-z*][a-z0-9_.*-]*"
 _MEMBER = re.compile(rf"({_KEY})(?:=({_BARE_ITEM}))?((?:;[ ]*{_KEY}(?:=(?:{_BARE_ITEM}))?)*)(?=[ \t]*(?:,|$))")
 _COMMA = re.compile(r"[ \t]*,[ \t]*")
@@ -17,7 +20,7 @@ _COMMA = re.compile(r"[ \t]*,[ \t]*")
 # RFC 9111 §5.2: directive names are tokens, arguments are tokens or quoted strings.
 _DIRECTIVE = re.compile(r'([!#$%&\'*+.^_`|~0-9A-Za-z-]+)(?:=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*)))?')
 
-# RFC 9111 §1.2.2: a number too large for the cache means "as long as can be said".
+# RFC 9111 §1.2.2: a number too large for the cache means "as long as can be said". It has ten digits.
 _LONGEST_SECONDS = 2**31
 
 
@@ -25,7 +28,7 @@ def lifetime_seconds(answer: Answer, targeted: Sequence[bytes]) -> int:
     """Return for how many seconds a shared cache may keep `answer`, 0 if it must not.
 
     `targeted` names the targeted fields that this cache obeys, the most specific first (RFC 9213 §2.1): the first one that
-    is there and valid decides alone; otherwise `Cache-Control` does. Nothing is guessed: without an explicit lifetime an answer is
+    is there and valid decides alone; otherwise `Cache-Control` does. Nothing is guessed: without `s-maxage` or `max-age` an answer is
     not kept. Answers with `Set-Cookie` or `Vary`, partial ones and 304 are not kept.
     """
     status, headers, _ = answer
@@ -43,9 +46,9 @@ def lifetime_seconds(answer: Answer, targeted: Sequence[bytes]) -> int:
 
 
 def age_seconds(headers: Headers) -> int:
-    """Return the age that an answer already has on arrival (RFC 9111 §5.1), 0 if it says none or nonsense."""
+    """Return the age that an answer already has on arrival, 0 if it says none or nonsense; of a list the first (RFC 9111 §5.1)."""
     values = field_values(headers, b"age")
-    return _delta_seconds(values[0].decode("latin-1").strip()) if values else 0
+    return _delta_seconds(values[0].decode("latin-1").split(",")[0].strip()) if values else 0
 
 
 def _deciding_directives(headers: Headers, targeted: Sequence[bytes]) -> dict[str, str]:
@@ -58,9 +61,12 @@ def _deciding_directives(headers: Headers, targeted: Sequence[bytes]) -> dict[st
 
 
 def structured_dictionary(value: bytes) -> dict[str, str] | None:
-    """Return the members of a structured dictionary as text (a bare key is ""), `None` if it does not parse (RFC 9651 §4.2.2)."""
+    """Return the members of a structured dictionary, `None` if it does not parse (RFC 9651 §4.2.2).
+
+    Values are text as spelled, a bare key is "": a string keeps its quotes, so that `max-age="60"` is no number (RFC 9213 §2.1).
+    """
     try:
-        text = value.decode("ascii").strip(" ")
+        text = value.decode("ascii").lstrip(" ").rstrip(" \t")
     except UnicodeDecodeError:
         return None
     members: dict[str, str] = {}
@@ -69,7 +75,7 @@ def structured_dictionary(value: bytes) -> dict[str, str] | None:
         member = _MEMBER.match(text, position)
         if member is None:
             return None
-        members[member[1]] = (member[2] or "").strip('"')
+        members[member[1]] = member[2] or ""
         position = member.end()
         if position == len(text):
             break
@@ -90,4 +96,8 @@ def cache_control(value: bytes) -> dict[str, str]:
 
 def _delta_seconds(text: str) -> int:
     # RFC 9111 §4.2.1: an invalid freshness makes the answer stale.
-    return min(int(text), _LONGEST_SECONDS) if text.isascii() and text.isdigit() else 0
+    if not (text.isascii() and text.isdigit()):
+        return 0
+    # Python refuses to read a number of more than 4,300 digits.
+    digits = text.lstrip("0")
+    return min(int(digits or "0"), _LONGEST_SECONDS) if len(digits) <= 10 else _LONGEST_SECONDS

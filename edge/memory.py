@@ -19,8 +19,8 @@ class Kept:
     """One kept answer with its ASGI messages built ahead; what changes with time is renewed at most once a second."""
 
     __slots__ = (
-        "_born", "_cache_name", "_not_modified_headers", "_second", "body_message", "etag", "expires", "headers", "not_modified_message",
-        "size_bytes", "start_message", "status",
+        "_age", "_cache_name", "_kept_at", "_lifetime", "_not_modified_headers", "_second", "body_message", "etag", "expires", "headers",
+        "not_modified_message", "size_bytes", "start_message", "status",
     )  # fmt: skip
 
     def __init__(self, answer: Answer, *, cache_name: bytes, now: float, age: int, lifetime: int) -> None:
@@ -28,26 +28,30 @@ class Kept:
         self.status = answer.status
         self.headers: Headers = answer.headers
         self.body_message: Message = {"type": "http.response.body", "body": answer.body}
-        self.etag = next((value for name, value in answer.headers if name == b"etag"), None)
+        # Conditions are for what would be a success without them (RFC 9110 §13.2.1): a kept 404 is never "not modified".
+        self.etag = next((value for name, value in answer.headers if name == b"etag"), None) if answer.status == 200 else None
         self.expires = now + lifetime
         self.size_bytes = len(answer.body) + ENTRY_OVERHEAD_BYTES + sum(len(name) + len(value) for name, value in answer.headers)
         self._cache_name = cache_name
         self._not_modified_headers = not_modified_headers(answer.headers)
-        self._born = now - age
-        self._renew(now, int(now - self._born))
+        self._age = age
+        self._lifetime = lifetime
+        self._kept_at = now
+        self._renew(0)
 
     def at(self, now: float) -> Kept:
         """Return this entry with `Age` and `ttl` right for the monotonic time `now`, to the second."""
-        second = int(now - self._born)
+        second = int(now - self._kept_at)
         if second != self._second:
-            self._renew(now, second)
+            self._renew(second)
         return self
 
-    def _renew(self, now: float, second: int) -> None:
+    def _renew(self, second: int) -> None:
+        # Whole numbers from the start: a difference of clock readings may fall a hair short of the second.
         self._second = second
         told = [
-            (b"age", b"%d" % second),
-            (b"cache-status", b"%b; hit; ttl=%d" % (self._cache_name, self.expires - now)),
+            (b"age", b"%d" % (self._age + second)),
+            (b"cache-status", b"%b; hit; ttl=%d" % (self._cache_name, self._lifetime - second)),
         ]
         self.start_message: Message = {"type": "http.response.start", "status": self.status, "headers": self.headers + told}
         self.not_modified_message: Message = {

@@ -88,6 +88,12 @@ def photo_jpeg(
     return _saved(stored, "JPEG", quality=quality, progressive=progressive, subsampling=0, exif=exif)
 
 
+@functools.cache
+def large_jpeg(width: int, height: int, *, progressive: bool = False) -> bytes:
+    """Return the scene enlarged, as a JPEG: quick to make, slow or costly to render."""
+    return _saved(picture(1500, 1000).resize((width, height)), "JPEG", quality=85, progressive=progressive)
+
+
 def camera_jpeg(width: int = 400, height: int = 300) -> bytes:
     """Return a JPEG with a camera's name, a place, GPS coordinates, XMP, a comment and an sRGB profile in its metadata."""
     exif = Image.Exif()
@@ -152,6 +158,16 @@ def flat_png(width: int, height: int, colour: Colour, *, profile: bytes | None =
     return _saved(Image.new("RGB", (width, height), colour), "PNG", icc_profile=profile)
 
 
+def clear_png(width: int, height: int) -> bytes:
+    """Return a PNG without a pixel that is seen: black, wholly transparent."""
+    return _saved(Image.new("RGBA", (width, height)), "PNG")
+
+
+def noise_png(width: int, height: int) -> bytes:
+    """Return a PNG of random pixels: nothing is larger once encoded."""
+    return _saved(Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8), "RGB"), "PNG")
+
+
 def two_colour_png(width: int, height: int, colour: Colour, other: Colour, share: float) -> bytes:
     """Return a PNG whose left `share` (0 to 1) is `colour` and whose rest is `other`."""
     image = Image.new("RGB", (width, height), other)
@@ -178,6 +194,11 @@ def webp(width: int = 400, height: int = 300, *, alpha: bool = False) -> bytes:
 def avif(width: int = 400, height: int = 300) -> bytes:
     """Return the scene as an AVIF."""
     return _saved(picture(width, height), "AVIF", quality=85, speed=9)
+
+
+def grey_tiff(width: int, height: int) -> bytes:
+    """Return a TIFF of one grey, a small file whatever its size."""
+    return _saved(Image.new("L", (width, height), 128), "TIFF", compression="tiff_adobe_deflate")
 
 
 def tiff(width: int = 400, height: int = 300) -> bytes:

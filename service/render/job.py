@@ -14,7 +14,7 @@ from service.render import colour, placeholder
 from service.render.encode import encode
 from service.render.geometry import Plan, plan
 from service.render.messages import Failure, ImageInfo, Limits, Probe, Probed, Render, Rendered
-from service.render.probe import ImageError, broken, probe
+from service.render.probe import ImageError, broken, probe, ran_out_of_memory
 from service.transform import Gravity
 
 # WebP and AVIF hold no longer side.
@@ -23,9 +23,6 @@ _LONGEST_SIDE = {"webp": 16_383, "avif": 16_384, "jpeg": 65_500, "png": 65_500}
 # Originals that decode whole and have more pixels than this are worked on one at a time, so that two of them never need a small
 # machine's memory at once.
 HEAVY_PIXELS = 40_000_000
-
-# What libvips and its codecs say when an allocation fails under the cap.
-_MEMORY_SIGNS = ("out of memory", "insufficient memory", "memory allocation", "cannot allocate", "failed to allocate", "unable to allocate")
 
 # Truncation and failed check sums are errors; what a decoder only warns of (many cameras' files) is not.
 _FAIL_ON = "error"
@@ -71,9 +68,7 @@ def _failures_told(info: ImageInfo) -> Iterator[None]:
     try:
         yield
     except pyvips.Error as error:
-        # libvips' text is not stable: memory is told by a few words, everything else is the image's fault.
-        costly = any(sign in str(error).lower() for sign in _MEMORY_SIGNS)
-        raise ImageError(too_costly(str(error)) if costly else broken(info.format, error)) from error
+        raise ImageError(too_costly(str(error)) if ran_out_of_memory(error) else broken(info.format, error)) from error
 
 
 def _check_alone(info: ImageInfo, job: Probe | Render) -> None:
@@ -132,7 +127,8 @@ def too_costly(cause: str) -> Failure:
     return Failure(
         "too-costly",
         "This image needs more memory to render than a render may have.",
-        remedy="Send a smaller image, one that is not progressive or interlaced, or raise DARKROOM_RENDER_MEMORY_BYTES on the server.",
+        remedy="Ask for a smaller rendition, send a smaller image or one that is not progressive or interlaced, "
+        "or raise DARKROOM_RENDER_MEMORY_BYTES on the server.",
         cause=cause,
     )
 

@@ -83,7 +83,7 @@ class RenderPool:
         self._wait_seconds = wait_seconds
         self._slots: list[_Slot] = []
         self._free: list[_Slot] = []
-        self._gate = anyio.Semaphore(slots)
+        self._gate = anyio.Semaphore(slots, fast_acquire=True)
         self._heavy = anyio.Lock()
         self._waiting = 0
         self._mean_seconds = _FIRST_GUESS_SECONDS

@@ -39,6 +39,20 @@ _KNOWN_BEGINNINGS = (
     (b"BM", "perhaps a BMP image"),
 )
 
+# What libvips and its codecs say when an allocation, or a thread's, fails under the cap. AVIF's encoder seldom gives the reason, but
+# the pixels that it gets are whole and of a size that it takes: only memory is left.
+_MEMORY_SIGNS = (
+    "out of memory",
+    "insufficient memory",
+    "memory allocation",
+    "memory error",
+    "cannot allocate",
+    "failed to allocate",
+    "unable to allocate",
+    "error creating thread",
+    "encoder plugin generated an error",
+)
+
 
 class ImageError(Exception):
     """A job that gives nothing, with the reason for whoever asked."""
@@ -60,7 +74,7 @@ def probe(path: str, limits: Limits) -> ImageInfo:
 
     Raises `ImageError`: `unsupported`, `broken`, or `too-many-pixels` where the header declares more than `limits` allow.
     """
-    image, image_format = _open(path)
+    image, image_format = _open(path, limits)
     width, height = image.width, image.get_page_height()
     if _number(image, "orientation", 1) >= _FIRST_SIDEWAYS_ORIENTATION:
         width, height = height, width
@@ -81,7 +95,7 @@ def probe(path: str, limits: Limits) -> ImageInfo:
     return info
 
 
-def _open(path: str) -> tuple[pyvips.Image, str]:
+def _open(path: str, limits: Limits) -> tuple[pyvips.Image, str]:
     with open(path, "rb") as file:  # noqa: PTH123 - also a descriptor's path in /proc
         beginning = file.read(64)
     found = pyvips.vips_lib.vips_foreign_find_load(path.encode())
@@ -100,7 +114,13 @@ def _open(path: str) -> tuple[pyvips.Image, str]:
     try:
         return pyvips.Image.new_from_file(path, access="sequential"), image_format
     except pyvips.Error as error:
-        raise ImageError(broken(image_format, error)) from error
+        # WebP's loader makes room for a whole frame before the header can be looked at.
+        raise ImageError(_too_large_to_open(limits, error) if ran_out_of_memory(error) else broken(image_format, error)) from error
+
+
+def ran_out_of_memory(error: pyvips.Error) -> bool:
+    """Return whether an allocation failed under the cap, as far as words can tell: libvips' text is not stable."""
+    return any(sign in str(error).lower() for sign in _MEMORY_SIGNS)
 
 
 def broken(image_format: str, error: pyvips.Error) -> Failure:
@@ -111,6 +131,16 @@ def broken(image_format: str, error: pyvips.Error) -> Failure:
         expected=f"a {image_format.upper()} image that decodes to its end",
         received="one that ends early or holds errors",
         remedy="Check the file, export it again, and send it whole.",
+        cause=str(error),
+    )
+
+
+def _too_large_to_open(limits: Limits, error: pyvips.Error) -> Failure:
+    return Failure(
+        "too-many-pixels",
+        "The image declares more pixels than a render has memory for.",
+        expected=f"at most {limits.max_whole_pixels} pixels",
+        remedy="Make it smaller before sending it, or raise DARKROOM_RENDER_MEMORY_BYTES on the server.",
         cause=str(error),
     )
 

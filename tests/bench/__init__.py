@@ -1,0 +1,1 @@
+"""Measurements of Darkroom against bare limits: `python -m tests.bench [--quick]` from the repository's root."""

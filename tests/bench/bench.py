@@ -1,0 +1,69 @@
+"""What every measurement is given: how long, on which server, with which photo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from tests.bench.client import Client, Image
+from tests.bench.servers import Server
+
+
+class Extent(msgspec.Struct, frozen=True):
+    """How much is measured. Durations are seconds of one round, per side."""
+
+    hit_rounds: int
+    hit_seconds: int
+    entries: int
+    latency_rounds: int
+    latency_seconds: float
+    miss_rounds: int
+    misses_per_round: int
+    throughput_rounds: int
+    throughput_misses: int
+    varied_renders: int
+    start_rounds: int
+    clients_at_once: int
+
+
+FULL = Extent(
+    hit_rounds=7,
+    hit_seconds=3,
+    entries=100_000,
+    latency_rounds=5,
+    latency_seconds=5,
+    miss_rounds=10,
+    misses_per_round=8,
+    throughput_rounds=8,
+    throughput_misses=32,
+    varied_renders=500,
+    start_rounds=11,
+    clients_at_once=1_000,
+)
+
+QUICK = Extent(
+    hit_rounds=3,
+    hit_seconds=1,
+    entries=0,
+    latency_rounds=2,
+    latency_seconds=1.5,
+    miss_rounds=3,
+    misses_per_round=4,
+    throughput_rounds=2,
+    throughput_misses=12,
+    varied_renders=20,
+    start_rounds=3,
+    clients_at_once=200,
+)
+
+
+class Bench(msgspec.Struct, frozen=True):
+    """One run: a folder that is removed at its end, the shared server, a connection to it, and the photo that it has."""
+
+    extent: Extent
+    folder: Path
+    server: Server
+    client: Client
+    photo_path: Path
+    photo: Image

@@ -1,0 +1,127 @@
+"""What is read off running processes, and what is made of figures taken in turn."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+# proc(5), /proc/<pid>/stat after the name in parentheses: ppid; utime, stime, cutime, cstime in clock ticks.
+_PARENT_FIELD = 1
+_CPU_FIELDS = slice(11, 15)
+
+RENDER_PROCESS = "service.render.child"
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """Figures of ours and of the bare limit, one of each a round, in the same unit."""
+
+    ours: list[float]
+    bare: list[float]
+
+    @property
+    def ratio(self) -> float:
+        """The median of the rounds' ratios: what changes between rounds falls out."""
+        return median(self.ratios)
+
+    @property
+    def ratios(self) -> list[float]:
+        """Ours over bare, of each round."""
+        return [ours / bare for ours, bare in zip(self.ours, self.bare, strict=True)]
+
+
+def in_turn(ours: Callable[[], float], bare: Callable[[], float], rounds: int) -> Compared:
+    """Return what both give, measured one after the other, who goes first changing every round."""
+    figures = Compared([], [])
+    for number in range(rounds):
+        if number % 2:
+            figures.bare.append(bare())
+            figures.ours.append(ours())
+        else:
+            figures.ours.append(ours())
+            figures.bare.append(bare())
+    return figures
+
+
+class Priority(msgspec.Struct, frozen=True):
+    """How much a process yields: its niceness, and that of its session's group where the kernel has such (sched(7), autogroup)."""
+
+    nice: int
+    group_nice: int | None
+
+    def take(self) -> None:
+        """Give the calling process, the first of its session, this priority."""
+        os.nice(self.nice - os.getpriority(os.PRIO_PROCESS, 0))
+        if self.group_nice:
+            Path("/proc/self/autogroup").write_text(str(self.group_nice), "ascii")
+
+
+def priority(process_id: int) -> Priority:
+    """Return the priority of a running process."""
+    group = _text(process_id, "autogroup").split()
+    return Priority(os.getpriority(os.PRIO_PROCESS, process_id), int(group[-1]) if group else None)
+
+
+def percentile(figures: Iterable[float], share: float) -> float:
+    """Return the smallest figure that at least `share` (0 to 1) of them do not exceed."""
+    ordered = sorted(figures)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def process_tree(root: int) -> list[int]:
+    """Return `root` and all processes that descend from it."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+            children.setdefault(int(fields[_PARENT_FIELD]), []).append(int(entry.name))
+    tree = [root]
+    for process_id in tree:
+        tree.extend(children.get(process_id, ()))
+    return tree
+
+
+def render_processes(root: int) -> list[int]:
+    """Return the render processes among the descendants of `root`."""
+    return [process_id for process_id in process_tree(root) if RENDER_PROCESS.encode() in _text(process_id, "cmdline").split(b"\0")]
+
+
+def cpu_seconds(process_ids: Iterable[int]) -> float:
+    """Return user and system time so far, of children that have ended and been waited for too."""
+    return sum(sum(int(ticks) for ticks in _stat(process_id)[_CPU_FIELDS]) for process_id in process_ids) / _TICKS_PER_SECOND
+
+
+def pss_bytes(process_ids: Sequence[int]) -> int:
+    """Return the memory that these processes take, shared pages divided among those that share them."""
+    return sum(_number(process_id, "smaps_rollup", b"Pss:") for process_id in process_ids) << 10
+
+
+def peak_bytes(process_id: int) -> int:
+    """Return the most memory that a process has had in RAM, 0 once it has ended."""
+    return _number(process_id, "status", b"VmHWM:") << 10
+
+
+def read_bytes(process_ids: Sequence[int]) -> int:
+    """Return how many bytes these processes have read so far, from the page cache or not (`rchar`)."""
+    return sum(_number(process_id, "io", b"rchar:") for process_id in process_ids)
+
+
+def _number(process_id: int, file: str, field: bytes) -> int:
+    return next((int(line.split()[1]) for line in _text(process_id, file).splitlines() if line.startswith(field)), 0)
+
+
+def _stat(process_id: int) -> list[bytes]:
+    return _text(process_id, "stat").rpartition(b")")[2].split()
+
+
+def _text(process_id: int, file: str) -> bytes:
+    try:
+        return Path(f"/proc/{process_id}/{file}").read_bytes()
+    except OSError:
+        # It has ended meanwhile.
+        return b""

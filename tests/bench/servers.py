@@ -1,0 +1,146 @@
+"""Starts and ends what is measured: the real server, the bare ones, the bare renderer. Each is ended by its own process id."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from tests.bench import measure
+from tests.bench.client import answers
+
+REPOSITORY = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+HOST = "127.0.0.1"
+_END_SECONDS = 15.0
+
+
+class Server(msgspec.Struct, frozen=True):
+    """A running server: its first process, its port, and from its start to its first right answer in seconds."""
+
+    process_id: int
+    port: int
+    start_seconds: float
+
+    def tree(self) -> list[int]:
+        """Return the process ids of the server and all that it has started."""
+        return measure.process_tree(self.process_id)
+
+    def cpu_seconds(self) -> float:
+        """Return user and system time of all its processes so far."""
+        return measure.cpu_seconds(self.tree())
+
+
+@contextmanager
+def darkroom(data: Path, **settings: object) -> Iterator[Server]:
+    """Give the real server over the data folder, set up by `settings` alone; it answers, its render processes are ready."""
+    with darkroom_starting(data, **settings) as server:
+        _wait_for_render_processes(server)
+        yield server
+
+
+@contextmanager
+def darkroom_starting(data: Path, **settings: object) -> Iterator[Server]:
+    """Give the real server as soon as `/health` is 200."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
+    environ |= {f"DARKROOM_{name.upper()}": str(value) for name, value in settings.items()}
+    port = free_port()
+    command = [str(BIN / "darkroom"), "serve", "--port", str(port), "--data", str(data)]
+    with _serving(command, port, environ, within_seconds=30) as server:
+        yield server
+
+
+@contextmanager
+def bare(target: str, environ: Mapping[str, str], *, within_seconds: float = 30) -> Iterator[Server]:
+    """Give an application of `tests.bench.bare` under Granian with the real server's options; `environ` tells it what to send."""
+    port = free_port()
+    command = [sys.executable, "-m", "tests.bench.bare_server", target, str(port)]
+    with _serving(command, port, {**os.environ, **environ}, within_seconds) as server:
+        yield server
+
+
+@contextmanager
+def bare_starting() -> Iterator[Server]:
+    """Give the bare application whose start is compared as soon as `/health` is 200."""
+    port = free_port()
+    with _serving([sys.executable, "-m", "tests.bench.bare_start", str(port)], port, dict(os.environ), within_seconds=30) as server:
+        yield server
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def child(command: list[str], environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Give a process in a session of its own with pipes for its standard input and output, ended on leaving."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY, env=environ, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.stdin is not None:
+            process.stdin.close()
+        _end(process)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@contextmanager
+def _serving(command: list[str], port: int, environ: Mapping[str, str], within_seconds: float) -> Iterator[Server]:
+    with tempfile.TemporaryFile() as log:
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=REPOSITORY, env=environ)
+        try:
+            while not answers(port, "/health"):
+                if process.poll() is not None or time.perf_counter() - started > within_seconds:
+                    log.seek(0)
+                    said = log.read().decode("utf-8", "replace")[-2_000:]
+                    raise RuntimeError(f"{' '.join(command)} did not answer 200 on /health within {within_seconds:g} seconds: {said}")
+                time.sleep(0.001)
+            yield Server(process.pid, port, time.perf_counter() - started)
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    left = measure.process_tree(process.pid)[1:]
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        for process_id in left:
+            try:
+                os.kill(process_id, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+def _wait_for_render_processes(server: Server) -> None:
+    """Return when as many render processes as were started have been idle for a while."""
+    before = -1.0
+    deadline = time.perf_counter() + 30
+    while time.perf_counter() < deadline:
+        render_processes = measure.render_processes(server.process_id)
+        now = measure.cpu_seconds(render_processes)
+        if render_processes and now == before:
+            return
+        before = now
+        time.sleep(0.3)
+    raise RuntimeError("the render processes did not become idle within 30 seconds")

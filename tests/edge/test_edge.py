@@ -1,0 +1,599 @@
+"""A request's way through the edge: what is kept, passed, refused, and the exact headers of each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from edge import Edge
+from edge.answer import Answer, ASGIApp, Headers, Message, Receive, Scope, Send
+from tests.edge.asgi import RENDITION, Clock, Origin, Reply, Visit, all_wait, ask, failed, http_scope, visit
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
+
+OWN = b"darkroom-cdn-cache-control"
+STATUS = b"cache-status"
+ETAG = b'"k5x7q2"'
+
+BUSY_BODY = (
+    b'{"type":"about:blank","title":"Too many cold requests","status":503,'
+    b'"detail":"As many clients as are allowed wait for answers that are not in memory. Try again in a second."}'
+)
+
+
+def edge_of(app: ASGIApp, *, max_bytes: int = 1_000_000, max_cold_requests: int = 100, clock: Clock | None = None) -> Edge:
+    return Edge(
+        app,
+        name="Darkroom",
+        max_bytes=max_bytes,
+        max_cold_requests=max_cold_requests,
+        pass_paths=("/health", "/v1/"),
+        clock=clock or Clock(),
+    )
+
+
+def answer(*headers: tuple[bytes, bytes], status: int = 200, body: bytes = b"picture") -> Answer:
+    return Answer(status, list(headers), body)
+
+
+# Hits
+
+
+async def test_hit_never_calls_the_origin() -> None:
+    origin = Origin()
+    edge = edge_of(origin)
+    for _ in range(10):
+        assert (await ask(edge)).body == b"picture"
+    assert len(origin.requests) == 1
+
+
+async def test_hit_is_answered_without_suspending_or_reading_the_request() -> None:
+    edge = edge_of(Origin())
+    await ask(edge)
+    messages = []
+
+    async def receive() -> Message:
+        raise AssertionError("a hit needs nothing from the client")
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    # Driven by hand: to wait for a task, a thread or a file it would have to yield to the event loop.
+    with pytest.raises(StopIteration):
+        edge(http_scope(), receive, send).__await__().__next__()
+    assert [message["type"] for message in messages] == ["http.response.start", "http.response.body"]
+
+
+async def test_hit_within_a_second_sends_the_very_same_messages(clock: Clock) -> None:
+    edge = edge_of(Origin(), clock=clock)
+    await ask(edge)
+    first = await visit(edge).over()
+    clock.now += 0.5
+    second = await visit(edge).over()
+    assert all(before is after for before, after in zip(first, second, strict=True))
+    clock.now += 0.5
+    start, body = await visit(edge).over()
+    assert start is not first[0]
+    assert body is first[1]
+
+
+async def test_miss_headers_are_those_of_the_origin_and_cache_status() -> None:
+    edge = edge_of(Origin())
+    assert await ask(edge) == Reply(200, [*RENDITION.headers, (STATUS, b"darkroom; fwd=miss; stored")], b"picture")
+
+
+async def test_hit_headers_are_those_of_the_origin_with_age_and_cache_status(clock: Clock) -> None:
+    edge = edge_of(Origin(), clock=clock)
+    await ask(edge)
+    assert await ask(edge) == Reply(200, [*RENDITION.headers, (b"age", b"0"), (STATUS, b"darkroom; hit; ttl=60")], b"picture")
+    clock.now += 12.5
+    assert await ask(edge) == Reply(200, [*RENDITION.headers, (b"age", b"12"), (STATUS, b"darkroom; hit; ttl=48")], b"picture")
+
+
+async def test_head_hit_has_the_headers_of_get_and_no_body() -> None:
+    edge = edge_of(Origin())
+    await ask(edge)
+    assert await ask(edge, method="HEAD") == Reply(200, [*RENDITION.headers, (b"age", b"0"), (STATUS, b"darkroom; hit; ttl=60")], b"")
+
+
+async def test_head_miss_fetches_with_get_and_the_next_get_is_a_hit() -> None:
+    origin = Origin()
+    edge = edge_of(origin)
+    assert await ask(edge, method="HEAD") == Reply(200, [*RENDITION.headers, (STATUS, b"darkroom; fwd=miss; stored")], b"")
+    assert [scope["method"] for scope in origin.requests] == ["GET"]
+    reply = await ask(edge)
+    assert (reply.body, reply.field(STATUS)) == (b"picture", b"darkroom; hit; ttl=60")
+    assert len(origin.requests) == 1
+
+
+NOT_MODIFIED = [
+    (b"cache-control", b"public, max-age=31536000, immutable"),
+    (b"cdn-cache-control", b"max-age=60"),
+    (b"etag", ETAG),
+    (b"access-control-allow-origin", b"*"),
+]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("condition", [ETAG, b"W/" + ETAG, b'"other", ' + ETAG, b"*"])
+async def test_conditional_hit_is_304(condition: bytes, method: str) -> None:
+    edge = edge_of(Origin())
+    await ask(edge)
+    reply = await ask(edge, method=method, headers=[(b"if-none-match", condition)])
+    assert reply == Reply(304, [*NOT_MODIFIED, (b"age", b"0"), (STATUS, b"darkroom; hit; ttl=60")], b"")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_conditional_miss_is_fetched_whole_kept_and_304(method: str) -> None:
+    origin = Origin(RENDITION._replace(headers=[*RENDITION.headers, (b"server-timing", b"render;dur=90"), (b"age", b"5")]))
+    edge = edge_of(origin)
+    reply = await ask(edge, method=method, headers=[(b"if-none-match", ETAG)])
+    told = [(b"server-timing", b"render;dur=90"), (b"age", b"5"), (STATUS, b"darkroom; fwd=miss; stored")]
+    assert reply == Reply(304, [*NOT_MODIFIED, *told], b"")
+    assert (await ask(edge)).body == b"picture"
+    assert len(origin.requests) == 1
+
+
+async def test_conditional_request_for_something_else_has_the_whole_answer() -> None:
+    edge = edge_of(Origin())
+    condition = [(b"if-none-match", b'"other"')]
+    assert (await ask(edge, headers=condition)).body == b"picture"
+    assert (await ask(edge, headers=condition)).body == b"picture"
+
+
+async def test_conditional_request_on_two_lines_is_304_for_either() -> None:
+    edge = edge_of(Origin())
+    conditions = [(b"if-none-match", b'"other"'), (b"if-none-match", ETAG)]
+    assert (await ask(edge, headers=conditions)).status == 304
+    assert (await ask(edge, headers=conditions)).status == 304
+
+
+@pytest.mark.parametrize("status", [302, 404, 410, 500])
+async def test_conditional_request_for_what_is_no_200_has_the_whole_answer(status: int) -> None:
+    edge = edge_of(Origin(answer((b"cache-control", b"max-age=60"), (b"etag", ETAG), status=status, body=b"gone")))
+    for expected in (b"darkroom; fwd=miss; stored", b"darkroom; hit; ttl=60"):
+        reply = await ask(edge, headers=[(b"if-none-match", ETAG)])
+        assert (reply.status, reply.body, reply.field(STATUS)) == (status, b"gone", expected)
+
+
+async def test_answer_without_entity_tag_is_never_304() -> None:
+    edge = edge_of(Origin(answer((b"cache-control", b"max-age=60"))))
+    for _ in range(2):
+        assert (await ask(edge, headers=[(b"if-none-match", ETAG)])).status == 200
+
+
+# What is kept, and under which key
+
+
+async def test_expired_answer_is_fetched_again_and_kept_anew(clock: Clock) -> None:
+    origin = Origin()
+    edge = edge_of(origin, clock=clock)
+    await ask(edge)
+    clock.now += 59.5
+    assert (await ask(edge)).field(STATUS) == b"darkroom; hit; ttl=1"
+    clock.now += 0.5
+    origin.answer = RENDITION._replace(body=b"renewed")
+    reply = await ask(edge)
+    assert reply == Reply(200, [*RENDITION.headers, (STATUS, b"darkroom; fwd=stale; stored")], b"renewed")
+    reply = await ask(edge)
+    assert (reply.body, reply.field(STATUS)) == (b"renewed", b"darkroom; hit; ttl=60")
+    assert len(origin.requests) == 2
+
+
+async def test_expired_answer_whose_successor_is_not_kept_is_not_called_stored(clock: Clock) -> None:
+    origin = Origin()
+    edge = edge_of(origin, clock=clock)
+    await ask(edge)
+    clock.now += 60
+    origin.answer = answer((b"cache-control", b"no-store"), status=503, body=b"later")
+    for _ in range(2):
+        assert await ask(edge) == Reply(503, [(b"cache-control", b"no-store"), (STATUS, b"darkroom; fwd=stale")], b"later")
+    assert len(origin.requests) == 3
+
+
+async def test_answer_too_large_is_sent_and_not_kept() -> None:
+    origin = Origin(RENDITION._replace(body=bytes(20_000)))
+    edge = edge_of(origin, max_bytes=100_000)
+    for _ in range(2):
+        reply = await ask(edge)
+        assert (len(reply.body), reply.field(STATUS)) == (20_000, b"darkroom; fwd=miss")
+    assert len(origin.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [(b"cache-control", b"no-store")],
+        [(b"cache-control", b"private, max-age=60")],
+        [(b"cache-control", b"max-age=60"), (b"set-cookie", b"a=b")],
+        [(b"cache-control", b"max-age=60"), (b"vary", b"accept")],
+        [(b"cache-control", b"max-age=60"), (b"cdn-cache-control", b"no-store")],
+        [(b"cache-control", b"max-age=1")],
+        [(b"cache-control", b"max-age=60"), (b"age", b"59")],
+    ],
+)
+async def test_answer_that_may_not_be_kept_is_fetched_each_time(headers: Headers) -> None:
+    origin = Origin(answer(*headers))
+    edge = edge_of(origin)
+    for _ in range(2):
+        assert await ask(edge) == Reply(200, [*headers, (STATUS, b"darkroom; fwd=miss")], b"picture")
+    assert len(origin.requests) == 2
+
+
+async def test_age_of_the_origin_is_sent_on_and_counted_from(clock: Clock) -> None:
+    headers = [(b"cache-control", b"max-age=60"), (b"age", b"20")]
+    edge = edge_of(Origin(answer(*headers)), clock=clock)
+    assert await ask(edge) == Reply(200, [*headers, (STATUS, b"darkroom; fwd=miss; stored")], b"picture")
+    clock.now += 5
+    reply = await ask(edge)
+    assert reply == Reply(200, [headers[0], (b"age", b"25"), (STATUS, b"darkroom; hit; ttl=35")], b"picture")
+    clock.now += 35
+    assert (await ask(edge)).field(STATUS) == b"darkroom; fwd=stale; stored"
+
+
+async def test_server_timing_of_the_miss_is_not_told_of_hits() -> None:
+    edge = edge_of(Origin(answer((b"cache-control", b"max-age=60"), (b"server-timing", b"render;dur=90"))))
+    assert (await ask(edge)).field(b"server-timing") == b"render;dur=90"
+    assert (await ask(edge)).field(b"server-timing") is None
+
+
+async def test_cache_status_of_the_origin_stays_before_that_of_the_edge() -> None:
+    edge = edge_of(Origin(answer((b"cache-control", b"max-age=60"), (STATUS, b"inner; hit"))))
+    assert (await ask(edge)).headers[1:] == [(STATUS, b"inner; hit"), (STATUS, b"darkroom; fwd=miss; stored")]
+    assert (await ask(edge)).headers[1:] == [(STATUS, b"inner; hit"), (b"age", b"0"), (STATUS, b"darkroom; hit; ttl=60")]
+
+
+@pytest.mark.parametrize("name", [OWN, b"Darkroom-CDN-Cache-Control"])
+async def test_own_field_is_obeyed_and_never_leaves(name: bytes) -> None:
+    headers = [(b"cache-control", b"private"), (b"cdn-cache-control", b"no-store"), (b"etag", ETAG)]
+    edge = edge_of(Origin(answer(*headers, (name, b"max-age=60"))))
+    assert (await ask(edge)).headers == [*headers, (STATUS, b"darkroom; fwd=miss; stored")]
+    told = [(b"age", b"0"), (STATUS, b"darkroom; hit; ttl=60")]
+    assert (await ask(edge)).headers == [*headers, *told]
+    assert (await ask(edge, method="HEAD")).headers == [*headers, *told]
+    assert (await ask(edge, headers=[(b"if-none-match", ETAG)])).headers == [*headers, *told]
+
+
+@pytest.mark.parametrize("name", [OWN, b"Darkroom-CDN-Cache-Control"])
+@pytest.mark.parametrize(
+    "request_of",
+    [{"method": "POST"}, {"path": "/health"}, {"path": "/v1/images", "method": "HEAD"}, {"headers": [(b"authorization", b"Bearer a")]}],
+)
+async def test_own_field_never_leaves_what_is_passed(request_of: dict[str, Any], name: bytes) -> None:
+    edge = edge_of(Origin(answer((b"cache-control", b"no-store"), (name, b"max-age=1"))))
+    reply = await ask(edge, **request_of)
+    assert [field for field, _ in reply.headers] == [b"cache-control", STATUS]
+
+
+async def test_header_names_are_sent_in_lower_case() -> None:
+    edge = edge_of(Origin(answer((b"Cache-Control", b"max-age=60"), (b"ETag", ETAG))))
+    for _ in range(2):
+        assert (await ask(edge)).headers[:2] == [(b"cache-control", b"max-age=60"), (b"etag", ETAG)]
+
+
+async def test_query_is_part_of_the_key() -> None:
+    origin = Origin()
+    edge = edge_of(origin)
+    for query in (b"", b"a", b"b", b"a"):
+        await ask(edge, query=query)
+    assert [scope["query_string"] for scope in origin.requests] == [b"", b"a", b"b"]
+
+
+async def test_raw_path_is_the_key_however_it_decodes() -> None:
+    origin = Origin()
+    edge = edge_of(origin)
+    for raw_path in (b"/i/a%2Fb", b"/i/a/b", b"/i/a%2fb", b"/i/a%2Fb"):
+        await ask(edge, "/i/a/b", raw_path=raw_path)
+    assert [scope["raw_path"] for scope in origin.requests] == [b"/i/a%2Fb", b"/i/a/b", b"/i/a%2fb"]
+
+
+@pytest.mark.parametrize("absent", [{}, {"raw_path": None}])
+async def test_raw_path_that_is_absent_falls_back_to_the_path(absent: dict[str, Any]) -> None:
+    origin = Origin()
+    edge = edge_of(origin)
+    scope = http_scope()
+    del scope["raw_path"]
+    for path in ("/i/ä b", "/i/ä c", "/i/ä b"):
+        await Visit(edge, {**scope, "path": path, **absent}, [b""]).reply()
+    assert [request["path"] for request in origin.requests] == ["/i/ä b", "/i/ä c"]
+
+
+# What the origin sees of a miss
+
+CONDITIONS: Headers = [
+    (b"if-none-match", b'"other"'),
+    (b"if-modified-since", b"Mon, 23 Nov 2026 12:00:00 GMT"),
+    (b"if-match", b'"other"'),
+    (b"if-unmodified-since", b"Mon, 23 Nov 2026 12:00:00 GMT"),
+    (b"if-range", b'"other"'),
+    (b"range", b"bytes=0-1"),
+]
+
+
+async def test_miss_conditions_and_range_of_the_client_never_reach_the_origin() -> None:
+    origin = Origin()
+    await ask(edge_of(origin), headers=[*CONDITIONS, (b"accept", b"image/avif")])
+    (scope,) = origin.requests
+    assert scope["headers"] == [(b"host", b"localhost"), (b"accept", b"image/avif")]
+
+
+@pytest.mark.parametrize("path", ["/v1/images", "/health"])
+async def test_pass_conditions_and_range_of_the_client_reach_the_origin(path: str) -> None:
+    origin = Origin()
+    await ask(edge_of(origin), path, headers=CONDITIONS)
+    (scope,) = origin.requests
+    assert scope["headers"] == [(b"host", b"localhost"), *CONDITIONS]
+
+
+async def test_miss_leaves_the_scope_of_the_client_as_it_was() -> None:
+    scope = http_scope(method="HEAD", headers=CONDITIONS)
+    before = {**scope, "headers": list(scope["headers"])}
+    await Visit(edge_of(Origin()), scope, [b""]).reply()
+    assert scope == before
+
+
+async def test_miss_offers_the_origin_no_extension_that_bypasses_the_body() -> None:
+    origin = Origin()
+    edge = edge_of(origin)
+    await ask(edge)
+    await ask(edge, "/v1/images", method="HEAD")
+    await ask(edge, "/v1/images")
+    assert [scope["extensions"] for scope in origin.requests] == [{}, {}, {"http.response.pathsend": {}}]
+
+
+async def test_miss_origin_that_streams_is_collected_whole() -> None:
+    async def streams(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"cache-control", b"max-age=60")]})
+        for chunk in (b"pic", b"tu", b"re"):
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    edge = edge_of(streams)
+    for _ in range(2):
+        assert (await visit(edge).over())[1:] == [{"type": "http.response.body", "body": b"picture"}]
+
+
+async def test_miss_origin_that_waits_for_its_client_to_go_is_told_after_the_answer() -> None:
+    told: list[Message] = []
+
+    async def lingers(scope: Scope, receive: Receive, send: Send) -> None:
+        told.append(await receive())
+        waiting = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"cache-control", b"max-age=60")]})
+        await send({"type": "http.response.body", "body": b"picture"})
+        told.append(await waiting)
+
+    assert (await ask(edge_of(lingers))).body == b"picture"
+    assert told == [{"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
+
+
+# Failures
+
+
+async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+    pass
+
+
+async def without_body(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"cache-control", b"max-age=60")]})
+
+
+async def half(scope: Scope, receive: Receive, send: Send) -> None:
+    await without_body(scope, receive, send)
+    await send({"type": "http.response.body", "body": b"pic", "more_body": True})
+
+
+async def half_and_raises(scope: Scope, receive: Receive, send: Send) -> None:
+    await half(scope, receive, send)
+    raise OSError("secret path")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("app", [silent, without_body, half, half_and_raises])
+async def test_origin_without_a_whole_answer_is_500_and_nothing_is_kept(
+    app: ASGIApp, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    edge = edge_of(app)
+    for times in (1, 2):
+        reply = await ask(edge, method=method)
+        assert reply.status == 500
+        assert reply.headers == failed(b"darkroom; fwd=miss").headers
+        assert reply.body == (failed(b"").body if method == "GET" else b"")
+        assert [(record.levelno, record.getMessage()) for record in caplog.records] == [(logging.ERROR, "the origin failed")] * times
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_busy_edge_answers_503_with_retry_after(method: str) -> None:
+    origin = Origin(held=True)
+    edge = edge_of(origin, max_cold_requests=3)
+    visits = [visit(edge, path) for path in ("/a", "/b", "/b")]
+    await all_wait(visits)
+    assert await ask(edge, "/b", method=method) == Reply(
+        503,
+        [
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", b"%d" % len(BUSY_BODY)),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+            (b"retry-after", b"1"),
+            (STATUS, b"darkroom; fwd=miss; detail=busy"),
+        ],
+        BUSY_BODY if method == "GET" else b"",
+    )
+    assert len(origin.requests) == 2
+    await origin.release()
+    assert [(await each.reply()).status for each in visits] == [200, 200, 200]
+    assert (await ask(edge, "/c")).status == 200
+
+
+async def test_busy_edge_answers_hits_and_passes_the_rest() -> None:
+    origin = Origin(held=True)
+    await origin.release(first=1)
+    edge = edge_of(origin, max_cold_requests=1)
+    await ask(edge, "/kept")
+    waiting = visit(edge, "/cold")
+    await waiting.waits()
+    assert (await ask(edge, "/other")).status == 503
+    assert (await ask(edge, "/kept")).field(STATUS) == b"darkroom; hit; ttl=60"
+    assert (await ask(edge, "/kept", headers=[(b"if-none-match", ETAG)])).status == 304
+    passed = [visit(edge, "/health"), visit(edge, "/other", method="POST"), visit(edge, headers=[(b"authorization", b"Bearer a")])]
+    await origin.asked(1 + 4)
+    await origin.release()
+    assert [(await each.reply()).status for each in [*passed, waiting]] == [200] * 4
+
+
+# What is passed
+
+
+async def test_post_passes_with_its_body_streaming() -> None:
+    received: list[Message] = []
+    step = asyncio.Event()
+
+    async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["method"] == "POST"
+        received.append(await receive())
+        step.set()
+        received.append(await receive())
+        await send({"type": "http.response.start", "status": 201, "headers": [(b"cache-control", b"max-age=60")]})
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        await send({"type": "http.response.body", "body": b"two"})
+
+    gate = asyncio.Event()
+    chunks = [b"first", b"second"]
+
+    async def receive() -> Message:
+        if len(chunks) == 1:
+            await gate.wait()
+        return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks)}
+
+    messages: list[Message] = []
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    edge = edge_of(echo)
+    request = asyncio.ensure_future(edge(http_scope(method="POST"), receive, send))
+    # The origin has the first chunk while the client still holds the second.
+    await asyncio.wait_for(step.wait(), 10)
+    assert received == [{"type": "http.request", "body": b"first", "more_body": True}]
+    gate.set()
+    await request
+    assert received[1:] == [{"type": "http.request", "body": b"second", "more_body": False}]
+    assert messages == [
+        {
+            "type": "http.response.start",
+            "status": 201,
+            "headers": [(b"cache-control", b"max-age=60"), (STATUS, b"darkroom; fwd=method")],
+        },
+        {"type": "http.response.body", "body": b"one", "more_body": True},
+        {"type": "http.response.body", "body": b"two"},
+    ]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+async def test_other_methods_pass_even_where_an_answer_is_kept(method: str) -> None:
+    origin = Origin()
+    edge = edge_of(origin)
+    await ask(edge)
+    for _ in range(2):
+        assert await ask(edge, method=method) == Reply(200, [*RENDITION.headers, (STATUS, b"darkroom; fwd=method")], b"picture")
+    assert [scope["method"] for scope in origin.requests] == ["GET", method, method]
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        {"path": "/health"},
+        {"path": "/v1/images"},
+        {"path": "/v1/images", "query": b"limit=1"},
+        {"path": "/i/picture", "headers": [(b"authorization", b"Bearer a")]},
+    ],
+)
+async def test_pass_is_never_kept_collapsed_or_changed(request_of: dict[str, Any]) -> None:
+    origin = Origin(held=True)
+    edge = edge_of(origin)
+    visits = [visit(edge, **request_of), visit(edge, **request_of)]
+    await origin.asked(2)
+    assert origin.at_once == 2
+    await origin.release()
+    replies = [await each.reply() for each in visits]
+    assert replies == [Reply(200, [*RENDITION.headers, (STATUS, b"darkroom; fwd=bypass")], b"picture")] * 2
+    assert not len(edge._memory)
+
+
+async def test_pass_with_a_matching_condition_is_left_to_the_origin() -> None:
+    edge = edge_of(Origin())
+    assert (await ask(edge, "/v1/images", headers=[(b"if-none-match", ETAG)])).status == 200
+
+
+async def test_authorization_is_answered_from_memory_once_everyone_may_have_the_answer() -> None:
+    origin = Origin()
+    edge = edge_of(origin)
+    await ask(edge)
+    assert (await ask(edge, headers=[(b"authorization", b"Bearer a")])).field(STATUS) == b"darkroom; hit; ttl=60"
+    assert len(origin.requests) == 1
+
+
+async def test_pass_head_is_asked_as_get_and_its_body_dropped() -> None:
+    seen: list[str] = []
+
+    async def streams(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["method"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]})
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        await send({"type": "http.response.body", "body": b"two"})
+
+    messages = await visit(edge_of(streams), "/v1/images", method="HEAD").over()
+    assert seen == ["GET"]
+    assert messages == [
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6"), (STATUS, b"darkroom; fwd=bypass")]},
+        {"type": "http.response.body", "body": b""},
+    ]
+
+
+async def test_pass_failure_of_the_origin_is_the_servers_to_answer() -> None:
+    origin = Origin()
+    origin.error = ValueError("no")
+    request = visit(edge_of(origin), "/v1/images")
+    with pytest.raises(ValueError, match="no"):
+        await request.over()
+
+
+async def test_pass_client_that_leaves_is_seen_by_the_origin() -> None:
+    seen: list[str] = []
+
+    async def watches(scope: Scope, receive: Receive, send: Send) -> None:
+        while not seen or seen[-1] != "http.disconnect":
+            seen.append((await receive())["type"])
+
+    request = visit(edge_of(watches), "/v1/images", method="POST")
+    await request.waits()
+    request.leave()
+    assert await request.over() == []
+    assert seen == ["http.request", "http.disconnect"]
+
+
+@pytest.mark.parametrize("kind", ["lifespan", "websocket"])
+async def test_scope_of_another_type_passes_untouched(kind: str) -> None:
+    given: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        given.extend([scope, receive, send])
+
+    async def receive() -> Message:
+        return {}
+
+    async def send(message: Message) -> None:
+        pass
+
+    scope: Scope = {"type": kind}
+    await edge_of(app)(scope, receive, send)
+    assert given[0] is scope
+    assert given[1] is receive
+    assert given[2] is send

@@ -1,0 +1,449 @@
+"""How long an answer may be kept: RFC 9111 for `Cache-Control`, RFC 9213 for the targeted fields, RFC 9651 for their syntax."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.answer import Answer, Headers
+from edge.freshness import age_seconds, cache_control, lifetime_seconds, structured_dictionary
+
+OWN = b"darkroom-cdn-cache-control"
+CDN = b"cdn-cache-control"
+TARGETED = (OWN, CDN)
+LONGEST_SECONDS = 2**31
+
+
+def lifetime(*headers: tuple[bytes, bytes], status: int = 200) -> int:
+    """Return the lifetime of an answer with these headers, as the edge asks for it."""
+    return lifetime_seconds(Answer(status, list(headers), b""), TARGETED)
+
+
+# RFC 9111 §5.2 and §4.2.1
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (b"max-age=60", 60),
+        (b"public, max-age=60, immutable", 60),
+        (b"max-age=60, must-revalidate, proxy-revalidate", 60),
+        (b"max-age=60, stale-while-revalidate=600, stale-if-error=600", 60),
+        (b"s-maxage=60", 60),
+        (b"s-maxage=30, max-age=60", 30),
+        (b"max-age=60, s-maxage=30", 30),
+        (b"max-age=0, s-maxage=30", 30),
+        (b"max-age=60, s-maxage=0", 0),
+        (b"max-age=60, s-maxage=soon", 0),
+        (b"max-age=60, s-maxage", 0),
+        (b"MAX-AGE=60", 60),
+        (b"S-MaxAge=30, Max-Age=60", 30),
+        (b'max-age="60"', 60),
+        (b'public,max-age="60",immutable', 60),
+        (b" \tmax-age=60\t ", 60),
+        (b"public,\tmax-age=60", 60),
+        (b"public , max-age=60 ,immutable", 60),
+        (b",, max-age=60,,", 60),
+        (b"max-age=0060", 60),
+        (b"max-age=10, max-age=20", 10),
+        (b"max-age=1234567890", 1_234_567_890),
+        (b"max-age=2147483648", LONGEST_SECONDS),
+        (b"max-age=2147483649", LONGEST_SECONDS),
+        (b"max-age=99999999999", LONGEST_SECONDS),
+        (b"max-age=" + b"9" * 5_000, LONGEST_SECONDS),
+        (b"max-age=" + b"0" * 5_000, 0),
+        (b"max-age=" + b"0" * 5_000 + b"60", 60),
+    ],
+)
+def test_cache_control_with_a_lifetime_is_kept_for_it(value: bytes, seconds: int) -> None:
+    assert lifetime((b"cache-control", value)) == seconds
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"no-store",
+        b"no-store, max-age=60",
+        b"max-age=60, no-store",
+        b"no-store, must-understand, max-age=60",
+        b"private, max-age=60",
+        b"no-cache, max-age=60",
+        b'private="x-user", max-age=60',
+        b'no-cache="set-cookie", max-age=60',
+        b"NO-STORE, max-age=60",
+        b"Private, max-age=60",
+        b"max-age=60 no-store",
+        b'x="unterminated, no-store, max-age=60',
+    ],
+)
+def test_cache_control_that_forbids_shared_caches_is_not_kept(value: bytes) -> None:
+    assert lifetime((b"cache-control", value)) == 0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"public",
+        b"immutable",
+        b"max-age",
+        b"max-age=",
+        b'max-age=""',
+        b"max-age=0",
+        b"max-age=-60",
+        b"max-age=+60",
+        b"max-age=60.5",
+        b"max-age=60s",
+        b"max-age=6_0",
+        b"max-age=0x3c",
+        b"max-age=1e3",
+        b"max-age = 60",
+        b"max-age= 60",
+        b"max-age =60",
+        b"max-age=\xb2\xb3",
+        b"max-age=\xd9\xa1",
+        b'max-age="60',
+        b"x-max-age=60",
+        b'x="max-age=60"',
+        b'x="quoted \\", max-age=60"',
+        b"stale-while-revalidate=60",
+    ],
+)
+def test_cache_control_without_a_valid_lifetime_is_not_kept(value: bytes) -> None:
+    assert lifetime((b"cache-control", value)) == 0
+
+
+def test_cache_control_quoted_argument_hides_what_looks_like_a_directive() -> None:
+    assert lifetime((b"cache-control", b'x="no-store, private", max-age=60')) == 60
+
+
+def test_cache_control_of_several_lines_is_one_list() -> None:
+    assert lifetime((b"cache-control", b"public"), (b"etag", b'"a"'), (b"cache-control", b"max-age=60")) == 60
+    assert lifetime((b"cache-control", b"max-age=60"), (b"cache-control", b"no-store")) == 0
+    assert lifetime((b"cache-control", b"max-age=10"), (b"cache-control", b"max-age=20")) == 10
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [(b"etag", b'"k5x7q2"'), (b"last-modified", b"Mon, 23 Nov 2026 12:00:00 GMT")],
+        [(b"expires", b"Tue, 23 Nov 2027 12:00:00 GMT"), (b"date", b"Mon, 23 Nov 2026 12:00:00 GMT")],
+        [(b"surrogate-control", b"max-age=60")],
+        [(b"other-cdn-cache-control", b"max-age=60")],
+    ],
+)
+def test_answer_without_explicit_lifetime_is_not_kept(headers: Headers) -> None:
+    assert lifetime(*headers) == 0
+
+
+@pytest.mark.parametrize("status", [200, 203, 204, 300, 301, 302, 307, 308, 404, 405, 410, 414, 500, 501, 503])
+def test_answer_of_any_final_status_is_kept_if_it_says_so(status: int) -> None:
+    assert lifetime((b"cache-control", b"max-age=60"), status=status) == 60
+    assert lifetime((b"cache-control", b"public"), status=status) == 0
+
+
+@pytest.mark.parametrize("status", [100, 101, 103, 206, 304])
+def test_answer_that_is_not_whole_or_not_final_is_not_kept(status: int) -> None:
+    assert lifetime((b"cache-control", b"max-age=60"), (OWN, b"max-age=60"), status=status) == 0
+
+
+@pytest.mark.parametrize("field", [(b"set-cookie", b"a=b"), (b"set-cookie", b""), (b"vary", b"accept"), (b"vary", b"*")])
+@pytest.mark.parametrize("policy", [b"cache-control", CDN, OWN])
+def test_answer_with_set_cookie_or_vary_is_not_kept(policy: bytes, field: tuple[bytes, bytes]) -> None:
+    assert lifetime((policy, b"max-age=60"), field) == 0
+
+
+@pytest.mark.parametrize(
+    ("age", "seconds"),
+    [
+        (b"0", 60),
+        (b"1", 59),
+        (b"59", 1),
+        (b"60", 0),
+        (b"61", 0),
+        (b"99999999999", 0),
+        (b"9" * 5_000, 0),
+        (b" 10 ", 50),
+        (b"10, 50", 50),
+        (b"10 , nonsense", 50),
+        (b"", 60),
+        (b"-10", 60),
+        (b"+10", 60),
+        (b"10.5", 60),
+        (b"ten", 60),
+        (b'"10"', 60),
+        (b"nonsense, 10", 60),
+        (b"\xb2", 60),
+        (b"\xff\xfe", 60),
+    ],
+)
+@pytest.mark.parametrize("policy", [b"cache-control", CDN, OWN])
+def test_age_on_arrival_is_taken_off_and_nonsense_ignored(policy: bytes, age: bytes, seconds: int) -> None:
+    assert lifetime((policy, b"max-age=60"), (b"age", age)) == seconds
+
+
+def test_age_on_several_lines_is_the_first() -> None:
+    assert age_seconds([(b"age", b"10"), (b"age", b"20")]) == 10
+
+
+def test_age_that_is_absent_is_0() -> None:
+    assert age_seconds([(b"date", b"Mon, 23 Nov 2026 12:00:00 GMT")]) == 0
+
+
+# RFC 9213 §2.1 and §2.2
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        # Targeted over Cache-Control, in both directions.
+        ([(CDN, b"max-age=60"), (b"cache-control", b"no-store")], 60),
+        ([(CDN, b"max-age=60"), (b"cache-control", b"private, max-age=7")], 60),
+        ([(CDN, b"no-store"), (b"cache-control", b"max-age=7")], 0),
+        ([(b"cache-control", b"max-age=7"), (CDN, b"max-age=60")], 60),
+        # Its own over the general one, in both directions and whatever the order.
+        ([(OWN, b"max-age=60"), (CDN, b"no-store"), (b"cache-control", b"private")], 60),
+        ([(CDN, b"no-store"), (OWN, b"max-age=60")], 60),
+        ([(OWN, b"no-store"), (CDN, b"max-age=60"), (b"cache-control", b"max-age=7")], 0),
+        # The chosen one decides alone: nothing is borrowed from the others.
+        ([(CDN, b"must-revalidate"), (b"cache-control", b"max-age=7")], 0),
+        ([(OWN, b"must-revalidate"), (CDN, b"max-age=60")], 0),
+        ([(CDN, b"max-age=60"), (b"cache-control", b"s-maxage=7")], 60),
+        # Several lines are one dictionary, of a repeated key the last.
+        ([(CDN, b"max-age=7"), (CDN, b"max-age=60")], 60),
+        ([(CDN, b"max-age=60"), (CDN, b"no-store")], 0),
+        ([(CDN, b"max-age=7, max-age=60")], 60),
+        ([(CDN, b"s-maxage=60, max-age=7")], 60),
+        # Empty ones and those that do not parse are as if they were not there.
+        ([(CDN, b""), (b"cache-control", b"max-age=7")], 7),
+        ([(CDN, b"  "), (b"cache-control", b"max-age=7")], 7),
+        ([(OWN, b""), (CDN, b"max-age=60"), (b"cache-control", b"max-age=7")], 60),
+        ([(OWN, b"max-age=,"), (CDN, b"max-age=60"), (b"cache-control", b"max-age=7")], 60),
+        ([(OWN, b"max-age=,"), (CDN, b"@"), (b"cache-control", b"max-age=7")], 7),
+        ([(CDN, b"max-age=60"), (CDN, b"max-age=,"), (b"cache-control", b"max-age=7")], 7),
+        ([(CDN, b""), (b"cache-control", b"no-store")], 0),
+    ],
+)
+def test_targeted_field_that_is_valid_decides_alone(headers: Headers, seconds: int) -> None:
+    assert lifetime(*headers) == seconds
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"max-age=60",
+        b"max-age=060",
+        b"  max-age=60  ",
+        b"max-age=60\t",
+        b"no-transform,max-age=60",
+        b"no-transform \t,\t max-age=60",
+        b"max-age=60;x",
+        b'max-age=60;x=1; y="a, no-store";z=?0',
+        b'x="a, no-store", max-age=60',
+        b'x="a\\"b\\\\", max-age=60',
+        b'x="", max-age=60',
+        b"*x, max-age=60",
+        b"x=*, max-age=60",
+        b"x=a/b:c~!#$%&'*+.^_`|, max-age=60",
+        b"x=-1.5, y=:aGk=:, z=?1, max-age=60",
+        b"max-age=?1, max-age=60",
+    ],
+)
+def test_targeted_field_that_parses_is_obeyed(value: bytes) -> None:
+    assert lifetime((CDN, value), (b"cache-control", b"max-age=7")) == 60
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"max-age=60,",
+        b"max-age=60, ",
+        b",max-age=60",
+        b"max-age=60,,no-transform",
+        b"Max-Age=60",
+        b"max-age =60",
+        b"max-age= 60",
+        b"max-age=",
+        b"max-age=60 no-transform",
+        b"max-age=60;",
+        b"max-age=60;X=1",
+        b"max-age=60 ;x",
+        b"max-age=+60",
+        b"max-age=60s",
+        b"max-age=1234567890123456",
+        b"max-age=60, x=1.2345",
+        b"max-age=60, x=1.",
+        b"max-age=60, x=1234567890123.5",
+        b"max-age=60, x=?2",
+        b"max-age=60, x=:*:",
+        b"max-age=60, x='a'",
+        b'max-age=60, x="a',
+        b'max-age=60, x="a\\n"',
+        b'max-age=60, x="a"b',
+        b'x=a"b, max-age=60',
+        b"x=a@b, max-age=60",
+        b"x=a{b}, max-age=60",
+        b"x=a=b, max-age=60",
+        b"x=(a b), max-age=60",
+        b"1x, max-age=60",
+        b"-x, max-age=60",
+        b"max-age=60\n",
+        b"max-age=60\x00",
+        b"max-age=60, \xc3\xa9",
+        b'max-age=60, x="\xc3\xa9"',
+        b"max-age=\xb2",
+    ],
+)
+@pytest.mark.parametrize("field", TARGETED)
+def test_targeted_field_that_does_not_parse_is_ignored_as_a_whole(field: bytes, value: bytes) -> None:
+    assert structured_dictionary(value) is None
+    assert lifetime((field, value), (b"cache-control", b"max-age=7")) == 7
+
+
+# RFC 9213 §2.1: what is no Integer is not taken for one; the field decides nevertheless.
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'max-age="60"',
+        b"max-age=60.0",
+        b"max-age",
+        b"max-age=?1",
+        b"max-age=-60",
+        b"max-age=:NjA=:",
+        b"max-age=sixty",
+        b's-maxage="60", max-age=60',
+        b"no-store",
+        b"no-store=?0, max-age=60",
+        b"private, max-age=60",
+        b'private="x-user", max-age=60',
+        b'no-cache="set-cookie", max-age=60',
+        b"immutable",
+    ],
+)
+@pytest.mark.parametrize("field", TARGETED)
+def test_targeted_field_that_parses_without_a_usable_lifetime_is_not_kept(field: bytes, value: bytes) -> None:
+    assert lifetime((field, value), (b"cache-control", b"max-age=7")) == 0
+
+
+# RFC 9651
+
+
+def test_structured_dictionary_values_are_text_as_spelled() -> None:
+    value = b'a, b=1, c=-1.50, d="x \\"y\\"", e=tok/en, f=:aGk=:, g=?0, h;p=1, i=5;p="q"'
+    assert structured_dictionary(value) == {
+        "a": "",
+        "b": "1",
+        "c": "-1.50",
+        "d": '"x \\"y\\""',
+        "e": "tok/en",
+        "f": ":aGk=:",
+        "g": "?0",
+        "h": "",
+        "i": "5",
+    }
+
+
+def test_structured_dictionary_empty_has_no_members() -> None:
+    assert structured_dictionary(b"") == {}
+    assert structured_dictionary(b"   ") == {}
+
+
+def test_structured_dictionary_with_many_parameters_takes_linear_time() -> None:
+    # Would outlast everyone if a token could also swallow the parameters after it.
+    assert structured_dictionary(b"a=a" + b";b=a" * 5_000 + b" !") is None
+    assert structured_dictionary(b"a=a" + b";b=a" * 5_000) == {"a": "a"}
+
+
+LOWER, UPPER, DIGITS = "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "0123456789"
+TOKEN_MARKS = "!#$%&'*+.^_`|~-"
+
+
+def words(first: str, rest: str) -> st.SearchStrategy[str]:
+    """Return a strategy for one letter of `first` and a few of `rest`."""
+    return st.builds(lambda head, tail: head + tail, st.sampled_from(first), st.text(rest, max_size=12))
+
+
+KEYS = words(LOWER + "*", LOWER + DIGITS + "_.*-")
+STRINGS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=12).map(
+    lambda text: '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+)
+ITEMS = st.one_of(
+    st.integers(-(10**15) + 1, 10**15 - 1).map(str),
+    st.decimals(-(10**12) + 1, 10**12 - 1, places=3).map(str),
+    words(LOWER + UPPER + "*", LOWER + UPPER + DIGITS + TOKEN_MARKS + ":/"),
+    st.binary(max_size=8).map(lambda data: f":{b64encode(data).decode('ascii')}:"),
+    st.sampled_from(["?0", "?1"]),
+    STRINGS,
+)
+BARE = st.just("")
+PARAMETERS = st.lists(st.tuples(st.sampled_from([";", "; "]), KEYS, ITEMS | BARE), max_size=3)
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(KEYS, st.tuples(ITEMS | BARE, PARAMETERS), max_size=5),
+    st.sampled_from([",", ", ", " ,", "\t, \t"]),
+    st.sampled_from(["", " ", "  "]),
+)
+def test_structured_dictionary_round_trips(members: dict[str, tuple[str, list[tuple[str, str, str]]]], comma: str, margin: str) -> None:
+    def spelled(key: str, item: str) -> str:
+        return f"{key}={item}" if item else key
+
+    spellings = [
+        spelled(key, item) + "".join(semicolon + spelled(name, value) for semicolon, name, value in parameters)
+        for key, (item, parameters) in members.items()
+    ]
+    text = margin + comma.join(spellings) + margin
+    assert structured_dictionary(text.encode("ascii")) == {key: item for key, (item, _) in members.items()}
+
+
+TOKENS = st.text(LOWER + DIGITS + TOKEN_MARKS, min_size=1, max_size=12)
+QUOTED = st.text("ab ,=", max_size=12).map('"{}"'.format)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(TOKENS, TOKENS | QUOTED | BARE, max_size=5), st.booleans())
+def test_cache_control_round_trips(directives: dict[str, str], shout: bool) -> None:
+    spellings = [f"{name.upper() if shout else name}={value}" if value else name for name, value in directives.items()]
+    assert cache_control(", ".join(spellings).encode("ascii")) == {name: value.strip('"') for name, value in directives.items()}
+
+
+# What holds for whatever an origin sends.
+
+WORDS = st.sampled_from([b"max-age", b"s-maxage", b"no-store", b"private", b"a", b"60", b"9" * 20, b"9" * 5_000])
+MARKS = st.sampled_from([b"=", b",", b", ", b" ", b'"', b";", b"-", b"\xb2"])
+VALUES = st.binary(max_size=40) | st.lists(WORDS | MARKS, max_size=12).map(b"".join)
+FIELDS = st.sampled_from([b"cache-control", CDN, OWN, b"age"])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(FIELDS, VALUES), max_size=5), st.integers(100, 599))
+def test_lifetime_of_arbitrary_headers_is_never_negative_nor_longer_than_any_number_said(headers: Headers, status: int) -> None:
+    seconds = lifetime(*headers, status=status)
+    numbers = [int(digits[-4_000:]) for _, value in headers for digits in re.findall(rb"[0-9]+", value)]
+    assert 0 <= seconds <= min(LONGEST_SECONDS, max(numbers, default=0))
+
+
+@settings(deadline=None)
+@given(st.sampled_from([b"cache-control", CDN, OWN]), st.integers(0, 10**14), st.integers(0, 10**14))
+def test_lifetime_and_age_together_are_what_was_said(policy: bytes, max_age: int, age: int) -> None:
+    said, gone = min(max_age, LONGEST_SECONDS), min(age, LONGEST_SECONDS)
+    assert lifetime((policy, b"max-age=%d" % max_age), (b"age", b"%d" % age)) == max(0, said - gone)
+
+
+@settings(deadline=None)
+@given(VALUES)
+def test_age_of_arbitrary_bytes_is_in_range(value: bytes) -> None:
+    assert 0 <= age_seconds([(b"age", value)]) <= LONGEST_SECONDS
+
+
+@settings(deadline=None)
+@given(VALUES)
+def test_structured_dictionary_of_arbitrary_bytes_never_raises(value: bytes) -> None:
+    members = structured_dictionary(value)
+    assert members is None or all(re.fullmatch(r"[a-z*][a-z0-9_.*-]*", key) for key in members)

@@ -1,0 +1,52 @@
+"""What the tests of the origin share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+import structlog
+
+from service.render.pool import RenderPool
+from tests.service.renders import render_pool
+
+# The machine that runs the tests may be busy: how long one example takes says nothing.
+hypothesis.settings.register_profile("service", deadline=None, max_examples=100)
+hypothesis.settings.load_profile("service")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """Granian runs asyncio on uvloop."""
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(scope="module")
+async def pool(anyio_backend: object) -> AsyncIterator[RenderPool]:
+    """Give two render processes to tests that do them no harm."""
+    async with render_pool(slots=2) as running:
+        yield running
+
+
+@pytest.fixture
+def logged() -> Iterator[list[structlog.typing.EventDict]]:
+    """Give what is logged meanwhile."""
+    with structlog.testing.capture_logs() as events:
+        yield events
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Give the list of files and folders that were synced to disk so far, in order."""
+    paths: list[Path] = []
+    fsync = os.fsync
+
+    def spy(descriptor: int) -> None:
+        paths.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    return paths

@@ -1,0 +1,258 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service import transform
+from service.address import Signer
+from service.address import parse as parse_address
+from service.errors import BadTransformError
+from service.markup import LADDER_WIDTHS, Markup, Minter, default_formats, fallback_format, ladder_widths
+from service.render.geometry import plan
+from service.render.messages import ImageInfo
+from service.transform import FocalPoint, Transform
+
+DIGEST = "k5x7q2" + "a" * 26
+SIGNER = Signer([bytes(range(32))])
+MINTER = Minter(SIGNER, "")
+
+
+def image(width: int = 4032, height: int = 3024, *, alpha: bool = False) -> ImageInfo:
+    return ImageInfo("png" if alpha else "jpeg", width, height, 1, alpha, decodes_whole=False, profile=False)
+
+
+def srcset_candidates(srcset: str) -> list[tuple[str, str]]:
+    """Return the URLs and descriptors of a srcset, read as the HTML standard reads one (§4.8.4.2.2)."""
+    candidates = []
+    rest = srcset
+    while rest := rest.lstrip(" \t\n\f\r,"):
+        url, _, rest = re.match(r"(\S*)(\s*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
+        descriptor = ""
+        if not url.endswith(","):
+            descriptor, _, rest = rest.partition(",")
+        candidates.append((url.rstrip(","), descriptor.strip()))
+    return candidates
+
+
+class Tags(HTMLParser):
+    """The elements of a piece of HTML, each with its attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def element(self, name: str) -> dict[str, str | None]:
+        (found,) = (attributes for tag, attributes in self.tags if tag == name)
+        return found
+
+
+def links(markup: Markup) -> list[tuple[int, int]]:
+    return [(link.width, link.height) for link in markup.sources[-1].renditions]
+
+
+@pytest.mark.parametrize(
+    ("width", "widths"),
+    [
+        (1, [1]),
+        (319, [319]),
+        (320, [320]),
+        (321, [320, 321]),
+        (640, [320, 640]),
+        (1000, [320, 640, 960, 1000]),
+        (2559, [320, 640, 960, 1280, 1920, 2559]),
+        (2560, [320, 640, 960, 1280, 1920, 2560]),
+        (2561, [320, 640, 960, 1280, 1920, 2560]),
+        (12_000, [320, 640, 960, 1280, 1920, 2560]),
+    ],
+)
+def test_ladder_widths_of_an_image_end_at_its_own_width_or_the_ladder_s(width: int, widths: list[int]) -> None:
+    assert ladder_widths(width) == widths
+
+
+@given(st.integers(1, 100_000))
+def test_ladder_widths_of_any_image_rise_and_never_enlarge(width: int) -> None:
+    widths = ladder_widths(width)
+    assert widths == sorted(set(widths))
+    assert widths[-1] == min(width, LADDER_WIDTHS[-1])
+
+
+def test_formats_of_an_opaque_image_end_with_jpeg_and_of_one_with_alpha_with_png() -> None:
+    assert default_formats(image()) == ("avif", "webp", "jpeg")
+    assert default_formats(image(alpha=True)) == ("avif", "webp", "png")
+    assert fallback_format(image()) == "jpeg"
+    assert fallback_format(image(alpha=True)) == "png"
+
+
+@pytest.mark.parametrize(("image_format", "extension"), [("avif", ".avif"), ("webp", ".webp"), ("jpeg", ".jpg"), ("png", ".png")])
+def test_url_of_a_rendition_is_its_signed_address_behind_the_public_url(image_format: transform.Format, extension: str) -> None:
+    wanted = Transform(width=640, height=480, fit="cover", gravity=FocalPoint(0.3, 0.6))
+    url = Minter(SIGNER, "https://img.example.com/x").url(DIGEST, wanted, image_format)
+    assert url.startswith(f"https://img.example.com/x/i/v1/{DIGEST}/width=640,height=480,fit=cover,gravity=focal:0.3:0.6/")
+    assert url.endswith(extension)
+    SIGNER.verify(*parse_address(url.removeprefix("https://img.example.com/x").encode("ascii")))
+    assert "https://img.example.com/x" + MINTER.url(DIGEST, wanted, image_format) == url
+
+
+def test_markup_of_a_photo_has_its_ladder_in_every_format() -> None:
+    markup = MINTER.markup(DIGEST, image(), Transform())
+    assert [source.type for source in markup.sources] == ["image/avif", "image/webp", "image/jpeg"]
+    for source in markup.sources:
+        assert [(link.width, link.height) for link in source.renditions] == [
+            (320, 240),
+            (640, 480),
+            (960, 720),
+            (1280, 960),
+            (1920, 1440),
+            (2560, 1920),
+        ]
+        assert srcset_candidates(source.srcset) == [(link.url, f"{link.width}w") for link in source.renditions]
+        for link in source.renditions:
+            address, signature = parse_address(link.url.encode("ascii"))
+            SIGNER.verify(address, signature)
+            assert address.transform == f"width={link.width}"
+    assert markup.src == markup.sources[-1].renditions[3].url
+
+
+def test_markup_of_a_small_original_is_one_step_of_its_own_width() -> None:
+    markup = MINTER.markup(DIGEST, image(200, 100), Transform())
+    assert links(markup) == [(200, 100)]
+    assert markup.src == markup.sources[-1].renditions[0].url
+    assert markup.sources[0].srcset == f"{markup.sources[0].renditions[0].url} 200w"
+
+
+def test_markup_of_an_image_with_alpha_falls_back_to_png() -> None:
+    markup = MINTER.markup(DIGEST, image(alpha=True), Transform())
+    assert [source.type for source in markup.sources] == ["image/avif", "image/webp", "image/png"]
+    assert markup.src.endswith(".png")
+
+
+@pytest.mark.parametrize(
+    ("width", "src_width"), [(100, 100), (1000, 1000), (1279, 1279), (1280, 1280), (1300, 1280), (1600, 1280), (8000, 1280)]
+)
+def test_markup_src_is_the_step_nearest_to_the_middle(width: int, src_width: int) -> None:
+    markup = MINTER.markup(DIGEST, image(width, 500), Transform())
+    assert f"/width={src_width}/" in markup.src
+
+
+def test_markup_of_a_crop_keeps_its_shape_at_every_step() -> None:
+    markup = MINTER.markup(DIGEST, image(), Transform(width=1000, height=500, fit="cover", quality=60))
+    assert links(markup) == [(320, 160), (640, 320), (960, 480), (1000, 500)]
+    assert [parse_address(link.url.encode())[0].transform for link in markup.sources[0].renditions] == [
+        f"width={width},height={height},fit=cover,quality=60" for width, height in links(markup)
+    ]
+
+
+def test_markup_of_a_crop_wider_than_the_original_is_no_wider_than_what_will_come() -> None:
+    assert links(MINTER.markup(DIGEST, image(600, 600), Transform(width=2000, height=1000, fit="cover"))) == [(320, 160), (600, 300)]
+
+
+@pytest.mark.parametrize(
+    ("widths", "steps"),
+    [
+        ([100], [(100, 75)]),
+        ([200, 100], [(100, 75), (200, 150)]),
+        ([200, 200, 100, 200], [(100, 75), (200, 150)]),
+        ([100, 400, 500, 8192], [(100, 75), (400, 300)]),
+        ([5000, 6000], [(400, 300)]),
+        ([1], [(1, 1)]),
+    ],
+)
+def test_markup_at_given_widths_has_each_once_and_nothing_enlarged(widths: list[int], steps: list[tuple[int, int]]) -> None:
+    assert links(MINTER.markup(DIGEST, image(400, 300), Transform(), widths=widths)) == steps
+
+
+def test_markup_in_given_formats_has_them_in_that_order_and_falls_back_to_the_last() -> None:
+    markup = MINTER.markup(DIGEST, image(), Transform(), formats=["webp", "png"])
+    assert [source.type for source in markup.sources] == ["image/webp", "image/png"]
+    assert markup.src.endswith(".png")
+    alone = MINTER.markup(DIGEST, image(), Transform(), formats=["avif"])
+    assert Tags(alone.picture).element("img")["src"] == alone.src
+    assert [tag for tag, _ in Tags(alone.picture).tags] == ["picture", "img"]
+
+
+@given(
+    st.integers(1, 9_000),
+    st.integers(1, 9_000),
+    st.sampled_from(
+        (
+            Transform(),
+            Transform(width=777),
+            Transform(width=801, height=333),
+            Transform(width=801, height=333, fit="cover"),
+            Transform(width=801, height=333, fit="contain"),
+            Transform(width=333, height=801, fit="fill"),
+            Transform(width=333, height=801, fit="outside"),
+        )
+    ),
+)
+def test_markup_sizes_are_those_that_the_renditions_will_have(width: int, height: int, wanted: Transform) -> None:
+    markup = MINTER.markup(DIGEST, image(width, height), wanted)
+    for link in markup.sources[0].renditions:
+        address = parse_address(link.url.encode("ascii"))[0]
+        assert (link.width, link.height) == plan(width, height, transform.parse_canonical(address.transform)).output
+    assert [step[0] for step in links(markup)] == sorted({step[0] for step in links(markup)})
+
+
+def test_markup_of_a_height_alone_is_refused_with_what_helps() -> None:
+    with pytest.raises(BadTransformError) as caught:
+        MINTER.markup(DIGEST, image(), Transform(height=500))
+    assert caught.value.received == "height=500"
+    assert caught.value.expected
+    assert caught.value.remedy
+
+
+def test_markup_at_a_width_that_makes_the_transform_too_high_is_refused() -> None:
+    tall = Transform(width=100, height=8000, fit="cover")
+    assert links(MINTER.markup(DIGEST, image(8000, 8192), tall, widths=[102])) == [(102, 8160)]
+    with pytest.raises(BadTransformError) as caught:
+        MINTER.markup(DIGEST, image(8000, 8192), tall, widths=[50, 103])
+    assert caught.value.received == "103 x 8240"
+    assert caught.value.remedy
+
+
+def test_picture_of_a_small_photo_is_this_html() -> None:
+    markup = MINTER.markup(DIGEST, image(400, 300), Transform(), sizes="(min-width: 60em) 50vw, 100vw", alt='A "red" boat & more')
+    avif, webp, jpeg = ([link.url for link in source.renditions] for source in markup.sources)
+    assert (
+        markup.picture
+        == f"""\
+<picture>
+  <source type="image/avif" srcset="{avif[0]} 320w, {avif[1]} 400w" sizes="(min-width: 60em) 50vw, 100vw">
+  <source type="image/webp" srcset="{webp[0]} 320w, {webp[1]} 400w" sizes="(min-width: 60em) 50vw, 100vw">
+  <img src="{jpeg[1]}" srcset="{jpeg[0]} 320w, {jpeg[1]} 400w" sizes="(min-width: 60em) 50vw, 100vw" \
+width="400" height="300" alt="A &quot;red&quot; boat &amp; more" loading="lazy" decoding="async">
+</picture>"""
+    )
+    assert jpeg == [
+        f"/i/v1/{DIGEST}/width=320/{SIGNER.sign(parse_address(jpeg[0].encode())[0]).rpartition('/')[2]}",
+        f"/i/v1/{DIGEST}/width=400/{SIGNER.sign(parse_address(jpeg[1].encode())[0]).rpartition('/')[2]}",
+    ]
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=80), st.text(st.characters(codec="utf-8"), max_size=40))
+def test_picture_with_any_alt_and_sizes_is_read_back_exactly(alt: str, sizes: str) -> None:
+    markup = MINTER.markup(DIGEST, image(400, 300), Transform(), sizes=sizes, alt=alt)
+    tags = Tags(markup.picture)
+    assert [tag for tag, _ in tags.tags] == ["picture", "source", "source", "img"]
+    assert tags.text.strip() == ""
+    assert tags.element("img")["alt"] == alt
+    for source, (_, attributes) in zip(markup.sources, tags.tags[1:], strict=True):
+        assert attributes["sizes"] == sizes
+        assert attributes["srcset"] == source.srcset
+
+
+def test_picture_tells_the_size_of_its_largest_step_so_that_the_page_does_not_jump() -> None:
+    tags = Tags(MINTER.markup(DIGEST, image(), Transform()).picture)
+    assert (tags.element("img")["width"], tags.element("img")["height"]) == ("2560", "1920")
+    assert tags.element("img")["loading"] == "lazy"

@@ -1,0 +1,584 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import anyio
+import msgspec
+import psutil
+import pytest
+
+from service.errors import (
+    BrokenImageError,
+    DamagedOriginalError,
+    DeadlineExceededError,
+    OverloadedError,
+    RenderFailedError,
+    ServiceError,
+    TooCostlyError,
+    TooManyPixelsError,
+    UnsupportedFormatError,
+)
+from service.render import pool as pool_module
+from service.render.messages import Heavy, Job, Probe, Probed, Rendered, Reply
+from service.render.pool import RenderPool
+from tests import images
+from tests.images import REPOSITORY
+from tests.service.renders import LIMITS, MEBIBYTE, PATIENCE_SECONDS, probed, ready, render_job, render_pool, rendered, until, written
+
+pytestmark = pytest.mark.anyio
+
+# A job that takes seconds when nothing ends it: AVIF of some megapixels.
+SLOW = "width=3600"
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("originals"), images.photo_jpeg(400, 300), "photo.jpg")
+
+
+@pytest.fixture(scope="module")
+def large_photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("originals"), images.large_jpeg(3600, 2400), "large.jpg")
+
+
+@pytest.fixture(scope="module")
+async def lone_pool(anyio_backend: object) -> AsyncIterator[RenderPool]:
+    async with render_pool() as running:
+        yield running
+
+
+@pytest.fixture
+async def lone(lone_pool: RenderPool, monkeypatch: pytest.MonkeyPatch) -> RenderPool:
+    """Give a pool of one process, whatever an earlier test has done to it: that it recovers is what these tests are about."""
+    monkeypatch.setattr(lone_pool, "_mean_seconds", 0.2)
+    await ready(lone_pool)
+    return lone_pool
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    """Give a named pipe: a job whose original it is waits for ever, without using the processor."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    return path
+
+
+@asynccontextmanager
+async def taken(pipe: Path) -> AsyncIterator[None]:
+    """Return once a render process works on the job whose original is `pipe`, which it will do until it is ended."""
+    writers: list[int] = []
+
+    def is_read() -> bool:
+        try:
+            writers.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:
+            return False
+        return True
+
+    await until(is_read)
+    try:
+        yield
+    finally:
+        os.close(writers[0])
+
+
+@contextmanager
+def halted(pool: RenderPool) -> Iterator[None]:
+    """Have the processes do nothing meanwhile: whatever is asked of them waits."""
+    process_ids = pool.process_ids
+    for process_id in process_ids:
+        os.kill(process_id, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process_id in process_ids:
+            os.kill(process_id, signal.SIGCONT)
+
+
+def is_gone(process_id: int) -> bool:
+    """Return whether a process has ended; one that nobody has waited for yet has ended too."""
+    try:
+        return psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+async def refused(pool: RenderPool, job: Job) -> ServiceError:
+    """Return the failure of a job."""
+    run = pool.run(job, Probed) if isinstance(job, Probe) else pool.run(job, Rendered)
+    with pytest.raises(ServiceError) as caught:
+        await run
+    return caught.value
+
+
+async def test_pool_renders_and_probes(pool: RenderPool, photo: Path) -> None:
+    result = await rendered(pool, photo, "width=100", "webp")
+    assert (result.width, result.height) == (100, 75)
+    assert images.opened(result.body).format == "WEBP"
+    assert (await probed(pool, photo)).info.width == 400
+
+
+async def test_pool_works_on_as_many_jobs_at_a_time_as_it_has_processes(tmp_path: Path) -> None:
+    pipes = [tmp_path / name for name in ("one", "two")]
+    async with render_pool(slots=2) as pool, anyio.create_task_group() as tasks:
+        for path in pipes:
+            os.mkfifo(path)
+            tasks.start_soon(refused, pool, Probe(str(path), LIMITS))
+        async with taken(pipes[0]), taken(pipes[1]):
+            for process_id in pool.process_ids:
+                os.kill(process_id, signal.SIGKILL)
+
+
+# What a render process is.
+
+
+def limits_of(process_id: int) -> dict[str, list[str]]:
+    """Return the soft and the hard limit of each resource (proc(5), limits)."""
+    lines = Path(f"/proc/{process_id}/limits").read_text("ascii").splitlines()
+    return {line[:26].strip(): line[26:].split()[:2] for line in lines}
+
+
+def opened_by(process_id: int) -> list[str]:
+    return [str(link.readlink()) for link in Path(f"/proc/{process_id}/fd").iterdir()]
+
+
+async def test_process_has_the_lowest_priority_a_memory_cap_and_no_core_files(pool: RenderPool) -> None:
+    for process_id in pool.process_ids:
+        assert psutil.Process(process_id).nice() == 19
+        limits = limits_of(process_id)
+        assert limits["Max address space"] == [str(512 * MEBIBYTE)] * 2
+        assert limits["Max core file size"] == ["0", "0"]
+
+
+async def test_process_is_in_a_session_of_its_own_and_has_nothing_open_but_its_pipes(tmp_path: Path) -> None:
+    with written(tmp_path, b"the server's").open("rb"):
+        async with render_pool() as pool:
+            for process_id in pool.process_ids:
+                assert os.getsid(process_id) == process_id != os.getsid(0)
+                assert all(name.startswith(("socket:", "pipe:", "/dev/null")) for name in opened_by(process_id))
+
+
+PARENT = """
+import os, sys, anyio
+from tests.service.renders import render_pool
+
+async def main():
+    async with render_pool(slots=2) as pool:
+        print("processes", *pool.process_ids, flush=True)
+        await anyio.sleep_forever()
+
+anyio.run(main, backend_options={"use_uvloop": True})
+"""
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM], ids=lambda ending: ending.name)
+def test_processes_of_a_server_that_is_ended_are_gone_within_a_second(ending: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": "."},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as parent:
+        try:
+            assert parent.stdout is not None
+            line = next(line for line in parent.stdout if line.startswith(b"processes"))
+            process_ids = [int(part) for part in line.split()[1:]]
+            assert len(process_ids) == 2
+            assert not any(is_gone(process_id) for process_id in process_ids)
+            parent.send_signal(ending)
+            parent.wait(PATIENCE_SECONDS)
+            deadline = time.monotonic() + 1
+            while not all(is_gone(process_id) for process_id in process_ids):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        finally:
+            parent.kill()
+
+
+async def test_pool_that_is_left_has_no_process_and_no_zombie(photo: Path) -> None:
+    async with render_pool(slots=2) as pool:
+        process_ids = pool.process_ids
+        await rendered(pool, photo, "width=50")
+    assert not any(psutil.pid_exists(process_id) for process_id in process_ids)
+
+
+async def test_pool_that_is_left_while_its_processes_start_has_none() -> None:
+    pool = RenderPool(slots=2, queue_limit=1, memory_bytes=512 * MEBIBYTE, render_seconds=9, wait_seconds=9)
+    children = psutil.Process().children
+    before = {child.pid for child in children(recursive=True)}
+    async with pool.running():
+        await until(lambda: any("service.render.child" in " ".join(child.cmdline()) for child in children() if child.pid not in before))
+        assert pool.process_ids == []
+    await until(lambda: {child.pid for child in children(recursive=True)} <= before)
+
+
+# A process that ends in the middle of a job.
+
+
+async def test_process_killed_in_the_middle_of_an_encode_fails_that_render_alone(lone: RenderPool, large_photo: Path, photo: Path) -> None:
+    (process_id,) = lone.process_ids
+    idle_seconds = psutil.Process(process_id).cpu_times().user
+
+    async def kill() -> None:
+        await until(lambda: psutil.Process(process_id).cpu_times().user > idle_seconds + 0.3)
+        os.kill(process_id, signal.SIGKILL)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(kill)
+        error = await refused(lone, render_job(large_photo, SLOW, "avif"))
+    assert isinstance(error, RenderFailedError)
+    assert (error.status_code, error.retry_after_seconds) == (500, 1)
+    assert (await rendered(lone, photo, "width=100")).width == 100
+    assert process_id not in lone.process_ids
+    assert is_gone(process_id)
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [(signal.SIGSEGV, RenderFailedError), (signal.SIGABRT, TooCostlyError)],
+    ids=["crashes", "aborts for want of memory"],
+)
+async def test_process_that_ends_in_the_middle_of_a_job_fails_that_job_alone(
+    lone: RenderPool, pipe: Path, photo: Path, ending: signal.Signals, kind: type[ServiceError]
+) -> None:
+    async with anyio.create_task_group() as tasks:
+
+        async def ask() -> None:
+            assert type(await refused(lone, Probe(str(pipe), LIMITS))) is kind
+            assert (await rendered(lone, photo, "width=100")).width == 100
+
+        tasks.start_soon(ask)
+        async with taken(pipe):
+            os.kill(lone.process_ids[0], ending)
+
+
+async def test_process_killed_while_it_is_idle_is_replaced_for_the_next_job_but_one(lone: RenderPool, photo: Path) -> None:
+    (process_id,) = lone.process_ids
+    os.kill(process_id, signal.SIGKILL)
+    await until(lambda: is_gone(process_id))
+    try:
+        await rendered(lone, photo, "width=100")
+    except RenderFailedError:
+        # Nobody had noticed yet.
+        await ready(lone)
+    assert (await rendered(lone, photo, "width=100")).width == 100
+
+
+async def test_process_that_has_grown_is_replaced_after_its_job(lone: RenderPool, photo: Path) -> None:
+    before = lone.process_ids
+    assert (await rendered(lone, photo, "width=100")).width == 100
+    assert lone.process_ids == before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool_module, "RECYCLE_ABOVE_BYTES", 1)
+        assert (await rendered(lone, photo, "width=100")).width == 100
+    await until(lambda: is_gone(before[0]))
+    after = await ready(lone)
+    assert after != before
+    assert (await rendered(lone, photo, "width=100")).width == 100
+    assert lone.process_ids == after
+
+
+# Deadline, queue, cancellation.
+
+
+async def test_render_past_its_deadline_is_killed_in_the_middle_of_an_encode_and_its_slot_is_free_at_once(
+    lone: RenderPool, large_photo: Path, photo: Path
+) -> None:
+    (process_id,) = lone.process_ids
+    started = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lone, "_render_seconds", 0.5)
+        error = await refused(lone, render_job(large_photo, SLOW, "avif"))
+    assert 0.5 <= time.monotonic() - started < 1
+    assert isinstance(error, DeadlineExceededError)
+    assert (error.status_code, error.retry_after_seconds) == (503, 10)
+    assert (await rendered(lone, photo, "width=100")).width == 100
+    assert is_gone(process_id)
+
+
+async def test_job_that_waits_past_the_deadline_is_given_up_and_the_one_before_it_too(
+    lone: RenderPool, pipe: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lone, "_render_seconds", 0.3)
+    errors: list[ServiceError] = []
+
+    async def ask(job: Job) -> None:
+        errors.append(await refused(lone, job))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask, Probe(str(pipe), LIMITS))
+        async with taken(pipe):
+            tasks.start_soon(ask, render_job(photo))
+            await until(lambda: len(errors) == 2)
+    assert [type(error) for error in errors] == [DeadlineExceededError] * 2
+
+
+async def test_job_beyond_the_queue_is_refused_at_once_with_a_time_to_come_back(
+    lone: RenderPool, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lone, "_queue_limit", 2)
+    done: list[int] = []
+
+    async def ask() -> None:
+        done.append((await rendered(lone, photo, "width=50")).width)
+
+    async with anyio.create_task_group() as tasks:
+        with halted(lone):
+            for _ in range(3):
+                tasks.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            started = time.monotonic()
+            error = await refused(lone, render_job(photo))
+            assert time.monotonic() - started < 0.05
+            assert isinstance(error, OverloadedError)
+            assert error.status_code == 503
+            assert error.retry_after_seconds is not None
+            assert 1 <= error.retry_after_seconds <= 60
+            assert done == []
+        await until(lambda: done == [50, 50, 50])
+    assert (await rendered(lone, photo, "width=60")).width == 60
+
+
+async def test_job_that_could_not_be_done_in_the_time_that_clients_wait_is_refused_at_once(
+    lone: RenderPool, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A render is thought to take 0.2 s: one may wait, a second one would take longer than clients do.
+    monkeypatch.setattr(lone, "_wait_seconds", 0.3)
+    async with anyio.create_task_group() as tasks:
+        with halted(lone):
+            tasks.start_soon(rendered, lone, photo, "width=50")
+            tasks.start_soon(rendered, lone, photo, "width=50")
+            await anyio.wait_all_tasks_blocked()
+            error = await refused(lone, render_job(photo))
+            assert isinstance(error, OverloadedError)
+            assert error.retry_after_seconds == 1
+
+
+async def test_job_whose_client_is_gone_is_ended_and_harms_no_other(lone: RenderPool, pipe: Path, photo: Path) -> None:
+    (process_id,) = lone.process_ids
+    leaving = anyio.CancelScope()
+
+    async def leave() -> None:
+        with leaving:
+            await probed(lone, pipe)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(leave)
+        async with taken(pipe):
+            leaving.cancel()
+            await until(lambda: is_gone(process_id))
+            assert (await rendered(lone, photo, "width=100")).width == 100
+
+
+async def test_job_whose_client_leaves_the_queue_gives_up_its_place(lone: RenderPool, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lone, "_queue_limit", 1)
+    leaving = anyio.CancelScope()
+
+    async def leave() -> None:
+        with leaving:
+            await rendered(lone, photo)
+
+    async with anyio.create_task_group() as tasks:
+        with halted(lone):
+            tasks.start_soon(rendered, lone, photo, "width=50")
+            tasks.start_soon(leave)
+            await anyio.wait_all_tasks_blocked()
+            assert isinstance(await refused(lone, render_job(photo)), OverloadedError)
+            leaving.cancel()
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(rendered, lone, photo, "width=50")
+            await anyio.wait_all_tasks_blocked()
+            assert isinstance(await refused(lone, render_job(photo)), OverloadedError)
+
+
+# What codecs print.
+
+LOUD = """
+import os, sys
+
+def loud(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("loud.jpg"):
+        os.write(1, b"\\x00\\x00\\x00\\x05printed on standard output\\n" * 100)
+        for _ in range(64):
+            os.write(2, b"a warning " * 6_400 + b"\\n")
+
+sys.addaudithook(loud)
+"""
+
+
+async def test_process_that_prints_megabytes_in_a_job_neither_hangs_nor_garbles_its_reply(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
+) -> None:
+    """Four megabytes on standard error are far more than a pipe holds; standard output is where replies go."""
+    written(tmp_path, LOUD.encode("ascii"), "sitecustomize.py")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    path = written(tmp_path, images.photo_jpeg(400, 300), "loud.jpg")
+    async with render_pool() as pool:
+        with anyio.fail_after(PATIENCE_SECONDS):
+            assert (await rendered(pool, path, "width=100")).width == 100
+            assert (await probed(pool, path)).info.height == 300
+    lines = [str(event["line"]) for event in logged if event["event"] == "a render process says"]
+    assert any("printed on standard output" in line for line in lines)
+    assert any("a warning a warning" in line for line in lines)
+    assert max(map(len, lines)) <= 501
+
+
+# Memory.
+
+
+async def test_render_that_needs_more_memory_than_the_cap_is_too_costly_and_harms_no_other(tmp_path: Path, photo: Path) -> None:
+    progressive = written(tmp_path, images.large_jpeg(9000, 6000, progressive=True), "progressive.jpg")
+    camera = written(tmp_path, images.large_jpeg(6000, 4000), "camera.jpg")
+    async with render_pool(memory_bytes=256 * MEBIBYTE) as pool:
+        for job in (render_job(progressive, "width=640"), render_job(camera, "full", "avif"), Probe(str(progressive), LIMITS)):
+            error = await refused(pool, job)
+            assert isinstance(error, TooCostlyError), job
+            assert error.status_code == 503
+            assert error.remedy
+        assert (await rendered(pool, camera, "width=640", "webp")).width == 640
+        assert (await rendered(pool, photo, "width=100", "avif")).width == 100
+
+
+async def test_original_that_decodes_whole_and_is_heavy_is_worked_on_alone_while_others_go_on(
+    pool: RenderPool, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heavy = written(tmp_path, images.grey_tiff(6_400, 6_400), "heavy.tiff")
+    at_work: list[str] = []
+    replies: list[tuple[bool, bool]] = []
+    ask = pool_module._RenderProcess.ask
+
+    async def watched(process: pool_module._RenderProcess, job: Job) -> Reply:
+        if job.alone:
+            at_work.append(job.path)
+            assert len(at_work) == 1
+        try:
+            reply = await ask(process, job)
+        finally:
+            if job.alone:
+                at_work.remove(job.path)
+        replies.append((job.alone, isinstance(reply, Heavy)))
+        return reply
+
+    monkeypatch.setattr(pool_module._RenderProcess, "ask", watched)
+    widths: list[int] = []
+
+    async def render(path: Path) -> None:
+        widths.append((await rendered(pool, path, "width=64")).width)
+
+    async with anyio.create_task_group() as tasks:
+        for path in (heavy, heavy, heavy, photo, photo):
+            tasks.start_soon(render, path)
+    assert widths == [64] * 5
+    assert sorted(replies) == [(False, False)] * 2 + [(False, True)] * 3 + [(True, False)] * 3
+
+
+# Poison.
+
+POISONED = {
+    "jpeg": images.photo_jpeg(320, 240),
+    "progressive": images.photo_jpeg(320, 240, progressive=True),
+    "camera": images.camera_jpeg(320, 240),
+    "png": images.rgba_png(160, 120),
+    "deep": images.png16(80, 60),
+    "gif": images.animated_gif(64, 48),
+    "webp": images.webp(320, 240, alpha=True),
+    "animated": images.animated_webp(64, 48),
+    "avif": images.avif(160, 120),
+    "tiff": images.tiff(80, 60),
+}
+
+
+async def test_poison_images_one_after_the_other_leave_the_pool_usable(pool: RenderPool, tmp_path: Path, photo: Path) -> None:
+    tolerated = (BrokenImageError, UnsupportedFormatError, TooManyPixelsError, TooCostlyError, RenderFailedError)
+
+    async def feed(name: str, seed: int) -> None:
+        path = written(tmp_path, images.mutated(POISONED[name], seed), f"{name}-{seed}")
+        try:
+            await probed(pool, path)
+            await rendered(pool, path, "width=100,height=100,fit=cover,gravity=attention", "webp")
+        except tolerated:
+            return
+
+    async with anyio.create_task_group() as tasks:
+        for name in POISONED:
+            for seed in (1, 2, 3):
+                tasks.start_soon(feed, name, seed)
+    await ready(pool, 2)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(rendered, pool, photo, "width=100")
+    assert pool.start_failure is None
+
+
+# Failures of jobs, and of starting.
+
+
+async def test_failure_of_a_job_is_the_error_of_its_kind_with_what_was_expected_and_what_helps(pool: RenderPool, tmp_path: Path) -> None:
+    whole = images.photo_jpeg(400, 300)
+    for body, kind in (
+        (b"not an image", UnsupportedFormatError),
+        (images.truncated(whole), BrokenImageError),
+        (images.png_bomb(), TooManyPixelsError),
+    ):
+        error = await refused(pool, Probe(str(written(tmp_path, body)), LIMITS))
+        assert type(error) is kind
+        assert error.detail
+        assert error.expected
+        assert error.received
+        assert error.remedy
+
+
+async def test_render_of_an_original_whose_bytes_have_changed_is_damaged(pool: RenderPool, tmp_path: Path, photo: Path) -> None:
+    for body in (images.photo_jpeg(404, 300), images.truncated(images.photo_jpeg(400, 300)), b"", b"not an image"):
+        job = render_job(photo, "width=100")
+        path = written(tmp_path, body)
+        error = await refused(pool, msgspec.structs.replace(job, path=str(path)))
+        assert isinstance(error, DamagedOriginalError)
+        assert error.expected == job.digest
+        assert "Upload" in str(error.remedy)
+
+
+async def test_original_that_is_not_there_is_a_failed_render_that_names_no_path(pool: RenderPool, tmp_path: Path) -> None:
+    error = await refused(pool, Probe(str(tmp_path / "nothing"), LIMITS))
+    assert isinstance(error, RenderFailedError)
+    assert str(tmp_path) not in repr(error.problem())
+
+
+async def test_pool_that_cannot_start_a_process_says_so_and_forgets_it_when_one_starts(
+    photo: Path, monkeypatch: pytest.MonkeyPatch, logged: list[object]
+) -> None:
+    monkeypatch.setattr(pool_module, "_RETRY_START_SECONDS", 0.05)
+    pool = RenderPool(slots=2, queue_limit=9, memory_bytes=512 * MEBIBYTE, render_seconds=30, wait_seconds=30)
+    assert pool.start_failure is None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", "/no/python/here")
+        async with pool.running():
+            await until(lambda: pool.start_failure is not None)
+            assert "/no/python/here" not in str(pool.start_failure)
+            error = await refused(pool, render_job(photo))
+            assert isinstance(error, RenderFailedError)
+            assert error.retry_after_seconds == 5
+            patch.undo()
+            await until(lambda: pool.start_failure is None)
+            await ready(pool, 2)
+            assert (await rendered(pool, photo, "width=100")).width == 100
+
+
+async def test_pool_whose_processes_end_while_they_start_says_so_and_logs_their_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
+) -> None:
+    monkeypatch.setattr(pool_module, "_RETRY_START_SECONDS", 0.05)
+    written(tmp_path, b"import os\nos.write(2, b'no libvips here')\nos._exit(3)\n", "sitecustomize.py")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    pool = RenderPool(slots=1, queue_limit=9, memory_bytes=512 * MEBIBYTE, render_seconds=30, wait_seconds=30)
+    async with pool.running():
+        await until(lambda: pool.start_failure is not None)
+        await until(lambda: any(event.get("line") == "no libvips here" for event in logged))
+        monkeypatch.undo()
+        await until(lambda: pool.start_failure is None)

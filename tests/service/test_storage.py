@@ -1,0 +1,505 @@
+import asyncio
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+from service.errors import ServiceError, StorageFullError, StorageUnavailableError
+from service.settings import SettingsError
+from service.storage import Storage, document_key, open_storage, original_key, rendition_key
+from tests.s3 import Bucket, moto_bucket
+from tests.servers import HOST, free_port
+
+pytestmark = pytest.mark.anyio
+
+DIGEST = "k5x7q2" + "a" * 26
+NAME = "0" * 64
+LARGE_BYTES = 9 << 20
+
+S3_KEYS = {"AWS_ACCESS_KEY_ID": "key-for-tests", "AWS_SECRET_ACCESS_KEY": "secret-for-tests"}
+
+# Neither a proxy of this machine nor its own settings for S3 may be met on the way to a server of loopback.
+FOREIGN = ("AWS_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+
+numbers = count()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_foreign_variables() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name.startswith(FOREIGN):
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Bucket]:
+    with moto_bucket() as running:
+        yield running
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Storage:
+    return open_storage((tmp_path / "store").as_uri(), {})
+
+
+@pytest.fixture
+def bucket(s3: Bucket) -> Storage:
+    """Give the store of an empty bucket."""
+    name = f"bucket-{next(numbers)}"
+    httpx.put(f"{s3.endpoint}/{name}", trust_env=False).raise_for_status()
+    return open_storage(f"s3://{name}", s3.environment)
+
+
+@pytest.fixture(params=["memory", "disk", "s3"])
+def storage(request: pytest.FixtureRequest) -> Storage:
+    if request.param == "memory":
+        return open_storage("memory://", {})
+    found: Storage = request.getfixturevalue("disk" if request.param == "disk" else "bucket")
+    return found
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Give a file system of 2 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=False, capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no small file system can be mounted: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+# The contract of every store.
+
+
+async def test_read_of_a_key_that_was_never_put_is_none(storage: Storage) -> None:
+    assert await storage.read(original_key(DIGEST)) is None
+    assert not await storage.exists(original_key(DIGEST))
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_create_of_a_new_key_puts_the_bytes(storage: Storage, durable: bool) -> None:
+    assert await storage.create(original_key(DIGEST), b"bytes", durable=durable)
+    assert await storage.read(original_key(DIGEST)) == b"bytes"
+    assert await storage.exists(original_key(DIGEST))
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_create_of_a_taken_key_puts_nothing_and_says_so(storage: Storage, durable: bool) -> None:
+    assert await storage.create(original_key(DIGEST), b"first", durable=durable)
+    assert not await storage.create(original_key(DIGEST), b"second", durable=durable)
+    assert await storage.read(original_key(DIGEST)) == b"first"
+
+
+async def test_create_of_one_key_by_sixteen_writers_at_once_has_one_winner(storage: Storage) -> None:
+    key = rendition_key(DIGEST, NAME)
+    bodies = [bytes([number]) * 50_000 for number in range(16)]
+    created = await asyncio.gather(*(storage.create(key, body, durable=True) for body in bodies))
+    assert created.count(True) == 1
+    assert await storage.read(key) == bodies[created.index(True)]
+
+
+async def test_create_of_many_keys_at_once_puts_every_one(storage: Storage) -> None:
+    keys = [rendition_key(DIGEST, f"{number:064}") for number in range(24)]
+    created = await asyncio.gather(*(storage.create(key, key.encode(), durable=True) for key in keys))
+    assert all(created)
+    assert await asyncio.gather(*(storage.read(key) for key in keys)) == [key.encode() for key in keys]
+
+
+async def test_create_of_an_empty_body_is_something(storage: Storage) -> None:
+    assert await storage.create(document_key(DIGEST), b"", durable=True)
+    assert await storage.read(document_key(DIGEST)) == b""
+    assert not await storage.create(document_key(DIGEST), b"more", durable=True)
+
+
+async def test_create_from_a_large_file_puts_all_of_it_and_leaves_the_file(storage: Storage, tmp_path: Path) -> None:
+    spooled = tmp_path / "spooled"
+    spooled.write_bytes(os.urandom(LARGE_BYTES))
+    assert await storage.create(original_key(DIGEST), spooled, durable=True)
+    assert not await storage.create(original_key(DIGEST), spooled, durable=True)
+    assert await storage.read(original_key(DIGEST)) == spooled.read_bytes()
+
+
+async def test_replace_of_any_key_puts_the_bytes(storage: Storage, tmp_path: Path) -> None:
+    await storage.replace(document_key(DIGEST), b"first", durable=True)
+    await storage.replace(document_key(DIGEST), b"second, longer", durable=False)
+    assert await storage.read(document_key(DIGEST)) == b"second, longer"
+    spooled = tmp_path / "spooled"
+    spooled.write_bytes(b"third")
+    await storage.replace(document_key(DIGEST), spooled, durable=True)
+    assert await storage.read(document_key(DIGEST)) == b"third"
+
+
+async def test_delete_of_a_key_that_is_there_or_not_leaves_nothing_there(storage: Storage) -> None:
+    await storage.create(original_key(DIGEST), b"bytes", durable=False)
+    await storage.delete(original_key(DIGEST))
+    assert await storage.read(original_key(DIGEST)) is None
+    assert not await storage.exists(original_key(DIGEST))
+    await storage.delete(original_key(DIGEST))
+    assert await storage.create(original_key(DIGEST), b"again", durable=False)
+
+
+async def test_keys_that_begin_alike_are_different_objects(storage: Storage) -> None:
+    keys = [
+        original_key(DIGEST),
+        document_key(DIGEST),
+        rendition_key(DIGEST, NAME),
+        rendition_key(DIGEST, NAME + "0"),
+        rendition_key(DIGEST, "1"),
+    ]
+    for key in keys:
+        assert await storage.create(key, key.encode(), durable=False)
+    await storage.delete(keys[2])
+    assert [await storage.read(key) for key in keys] == [None if key == keys[2] else key.encode() for key in keys]
+
+
+async def test_reach_of_a_store_that_is_there_returns_and_leaves_nothing(storage: Storage) -> None:
+    await storage.reach()
+    await storage.reach()
+    assert not await storage.exists("documents/reached")
+
+
+async def test_sweep_of_a_store_without_leftovers_removes_nothing(storage: Storage) -> None:
+    await storage.create(original_key(DIGEST), b"bytes", durable=True)
+    assert await storage.sweep() == 0
+    assert await storage.read(original_key(DIGEST)) == b"bytes"
+
+
+# Disk alone.
+
+
+async def test_disk_local_path_is_the_file_and_other_stores_have_none(disk: Storage, bucket: Storage, tmp_path: Path) -> None:
+    await disk.create(original_key(DIGEST), b"bytes", durable=False)
+    path = disk.local_path(original_key(DIGEST))
+    assert path == tmp_path / "store" / "originals" / DIGEST
+    assert path.read_bytes() == b"bytes"
+    assert bucket.local_path(original_key(DIGEST)) is None
+    assert open_storage("memory://", {}).local_path(original_key(DIGEST)) is None
+
+
+async def test_disk_create_durable_syncs_the_file_and_each_new_folder_before_it_returns(
+    disk: Storage, tmp_path: Path, synced: list[Path]
+) -> None:
+    root = tmp_path / "store"
+    key = rendition_key(DIGEST, NAME)
+    await disk.create(key, b"bytes", durable=True)
+    assert synced[0] == root / key
+    assert set(synced[1:]) == {root / "renditions" / DIGEST, root / "renditions", root}
+
+
+async def test_disk_create_durable_in_a_known_folder_syncs_the_file_and_that_folder(
+    disk: Storage, tmp_path: Path, synced: list[Path]
+) -> None:
+    root = tmp_path / "store"
+    await disk.create(original_key(DIGEST), b"bytes", durable=True)
+    synced.clear()
+    other = original_key("b" * 32)
+    await disk.create(other, b"bytes", durable=True)
+    assert synced == [root / other, root / "originals"]
+
+
+async def test_disk_create_durable_of_a_taken_key_syncs_what_the_winner_may_not_have(
+    disk: Storage, tmp_path: Path, synced: list[Path]
+) -> None:
+    key = original_key(DIGEST)
+    await disk.create(key, b"bytes", durable=False)
+    assert synced == []
+    assert not await disk.create(key, b"bytes", durable=True)
+    assert {tmp_path / "store" / key, tmp_path / "store" / "originals", tmp_path / "store"} <= set(synced)
+
+
+async def test_disk_replace_durable_syncs_the_file_and_its_folder(disk: Storage, tmp_path: Path, synced: list[Path]) -> None:
+    key = document_key(DIGEST)
+    await disk.replace(key, b"bytes", durable=False)
+    assert synced == []
+    await disk.replace(key, b"other bytes", durable=True)
+    assert {tmp_path / "store" / key, tmp_path / "store" / "documents"} <= set(synced)
+
+
+async def test_disk_create_durable_beside_another_in_a_new_folder_waits_for_the_folder_to_be_synced(
+    disk: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "store"
+    finished: list[Path] = []
+    fsync = os.fsync
+
+    def slow(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path == root and not finished:
+            time.sleep(0.2)
+        fsync(descriptor)
+        finished.append(path)
+
+    monkeypatch.setattr(os, "fsync", slow)
+
+    async def create(digest: str) -> None:
+        await disk.create(original_key(digest), b"bytes", durable=True)
+        assert root in finished
+
+    async with anyio.create_task_group() as tasks:
+        for letter in "abcd":
+            tasks.start_soon(create, letter * 32)
+
+
+async def test_disk_folder_of_a_new_store_is_synced_where_it_is_listed(tmp_path: Path, synced: list[Path]) -> None:
+    open_storage((tmp_path / "new" / "store").as_uri(), {})
+    assert synced == [tmp_path, tmp_path / "new"]
+    synced.clear()
+    open_storage((tmp_path / "new" / "store").as_uri(), {})
+    assert synced == []
+
+
+async def test_disk_create_whose_sync_fails_is_an_error(disk: Storage, monkeypatch: pytest.MonkeyPatch, logged: list[object]) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageFullError):
+        await disk.create(original_key(DIGEST), b"bytes", durable=True)
+
+
+async def test_disk_sweep_removes_what_killed_writes_left_and_nothing_else(disk: Storage, tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    for key in (original_key(DIGEST), document_key(DIGEST), rendition_key(DIGEST, NAME)):
+        await disk.create(key, b"bytes", durable=False)
+    kept = sorted(path for path in root.rglob("*") if path.is_file())
+    for name in (f"originals/{DIGEST}#1", f"originals/{'b' * 32}#12", f"renditions/{DIGEST}/{NAME}#3"):
+        (root / name).write_bytes(b"half")
+    for name in ("originals/a#b", "originals/#", "originals/a#1.txt"):
+        (root / name).write_bytes(b"somebody's")
+        kept.append(root / name)
+    (root / "folder#1").mkdir()
+    assert await disk.sweep() == 3
+    assert sorted(path for path in root.rglob("*") if path.is_file()) == sorted(kept)
+    assert (root / "folder#1").is_dir()
+    assert await disk.sweep() == 0
+
+
+async def test_disk_leftover_of_a_killed_write_is_not_the_object(disk: Storage, tmp_path: Path) -> None:
+    folder = tmp_path / "store" / "originals"
+    folder.mkdir()
+    (folder / f"{DIGEST}#1").write_bytes(b"half")
+    assert await disk.read(original_key(DIGEST)) is None
+    assert await disk.create(original_key(DIGEST), b"whole", durable=True)
+    assert await disk.read(original_key(DIGEST)) == b"whole"
+
+
+async def test_disk_that_is_full_refuses_with_what_helps_keeps_what_it_has_and_takes_more_when_there_is_room(
+    small_disk: Path, logged: list[object]
+) -> None:
+    storage = open_storage((small_disk / "store").as_uri(), {})
+    assert await storage.create(original_key(DIGEST), bytes(1 << 20), durable=True)
+    with pytest.raises(StorageFullError) as caught:
+        await storage.create(original_key("b" * 32), bytes(2 << 20), durable=True)
+    assert caught.value.status_code == 507
+    assert caught.value.remedy
+    assert await storage.read(original_key("b" * 32)) is None
+    assert await storage.read(original_key(DIGEST)) == bytes(1 << 20)
+    await storage.delete(original_key(DIGEST))
+    assert await storage.sweep() == 0
+    assert await storage.create(original_key("b" * 32), bytes(1 << 20), durable=True)
+
+
+async def test_disk_that_is_read_only_is_not_reached_but_read(small_disk: Path, logged: list[object]) -> None:
+    storage = open_storage((small_disk / "store").as_uri(), {})
+    await storage.create(original_key(DIGEST), b"bytes", durable=True)
+    await anyio.run_process(["mount", "-o", "remount,ro", str(small_disk)])
+    with pytest.raises(StorageUnavailableError):
+        await storage.reach()
+    with pytest.raises(StorageUnavailableError):
+        await storage.create(original_key("b" * 32), b"bytes", durable=True)
+    assert await storage.read(original_key(DIGEST)) == b"bytes"
+    await anyio.run_process(["mount", "-o", "remount,rw", str(small_disk)])
+    await storage.reach()
+
+
+async def test_disk_whose_folder_is_gone_or_a_file_is_not_reached(disk: Storage, tmp_path: Path, logged: list[object]) -> None:
+    root = tmp_path / "store"
+    shutil.rmtree(root)
+    with pytest.raises(StorageUnavailableError):
+        await disk.reach()
+    root.write_bytes(b"a file")
+    with pytest.raises(StorageUnavailableError):
+        await disk.reach()
+    with pytest.raises(StorageUnavailableError):
+        await disk.read(original_key(DIGEST))
+    root.unlink()
+    root.mkdir()
+    await disk.reach()
+
+
+async def test_disk_whose_folder_belongs_to_another_user_is_not_reached(disk: Storage, tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere; a read-only file system is tested instead")
+    (tmp_path / "store").chmod(0o500)
+    with pytest.raises(StorageUnavailableError):
+        await disk.reach()
+
+
+# S3 alone.
+
+
+Operation = Callable[[Storage], Awaitable[object]]
+OPERATIONS: dict[str, Operation] = {
+    "read": lambda storage: storage.read(original_key(DIGEST)),
+    "exists": lambda storage: storage.exists(original_key(DIGEST)),
+    "create": lambda storage: storage.create(original_key(DIGEST), b"bytes", durable=True),
+    "replace": lambda storage: storage.replace(original_key(DIGEST), b"bytes", durable=True),
+    "delete": lambda storage: storage.delete(original_key(DIGEST)),
+    "reach": lambda storage: storage.reach(),
+}
+
+
+async def failed_within(seconds: float, storage: Storage, operation: Operation) -> ServiceError:
+    started = time.monotonic()
+    with pytest.raises(StorageUnavailableError) as caught:
+        await operation(storage)
+    assert time.monotonic() - started < seconds
+    return caught.value
+
+
+async def test_s3_server_that_is_gone_is_unavailable_within_six_seconds_whatever_is_asked(logged: list[object]) -> None:
+    storage = open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": f"http://{HOST}:{free_port()}"})
+    async with anyio.create_task_group() as tasks:
+        for operation in OPERATIONS.values():
+            tasks.start_soon(failed_within, 6, storage, operation)
+
+
+async def test_s3_server_that_says_nothing_is_unavailable_within_six_seconds_whatever_is_asked(logged: list[object]) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+        writer.close()
+
+    async with await asyncio.start_server(silent, HOST, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        storage = open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": f"http://{HOST}:{port}"})
+        async with anyio.create_task_group() as tasks:
+            for operation in OPERATIONS.values():
+                tasks.start_soon(failed_within, 6, storage, operation)
+
+
+async def test_s3_failure_says_when_to_try_again_and_nothing_private(logged: list[object]) -> None:
+    port = free_port()
+    storage = open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": f"http://{HOST}:{port}"})
+    error = await failed_within(6, storage, OPERATIONS["read"])
+    assert (error.status_code, error.retry_after_seconds) == (503, 5)
+    assert str(port) not in repr(error.problem())
+    assert str(port) in repr(logged)
+    assert "secret" not in repr(logged)
+
+
+async def test_s3_bucket_that_does_not_exist_is_unavailable_for_writing(s3: Bucket, logged: list[object]) -> None:
+    storage = open_storage("s3://no-such-bucket", s3.environment)
+    await failed_within(6, storage, OPERATIONS["create"])
+
+
+async def test_s3_transfer_that_is_slow_but_alive_is_finished(logged: list[object]) -> None:
+    """A large original over a slow line takes longer, up and down, than a silent server is waited for."""
+    body = os.urandom(3 << 20)
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("ascii").lower()
+        writer.write(b'HTTP/1.1 200 OK\r\nETag: "one"\r\nLast-Modified: Mon, 23 Nov 2026 15:00:00 GMT\r\nConnection: close\r\n')
+        if head.startswith("put"):
+            for _ in range(6):
+                await asyncio.sleep(0.5)
+                await reader.readexactly(len(body) // 6)
+            writer.write(b"Content-Length: 0\r\n\r\n")
+        else:
+            writer.write(f"Content-Length: {len(body)}\r\n\r\n".encode("ascii"))
+            for part in range(6):
+                await asyncio.sleep(0.5)
+                writer.write(body[part * len(body) // 6 : (part + 1) * len(body) // 6])
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(slow, HOST, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        storage = open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": f"http://{HOST}:{port}"})
+        created, read = await asyncio.gather(storage.create(original_key(DIGEST), body, durable=True), storage.read(original_key("b" * 32)))
+    assert created
+    assert read == body
+
+
+# What a store's address may be.
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "store",
+        "/var/darkroom",
+        "file:store",
+        "file:./store",
+        "file://store",
+        "file://host/store",
+        "memory:",
+        "memory://name",
+        "s3:bucket",
+        "s3://bucket/folder",
+        "s3://[",
+        "file://[",
+        "gs://bucket",
+        "https://example.com",
+    ],
+)
+def test_open_storage_of_an_address_that_names_no_store_says_what_does(url: str) -> None:
+    with pytest.raises(SettingsError, match="DARKROOM_STORE"):
+        open_storage(url, S3_KEYS)
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/null/store", "/proc/no/such/folder", "/tmp/a%00b"])
+def test_open_storage_of_a_folder_that_cannot_be_made_says_so(path: str) -> None:
+    with pytest.raises(SettingsError, match="the folder cannot be made"):
+        open_storage(f"file://{path}", {})
+
+
+@pytest.mark.parametrize(
+    ("url", "environ", "message"),
+    [
+        ("s3://", {}, "no bucket"),
+        ("s3://", S3_KEYS, "BUCKET_NAME"),
+        ("s3://a", S3_KEYS, "no name of a bucket"),
+        ("s3://my bucket", S3_KEYS, "no name of a bucket"),
+        ("s3://", {**S3_KEYS, "BUCKET_NAME": "my/bucket"}, "no name of a bucket"),
+        ("s3://bucket", {}, "needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        ("s3://bucket", {"AWS_ACCESS_KEY_ID": "key-for-tests"}, "needs AWS_SECRET_ACCESS_KEY"),
+        ("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": "fly.storage.tigris.dev"}, "AWS_ENDPOINT_URL_S3"),
+        ("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": "http://"}, "AWS_ENDPOINT_URL_S3"),
+        ("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": "https://user:word@example.com"}, "AWS_ENDPOINT_URL_S3"),
+    ],
+)
+def test_open_storage_of_a_bucket_that_cannot_be_reached_like_that_names_the_variable(
+    url: str, environ: dict[str, str], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        open_storage(url, environ)
+
+
+def test_open_storage_of_s3_takes_what_fly_and_aws_set() -> None:
+    open_storage("s3://bucket", S3_KEYS)
+    open_storage("s3://", {**S3_KEYS, "BUCKET_NAME": "summer-photos-1234"})
+    open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": "https://fly.storage.tigris.dev", "AWS_REGION": "auto"})
+    open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": "http://[::1]:9000/"})
+
+
+async def test_open_storage_of_a_folder_with_escapes_is_the_folder_that_they_spell(tmp_path: Path) -> None:
+    storage = open_storage((tmp_path / "my store #1 \N{LATIN SMALL LETTER O WITH DIAERESIS}").as_uri(), {})
+    await storage.create(original_key(DIGEST), b"bytes", durable=True)
+    assert (tmp_path / "my store #1 \N{LATIN SMALL LETTER O WITH DIAERESIS}" / "originals" / DIGEST).read_bytes() == b"bytes"
+    assert await storage.read(original_key(DIGEST)) == b"bytes"
