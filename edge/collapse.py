@@ -70,6 +70,7 @@ class Collapse:
             if leads or fetched.shared:
                 return Outcome(fetched, collapsed=not leads)
             async with flight.gate:
+                # The queue may have outlasted the client: then nobody wants what the origin would make.
                 if left.done():
                     raise left.exception() or ClientLeftError
                 return Outcome(await fetch(), collapsed=False)

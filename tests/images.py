@@ -88,6 +88,16 @@ def photo_jpeg(
     return _saved(stored, "JPEG", quality=quality, progressive=progressive, subsampling=0, exif=exif)
 
 
+def turned(width: int, height: int, orientation: int, image_format: str) -> bytes:
+    """Return the scene, upright `width` × `height`, stored turned in one of Pillow's formats that can say so."""
+    stored = picture(width, height).transpose(_STORED[orientation])
+    if image_format == "TIFF":
+        return _saved(stored, "TIFF", tiffinfo={ExifTags.Base.Orientation.value: orientation})
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return _saved(stored, image_format, exif=exif, quality=92)
+
+
 @functools.cache
 def large_jpeg(width: int, height: int, *, progressive: bool = False) -> bytes:
     """Return the scene enlarged, as a JPEG: quick to make, slow or costly to render."""
@@ -146,6 +156,11 @@ def png16(width: int = 400, height: int = 300, *, grey: bool = False) -> bytes:
 def palette_png(width: int = 400, height: int = 300) -> bytes:
     """Return the scene as a PNG of 64 colours."""
     return _saved(picture(width, height).quantize(64), "PNG")
+
+
+def palette_gif(width: int = 400, height: int = 300) -> bytes:
+    """Return the scene as a GIF of one frame and 64 colours."""
+    return _saved(picture(width, height).quantize(64), "GIF")
 
 
 def cmyk_jpeg(width: int = 400, height: int = 300) -> bytes:
@@ -277,6 +292,30 @@ def p3_profile() -> bytes:
         bytes(44),
     )
     return header + table + body
+
+
+def jpeg_bomb(width: int = 65_000, height: int = 65_000, *, progressive: bool = False) -> bytes:
+    """Return a small JPEG whose header declares `width` × `height` pixels."""
+    image = bytearray(photo_jpeg(64, 48, progressive=progressive))
+    frame = image.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+    image[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    return bytes(image)
+
+
+def gif_bomb(width: int = 65_000, height: int = 65_000) -> bytes:
+    """Return a small GIF whose header and only frame declare `width` × `height` pixels."""
+    image = bytearray(animated_gif(4, 4, frames=1))
+    frame = image.index(b",\0\0\0\0\4\0\4\0")
+    image[6:10] = image[frame + 5 : frame + 9] = struct.pack("<HH", width, height)
+    return bytes(image)
+
+
+def webp_bomb(width: int = 16_383, height: int = 16_383) -> bytes:
+    """Return a small lossy WebP whose header declares `width` × `height` pixels (RFC 6386 §9.1)."""
+    image = bytearray(webp(16, 16))
+    start = image.index(b"\x9d\x01\x2a") + 3
+    image[start : start + 4] = struct.pack("<HH", width, height)
+    return bytes(image)
 
 
 def corpus() -> Path | None:

@@ -291,6 +291,13 @@ def test_from_options_of_a_member_that_fits_no_option_is_refused(options: dict[s
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize("value", [True, [640], {"px": 640}], ids=repr)
+def test_from_options_of_neither_a_number_nor_a_string_says_that_one_is_needed(value: object) -> None:
+    with pytest.raises(BadTransformError) as caught:
+        from_options({"width": value})
+    assert caught.value.expected == "a number or a string"
+
+
 @given(transforms)
 def test_from_options_of_what_a_transform_lists_is_that_transform(transform: Transform) -> None:
     options = {key: f"focal:{value.x}:{value.y}" if isinstance(value, FocalPoint) else value for key, value in transform.options().items()}
