@@ -179,8 +179,9 @@ def clear_png(width: int, height: int) -> bytes:
 
 
 def noise_png(width: int, height: int) -> bytes:
-    """Return a PNG of random pixels: nothing is larger once encoded."""
-    return _saved(Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8), "RGB"), "PNG")
+    """Return an RGBA PNG of random bands, each 0 or 255: nothing is larger once encoded."""
+    bits = np.random.default_rng(0).integers(0, 2, (height, width, 4), np.uint8)
+    return _saved(Image.fromarray(bits * np.uint8(255), "RGBA"), "PNG")
 
 
 def two_colour_png(width: int, height: int, colour: Colour, other: Colour, share: float) -> bytes:

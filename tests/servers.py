@@ -47,7 +47,7 @@ class Server:
 
     def render_processes(self) -> list[psutil.Process]:
         """Return its render processes."""
-        return [process for process in self.processes() if "service.render.child" in " ".join(process.cmdline())]
+        return [process for process in self.processes() if "service.render.child" in _command_line(process)]
 
     def worker(self) -> psutil.Process:
         """Return the process that answers."""
@@ -65,6 +65,14 @@ class Server:
         elif self.process.poll() is None:
             self.process.send_signal(kind)
         return self.process.wait(_END_SECONDS)
+
+
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        # It ended between the listing and this look.
+        return ""
 
 
 def environment(**settings: object) -> dict[str, str]:

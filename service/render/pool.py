@@ -164,7 +164,8 @@ class RenderPool:
             return await slot.run(job)
         finally:
             self._mean_seconds += _NEWEST_WEIGHT * (anyio.current_time() - started - self._mean_seconds)
-            self._free.append(slot)
+            # The next job takes the last one: a slot that waits for a new process is the last to be taken.
+            self._free.insert(len(self._free) if slot.process is not None else 0, slot)
             self._gate.release()
 
 

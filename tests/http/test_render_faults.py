@@ -10,7 +10,7 @@ import httpx
 
 from tests import images
 from tests.http.test_serve import wait_until_rendering
-from tests.servers import Server, darkroom
+from tests.servers import darkroom
 
 
 def slow_url(client: httpx.Client, width: int = 2900) -> str:
@@ -20,17 +20,12 @@ def slow_url(client: httpx.Client, width: int = 2900) -> str:
     return url
 
 
-def kill_busiest(server: Server) -> None:
-    max(server.render_processes(), key=lambda process: sum(process.cpu_times()[:2])).kill()
-
-
 def test_render_process_killed_in_the_middle_is_a_clear_500_and_the_next_request_succeeds(data: Path) -> None:
     with darkroom(data) as server, server.client() as client, ThreadPoolExecutor(1) as threads:
         url = slow_url(client)
         worker = server.worker()
         answer = threads.submit(client.get, url)
-        wait_until_rendering(server)
-        kill_busiest(server)
+        wait_until_rendering(server).kill()
         failed = answer.result()
         assert (failed.status_code, failed.json()["type"]) == (500, "urn:darkroom:problem:render-failed")
         assert failed.json()["remedy"] == "Try again; a new process has taken its place."
@@ -43,8 +38,7 @@ def test_waiting_clients_share_the_error_of_a_killed_render(data: Path) -> None:
     with darkroom(data) as server, server.client() as client, ThreadPoolExecutor(20) as threads:
         url = slow_url(client)
         answers = [threads.submit(client.get, url) for _ in range(20)]
-        wait_until_rendering(server)
-        kill_busiest(server)
+        wait_until_rendering(server).kill()
         statuses = [answer.result().status_code for answer in answers]
         assert statuses.count(500) >= 1
         assert set(statuses) <= {200, 500}
@@ -54,8 +48,8 @@ def test_waiting_clients_share_the_error_of_a_killed_render(data: Path) -> None:
 def test_render_past_its_deadline_is_killed_and_503(data: Path) -> None:
     with darkroom(data) as server, server.client() as client:
         document = client.post("/v1/images", content=images.photo_jpeg(64, 48)).json()
-        url = slow_url(client, 5000)
-    with darkroom(data, render_seconds=2.5, wait_seconds=2.5) as server, server.client() as client:
+        url = slow_url(client, 4000)
+    with darkroom(data, render_seconds=1, wait_seconds=1) as server, server.client() as client:
         before = {process.pid for process in server.render_processes()}
         answer = client.get(url)
         assert (answer.status_code, answer.json()["type"]) == (503, "urn:darkroom:problem:deadline-exceeded")

@@ -85,12 +85,13 @@ def test_kill_of_the_server_leaves_no_render_process(data: Path) -> None:
         assert alive == []
 
 
-def wait_until_rendering(server: Server) -> None:
-    """Return as soon as a render process works: its CPU time grows from one look to the next."""
+def wait_until_rendering(server: Server) -> psutil.Process:
+    """Return the render process that works, once its CPU time has grown by more than a start or a probe takes."""
     processes = server.render_processes()
     idle = [sum(process.cpu_times()[:2]) for process in processes]
     for _ in range(10_000):
-        if any(sum(process.cpu_times()[:2]) > before + 0.05 for process, before in zip(processes, idle, strict=True)):
-            return
+        for process, before in zip(processes, idle, strict=True):
+            if sum(process.cpu_times()[:2]) > before + 0.4:
+                return process
         psutil.wait_procs([], timeout=0.001)
     raise AssertionError("no render process did anything")

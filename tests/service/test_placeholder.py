@@ -74,15 +74,13 @@ def test_thumbhash_of_an_opaque_picture_is_the_reference_s(width: int, height: i
     assert list(thumbhash(width, height, pixels)) == rgba_to_thumb_hash(width, height, list(pixels))
 
 
-@given(st.integers(1, 12), st.integers(2, 12), st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize(("width", "height"), [(3, 5), (12, 7), (7, 12), (20, 20), (31, 3)])
+@pytest.mark.parametrize("seed", range(8))
 def test_thumbhash_of_opaque_noise_is_the_reference_s(width: int, height: int, seed: int) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 4), np.uint8)
     noise[..., 3] = 255
     pixels = noise.tobytes()
-    ours, reference = thumbhash(width, height, pixels), bytes(rgba_to_thumb_hash(width, height, list(pixels)))
-    assert ours[:5] == reference[:5]
-    # A wave that is nothing lies between 7 and 8: the last bit of a float decides.
-    assert all(one == other or {one, other} == {7, 8} for one, other in zip(nibbles(ours[5:]), nibbles(reference[5:]), strict=True))
+    assert list(thumbhash(width, height, pixels)) == rgba_to_thumb_hash(width, height, list(pixels))
 
 
 @pytest.mark.parametrize(("width", "height"), [(32, 24), (24, 32), (32, 32)])
@@ -152,7 +150,7 @@ ORIGINALS = {
     "photo.tiff": images.tiff(),
     "tiny.png": images.flat_png(1, 1, (10, 20, 30)),
     "line.png": images.rgb_png(2000, 1),
-    "noise.png": images.noise_png(300, 300),
+    "noise.png": images.noise_png(16, 16),
 }
 
 
