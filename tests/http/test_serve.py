@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -89,9 +90,10 @@ def wait_until_rendering(server: Server) -> psutil.Process:
     """Return the render process that works, once its CPU time has grown by more than a start or a probe takes."""
     processes = server.render_processes()
     idle = [sum(process.cpu_times()[:2]) for process in processes]
-    for _ in range(10_000):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
         for process, before in zip(processes, idle, strict=True):
             if sum(process.cpu_times()[:2]) > before + 0.4:
                 return process
-        psutil.wait_procs([], timeout=0.001)
+        time.sleep(0.005)
     raise AssertionError("no render process did anything")

@@ -123,15 +123,16 @@ async def test_pool_renders_and_probes(pool: RenderPool, photo: Path) -> None:
     assert (await probed(pool, photo)).info.width == 400
 
 
-async def test_pool_works_on_as_many_jobs_at_a_time_as_it_has_processes(tmp_path: Path) -> None:
+async def test_pool_works_on_as_many_jobs_at_a_time_as_it_has_processes(pool: RenderPool, tmp_path: Path) -> None:
     pipes = [tmp_path / name for name in ("one", "two")]
-    async with render_pool(slots=2) as pool, anyio.create_task_group() as tasks:
+    async with anyio.create_task_group() as tasks:
         for path in pipes:
             os.mkfifo(path)
             tasks.start_soon(refused, pool, Probe(str(path), LIMITS))
         async with taken(pipes[0]), taken(pipes[1]):
             for process_id in pool.process_ids:
                 os.kill(process_id, signal.SIGKILL)
+    await ready(pool, 2)
 
 
 # What a render process is.
@@ -155,12 +156,10 @@ async def test_process_has_the_lowest_priority_a_memory_cap_and_no_core_files(po
         assert limits["Max core file size"] == ["0", "0"]
 
 
-async def test_process_is_in_a_session_of_its_own_and_has_nothing_open_but_its_pipes(tmp_path: Path) -> None:
-    with written(tmp_path, b"the server's").open("rb"):
-        async with render_pool() as pool:
-            for process_id in pool.process_ids:
-                assert os.getsid(process_id) == process_id != os.getsid(0)
-                assert all(name.startswith(("socket:", "pipe:", "/dev/null")) for name in opened_by(process_id))
+async def test_process_is_in_a_session_of_its_own_and_has_nothing_open_but_its_pipes(pool: RenderPool) -> None:
+    for process_id in pool.process_ids:
+        assert os.getsid(process_id) == process_id != os.getsid(0)
+        assert all(name.startswith(("socket:", "pipe:", "/dev/null")) for name in opened_by(process_id))
 
 
 PARENT = """
@@ -196,14 +195,14 @@ async def test_processes_of_a_killed_server_are_gone_within_a_second_idle_or_at_
 
 
 async def test_pool_that_is_left_has_no_process_and_no_zombie(photo: Path) -> None:
-    async with render_pool(slots=2) as pool:
+    async with render_pool() as pool:
         process_ids = pool.process_ids
         await rendered(pool, photo, "width=50")
     assert not any(psutil.pid_exists(process_id) for process_id in process_ids)
 
 
 async def test_pool_that_is_left_while_its_processes_start_has_none() -> None:
-    pool = RenderPool(slots=2, queue_limit=1, memory_bytes=512 * MEBIBYTE, render_seconds=9, wait_seconds=9)
+    pool = RenderPool(slots=1, queue_limit=1, memory_bytes=512 * MEBIBYTE, render_seconds=9, wait_seconds=9)
     children = psutil.Process().children
     before = {child.pid for child in children(recursive=True)}
     async with pool.running():
