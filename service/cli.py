@@ -11,6 +11,7 @@ import click
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
+from granian.log import LogLevels
 
 from service.settings import HELP, Settings, SettingsError, development_key, load, variable
 from service.storage import open_storage
@@ -54,11 +55,16 @@ def serve(host: str | None, port: int | None, data: str | None) -> None:
         click.echo(f"darkroom: {error}", err=True)
         sys.exit(2)
     _announce(settings)
-    server = Granian(
-        "service.asgi:build",
+    granian("service.asgi:build", settings.host, settings.port).serve()
+
+
+def granian(factory: str, host: str, port: int) -> Granian:
+    """Return the server of what `factory` (`module:function`) builds, with the options that every server of ours has: bare ones are measured with the same."""
+    return Granian(
+        factory,
         factory=True,
-        address=settings.host,
-        port=settings.port,
+        address=host,
+        port=port,
         interface=Interfaces.ASGI,
         # One worker: one cache. Renders have processes of their own.
         workers=1,
@@ -71,10 +77,8 @@ def serve(host: str | None, port: int | None, data: str | None) -> None:
         backpressure=BACKPRESSURE,
         respawn_failed_workers=True,
         workers_kill_timeout=DRAIN_SECONDS,
-        log_level="warning",  # type: ignore[arg-type]
-        process_name=None,
+        log_level=LogLevels.warning,
     )
-    server.serve()
 
 
 def _announce(settings: Settings) -> None:
