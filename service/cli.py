@@ -55,12 +55,12 @@ def serve(host: str | None, port: int | None, data: str | None) -> None:
         click.echo(f"darkroom: {error}", err=True)
         sys.exit(2)
     _announce(settings)
-    granian("service.asgi:build", settings.host, settings.port).serve()
+    run_granian("service.asgi:build", settings.host, settings.port)
 
 
-def granian(factory: str, host: str, port: int) -> Granian:
-    """Return the server of what `factory` (`module:function`) builds, with the options that every server of ours has: bare ones are measured with the same."""
-    return Granian(
+def run_granian(factory: str, host: str, port: int) -> None:
+    """Serve what `factory` (`module:function`) builds until SIGTERM or SIGINT; what we are measured against is served so too."""
+    Granian(
         factory,
         factory=True,
         address=host,
@@ -78,7 +78,7 @@ def granian(factory: str, host: str, port: int) -> Granian:
         respawn_failed_workers=True,
         workers_kill_timeout=DRAIN_SECONDS,
         log_level=LogLevels.warning,
-    )
+    ).serve()
 
 
 def _announce(settings: Settings) -> None:

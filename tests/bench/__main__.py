@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from tests.bench import footprint, hits, load, misses, photos, servers
+from tests.bench import footprint, hits, load, measure, misses, photos, servers
 from tests.bench.bench import FULL, QUICK, Bench
 from tests.bench.client import connected
 from tests.bench.report import Row, table, told
@@ -34,6 +34,8 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Row]]] = {
 
 OUTPUT = Path("bench.json")
 
+_LOOK_SECONDS = 0.3
+
 
 def main() -> None:
     """Measure, tell, write."""
@@ -46,6 +48,7 @@ def main() -> None:
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     rows: list[Row] = []
+    others: list[float] = []
     # Bytecode on both sides, whatever the environment says, and none of it in the checkout.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory(prefix="darkroom-bench-") as name:
@@ -55,10 +58,16 @@ def main() -> None:
         with servers.darkroom(folder / "data") as server, connected(server.port) as client:
             bench = Bench(QUICK if asked.quick else FULL, folder, server, client, photo_path, client.ingest(photo_path))
             for measurement in asked.only:
+                others.append(measure.busy_cores(_LOOK_SECONDS))
                 started = time.perf_counter()
                 rows += MEASUREMENTS[measurement](bench)
                 click.echo(f"{measurement}: {time.perf_counter() - started:.0f} s", err=True)
-    conditions = {"cores": str(len(os.sched_getaffinity(0))), "loader": load.LOADER, "photo": photo_words}
+    conditions = {
+        "cores": str(len(os.sched_getaffinity(0))),
+        "cores busy with others' work": f"{min(others):.1f} to {max(others):.1f}, looked at before each measurement",
+        "loader": load.LOADER,
+        "photo": photo_words,
+    }
     outcome = told(rows, quick=asked.quick, conditions=conditions)
     OUTPUT.write_bytes(msgspec.json.format(msgspec.json.encode(outcome), indent=2) + b"\n")
     click.echo(table(rows))

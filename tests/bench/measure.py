@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
@@ -94,6 +95,19 @@ def render_processes(root: int) -> list[int]:
 def cpu_seconds(process_ids: Iterable[int]) -> float:
     """Return user and system time so far, of children that have ended and been waited for too."""
     return sum(sum(int(ticks) for ticks in _stat(process_id)[_CPU_FIELDS]) for process_id in process_ids) / _TICKS_PER_SECOND
+
+
+def busy_cores(seconds: float) -> float:
+    """Return how many cores the whole machine keeps busy, watched for so long: what others take, while nothing of ours works."""
+
+    def ticks() -> int:
+        # proc(5), /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal.
+        fields = [int(field) for field in Path("/proc/stat").read_text("ascii").split("\n", 1)[0].split()[1:9]]
+        return sum(fields) - fields[3] - fields[4]
+
+    before = ticks()
+    time.sleep(seconds)
+    return (ticks() - before) / _TICKS_PER_SECOND / seconds
 
 
 def pss_bytes(process_ids: Sequence[int]) -> int:
