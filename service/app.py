@@ -18,10 +18,11 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import headers
 from service.address import Signer
-from service.errors import ServiceError, http_exception_answer, service_error_answer, unexpected_answer
+from service.errors import ServiceError
 from service.health import Health
 from service.markup import Minter
 from service.originals import Originals
+from service.problems import http_exception_answer, service_error_answer, unexpected_answer
 from service.render.messages import Limits
 from service.render.pool import RenderPool
 from service.renditions import Renditions

@@ -1,19 +1,10 @@
-"""Every failure, and the one place where a failure becomes an answer (RFC 9457)."""
+"""Every failure, with its public face; `problems.py` makes answers of them. Imported by render processes too: no framework here."""
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import ClassVar
 
 import msgspec
-import structlog
-from litestar import Request, Response
-from litestar.datastructures import State
-from litestar.exceptions import HTTPException
-
-from service import headers
-
-log = structlog.get_logger(__name__)
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -235,50 +226,3 @@ def printable(text: str, limit: int = 120) -> str:
     """Return `text` short enough and without control or non-ASCII characters, so that it may be echoed and logged."""
     escaped = text.encode("unicode_escape", "backslashreplace").decode("ascii")
     return escaped if len(escaped) <= limit else escaped[:limit] + "…"
-
-
-def service_error_answer(request: Request[object, object, State], error: ServiceError) -> Response[Problem]:
-    """Return the answer to a failure of ours; waiting clients share it where the work that failed was a rendition's."""
-    if error.status_code >= 500:
-        log.warning("failed", kind=error.kind, detail=error.detail, path=printable(request.scope["path"]), cause=repr(error.__cause__))
-    fields = headers.error_headers(shared=request.scope["path"].startswith("/i/") and error.status_code not in {400, 403})
-    if error.retry_after_seconds is not None:
-        fields["Retry-After"] = str(error.retry_after_seconds)
-    fields.update(error.extra_headers)
-    return _answer(error.problem(), fields)
-
-
-def http_exception_answer(request: Request[object, object, State], error: HTTPException) -> Response[Problem]:
-    """Return the answer to a failure that Litestar found: no such route, method not allowed, a body that does not fit."""
-    fields = headers.error_headers(shared=False)
-    detail, remedy = error.detail, None
-    if error.status_code == 404:
-        detail, remedy = "No route answers this path.", "GET / shows what is here."
-    elif error.status_code == 405:
-        # The edge answers HEAD wherever GET is.
-        allowed = (error.headers or {}).get("allow", "").replace("GET", "GET, HEAD")
-        fields["Allow"] = allowed
-        detail, remedy = f"{request.method} is not answered here.", f"Use one of: {allowed}."
-    return _answer(
-        Problem(
-            type="about:blank",
-            title=HTTPStatus(error.status_code).phrase,
-            status=error.status_code,
-            detail=detail,
-            received=printable(f"{request.method} {request.scope['path']}"),
-            remedy=remedy,
-        ),
-        fields,
-    )
-
-
-def unexpected_answer(request: Request[object, object, State], error: Exception) -> Response[Problem]:
-    """Return the answer to a failure that nobody foresaw: its trace goes to the log, never to the client."""
-    log.error("unexpected failure", path=printable(request.scope["path"]), exc_info=error)
-    return service_error_answer(
-        request, ServiceError("Something failed that should not have.", remedy="Try again; the server's log has the reason.")
-    )
-
-
-def _answer(problem: Problem, fields: dict[str, str]) -> Response[Problem]:
-    return Response(problem, status_code=problem.status, media_type="application/problem+json", headers=fields)

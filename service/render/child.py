@@ -31,6 +31,9 @@ def main() -> None:
     """Serve jobs until standard input ends. Arguments: the server's process id, and this process's address space in bytes."""
     parent, memory_bytes = int(sys.argv[1]), int(sys.argv[2])
     _die_with(parent)
+    # A process group of its own: Ctrl-C in a terminal reaches the server alone, which lets renders finish. Not a session: the kernel
+    # schedules each session as a group (sched(7), autogroup), and niceness counts within one only.
+    os.setpgid(0, 0)
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -269,14 +269,12 @@ class _RenderProcess:
 
 async def _start(memory_bytes: int, tasks: anyio.abc.TaskGroup) -> _RenderProcess:
     # -P: the module comes from the installed package, never from the folder that the server was started in.
-    # A session of its own: Ctrl-C in a terminal reaches the server alone, which lets renders finish.
     process = await anyio.open_process(
         [sys.executable, "-P", "-m", "service.render.child", str(os.getpid()), str(memory_bytes)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, **_ENVIRONMENT},
-        start_new_session=True,
     )
     tasks.start_soon(_log_and_reap, process)
     render_process = _RenderProcess(process)

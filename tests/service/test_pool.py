@@ -156,9 +156,11 @@ async def test_process_has_the_lowest_priority_a_memory_cap_and_no_core_files(po
         assert limits["Max core file size"] == ["0", "0"]
 
 
-async def test_process_is_in_a_session_of_its_own_and_has_nothing_open_but_its_pipes(pool: RenderPool) -> None:
+async def test_process_leads_a_group_in_the_session_of_the_server_and_has_nothing_open_but_its_pipes(pool: RenderPool) -> None:
     for process_id in pool.process_ids:
-        assert os.getsid(process_id) == process_id != os.getsid(0)
+        # Ctrl-C goes to the foreground group; niceness counts among the processes of one session (sched(7), autogroup).
+        assert os.getpgid(process_id) == process_id
+        assert os.getsid(process_id) == os.getsid(0)
         assert all(name.startswith(("socket:", "pipe:", "/dev/null")) for name in opened_by(process_id))
 
 
