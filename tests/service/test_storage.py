@@ -3,13 +3,16 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 
 import anyio
 import httpx
 import pytest
+from anyio.abc import ByteStream, SocketAttribute
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from service.errors import ServiceError, StorageFullError, StorageUnavailableError
 from service.settings import SettingsError
@@ -379,17 +382,30 @@ async def test_s3_server_that_is_gone_is_unavailable_within_six_seconds_whatever
             tasks.start_soon(failed_within, 6, storage, operation)
 
 
-async def test_s3_server_that_says_nothing_is_unavailable_within_six_seconds_whatever_is_asked(logged: list[object]) -> None:
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(-1)
-        writer.close()
+@asynccontextmanager
+async def s3_answered_by(answer: Callable[[ByteStream], Awaitable[None]]) -> AsyncIterator[Storage]:
+    """Give a store whose server does with each connection what `answer` does, and leave no connection open."""
 
-    async with await asyncio.start_server(silent, HOST, 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        storage = open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": f"http://{HOST}:{port}"})
-        async with anyio.create_task_group() as tasks:
-            for operation in OPERATIONS.values():
-                tasks.start_soon(failed_within, 6, storage, operation)
+    async def serve(stream: ByteStream) -> None:
+        async with stream:
+            with suppress(anyio.BrokenResourceError, anyio.EndOfStream, anyio.IncompleteRead):
+                await answer(stream)
+
+    async with await anyio.create_tcp_listener(local_host=HOST) as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        port = listener.extra(SocketAttribute.local_port)
+        yield open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": f"http://{HOST}:{port}"})
+        tasks.cancel_scope.cancel()
+
+
+async def test_s3_server_that_says_nothing_is_unavailable_within_six_seconds_whatever_is_asked(logged: list[object]) -> None:
+    async def silent(stream: ByteStream) -> None:
+        async for _ in stream:
+            pass
+
+    async with s3_answered_by(silent) as storage, anyio.create_task_group() as tasks:
+        for operation in OPERATIONS.values():
+            tasks.start_soon(failed_within, 6, storage, operation)
 
 
 async def test_s3_failure_says_when_to_try_again_and_nothing_private(logged: list[object]) -> None:
@@ -407,29 +423,27 @@ async def test_s3_bucket_that_does_not_exist_is_unavailable_for_writing(s3: Buck
     await failed_within(6, storage, OPERATIONS["create"])
 
 
-async def test_s3_transfer_that_is_slow_but_alive_is_finished(logged: list[object]) -> None:
+async def test_s3_transfer_that_is_slow_but_alive_is_finished() -> None:
     """A large original over a slow line takes longer, up and down, than a silent server is waited for."""
     body = os.urandom(3 << 20)
+    part_bytes = len(body) // 6
 
-    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("ascii").lower()
-        writer.write(b'HTTP/1.1 200 OK\r\nETag: "one"\r\nLast-Modified: Mon, 23 Nov 2026 15:00:00 GMT\r\nConnection: close\r\n')
-        if head.startswith("put"):
+    async def slow(stream: ByteStream) -> None:
+        incoming = BufferedByteReceiveStream(stream)
+        head = await incoming.receive_until(b"\r\n\r\n", 65_536)
+        answer = b'HTTP/1.1 200 OK\r\nETag: "one"\r\nLast-Modified: Mon, 23 Nov 2026 15:00:00 GMT\r\nConnection: close\r\n'
+        if head.startswith(b"PUT"):
             for _ in range(6):
-                await asyncio.sleep(0.5)
-                await reader.readexactly(len(body) // 6)
-            writer.write(b"Content-Length: 0\r\n\r\n")
+                await anyio.sleep(0.5)
+                await incoming.receive_exactly(part_bytes)
+            await stream.send(answer + b"Content-Length: 0\r\n\r\n")
         else:
-            writer.write(f"Content-Length: {len(body)}\r\n\r\n".encode("ascii"))
-            for part in range(6):
-                await asyncio.sleep(0.5)
-                writer.write(body[part * len(body) // 6 : (part + 1) * len(body) // 6])
-        await writer.drain()
-        writer.close()
+            await stream.send(answer + b"Content-Length: %d\r\n\r\n" % len(body))
+            for start in range(0, len(body), part_bytes):
+                await anyio.sleep(0.5)
+                await stream.send(body[start : start + part_bytes])
 
-    async with await asyncio.start_server(slow, HOST, 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        storage = open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": f"http://{HOST}:{port}"})
+    async with s3_answered_by(slow) as storage:
         created, read = await asyncio.gather(storage.create(original_key(DIGEST), body, durable=True), storage.read(original_key("b" * 32)))
     assert created
     assert read == body
