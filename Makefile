@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup serve test check format bench bench-quick shots container-test lock clean
+.PHONY: setup serve test check format bench bench-quick shots gallery quality container-test lock clean
 
 # What running it needs.
 $(VENV)/.serve: requirements.lock pyproject.toml
@@ -44,12 +44,20 @@ bench-quick: $(VENV)/.dev
 shots: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/browser --shots docs
 
+# Makes the contact sheet of every transform again.
+gallery: $(VENV)/.dev
+	$(BIN)/python -m tests.gallery docs/gallery.png
+
+# Judges quality=auto and the default qualities by SSIMULACRA2; some minutes.
+quality: $(VENV)/.dev
+	$(BIN)/python -m tests.quality
+
 # Builds the image and runs it with a read-only root and no capabilities; as root it installs the Debian packages it lacks.
 container-test:
 	bash tests/deploy/container.sh
 
 lock: $(VENV)/.dev
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 -o requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra heic -o requirements.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras -c requirements.lock -o requirements-dev.lock pyproject.toml
 
 clean:

@@ -18,7 +18,7 @@ import msgspec
 from service.errors import BadAddressError, BadSignatureError
 
 # Raised whenever the same transform would give other pixels or bytes worth having: `service/transform.py` has the defaults of each.
-PIPELINE_VERSION = 1
+PIPELINE_VERSION = 2
 
 DIGEST_BYTES = 20
 SIGNATURE_BYTES = 16
@@ -26,14 +26,14 @@ UNSIGNED = "-"
 MAX_TRANSFORM_CHARACTERS = 1_024
 
 # Extension in an address → what it stands for; `auto` is negotiated by Accept.
-MEDIA_TYPES = {"avif": "image/avif", "webp": "image/webp", "jpg": "image/jpeg", "png": "image/png"}
+MEDIA_TYPES = {"avif": "image/avif", "webp": "image/webp", "jpg": "image/jpeg", "png": "image/png", "gif": "image/gif"}
 AUTO = "auto"
 
 _DIGEST = re.compile(r"[a-z2-7]{32}")
 _ADDRESS = re.compile(
     rf"/i/v([1-9][0-9]{{0,5}})/([a-z2-7]{{32}})/([A-Za-z0-9.:_=,-]{{1,{MAX_TRANSFORM_CHARACTERS}}})/(-|[a-z2-7]{{26}})\.([a-z0-9]{{1,8}})"
 )
-_GRAMMAR = "/i/v<version>/<digest: 32 of a-z2-7>/<transform>/<signature: 26 of a-z2-7, or ->.<avif|webp|jpg|png|auto>"
+_GRAMMAR = "/i/v<version>/<digest: 32 of a-z2-7>/<transform>/<signature: 26 of a-z2-7, or ->.<avif|webp|jpg|png|gif|auto>"
 
 
 class Address(msgspec.Struct, frozen=True):

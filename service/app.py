@@ -29,7 +29,10 @@ from service.renditions import Renditions
 from service.routes import health, images, renditions
 from service.routes.pages import page_handlers
 from service.settings import Settings, development_key
+from service.sources import Sources
 from service.storage import open_storage
+from service.warming import Warmer
+from service.warming_queue import WarmingQueue
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +40,7 @@ log = structlog.get_logger(__name__)
 def create_app(settings: Settings) -> ASGIApp:
     """Return the origin; raises `SettingsError` for a store that cannot be opened or a key that cannot be read."""
     storage = open_storage(settings.store_url, os.environ)
-    limits = Limits(settings.max_pixels, settings.max_whole_pixels, settings.max_output_pixels)
+    limits = Limits(settings.max_pixels, settings.max_whole_pixels, settings.max_output_pixels, settings.max_frames)
     pool = RenderPool(
         slots=settings.slots,
         queue_limit=settings.render_queue,
@@ -46,8 +49,12 @@ def create_app(settings: Settings) -> ASGIApp:
         wait_seconds=settings.wait_seconds,
     )
     signer = Signer(settings.signing_keys or (development_key(settings.data_path),), settings.open_spellings)
-    originals = Originals(storage, pool, settings.data_path / "spool", limits=limits, max_upload_bytes=settings.max_upload_bytes)
-    found = Renditions(storage, pool, limits=limits, wait_seconds=settings.wait_seconds)
+    sources = Sources(storage, pool, limits=limits)
+    to_warm = WarmingQueue(storage) if settings.warm_formats else None
+    originals = Originals(
+        storage, pool, sources, to_warm, settings.data_path / "spool", limits=limits, max_upload_bytes=settings.max_upload_bytes
+    )
+    found = Renditions(storage, pool, originals, sources, limits=limits, wait_seconds=settings.wait_seconds)
     vitals = Health(settings, storage, pool, version("darkroom"))
 
     @asynccontextmanager
@@ -57,11 +64,15 @@ def create_app(settings: Settings) -> ASGIApp:
             log.info("removed what killed writes had left", files=leftovers)
         async with pool.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(vitals.watch)
+            if to_warm is not None:
+                warmer = Warmer(to_warm, originals, found, sources, pool, limits=limits, formats=settings.warm_formats)
+                tasks.start_soon(warmer.run)
             try:
                 yield
             finally:
                 vitals.draining = True
                 await found.finish()
+                await sources.finish()
                 tasks.cancel_scope.cancel()
 
     parts: dict[str, object] = {
@@ -74,7 +85,7 @@ def create_app(settings: Settings) -> ASGIApp:
         "signer": signer,
     }
     origin = Litestar(
-        [health.health, health.livez, images.ingest, images.document, images.urls, renditions.rendition, *page_handlers()],
+        [health.health, health.livez, images.ingest, images.document, images.change, images.urls, renditions.rendition, *page_handlers()],
         dependencies={name: Provide(_giving(part), use_cache=True, sync_to_thread=False) for name, part in parts.items()},
         exception_handlers={
             ServiceError: service_error_answer,

@@ -79,6 +79,13 @@ class BadTransformError(BadRequestError):
     title = "Bad transform"
 
 
+class FormatNotOfferedError(BadRequestError):
+    """A rendition in a format that the running libvips cannot write."""
+
+    kind = "format-not-offered"
+    title = "Format not offered"
+
+
 class BadAddressError(BadRequestError):
     """A path that is not the address of a rendition."""
 
@@ -126,6 +133,22 @@ class SlowUploadError(ServiceError):
     title = "Upload too slow"
 
 
+class PreconditionFailedError(ServiceError):
+    """What was to be changed is no longer what the client has seen (RFC 9110 §15.5.13)."""
+
+    status_code = 412
+    kind = "precondition-failed"
+    title = "Precondition failed"
+
+
+class PreconditionRequiredError(ServiceError):
+    """A change that does not say of what (RFC 6585 §3)."""
+
+    status_code = 428
+    kind = "precondition-required"
+    title = "Precondition required"
+
+
 class TooLargeError(ServiceError):
     """An upload of more bytes than are taken."""
 
@@ -156,6 +179,14 @@ class TooManyPixelsError(ServiceError):
     status_code = 422
     kind = "too-many-pixels"
     title = "Too many pixels"
+
+
+class CannotFitError(ServiceError):
+    """A rendition that no quality makes as small as it must be."""
+
+    status_code = 422
+    kind = "cannot-fit"
+    title = "Does not fit"
 
 
 class DamagedOriginalError(ServiceError):

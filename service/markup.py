@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 import msgspec
 
 from service.address import PIPELINE_VERSION, Address, Signer
 from service.errors import BadTransformError
+from service.options import BLUR
 from service.render.geometry import plan
 from service.render.messages import ImageInfo
-from service.transform import MAX_SIDE_PIXELS, Format, Transform
+from service.transform import Format, Transform, for_format, scaled
 
 # From a phone in a column to a wide screen at twice the density: each step saves about half of the next one's bytes.
 LADDER_WIDTHS = (320, 640, 960, 1280, 1920, 2560)
@@ -19,8 +21,11 @@ LADDER_WIDTHS = (320, 640, 960, 1280, 1920, 2560)
 # The `src` for browsers that read no srcset: a middle step.
 SRC_WIDTH = 1280
 
-EXTENSIONS: dict[Format, str] = {"avif": "avif", "webp": "webp", "jpeg": "jpg", "png": "png"}
+EXTENSIONS: dict[Format, str] = {"avif": "avif", "webp": "webp", "jpeg": "jpg", "png": "png", "gif": "gif"}
 DEFAULT_SIZES = "100vw"
+
+PLAIN = Transform()
+_OPAQUE_COLOUR_DIGITS = 6
 
 
 class RenditionLink(msgspec.Struct, frozen=True):
@@ -47,18 +52,27 @@ class Markup(msgspec.Struct, frozen=True):
     picture: str
 
 
-def fallback_format(info: ImageInfo) -> Format:
-    """Return the format that every browser shows and that keeps what the original has."""
-    return "png" if info.alpha else "jpeg"
+def fallback_format(info: ImageInfo, transform: Transform = PLAIN, *, animates: bool = True) -> Format:
+    """Return the format that every browser shows and that keeps what the rendition has: its frames, its transparency.
+
+    `animates`: whether an animation stays one, as in every pipeline version but the first.
+    """
+    if info.animates(transform, "gif", by_default=animates):
+        return "gif"
+    return "png" if transform.lossless or _has_alpha(info, transform) else "jpeg"
 
 
-def default_formats(info: ImageInfo) -> tuple[Format, ...]:
-    """Return the formats of a ladder, the smallest first, the fallback last."""
-    return ("avif", "webp", fallback_format(info))
+def default_formats(info: ImageInfo, transform: Transform = PLAIN, *, animates: bool = True) -> tuple[Format, ...]:
+    """Return the formats of a ladder, the smallest first, the fallback last; of `animates` see `fallback_format`."""
+    fallback = fallback_format(info, transform, animates=animates)
+    # AVIF holds no animation here, and its lossless files are the largest.
+    return ("webp", fallback) if fallback == "gif" or transform.lossless else ("avif", "webp", fallback)
 
 
-def ladder_widths(width: int) -> list[int]:
-    """Return the default widths for an image `width` pixels wide: no step above it, and itself where it ends the ladder."""
+def ladder_widths(width: int, *, grows: bool = False) -> list[int]:
+    """Return the default widths for a `width` pixels wide image: no step above it, unless it `grows`, and itself where that ends it."""
+    if grows:
+        return list(LADDER_WIDTHS)
     steps = [step for step in LADDER_WIDTHS if step < width]
     return [*steps, width] if len(steps) < len(LADDER_WIDTHS) else steps
 
@@ -72,8 +86,8 @@ class Minter:
         self._public_url = public_url
 
     def url(self, digest: str, transform: Transform, image_format: Format) -> str:
-        """Return the URL of one rendition."""
-        address = Address(PIPELINE_VERSION, digest, transform.spelling, EXTENSIONS[image_format])
+        """Return the URL of one rendition; raises `BadTransformError` for what `image_format` cannot do."""
+        address = Address(PIPELINE_VERSION, digest, for_format(transform, image_format).spelling, EXTENSIONS[image_format])
         return self._public_url + self._signer.sign(address)
 
     def markup(
@@ -89,11 +103,14 @@ class Minter:
     ) -> Markup:
         """Return the ladder of `transform` at `widths` and in `formats`, by default as wide as the transform makes the image.
 
-        A transform's own height follows its width, so that a crop keeps its shape at every step.
+        Every length of a transform follows its width, so that a crop keeps its shape, and a round corner its look, at every step.
+        Raises `BadTransformError` for a crop outside the picture and for what a format cannot do.
         """
-        full_width, _ = plan(info.width, info.height, transform).output
-        steps = [_at_width(transform, width) for width in sorted(set(widths)) or ladder_widths(full_width)]
-        sources = [self._source(digest, info, steps, image_format) for image_format in formats or default_formats(info)]
+        full = plan(info.width, info.height, transform, vector=info.vector)
+        grows = (info.vector and transform.width is None) or transform.enlarge
+        wanted = sorted(set(widths)) or ladder_widths(full.picture[0], grows=grows)
+        steps = [_at_width(transform, width, full.width) for width in wanted]
+        sources = [self._source(digest, info, steps, image_format) for image_format in formats or default_formats(info, transform)]
         fallback = sources[-1].renditions
         middle = min(fallback, key=lambda link: (abs(link.width - SRC_WIDTH), link.width))
         return Markup(middle.url, sources, picture(sources, middle, sizes, alt))
@@ -101,8 +118,8 @@ class Minter:
     def _source(self, digest: str, info: ImageInfo, steps: Iterable[Transform], image_format: Format) -> Source:
         links: dict[int, RenditionLink] = {}
         for step in steps:
-            width, height = plan(info.width, info.height, step).output
-            # Nothing is enlarged: of several steps beyond the original the first is enough.
+            width, height = plan(info.width, info.height, step, vector=info.vector).output
+            # What does not grow: of several steps beyond the original the first is enough.
             links.setdefault(width, RenditionLink(width, height, self.url(digest, step, image_format)))
         renditions = [links[width] for width in sorted(links)]
         srcset = ", ".join(f"{link.url} {link.width}w" for link in renditions)
@@ -126,22 +143,23 @@ def picture(sources: Sequence[Source], fallback: RenditionLink, sizes: str, alt:
     return "\n".join([*lines, "</picture>"])
 
 
-def _at_width(transform: Transform, width: int) -> Transform:
-    if transform.width is None:
-        if transform.height is not None:
-            raise BadTransformError(
-                "A ladder of widths of a transform that has a height alone has no shape.",
-                expected="width and height, a width alone, or neither",
-                received=transform.spelling,
-                remedy="Give the width too, or ask for one URL with `format`.",
-            )
-        return msgspec.structs.replace(transform, width=width)
-    height = None if transform.height is None else max(1, (2 * transform.height * width + transform.width) // (2 * transform.width))
-    if height is not None and height > MAX_SIDE_PIXELS:
+def _has_alpha(info: ImageInfo, transform: Transform) -> bool:
+    """Return whether a rendition has transparent pixels, or may have them."""
+    background = transform.background
+    if background is not None and (background == BLUR or len(background) == _OPAQUE_COLOUR_DIGITS):
+        return False
+    steps = plan(info.width, info.height, transform, vector=info.vector)
+    return info.alpha or transform.round is not None or not steps.straight or steps.canvas is not None or steps.padded is not None
+
+
+def _at_width(transform: Transform, width: int, full_width: int) -> Transform:
+    """Return a transform whose box is `width` wide, all its lengths in proportion; without a box it is as large as `full_width`."""
+    if transform.width is None and transform.height is not None:
         raise BadTransformError(
-            "At one of these widths the transform would be too high.",
-            expected=f"at most {MAX_SIDE_PIXELS} pixels",
-            received=f"{width} x {height}",
-            remedy="Leave the largest widths out, or give the transform a wider shape.",
+            "A ladder of widths of a transform that has a height alone has no shape.",
+            expected="width and height, a width alone, or neither",
+            received=transform.spelling,
+            remedy="Give the width too, or ask for one URL with `format`.",
         )
-    return msgspec.structs.replace(transform, width=width, height=height)
+    factor = Fraction(width, transform.width or full_width)
+    return msgspec.structs.replace(scaled(transform, factor), width=width)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +17,12 @@ import structlog
 
 from service.address import digest_text, is_digest
 from service.errors import EmptyBodyError, NotFoundError, SlowUploadError, StorageFullError, TooLargeError, printable
+from service.options import FocalPoint
 from service.render.messages import ImageInfo, Limits, Placeholder, Probe, Probed
 from service.render.pool import RenderPool
+from service.sources import Sources
 from service.storage import Storage, document_key, original_key
+from service.warming_queue import WarmingQueue
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +45,7 @@ class Document(msgspec.Struct, frozen=True):
     created: str
     placeholder: Placeholder
     alt: str = ""
+    focal: FocalPoint | None = None
 
 
 class Ingested(msgspec.Struct, frozen=True):
@@ -98,12 +102,25 @@ class Spooled:
 class Originals:
     """The images that are here."""
 
-    def __init__(self, storage: Storage, pool: RenderPool, spool: Path, *, limits: Limits, max_upload_bytes: int) -> None:
-        """Take where images are kept, what probes them, the folder that uploads wait in, and what is taken."""
+    def __init__(
+        self,
+        storage: Storage,
+        pool: RenderPool,
+        sources: Sources,
+        warming: WarmingQueue | None,
+        spool: Path,
+        *,
+        limits: Limits,
+        max_upload_bytes: int,
+    ) -> None:
+        """Take where images are kept, what probes them, where intermediates and new images go, the uploads' folder, and what is taken."""
         self._storage = storage
         self._pool = pool
+        self._sources = sources
+        self._warming = warming
         self._spool = spool
         self._limits = limits
+        self._changing = anyio.Lock()
         self.max_upload_bytes = max_upload_bytes
 
     def clear_spool(self) -> None:
@@ -146,7 +163,15 @@ class Originals:
         )
         if not await self._storage.create(original_key(digest), upload.path, durable=True):
             await self._heal(digest, upload)
-        if not await self._storage.create(document_key(digest), msgspec.json.encode(document), durable=True):
+        if probed.intermediate is not None:
+            await self._sources.keep_intermediate(digest, probed.intermediate)
+        if self._warming is not None:
+            # Before the document: nothing is forgotten by a crash in between.
+            await self._warming.note(digest)
+        created = await self._storage.create(document_key(digest), msgspec.json.encode(document), durable=True)
+        if self._warming is not None:
+            self._warming.add(digest)
+        if not created:
             # Another upload of the same bytes was faster; its document is the one that counts.
             return Ingested(await self.document(digest), created=False)
         log.info("ingested", digest=digest, format=probed.info.format, bytes=upload.bytes)
@@ -163,6 +188,16 @@ class Originals:
                 remedy="Upload the image with POST /v1/images.",
             )
         return msgspec.json.decode(body, type=Document)
+
+    async def change(self, digest: str, change: Callable[[Document], Document]) -> Document:
+        """Return the facts of an image after `change`, stored durably: one change at a time, each of what the last one left.
+
+        Raises `NotFoundError`, and whatever `change` does.
+        """
+        async with self._changing:
+            changed = change(await self.document(digest))
+            await self._storage.replace(document_key(digest), msgspec.json.encode(changed), durable=True)
+            return changed
 
     async def _known(self, digest: str, upload: Spooled) -> Document | None:
         body = await self._storage.read(document_key(digest))

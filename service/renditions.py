@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 
 import anyio
 import msgspec
 import structlog
 
 from service.address import PIPELINE_VERSION, Address, base32_text
-from service.errors import (
-    DeadlineExceededError,
-    NewerVersionError,
-    NotFoundError,
-    ServiceError,
-    StorageFullError,
-    StorageUnavailableError,
-)
-from service.render.messages import Limits, Render, Rendered
+from service.errors import DeadlineExceededError, NewerVersionError, NotFoundError, StorageFullError, StorageUnavailableError
+from service.originals import Originals
+from service.render import geometry
+from service.render.messages import FindTrim, ImageInfo, Limits, Render, Rendered, Trimmed
 from service.render.pool import RenderPool
-from service.storage import Storage, original_key, rendition_key
-from service.transform import DEFAULTS, Format, Transform
+from service.seal import opened, sealed
+from service.sources import Sources
+from service.storage import Storage, rendition_key
+from service.transform import DEFAULTS, Format, Transform, for_format
 
 log = structlog.get_logger(__name__)
 
-# A stored rendition is this mark, the SHA-256 of its bytes, and its bytes: what was flipped or cut short is noticed and made again.
-_MARK = b"DRR1"
-_SEAL_BYTES = len(_MARK) + hashlib.sha256().digest_size
-
-FORMATS: dict[str, Format] = {"avif": "avif", "webp": "webp", "jpg": "jpeg", "png": "png"}
+FORMATS: dict[str, Format] = {"avif": "avif", "webp": "webp", "jpg": "jpeg", "png": "png", "gif": "gif"}
 
 
 class Rendition(msgspec.Struct, frozen=True):
@@ -54,19 +46,25 @@ class Rendition(msgspec.Struct, frozen=True):
 class Renditions:
     """The renditions that are stored, and those being made. One that several ask for at once is made once."""
 
-    def __init__(self, storage: Storage, pool: RenderPool, *, limits: Limits, wait_seconds: float) -> None:
-        """Take where images are kept, what renders them, what is made, and how long a client is kept waiting."""
+    def __init__(
+        self, storage: Storage, pool: RenderPool, originals: Originals, sources: Sources, *, limits: Limits, wait_seconds: float
+    ) -> None:
+        """Take where images are kept, what renders them and from what, what is made, and how long a client is kept waiting."""
         self._storage = storage
         self._pool = pool
+        self._originals = originals
+        self._sources = sources
         self._limits = limits
         self._wait_seconds = wait_seconds
         self._making: dict[str, asyncio.Task[Rendition]] = {}
+        self._coming: dict[str, asyncio.Future[Rendition | None]] = {}
 
     async def find_or_render(self, address: Address, transform: Transform) -> Rendition:
         """Return the rendition of a verified address.
 
         A render goes on when this stops waiting for it, so that the next client finds it stored. Raises `NotFoundError`,
-        `NewerVersionError`, `DeadlineExceededError` after the waiting time, and what the pool and the store raise.
+        `NewerVersionError`, `DeadlineExceededError` after the waiting time, what contradicts the format or the original, and what the pool
+        and the store raise.
         """
         _check_version(address)
         key = _key(address)
@@ -87,6 +85,52 @@ class Renditions:
                 retry_after_seconds=10,
             ) from None
 
+    async def find_trim(self, digest: str, transform: Transform) -> Trimmed:
+        """Return what is left of an image when it is trimmed as `transform` says: a part of the upright original, in its pixels.
+
+        Raises `NotFoundError`, `BadTransformError` for a crop outside the picture, and what the pool and the store raise.
+        """
+        info = await self.facts(digest)
+        geometry.plan(info.width, info.height, transform, vector=info.vector)
+        async with self._sources.original(digest) as source:
+            return await self._pool.run(FindTrim(source, transform, self._limits), Trimmed)
+
+    async def is_stored(self, address: Address) -> bool:
+        """Return whether a rendition is stored, once it is if it is being made."""
+        key = _key(address)
+        if (task := self._making.get(key)) is not None:
+            await asyncio.wait([task])
+        return await self._storage.exists(key)
+
+    async def render_in_background(self, address: Address, transform: Transform) -> None:
+        """Have a rendition stored that nobody waits for; raises as `find_or_render` does, and what a store does that cannot be written."""
+        await self.keep(address, await self._rendered(address, transform, background=True))
+
+    async def keep(self, address: Address, rendered: Rendered) -> Rendition:
+        """Return a rendition that has just been made, stored, or the one that another process was faster with.
+
+        Every region serves the same bytes, those that are stored.
+        """
+        started = time.perf_counter()
+        key = _key(address)
+        body = rendered.body
+        stored = await self._storage.create(key, sealed(body), durable=False)
+        if not stored and (winner := await self._stored(key)) is not None:
+            body, stored = winner, True
+        return Rendition(body, _sha256(body), "render", time.perf_counter() - started, stored)
+
+    @contextmanager
+    def coming(self, address: Address) -> Iterator[asyncio.Future[Rendition | None]]:
+        """Have requests for a rendition wait for it, which is made at this moment; `None`, or nothing, sends them to render it."""
+        key = _key(address)
+        future = self._coming[key] = asyncio.get_running_loop().create_future()
+        try:
+            yield future
+        finally:
+            del self._coming[key]
+            if not future.done():
+                future.set_result(None)
+
     async def finish(self) -> None:
         """Give up what is still being made: nobody is left to wait for it."""
         tasks = list(self._making.values())
@@ -101,10 +145,10 @@ class Renditions:
             task.exception()
 
     async def _stored(self, key: str) -> bytes | None:
-        sealed = await self._storage.read(key)
-        if sealed is None:
+        stored = await self._storage.read(key)
+        if stored is None:
             return None
-        body = _opened(sealed)
+        body = opened(stored)
         if body is None:
             log.warning("a damaged rendition is made again", key=key)
             await self._storage.delete(key)
@@ -112,45 +156,65 @@ class Renditions:
 
     async def _make(self, key: str, address: Address, transform: Transform) -> Rendition:
         started = time.perf_counter()
-        image_format = FORMATS[address.extension]
-        quality = transform.quality or DEFAULTS[address.version].quality[image_format]
-        async with self._original_path(address.digest) as path:
-            rendered = await self._pool.run(Render(path, address.digest, transform, image_format, quality, self._limits), Rendered)
-        seconds = time.perf_counter() - started
-        log.info("rendered", digest=address.digest, transform=address.transform, extension=address.extension, seconds=round(seconds, 3))
-        body, stored = rendered.body, False
+        if (coming := self._coming.get(key)) is not None and (found := await asyncio.shield(coming)) is not None:
+            return found
+        rendered = await self._rendered(address, transform, background=False)
         try:
-            stored = await self._storage.create(key, _sealed(body), durable=False)
-            if not stored and (winner := await self._stored(key)) is not None:
-                # Another process was faster: every region serves the same bytes, those that are stored.
-                body, stored = winner, True
+            made = await self.keep(address, rendered)
         except (StorageFullError, StorageUnavailableError) as error:
             log.warning("a rendition was not stored", key=key, kind=error.kind)
-        return Rendition(body, _sha256(body), "render", time.perf_counter() - started, stored)
+            made = Rendition(rendered.body, _sha256(rendered.body), "render", 0.0, stored=False)
+        return msgspec.structs.replace(made, seconds=time.perf_counter() - started)
 
-    @asynccontextmanager
-    async def _original_path(self, digest: str) -> AsyncIterator[str]:
-        """Give a path under which a render process can read the original; raises `NotFoundError`."""
-        key = original_key(digest)
-        path = self._storage.local_path(key)
-        if path is not None:
-            if not path.exists():
-                raise _unknown(digest)
-            yield str(path)
-            return
-        body = await self._storage.read(key)
-        if body is None:
-            raise _unknown(digest)
-        # Shared memory that ends with its last descriptor: no file to clean up, no copy through a pipe.
-        descriptor = os.memfd_create(digest, os.MFD_CLOEXEC)
+    async def facts(self, digest: str) -> ImageInfo:
+        """Return what the header of an original tells; raises `NotFoundError`."""
+        return (await self._originals.document(digest)).info
+
+    async def offered(self, formats: Iterable[Format]) -> list[Format]:
+        """Return those of some formats that the running libvips writes."""
+        writes = (await self._pool.offered()).writes
+        return [image_format for image_format in formats if image_format in writes]
+
+    async def check(self, info: ImageInfo, transform: Transform, image_format: Format, version: int = PIPELINE_VERSION) -> Transform:
+        """Return what `image_format` makes of a transform, if it can be made of an original with this header: no pixel is looked at.
+
+        Raises `BadTransformError`, `TooManyPixelsError`, `FormatNotOfferedError`, and `NotFoundError` for an unknown overlay.
+        """
+        transform = for_format(transform, image_format)
+        (await self._pool.offered()).require(image_format)
+        animated = info.animates(transform, image_format, by_default=DEFAULTS[version].animates)
+        geometry.check(info, transform, image_format, self._limits, frames=info.frames if animated else 1)
+        if transform.overlay is not None:
+            await self._check_overlay(transform.overlay.digest)
+        return transform
+
+    async def _rendered(self, address: Address, transform: Transform, *, background: bool) -> Rendered:
+        """Make a rendition; what the original's document already rules out is refused first."""
+        started = time.perf_counter()
+        image_format = FORMATS[address.extension]
+        info = await self.facts(address.digest)
+        transform = await self.check(info, transform, image_format, address.version)
+        async with AsyncExitStack() as opened_files:
+            source = await opened_files.enter_async_context(self._sources.source(address.digest, info, transform, background=background))
+            overlay = None
+            if transform.overlay is not None:
+                overlay = await opened_files.enter_async_context(self._sources.original(transform.overlay.digest))
+            job = Render(source, transform, image_format, address.version, self._limits, overlay)
+            rendered = await (self._pool.run_in_background(job, Rendered) if background else self._pool.run(job, Rendered))
+        seconds = time.perf_counter() - started
+        log.info("rendered", digest=address.digest, transform=address.transform, extension=address.extension, seconds=round(seconds, 3))
+        return rendered
+
+    async def _check_overlay(self, digest: str) -> None:
         try:
-            view = memoryview(body)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            del body
-            yield f"/proc/{os.getpid()}/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
+            await self._originals.document(digest)
+        except NotFoundError as error:
+            raise NotFoundError(
+                "No image has the digest of the overlay.",
+                expected="in `overlay` the digest of an image that was uploaded and not taken down",
+                received=digest,
+                remedy="Upload the overlay with POST /v1/images, or leave it out.",
+            ) from error
 
 
 def _check_version(address: Address) -> None:
@@ -171,15 +235,6 @@ def _check_version(address: Address) -> None:
         )
 
 
-def _unknown(digest: str) -> ServiceError:
-    return NotFoundError(
-        "No image has this digest.",
-        expected="the digest of an image that was uploaded and not taken down",
-        received=digest,
-        remedy="Upload the image with POST /v1/images.",
-    )
-
-
 def _key(address: Address) -> str:
     name = hashlib.sha256(f"v{address.version}/{address.transform}.{address.extension}".encode("ascii")).hexdigest()
     return rendition_key(address.digest, name)
@@ -187,12 +242,3 @@ def _key(address: Address) -> str:
 
 def _sha256(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()
-
-
-def _sealed(body: bytes) -> bytes:
-    return _MARK + _sha256(body) + body
-
-
-def _opened(sealed: bytes) -> bytes | None:
-    body = sealed[_SEAL_BYTES:]
-    return body if sealed[:_SEAL_BYTES] == _MARK + _sha256(body) else None

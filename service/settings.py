@@ -18,6 +18,7 @@ import msgspec
 
 from service import transform
 from service.errors import BadTransformError
+from service.transform import Transform
 
 PREFIX = "DARKROOM_"
 MEBIBYTE = 1 << 20
@@ -25,6 +26,11 @@ MEBIBYTE = 1 << 20
 Scope: TypeAlias = Literal["ingest", "delete", "read"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
+# What can be warmed: formats by name, or the one that every browser shows.
+WarmFormat: TypeAlias = Literal["webp", "avif", "fallback"]
+WARM_FORMATS: tuple[WarmFormat, ...] = get_args(WarmFormat)
+
+_VARIANT = re.compile(r"\s*([a-z][a-z0-9_-]{0,63})\s*:\s*(\S+)\s*")
 _HEX_KEY = re.compile(r"(?:[0-9a-fA-F]{2}){16,}")
 _TOKEN = re.compile(r"[A-Za-z0-9._~/=-]{16,}")
 
@@ -69,6 +75,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_pixels: Positive = 128_000_000
     max_whole_pixels: Positive = 100_000_000
     max_output_pixels: Positive = 40_000_000
+    max_frames: Positive = 512
+    variants: str = ""
+    warm: str = "webp,fallback"
     render_processes: Natural = 0
     render_memory_bytes: Annotated[int, msgspec.Meta(ge=256 * MEBIBYTE)] = 512 * MEBIBYTE
     render_queue: Positive = 256
@@ -109,6 +118,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return dict(_token(entry) for entry in _listed(self.tokens))
 
     @property
+    def warm_formats(self) -> tuple[WarmFormat, ...]:
+        """The formats that a new image's ladder is rendered in before anybody asks."""
+        return tuple(word for word in WARM_FORMATS if word in _listed(self.warm))
+
+    @property
+    def named_transforms(self) -> Mapping[str, Transform]:
+        """The variants: transforms by name."""
+        return dict(_variant(entry) for entry in re.split(r"[;\n]", self.variants) if entry.strip())
+
+    @property
     def open_spellings(self) -> tuple[str, ...]:
         """The transforms that need no signature."""
         return tuple(self.open_transforms.split())
@@ -145,6 +164,16 @@ HELP: Mapping[str, Setting] = {
     "max_pixels": Setting("Most pixels of an original, all frames together."),
     "max_whole_pixels": Setting("The same for originals that decode whole: progressive JPEG, interlaced PNG, WebP, GIF, AVIF, TIFF."),
     "max_output_pixels": Setting("Most pixels of a rendition."),
+    "max_frames": Setting("Most frames, or pages, of an original."),
+    "variants": Setting(
+        "Transforms by name, separated by `;` or new lines: `card: width=640,height=480,fit=cover; badge: width=96,round=max`. "
+        "Asked for as `variant` when URLs are made, and written out in them.",
+        "none",
+    ),
+    "warm": Setting(
+        "Formats in which a new image's ladder is rendered when nobody waits for anything else: any of `webp`, `avif` and `fallback` "
+        "(JPEG, PNG or GIF, whichever the image needs), comma-separated, or `none`."
+    ),
     "render_processes": Setting("Render processes.", "as many as cores"),
     "render_memory_bytes": Setting("Address space of one render process, in bytes, at least 268435456."),
     "render_queue": Setting("Renders that may wait for a render process; the next get 503."),
@@ -255,6 +284,10 @@ def _check(settings: Settings) -> None:
             raise SettingsError(
                 f"DARKROOM_OPEN_TRANSFORMS: {error.detail} Expected: {error.expected}. Received: {error.received}."
             ) from error
+    words = _listed(settings.warm)
+    if words != ["none"] and (not words or set(words) - set(WARM_FORMATS)):
+        raise SettingsError(f"DARKROOM_WARM={settings.warm!r}: expected some of {', '.join(WARM_FORMATS)}, comma-separated, or none.")
+    _check_variants(settings)
     if settings.wait_seconds > settings.render_seconds:
         raise SettingsError("DARKROOM_WAIT_SECONDS must not be larger than DARKROOM_RENDER_SECONDS: nobody waits for what was killed.")
     if (
@@ -266,6 +299,32 @@ def _check(settings: Settings) -> None:
             f"DARKROOM_STORE={settings.store_url}: on Fly this folder is lost with the next deploy, because it is not on a volume. "
             "Mount a volume there, or set DARKROOM_STORE=s3:// after `fly storage create`."
         )
+
+
+def _check_variants(settings: Settings) -> None:
+    names: set[str] = set()
+    for entry in re.split(r"[;\n]", settings.variants):
+        if entry.strip():
+            name, _ = _variant(entry)
+            if name in names:
+                raise SettingsError(f"DARKROOM_VARIANTS: {name} stands twice. Give each variant a name of its own.")
+            names.add(name)
+
+
+def _variant(entry: str) -> tuple[str, Transform]:
+    match = _VARIANT.fullmatch(entry)
+    if match is None:
+        raise SettingsError(
+            f"DARKROOM_VARIANTS: {entry.strip()!r} is no name and transform. Expected for example card: width=640,height=480,fit=cover; "
+            "names of a-z 0-9 _ -."
+        )
+    name, spelling = match.groups()
+    try:
+        return name, transform.parse(spelling)
+    except BadTransformError as error:
+        raise SettingsError(
+            f"DARKROOM_VARIANTS: {name}: {error.detail} Expected: {error.expected}. Received: {error.received}. {error.remedy}"
+        ) from error
 
 
 def _on_a_mount(path: Path) -> bool:

@@ -33,6 +33,8 @@ _LARGE_BYTES = 1 << 20
 # ENOSPC and EDQUOT as obstore and as Python spell them, and what S3 servers say.
 _FULL = ("os error 28", "os error 122", "[Errno 28]", "[Errno 122]", "QuotaExceeded", "InsufficientStorage")
 
+WARMING_FOLDER = "warming"
+
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?/?|https?://\[[0-9a-fA-F:.]+\](:[0-9]+)?/?")
 
@@ -50,6 +52,16 @@ def document_key(digest: str) -> str:
 def rendition_key(digest: str, name: str) -> str:
     """Return where a rendition lies; `name` tells version, transform and extension."""
     return f"renditions/{digest}/{name}"
+
+
+def intermediate_key(digest: str) -> str:
+    """Return where the intermediate of an original lies."""
+    return f"intermediates/{digest}"
+
+
+def warming_key(digest: str) -> str:
+    """Return where it is noted that an image is to be warmed."""
+    return f"{WARMING_FOLDER}/{digest}"
 
 
 class Storage:
@@ -83,6 +95,16 @@ class Storage:
             except FileNotFoundError:
                 return False
             return True
+
+    async def names(self, folder: str, limit: int) -> list[str]:
+        """Return the names of what lies in a folder, in no order, `limit` of them at most."""
+        async with _failures("list"):
+            found: list[str] = []
+            async for page in obstore.list(self._store, f"{folder}/"):
+                found += [entry["path"].rpartition("/")[2] for entry in page]
+                if len(found) >= limit:
+                    break
+            return found[:limit]
 
     async def create(self, key: str, body: bytes | Path, *, durable: bool) -> bool:
         """Put bytes, or a file's, under `key` unless something is there; return whether they were put.

@@ -7,65 +7,114 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
-from decimal import Decimal
+from collections.abc import Mapping
+from fractions import Fraction
+from math import floor
 from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
 from service.errors import BadTransformError
+from service.options import (
+    API_OPTIONS,
+    COMPASS,
+    MAX_PAD_PIXELS,
+    MAX_SIDE_PIXELS,
+    OPTIONS,
+    Fit,
+    Flip,
+    Gravity,
+    Metadata,
+    Option,
+    Overlay,
+    Profile,
+    Region,
+    Sides,
+    Value,
+    scaled_number,
+    spelled,
+    text_of,
+)
 
-Fit: TypeAlias = Literal["inside", "outside", "cover", "contain", "fill"]
-Compass: TypeAlias = Literal["center", "north", "northeast", "east", "southeast", "south", "southwest", "west", "northwest"]
-Strategy: TypeAlias = Literal["attention", "entropy"]
-Format: TypeAlias = Literal["avif", "webp", "jpeg", "png"]
+Format: TypeAlias = Literal["avif", "webp", "jpeg", "png", "gif"]
 
-FITS: tuple[str, ...] = get_args(Fit)
-COMPASS: tuple[str, ...] = get_args(Compass)
-STRATEGIES: tuple[str, ...] = get_args(Strategy)
 FORMATS: tuple[Format, ...] = get_args(Format)
-
-# The longest side that WebP holds is 16,383; half of it is above any screen and keeps one rendition within a render process's memory.
-MAX_SIDE_PIXELS = 8_192
 FULL = "full"
+
+# Formats that hold more than one frame, and formats that can lose nothing.
+ANIMATED_FORMATS: frozenset[Format] = frozenset({"webp", "gif"})
+LOSSLESS_FORMATS: frozenset[Format] = frozenset({"webp", "avif", "png"})
+
+# What a format has no use for: left out of its addresses, so that one rendition has one.
+_MEANINGLESS: Mapping[Format, frozenset[str]] = {
+    "avif": frozenset({"progressive"}),
+    "webp": frozenset({"progressive"}),
+    "jpeg": frozenset(),
+    "png": frozenset({"quality", "lossless"}),
+    "gif": frozenset({"quality", "progressive", "metadata", "profile"}),
+}
 
 _VALUE = re.compile(r"[A-Za-z0-9.:_-]+")
 
 
-class FocalPoint(msgspec.Struct, frozen=True):
-    """A point of the upright image: `x` from the left, `y` from the top, each 0 to 1, at most four decimals."""
-
-    x: float
-    y: float
-
-
-Gravity: TypeAlias = str | FocalPoint
-
-
 class Transform(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of an image. Nothing is enlarged: where the original is smaller than the box, the box shrinks in proportion.
+    """What is asked of an image.
 
-    width, height: pixels of the upright rendition, 1 to 8192; one alone keeps the aspect ratio.
-    fit: with both: `inside` (whole, at most the box), `outside` (whole, at least the box), `cover` (fills the box, cropped),
-        `contain` (whole, padded to the box: transparent, or white where the format has no alpha), `fill` (stretched to the box).
-    gravity: what stays where something is cut (`cover`) or padded (`contain`): a compass anchor; for `cover` also `attention`, `entropy`
-        (libvips smartcrop) or a focal point `focal:<x>:<y>`.
-    quality: 1 to 100 on the encoder's own scale; of png, where nothing is lost, no meaning. Without it the default of the pipeline version.
+    The fields act in this order, whatever the order in which they are written.
+
+    frame, animate: which frames. Then the picture is turned upright by its Exif orientation: all below is of the upright one.
+    crop: the part to keep (pixels or percent of the original); trim: borders of one colour cut off (0 to 255 steps of 8 bits).
+    rotate: degrees clockwise, 0 to 360; flip: `horizontal` or `vertical`.
+    width, height: pixels of the picture now, 1 to 8192; one alone keeps the aspect ratio; without `enlarge` nothing grows: where
+        the picture is smaller than the box, the box shrinks in proportion. `fit` as CSS object-fit and sharp mean it: `inside`
+        (whole, at most the box), `outside` (whole, at least the box), `cover` (fills the box, cropped), `contain` (whole, padded
+        to the box), `fill` (stretched). gravity: what stays where `cover` cuts, where `contain` lays: a compass anchor; for
+        `cover` also `attention`, `entropy` (libvips smartcrop) or a focal point of the upright original.
+    brightness, contrast, gamma, saturation, grayscale: on the encoded colours, as CSS Filter Effects define the first two and
+        the last two; blur, sharpen: sigma in pixels of the rendition.
+    overlay: another image laid over the picture. round: corners cut to a radius in pixels, or `max`. pad: pixels added outside
+        the box, which makes the rendition larger. background: what lies behind everything.
+    profile, metadata: what the file says of its colours and its origin. quality (1 to 100 on the encoder's scale, or `auto`),
+        max_bytes, lossless, effort (0 to 6), progressive: the encoder's. A quality that is left out is the version's default.
     """
 
+    frame: int | None = None
+    animate: bool = False
+    crop: Region | None = None
+    trim: float | None = None
+    rotate: float = 0.0
+    flip: Flip = "none"
     width: int | None = None
     height: int | None = None
     fit: Fit = "inside"
     gravity: Gravity = "center"
-    quality: int | None = None
+    enlarge: bool = False
+    brightness: float = 1.0
+    contrast: float = 1.0
+    gamma: float = 1.0
+    saturation: float = 1.0
+    grayscale: bool = False
+    blur: float | None = None
+    sharpen: float | None = None
+    overlay: Overlay | None = None
+    round: int | str | None = None
+    pad: Sides = Sides(0, 0, 0, 0)
+    background: str | None = None
+    profile: Profile = "srgb"
+    metadata: Metadata = "none"
+    quality: int | str | None = None
+    max_bytes: int | None = None
+    lossless: bool = False
+    effort: int | None = None
+    progressive: bool = False
 
     @property
     def spelling(self) -> str:
         """The canonical spelling."""
-        pairs = [f"{key}={_spell(value)}" for key, value in self.options().items()]
+        pairs = [f"{key}={spelled(value)}" for key, value in self.options().items()]
         return ",".join(pairs) or FULL
 
-    def options(self) -> dict[str, int | str | FocalPoint]:
+    def options(self) -> dict[str, Value]:
         """Return what differs from the default, by key in the declared order."""
         return {
             field.name: value
@@ -75,13 +124,18 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Defaults(msgspec.Struct, frozen=True):
-    """What a transform leaves out, for one pipeline version."""
+    """What a transform leaves out, for one pipeline version: the quality per format, and whether an animation stays one."""
 
     quality: Mapping[Format, int]
+    animates: bool
 
 
 # A row is never changed once released: old addresses keep their meaning. A new default is a new version.
-DEFAULTS: Mapping[int, Defaults] = {1: Defaults(quality={"avif": 58, "webp": 80, "jpeg": 80, "png": 100})}
+DEFAULTS: Mapping[int, Defaults] = {
+    1: Defaults(quality={"avif": 58, "webp": 80, "jpeg": 80, "png": 100, "gif": 100}, animates=False),
+    # These look alike: SSIMULACRA2 75 on photos, 640 and 1,280 wide (`make quality`).
+    2: Defaults(quality={"avif": 58, "webp": 81, "jpeg": 73, "png": 100, "gif": 100}, animates=True),
+}
 
 
 def parse(spelling: str) -> Transform:
@@ -104,7 +158,7 @@ def parse(spelling: str) -> Transform:
         if key in options:
             raise BadTransformError(f"`{key}` stands twice.", expected="each key once", received=spelling, remedy="Leave one of them out.")
         options[key] = value
-    return _transform(options)
+    return _transform(_values(options, OPTIONS))
 
 
 def parse_canonical(spelling: str) -> Transform:
@@ -120,38 +174,106 @@ def parse_canonical(spelling: str) -> Transform:
     return transform
 
 
-def from_options(options: Mapping[str, object]) -> Transform:
-    """Return the transform of a JSON object's members; raises `BadTransformError`."""
-    return _transform({key: _option_text(key, value) for key, value in options.items() if value is not None})
+def from_options(options: Mapping[str, object], preset: Transform | None = None) -> Transform:
+    """Return the transform of a JSON object's members, over those of a `preset`; raises `BadTransformError`.
+
+    `focal` and `dpr` are resolved here: they are in no address.
+    """
+    values = _values({key: text_of(key, value) for key, value in options.items() if value is not None}, API_OPTIONS)
+    focal, dpr = values.pop("focal", None), values.pop("dpr", None)
+    if focal is not None:
+        if "gravity" in values:
+            raise BadTransformError(
+                "`focal` and `gravity` say the same thing.", expected="one of them", received="both", remedy="Leave one of them out."
+            )
+        values["gravity"] = focal
+    transform = _transform({**(preset.options() if preset else {}), **values})
+    return scaled(transform, Fraction(str(dpr))) if isinstance(dpr, float) else transform
 
 
-def _option_text(key: str, value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+def scaled(transform: Transform, factor: Fraction) -> Transform:
+    """Return the transform with every length in pixels of the rendition multiplied: sides, radius, pad, blur, the overlay's offset.
+
+    Raises `BadTransformError` where a side would be longer than is made.
+    """
+
+    def length(pixels: int, most: int) -> int:
+        return max(-most, min(most, floor(pixels * factor + Fraction(1, 2))))
+
+    def side(pixels: int | None) -> int | None:
+        if pixels is None:
+            return None
+        longer = max(1, floor(pixels * factor + Fraction(1, 2)))
+        if longer > MAX_SIDE_PIXELS:
+            raise BadTransformError(
+                "The rendition would be longer than is made.",
+                expected=f"at most {MAX_SIDE_PIXELS} pixels",
+                received=str(longer),
+                remedy="Leave the largest widths out, lower `dpr`, or give the transform a smaller or wider box.",
+            )
+        return longer
+
+    overlay, pad, radius = transform.overlay, transform.pad, transform.round
+    if overlay is not None:
+        overlay = msgspec.structs.replace(overlay, x=length(overlay.x, MAX_PAD_PIXELS), y=length(overlay.y, MAX_PAD_PIXELS))
+    return msgspec.structs.replace(
+        transform,
+        width=side(transform.width),
+        height=side(transform.height),
+        blur=None if transform.blur is None else min(250.0, max(0.3, scaled_number(transform.blur, factor))),
+        overlay=overlay,
+        round=max(1, length(radius, MAX_SIDE_PIXELS)) if isinstance(radius, int) else radius,
+        pad=Sides(*(length(getattr(pad, edge), MAX_PAD_PIXELS) for edge in ("top", "right", "bottom", "left"))),
+    )
+
+
+def for_format(transform: Transform, image_format: Format) -> Transform:
+    """Return the transform without what `image_format` has no use for; raises `BadTransformError` for what it cannot do."""
+    if transform.lossless and image_format not in LOSSLESS_FORMATS:
         raise BadTransformError(
-            f"`{key}` has no such type of value.", expected="a number or a string", received=str(value), remedy="See GET /docs."
+            f"A {image_format} always loses something: `lossless` contradicts it.",
+            expected=f"one of {', '.join(sorted(LOSSLESS_FORMATS))}",
+            received=image_format,
+            remedy="Leave `lossless` out, or ask for another format.",
         )
-    return value if isinstance(value, str) else str(value)
+    if transform.animate and image_format not in ANIMATED_FORMATS:
+        raise BadTransformError(
+            f"A {image_format} holds no animation: `animate` contradicts it.",
+            expected=f"one of {', '.join(sorted(ANIMATED_FORMATS))}",
+            received=image_format,
+            remedy="Leave `animate` out for the first frame, or ask for another format.",
+        )
+    used = {key: value for key, value in transform.options().items() if key not in _MEANINGLESS[image_format]}
+    return Transform(**used)  # type: ignore[arg-type]
 
 
-def _transform(options: Mapping[str, str]) -> Transform:
+def _values(options: Mapping[str, str], known: Mapping[str, Option]) -> dict[str, object]:
     values: dict[str, object] = {}
     for key, text in options.items():
-        if key not in _READERS:
-            near = difflib.get_close_matches(key, _READERS, 1)
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0.7)
             raise BadTransformError(
                 "The transform has an unknown key.",
-                expected=", ".join(_READERS),
+                expected=", ".join(known),
                 received=key,
                 remedy=f"Did you mean `{near[0]}`?" if near else "Leave it out, or use one of the keys above.",
             )
-        values[key] = _READERS[key](key, text)
-    transform = msgspec.convert(values, Transform)
+        values[key] = known[key].read(key, text)
+    return values
+
+
+def _transform(values: Mapping[str, object]) -> Transform:
+    # One still has one spelling.
+    if values.get("animate") is False:
+        values = {"frame": 0, **{key: value for key, value in values.items() if key != "animate"}}
+    transform = Transform(**values)  # type: ignore[arg-type]
+    _check_box(transform)
     _check_together(transform)
     return transform
 
 
-def _check_together(transform: Transform) -> None:
-    """Refuse what could not act: an option without effect would give one rendition several addresses."""
+def _check_box(transform: Transform) -> None:
+    """Refuse what could not act without a box: an option without effect would give one rendition several addresses."""
     boxed = transform.width is not None and transform.height is not None
     if transform.fit != "inside" and not boxed:
         raise BadTransformError(
@@ -160,8 +282,7 @@ def _check_together(transform: Transform) -> None:
             received=transform.spelling,
             remedy="Give both, or leave `fit` out.",
         )
-    placeable = {"cover": (*COMPASS, *STRATEGIES, "focal:<x>:<y>"), "contain": COMPASS}.get(transform.fit, ())
-    if transform.gravity != "center" and not placeable:
+    if transform.gravity != "center" and transform.fit not in {"cover", "contain"}:
         raise BadTransformError(
             f"`gravity` acts with fit=cover or fit=contain only, not with fit={transform.fit}.",
             expected="fit=cover or fit=contain",
@@ -172,79 +293,31 @@ def _check_together(transform: Transform) -> None:
         raise BadTransformError(
             "With fit=contain nothing is cut, so `gravity` can only be a compass anchor.",
             expected=", ".join(COMPASS),
-            received=_spell(transform.gravity),
+            received=spelled(transform.gravity),
             remedy="Use a compass anchor, or fit=cover.",
+        )
+    if transform.enlarge and transform.width is None and transform.height is None:
+        raise BadTransformError(
+            "`enlarge` needs a size to grow to.",
+            expected="width or height",
+            received=transform.spelling,
+            remedy="Give one of them, or leave `enlarge` out.",
         )
 
 
-def _whole(minimum: int, maximum: int, unit: str) -> Callable[[str, str], int]:
-    def read(key: str, text: str) -> int:
-        number = _number(text)
-        if number is None or number != int(number) or not minimum <= number <= maximum:
+def _check_together(transform: Transform) -> None:
+    contradictions = (
+        (transform.animate and transform.frame is not None, "animate", "frame", "all frames and one of them"),
+        (transform.lossless and transform.quality is not None, "lossless", "quality", "no loss and how much of it"),
+        (transform.lossless and transform.max_bytes is not None, "lossless", "max_bytes", "no loss and a size that may need some"),
+        (transform.grayscale and transform.saturation != 1, "grayscale", "saturation", "no colours and how strong they are"),
+        (transform.grayscale and transform.profile == "p3", "grayscale", "profile", "no colours and a space for more of them"),
+    )
+    for contradict, one, other, meaning in contradictions:
+        if contradict:
             raise BadTransformError(
-                f"`{key}` is out of range.",
-                expected=f"a whole number of {unit} from {minimum} to {maximum}",
-                received=text,
-                remedy=f"Use {key}={minimum} to {key}={maximum}.",
+                f"`{one}` and `{other}` contradict each other: {meaning}.",
+                expected="one of them",
+                received=transform.spelling,
+                remedy=f"Leave `{one}` or `{other}` out.",
             )
-        return int(number)
-
-    return read
-
-
-def _one_of(words: tuple[str, ...]) -> Callable[[str, str], str]:
-    def read(key: str, text: str) -> str:
-        if text not in words:
-            near = difflib.get_close_matches(text, words, 1)
-            raise BadTransformError(
-                f"`{key}` has an unknown value.",
-                expected=", ".join(words),
-                received=text,
-                remedy=f"Did you mean `{near[0]}`?" if near else "Use one of the values above.",
-            )
-        return text
-
-    return read
-
-
-def _read_gravity(key: str, text: str) -> Gravity:
-    if not text.startswith("focal:"):
-        return _one_of((*COMPASS, *STRATEGIES, "focal:<x>:<y>"))(key, text)
-    numbers = [_number(part) for part in text.removeprefix("focal:").split(":")]
-    match numbers:
-        case [Decimal() as x, Decimal() as y] if 0 <= x <= 1 and 0 <= y <= 1:
-            return FocalPoint(float(x), float(y))
-        case _:
-            raise BadTransformError(
-                "The focal point is not a point of the image.",
-                expected="focal:<x>:<y>, each 0 to 1 with at most four decimals, from the top left of the upright image",
-                received=text,
-                remedy="Use for example gravity=focal:0.3:0.6.",
-            )
-
-
-def _number(text: str) -> Decimal | None:
-    """Return a plain decimal number with at most four decimals, else `None`: no exponent, no sign, no infinity."""
-    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) is None:
-        return None
-    number = Decimal(text)
-    return number if number == number.quantize(Decimal("0.0001")) else None
-
-
-def _spell(value: object) -> str:
-    match value:
-        case FocalPoint(x=x, y=y):
-            return f"focal:{_spell(x)}:{_spell(y)}"
-        case float():
-            return f"{value:.4f}".rstrip("0").rstrip(".")
-        case _:
-            return str(value)
-
-
-_READERS: Mapping[str, Callable[[str, str], object]] = {
-    "width": _whole(1, MAX_SIDE_PIXELS, "pixels"),
-    "height": _whole(1, MAX_SIDE_PIXELS, "pixels"),
-    "fit": _one_of(FITS),
-    "gravity": _read_gravity,
-    "quality": _whole(1, 100, "steps on the encoder's scale"),
-}

@@ -9,9 +9,11 @@ import functools
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms
 from PIL.Image import Transpose
 
@@ -32,6 +34,10 @@ FRAME_COLOURS: tuple[Colour, ...] = ((230, 40, 40), (40, 200, 60), (50, 70, 220)
 # What `camera_jpeg` hides in its metadata, and what therefore must not be found in a rendition.
 CAMERA = "Lightbox 7"
 PLACE = "Kirkjufell"
+
+# Whose picture it is, in `owned_jpeg`.
+ARTIST = "Anna Jons"
+COPYRIGHT = "(c) 2026 Anna Jons"
 
 # Orientation (Exif 2.32, tag 0x0112) → what turns the upright picture into the stored one.
 _STORED = {
@@ -98,6 +104,14 @@ def turned(width: int, height: int, orientation: int, image_format: str) -> byte
     return _saved(stored, image_format, exif=exif, quality=92)
 
 
+def oriented(upright: Image.Image, orientation: int) -> bytes:
+    """Return a picture as a JPEG, stored as its orientation says."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    image = upright.transpose(_STORED[orientation]) if orientation in _STORED else upright
+    return _saved(image, "JPEG", quality=95, subsampling=0, exif=exif)
+
+
 @functools.cache
 def large_jpeg(width: int, height: int, *, progressive: bool = False) -> bytes:
     """Return the scene enlarged, as a JPEG: quick to make, slow or costly to render."""
@@ -106,16 +120,19 @@ def large_jpeg(width: int, height: int, *, progressive: bool = False) -> bytes:
 
 def camera_jpeg(width: int = 400, height: int = 300) -> bytes:
     """Return a JPEG with a camera's name, a place, GPS coordinates, XMP, a comment and an sRGB profile in its metadata."""
-    exif = Image.Exif()
-    exif[ExifTags.Base.Model] = CAMERA
-    exif[ExifTags.Base.ImageDescription] = PLACE
-    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
-    gps[ExifTags.GPS.GPSLatitudeRef] = "N"
-    gps[ExifTags.GPS.GPSLatitude] = (64.0, 55.0, 34.2)
-    gps[ExifTags.GPS.GPSLongitudeRef] = "W"
-    gps[ExifTags.GPS.GPSLongitude] = (23.0, 18.0, 40.6)
     xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/">{PLACE}</x:xmpmeta>'.encode()
-    return _saved(picture(width, height), "JPEG", quality=90, exif=exif, xmp=xmp, comment=PLACE, icc_profile=srgb_profile())
+    return _saved(picture(width, height), "JPEG", quality=90, exif=_camera(), xmp=xmp, comment=PLACE, icc_profile=srgb_profile())
+
+
+def owned_jpeg(width: int = 400, height: int = 300, *, orientation: int = 1) -> bytes:
+    """Return a JPEG that says whose it is besides, stored in an orientation; the sides are the upright picture's."""
+    exif = _camera()
+    exif[ExifTags.Base.Artist] = ARTIST
+    exif[ExifTags.Base.Copyright] = COPYRIGHT
+    exif[ExifTags.Base.Orientation] = orientation
+    image = picture(width, height)
+    stored = image.transpose(_STORED[orientation]) if orientation in _STORED else image
+    return _saved(stored, "JPEG", quality=90, subsampling=0, exif=exif)
 
 
 def rgb_png(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
@@ -146,11 +163,47 @@ def grey_png(width: int = 400, height: int = 300, *, alpha: bool = False) -> byt
 def png16(width: int = 400, height: int = 300, *, grey: bool = False) -> bytes:
     """Return the scene as a PNG of 16 bits a band: RGB, which Pillow cannot write, or grey."""
     image = picture(width, height).convert("L") if grey else picture(width, height)
-    # 257 takes 0..255 to 0..65535; a little more in the low byte must not show in 8 bits.
-    pixels = (np.asarray(image).astype(np.uint16) * 257).astype(">u2").reshape(height, -1)
-    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", width, height, 16, 0 if grey else 2, 0, 0, 0)
-    return _PNG_SIGNATURE + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", zlib.compress(rows, 6)) + _png_chunk(b"IEND", b"")
+    # 257 takes 0..255 to 0..65535.
+    return png(np.asarray(image).astype(np.uint16) * np.uint16(257), 16)
+
+
+def png(
+    samples: npt.NDArray[np.uint16],
+    bits: int,
+    *,
+    interlaced: bool = False,
+    palette: Sequence[tuple[int, ...]] = (),
+    clear: tuple[int, ...] = (),
+    profile: bytes | None = None,
+) -> bytes:
+    """Return a PNG in any of its modes (W3C PNG §11.2.1).
+
+    `samples` are height × width (grey, or indices into `palette`, whose colours may have alpha) or height × width × bands (grey and
+    alpha, RGB, RGBA), as many `bits` each as the mode allows; `clear` is the one grey or colour that is transparent (tRNS).
+    """
+    height, width = samples.shape[:2]
+    pixels = samples.reshape(height, width, -1).astype(np.uint16)
+    colour_type = 3 if palette else {1: 0, 2: 4, 3: 2, 4: 6}[pixels.shape[2]]
+    passes = _ADAM7 if interlaced else [(0, 0, 1, 1)]
+    rows = b"".join(
+        b"\0" + _packed(row, bits) for left, top, across, down in passes if left < width for row in pixels[top::down, left::across]
+    )
+    chunks = [_png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, int(interlaced)))]
+    if profile is not None:
+        chunks.append(_png_chunk(b"iCCP", b"profile\0\0" + zlib.compress(profile)))
+    if palette:
+        chunks.append(_png_chunk(b"PLTE", b"".join(bytes(colour[:3]) for colour in palette)))
+        if len(palette[0]) == 4:
+            chunks.append(_png_chunk(b"tRNS", bytes(colour[3] for colour in palette)))
+    if clear:
+        chunks.append(_png_chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear)))
+    chunks += [_png_chunk(b"IDAT", zlib.compress(rows, 6)), _png_chunk(b"IEND", b"")]
+    return _PNG_SIGNATURE + b"".join(chunks)
+
+
+def grey_jpeg(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
+    """Return the scene as a JPEG of one band."""
+    return _saved(picture(width, height).convert("L"), "JPEG", quality=92, icc_profile=profile)
 
 
 def palette_png(width: int = 400, height: int = 300) -> bytes:
@@ -163,9 +216,9 @@ def palette_gif(width: int = 400, height: int = 300) -> bytes:
     return _saved(picture(width, height).quantize(64), "GIF")
 
 
-def cmyk_jpeg(width: int = 400, height: int = 300) -> bytes:
-    """Return the scene as a CMYK JPEG without a profile."""
-    return _saved(picture(width, height).convert("CMYK"), "JPEG", quality=92, subsampling=0)
+def cmyk_jpeg(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
+    """Return the scene as a CMYK JPEG, its inks meant in `profile`."""
+    return _saved(picture(width, height).convert("CMYK"), "JPEG", quality=92, subsampling=0, icc_profile=profile)
 
 
 def flat_png(width: int, height: int, colour: Colour, *, profile: bytes | None = None) -> bytes:
@@ -201,15 +254,62 @@ def animated_webp(width: int = 120, height: int = 90, *, frames: int = 3) -> byt
     return _animation(width, height, frames, "WEBP", lossless=True)
 
 
+def film(width: int = 120, height: int = 90, *, frames: int = 5) -> list[Image.Image]:
+    """Return the frames of an animation: few colours, a disc that wanders, and from frame to frame as much contrast as there is."""
+    down, across = np.mgrid[0:height, 0:width]
+    pictures = []
+    for frame in range(frames):
+        pixels = np.full((height, width, 3), 255 * (frame % 2), np.uint8)
+        disc = (across - width * (frame + 1) / (frames + 1)) ** 2 + (down - height * 0.4) ** 2 < (height / 5) ** 2
+        pixels[disc] = FRAME_COLOURS[frame % len(FRAME_COLOURS)]
+        pictures.append(Image.fromarray(pixels, "RGB"))
+    return pictures
+
+
+def animation(
+    pictures: Sequence[Image.Image], image_format: str, *, delays: Sequence[int] = (), loops: int | None = 0, disposal: int = 0
+) -> bytes:
+    """Return an animated GIF or lossless WebP; `delays` in milliseconds, `loops` as the format counts them, `None` for none said."""
+    options: dict[str, object] = {"duration": list(delays) or 80, "loop": loops}
+    options |= {"lossless": True} if image_format == "WEBP" else {"disposal": disposal}
+    return _saved(pictures[0], image_format, save_all=True, append_images=pictures[1:], **options)
+
+
+def lab_tiff(width: int = 400, height: int = 300) -> bytes:
+    """Return the scene as a TIFF of CIE Lab (D50), 16 bits a band: L from 0 to 65,535, a and b in 1/256 (TIFF Technical Note 4)."""
+    lab = _lab(np.asarray(picture(width, height)) / 255)
+    pixels = np.stack([lab[0] / 100 * 65_535, lab[1] * 256, lab[2] * 256], axis=-1).round().astype(np.int64) & 0xFFFF
+    body = pixels.astype("<u2").tobytes()
+    # Tag, type (3: 16 bits, 4: 32 bits), count, value (TIFF 6.0 §8); three values do not fit into the entry.
+    entries = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 3, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 8),
+        (273, 4, 1, 14),
+        (277, 3, 1, 3),
+        (278, 4, 1, height),
+        (279, 4, 1, len(body)),
+    ]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I3H", 14 + len(body), 16, 16, 16) + body + directory
+
+
+def pages_tiff(pictures: Sequence[Image.Image]) -> bytes:
+    """Return a TIFF of several pages."""
+    return _saved(pictures[0], "TIFF", save_all=True, append_images=pictures[1:], compression="tiff_adobe_deflate")
+
+
 def webp(width: int = 400, height: int = 300, *, alpha: bool = False) -> bytes:
     """Return the scene as a lossy WebP, with `alpha` transparent as `rgba_png` is."""
     image = Image.open(io.BytesIO(rgba_png(width, height))) if alpha else picture(width, height)
     return _saved(image, "WEBP", quality=90)
 
 
-def avif(width: int = 400, height: int = 300) -> bytes:
+def avif(width: int = 400, height: int = 300, *, subsampling: str = "4:2:0") -> bytes:
     """Return the scene as an AVIF."""
-    return _saved(picture(width, height), "AVIF", quality=85, speed=9)
+    return _saved(picture(width, height), "AVIF", quality=85, speed=9, subsampling=subsampling)
 
 
 def grey_tiff(width: int, height: int) -> bytes:
@@ -253,46 +353,38 @@ def srgb_profile() -> bytes:
 def p3_profile() -> bytes:
     """Return an ICC profile of Display P3 (its primaries adapted to D50, and sRGB's curve as a table of 1,024 steps)."""
     steps = np.linspace(0, 1, 1_024)
-    linear = np.where(steps <= 0.04045, steps / 12.92, ((steps + 0.055) / 1.055) ** 2.4)
-    curve = b"curv" + bytes(4) + struct.pack(">I", len(steps)) + (linear * 65_535).round().astype(">u2").tobytes()
-    name = b"Display P3"
-    tags = {
-        b"desc": b"desc" + bytes(4) + struct.pack(">I", len(name) + 1) + name + bytes(79),
-        b"cprt": b"text" + bytes(4) + b"CC0\0",
-        b"wtpt": _xyz(0.96420, 1.0, 0.82491),
-        b"rXYZ": _xyz(0.51512, 0.24120, -0.00105),
-        b"gXYZ": _xyz(0.29198, 0.69225, 0.04189),
-        b"bXYZ": _xyz(0.15710, 0.06657, 0.78407),
-        b"rTRC": curve,
-        b"gTRC": curve,
-        b"bTRC": curve,
-    }
-    table, body = struct.pack(">I", len(tags)), b""
-    start = 128 + 4 + 12 * len(tags)
-    for tag, data in tags.items():
-        table += tag + struct.pack(">II", start + len(body), len(data))
-        body += data + bytes(-len(data) % 4)
-    header = struct.pack(
-        ">I4sI4s4s4s12s4s4sIIIQI12s4s44s",
-        start + len(body),
-        b"lcms",
-        0x0210_0000,
-        b"mntr",
-        b"RGB ",
-        b"XYZ ",
-        struct.pack(">6H", 2024, 1, 1, 0, 0, 0),
-        b"acsp",
-        b"APPL",
-        0,
-        0,
-        0,
-        0,
-        1,
-        _xyz(0.96420, 1.0, 0.82491)[8:],
-        b"lcms",
-        bytes(44),
-    )
-    return header + table + body
+    primaries = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
+    return _rgb_profile(b"Display P3", primaries, _curve((_linear(steps) * 65_535).round()))
+
+
+def wide_profile() -> bytes:
+    """Return an ICC profile of the primaries of Adobe RGB (1998), adapted to D50, and its gamma of 2 + 51/256."""
+    primaries = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
+    return _rgb_profile(b"Wide", primaries, _curve(np.array([563])))
+
+
+def grey_profile() -> bytes:
+    """Return an ICC profile of grey with a gamma of 1.8, which is lighter than sRGB's where numbers are equal."""
+    return _profile(b"mntr", b"GRAY", b"XYZ ", {**_named(b"Grey 1.8"), b"kTRC": _curve(np.array([461]))})
+
+
+def cmyk_profile(*, only_perceptual: bool = False) -> bytes:
+    """Return an ICC profile of four inks, plainly mixed: a table of 7 steps an ink that gives CIE Lab (ICC.1:2001-04 §6.5.8).
+
+    With `only_perceptual` it has A2B0 and no A2B1: the one table then serves every intent.
+    """
+    steps = np.linspace(0, 1, 7)
+    inks = np.stack(np.meshgrid(steps, steps, steps, steps, indexing="ij"), axis=-1)
+    # The three inks are no pure cyan, magenta and yellow, black is no pure black.
+    rgb = (1 - inks[..., :3] @ np.array([[0.9, 0.2, 0.05], [0.1, 0.85, 0.3], [0.0, 0.1, 0.9]])).clip(0, 1) * (1 - 0.85 * inks[..., 3:])
+    lab = _lab(rgb)
+    table = np.stack([lab[0] / 100 * 0xFF00, (lab[1] + 128) * 256, (lab[2] + 128) * 256], axis=-1).clip(0, 0xFFFF)
+    straight = np.array([0, 0xFFFF])
+    numbers = np.concatenate([*[straight] * 4, table.round().ravel(), *[straight] * 3])
+    head = struct.pack(">4B9i2H", 4, 3, len(steps), 0, *(65_536 * (cell % 4 == 0) for cell in range(9)), 2, 2)
+    table_of_inks = b"mft2" + bytes(4) + head + numbers.astype(">u2").tobytes()
+    intents = (b"A2B0",) if only_perceptual else (b"A2B0", b"A2B1")
+    return _profile(b"prtr", b"CMYK", b"Lab ", {**_named(b"Four inks"), **dict.fromkeys(intents, table_of_inks)})
 
 
 def jpeg_bomb(width: int = 65_000, height: int = 65_000, *, progressive: bool = False) -> bytes:
@@ -366,6 +458,9 @@ def near(colour: Colour, other: Colour, tolerance: int = 40) -> bool:
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
+# The passes of an interlaced PNG: left, top, and the steps across and down (W3C PNG §8.2).
+_ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+
 
 def _rgb(image: Image.Image, place: tuple[int, int]) -> Colour:
     red, green, blue = np.asarray(image)[place[1], place[0]].tolist()
@@ -381,10 +476,90 @@ def _animation(width: int, height: int, frames: int, image_format: str, **option
     return _saved(pictures[0], image_format, save_all=True, append_images=pictures[1:], duration=80, loop=0, **options)
 
 
+def _camera() -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model] = CAMERA
+    exif[ExifTags.Base.ImageDescription] = PLACE
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    gps[ExifTags.GPS.GPSLatitudeRef] = "N"
+    gps[ExifTags.GPS.GPSLatitude] = (64.0, 55.0, 34.2)
+    gps[ExifTags.GPS.GPSLongitudeRef] = "W"
+    gps[ExifTags.GPS.GPSLongitude] = (23.0, 18.0, 40.6)
+    return exif
+
+
 def _saved(image: Image.Image, image_format: str, **options: object) -> bytes:
     out = io.BytesIO()
     image.save(out, image_format, **{name: value for name, value in options.items() if value is not None})
     return out.getvalue()
+
+
+def _packed(row: npt.NDArray[np.uint16], bits: int) -> bytes:
+    """Return a row's samples, `bits` each, most significant first (W3C PNG §7.2)."""
+    if bits == 16:
+        return row.astype(">u2").tobytes()
+    planes = np.unpackbits(row.astype(np.uint8).reshape(-1, 1), axis=1)[:, 8 - bits :]
+    return np.packbits(planes.ravel()).tobytes()
+
+
+def _linear(encoded: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return light of sRGB's encoded values, both 0 to 1 (IEC 61966-2-1)."""
+    return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+
+
+def _lab(rgb: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
+    """Return L, a and b (D50) of sRGB, 0 to 1."""
+    xyz = _linear(rgb) @ np.array([[0.43607, 0.22250, 0.01393], [0.38506, 0.71688, 0.09710], [0.14308, 0.06062, 0.71417]])
+    ratio = xyz / np.array([0.96420, 1.0, 0.82491])
+    cube = np.where(ratio > 216 / 24_389, np.cbrt(ratio), (24_389 / 27 * ratio + 16) / 116)
+    return [116 * cube[..., 1] - 16, 500 * (cube[..., 0] - cube[..., 1]), 200 * (cube[..., 1] - cube[..., 2])]
+
+
+def _rgb_profile(name: bytes, primaries: Sequence[tuple[float, float, float]], curve: bytes) -> bytes:
+    tags = {b"rXYZ": _xyz(*primaries[0]), b"gXYZ": _xyz(*primaries[1]), b"bXYZ": _xyz(*primaries[2])}
+    return _profile(b"mntr", b"RGB ", b"XYZ ", {**_named(name), **tags, b"rTRC": curve, b"gTRC": curve, b"bTRC": curve})
+
+
+def _named(name: bytes) -> dict[bytes, bytes]:
+    return {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", len(name) + 1) + name + bytes(79),
+        b"cprt": b"text" + bytes(4) + b"CC0\0",
+        b"wtpt": _xyz(0.96420, 1.0, 0.82491),
+    }
+
+
+def _curve(entries: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> bytes:
+    return b"curv" + bytes(4) + struct.pack(">I", len(entries)) + entries.astype(">u2").tobytes()
+
+
+def _profile(device: bytes, colours: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """Return an ICC profile of version 2.1 (ICC.1:2001-04 §6.1): its header, the table of tags, the tags."""
+    table, body = struct.pack(">I", len(tags)), b""
+    start = 128 + 4 + 12 * len(tags)
+    for tag, data in tags.items():
+        table += tag + struct.pack(">II", start + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    header = struct.pack(
+        ">I4sI4s4s4s12s4s4sIIIQI12s4s44s",
+        start + len(body),
+        b"lcms",
+        0x0210_0000,
+        device,
+        colours,
+        connection,
+        struct.pack(">6H", 2024, 1, 1, 0, 0, 0),
+        b"acsp",
+        b"APPL",
+        0,
+        0,
+        0,
+        0,
+        1,
+        _xyz(0.96420, 1.0, 0.82491)[8:],
+        b"lcms",
+        bytes(44),
+    )
+    return header + table + body
 
 
 def _xyz(x: float, y: float, z: float) -> bytes:

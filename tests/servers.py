@@ -76,9 +76,16 @@ def _command_line(process: psutil.Process) -> str:
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """Return this environment without settings of Darkroom, and with `settings` as its variables."""
+    """Return this environment without settings of Darkroom, and with `settings` as its variables.
+
+    Nothing is warmed unless they say so: tests count what is rendered and stored.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "FLY_"))}
-    return kept | {name if name.isupper() else f"DARKROOM_{name.upper()}": str(value) for name, value in settings.items()}
+    return (
+        kept
+        | {"DARKROOM_WARM": "none"}
+        | {name if name.isupper() else f"DARKROOM_{name.upper()}": str(value) for name, value in settings.items()}
+    )
 
 
 def free_port() -> int:

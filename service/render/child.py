@@ -8,15 +8,32 @@ import resource
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import pyvips
 
+from service.errors import BadTransformError, TooManyPixelsError
 from service.parent_death import end_with_parent
-from service.render import messages
-from service.render.job import HeavyError, run_probe, run_render, too_costly
-from service.render.messages import LENGTH_BYTES, Failure, Heavy, Job, Probe, Ready, Reply
-from service.render.probe import ImageError, allow_only_offered_loaders
+from service.render import encode, messages, probe
+from service.render.job import HeavyError, run_find_trim, run_ladder, run_probe, run_reduce, run_render, too_costly
+from service.render.messages import (
+    LENGTH_BYTES,
+    Failure,
+    FailureKind,
+    FindTrim,
+    Heavy,
+    ImageError,
+    Job,
+    Ladder,
+    More,
+    Probe,
+    Ready,
+    Reduce,
+    Render,
+    Reply,
+)
+from service.render.probe import allow_only_offered_loaders
 
 # The lowest priority there is: with two AVIF renders running, a hit's p99 was 7 to 12 times its idle value at 0, and equal at 19.
 NICENESS = 19
@@ -43,27 +60,56 @@ def main() -> None:
     pyvips.cache_set_max(0)
     allow_only_offered_loaders()
     version = ".".join(str(pyvips.version(part)) for part in range(3))
-    _send(replies, Ready(version))
-    jobs = sys.stdin.buffer
-    while length := jobs.read(LENGTH_BYTES):
-        job = messages.decode_job(jobs.read(int.from_bytes(length, "big")))
-        reply = _done(job)
+    _send(replies, Ready(version, probe.offered(), encode.offered()))
+    ladder: Iterator[Reply] = iter(())
+    for job in _jobs(sys.stdin.buffer):
+        if not isinstance(job, More):
+            # A ladder that is not gone on with lets its picture go.
+            ladder = run_ladder(job) if isinstance(job, Ladder) else iter(())
+        reply = _answer(job, ladder)
         if messages.resident_bytes(os.getpid()) > _TRIM_ABOVE_BYTES:
             _libc.malloc_trim(0)
         _send(replies, reply)
 
 
-def _done(job: Job) -> Reply:
+def _jobs(pipe: BinaryIO) -> Iterator[Job]:
+    while length := pipe.read(LENGTH_BYTES):
+        yield messages.decode_job(pipe.read(int.from_bytes(length, "big")))
+
+
+def _answer(job: Job, ladder: Iterator[Reply]) -> Reply:
+    """Return the reply to a job; whatever goes wrong is a reply too."""
     try:
-        return run_probe(job) if isinstance(job, Probe) else run_render(job)
+        return _done(job, ladder)
     except HeavyError:
         return Heavy()
     except ImageError as error:
         return error.failure
+    except (BadTransformError, TooManyPixelsError) as error:
+        return _failure(error)
     except MemoryError as error:
         return too_costly(repr(error))
     except Exception:
         return Failure("failed", "The image could not be rendered.", remedy="Check the file.", cause=traceback.format_exc())
+
+
+def _done(job: Job, ladder: Iterator[Reply]) -> Reply:
+    match job:
+        case Probe():
+            return run_probe(job)
+        case Render():
+            return run_render(job)
+        case Reduce():
+            return run_reduce(job)
+        case FindTrim():
+            return run_find_trim(job)
+        case Ladder() | More():
+            return next(ladder, Failure("failed", "The ladder has no more renditions."))
+
+
+def _failure(error: BadTransformError | TooManyPixelsError) -> Failure:
+    kind: FailureKind = "bad-transform" if isinstance(error, BadTransformError) else "too-many-pixels"
+    return Failure(kind, error.detail, error.expected, error.received, error.remedy)
 
 
 def _send(replies: BinaryIO, message: Reply) -> None:

@@ -1,24 +1,99 @@
-"""Colour: everything becomes sRGB of 8 bits, grey stays grey, alpha stays."""
+"""Colour: what comes out is sRGB, or Display P3, of 8 bits; grey stays grey, alpha stays."""
 
 from __future__ import annotations
 
 import pyvips
 
+from service.options import Profile
+
 # Relative colorimetric keeps in-gamut colours as they are; libvips' fallback profiles serve CMYK without one of its own.
 RENDERING_INTENT = "relative"
-OUTPUT_PROFILE = "srgb"
+
+# Where an ICC profile lists its tags: their number, then twelve bytes each, the first four its name (ICC.1:2022 §7.3).
+_TAGS_AT, _TAG_BYTES, _MOST_TAGS = 128, 12, 100
 
 _GREY = frozenset({"b-w", "grey16"})
+_OPAQUE_LEVEL = 255
 
 
-def to_srgb(image: pyvips.Image) -> pyvips.Image:
-    """Return `image` as sRGB or grey, 8 bits a band, with alpha if it has one."""
-    target = "b-w" if image.interpretation in _GREY else "srgb"
-    if image.interpretation != target or image.format != "uchar":
+def is_grey(image: pyvips.Image) -> bool:
+    """Return whether an image has one band of lightness, alpha aside."""
+    return image.interpretation in _GREY
+
+
+def is_deep(image: pyvips.Image) -> bool:
+    """Return whether an image has 16 bits a band."""
+    return bool(image.format == "ushort")
+
+
+def conversion(image: pyvips.Image, profile: Profile) -> dict[str, str]:
+    """Return the ICC options that take `image` (as opened) to `profile`; none where its numbers are to be kept.
+
+    libvips converts CMYK and Lab whatever is asked: neither can be kept in a picture for a screen.
+    """
+    embedded = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else b""
+    intent = _intent(embedded)
+    if image.interpretation == "cmyk":
+        return {"output_profile": "p3" if profile == "p3" else "srgb", "intent": intent}
+    if profile == "p3" and not is_grey(image):
+        return {"input_profile": "srgb", "output_profile": "p3", "intent": intent}
+    if embedded and profile != "keep":
+        return {"output_profile": "srgb", "intent": intent}
+    return {}
+
+
+def _intent(profile: bytes) -> str:
+    """Return the intent to read an embedded profile with.
+
+    One whose only table to the connection space is A2B0 means it for every intent (ICC.1:2022 §8), but libvips takes it for the
+    perceptual one alone and would leave the profile out.
+    """
+    count = min(int.from_bytes(profile[_TAGS_AT : _TAGS_AT + 4], "big"), _MOST_TAGS)
+    starts = range(_TAGS_AT + 4, _TAGS_AT + 4 + count * _TAG_BYTES, _TAG_BYTES)
+    tags = {bytes(profile[start : start + 4]) for start in starts}
+    return "perceptual" if b"A2B0" in tags and not tags & {b"A2B1", b"rXYZ", b"kTRC"} else RENDERING_INTENT
+
+
+def of_8_bits(image: pyvips.Image, *, grey: bool) -> pyvips.Image:
+    """Return `image` in three bands, or with `grey` in one, of 8 bits, with alpha if it has one."""
+    target = "b-w" if grey else "srgb"
+    if is_grey(image) != grey:
+        image = without_profile(image)
+    if image.interpretation != target:
         image = image.colourspace(target)
     return image if image.format == "uchar" else image.cast("uchar")
 
 
+def without_profile(image: pyvips.Image) -> pyvips.Image:
+    """Return `image` without a profile: one that its numbers are not meant in any more."""
+    if not image.get_typeof("icc-profile-data"):
+        return image
+    image = image.copy()
+    image.remove("icc-profile-data")
+    return image
+
+
+def in_colour(image: pyvips.Image) -> pyvips.Image:
+    """Return an image of 8 bits in three bands, and alpha if it has one."""
+    return of_8_bits(image, grey=False)
+
+
+def levels(background: str, profile: Profile) -> tuple[list[int], int]:
+    """Return a colour `rrggbb` or `rrggbbaa`, meant in sRGB, as numbers of `profile`, and its alpha, 0 to 255."""
+    numbers = list(bytes.fromhex(background))
+    colour, alpha = numbers[:3], numbers[3] if len(numbers) > 3 else _OPAQUE_LEVEL
+    if profile == "p3":
+        pixel = (pyvips.Image.black(1, 1, bands=3) + colour).cast("uchar").copy(interpretation="srgb")
+        converted = pixel.icc_transform("p3", input_profile="srgb", intent=RENDERING_INTENT)
+        colour = [int(level) for level in converted(0, 0)]
+    return colour, alpha
+
+
+def with_alpha(image: pyvips.Image) -> pyvips.Image:
+    """Return `image` with alpha, opaque if it had none."""
+    return image if image.hasalpha() else image.addalpha()
+
+
 def on_white(image: pyvips.Image) -> pyvips.Image:
     """Return `image` without alpha, laid on white."""
-    return image.flatten(background=[255] * (image.bands - 1)) if image.hasalpha() else image
+    return image.flatten(background=[_OPAQUE_LEVEL] * (image.bands - 1)) if image.hasalpha() else image

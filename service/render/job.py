@@ -10,22 +10,36 @@ from contextlib import contextmanager
 import pyvips
 
 from service.address import digest_text
-from service.render import colour, placeholder
-from service.render.encode import encode
-from service.render.geometry import Plan, plan
-from service.render.messages import Failure, ImageInfo, Limits, Probe, Probed, Render, Rendered
-from service.render.probe import ImageError, broken, probe, ran_out_of_memory
-from service.transform import Gravity
-
-# WebP and AVIF hold no longer side.
-_LONGEST_SIDE = {"webp": 16_383, "avif": 16_384, "jpeg": 65_500, "png": 65_500}
+from service.options import AUTO, BLUR
+from service.render import animation, colour, decode, geometry, layers, placeholder, quality
+from service.render.adjust import adjusted, stretches
+from service.render.encode import encode, encode_intermediate, encoding, with_metadata
+from service.render.geometry import Box, Plan, plan
+from service.render.messages import (
+    Failure,
+    FindTrim,
+    ImageError,
+    ImageInfo,
+    Ladder,
+    Limits,
+    Probe,
+    Probed,
+    Reduce,
+    Reduced,
+    Render,
+    Rendered,
+    Source,
+    Trimmed,
+)
+from service.render.probe import broken, probe, ran_out_of_memory
+from service.transform import DEFAULTS, Transform, for_format
 
 # Originals that decode whole and have more pixels than this are worked on one at a time, so that two of them never need a small
 # machine's memory at once.
 HEAVY_PIXELS = 40_000_000
 
-# Truncation and failed check sums are errors; what a decoder only warns of (many cameras' files) is not.
-_FAIL_ON = "error"
+# Borders are looked for in a picture no larger than this a side: half a megapixel tells as much as a hundred.
+_TRIM_SIDE = 2_048
 
 
 class HeavyError(Exception):
@@ -33,33 +47,169 @@ class HeavyError(Exception):
 
 
 def run_probe(job: Probe) -> Probed:
-    """Return the facts and the placeholder of an original; raises `ImageError` and `HeavyError`."""
+    """Return the facts, the placeholder and the intermediate of an original; raises `ImageError` and `HeavyError`."""
     info = probe(job.path, job.limits)
-    _check_alone(info, job)
+    _check_alone(info, alone=job.alone)
+    source = Source(job.path, "")
     with _failures_told(info):
-        small = _decoded(job.path, info, Plan(*placeholder.size(info.width, info.height)))
-        return Probed(info, placeholder.make(small))
+        if info.animated:
+            decode.check_frames(source)
+        if info.intermediate is None:
+            steps = Plan.whole(info.width, info.height, *placeholder.size(info.width, info.height))
+            return Probed(info, placeholder.make(decode.still(source, info, steps, job.limits)), None)
+        whole = decode.reduced(source, info).copy_memory()
+        return Probed(info, placeholder.make(_shrunk(whole, *placeholder.size(whole.width, whole.height))), encode_intermediate(whole))
+
+
+def run_reduce(job: Reduce) -> Reduced:
+    """Return the intermediate of an original that has one; raises `ImageError` and `HeavyError`."""
+    with _verified(job.source, job.limits, alone=job.alone) as info:
+        body = encode_intermediate(decode.reduced(job.source, info))
+    return Reduced(body)
+
+
+def run_find_trim(job: FindTrim) -> Trimmed:
+    """Return what trimming leaves of an original; raises `ImageError`, `HeavyError` and `BadTransformError`."""
+    with _verified(job.source, job.limits, alone=job.alone) as info:
+        box = _trimmed(job.source, info, job.transform, job.limits)
+    return Trimmed(box.left, box.top, box.width, box.height)
 
 
 def run_render(job: Render) -> Rendered:
-    """Return one rendition; raises `ImageError` and `HeavyError`."""
-    digest = _DigestBeside(job.path)
+    """Return one rendition; raises `ImageError`, `HeavyError`, and what `geometry.check` and `for_format` do."""
+    transform = for_format(job.transform, job.format)
+    with _verified(job.source, job.limits, alone=job.alone) as info, _overlay_verified(job) as overlay_info:
+        animated = info.animates(transform, job.format, by_default=DEFAULTS[job.version].animates)
+        geometry.check(info, transform, job.format, job.limits, frames=info.frames if animated else 1)
+        trimmed = None if transform.trim is None else _trimmed(job.source, info, transform, job.limits)
+        steps = plan(info.width, info.height, transform, vector=info.vector, trimmed=trimmed)
+        over = _overlay_picture(job, overlay_info, steps)
+        image = _animation(job, info, transform, steps, over) if animated else _still(job, info, transform, steps, over)
+        body = _encoded(with_metadata(image, transform), job, transform)
+    return Rendered(body, image.width, image.get_page_height())
+
+
+def run_ladder(job: Ladder) -> Iterator[Rendered]:
+    """Give the plain renditions of a ladder from one decode: the widest is decoded, the others are made of it.
+
+    Raises `ImageError` and `HeavyError`.
+    """
+    widths = sorted(job.widths, reverse=True)
+    defaults = DEFAULTS[job.version]
+    with _verified(job.source, job.limits, alone=job.alone) as info:
+        geometry.check(info, Transform(width=widths[0]), job.formats[0], job.limits, frames=1)
+        widest = decode.still(job.source, info, _plain(info, widths[0]), job.limits).copy_memory()
+    for width in widths:
+        steps = _plain(info, width)
+        image = widest if width == widths[0] else _shrunk(widest, steps.width, steps.height).copy_memory()
+        for image_format in job.formats:
+            yield Rendered(encode(image, image_format, defaults.quality[image_format]), image.width, image.height)
+
+
+def _still(job: Render, info: ImageInfo, transform: Transform, steps: Plan, over: pyvips.Image | None) -> pyvips.Image:
+    page = transform.frame or 0
+    image = decode.still(job.source, info, steps, job.limits, profile=transform.profile, page=page, deep=stretches(transform))
+    image = layers.turned(image, steps)
+    if steps.searched:
+        image = image.copy_memory()
+    box = layers.cut_box(image, steps, transform)
+    return _picture(image, box, transform, steps, over)
+
+
+def _animation(job: Render, info: ImageInfo, transform: Transform, steps: Plan, over: pyvips.Image | None) -> pyvips.Image:
+    """Return the finished frames below one another. What is cut of the first frame is cut of all."""
+    box = steps.crop
+    if steps.searched:
+        first = decode.still(job.source, info, steps, job.limits, profile=transform.profile)
+        box = layers.cut_box(layers.turned(first, steps).copy_memory(), steps, transform)
+    strip, frames = decode.frames(job.source, info, steps, profile=transform.profile)
+    return animation.joined(
+        [_picture(layers.turned(frame, steps), box, transform, steps, over) for frame in frames], animation.timing(strip)
+    )
+
+
+def _picture(image: pyvips.Image, box: Box | None, transform: Transform, steps: Plan, over: pyvips.Image | None) -> pyvips.Image:
+    """Return a frame, decoded and turned, as it is to be encoded: the order in which a transform acts."""
+    image = layers.cut(image, box)
+    image = adjusted(image, transform)
+    if transform.background == BLUR:
+        # It is looked at twice; a decoder goes forward only.
+        image = image.copy_memory()
+    picture = image
+    image = layers.laid_on(image, steps.canvas)
+    image = layers.overlaid(image, over, transform.overlay)
+    image = layers.rounded(image, transform.round)
+    image = layers.laid_on(image, steps.padded)
+    return layers.on_background(image, transform.background, transform.profile, picture)
+
+
+def _encoded(image: pyvips.Image, job: Render, transform: Transform) -> bytes:
+    asked = encoding(transform)
+    best = transform.quality if isinstance(transform.quality, int) else DEFAULTS[job.version].quality[job.format]
+    if transform.quality != AUTO and transform.max_bytes is None:
+        return encode(image, job.format, best, asked)
+    image = image.copy_memory()
+    if transform.quality == AUTO:
+        body = quality.auto(image, job.format, best, asked)
+        if transform.max_bytes is None or len(body) <= transform.max_bytes:
+            return body
+    return quality.within(transform.max_bytes or 0, lambda level: encode(image, job.format, level, asked), best)
+
+
+def _overlay_picture(job: Render, info: ImageInfo | None, steps: Plan) -> pyvips.Image | None:
+    """Return the image to be laid over, at its final size and in memory: each frame needs it."""
+    overlay = job.transform.overlay
+    if overlay is None or job.overlay is None or info is None:
+        return None
+    width, height = layers.overlay_size(overlay, *steps.picture, info.width, info.height)
+    over = decode.still(job.overlay, info, Plan.whole(info.width, info.height, width, height), job.limits, profile=job.transform.profile)
+    return over.copy_memory()
+
+
+def _trimmed(source: Source, info: ImageInfo, transform: Transform, limits: Limits) -> Box:
+    within = plan(info.width, info.height, Transform(crop=transform.crop)).region
+    scale = min(1, _TRIM_SIDE / max(within.width, within.height))
+    width, height = max(1, round(within.width * scale)), max(1, round(within.height * scale))
+    image = decode.still(source, info, Plan(region=within, width=width, height=height), limits).copy_memory()
+    return layers.within_borders(image, transform.trim or 0, within)
+
+
+def _plain(info: ImageInfo, width: int) -> Plan:
+    return plan(info.width, info.height, Transform(width=width), vector=info.vector)
+
+
+def _shrunk(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
+    small = image.thumbnail_image(width, height=height, size="force", **colour.conversion(image, "srgb"))
+    return colour.of_8_bits(small, grey=colour.is_grey(image))
+
+
+@contextmanager
+def _verified(source: Source, limits: Limits, *, alone: bool) -> Iterator[ImageInfo]:
+    """Give what the original's header tells, and compare its digest while it is worked on: unless all went well, first of all."""
+    if source.reduced is not None:
+        with _failures_told(source.reduced):
+            yield source.reduced
+        return
+    digest = _DigestBeside(source.path)
     try:
-        info = probe(job.path, job.limits)
-        _check_alone(info, job)
-        steps = plan(info.width, info.height, job.transform)
-        _check_output(steps, job)
+        info = probe(source.path, limits)
+        _check_alone(info, alone=alone)
         with _failures_told(info):
-            image = _decoded(job.path, info, steps)
-            image = _cut(image, steps, job.transform.gravity)
-            image = _laid_on_canvas(image, steps)
-            body = encode(image, job.format, job.quality)
+            yield info
     except ImageError as error:
         # What looks like a broken image may be a damaged copy of a good one.
-        digest.check(job.digest)
+        digest.check(source.digest)
         raise error from None
-    digest.check(job.digest)
-    return Rendered(body, image.width, image.height)
+    digest.check(source.digest)
+
+
+@contextmanager
+def _overlay_verified(job: Render) -> Iterator[ImageInfo | None]:
+    if job.overlay is None:
+        yield None
+        return
+    with _verified(job.overlay, job.limits, alone=job.alone) as info:
+        yield info
 
 
 @contextmanager
@@ -71,55 +221,9 @@ def _failures_told(info: ImageInfo) -> Iterator[None]:
         raise ImageError(too_costly(str(error)) if ran_out_of_memory(error) else broken(info.format, error)) from error
 
 
-def _check_alone(info: ImageInfo, job: Probe | Render) -> None:
-    if info.decodes_whole and info.pixels > HEAVY_PIXELS and not job.alone:
+def _check_alone(info: ImageInfo, *, alone: bool) -> None:
+    if info.decodes_whole and info.pixels > HEAVY_PIXELS and not alone:
         raise HeavyError
-
-
-def _decoded(path: str, info: ImageInfo, steps: Plan) -> pyvips.Image:
-    """Return the original upright, in sRGB or grey, at the planned size, in memory if its pixels are looked at twice.
-
-    `thumbnail` shrinks while it decodes where the codec can, which is most of the speed.
-    """
-    options = {"output_profile": colour.OUTPUT_PROFILE, "intent": colour.RENDERING_INTENT} if info.profile else {}
-    image = pyvips.Image.thumbnail(path, steps.width, height=steps.height, size="force", fail_on=_FAIL_ON, **options)
-    image = colour.to_srgb(image)
-    return image.copy_memory() if steps.searched else image
-
-
-def _cut(image: pyvips.Image, steps: Plan, gravity: Gravity) -> pyvips.Image:
-    if steps.crop is None:
-        return image
-    crop = steps.crop
-    if steps.searched:
-        return image.smartcrop(crop.width, crop.height, interesting=gravity)
-    return image.crop(crop.left, crop.top, crop.width, crop.height)
-
-
-def _laid_on_canvas(image: pyvips.Image, steps: Plan) -> pyvips.Image:
-    if steps.canvas is None:
-        return image
-    if not image.hasalpha():
-        image = image.addalpha()
-    canvas = steps.canvas
-    return image.embed(canvas.left, canvas.top, canvas.width, canvas.height, extend="background", background=[0] * image.bands)
-
-
-def _check_output(steps: Plan, job: Render) -> None:
-    limits: Limits = job.limits
-    longest = _LONGEST_SIDE[job.format]
-    width, height = steps.output
-    if width * height <= limits.max_output_pixels and max(width, height) <= longest:
-        return
-    raise ImageError(
-        Failure(
-            "too-many-pixels",
-            "The rendition would have more pixels than are made.",
-            expected=f"at most {limits.max_output_pixels} pixels, and no side of {job.format} longer than {longest}",
-            received=f"{width} x {height}",
-            remedy="Ask for a smaller width or height.",
-        )
-    )
 
 
 def too_costly(cause: str) -> Failure:

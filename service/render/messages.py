@@ -8,50 +8,32 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from service.transform import Format, Transform
+from service.transform import ANIMATED_FORMATS, Format, Transform
 
-FailureKind: TypeAlias = Literal["unsupported", "broken", "too-many-pixels", "too-costly", "damaged", "failed"]
+FailureKind: TypeAlias = Literal[
+    "unsupported", "broken", "too-many-pixels", "too-costly", "damaged", "failed", "bad-transform", "cannot-fit"
+]
+
+# Formats of originals that hold an animation: pages of the others are no frames in time.
+_ANIMATED_ORIGINALS = frozenset({"gif", "webp"})
+
+# From this on an original that no decoder can shrink while it reads has an intermediate.
+_INTERMEDIATE_ABOVE_PIXELS = 8_000_000
+_INTERMEDIATE_WIDTH = 2_560
+_INTERMEDIATE_PIXELS = 6_000_000
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a header may declare, in pixels, all frames together: checked before a pixel is decoded."""
+    """What a header may declare: pixels of all frames together, and frames; checked before a pixel is decoded."""
 
     max_pixels: int
     max_whole_pixels: int
     max_output_pixels: int
-
-
-class Probe(msgspec.Struct, frozen=True, tag="probe"):
-    """Read the header of the file at `path`, decode it to its end, and make a placeholder. Of `alone` see `Heavy`."""
-
-    path: str
-    limits: Limits
-    alone: bool = False
-
-
-class Render(msgspec.Struct, frozen=True, tag="render"):
-    """Make one rendition of the original `digest`, whose bytes are in the file at `path`."""
-
-    path: str
-    digest: str
-    transform: Transform
-    format: Format
-    quality: int
-    limits: Limits
-    alone: bool = False
-
-
-class Placeholder(msgspec.Struct, frozen=True):
-    """What stands in for an image until it is there: `thumbhash` in base64, a tiny picture inline, colours as `#rrggbb`."""
-
-    thumbhash: str
-    data_url: str
-    color: str
-    palette: list[str]
+    max_frames: int
 
 
 class ImageInfo(msgspec.Struct, frozen=True):
-    """What a header tells. Sizes are pixels of one frame, upright (after its orientation).
+    """What a header tells. Sizes are pixels of one frame, upright (after its orientation); `frames` counts pages too.
 
     `decodes_whole`: the decoder cannot go line by line, so that memory grows with the pixels. `profile`: its colours need a
     profile to be understood, an embedded one or, for CMYK, a general one.
@@ -70,24 +52,148 @@ class ImageInfo(msgspec.Struct, frozen=True):
         """Pixels of all frames."""
         return self.width * self.height * self.frames
 
+    @property
+    def vector(self) -> bool:
+        """Whether it is sharp at any size."""
+        return self.format == "svg"
+
+    @property
+    def animated(self) -> bool:
+        """Whether its frames follow one another in time."""
+        return self.frames > 1 and self.format in _ANIMATED_ORIGINALS
+
+    @property
+    def intermediate(self) -> tuple[int, int] | None:
+        """Width and height of its intermediate, `None` for an original that has none.
+
+        The answer depends on the original alone, so that a rendition has the same pixels in every region.
+        """
+        shrinks_on_load = self.vector or (self.format == "jpeg" and not self.decodes_whole)
+        if shrinks_on_load or self.animated or self.width * self.height <= _INTERMEDIATE_ABOVE_PIXELS:
+            return None
+        scale = min(_INTERMEDIATE_WIDTH / self.width, (_INTERMEDIATE_PIXELS / (self.width * self.height)) ** 0.5, 1.0)
+        return round(self.width * scale), round(self.height * scale)
+
+    def animates(self, transform: Transform, image_format: Format, *, by_default: bool) -> bool:
+        """Return whether a rendition of this original is an animation; `by_default` is the pipeline version's word."""
+        wanted = transform.animate or (transform.frame is None and by_default)
+        return wanted and self.animated and image_format in ANIMATED_FORMATS
+
+
+class Probe(msgspec.Struct, frozen=True, tag="probe"):
+    """Read the header of the file at `path`, decode it to its end, make a placeholder and, if it has one, its intermediate.
+
+    Of `alone` see `Heavy`.
+    """
+
+    path: str
+    limits: Limits
+    alone: bool = False
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Where the pixels of the original `digest` come from: the file at `path`.
+
+    It holds the original's own bytes, which must have that digest, or with `reduced`, which is what the original's header tells,
+    its intermediate.
+    """
+
+    path: str
+    digest: str
+    reduced: ImageInfo | None = None
+
+
+class Render(msgspec.Struct, frozen=True, tag="render"):
+    """Make one rendition with the defaults of a pipeline version; `overlay` is the image that the transform names."""
+
+    source: Source
+    transform: Transform
+    format: Format
+    version: int
+    limits: Limits
+    overlay: Source | None = None
+    alone: bool = False
+
+
+class Ladder(msgspec.Struct, frozen=True, tag="ladder"):
+    """Make the plain renditions of one original from one decode: each of `widths`, widest first, in each of `formats`.
+
+    Each is answered by itself; `More` asks for the next one, any other job ends the ladder.
+    """
+
+    source: Source
+    widths: list[int]
+    formats: list[Format]
+    version: int
+    limits: Limits
+    alone: bool = False
+
+
+class More(msgspec.Struct, frozen=True, tag="more"):
+    """Go on with the ladder."""
+
+
+class Reduce(msgspec.Struct, frozen=True, tag="reduce"):
+    """Make the intermediate of an original that has one."""
+
+    source: Source
+    limits: Limits
+    alone: bool = False
+
+
+class FindTrim(msgspec.Struct, frozen=True, tag="find-trim"):
+    """Find what is left of an original when its borders are trimmed as `transform` says (within its crop)."""
+
+    source: Source
+    transform: Transform
+    limits: Limits
+    alone: bool = False
+
+
+class Placeholder(msgspec.Struct, frozen=True):
+    """What stands in for an image until it is there: `thumbhash` in base64, a tiny picture inline, colours as `#rrggbb`."""
+
+    thumbhash: str
+    data_url: str
+    color: str
+    palette: list[str]
+
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The first message of a render process: it has set its limits and loaded libvips."""
+    """The first message of a render process: it has set its limits and loaded libvips, which reads and writes these formats."""
 
     libvips: str
+    reads: list[str]
+    writes: list[Format]
 
 
 class Probed(msgspec.Struct, frozen=True, tag="probed"):
-    """What `Probe` found."""
+    """What `Probe` found; `intermediate` is encoded."""
 
     info: ImageInfo
     placeholder: Placeholder
+    intermediate: bytes | None
 
 
 class Rendered(msgspec.Struct, frozen=True, tag="rendered"):
-    """What `Render` made."""
+    """One rendition."""
 
     body: bytes
+    width: int
+    height: int
+
+
+class Reduced(msgspec.Struct, frozen=True, tag="reduced"):
+    """What `Reduce` made."""
+
+    body: bytes
+
+
+class Trimmed(msgspec.Struct, frozen=True, tag="trimmed"):
+    """What `FindTrim` found: a part of the upright original, in its pixels."""
+
+    left: int
+    top: int
     width: int
     height: int
 
@@ -107,8 +213,16 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
     cause: str = ""
 
 
-Job: TypeAlias = Probe | Render
-Reply: TypeAlias = Ready | Probed | Rendered | Heavy | Failure
+class ImageError(Exception):
+    """A job that gives nothing, with the reason for whoever asked."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.detail)
+        self.failure = failure
+
+
+Job: TypeAlias = Probe | Render | Ladder | More | Reduce | FindTrim
+Reply: TypeAlias = Ready | Probed | Rendered | Reduced | Trimmed | Heavy | Failure
 
 LENGTH_BYTES = 4
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
 
 import anyio
@@ -18,9 +18,12 @@ import structlog
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from service.errors import (
+    BadTransformError,
     BrokenImageError,
+    CannotFitError,
     DamagedOriginalError,
     DeadlineExceededError,
+    FormatNotOfferedError,
     OverloadedError,
     RenderFailedError,
     ServiceError,
@@ -30,11 +33,29 @@ from service.errors import (
     printable,
 )
 from service.render import messages
-from service.render.messages import LENGTH_BYTES, Failure, Heavy, Job, Probed, Ready, Rendered, Reply
+from service.render.messages import (
+    LENGTH_BYTES,
+    Failure,
+    FindTrim,
+    Heavy,
+    Job,
+    Ladder,
+    More,
+    Probe,
+    Probed,
+    Ready,
+    Reduce,
+    Reduced,
+    Render,
+    Rendered,
+    Reply,
+    Trimmed,
+)
+from service.transform import Format
 
 log = structlog.get_logger(__name__)
 
-ReplyT = TypeVar("ReplyT", Probed, Rendered)
+ReplyT = TypeVar("ReplyT", Probed, Rendered, Reduced, Trimmed)
 
 # A process that has grown past this between jobs is replaced: fragmentation and codec caches do not shrink by themselves.
 RECYCLE_ABOVE_BYTES = 160 << 20
@@ -56,6 +77,8 @@ _ERRORS: dict[str, type[ServiceError]] = {
     "too-costly": TooCostlyError,
     "damaged": DamagedOriginalError,
     "failed": RenderFailedError,
+    "bad-transform": BadTransformError,
+    "cannot-fit": CannotFitError,
 }
 
 _ENVIRONMENT = {
@@ -68,8 +91,29 @@ _ENVIRONMENT = {
 }
 
 
+class Offered(msgspec.Struct, frozen=True):
+    """What the libvips of the render processes can do: its version, and the formats that it reads and writes."""
+
+    libvips: str
+    reads: list[str]
+    writes: list[Format]
+
+    def require(self, image_format: Format) -> None:
+        """Return if renditions can be made in `image_format`; raises `FormatNotOfferedError`."""
+        if image_format not in self.writes:
+            raise FormatNotOfferedError(
+                f"The libvips of this server writes no {image_format}.",
+                expected=", ".join(self.writes),
+                received=image_format,
+                remedy="Ask for one of the formats above, or run a libvips that has this one.",
+            )
+
+
 class RenderPool:
-    """As many render processes as slots, each doing one job at a time, and a bounded queue before them."""
+    """As many render processes as slots, each doing one job at a time, and a bounded queue before them.
+
+    Behind the queue is a lane for what nobody waits for: see `ladder`.
+    """
 
     def __init__(self, *, slots: int, queue_limit: int, memory_bytes: int, render_seconds: float, wait_seconds: float) -> None:
         """Take how many processes run, how many jobs may wait, the address space of each process, and two times in seconds.
@@ -87,12 +131,14 @@ class RenderPool:
         self._heavy = anyio.Lock()
         self._waiting = 0
         self._mean_seconds = _FIRST_GUESS_SECONDS
+        self._freed = anyio.Event()
+        self._started = anyio.Event()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[RenderPool]:
         """Start the processes, without waiting for them, and end them on leaving."""
         async with anyio.create_task_group() as tasks:
-            self._slots = [_Slot(self._memory_bytes, tasks) for _ in range(self._slot_count)]
+            self._slots = [_Slot(self._memory_bytes, tasks, self._started) for _ in range(self._slot_count)]
             self._free = list(self._slots)
             for slot in self._slots:
                 tasks.start_soon(slot.warm)
@@ -114,6 +160,14 @@ class RenderPool:
         """The render processes that run now."""
         return [slot.process.pid for slot in self._slots if slot.process is not None]
 
+    async def offered(self) -> Offered:
+        """Return what a render process has said of its libvips, once one has started; raises `RenderFailedError` when none can be."""
+        await self._started.wait()
+        told = next((slot.offered for slot in self._slots if slot.offered is not None), None)
+        if told is None:
+            raise _not_started()
+        return told
+
     async def run(self, job: Job, expect: type[ReplyT]) -> ReplyT:
         """Return what a render process makes of `job`.
 
@@ -121,24 +175,46 @@ class RenderPool:
         killed, `RenderFailedError` or `TooCostlyError` when its process ended, and the error that the job itself met.
         """
         self._refuse_if_hopeless()
-        try:
-            with anyio.fail_after(self._render_seconds):
-                reply = await self._run_in_turn(job)
-                if isinstance(reply, Heavy):
+        with self._deadline():
+            reply = await self._run_in_turn(job)
+            if isinstance(reply, Heavy):
+                try:
                     async with self._heavy:
-                        reply = await self._run_in_turn(msgspec.structs.replace(job, alone=True))
-        except TimeoutError:
-            raise DeadlineExceededError(
-                f"The render was ended after {self._render_seconds:g} seconds.",
-                remedy="Ask for a smaller rendition or a cheaper format, or try again when the server is less busy.",
-                retry_after_seconds=10,
-            ) from None
-        if isinstance(reply, Failure):
-            log.info("a job failed", kind=reply.kind, cause=printable(reply.cause, 4_000))
-            raise _ERRORS[reply.kind](reply.detail, expected=reply.expected, received=reply.received, remedy=reply.remedy)
-        if not isinstance(reply, expect):
-            raise TypeError(f"expected {expect.__name__} from the render process, received {type(reply).__name__}")
-        return reply
+                        reply = await self._run_in_turn(_alone(job))
+                finally:
+                    self._freed.set()
+        return _checked(reply, expect)
+
+    async def run_in_background(self, job: Probe | Render | Reduce | FindTrim, expect: type[ReplyT]) -> ReplyT:
+        """Return what a render process makes of `job` when no one else needs it; raises as `run` does, save `OverloadedError`."""
+        async with aclosing(self._replies_in_background(job)) as replies:
+            return _checked(await anext(replies), expect)
+
+    async def ladder(self, job: Ladder) -> AsyncGenerator[Rendered, None]:
+        """Give the renditions of a ladder in the order of its widths and formats, when no one else needs a render process.
+
+        It starts when nobody waits and, where there are several slots, leaves one of them free. When somebody waits it ends after the
+        rendition at work: who wants the others asks again. Each rendition may take as long as any render. Raises as `run` does, save
+        `OverloadedError`. Close it where it is asked for (`aclosing`): its slot is free then.
+        """
+        async with aclosing(self._replies_in_background(job)) as replies:
+            for _ in range(len(job.widths) * len(job.formats)):
+                reply = await anext(replies, None)
+                if reply is None:
+                    return
+                yield _checked(reply, Rendered)
+
+    async def spare_time(self, *, alone: bool = False) -> None:
+        """Return once nobody waits and a job in the background has a slot: what it works on is best read then.
+
+        With `alone`, once no other heavy original is worked on either.
+        """
+        # Where there are several slots one stays free: who comes next finds it.
+        needed = min(2, self._slot_count)
+        while self._crowded or len(self._free) < needed or (alone and self._heavy.locked()):
+            if self._freed.is_set():
+                self._freed = anyio.Event()
+            await self._freed.wait()
 
     def _refuse_if_hopeless(self) -> None:
         expected_seconds = (self._waiting + 1) / self._slot_count * self._mean_seconds if not self._free else 0.0
@@ -152,33 +228,93 @@ class RenderPool:
             retry_after_seconds=max(1, math.ceil(min(expected_seconds, self._wait_seconds) / 2)),
         )
 
+    @contextmanager
+    def _deadline(self) -> Iterator[None]:
+        try:
+            with anyio.fail_after(self._render_seconds):
+                yield
+        except TimeoutError:
+            raise DeadlineExceededError(
+                f"The render was ended after {self._render_seconds:g} seconds.",
+                remedy="Ask for a smaller rendition or a cheaper format, or try again when the server is less busy.",
+                retry_after_seconds=10,
+            ) from None
+
     async def _run_in_turn(self, job: Job) -> Reply:
         self._waiting += 1
         try:
             await self._gate.acquire()
         finally:
             self._waiting -= 1
+            # The last one who waited may have given up.
+            self._freed.set()
         slot = self._free.pop()
         started = anyio.current_time()
         try:
             return await slot.run(job)
         finally:
             self._mean_seconds += _NEWEST_WEIGHT * (anyio.current_time() - started - self._mean_seconds)
-            # The next job takes the last one: a slot that waits for a new process is the last to be taken.
-            self._free.insert(len(self._free) if slot.process is not None else 0, slot)
-            self._gate.release()
+            self._give_back(slot)
+
+    async def _replies_in_background(self, job: Job) -> AsyncGenerator[Reply, None]:
+        """Give one reply after another, each but the first asked for by `More`, until somebody waits."""
+        heavy = False
+        async with aclosing(self._replies_in_spare_time(job, alone=False)) as replies:
+            async for reply in replies:
+                if isinstance(reply, Heavy):
+                    heavy = True
+                    break
+                yield reply
+        if heavy:
+            async with aclosing(self._replies_in_spare_time(_alone(job), alone=True)) as replies:
+                async for reply in replies:
+                    yield reply
+
+    async def _replies_in_spare_time(self, job: Job, *, alone: bool) -> AsyncGenerator[Reply, None]:
+        await self.spare_time(alone=alone)
+        self._gate.acquire_nowait()
+        slot = self._free.pop()
+        if alone:
+            self._heavy.acquire_nowait()
+        try:
+            with self._deadline():
+                reply = await slot.ask(job)
+            yield reply
+            while not self._crowded:
+                with self._deadline():
+                    reply = await slot.ask(More())
+                yield reply
+        finally:
+            slot.renew_if_grown()
+            if alone:
+                self._heavy.release()
+            self._give_back(slot)
+
+    @property
+    def _crowded(self) -> bool:
+        """Whether somebody waits whom the end of a job in the background would help."""
+        return self._waiting > 0 or self._heavy.statistics().tasks_waiting > 0
+
+    def _give_back(self, slot: _Slot) -> None:
+        # The next job takes the last one: a slot that waits for a new process is the last to be taken.
+        self._free.insert(len(self._free) if slot.process is not None else 0, slot)
+        self._gate.release()
+        self._freed.set()
 
 
 class _Slot:
     """A place for one render process; after a crash, a kill or too much growth it gets a new one."""
 
-    def __init__(self, memory_bytes: int, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, memory_bytes: int, tasks: anyio.abc.TaskGroup, started: anyio.Event) -> None:
+        """Take the address space of its process, who looks after what it starts, and what is set once a start has an outcome."""
         self._memory_bytes = memory_bytes
         self._tasks = tasks
+        self._started = started
         self._starting = anyio.Lock()
         self._closed = False
         self.process: _RenderProcess | None = None
         self.start_failure: str | None = None
+        self.offered: Offered | None = None
 
     async def warm(self) -> None:
         """Have a process ready before a job needs one, trying until one starts."""
@@ -192,6 +328,12 @@ class _Slot:
 
     async def run(self, job: Job) -> Reply:
         """Return the reply of this slot's process to `job`; whatever goes wrong, the slot is usable again at once."""
+        reply = await self.ask(job)
+        self.renew_if_grown()
+        return reply
+
+    async def ask(self, job: Job) -> Reply:
+        """Do as `run` does, but keep the process: it may have more to say of this job."""
         process = await self._ready()
         try:
             reply = await process.ask(job)
@@ -202,9 +344,12 @@ class _Slot:
             # In the middle of a job: nothing that this process says later can be told from what was asked.
             self._replace()
             raise
-        if messages.resident_bytes(process.pid) > RECYCLE_ABOVE_BYTES:
-            self._replace()
         return reply
+
+    def renew_if_grown(self) -> None:
+        """Replace a process that has grown too large."""
+        if self.process is not None and messages.resident_bytes(self.process.pid) > RECYCLE_ABOVE_BYTES:
+            self._replace()
 
     def close(self) -> None:
         """End the process for good."""
@@ -224,14 +369,14 @@ class _Slot:
             if self.process is None or self.process.ended:
                 self.process = None
                 try:
-                    self.process = await _start(self._memory_bytes, self._tasks)
+                    self.process, self.offered = await _start(self._memory_bytes, self._tasks)
                 except (OSError, *_PIPE_ENDED) as error:
                     self.start_failure = f"no render process can be started: {type(error).__name__}"
                     log.error("a render process did not start", cause=repr(error))  # noqa: TRY400 - its standard error is logged
-                    raise RenderFailedError(
-                        "No render process can be started.", remedy="The server's log has the reason.", retry_after_seconds=5
-                    ) from error
+                    self._started.set()
+                    raise _not_started() from error
                 self.start_failure = None
+                self._started.set()
             return self.process
 
 
@@ -267,7 +412,7 @@ class _RenderProcess:
         return await self._process.wait()
 
 
-async def _start(memory_bytes: int, tasks: anyio.abc.TaskGroup) -> _RenderProcess:
+async def _start(memory_bytes: int, tasks: anyio.abc.TaskGroup) -> tuple[_RenderProcess, Offered]:
     # -P: the module comes from the installed package, never from the folder that the server was started in.
     process = await anyio.open_process(
         [sys.executable, "-P", "-m", "service.render.child", str(os.getpid()), str(memory_bytes)],
@@ -284,9 +429,11 @@ async def _start(memory_bytes: int, tasks: anyio.abc.TaskGroup) -> _RenderProces
     except BaseException:
         render_process.kill()
         raise
-    if isinstance(ready, Ready):
-        log.debug("a render process is ready", pid=process.pid, libvips=ready.libvips)
-    return render_process
+    if not isinstance(ready, Ready):
+        render_process.kill()
+        raise TypeError(f"expected Ready from a new render process, received {type(ready).__name__}")
+    log.debug("a render process is ready", pid=process.pid, libvips=ready.libvips)
+    return render_process, Offered(ready.libvips, ready.reads, ready.writes)
 
 
 async def _log_and_reap(process: anyio.abc.Process) -> None:
@@ -301,6 +448,23 @@ async def _log_and_reap(process: anyio.abc.Process) -> None:
     finally:
         with anyio.CancelScope(shield=True):
             await process.aclose()
+
+
+def _alone(job: Job) -> Job:
+    return job if isinstance(job, More) else msgspec.structs.replace(job, alone=True)
+
+
+def _checked(reply: Reply, expect: type[ReplyT]) -> ReplyT:
+    if isinstance(reply, Failure):
+        log.info("a job failed", kind=reply.kind, cause=printable(reply.cause, 4_000))
+        raise _ERRORS[reply.kind](reply.detail, expected=reply.expected, received=reply.received, remedy=reply.remedy)
+    if not isinstance(reply, expect):
+        raise TypeError(f"expected {expect.__name__} from the render process, received {type(reply).__name__}")
+    return reply
+
+
+def _not_started() -> ServiceError:
+    return RenderFailedError("No render process can be started.", remedy="The server's log has the reason.", retry_after_seconds=5)
 
 
 def _ended(exit_code: int) -> ServiceError:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyvips
 
-from service.render.messages import Failure, ImageInfo, Limits
+from service.render import heic, svg
+from service.render.messages import Failure, ImageError, ImageInfo, Limits
 
 # The loaders that are offered; every other one is blocked, so that no exotic parser ever sees a stranger's bytes.
 # libvips' class → the format's name in documents. Ultra HDR JPEGs go to the plain JPEG loader: their base picture is the right SDR one.
@@ -16,13 +19,19 @@ LOADERS = {
     "VipsForeignLoadHeif": "avif",
     "VipsForeignLoadTiff": "tiff",
 }
-_OFFERED = "JPEG, PNG, WebP, GIF, AVIF or TIFF"
+# A vector image is given to libvips sanitised, from memory: a file would be read as it came, with its neighbours.
+_SVG_LOADER = "VipsForeignLoadSvgBuffer"
+
+_OFFERED = "JPEG, PNG, WebP, GIF, AVIF, HEIC, TIFF or SVG"
 
 # A decoder of these cannot go line by line.
-_WHOLE_FORMATS = frozenset({"webp", "gif", "avif", "tiff"})
+_WHOLE_FORMATS = frozenset({"webp", "gif", "avif", "heic", "tiff"})
 
-# Orientations 5 to 8 lie on their side (Exif 2.32, tag 0x0112).
-_FIRST_SIDEWAYS_ORIENTATION = 5
+# An SVG shows itself within so many bytes.
+_BEGINNING_BYTES = 4_096
+
+# Orientations that lie on their side (Exif 2.32, tag 0x0112).
+_SIDEWAYS_ORIENTATIONS = range(5, 9)
 
 # Only to say what came instead of an image; what is accepted is decided by libvips.
 _KNOWN_BEGINNINGS = (
@@ -54,19 +63,18 @@ _MEMORY_SIGNS = (
 )
 
 
-class ImageError(Exception):
-    """A job that gives nothing, with the reason for whoever asked."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.detail)
-        self.failure = failure
-
-
 def allow_only_offered_loaders() -> None:
     """Block every loader of libvips but `LOADERS`, for the whole process."""
     pyvips.operation_block_set("VipsForeignLoad", True)
-    for loader in LOADERS:
+    for loader in (*LOADERS, _SVG_LOADER):
         pyvips.operation_block_set(loader, False)
+
+
+def offered() -> list[str]:
+    """Return the formats of originals that the running libvips reads."""
+    read = [name for loader, name in LOADERS.items() if pyvips.type_from_name(loader + "File")]
+    heic_read = ["heic"] if "avif" in read and heic.is_installed() else []
+    return read + heic_read + (["svg"] if pyvips.type_from_name(_SVG_LOADER) else [])
 
 
 def probe(path: str, limits: Limits) -> ImageInfo:
@@ -74,30 +82,29 @@ def probe(path: str, limits: Limits) -> ImageInfo:
 
     Raises `ImageError`: `unsupported`, `broken`, or `too-many-pixels` where the header declares more than `limits` allow.
     """
-    image, image_format = _open(path, limits)
+    with open(path, "rb") as file:  # noqa: PTH123 - also a descriptor's path in /proc
+        beginning = file.read(_BEGINNING_BYTES)
+    if svg.is_svg(beginning):
+        width, height = svg.size(svg.sanitised(Path(path).read_bytes()))
+        info = ImageInfo("svg", width, height, 1, alpha=True, decodes_whole=True, profile=False)
+        _check_size(info, limits)
+        return info
+    image, image_format = _open(path, beginning, limits)
+    if image_format == "avif" and _text(image, "heif-compression") == "hevc":
+        image_format = "heic"
     width, height = image.width, image.get_page_height()
-    if _number(image, "orientation", 1) >= _FIRST_SIDEWAYS_ORIENTATION:
+    if _number(image, "orientation", 1) in _SIDEWAYS_ORIENTATIONS:
         width, height = height, width
     whole = image_format in _WHOLE_FORMATS or bool(_number(image, "interlaced", 0))
     profile = bool(image.get_typeof("icc-profile-data")) or image.interpretation == "cmyk"
     info = ImageInfo(image_format, width, height, _number(image, "n-pages", 1), bool(image.hasalpha()), whole, profile)
-    _check_pixels(info, limits)
-    if image.get_typeof("heif-compression") and image.get("heif-compression") != "av1":
-        raise ImageError(
-            Failure(
-                "unsupported",
-                "This HEIC image is compressed with HEVC, which this server cannot decode.",
-                expected=_OFFERED,
-                received="HEIC with HEVC",
-                remedy="Export it as JPEG and send that.",
-            )
-        )
+    _check_size(info, limits)
+    if image_format == "heic":
+        heic.check_installed()
     return info
 
 
-def _open(path: str, limits: Limits) -> tuple[pyvips.Image, str]:
-    with open(path, "rb") as file:  # noqa: PTH123 - also a descriptor's path in /proc
-        beginning = file.read(64)
+def _open(path: str, beginning: bytes, limits: Limits) -> tuple[pyvips.Image, str]:
     found = pyvips.vips_lib.vips_foreign_find_load(path.encode())
     loader = "" if found == pyvips.ffi.NULL else pyvips.ffi.string(found).decode("ascii")
     image_format = next((name for prefix, name in LOADERS.items() if loader.startswith(prefix)), None)
@@ -145,7 +152,17 @@ def _too_large_to_open(limits: Limits, error: pyvips.Error) -> Failure:
     )
 
 
-def _check_pixels(info: ImageInfo, limits: Limits) -> None:
+def _check_size(info: ImageInfo, limits: Limits) -> None:
+    if info.frames > limits.max_frames:
+        raise ImageError(
+            Failure(
+                "too-many-pixels",
+                "The image has more frames than are taken.",
+                expected=f"at most {limits.max_frames} frames or pages",
+                received=str(info.frames),
+                remedy="Make it shorter before sending it, or raise DARKROOM_MAX_FRAMES on the server.",
+            )
+        )
     limit = limits.max_whole_pixels if info.decodes_whole else limits.max_pixels
     if info.pixels <= limit:
         return
@@ -166,6 +183,10 @@ def _describe(beginning: bytes) -> str:
         if beginning.lstrip().startswith(signature):
             return what
     return f"bytes that begin {beginning[:12].hex(' ')}"
+
+
+def _text(image: pyvips.Image, name: str) -> str:
+    return str(image.get(name)) if image.get_typeof(name) else ""
 
 
 def _number(image: pyvips.Image, name: str, default: int) -> int:

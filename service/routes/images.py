@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+import difflib
+import hashlib
 import hmac
-from collections.abc import AsyncIterator, Mapping
-from typing import TypeAlias
+from collections.abc import AsyncIterator, Collection, Mapping
+from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
-from litestar import Request, Response, get, post
+from litestar import Request, Response, get, patch, post
 from litestar.datastructures import State
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from service import headers
-from service.errors import BadRequestError, ForbiddenError, Problem, ServiceError, UnauthorizedError
-from service.markup import DEFAULT_SIZES, Markup, Minter, Source
+from service.address import base32_text
+from service.errors import (
+    BadRequestError,
+    BadTransformError,
+    ForbiddenError,
+    PreconditionFailedError,
+    PreconditionRequiredError,
+    Problem,
+    ServiceError,
+    UnauthorizedError,
+)
+from service.markup import DEFAULT_SIZES, Markup, Minter, Source, default_formats
+from service.options import MAX_SIDE_PIXELS, STRATEGIES, FocalPoint, Region
 from service.originals import Document, Ingested, Originals, Spooled, upload_chunks
 from service.render.messages import Placeholder
+from service.renditions import Renditions
 from service.settings import Scope, Settings
-from service.transform import FORMATS, MAX_SIDE_PIXELS, Format, Transform, from_options
+from service.transform import FORMATS, Format, Transform, from_options
 
 PartEvent: TypeAlias = MultipartSegment | bytes | bytearray | None
 
-_MAX_URLS_BODY_BYTES = 64 << 10
+_MAX_JSON_BODY_BYTES = 64 << 10
+
+# A part of a side, to the four decimals that an address has.
+Part: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+# Where something is cut away and the anchor is nobody's choice, the focal point stored with the image is the better one.
+_GIVES_WAY_TO_FOCAL = frozenset({"center", *STRATEGIES})
 
 
 class ImageDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,9 +70,10 @@ class ImageDocuments(msgspec.Struct, frozen=True):
 
 
 class UrlsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What URLs are wanted: a ladder, or with `format` one URL."""
+    """What URLs are wanted: a ladder, or with `format` one URL; `transform` over that of the `variant`."""
 
     transform: dict[str, object] = {}
+    variant: str | None = None
     widths: list[int] = []
     formats: list[str] = []
     sizes: str = DEFAULT_SIZES
@@ -60,10 +81,26 @@ class UrlsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: str | None = None
 
 
+class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be changed of an image: its focal point (x, y from the top left, each 0 to 1, or null) and what it shows, in words."""
+
+    focal: tuple[Part, Part] | msgspec.UnsetType | None = msgspec.UNSET
+    alt: Annotated[str, msgspec.Meta(max_length=2_000)] | msgspec.UnsetType = msgspec.UNSET
+
+
 class OneUrl(msgspec.Struct, frozen=True):
     """The URL of one rendition."""
 
     url: str
+
+
+BodyT = TypeVar("BodyT", UrlsRequest, Change)
+
+_URLS_EXPECTED = (
+    '{"transform": {…}, "variant": "…", "widths": […], "formats": […], "sizes": "…", "alt": "…"}, all optional, '
+    'or "format" in place of the two lists'
+)
+_CHANGE_EXPECTED = '{"focal": [x, y] or null, "alt": "…"}, both optional; x and y from the top left, 0 to 1; at most 2,000 characters'
 
 
 class Access:
@@ -102,7 +139,13 @@ class Access:
 
 @post("/v1/images", summary="Take an image in", tags=["images"], status_code=201)
 async def ingest(
-    request: Request[object, object, State], access: Access, originals: Originals, minter: Minter, settings: Settings
+    request: Request[object, object, State],
+    *,
+    access: Access,
+    originals: Originals,
+    renditions: Renditions,
+    minter: Minter,
+    settings: Settings,
 ) -> Response[ImageDocument] | Response[ImageDocuments]:
     """Store an image and return its document: 201, or 200 when the same bytes are here already.
 
@@ -110,18 +153,20 @@ async def ingest(
     several are answered with a list in the order sent, 207 where their outcomes differ.
     """
     access.require(request, "ingest")
+    offered = await renditions.offered(FORMATS)
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     if content_type != "multipart/form-data":
         async with originals.spooled() as upload:
             async for chunk in _body(request, originals.max_upload_bytes):
                 await upload.write(chunk)
             ingested = await originals.ingest(upload)
-        return _document_answer(image_document(ingested.document, minter), 201 if ingested.created else 200)
+        return _document_answer(image_document(ingested.document, minter, offered), 201 if ingested.created else 200)
     outcomes = await _ingest_parts(request, originals, options.get("boundary", ""), settings.max_parts)
     if len(outcomes) == 1 and isinstance(outcomes[0], ServiceError):
         raise outcomes[0]
     documents = [
-        outcome.problem() if isinstance(outcome, ServiceError) else image_document(outcome.document, minter) for outcome in outcomes
+        outcome.problem() if isinstance(outcome, ServiceError) else image_document(outcome.document, minter, offered)
+        for outcome in outcomes
     ]
     codes = {outcome.status_code if isinstance(outcome, ServiceError) else 201 if outcome.created else 200 for outcome in outcomes}
     status_code = codes.pop() if len(codes) == 1 else 207
@@ -133,22 +178,40 @@ async def ingest(
 
 @get("/v1/images/{digest:str}", summary="All that a frontend needs of an image", tags=["images"])
 async def document(
-    request: Request[object, object, State], access: Access, originals: Originals, minter: Minter, digest: str
+    request: Request[object, object, State],
+    *,
+    access: Access,
+    originals: Originals,
+    renditions: Renditions,
+    minter: Minter,
+    digest: str,
 ) -> Response[ImageDocument]:
     """Return the image document."""
     access.require(request, "read")
-    return _document_answer(image_document(await originals.document(digest), minter), 200)
+    known = await originals.document(digest)
+    return _document_answer(image_document(known, minter, await renditions.offered(FORMATS)), 200)
 
 
 @post("/v1/images/{digest:str}/urls", summary="URLs of an image for a transform", tags=["images"], status_code=200)
 async def urls(
-    request: Request[object, object, State], access: Access, originals: Originals, minter: Minter, digest: str
+    request: Request[object, object, State],
+    *,
+    access: Access,
+    originals: Originals,
+    renditions: Renditions,
+    minter: Minter,
+    settings: Settings,
+    digest: str,
 ) -> Response[Markup] | Response[OneUrl]:
-    """Return a ladder of URLs as in the document, or with `format` one URL."""
+    """Return a ladder of URLs as in the document, or with `format` one URL.
+
+    What is not in an address is resolved now: the variant, `dpr`, `focal` or the focal point stored with the image, and `trim`.
+    """
     access.require(request, "read")
-    wanted = _urls_request(b"".join([chunk async for chunk in _body(request, _MAX_URLS_BODY_BYTES)]))
-    transform = from_options(wanted.transform)
+    wanted = _json(b"".join([chunk async for chunk in _body(request, _MAX_JSON_BODY_BYTES)]), UrlsRequest, _URLS_EXPECTED)
+    transform = from_options(wanted.transform, _preset(wanted.variant, settings))
     known = await originals.document(digest)
+    transform = await _resolved(known, transform, renditions)
     if wanted.format is not None:
         if wanted.widths or wanted.formats:
             raise BadRequestError(
@@ -157,22 +220,96 @@ async def urls(
                 received="both",
                 remedy="Leave `format` out, or the other two.",
             )
-        return Response(OneUrl(minter.url(digest, transform, _format(wanted.format))), headers=headers.document_headers())
+        image_format = _format(wanted.format)
+        await renditions.check(known.info, transform, image_format)
+        return Response(OneUrl(minter.url(digest, transform, image_format)), headers=headers.document_headers())
+    formats = [_format(name) for name in wanted.formats] or await renditions.offered(default_formats(known.info, transform))
+    for image_format in formats:
+        await renditions.check(known.info, transform, image_format)
     markup = minter.markup(
         digest,
         known.info,
         transform,
         widths=[_width(width) for width in wanted.widths],
-        formats=[_format(name) for name in wanted.formats],
+        formats=formats,
         sizes=wanted.sizes,
         alt=known.alt if wanted.alt is None else wanted.alt,
     )
     return Response(markup, headers=headers.document_headers())
 
 
-def image_document(known: Document, minter: Minter) -> ImageDocument:
-    """Return the public document of stored facts, its URLs minted now."""
-    markup = minter.markup(known.digest, known.info, Transform(), alt=known.alt)
+@patch("/v1/images/{digest:str}", summary="Change the focal point or the alternative text", tags=["images"], status_code=200)
+async def change(
+    request: Request[object, object, State],
+    *,
+    access: Access,
+    originals: Originals,
+    renditions: Renditions,
+    minter: Minter,
+    digest: str,
+) -> Response[ImageDocument]:
+    """Change what people say of an image, if it is what `If-Match` names, and return the document.
+
+    New URLs follow a new focal point; those that were handed out keep their picture.
+    """
+    access.require(request, "ingest")
+    asked = _json(b"".join([chunk async for chunk in _body(request, _MAX_JSON_BODY_BYTES)]), Change, _CHANGE_EXPECTED)
+    expected_tag = request.headers.get("if-match", "")
+    if not expected_tag:
+        raise PreconditionRequiredError(
+            "A change needs to say of what.",
+            expected="If-Match: the ETag of the document that was read",
+            received="none",
+            remedy="Read the document, and send its ETag in If-Match.",
+        )
+    offered = await renditions.offered(FORMATS)
+
+    def changed(known: Document) -> Document:
+        current_tag = _etag(image_document(known, minter, offered))
+        if expected_tag.strip() != "*" and current_tag not in [tag.strip() for tag in expected_tag.split(",")]:
+            raise PreconditionFailedError(
+                "The image has been changed since it was read.",
+                expected=current_tag,
+                received=expected_tag,
+                remedy="Read the document again, and make the change to that.",
+            )
+        focal = known.focal if asked.focal is msgspec.UNSET else asked.focal and FocalPoint(*(round(part, 4) for part in asked.focal))
+        return msgspec.structs.replace(known, focal=focal or None, alt=known.alt if asked.alt is msgspec.UNSET else asked.alt)
+
+    return _document_answer(image_document(await originals.change(digest, changed), minter, offered), 200)
+
+
+def _preset(name: str | None, settings: Settings) -> Transform | None:
+    if name is None:
+        return None
+    variants = settings.named_transforms
+    if name not in variants:
+        near = difflib.get_close_matches(name, variants, 1)
+        raise BadTransformError(
+            "There is no such variant.",
+            expected=", ".join(variants) or "no variant: DARKROOM_VARIANTS names none",
+            received=name,
+            remedy=f"Did you mean `{near[0]}`?" if near else "Use one of the names above, or add it to DARKROOM_VARIANTS.",
+        )
+    return variants[name]
+
+
+async def _resolved(known: Document, transform: Transform, renditions: Renditions) -> Transform:
+    """Return a transform with what no address says: the stored focal point in place of a guess, the trimmed part in place of `trim`."""
+    if known.focal is not None and transform.fit == "cover" and transform.gravity in _GIVES_WAY_TO_FOCAL:
+        transform = msgspec.structs.replace(transform, gravity=known.focal)
+    if transform.trim is None:
+        return transform
+    kept = await renditions.find_trim(known.digest, transform)
+    whole = (kept.left, kept.top, kept.width, kept.height) == (0, 0, known.info.width, known.info.height)
+    region = None if whole else Region(float(kept.left), float(kept.top), float(kept.width), float(kept.height))
+    return msgspec.structs.replace(transform, trim=None, crop=region)
+
+
+def image_document(known: Document, minter: Minter, offered: Collection[Format]) -> ImageDocument:
+    """Return the public document of stored facts, its URLs minted now, in those formats that are `offered`."""
+    formats = [image_format for image_format in default_formats(known.info) if image_format in offered]
+    markup = minter.markup(known.digest, known.info, Transform(), formats=formats, alt=known.alt)
     return ImageDocument(
         digest=known.digest,
         format=known.info.format,
@@ -183,7 +320,7 @@ def image_document(known: Document, minter: Minter) -> ImageDocument:
         alpha=known.info.alpha,
         created=known.created,
         alt=known.alt,
-        focal=None,
+        focal=None if known.focal is None else (known.focal.x, known.focal.y),
         placeholder=known.placeholder,
         src=markup.src,
         sources=markup.sources,
@@ -192,10 +329,14 @@ def image_document(known: Document, minter: Minter) -> ImageDocument:
 
 
 def _document_answer(document: ImageDocument, status_code: int) -> Response[ImageDocument]:
-    fields = headers.document_headers()
+    fields = {**headers.document_headers(), "ETag": _etag(document)}
     if status_code == 201:
         fields["Location"] = f"/v1/images/{document.digest}"
     return Response(document, status_code=status_code, headers=fields)
+
+
+def _etag(document: ImageDocument) -> str:
+    return f'"{base32_text(hashlib.sha256(msgspec.json.encode(document)).digest()[:20])}"'
 
 
 def _body(request: Request[object, object, State], max_bytes: int) -> AsyncIterator[bytes]:
@@ -242,16 +383,12 @@ async def _multipart_events(body: AsyncIterator[bytes], boundary: str, max_parts
                 yield event
 
 
-def _urls_request(body: bytes) -> UrlsRequest:
+def _json(body: bytes, kind: type[BodyT], expected: str) -> BodyT:
     try:
-        return msgspec.json.decode(body or b"{}", type=UrlsRequest)
+        return msgspec.json.decode(body or b"{}", type=kind)
     except msgspec.DecodeError as error:
         raise BadRequestError(
-            "The request's JSON cannot be used.",
-            expected='{"transform": {…}, "widths": […], "formats": […], "sizes": "…", "alt": "…"}, all optional, '
-            'or "format" in place of the two lists',
-            received=str(error),
-            remedy="See GET /docs.",
+            "The request's JSON cannot be used.", expected=expected, received=str(error), remedy="See GET /docs."
         ) from error
 
 

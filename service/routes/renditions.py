@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from litestar import Request, Response, get
 from litestar.datastructures import State
 
 from service import address, headers
 from service.address import AUTO, MEDIA_TYPES, UNSIGNED, Address, Signer
+from service.markup import EXTENSIONS, default_formats
 from service.renditions import Rendition, Renditions
-from service.transform import parse, parse_canonical
+from service.transform import DEFAULTS, Format, parse, parse_canonical
 
 
 @get("/i/{rest:path}", include_in_schema=False)
@@ -27,23 +30,31 @@ async def rendition(request: Request[object, object, State], signer: Signer, ren
         transform = parse(asked.transform)
     if request.scope["query_string"]:
         return Response(b"", status_code=308, headers=headers.redirect_headers(asked.path(signature)))
+    digests = [asked.digest] if transform.overlay is None else [asked.digest, transform.overlay.digest]
     if asked.extension == AUTO:
-        chosen = Address(asked.version, asked.digest, asked.transform, negotiated_extension(request.headers.get("accept", "")))
+        formats = default_formats(await renditions.facts(asked.digest), transform, animates=_animates(asked.version))
+        extension = negotiated_extension(request.headers.get("accept", ""), formats)
+        chosen = Address(asked.version, asked.digest, asked.transform, extension)
         found = await renditions.find_or_render(chosen, transform)
-        fields = headers.negotiated_headers(found.etag, found.sha256, [asked.digest])
+        fields = headers.negotiated_headers(found.etag, found.sha256, digests)
         return _answer(found, chosen.extension, fields)
     found = await renditions.find_or_render(asked, transform)
-    return _answer(found, asked.extension, headers.rendition_headers(found.etag, found.sha256, [asked.digest]))
+    return _answer(found, asked.extension, headers.rendition_headers(found.etag, found.sha256, digests))
 
 
-def negotiated_extension(accept: str) -> str:
-    """Return the smallest format that `Accept` names: `*/*` alone says nothing of AVIF or WebP, so it gets JPEG (RFC 9110 §12.5.1)."""
+def _animates(version: int) -> bool:
+    return version not in DEFAULTS or DEFAULTS[version].animates
+
+
+def negotiated_extension(accept: str, formats: Sequence[Format]) -> str:
+    """Return the first of `formats` that `Accept` names, or the last: `*/*` alone says nothing of AVIF or WebP (RFC 9110 §12.5.1)."""
     accepted = {
         media_type.strip().lower()
         for media_type, *parameters in (part.split(";") for part in accept.split(","))
         if not any(parameter.replace(" ", "").rstrip("0.") == "q=" for parameter in parameters)
     }
-    return next((extension for extension in ("avif", "webp") if MEDIA_TYPES[extension] in accepted), "jpg")
+    *better, fallback = (EXTENSIONS[image_format] for image_format in formats)
+    return next((extension for extension in better if MEDIA_TYPES[extension] in accepted), fallback)
 
 
 def _answer(found: Rendition, extension: str, fields: dict[str, str]) -> Response[bytes]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from tests.bench import footprint, hits, load, measure, misses, photos, servers
+from tests.bench import footprint, hits, ladders, load, measure, misses, photos, servers, warming
 from tests.bench.bench import FULL, QUICK, Bench
 from tests.bench.client import connected
 from tests.bench.report import Row, table, told
@@ -27,6 +27,9 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Row]]] = {
     "latency": hits.while_rendering,
     "miss": misses.render,
     "collapse": misses.one_render_for_all,
+    "ladder": ladders.ladder,
+    "later": ladders.later,
+    "warmed": warming.first_view,
     "memory": footprint.memory,
     "peak": footprint.peak,
     "start": footprint.start,
@@ -40,7 +43,7 @@ _LOOK_SECONDS = 0.3
 def main() -> None:
     """Measure, tell, write."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Darkroom against bare limits.")
-    parser.add_argument("--quick", action="store_true", help="under a minute: fewer rounds, no row of many entries")
+    parser.add_argument("--quick", action="store_true", help="about a minute: fewer rounds, no row of many entries")
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS), help="these measurements")
     asked = parser.parse_args()
     # Ended from outside, what was started is ended too.
@@ -56,7 +59,7 @@ def main() -> None:
         os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
         photo_path, photo_words = photos.photo(folder)
         with servers.darkroom(folder / "data") as server, connected(server.port) as client:
-            bench = Bench(QUICK if asked.quick else FULL, folder, server, client, photo_path, client.ingest(photo_path))
+            bench = Bench(QUICK if asked.quick else FULL, folder, server, client, photo_path, photo_words, client.ingest(photo_path))
             for measurement in asked.only:
                 others.append(measure.busy_cores(_LOOK_SECONDS))
                 started = time.perf_counter()

@@ -11,7 +11,10 @@ from tests.bench.servers import Server
 
 
 class Extent(msgspec.Struct, frozen=True):
-    """How much is measured. Durations are seconds of one round, per side."""
+    """How much is measured. Durations are seconds of one round, per side.
+
+    `slow_images`: also with images that take ten seconds to make.
+    """
 
     hit_rounds: int
     hit_seconds: int
@@ -25,6 +28,10 @@ class Extent(msgspec.Struct, frozen=True):
     varied_renders: int
     start_rounds: int
     clients_at_once: int
+    ladder_rounds: int
+    later_rounds: int
+    warm_rounds: int
+    slow_images: bool
 
 
 FULL = Extent(
@@ -40,6 +47,10 @@ FULL = Extent(
     varied_renders=500,
     start_rounds=11,
     clients_at_once=1_000,
+    ladder_rounds=7,
+    later_rounds=9,
+    warm_rounds=4,
+    slow_images=True,
 )
 
 QUICK = Extent(
@@ -55,6 +66,10 @@ QUICK = Extent(
     varied_renders=20,
     start_rounds=3,
     clients_at_once=200,
+    ladder_rounds=1,
+    later_rounds=2,
+    warm_rounds=1,
+    slow_images=False,
 )
 
 
@@ -66,4 +81,5 @@ class Bench(msgspec.Struct, frozen=True):
     server: Server
     client: Client
     photo_path: Path
+    photo_words: str
     photo: Image

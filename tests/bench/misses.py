@@ -20,7 +20,7 @@ from service.transform import DEFAULTS, Transform
 from tests.bench import load, measure, photos, servers
 from tests.bench.bare_render import Batch, Done
 from tests.bench.bench import Bench
-from tests.bench.client import Client
+from tests.bench.client import Client, Image
 from tests.bench.measure import Priority, in_turn
 from tests.bench.report import Row, compared
 
@@ -31,24 +31,25 @@ CLIENTS = 4
 _FIRST_BOX_HEIGHT = 2_000
 
 
-class _Cold:
-    """Addresses of WebP renditions of the photo, 640 wide, all the same work and none asked for before."""
+class Cold:
+    """Addresses of WebP renditions of an image, 640 wide, all the same work and none asked for before."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
+    def __init__(self, client: Client, image: Image) -> None:
+        self._client = client
+        self._image = image
         self._height = _FIRST_BOX_HEIGHT
 
     def paths(self, count: int) -> list[str]:
         heights = range(self._height, self._height + count)
         self._height += count
-        return [self._bench.client.mint(self._bench.photo, "webp", width=WIDTH, height=height) for height in heights]
+        return [self._client.mint(self._image, "webp", width=WIDTH, height=height) for height in heights]
 
 
 def render(bench: Bench) -> list[Row]:
     """Return the latency and CPU of one miss at a time, and the throughput of several clients."""
     extent = bench.extent
     cores = len(os.sched_getaffinity(0))
-    cold = _Cold(bench)
+    cold = Cold(bench.client, bench.photo)
     spent: list[float] = []
     priority = measure.priority(measure.render_processes(bench.server.process_id)[0])
     with _bare_renderer(priority) as bare_batch:

@@ -5,15 +5,27 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyvips
 
 REPOSITORY = Path(__file__).parents[2]
 
 # A camera's own 12.7 Mpixel JPEG, where the folder of test images stands beside the checkout.
 CORPUS_PHOTO = REPOSITORY.parent / "shared" / "corpus" / "photo" / "metadata-extra__Canon_EOS_5D.jpg"
 
+# An iPhone's 12.2 Mpixel, in the same folder.
+CORPUS_HEIC = CORPUS_PHOTO.parents[1] / "heic" / "test-assets__IMG_2682.heic"
+
 _PHOTO_SIZE = 4_240, 2_832
-_HUGE_SIDE = 10_000
+_LARGE_SIZE = 6_000, 4_000
+_HUGE_SIZE = 10_000, 10_000
+
+# x265 takes half a minute for a large picture as it comes; less haste makes the file smaller, and as long to decode.
+_HEVC_PRESET = "ultrafast"
 
 
 def photo(folder: Path) -> tuple[Path, str]:
@@ -23,13 +35,23 @@ def photo(folder: Path) -> tuple[Path, str]:
     return made("photo", CORPUS_PHOTO, folder / "photo.jpg"), "a generated JPEG of 12.0 Mpixel"
 
 
+def heic(photo_path: Path, folder: Path, *, may_take_long: bool) -> tuple[Path, str] | None:
+    """Return a HEIC, and what it is in words; `None` where there is neither pillow-heif to make one nor the folder of test images."""
+    found = CORPUS_HEIC if CORPUS_HEIC.exists() else None
+    if find_spec("pillow_heif") is not None and (may_take_long or found is None):
+        return made("large-heic", photo_path, folder / "large-heic"), "24.0 Mpixel laid from the photo"
+    return None if found is None else (found, f"{found.name} of an iPhone, 12.2 Mpixel")
+
+
 def has_profile(path: Path) -> bool:
     """Return whether a JPEG carries a colour profile (ICC.1, annex B.4)."""
     return b"ICC_PROFILE\0" in path.read_bytes()
 
 
 def made(kind: str, source: Path, target: Path) -> Path:
-    """Return `target`, now an image of `kind` (see `_MAKERS`) made from `source`, in a process of its own."""
+    """Return `target`, an image of `kind` (see `_MAKERS`) made from `source` in a process of its own, unless it has been."""
+    if target.exists():
+        return target
     command = [sys.executable, "-m", "tests.bench.photos", kind, str(source), str(target)]
     subprocess.run(command, cwd=REPOSITORY, env={**os.environ, "VIPS_CONCURRENCY": "2"}, check=True)
     return target
@@ -73,15 +95,53 @@ def _png(source: str, target: str) -> None:
 
 
 def _huge(source: str, target: str) -> None:
-    """Make a baseline JPEG of 100 Mpixel: the photo, laid side by side."""
+    """Make a baseline JPEG of 100 Mpixel."""
+    _laid(source, _HUGE_SIZE).jpegsave(target, Q=85, keep="none")
+
+
+def _large_jpeg(source: str, target: str) -> None:
+    """Make a baseline JPEG of 24 Mpixel, its colours at half the resolution, as cameras do."""
+    _laid(source, _LARGE_SIZE).jpegsave(target, Q=90, subsample_mode="on", keep="none")
+
+
+def _large_progressive(source: str, target: str) -> None:
+    """Make a progressive JPEG of 24 Mpixel, otherwise the same."""
+    _laid(source, _LARGE_SIZE).jpegsave(target, Q=90, subsample_mode="on", interlace=True, keep="none")
+
+
+def _large_png(source: str, target: str) -> None:
+    """Make a PNG of 24 Mpixel, opaque, its lines filtered, as most programs do and libvips by itself does not."""
+    _laid(source, _LARGE_SIZE).pngsave(target, compression=6, filter="all", keep="none")
+
+
+def _large_heic(source: str, target: str) -> None:
+    """Make a HEIC of 24 Mpixel; some ten seconds."""
+    import pillow_heif  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+    from PIL import Image  # noqa: PLC0415
+
+    picture = Image.fromarray(_laid(source, _LARGE_SIZE).numpy())
+    pillow_heif.from_pillow(picture).save(target, quality=80, enc_params={"preset": _HEVC_PRESET})
+
+
+def _laid(source: str, size: tuple[int, int]) -> pyvips.Image:
+    """Return the photo laid side by side until it has this size."""
     import pyvips  # noqa: PLC0415
 
+    width, height = size
     tile = pyvips.Image.new_from_file(source).copy_memory()
-    tiled = tile.replicate(-(-_HUGE_SIDE // tile.width), -(-_HUGE_SIDE // tile.height))
-    tiled.crop(0, 0, _HUGE_SIDE, _HUGE_SIDE).jpegsave(target, Q=85, keep="none")
+    return tile.replicate(-(-width // tile.width), -(-height // tile.height)).crop(0, 0, width, height)
 
 
-_MAKERS = {"photo": _photo, "progressive": _progressive, "png": _png, "huge": _huge}
+_MAKERS = {
+    "photo": _photo,
+    "progressive": _progressive,
+    "png": _png,
+    "huge": _huge,
+    "large-jpeg": _large_jpeg,
+    "large-progressive": _large_progressive,
+    "large-png": _large_png,
+    "large-heic": _large_heic,
+}
 
 if __name__ == "__main__":
     _MAKERS[sys.argv[1]](sys.argv[2], sys.argv[3])

@@ -31,6 +31,7 @@ class Server(msgspec.Struct, frozen=True):
     process_id: int
     port: int
     start_seconds: float
+    log: Path
 
     def tree(self) -> list[int]:
         """Return the process ids of the server and all that it has started."""
@@ -39,6 +40,12 @@ class Server(msgspec.Struct, frozen=True):
     def cpu_seconds(self) -> float:
         """Return user and system time of all its processes so far."""
         return measure.cpu_seconds(self.tree())
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        """Return what it has logged so far under this name, each with its fields."""
+        # Not what a library prints, nor a line that is being written.
+        lines = (line for line in self.log.read_bytes().split(b"\n")[:-1] if line.startswith(b"{"))
+        return [event for line in lines if (event := msgspec.json.decode(line, type=dict[str, object]))["event"] == name]
 
 
 @contextmanager
@@ -51,9 +58,9 @@ def darkroom(data: Path, **settings: object) -> Iterator[Server]:
 
 @contextmanager
 def darkroom_starting(data: Path, **settings: object) -> Iterator[Server]:
-    """Give the real server as soon as `/health` is 200."""
+    """Give the real server as soon as `/health` is 200; unless they say otherwise it warms nothing, which would disturb."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
-    environ |= {f"DARKROOM_{name.upper()}": str(value) for name, value in settings.items()}
+    environ |= {f"DARKROOM_{name.upper()}": str(value) for name, value in {"warm": "none", **settings}.items()}
     port = free_port()
     command = [str(BIN / "darkroom"), "serve", "--port", str(port), "--data", str(data)]
     with _serving(command, port, environ, within_seconds=30) as server:
@@ -101,7 +108,7 @@ def child(command: list[str], environ: Mapping[str, str]) -> Iterator[subprocess
 
 @contextmanager
 def _serving(command: list[str], port: int, environ: Mapping[str, str], within_seconds: float) -> Iterator[Server]:
-    with tempfile.TemporaryFile() as log:
+    with tempfile.NamedTemporaryFile() as log:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=REPOSITORY, env=environ)
         try:
@@ -111,7 +118,7 @@ def _serving(command: list[str], port: int, environ: Mapping[str, str], within_s
                     said = log.read().decode("utf-8", "replace")[-2_000:]
                     raise RuntimeError(f"{' '.join(command)} did not answer 200 on /health within {within_seconds:g} seconds: {said}")
                 time.sleep(0.001)
-            yield Server(process.pid, port, time.perf_counter() - started)
+            yield Server(process.pid, port, time.perf_counter() - started, Path(log.name))
         finally:
             _end(process)
 

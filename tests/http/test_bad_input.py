@@ -17,11 +17,15 @@ from tests.servers import HOST, Server, darkroom
 
 MAX_UPLOAD_BYTES = 2_000_000
 
+# A crop that some originals have room for, in an address that anybody may build.
+OUTSIDE = "crop=5000:0:10:10"
+
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Give a server with limits low enough to meet."""
-    with darkroom(tmp_path_factory.mktemp("small"), max_upload_bytes=MAX_UPLOAD_BYTES, max_parts=3) as running:
+    settings = {"max_upload_bytes": MAX_UPLOAD_BYTES, "max_parts": 3, "open_transforms": OUTSIDE}
+    with darkroom(tmp_path_factory.mktemp("small"), **settings) as running:
         yield running
 
 
@@ -65,13 +69,17 @@ def broken_jpeg() -> bytes:
 BAD_UPLOADS = {
     "text": (b"Dear Sir or Madam,\r\n", 415, "unsupported-format"),
     "html": (b"<!DOCTYPE html><title>x</title>", 415, "unsupported-format"),
-    "svg": (b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', 415, "unsupported-format"),
+    "pdf": (b"%PDF-1.7 ...", 415, "unsupported-format"),
+    "svg that is not well-formed": (b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">', 422, "broken-image"),
     "zeros": (bytes(5_000), 415, "unsupported-format"),
     "empty": (b"", 400, "empty-body"),
     "truncated jpeg": (broken_jpeg(), 422, "broken-image"),
     "truncated png": (images.truncated(images.rgba_png(300, 200)), 422, "broken-image"),
     "png with a wrong check sum": (images.rgba_png(300, 200).replace(b"IDAT", b"IDAT\x00", 1), 422, "broken-image"),
     "too many pixels": (images.png_bomb(60_000, 60_000), 422, "too-many-pixels"),
+    "too many pixels, jpeg": (images.jpeg_bomb(), 422, "too-many-pixels"),
+    "too many pixels, gif": (images.gif_bomb(), 422, "too-many-pixels"),
+    "too many frames": (images.animated_gif(4, 4, frames=1_001), 422, "too-many-pixels"),
     "too large": (images.photo_jpeg(640, 480) + bytes(MAX_UPLOAD_BYTES), 413, "too-large"),
 }
 
@@ -91,6 +99,85 @@ def test_bad_upload_in_multipart_is_the_same_problem(small: Server, spool: Calla
     with small.client() as client:
         check_problem(client.post("/v1/images", files={"file": ("photo.jpg", body)}), status, kind)
     assert spool() == []
+
+
+CORPUS = [path for folder in ("broken", "bomb", "svg-hostile") for path in images.corpus_files(folder)]
+
+
+@pytest.mark.skipif(images.corpus() is None, reason="the corpus of real images is not beside the repository")
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
+def test_corpus_file_that_is_no_good_is_a_problem_or_harmless(small: Server, spool: Callable[[], list[Path]], path: Path) -> None:
+    before = small.render_processes()
+    with small.client() as client:
+        answer = client.post("/v1/images", content=path.read_bytes())
+        if path.parent.name == "svg-hostile" and answer.status_code in {200, 201}:
+            # What it shows is a picture of ours, never its own markup.
+            rendition = client.get(answer.json()["src"])
+            assert rendition.headers["content-type"] in {"image/png", "image/webp", "image/jpeg"}
+            assert b"<script" not in rendition.content
+        else:
+            problem = check_problem(answer, answer.status_code, answer.json()["type"].rpartition(":")[2])
+            assert 400 <= problem["status"] < 500
+    assert spool() == []
+    assert small.render_processes() == before
+
+
+@pytest.fixture(scope="module")
+def photo(small: Server) -> dict[str, Any]:
+    """Give the document of a photo of 640 × 480 pixels."""
+    with small.client() as client:
+        document: dict[str, Any] = client.post("/v1/images", content=images.photo_jpeg(640, 480)).json()
+    return document
+
+
+UNKNOWN = "a" * 32
+CONTRADICTIONS: dict[str, tuple[dict[str, object], str, int, str]] = {
+    "crop outside": ({"crop": [600, 0, 100, 100]}, "webp", 400, "bad-transform"),
+    "crop beyond a hundred percent": ({"crop": "60%,0%,50%,50%"}, "webp", 400, "bad-transform"),
+    "lossless jpeg": ({"lossless": True}, "jpeg", 400, "bad-transform"),
+    "lossless gif": ({"lossless": True}, "gif", 400, "bad-transform"),
+    "animated jpeg": ({"animate": True}, "jpeg", 400, "bad-transform"),
+    "animated avif": ({"animate": True}, "avif", 400, "bad-transform"),
+    "animated frame": ({"animate": True, "frame": 1}, "webp", 400, "bad-transform"),
+    "lossless quality": ({"lossless": True, "quality": 80}, "webp", 400, "bad-transform"),
+    "lossless bytes": ({"lossless": True, "max_bytes": 9_000}, "webp", 400, "bad-transform"),
+    "grey saturation": ({"grayscale": True, "saturation": 2}, "webp", 400, "bad-transform"),
+    "grey p3": ({"grayscale": True, "profile": "p3"}, "webp", 400, "bad-transform"),
+    "fit without a box": ({"width": 100, "fit": "cover"}, "webp", 400, "bad-transform"),
+    "gravity without a cut": ({"width": 100, "gravity": "north"}, "webp", 400, "bad-transform"),
+    "enlarge without a size": ({"enlarge": True}, "webp", 400, "bad-transform"),
+    "focal and gravity": (
+        {"width": 100, "height": 100, "fit": "cover", "gravity": "north", "focal": [0.5, 0.5]},
+        "webp",
+        400,
+        "bad-transform",
+    ),
+    "frame of a still": ({"frame": 1}, "webp", 400, "bad-transform"),
+    "overlay of nothing": ({"overlay": {"digest": UNKNOWN}}, "webp", 404, "not-found"),
+    "overlay of no digest": ({"overlay": {"digest": "logo.png"}}, "webp", 400, "bad-transform"),
+    "more pixels than are made": ({"width": 8_192, "height": 8_192, "fit": "contain"}, "webp", 422, "too-many-pixels"),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_transform_that_contradicts_itself_or_the_image_has_no_url(small: Server, photo: dict[str, Any], name: str) -> None:
+    transform, image_format, status, kind = CONTRADICTIONS[name]
+    with small.client() as client:
+        answer = client.post(f"/v1/images/{photo['digest']}/urls", json={"transform": transform, "format": image_format})
+    check_problem(answer, status, kind)
+
+
+def test_address_of_a_crop_outside_its_image_is_400_that_nobody_keeps(small: Server, photo: dict[str, Any]) -> None:
+    version = photo["src"].split("/")[2]
+    with small.client() as client:
+        for extension in ("webp", "jpg", "png", "gif", "avif"):
+            answer = client.get(f"/i/{version}/{photo['digest']}/{OUTSIDE}/-.{extension}")
+            assert answer.status_code == 400
+            problem = answer.json()
+            assert (problem["type"], problem["expected"]) == ("urn:darkroom:problem:bad-transform", "a part of 640 x 480 pixels")
+            assert problem["remedy"]
+            assert answer.headers["cache-control"] == "no-store"
+    assert small.stored("renditions") == []
 
 
 def test_chunked_upload_without_length_is_413_once_it_is_too_large(small: Server, spool: Callable[[], list[Path]]) -> None:

@@ -17,7 +17,8 @@ from tests.servers import Server, darkroom
 
 CORPUS = images.corpus()
 PHOTOS = images.corpus_files("photo")
-FORMATS = {"image/avif": "AVIF", "image/webp": "WEBP", "image/jpeg": "JPEG"}
+FORMATS = {"image/avif": "AVIF", "image/webp": "WEBP", "image/jpeg": "JPEG", "image/png": "PNG", "image/gif": "GIF"}
+NO_GOOD = {"bomb", "broken", "svg-hostile", "photo"}
 
 pytestmark = pytest.mark.skipif(CORPUS is None, reason="the corpus of real images is not beside the repository")
 
@@ -62,3 +63,31 @@ def test_camera_photo_sent_with_curl_gives_urls_of_the_right_size_and_format(fre
             again, same = curl(fresh.url + link["url"])
             assert again["cache-status"].startswith("darkroom; hit; ttl=")
             assert (same, again["etag"]) == (body, fields["etag"])
+
+
+def one_of_each() -> list[Path]:
+    """Return the first file of every folder of the corpus whose files are good."""
+    folders = sorted(path for path in CORPUS.iterdir() if path.is_dir() and path.name not in NO_GOOD) if CORPUS is not None else []
+    return [images.corpus_files(folder.name)[0] for folder in folders]
+
+
+@pytest.mark.parametrize("path", one_of_each(), ids=lambda path: path.parent.name)
+def test_file_of_every_kind_gives_urls_of_pictures_of_the_right_size(fresh: Server, path: Path) -> None:
+    with fresh.client() as client:
+        if path.suffix == ".heic" and client.post("/v1/images", content=path.read_bytes()).status_code == 415:
+            pytest.skip("no decoder of HEVC: pillow-heif is not installed")
+        answer = client.post("/v1/images", content=path.read_bytes())
+        assert answer.status_code == 201, answer.text
+        document = answer.json()
+        assert document["width"] >= 1
+        for source in document["sources"]:
+            link = source["renditions"][0]
+            rendition = client.get(link["url"])
+            assert (rendition.status_code, rendition.headers["content-type"]) == (200, source["type"])
+            picture = Image.open(io.BytesIO(rendition.content))
+            assert (picture.size, picture.format) == ((link["width"], link["height"]), FORMATS[source["type"]])
+            assert abs(picture.width * document["height"] - picture.height * document["width"]) <= max(
+                document["width"], document["height"]
+            )
+            frames = getattr(picture, "n_frames", 1)
+            assert (frames > 1) == (path.parent.name == "animated" and picture.format in {"WEBP", "GIF"})

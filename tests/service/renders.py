@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import anyio
+import msgspec
+import pytest
 
-from service.address import digest_text
-from service.render.messages import Limits, Probe, Probed, Render, Rendered
+from service.address import PIPELINE_VERSION, digest_text
+from service.render import pool as pool_module
+from service.render.messages import ImageInfo, Job, Limits, Probe, Probed, Render, Rendered, Reply, Source
 from service.render.pool import RenderPool
-from service.transform import DEFAULTS, Format, parse
+from service.transform import Format, parse
 
-LIMITS = Limits(max_pixels=128_000_000, max_whole_pixels=100_000_000, max_output_pixels=40_000_000)
+LIMITS = Limits(max_pixels=128_000_000, max_whole_pixels=100_000_000, max_output_pixels=40_000_000, max_frames=1_000)
 MEBIBYTE = 1 << 20
 
 # Longer than anything takes that is not hung, however busy the machine is.
@@ -52,6 +57,32 @@ async def until(condition: Callable[[], bool]) -> None:
             await anyio.sleep(0.005)
 
 
+@contextmanager
+def halted(pool: RenderPool) -> Iterator[None]:
+    """Have the processes do nothing meanwhile: whatever is asked of them waits."""
+    process_ids = pool.process_ids
+    for process_id in process_ids:
+        os.kill(process_id, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process_id in process_ids:
+            os.kill(process_id, signal.SIGCONT)
+
+
+def watched_jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that gets the name of its type for each job that a render process is asked for from now on."""
+    names: list[str] = []
+    ask = pool_module._RenderProcess.ask
+
+    async def watched(process: pool_module._RenderProcess, job: Job) -> Reply:
+        names.append(type(job).__name__)
+        return await ask(process, job)
+
+    monkeypatch.setattr(pool_module._RenderProcess, "ask", watched)
+    return names
+
+
 def written(folder: Path, body: bytes, name: str = "original") -> Path:
     """Return a new file with the bytes of an original."""
     path = folder / name
@@ -59,15 +90,28 @@ def written(folder: Path, body: bytes, name: str = "original") -> Path:
     return path
 
 
-def render_job(
-    path: Path, spelling: str = "full", image_format: Format = "jpeg", *, quality: int | None = None, limits: Limits = LIMITS
-) -> Render:
-    """Return the job that makes one rendition of the original in a file."""
-    transform = parse(spelling)
-    quality = quality or transform.quality or DEFAULTS[1].quality[image_format]
+def source_of(path: Path, reduced: ImageInfo | None = None) -> Source:
+    """Return the original in a file, or with `reduced` the intermediate in it of an original with that header."""
     # A pipe has no digest; nothing is ever read from it.
     digest = digest_text(hashlib.sha256(path.read_bytes()).digest()) if path.is_file() else "a" * 32
-    return Render(str(path), digest, transform, image_format, quality, limits)
+    return Source(str(path), digest, reduced)
+
+
+def render_job(
+    path: Path,
+    spelling: str = "full",
+    image_format: Format = "jpeg",
+    *,
+    quality: int | None = None,
+    version: int = PIPELINE_VERSION,
+    limits: Limits = LIMITS,
+    overlay: Path | None = None,
+) -> Render:
+    """Return the job that makes one rendition of the original in a file; `quality` stands in for the transform's own."""
+    transform = parse(spelling)
+    if quality is not None:
+        transform = msgspec.structs.replace(transform, quality=quality)
+    return Render(source_of(path), transform, image_format, version, limits, None if overlay is None else source_of(overlay))
 
 
 async def rendered(
@@ -77,10 +121,13 @@ async def rendered(
     image_format: Format = "jpeg",
     *,
     quality: int | None = None,
+    version: int = PIPELINE_VERSION,
     limits: Limits = LIMITS,
+    overlay: Path | None = None,
 ) -> Rendered:
     """Return a rendition of the original in a file."""
-    return await pool.run(render_job(path, spelling, image_format, quality=quality, limits=limits), Rendered)
+    job = render_job(path, spelling, image_format, quality=quality, version=version, limits=limits, overlay=overlay)
+    return await pool.run(job, Rendered)
 
 
 async def probed(pool: RenderPool, path: Path, *, limits: Limits = LIMITS) -> Probed:

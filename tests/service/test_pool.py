@@ -3,8 +3,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -12,10 +12,14 @@ import msgspec
 import psutil
 import pytest
 
+from service.address import PIPELINE_VERSION
 from service.errors import (
+    BadTransformError,
     BrokenImageError,
+    CannotFitError,
     DamagedOriginalError,
     DeadlineExceededError,
+    FormatNotOfferedError,
     OverloadedError,
     RenderFailedError,
     ServiceError,
@@ -24,11 +28,26 @@ from service.errors import (
     UnsupportedFormatError,
 )
 from service.render import pool as pool_module
-from service.render.messages import Heavy, Job, Probe, Probed, Rendered, Reply
-from service.render.pool import RenderPool
+from service.render.messages import Heavy, Job, Ladder, More, Probe, Probed, Rendered, Reply, Source
+from service.render.pool import Offered, RenderPool
+from service.transform import Format
 from tests import images
 from tests.images import REPOSITORY
-from tests.service.renders import LIMITS, MEBIBYTE, PATIENCE_SECONDS, probed, ready, render_job, render_pool, rendered, until, written
+from tests.service.renders import (
+    LIMITS,
+    MEBIBYTE,
+    PATIENCE_SECONDS,
+    halted,
+    probed,
+    ready,
+    render_job,
+    render_pool,
+    rendered,
+    source_of,
+    until,
+    watched_jobs,
+    written,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -85,19 +104,6 @@ async def taken(pipe: Path) -> AsyncIterator[None]:
         yield
     finally:
         os.close(writers[0])
-
-
-@contextmanager
-def halted(pool: RenderPool) -> Iterator[None]:
-    """Have the processes do nothing meanwhile: whatever is asked of them waits."""
-    process_ids = pool.process_ids
-    for process_id in process_ids:
-        os.kill(process_id, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process_id in process_ids:
-            os.kill(process_id, signal.SIGCONT)
 
 
 def is_gone(process_id: int) -> bool:
@@ -444,20 +450,21 @@ async def test_original_that_decodes_whole_and_is_heavy_is_worked_on_alone_while
     pool: RenderPool, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heavy = written(tmp_path, images.grey_tiff(6_400, 6_400), "heavy.tiff")
-    at_work: list[str] = []
+    at_work: list[object] = []
     replies: list[tuple[bool, bool]] = []
     ask = pool_module._RenderProcess.ask
 
     async def watched(process: pool_module._RenderProcess, job: Job) -> Reply:
-        if job.alone:
-            at_work.append(job.path)
+        alone = not isinstance(job, More) and job.alone
+        if alone:
+            at_work.append(process)
             assert len(at_work) == 1
         try:
             reply = await ask(process, job)
         finally:
-            if job.alone:
-                at_work.remove(job.path)
-        replies.append((job.alone, isinstance(reply, Heavy)))
+            if alone:
+                at_work.remove(process)
+        replies.append((alone, isinstance(reply, Heavy)))
         return reply
 
     monkeypatch.setattr(pool_module._RenderProcess, "ask", watched)
@@ -471,6 +478,234 @@ async def test_original_that_decodes_whole_and_is_heavy_is_worked_on_alone_while
             tasks.start_soon(render, path)
     assert widths == [64] * 5
     assert sorted(replies) == [(False, False)] * 2 + [(False, True)] * 3 + [(True, False)] * 3
+
+
+# The background: a ladder for which nobody waits.
+
+
+def ladder_job(path: Path, widths: list[int], formats: list[Format]) -> Ladder:
+    return Ladder(source_of(path), widths, formats, PIPELINE_VERSION, LIMITS)
+
+
+async def all_of(pool: RenderPool, job: Ladder) -> list[Rendered]:
+    """Return the renditions of a ladder until it ends."""
+    async with aclosing(pool.ladder(job)) as renditions:
+        return [rendition async for rendition in renditions]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Give the jobs that render processes have been asked for so far, by the names of their types."""
+    return watched_jobs(monkeypatch)
+
+
+async def test_ladder_gives_each_format_at_each_width_the_widest_first(pool: RenderPool, photo: Path, asked: list[str]) -> None:
+    renditions = await all_of(pool, ladder_job(photo, [320, 200, 64], ["webp", "jpeg"]))
+    pictures = [images.opened(rendition.body) for rendition in renditions]
+    assert [(picture.width, picture.format) for picture in pictures] == [
+        (320, "WEBP"), (320, "JPEG"), (200, "WEBP"), (200, "JPEG"), (64, "WEBP"), (64, "JPEG"),
+    ]  # fmt: skip
+    assert [(rendition.width, rendition.height) for rendition in renditions[::2]] == [(320, 240), (200, 150), (64, 48)]
+    assert asked == ["Ladder"] + ["More"] * 5
+
+
+async def test_ladder_ends_after_the_rendition_at_work_when_somebody_waits_and_the_rest_can_be_asked_for_again(
+    lone: RenderPool, photo: Path, asked: list[str]
+) -> None:
+    done: list[int] = []
+
+    async def ask() -> None:
+        done.append((await rendered(lone, photo, "width=50")).width)
+
+    async with aclosing(lone.ladder(ladder_job(photo, [320, 200, 64], ["webp"]))) as renditions, anyio.create_task_group() as tasks:
+        assert (await anext(renditions)).width == 320
+        tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        assert done == []
+        assert [rendition async for rendition in renditions] == []
+        await until(lambda: done == [50])
+    assert [rendition.width for rendition in await all_of(lone, ladder_job(photo, [200, 64], ["webp"]))] == [200, 64]
+    assert asked == ["Ladder", "Render", "Ladder", "More"]
+
+
+async def test_ladder_starts_when_nobody_waits_any_more(lone: RenderPool, photo: Path, asked: list[str]) -> None:
+    async with anyio.create_task_group() as tasks:
+        with halted(lone):
+            tasks.start_soon(rendered, lone, photo, "width=50")
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(all_of, lone, ladder_job(photo, [64], ["webp"]))
+            await anyio.wait_all_tasks_blocked()
+            for _ in range(3):
+                tasks.start_soon(rendered, lone, photo, "width=50")
+            await anyio.wait_all_tasks_blocked()
+    assert asked == ["Render"] * 4 + ["Ladder"]
+
+
+async def test_ladder_leaves_one_of_several_slots_free_for_who_comes_next(
+    pool: RenderPool, photo: Path, pipe: Path, asked: list[str]
+) -> None:
+    made: list[Rendered] = []
+
+    async def climb() -> None:
+        made.extend(await all_of(pool, ladder_job(photo, [64, 32], ["webp"])))
+
+    leaving = anyio.CancelScope()
+
+    async def occupy() -> None:
+        with leaving:
+            await probed(pool, pipe)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(occupy)
+        async with taken(pipe):
+            tasks.start_soon(climb)
+            await anyio.wait_all_tasks_blocked()
+            assert asked == ["Probe"]
+            assert (await rendered(pool, photo, "width=50")).width == 50
+            assert asked == ["Probe", "Render"]
+            leaving.cancel()
+    assert [rendition.width for rendition in made] == [64, 32]
+    await ready(pool, 2)
+
+
+async def test_ladder_goes_on_beside_a_request_that_has_a_slot(pool: RenderPool, photo: Path) -> None:
+    async with aclosing(pool.ladder(ladder_job(photo, [64, 32, 16], ["webp"]))) as renditions:
+        widths = [(await anext(renditions)).width]
+        assert (await rendered(pool, photo, "width=50")).width == 50
+        widths += [rendition.width async for rendition in renditions]
+    assert widths == [64, 32, 16]
+
+
+async def test_ladders_are_made_one_after_the_other(pool: RenderPool, photo: Path, asked: list[str]) -> None:
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(all_of, pool, ladder_job(photo, [64, 32], ["webp"]))
+    assert asked == ["Ladder", "More"] * 3
+
+
+async def test_ladder_that_is_left_after_one_rendition_frees_its_slot_and_keeps_its_process(lone: RenderPool, photo: Path) -> None:
+    before = lone.process_ids
+    async with aclosing(lone.ladder(ladder_job(photo, [64, 32], ["webp"]))) as renditions:
+        await anext(renditions)
+    assert (await rendered(lone, photo, "width=50")).width == 50
+    assert lone.process_ids == before
+
+
+async def test_ladder_whose_process_is_killed_between_two_renditions_is_a_failed_render_and_harms_no_other(
+    lone: RenderPool, photo: Path
+) -> None:
+    (process_id,) = lone.process_ids
+    async with aclosing(lone.ladder(ladder_job(photo, [64, 32], ["webp"]))) as renditions:
+        await anext(renditions)
+        os.kill(process_id, signal.SIGKILL)
+        await until(lambda: is_gone(process_id))
+        with pytest.raises(RenderFailedError):
+            await anext(renditions)
+    assert (await rendered(lone, photo, "width=50")).width == 50
+    assert [rendition.width for rendition in await all_of(lone, ladder_job(photo, [64, 32], ["webp"]))] == [64, 32]
+
+
+async def test_ladder_past_its_deadline_is_killed_and_its_slot_is_free(
+    lone: RenderPool, photo: Path, pipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (process_id,) = lone.process_ids
+    monkeypatch.setattr(lone, "_render_seconds", 0.3)
+    with pytest.raises(DeadlineExceededError):
+        await all_of(lone, ladder_job(pipe, [64], ["webp"]))
+    monkeypatch.undo()
+    assert (await rendered(lone, photo, "width=50")).width == 50
+    assert is_gone(process_id)
+
+
+async def test_ladder_that_is_cancelled_is_ended_and_its_slot_is_free(lone: RenderPool, photo: Path, pipe: Path) -> None:
+    (process_id,) = lone.process_ids
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(all_of, lone, ladder_job(pipe, [64], ["webp"]))
+        async with taken(pipe):
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await until(lambda: is_gone(process_id))
+    assert (await rendered(lone, photo, "width=50")).width == 50
+
+
+async def test_ladder_does_not_fill_the_queue_nor_wait_in_it(lone: RenderPool, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lone, "_queue_limit", 1)
+    async with anyio.create_task_group() as tasks:
+        with halted(lone):
+            tasks.start_soon(rendered, lone, photo, "width=50")
+            for _ in range(3):
+                tasks.start_soon(all_of, lone, ladder_job(photo, [64], ["webp"]))
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(rendered, lone, photo, "width=50")
+            await anyio.wait_all_tasks_blocked()
+            assert isinstance(await refused(lone, render_job(photo)), OverloadedError)
+
+
+async def test_ladder_of_a_broken_original_is_the_error_of_its_kind(pool: RenderPool, tmp_path: Path) -> None:
+    with pytest.raises(BrokenImageError):
+        await all_of(pool, ladder_job(written(tmp_path, images.truncated(images.photo_jpeg(400, 300))), [64], ["webp"]))
+
+
+async def test_ladder_of_a_heavy_original_is_worked_on_alone_and_ends_when_another_heavy_one_waits(
+    pool: RenderPool, tmp_path: Path, photo: Path
+) -> None:
+    heavy = written(tmp_path, images.grey_tiff(6_400, 6_400), "heavy.tiff")
+    done: list[int] = []
+
+    async def ask() -> None:
+        done.append((await rendered(pool, heavy, "width=50")).width)
+
+    async with aclosing(pool.ladder(ladder_job(heavy, [64, 32], ["webp"]))) as renditions, anyio.create_task_group() as tasks:
+        assert (await anext(renditions)).width == 64
+        tasks.start_soon(ask)
+        await until(lambda: pool._heavy.statistics().tasks_waiting == 1)
+        assert done == []
+        assert [rendition async for rendition in renditions] == []
+        await until(lambda: done == [50])
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(ask)
+            tasks.start_soon(all_of, pool, ladder_job(heavy, [64, 32], ["webp"]))
+    assert done == [50] * 3
+
+
+async def test_job_in_the_background_is_done_when_nobody_waits(lone: RenderPool, photo: Path, asked: list[str]) -> None:
+    done: list[int] = []
+
+    async def in_background() -> None:
+        done.append((await lone.run_in_background(render_job(photo, "width=40"), Rendered)).width)
+
+    async with anyio.create_task_group() as tasks:
+        with halted(lone):
+            tasks.start_soon(rendered, lone, photo, "width=50")
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(in_background)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(probed, lone, photo)
+            await anyio.wait_all_tasks_blocked()
+    assert done == [40]
+    assert asked == ["Render", "Probe", "Render"]
+
+
+# What is offered.
+
+
+async def test_pool_offers_what_the_libvips_of_its_processes_reads_and_writes_once_one_has_started() -> None:
+    pool = RenderPool(slots=1, queue_limit=1, memory_bytes=512 * MEBIBYTE, render_seconds=9, wait_seconds=9)
+    async with pool.running():
+        assert pool.process_ids == []
+        offered = await pool.offered()
+    assert offered.libvips.startswith("8.")
+    assert {"jpeg", "png", "webp"} <= set(offered.reads)
+    assert {"jpeg", "png", "webp"} <= set(offered.writes)
+
+
+async def test_format_that_libvips_does_not_write_is_refused_with_those_that_it_does() -> None:
+    offered = Offered("8.18.0", ["jpeg"], ["webp", "jpeg"])
+    offered.require("webp")
+    with pytest.raises(FormatNotOfferedError) as caught:
+        offered.require("avif")
+    assert (caught.value.status_code, caught.value.expected, caught.value.received) == (400, "webp, jpeg", "avif")
 
 
 # Poison.
@@ -516,6 +751,11 @@ async def test_poison_images_one_after_the_other_leave_the_pool_usable(pool: Ren
 
 async def test_failure_of_a_job_is_the_error_of_its_kind_with_what_was_expected_and_what_helps(pool: RenderPool, tmp_path: Path) -> None:
     whole = images.photo_jpeg(400, 300)
+    for spelling, kind_of_render in (("crop=300:0:200:100", BadTransformError), ("max_bytes=128", CannotFitError)):
+        path = written(tmp_path, images.photo_jpeg(400, 300))
+        failed = await refused(pool, render_job(path, spelling))
+        assert type(failed) is kind_of_render
+        assert failed.expected
     for body, kind in (
         (b"not an image", UnsupportedFormatError),
         (images.truncated(whole), BrokenImageError),
@@ -533,9 +773,9 @@ async def test_render_of_an_original_whose_bytes_have_changed_is_damaged(pool: R
     for body in (images.photo_jpeg(404, 300), images.truncated(images.photo_jpeg(400, 300)), b"", b"not an image"):
         job = render_job(photo, "width=100")
         path = written(tmp_path, body)
-        error = await refused(pool, msgspec.structs.replace(job, path=str(path)))
+        error = await refused(pool, msgspec.structs.replace(job, source=Source(str(path), job.source.digest)))
         assert isinstance(error, DamagedOriginalError)
-        assert error.expected == job.digest
+        assert error.expected == job.source.digest
         assert "Upload" in str(error.remedy)
 
 
@@ -559,10 +799,13 @@ async def test_pool_that_cannot_start_a_process_says_so_and_forgets_it_when_one_
             error = await refused(pool, render_job(photo))
             assert isinstance(error, RenderFailedError)
             assert error.retry_after_seconds == 5
+            with pytest.raises(RenderFailedError):
+                await pool.offered()
             patch.undo()
             await until(lambda: pool.start_failure is None)
             await ready(pool, 2)
             assert (await rendered(pool, photo, "width=100")).width == 100
+            assert "jpeg" in (await pool.offered()).writes
 
 
 async def test_pool_whose_processes_end_while_they_start_says_so_and_logs_their_words(

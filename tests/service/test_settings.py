@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.options import Region
 from service.settings import HELP, SCOPES, Settings, SettingsError, cores, development_key, is_loopback, load, variable
+from service.transform import Transform
 
 KEY = "00112233445566778899aabbccddeeff"
 OTHER_KEY = KEY[::-1]
@@ -71,6 +73,9 @@ def test_settings_of_every_variable_are_read() -> None:
         "DARKROOM_MAX_PIXELS": "4000",
         "DARKROOM_MAX_WHOLE_PIXELS": "5000",
         "DARKROOM_MAX_OUTPUT_PIXELS": "6000",
+        "DARKROOM_MAX_FRAMES": "7",
+        "DARKROOM_VARIANTS": "card: width=640,height=480,fit=cover; part_2:crop=0p:0p:50p:50p\n\n  badge : width=96,round=max ;",
+        "DARKROOM_WARM": "avif, fallback",
         "DARKROOM_RENDER_PROCESSES": "5",
         "DARKROOM_RENDER_MEMORY_BYTES": "268435456",
         "DARKROOM_RENDER_QUEUE": "8",
@@ -90,6 +95,12 @@ def test_settings_of_every_variable_are_read() -> None:
     assert settings.token_scopes == {TOKEN: frozenset({"ingest", "read"}), "another-token-here": frozenset(SCOPES)}
     assert settings.open_spellings == ("full", "width=640", "width=640,height=480,fit=cover")
     assert (settings.wait_seconds, settings.render_seconds) == (2.5, 9.0)
+    assert settings.warm_formats == ("avif", "fallback")
+    assert settings.named_transforms == {
+        "card": Transform(width=640, height=480, fit="cover"),
+        "part_2": Transform(crop=Region(0, 0, 50, 50, percent=True)),
+        "badge": Transform(width=96, round="max"),
+    }
 
 
 def test_settings_of_an_empty_variable_are_its_default() -> None:
@@ -323,3 +334,38 @@ def test_development_key_in_a_damaged_file_is_refused_and_the_file_is_kept(tmp_p
     assert str(file) in str(caught.value)
     assert "32 hexadecimal digits" in str(caught.value)
     assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("variants", ["", " ; \n;"])
+def test_settings_without_variants_name_none(variants: str) -> None:
+    assert load({"DARKROOM_VARIANTS": variants}).named_transforms == {}
+
+
+@pytest.mark.parametrize(
+    ("variants", "told"),
+    [
+        ("card", "'card' is no name and transform"),
+        ("card=width=640", "'card=width=640' is no name and transform"),
+        ("Card: width=640", "'Card: width=640' is no name and transform"),
+        ("9: width=640", "'9: width=640' is no name and transform"),
+        ("card: width=640 height=480", "is no name and transform"),
+        ("card: width=0", "card: `width` is out of range. Expected: a whole number of pixels from 1 to 8192. Received: 0."),
+        ("good: width=9; card: widht=640", "card: The transform has an unknown key."),
+        ("card: width=640; card: width=320", "card stands twice"),
+    ],
+)
+def test_settings_with_a_bad_variant_say_which_and_why(variants: str, told: str) -> None:
+    with pytest.raises(SettingsError, match=r"^DARKROOM_VARIANTS: ") as caught:
+        load({"DARKROOM_VARIANTS": variants})
+    assert told in str(caught.value)
+
+
+def test_settings_warm_webp_and_the_fallback_unless_told_otherwise() -> None:
+    assert load({}).warm_formats == ("webp", "fallback")
+    assert load({"DARKROOM_WARM": "none"}).warm_formats == ()
+
+
+@pytest.mark.parametrize("warm", ["all", "webp,none", "webp jpeg", ",", "WEBP"])
+def test_settings_with_a_bad_word_in_warm_say_what_is_expected(warm: str) -> None:
+    with pytest.raises(SettingsError, match=r"DARKROOM_WARM=.*: expected some of webp, avif, fallback, comma-separated, or none"):
+        load({"DARKROOM_WARM": warm})

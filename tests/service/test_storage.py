@@ -16,7 +16,16 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from service.errors import ServiceError, StorageFullError, StorageUnavailableError
 from service.settings import SettingsError
-from service.storage import Storage, document_key, open_storage, original_key, rendition_key
+from service.storage import (
+    WARMING_FOLDER,
+    Storage,
+    document_key,
+    intermediate_key,
+    open_storage,
+    original_key,
+    rendition_key,
+    warming_key,
+)
 from tests.s3 import Bucket, moto_bucket
 from tests.servers import HOST, free_port
 
@@ -168,6 +177,30 @@ async def test_keys_that_begin_alike_are_different_objects(storage: Storage) -> 
         assert await storage.create(key, key.encode(), durable=False)
     await storage.delete(keys[2])
     assert [await storage.read(key) for key in keys] == [None if key == keys[2] else key.encode() for key in keys]
+
+
+async def test_names_of_a_folder_are_what_lies_in_it_and_no_more_than_asked_for(storage: Storage) -> None:
+    assert await storage.names(WARMING_FOLDER, 10) == []
+    digests = [f"{number:a>32}" for number in range(5)]
+    for digest in digests:
+        await storage.create(warming_key(digest), b"", durable=False)
+    await storage.create(intermediate_key(digests[0]), b"bytes", durable=False)
+    await storage.create(f"{WARMING_FOLDER}s/{NAME}", b"bytes", durable=False)
+    assert sorted(await storage.names(WARMING_FOLDER, 5)) == digests
+    assert sorted(await storage.names(WARMING_FOLDER, 1_000)) == digests
+    some = await storage.names(WARMING_FOLDER, 3)
+    assert len(some) == 3
+    assert set(some) <= set(digests)
+    await storage.delete(warming_key(digests[0]))
+    assert sorted(await storage.names(WARMING_FOLDER, 10)) == digests[1:]
+
+
+async def test_names_of_a_folder_of_more_than_a_page_are_all_of_them(storage: Storage) -> None:
+    """S3 lists a thousand at a time."""
+    digests = [f"{number:a>32}" for number in range(1_100)]
+    for start in range(0, len(digests), 20):
+        await asyncio.gather(*(storage.create(warming_key(digest), b"", durable=False) for digest in digests[start : start + 20]))
+    assert sorted(await storage.names(WARMING_FOLDER, 2_000)) == sorted(digests)
 
 
 async def test_reach_of_a_store_that_is_there_returns_and_leaves_nothing(storage: Storage) -> None:
@@ -363,6 +396,7 @@ OPERATIONS: dict[str, Operation] = {
     "create": lambda storage: storage.create(original_key(DIGEST), b"bytes", durable=True),
     "replace": lambda storage: storage.replace(original_key(DIGEST), b"bytes", durable=True),
     "delete": lambda storage: storage.delete(original_key(DIGEST)),
+    "names": lambda storage: storage.names(WARMING_FOLDER, 10),
     "reach": lambda storage: storage.reach(),
 }
 

@@ -19,6 +19,12 @@ NEWEST, OLDER, OLDEST = (hashlib.sha256(name).digest() for name in (b"newest", b
 SHORT = bytes(range(16))
 
 EXTENSIONS = ("avif", "webp", "jpg", "png", "auto")
+LATER_TRANSFORMS = (
+    "frame=2,crop=10p:12.5p:50p:60p,trim=10,rotate=90,flip=horizontal,width=640,enlarge=true",
+    "width=640,brightness=1.2,contrast=0.9,gamma=2.2,saturation=1.5,blur=0.5,sharpen=1",
+    "grayscale=true,overlay=k5x7q2abcdefghijklmnopqrstuvwxyz:southeast:0.2:0.7:-12:12,round=max,pad=5:6:7:8,background=ff8800",
+    "profile=p3,metadata=copyright,quality=auto,max_bytes=20000,effort=6,progressive=true",
+)
 TRANSFORMS = (
     "full",
     "width=1",
@@ -74,6 +80,7 @@ def vectors() -> dict[str, list[dict[str, Any]]]:
     good += [accepted([SHORT], version, photo, "width=640", "webp") for version in (1, 2, 10, 999_999)]
     good += [accepted([NEWEST, OLDER, OLDEST], 1, photo, "width=640", "avif", signed_by=by) for by in range(3)]
     good += [accepted([OLDER, NEWEST], 1, photo, "full", "jpg", signed_by=by) for by in range(2)]
+    good += [accepted([NEWEST], 2, photo, transform, "gif") for transform in (*TRANSFORMS[:4], *LATER_TRANSFORMS)]
     one = good[6]
     start, signature = one["path"].rpartition("/")[0], one["signature"]
     bad = {

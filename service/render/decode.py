@@ -1,0 +1,187 @@
+"""Decoding: the pixels of an original's region, upright, at a size, in the colours that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import pyvips
+
+from service.errors import TooManyPixelsError
+from service.options import Profile
+from service.render import colour, heic, svg
+from service.render.geometry import Box, Plan, half_up
+from service.render.messages import ImageInfo, Limits, Source
+
+# Truncation and failed check sums are errors; what a decoder only warns of (many cameras' files) is not.
+FAIL_ON = "error"
+
+# A JPEG's decoder shrinks by so much at no cost, with some sharpness of its own: a factor of two is left to the resampler.
+_SHRINKS_ON_LOAD = (8, 4, 2)
+_LEFT_TO_RESAMPLE = 2
+
+# Orientations that lie on their side, and those in which the upright left, or top, is the far end of a stored axis (Exif 2.32, tag 0x0112).
+_SIDEWAYS = frozenset({5, 6, 7, 8})
+_LEFT_IS_FAR = frozenset({2, 3, 6, 7})
+_TOP_IS_FAR = frozenset({3, 4, 7, 8})
+
+
+def still(
+    source: Source, info: ImageInfo, steps: Plan, limits: Limits, *, profile: Profile = "srgb", page: int = 0, deep: bool = False
+) -> pyvips.Image:
+    """Return the region of `steps` at its `unturned` size, in 8 bits a band, grey or not, with alpha if the original has it.
+
+    Its page is `page`. With `deep`, 16 bits where the original has them. Lazy: a broken file may show when it is used.
+    """
+    if info.vector:
+        return _rasterised(source, info, steps, limits)
+    opened = _opened(source, info, steps, page)
+    return _region(opened, info, steps, profile, deep=deep)
+
+
+def frames(source: Source, info: ImageInfo, steps: Plan, *, profile: Profile = "srgb") -> tuple[pyvips.Image, Iterator[pyvips.Image]]:
+    """Return the animation as opened, for its delays and loop count, and its frames in order, each as `still` gives one.
+
+    They come from one decoder that goes forward only: use them in order.
+    """
+    strip = pyvips.Image.new_from_file(f"{source.path}[n=-1]", access="sequential", fail_on=FAIL_ON)
+    height = strip.get_page_height()
+
+    def pages() -> Iterator[pyvips.Image]:
+        for number in range(info.frames):
+            page = strip.crop(0, number * height, strip.width, height).copy()
+            page.remove("page-height")
+            page.remove("n-pages")
+            yield _region(page, info, steps, profile, deep=False)
+
+    return strip, pages()
+
+
+def check_frames(source: Source) -> None:
+    """Return if every frame of an animation decodes; raises `pyvips.Error`."""
+    pyvips.Image.new_from_file(f"{source.path}[n=-1]", access="sequential", fail_on=FAIL_ON).avg()
+
+
+def reduced(source: Source, info: ImageInfo) -> pyvips.Image:
+    """Return the whole original at the size of its intermediate, its numbers and profile kept (CMYK and Lab aside)."""
+    width, height = info.intermediate or (info.width, info.height)
+    steps = Plan.whole(info.width, info.height, width, height)
+    return _region(_opened(source, info, steps, 0), info, steps, "keep", deep=False)
+
+
+def _rasterised(source: Source, info: ImageInfo, steps: Plan, limits: Limits) -> pyvips.Image:
+    width, height = steps.unturned
+    across, down = Fraction(width, steps.region.width), Fraction(height, steps.region.height)
+    whole_width, whole_height = max(1, half_up(info.width * across)), max(1, half_up(info.height * down))
+    if whole_width * whole_height > limits.max_output_pixels:
+        raise TooManyPixelsError(
+            "The vector image would have more pixels than are made.",
+            expected=f"at most {limits.max_output_pixels} pixels of the whole image",
+            received=f"{whole_width} x {whole_height}",
+            remedy="Ask for a larger part of it, or a smaller width or height.",
+        )
+    image = svg.rasterised(svg.sanitised(Path(source.path).read_bytes()), whole_width, whole_height)
+    left, top = half_up(steps.region.left * across), half_up(steps.region.top * down)
+    width, height = min(width, whole_width), min(height, whole_height)
+    return image.crop(min(left, whole_width - width), min(top, whole_height - height), width, height)
+
+
+def _opened(source: Source, info: ImageInfo, steps: Plan, page: int) -> pyvips.Image:
+    if info.format == "heic" and source.reduced is None:
+        return heic.decoded(source.path)
+    image = pyvips.Image.new_from_file(f"{source.path}[page={page}]" if page else source.path, access="sequential", fail_on=FAIL_ON)
+    if image.get("vips-loader").startswith("jpegload") and (shrink := _shrink_on_load(image, info, steps)) > 1:
+        return pyvips.Image.new_from_file(source.path, access="sequential", fail_on=FAIL_ON, shrink=shrink)
+    return image
+
+
+def _shrink_on_load(image: pyvips.Image, info: ImageInfo, steps: Plan) -> int:
+    file_width = image.height if _orientation(image) in _SIDEWAYS else image.width
+    file_height = image.width if _orientation(image) in _SIDEWAYS else image.height
+    width, height = steps.unturned
+    across = Fraction(steps.region.width * file_width, info.width * width)
+    down = Fraction(steps.region.height * file_height, info.height * height)
+    room = min(across, down)
+    return next((shrink for shrink in _SHRINKS_ON_LOAD if room >= shrink * _LEFT_TO_RESAMPLE), 1)
+
+
+def _region(opened: pyvips.Image, info: ImageInfo, steps: Plan, profile: Profile, *, deep: bool) -> pyvips.Image:
+    """Return the region of an opened page, upright, scaled, converted."""
+    grey = colour.is_grey(opened)
+    image = _part(opened, info, steps.region)
+    width, height = steps.unturned
+    if deep and colour.is_deep(image):
+        return _scaled_deep(image, width, height, profile)
+    sideways = _orientation(image) in _SIDEWAYS
+    upright_width, upright_height = (image.height, image.width) if sideways else (image.width, image.height)
+    options = colour.conversion(opened, profile)
+    image = image.thumbnail_image(min(width, upright_width), height=min(height, upright_height), size="force", **options)
+    if options.get("output_profile") == "srgb":
+        # What every browser takes for granted is not said.
+        image = colour.without_profile(image)
+    return _enlarged(colour.of_8_bits(image, grey=grey), width, height)
+
+
+def _enlarged(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
+    """Return `image` at a size that no side of it exceeds, its middle in the middle (libvips' resize would lay it half a pixel off)."""
+    if (image.width, image.height) == (width, height):
+        return image
+    across, down = width / image.width, height / image.height
+    most = 65_535 if colour.is_deep(image) else 255
+    whole = image.premultiply(max_alpha=most) if image.hasalpha() else image
+    large = whole.affine(
+        [across, 0, 0, down],
+        interpolate=pyvips.Interpolate.new("bicubic"),
+        oarea=[0, 0, width, height],
+        odx=(across - 1) / 2,
+        ody=(down - 1) / 2,
+        extend="copy",
+        premultiplied=True,
+    )
+    if image.hasalpha():
+        large = large.unpremultiply(max_alpha=most).rint().cast(image.format)
+    return large.copy(interpretation=image.interpretation)
+
+
+def _part(image: pyvips.Image, info: ImageInfo, region: Box) -> pyvips.Image:
+    """Return the part of a stored page, not yet upright, that is `region` of the upright original, whatever it was shrunk by on load."""
+    if (region.width, region.height) == (info.width, info.height):
+        return image
+    orientation = _orientation(image)
+    sideways = orientation in _SIDEWAYS
+    upright_width, upright_height = (image.height, image.width) if sideways else (image.width, image.height)
+    across, down = Fraction(upright_width, info.width), Fraction(upright_height, info.height)
+    left, right = half_up(region.left * across), half_up((region.left + region.width) * across)
+    top, bottom = half_up(region.top * down), half_up((region.top + region.height) * down)
+    left, top = min(left, upright_width - 1), min(top, upright_height - 1)
+    width, height = max(1, right - left), max(1, bottom - top)
+    if orientation in _LEFT_IS_FAR:
+        left = upright_width - left - width
+    if orientation in _TOP_IS_FAR:
+        top = upright_height - top - height
+    return image.crop(top, left, height, width) if sideways else image.crop(left, top, width, height)
+
+
+def _scaled_deep(image: pyvips.Image, width: int, height: int, profile: Profile) -> pyvips.Image:
+    """Return a page of 16 bits upright and scaled, still of 16 bits."""
+    options = colour.conversion(image, profile)
+    grey = colour.is_grey(image)
+    upright = image.copy_memory().autorot() if _orientation(image) != 1 else image
+    alpha = upright.hasalpha()
+    if alpha:
+        upright = upright.premultiply(max_alpha=65_535)
+    across, down = min(1, width / upright.width), min(1, height / upright.height)
+    scaled = upright.resize(across, vscale=down)
+    if alpha:
+        scaled = scaled.unpremultiply(max_alpha=65_535)
+    scaled = scaled.rint().cast("ushort").copy(interpretation="grey16" if grey else "rgb16")
+    if options:
+        output = options.pop("output_profile")
+        scaled = scaled.icc_transform(output, embedded=True, depth=16, **options)
+    return _enlarged(scaled.colourspace("grey16") if grey else scaled, width, height)
+
+
+def _orientation(image: pyvips.Image) -> int:
+    orientation = int(image.get("orientation")) if image.get_typeof("orientation") else 1
+    return orientation if 1 <= orientation <= 8 else 1

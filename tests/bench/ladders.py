@@ -1,0 +1,115 @@
+"""Many renditions of one original: a ladder from one decode, and what is made later from an intermediate."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+import click
+import msgspec
+
+from service.address import PIPELINE_VERSION
+from service.markup import LADDER_WIDTHS
+from service.originals import Document
+from service.render.messages import Ladder, Rendered
+from service.transform import Format, Transform
+from tests.bench import photos
+from tests.bench.bench import Bench
+from tests.bench.renderer import Renderer, renderer
+from tests.bench.report import Row
+
+FORMATS: tuple[Format, ...] = ("webp", "jpeg")
+
+_LATER_WIDTH = 640
+
+# One from an intermediate takes so little that the kernel's clock of CPU, 10 ms a tick, would be too coarse.
+_LATER_AT_A_TIME = 5
+
+_LARGE = "24.0 Mpixel laid from the photo"
+
+
+class _Original(msgspec.Struct, frozen=True):
+    """An original in the store: what it stands for, and which image exactly, in words."""
+
+    what: str
+    words: str
+    document: Document
+
+
+def ladder(bench: Bench) -> list[Row]:
+    """Return what a ladder takes from one decode of the original against a render of the original for each of its renditions."""
+    rows = []
+    large, png = (photos.made(kind, bench.photo_path, bench.folder / kind) for kind in ("large-jpeg", "large-png"))
+    with renderer(bench.folder / "ladder") as rendering:
+        for what, path, words, target in (
+            ("a camera's JPEG", bench.photo_path, bench.photo_words, 0.48),
+            ("a 24 Mpixel JPEG", large, _LARGE, 0.48),
+            ("a 24 Mpixel PNG", png, _LARGE, 0.20),
+        ):
+            original = _Original(what, words, rendering.ingest(path))
+            rows += _ladder(bench, rendering, original, target)
+    return rows
+
+
+def later(bench: Bench) -> list[Row]:
+    """Return what a rendition takes from an intermediate against the same from its original."""
+    kinds = [
+        ("a 24 Mpixel PNG", photos.made("large-png", bench.photo_path, bench.folder / "large-png"), _LARGE),
+        ("a progressive JPEG", photos.made("large-progressive", bench.photo_path, bench.folder / "large-progressive"), _LARGE),
+    ]
+    rows = []
+    with renderer(bench.folder / "later") as rendering:
+        heic = photos.heic(bench.photo_path, bench.folder, may_take_long=bench.extent.slow_images)
+        if heic is None or "heic" not in rendering.offered().reads:
+            click.echo("later: no row of HEIC, which needs pillow-heif", err=True)
+        else:
+            kinds.append(("a HEIC", *heic))
+        for what, path, words in kinds:
+            original = _Original(what, words, rendering.ingest(path))
+            for image_format in FORMATS:
+                rows += _later(bench, rendering, original, image_format)
+    return rows
+
+
+def _ladder(bench: Bench, rendering: Renderer, original: _Original, target: float) -> list[Row]:
+    async def together() -> list[Rendered]:
+        async with rendering.sources.original(original.document.digest) as source:
+            job = Ladder(source, list(LADDER_WIDTHS), list(FORMATS), PIPELINE_VERSION, rendering.limits)
+            async with aclosing(rendering.pool.ladder(job)) as renditions:
+                return [rendered async for rendered in renditions]
+
+    async def one_by_one() -> list[Rendered]:
+        made = []
+        for width in LADDER_WIDTHS:
+            for image_format in FORMATS:
+                async with rendering.sources.original(original.document.digest) as source:
+                    made.append(await rendering.render(source, width, image_format))
+        return made
+
+    taken = rendering.in_turn(together, one_by_one, bench.extent.ladder_rounds)
+    count = len(LADDER_WIDTHS) * len(FORMATS)
+    note = (
+        f"{original.words}; per rendition of {count}, {len(LADDER_WIDTHS)} widths up to {LADDER_WIDTHS[-1]} in {' and '.join(FORMATS)}, "
+        f"from one decode of the original; bare: {count} renders, each from the original"
+    )
+    return taken.rows(f"ladder of {original.what}", target, note)
+
+
+def _later(bench: Bench, rendering: Renderer, original: _Original, image_format: Format) -> list[Row]:
+    document = original.document
+
+    async def from_intermediate() -> list[Rendered]:
+        made = []
+        for _ in range(_LATER_AT_A_TIME):
+            async with rendering.sources.source(document.digest, document.info, Transform(width=_LATER_WIDTH)) as source:
+                if source.reduced is None:
+                    raise RuntimeError(f"{original.what} has no intermediate: {document.info}")
+                made.append(await rendering.render(source, _LATER_WIDTH, image_format))
+        return made
+
+    async def from_original() -> list[Rendered]:
+        async with rendering.sources.original(original.document.digest) as source:
+            return [await rendering.render(source, _LATER_WIDTH, image_format)]
+
+    taken = rendering.in_turn(from_intermediate, from_original, bench.extent.later_rounds)
+    note = f"{original.words}; {image_format} {_LATER_WIDTH} wide, from the stored intermediate; bare: from the original"
+    return taken.rows(f"later {image_format} of {original.what}", 0.25, note)

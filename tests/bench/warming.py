@@ -1,0 +1,88 @@
+"""First views of what was warmed: what one takes, and that nothing is rendered for it."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+
+import msgspec
+
+from tests.bench import servers
+from tests.bench.bench import Bench
+from tests.bench.client import Client, Image, connected
+from tests.bench.misses import Cold
+from tests.bench.report import Row
+from tests.bench.servers import Server
+
+# The default, spelled out: what a browser's document asks for, AVIF aside.
+_WARM = "webp,fallback"
+_WARMED_TYPES = frozenset({"image/webp", "image/jpeg"})
+_WARM_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+
+
+class _Step(msgspec.Struct, frozen=True):
+    url: str
+
+
+class _Source(msgspec.Struct, frozen=True):
+    type: str
+    renditions: list[_Step]
+
+
+class _Document(msgspec.Struct, frozen=True):
+    sources: list[_Source]
+
+
+def first_view(bench: Bench) -> list[Row]:
+    """Return the latency of the first request for each rendition of a warmed ladder, and how many of these were rendered then.
+
+    Counted from outside: by the server's log and by the answers that say so.
+    """
+    warmed: list[float] = []
+    cold: list[float] = []
+    waits: list[float] = []
+    renders = 0
+    for number in range(bench.extent.warm_rounds):
+        with servers.darkroom(bench.folder / f"warm-{number}", warm=_WARM) as server, connected(server.port) as client:
+            started = time.perf_counter()
+            image = client.ingest(bench.photo_path)
+            _wait_until_warmed(server, image)
+            waits.append(time.perf_counter() - started)
+            ladder = _ladder(client, image)
+            rendered = 0
+            for path, cold_path in zip(ladder, Cold(client, image).paths(len(ladder)), strict=True):
+                got = client.get(path)
+                if got.status != 200:
+                    raise RuntimeError(f"{path} was to be warmed; received {got.status} {got.body[:300]!r}")
+                rendered += got.rendered
+                warmed.append(got.seconds * 1e3)
+                cold.append(client.rendition(cold_path).seconds * 1e3)
+            asked = {path.split("/")[4] for path in ladder}
+            renders += max(rendered, sum(event["transform"] in asked for event in server.events("rendered")))
+    p50 = median(warmed)
+    note = (
+        f"{len(warmed)} first views, each followed by a cold render, bare: WebP 640 wide of the same photo; "
+        f"the ladder was there {median(waits):.1f} s after the upload began"
+    )
+    return [
+        Row("first view of a warmed rendition, p50", "ms", p50, median(cold), p50, 5, note=note),
+        Row(
+            "renders at first views of a warmed ladder", "", renders, None, renders, 0, note=f"of {len(warmed)}, by the log and the answers"
+        ),
+    ]
+
+
+def _wait_until_warmed(server: Server, image: Image) -> None:
+    deadline = time.perf_counter() + _WARM_SECONDS
+    while not any(event["digest"] == image.digest for event in server.events("warmed")):
+        if time.perf_counter() > deadline:
+            said = server.log.read_text("utf-8", "replace")[-2_000:]
+            raise RuntimeError(f"nothing was warmed within {_WARM_SECONDS:g} seconds: {said}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _ladder(client: Client, image: Image) -> list[str]:
+    """Return the paths of an image's warmed renditions as its document has them."""
+    document = msgspec.json.decode(client.get(f"/v1/images/{image.digest}").body, type=_Document)
+    return [step.url for source in document.sources if source.type in _WARMED_TYPES for step in source.renditions]

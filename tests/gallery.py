@@ -1,0 +1,218 @@
+"""`python -m tests.gallery FILE`: a contact sheet of every transform, each made by a render process, its spelling below it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+import anyio
+import msgspec
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from service.address import PIPELINE_VERSION, digest_text
+from service.render.messages import Render, Rendered, Source
+from service.render.pool import RenderPool
+from service.transform import Format, parse
+from tests.browser.landscape import evening_lake
+from tests.service.renders import LIMITS, render_pool
+
+_COLUMNS = 6
+_CELL = (300, 262)
+_PICTURE = (284, 200)
+_PAPER, _INK, _CHECK = (250, 249, 246), (40, 40, 40), ((255, 255, 255), (226, 226, 226))
+_LABEL_LINE_CHARACTERS = 46
+
+_SILK = ((214, 40, 40), (247, 200, 80), (214, 40, 40), (247, 200, 80), (214, 40, 40))
+_BADGE_COLOUR = (255, 255, 255, 235)
+
+
+class Example(msgspec.Struct, frozen=True):
+    """One cell: a transform (`{badge}` stands for the overlay's digest) of an original, in a format."""
+
+    spelling: str
+    format: Format = "webp"
+    original: str = "lake"
+
+
+# Each option at least once: tests/test_gallery.py counts them. Widths are those of a cell.
+EXAMPLES = (
+    Example("width=280"),
+    Example("width=200,height=200,fit=inside"),
+    Example("width=180,height=180,fit=outside"),
+    Example("width=200,height=200,fit=cover"),
+    Example("width=200,height=200,fit=cover,gravity=west"),
+    Example("width=200,height=200,fit=cover,gravity=attention"),
+    Example("width=200,height=200,fit=cover,gravity=entropy"),
+    Example("width=200,height=200,fit=cover,gravity=focal:0.75:0.3"),
+    Example("width=200,height=200,fit=contain"),
+    Example("width=200,height=200,fit=contain,gravity=south,background=1d3557"),
+    Example("width=200,height=200,fit=contain,background=blur"),
+    Example("width=200,height=200,fit=fill"),
+    Example("crop=60p:10p:30p:45p,width=280"),
+    Example("crop=2560:600:280:180"),
+    Example("trim=12,width=280", original="framed"),
+    Example("rotate=90,height=200"),
+    Example("rotate=12,width=280"),
+    Example("rotate=348,width=280,background=f4a261"),
+    Example("width=280,flip=horizontal"),
+    Example("width=280,flip=vertical"),
+    Example("width=280,enlarge=true", original="small"),
+    Example("width=280,brightness=1.4"),
+    Example("width=280,contrast=1.6"),
+    Example("width=280,gamma=1.8"),
+    Example("width=280,saturation=2"),
+    Example("width=280,saturation=0.3"),
+    Example("width=280,grayscale=true"),
+    Example("width=280,blur=4"),
+    Example("width=280,blur=40"),
+    Example("width=280,sharpen=2"),
+    Example("width=280,overlay={badge}"),
+    Example("width=280,overlay={badge}:southeast:0.2:0.7:12:12"),
+    Example("width=280,round=40"),
+    Example("width=200,height=200,fit=cover,round=max", "png"),
+    Example("width=240,pad=10:20,background=ffffff"),
+    Example("width=220,pad=30,background=blur"),
+    Example("width=200,height=200,fit=cover,round=max,pad=12,background=e76f51", "jpeg"),
+    Example("width=280,profile=p3"),
+    Example("width=280,profile=keep"),
+    Example("width=280,metadata=all", "jpeg"),
+    Example("width=280,quality=10"),
+    Example("width=280,quality=auto"),
+    Example("width=280,max_bytes=2500"),
+    Example("width=280,lossless=true"),
+    Example("width=280,effort=6", "avif"),
+    Example("width=280,progressive=true", "jpeg"),
+    Example("width=180", "gif", "turning"),
+    Example("width=180,frame=2", "png", "turning"),
+    Example("width=180,animate=true,round=24", "webp", "turning"),
+)
+
+
+def main() -> None:
+    """Make the sheet."""
+    target = Path(sys.argv[1])
+    with tempfile.TemporaryDirectory() as name:
+        sheet = anyio.run(_sheet, Path(name))
+    sheet.save(target, optimize=True)
+
+
+async def _sheet(folder: Path) -> Image.Image:
+    originals = {name: _kept(folder, name, body) for name, body in _originals().items()}
+    rows = -(-len(EXAMPLES) // _COLUMNS)
+    sheet = Image.new("RGB", (_COLUMNS * _CELL[0], rows * _CELL[1]), _PAPER)
+    async with render_pool(slots=2) as pool:
+        for index, example in enumerate(EXAMPLES):
+            rendered = await _rendered(pool, example, originals)
+            cell = _cell(example, rendered)
+            sheet.paste(cell, (index % _COLUMNS * _CELL[0], index // _COLUMNS * _CELL[1]))
+    return sheet
+
+
+async def _rendered(pool: RenderPool, example: Example, originals: dict[str, Source]) -> Rendered:
+    transform = parse(example.spelling.format(badge=originals["badge"].digest))
+    overlay = originals["badge"] if transform.overlay else None
+    job = Render(originals[example.original], transform, example.format, PIPELINE_VERSION, LIMITS, overlay)
+    return await pool.run(job, Rendered)
+
+
+def _cell(example: Example, rendered: Rendered) -> Image.Image:
+    cell = Image.new("RGB", _CELL, _PAPER)
+    film = _film(Image.open(io.BytesIO(rendered.body)))
+    left, top = (_CELL[0] - film.width) // 2, 8 + (_PICTURE[1] - film.height) // 2
+    cell.paste(_checkered(film.size), (left, top))
+    cell.paste(film, (left, top), film)
+    kilobytes = f"{len(rendered.body) / 1000:.1f} kB {example.format}"
+    lines = [*_lines(example.spelling.format(badge="<digest>")), f"{rendered.width} x {rendered.height}, {kilobytes}"]
+    draw = ImageDraw.Draw(cell)
+    for number, line in enumerate(lines):
+        draw.text((_CELL[0] / 2, 212 + 14 * number), line, _INK, ImageFont.load_default(11), anchor="ma")
+    return cell
+
+
+def _film(image: Image.Image) -> Image.Image:
+    """Return a picture as large as a cell takes; an animation's first frames side by side."""
+    shown = min(getattr(image, "n_frames", 1), 3)
+    frames = []
+    for number in range(shown):
+        image.seek(number)
+        frame = image.convert("RGBA")
+        frame.thumbnail((_PICTURE[0] // shown, _PICTURE[1]))
+        frames.append(frame)
+    film = Image.new("RGBA", (sum(frame.width for frame in frames), max(frame.height for frame in frames)))
+    left = 0
+    for frame in frames:
+        film.paste(frame, (left, 0))
+        left += frame.width
+    return film
+
+
+def _checkered(size: tuple[int, int]) -> Image.Image:
+    y, x = np.indices((size[1], size[0]))
+    return Image.fromarray(np.where(((x // 8 + y // 8) % 2)[..., None] == 0, _CHECK[0], _CHECK[1]).astype(np.uint8))
+
+
+def _lines(spelling: str) -> list[str]:
+    lines = [""]
+    for pair in spelling.split(","):
+        longer = f"{lines[-1]},{pair}" if lines[-1] else pair
+        lines[-1:] = [longer] if len(longer) <= _LABEL_LINE_CHARACTERS else [lines[-1] + ",", pair]
+    return lines
+
+
+def _kept(folder: Path, name: str, body: bytes) -> Source:
+    path = folder / name
+    path.write_bytes(body)
+    return Source(str(path), digest_text(hashlib.sha256(body).digest()))
+
+
+def _originals() -> dict[str, bytes]:
+    with Image.open(io.BytesIO(evening_lake())) as picture:
+        _draw_balloon(picture)
+        lake = _saved(picture, "JPEG", quality=95)
+        small = picture.resize((180, 120), Image.Resampling.LANCZOS)
+        medium = picture.resize((600, 400), Image.Resampling.LANCZOS)
+    framed = Image.new("RGB", (700, 560), (252, 252, 252))
+    framed.paste(medium, (30, 110))
+    turning = [medium.rotate(angle, center=(440, 140)).crop((340, 40, 540, 240)) for angle in range(0, 360, 45)]
+    return {
+        "lake": lake,
+        "small": _saved(small, "PNG"),
+        "framed": _saved(framed, "PNG"),
+        "badge": _saved(_badge(), "PNG"),
+        "turning": _saved(turning[0], "WEBP", save_all=True, append_images=turning[1:], duration=120, lossless=True),
+    }
+
+
+def _draw_balloon(picture: Image.Image) -> None:
+    """Draw a subject right of the middle, so that one sees what a crop keeps."""
+    draw = ImageDraw.Draw(picture)
+    left, top, right, bottom = 2440, 400, 2960, 920
+    for number, colour in enumerate(_SILK):
+        inset = number * 52
+        draw.ellipse((left + inset, top, right - inset, bottom), fill=colour)
+    draw.polygon(((2540, 850), (2860, 850), (2760, 1030), (2640, 1030)), fill=_SILK[1])
+    draw.rectangle((2650, 1070, 2750, 1150), fill=(92, 58, 30))
+    for rope in (2652, 2748):
+        draw.line((rope, 1030, rope, 1070), fill=(40, 30, 20), width=8)
+
+
+def _badge() -> Image.Image:
+    badge = Image.new("RGBA", (400, 400))
+    draw = ImageDraw.Draw(badge)
+    draw.ellipse((20, 20, 380, 380), outline=_BADGE_COLOUR, width=28)
+    draw.regular_polygon((200, 200, 110), 5, fill=_BADGE_COLOUR)
+    return badge
+
+
+def _saved(image: Image.Image, image_format: str, **options: object) -> bytes:
+    body = io.BytesIO()
+    image.save(body, image_format, **options)
+    return body.getvalue()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Intermediates: made once at ingest, used for what they are large enough for, never a reason for another picture."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests import images
+from tests.s3 import Bucket, moto_bucket
+from tests.servers import Server, darkroom
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Bucket]:
+    with moto_bucket() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def large() -> bytes:
+    """Give an original that decodes whole and is large enough to have an intermediate."""
+    return images.large_jpeg(3_600, 2_400, progressive=True)
+
+
+def uploaded(client: httpx.Client, body: bytes) -> dict[str, Any]:
+    """Return the document of an image that has been taken in."""
+    document: dict[str, Any] = client.post("/v1/images", content=body).raise_for_status().json()
+    return document
+
+
+def rendition(client: httpx.Client, document: dict[str, Any], **transform: object) -> httpx.Response:
+    """Return the answer to a request for a JPEG rendition."""
+    asked = client.post(f"/v1/images/{document['digest']}/urls", json={"transform": transform, "format": "jpeg"})
+    return client.get(asked.raise_for_status().json()["url"])
+
+
+def without_renditions(server: Server) -> None:
+    shutil.rmtree(server.data / "store" / "renditions")
+
+
+def test_intermediate_is_made_at_ingest_of_what_decodes_whole_and_is_large(data: Path, large: bytes) -> None:
+    with darkroom(data, warm="none") as server, server.client() as client:
+        document = uploaded(client, large)
+        assert [path.name for path in server.stored("intermediates")] == [document["digest"]]
+        uploaded(client, images.photo_jpeg(800, 600, progressive=True))
+        uploaded(client, images.large_jpeg(3_600, 2_400))
+        assert len(server.stored("intermediates")) == 1
+
+
+def test_rendition_that_the_intermediate_is_large_enough_for_never_reads_the_original(data: Path, large: bytes) -> None:
+    with darkroom(data, warm="none") as server, server.client() as client:
+        document = uploaded(client, large)
+        (original,) = server.stored("originals")
+        original.write_bytes(images.truncated(large))
+        for asked, size in (({"width": 640}, (640, 427)), ({"width": 300, "height": 300, "fit": "cover"}, (300, 300))):
+            answer = rendition(client, document, **asked)
+            assert answer.status_code == 200
+            assert images.opened(answer.content).size == size
+        for needed in ({"width": 3_000}, {"width": 640, "metadata": "all"}):
+            answer = rendition(client, document, **needed)
+            assert (answer.status_code, answer.json()["type"]) == (500, "urn:darkroom:problem:damaged-original")
+
+
+@pytest.mark.parametrize("harm", ["missing", "flipped", "cut"])
+def test_intermediate_that_is_missing_or_damaged_is_made_again_and_every_rendition_has_the_same_bytes(
+    data: Path, large: bytes, harm: str
+) -> None:
+    asked: tuple[dict[str, object], ...] = ({"width": 640}, {"width": 1_280}, {"width": 200, "height": 200, "fit": "cover"})
+    with darkroom(data, warm="none") as server, server.client() as client:
+        document = uploaded(client, large)
+        before = [rendition(client, document, **transform).content for transform in asked]
+    (intermediate,) = server.stored("intermediates")
+    whole = intermediate.read_bytes()
+    match harm:
+        case "missing":
+            intermediate.unlink()
+        case "flipped":
+            intermediate.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+        case _:
+            intermediate.write_bytes(whole[: len(whole) // 2])
+    without_renditions(server)
+    with darkroom(data, warm="none") as server, server.client() as client:
+        assert [rendition(client, document, **transform).content for transform in asked] == before
+        assert server.log().count('"event": "rendered"') == 2 * len(asked), "those of both starts"
+    assert intermediate.read_bytes() == whole
+
+
+def test_intermediate_looks_like_the_original(data: Path) -> None:
+    body = images.photo_jpeg(3_600, 2_700, progressive=True)
+    with darkroom(data, warm="none") as server, server.client() as client:
+        document = uploaded(client, body)
+        assert len(server.stored("intermediates")) == 1
+        reduced = images.opened(rendition(client, document, width=1_280, quality=95).content)
+        whole = images.opened(rendition(client, document, width=1_280, quality=95, metadata="all").content)
+        assert images.distance(reduced, whole) < 1.5
+
+
+def test_intermediate_in_an_object_store_is_used_by_another_machine(tmp_path: Path, large: bytes, bucket: Bucket) -> None:
+    settings = {"warm": "none", "keys": "0" * 64, "store": f"s3://{bucket.name}", **bucket.environment}
+    with darkroom(tmp_path / "one", **settings) as server, server.client() as client:
+        document = uploaded(client, large)
+        assert f"intermediates/{document['digest']}" in bucket.objects()
+    with darkroom(tmp_path / "two", **settings) as server, server.client() as client:
+        answer = rendition(client, document, width=640)
+        assert images.opened(answer.content).size == (640, 427)
+        assert answer.headers["server-timing"].startswith("render;")

@@ -1,0 +1,177 @@
+"""Warming: the first request for a rendition of the default ladder finds it stored."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests import images
+from tests.s3 import Bucket, moto_bucket
+from tests.servers import Server, darkroom
+
+_PATIENCE_SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Bucket]:
+    with moto_bucket() as running:
+        yield running
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Return once a condition holds."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def uploaded(client: httpx.Client, body: bytes) -> dict[str, Any]:
+    """Return the document of an image that has been taken in."""
+    document: dict[str, Any] = client.post("/v1/images", content=body).raise_for_status().json()
+    return document
+
+
+def urls(document: dict[str, Any], *types: str) -> list[str]:
+    """Return the URLs of a document in some media types."""
+    return [link["url"] for source in document["sources"] if source["type"] in types for link in source["renditions"]]
+
+
+def tiers(client: httpx.Client, paths: list[str]) -> list[str]:
+    """Return which tier of the origin answered each first request."""
+    return [client.get(path).raise_for_status().headers["server-timing"].partition(";")[0] for path in paths]
+
+
+def renders(server: Server) -> int:
+    """Return how many renditions have been rendered for a request: each is one line of the log."""
+    return server.log().count('"event": "rendered"')
+
+
+def warm(server: Server) -> bool:
+    """Return whether nothing is left to be warmed."""
+    return server.stored("warming") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "types"),
+    [
+        (images.photo_jpeg(1_600, 1_200), ("image/webp", "image/jpeg")),
+        (images.rgba_png(700, 500), ("image/webp", "image/png")),
+        (images.large_jpeg(3_600, 2_400, progressive=True), ("image/webp", "image/jpeg")),
+    ],
+    ids=["photo", "with alpha", "with an intermediate"],
+)
+def test_first_request_for_a_warmed_rendition_is_no_render(data: Path, body: bytes, types: tuple[str, ...]) -> None:
+    with darkroom(data, warm="webp,fallback") as server, server.client() as client:
+        document = uploaded(client, body)
+        until(lambda: warm(server))
+        paths = urls(document, *types)
+        assert len(paths) == len(server.stored("renditions")) >= 6
+        assert tiers(client, paths) == ["store"] * len(paths)
+        assert renders(server) == 0
+        for source in document["sources"]:
+            for link in source["renditions"] if source["type"] in types else ():
+                assert images.opened(client.get(link["url"]).content).size == (link["width"], link["height"])
+        assert tiers(client, urls(document, "image/avif")[:1]) == ["render"]
+        assert renders(server) == 1
+
+
+def test_warming_of_every_format_leaves_nothing_to_render(data: Path) -> None:
+    with darkroom(data, warm="avif,webp,fallback") as server, server.client() as client:
+        document = uploaded(client, images.photo_jpeg(640, 480))
+        until(lambda: warm(server))
+        paths = urls(document, "image/avif", "image/webp", "image/jpeg")
+        assert tiers(client, paths) == ["store"] * 6
+        assert renders(server) == 0
+
+
+def test_warming_of_an_animation_leaves_nothing_to_render_in_what_shows_it(data: Path) -> None:
+    with darkroom(data, warm="webp,fallback") as server, server.client() as client:
+        document = uploaded(client, images.animated_gif(400, 300))
+        until(lambda: warm(server))
+        paths = urls(document, "image/webp", "image/gif")
+        assert tiers(client, paths) == ["store"] * 4
+        for path in paths:
+            assert getattr(images.opened(client.get(path).content), "n_frames", 1) == 3
+
+
+def test_warming_that_is_switched_off_renders_and_notes_nothing(data: Path) -> None:
+    with darkroom(data, warm="none") as server, server.client() as client:
+        document = uploaded(client, images.photo_jpeg(640, 480))
+        assert tiers(client, [document["src"]]) == ["render"]
+        assert len(server.stored("renditions")) == 1
+        assert not (data / "store" / "warming").exists()
+
+
+def test_upload_of_an_image_that_is_here_already_warms_nothing_again(data: Path) -> None:
+    with darkroom(data, warm="webp") as server, server.client() as client:
+        uploaded(client, images.photo_jpeg(320, 240))
+        until(lambda: warm(server))
+        uploaded(client, images.photo_jpeg(320, 240))
+        uploaded(client, images.photo_jpeg(321, 240))
+        until(lambda: server.log().count('"event": "warmed"') == 2)
+        assert warm(server)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+def test_warming_that_is_stopped_in_the_middle_is_finished_after_the_next_start(data: Path, ending: signal.Signals) -> None:
+    with darkroom(data, warm="webp,fallback") as server, server.client() as client:
+        documents = [uploaded(client, images.photo_jpeg(1_400 + number, 1_050)) for number in range(5)]
+        until(lambda: len(server.stored("renditions")) >= 3)
+        code = server.stop(ending)
+        assert code == (0 if ending == signal.SIGTERM else -signal.SIGKILL)
+        before = {path: path.stat().st_mtime_ns for path in server.stored("renditions")}
+        noted = server.stored("warming")
+        assert 3 <= len(before) < 50
+        assert noted
+    with darkroom(data, warm="webp,fallback") as server, server.client() as client:
+        until(lambda: warm(server))
+        assert len(server.stored("renditions")) == 50
+        assert {path: path.stat().st_mtime_ns for path in before} == before
+        for document in documents:
+            assert set(tiers(client, urls(document, "image/webp", "image/jpeg"))) == {"store"}
+        assert server.log().count('"event": "warmed"') >= len(noted)
+        assert renders(server) == 0
+
+
+def test_request_that_comes_while_a_ladder_is_warmed_is_answered_before_the_rest_of_it(data: Path) -> None:
+    with darkroom(data, warm="avif", render_processes=1) as server, server.client() as client:
+        document = uploaded(client, images.photo_jpeg(2_560, 1_920))
+        until(lambda: len(server.stored("renditions")) >= 1)
+        path = client.post(f"/v1/images/{document['digest']}/urls", json={"transform": {"width": 50}, "format": "jpeg"}).json()["url"]
+        assert tiers(client, [path]) == ["render"]
+        assert not warm(server)
+        until(lambda: warm(server))
+        assert tiers(client, urls(document, "image/avif")) == ["store"] * 6
+
+
+def test_original_that_cannot_be_rendered_is_noted_no_longer_and_the_log_says_why(data: Path) -> None:
+    with darkroom(data, warm="none") as server, server.client() as client:
+        document = uploaded(client, images.photo_jpeg(640, 480))
+    (original,) = server.stored("originals")
+    original.write_bytes(images.truncated(original.read_bytes()))
+    (data / "store" / "warming").mkdir()
+    (data / "store" / "warming" / document["digest"]).touch()
+    with darkroom(data, warm="webp") as server:
+        until(lambda: warm(server))
+        assert server.log().count('"event": "an image was not warmed"') == 1
+        assert '"kind": "damaged-original"' in server.log()
+    with darkroom(data, warm="webp") as server, server.client() as client:
+        uploaded(client, images.photo_jpeg(320, 240))
+        until(lambda: server.log().count('"event": "warmed"') == 1)
+        assert server.log().count('"event": "an image was not warmed"') == 1
+
+
+def test_warming_over_an_object_store_leaves_nothing_to_render_and_no_note(data: Path, bucket: Bucket) -> None:
+    with darkroom(data, warm="webp,fallback", store=f"s3://{bucket.name}", **bucket.environment) as server, server.client() as client:
+        document = uploaded(client, images.photo_jpeg(640, 480))
+        until(lambda: server.log().count('"event": "warmed"') == 1)
+        assert tiers(client, urls(document, "image/webp", "image/jpeg")) == ["store"] * 4
+        assert renders(server) == 0
+        until(lambda: not any(key.startswith("warming/") for key in bucket.objects()))

@@ -1,0 +1,1 @@
+"""What `quality=auto` and the default qualities give, judged by SSIMULACRA2: `make quality`."""

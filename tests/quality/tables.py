@@ -1,0 +1,143 @@
+"""What is judged, and how it is told: `quality=auto` beside the default, and the default qualities beside each other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from statistics import mean
+
+import click
+import msgspec
+
+from service.address import PIPELINE_VERSION
+from service.render import quality
+from service.render.encode import encode
+from service.transform import DEFAULTS, Format
+from tests.quality.judge import score
+from tests.quality.pictures import Picture, others, photos
+
+FORMATS: tuple[Format, ...] = ("avif", "webp", "jpeg")
+
+# How far from the default the qualities lie that a calibration looks at.
+_AROUND = (-4, 0, 4)
+
+
+class Auto(msgspec.Struct, frozen=True):
+    """`quality=auto` of one picture beside the fixed default: bytes, SSIMULACRA2, and the seconds of a core that `auto` took."""
+
+    picture: str
+    width: int
+    format: Format
+    default_bytes: int
+    default_score: float
+    auto_bytes: int
+    auto_score: float
+    seconds: float
+
+    @property
+    def saved(self) -> float:
+        """Share of the default's bytes that is saved."""
+        return 1 - self.auto_bytes / self.default_bytes
+
+    @property
+    def kept(self) -> bool:
+        """Whether it has at most the bytes, and at least the score, of the default."""
+        return self.auto_bytes <= self.default_bytes and self.auto_score >= self.default_score
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """One quality of one format: the mean SSIMULACRA2 of the photos and of the other pictures, and the photos' bits per pixel."""
+
+    format: Format
+    quality: int
+    default: bool
+    photos: float
+    others: float
+    bits_per_pixel: float
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """All of a run."""
+
+    auto: list[Auto]
+    defaults: list[Judged]
+
+
+def autos(widths: tuple[int, ...]) -> list[Auto]:
+    """Return `quality=auto` of each photo beside the default."""
+    rows = []
+    for picture in photos(widths):
+        for image_format in FORMATS:
+            usual = DEFAULTS[PIPELINE_VERSION].quality[image_format]
+            fixed = encode(picture.image, image_format, usual)
+            started = time.process_time()
+            body = quality.auto(picture.image, image_format, usual)
+            seconds = time.process_time() - started
+            fixed_score = score(picture.lossless, fixed)
+            auto_score = fixed_score if body == fixed else score(picture.lossless, body)
+            rows.append(Auto(picture.name, picture.width, image_format, len(fixed), fixed_score, len(body), auto_score, seconds))
+        click.echo(f"auto: {picture.name}, {picture.width} wide", err=True)
+    return rows
+
+
+def defaults(widths: tuple[int, ...]) -> list[Judged]:
+    """Return the default qualities, and some around them, judged."""
+    levels = {
+        (image_format, usual + step): step == 0
+        for image_format in FORMATS
+        for step in _AROUND
+        if (usual := DEFAULTS[PIPELINE_VERSION].quality[image_format])
+    }
+    found: dict[tuple[Format, int], tuple[list[float], list[float], list[float]]] = {level: ([], [], []) for level in levels}
+    for photo, picture in _all(widths):
+        for image_format, level in levels:
+            body = encode(picture.image, image_format, level)
+            of_photos, of_others, bits = found[image_format, level]
+            (of_photos if photo else of_others).append(score(picture.lossless, body))
+            if photo:
+                bits.append(8 * len(body) / (picture.image.width * picture.image.height))
+        click.echo(f"defaults: {picture.name}, {picture.width} wide", err=True)
+    return [
+        Judged(image_format, level, usual, mean(of_photos), mean(of_others), mean(bits))
+        for ((image_format, level), usual) in levels.items()
+        for of_photos, of_others, bits in [found[image_format, level]]
+    ]
+
+
+def told(outcome: Outcome) -> list[str]:
+    """Return the tables in words."""
+    parts = []
+    if outcome.auto:
+        lines = ["quality=auto beside the fixed default; scores are SSIMULACRA2, seconds are of one core"]
+        lines += [f"{'photo':<29}{'width':>6} {'format':<6}{'default':>9}{'score':>7}{'auto':>9}{'score':>7}{'saved':>8}{'s':>6}"]
+        lines += [
+            f"{row.picture:<29}{row.width:>6} {row.format:<6}{row.default_bytes:>9}{row.default_score:>7.2f}"
+            f"{row.auto_bytes:>9}{row.auto_score:>7.2f}{row.saved:>8.1%}{row.seconds:>6.2f}{'' if row.kept else '  worse'}"
+            for row in outcome.auto
+        ]
+        for image_format in FORMATS:
+            rows = [row for row in outcome.auto if row.format == image_format]
+            gained = mean(row.auto_score - row.default_score for row in rows)
+            kept = sum(row.kept for row in rows)
+            lines.append(
+                f"{image_format}: {mean(row.saved for row in rows):.1%} saved on average, score {gained:+.2f} on average, "
+                f"no more bytes and no lower score for {kept} of {len(rows)}"
+            )
+        parts.append("\n".join(lines))
+    if outcome.defaults:
+        lines = ["Default qualities (marked) and their neighbours; SSIMULACRA2, mean of the pictures"]
+        lines += [f"{'format':<8}{'quality':>8}{'photos':>9}{'others':>9}{'bits per pixel':>17}"]
+        lines += [
+            f"{row.format:<8}{row.quality:>8}{row.photos:>9.2f}{row.others:>9.2f}{row.bits_per_pixel:>17.3f}"
+            + ("  default" if row.default else "")
+            for row in outcome.defaults
+        ]
+        parts.append("\n".join(lines))
+    return parts
+
+
+def _all(widths: tuple[int, ...]) -> Iterable[tuple[bool, Picture]]:
+    for picture in photos(widths):
+        yield True, picture
+    for picture in others(widths):
+        yield False, picture

@@ -1,0 +1,59 @@
+"""The origin without HTTP for tests: images in, renditions out, over a store and real render processes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from service.address import PIPELINE_VERSION, Address
+from service.markup import EXTENSIONS
+from service.originals import Originals
+from service.render.pool import RenderPool
+from service.renditions import Rendition, Renditions
+from service.settings import WarmFormat
+from service.sources import Sources
+from service.storage import Storage, open_storage
+from service.transform import Format, parse
+from service.warming import Warmer
+from service.warming_queue import WarmingQueue
+from tests.service.renders import LIMITS, PATIENCE_SECONDS
+
+
+class House:
+    """What `create_app` wires together."""
+
+    def __init__(self, storage: Storage, pool: RenderPool, spool: Path, formats: Sequence[WarmFormat]) -> None:
+        self.storage = storage
+        self.queue = WarmingQueue(storage)
+        self.sources = Sources(storage, pool, limits=LIMITS)
+        self.originals = Originals(storage, pool, self.sources, self.queue, spool, limits=LIMITS, max_upload_bytes=1 << 30)
+        self.renditions = Renditions(storage, pool, self.originals, self.sources, limits=LIMITS, wait_seconds=PATIENCE_SECONDS)
+        self.warmer = Warmer(self.queue, self.originals, self.renditions, self.sources, pool, limits=LIMITS, formats=formats)
+
+    async def ingest(self, body: bytes) -> str:
+        """Return the digest of an image that has been taken in."""
+        async with self.originals.spooled() as upload:
+            await upload.write(body)
+            return (await self.originals.ingest(upload)).document.digest
+
+    async def rendition(self, digest: str, spelling: str, image_format: Format = "webp", *, version: int = PIPELINE_VERSION) -> Rendition:
+        """Return a rendition as a request for it gets it."""
+        return await self.renditions.find_or_render(address(digest, spelling, image_format, version=version), parse(spelling))
+
+
+@asynccontextmanager
+async def house(folder: Path, pool: RenderPool, *, formats: Sequence[WarmFormat] = ("webp", "fallback")) -> AsyncIterator[House]:
+    """Give an origin whose store is in a folder; nothing is warmed until its warmer runs."""
+    built = House(open_storage((folder / "store").as_uri(), {}), pool, folder / "spool", formats)
+    built.originals.clear_spool()
+    try:
+        yield built
+    finally:
+        await built.renditions.finish()
+        await built.sources.finish()
+
+
+def address(digest: str, spelling: str, image_format: Format, *, version: int = PIPELINE_VERSION) -> Address:
+    """Return the address of a rendition."""
+    return Address(version, digest, spelling, EXTENSIONS[image_format])

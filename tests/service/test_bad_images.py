@@ -1,0 +1,413 @@
+"""Originals and transforms that are no good: a clear word for each, little spent where the header already tells, and no process lost."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import anyio
+import msgspec
+import psutil
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from service.errors import (
+    BadTransformError,
+    BrokenImageError,
+    DamagedOriginalError,
+    ServiceError,
+    TooCostlyError,
+    TooManyPixelsError,
+    UnsupportedFormatError,
+)
+from service.render.messages import Rendered
+from service.render.pool import RenderPool
+from service.transform import FORMATS, Format, for_format, parse
+from tests import images
+from tests.service.renders import LIMITS, MEBIBYTE, probed, render_job, rendered, written
+
+pytestmark = pytest.mark.anyio
+
+# What a process may spend on a file whose header tells that it is no good: opening a small one takes some milliseconds.
+HEADER_CPU_SECONDS = 0.5
+HEADER_BYTES = 64 * MEBIBYTE
+
+needs_corpus = pytest.mark.skipif(images.corpus() is None, reason="no corpus of real images beside the checkout")
+
+
+async def refusal(pool: RenderPool, path: Path, spelling: str = "width=100", image_format: Format = "webp") -> ServiceError | None:
+    """Return the error that a rendition meets, `None` where there is a picture."""
+    try:
+        result = await rendered(pool, path, spelling, image_format)
+    except ServiceError as error:
+        return error
+    images.opened(result.body)
+    return None
+
+
+def check_words(error: ServiceError | None) -> None:
+    """Fail unless an error is the client's, and says what to do."""
+    assert error is not None
+    assert 400 <= error.status_code < 500, repr(error)
+    assert error.detail
+    assert error.remedy
+    assert "/tmp" not in f"{error.detail} {error.expected} {error.received} {error.remedy}"
+
+
+class Spent:
+    """What the processes of a pool have spent since: CPU seconds, and the most memory that any held since it began to run."""
+
+    def __init__(self, pool: RenderPool) -> None:
+        self._pool = pool
+        self._processes = {process_id: self._cpu(process_id) for process_id in pool.process_ids}
+        self._held = {process_id: self._peak(process_id) for process_id in pool.process_ids}
+
+    def check(self, cpu_seconds: float, more_bytes: int) -> None:
+        assert self._pool.process_ids == list(self._processes), "a process was lost"
+        for process_id, before in self._processes.items():
+            assert self._cpu(process_id) - before < cpu_seconds
+            assert self._peak(process_id) - self._held[process_id] < more_bytes
+
+    @staticmethod
+    def _cpu(process_id: int) -> float:
+        times = psutil.Process(process_id).cpu_times()
+        return float(times.user + times.system)
+
+    @staticmethod
+    def _peak(process_id: int) -> int:
+        status = Path(f"/proc/{process_id}/status").read_text("ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+# Files that are cut short, or no images.
+
+GOOD: dict[str, bytes] = {
+    "jpeg": images.photo_jpeg(200, 150),
+    "jpeg, progressive": images.photo_jpeg(200, 150, progressive=True),
+    "jpeg, cmyk": images.cmyk_jpeg(200, 150, profile=images.cmyk_profile()),
+    "png": images.rgba_png(200, 150),
+    "png, 16 bit": images.png16(200, 150),
+    "png, palette": images.palette_png(200, 150),
+    "gif": images.palette_gif(200, 150),
+    "gif, animated": images.animation(images.film(), "GIF"),
+    "webp": images.webp(200, 150),
+    "webp, alpha": images.webp(200, 150, alpha=True),
+    "webp, animated": images.animation(images.film(), "WEBP"),
+    "avif": images.avif(200, 150),
+    "tiff": images.tiff(200, 150),
+    "tiff, pages": images.pages_tiff(images.film()),
+    "tiff, lab": images.lab_tiff(200, 150),
+}
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+@pytest.mark.parametrize("kind", ["jpeg", "jpeg, progressive", "png", "webp", "avif"])
+async def test_original_that_is_cut_short_is_broken_whatever_is_made_of_it(
+    pool: RenderPool, tmp_path: Path, kind: str, image_format: Format
+) -> None:
+    path = written(tmp_path, images.truncated(GOOD[kind]))
+    for look in (partial(probed, pool, path), partial(rendered, pool, path, "width=100", image_format)):
+        with pytest.raises(BrokenImageError) as caught:
+            await look()
+        check_words(caught.value)
+
+
+@pytest.mark.parametrize("kind", GOOD)
+async def test_original_that_is_cut_short_anywhere_is_refused(pool: RenderPool, tmp_path: Path, kind: str) -> None:
+    """Where the header itself is cut, nothing tells any more what it was."""
+    for share in (0.01, 0.3, 0.6, 0.9, 0.999):
+        # A few bytes at the very end may say nothing: the end of a PNG is a chunk of its own.
+        path = written(tmp_path, images.truncated(GOOD[kind], min(share, 1 - 24 / len(GOOD[kind]))))
+        with pytest.raises((BrokenImageError, UnsupportedFormatError)) as caught:
+            await probed(pool, path)
+        check_words(caught.value)
+
+
+async def test_original_with_a_flipped_bit_is_damaged(pool: RenderPool, tmp_path: Path) -> None:
+    body = bytearray(GOOD["jpeg"])
+    job = render_job(written(tmp_path, bytes(body)), "width=100")
+    body[len(body) // 2] ^= 1
+    path = written(tmp_path, bytes(body), "flipped.jpg")
+    with pytest.raises(DamagedOriginalError):
+        await pool.run(msgspec.structs.replace(job, source=msgspec.structs.replace(job.source, path=str(path))), Rendered)
+
+
+@pytest.mark.parametrize(
+    ("body", "received"),
+    [
+        (b"%PDF-1.7 ...", "a PDF document"),
+        (b'<?xml version="1.0"?><rss version="2.0"/>', "an XML document"),
+        (b"<!DOCTYPE html><title>404</title>", "an HTML document"),
+        (b'{"error": "no"}', "JSON"),
+        (b"BM\x46\0\0\0\0\0\0\0", "BMP"),
+        (b"GIF", "47 49 46"),
+        (b"\0" * 64, "00 00"),
+        (b"x", "78"),
+    ],
+)
+async def test_original_that_is_no_image_is_told_what_it_seems_to_be(pool: RenderPool, tmp_path: Path, body: bytes, received: str) -> None:
+    with pytest.raises(UnsupportedFormatError) as caught:
+        await probed(pool, written(tmp_path, body, "photo.jpg"))
+    assert received in str(caught.value.received)
+    assert caught.value.status_code == 415
+
+
+# Files that are more than they seem.
+
+
+def tiff_bomb() -> bytes:
+    """Return a TIFF of some bytes whose header declares 60,000 × 60,000 grey pixels in one strip."""
+    entries = [
+        (256, 4, 60_000),
+        (257, 4, 60_000),
+        (258, 3, 8),
+        (259, 3, 5),
+        (262, 3, 1),
+        (273, 4, 8),
+        (277, 3, 1),
+        (278, 4, 60_000),
+        (279, 4, 9),
+    ]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    return b"II*\0" + struct.pack("<I", 24) + bytes(16) + directory + bytes(4)
+
+
+def endless_tiff() -> bytes:
+    """Return a TIFF whose last page is followed by its first."""
+    body = bytearray(images.pages_tiff(images.film()))
+    first = struct.unpack_from("<I", body, 4)[0]
+    at = first
+    while True:
+        link = at + 2 + 12 * struct.unpack_from("<H", body, at)[0]
+        after = struct.unpack_from("<I", body, link)[0]
+        if after == 0:
+            struct.pack_into("<I", body, link, first)
+            return bytes(body)
+        at = after
+
+
+def avif_bomb() -> bytes:
+    """Return an AVIF whose item declares 60,000 × 60,000 pixels (ISO/IEC 23008-12 §6.5.3)."""
+    body = bytearray(images.avif(64, 48))
+    at = body.index(b"ispe") + 8
+    body[at : at + 8] = struct.pack(">II", 60_000, 60_000)
+    return bytes(body)
+
+
+def with_chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a PNG with one more chunk after its header."""
+    body = images.flat_png(20, 10, (1, 2, 3))
+    chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return body[:33] + chunk + body[33:]
+
+
+BOMBS = {
+    "png": images.png_bomb(),
+    "gif": images.gif_bomb(),
+    "jpeg": images.jpeg_bomb(),
+    "jpeg, progressive": images.jpeg_bomb(progressive=True),
+    "webp": images.webp_bomb(),
+    "tiff": tiff_bomb(),
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg" width="99999" height="99999"><circle r="9"/></svg>',
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+async def test_bomb_is_refused_from_its_header(pool: RenderPool, tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, BOMBS[name])
+    spent = Spent(pool)
+    for look in (partial(probed, pool, path), partial(rendered, pool, path, "full")):
+        with pytest.raises((TooManyPixelsError, BrokenImageError) if name == "svg" else TooManyPixelsError) as caught:
+            await look()
+        check_words(caught.value)
+    spent.check(HEADER_CPU_SECONDS, HEADER_BYTES)
+
+
+async def test_many_small_frames_are_refused_from_the_header(pool: RenderPool, tmp_path: Path) -> None:
+    path = written(tmp_path, images.animated_gif(4, 4, frames=400))
+    for few in ({"max_whole_pixels": 6_000}, {"max_frames": 399}):
+        limits = msgspec.structs.replace(LIMITS, **few)
+        spent = Spent(pool)
+        for look in (partial(probed, pool, path), partial(rendered, pool, path)):
+            with pytest.raises(TooManyPixelsError) as caught:
+                await look(limits=limits)
+            check_words(caught.value)
+        spent.check(HEADER_CPU_SECONDS, HEADER_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("avif that says it is huge", avif_bomb()),
+        ("tiff without an end", endless_tiff()),
+        ("profile that unpacks to 64 MiB", with_chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(64 << 20), 9))),
+        ("text that unpacks to 64 MiB", with_chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(64 << 20), 9))),
+        ("profile that is none", with_chunk(b"iCCP", b"x\0\0" + zlib.compress(b"no profile" * 99))),
+        ("profile of the other colours", images.rgb_png(20, 10, profile=images.cmyk_profile())),
+        ("grey profile of a colour picture", images.rgb_png(20, 10, profile=images.grey_profile())),
+        ("profile cut short", images.rgb_png(20, 10, profile=images.p3_profile()[:200])),
+        ("Exif that is none", with_chunk(b"eXIf", b"MM\0*" + b"\xff" * 300)),
+    ],
+)
+async def test_odd_file_is_a_picture_or_refused_and_harms_nobody(pool: RenderPool, tmp_path: Path, name: str, body: bytes) -> None:
+    path = written(tmp_path, body)
+    spent = Spent(pool)
+    for spelling in ("full", "width=10,profile=p3", "width=10,profile=keep", "metadata=all,width=12"):
+        error = await refusal(pool, path, spelling, "jpeg")
+        if error is not None:
+            check_words(error)
+    spent.check(3.0, 256 * MEBIBYTE)
+
+
+@pytest.mark.parametrize("profile", [images.cmyk_profile(), images.grey_profile(), images.p3_profile()[:200], b"none at all"])
+async def test_profile_that_does_not_fit_the_picture_is_ignored(pool: RenderPool, tmp_path: Path, profile: bytes) -> None:
+    path = written(tmp_path, images.rgb_png(40, 30, profile=profile))
+    for spelling in ("full", "profile=keep"):
+        image = images.opened((await rendered(pool, path, spelling, "png")).body)
+        assert images.distance(image, images.picture(40, 30)) < 1
+        assert not image.info.get("icc_profile")
+
+
+# Transforms that cannot be.
+
+
+@pytest.mark.parametrize(
+    ("spelling", "image_format", "error"),
+    [
+        ("crop=0:0:201:150", "webp", BadTransformError),
+        ("crop=200:150:1:1", "png", BadTransformError),
+        ("crop=999999:0:1:1,width=10", "jpeg", BadTransformError),
+        ("frame=1", "webp", BadTransformError),
+        ("width=8192,height=8192,fit=fill,enlarge=true", "webp", TooManyPixelsError),
+        ("width=8192,height=8192,fit=contain", "png", TooManyPixelsError),
+        ("pad=4096", "jpeg", TooManyPixelsError),
+        ("crop=0:0:1:150,width=8192,enlarge=true", "png", TooManyPixelsError),
+        ("crop=0:0:200:1,width=8192,height=8192,fit=cover,enlarge=true", "png", TooManyPixelsError),
+        ("rotate=45,width=8192,enlarge=true", "png", TooManyPixelsError),
+    ],
+)
+async def test_transform_that_cannot_be_of_this_original_is_refused_before_a_pixel_is_made(
+    pool: RenderPool, tmp_path: Path, spelling: str, image_format: Format, error: type[ServiceError]
+) -> None:
+    path = written(tmp_path, GOOD["png"])
+    spent = Spent(pool)
+    with pytest.raises(error) as caught:
+        await rendered(pool, path, spelling, image_format)
+    check_words(caught.value)
+    spent.check(HEADER_CPU_SECONDS, HEADER_BYTES)
+
+
+@pytest.mark.parametrize("image_format", ["jpeg", "gif"])
+def test_lossless_in_a_format_that_loses_is_refused(image_format: Format) -> None:
+    with pytest.raises(BadTransformError) as caught:
+        for_format(parse("lossless=true"), image_format)
+    check_words(caught.value)
+
+
+async def test_trim_that_leaves_a_line_does_not_make_it_a_field(pool: RenderPool, tmp_path: Path) -> None:
+    """What is left is known only after a look at the pixels: its size is checked then."""
+    image = Image.new("RGB", (300, 300), (255, 255, 255))
+    image.paste((0, 0, 0), (150, 0, 151, 300))
+    path = written(tmp_path, images.oriented(image, 1))
+    spent = Spent(pool)
+    with pytest.raises(TooManyPixelsError) as caught:
+        await rendered(pool, path, "trim=200,width=8192,enlarge=true", "png")
+    check_words(caught.value)
+    spent.check(HEADER_CPU_SECONDS * 2, HEADER_BYTES)
+
+
+MARK = "a" * 32
+
+
+@pytest.mark.parametrize(
+    ("name", "body"), [("broken", images.truncated(GOOD["png"])), ("bomb", images.png_bomb()), ("text", b"no image at all")]
+)
+async def test_overlay_that_is_no_good_is_told_and_harms_nobody(pool: RenderPool, tmp_path: Path, name: str, body: bytes) -> None:
+    path, overlay = written(tmp_path, GOOD["png"]), written(tmp_path, body, "overlay")
+    spent = Spent(pool)
+    with pytest.raises(ServiceError) as caught:
+        await rendered(pool, path, f"overlay={MARK}", "webp", overlay=overlay)
+    check_words(caught.value)
+    spent.check(HEADER_CPU_SECONDS * 2, HEADER_BYTES)
+
+
+@pytest.mark.parametrize("kind", ["gif, animated", "webp, animated", "tiff, pages", "jpeg, cmyk", "png, 16 bit", "tiff, lab"])
+async def test_overlay_of_any_kind_is_laid_as_a_still(pool: RenderPool, tmp_path: Path, kind: str) -> None:
+    path, overlay = written(tmp_path, GOOD["webp"]), written(tmp_path, GOOD[kind], "overlay")
+    result = await rendered(pool, path, f"overlay={MARK}:center:1", "webp", overlay=overlay)
+    assert images.opened(result.body).size == (200, 150)
+
+
+# Any mutation of a good file.
+
+# What may come of one: a picture, or one of these. Never a process that ends in the middle of its work, never a deadline.
+ANSWERS = (BrokenImageError, UnsupportedFormatError, TooManyPixelsError, TooCostlyError)
+AT_ONCE = 8
+
+
+@pytest.mark.parametrize("kind", GOOD)
+@given(seeds=st.lists(st.integers(0, 1 << 32), min_size=AT_ONCE, max_size=AT_ONCE, unique=True), changes=st.sampled_from((1, 3, 12, 60)))
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+async def test_mutation_of_a_good_file_is_a_picture_or_refused(
+    pool: RenderPool, tmp_path: Path, kind: str, seeds: list[int], changes: int
+) -> None:
+    wrong: list[str] = []
+
+    async def look(number: int, seed: int) -> None:
+        path = written(tmp_path, images.mutated(GOOD[kind], seed, changes), f"{number}")
+        spelling = ("width=60", "full", "rotate=20,blur=1", "width=40,height=40,fit=cover,gravity=attention")[number % 4]
+        for answer in (partial(probed, pool, path), partial(rendered, pool, path, spelling, FORMATS[number % len(FORMATS)])):
+            try:
+                await answer()
+            except ANSWERS:
+                pass
+            except ServiceError as error:
+                wrong.append(f"seed {seed}: {error!r}")
+
+    async with anyio.create_task_group() as tasks:
+        for number, seed in enumerate(seeds):
+            tasks.start_soon(look, number, seed)
+    assert wrong == []
+
+
+# Files of the world.
+
+
+@needs_corpus
+@pytest.mark.parametrize("path", images.corpus_files("broken"), ids=lambda path: path.name)
+async def test_corpus_broken_file_is_broken_or_no_image(pool: RenderPool, path: Path) -> None:
+    spent = Spent(pool)
+    looks: list[Callable[[], Awaitable[object]]] = [partial(probed, pool, path)]
+    looks += [partial(rendered, pool, path, "width=100", image_format) for image_format in FORMATS]
+    for look in looks:
+        with pytest.raises((BrokenImageError, UnsupportedFormatError)) as caught:
+            await look()
+        check_words(caught.value)
+    spent.check(5.0, 256 * MEBIBYTE)
+
+
+@needs_corpus
+@pytest.mark.parametrize("path", images.corpus_files("bomb"), ids=lambda path: path.name)
+async def test_corpus_bomb_is_refused_from_its_header(pool: RenderPool, path: Path) -> None:
+    spent = Spent(pool)
+    for look in (partial(probed, pool, path), partial(rendered, pool, path, "width=100"), partial(rendered, pool, path, "full")):
+        with pytest.raises((TooManyPixelsError, UnsupportedFormatError, BrokenImageError)) as caught:
+            await look()
+        check_words(caught.value)
+    spent.check(HEADER_CPU_SECONDS, HEADER_BYTES)
+
+
+@needs_corpus
+@pytest.mark.parametrize("path", images.corpus_files("svg-hostile"), ids=lambda path: path.name)
+async def test_corpus_hostile_svg_is_a_picture_or_refused(pool: RenderPool, path: Path) -> None:
+    spent = Spent(pool)
+    for image_format in FORMATS:
+        error = await refusal(pool, path, "width=200", image_format)
+        if error is not None:
+            check_words(error)
+    spent.check(5.0, 128 * MEBIBYTE)

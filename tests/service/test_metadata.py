@@ -1,0 +1,103 @@
+"""What a file says of its origin: nothing, whose it is, or everything."""
+
+import io
+import struct
+from pathlib import Path
+
+import pytest
+from PIL import ExifTags, Image
+
+from service.render.pool import RenderPool
+from service.transform import Format
+from tests import images
+from tests.service.renders import rendered, written
+
+pytestmark = pytest.mark.anyio
+
+ARTIST, COPYRIGHT = "Berenice Abbott", "(c) 1936 B. Abbott"
+WITH_METADATA: list[Format] = ["avif", "webp", "jpeg", "png"]
+
+# Whose picture it is, and what libvips writes into every Exif block: resolution, its unit, orientation, a pointer to an empty block.
+OWNERSHIP = {ExifTags.Base.Artist, ExifTags.Base.Copyright}
+TECHNICAL = {
+    ExifTags.Base.XResolution,
+    ExifTags.Base.YResolution,
+    ExifTags.Base.ResolutionUnit,
+    ExifTags.Base.Orientation,
+    ExifTags.Base.ExifOffset,
+}
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a photo that lies on its side, with its maker, camera, place and a picture in miniature in its metadata."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist] = ARTIST
+    exif[ExifTags.Base.Copyright] = COPYRIGHT
+    exif[ExifTags.Base.Model] = images.CAMERA
+    exif[ExifTags.Base.Orientation] = 6
+    place = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    place[ExifTags.GPS.GPSLatitudeRef] = "N"
+    place[ExifTags.GPS.GPSLatitude] = (64.0, 55.0, 34.2)
+    body = io.BytesIO()
+    images.picture(400, 300).save(body, "JPEG", exif=exif, xmp=f"<x:xmpmeta>{images.PLACE}</x:xmpmeta>".encode(), quality=90)
+    return written(tmp_path_factory.mktemp("signed"), body.getvalue())
+
+
+@pytest.mark.parametrize("image_format", WITH_METADATA)
+async def test_metadata_none_leaves_nothing(pool: RenderPool, signed: Path, image_format: Format) -> None:
+    image = images.opened((await rendered(pool, signed, "width=150", image_format)).body)
+    assert image.size == (150, 200)
+    assert not image.getexif()
+    assert "xmp" not in image.info
+
+
+@pytest.mark.parametrize("image_format", WITH_METADATA)
+async def test_metadata_copyright_says_whose_it_is_and_nothing_of_camera_or_place(
+    pool: RenderPool, signed: Path, image_format: Format
+) -> None:
+    result = await rendered(pool, signed, "width=150,metadata=copyright", image_format)
+    exif = images.opened(result.body).getexif()
+    assert exif[ExifTags.Base.Artist] == ARTIST
+    assert exif[ExifTags.Base.Copyright] == COPYRIGHT
+    assert set(exif) <= OWNERSHIP | TECHNICAL
+    assert not exif.get_ifd(ExifTags.IFD.GPSInfo)
+    for private in (images.CAMERA, images.PLACE, "xmpmeta"):
+        assert private.encode() not in result.body
+
+
+@pytest.mark.parametrize("image_format", WITH_METADATA)
+async def test_metadata_all_keeps_camera_and_place_and_no_second_turn(pool: RenderPool, signed: Path, image_format: Format) -> None:
+    image = images.opened((await rendered(pool, signed, "width=150,metadata=all", image_format)).body)
+    exif = image.getexif()
+    assert image.size == (150, 200)
+    assert exif[ExifTags.Base.Model] == images.CAMERA
+    assert exif[ExifTags.Base.Artist] == ARTIST
+    assert exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] == pytest.approx((64.0, 55.0, 34.2))
+    assert exif.get(ExifTags.Base.Orientation, 1) == 1
+
+
+async def test_metadata_of_a_gif_is_never_kept(pool: RenderPool, signed: Path) -> None:
+    plain = await rendered(pool, signed, "width=150", "gif")
+    assert (await rendered(pool, signed, "width=150,metadata=all", "gif")).body == plain.body
+
+
+async def test_metadata_all_of_a_crop_has_no_miniature_of_what_was_cut_away(pool: RenderPool, tmp_path: Path) -> None:
+    miniature = io.BytesIO()
+    images.picture(160, 120).save(miniature, "JPEG", quality=40)
+    body = io.BytesIO()
+    images.picture(400, 300).save(body, "JPEG", exif=exif_with_miniature(miniature.getvalue()), quality=90)
+    assert miniature.getvalue() in body.getvalue()
+    result = await rendered(pool, written(tmp_path, body.getvalue()), "crop=0:0:100:100,metadata=all", "jpeg")
+    assert images.opened(result.body).getexif()[ExifTags.Base.Artist] == "Ada"
+    assert result.body.count(b"\xff\xd8\xff") == 1
+
+
+def exif_with_miniature(miniature: bytes) -> bytes:
+    """Return an Exif block whose first directory has an artist and whose second has a picture in miniature (Exif 2.32, §4.5)."""
+    first, second = 8, 8 + 2 + 12 + 4
+    offset = second + 2 + 3 * 12 + 4
+    artist = struct.pack("<HHHI4s", 1, 0x013B, 2, 4, b"Ada\0") + struct.pack("<I", second)
+    entries = ((0x0103, 3, 6), (0x0201, 4, offset), (0x0202, 4, len(miniature)))
+    directory = struct.pack("<H", 3) + b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    return b"Exif\0\0" + b"II*\0" + struct.pack("<I", first) + artist + directory + struct.pack("<I", 0) + miniature

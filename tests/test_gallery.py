@@ -1,0 +1,8 @@
+from service.options import OPTIONS
+from service.transform import parse
+from tests.gallery import EXAMPLES
+
+
+def test_gallery_shows_every_option() -> None:
+    shown = {key for example in EXAMPLES for key in parse(example.spelling.format(badge="a" * 32)).options()}
+    assert shown == set(OPTIONS)
