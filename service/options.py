@@ -139,7 +139,7 @@ def text_of(key: str, value: object) -> str:
             return spelled(value)
         case int() | float() | str():
             return _plain(str(value)) if key in _WRITTEN_FREELY else str(value)
-        case list() if all(isinstance(part, (int, float, str)) and not isinstance(part, bool) for part in value):
+        case list() if key in _WRITTEN_FREELY and all(isinstance(part, (int, float, str)) and not isinstance(part, bool) for part in value):
             return ":".join(_plain(str(part)) for part in value)
         case dict() if key == "overlay":
             known = ("digest", "gravity", "scale", "opacity", "x", "y")
@@ -148,7 +148,8 @@ def text_of(key: str, value: object) -> str:
             defaults = ("", "center", spelled(OVERLAY_SCALE), "1", "0", "0")
             return ":".join(text_of(name, value.get(name, default)) for name, default in zip(known, defaults, strict=True))
         case _:
-            raise _bad(key, "a number, a string, true or false, or a list of numbers", str(value), "See GET /docs.")
+            lists = ", or a list of numbers" if key in _WRITTEN_FREELY else ""
+            raise _bad(key, f"a number, a string, or true or false{lists}", str(value), "See GET /docs.")
 
 
 # Lists and colours, which people write in their own ways.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pillow_heif
 from PIL import ExifTags, Image, ImageCms
 from PIL.Image import Transpose
 
@@ -310,6 +311,13 @@ def webp(width: int = 400, height: int = 300, *, alpha: bool = False) -> bytes:
 def avif(width: int = 400, height: int = 300, *, subsampling: str = "4:2:0") -> bytes:
     """Return the scene as an AVIF."""
     return _saved(picture(width, height), "AVIF", quality=85, speed=9, subsampling=subsampling)
+
+
+def heic(width: int = 400, height: int = 300) -> bytes:
+    """Return the scene as a HEIC with HEVC, its colours stored for every pixel."""
+    out = io.BytesIO()
+    pillow_heif.from_pillow(picture(width, height)).save(out, quality=90, chroma=444)
+    return out.getvalue()
 
 
 def grey_tiff(width: int, height: int) -> bytes:

@@ -10,9 +10,10 @@ import pyvips
 
 from service.errors import TooManyPixelsError
 from service.options import Profile
-from service.render import colour, heic, svg
+from service.render import colour, gif, heic, svg
 from service.render.geometry import Box, Plan, half_up
-from service.render.messages import ImageInfo, Limits, Source
+from service.render.messages import ImageError, ImageInfo, Limits, Source
+from service.render.probe import broken
 
 # Truncation and failed check sums are errors; what a decoder only warns of (many cameras' files) is not.
 FAIL_ON = "error"
@@ -58,9 +59,12 @@ def frames(source: Source, info: ImageInfo, steps: Plan, *, profile: Profile = "
     return strip, pages()
 
 
-def check_frames(source: Source) -> None:
-    """Return if every frame of an animation decodes; raises `pyvips.Error`."""
-    pyvips.Image.new_from_file(f"{source.path}[n=-1]", access="sequential", fail_on=FAIL_ON).avg()
+def check_whole(source: Source, info: ImageInfo) -> None:
+    """Return if every frame of an animation decodes, and a GIF is not cut short; raises `ImageError` and `pyvips.Error`."""
+    if info.format == "gif" and not gif.is_whole(Path(source.path).read_bytes()):
+        raise ImageError(broken("gif", "it ends within a block"))
+    if info.animated:
+        pyvips.Image.new_from_file(f"{source.path}[n=-1]", access="sequential", fail_on=FAIL_ON).avg()
 
 
 def reduced(source: Source, info: ImageInfo) -> pyvips.Image:

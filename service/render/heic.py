@@ -72,6 +72,8 @@ def _with_header_of(path: str, image: pyvips.Image) -> pyvips.Image:
     for field in header.get_fields():
         if field.startswith(_KEPT_FIELDS) and field != "exif-ifd0-Orientation":
             image.set_type(header.get_typeof(field), field, header.get(field))
+    # libvips finds it in the Exif block again: it must not turn what libheif has turned.
+    image.remove("orientation")
     return image
 
 

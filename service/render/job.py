@@ -52,8 +52,7 @@ def run_probe(job: Probe) -> Probed:
     _check_alone(info, alone=job.alone)
     source = Source(job.path, "")
     with _failures_told(info):
-        if info.animated:
-            decode.check_frames(source)
+        decode.check_whole(source, info)
         if info.intermediate is None:
             steps = Plan.whole(info.width, info.height, *placeholder.size(info.width, info.height))
             return Probed(info, placeholder.make(decode.still(source, info, steps, job.limits)), None)

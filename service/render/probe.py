@@ -130,7 +130,7 @@ def ran_out_of_memory(error: pyvips.Error) -> bool:
     return any(sign in str(error).lower() for sign in _MEMORY_SIGNS)
 
 
-def broken(image_format: str, error: pyvips.Error) -> Failure:
+def broken(image_format: str, error: pyvips.Error | str) -> Failure:
     """Return why an image that began well could not be decoded: libvips' own words go to the log only."""
     return Failure(
         "broken",

@@ -347,7 +347,7 @@ def test_without_a_token_it_is_asked_for_kept_for_the_tab_and_never_in_a_url(
 def test_urls_of_a_cdn_in_front_are_shown_as_they_are_and_measured_here(visit: Visit, fronted_url: str, small_photo: Path) -> None:
     page = visit(fronted_url)
     document = document_of(page, small_photo)
-    assert document["src"].startswith("https://img.example.com/photos/i/v1/")
+    assert document["src"].startswith("https://img.example.com/photos/i/v2/")
     assert part(page, "picture").text_content() == document["picture"]
     assert part(page, "src").text_content() == document["src"]
     expect(part(page, "relative")).to_be_hidden()

@@ -155,11 +155,11 @@ def test_urls_without_a_body_are_those_of_the_document(client: httpx.Client) -> 
 @pytest.mark.parametrize(
     ("wanted", "kind", "expected"),
     [
-        ({"transform": {"widht": 3}}, "bad-transform", "width, height, fit, gravity, quality"),
+        ({"transform": {"widht": 3}}, "bad-transform", "frame, animate, crop, trim, rotate, flip, width, height, fit, gravity, enlarge"),
         ({"transform": {"width": 0}}, "bad-transform", "a whole number of pixels from 1 to 8192"),
         ({"transform": {"width": 8193}}, "bad-transform", "a whole number of pixels from 1 to 8192"),
         ({"transform": {"quality": 101}}, "bad-transform", "a whole number of steps on the encoder's scale from 1 to 100"),
-        ({"transform": {"width": [1]}}, "bad-transform", "a number or a string"),
+        ({"transform": {"width": [1]}}, "bad-transform", "a number, a string, or true or false"),
         ({"transform": {"fit": "cover"}}, "bad-transform", "width and height"),
         ({"format": "tiff"}, "bad-request", "avif, webp, jpeg, png"),
         ({"format": "webp", "widths": [3]}, "bad-request", "one or the other"),

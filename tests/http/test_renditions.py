@@ -46,7 +46,7 @@ def base32(data: bytes) -> str:
     return base64.b32encode(data).decode().rstrip("=").lower()
 
 
-def signed(digest: str, transform: str, extension: str, *, key: str = KEY, version: str = "v1") -> str:
+def signed(digest: str, transform: str, extension: str, *, key: str = KEY, version: str = "v2") -> str:
     """Return a path signed without the code under test."""
     mac = hmac.new(bytes.fromhex(key), f"/i/{version}/{digest}/{transform}.{extension}".encode(), hashlib.sha256).digest()
     return f"/i/{version}/{digest}/{transform}/{base32(mac[:16])}.{extension}"
@@ -165,13 +165,13 @@ def test_wrong_signature_is_403_and_reads_nothing(keyed: Server, client: httpx.C
     "change",
     [
         lambda path: path.replace("/i/v2/", "/i/v2//"),
-        lambda path: path.replace("/i/v2/", "/i//v1/"),
+        lambda path: path.replace("/i/v2/", "/i//v2/"),
         lambda path: path + "/",
         lambda path: path.replace("=", "%3D"),
-        lambda path: path.replace("/v1/", "/%76%31/"),
+        lambda path: path.replace("/v2/", "/%76%32/"),
         lambda path: path.replace("/width", "%2Fwidth"),
-        lambda path: path.replace("/v1/", "/V1/"),
-        lambda path: path.replace("/v1/", "/v01/"),
+        lambda path: path.replace("/v2/", "/V2/"),
+        lambda path: path.replace("/v2/", "/v02/"),
         lambda path: path.replace(".webp", ".WEBP"),
         lambda path: path.replace(".webp", ".gifv"),
         lambda path: path.replace(".webp", ""),
@@ -213,7 +213,7 @@ def test_unknown_digest_is_404(client: httpx.Client) -> None:
 
 
 def test_newer_pipeline_version_is_503_with_retry_after(client: httpx.Client, document: dict[str, Any]) -> None:
-    answer = client.get(signed(document["digest"], "width=10", "webp", version="v2"))
+    answer = client.get(signed(document["digest"], "width=10", "webp", version="v3"))
     check_error(answer, 503, "newer-version")
     assert answer.headers["retry-after"] == "5"
 

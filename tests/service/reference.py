@@ -198,7 +198,8 @@ def encoder_loss(picture: Image.Image, image_format: Format) -> float:
         return 0.0
     pixels = np.asarray(picture).astype(int)
     if image_format == "gif":
-        return float(np.abs(pixels - np.asarray(picture.quantize(256).convert("RGB"))).mean())
+        # However few colours there are, a palette may be of rounded ones.
+        return max(0.5, float(np.abs(pixels - np.asarray(picture.quantize(256).convert("RGB"))).mean()))
     out = io.BytesIO()
     picture.save(out, image_format.upper(), quality=DEFAULTS[PIPELINE_VERSION].quality[image_format])
     return float(np.abs(pixels - np.asarray(Image.open(out).convert("RGB"))).mean())

@@ -211,7 +211,8 @@ def test_another_spelling_of_a_transform_is_read_alike_and_is_not_canonical(tran
 def loosely(pair: str, data: st.DataObject) -> str:
     """Return a pair with its numbers perhaps written in a longer way."""
     key, _, value = pair.partition("=")
-    if key in {"width", "height", "effort", "frame", "max_bytes"}:
+    # A number of more than nine digits is none.
+    if key in {"width", "height", "effort", "frame", "max_bytes"} and len(value) < 8:
         value = data.draw(st.sampled_from(("", "0", "00"))) + value + data.draw(st.sampled_from(("", ".0", ".000")))
     return f"{key}={value}"
 
@@ -431,7 +432,8 @@ def test_from_options_of_json_members_is_their_transform(options: dict[str, obje
     ("options", "received"),
     [
         ({"width": True}, "true"),
-        ({"width": [640, True]}, "[640, True]"),
+        ({"width": [640]}, "[640]"),
+        ({"pad": [640, True]}, "[640, True]"),
         ({"width": {"px": 640}}, "{'px': 640}"),
         ({"width": 640.5}, "640.5"),
         ({"width": 1e300}, "1e+300"),
