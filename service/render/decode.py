@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pyvips
 
-from service.errors import TooManyPixelsError
 from service.options import Profile
 from service.render import colour, gif, heic, svg
 from service.render.geometry import Box, Plan, half_up
-from service.render.messages import ImageError, ImageInfo, Limits, Source
+from service.render.messages import ImageError, ImageInfo, Source
 from service.render.probe import broken
 
 # Truncation and failed check sums are errors; what a decoder only warns of (many cameras' files) is not.
@@ -28,15 +27,13 @@ _LEFT_IS_FAR = frozenset({2, 3, 6, 7})
 _TOP_IS_FAR = frozenset({3, 4, 7, 8})
 
 
-def still(
-    source: Source, info: ImageInfo, steps: Plan, limits: Limits, *, profile: Profile = "srgb", page: int = 0, deep: bool = False
-) -> pyvips.Image:
+def still(source: Source, info: ImageInfo, steps: Plan, *, profile: Profile = "srgb", page: int = 0, deep: bool = False) -> pyvips.Image:
     """Return the region of `steps` at its `unturned` size, in 8 bits a band, grey or not, with alpha if the original has it.
 
     Its page is `page`. With `deep`, 16 bits where the original has them. Lazy: a broken file may show when it is used.
     """
     if info.vector:
-        return _rasterised(source, info, steps, limits)
+        return svg.rasterised(svg.sanitised(Path(source.path).read_bytes()), steps.region, *steps.unturned)
     opened = _opened(source, info, steps, page)
     return _region(opened, info, steps, profile, deep=deep)
 
@@ -74,23 +71,6 @@ def reduced(source: Source, info: ImageInfo) -> pyvips.Image:
     return _region(_opened(source, info, steps, 0), info, steps, "keep", deep=False)
 
 
-def _rasterised(source: Source, info: ImageInfo, steps: Plan, limits: Limits) -> pyvips.Image:
-    width, height = steps.unturned
-    across, down = Fraction(width, steps.region.width), Fraction(height, steps.region.height)
-    whole_width, whole_height = max(1, half_up(info.width * across)), max(1, half_up(info.height * down))
-    if whole_width * whole_height > limits.max_output_pixels:
-        raise TooManyPixelsError(
-            "The vector image would have more pixels than are made.",
-            expected=f"at most {limits.max_output_pixels} pixels of the whole image",
-            received=f"{whole_width} x {whole_height}",
-            remedy="Ask for a larger part of it, or a smaller width or height.",
-        )
-    image = svg.rasterised(svg.sanitised(Path(source.path).read_bytes()), whole_width, whole_height)
-    left, top = half_up(steps.region.left * across), half_up(steps.region.top * down)
-    width, height = min(width, whole_width), min(height, whole_height)
-    return image.crop(min(left, whole_width - width), min(top, whole_height - height), width, height)
-
-
 def _opened(source: Source, info: ImageInfo, steps: Plan, page: int) -> pyvips.Image:
     if info.format == "heic" and source.reduced is None:
         return heic.decoded(source.path)
@@ -124,10 +104,10 @@ def _region(opened: pyvips.Image, info: ImageInfo, steps: Plan, profile: Profile
     if options.get("output_profile") == "srgb":
         # What every browser takes for granted is not said.
         image = colour.without_profile(image)
-    return _enlarged(colour.of_8_bits(image, grey=grey), width, height)
+    return enlarged(colour.of_8_bits(image, grey=grey), width, height)
 
 
-def _enlarged(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
+def enlarged(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
     """Return `image` at a size that no side of it exceeds, its middle in the middle (libvips' resize would lay it half a pixel off)."""
     if (image.width, image.height) == (width, height):
         return image
@@ -183,7 +163,7 @@ def _scaled_deep(image: pyvips.Image, width: int, height: int, profile: Profile)
     if options:
         output = options.pop("output_profile")
         scaled = scaled.icc_transform(output, embedded=True, depth=16, **options)
-    return _enlarged(scaled.colourspace("grey16") if grey else scaled, width, height)
+    return enlarged(scaled.colourspace("grey16") if grey else scaled, width, height)
 
 
 def _orientation(image: pyvips.Image) -> int:

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyvips
 
 from service.render.messages import Failure, ImageError
 
-# A codec's threads each reserve address space, and as many processes as cores run already.
-_THREADS = 1
+if TYPE_CHECKING:
+    from pillow_heif import HeifImage
 
-_BANDS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "RGBa": 4}
+# Tiles are decoded in the calling thread: as many render processes as cores run already, and every thread takes address space.
+_THREADS = 0
+
+# pillow-heif's name of a picture's bands → how many they are.
+_BANDS = {"L": 1, "I": 1, "RGB": 3, "RGBA": 4, "RGBa": 4}
 _PREMULTIPLIED = "RGBa"
+_MOST = 255
 
-# What libvips has read of the header, orientation aside: libheif has turned the picture already.
-_KEPT_FIELDS = ("exif-", "icc-profile-data", "xmp-data")
+# Where pillow-heif gives metadata → where libvips keeps it.
+_METADATA = {"icc_profile": "icc-profile-data", "exif": "exif-data", "xmp": "xmp-data"}
+
+# How Exif begins in a file that is not HEIC; in one that is, it may be left out (ISO/IEC 23008-12, annex A), but libvips needs it.
+_EXIF = b"Exif\0\0"
+
+# What libheif and pillow-heif say when an allocation fails, or when libheif refuses to try one.
+_MEMORY_SIGNS = ("memory allocation error", "out of memory")
 
 
 def is_installed() -> bool:
@@ -39,45 +51,79 @@ def check_installed() -> None:
 
 
 def decoded(path: str) -> pyvips.Image:
-    """Return the primary picture of the file at `path`, upright, 8 bits, in memory, with its profile and Exif.
+    """Return the primary picture of the file at `path`, upright, 8 bits a band, in memory, with its profile, Exif and XMP.
 
-    height × width × 1 to 4 bands, grey or RGB, with alpha if the file has it. 10 and 12 bits are rounded to 8 by libheif; of a picture
-    with a gain map it is the one for ordinary screens. Raises `ImageError`: `broken`, or `too-costly` where memory does not suffice.
+    height × width × 1, 3 or 4 bands: grey, or RGB, with alpha if the file has it. It has no orientation: libheif has turned and mirrored
+    it as the file's `irot` and `imir` boxes say, which stand above Exif (ISO/IEC 23008-12 §6.5.10). 10 and 12 bits are rounded. A gain
+    map, a picture beside the primary one, is left out: what remains is meant for ordinary screens. Raises `ImageError`: `broken`, or
+    `too-costly` where memory does not suffice.
     """
-    # Loaded when such a file comes: it takes longer than all else that a render process loads.
+    source = Path(path).read_bytes()
+    try:
+        picture = _primary(source)
+        image = _image(picture)
+    except MemoryError as error:
+        raise ImageError(_too_costly(error)) from error
+    except (ValueError, EOFError, SyntaxError, RuntimeError, OSError, IndexError) as error:
+        # Of these pillow-heif raises any for any file that is broken, RuntimeError and OSError for want of memory too.
+        costly = any(sign in str(error).lower() for sign in _MEMORY_SIGNS)
+        raise ImageError(_too_costly(error) if costly else _broken(error)) from error
+    return _with_metadata(image, picture)
+
+
+def _primary(source: bytes) -> HeifImage:
+    # Loaded when the first such file comes: it takes longer than the rest of what a render process loads on demand.
     import pillow_heif  # noqa: PLC0415
 
-    pillow_heif.options.DECODE_THREADS = _THREADS
-    try:
-        opened = pillow_heif.open_heif(path)[0]
-        pixels, mode, (width, height), stride = bytes(opened.data), opened.mode, opened.size, opened.stride
-    except (MemoryError, OSError) as error:
-        raise ImageError(_too_costly(error)) from error
-    except (ValueError, EOFError, SyntaxError, RuntimeError, IndexError) as error:
-        raise ImageError(_broken(error)) from error
-    bands = _BANDS.get(mode)
-    if bands is None or len(pixels) < stride * height:
-        raise ImageError(_broken(f"mode {mode}, {len(pixels)} bytes"))
-    # Lines may be longer than the picture is wide.
-    image = pyvips.Image.new_from_memory(pixels, stride // bands, height, bands, "uchar").crop(0, 0, width, height)
-    image = image.copy(interpretation="b-w" if bands <= 2 else "srgb")
-    if mode == _PREMULTIPLIED:
-        image = image.unpremultiply().cast("uchar")
-    return _with_header_of(path, image)
+    options = pillow_heif.options
+    options.DECODE_THREADS = _THREADS
+    # Not even read: each is one thing more that a hostile file could have wrong.
+    options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
+    opened = pillow_heif.open_heif(source, convert_hdr_to_8bit=False, hdr_to_16bit=False)
+    return opened[opened.primary_index]
 
 
-def _with_header_of(path: str, image: pyvips.Image) -> pyvips.Image:
-    header = pyvips.Image.new_from_file(path, access="sequential")
+def _image(picture: HeifImage) -> pyvips.Image:
+    """Return the pixels, decoded now; what they are is known after that only."""
+    pixels = picture.data
+    kind, _, bits = picture.mode.partition(";")
+    if kind not in _BANDS:
+        raise ValueError(f"pixels of mode {picture.mode}")
+    width, height = picture.size
+    image_format = "ushort" if bits else "uchar"
+    bands = _BANDS[kind]
+    if len(pixels) != width * height * bands * (2 if bits else 1):
+        raise ValueError(f"{len(pixels)} bytes of {width} x {height} pixels of mode {picture.mode}")
+    image = pyvips.Image.new_from_memory(pixels, width, height, bands, image_format)
+    image = image.copy(interpretation="b-w" if bands == 1 else "srgb")
+    if bits:
+        # libheif itself would cut the lowest bits off.
+        image *= _MOST / ((1 << int(bits)) - 1)
+    if kind == _PREMULTIPLIED:
+        image = image.unpremultiply(max_alpha=_MOST)
+    return image if image.format == "uchar" else image.rint().cast("uchar")
+
+
+def _with_metadata(image: pyvips.Image, picture: HeifImage) -> pyvips.Image:
+    from pillow_heif import set_orientation  # noqa: PLC0415
+
+    found: dict[str, Any] = dict(picture.info)
+    # Exif and XMP often repeat how the camera was held, which libheif has seen to.
+    set_orientation(found)
+    if found["exif"] and not found["exif"].startswith(_EXIF):
+        found["exif"] = _EXIF + found["exif"]
     image = image.copy()
-    for field in header.get_fields():
-        if field.startswith(_KEPT_FIELDS) and field != "exif-ifd0-Orientation":
-            image.set_type(header.get_typeof(field), field, header.get(field))
-    # libvips finds it in the Exif block again: it must not turn what libheif has turned.
-    image.remove("orientation")
+    for name, field in _METADATA.items():
+        if found.get(name):
+            image.set_type(pyvips.GValue.blob_type, field, found[name])
+    for field in ("orientation", "exif-ifd0-Orientation"):
+        # libvips has read them of the Exif.
+        if image.get_typeof(field):
+            image.remove(field)
     return image
 
 
-def _broken(cause: Any) -> Failure:
+def _broken(cause: object) -> Failure:
     return Failure(
         "broken",
         "This HEIC image is broken or incomplete.",
@@ -88,7 +134,7 @@ def _broken(cause: Any) -> Failure:
     )
 
 
-def _too_costly(cause: Any) -> Failure:
+def _too_costly(cause: object) -> Failure:
     return Failure(
         "too-costly",
         "This HEIC image needs more memory to decode than a render may have.",

@@ -55,7 +55,7 @@ def run_probe(job: Probe) -> Probed:
         decode.check_whole(source, info)
         if info.intermediate is None:
             steps = Plan.whole(info.width, info.height, *placeholder.size(info.width, info.height))
-            return Probed(info, placeholder.make(decode.still(source, info, steps, job.limits)), None)
+            return Probed(info, placeholder.make(decode.still(source, info, steps)), None)
         whole = decode.reduced(source, info).copy_memory()
         return Probed(info, placeholder.make(_shrunk(whole, *placeholder.size(whole.width, whole.height))), encode_intermediate(whole))
 
@@ -70,7 +70,7 @@ def run_reduce(job: Reduce) -> Reduced:
 def run_find_trim(job: FindTrim) -> Trimmed:
     """Return what trimming leaves of an original; raises `ImageError`, `HeavyError` and `BadTransformError`."""
     with _verified(job.source, job.limits, alone=job.alone) as info:
-        box = _trimmed(job.source, info, job.transform, job.limits)
+        box = _trimmed(job.source, info, job.transform)
     return Trimmed(box.left, box.top, box.width, box.height)
 
 
@@ -80,7 +80,7 @@ def run_render(job: Render) -> Rendered:
     with _verified(job.source, job.limits, alone=job.alone) as info, _overlay_verified(job) as overlay_info:
         animated = info.animates(transform, job.format, by_default=DEFAULTS[job.version].animates)
         geometry.check(info, transform, job.format, job.limits, frames=info.frames if animated else 1)
-        trimmed = None if transform.trim is None else _trimmed(job.source, info, transform, job.limits)
+        trimmed = None if transform.trim is None else _trimmed(job.source, info, transform)
         steps = plan(info.width, info.height, transform, vector=info.vector, trimmed=trimmed)
         over = _overlay_picture(job, overlay_info, steps)
         image = _animation(job, info, transform, steps, over) if animated else _still(job, info, transform, steps, over)
@@ -97,7 +97,7 @@ def run_ladder(job: Ladder) -> Iterator[Rendered]:
     defaults = DEFAULTS[job.version]
     with _verified(job.source, job.limits, alone=job.alone) as info:
         geometry.check(info, Transform(width=widths[0]), job.formats[0], job.limits, frames=1)
-        widest = decode.still(job.source, info, _plain(info, widths[0]), job.limits).copy_memory()
+        widest = decode.still(job.source, info, _plain(info, widths[0])).copy_memory()
     for width in widths:
         steps = _plain(info, width)
         image = widest if width == widths[0] else _shrunk(widest, steps.width, steps.height).copy_memory()
@@ -107,7 +107,7 @@ def run_ladder(job: Ladder) -> Iterator[Rendered]:
 
 def _still(job: Render, info: ImageInfo, transform: Transform, steps: Plan, over: pyvips.Image | None) -> pyvips.Image:
     page = transform.frame or 0
-    image = decode.still(job.source, info, steps, job.limits, profile=transform.profile, page=page, deep=stretches(transform))
+    image = decode.still(job.source, info, steps, profile=transform.profile, page=page, deep=stretches(transform))
     image = layers.turned(image, steps)
     if steps.searched:
         image = image.copy_memory()
@@ -119,7 +119,7 @@ def _animation(job: Render, info: ImageInfo, transform: Transform, steps: Plan, 
     """Return the finished frames below one another. What is cut of the first frame is cut of all."""
     box = steps.crop
     if steps.searched:
-        first = decode.still(job.source, info, steps, job.limits, profile=transform.profile)
+        first = decode.still(job.source, info, steps, profile=transform.profile)
         box = layers.cut_box(layers.turned(first, steps).copy_memory(), steps, transform)
     strip, frames = decode.frames(job.source, info, steps, profile=transform.profile)
     return animation.joined(
@@ -161,15 +161,15 @@ def _overlay_picture(job: Render, info: ImageInfo | None, steps: Plan) -> pyvips
     if overlay is None or job.overlay is None or info is None:
         return None
     width, height = layers.overlay_size(overlay, *steps.picture, info.width, info.height)
-    over = decode.still(job.overlay, info, Plan.whole(info.width, info.height, width, height), job.limits, profile=job.transform.profile)
+    over = decode.still(job.overlay, info, Plan.whole(info.width, info.height, width, height), profile=job.transform.profile)
     return over.copy_memory()
 
 
-def _trimmed(source: Source, info: ImageInfo, transform: Transform, limits: Limits) -> Box:
+def _trimmed(source: Source, info: ImageInfo, transform: Transform) -> Box:
     within = plan(info.width, info.height, Transform(crop=transform.crop)).region
     scale = min(1, _TRIM_SIDE / max(within.width, within.height))
     width, height = max(1, round(within.width * scale)), max(1, round(within.height * scale))
-    image = decode.still(source, info, Plan(region=within, width=width, height=height), limits).copy_memory()
+    image = decode.still(source, info, Plan(region=within, width=width, height=height)).copy_memory()
     return layers.within_borders(image, transform.trim or 0, within)
 
 

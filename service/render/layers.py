@@ -11,6 +11,7 @@ import pyvips
 from service.options import MAX_RADIUS, Overlay, Profile
 from service.render import colour
 from service.render.adjust import blurred
+from service.render.decode import enlarged
 from service.render.geometry import Box, Plan, half_up
 from service.transform import Transform
 
@@ -182,7 +183,11 @@ def on_background(image: pyvips.Image, background: str | None, profile: Profile,
 
 
 def _backdrop(picture: pyvips.Image, canvas: pyvips.Image) -> pyvips.Image:
-    cover = colour.on_white(picture).thumbnail_image(canvas.width, height=canvas.height, size="both", crop="centre")
+    scale = max(Fraction(canvas.width, picture.width), Fraction(canvas.height, picture.height))
+    width, height = max(canvas.width, half_up(picture.width * scale)), max(canvas.height, half_up(picture.height * scale))
+    cover = colour.on_white(picture)
+    cover = cover.thumbnail_image(width, height=height, size="force") if scale < 1 else enlarged(cover, width, height)
+    cover = cover.crop((width - canvas.width) // 2, (height - canvas.height) // 2, canvas.width, canvas.height)
     if colour.is_grey(canvas) != colour.is_grey(cover):
         cover = colour.in_colour(cover)
     return blurred(cover.copy_memory(), max(canvas.width, canvas.height) / _BACKDROP_PARTS)

@@ -17,6 +17,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import pyvips
 
+from service.render.geometry import Box
 from service.render.messages import Failure, FailureKind, ImageError
 
 _SVG = "http://www.w3.org/2000/svg"
@@ -256,10 +257,13 @@ def size(clean: bytes) -> tuple[int, int]:
     return max(1, round(width)), max(1, round(height))
 
 
-def rasterised(clean: bytes, width: int, height: int) -> pyvips.Image:
-    """Return a sanitised document drawn at `width` × `height` pixels, sharp at any size: sRGB with alpha, 8 bits."""
-    across, down = _exact_size(clean)
-    frame = f'<svg xmlns="{_SVG}" width="{width}" height="{height}" viewBox="0 0 {across:g} {down:g}" preserveAspectRatio="none">'
+def rasterised(clean: bytes, region: Box, width: int, height: int) -> pyvips.Image:
+    """Return the `region` of a sanitised document, in pixels of its `size`, drawn at `width` × `height`: sharp, sRGB with alpha, 8 bits."""
+    exact_width, exact_height = _exact_size(clean)
+    whole_width, whole_height = size(clean)
+    across, down = exact_width / whole_width, exact_height / whole_height
+    view = f"{region.left * across:.6f} {region.top * down:.6f} {region.width * across:.6f} {region.height * down:.6f}"
+    frame = f'<svg xmlns="{_SVG}" width="{width}" height="{height}" viewBox="{view}" preserveAspectRatio="none">'
     # libvips has 72 pixels to the inch where CSS has 96: points are right at the one, pixels at the other.
     image = pyvips.Image.svgload_buffer(frame.encode() + clean + b"</svg>", dpi=96, scale=72 / 96)
     if (image.width, image.height) != (width, height):

@@ -10,16 +10,21 @@ import functools
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import numpy as np
 import numpy.typing as npt
 import pillow_heif
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec import structs
 from PIL import ExifTags, Image
 from PIL.Image import Resampling
 
 from service.errors import CannotFitError
+from service.options import COMPASS, FITS, FocalPoint, Overlay, Region, Sides
 from service.render.messages import Rendered
 from service.render.pool import RenderPool
 from service.transform import FORMATS, Format, Transform, parse
@@ -509,3 +514,79 @@ async def test_corpus_png_of_every_mode_is_what_pillow_reads(pool: RenderPool, p
     assert image.size == seen.size
     # Pillow cuts 16 bits to 8 where it should round.
     assert distance(image, seen) < 1.5
+
+
+# Any combination of options, in PNG: their order counts, and what one leaves to the next.
+
+tenths = st.integers(0, 20).map(lambda number: number / 10)
+parts = st.integers(0, 100).map(lambda number: number / 100)
+
+
+EDGE = 255 / 8
+
+
+@st.composite
+def combinations(draw: st.DrawFn) -> Transform:
+    """Draw a transform with some of every option that changes the picture."""
+    left, top = draw(st.integers(0, 50)), draw(st.integers(0, 50))
+    overlay = st.builds(
+        Overlay,
+        st.just(MARK),
+        st.sampled_from(COMPASS),
+        st.integers(10, 100).map(lambda number: number / 100),
+        parts,
+        st.integers(-30, 30),
+        st.integers(-30, 30),
+    )
+    fit: Any = draw(st.sampled_from(FITS))
+    gravity: Any = "center"
+    if fit in {"cover", "contain"}:
+        gravity = draw(st.sampled_from(COMPASS) | (st.builds(FocalPoint, parts, parts) if fit == "cover" else st.nothing()))
+    options: dict[str, st.SearchStrategy[Any]] = {
+        "crop": st.just(Region(left, top, draw(st.integers(30, 100 - left)), draw(st.integers(30, 100 - top)), percent=True)),
+        "rotate": st.sampled_from((90.0, 180.0, 270.0)) | st.integers(1, 3_599).map(lambda number: number / 10),
+        "flip": st.sampled_from(("horizontal", "vertical")),
+        "enlarge": st.just(True),
+        "brightness": st.integers(5, 15).map(lambda number: number / 10),
+        "contrast": st.integers(5, 15).map(lambda number: number / 10),
+        "gamma": st.integers(5, 20).map(lambda number: number / 10),
+        "saturation": tenths,
+        "blur": st.integers(3, 60).map(lambda number: number / 10),
+        "overlay": overlay,
+        "round": st.integers(1, 150) | st.just("max"),
+        "pad": st.builds(Sides, *[st.integers(0, 30)] * 4),
+        "background": st.sampled_from(("ff8800", "204060c0", "ffffff40")),
+    }
+    chosen = draw(st.sets(st.sampled_from(sorted(options)), max_size=6))
+    drawn_options = {name: draw(strategy) for name, strategy in options.items() if name in chosen}
+    box = Transform(width=draw(st.integers(20, 260)), height=draw(st.integers(20, 260)), fit=fit, gravity=gravity)
+    return structs.replace(box, **drawn_options)
+
+
+@given(transforms=st.lists(combinations(), min_size=6, max_size=6), clear=st.booleans())
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+async def test_combination_of_options_is_what_the_reference_makes_of_it(
+    pool: RenderPool, tmp_path: Path, transforms: list[Transform], clear: bool
+) -> None:
+    body = images.rgba_png(WIDTH, HEIGHT) if clear else images.rgb_png(WIDTH, HEIGHT)
+    path, overlay = written(tmp_path, body), written(tmp_path, mark(), "overlay")
+    wrong: list[str] = []
+
+    async def compare(transform: Transform) -> None:
+        spelling = transform.spelling
+        image = images.opened((await rendered(pool, path, spelling, "png", overlay=overlay if transform.overlay else None)).body)
+        ideal, other = (
+            reference.reference(images.opened(body), transform, images.opened(mark()), resampling=resampling)
+            for resampling in (Resampling.LANCZOS, Resampling.BICUBIC)
+        )
+        # The edge of a picture that is turned freely is cut in steps, or smoothed: a pixel wide, an eighth of all there is on average.
+        edge = 0.0 if transform.rotate % 90 == 0 else EDGE * 2 * (ideal.width + ideal.height) / (ideal.width * ideal.height)
+        if image.size != ideal.size:
+            wrong.append(f"{spelling}: {image.size}, not {ideal.size}")
+        elif (away := distance(image, ideal)) > distance(ideal, other) + edge + ROUNDING:
+            wrong.append(f"{spelling}: {away:.2f} away, {distance(ideal, other) + edge + ROUNDING:.2f} allowed")
+
+    async with anyio.create_task_group() as tasks:
+        for transform in transforms:
+            tasks.start_soon(compare, transform)
+    assert wrong == []
