@@ -13,7 +13,6 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import headers
@@ -21,6 +20,7 @@ from service.address import Signer
 from service.errors import ServiceError
 from service.health import Health
 from service.markup import Minter
+from service.openapi import OpenAPIJson
 from service.originals import Originals
 from service.problems import http_exception_answer, service_error_answer, unexpected_answer
 from service.render.messages import Limits
@@ -98,7 +98,7 @@ def create_app(settings: Settings) -> ASGIApp:
             "Darkroom",
             version("darkroom"),
             path="/docs",
-            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            render_plugins=[OpenAPIJson(path="/openapi.json")],
             use_handler_docstrings=True,
         ),
         # Uploads are bounded while they stream, in `originals.upload_chunks`, which also says what to do.

@@ -141,6 +141,15 @@ def rgb_png(width: int = 400, height: int = 300, *, profile: bytes | None = None
     return _saved(picture(width, height), "PNG", icc_profile=profile)
 
 
+def framed_png(width: int, height: int, margin: tuple[int, int]) -> bytes:
+    """Return the scene, `width` × `height`, with a light border of `margin` pixels across and down around it, as a PNG."""
+    across, down = margin
+    framed = Image.new("RGB", (width + 2 * across, height + 2 * down), (250, 250, 250))
+    scene = picture(width, height).point(lambda level: level * 3 // 4)
+    framed.paste(scene, margin)
+    return _saved(framed, "PNG")
+
+
 def rgba_png(width: int = 400, height: int = 300) -> bytes:
     """Return the scene as a PNG whose right half is transparent but for the two corner patches."""
     image = picture(width, height).convert("RGBA")

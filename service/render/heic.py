@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +26,15 @@ _MOST = 255
 # Where pillow-heif gives metadata → where libvips keeps it.
 _METADATA = {"icc_profile": "icc-profile-data", "exif": "exif-data", "xmp": "xmp-data"}
 
+# What a file without a profile may say instead (ITU-T H.273, table 2): libvips has a profile for it.
+_DISPLAY_P3_PRIMARIES = 12
+
 # How Exif begins in a file that is not HEIC; in one that is, it may be left out (ISO/IEC 23008-12, annex A), but libvips needs it.
 _EXIF = b"Exif\0\0"
 
-# What libheif and pillow-heif say when an allocation fails, or when libheif refuses to try one.
+# What libheif and pillow-heif say when an allocation fails; libheif says it of a header that declares absurdities too.
 _MEMORY_SIGNS = ("memory allocation error", "out of memory")
+_ABSURD_SIGN = "security limit exceeded"
 
 
 def is_installed() -> bool:
@@ -61,13 +67,11 @@ def decoded(path: str) -> pyvips.Image:
     source = Path(path).read_bytes()
     try:
         picture = _primary(source)
+        _check_whole(source)
         image = _image(picture)
-    except MemoryError as error:
-        raise ImageError(_too_costly(error)) from error
-    except (ValueError, EOFError, SyntaxError, RuntimeError, OSError, IndexError) as error:
-        # Of these pillow-heif raises any for any file that is broken, RuntimeError and OSError for want of memory too.
-        costly = any(sign in str(error).lower() for sign in _MEMORY_SIGNS)
-        raise ImageError(_too_costly(error) if costly else _broken(error)) from error
+    except (ValueError, EOFError, SyntaxError, RuntimeError, IndexError, OSError, MemoryError) as error:
+        # pillow-heif raises any of these for a file that is broken, and more than one of them for want of memory.
+        raise ImageError(_too_costly(error) if _ran_out_of_memory(error) else _broken(error)) from error
     return _with_metadata(image, picture)
 
 
@@ -81,6 +85,57 @@ def _primary(source: bytes) -> HeifImage:
     options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
     opened = pillow_heif.open_heif(source, convert_hdr_to_8bit=False, hdr_to_16bit=False)
     return opened[opened.primary_index]
+
+
+def _check_whole(source: bytes) -> None:
+    """Return if all that the file's table of contents names lies inside the file; raises `EOFError`.
+
+    Of a picture in tiles, which is how iPhones write it, libheif would leave out what is missing, without a word. It has read the table
+    by now, so that this is a short one.
+    """
+    for end in _ends(source):
+        if end > len(source):
+            raise EOFError(f"a part of it ends at byte {end} of {len(source)}")
+
+
+def _ends(source: bytes) -> Iterator[int]:
+    """Yield where the extents in the file end, as its `iloc` box says (ISO/IEC 14496-12 §8.11.3)."""
+    meta = _box(source, b"meta")
+    # Four bytes of version and flags come before what is in it.
+    table = io.BytesIO(_box(meta[4:], b"iloc"))
+
+    def number(size: int) -> int:
+        return int.from_bytes(table.read(size), "big")
+
+    version = number(4) >> 24
+    sizes = number(2)
+    offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+    id_size = 4 if version == 2 else 2
+    for _ in range(number(id_size)):
+        number(id_size)
+        in_file = version == 0 or number(2) & 15 == 0
+        number(2)
+        base = number(base_size)
+        for _ in range(number(2)):
+            if version > 0:
+                number(index_size)
+            end = base + number(offset_size) + number(length_size)
+            if in_file:
+                yield end
+
+
+def _box(content: bytes, kind: bytes) -> bytes:
+    """Return what is in the first box of a kind, nothing where there is none (ISO/IEC 14496-12 §4.2)."""
+    at = 0
+    while at + 8 <= len(content):
+        size, start = int.from_bytes(content[at : at + 4], "big"), 8
+        if size == 1:
+            size, start = int.from_bytes(content[at + 8 : at + 16], "big"), 16
+        size = size or len(content) - at
+        if content[at + 4 : at + 8] == kind:
+            return content[at + start : at + size]
+        at += max(size, start)
+    return b""
 
 
 def _image(picture: HeifImage) -> pyvips.Image:
@@ -112,6 +167,8 @@ def _with_metadata(image: pyvips.Image, picture: HeifImage) -> pyvips.Image:
     set_orientation(found)
     if found["exif"] and not found["exif"].startswith(_EXIF):
         found["exif"] = _EXIF + found["exif"]
+    if found.get("nclx_profile", {}).get("color_primaries") == _DISPLAY_P3_PRIMARIES:
+        found["icc_profile"] = pyvips.Operation.call("profile_load", "p3")
     image = image.copy()
     for name, field in _METADATA.items():
         if found.get(name):
@@ -121,6 +178,11 @@ def _with_metadata(image: pyvips.Image, picture: HeifImage) -> pyvips.Image:
         if image.get_typeof(field):
             image.remove(field)
     return image
+
+
+def _ran_out_of_memory(error: Exception) -> bool:
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or (any(sign in said for sign in _MEMORY_SIGNS) and _ABSURD_SIGN not in said)
 
 
 def _broken(cause: object) -> Failure:

@@ -19,7 +19,7 @@ from service.render.colour import RENDERING_INTENT
 from tests.bench.measure import Priority
 
 # That of service/render/encode.py; if it is another one there, other bytes come out.
-_WEBP_EFFORT = 3
+_WEBP_EFFORT = 2
 
 
 class Batch(msgspec.Struct, frozen=True):

@@ -38,7 +38,7 @@ trap cleanup EXIT
 
 need() { # commands, which on Debian are packages of the same name
     local missing=()
-    for tool in "$@"; do command -v "$tool" >/dev/null || missing+=("$tool"); done
+    for tool in "$@"; do type -P "$tool" >/dev/null || missing+=("$tool"); done
     [ ${#missing[@]} -eq 0 ] && return
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         say "Installing ${missing[*]}"

@@ -250,7 +250,10 @@ def _resized(
         return pixels
     if isinstance(transform.gravity, FocalPoint):
         x, y = focal_place(transform.gravity, box, original, transform)
-        left, top = floor(x * size[0] - cut[0] / 2 + 0.5), floor(y * size[1] - cut[1] / 2 + 0.5)
+        # Nine decimals: 0.57 × 200 is not quite 114 here.
+        left, top = (
+            half_up(Fraction(str(round(place * side - length / 2, 9)))) for place, side, length in zip((x, y), size, cut, strict=True)
+        )
         left, top = max(0, min(left, size[0] - cut[0])), max(0, min(top, size[1] - cut[1]))
     else:
         left = floor((size[0] - cut[0]) * _ACROSS.get(transform.gravity, 0.5))

@@ -36,8 +36,9 @@ pytestmark = pytest.mark.anyio
 
 WIDTH, HEIGHT = 200, 150
 
-# Steps of 8-bit sRGB that two right ways of doing it may be apart besides: rounding at each step, not at the end alone.
+# Steps of 8-bit sRGB that two right ways of doing it may be apart besides: rounding at a step, or at several, not at the end alone.
 ROUNDING = 0.5
+ROUNDINGS = 1.0
 
 # How strongly background=blur blurs is told in words only.
 BACKDROP = 1.0
@@ -522,7 +523,17 @@ tenths = st.integers(0, 20).map(lambda number: number / 10)
 parts = st.integers(0, 100).map(lambda number: number / 100)
 
 
-EDGE = 255 / 8
+def edge_of(transform: Transform, ideal: Image.Image) -> float:
+    """Return how much of the distance may be the open edge of a picture that is turned freely, cut in steps or smoothed.
+
+    It is a pixel wide, or wider once it is enlarged or blurred, and differs by an eighth of all there is.
+    """
+    if transform.rotate % 90 == 0:
+        return 0.0
+    left, top, right, bottom = reference.cropped(WIDTH, HEIGHT, transform)
+    width, height = reference.turned_size(right - left, bottom - top, transform.rotate)
+    pixels = max(1.0, ideal.width / width, ideal.height / height, (transform.blur or 0) / 2)
+    return 255 / 8 * pixels * 2 * (ideal.width + ideal.height) / (ideal.width * ideal.height)
 
 
 @st.composite
@@ -544,7 +555,9 @@ def combinations(draw: st.DrawFn) -> Transform:
         gravity = draw(st.sampled_from(COMPASS) | (st.builds(FocalPoint, parts, parts) if fit == "cover" else st.nothing()))
     options: dict[str, st.SearchStrategy[Any]] = {
         "crop": st.just(Region(left, top, draw(st.integers(30, 100 - left)), draw(st.integers(30, 100 - top)), percent=True)),
-        "rotate": st.sampled_from((90.0, 180.0, 270.0)) | st.integers(1, 3_599).map(lambda number: number / 10),
+        # What is turned freely and stretched has a test of its own.
+        "rotate": st.sampled_from((90.0, 180.0, 270.0))
+        | (st.nothing() if fit == "fill" else st.integers(1, 3_599).map(lambda number: number / 10)),
         "flip": st.sampled_from(("horizontal", "vertical")),
         "enlarge": st.just(True),
         "brightness": st.integers(5, 15).map(lambda number: number / 10),
@@ -579,14 +592,49 @@ async def test_combination_of_options_is_what_the_reference_makes_of_it(
             reference.reference(images.opened(body), transform, images.opened(mark()), resampling=resampling)
             for resampling in (Resampling.LANCZOS, Resampling.BICUBIC)
         )
-        # The edge of a picture that is turned freely is cut in steps, or smoothed: a pixel wide, an eighth of all there is on average.
-        edge = 0.0 if transform.rotate % 90 == 0 else EDGE * 2 * (ideal.width + ideal.height) / (ideal.width * ideal.height)
+        edge = edge_of(transform, ideal)
         if image.size != ideal.size:
             wrong.append(f"{spelling}: {image.size}, not {ideal.size}")
-        elif (away := distance(image, ideal)) > distance(ideal, other) + edge + ROUNDING:
-            wrong.append(f"{spelling}: {away:.2f} away, {distance(ideal, other) + edge + ROUNDING:.2f} allowed")
+        elif (away := distance(image, ideal)) > distance(ideal, other) + edge + ROUNDINGS:
+            wrong.append(f"{spelling}: {away:.2f} away, {distance(ideal, other) + edge + ROUNDINGS:.2f} allowed")
 
     async with anyio.create_task_group() as tasks:
         for transform in transforms:
             tasks.start_soon(compare, transform)
     assert wrong == []
+
+
+@pytest.mark.parametrize("spelling", ["rotate=162,width=245,height=20,fit=fill", "rotate=50,width=24,height=220,fit=fill"])
+async def test_free_turn_that_is_stretched_is_what_the_reference_makes_of_it(pool: RenderPool, tmp_path: Path, spelling: str) -> None:
+    """Its sides are scaled by quite different measures: neither is made of every third pixel."""
+    image = await made(pool, written(tmp_path, images.rgb_png(WIDTH, HEIGHT)), spelling)
+    ideal = reference.reference(scene(), parse(spelling))
+    assert image.size == ideal.size
+    assert distance(image, ideal) < allowed(spelling, "png") + edge_of(parse(spelling), ideal)
+
+
+async def test_overlay_is_upright_and_in_its_own_colours(pool: RenderPool, tmp_path: Path) -> None:
+    """As it is when it is asked for by itself: turned by its orientation, its profile understood."""
+    path = written(tmp_path, images.rgb_png(WIDTH, HEIGHT))
+    marks = {
+        "turned": images.photo_jpeg(60, 80, orientation=6, quality=95),
+        "p3": images.rgb_png(60, 40, profile=images.p3_profile()),
+        "inks": images.cmyk_jpeg(60, 40, profile=images.cmyk_profile()),
+        "grey": images.grey_png(60, 40, alpha=True),
+        "deep": images.png16(60, 40),
+        "tall": images.rgba_png(20, 200),
+    }
+    for name, body in marks.items():
+        seen = images.picture(60, 40) if name == "deep" else reference.decoded(body)
+        for spelling in (f"overlay={MARK}:west:0.8", f"width=100,overlay={MARK}:southeast:0.3:0.6:5:5", f"grayscale=true,overlay={MARK}"):
+            job = render_job(path, spelling, "png", overlay=written(tmp_path, body, "overlay"))
+            image = images.opened((await pool.run(job, Rendered)).body)
+            ideal = reference.reference(scene(), parse(spelling), seen)
+            assert distance(image, ideal) < allowed(spelling, "png") + ROUNDING, (name, spelling)
+
+
+async def test_drawing_as_an_overlay_is_sharp(pool: RenderPool, tmp_path: Path) -> None:
+    path, overlay = written(tmp_path, images.flat_png(400, 300, (250, 250, 250))), written(tmp_path, svg(), "overlay")
+    image = images.opened((await rendered(pool, path, f"overlay={MARK}:center:1", "png", overlay=overlay)).body)
+    large = reference.reference(drawn(VECTOR_SCALE), parse("width=400,height=300"), vector_scale=VECTOR_SCALE)
+    assert distance(image, reference.on_colour(large, (250, 250, 250))) < ROUNDINGS

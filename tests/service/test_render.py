@@ -4,17 +4,19 @@ import io
 from pathlib import Path
 
 import anyio
+import msgspec
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
 from service.errors import ServiceError, TooManyPixelsError
-from service.render.messages import Limits
+from service.render.geometry import reduced_suffices
+from service.render.messages import Limits, Reduce, Reduced, Rendered
 from service.render.pool import RenderPool
 from service.transform import FORMATS, Format
 from tests import images
 from tests.service import reference
-from tests.service.renders import probed, rendered, written
+from tests.service.renders import LIMITS, probed, render_job, rendered, source_of, written
 
 pytestmark = pytest.mark.anyio
 
@@ -188,6 +190,41 @@ async def test_rendition_with_a_longer_side_than_its_format_holds_is_refused(poo
         assert type(await refused(pool, path, "full", image_format, limits)) is TooManyPixelsError
         assert (await rendered(pool, path, "width=100,height=100,fit=cover", image_format, limits=limits)).width == 100
     assert (await rendered(pool, path, "full", "jpeg", limits=limits)).width == 17_000
+
+
+# Made of the intermediate.
+
+REDUCED_ASKED = [
+    "width=1200",
+    "width=640,height=640,fit=cover,gravity=focal:0.8:0.2",
+    "crop=25p:25p:60p:60p,width=700",
+    "rotate=90,width=500,background=ffffff",
+    "rotate=10,width=800",
+    "width=300,blur=2,gamma=1.4",
+]
+
+
+@pytest.mark.parametrize("kind", ["png", "alpha", "p3"])
+async def test_rendition_of_the_intermediate_looks_as_one_of_the_original(pool: RenderPool, folder: Path, kind: str) -> None:
+    """JPEG's loss at a quality where nobody sees it, or none; sizes are those of the original."""
+    scene = images.picture(1200, 900).resize((3_600, 2_700))
+    if kind == "alpha":
+        scene.putalpha(images.opened(images.rgba_png(3_600, 2_700)).getchannel("A"))
+    out = io.BytesIO()
+    scene.save(out, "PNG", compress_level=1, icc_profile=images.p3_profile() if kind == "p3" else None)
+    path = written(folder, out.getvalue(), "large.png")
+    info = (await probed(pool, path)).info
+    assert info.intermediate is not None
+    body = (await pool.run(Reduce(source_of(path), LIMITS), Reduced)).body
+    reduced = written(folder, body, "intermediate")
+    for spelling in REDUCED_ASKED:
+        job = render_job(path, spelling, "png")
+        assert reduced_suffices(info, job.transform)
+        whole = images.opened((await pool.run(job, Rendered)).body)
+        small = images.opened((await pool.run(msgspec.structs.replace(job, source=source_of(reduced, info)), Rendered)).body)
+        assert (small.size, small.mode) == (whole.size, whole.mode)
+        for ground in ((255, 255, 255), (0, 0, 0)):
+            assert images.distance(reference.on_colour(small, ground), reference.on_colour(whole, ground)) < 1, spelling
 
 
 # Files of the world.

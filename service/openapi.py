@@ -1,0 +1,146 @@
+"""The OpenAPI description: what Litestar finds in the handlers, and the bodies that they read themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request
+from litestar.datastructures import State
+from litestar.openapi.plugins import JsonRenderPlugin
+
+from service.options import API_OPTIONS, OPTIONS
+from service.transform import FORMATS
+
+_DIGEST_EXAMPLE = "k5x7q2abcdefghijklmnopqrstuvwxyz"
+
+# Of what is in no example below; a test asks a server for each.
+OPTION_EXAMPLES: dict[str, object] = {
+    "frame": 0,
+    "animate": False,
+    "crop": ["10%", "10%", "80%", "80%"],
+    "trim": 10,
+    "rotate": 90,
+    "flip": "horizontal",
+    "width": 640,
+    "height": 480,
+    "fit": "cover",
+    "gravity": "attention",
+    "enlarge": True,
+    "brightness": 1.2,
+    "contrast": 1.1,
+    "gamma": 1.5,
+    "saturation": 0.8,
+    "grayscale": True,
+    "blur": 4,
+    "sharpen": 1,
+    "overlay": {"digest": _DIGEST_EXAMPLE, "gravity": "southeast", "scale": 0.2, "opacity": 0.7, "x": 12, "y": 12},
+    "round": "max",
+    "pad": [10, 20],
+    "background": "#ff8800",
+    "profile": "p3",
+    "metadata": "copyright",
+    "quality": "auto",
+    "max_bytes": 50_000,
+    "lossless": True,
+    "effort": 4,
+    "progressive": True,
+    "focal": [0.3, 0.6],
+    "dpr": 2,
+}
+
+URLS_EXAMPLES: dict[str, dict[str, object]] = {
+    "a ladder": {
+        "transform": {"width": 640, "height": 480, "fit": "cover", "gravity": "attention"},
+        "widths": [320, 640, 1280],
+        "formats": ["avif", "webp", "jpeg"],
+        "sizes": "(min-width: 60em) 40vw, 100vw",
+        "alt": "A panda eats bamboo.",
+    },
+    "one URL": {"transform": {"width": 96, "height": 96, "fit": "cover", "round": "max", "dpr": 2}, "format": "webp"},
+}
+
+CHANGE_EXAMPLE: dict[str, object] = {"focal": [0.3, 0.6], "alt": "A panda eats bamboo."}
+
+
+class OpenAPIJson(JsonRenderPlugin):
+    """Serves the description as JSON."""
+
+    def render(self, request: Request[Any, Any, State], openapi_schema: dict[str, Any]) -> bytes:
+        """Return the description with the bodies of requests in it."""
+        return super().render(request, with_bodies(openapi_schema))
+
+
+def with_bodies(description: dict[str, Any]) -> dict[str, Any]:
+    """Return an OpenAPI 3.1 description with the request bodies and conditions that handlers read themselves."""
+    paths = {path: dict(item) for path, item in description["paths"].items()}
+    images, image, urls = paths["/v1/images"], paths["/v1/images/{digest}"], paths["/v1/images/{digest}/urls"]
+    images["post"] = {**images["post"], "requestBody": _UPLOAD}
+    urls["post"] = {**urls["post"], "requestBody": _json_body(_URLS_SCHEMA, URLS_EXAMPLES, required=False)}
+    image["patch"] = {
+        **image["patch"],
+        "parameters": [*image["patch"].get("parameters", []), _IF_MATCH],
+        "requestBody": _json_body(_CHANGE_SCHEMA, {"both": CHANGE_EXAMPLE}, required=True),
+    }
+    return {**description, "paths": paths}
+
+
+def _json_body(schema: dict[str, Any], examples: dict[str, dict[str, object]], *, required: bool) -> dict[str, Any]:
+    content = {"schema": schema, "examples": {name: {"value": value} for name, value in examples.items()}}
+    return {"required": required, "content": {"application/json": content}}
+
+
+_IMAGE = {"type": "string", "contentMediaType": "application/octet-stream"}
+_UPLOAD = {
+    "required": True,
+    "content": {
+        "application/octet-stream": {"schema": _IMAGE},
+        "multipart/form-data": {"schema": {"type": "object", "properties": {"file": {"type": "array", "items": _IMAGE}}}},
+    },
+}
+
+_TRANSFORM_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "description": (
+        f"What is asked of the image. Whatever the order in which they are written, they act in this one: {', '.join(OPTIONS)}. "
+        "`focal`, `dpr` and `trim` are resolved when the URL is made."
+    ),
+    "properties": {
+        key: {**option.schema, "description": option.help, "examples": [OPTION_EXAMPLES[key]]} for key, option in API_OPTIONS.items()
+    },
+}
+_URLS_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "transform": _TRANSFORM_SCHEMA,
+        "variant": {"type": "string", "description": "a transform that DARKROOM_VARIANTS names; `transform` goes over it"},
+        "widths": {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 8192}, "description": "the steps of the ladder"},
+        "formats": {"type": "array", "items": {"enum": list(FORMATS)}, "description": "in the order of preference, the fallback last"},
+        "sizes": {"type": "string", "default": "100vw", "description": "the `sizes` of the `<picture>`"},
+        "alt": {"type": "string", "description": "in place of the image's own alternative text"},
+        "format": {"enum": list(FORMATS), "description": "one URL in this format, in place of `widths` and `formats`"},
+    },
+}
+
+_IF_MATCH = {
+    "name": "If-Match",
+    "in": "header",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "the ETag of the document that was read, or `*`: 428 without it, 412 where the image has been changed since",
+}
+_CHANGE_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "focal": {
+            "description": "x and y from the top left of the upright image; null for none",
+            "oneOf": [
+                {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}, "minItems": 2, "maxItems": 2},
+                {"type": "null"},
+            ],
+        },
+        "alt": {"type": "string", "maxLength": 2000, "description": "what the image shows, for those who do not see it"},
+    },
+}

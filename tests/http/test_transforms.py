@@ -1,0 +1,243 @@
+"""Everything that can be asked of an image, from the wish to the bytes, against a real server."""
+
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.address import Address, Signer
+from service.options import OPTIONS
+from service.transform import FORMATS
+from tests import images
+from tests.servers import Server, darkroom
+
+VARIANTS = "card: width=320,height=240,fit=cover,quality=70; badge: width=64,height=64,fit=cover,round=max"
+OPEN = "width=50,lossless=true width=50 frame=7"
+MEDIA_TYPES = {"avif": "image/avif", "webp": "image/webp", "jpeg": "image/jpeg", "png": "image/png", "gif": "image/gif"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with darkroom(tmp_path_factory.mktemp("transforms"), variants=VARIANTS, open_transforms=OPEN) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[httpx.Client]:
+    with server.client() as client:
+        yield client
+
+
+def uploaded(client: httpx.Client, body: bytes) -> str:
+    answer = client.post("/v1/images", content=body)
+    assert answer.status_code in {200, 201}
+    digest: str = answer.json()["digest"]
+    return digest
+
+
+@pytest.fixture(scope="module")
+def photo(client: httpx.Client) -> str:
+    return uploaded(client, images.photo_jpeg(400, 300))
+
+
+@pytest.fixture(scope="module")
+def badge(client: httpx.Client) -> str:
+    return uploaded(client, images.rgba_png(64, 64))
+
+
+@pytest.fixture(scope="module")
+def film(client: httpx.Client) -> str:
+    return uploaded(client, images.animated_gif(120, 90))
+
+
+def asked(client: httpx.Client, digest: str, **wanted: Any) -> httpx.Response:
+    return client.post(f"/v1/images/{digest}/urls", json=wanted)
+
+
+def url(client: httpx.Client, digest: str, transform: dict[str, Any], image_format: str = "webp") -> str:
+    answer = asked(client, digest, transform=transform, format=image_format)
+    assert answer.status_code == 200, answer.text
+    found: str = answer.json()["url"]
+    return found
+
+
+def check_problem(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
+    problem: dict[str, Any] = answer.json()
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert "immutable" not in answer.headers["cache-control"]
+    assert problem["type"] == f"urn:darkroom:problem:{kind}"
+    assert problem["expected"]
+    assert problem["received"]
+    assert problem["remedy"]
+    return problem
+
+
+SIZES: list[tuple[dict[str, Any], tuple[int, int]]] = [
+    ({}, (400, 300)),
+    ({"frame": 0, "width": 100}, (100, 75)),
+    ({"animate": False, "height": 75}, (100, 75)),
+    ({"crop": [10, 20, 200, 100]}, (200, 100)),
+    ({"crop": "25%,25%,50%,50%", "width": 100}, (100, 75)),
+    ({"rotate": 90, "width": 150}, (150, 200)),
+    ({"rotate": -90, "flip": "vertical"}, (300, 400)),
+    ({"rotate": 30}, (496, 460)),
+    ({"width": 800, "enlarge": True}, (800, 600)),
+    ({"width": 800}, (400, 300)),
+    ({"width": 100, "height": 100, "fit": "inside"}, (100, 75)),
+    ({"width": 100, "height": 100, "fit": "outside"}, (133, 100)),
+    ({"width": 100, "height": 100, "fit": "cover", "gravity": "attention"}, (100, 100)),
+    ({"width": 100, "height": 100, "fit": "cover", "focal": [0.9, 0.1]}, (100, 100)),
+    ({"width": 100, "height": 100, "fit": "contain", "background": "blur"}, (100, 100)),
+    ({"width": 100, "height": 100, "fit": "fill"}, (100, 100)),
+    ({"brightness": 1.2, "contrast": 0.8, "gamma": 2, "saturation": 0.5, "width": 80}, (80, 60)),
+    ({"grayscale": True, "blur": 2, "sharpen": 1, "width": 80}, (80, 60)),
+    ({"overlay": {"digest": "{badge}", "gravity": "southeast"}, "width": 80}, (80, 60)),
+    ({"round": 10, "pad": [1, 2, 3, 4], "background": "#fff", "width": 80}, (86, 64)),
+    ({"width": 80, "pad": 5, "dpr": 2}, (180, 140)),
+    ({"profile": "p3", "metadata": "all", "width": 80}, (80, 60)),
+    ({"quality": "auto", "width": 80}, (80, 60)),
+    ({"max_bytes": 2_000, "width": 80}, (80, 60)),
+    ({"lossless": True, "effort": 0, "width": 80}, (80, 60)),
+    ({"progressive": True, "effort": 4, "width": 80}, (80, 60)),
+    ({"trim": 5, "width": 80}, (80, 60)),
+]
+
+
+def test_wishes_of_these_tests_have_every_option() -> None:
+    assert {key for wish, _ in SIZES for key in wish} - {"focal", "dpr"} == set(OPTIONS)
+
+
+@pytest.mark.parametrize(("wish", "size"), SIZES, ids=str)
+def test_wish_is_what_its_url_gives(client: httpx.Client, photo: str, badge: str, wish: dict[str, Any], size: tuple[int, int]) -> None:
+    if "overlay" in wish:
+        wish = {**wish, "overlay": {**wish["overlay"], "digest": badge}}
+    formats = [name for name in FORMATS if not (wish.get("lossless") and name in {"jpeg", "gif"})]
+    for image_format in formats:
+        answer = client.get(url(client, photo, wish, image_format))
+        assert (answer.status_code, answer.headers["content-type"]) == (200, MEDIA_TYPES[image_format])
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert images.opened(answer.content).size == size
+        if "max_bytes" in wish:
+            assert len(answer.content) <= wish["max_bytes"]
+    tags = {photo, badge} if "overlay" in wish else {photo}
+    assert set(answer.headers["cache-tag"].split(",")) == tags
+
+
+def test_wish_in_any_order_has_one_url(client: httpx.Client, photo: str) -> None:
+    wish = {"quality": 50, "round": 9, "width": 99, "height": 77, "fit": "cover", "gravity": "north", "rotate": 90, "grayscale": True}
+    pairs = list(wish.items())
+    urls = {url(client, photo, dict(random.Random(seed).sample(pairs, len(pairs)))) for seed in range(5)}
+    assert len(urls) == 1
+
+
+@pytest.mark.parametrize(
+    ("wish", "image_format", "words"),
+    [
+        ({"lossless": True}, "jpeg", "`lossless` contradicts it"),
+        ({"lossless": True}, "gif", "`lossless` contradicts it"),
+        ({"animate": True}, "png", "`animate` contradicts it"),
+        ({"lossless": True, "quality": 5}, "webp", "contradict each other"),
+        ({"crop": [300, 0, 200, 100]}, "webp", "outside the picture"),
+        ({"frame": 3}, "webp", "no such frame"),
+        ({"rotate": 400}, "webp", "out of range"),
+    ],
+)
+def test_contradiction_is_told_when_a_url_is_asked_for(
+    client: httpx.Client, photo: str, wish: dict[str, Any], image_format: str, words: str
+) -> None:
+    problem = check_problem(asked(client, photo, transform=wish, format=image_format), 400, "bad-transform")
+    assert words in problem["detail"]
+    if words != "contradict each other":
+        check_problem(asked(client, photo, transform=wish, formats=[image_format]), 400, "bad-transform")
+
+
+def test_contradiction_in_an_open_address_is_told_before_anything_is_rendered(client: httpx.Client, photo: str) -> None:
+    assert client.get(f"/i/v2/{photo}/width=50,lossless=true/-.webp").status_code == 200
+    check_problem(client.get(f"/i/v2/{photo}/width=50,lossless=true/-.jpg"), 400, "bad-transform")
+    check_problem(client.get(f"/i/v2/{photo}/frame=7/-.webp"), 400, "bad-transform")
+
+
+def test_overlay_that_is_not_here_is_told_when_asked_for_and_when_rendered(client: httpx.Client, server: Server, photo: str) -> None:
+    stranger = "a" * 32
+    problem = check_problem(asked(client, photo, transform={"overlay": stranger}, format="webp"), 404, "not-found")
+    assert problem["received"] == stranger
+    key = bytes.fromhex((server.data / "signing.key").read_text())
+    check_problem(client.get(Signer([key]).sign(Address(2, photo, f"overlay={stranger}", "webp"))), 404, "not-found")
+
+
+def test_variant_is_written_out_in_the_url(client: httpx.Client, photo: str) -> None:
+    assert "/width=320,height=240,fit=cover,quality=70/" in asked(client, photo, variant="card", format="webp").json()["url"]
+    over = asked(client, photo, variant="card", transform={"quality": 50, "gravity": "north"}, format="webp").json()["url"]
+    assert "/width=320,height=240,fit=cover,gravity=north,quality=50/" in over
+    ladder = asked(client, photo, variant="badge", widths=[32, 64]).json()
+    assert [source["type"] for source in ladder["sources"]] == ["image/avif", "image/webp", "image/png"]
+    problem = check_problem(asked(client, photo, variant="crad"), 400, "bad-transform")
+    assert (problem["expected"], problem["remedy"]) == ("card, badge", "Did you mean `card`?")
+
+
+def test_trim_is_written_out_as_the_crop_that_it_found(client: httpx.Client) -> None:
+    framed = uploaded(client, images.framed_png(200, 100, (20, 10)))
+    assert "/crop=20:10:200:100/" in url(client, framed, {"trim": 10}, "png")
+    assert "/crop=20:10:200:100,width=100/" in url(client, framed, {"trim": 10, "width": 100}, "png")
+    ladder = asked(client, framed, transform={"trim": 10}, widths=[100]).json()
+    assert ladder["sources"][0]["renditions"][0]["height"] == 50
+    assert "trim" not in ladder["src"]
+
+
+def test_every_url_of_a_ladder_gives_the_width_that_its_srcset_says(client: httpx.Client, photo: str) -> None:
+    wish = {"width": 100, "height": 80, "fit": "cover", "round": 20, "pad": 4}
+    ladder = asked(client, photo, transform=wish, widths=[50, 100, 200]).json()
+    for source in ladder["sources"]:
+        for rendition in source["renditions"]:
+            image = images.opened(client.get(rendition["url"]).content)
+            assert image.size == (rendition["width"], rendition["height"])
+    assert [rendition["width"] for rendition in ladder["sources"][0]["renditions"]] == [54, 108, 216]
+
+
+def test_document_of_an_animation_offers_what_moves(client: httpx.Client, film: str) -> None:
+    document = client.get(f"/v1/images/{film}").json()
+    assert document["frames"] == 3
+    assert [source["type"] for source in document["sources"]] == ["image/webp", "image/gif"]
+    for source in document["sources"]:
+        image = images.opened(client.get(source["renditions"][0]["url"]).content)
+        assert getattr(image, "n_frames", 1) == 3
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [("image/avif,image/webp,*/*", "image/webp"), ("image/avif,*/*", "image/gif"), ("*/*", "image/gif")],
+)
+def test_negotiated_animation_is_never_a_still(client: httpx.Client, film: str, accept: str, media_type: str) -> None:
+    answer = client.get(f"/i/v2/{film}/width=50/-.auto", headers={"Accept": accept})
+    assert (answer.status_code, answer.headers["content-type"], answer.headers["vary"]) == (200, media_type, "Accept")
+    assert getattr(images.opened(answer.content), "n_frames", 1) == 3
+
+
+def test_negotiated_picture_with_alpha_keeps_it(client: httpx.Client, badge: str) -> None:
+    answer = client.get(f"/i/v2/{badge}/width=50/-.auto", headers={"Accept": "*/*"})
+    assert answer.headers["content-type"] == "image/png"
+    assert images.opened(answer.content).mode == "RGBA"
+
+
+def test_address_of_the_first_pipeline_version_means_what_it_meant(client: httpx.Client, photo: str, film: str) -> None:
+    assert images.opened(client.get(f"/i/v1/{photo}/width=50/-.webp").content).size == (50, 38)
+    still = client.get(f"/i/v1/{film}/width=50/-.webp")
+    assert getattr(images.opened(still.content), "n_frames", 1) == 1
+    negotiated = client.get(f"/i/v1/{film}/width=50/-.auto", headers={"Accept": "*/*"})
+    assert getattr(images.opened(negotiated.content), "n_frames", 1) == 1
+
+
+def test_max_bytes_that_nothing_fits_into_is_told(client: httpx.Client, photo: str) -> None:
+    problem = check_problem(client.get(url(client, photo, {"max_bytes": 200}, "jpeg")), 422, "cannot-fit")
+    assert problem["expected"] == "at most 200 bytes"
+    assert re.fullmatch(r"\d+ bytes at quality 1", problem["received"])
+
+
+def test_hostile_or_broken_uploads_leave_the_server_answering(client: httpx.Client, photo: str, tmp_path: Path) -> None:
+    for body in (b"<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>", images.truncated(images.animated_gif()), images.png_bomb()):
+        assert 400 <= client.post("/v1/images", content=body).status_code < 500
+    assert client.get(url(client, photo, {"width": 51})).status_code == 200
