@@ -18,6 +18,9 @@ from service.transform import Transform
 # What stands behind a picture is blurred by so many parts of its longer side: nothing of it can be made out.
 _BACKDROP_PARTS = 40
 
+# What is shrunk by less than this is not seen to be shrunk without a filter; rounding to whole pixels is far less.
+_LEAST_UNFILTERED = 0.9
+
 
 def turned(image: pyvips.Image, steps: Plan) -> pyvips.Image:
     """Return `image` (the region at `steps.unturned`) turned and flipped, at `steps.width` × `steps.height`.
@@ -34,29 +37,32 @@ def turned(image: pyvips.Image, steps: Plan) -> pyvips.Image:
 
 def _turned_freely(image: pyvips.Image, steps: Plan) -> pyvips.Image:
     angle = math.radians(steps.angle)
-    box_across = image.width * abs(math.cos(angle)) + image.height * abs(math.sin(angle))
-    box_down = image.width * abs(math.sin(angle)) + image.height * abs(math.cos(angle))
-    scale_across, scale_down = steps.width / box_across, steps.height / box_down
-    matrix = [
-        math.cos(angle) * scale_across,
-        -math.sin(angle) * scale_across,
-        math.sin(angle) * scale_down,
-        math.cos(angle) * scale_down,
-    ]
+    cosine, sine = math.cos(angle), math.sin(angle)
+    box_across = image.width * abs(cosine) + image.height * abs(sine)
+    box_down = image.width * abs(sine) + image.height * abs(cosine)
+    width, height = steps.width, steps.height
+    scales = (width / box_across, height / box_down)
+    stretched = min(scales) < _LEAST_UNFILTERED * max(scales)
+    if stretched:
+        # An affine transform does not filter what it shrinks: turned at one scale first, then stretched.
+        width, height = max(1, round(box_across * max(scales))), max(1, round(box_down * max(scales)))
+    across, down = width / box_across, height / box_down
+    matrix = [cosine * across, -sine * across, sine * down, cosine * down]
     middle_across, middle_down = (image.width - 1) / 2, (image.height - 1) / 2
     premultiplied = colour.with_alpha(image).premultiply()
     out = premultiplied.affine(
         matrix,
         interpolate=pyvips.Interpolate.new("bicubic"),
-        oarea=[0, 0, steps.width, steps.height],
+        oarea=[0, 0, width, height],
         # The middle of the picture goes to the middle of the box.
-        odx=(steps.width - 1) / 2 - (matrix[0] * middle_across + matrix[1] * middle_down),
-        ody=(steps.height - 1) / 2 - (matrix[2] * middle_across + matrix[3] * middle_down),
+        odx=(width - 1) / 2 - (matrix[0] * middle_across + matrix[1] * middle_down),
+        ody=(height - 1) / 2 - (matrix[2] * middle_across + matrix[3] * middle_down),
         extend="background",
         background=[0] * premultiplied.bands,
         premultiplied=True,
     )
-    return out.unpremultiply().rint().cast("uchar").copy(interpretation=image.interpretation)
+    out = out.unpremultiply().rint().cast("uchar").copy(interpretation=image.interpretation)
+    return out.thumbnail_image(steps.width, height=steps.height, size="force") if stretched else out
 
 
 def cut_box(image: pyvips.Image, steps: Plan, transform: Transform) -> Box | None:

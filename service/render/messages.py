@@ -35,8 +35,7 @@ class Limits(msgspec.Struct, frozen=True):
 class ImageInfo(msgspec.Struct, frozen=True):
     """What a header tells. Sizes are pixels of one frame, upright (after its orientation); `frames` counts pages too.
 
-    `decodes_whole`: the decoder cannot go line by line, so that memory grows with the pixels. `profile`: its colours need a
-    profile to be understood, an embedded one or, for CMYK, a general one.
+    `decodes_whole`: the decoder cannot go line by line, so that memory grows with the pixels.
     """
 
     format: str
@@ -45,7 +44,6 @@ class ImageInfo(msgspec.Struct, frozen=True):
     frames: int
     alpha: bool
     decodes_whole: bool
-    profile: bool
 
     @property
     def pixels(self) -> int:

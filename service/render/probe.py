@@ -86,7 +86,7 @@ def probe(path: str, limits: Limits) -> ImageInfo:
         beginning = file.read(_BEGINNING_BYTES)
     if svg.is_svg(beginning):
         width, height = svg.size(svg.sanitised(Path(path).read_bytes()))
-        info = ImageInfo("svg", width, height, 1, alpha=True, decodes_whole=True, profile=False)
+        info = ImageInfo("svg", width, height, 1, alpha=True, decodes_whole=True)
         _check_size(info, limits)
         return info
     image, image_format = _open(path, beginning, limits)
@@ -96,8 +96,7 @@ def probe(path: str, limits: Limits) -> ImageInfo:
     if _number(image, "orientation", 1) in _SIDEWAYS_ORIENTATIONS:
         width, height = height, width
     whole = image_format in _WHOLE_FORMATS or bool(_number(image, "interlaced", 0))
-    profile = bool(image.get_typeof("icc-profile-data")) or image.interpretation == "cmyk"
-    info = ImageInfo(image_format, width, height, _number(image, "n-pages", 1), bool(image.hasalpha()), whole, profile)
+    info = ImageInfo(image_format, width, height, _number(image, "n-pages", 1), bool(image.hasalpha()), whole)
     _check_size(info, limits)
     if image_format == "heic":
         heic.check_installed()

@@ -20,6 +20,11 @@ import pyvips
 from service.render.geometry import Box
 from service.render.messages import Failure, FailureKind, ImageError
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 _XML = "http://www.w3.org/XML/1998/namespace"
@@ -36,162 +41,32 @@ MAX_EMBEDDED_PIXELS = 16_000_000
 _FILTER_COST = 50
 
 _TEXT_ELEMENTS = frozenset({"text", "tspan", "textPath", "style"})
-_ELEMENTS = (
-    _TEXT_ELEMENTS
-    | frozenset(
-        ["svg", "g", "defs", "symbol", "use", "switch", "path", "rect", "circle", "ellipse", "line", "polyline", "polygon", "image"]
-    )
-    | frozenset(["linearGradient", "radialGradient", "stop", "clipPath", "mask", "pattern", "marker", "filter"])
+_ELEMENTS = _TEXT_ELEMENTS | _words(
+    """
+    svg g defs symbol use switch path rect circle ellipse line polyline polygon image linearGradient radialGradient stop clipPath mask
+    pattern marker filter
+    """
 )
-_FILTERS = frozenset(
-    [
-        "feBlend",
-        "feColorMatrix",
-        "feComponentTransfer",
-        "feComposite",
-        "feDropShadow",
-        "feFlood",
-        "feFuncA",
-        "feFuncB",
-        "feFuncG",
-        "feFuncR",
-        "feGaussianBlur",
-        "feMerge",
-        "feMergeNode",
-        "feOffset",
-    ]
+_FILTERS = _words(
+    """
+    feBlend feColorMatrix feComponentTransfer feComposite feDropShadow feFlood feFuncA feFuncB feFuncG feFuncR feGaussianBlur
+    feMerge feMergeNode feOffset
+    """
 )
-_ATTRIBUTES = frozenset(
-    [
-        "id",
-        "class",
-        "style",
-        "x",
-        "y",
-        "x1",
-        "x2",
-        "y1",
-        "y2",
-        "cx",
-        "cy",
-        "r",
-        "rx",
-        "ry",
-        "fx",
-        "fy",
-        "fr",
-        "dx",
-        "dy",
-        "d",
-        "points",
-        "width",
-        "height",
-        "viewBox",
-        "preserveAspectRatio",
-        "transform",
-        "rotate",
-        "textLength",
-        "lengthAdjust",
-        "startOffset",
-        "method",
-        "spacing",
-        "side",
-        "pathLength",
-        "offset",
-        "gradientUnits",
-        "gradientTransform",
-        "spreadMethod",
-        "clipPathUnits",
-        "maskUnits",
-        "maskContentUnits",
-        "mask-type",
-        "patternUnits",
-        "patternContentUnits",
-        "patternTransform",
-        "markerUnits",
-        "markerWidth",
-        "markerHeight",
-        "refX",
-        "refY",
-        "orient",
-        "filterUnits",
-        "primitiveUnits",
-        "in",
-        "in2",
-        "result",
-        "mode",
-        "operator",
-        "k1",
-        "k2",
-        "k3",
-        "k4",
-        "stdDeviation",
-        "edgeMode",
-        "type",
-        "values",
-        "tableValues",
-        "slope",
-        "intercept",
-        "amplitude",
-        "exponent",
-        "flood-color",
-        "flood-opacity",
-        "systemLanguage",
-        "fill",
-        "fill-opacity",
-        "fill-rule",
-        "stroke",
-        "stroke-width",
-        "stroke-opacity",
-        "stroke-linecap",
-        "stroke-linejoin",
-        "stroke-miterlimit",
-        "stroke-dasharray",
-        "stroke-dashoffset",
-        "opacity",
-        "color",
-        "stop-color",
-        "stop-opacity",
-        "clip-path",
-        "clip-rule",
-        "mask",
-        "filter",
-        "marker",
-        "marker-start",
-        "marker-mid",
-        "marker-end",
-        "display",
-        "visibility",
-        "overflow",
-        "paint-order",
-        "vector-effect",
-        "shape-rendering",
-        "text-rendering",
-        "image-rendering",
-        "color-interpolation",
-        "color-interpolation-filters",
-        "mix-blend-mode",
-        "isolation",
-        "font",
-        "font-family",
-        "font-size",
-        "font-size-adjust",
-        "font-stretch",
-        "font-style",
-        "font-variant",
-        "font-weight",
-        "letter-spacing",
-        "word-spacing",
-        "text-anchor",
-        "text-decoration",
-        "dominant-baseline",
-        "alignment-baseline",
-        "baseline-shift",
-        "writing-mode",
-        "direction",
-        "unicode-bidi",
-        "white-space",
-    ]
+_ATTRIBUTES = _words(
+    """
+    id class style x y x1 x2 y1 y2 cx cy r rx ry fx fy fr dx dy d points width height viewBox preserveAspectRatio transform rotate
+    textLength lengthAdjust startOffset method spacing side pathLength offset gradientUnits gradientTransform spreadMethod
+    clipPathUnits maskUnits maskContentUnits mask-type patternUnits patternContentUnits patternTransform markerUnits markerWidth
+    markerHeight refX refY orient filterUnits primitiveUnits in in2 result mode operator k1 k2 k3 k4 stdDeviation edgeMode type
+    values tableValues slope intercept amplitude exponent flood-color flood-opacity systemLanguage fill fill-opacity fill-rule
+    stroke stroke-width stroke-opacity stroke-linecap stroke-linejoin stroke-miterlimit stroke-dasharray stroke-dashoffset opacity
+    color stop-color stop-opacity clip-path clip-rule mask filter marker marker-start marker-mid marker-end display visibility
+    overflow paint-order vector-effect shape-rendering text-rendering image-rendering color-interpolation
+    color-interpolation-filters mix-blend-mode isolation font font-family font-size font-size-adjust font-stretch font-style
+    font-variant font-weight letter-spacing word-spacing text-anchor text-decoration dominant-baseline alignment-baseline
+    baseline-shift writing-mode direction unicode-bidi white-space
+    """
 )
 
 _REFERENCE = re.compile(r"url\(\s*['\"]?\s*#([^)'\"\s]+)\s*['\"]?\s*\)", re.IGNORECASE)

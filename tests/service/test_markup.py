@@ -20,15 +20,15 @@ MINTER = Minter(SIGNER, "")
 
 
 def image(width: int = 4032, height: int = 3024, *, alpha: bool = False) -> ImageInfo:
-    return ImageInfo("png" if alpha else "jpeg", width, height, 1, alpha, decodes_whole=False, profile=False)
+    return ImageInfo("png" if alpha else "jpeg", width, height, 1, alpha, decodes_whole=False)
 
 
 def animation() -> ImageInfo:
-    return ImageInfo("gif", 600, 400, 12, alpha=True, decodes_whole=True, profile=False)
+    return ImageInfo("gif", 600, 400, 12, alpha=True, decodes_whole=True)
 
 
 def drawing() -> ImageInfo:
-    return ImageInfo("svg", 24, 24, 1, alpha=True, decodes_whole=True, profile=False)
+    return ImageInfo("svg", 24, 24, 1, alpha=True, decodes_whole=True)
 
 
 def srcset_candidates(srcset: str) -> list[tuple[str, str]]:

@@ -29,11 +29,11 @@ pytestmark = pytest.mark.anyio
 
 Logged = list[structlog.typing.EventDict]
 
-PHOTO = ImageInfo("jpeg", 3_000, 2_000, 1, alpha=False, decodes_whole=False, profile=False)
-CUTOUT = ImageInfo("png", 700, 500, 1, alpha=True, decodes_whole=False, profile=False)
-TOWER = ImageInfo("png", 2_600, 9_000, 1, alpha=False, decodes_whole=False, profile=False)
-MOVING = ImageInfo("gif", 400, 300, 5, alpha=True, decodes_whole=True, profile=False)
-DRAWING = ImageInfo("svg", 300, 200, 1, alpha=True, decodes_whole=True, profile=False)
+PHOTO = ImageInfo("jpeg", 3_000, 2_000, 1, alpha=False, decodes_whole=False)
+CUTOUT = ImageInfo("png", 700, 500, 1, alpha=True, decodes_whole=False)
+TOWER = ImageInfo("png", 2_600, 9_000, 1, alpha=False, decodes_whole=False)
+MOVING = ImageInfo("gif", 400, 300, 5, alpha=True, decodes_whole=True)
+DRAWING = ImageInfo("svg", 300, 200, 1, alpha=True, decodes_whole=True)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_rungs_are_the_very_addresses_of_the_document(info: ImageInfo) -> None:
 
 
 def test_rungs_that_their_format_cannot_hold_or_that_are_larger_than_is_made_are_left_out() -> None:
-    scroll = ImageInfo("png", 1_000, 20_000, 1, alpha=False, decodes_whole=False, profile=False)
+    scroll = ImageInfo("png", 1_000, 20_000, 1, alpha=False, decodes_whole=False)
     ladder = [(rung.width, rung.format) for rung in rungs("a" * 32, scroll, ["webp", "jpeg"], LIMITS)]
     assert ladder == [(1_000, "jpeg")] + [(960, "jpeg")] + [(width, name) for width in (640, 320) for name in ("webp", "jpeg")]
     few = msgspec.structs.replace(LIMITS, max_output_pixels=700_000)
