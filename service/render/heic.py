@@ -29,9 +29,6 @@ _METADATA = {"icc_profile": "icc-profile-data", "exif": "exif-data", "xmp": "xmp
 # What a file without a profile may say instead (ITU-T H.273, table 2): libvips has a profile for it.
 _DISPLAY_P3_PRIMARIES = 12
 
-# How Exif begins in a file that is not HEIC; in one that is, it may be left out (ISO/IEC 23008-12, annex A), but libvips needs it.
-_EXIF = b"Exif\0\0"
-
 # What libheif and pillow-heif say when an allocation fails; libheif says it of a header that declares absurdities too.
 _MEMORY_SIGNS = ("memory allocation error", "out of memory")
 _ABSURD_SIGN = "security limit exceeded"
@@ -165,8 +162,6 @@ def _with_metadata(image: pyvips.Image, picture: HeifImage) -> pyvips.Image:
     found: dict[str, Any] = dict(picture.info)
     # Exif and XMP often repeat how the camera was held, which libheif has seen to.
     set_orientation(found)
-    if found["exif"] and not found["exif"].startswith(_EXIF):
-        found["exif"] = _EXIF + found["exif"]
     if found.get("nclx_profile", {}).get("color_primaries") == _DISPLAY_P3_PRIMARIES:
         found["icc_profile"] = pyvips.Operation.call("profile_load", "p3")
     image = image.copy()

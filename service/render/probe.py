@@ -96,7 +96,9 @@ def probe(path: str, limits: Limits) -> ImageInfo:
     if _number(image, "orientation", 1) in _SIDEWAYS_ORIENTATIONS:
         width, height = height, width
     whole = image_format in _WHOLE_FORMATS or bool(_number(image, "interlaced", 0))
-    info = ImageInfo(image_format, width, height, _number(image, "n-pages", 1), bool(image.hasalpha()), whole)
+    # Of several pictures in a HEIC the primary one is meant.
+    frames = 1 if image_format == "heic" else _number(image, "n-pages", 1)
+    info = ImageInfo(image_format, width, height, frames, bool(image.hasalpha()), whole)
     _check_size(info, limits)
     if image_format == "heic":
         heic.check_installed()

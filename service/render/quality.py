@@ -247,7 +247,9 @@ def _smallest(choice: Callable[[int], _Choice], likeness: Likeness, goal: float,
         if failed < 0:
             at = passed - math.floor(-under / _FALL) * stride
         elif passed == len(steps):
-            at = failed + math.ceil(over / _FALL) * stride
+            # Where a distance hardly falls with the steps, the last guess is far up: the ceiling is a promise.
+            far = (len(steps) - failed) // 2 if stride == _STRIDES[-2] else 0
+            at = failed + max(math.ceil(over / _FALL) * stride, far)
         else:
             at = failed + math.ceil((passed - failed) * over / (over - under))
         at = max(failed + 1, min(at, len(steps) - 1))

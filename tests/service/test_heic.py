@@ -2,6 +2,7 @@
 
 import functools
 import io
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -215,6 +216,24 @@ async def test_heic_tells_whose_it_is_when_asked_and_nothing_of_a_turn(pool: Ren
     assert exif.get(ExifTags.Base.Orientation, 1) == 1
 
 
+async def test_heic_whose_exif_block_begins_without_its_name_tells_whose_it_is(pool: RenderPool, tmp_path: Path) -> None:
+    """Four bytes say where it begins, behind that name or anything (ISO/IEC 23008-12, annex A)."""
+    named = (6).to_bytes(4, "big") + b"Exif\0\0"
+    body = held(1)
+    assert named in body
+    body = body.replace(named, (6).to_bytes(4, "big") + bytes(6))
+    kept = images.opened((await rendered(pool, written(tmp_path, body), "metadata=copyright", "jpeg")).body)
+    assert kept.getexif()[ExifTags.Base.Artist] == "Ada"
+
+
+async def test_heic_keeps_its_xmp_when_asked_and_nothing_of_a_turn(pool: RenderPool, tmp_path: Path) -> None:
+    xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6">{images.PLACE}</x:xmpmeta>'.encode()
+    path = written(tmp_path, encoded(images.picture(400, 300), xmp=xmp))
+    kept = (await rendered(pool, path, "metadata=all", "webp")).body
+    assert images.PLACE.encode() in kept
+    assert b"tiff:Orientation" not in kept
+
+
 async def test_heic_of_several_pictures_shows_the_primary_one(pool: RenderPool, tmp_path: Path) -> None:
     pictures = pillow_heif.from_pillow(images.picture(400, 300))
     pictures.add_from_pillow(images.picture(200, 320, seed=2))
@@ -245,6 +264,14 @@ def test_heic_whose_table_of_contents_points_outside_is_broken_without_decoding(
     body[end - 4 : end] = (length + len(body)).to_bytes(4, "big")
     with pytest.raises(ImageError) as caught:
         heic.decoded(str(written(tmp_path, bytes(body))))
+    assert caught.value.failure.kind == "broken"
+
+
+def test_heic_whose_header_declares_absurdities_is_broken_and_not_short_of_memory(tmp_path: Path) -> None:
+    size, absurd = struct.pack(">II", 400, 300), struct.pack(">II", 400, 3_000_000_000)
+    assert size in photo()
+    with pytest.raises(ImageError) as caught:
+        heic.decoded(str(written(tmp_path, photo().replace(size, absurd))))
     assert caught.value.failure.kind == "broken"
 
 

@@ -555,9 +555,7 @@ def combinations(draw: st.DrawFn) -> Transform:
         gravity = draw(st.sampled_from(COMPASS) | (st.builds(FocalPoint, parts, parts) if fit == "cover" else st.nothing()))
     options: dict[str, st.SearchStrategy[Any]] = {
         "crop": st.just(Region(left, top, draw(st.integers(30, 100 - left)), draw(st.integers(30, 100 - top)), percent=True)),
-        # What is turned freely and stretched has a test of its own.
-        "rotate": st.sampled_from((90.0, 180.0, 270.0))
-        | (st.nothing() if fit == "fill" else st.integers(1, 3_599).map(lambda number: number / 10)),
+        "rotate": st.sampled_from((90.0, 180.0, 270.0)) | st.integers(1, 3_599).map(lambda number: number / 10),
         "flip": st.sampled_from(("horizontal", "vertical")),
         "enlarge": st.just(True),
         "brightness": st.integers(5, 15).map(lambda number: number / 10),

@@ -24,7 +24,7 @@ from tests import images
 from tests.quality.pictures import for_service, graphics, noise, sky, text
 
 FORMATS: list[Format] = ["avif", "webp", "jpeg"]
-USUAL: dict[Format, int] = {"avif": 58, "webp": 81, "jpeg": 73}
+USUAL: dict[Format, int] = {"avif": 58, "webp": 82, "jpeg": 74}
 ROOT = Path(__file__).parents[2]
 
 KINDS: dict[str, Callable[[int, int], Image.Image]] = {
@@ -175,8 +175,8 @@ def test_auto_of_what_nobody_sees_is_smaller_than_the_usual(image_format: Format
 
 def test_auto_of_a_picture_far_above_the_goal_lowers_its_quality() -> None:
     image = for_service(images.picture(480, 320).convert("L"))
-    fine = encode(image, "webp", 98)
-    body = auto(image, "webp", 98)
+    fine = encode(image, "webp", 100)
+    body = auto(image, "webp", 100)
     assert Likeness(image).distance(fine) < 0.7 * INVISIBLE
     assert Likeness(image).distance(body) <= INVISIBLE
     assert len(body) < 0.9 * len(fine)
