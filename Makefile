@@ -23,7 +23,7 @@ serve: $(VENV)/.serve
 	$(BIN)/darkroom serve
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
