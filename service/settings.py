@@ -162,7 +162,9 @@ HELP: Mapping[str, Setting] = {
     "max_upload_bytes": Setting("Largest upload, in bytes: of the whole body, however many files are in it."),
     "max_parts": Setting("Most files in one multipart upload."),
     "max_pixels": Setting("Most pixels of an original, all frames together."),
-    "max_whole_pixels": Setting("The same for originals that decode whole: progressive JPEG, interlaced PNG, WebP, GIF, AVIF, HEIC, TIFF, SVG."),
+    "max_whole_pixels": Setting(
+        "The same for originals that decode whole: progressive JPEG, interlaced PNG, WebP, GIF, AVIF, HEIC, TIFF, SVG."
+    ),
     "max_output_pixels": Setting("Most pixels of a rendition."),
     "max_frames": Setting("Most frames, or pages, of an original."),
     "variants": Setting(
