@@ -134,7 +134,7 @@ class Defaults(msgspec.Struct, frozen=True):
 DEFAULTS: Mapping[int, Defaults] = {
     1: Defaults(quality={"avif": 58, "webp": 80, "jpeg": 80, "png": 100, "gif": 100}, animates=False),
     # These look alike: SSIMULACRA2 75 on photos, 640 and 1,280 wide (`make quality`).
-    2: Defaults(quality={"avif": 58, "webp": 82, "jpeg": 74, "png": 100, "gif": 100}, animates=True),
+    2: Defaults(quality={"avif": 58, "webp": 82, "jpeg": 73, "png": 100, "gif": 100}, animates=True),
 }
 
 

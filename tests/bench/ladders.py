@@ -48,7 +48,9 @@ def ladder(bench: Bench) -> list[Row]:
         rows += _ladder(bench, rendering, camera, _NARROW_WIDTHS, 0.48)
         rows += _ladder(bench, rendering, camera, LADDER_WIDTHS, 0.48)
         for what, path, target in (("a 24 Mpixel JPEG", large, 0.48), ("a 24 Mpixel PNG", png, 0.20)):
-            rows += _ladder(bench, rendering, _Original(what, _LARGE, rendering.ingest(path)), LADDER_WIDTHS, target)
+            original = _Original(what, _LARGE, rendering.ingest(path))
+            rows += _ladder(bench, rendering, original, LADDER_WIDTHS, target)
+        rows += _ladder(bench, rendering, original, LADDER_WIDTHS, target, as_warmed=True)
     return rows
 
 
@@ -72,9 +74,17 @@ def later(bench: Bench) -> list[Row]:
     return rows
 
 
-def _ladder(bench: Bench, rendering: Renderer, original: _Original, widths: Sequence[int], target: float) -> list[Row]:
+def _ladder(
+    bench: Bench, rendering: Renderer, original: _Original, widths: Sequence[int], target: float, *, as_warmed: bool = False
+) -> list[Row]:
+    """Return a ladder against as many renders from the original; `as_warmed`: from what warming takes, the intermediate."""
+    digest, info = original.document.digest, original.document.info
+
     async def together() -> list[Rendered]:
-        async with rendering.sources.original(original.document.digest) as source:
+        whole = rendering.sources.source(digest, info, Transform(width=widths[-1])) if as_warmed else rendering.sources.original(digest)
+        async with whole as source:
+            if as_warmed and source.reduced is None:
+                raise RuntimeError(f"{original.what} has no intermediate for {widths[-1]}: {info}")
             job = Ladder(source, list(widths), list(FORMATS), PIPELINE_VERSION, rendering.limits)
             async with aclosing(rendering.pool.ladder(job)) as renditions:
                 return [rendered async for rendered in renditions]
@@ -83,7 +93,7 @@ def _ladder(bench: Bench, rendering: Renderer, original: _Original, widths: Sequ
         made = []
         for width in widths:
             for image_format in FORMATS:
-                async with rendering.sources.original(original.document.digest) as source:
+                async with rendering.sources.original(digest) as source:
                     made.append(await rendering.render(source, width, image_format))
         return made
 
@@ -91,9 +101,10 @@ def _ladder(bench: Bench, rendering: Renderer, original: _Original, widths: Sequ
     count = len(widths) * len(FORMATS)
     note = (
         f"{original.words}; per rendition of {count}, {len(widths)} widths up to {widths[-1]} in {' and '.join(FORMATS)}, "
-        f"from one decode of the original; bare: {count} renders, each from the original"
+        f"from one decode of {'its intermediate, as warming makes them' if as_warmed else 'the original'}; "
+        f"bare: {count} renders, each from the original"
     )
-    return taken.rows(f"ladder to {widths[-1]} of {original.what}", target, note)
+    return taken.rows(f"ladder to {widths[-1]} of {original.what}{' as warmed' if as_warmed else ''}", target, note)
 
 
 def _later(bench: Bench, rendering: Renderer, original: _Original, image_format: Format) -> list[Row]:

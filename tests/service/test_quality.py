@@ -24,7 +24,7 @@ from tests import images
 from tests.quality.pictures import for_service, graphics, noise, sky, text
 
 FORMATS: list[Format] = ["avif", "webp", "jpeg"]
-USUAL: dict[Format, int] = {"avif": 58, "webp": 82, "jpeg": 74}
+USUAL: dict[Format, int] = {"avif": 58, "webp": 82, "jpeg": 73}
 ROOT = Path(__file__).parents[2]
 
 KINDS: dict[str, Callable[[int, int], Image.Image]] = {
