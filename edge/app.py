@@ -5,34 +5,70 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from urllib.parse import quote
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 
 from edge.answer import Answer, ASGIApp, Headers, Message, Receive, Scope, Send, field_values, problem
-from edge.collapse import ClientLeftError, Collapse, Fetched
-from edge.conditional import none_match_fails, not_modified_headers
-from edge.freshness import age_seconds, lifetime_seconds
-from edge.memory import Kept, Memory
+from edge.clock import Clock
+from edge.collapse import Client, ClientLeftError, Fetched, Flight, Sought
+from edge.conditional import CONDITIONS, none_match_fails
+from edge.counts import Count
+from edge.exchange import Streamed
+from edge.fetching import Fetching
+from edge.freshness import ERRORS, cache_control, refusal, stand_in_until
+from edge.keys import Keys, key_text, secondary_key
+from edge.memory import Kept, Memory, Varies
+from edge.reply import send_answer, send_stream
 
 log = logging.getLogger(__name__)
 
-# An answer that lives this long or less is shared by the clients that wait for it and then forgotten: it would be stale
-# before it was of use, and the next client deserves a fresh try.
-MOMENTARY_SECONDS = 1
+# How long the edge waits for the purges that it may have missed, before it gives what it has.
+CATCH_UP_SECONDS = 5.0
 
-# What a client says about its own copy concerns the edge, which evaluates it against the answer; the origin answers in full.
-_CLIENT_CONDITIONS = frozenset({b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since", b"if-range", b"range"})
+# What decides about more than the whole kept answer: a request with none of these is answered as it stands.
+_DECIDING = CONDITIONS | {b"cache-control"}
 
-# Told of the request that filled the cache, and wrong for every later one.
-_NOT_KEPT = frozenset({b"age", b"server-timing"})
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 _EMPTY_BODY: Message = {"type": "http.response.body", "body": b""}
 
-_FAILED = problem(500, "Internal error", "The server failed to answer. Try again; its log has the reason.")
+_BUSY = problem(
+    503,
+    "Too many cold requests",
+    "As many clients as are allowed wait for answers that are not in memory. Try again in a second.",
+    (b"retry-after", b"1"),
+)
+_NOT_HERE = problem(504, "Not kept", "The request asks for a kept answer alone (only-if-cached), and none that it accepts is kept.")
+
+
+class _Visit:
+    """A client's request on its way: where its answer goes, what it asks of caches, what it is for, and the flight that it is on."""
+
+    __slots__ = ("asked", "flight", "leads", "scope", "send", "sought")
+
+    def __init__(self, scope: Scope, send: Send, asked: Mapping[str, str], sought: Sought) -> None:
+        self.scope = scope
+        self.send = send
+        self.asked = asked
+        self.sought = sought
+        self.flight: Flight | None = None
+        self.leads = False
+
+    def board(self, flight: Flight | None) -> None:
+        """Wait for the answer to another flight, or for none any more."""
+        if self.flight is not None:
+            self.flight.clients -= 1
+        self.flight = flight
+        if flight is not None:
+            flight.clients += 1
 
 
 class Edge:
-    """Any ASGI application with a shared HTTP cache in front of it (RFC 9111)."""
+    """Any ASGI application with a shared HTTP cache in front of it (RFC 9111).
+
+    What a client asks of caches is obeyed, with one exception: `no-cache`, `max-age` and `min-fresh` do not make the edge ask again for
+    what the origin calls `immutable` and is fresh, because nothing else could come back (RFC 8246).
+    """
 
     def __init__(
         self,
@@ -42,24 +78,58 @@ class Edge:
         max_bytes: int,
         max_cold_requests: int,
         pass_paths: Sequence[str] = (),
-        clock: Callable[[], float] = time.monotonic,
+        hosts_differ: bool = True,
+        normalisers: Mapping[bytes, Callable[[bytes], bytes]] | None = None,
+        kind: Callable[[str], str] = lambda path: "any",  # noqa: ARG005
+        catch_up: Callable[[], Awaitable[object]] | None = None,
+        max_gap_seconds: float = 60.0,
+        clock: Callable[[], float] | None = None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Wrap `app`.
 
         `name` is what `Cache-Status` calls this cache, and `<name>-CDN-Cache-Control` the targeted field for it alone, obeyed first
         and never sent on. `max_bytes` bounds what is kept. At most `max_cold_requests` clients at a time wait for the origin, the
         next get 503. Requests whose path starts with one of `pass_paths` go straight to `app`: never kept, collapsed or refused.
+        `hosts_differ`: whether the answers of two hosts may differ. `normalisers` take the value of a request's field by which answers
+        vary (lower-case name) and return one of few that stand for it. `kind` names the kind of answer that a path has, one of few,
+        under which it is counted. Before a kept answer is given more than `max_gap_seconds` after the last `purge_tags`, `catch_up` is
+        awaited, which is to purge what has been missed. `clock` gives seconds that never go back, `wall_clock` Unix time.
         """
         self._app = app
         self._name = name.lower().encode("ascii")
-        self._own_field = self._name + b"-cdn-cache-control"
-        self._targeted = (self._own_field, b"cdn-cache-control")
         self._memory = Memory(max_bytes)
-        self._collapse = Collapse()
+        self._keys = Keys(normalisers or {}, hosts_differ=hosts_differ)
         self._max_cold_requests = max_cold_requests
         self._cold_requests = 0
         self._pass_paths = tuple(pass_paths)
-        self._clock = clock
+        self._kind = kind
+        self._catch_up = catch_up
+        self._catching_up: asyncio.Task[None] | None = None
+        self._max_gap_seconds = max_gap_seconds
+        self._clock = clock or Clock()
+        self._wall_clock = wall_clock
+        self._fetching = Fetching(
+            app,
+            self._memory,
+            self._keys,
+            self._count,
+            own_field=self._name + b"-cdn-cache-control",
+            clock=self._clock,
+            wall_clock=wall_clock,
+        )
+        self._current_until = self._clock() + max_gap_seconds if catch_up else float("inf")
+        self.counts: dict[str, Count] = {}
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the kept answers count for, in bytes, bookkeeping included."""
+        return self._memory.used_bytes
+
+    @property
+    def kept_entries(self) -> int:
+        """How many answers are kept."""
+        return len(self._memory)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request from memory, or from the origin."""
@@ -67,73 +137,202 @@ class Edge:
             await self._app(scope, receive, send)
             return
         method = scope["method"]
-        if method not in {"GET", "HEAD"}:
+        if method != "GET" and method != "HEAD":  # noqa: PLR1714 - a set costs a hit more
             await self._pass(scope, receive, send, b"method")
             return
-        key = _key(scope)
-        kept = self._memory.get(key)
-        if kept is not None and (now := self._clock()) < kept.expires:
-            await _send_kept(kept.at(now), scope, send)
-        elif scope["path"].startswith(self._pass_paths) or any(name == b"authorization" for name, _ in scope["headers"]):
+        address = self._keys.address(scope)
+        kept = self._memory.get(address)
+        now = self._clock()
+        if now < self._current_until and isinstance(kept, Kept) and (age := now - kept.born) < kept.terms.lifetime:
+            condition = None
+            for name, value in scope["headers"]:
+                if name in _DECIDING:
+                    if name != b"if-none-match" or condition is not None:
+                        break
+                    condition = value
+            else:
+                kept.used = True
+                kept.count.hits += 1
+                if condition is not None and kept.status == 200 and none_match_fails(kept.etag, condition):
+                    await send(kept.not_modified(int(age), self._name))
+                    await send(_EMPTY_BODY)
+                    return
+                await send(kept.start(int(age), self._name))
+                if method == "GET":
+                    kept.count.bytes += len(kept.body)
+                    await send({"type": "http.response.body", "body": kept.body})
+                else:
+                    await send(_EMPTY_BODY)
+                return
+        await self._look_closer(address, scope, receive, send)
+
+    def purge(self, path: bytes) -> None:
+        """Drop what is kept for a path with its query, as `raw_path` spells it; with `hosts_differ`, its authority before it."""
+        self._fetching.purge(path)
+
+    def purge_tags(self, tags: Iterable[str]) -> int:
+        """Drop what carries any of `tags` in `Cache-Tag`, on its way from the origin too; return how many entries were dropped.
+
+        No tags at all say as well that there is nothing more to purge so far.
+        """
+        wanted = [tag.encode("ascii") for tag in tags]
+        self._current_until = self._clock() + self._max_gap_seconds if self._catch_up else float("inf")
+        return self._fetching.purge_tags(wanted)
+
+    async def _look_closer(self, address: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request for which there is no fresh answer, or one that asks for more than the answer."""
+        if self._clock() >= self._current_until:
+            await self._catch_up_once()
+        asked = cache_control(b", ".join(field_values(scope["headers"], b"cache-control")))
+        visit = _Visit(scope, send, asked, self._find(address, scope))
+        if await self._give_kept(visit):
+            return
+        if "only-if-cached" in asked:
+            await send_answer(_NOT_HERE, [self._told(visit.sought, b"detail=only-if-cached")], scope, send)
+        elif scope["path"].startswith(self._pass_paths):
             await self._pass(scope, receive, send, b"bypass")
         elif self._cold_requests >= self._max_cold_requests:
-            await _send_answer(_busy(self._name), scope, send)
+            self._count(scope["path"]).busy += 1
+            await self._send_fetched(Fetched(_BUSY, shared=True, failed=True), visit, word=b"detail=busy")
         else:
             self._cold_requests += 1
+            client = Client(receive)
             try:
-                await self._fetch(key, "stale" if kept else "miss", scope, receive, send)
+                await self._fetch(visit, client)
+            except ClientLeftError:
+                return
             finally:
-                self._cold_requests -= 1
+                client.close()
+                self._leave(visit)
 
-    async def _fetch(self, key: bytes, reason: str, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            (answer, _, kept), collapsed = await self._collapse.fetch(key, lambda: self._ask_origin(key, scope), receive)
-        except ClientLeftError:
+    async def _fetch(self, visit: _Visit, client: Client) -> None:
+        """Answer a request from the origin, with others that ask for the same if the answer allows it."""
+        keeps = "no-store" not in visit.asked
+        joinable = keeps and not any(name == b"authorization" for name, _ in visit.scope["headers"])
+        async with AsyncExitStack() as gates:
+            while True:
+                flight = self._fetching.under_way(visit.sought.key) if joinable else None
+                visit.leads = flight is None
+                if flight is None:
+                    flight = self._fetching.begin(visit.sought, visit.scope, keeps=keeps, joinable=joinable)
+                visit.board(flight)
+                await client.wait_for(flight.landed)
+                fetched = flight.landed.result()
+                if visit.leads:
+                    await self._send_fetched(fetched, visit, client)
+                    return
+                if fetched.shared and self._keys.values(fetched.varies, flight.scope) == self._keys.values(fetched.varies, visit.scope):
+                    self._count(visit.scope["path"]).collapsed += 1
+                    await self._send_fetched(fetched, visit, word=b"collapsed")
+                    return
+                if not fetched.shared or fetched.kept is None:
+                    # What it brought is for one client alone: the others ask for themselves, a few at a time.
+                    await gates.enter_async_context(flight.gate)
+                    client.check()
+                    joinable = False
+                # Those before may have brought what this one wants, or shown by which fields the answers differ.
+                visit.sought = self._find(visit.sought.address, visit.scope)
+                if await self._give_kept(visit):
+                    return
+
+    def _leave(self, visit: _Visit) -> None:
+        """Free the place of a client that is done; an origin request that nobody waits for any more keeps it until it ends."""
+        flight = visit.flight
+        visit.board(None)
+        if flight is not None and visit.leads:
+            flight.leader_leaves()
+        if flight is None or flight.clients or flight.task is None or flight.task.done():
+            self._cold_requests -= 1
+        else:
+            flight.task.add_done_callback(self._free_place)
+
+    def _free_place(self, task: asyncio.Task[None]) -> None:
+        del task
+        self._cold_requests -= 1
+
+    def _find(self, address: bytes, scope: Scope) -> Sought:
+        entry = self._memory.get(address)
+        if not isinstance(entry, Varies):
+            return Sought(address, address, entry, b"uri-miss")
+        entry.used = True
+        key = secondary_key(address, entry.generation, self._keys.values(entry.fields, scope))
+        kept = self._memory.get(key)
+        return Sought(address, key, kept if isinstance(kept, Kept) else None, b"vary-miss")
+
+    async def _give_kept(self, visit: _Visit) -> bool:
+        """Answer from memory if what is kept may be given, and have it renewed where it is stale; else note why not."""
+        kept = visit.sought.kept
+        if kept is None:
+            return False
+        now = self._clock()
+        age = now - kept.born
+        reason = refusal(kept.terms, age, visit.asked)
+        if reason:
+            visit.sought = visit.sought._replace(reason=reason)
+            return False
+        kept.used = True
+        count = self._count(visit.scope["path"])
+        if age < kept.terms.lifetime:
+            count.hits += 1
+        else:
+            count.stale += 1
+            if age < kept.terms.lifetime + kept.terms.stale_while_revalidate:
+                self._revalidate(visit)
+        count.bytes += await _send_kept(kept, kept.told(int(age), self._name), visit)
+        return True
+
+    def _revalidate(self, visit: _Visit) -> None:
+        """Have a stale answer renewed for those to come, unless that is being done or the origin has enough to do (RFC 5861 §3)."""
+        if self._fetching.under_way(visit.sought.key) is None and self._cold_requests < self._max_cold_requests:
+            self._cold_requests += 1
+            flight = self._fetching.begin(visit.sought, visit.scope)
+            flight.leader_leaves()
+            if flight.task is not None:
+                flight.task.add_done_callback(self._free_place)
+
+    async def _send_fetched(self, fetched: Fetched, visit: _Visit, client: Client | None = None, *, word: bytes = b"stored") -> None:
+        """Send what the origin answered, or what is kept in its place where that is an error and a stale answer may stand in.
+
+        `word` is what `Cache-Status` says of an answer that could be kept, or of one that was not for this client first.
+        """
+        answer, kept = fetched.answer, visit.sought.kept
+        if kept is not None and answer.status in ERRORS and (age := self._clock() - kept.born) < stand_in_until(kept.terms, visit.asked):
+            if isinstance(answer, Streamed):
+                answer.body.abandon()
+            count = self._count(visit.scope["path"])
+            count.stale += 1
+            instead = b"fwd-status=%d; ttl=%d; detail=stale-if-error" % (answer.status, kept.terms.lifetime - int(age))
+            count.bytes += await _send_kept(kept, ((b"age", b"%d" % age), self._told(visit.sought, instead)), visit)
             return
-        told = f"{self._name.decode()}; fwd={reason}"
-        told += "; collapsed" if collapsed else "; stored" if kept else ""
-        headers = [pair for pair in answer.headers if pair[0] != self._own_field]
-        headers.append((b"cache-status", told.encode("ascii")))
-        await _send_answer(answer._replace(headers=headers), scope, send)
+        words = [b"fwd-status=304"] if fetched.validated else []
+        if fetched.kept is not None or word != b"stored":
+            words.append(word)
+        if fetched.kept is not None:
+            words.append(b"ttl=%d" % (fetched.kept.terms.lifetime - int(self._clock() - fetched.kept.born)))
+        told = [self._told(visit.sought, *words)]
+        if not isinstance(answer, Streamed):
+            await send_answer(answer, told, visit.scope, visit.send, received=self._wall_clock())
+        elif client is not None:
+            await send_stream(answer, told, visit.scope, visit.send, client)
 
-    async def _ask_origin(self, key: bytes, scope: Scope) -> Fetched:
-        """Return the origin's whole answer to the GET of `scope`, kept if it may be; its failure is an answer too, for all that wait."""
-        request = {
-            **scope,
-            "method": "GET",
-            "headers": [pair for pair in scope["headers"] if pair[0] not in _CLIENT_CONDITIONS],
-            # Offered `http.response.pathsend`, an application may send a path in place of the bytes that are collected here.
-            "extensions": {},
-        }
-        collected = _Collected()
-        try:
-            await self._app(request, collected.receive, collected.send)
-            answer = collected.answer()
-        except Exception:
-            log.exception("the origin failed")
-            return Fetched(_FAILED, shared=True, kept=False)
-        lifetime = lifetime_seconds(answer, self._targeted)
-        if lifetime <= MOMENTARY_SECONDS:
-            return Fetched(answer, shared=lifetime > 0, kept=False)
-        own = [pair for pair in answer.headers if pair[0] not in _NOT_KEPT and pair[0] != self._own_field]
-        kept = Kept(
-            answer._replace(headers=own),
-            cache_name=self._name,
-            now=self._clock(),
-            age=age_seconds(answer.headers),
-            lifetime=lifetime,
-        )
-        return Fetched(answer, shared=True, kept=self._memory.keep(key, kept))
+    def _told(self, sought: Sought, *words: bytes) -> tuple[bytes, bytes]:
+        """Return what is said of a request that was forwarded, or would have been (RFC 9211 §2)."""
+        parts = (self._name, b"fwd=" + sought.reason, *words, b'key="%b"' % key_text(sought.key))
+        return b"cache-status", b"; ".join(parts)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, reason: bytes) -> None:
         """Hand a request to the origin as it is (HEAD as GET, its body dropped) and the answer back as it comes."""
         head = scope["method"] == "HEAD"
-        status = (b"cache-status", self._name + b"; fwd=" + reason)
+        told = (b"cache-status", self._name + b"; fwd=" + reason)
+        self._count(scope["path"]).passed += 1
 
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != self._own_field]
-                message = {**message, "headers": [*headers, status]}
+                headers = [(name.lower(), value) for name, value in message.get("headers", ())]
+                if scope["method"] not in _SAFE and 200 <= message["status"] < 400:
+                    for address in self._keys.changed(scope, headers):
+                        self._fetching.purge(address)
+                message = {**message, "headers": [*self._fetching.public(headers), told]}
             elif head and message["type"] == "http.response.body":
                 if message.get("more_body"):
                     return
@@ -142,74 +341,29 @@ class Edge:
 
         await self._app({**scope, "method": "GET", "extensions": {}} if head else scope, receive, send_on)
 
+    def _count(self, path: str) -> Count:
+        kind = self._kind(path)
+        count = self.counts.get(kind)
+        if count is None:
+            count = self.counts[kind] = Count()
+        return count
 
-class _Collected:
-    """The ASGI ends of a request that belongs to no client: no body goes in, the whole answer comes out."""
+    async def _catch_up_once(self) -> None:
+        """Have the purges made that were missed while this machine stood still; whoever comes meanwhile waits for the same."""
+        if self._catching_up is None:
+            self._catching_up = asyncio.create_task(self._caught_up())
+        await asyncio.shield(self._catching_up)
 
-    def __init__(self) -> None:
-        self._start: Message | None = None
-        self._body: list[bytes] = []
-        self._asked = False
-        self._whole = asyncio.Event()
-
-    async def receive(self) -> Message:
-        if self._asked:
-            await self._whole.wait()
-            return {"type": "http.disconnect"}
-        self._asked = True
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._start = message
-        elif message["type"] == "http.response.body":
-            self._body.append(message.get("body", b""))
-            if not message.get("more_body"):
-                self._whole.set()
-
-    def answer(self) -> Answer:
-        # RFC 9111 §3.3: half an answer must not pass for a whole one, least of all for as long as it may be kept.
-        if self._start is None or not self._whole.is_set():
-            raise RuntimeError("the application returned without a whole answer")
-        headers: Headers = [(bytes(name).lower(), bytes(value)) for name, value in self._start.get("headers", ())]
-        return Answer(self._start["status"], headers, b"".join(self._body))
+    async def _caught_up(self) -> None:
+        try:
+            if self._catch_up is not None:
+                await asyncio.wait_for(self._catch_up(), CATCH_UP_SECONDS)
+        except Exception:
+            log.exception("missed purges could not be asked for; what is kept is given as it is")
+        finally:
+            self._current_until = self._clock() + self._max_gap_seconds
+            self._catching_up = None
 
 
-def _key(scope: Scope) -> bytes:
-    # `raw_path` is optional in ASGI; without it two spellings of one path are one key, which is safe.
-    path: bytes = scope.get("raw_path") or quote(scope["path"]).encode("ascii")
-    query: bytes = scope["query_string"]
-    return path + b"?" + query if query else path
-
-
-async def _send_kept(kept: Kept, scope: Scope, send: Send) -> None:
-    etag = kept.etag
-    if etag is not None:
-        for name, value in scope["headers"]:
-            if name == b"if-none-match" and none_match_fails(etag, value):
-                await send(kept.not_modified_message)
-                await send(_EMPTY_BODY)
-                return
-    await send(kept.start_message)
-    await send(_EMPTY_BODY if scope["method"] == "HEAD" else kept.body_message)
-
-
-async def _send_answer(answer: Answer, scope: Scope, send: Send) -> None:
-    status, headers, body = answer
-    etags = field_values(headers, b"etag")
-    conditions = b", ".join(field_values(scope["headers"], b"if-none-match"))
-    if status == 200 and etags and conditions and none_match_fails(etags[0], conditions):
-        told = [pair for pair in headers if pair[0] in {b"age", b"cache-status", b"server-timing"}]
-        status, headers, body = 304, not_modified_headers(headers) + told, b""
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send(_EMPTY_BODY if scope["method"] == "HEAD" else {"type": "http.response.body", "body": body})
-
-
-def _busy(name: bytes) -> Answer:
-    return problem(
-        503,
-        "Too many cold requests",
-        "As many clients as are allowed wait for answers that are not in memory. Try again in a second.",
-        (b"retry-after", b"1"),
-        (b"cache-status", name + b"; fwd=miss; detail=busy"),
-    )
+async def _send_kept(kept: Kept, told: Headers, visit: _Visit) -> int:
+    return await send_answer(Answer(kept.status, kept.headers, kept.body), told, visit.scope, visit.send, received=kept.received)

@@ -1,11 +1,14 @@
-"""May this answer be kept, and for how long: RFC 9111 (HTTP caching) and RFC 9213 (targeted cache control)."""
+"""May this answer be kept, and how long: RFC 9111 (HTTP caching), RFC 9213 (targeted fields), RFC 5861 (stale), RFC 8246 (immutable)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from calendar import timegm
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
 
-from edge.answer import Answer, Headers, field_values
+from edge.answer import Headers, field_values
 
 # RFC 9651: a dictionary member is a key, optionally with a bare item, optionally with parameters. Inner lists, dates and display
 # strings are left out: no cache directive has one, and a field that does not parse is ignored as a whole (RFC 9213 §2.2).
@@ -21,43 +24,126 @@ _COMMA = re.compile(r"[ \t]*,[ \t]*")
 _DIRECTIVE = re.compile(r'([!#$%&\'*+.^_`|~0-9A-Za-z-]+)(?:=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*)))?')
 
 # RFC 9111 §1.2.2: a number too large for the cache means "as long as can be said". It has ten digits.
-_LONGEST_SECONDS = 2**31
+LONGEST_SECONDS = 2**31
+
+# RFC 9110 §15 without 206 and 304: the statuses that `must-understand` may ask to be understood (RFC 9111 §5.2.2.3).
+_UNDERSTOOD = frozenset({200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 414, 421, 451, 500, 501, 502, 503, 504})
+
+# RFC 5861 §4: what counts as an error that a stale answer may stand in for.
+ERRORS = frozenset({500, 502, 503, 504})
+
+# RFC 9110 §5.6.7: the one format that is generated, and the two obsolete ones that must be understood.
+_DATE_FORMATS = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
 
 
-def lifetime_seconds(answer: Answer, targeted: Sequence[bytes]) -> int:
-    """Return for how many seconds a shared cache may keep `answer`, 0 if it must not.
+class Terms(NamedTuple):
+    """On what terms a shared cache may keep and use an answer. Times are whole seconds of its age."""
 
-    `targeted` names the targeted fields that this cache obeys, the most specific first (RFC 9213 §2.1): the first one that
-    is there and valid decides alone; otherwise `Cache-Control` does. Nothing is guessed: without `s-maxage` or `max-age` an answer is
-    not kept. Answers with `Set-Cookie` or `Vary`, partial ones and 304 are not kept.
+    keeps: bool
+    """Whether it may be kept at all."""
+    shares: bool
+    """Whether the clients that wait for the same may have it too."""
+    lifetime: int = 0
+    """It is fresh while it is younger than this."""
+    stale_while_revalidate: int = 0
+    """So much longer it may be given while a newer one is fetched (RFC 5861 §3)."""
+    stale_if_error: int = 0
+    """So much longer it may stand in for an error of the origin (RFC 5861 §4)."""
+    must_revalidate: bool = False
+    """Whether it must never be given stale, not even to a client that asks for it (RFC 9111 §5.2.2.2)."""
+    validates: bool = False
+    """Whether it must be validated before each use (`no-cache`, RFC 9111 §5.2.2.4)."""
+    immutable: bool = False
+    """Whether it is told never to change while it is fresh (RFC 8246)."""
+
+
+UNSHARED = Terms(keeps=False, shares=False)
+
+
+def terms(status: int, headers: Headers, targeted: Sequence[bytes], *, now: float, authorized: bool = False) -> Terms:
+    """Return on what terms a shared cache may keep an answer to GET that came at the Unix time `now`.
+
+    `targeted` names the targeted fields that this cache obeys, the most specific first (RFC 9213 §2.1): the first one that is
+    there and valid decides alone; otherwise `Cache-Control` does, and `Expires` where that gives no lifetime. Nothing is guessed: an
+    answer without an explicit lifetime is not kept, whatever its status. One with `Set-Cookie` or `Vary: *`, a partial one and
+    a 304 are not kept either. `authorized`: the request had `Authorization` (RFC 9111 §3.5).
     """
-    status, headers, _ = answer
-    if status in {206, 304} or status < 200:
+    directives, is_targeted = _deciding_directives(headers, targeted)
+    lifetime = _lifetime(directives, [] if is_targeted else headers, now)
+    if (lifetime is None and "no-cache" not in directives) or _forbidden(status, headers, directives, authorized=authorized):
+        return UNSHARED
+    validates = "no-cache" in directives
+    # `s-maxage` means `proxy-revalidate` too (RFC 9111 §5.2.2.10): what it says of staleness at large gives way to an origin that
+    # names its own stale-while-revalidate or stale-if-error beside it.
+    forbids = validates or bool(directives.keys() & {"must-revalidate", "proxy-revalidate"})
+    return Terms(
+        keeps=True,
+        shares=not validates and bool(lifetime),
+        lifetime=0 if validates else lifetime or 0,
+        stale_while_revalidate=0 if forbids else delta_seconds(directives.get("stale-while-revalidate", "")),
+        stale_if_error=0 if forbids else delta_seconds(directives.get("stale-if-error", "")),
+        must_revalidate=forbids or "s-maxage" in directives,
+        validates=validates,
+        immutable="immutable" in directives or _says_immutable(headers),
+    )
+
+
+def refusal(agreed: Terms, age: float, asked: Mapping[str, str]) -> bytes:
+    """Return why an answer of this age may not be given without asking the origin, as `Cache-Status` calls it; nothing if it may.
+
+    RFC 9111 §4.2.4 and §5.2.1.
+    """
+    left = agreed.lifetime - age
+    if left > 0:
+        if agreed.immutable:
+            return b""
+        too_old = "max-age" in asked and age > delta_seconds(asked["max-age"])
+        too_short = "min-fresh" in asked and left < delta_seconds(asked["min-fresh"])
+        return b"request" if "no-cache" in asked or too_old or too_short else b""
+    if agreed.validates or "no-cache" in asked or "max-age" in asked or "min-fresh" in asked:
+        return b"stale"
+    if -left < agreed.stale_while_revalidate:
+        return b""
+    accepts = asked.get("max-stale")
+    if accepts is None or agreed.must_revalidate:
+        return b"stale"
+    return b"" if accepts == "" or -left <= delta_seconds(accepts) else b"stale"
+
+
+def stand_in_until(agreed: Terms, asked: Mapping[str, str]) -> float:
+    """Return up to which age in seconds an answer may stand in for an error (RFC 5861 §4); the client may ask for more."""
+    if agreed.validates:
         return 0
-    if field_values(headers, b"set-cookie") or field_values(headers, b"vary"):
-        return 0
-    directives = _deciding_directives(headers, targeted)
-    if any(name in directives for name in ("no-store", "no-cache", "private")):
-        return 0
-    for name in ("s-maxage", "max-age"):
-        if name in directives:
-            return max(0, _delta_seconds(directives[name]) - age_seconds(headers))
-    return 0
+    wanted = 0 if agreed.must_revalidate else delta_seconds(asked.get("stale-if-error", ""))
+    return agreed.lifetime + max(agreed.stale_if_error, wanted)
+
+
+def initial_age(headers: Headers, *, now: float, delay: float) -> float:
+    """Return the age in seconds of an answer that came at the Unix time `now`, `delay` seconds after it was asked for.
+
+    RFC 9111 §4.2.3: the larger of what its `Date` and what its `Age` says. Never negative, whatever the clocks.
+    """
+    dates = field_values(headers, b"date")
+    date = http_date(dates[0]) if dates else None
+    apparent = 0.0 if date is None else now - date
+    return max(0.0, apparent, age_seconds(headers) + max(0.0, delay))
 
 
 def age_seconds(headers: Headers) -> int:
     """Return the age that an answer already has on arrival, 0 if it says none or nonsense; of a list the first (RFC 9111 §5.1)."""
     values = field_values(headers, b"age")
-    return _delta_seconds(values[0].decode("latin-1").split(",")[0].strip()) if values else 0
+    return delta_seconds(values[0].decode("latin-1").split(",")[0].strip()) if values else 0
 
 
-def _deciding_directives(headers: Headers, targeted: Sequence[bytes]) -> dict[str, str]:
-    for field in targeted:
-        values = field_values(headers, field)
-        directives = structured_dictionary(b", ".join(values)) if values else None
-        if directives:
-            return directives
-    return cache_control(b", ".join(field_values(headers, b"cache-control")))
+def http_date(value: bytes) -> int | None:
+    """Return the Unix time of an HTTP date in any of its three formats, `None` if it is none (RFC 9110 §5.6.7)."""
+    text = value.decode("latin-1").strip()
+    for form in _DATE_FORMATS:
+        try:
+            return timegm(datetime.strptime(text, form).timetuple())  # noqa: DTZ007 - every HTTP date is in UTC
+        except ValueError:
+            continue
+    return None
 
 
 def structured_dictionary(value: bytes) -> dict[str, str] | None:
@@ -94,10 +180,51 @@ def cache_control(value: bytes) -> dict[str, str]:
     return directives
 
 
-def _delta_seconds(text: str) -> int:
-    # RFC 9111 §4.2.1: an invalid freshness makes the answer stale.
+def delta_seconds(text: str) -> int:
+    """Return a number of seconds, 0 for what is none: an invalid freshness makes an answer stale (RFC 9111 §1.2.2, §4.2.1)."""
     if not (text.isascii() and text.isdigit()):
         return 0
     # Python refuses to read a number of more than 4,300 digits.
     digits = text.lstrip("0")
-    return min(int(digits or "0"), _LONGEST_SECONDS) if len(digits) <= 10 else _LONGEST_SECONDS
+    return min(int(digits or "0"), LONGEST_SECONDS) if len(digits) <= 10 else LONGEST_SECONDS
+
+
+def _deciding_directives(headers: Headers, targeted: Sequence[bytes]) -> tuple[Mapping[str, str], bool]:
+    for field in targeted:
+        values = field_values(headers, field)
+        directives = structured_dictionary(b", ".join(values)) if values else None
+        if directives:
+            return directives, True
+    return cache_control(b", ".join(field_values(headers, b"cache-control"))), False
+
+
+def _forbidden(status: int, headers: Headers, directives: Mapping[str, str], *, authorized: bool) -> bool:
+    """Return whether a shared cache must not store an answer, whatever its lifetime (RFC 9111 §3)."""
+    if status < 200 or status in {206, 304} or "private" in directives or field_values(headers, b"set-cookie"):
+        return True
+    if any(b"*" in value for value in field_values(headers, b"vary")):
+        return True
+    if authorized and not directives.keys() & {"public", "s-maxage", "must-revalidate"}:
+        return True
+    # RFC 9111 §5.2.2.3: who understands the status need not mind a `no-store` beside `must-understand`.
+    return status not in _UNDERSTOOD if "must-understand" in directives else "no-store" in directives
+
+
+def _lifetime(directives: Mapping[str, str], headers: Headers, now: float) -> int | None:
+    """Return the lifetime that is said, `None` if none is: `s-maxage`, `max-age`, or `Expires` less `Date` (RFC 9111 §4.2.1)."""
+    for name in ("s-maxage", "max-age"):
+        if name in directives:
+            return delta_seconds(directives[name])
+    expires = field_values(headers, b"expires")
+    if not expires:
+        return None
+    dates = field_values(headers, b"date")
+    date = http_date(dates[0]) if dates else None
+    until = http_date(expires[0])
+    # RFC 9111 §5.3: an invalid date, "0" above all, is in the past.
+    return 0 if until is None else min(max(0, int(until - (now if date is None else date))), LONGEST_SECONDS)
+
+
+def _says_immutable(headers: Headers) -> bool:
+    # `immutable` is for clients and stands in the field that they read; the targeted one beside it only gives the lifetime.
+    return "immutable" in cache_control(b", ".join(field_values(headers, b"cache-control")))

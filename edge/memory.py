@@ -1,72 +1,170 @@
-"""What the edge keeps: answers ready to be sent, least recently used first to go, under a budget of bytes."""
+"""What the edge keeps: whole answers, least recently used first to go, under a budget of bytes; purged by key and by tag."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
 from cachetools import LRUCache
 
-from edge.answer import Answer, Headers, Message
+from edge.answer import Answer, Headers, Message, field_values
 from edge.conditional import not_modified_headers
+from edge.counts import Count
+from edge.freshness import Terms
+from edge.keys import key_text
 
-# What an entry costs beside the bytes of its body, path and headers: two message dicts, three lists of header pairs,
-# the tuples and bytes objects in them and its place in the LRU. Measured with tracemalloc over 10,000 entries of 14 headers.
-ENTRY_OVERHEAD_BYTES = 3_500
+# What an entry costs beside the bytes of its body, key and fields: the entry, its pairs of bytes, its place in the LRU and in the
+# index of tags. Measured with tracemalloc over 10,000 entries of 14 fields and one tag.
+ENTRY_OVERHEAD_BYTES = 2_100
+
+# What a mark costs that the answers to an address vary, beside its key.
+VARIES_BYTES = 700
 
 # One entry may take this share of the budget: a larger one would push out too many others for a single answer.
 LARGEST_SHARE = 1 / 8
 
+# The first so many values of a field are held once for all entries, and the fields of so many names.
+_SHARED_VALUES = 8
+_SHARED_NAMES = 64
+
+# Which tier answered, for whoever measures in the browser (W3C Server Timing).
+_TIER = (b"server-timing", b"tier;desc=memory")
+
 
 class Kept:
-    """One kept answer with its ASGI messages built ahead; what changes with time is renewed at most once a second."""
+    """One kept answer: few objects, because with very many entries each one touched costs a hit more than all arithmetic.
+
+    Its age counts from `born`, the moment of the clock at which it was made or last validated.
+    """
 
     __slots__ = (
-        "_age", "_cache_name", "_kept_at", "_lifetime", "_not_modified_headers", "_second", "body_message", "etag", "expires", "headers",
-        "not_modified_message", "size_bytes", "start_message", "status",
+        "_not_modified", "body", "born", "count", "etag", "headers", "key_text", "received", "size_bytes",
+        "status", "terms", "used",
     )  # fmt: skip
 
-    def __init__(self, answer: Answer, *, cache_name: bytes, now: float, age: int, lifetime: int) -> None:
-        """Take `answer`, `age` seconds old at the monotonic time `now`, fresh for another `lifetime` seconds."""
+    def __init__(
+        self,
+        answer: Answer,
+        terms: Terms,
+        *,
+        key: bytes,
+        born: float,
+        received: float,
+        count: Count,
+    ) -> None:
+        """Take an answer without the fields that belong to one request, to be kept on `terms` under `key`.
+
+        `received` is the Unix time at which it came, `count` counts how it is used.
+        """
         self.status = answer.status
-        self.headers: Headers = answer.headers
-        self.body_message: Message = {"type": "http.response.body", "body": answer.body}
+        self.headers: Headers = tuple(answer.headers)
+        self.body = answer.body
+        self.used = False
+        self.terms = terms
+        self.born = born
+        self.received = received
+        self.count = count
+        self.key_text = key_text(key)
         # Conditions are for what would be a success without them (RFC 9110 §13.2.1): a kept 404 is never "not modified".
         self.etag = next((value for name, value in answer.headers if name == b"etag"), None) if answer.status == 200 else None
-        self.expires = now + lifetime
-        self.size_bytes = len(answer.body) + ENTRY_OVERHEAD_BYTES + sum(len(name) + len(value) for name, value in answer.headers)
-        self._cache_name = cache_name
-        self._not_modified_headers = not_modified_headers(answer.headers)
-        self._age = age
-        self._lifetime = lifetime
-        self._kept_at = now
-        self._renew(0)
+        self.size_bytes = ENTRY_OVERHEAD_BYTES + len(key) + len(answer.body) + sum(len(name) + len(value) for name, value in answer.headers)
+        self._not_modified: Headers | None = None
 
-    def at(self, now: float) -> Kept:
-        """Return this entry with `Age` and `ttl` right for the monotonic time `now`, to the second."""
-        second = int(now - self._kept_at)
-        if second != self._second:
-            self._renew(second)
-        return self
+    def start(self, second: int, name: bytes) -> Message:
+        """Return the start of the whole answer at an age in whole seconds, from the cache called `name`.
 
-    def _renew(self, second: int) -> None:
-        # Whole numbers from the start: a difference of clock readings may fall a hair short of the second.
-        self._second = second
-        told = [
-            (b"age", b"%d" % (self._age + second)),
-            (b"cache-status", b"%b; hit; ttl=%d" % (self._cache_name, self._lifetime - second)),
-        ]
-        self.start_message: Message = {"type": "http.response.start", "status": self.status, "headers": self.headers + told}
-        self.not_modified_message: Message = {
-            "type": "http.response.start",
-            "status": 304,
-            "headers": self._not_modified_headers + told,
-        }
+        It is put together for each hit: to remember it would cost more among many entries than it saves among few.
+        """
+        age = (b"age", b"%d" % second)
+        status = (b"cache-status", b'%b; hit; ttl=%d; key="%b"' % (name, self.terms.lifetime - second, self.key_text))
+        return {"type": "http.response.start", "status": self.status, "headers": [*self.headers, age, status, _TIER]}
+
+    def not_modified(self, second: int, name: bytes) -> Message:
+        """Return the start of the 304 that stands for it."""
+        if self._not_modified is None:
+            self._not_modified = not_modified_headers(self.headers)
+        return {"type": "http.response.start", "status": 304, "headers": [*self._not_modified, *self.told(second, name)]}
+
+    def told(self, second: int, name: bytes) -> Headers:
+        """Return what is said of a hit: its age, and how long it stays fresh, negative once it is stale (RFC 9211 §2.2)."""
+        return (
+            (b"age", b"%d" % second),
+            (b"cache-status", b'%b; hit; ttl=%d; key="%b"' % (name, self.terms.lifetime - second, self.key_text)),
+            _TIER,
+        )
+
+    def count_evicted(self) -> None:
+        """Count that this had to go to make room."""
+        self.count.evicted += 1
+
+
+class Varies:
+    """That the answers to an address differ by these fields of the request; they lie under keys of their own (RFC 9111 §4.1)."""
+
+    __slots__ = ("fields", "generation", "size_bytes", "used")
+
+    def __init__(self, fields: tuple[bytes, ...], generation: int, key: bytes) -> None:
+        """Take lower-case names in order, and a number that no other mark has: what lies under another's keys is never found again."""
+        self.fields = fields
+        self.generation = generation
+        self.size_bytes = VARIES_BYTES + len(key)
+        self.used = False
+
+    def count_evicted(self) -> None:
+        """Nothing is counted: it is no answer."""
+
+
+Entry: TypeAlias = Kept | Varies
+
+
+class _Entries(LRUCache[bytes, Entry]):
+    """The entries in the order in which they go, their sizes, and the tags by which they would be purged.
+
+    A hit does not move its entry in the order, it marks it: among very many entries that is the cheaper by half of what a look-up
+    costs. What is marked when its turn to go has come is put back as the most recently used.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(max_bytes, getsizeof=lambda entry: entry.size_bytes)
+        self.by_key: dict[bytes, Entry] = {}
+        self.keys_by_tag: dict[bytes, set[bytes]] = {}
+
+    def __setitem__(self, key: bytes, entry: Entry) -> None:
+        self.pop(key, None)
+        super().__setitem__(key, entry)
+        self.by_key[key] = entry
+        for tag in _tags(entry):
+            self.keys_by_tag.setdefault(tag, set()).add(key)
+
+    def __delitem__(self, key: bytes) -> None:
+        super().__delitem__(key)
+        for tag in _tags(self.by_key.pop(key)):
+            keys = self.keys_by_tag[tag]
+            keys.discard(key)
+            if not keys:
+                del self.keys_by_tag[tag]
+
+    def popitem(self) -> tuple[bytes, Entry]:
+        while True:
+            key, entry = super().popitem()
+            if not entry.used:
+                entry.count_evicted()
+                return key, entry
+            entry.used = False
+            self[key] = entry
 
 
 class Memory:
-    """A byte-bounded LRU of kept answers by key. For the event loop's thread alone: cachetools takes no locks."""
+    """A byte-bounded LRU of entries by key. For the event loop's thread alone: cachetools takes no locks."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._largest_bytes = int(max_bytes * LARGEST_SHARE)
-        self._entries: LRUCache[bytes, Kept] = LRUCache(max_bytes, getsizeof=lambda kept: kept.size_bytes)
+        self.largest_bytes = int(max_bytes * LARGEST_SHARE)
+        self._entries = _Entries(max_bytes)
+        # Straight to the dict: who uses what this returns marks it as `used`.
+        self.get: Callable[[bytes], Entry | None] = self._entries.by_key.get
+        self._generation = 0
+        self._names: dict[bytes, dict[bytes, tuple[bytes, bytes]]] = {}
+        self._terms: dict[Terms, Terms] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -76,18 +174,58 @@ class Memory:
         """What the entries count for, their overhead included."""
         return int(self._entries.currsize)
 
-    def get(self, key: bytes) -> Kept | None:
-        """Return the entry of `key` and mark it as just used."""
-        try:
-            return self._entries[key]
-        except KeyError:
-            return None
-
     def keep(self, key: bytes, kept: Kept) -> bool:
-        """Keep an entry, pushing out the least recently used; return whether it was small enough to be kept at all."""
-        kept.size_bytes += len(key)
-        if kept.size_bytes > self._largest_bytes:
+        """Keep an answer, pushing out the least recently used; return whether it was small enough to be kept at all."""
+        if kept.size_bytes > self.largest_bytes:
             self._entries.pop(key, None)
             return False
+        kept.headers = tuple(self._shared(pair) for pair in kept.headers)
+        kept.terms = self._terms.setdefault(kept.terms, kept.terms) if len(self._terms) < _SHARED_NAMES else kept.terms
         self._entries[key] = kept
         return True
+
+    def varies(self, key: bytes, fields: tuple[bytes, ...]) -> Varies:
+        """Return the mark that the answers to `key` vary by `fields`; one that differs takes the place of what was there."""
+        known = self.get(key)
+        if isinstance(known, Varies) and known.fields == fields:
+            known.used = True
+            return known
+        self._generation += 1
+        mark = Varies(fields, self._generation, key)
+        if mark.size_bytes <= self.largest_bytes:
+            self._entries[key] = mark
+        return mark
+
+    def purge(self, key: bytes) -> bool:
+        """Drop what is kept for an address, all that varies included; return whether there was anything."""
+        return self._entries.pop(key, None) is not None
+
+    def purge_tags(self, tags: Iterable[bytes]) -> int:
+        """Drop what carries any of `tags`; return how many entries that were."""
+        keys = [key for tag in tags for key in self._entries.keys_by_tag.get(tag, ())]
+        return sum(self.purge(key) for key in keys)
+
+    def _shared(self, pair: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+        """Return an equal pair that other entries have too, where values are few: most fields of most answers are the same."""
+        name, value = pair
+        values = self._names.get(name)
+        if values is None:
+            if len(self._names) == _SHARED_NAMES:
+                return pair
+            values = self._names[name] = {}
+        shared = values.get(value)
+        if shared is not None:
+            return shared
+        if len(values) < _SHARED_VALUES:
+            values[value] = pair
+        return pair
+
+
+def _tags(entry: Entry) -> frozenset[bytes]:
+    return cache_tags(entry.headers) if isinstance(entry, Kept) else frozenset()
+
+
+def cache_tags(headers: Headers) -> frozenset[bytes]:
+    """Return the tags that an answer carries: the members of `Cache-Tag`, separated by commas."""
+    tags = (tag.strip() for value in field_values(headers, b"cache-tag") for tag in value.split(b","))
+    return frozenset(tag for tag in tags if tag)

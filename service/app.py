@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 import structlog
@@ -22,23 +23,39 @@ from service.health import Health
 from service.markup import Minter
 from service.openapi import OpenAPIJson
 from service.originals import Originals
+from service.pointers import Pointers
 from service.problems import http_exception_answer, service_error_answer, unexpected_answer
 from service.render.messages import Limits
 from service.render.pool import RenderPool
 from service.renditions import Renditions
-from service.routes import health, images, renditions
+from service.routes import health, images, pull, renditions
+from service.routes import takedowns as takedowns_routes
 from service.routes.pages import page_handlers
-from service.settings import Settings, development_key
+from service.settings import Settings, SettingsError, development_key
 from service.sources import Sources
-from service.storage import open_storage
+from service.storage import Storage, open_storage
+from service.takedowns import Purge, Takedowns
 from service.warming import Warmer
 from service.warming_queue import WarmingQueue
+
+if TYPE_CHECKING:
+    from service.cdn import Cdn
 
 log = structlog.get_logger(__name__)
 
 
-def create_app(settings: Settings) -> ASGIApp:
-    """Return the origin; raises `SettingsError` for a store that cannot be opened or a key that cannot be read."""
+class Origin(NamedTuple):
+    """The application, and what makes it look for takedowns by other processes at once."""
+
+    app: ASGIApp
+    look_for_takedowns: Callable[[], Awaitable[None]]
+
+
+def create_app(settings: Settings, purge: Purge) -> Origin:
+    """Return the origin; raises `SettingsError` for a store that cannot be opened or a key that cannot be read.
+
+    `purge` is called with the digests of images that have been taken down, and with none as often as nothing has been.
+    """
     storage = open_storage(settings.store_url, os.environ)
     limits = Limits(settings.max_pixels, settings.max_whole_pixels, settings.max_output_pixels, settings.max_frames)
     pool = RenderPool(
@@ -49,12 +66,21 @@ def create_app(settings: Settings) -> ASGIApp:
         wait_seconds=settings.wait_seconds,
     )
     signer = Signer(settings.signing_keys or (development_key(settings.data_path),), settings.open_spellings)
-    sources = Sources(storage, pool, limits=limits)
+    takedowns = Takedowns(storage, purge, _cdn(settings))
+    sources = Sources(storage, pool, takedowns, limits=limits)
     to_warm = WarmingQueue(storage) if settings.warm_formats else None
     originals = Originals(
-        storage, pool, sources, to_warm, settings.data_path / "spool", limits=limits, max_upload_bytes=settings.max_upload_bytes
+        storage,
+        pool,
+        sources,
+        takedowns,
+        warming=to_warm,
+        spool=settings.data_path / "spool",
+        limits=limits,
+        max_upload_bytes=settings.max_upload_bytes,
     )
-    found = Renditions(storage, pool, originals, sources, limits=limits, wait_seconds=settings.wait_seconds)
+    found = Renditions(storage, pool, originals, sources, takedowns, limits=limits, wait_seconds=settings.wait_seconds)
+    pointers = _pointers(settings, storage, originals)
     vitals = Health(settings, storage, pool, version("darkroom"))
 
     @asynccontextmanager
@@ -64,6 +90,7 @@ def create_app(settings: Settings) -> ASGIApp:
             log.info("removed what killed writes had left", files=leftovers)
         async with pool.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(vitals.watch)
+            tasks.start_soon(takedowns.watch)
             if to_warm is not None:
                 warmer = Warmer(to_warm, originals, found, sources, pool, limits=limits, formats=settings.warm_formats)
                 tasks.start_soon(warmer.run)
@@ -73,6 +100,8 @@ def create_app(settings: Settings) -> ASGIApp:
                 vitals.draining = True
                 await found.finish()
                 await sources.finish()
+                if pointers is not None:
+                    await pointers.finish()
                 tasks.cancel_scope.cancel()
 
     parts: dict[str, object] = {
@@ -80,12 +109,27 @@ def create_app(settings: Settings) -> ASGIApp:
         "health": vitals,
         "minter": Minter(signer, settings.public_url),
         "originals": originals,
+        "pointers": pointers,
         "renditions": found,
         "settings": settings,
         "signer": signer,
+        "takedowns": takedowns,
     }
     origin = Litestar(
-        [health.health, health.livez, images.ingest, images.document, images.change, images.urls, renditions.rendition, *page_handlers()],
+        [
+            health.health,
+            health.livez,
+            images.ingest,
+            images.document,
+            images.change,
+            images.urls,
+            takedowns_routes.take_down,
+            takedowns_routes.lift,
+            pull.pull_url,
+            pull.pull,
+            renditions.rendition,
+            *page_handlers(),
+        ],
         dependencies={name: Provide(_giving(part), use_cache=True, sync_to_thread=False) for name, part in parts.items()},
         exception_handlers={
             ServiceError: service_error_answer,
@@ -105,7 +149,33 @@ def create_app(settings: Settings) -> ASGIApp:
         request_max_body_size=None,
         logging_config=None,
     )
-    return _with_security_headers(origin)
+    return Origin(_with_security_headers(origin), takedowns.look)
+
+
+def _pointers(settings: Settings, storage: Storage, originals: Originals) -> Pointers | None:
+    hosts = settings.pull_hosts.replace(",", " ").split()
+    if not hosts:
+        return None
+    # As in `_cdn`.
+    from service.remote import AllowedHosts, Remote  # noqa: PLC0415
+
+    try:
+        remote = Remote(AllowedHosts.parse(hosts), max_bytes=settings.max_upload_bytes)
+    except ValueError as error:
+        raise SettingsError(f"DARKROOM_PULL_HOSTS: {error}") from error
+    return Pointers(storage, originals, remote, fresh_seconds=settings.pull_seconds)
+
+
+def _cdn(settings: Settings) -> Cdn | None:
+    if not settings.cloudflare_zone:
+        return None
+    # Imported by those alone who have one: it brings an HTTP client, and a start should be short.
+    from service.cdn import Cloudflare  # noqa: PLC0415
+
+    try:
+        return Cloudflare(settings.cloudflare_zone, settings.cloudflare_token, url=settings.cloudflare_url)
+    except ValueError as error:
+        raise SettingsError(f"DARKROOM_CLOUDFLARE_ZONE, DARKROOM_CLOUDFLARE_TOKEN: {error}") from error
 
 
 def _giving(part: object):  # type: ignore[no-untyped-def]

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Collection
 from typing import cast
 
 from edge import Edge
 from edge.answer import ASGIApp
 from service.app import create_app
 from service.parent_death import end_with_parent
+from service.routes.renditions import normalised_accept
 from service.settings import load
 from service.telemetry import configure_logs
 
 # What is asked of this process itself, and what changes something: neither kept nor refused.
 PASS_PATHS = ("/health", "/livez", "/v1/")
+
+_KINDS = {"/i/": "rendition", "/pull/": "pointer", "/v1/": "api", "/health": "health", "/livez": "health"}
 
 
 def build() -> Edge:
@@ -23,10 +27,32 @@ def build() -> Edge:
     end_with_parent(signal.SIGTERM)
     configure_logs()
     settings = load(os.environ)
-    return Edge(
-        cast(ASGIApp, create_app(settings)),
+
+    def purge(digests: Collection[str]) -> None:
+        """Tell the edge what the service has to say beside its answers."""
+        edge.purge_tags(digests)
+
+    origin = create_app(settings, purge)
+    edge = Edge(
+        cast(ASGIApp, origin.app),
         name="darkroom",
         max_bytes=settings.cache_bytes,
         max_cold_requests=settings.cold_requests,
         pass_paths=PASS_PATHS,
+        # No answer depends on Host, and whoever could choose it could multiply entries.
+        hosts_differ=False,
+        normalisers={b"accept": normalised_accept},
+        kind=kind,
+        catch_up=origin.look_for_takedowns,
     )
+    if settings.metrics_port:
+        # Imported by those alone who ask for it: a start should be short.
+        from service import metrics  # noqa: PLC0415
+
+        metrics.serve(edge, settings.host, settings.metrics_port)
+    return edge
+
+
+def kind(path: str) -> str:
+    """Return what kind of answer a path has, under which it is counted."""
+    return next((name for start, name in _KINDS.items() if path.startswith(start)), "page")

@@ -117,6 +117,14 @@ class BadSignatureError(ServiceError):
     title = "Bad signature"
 
 
+class SourceRefusedError(ServiceError):
+    """A URL that is not fetched: another host than those allowed, or an address that is not public."""
+
+    status_code = 403
+    kind = "source-refused"
+    title = "Source refused"
+
+
 class NotFoundError(ServiceError):
     """Nothing is here under that name."""
 
@@ -131,6 +139,14 @@ class SlowUploadError(ServiceError):
     status_code = 408
     kind = "slow-upload"
     title = "Upload too slow"
+
+
+class GoneError(ServiceError):
+    """An image that has been taken down."""
+
+    status_code = 410
+    kind = "gone"
+    title = "Taken down"
 
 
 class PreconditionFailedError(ServiceError):
@@ -205,6 +221,35 @@ class RenderFailedError(ServiceError):
     title = "Render failed"
 
 
+class CdnError(ServiceError):
+    """The CDN in front was not reached, or refused to purge."""
+
+    status_code = 502
+    kind = "cdn-failed"
+    title = "CDN not purged"
+
+
+class SourceFailedError(ServiceError):
+    """A remote source that has no image, or that cannot be asked. `source_status` is what it answered, if it did."""
+
+    status_code = 502
+    kind = "source-failed"
+    title = "Source failed"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        expected: str | None = None,
+        received: str | None = None,
+        remedy: str | None = None,
+        retry_after_seconds: int | None = None,
+        source_status: int | None = None,
+    ) -> None:
+        super().__init__(detail, expected=expected, received=received, remedy=remedy, retry_after_seconds=retry_after_seconds)
+        self.source_status = source_status
+
+
 class OverloadedError(ServiceError):
     """More work is waiting than can be done in time."""
 
@@ -243,6 +288,14 @@ class StorageUnavailableError(ServiceError):
     status_code = 503
     kind = "storage-unavailable"
     title = "Storage unavailable"
+
+
+class SourceSlowError(ServiceError):
+    """A remote source that does not answer in time."""
+
+    status_code = 504
+    kind = "source-slow"
+    title = "Source too slow"
 
 
 class StorageFullError(ServiceError):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 # A year, the longest that caches agree on. `immutable` (RFC 8246) spares the reload's revalidation.
 YEAR_SECONDS = 31_536_000
+DAY_SECONDS = 86_400
+WEEK_SECONDS = 7 * DAY_SECONDS
+POINTER_BROWSER_SECONDS = 60
 IMMUTABLE = f"public, max-age={YEAR_SECONDS}, immutable"
 
 # What every answer carries, whoever makes it: set in the ASGI layer, because Litestar's hooks do not see errors.
@@ -51,6 +54,12 @@ def _any_rendition_headers(etag: str, sha256: bytes, digests: Iterable[str]) -> 
     }
 
 
+def server_timing(tier: str, seconds: Mapping[str, float]) -> str:
+    """Return which tier answered and what that took in milliseconds: in all, and of what it consisted (W3C Server Timing)."""
+    parts = [f"{name};dur={value * 1000:.1f}" for name, value in seconds.items() if name != "total" and (value > 0 or tier == "render")]
+    return ", ".join([f"tier;desc={tier};dur={seconds['total'] * 1000:.1f}", *parts])
+
+
 def unkept(fields: dict[str, str]) -> dict[str, str]:
     """Return `fields` of a rendition that could not be stored: right, but another region might make other bytes."""
     kept = {name: value for name, value in fields.items() if name not in {"CDN-Cache-Control", "Darkroom-CDN-Cache-Control"}}
@@ -65,6 +74,21 @@ def document_headers() -> dict[str, str]:
 def redirect_headers(location: str) -> dict[str, str]:
     """Return the fields of a redirect to an address without its query: not kept, or every query would be an entry of its own."""
     return {"Location": location, "Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
+
+
+def pointer_headers(location: str, digests: Iterable[str], fresh_seconds: int) -> dict[str, str]:
+    """Return the fields of a redirect to what a remote source has now: good for `fresh_seconds`, and while it is asked again.
+
+    A browser keeps it for a minute at most: it cannot be purged, and asks an edge nearby.
+    """
+    return {
+        "Location": location,
+        "Cache-Control": f"public, max-age={min(fresh_seconds, POINTER_BROWSER_SECONDS)}",
+        "CDN-Cache-Control": f"max-age={fresh_seconds}, stale-while-revalidate={DAY_SECONDS}, stale-if-error={WEEK_SECONDS}",
+        "Cache-Tag": ",".join(digests),
+        "Access-Control-Allow-Origin": "*",
+        "Timing-Allow-Origin": "*",
+    }
 
 
 def error_headers(*, shared: bool) -> dict[str, str]:

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import msgspec
 
-from service.address import PIPELINE_VERSION, Address, Signer
+from service.address import PIPELINE_VERSION, Address, PointerAddress, Signer
 from service.errors import BadTransformError
 from service.options import BLUR
 from service.render.geometry import plan
@@ -87,7 +87,10 @@ class Minter:
 
     def url(self, digest: str, transform: Transform, image_format: Format) -> str:
         """Return the URL of one rendition; raises `BadTransformError` for what `image_format` cannot do."""
-        address = Address(PIPELINE_VERSION, digest, for_format(transform, image_format).spelling, EXTENSIONS[image_format])
+        return self.sign(Address(PIPELINE_VERSION, digest, for_format(transform, image_format).spelling, EXTENSIONS[image_format]))
+
+    def sign(self, address: Address | PointerAddress) -> str:
+        """Return the URL of an address as it stands."""
         return self._public_url + self._signer.sign(address)
 
     def markup(

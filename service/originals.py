@@ -21,7 +21,8 @@ from service.options import FocalPoint
 from service.render.messages import ImageInfo, Limits, Placeholder, Probe, Probed
 from service.render.pool import RenderPool
 from service.sources import Sources
-from service.storage import Storage, document_key, original_key
+from service.storage import Storage, document_key, intermediate_key, original_key, warming_key
+from service.takedowns import Takedowns
 from service.warming_queue import WarmingQueue
 
 log = structlog.get_logger(__name__)
@@ -107,17 +108,19 @@ class Originals:
         storage: Storage,
         pool: RenderPool,
         sources: Sources,
+        takedowns: Takedowns,
+        *,
         warming: WarmingQueue | None,
         spool: Path,
-        *,
         limits: Limits,
         max_upload_bytes: int,
     ) -> None:
-        """Take where images are kept, what probes them, where intermediates and new images go, the uploads' folder, and what is taken."""
+        """Take where images are kept, what probes them, where intermediates go, what is taken down, what is warmed, the uploads' folder."""
         self._storage = storage
         self._pool = pool
         self._sources = sources
         self._warming = warming
+        self._takedowns = takedowns
         self._spool = spool
         self._limits = limits
         self._changing = anyio.Lock()
@@ -143,8 +146,8 @@ class Originals:
     async def ingest(self, upload: Spooled) -> Ingested:
         """Return the document of an upload once original and document are stored durably.
 
-        Raises `EmptyBodyError`, and what a probe finds: `UnsupportedFormatError`, `BrokenImageError`, `TooManyPixelsError`;
-        nothing is stored then.
+        Raises `EmptyBodyError`, `GoneError` for what has been taken down, and what a probe finds: `UnsupportedFormatError`,
+        `BrokenImageError`, `TooManyPixelsError`; nothing is stored then.
         """
         if upload.bytes == 0:
             raise EmptyBodyError(
@@ -155,6 +158,7 @@ class Originals:
             )
         await upload.flush()
         digest = upload.digest
+        await self._takedowns.require_in_store([digest])
         if (known := await self._known(digest, upload)) is not None:
             return Ingested(known, created=False)
         probed = await self._pool.run(Probe(str(upload.path), self._limits), Probed)
@@ -169,6 +173,8 @@ class Originals:
             # Before the document: nothing is forgotten by a crash in between.
             await self._warming.note(digest)
         created = await self._storage.create(document_key(digest), msgspec.json.encode(document), durable=True)
+        keys = (document_key(digest), warming_key(digest), intermediate_key(digest), original_key(digest))
+        await self._takedowns.require_after_writing([digest], *keys)
         if self._warming is not None:
             self._warming.add(digest)
         if not created:
@@ -178,9 +184,12 @@ class Originals:
         return Ingested(document, created=True)
 
     async def document(self, digest: str) -> Document:
-        """Return the facts of an image; raises `NotFoundError`."""
+        """Return the facts of an image; raises `NotFoundError` and `GoneError`."""
+        self._takedowns.require([digest])
         body = await self._storage.read(document_key(digest)) if is_digest(digest) else None
         if body is None:
+            if is_digest(digest):
+                await self._takedowns.require_in_store([digest])
             raise NotFoundError(
                 "No image has this digest.",
                 expected="a digest that an upload was answered with",
@@ -197,6 +206,7 @@ class Originals:
         async with self._changing:
             changed = change(await self.document(digest))
             await self._storage.replace(document_key(digest), msgspec.json.encode(changed), durable=True)
+            await self._takedowns.require_after_writing([digest], document_key(digest))
             return changed
 
     async def _known(self, digest: str, upload: Spooled) -> Document | None:
@@ -204,6 +214,7 @@ class Originals:
         if body is None:
             return None
         await self._heal(digest, upload)
+        await self._takedowns.require_after_writing([digest], original_key(digest))
         return msgspec.json.decode(body, type=Document)
 
     async def _heal(self, digest: str, upload: Spooled) -> None:

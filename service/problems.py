@@ -19,7 +19,7 @@ def service_error_answer(request: Request[object, object, State], error: Service
     """Return the answer to a failure of ours; waiting clients share it where the work that failed was a rendition's."""
     if error.status_code >= 500:
         log.warning("failed", kind=error.kind, detail=error.detail, path=printable(request.scope["path"]), cause=repr(error.__cause__))
-    fields = headers.error_headers(shared=request.scope["path"].startswith("/i/") and error.status_code not in {400, 403})
+    fields = headers.error_headers(shared=request.scope["path"].startswith(("/i/", "/pull/")) and error.status_code not in {400, 403})
     if error.retry_after_seconds is not None:
         fields["Retry-After"] = str(error.retry_after_seconds)
     fields.update(error.extra_headers)

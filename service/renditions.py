@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from typing import Literal
 
 import anyio
 import msgspec
@@ -21,6 +22,7 @@ from service.render.pool import RenderPool
 from service.seal import opened, sealed
 from service.sources import Sources
 from service.storage import Storage, rendition_key
+from service.takedowns import Takedowns
 from service.transform import DEFAULTS, Format, Transform, for_format
 
 log = structlog.get_logger(__name__)
@@ -28,13 +30,23 @@ log = structlog.get_logger(__name__)
 FORMATS: dict[str, Format] = {"avif": "avif", "webp": "webp", "jpg": "jpeg", "png": "png", "gif": "gif"}
 
 
+class Timings(msgspec.Struct, frozen=True):
+    """What a rendition took, in seconds: all in all, waiting for a render slot, reading the store, decoding, encoding."""
+
+    total: float
+    queue: float = 0.0
+    fetch: float = 0.0
+    decode: float = 0.0
+    encode: float = 0.0
+
+
 class Rendition(msgspec.Struct, frozen=True):
-    """The bytes served, their SHA-256, the tier that gave them (`store` or `render`), and whether the store has them."""
+    """The bytes served, their SHA-256, the tier that gave them (`store` or `render`), what that took, and whether the store has them."""
 
     body: bytes
     sha256: bytes
-    tier: str
-    seconds: float
+    tier: Literal["store", "render"]
+    timings: Timings
     stored: bool
 
     @property
@@ -47,13 +59,22 @@ class Renditions:
     """The renditions that are stored, and those being made. One that several ask for at once is made once."""
 
     def __init__(
-        self, storage: Storage, pool: RenderPool, originals: Originals, sources: Sources, *, limits: Limits, wait_seconds: float
+        self,
+        storage: Storage,
+        pool: RenderPool,
+        originals: Originals,
+        sources: Sources,
+        takedowns: Takedowns,
+        *,
+        limits: Limits,
+        wait_seconds: float,
     ) -> None:
-        """Take where images are kept, what renders them and from what, what is made, and how long a client is kept waiting."""
+        """Take where images are kept, what renders them and from what, what is not to be shown, what is made, and how long clients wait."""
         self._storage = storage
         self._pool = pool
         self._originals = originals
         self._sources = sources
+        self._takedowns = takedowns
         self._limits = limits
         self._wait_seconds = wait_seconds
         self._making: dict[str, asyncio.Task[Rendition]] = {}
@@ -62,15 +83,17 @@ class Renditions:
     async def find_or_render(self, address: Address, transform: Transform) -> Rendition:
         """Return the rendition of a verified address.
 
-        A render goes on when this stops waiting for it, so that the next client finds it stored. Raises `NotFoundError`,
+        A render goes on when this stops waiting for it, so that the next client finds it stored. Raises `NotFoundError`, `GoneError`,
         `NewerVersionError`, `DeadlineExceededError` after the waiting time, what contradicts the format or the original, and what the pool
         and the store raise.
         """
         _check_version(address)
+        self._takedowns.require(digests(address, transform))
         key = _key(address)
         started = time.perf_counter()
         if (body := await self._stored(key)) is not None:
-            return Rendition(body, _sha256(body), "store", time.perf_counter() - started, stored=True)
+            seconds = time.perf_counter() - started
+            return Rendition(body, _sha256(body), "store", Timings(seconds, fetch=seconds), stored=True)
         task = self._making.get(key)
         if task is None:
             task = self._making[key] = asyncio.create_task(self._make(key, address, transform))
@@ -104,20 +127,22 @@ class Renditions:
 
     async def render_in_background(self, address: Address, transform: Transform) -> None:
         """Have a rendition stored that nobody waits for; raises as `find_or_render` does, and what a store does that cannot be written."""
-        await self.keep(address, await self._rendered(address, transform, background=True))
+        rendered, _ = await self._rendered(address, transform, background=True)
+        await self.keep(address, rendered, digests(address, transform))
 
-    async def keep(self, address: Address, rendered: Rendered) -> Rendition:
+    async def keep(self, address: Address, rendered: Rendered, made_from: Collection[str] = ()) -> Rendition:
         """Return a rendition that has just been made, stored, or the one that another process was faster with.
 
-        Every region serves the same bytes, those that are stored.
+        Every region serves the same bytes, those that are stored. `made_from` are the images in it, without any that of the address.
+        Raises `GoneError` when one of them has been taken down meanwhile.
         """
-        started = time.perf_counter()
         key = _key(address)
         body = rendered.body
         stored = await self._storage.create(key, sealed(body), durable=False)
+        await self._takedowns.require_after_writing(made_from or [address.digest], key)
         if not stored and (winner := await self._stored(key)) is not None:
             body, stored = winner, True
-        return Rendition(body, _sha256(body), "render", time.perf_counter() - started, stored)
+        return Rendition(body, _sha256(body), "render", _timings(rendered), stored)
 
     @contextmanager
     def coming(self, address: Address) -> Iterator[asyncio.Future[Rendition | None]]:
@@ -158,13 +183,14 @@ class Renditions:
         started = time.perf_counter()
         if (coming := self._coming.get(key)) is not None and (found := await asyncio.shield(coming)) is not None:
             return found
-        rendered = await self._rendered(address, transform, background=False)
+        rendered, fetch_seconds = await self._rendered(address, transform, background=False)
         try:
-            made = await self.keep(address, rendered)
+            made = await self.keep(address, rendered, digests(address, transform))
         except (StorageFullError, StorageUnavailableError) as error:
             log.warning("a rendition was not stored", key=key, kind=error.kind)
-            made = Rendition(rendered.body, _sha256(rendered.body), "render", 0.0, stored=False)
-        return msgspec.structs.replace(made, seconds=time.perf_counter() - started)
+            made = Rendition(rendered.body, _sha256(rendered.body), "render", _timings(rendered), stored=False)
+        timings = msgspec.structs.replace(made.timings, total=time.perf_counter() - started, fetch=fetch_seconds)
+        return msgspec.structs.replace(made, timings=timings)
 
     async def facts(self, digest: str) -> ImageInfo:
         """Return what the header of an original tells; raises `NotFoundError`."""
@@ -188,8 +214,8 @@ class Renditions:
             await self._check_overlay(transform.overlay.digest)
         return transform
 
-    async def _rendered(self, address: Address, transform: Transform, *, background: bool) -> Rendered:
-        """Make a rendition; what the original's document already rules out is refused first."""
+    async def _rendered(self, address: Address, transform: Transform, *, background: bool) -> tuple[Rendered, float]:
+        """Return a rendition and the seconds until what it is made of was at hand; what the document already rules out is refused first."""
         started = time.perf_counter()
         image_format = FORMATS[address.extension]
         info = await self.facts(address.digest)
@@ -199,11 +225,12 @@ class Renditions:
             overlay = None
             if transform.overlay is not None:
                 overlay = await opened_files.enter_async_context(self._sources.original(transform.overlay.digest))
+            fetched = time.perf_counter()
             job = Render(source, transform, image_format, address.version, self._limits, overlay)
             rendered = await (self._pool.run_in_background(job, Rendered) if background else self._pool.run(job, Rendered))
         seconds = time.perf_counter() - started
         log.info("rendered", digest=address.digest, transform=address.transform, extension=address.extension, seconds=round(seconds, 3))
-        return rendered
+        return rendered, fetched - started
 
     async def _check_overlay(self, digest: str) -> None:
         try:
@@ -215,6 +242,16 @@ class Renditions:
                 received=digest,
                 remedy="Upload the overlay with POST /v1/images, or leave it out.",
             ) from error
+
+
+def digests(address: Address, transform: Transform) -> list[str]:
+    """Return the images that are seen in a rendition."""
+    return [address.digest] if transform.overlay is None else [address.digest, transform.overlay.digest]
+
+
+def _timings(rendered: Rendered) -> Timings:
+    total = rendered.queue_seconds + rendered.decode_seconds + rendered.encode_seconds
+    return Timings(total, queue=rendered.queue_seconds, decode=rendered.decode_seconds, encode=rendered.encode_seconds)
 
 
 def _check_version(address: Address) -> None:

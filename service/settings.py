@@ -68,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     public_url: str = ""
     open_transforms: str = ""
     regions: str = ""
+    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
     cache_bytes: Positive = 256 * MEBIBYTE
     max_cold_requests: Natural = 0
     max_upload_bytes: Positive = 64 * MEBIBYTE
@@ -78,6 +79,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_frames: Positive = 512
     variants: str = ""
     warm: str = "webp,fallback"
+    pull_hosts: str = ""
+    pull_seconds: Positive = 300
+    cloudflare_zone: str = ""
+    cloudflare_token: str = ""
+    cloudflare_url: str = "https://api.cloudflare.com/client/v4"
     render_processes: Natural = 0
     render_memory_bytes: Annotated[int, msgspec.Meta(ge=256 * MEBIBYTE)] = 512 * MEBIBYTE
     render_queue: Positive = 256
@@ -155,6 +161,7 @@ HELP: Mapping[str, Setting] = {
     "public_url": Setting("Put before the URLs of image documents, for example `https://img.example.com`.", "none: URLs are relative"),
     "open_transforms": Setting("Transforms in canonical spelling, separated by spaces, that need no signature (`-` in its place).", "none"),
     "regions": Setting("The regions that this deployment runs in, comma-separated, the primary first. Told by `/health`.", "none"),
+    "metrics_port": Setting("Port on which `/metrics` is answered for Prometheus, at the address to listen on. Keep it private.", "none"),
     "cache_bytes": Setting("Memory for kept answers, in bytes, bookkeeping included."),
     "max_cold_requests": Setting(
         "Clients that may wait for answers that are not in memory; the next get 503.", "12 on Fly, 1024 elsewhere"
@@ -176,6 +183,15 @@ HELP: Mapping[str, Setting] = {
         "Formats in which a new image's ladder is rendered when nobody waits for anything else: any of `webp`, `avif` and `fallback` "
         "(JPEG, PNG or GIF, whichever the image needs), comma-separated, or `none`."
     ),
+    "pull_hosts": Setting(
+        "Hosts that images may be fetched from, separated by commas or spaces: `images.example.com`, `*.example.com`, "
+        "`http://legacy.example.com` where it has no TLS, each with `:port` if need be.",
+        "none: nothing is fetched",
+    ),
+    "pull_seconds": Setting("How long a remote source is not asked again, in seconds."),
+    "cloudflare_zone": Setting("Zone id of the Cloudflare zone in front, which is purged of what is taken down.", "none: no CDN is purged"),
+    "cloudflare_token": Setting("API token of Cloudflare with the permission Zone > Cache Purge for that zone.", "none"),
+    "cloudflare_url": Setting("Where Cloudflare's API is reached, for those who go through a proxy of their own."),
     "render_processes": Setting("Render processes.", "as many as cores"),
     "render_memory_bytes": Setting("Address space of one render process, in bytes, at least 268435456."),
     "render_queue": Setting("Renders that may wait for a render process; the next get 503."),
@@ -290,6 +306,7 @@ def _check(settings: Settings) -> None:
     if words != ["none"] and (not words or set(words) - set(WARM_FORMATS)):
         raise SettingsError(f"DARKROOM_WARM={settings.warm!r}: expected some of {', '.join(WARM_FORMATS)}, comma-separated, or none.")
     _check_variants(settings)
+    _check_cloudflare(settings)
     if settings.wait_seconds > settings.render_seconds:
         raise SettingsError("DARKROOM_WAIT_SECONDS must not be larger than DARKROOM_RENDER_SECONDS: nobody waits for what was killed.")
     if (
@@ -301,6 +318,11 @@ def _check(settings: Settings) -> None:
             f"DARKROOM_STORE={settings.store_url}: on Fly this folder is lost with the next deploy, because it is not on a volume. "
             "Mount a volume there, or set DARKROOM_STORE=s3:// after `fly storage create`."
         )
+
+
+def _check_cloudflare(settings: Settings) -> None:
+    if bool(settings.cloudflare_zone) != bool(settings.cloudflare_token):
+        raise SettingsError("DARKROOM_CLOUDFLARE_ZONE and DARKROOM_CLOUDFLARE_TOKEN belong together: set both, or none.")
 
 
 def _check_variants(settings: Settings) -> None:

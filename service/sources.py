@@ -16,6 +16,7 @@ from service.render.messages import ImageInfo, Limits, Reduce, Reduced, Source
 from service.render.pool import RenderPool
 from service.seal import opened, sealed
 from service.storage import Storage, intermediate_key, original_key
+from service.takedowns import Takedowns
 from service.transform import Transform
 
 log = structlog.get_logger(__name__)
@@ -27,10 +28,11 @@ class Sources:
     Which of the two a rendition is made from depends on the original and on what is asked, never on what happens to be stored.
     """
 
-    def __init__(self, storage: Storage, pool: RenderPool, *, limits: Limits) -> None:
-        """Take where images are kept, what makes an intermediate, and what is taken."""
+    def __init__(self, storage: Storage, pool: RenderPool, takedowns: Takedowns, *, limits: Limits) -> None:
+        """Take where images are kept, what makes an intermediate, what is not to be shown, and what is taken."""
         self._storage = storage
         self._pool = pool
+        self._takedowns = takedowns
         self._limits = limits
         self._making: dict[str, asyncio.Task[bytes]] = {}
 
@@ -108,6 +110,7 @@ class Sources:
             job = Reduce(source, self._limits)
             reduced = await (self._pool.run_in_background(job, Reduced) if background else self._pool.run(job, Reduced))
         await self.keep_intermediate(digest, reduced.body)
+        await self._takedowns.require_after_writing([digest], intermediate_key(digest))
         return reduced.body
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -34,6 +35,11 @@ _LARGE_BYTES = 1 << 20
 _FULL = ("os error 28", "os error 122", "[Errno 28]", "[Errno 122]", "QuotaExceeded", "InsufficientStorage")
 
 WARMING_FOLDER = "warming"
+TOMBSTONES_FOLDER = "tombstones"
+PURGES_FOLDER = "purges"
+
+# Tigris reads from the nearest region unless it is asked not to; other stores ignore the field.
+_CONSISTENT = {"X-Tigris-Consistent": "true"}
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?/?|https?://\[[0-9a-fA-F:.]+\](:[0-9]+)?/?")
@@ -49,9 +55,14 @@ def document_key(digest: str) -> str:
     return f"documents/{digest}"
 
 
+def renditions_folder(digest: str) -> str:
+    """Return where the renditions of an image lie."""
+    return f"renditions/{digest}"
+
+
 def rendition_key(digest: str, name: str) -> str:
     """Return where a rendition lies; `name` tells version, transform and extension."""
-    return f"renditions/{digest}/{name}"
+    return f"{renditions_folder(digest)}/{name}"
 
 
 def intermediate_key(digest: str) -> str:
@@ -64,13 +75,39 @@ def warming_key(digest: str) -> str:
     return f"{WARMING_FOLDER}/{digest}"
 
 
+def tombstone_key(digest: str) -> str:
+    """Return where it is noted that an image has been taken down."""
+    return f"{TOMBSTONES_FOLDER}/{digest}"
+
+
+def purge_key(digest: str) -> str:
+    """Return where it is noted that a CDN is to be purged of an image once more."""
+    return f"{PURGES_FOLDER}/{digest}"
+
+
+def pointer_key(url: str) -> str:
+    """Return where it is noted what a remote source had when it was last asked."""
+    return f"pointers/{hashlib.sha256(url.encode()).hexdigest()}"
+
+
 class Storage:
     """Objects by key, written whole or not at all. Raises `StorageUnavailableError` and `StorageFullError`."""
 
-    def __init__(self, store: LocalStore | MemoryStore | S3Store, root: Path | None = None, *, patient: S3Store | None = None) -> None:
-        """Take an obstore store, its folder if it is on this machine's disk, and the same store for bodies that take long to send."""
+    def __init__(
+        self,
+        store: LocalStore | MemoryStore | S3Store,
+        root: Path | None = None,
+        *,
+        patient: S3Store | None = None,
+        consistent: S3Store | None = None,
+    ) -> None:
+        """Take an obstore store and its folder if it is on this machine's disk.
+
+        The same store again for bodies that take long to send, and for reads that must see what any region has written.
+        """
         self._store = store
         self._patient = patient or store
+        self._consistent = consistent or store
         self._root = root
         self._synced_folders: set[Path] = set()
 
@@ -87,11 +124,11 @@ class Storage:
             except FileNotFoundError:
                 return None
 
-    async def exists(self, key: str) -> bool:
-        """Return whether there is something under `key`."""
+    async def exists(self, key: str, *, consistent: bool = False) -> bool:
+        """Return whether there is something under `key`; with `consistent`, whichever region has put it there."""
         async with _failures("read"):
             try:
-                await obstore.head_async(self._store, key)
+                await obstore.head_async(self._consistent if consistent else self._store, key)
             except FileNotFoundError:
                 return False
             return True
@@ -105,6 +142,13 @@ class Storage:
                 if len(found) >= limit:
                     break
             return found[:limit]
+
+    async def all_names(self, folder: str) -> AsyncIterator[str]:
+        """Give the names of all that lies in a folder and the folders in it, relative to it, whichever region has put them there."""
+        async with _failures("list"):
+            async for page in obstore.list(self._consistent, f"{folder}/"):
+                for entry in page:
+                    yield entry["path"].removeprefix(f"{folder}/")
 
     async def create(self, key: str, body: bytes | Path, *, durable: bool) -> bool:
         """Put bytes, or a file's, under `key` unless something is there; return whether they were put.
@@ -179,11 +223,15 @@ def open_storage(url: str, environ: Mapping[str, str]) -> Storage:
             raise SettingsError(f"DARKROOM_STORE={url}: the folder cannot be made: {str(error).splitlines()[0]}") from error
     if parts.scheme == "s3" and parts.path in {"", "/"}:
         bucket = parts.netloc or environ.get("BUCKET_NAME", "")
-        return Storage(_s3(bucket, environ, _SILENCE_TIMEOUT), patient=_s3(bucket, environ, _TRANSFER_TIMEOUT))
+        return Storage(
+            _s3(bucket, environ, _SILENCE_TIMEOUT),
+            patient=_s3(bucket, environ, _TRANSFER_TIMEOUT),
+            consistent=_s3(bucket, environ, _SILENCE_TIMEOUT, _CONSISTENT),
+        )
     raise SettingsError(f"DARKROOM_STORE={url!r}: expected file:///folder, memory:// or s3://bucket.")
 
 
-def _s3(bucket: str, environ: Mapping[str, str], silence_timeout: timedelta) -> S3Store:
+def _s3(bucket: str, environ: Mapping[str, str], silence_timeout: timedelta, fields: Mapping[str, str] | None = None) -> S3Store:
     if not bucket:
         raise SettingsError("DARKROOM_STORE=s3://: no bucket. Expected s3://bucket, or BUCKET_NAME set, as `fly storage create` does.")
     if _BUCKET.fullmatch(bucket) is None:
@@ -211,6 +259,7 @@ def _s3(bucket: str, environ: Mapping[str, str], silence_timeout: timedelta) -> 
             "read_timeout": silence_timeout,
             "connect_timeout": _CONNECT_TIMEOUT,
             "allow_http": endpoint.startswith("http://"),
+            "default_headers": dict(fields or {}),
         },
         retry_config={
             "max_retries": 2,

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from service.address import PIPELINE_VERSION, Address
-from service.errors import OverloadedError, ServiceError, StorageFullError, StorageUnavailableError, TooManyPixelsError
+from service.errors import GoneError, OverloadedError, ServiceError, StorageFullError, StorageUnavailableError, TooManyPixelsError
 from service.markup import EXTENSIONS, fallback_format, ladder_widths
 from service.originals import Originals
 from service.render.geometry import check, reduced_suffices
@@ -89,6 +89,8 @@ class Warmer:
             ladder = rungs(digest, info, formats_of(self._formats, info, await self._pool.offered()), self._limits)
             while missing := [rung for rung in ladder if not await self._renditions.is_stored(rung.address)]:
                 made += await self._make(digest, info, missing)
+        except GoneError:
+            log.info("a taken-down image is not warmed", digest=digest)
         except ServiceError as error:
             if isinstance(error, _NOT_THE_IMAGES_FAULT) or self._pool.start_failure is not None:
                 raise

@@ -75,6 +75,11 @@ def _command_line(process: psutil.Process) -> str:
         return ""
 
 
+def stored_status(path: str) -> str:
+    """Return the `Cache-Status` of the request that had a rendition fetched and kept."""
+    return f'darkroom; fwd=uri-miss; stored; ttl=31536000; key="{path}"'
+
+
 def environment(**settings: object) -> dict[str, str]:
     """Return this environment without settings of Darkroom, and with `settings` as its variables.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,6 +38,10 @@ from service.transform import DEFAULTS, Transform, for_format
 # Originals that decode whole and have more pixels than this are worked on one at a time, so that two of them never need a small
 # machine's memory at once.
 HEAVY_PIXELS = 40_000_000
+
+# A rendition of so many pixels is decoded before it is encoded, so that each can be told apart: a copy of it costs next to nothing. A
+# larger one would cost memory.
+_APART_PIXELS = 4_000_000
 
 # Borders are looked for in a picture no larger than this a side: half a megapixel tells as much as a hundred.
 _TRIM_SIDE = 2_048
@@ -76,6 +81,7 @@ def run_find_trim(job: FindTrim) -> Trimmed:
 
 def run_render(job: Render) -> Rendered:
     """Return one rendition; raises `ImageError`, `HeavyError`, and what `geometry.check` and `for_format` do."""
+    started = time.perf_counter()
     transform = for_format(job.transform, job.format)
     with _verified(job.source, job.limits, alone=job.alone) as info, _overlay_verified(job) as overlay_info:
         animated = info.animates(transform, job.format, by_default=DEFAULTS[job.version].animates)
@@ -84,8 +90,13 @@ def run_render(job: Render) -> Rendered:
         steps = plan(info.width, info.height, transform, vector=info.vector, trimmed=trimmed)
         over = _overlay_picture(job, overlay_info, steps)
         image = _animation(job, info, transform, steps, over) if animated else _still(job, info, transform, steps, over)
-        body = _encoded(with_metadata(image, transform), job, transform)
-    return Rendered(body, image.width, image.get_page_height())
+        image = with_metadata(image, transform)
+        if image.width * image.height <= _APART_PIXELS:
+            image = image.copy_memory()
+        decoded = time.perf_counter()
+        body = _encoded(image, job, transform)
+        encoded = time.perf_counter()
+    return Rendered(body, image.width, image.get_page_height(), decode_seconds=decoded - started, encode_seconds=encoded - decoded)
 
 
 def run_ladder(job: Ladder) -> Iterator[Rendered]:
@@ -102,7 +113,9 @@ def run_ladder(job: Ladder) -> Iterator[Rendered]:
         steps = _plain(info, width)
         image = widest if width == widths[0] else _shrunk(widest, steps.width, steps.height).copy_memory()
         for image_format in job.formats:
-            yield Rendered(encode(image, image_format, defaults.quality[image_format]), image.width, image.height)
+            started = time.perf_counter()
+            body = encode(image, image_format, defaults.quality[image_format])
+            yield Rendered(body, image.width, image.height, encode_seconds=time.perf_counter() - started)
 
 
 def _still(job: Render, info: ImageInfo, transform: Transform, steps: Plan, over: pyvips.Image | None) -> pyvips.Image:

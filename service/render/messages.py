@@ -174,11 +174,18 @@ class Probed(msgspec.Struct, frozen=True, tag="probed"):
 
 
 class Rendered(msgspec.Struct, frozen=True, tag="rendered"):
-    """One rendition."""
+    """One rendition. What it took, in seconds: waiting for a slot, decoding it to its final pixels, encoding those.
+
+    Of what was made with others from one decode only the encoding is told; of a very large rendition, or an animation, decoding is told as
+    encoding, because the one is done as the other goes on.
+    """
 
     body: bytes
     width: int
     height: int
+    queue_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    encode_seconds: float = 0.0
 
 
 class Reduced(msgspec.Struct, frozen=True, tag="reduced"):

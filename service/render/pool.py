@@ -242,6 +242,7 @@ class RenderPool:
 
     async def _run_in_turn(self, job: Job) -> Reply:
         self._waiting += 1
+        arrived = anyio.current_time()
         try:
             await self._gate.acquire()
         finally:
@@ -251,7 +252,8 @@ class RenderPool:
         slot = self._free.pop()
         started = anyio.current_time()
         try:
-            return await slot.run(job)
+            reply = await slot.run(job)
+            return msgspec.structs.replace(reply, queue_seconds=started - arrived) if isinstance(reply, Rendered) else reply
         finally:
             self._mean_seconds += _NEWEST_WEIGHT * (anyio.current_time() - started - self._mean_seconds)
             self._give_back(slot)

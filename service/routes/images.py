@@ -23,11 +23,13 @@ from service.errors import (
     PreconditionRequiredError,
     Problem,
     ServiceError,
+    SourceRefusedError,
     UnauthorizedError,
 )
 from service.markup import DEFAULT_SIZES, Markup, Minter, Source, default_formats
 from service.options import MAX_SIDE_PIXELS, STRATEGIES, FocalPoint, Region
-from service.originals import Document, Ingested, Originals, Spooled, upload_chunks
+from service.originals import Document, Ingested, Originals, Spooled, too_large, upload_chunks
+from service.pointers import Pointers
 from service.render.messages import Placeholder
 from service.renditions import Renditions
 from service.settings import Scope, Settings
@@ -35,7 +37,7 @@ from service.transform import FORMATS, Format, Transform, from_options
 
 PartEvent: TypeAlias = MultipartSegment | bytes | bytearray | None
 
-_MAX_JSON_BODY_BYTES = 64 << 10
+MAX_JSON_BODY_BYTES = 64 << 10
 
 # A part of a side, to the four decimals that an address has.
 Part: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -88,18 +90,34 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alt: Annotated[str, msgspec.Meta(max_length=2_000)] | msgspec.UnsetType = msgspec.UNSET
 
 
+class FromUrl(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where an image is to be fetched."""
+
+    url: str
+
+
+class PullRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is wanted of a remote source: its URL, `transform` over that of the `variant`, a format or `auto` for the browser's best."""
+
+    url: str
+    transform: dict[str, object] = {}
+    variant: str | None = None
+    format: str = "auto"
+
+
 class OneUrl(msgspec.Struct, frozen=True):
     """The URL of one rendition."""
 
     url: str
 
 
-BodyT = TypeVar("BodyT", UrlsRequest, Change)
+BodyT = TypeVar("BodyT", UrlsRequest, Change, FromUrl, PullRequest)
 
 _URLS_EXPECTED = (
     '{"transform": {…}, "variant": "…", "widths": […], "formats": […], "sizes": "…", "alt": "…"}, all optional, '
     'or "format" in place of the two lists'
 )
+_FROM_URL_EXPECTED = '{"url": "https://…"}, a host that DARKROOM_PULL_HOSTS allows'
 _CHANGE_EXPECTED = '{"focal": [x, y] or null, "alt": "…"}, both optional; x and y from the top left, 0 to 1; at most 2,000 characters'
 
 
@@ -145,21 +163,20 @@ async def ingest(
     originals: Originals,
     renditions: Renditions,
     minter: Minter,
+    pointers: Pointers | None,
     settings: Settings,
 ) -> Response[ImageDocument] | Response[ImageDocuments]:
     """Store an image and return its document: 201, or 200 when the same bytes are here already.
 
     The body is the image's bytes, whatever type is declared, or `multipart/form-data` with one or more parts called `file`:
-    several are answered with a list in the order sent, 207 where their outcomes differ.
+    several are answered with a list in the order sent, 207 where their outcomes differ. Or it is JSON, `{"url": …}`: the image
+    is fetched from there, if `DARKROOM_PULL_HOSTS` allows it.
     """
     access.require(request, "ingest")
     offered = await renditions.offered(FORMATS)
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     if content_type != "multipart/form-data":
-        async with originals.spooled() as upload:
-            async for chunk in _body(request, originals.max_upload_bytes):
-                await upload.write(chunk)
-            ingested = await originals.ingest(upload)
+        ingested = await _ingest_body(request, originals, pointers, is_json=content_type == "application/json")
         return _document_answer(image_document(ingested.document, minter, offered), 201 if ingested.created else 200)
     outcomes = await _ingest_parts(request, originals, options.get("boundary", ""), settings.max_parts)
     if len(outcomes) == 1 and isinstance(outcomes[0], ServiceError):
@@ -208,10 +225,10 @@ async def urls(
     What is not in an address is resolved now: the variant, `dpr`, `focal` or the focal point stored with the image, and `trim`.
     """
     access.require(request, "read")
-    wanted = _json(b"".join([chunk async for chunk in _body(request, _MAX_JSON_BODY_BYTES)]), UrlsRequest, _URLS_EXPECTED)
-    transform = from_options(wanted.transform, _preset(wanted.variant, settings))
+    wanted = read_json(b"".join([chunk async for chunk in body_chunks(request, MAX_JSON_BODY_BYTES)]), UrlsRequest, _URLS_EXPECTED)
+    transform = from_options(wanted.transform, preset(wanted.variant, settings))
     known = await originals.document(digest)
-    transform = await _resolved(known, transform, renditions)
+    transform = await resolved(known, transform, renditions)
     if wanted.format is not None:
         if wanted.widths or wanted.formats:
             raise BadRequestError(
@@ -253,7 +270,7 @@ async def change(
     New URLs follow a new focal point; those that were handed out keep their picture.
     """
     access.require(request, "ingest")
-    asked = _json(b"".join([chunk async for chunk in _body(request, _MAX_JSON_BODY_BYTES)]), Change, _CHANGE_EXPECTED)
+    asked = read_json(b"".join([chunk async for chunk in body_chunks(request, MAX_JSON_BODY_BYTES)]), Change, _CHANGE_EXPECTED)
     expected_tag = request.headers.get("if-match", "")
     if not expected_tag:
         raise PreconditionRequiredError(
@@ -279,7 +296,20 @@ async def change(
     return _document_answer(image_document(await originals.change(digest, changed), minter, offered), 200)
 
 
-def _preset(name: str | None, settings: Settings) -> Transform | None:
+def allowed(pointers: Pointers | None) -> Pointers:
+    """Return what fetches remote sources; raises `SourceRefusedError` where none is allowed."""
+    if pointers is None:
+        raise SourceRefusedError(
+            "This server fetches from nowhere.",
+            expected="a host that DARKROOM_PULL_HOSTS allows",
+            received="no host is allowed",
+            remedy="List the hosts in DARKROOM_PULL_HOSTS on the server, or upload the image's bytes.",
+        )
+    return pointers
+
+
+def preset(name: str | None, settings: Settings) -> Transform | None:
+    """Return the transform of a variant, none for no name; raises `BadTransformError`."""
     if name is None:
         return None
     variants = settings.named_transforms
@@ -294,7 +324,7 @@ def _preset(name: str | None, settings: Settings) -> Transform | None:
     return variants[name]
 
 
-async def _resolved(known: Document, transform: Transform, renditions: Renditions) -> Transform:
+async def resolved(known: Document, transform: Transform, renditions: Renditions) -> Transform:
     """Return a transform with what no address says: the stored focal point in place of a guess, the trimmed part in place of `trim`."""
     if known.focal is not None and transform.fit == "cover" and transform.gravity in _GIVES_WAY_TO_FOCAL:
         transform = msgspec.structs.replace(transform, gravity=known.focal)
@@ -339,9 +369,37 @@ def _etag(document: ImageDocument) -> str:
     return f'"{base32_text(hashlib.sha256(msgspec.json.encode(document)).digest()[:20])}"'
 
 
-def _body(request: Request[object, object, State], max_bytes: int) -> AsyncIterator[bytes]:
+def body_chunks(request: Request[object, object, State], max_bytes: int) -> AsyncIterator[bytes]:
+    """Give the chunks of a request's body; raises as `upload_chunks` does."""
     declared = request.headers.get("content-length")
     return upload_chunks(request.stream(), int(declared) if declared and declared.isdigit() else None, max_bytes)
+
+
+async def _ingest_body(
+    request: Request[object, object, State], originals: Originals, pointers: Pointers | None, *, is_json: bool
+) -> Ingested:
+    """Return what became of an image, or of the URL of one: no image begins with a brace."""
+    chunks = body_chunks(request, originals.max_upload_bytes)
+    first = b""
+    while is_json and not first.strip() and (more := await anext(chunks, b"")):
+        first += more
+    if first.lstrip().startswith(b"{"):
+        wanted = read_json(first + await _rest(chunks, MAX_JSON_BODY_BYTES), FromUrl, _FROM_URL_EXPECTED)
+        return await allowed(pointers).ingest(wanted.url)
+    async with originals.spooled() as upload:
+        await upload.write(first)
+        async for chunk in chunks:
+            await upload.write(chunk)
+        return await originals.ingest(upload)
+
+
+async def _rest(chunks: AsyncIterator[bytes], max_bytes: int) -> bytes:
+    rest = b""
+    async for chunk in chunks:
+        rest += chunk
+        if len(rest) > max_bytes:
+            raise too_large(max_bytes, f"more than {max_bytes} bytes of JSON")
+    return rest
 
 
 async def _ingest_parts(
@@ -352,7 +410,7 @@ async def _ingest_parts(
     remedy = "Let the HTTP client make the body and its Content-Type; with curl: -F file=@photo.jpg."
     outcomes: list[Ingested | ServiceError] = []
     try:
-        events = _multipart_events(_body(request, originals.max_upload_bytes), boundary, max_parts)
+        events = _multipart_events(body_chunks(request, originals.max_upload_bytes), boundary, max_parts)
         async for event in events:
             if isinstance(event, MultipartSegment) and event.name == "file":
                 async with originals.spooled() as upload:
@@ -383,7 +441,8 @@ async def _multipart_events(body: AsyncIterator[bytes], boundary: str, max_parts
                 yield event
 
 
-def _json(body: bytes, kind: type[BodyT], expected: str) -> BodyT:
+def read_json(body: bytes, kind: type[BodyT], expected: str) -> BodyT:
+    """Return a request's JSON body; raises `BadRequestError`, which says what was `expected`."""
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
     except msgspec.DecodeError as error:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 from litestar import Request, Response, get
 from litestar.datastructures import State
 
 from service import address, headers
 from service.address import AUTO, MEDIA_TYPES, UNSIGNED, Address, Signer
 from service.markup import EXTENSIONS, default_formats
-from service.renditions import Rendition, Renditions
+from service.renditions import Rendition, Renditions, digests
 from service.transform import DEFAULTS, Format, parse, parse_canonical
+
+# What may be chosen before the fallback, which needs no naming.
+_NEGOTIATED = (MEDIA_TYPES["avif"], MEDIA_TYPES["webp"])
 
 
 @get("/i/{rest:path}", include_in_schema=False)
@@ -30,16 +34,16 @@ async def rendition(request: Request[object, object, State], signer: Signer, ren
         transform = parse(asked.transform)
     if request.scope["query_string"]:
         return Response(b"", status_code=308, headers=headers.redirect_headers(asked.path(signature)))
-    digests = [asked.digest] if transform.overlay is None else [asked.digest, transform.overlay.digest]
+    seen = digests(asked, transform)
     if asked.extension == AUTO:
         formats = default_formats(await renditions.facts(asked.digest), transform, animates=_animates(asked.version))
         extension = negotiated_extension(request.headers.get("accept", ""), formats)
         chosen = Address(asked.version, asked.digest, asked.transform, extension)
         found = await renditions.find_or_render(chosen, transform)
-        fields = headers.negotiated_headers(found.etag, found.sha256, digests)
+        fields = headers.negotiated_headers(found.etag, found.sha256, seen)
         return _answer(found, chosen.extension, fields)
     found = await renditions.find_or_render(asked, transform)
-    return _answer(found, asked.extension, headers.rendition_headers(found.etag, found.sha256, digests))
+    return _answer(found, asked.extension, headers.rendition_headers(found.etag, found.sha256, seen))
 
 
 def _animates(version: int) -> bool:
@@ -48,17 +52,27 @@ def _animates(version: int) -> bool:
 
 def negotiated_extension(accept: str, formats: Sequence[Format]) -> str:
     """Return the first of `formats` that `Accept` names, or the last: `*/*` alone says nothing of AVIF or WebP (RFC 9110 §12.5.1)."""
-    accepted = {
+    accepted = _accepted(accept)
+    *better, fallback = (EXTENSIONS[image_format] for image_format in formats)
+    return next((extension for extension in better if MEDIA_TYPES[extension] in accepted), fallback)
+
+
+def normalised_accept(accept: bytes) -> bytes:
+    """Return what matters of an `Accept` for the format that is chosen: two clients with the same get the same."""
+    accepted = _accepted(accept.decode("latin-1"))
+    return b",".join(media_type.encode("ascii") for media_type in _NEGOTIATED if media_type in accepted)
+
+
+def _accepted(accept: str) -> set[str]:
+    return {
         media_type.strip().lower()
         for media_type, *parameters in (part.split(";") for part in accept.split(","))
         if not any(parameter.replace(" ", "").rstrip("0.") == "q=" for parameter in parameters)
     }
-    *better, fallback = (EXTENSIONS[image_format] for image_format in formats)
-    return next((extension for extension in better if MEDIA_TYPES[extension] in accepted), fallback)
 
 
 def _answer(found: Rendition, extension: str, fields: dict[str, str]) -> Response[bytes]:
     if not found.stored:
         fields = headers.unkept(fields)
-    fields["Server-Timing"] = f"{found.tier};dur={found.seconds * 1000:.1f}"
+    fields["Server-Timing"] = headers.server_timing(found.tier, msgspec.structs.asdict(found.timings))
     return Response(found.body, media_type=MEDIA_TYPES[extension], headers=fields)

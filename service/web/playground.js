@@ -269,7 +269,7 @@ async function answerer(url, headers) {
   // A kept answer still carries the headers of the day it was fetched, so this is asked first.
   if (entry?.transferSize === 0 && entry.decodedBodySize > 0) return { ...timed, tier: "browser", cacheStatus: null };
   const cacheStatus = headers.get("Cache-Status") ?? "";
-  const [, tier, duration] = /^(render|store);dur=([\d.]+)/.exec(headers.get("Server-Timing") ?? "") ?? [];
+  const [, tier, duration] = /^tier;desc=(render|store);dur=([\d.]+)/.exec(headers.get("Server-Timing") ?? "") ?? [];
   return { ...timed, tier: /;\s*hit\b/.test(cacheStatus) ? "memory" : tier, serverMilliseconds: Number(duration), cacheStatus };
 }
 

@@ -84,7 +84,7 @@ def filled_edge() -> ASGIApp:
         await send({"type": "http.response.start", "status": 200, "headers": _entry_headers(answer)})
         await send({"type": "http.response.body", "body": body})
 
-    edge = Edge(origin, name="darkroom", max_bytes=8 << 30, max_cold_requests=100)
+    edge = Edge(origin, name="darkroom", max_bytes=8 << 30, max_cold_requests=100, hosts_differ=False)
 
     async def fill() -> None:
         for number in range(len(bodies)):

@@ -34,7 +34,7 @@ class Got(msgspec.Struct, frozen=True):
     @property
     def rendered(self) -> bool:
         """Whether this answer had to be rendered."""
-        return self.header("server-timing").startswith("render")
+        return self.header("server-timing").startswith("tier;desc=render")
 
 
 class Image(msgspec.Struct, frozen=True):

@@ -109,7 +109,7 @@ def one_render_for_all(bench: Bench) -> list[Row]:
     right = sum(head.startswith(b"http/1.1 200") for head in heads)
     if right != clients or len(bodies) != 1:
         raise RuntimeError(f"of {clients} clients {right} were answered 200, with {len(bodies)} different bodies")
-    leaders = sum(b"fwd=miss" in head and b"collapsed" not in head for head in heads)
+    leaders = sum(b"fwd=uri-miss" in head and b"collapsed" not in head for head in heads)
     note = f"{clients} times 200 and the same bytes; originals read: {renders:.2f}; answers neither collapsed nor hits: {leaders}"
     return [
         Row(f"renders for {clients:,} clients at once", "", max(round(renders), leaders), None, max(round(renders), leaders), 1, note=note)

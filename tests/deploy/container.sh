@@ -239,7 +239,7 @@ wait_for_health "$began"
 for one in "src $src" "smallest $smallest" "best $best"; do
     file=${one%% *} path=${one#* }
     expect "$file after the restart" 200 "$(get "$file.after" "$url$path")"
-    has "$file.after" server-timing '^store;'
+    has "$file.after" server-timing '^tier;desc=store;'
     expect "$file after the restart: the same bytes" "$(sum "$file")" "$(sum "$file.after")"
     expect "$file after the restart: the same ETag" "$(header "$file" etag)" "$(header "$file.after" etag)"
 done

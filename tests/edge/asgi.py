@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from email.utils import formatdate
 from math import inf
 from typing import Any
 
+from edge import Edge
 from edge.answer import Answer, ASGIApp, Headers, Message, Receive, Scope, Send, field_values
 
 # As the service answers a rendition.
@@ -20,9 +22,47 @@ RENDITION = Answer(
         (b"cdn-cache-control", b"max-age=60"),
         (b"etag", b'"k5x7q2"'),
         (b"access-control-allow-origin", b"*"),
+        (b"accept-ranges", b"bytes"),
     ],
     b"picture",
 )
+
+
+TIER = (b"server-timing", b"tier;desc=memory")
+
+# Mon, 23 Nov 2026 12:00:00 GMT, when a test's clock begins.
+NOON = 1_795_435_200
+
+
+def hit(ttl: int, key: str = "/i/picture") -> bytes:
+    """Return the `Cache-Status` of a hit."""
+    return f'darkroom; hit; ttl={ttl}; key="{key}"'.encode()
+
+
+def stored(ttl: int = 60, key: str = "/i/picture", reason: str = "uri-miss") -> bytes:
+    """Return the `Cache-Status` of a forwarded request whose answer was kept."""
+    return f'darkroom; fwd={reason}; stored; ttl={ttl}; key="{key}"'.encode()
+
+
+def collapsed(ttl: int = 60, key: str = "/i/picture", reason: str = "uri-miss") -> bytes:
+    """Return the `Cache-Status` of a request that got what another client's brought."""
+    return f'darkroom; fwd={reason}; collapsed; ttl={ttl}; key="{key}"'.encode()
+
+
+def unkept(key: str = "/i/picture", reason: str = "uri-miss", word: str = "") -> bytes:
+    """Return the `Cache-Status` of a forwarded request whose answer was not kept."""
+    return f'darkroom; fwd={reason};{f" {word};" if word else ""} key="{key}"'.encode()
+
+
+def whole(directives: bytes, *more: tuple[bytes, bytes], status: int = 200, body: bytes = b"picture") -> Answer:
+    """Return an answer that says of its body all that the edge would add."""
+    ranges = [(b"accept-ranges", b"bytes")] if status == 200 else []
+    return Answer(status, [(b"cache-control", directives), (b"content-length", b"%d" % len(body)), *ranges, *more], body)
+
+
+def date(seconds: float = 0) -> bytes:
+    """Return the HTTP date that is so many seconds after a test's clock began."""
+    return formatdate(NOON + seconds, usegmt=True).encode("ascii")
 
 
 @dataclass(frozen=True)
@@ -149,7 +189,7 @@ async def all_wait(visits: Iterable[Visit]) -> None:
 class Origin:
     """An application that gives every request `answer`, or raises `error`; while held, it has requests and no answers."""
 
-    def __init__(self, answer: Answer = RENDITION, *, held: bool = False) -> None:
+    def __init__(self, answer: Answer | Callable[[Scope], Answer] = RENDITION, *, held: bool = False) -> None:
         self.answer = answer
         self.error: BaseException | None = None
         self.requests: list[Scope] = []
@@ -170,6 +210,10 @@ class Origin:
         async with self._changed:
             await asyncio.wait_for(self._changed.wait_for(lambda: len(self.requests) >= times), 10)
 
+    def asked_with(self, *names: bytes) -> list[list[tuple[bytes, bytes]]]:
+        """Return of each request the fields called `names`, in order."""
+        return [[pair for pair in scope["headers"] if pair[0] in names] for scope in self.requests]
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._changed:
             self.requests.append(scope)
@@ -183,7 +227,7 @@ class Origin:
                 await self._changed.wait_for(lambda: number <= self._answered)
             if self.error is not None:
                 raise self.error
-            status, headers, body = self.answer
+            status, headers, body = self.answer(scope) if callable(self.answer) else self.answer
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
         finally:
@@ -199,11 +243,68 @@ async def _chunks(receive: Receive) -> list[bytes]:
             return chunks
 
 
+class Pieces:
+    """An application that sends the start of an answer, then a piece at a time, each when the one before has been taken.
+
+    `sent` counts the pieces that `send` has taken, `events` is what it has received.
+    """
+
+    def __init__(self, headers: Headers, pieces: Iterable[bytes], *, status: int = 200, held: bool = False) -> None:
+        self.status = status
+        self.headers = headers
+        self.pieces = list(pieces)
+        self.error: Exception | None = None
+        self.requests: list[Scope] = []
+        self.events: list[str] = []
+        self.sent = 0
+        self.over = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        if not held:
+            self.may_answer.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.requests.append(scope)
+        self.events.append((await receive())["type"])
+        await self.may_answer.wait()
+        gone = asyncio.ensure_future(receive())
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        for piece in self.pieces:
+            if gone.done():
+                break
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            self.sent += 1
+            # As an application does that reads what it sends.
+            await asyncio.sleep(0)
+        if self.error is not None:
+            gone.cancel()
+            raise self.error
+        if not gone.done():
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        self.events.append((await gone)["type"])
+        self.over.set()
+
+
 class Clock:
-    """A monotonic clock that a test moves."""
+    """A monotonic clock that a test moves, and the wall clock beside it."""
 
     def __init__(self) -> None:
         self.now = 1_000.25
 
     def __call__(self) -> float:
         return self.now
+
+    def wall(self) -> float:
+        """Return the Unix time, noon when the clock is new."""
+        return NOON + self.now - 1_000.25
+
+
+def shared_edge(app: ASGIApp, clock: Clock | None = None, **options: Any) -> Edge:
+    """Return an edge called Darkroom, whose hosts have the same answers unless `options` say otherwise."""
+    clock = clock or Clock()
+    given = {"name": "Darkroom", "max_bytes": 1_000_000, "max_cold_requests": 100, "hosts_differ": False, "pass_paths": ("/health", "/v1/")}
+    return Edge(app, clock=clock, wall_clock=clock.wall, **{**given, **options})
+
+
+async def settled(edge: Edge) -> None:
+    """Return once every request to the origin is over and its answer has been taken."""
+    await asyncio.wait_for(asyncio.gather(*edge._fetching._tasks), 10)

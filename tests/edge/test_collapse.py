@@ -9,22 +9,24 @@ import pytest
 
 from edge import Edge
 from edge.answer import Answer, Message
-from edge.collapse import RELEASED_AT_ONCE, ClientLeftError, Collapse, Fetched
-from tests.edge.asgi import RENDITION, Origin, Reply, Visit, all_wait, ask, failed, http_scope, visit
+from edge.collapse import RELEASED_AT_ONCE
+from tests.edge.asgi import RENDITION, Origin, Reply, Visit, all_wait, ask, collapsed, failed, hit, http_scope, stored, unkept, visit
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
 
 OWN = b"darkroom-cdn-cache-control"
 
 # A failed render as the service answers it: nobody keeps it, the clients that wait may share it.
-MOMENTARY = Answer(503, [(b"cache-control", b"no-store"), (OWN, b"max-age=1"), (b"retry-after", b"5")], b"try again")
+MOMENTARY = Answer(
+    503, [(b"cache-control", b"no-store"), (OWN, b"max-age=1"), (b"retry-after", b"5"), (b"content-length", b"9")], b"try again"
+)
 
 # For the client that asked and no other.
-PRIVATE = Answer(200, [(b"cache-control", b"private, max-age=60")], b"yours")
+PRIVATE = Answer(200, [(b"cache-control", b"private, max-age=60"), (b"content-length", b"5"), (b"accept-ranges", b"bytes")], b"yours")
 
 
 def edge_of(origin: Origin, *, max_cold_requests: int = 1_000) -> Edge:
-    return Edge(origin, name="Darkroom", max_bytes=1_000_000, max_cold_requests=max_cold_requests, clock=lambda: 0.0)
+    return Edge(origin, name="Darkroom", max_bytes=1_000_000, max_cold_requests=max_cold_requests, hosts_differ=False, clock=lambda: 0.0)
 
 
 async def gather(origin: Origin, edge: Edge, number: int) -> list[Visit]:
@@ -49,10 +51,10 @@ async def test_collapse_200_clients_at_once_are_one_origin_request() -> None:
     await origin.release()
     leader, *waiters = await replies(visits)
     assert len(origin.requests) == 1
-    assert leader == Reply(200, [*RENDITION.headers, (b"cache-status", b"darkroom; fwd=miss; stored")], b"picture")
-    collapsed = Reply(200, [*RENDITION.headers, (b"cache-status", b"darkroom; fwd=miss; collapsed")], b"picture")
-    assert waiters == [collapsed] * 199
-    assert (await ask(edge)).field(b"cache-status") == b"darkroom; hit; ttl=60"
+    assert leader == Reply(200, [*RENDITION.headers, (b"cache-status", stored())], b"picture")
+    shared = Reply(200, [*RENDITION.headers, (b"cache-status", collapsed())], b"picture")
+    assert waiters == [shared] * 199
+    assert (await ask(edge)).field(b"cache-status") == hit(60)
 
 
 async def test_collapse_different_keys_are_origin_requests_of_their_own() -> None:
@@ -62,7 +64,7 @@ async def test_collapse_different_keys_are_origin_requests_of_their_own() -> Non
     await all_wait(visits)
     assert len(origin.requests) == 3
     await origin.release()
-    assert [reply.field(b"cache-status") for reply in await replies(visits)] == [b"darkroom; fwd=miss; stored"] * 3
+    assert [reply.field(b"cache-status") for reply in await replies(visits)] == [stored(key=key) for key in ("/a", "/b", "/a?x")]
 
 
 async def test_collapse_head_and_conditional_clients_each_get_what_they_asked_for() -> None:
@@ -86,11 +88,11 @@ async def test_collapse_momentary_answer_is_shared_and_not_kept() -> None:
     await origin.release()
     leader, *waiters = await replies(visits)
     assert len(origin.requests) == 1
-    told = [(b"cache-control", b"no-store"), (b"retry-after", b"5")]
-    assert leader == Reply(503, [*told, (b"cache-status", b"darkroom; fwd=miss")], b"try again")
-    assert waiters == [Reply(503, [*told, (b"cache-status", b"darkroom; fwd=miss; collapsed")], b"try again")] * 19
+    told = [(b"cache-control", b"no-store"), (b"retry-after", b"5"), (b"content-length", b"9")]
+    assert leader == Reply(503, [*told, (b"cache-status", unkept())], b"try again")
+    assert waiters == [Reply(503, [*told, (b"cache-status", unkept(word="collapsed"))], b"try again")] * 19
     origin.answer = RENDITION
-    assert (await ask(edge)).field(b"cache-status") == b"darkroom; fwd=miss; stored"
+    assert (await ask(edge)).field(b"cache-status") == stored()
     assert len(origin.requests) == 2
 
 
@@ -108,7 +110,7 @@ async def test_collapse_private_answer_releases_waiters_a_few_at_a_time() -> Non
     assert origin.at_once == RELEASED_AT_ONCE
     await origin.release()
     answered = await replies(visits)
-    assert answered == [Reply(200, [*PRIVATE.headers, (b"cache-status", b"darkroom; fwd=miss")], b"yours")] * (1 + waiters)
+    assert answered == [Reply(200, [*PRIVATE.headers, (b"cache-status", unkept())], b"yours")] * (1 + waiters)
     assert len(origin.requests) == 1 + waiters
     assert origin.most_at_once == RELEASED_AT_ONCE == 8
 
@@ -132,7 +134,7 @@ async def test_collapse_answer_that_may_be_kept_after_a_private_one_is_stored_by
     await visits[0].reply()
     origin.answer = RENDITION
     await origin.release()
-    assert (await visits[1].reply()).field(b"cache-status") == b"darkroom; fwd=miss; stored"
+    assert (await visits[1].reply()).field(b"cache-status") == stored()
 
 
 # Leaving
@@ -147,7 +149,7 @@ async def test_collapse_leader_that_leaves_harms_nobody() -> None:
     await origin.release()
     assert [reply.body for reply in await replies(waiters)] == [b"picture"] * 19
     assert len(origin.requests) == 1
-    assert (await ask(edge)).field(b"cache-status") == b"darkroom; hit; ttl=60"
+    assert (await ask(edge)).field(b"cache-status") == hit(60)
 
 
 async def test_collapse_waiter_that_leaves_harms_nobody() -> None:
@@ -168,10 +170,10 @@ async def test_collapse_when_all_leave_the_answer_is_still_fetched_and_kept() ->
     for each in visits:
         each.leave()
     assert [await each.over() for each in visits] == [[]] * 5
-    (task,) = edge._collapse._tasks
+    (task,) = edge._fetching._tasks
     await origin.release()
     await task
-    assert (await ask(edge)).field(b"cache-status") == b"darkroom; hit; ttl=60"
+    assert (await ask(edge)).field(b"cache-status") == hit(60)
     assert len(origin.requests) == 1
 
 
@@ -185,7 +187,7 @@ async def test_collapse_client_that_comes_after_all_have_left_joins_the_same_req
     late = visit(edge)
     await late.waits()
     await origin.release()
-    assert (await late.reply()).field(b"cache-status") == b"darkroom; fwd=miss; collapsed"
+    assert (await late.reply()).field(b"cache-status") == collapsed()
     assert len(origin.requests) == 1
 
 
@@ -201,6 +203,33 @@ async def test_collapse_clients_that_leave_free_their_places() -> None:
     await origin.release()
     assert [reply.status for reply in await replies([visits[1], third])] == [200, 200]
     assert edge._cold_requests == 0
+
+
+async def test_collapse_request_that_all_have_left_keeps_one_place_until_it_ends() -> None:
+    origin = Origin(held=True)
+    edge = edge_of(origin, max_cold_requests=2)
+    for each in await gather(origin, edge, 2):
+        each.leave()
+        assert await each.over() == []
+    other = visit(edge, "/other")
+    await other.waits()
+    assert (await ask(edge, "/third")).field(b"cache-status") == unkept("/third", word="detail=busy")
+    await origin.release()
+    assert (await other.reply()).field(b"cache-status") == stored(key="/other")
+    await asyncio.gather(*edge._fetching._tasks)
+    assert edge._cold_requests == 0
+    assert (await ask(edge, "/third")).field(b"cache-status") == stored(key="/third")
+
+
+async def test_collapse_client_that_leaves_in_the_moment_of_the_answer_is_answered() -> None:
+    origin = Origin(held=True)
+    edge = edge_of(origin)
+    leaving = visit(edge)
+    await leaving.waits()
+    await origin.release()
+    (flight,) = edge._fetching._flights._all
+    flight.landed.add_done_callback(lambda _: leaving.leave())
+    assert (await leaving.reply()).body == b"picture"
 
 
 async def test_collapse_released_waiter_that_has_left_is_not_asked_for() -> None:
@@ -274,8 +303,8 @@ async def test_collapse_origin_that_raises_gives_all_the_same_error_and_the_next
     with caplog.at_level(logging.ERROR):
         await origin.release()
         leader, *waiters = await replies(visits)
-    assert leader == failed(b"darkroom; fwd=miss")
-    assert waiters == [failed(b"darkroom; fwd=miss; collapsed")] * 49
+    assert leader == failed(unkept())
+    assert waiters == [failed(unkept(word="collapsed"))] * 49
     assert len(origin.requests) == 1
     # Told once, not once for each client, and with its cause.
     (record,) = caplog.records
@@ -283,7 +312,7 @@ async def test_collapse_origin_that_raises_gives_all_the_same_error_and_the_next
     assert record.exc_info is not None
     assert record.exc_info[1] is origin.error
     origin.error = None
-    assert (await ask(edge)).field(b"cache-status") == b"darkroom; fwd=miss; stored"
+    assert (await ask(edge)).field(b"cache-status") == stored()
     assert len(origin.requests) == 2
 
 
@@ -295,78 +324,9 @@ async def test_collapse_origin_that_raises_when_all_have_left_is_logged_and_forg
     for each in visits:
         each.leave()
         await each.over()
-    (task,) = edge._collapse._tasks
+    (task,) = edge._fetching._tasks
     await origin.release()
     await task
     assert [record.getMessage() for record in caplog.records] == ["the origin failed"]
     origin.error = None
     assert (await ask(edge)).status == 200
-
-
-# Collapse by itself, where what it fetches may raise
-
-
-class Fetch:
-    """Something to fetch that waits for its outcome."""
-
-    def __init__(self) -> None:
-        self.times = 0
-        self.outcome: asyncio.Future[Fetched] = asyncio.get_running_loop().create_future()
-
-    async def __call__(self) -> Fetched:
-        self.times += 1
-        return await asyncio.shield(self.outcome)
-
-
-async def stays() -> Message:
-    await asyncio.get_running_loop().create_future()
-    raise AssertionError("nobody ends this wait but by cancelling it")
-
-
-async def test_collapse_error_is_raised_for_every_client() -> None:
-    collapse, fetch = Collapse(), Fetch()
-    clients = [asyncio.ensure_future(collapse.fetch(b"/a", fetch, stays)) for _ in range(5)]
-    await asyncio.sleep(0)
-    error = ValueError("no")
-    fetch.outcome.set_exception(error)
-    assert await asyncio.gather(*clients, return_exceptions=True) == [error] * 5
-    assert fetch.times == 1
-
-
-async def test_collapse_error_with_no_client_left_is_not_reported_as_forgotten() -> None:
-    collapse, fetch = Collapse(), Fetch()
-
-    async def leaves() -> Message:
-        return {"type": "http.disconnect"}
-
-    with pytest.raises(ClientLeftError):
-        await collapse.fetch(b"/a", fetch, leaves)
-    fetch.outcome.set_exception(ValueError("no"))
-    await asyncio.wait(set(collapse._tasks))
-    assert not collapse._flights
-    # That nothing is reported is for the fixture to see.
-    del collapse, fetch
-
-
-async def test_collapse_client_that_leaves_in_the_moment_of_the_answer_is_answered() -> None:
-    collapse, fetch = Collapse(), Fetch()
-
-    async def leaves_with_the_answer() -> Message:
-        await collapse._flights[b"/a"].landed
-        return {"type": "http.disconnect"}
-
-    client = asyncio.ensure_future(collapse.fetch(b"/a", fetch, leaves_with_the_answer))
-    await asyncio.sleep(0)
-    fetch.outcome.set_result(Fetched(RENDITION, shared=True, kept=True))
-    assert (await client).fetched.answer == RENDITION
-
-
-async def test_collapse_after_landing_forgets_the_request() -> None:
-    collapse, fetch = Collapse(), Fetch()
-    fetch.outcome.set_result(Fetched(RENDITION, shared=True, kept=True))
-    for times in (1, 2):
-        assert await collapse.fetch(b"/a", fetch, stays) == ((RENDITION, True, True), False)
-        assert fetch.times == times
-    await asyncio.sleep(0)
-    assert not collapse._flights
-    assert not collapse._tasks

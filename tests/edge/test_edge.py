@@ -10,13 +10,32 @@ import pytest
 
 from edge import Edge
 from edge.answer import Answer, ASGIApp, Headers, Message, Receive, Scope, Send
-from tests.edge.asgi import RENDITION, Clock, Origin, Reply, Visit, all_wait, ask, failed, http_scope, visit
+from tests.edge.asgi import (
+    RENDITION,
+    TIER,
+    Clock,
+    Origin,
+    Reply,
+    Visit,
+    all_wait,
+    ask,
+    failed,
+    hit,
+    http_scope,
+    stored,
+    unkept,
+    visit,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
 
 OWN = b"darkroom-cdn-cache-control"
 STATUS = b"cache-status"
 ETAG = b'"k5x7q2"'
+AUTHORIZED = [(b"authorization", b"Bearer a")]
+
+# What the edge adds to a whole 200 that says nothing of its length and of ranges.
+WHOLE = [(b"content-length", b"7"), (b"accept-ranges", b"bytes")]
 
 BUSY_BODY = (
     b'{"type":"about:blank","title":"Too many cold requests","status":503,'
@@ -30,6 +49,7 @@ def edge_of(app: ASGIApp, *, max_bytes: int = 1_000_000, max_cold_requests: int 
         name="Darkroom",
         max_bytes=max_bytes,
         max_cold_requests=max_cold_requests,
+        hosts_differ=False,
         pass_paths=("/health", "/v1/"),
         clock=clock or Clock(),
     )
@@ -67,45 +87,44 @@ async def test_hit_is_answered_without_suspending_or_reading_the_request() -> No
     assert [message["type"] for message in messages] == ["http.response.start", "http.response.body"]
 
 
-async def test_hit_within_a_second_sends_the_very_same_messages(clock: Clock) -> None:
+async def test_hits_within_a_second_send_equal_messages_and_the_same_body(clock: Clock) -> None:
     edge = edge_of(Origin(), clock=clock)
     await ask(edge)
-    first = await visit(edge).over()
+    first, second, third = [await visit(edge).over() for _ in range(3)]
     clock.now += 0.5
-    second = await visit(edge).over()
-    assert all(before is after for before, after in zip(first, second, strict=True))
+    assert first == second == third == await visit(edge).over()
     clock.now += 0.5
     start, body = await visit(edge).over()
-    assert start is not first[0]
-    assert body is first[1]
+    assert start["headers"] != first[0]["headers"]
+    assert body["body"] is first[1]["body"]
 
 
 async def test_miss_headers_are_those_of_the_origin_and_cache_status() -> None:
     edge = edge_of(Origin())
-    assert await ask(edge) == Reply(200, [*RENDITION.headers, (STATUS, b"darkroom; fwd=miss; stored")], b"picture")
+    assert await ask(edge) == Reply(200, [*RENDITION.headers, (STATUS, stored())], b"picture")
 
 
 async def test_hit_headers_are_those_of_the_origin_with_age_and_cache_status(clock: Clock) -> None:
     edge = edge_of(Origin(), clock=clock)
     await ask(edge)
-    assert await ask(edge) == Reply(200, [*RENDITION.headers, (b"age", b"0"), (STATUS, b"darkroom; hit; ttl=60")], b"picture")
+    assert await ask(edge) == Reply(200, [*RENDITION.headers, (b"age", b"0"), (STATUS, hit(60)), TIER], b"picture")
     clock.now += 12.5
-    assert await ask(edge) == Reply(200, [*RENDITION.headers, (b"age", b"12"), (STATUS, b"darkroom; hit; ttl=48")], b"picture")
+    assert await ask(edge) == Reply(200, [*RENDITION.headers, (b"age", b"12"), (STATUS, hit(48)), TIER], b"picture")
 
 
 async def test_head_hit_has_the_headers_of_get_and_no_body() -> None:
     edge = edge_of(Origin())
     await ask(edge)
-    assert await ask(edge, method="HEAD") == Reply(200, [*RENDITION.headers, (b"age", b"0"), (STATUS, b"darkroom; hit; ttl=60")], b"")
+    assert await ask(edge, method="HEAD") == Reply(200, [*RENDITION.headers, (b"age", b"0"), (STATUS, hit(60)), TIER], b"")
 
 
 async def test_head_miss_fetches_with_get_and_the_next_get_is_a_hit() -> None:
     origin = Origin()
     edge = edge_of(origin)
-    assert await ask(edge, method="HEAD") == Reply(200, [*RENDITION.headers, (STATUS, b"darkroom; fwd=miss; stored")], b"")
+    assert await ask(edge, method="HEAD") == Reply(200, [*RENDITION.headers, (STATUS, stored())], b"")
     assert [scope["method"] for scope in origin.requests] == ["GET"]
     reply = await ask(edge)
-    assert (reply.body, reply.field(STATUS)) == (b"picture", b"darkroom; hit; ttl=60")
+    assert (reply.body, reply.field(STATUS)) == (b"picture", hit(60))
     assert len(origin.requests) == 1
 
 
@@ -123,7 +142,7 @@ async def test_conditional_hit_is_304(condition: bytes, method: str) -> None:
     edge = edge_of(Origin())
     await ask(edge)
     reply = await ask(edge, method=method, headers=[(b"if-none-match", condition)])
-    assert reply == Reply(304, [*NOT_MODIFIED, (b"age", b"0"), (STATUS, b"darkroom; hit; ttl=60")], b"")
+    assert reply == Reply(304, [*NOT_MODIFIED, (b"age", b"0"), (STATUS, hit(60)), TIER], b"")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -131,7 +150,7 @@ async def test_conditional_miss_is_fetched_whole_kept_and_304(method: str) -> No
     origin = Origin(RENDITION._replace(headers=[*RENDITION.headers, (b"server-timing", b"render;dur=90"), (b"age", b"5")]))
     edge = edge_of(origin)
     reply = await ask(edge, method=method, headers=[(b"if-none-match", ETAG)])
-    told = [(b"server-timing", b"render;dur=90"), (b"age", b"5"), (STATUS, b"darkroom; fwd=miss; stored")]
+    told = [(b"server-timing", b"render;dur=90"), (b"age", b"5"), (STATUS, stored(55))]
     assert reply == Reply(304, [*NOT_MODIFIED, *told], b"")
     assert (await ask(edge)).body == b"picture"
     assert len(origin.requests) == 1
@@ -154,7 +173,7 @@ async def test_conditional_request_on_two_lines_is_304_for_either() -> None:
 @pytest.mark.parametrize("status", [302, 404, 410, 500])
 async def test_conditional_request_for_what_is_no_200_has_the_whole_answer(status: int) -> None:
     edge = edge_of(Origin(answer((b"cache-control", b"max-age=60"), (b"etag", ETAG), status=status, body=b"gone")))
-    for expected in (b"darkroom; fwd=miss; stored", b"darkroom; hit; ttl=60"):
+    for expected in (stored(), hit(60)):
         reply = await ask(edge, headers=[(b"if-none-match", ETAG)])
         assert (reply.status, reply.body, reply.field(STATUS)) == (status, b"gone", expected)
 
@@ -173,13 +192,13 @@ async def test_expired_answer_is_fetched_again_and_kept_anew(clock: Clock) -> No
     edge = edge_of(origin, clock=clock)
     await ask(edge)
     clock.now += 59.5
-    assert (await ask(edge)).field(STATUS) == b"darkroom; hit; ttl=1"
+    assert (await ask(edge)).field(STATUS) == hit(1)
     clock.now += 0.5
     origin.answer = RENDITION._replace(body=b"renewed")
     reply = await ask(edge)
-    assert reply == Reply(200, [*RENDITION.headers, (STATUS, b"darkroom; fwd=stale; stored")], b"renewed")
+    assert reply == Reply(200, [*RENDITION.headers, (STATUS, stored(reason="stale"))], b"renewed")
     reply = await ask(edge)
-    assert (reply.body, reply.field(STATUS)) == (b"renewed", b"darkroom; hit; ttl=60")
+    assert (reply.body, reply.field(STATUS)) == (b"renewed", hit(60))
     assert len(origin.requests) == 2
 
 
@@ -188,18 +207,19 @@ async def test_expired_answer_whose_successor_is_not_kept_is_not_called_stored(c
     edge = edge_of(origin, clock=clock)
     await ask(edge)
     clock.now += 60
-    origin.answer = answer((b"cache-control", b"no-store"), status=503, body=b"later")
+    headers = [(b"cache-control", b"no-store"), (b"content-length", b"5")]
+    origin.answer = Answer(503, headers, b"later")
     for _ in range(2):
-        assert await ask(edge) == Reply(503, [(b"cache-control", b"no-store"), (STATUS, b"darkroom; fwd=stale")], b"later")
+        assert await ask(edge) == Reply(503, [*headers, (STATUS, unkept(reason="stale"))], b"later")
     assert len(origin.requests) == 3
 
 
 async def test_answer_too_large_is_sent_and_not_kept() -> None:
-    origin = Origin(RENDITION._replace(body=bytes(20_000)))
+    origin = Origin(answer((b"cache-control", b"max-age=60"), body=bytes(20_000)))
     edge = edge_of(origin, max_bytes=100_000)
     for _ in range(2):
         reply = await ask(edge)
-        assert (len(reply.body), reply.field(STATUS)) == (20_000, b"darkroom; fwd=miss")
+        assert (len(reply.body), reply.field(STATUS)) == (20_000, unkept())
     assert len(origin.requests) == 2
 
 
@@ -210,7 +230,7 @@ async def test_answer_too_large_is_sent_and_not_kept() -> None:
         [(b"cache-control", b"no-store")],
         [(b"cache-control", b"private, max-age=60")],
         [(b"cache-control", b"max-age=60"), (b"set-cookie", b"a=b")],
-        [(b"cache-control", b"max-age=60"), (b"vary", b"accept")],
+        [(b"cache-control", b"max-age=60"), (b"vary", b"accept, *")],
         [(b"cache-control", b"max-age=60"), (b"cdn-cache-control", b"no-store")],
         [(b"cache-control", b"max-age=1")],
         [(b"cache-control", b"max-age=60"), (b"age", b"59")],
@@ -220,49 +240,46 @@ async def test_answer_that_may_not_be_kept_is_fetched_each_time(headers: Headers
     origin = Origin(answer(*headers))
     edge = edge_of(origin)
     for _ in range(2):
-        assert await ask(edge) == Reply(200, [*headers, (STATUS, b"darkroom; fwd=miss")], b"picture")
+        assert await ask(edge) == Reply(200, [*headers, *WHOLE, (STATUS, unkept())], b"picture")
     assert len(origin.requests) == 2
 
 
 async def test_age_of_the_origin_is_sent_on_and_counted_from(clock: Clock) -> None:
     headers = [(b"cache-control", b"max-age=60"), (b"age", b"20")]
     edge = edge_of(Origin(answer(*headers)), clock=clock)
-    assert await ask(edge) == Reply(200, [*headers, (STATUS, b"darkroom; fwd=miss; stored")], b"picture")
+    assert await ask(edge) == Reply(200, [*headers, *WHOLE, (STATUS, stored(40))], b"picture")
     clock.now += 5
     reply = await ask(edge)
-    assert reply == Reply(200, [headers[0], (b"age", b"25"), (STATUS, b"darkroom; hit; ttl=35")], b"picture")
+    assert reply == Reply(200, [headers[0], *WHOLE, (b"age", b"25"), (STATUS, hit(35)), TIER], b"picture")
     clock.now += 35
-    assert (await ask(edge)).field(STATUS) == b"darkroom; fwd=stale; stored"
+    assert (await ask(edge)).field(STATUS) == stored(40, reason="stale")
 
 
 async def test_server_timing_of_the_miss_is_not_told_of_hits() -> None:
     edge = edge_of(Origin(answer((b"cache-control", b"max-age=60"), (b"server-timing", b"render;dur=90"))))
     assert (await ask(edge)).field(b"server-timing") == b"render;dur=90"
-    assert (await ask(edge)).field(b"server-timing") is None
+    assert (await ask(edge)).field(b"server-timing") == b"tier;desc=memory"
 
 
 async def test_cache_status_of_the_origin_stays_before_that_of_the_edge() -> None:
-    edge = edge_of(Origin(answer((b"cache-control", b"max-age=60"), (STATUS, b"inner; hit"))))
-    assert (await ask(edge)).headers[1:] == [(STATUS, b"inner; hit"), (STATUS, b"darkroom; fwd=miss; stored")]
-    assert (await ask(edge)).headers[1:] == [(STATUS, b"inner; hit"), (b"age", b"0"), (STATUS, b"darkroom; hit; ttl=60")]
+    edge = edge_of(Origin(answer((b"cache-control", b"max-age=60"), *WHOLE, (STATUS, b"inner; hit"))))
+    assert (await ask(edge)).headers[3:] == [(STATUS, b"inner; hit"), (STATUS, stored())]
+    assert (await ask(edge)).headers[3:] == [(STATUS, b"inner; hit"), (b"age", b"0"), (STATUS, hit(60)), TIER]
 
 
 @pytest.mark.parametrize("name", [OWN, b"Darkroom-CDN-Cache-Control"])
 async def test_own_field_is_obeyed_and_never_leaves(name: bytes) -> None:
     headers = [(b"cache-control", b"private"), (b"cdn-cache-control", b"no-store"), (b"etag", ETAG)]
     edge = edge_of(Origin(answer(*headers, (name, b"max-age=60"))))
-    assert (await ask(edge)).headers == [*headers, (STATUS, b"darkroom; fwd=miss; stored")]
-    told = [(b"age", b"0"), (STATUS, b"darkroom; hit; ttl=60")]
-    assert (await ask(edge)).headers == [*headers, *told]
-    assert (await ask(edge, method="HEAD")).headers == [*headers, *told]
+    assert (await ask(edge)).headers == [*headers, *WHOLE, (STATUS, stored())]
+    told = [(b"age", b"0"), (STATUS, hit(60)), TIER]
+    assert (await ask(edge)).headers == [*headers, *WHOLE, *told]
+    assert (await ask(edge, method="HEAD")).headers == [*headers, *WHOLE, *told]
     assert (await ask(edge, headers=[(b"if-none-match", ETAG)])).headers == [*headers, *told]
 
 
 @pytest.mark.parametrize("name", [OWN, b"Darkroom-CDN-Cache-Control"])
-@pytest.mark.parametrize(
-    "request_of",
-    [{"method": "POST"}, {"path": "/health"}, {"path": "/v1/images", "method": "HEAD"}, {"headers": [(b"authorization", b"Bearer a")]}],
-)
+@pytest.mark.parametrize("request_of", [{"method": "POST"}, {"path": "/health"}, {"path": "/v1/images", "method": "HEAD"}])
 async def test_own_field_never_leaves_what_is_passed(request_of: dict[str, Any], name: bytes) -> None:
     edge = edge_of(Origin(answer((b"cache-control", b"no-store"), (name, b"max-age=1"))))
     reply = await ask(edge, **request_of)
@@ -400,12 +417,44 @@ async def test_origin_without_a_whole_answer_is_500_and_nothing_is_kept(
     app: ASGIApp, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     edge = edge_of(app)
+    told = "the origin failed" if app is half_and_raises else "the application returned without a whole answer"
     for times in (1, 2):
         reply = await ask(edge, method=method)
         assert reply.status == 500
-        assert reply.headers == failed(b"darkroom; fwd=miss").headers
+        assert reply.headers == failed(unkept()).headers
         assert reply.body == (failed(b"").body if method == "GET" else b"")
-        assert [(record.levelno, record.getMessage()) for record in caplog.records] == [(logging.ERROR, "the origin failed")] * times
+        assert [(record.levelno, record.getMessage()) for record in caplog.records] == [(logging.ERROR, told)] * times
+
+
+@pytest.mark.parametrize("lengths", [[b"6"], [b"8"], [b"07"], [b"seven"], [b"7", b"8"]])
+async def test_answer_not_as_long_as_it_says_is_500_and_nothing_is_kept(lengths: list[bytes], caplog: pytest.LogCaptureFixture) -> None:
+    headers = [(b"cache-control", b"max-age=60"), *((b"content-length", length) for length in lengths)]
+    origin = Origin(answer(*headers))
+    edge = edge_of(origin)
+    with caplog.at_level(logging.ERROR):
+        assert [await ask(edge) for _ in range(2)] == [failed(unkept())] * 2
+    assert [record.getMessage() for record in caplog.records] == [f"the origin sent 7 bytes and called them {lengths}"] * 2
+    assert len(origin.requests) == 2
+
+
+async def test_answer_whose_start_is_nonsense_is_500_and_the_next_request_asks_anew(caplog: pytest.LogCaptureFixture) -> None:
+    async def nonsense(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": "200", "headers": [(b"cache-control", b"max-age=60")]})
+        await send({"type": "http.response.body", "body": b"picture"})
+
+    edge = edge_of(nonsense)
+    assert [await ask(edge) for _ in range(2)] == [failed(unkept())] * 2
+    assert [record.getMessage() for record in caplog.records] == ["an answer of the origin could not be used"] * 2
+
+
+@pytest.mark.parametrize("status", [204, 205])
+async def test_answer_without_a_body_has_no_part_and_is_kept(status: int) -> None:
+    origin = Origin(answer((b"cache-control", b"max-age=60"), status=status, body=b""))
+    edge = edge_of(origin)
+    for expected in (stored(), hit(60)):
+        reply = await ask(edge, headers=[(b"range", b"bytes=0-1")])
+        assert (reply.status, reply.body, reply.field(b"accept-ranges"), reply.field(STATUS)) == (status, b"", None, expected)
+    assert len(origin.requests) == 1
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -422,7 +471,7 @@ async def test_busy_edge_answers_503_with_retry_after(method: str) -> None:
             (b"cache-control", b"no-store"),
             (b"x-content-type-options", b"nosniff"),
             (b"retry-after", b"1"),
-            (STATUS, b"darkroom; fwd=miss; detail=busy"),
+            (STATUS, unkept("/b", word="detail=busy")),
         ],
         BUSY_BODY if method == "GET" else b"",
     )
@@ -440,12 +489,13 @@ async def test_busy_edge_answers_hits_and_passes_the_rest() -> None:
     waiting = visit(edge, "/cold")
     await waiting.waits()
     assert (await ask(edge, "/other")).status == 503
-    assert (await ask(edge, "/kept")).field(STATUS) == b"darkroom; hit; ttl=60"
+    assert (await ask(edge, "/other", headers=[(b"authorization", b"Bearer a")])).status == 503
+    assert (await ask(edge, "/kept")).field(STATUS) == hit(60, "/kept")
     assert (await ask(edge, "/kept", headers=[(b"if-none-match", ETAG)])).status == 304
-    passed = [visit(edge, "/health"), visit(edge, "/other", method="POST"), visit(edge, headers=[(b"authorization", b"Bearer a")])]
-    await origin.asked(1 + 4)
+    passed = [visit(edge, "/health"), visit(edge, "/other", method="POST")]
+    await origin.asked(1 + 3)
     await origin.release()
-    assert [(await each.reply()).status for each in [*passed, waiting]] == [200] * 4
+    assert [(await each.reply()).status for each in [*passed, waiting]] == [200] * 3
 
 
 # What is passed
@@ -512,7 +562,7 @@ async def test_other_methods_pass_even_where_an_answer_is_kept(method: str) -> N
         {"path": "/health"},
         {"path": "/v1/images"},
         {"path": "/v1/images", "query": b"limit=1"},
-        {"path": "/i/picture", "headers": [(b"authorization", b"Bearer a")]},
+        {"path": "/v1/images", "headers": [(b"authorization", b"Bearer a")]},
     ],
 )
 async def test_pass_is_never_kept_collapsed_or_changed(request_of: dict[str, Any]) -> None:
@@ -524,7 +574,7 @@ async def test_pass_is_never_kept_collapsed_or_changed(request_of: dict[str, Any
     await origin.release()
     replies = [await each.reply() for each in visits]
     assert replies == [Reply(200, [*RENDITION.headers, (STATUS, b"darkroom; fwd=bypass")], b"picture")] * 2
-    assert not len(edge._memory)
+    assert edge.kept_entries == 0
 
 
 async def test_pass_with_a_matching_condition_is_left_to_the_origin() -> None:
@@ -536,8 +586,47 @@ async def test_authorization_is_answered_from_memory_once_everyone_may_have_the_
     origin = Origin()
     edge = edge_of(origin)
     await ask(edge)
-    assert (await ask(edge, headers=[(b"authorization", b"Bearer a")])).field(STATUS) == b"darkroom; hit; ttl=60"
+    assert (await ask(edge, headers=[(b"authorization", b"Bearer a")])).field(STATUS) == hit(60)
     assert len(origin.requests) == 1
+
+
+async def test_authorized_requests_are_fetched_each_for_itself_and_not_kept() -> None:
+    headers = [(b"cache-control", b"max-age=60"), *WHOLE]
+    origin = Origin(answer(*headers), held=True)
+    edge = edge_of(origin)
+    visits = [visit(edge, headers=AUTHORIZED) for _ in range(3)]
+    await origin.asked(3)
+    await origin.release()
+    assert [await each.reply() for each in visits] == [Reply(200, [*headers, (STATUS, unkept())], b"picture")] * 3
+    assert all((b"authorization", b"Bearer a") in scope["headers"] for scope in origin.requests)
+    assert edge.kept_entries == 0
+
+
+@pytest.mark.parametrize("directives", [b"max-age=60, public", b"s-maxage=60", b"max-age=60, must-revalidate"])
+async def test_authorized_request_whose_answer_is_for_everyone_is_kept(directives: bytes) -> None:
+    origin = Origin(answer((b"cache-control", directives)))
+    edge = edge_of(origin)
+    assert (await ask(edge, headers=AUTHORIZED)).field(STATUS) == stored()
+    assert (await ask(edge)).field(STATUS) == hit(60)
+    assert len(origin.requests) == 1
+
+
+async def test_authorized_request_is_judged_by_the_field_that_decides() -> None:
+    headers = [(b"cache-control", b"public, max-age=60"), (b"cdn-cache-control", b"max-age=60")]
+    edge = edge_of(Origin(answer(*headers)))
+    assert (await ask(edge, headers=AUTHORIZED)).field(STATUS) == unkept()
+    assert edge.kept_entries == 0
+
+
+async def test_authorized_request_neither_leads_nor_joins_others() -> None:
+    origin = Origin(held=True)
+    edge = edge_of(origin)
+    visits = [visit(edge, headers=AUTHORIZED), visit(edge), visit(edge, headers=AUTHORIZED)]
+    await all_wait(visits)
+    await origin.asked(3)
+    await origin.release()
+    assert [(await each.reply()).status for each in visits] == [200] * 3
+    assert len(origin.requests) == 3
 
 
 async def test_pass_head_is_asked_as_get_and_its_body_dropped() -> None:

@@ -108,4 +108,4 @@ def test_intermediate_in_an_object_store_is_used_by_another_machine(tmp_path: Pa
     with darkroom(tmp_path / "two", **settings) as server, server.client() as client:
         answer = rendition(client, document, width=640)
         assert images.opened(answer.content).size == (640, 427)
-        assert answer.headers["server-timing"].startswith("render;")
+        assert answer.headers["server-timing"].startswith("tier;desc=render;")

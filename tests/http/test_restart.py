@@ -23,7 +23,7 @@ def test_restart_serves_every_earlier_url_with_the_same_bytes_and_etags(data: Pa
         for url, earlier in before.items():
             now = client.get(url)
             assert (now.content, now.headers["etag"]) == (earlier.content, earlier.headers["etag"])
-            assert now.headers["server-timing"].startswith("store;")
+            assert now.headers["server-timing"].startswith("tier;desc=store;")
 
 
 def test_signing_key_of_development_is_made_once_and_readable_by_its_owner_only(data: Path) -> None:

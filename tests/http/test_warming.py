@@ -45,7 +45,7 @@ def urls(document: dict[str, Any], *types: str) -> list[str]:
 
 def tiers(client: httpx.Client, paths: list[str]) -> list[str]:
     """Return which tier of the origin answered each first request."""
-    return [client.get(path).raise_for_status().headers["server-timing"].partition(";")[0] for path in paths]
+    return [client.get(path).raise_for_status().headers["server-timing"].split(";")[1].removeprefix("desc=") for path in paths]
 
 
 def renders(server: Server) -> int:

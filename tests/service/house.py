@@ -14,6 +14,7 @@ from service.renditions import Rendition, Renditions
 from service.settings import WarmFormat
 from service.sources import Sources
 from service.storage import Storage, open_storage
+from service.takedowns import Takedowns
 from service.transform import Format, parse
 from service.warming import Warmer
 from service.warming_queue import WarmingQueue
@@ -26,9 +27,15 @@ class House:
     def __init__(self, storage: Storage, pool: RenderPool, spool: Path, formats: Sequence[WarmFormat]) -> None:
         self.storage = storage
         self.queue = WarmingQueue(storage)
-        self.sources = Sources(storage, pool, limits=LIMITS)
-        self.originals = Originals(storage, pool, self.sources, self.queue, spool, limits=LIMITS, max_upload_bytes=1 << 30)
-        self.renditions = Renditions(storage, pool, self.originals, self.sources, limits=LIMITS, wait_seconds=PATIENCE_SECONDS)
+        self.purged: list[str] = []
+        self.takedowns = Takedowns(storage, self.purged.extend, None)
+        self.sources = Sources(storage, pool, self.takedowns, limits=LIMITS)
+        self.originals = Originals(
+            storage, pool, self.sources, self.takedowns, warming=self.queue, spool=spool, limits=LIMITS, max_upload_bytes=1 << 30
+        )
+        self.renditions = Renditions(
+            storage, pool, self.originals, self.sources, self.takedowns, limits=LIMITS, wait_seconds=PATIENCE_SECONDS
+        )
         self.warmer = Warmer(self.queue, self.originals, self.renditions, self.sources, pool, limits=LIMITS, formats=formats)
 
     async def ingest(self, body: bytes) -> str:

@@ -76,6 +76,12 @@ def test_settings_of_every_variable_are_read() -> None:
         "DARKROOM_MAX_FRAMES": "7",
         "DARKROOM_VARIANTS": "card: width=640,height=480,fit=cover; part_2:crop=0p:0p:50p:50p\n\n  badge : width=96,round=max ;",
         "DARKROOM_WARM": "avif, fallback",
+        "DARKROOM_PULL_HOSTS": "images.example.com, *.example.org",
+        "DARKROOM_PULL_SECONDS": "60",
+        "DARKROOM_CLOUDFLARE_ZONE": "0" * 32,
+        "DARKROOM_CLOUDFLARE_TOKEN": "token",
+        "DARKROOM_CLOUDFLARE_URL": "https://proxy.example.com",
+        "DARKROOM_METRICS_PORT": "9091",
         "DARKROOM_RENDER_PROCESSES": "5",
         "DARKROOM_RENDER_MEMORY_BYTES": "268435456",
         "DARKROOM_RENDER_QUEUE": "8",
@@ -369,3 +375,9 @@ def test_settings_warm_webp_and_the_fallback_unless_told_otherwise() -> None:
 def test_settings_with_a_bad_word_in_warm_say_what_is_expected(warm: str) -> None:
     with pytest.raises(SettingsError, match=r"DARKROOM_WARM=.*: expected some of webp, avif, fallback, comma-separated, or none"):
         load({"DARKROOM_WARM": warm})
+
+
+@pytest.mark.parametrize("alone", ["DARKROOM_CLOUDFLARE_ZONE", "DARKROOM_CLOUDFLARE_TOKEN"])
+def test_settings_of_cloudflare_belong_together(alone: str) -> None:
+    with pytest.raises(SettingsError, match="DARKROOM_CLOUDFLARE_ZONE and DARKROOM_CLOUDFLARE_TOKEN belong together"):
+        load({alone: "0" * 32})

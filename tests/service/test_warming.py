@@ -204,7 +204,7 @@ async def test_warming_waits_while_a_request_waits_and_goes_on_afterwards(
     async def ask() -> None:
         found.append(await origin.rendition(digest, "width=111", "jpeg"))
 
-    async def watched(where: object, rendered: Rendered) -> Rendition:
+    async def watched(where: object, rendered: Rendered, *more: object) -> Rendition:
         nonlocal kept
         kept += 1
         if kept == 2:
@@ -212,7 +212,7 @@ async def test_warming_waits_while_a_request_waits_and_goes_on_afterwards(
             tasks.start_soon(ask)
             await until(lambda: origin_waiting(origin) == 1)
             assert found == []
-        return await keep(where, rendered)  # type: ignore[arg-type]
+        return await keep(where, rendered, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(origin.renditions, "keep", watched)
     async with anyio.create_task_group() as tasks, warming_of(origin):
@@ -237,13 +237,13 @@ async def test_request_for_the_rendition_at_work_waits_for_it_and_renders_nothin
     async def ask() -> None:
         found.append(await origin.renditions.find_or_render(wanted, parse_transform(wanted.transform)))
 
-    async def watched(where: object, rendered: Rendered) -> Rendition:
+    async def watched(where: object, rendered: Rendered, *more: object) -> Rendition:
         if where == wanted:
             tasks.start_soon(ask)
             await until(lambda: bool(origin.renditions._making))
             await anyio.wait_all_tasks_blocked()
             assert found == []
-        return await keep(where, rendered)  # type: ignore[arg-type]
+        return await keep(where, rendered, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(origin.renditions, "keep", watched)
     async with anyio.create_task_group() as tasks, warming_of(origin):
@@ -265,7 +265,7 @@ async def test_request_that_waits_for_a_rendition_whose_ladder_fails_renders_it(
     async def ask() -> None:
         found.append(await origin.renditions.find_or_render(wanted, parse_transform(wanted.transform)))
 
-    async def watched(where: object, rendered: Rendered) -> Rendition:
+    async def watched(where: object, rendered: Rendered, *more: object) -> Rendition:
         nonlocal failed
         if where == wanted and not failed:
             failed = True
@@ -273,7 +273,7 @@ async def test_request_that_waits_for_a_rendition_whose_ladder_fails_renders_it(
             await until(lambda: bool(origin.renditions._making))
             await anyio.wait_all_tasks_blocked()
             raise StorageFullError("no room")
-        return await keep(where, rendered)  # type: ignore[arg-type]
+        return await keep(where, rendered, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(origin.renditions, "keep", watched)
     monkeypatch.setattr(warming, "_RETRY_SECONDS", 0.01)
@@ -312,8 +312,8 @@ async def test_warming_that_is_stopped_in_the_middle_is_finished_by_the_next_one
         kept: list[object] = []
         keep = first.renditions.keep
 
-        async def watched(where: object, rendered: Rendered) -> Rendition:
-            done = await keep(where, rendered)  # type: ignore[arg-type]
+        async def watched(where: object, rendered: Rendered, *more: object) -> Rendition:
+            done = await keep(where, rendered, *more)  # type: ignore[arg-type]
             kept.append(where)
             if len(kept) == 4:
                 await anyio.sleep_forever()

@@ -1,0 +1,67 @@
+"""What a client gets of an answer: the whole, a part, a 304, 412 or 416, or the stream of what is still coming."""
+
+from __future__ import annotations
+
+from edge.answer import Answer, Headers, Scope, Send, problem
+from edge.collapse import Client
+from edge.conditional import CONDITIONS, Selected, not_modified_headers, part_headers, select
+from edge.exchange import Streamed
+
+_PRECONDITION_FAILED = problem(412, "Precondition failed", "What the request's If-Match or If-Unmodified-Since asks for does not hold.")
+
+
+async def send_answer(answer: Answer, told: Headers, scope: Scope, send: Send, *, received: float = 0.0) -> int:
+    """Send what a request gets of a whole answer, with what is `told` of this cache; return how many bytes of body that were."""
+    status, headers, body = answer
+    asked = _conditions(scope) if status == 200 else {}
+    selected = select(asked, headers, len(body), received=received, method=scope["method"]) if asked else Selected(status)
+    own = [pair for pair in headers if pair[0] in {b"age", b"cache-status", b"server-timing"}]
+    if selected.status == 304:
+        status, headers, body = 304, [*not_modified_headers(headers), *own], b""
+    elif selected.status == 206:
+        status, headers = 206, part_headers(headers, selected, len(body))
+        body = body[selected.first : selected.last + 1]
+    elif selected.status == 412:
+        status, headers, body = _PRECONDITION_FAILED
+    elif selected.status == 416:
+        status, headers, body = _unsatisfiable(len(body))
+    if scope["method"] == "HEAD":
+        body = b""
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *told]})
+    await send({"type": "http.response.body", "body": body})
+    return len(body)
+
+
+async def send_stream(answer: Streamed, told: Headers, scope: Scope, send: Send, client: Client) -> None:
+    """Send an answer as it comes; what a range would cut from it is not waited for."""
+    status, headers, stream = answer
+    asked = {name: value for name, value in _conditions(scope).items() if name not in {b"range", b"if-range"}} if status == 200 else {}
+    selected = select(asked, headers, 0, received=0.0, method=scope["method"])
+    if scope["method"] == "HEAD" or (asked and selected.status in {304, 412}):
+        stream.abandon()
+        await send_answer(Answer(status, headers, b""), told, scope, send)
+        return
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *told]})
+    more = True
+    while more:
+        message = await client.take(stream)
+        more = bool(message.get("more_body"))
+        await send(message)
+
+
+def _conditions(scope: Scope) -> dict[bytes, bytes]:
+    """Return a request's conditions and its range, several lines of one field joined by commas (RFC 9110 §5.3)."""
+    found: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name in CONDITIONS:
+            found[name] = found[name] + b", " + value if name in found else value
+    return found
+
+
+def _unsatisfiable(length: int) -> Answer:
+    return problem(
+        416,
+        "Range not satisfiable",
+        f"The answer has {length} bytes, from 0 on, and the range asked for none of them.",
+        (b"content-range", b"bytes */%d" % length),
+    )

@@ -1,0 +1,13 @@
+"""The example in the docstring of `edge` runs, and says what it says."""
+
+from __future__ import annotations
+
+import doctest
+
+import edge
+
+
+def test_example_of_the_edge_alone_around_a_small_application_runs() -> None:
+    outcome = doctest.testmod(edge)
+    assert outcome.attempted > 5
+    assert outcome.failed == 0

@@ -1,0 +1,297 @@
+"""Remote sources over HTTP: a mutable URL on their side, immutable renditions on ours, against a real server in a network of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests import images
+from tests.network import PUBLIC_ADDRESS, in_own_network
+from tests.servers import Server, darkroom
+
+
+class Source:
+    """A host with one image at every path: its bytes, its tag, the status it answers with, and the requests it has had."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.tag = '"v1"'
+        self.status = 200
+        self.requests: list[dict[str, str]] = []
+        self.port = 0
+
+    def url(self, path: str = "/photo.jpg", host: str = PUBLIC_ADDRESS) -> str:
+        """Return the URL of the image."""
+        return f"http://{host}:{self.port}{path}"
+
+
+@contextmanager
+def source(body: bytes) -> Iterator[Source]:
+    """Give a source at the public address and on loopback."""
+    running = Source(body)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            running.requests.append({name.lower(): value for name, value in self.headers.items()})
+            if self.headers.get("If-None-Match") == running.tag and running.status == 200:
+                status, body = 304, b""
+            else:
+                status, body = running.status, running.body if running.status == 200 else b"no"
+            self.send_response(status)
+            self.send_header("ETag", running.tag)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *words: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("0.0.0.0", 0), Handler)
+    running.port = server.server_port
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield running
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def pulling(data: Path, test: Callable[[Server, httpx.Client, Source], None], **settings: object) -> None:
+    """Run a test with a server that may fetch from a source, in a network of its own."""
+
+    def body() -> None:
+        with source(images.photo_jpeg(800, 600)) as running:
+            hosts = settings.pop("pull_hosts", f"http://{PUBLIC_ADDRESS}:{running.port}")
+            with darkroom(data, pull_hosts=hosts, **settings) as server, server.client() as client:
+                test(server, client, running)
+
+    in_own_network(body)
+
+
+def pull_path(client: httpx.Client, url: str, **wanted: object) -> str:
+    answer = client.post("/v1/pull", json={"url": url, **wanted})
+    assert answer.status_code == 200, answer.text
+    path: str = answer.json()["url"]
+    return path
+
+
+def check_problem(answer: httpx.Response, status: int, kind: str) -> None:
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert answer.headers["cache-control"] == "no-store"
+    problem = answer.json()
+    assert problem["type"] == f"urn:darkroom:problem:{kind}"
+    assert problem["expected"]
+    assert problem["remedy"]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def test_pull_redirects_to_an_immutable_rendition_of_what_the_source_has(data: Path) -> None:
+    def test(server: Server, client: httpx.Client, running: Source) -> None:
+        path = pull_path(client, running.url(), transform={"width": 200}, format="webp")
+        assert path.startswith("/pull/v1/")
+        answer = client.get(path)
+        assert (answer.status_code, answer.content) == (302, b"")
+        location = answer.headers["location"]
+        digest = location.split("/")[3]
+        assert location.startswith(f"/i/v2/{digest}/width=200/")
+        told = {
+            "cache-control": "public, max-age=60",
+            "cdn-cache-control": "max-age=300, stale-while-revalidate=86400, stale-if-error=604800",
+            "cache-tag": digest,
+            "access-control-allow-origin": "*",
+        }
+        assert {name: answer.headers[name] for name in told} == told
+        assert answer.headers["cache-status"] == f'darkroom; fwd=uri-miss; stored; ttl=300; key="{path}"'
+        rendition = client.get(location)
+        assert (rendition.status_code, rendition.headers["content-type"]) == (200, "image/webp")
+        assert images.opened(rendition.content).size == (200, 150)
+        assert rendition.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert "; hit; " in client.get(path).headers["cache-status"]
+        other = pull_path(client, running.url(), transform={"width": 100})
+        assert client.get(other).headers["location"].endswith(".auto")
+        assert len(running.requests) == 1
+        assert client.get(f"/v1/images/{digest}").json()["digest"] == digest
+
+    pulling(data, test)
+
+
+def test_pull_asks_the_source_again_in_the_background_and_follows_what_it_has(data: Path) -> None:
+    def test(server: Server, client: httpx.Client, running: Source) -> None:
+        path = pull_path(client, running.url(), format="jpeg")
+        first = client.get(path).headers["location"]
+        time.sleep(1.1)
+        stale = client.get(path)
+        assert stale.headers["location"] == first
+        assert "; hit; ttl=-" in stale.headers["cache-status"] or "; hit; ttl=0;" in stale.headers["cache-status"]
+        until(lambda: len(running.requests) == 2)
+        assert running.requests[1]["if-none-match"] == '"v1"'
+        running.body, running.tag = images.photo_jpeg(640, 480), '"v2"'
+        time.sleep(1.1)
+        until(lambda: bool(client.get(path).headers["location"] != first))
+        assert images.opened(client.get(client.get(path).headers["location"]).content).size == (640, 480)
+        assert client.get(first).status_code == 200
+
+    pulling(data, test, pull_seconds=1)
+
+
+def test_pull_shows_what_a_failing_source_had_after_a_restart_too(data: Path) -> None:
+    def test(server: Server, client: httpx.Client, running: Source) -> None:
+        path = pull_path(client, running.url(), format="jpeg")
+        first = client.get(path).headers["location"]
+        running.status = 503
+        time.sleep(1.1)
+        server.stop()
+        hosts = f"http://{PUBLIC_ADDRESS}:{running.port}"
+        with darkroom(server.data, pull_hosts=hosts, pull_seconds=1) as again, again.client() as anew:
+            answer = anew.get(path)
+            assert (answer.status_code, answer.headers["location"]) == (302, first)
+            assert answer.headers["cdn-cache-control"].startswith("max-age=30, ")
+            assert "if-none-match" in running.requests[-1]
+            assert '"event": "a source failed; what it had is shown"' in again.log()
+
+    pulling(data, test, pull_seconds=1)
+
+
+def test_pull_of_what_the_source_does_not_have_is_404_and_of_a_failing_one_502(data: Path) -> None:
+    def test(server: Server, client: httpx.Client, running: Source) -> None:
+        path = pull_path(client, running.url())
+        running.status = 404
+        check_problem(client.get(path), 404, "not-found")
+        running.status = 500
+        check_problem(client.get(path), 502, "source-failed")
+        running.status = 200
+        running.body = b"no image at all"
+        check_problem(client.get(path), 415, "unsupported-format")
+        running.body = images.photo_jpeg(100, 100)
+        assert client.get(path).status_code == 302
+
+    pulling(data, test)
+
+
+def test_pull_of_a_taken_down_image_is_410_until_the_source_has_another(data: Path) -> None:
+    def test(server: Server, client: httpx.Client, running: Source) -> None:
+        path = pull_path(client, running.url(), format="jpeg")
+        location = client.get(path).headers["location"]
+        digest = location.split("/")[3]
+        assert client.get(location).status_code == 200
+        assert client.delete(f"/v1/images/{digest}").status_code == 200
+        check_problem(client.get(path), 410, "gone")
+        check_problem(client.get(location), 410, "gone")
+        running.body, running.tag = images.photo_jpeg(300, 200), '"v2"'
+        assert client.get(path).status_code == 302
+
+    pulling(data, test)
+
+
+def test_image_is_taken_in_from_a_url(data: Path) -> None:
+    def test(server: Server, client: httpx.Client, running: Source) -> None:
+        answer = client.post("/v1/images", json={"url": running.url()})
+        assert answer.status_code == 201
+        assert (answer.json()["width"], answer.json()["height"]) == (800, 600)
+        assert client.post("/v1/images", json={"url": running.url()}).status_code == 200
+        assert client.post("/v1/images", content=running.body).status_code == 200
+        for body in ({}, {"url": 7}, {"url": running.url(), "more": 1}):
+            check_problem(client.post("/v1/images", json=body), 400, "bad-request")
+
+    pulling(data, test)
+
+
+def test_pull_fetches_from_allowed_hosts_alone_and_never_from_private_addresses(data: Path) -> None:
+    def test(server: Server, client: httpx.Client, running: Source) -> None:
+        for url in (running.url(host="127.0.0.1"), running.url(host="localhost")):
+            path = pull_path(client, url)
+            check_problem(client.get(path), 403, "source-refused")
+            check_problem(client.post("/v1/images", json={"url": url}), 403, "source-refused")
+        for url in (running.url(), "http://other.test/", "ftp://localhost/", "nonsense", "http://localhost:1/"):
+            check_problem(client.post("/v1/pull", json={"url": url}), 403, "source-refused")
+            check_problem(client.post("/v1/images", json={"url": url}), 403, "source-refused")
+        assert running.requests == []
+
+    # The names are allowed, to show that their addresses are not.
+    def with_names() -> None:
+        with source(b"") as running:
+            hosts = f"http://127.0.0.1:{running.port},http://localhost:{running.port}"
+            with darkroom(data, pull_hosts=hosts) as server, server.client() as client:
+                test(server, client, running)
+
+    in_own_network(with_names)
+
+
+def test_pull_address_that_is_not_signed_as_it_stands_is_refused(data: Path) -> None:
+    def test(server: Server, client: httpx.Client, running: Source) -> None:
+        path = pull_path(client, running.url(), format="jpeg")
+        _, _, _, encoded, transform, last = path.split("/")
+        for wrong in (
+            path.replace(".jpg", ".png"),
+            path.replace("/full/", "/width=1/"),
+            f"/pull/v1/{encoded[:-1]}A/{transform}/{last}",
+            f"/pull/v1/{encoded}/{transform}/-.jpg",
+            f"/pull/v1/{encoded}=/{transform}/{last}",
+            f"/pull/v2/{encoded}/{transform}/{last}",
+            f"/pull/v1//{transform}/{last}",
+            path.replace("/pull/", "/PULL/"),
+            path.replace("/pull/", "//pull/"),
+        ):
+            assert client.get(wrong).status_code in {400, 403, 404}, wrong
+        answer = client.get(f"{path}?x=1")
+        assert (answer.status_code, answer.headers["location"]) == (308, path)
+        assert running.requests == []
+
+    pulling(data, test)
+
+
+def test_pull_of_many_at_once_asks_the_source_once(data: Path) -> None:
+    def test(server: Server, client: httpx.Client, running: Source) -> None:
+        paths = [pull_path(client, running.url(), transform={"width": width}) for width in range(100, 120)]
+        statuses: list[int] = []
+
+        def ask(path: str) -> None:
+            with server.client() as own:
+                statuses.append(own.get(path).status_code)
+
+        threads = [threading.Thread(target=ask, args=(path,)) for path in paths]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert statuses == [302] * len(paths)
+        assert len(running.requests) == 1
+
+    pulling(data, test)
+
+
+def test_server_that_may_fetch_from_nowhere_says_so(data: Path) -> None:
+    with darkroom(data) as server, server.client() as client:
+        for answer in (
+            client.post("/v1/pull", json={"url": "https://a.test/"}),
+            client.post("/v1/images", json={"url": "https://a.test/"}),
+        ):
+            check_problem(answer, 403, "source-refused")
+            assert "DARKROOM_PULL_HOSTS" in answer.json()["remedy"]
+
+
+@pytest.mark.parametrize("entry", ["ftp://a.test", "a.test/path", "*"])
+def test_server_with_a_host_that_is_none_does_not_start(data: Path, entry: str) -> None:
+    with (
+        pytest.raises(RuntimeError, match=r"DARKROOM_PULL_HOSTS: .* is no host\. Expected images\.example\.com"),
+        darkroom(data, pull_hosts=entry),
+    ):
+        pass

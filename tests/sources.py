@@ -1,0 +1,75 @@
+"""Remote sources in tests: a server on loopback whose answers the test writes, byte for byte."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ssl import SSLContext
+
+Reply = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class Source:
+    """A running source: its port, what it answers by path, and the requests that it has had, as text."""
+
+    port: int = 0
+    replies: dict[str, bytes | Reply] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+
+    def url(self, path: str = "/a.jpg", *, host: str = "source.test", scheme: str = "http") -> str:
+        """Return the URL of a path."""
+        return f"{scheme}://{host}:{self.port}{path}"
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request, and close the connection."""
+        try:
+            request = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            self.requests.append(request)
+            reply = self.replies.get(request.split(" ")[1], answered(404))
+            if isinstance(reply, bytes):
+                writer.write(reply)
+                await writer.drain()
+            else:
+                await reply(writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return
+        finally:
+            writer.close()
+
+
+def answered(status: int, *fields: str, body: bytes = b"", length: int | None = None) -> bytes:
+    """Return an HTTP/1.1 answer; `length` in place of the body's own, below 0 for none."""
+    counted = len(body) if length is None else length
+    lines = [f"HTTP/1.1 {status} Told", *fields, *([f"Content-Length: {counted}"] if counted >= 0 else []), "Connection: close"]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+@asynccontextmanager
+async def source(tls: SSLContext | None = None) -> AsyncIterator[Source]:
+    """Give a source; what is still open when the test leaves is closed."""
+    running = Source()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await running.answer(reader, writer)
+        except asyncio.CancelledError:
+            writer.close()
+        finally:
+            tasks.discard(task)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    running.port = server.sockets[0].getsockname()[1]
+    try:
+        yield running
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
