@@ -397,9 +397,7 @@ async def test_gap_that_takes_too_long_to_catch_up_with_lets_hits_go_on(
     news.may_end.clear()
     with caplog.at_level(logging.ERROR):
         assert (await ask(edge)).field(STATUS) == hit(540)
-    assert [record.getMessage() for record in caplog.records] == [
-        "missed purges could not be asked for; what is kept is given as it is"
-    ]
+    assert [record.getMessage() for record in caplog.records] == ["missed purges could not be asked for; what is kept is given as it is"]
     assert news.times == 1
 
 

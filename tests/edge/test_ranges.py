@@ -100,7 +100,9 @@ async def test_range_is_206_on_miss_and_on_hit(value: bytes, first: int, last: i
     assert await on_miss_and_hit((b"range", value)) == (part(first, last, FETCHED), part(first, last, KEPT))
 
 
-@pytest.mark.parametrize("value", [b"bytes=10-", b"bytes=10-12", b"bytes=99999999999999999999-", b"bytes=-0", b"bytes=" + b"9" * 5_000 + b"-"])
+@pytest.mark.parametrize(
+    "value", [b"bytes=10-", b"bytes=10-12", b"bytes=99999999999999999999-", b"bytes=-0", b"bytes=" + b"9" * 5_000 + b"-"]
+)
 async def test_range_past_the_end_is_416_with_the_length(value: bytes) -> None:
     assert await on_miss_and_hit((b"range", value)) == (unsatisfiable(FETCHED), unsatisfiable(KEPT))
 

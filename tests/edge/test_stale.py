@@ -313,7 +313,12 @@ async def test_stale_answer_stands_in_for_as_long_as_the_client_accepts(clock: C
     await ask(edge)
     clock.now += 70
     origin.answer = whole(b"no-store", status=503, body=b"no")
-    for accepts, status in ((b"stale-if-error=11", 200), (b"stale-if-error=10", 503), (b"stale-if-error=ten", 503), (b"stale-if-error", 503)):
+    for accepts, status in (
+        (b"stale-if-error=11", 200),
+        (b"stale-if-error=10", 503),
+        (b"stale-if-error=ten", 503),
+        (b"stale-if-error", 503),
+    ):
         assert (await ask(edge, headers=[(b"cache-control", accepts)])).status == status
 
 
@@ -408,7 +413,12 @@ async def test_client_that_names_what_the_origin_confirms_gets_304(clock: Clock)
 
 async def test_304_puts_its_fields_in_the_place_of_those_kept_but_not_those_of_the_body(clock: Clock) -> None:
     current = whole(b"max-age=60", ETAG, (b"content-type", b"image/webp"), (b"x-a", b"1"), (b"x-a", b"2"), (b"x-b", b"1"))
-    of_body = [(b"content-type", b"text/plain"), (b"content-length", b"0"), (b"content-encoding", b"br"), (b"content-range", b"bytes 0-1/2")]
+    of_body = [
+        (b"content-type", b"text/plain"),
+        (b"content-length", b"0"),
+        (b"content-encoding", b"br"),
+        (b"content-range", b"bytes 0-1/2"),
+    ]
     newer = [(b"cache-control", b"max-age=90"), (b"x-a", b"3"), (b"x-c", b"4"), ETAG]
     edge = shared_edge(Origin(Validating(current, *newer, *of_body)), clock)
     await ask(edge)
@@ -443,7 +453,9 @@ async def test_304_about_something_else_has_the_whole_asked_for_again(clock: Clo
     await ask(edge)
     clock.now += 70
     other = whole(b"max-age=60", (b"etag", b'"two"'), body=b"renewed")
-    origin.answer = lambda scope: Answer(304, [(b"etag", b'"two"')], b"") if any(pair[0] == NO_MATCH for pair in scope["headers"]) else other
+    origin.answer = lambda scope: (
+        Answer(304, [(b"etag", b'"two"')], b"") if any(pair[0] == NO_MATCH for pair in scope["headers"]) else other
+    )
     visits = [visit(edge) for _ in range(3)]
     leader, *waiters = [await each.reply() for each in visits]
     assert leader == Reply(200, [*other.headers, (STATUS, stored(reason="stale"))], b"renewed")

@@ -78,7 +78,9 @@ async def test_varying_answer_is_304_206_or_bodiless_as_asked() -> None:
     assert (reply.status, reply.body, words(reply)) == (200, b"", HIT)
 
 
-@pytest.mark.parametrize("vary", [b"accept, accept-language", b"Accept-Language,ACCEPT", b" accept-language ,, accept ,", b"accept, accept-language, Accept"])
+@pytest.mark.parametrize(
+    "vary", [b"accept, accept-language", b"Accept-Language,ACCEPT", b" accept-language ,, accept ,", b"accept, accept-language, Accept"]
+)
 async def test_vary_is_the_same_in_any_order_case_and_spacing(vary: bytes) -> None:
     origin = Origin(Varying(ACCEPT, LANGUAGE))
     edge = shared_edge(origin)
@@ -153,7 +155,12 @@ async def test_field_that_says_something_else_is_another(first: bytes, second: b
 async def test_value_of_one_field_never_passes_for_that_of_another() -> None:
     edge = shared_edge(Origin(Varying(ACCEPT, LANGUAGE)))
     await ask(edge, headers=[(ACCEPT, b"a"), (LANGUAGE, b"b")])
-    for other in ([(ACCEPT, b"b"), (LANGUAGE, b"a")], [(ACCEPT, b"a,b")], [(LANGUAGE, b"a,b")], [(ACCEPT, b"a"), (LANGUAGE, b"b"), (ACCEPT, b"")]):
+    for other in (
+        [(ACCEPT, b"b"), (LANGUAGE, b"a")],
+        [(ACCEPT, b"a,b")],
+        [(LANGUAGE, b"a,b")],
+        [(ACCEPT, b"a"), (LANGUAGE, b"b"), (ACCEPT, b"")],
+    ):
         assert words(await ask(edge, headers=other)) == LATER
 
 

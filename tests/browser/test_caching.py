@@ -1,0 +1,62 @@
+"""What a browser keeps: a rendition is fetched once, however often pages show it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser
+
+from tests import images
+from tests.caches.running import counting
+from tests.servers import HOST, darkroom
+
+
+@contextmanager
+def pages(html: str) -> Iterator[str]:
+    """Give the address of a site whose every page is `html`; no answer of it is kept."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = html.encode()
+            self.send_response(200)
+            for name, value in (("Content-Type", "text/html"), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")):
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *words: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer((HOST, 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://{HOST}:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_browser_fetches_a_rendition_once_over_several_page_visits(chromium: Browser, tmp_path: Path) -> None:
+    with darkroom(tmp_path / "data") as server, counting(server.url) as counted, server.client() as client:
+        document = client.post("/v1/images", content=images.photo_jpeg(1_200, 900)).json()
+        path = document["sources"][1]["renditions"][1]["url"]
+        html = f'<!doctype html><title>Page</title><img src="http://{HOST}:{counted.port}{path}" width="640" height="480">'
+        with pages(html) as site:
+            context = chromium.new_context()
+            for visit in ("/", "/other", "/", "/third"):
+                page = context.new_page()
+                page.goto(site + visit)
+                assert page.evaluate("document.images[0].decode().then(() => document.images[0].naturalWidth)") == 640
+                # A reload asks again for what may have changed; `immutable` says that this has not (RFC 8246).
+                page.reload()
+                assert page.evaluate("document.images[0].decode().then(() => document.images[0].naturalWidth)") == 640
+                page.close()
+            context.close()
+        assert counted.fetches(path) == 1

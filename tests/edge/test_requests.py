@@ -1,0 +1,417 @@
+"""What a request may say for itself, by its directives, host, path and body, and what `Cache-Status` answers (RFC 9111, RFC 9211)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pytest
+
+from edge import Edge
+from edge.answer import Answer, Headers, Scope
+from tests.edge.asgi import (
+    RENDITION,
+    TIER,
+    Clock,
+    Origin,
+    Reply,
+    Visit,
+    all_wait,
+    ask,
+    collapsed,
+    hit,
+    http_scope,
+    shared_edge,
+    stored,
+    unkept,
+    visit,
+    whole,
+)
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
+
+STATUS = b"cache-status"
+MUTABLE = whole(b"max-age=60")
+IMMUTABLE = whole(b"max-age=60, immutable")
+STALE = hit(-5)
+RENEWED = stored(reason="stale")
+ASKED = stored(reason="request")
+
+NOT_KEPT_BODY = (
+    b'{"type":"about:blank","title":"Not kept","status":504,'
+    b'"detail":"The request asks for a kept answer alone (only-if-cached), and none that it accepts is kept."}'
+)
+
+
+def control(*values: bytes) -> Headers:
+    return [(b"cache-control", value) for value in values]
+
+
+def not_kept(reason: str) -> Reply:
+    """Return the answer to a request that wants nothing fetched."""
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(NOT_KEPT_BODY)),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        (STATUS, unkept(reason=reason, word="detail=only-if-cached")),
+    ]
+    return Reply(504, headers, NOT_KEPT_BODY)
+
+
+# only-if-cached
+
+
+async def test_only_if_cached_is_answered_from_memory(clock: Clock) -> None:
+    edge = shared_edge(Origin(MUTABLE), clock)
+    await ask(edge)
+    clock.now += 5
+    expected = Reply(200, [*MUTABLE.headers, (b"age", b"5"), (STATUS, hit(55)), TIER], b"picture")
+    assert await ask(edge, headers=control(b"only-if-cached")) == expected
+
+
+@pytest.mark.parametrize("value", [b"only-if-cached", b"Only-If-Cached", b"max-age=0, only-if-cached", b"only-if-cached, no-cache"])
+async def test_only_if_cached_without_a_kept_answer_is_504(value: bytes) -> None:
+    origin = Origin()
+    edge = shared_edge(origin)
+    assert await ask(edge, headers=control(value)) == not_kept("uri-miss")
+    assert await ask(edge, method="HEAD", headers=control(value)) == Reply(504, not_kept("uri-miss").headers, b"")
+    assert not origin.requests
+
+
+async def test_only_if_cached_does_not_wait_for_what_is_on_its_way() -> None:
+    origin = Origin(held=True)
+    edge = shared_edge(origin)
+    waiting = visit(edge)
+    await waiting.waits()
+    assert await ask(edge, headers=control(b"only-if-cached")) == not_kept("uri-miss")
+    await origin.release()
+    await waiting.reply()
+
+
+async def test_only_if_cached_of_a_stale_answer_is_504_unless_the_client_takes_it(clock: Clock) -> None:
+    origin = Origin(MUTABLE)
+    edge = shared_edge(origin, clock)
+    await ask(edge)
+    clock.now += 65
+    assert await ask(edge, headers=control(b"only-if-cached")) == not_kept("stale")
+    assert (await ask(edge, headers=control(b"only-if-cached, max-stale"))).field(STATUS) == STALE
+    assert len(origin.requests) == 1
+
+
+async def test_only_if_cached_that_refuses_what_is_fresh_is_504(clock: Clock) -> None:
+    edge = shared_edge(Origin(MUTABLE), clock)
+    await ask(edge)
+    clock.now += 5
+    assert await ask(edge, headers=control(b"only-if-cached, max-age=4")) == not_kept("request")
+
+
+# no-store
+
+
+async def test_no_store_is_fetched_and_not_kept() -> None:
+    origin = Origin(MUTABLE)
+    edge = shared_edge(origin)
+    for _ in range(2):
+        reply = await ask(edge, headers=control(b"no-store"))
+        assert reply == Reply(200, [*MUTABLE.headers, (STATUS, unkept())], b"picture")
+    assert len(origin.requests) == 2
+    assert edge.kept_entries == 0
+
+
+async def test_no_store_is_answered_from_what_is_kept_already() -> None:
+    edge = shared_edge(Origin(MUTABLE))
+    await ask(edge)
+    assert (await ask(edge, headers=control(b"no-store"))).field(STATUS) == hit(60)
+
+
+async def test_no_store_neither_leads_nor_joins_others() -> None:
+    origin = Origin(MUTABLE, held=True)
+    edge = shared_edge(origin)
+    visits = [visit(edge, headers=headers) for headers in (control(b"no-store"), [], control(b"no-store"), [])]
+    await all_wait(visits)
+    await origin.asked(3)
+    await origin.release()
+    replies = [await each.reply() for each in visits]
+    assert [reply.field(STATUS) for reply in replies] == [unkept(), stored(), unkept(), collapsed()]
+    assert len(origin.requests) == 3
+
+
+# no-cache, max-age, min-fresh
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [
+        (b"no-cache", ASKED),
+        (b"NO-CACHE", ASKED),
+        (b'no-cache="x"', ASKED),
+        (b"max-age=0", ASKED),
+        (b"max-age=19", ASKED),
+        (b'max-age="19"', ASKED),
+        (b"max-age=soon", ASKED),
+        (b"max-age", ASKED),
+        (b"max-age=-1", ASKED),
+        (b"max-age=20", hit(40)),
+        (b"max-age=" + b"9" * 5_000, hit(40)),
+        (b"min-fresh=40", hit(40)),
+        (b"min-fresh=41", ASKED),
+        (b"min-fresh=" + b"9" * 5_000, ASKED),
+        (b"min-fresh=soon", hit(40)),
+        (b"min-fresh", hit(40)),
+        (b"max-age=20, min-fresh=40", hit(40)),
+        (b"max-age=20, min-fresh=41", ASKED),
+        (b"max-age=30, max-age=10", hit(40)),
+        (b"max-stale", hit(40)),
+        (b"max-stale=0", hit(40)),
+        (b"stale-if-error=60", hit(40)),
+        (b"no-transform", hit(40)),
+        (b"x-no-cache", hit(40)),
+        (b'x="no-cache, max-age=0"', hit(40)),
+        (b"", hit(40)),
+        (b",,;=\"'\\\xff\x00", hit(40)),
+        (b"no cache", hit(40)),
+    ],
+)
+async def test_directive_of_a_request_for_what_is_fresh_and_may_change(value: bytes, status: bytes, clock: Clock) -> None:
+    edge = shared_edge(Origin(MUTABLE), clock)
+    await ask(edge)
+    clock.now += 20
+    assert (await ask(edge, headers=control(value))).field(STATUS) == status
+
+
+@pytest.mark.parametrize("value", [b"no-cache", b"max-age=0", b"min-fresh=600", b"no-cache, max-age=0, min-fresh=600"])
+@pytest.mark.parametrize("field", [b"cache-control", b"cdn-cache-control"])
+async def test_directive_of_a_request_never_asks_again_for_what_is_immutable_and_fresh(value: bytes, field: bytes, clock: Clock) -> None:
+    answer = IMMUTABLE if field == b"cache-control" else whole(b"private", (field, b"max-age=60, immutable"))
+    origin = Origin(answer)
+    edge = shared_edge(origin, clock)
+    await ask(edge)
+    clock.now += 20
+    expected = Reply(200, [*answer.headers, (b"age", b"20"), (STATUS, hit(40)), TIER], b"picture")
+    assert await ask(edge, headers=control(value)) == expected
+    clock.now += 40
+    assert (await ask(edge, headers=control(value))).field(STATUS) == RENEWED
+    assert len(origin.requests) == 2
+
+
+async def test_no_cache_asks_anew_and_what_comes_is_kept_for_all(clock: Clock) -> None:
+    origin = Origin(MUTABLE)
+    edge = shared_edge(origin, clock)
+    await ask(edge)
+    origin.answer = whole(b"max-age=60", body=b"renewed")
+    assert await ask(edge, headers=control(b"no-cache")) == Reply(200, [*MUTABLE.headers, (STATUS, ASKED)], b"renewed")
+    assert (await ask(edge)).body == b"renewed"
+    assert len(origin.requests) == 2
+
+
+async def test_no_cache_of_many_at_once_is_one_request() -> None:
+    origin = Origin(MUTABLE, held=True)
+    await origin.release(first=1)
+    edge = shared_edge(origin)
+    await ask(edge)
+    visits = [visit(edge, headers=control(b"no-cache")) for _ in range(5)]
+    await all_wait(visits)
+    # Whoever takes what is fresh does not wait for them.
+    assert (await ask(edge)).field(STATUS) == hit(60)
+    await origin.release()
+    assert [(await each.reply()).field(STATUS) for each in visits] == [ASKED] + [collapsed(reason="request")] * 4
+    assert len(origin.requests) == 2
+
+
+async def test_directives_on_two_lines_are_all_obeyed(clock: Clock) -> None:
+    edge = shared_edge(Origin(MUTABLE), clock)
+    await ask(edge)
+    clock.now += 20
+    assert (await ask(edge, headers=control(b"max-age=600", b"min-fresh=41"))).field(STATUS) == ASKED
+    assert (await ask(edge, headers=control(b"max-stale", b"no-cache"))).field(STATUS) == ASKED
+
+
+@pytest.mark.parametrize("headers", [control(b"a" * 100_000), control(*[b"max-age=600"] * 1_000), [(b"x-a", b"b" * 1_000_000)]])
+async def test_fields_of_a_request_that_are_huge_or_many_change_nothing(headers: Headers) -> None:
+    edge = shared_edge(Origin(MUTABLE))
+    assert (await ask(edge, headers=headers)).field(STATUS) == stored()
+    assert (await ask(edge, headers=headers)).field(STATUS) == hit(60)
+
+
+# max-stale
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [
+        (b"max-stale", STALE),
+        (b"max-stale=5", STALE),
+        (b"max-stale=" + b"9" * 5_000, STALE),
+        (b'max-stale="5"', STALE),
+        (b"max-stale=4", RENEWED),
+        (b"max-stale=0", RENEWED),
+        (b"max-stale=soon", RENEWED),
+        (b"max-stale=-5", RENEWED),
+        (b"max-stale, no-cache", RENEWED),
+        (b"max-stale=600, min-fresh=1", RENEWED),
+        (b"max-age=600", RENEWED),
+        (b"", RENEWED),
+    ],
+)
+@pytest.mark.parametrize("answer", [MUTABLE, IMMUTABLE])
+async def test_directive_of_a_request_for_what_is_stale(value: bytes, status: bytes, answer: Answer, clock: Clock) -> None:
+    edge = shared_edge(Origin(answer), clock)
+    await ask(edge)
+    clock.now += 65
+    assert (await ask(edge, headers=control(value))).field(STATUS) == status
+
+
+@pytest.mark.parametrize("directives", [b"max-age=60, must-revalidate", b"max-age=60, proxy-revalidate", b"s-maxage=60"])
+async def test_max_stale_never_has_what_the_origin_wants_validated(directives: bytes, clock: Clock) -> None:
+    edge = shared_edge(Origin(whole(directives)), clock)
+    await ask(edge)
+    clock.now += 65
+    assert (await ask(edge, headers=control(b"max-stale"))).field(STATUS) == RENEWED
+
+
+async def test_max_stale_never_has_an_answer_of_no_cache() -> None:
+    origin = Origin(whole(b"no-cache", (b"etag", b'"one"')))
+    edge = shared_edge(origin)
+    await ask(edge)
+    assert (await ask(edge, headers=control(b"max-stale, only-if-cached"))).status == 504
+
+
+@pytest.mark.parametrize("value", [b"no-cache", b"max-age=600", b"min-fresh=1"])
+async def test_client_that_wants_it_fresh_is_not_given_what_is_being_renewed(value: bytes, clock: Clock) -> None:
+    edge = shared_edge(Origin(whole(b"max-age=60, stale-while-revalidate=30")), clock)
+    await ask(edge)
+    clock.now += 65
+    assert (await ask(edge, headers=control(value))).field(STATUS) == RENEWED
+
+
+# Hosts
+
+
+def host(value: bytes, *, scheme: str = "http", path: str = "/i/picture") -> Scope:
+    return {**http_scope(path), "headers": [(b"host", value)], "scheme": scheme}
+
+
+async def statuses(edge: Edge, scopes: Sequence[Scope]) -> list[str]:
+    """Return of each request whether it was a hit, or why it was forwarded."""
+    found = []
+    for scope in scopes:
+        value = (await Visit(edge, scope, [b""]).reply()).field(STATUS)
+        assert value is not None
+        found.append(value.decode().split("; ")[1])
+    return found
+
+
+async def test_hosts_that_do_not_differ_have_one_answer() -> None:
+    edge = shared_edge(Origin())
+    scopes = [host(b"a"), host(b"b"), host(b"a:8080"), host(b"a", scheme="https"), {**http_scope(), "headers": []}]
+    assert await statuses(edge, scopes) == ["fwd=uri-miss", *["hit"] * 4]
+
+
+async def test_hosts_that_differ_have_each_their_own() -> None:
+    origin = Origin()
+    edge = shared_edge(origin, hosts_differ=True)
+    different = [host(b"a"), host(b"b"), host(b"a:8080"), host(b"a", scheme="https"), {**http_scope(), "headers": []}]
+    assert await statuses(edge, different) == ["fwd=uri-miss"] * 5
+    assert await statuses(edge, [*different, host(b"A"), host(b"a", path="/i/other")]) == [*["hit"] * 6, "fwd=uri-miss"]
+
+
+async def test_hosts_differ_unless_the_edge_is_told_otherwise() -> None:
+    edge = Edge(Origin(), name="Darkroom", max_bytes=1_000_000, max_cold_requests=10)
+    assert await statuses(edge, [host(b"a"), host(b"b"), host(b"a")]) == ["fwd=uri-miss", "fwd=uri-miss", "hit"]
+
+
+async def test_hosts_that_differ_never_share_an_answer_on_its_way() -> None:
+    origin = Origin(held=True)
+    edge = shared_edge(origin, hosts_differ=True)
+    visits = [Visit(edge, host(name), [b""]) for name in (b"a", b"b")]
+    await all_wait(visits)
+    await origin.asked(2)
+    await origin.release()
+    keys = [(await each.reply()).field(STATUS) for each in visits]
+    assert keys == [stored(key=f"http://{name}/i/picture") for name in ("a", "b")]
+
+
+# Bodies
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_body_of_a_get_never_reaches_the_origin_nor_changes_the_answer(method: str) -> None:
+    origin = Origin()
+    edge = shared_edge(origin)
+    first = await visit(edge, method=method, chunks=[b"a" * 1_000, b"b"]).reply()
+    second = await visit(edge, method=method, chunks=[b"c"]).reply()
+    assert (first.field(STATUS), second.field(STATUS)) == (stored(), hit(60))
+    assert origin.bodies == [[b""]]
+
+
+# Cache-Status
+
+# RFC 9211 §2 and RFC 9651 §3.3.3: an item, then parameters that are tokens, integers or strings.
+_STRING = r'"(?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*"'
+_ITEM = rf"(?:-?\d{{1,15}}|[A-Za-z*][A-Za-z0-9_./-]*|{_STRING})"
+_MEMBER = re.compile(rf"[A-Za-z*][A-Za-z0-9_./-]*(?:; [a-z*][a-z0-9_.*-]*(?:={_ITEM})?)*")
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "query", "key"),
+    [
+        (b"/i/a", b"", "/i/a"),
+        (b"/i/a%20b%22", b"w=1", "/i/a%20b%22?w=1"),
+        (b"/i/a b", b"", "/i/a b"),
+        (b'/i/"a"', b"", "/i/%22a%22"),
+        (b"/i/a\\", b"", "/i/a%5C"),
+        (b'/i/%2F"', b"", "/i/%252F%22"),
+        (b"/i/\xc3\xa4", b"", "/i/%C3%A4"),
+        (b"/i/\xff\x00\x7f\r\n", b'"\\', "/i/%FF%00%7F%0D%0A?%22%5C"),
+        (b"/i/a", b"\xe4=\t", "/i/a?%E4=%09"),
+    ],
+)
+async def test_cache_status_key_is_a_string_whatever_the_path(raw_path: bytes, query: bytes, key: str) -> None:
+    edge = shared_edge(Origin())
+    for expected in (stored(key=key), hit(60, key)):
+        assert (await ask(edge, "/i/decoded", raw_path=raw_path, query=query)).field(STATUS) == expected
+        assert _MEMBER.fullmatch(expected.decode("ascii"))
+
+
+async def test_cache_status_of_every_way_is_well_formed(clock: Clock) -> None:
+    origin = Origin(whole(b"max-age=60, stale-if-error=60", (b"etag", b'"one"'), (b"vary", b"accept")))
+    edge = shared_edge(origin, clock)
+    replies = [await ask(edge, headers=headers) for headers in ([], [], [(b"accept", b'"\xff,;')], control(b"no-cache"))]
+    clock.now += 65
+    replies.append(await ask(edge))
+    clock.now += 65
+    origin.answer = whole(b"no-store", status=503)
+    replies.append(await ask(edge))
+    replies.append(await ask(edge, "/health"))
+    replies.append(await ask(edge, method="POST"))
+    replies.append(await ask(edge, headers=control(b"only-if-cached")))
+    assert len({reply.field(STATUS) for reply in replies}) == len(replies)
+    for reply in replies:
+        value = reply.field(STATUS)
+        assert value is not None
+        assert _MEMBER.fullmatch(value.decode("ascii"))
+
+
+async def test_cache_status_begins_with_the_name_of_the_cache_in_lower_case() -> None:
+    edge = shared_edge(Origin(), name="Edge-One")
+    assert await ask(edge) == Reply(
+        200, [*RENDITION.headers, (STATUS, b'edge-one; fwd=uri-miss; stored; ttl=60; key="/i/picture"')], b"picture"
+    )
+    assert (await ask(edge)).field(STATUS) == b'edge-one; hit; ttl=60; key="/i/picture"'
+
+
+async def test_counts_tell_how_requests_were_answered_by_kind(clock: Clock) -> None:
+    origin = Origin(whole(b"max-age=60, stale-while-revalidate=60"), held=True)
+    edge = shared_edge(origin, clock, max_cold_requests=2, kind=lambda path: path.split("/")[1])
+    visits = [visit(edge), visit(edge)]
+    await all_wait(visits)
+    await ask(edge, "/i/busy")
+    await origin.release()
+    for each in visits:
+        await each.reply()
+    await ask(edge)
+    await ask(edge, method="HEAD")
+    await ask(edge, "/health")
+    counts = {kind: {name: getattr(count, name) for name in count.__slots__ if getattr(count, name)} for kind, count in edge.counts.items()}
+    assert counts == {"i": {"misses": 1, "hits": 2, "collapsed": 1, "busy": 1, "bytes": 7}, "health": {"passed": 1}}
