@@ -23,6 +23,7 @@ from service.render.pool import Offered, RenderPool
 from service.settings import Settings
 from service.sources import Sources
 from service.storage import open_storage
+from service.takedowns import Takedowns
 from service.transform import Format, Transform
 from tests.bench import measure
 from tests.bench.measure import Compared, in_turn
@@ -53,9 +54,17 @@ class Renderer:
         self.pool = pool
         self.limits = _limits(settings)
         storage = open_storage((folder / "store").as_uri(), {})
-        self.sources = Sources(storage, pool, limits=self.limits)
+        takedowns = Takedowns(storage, list, None)
+        self.sources = Sources(storage, pool, takedowns, limits=self.limits)
         self._originals = Originals(
-            storage, pool, self.sources, None, folder / "spool", limits=self.limits, max_upload_bytes=settings.max_upload_bytes
+            storage,
+            pool,
+            self.sources,
+            takedowns,
+            warming=None,
+            spool=folder / "spool",
+            limits=self.limits,
+            max_upload_bytes=settings.max_upload_bytes,
         )
         self._originals.clear_spool()
         self._portal = portal
