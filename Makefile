@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup serve test check format bench bench-quick shots gallery quality container-test lock clean
+.PHONY: setup serve test test-long check format bench bench-quick shots gallery quality container-test lock clean
 
 # What running it needs.
 $(VENV)/.serve: requirements.lock pyproject.toml
@@ -23,7 +23,10 @@ serve: $(VENV)/.serve
 	$(BIN)/darkroom serve
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not long"
+
+test-long: $(VENV)/.dev
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m long
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Mapping
+from importlib import import_module
 from importlib.metadata import version
+from typing import cast
 
 import click
 from granian import Granian
@@ -27,7 +30,24 @@ BACKLOG = 2_048
 BACKPRESSURE = 4_096
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+# The commands that have a module of their own, imported by those alone who call them: a start of the server should be short.
+_COMMANDS: Mapping[str, str] = {}
+
+
+class _Commands(click.Group):
+    """The commands of this module, and those of `_COMMANDS`, each the function of its name in its module."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_COMMANDS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        command = getattr(import_module(_COMMANDS[cmd_name]), cmd_name)
+        return cast(click.Command, command)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("darkroom"), prog_name="darkroom")
 def main() -> None:
     """Images in once, immutable renditions out."""
