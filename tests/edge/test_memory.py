@@ -1,112 +1,136 @@
-"""What the edge keeps, and what it costs."""
+"""What the edge keeps, in which order it goes, how it is purged, and what it costs."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import hashlib
 import tracemalloc
-from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from edge import Edge
-from edge.answer import Answer, Headers, Message, Receive, Scope, Send
-from edge.memory import ENTRY_OVERHEAD_BYTES, LARGEST_SHARE, Kept, Memory
-from tests.edge.asgi import Clock, ask
+from edge.answer import Answer, Headers, Receive, Scope, Send
+from edge.counts import Count
+from edge.freshness import Terms
+from edge.keys import varies
+from edge.memory import (
+    ENTRY_OVERHEAD_BYTES,
+    FIELD_OVERHEAD_BYTES,
+    LARGEST_SHARE,
+    TAG_OVERHEAD_BYTES,
+    VARIES_BYTES,
+    Kept,
+    Memory,
+    cache_tags,
+)
+from tests.edge.asgi import TIER, Clock, Origin, ask, hit, shared_edge, stored, whole
 
-HEADERS: Headers = [(b"content-type", b"image/webp"), (b"etag", b'"k5x7q2"')]
+HEADERS: Headers = [(b"content-type", b"image/webp"), (b"etag", b'"k5x7q2"'), (b"cache-control", b"max-age=60")]
+
+NAME = b"darkroom"
 
 
 def kept(
-    body: bytes = b"picture", *, headers: Headers = HEADERS, status: int = 200, now: float = 0.0, age: int = 0, lifetime: int = 60
+    body: bytes = b"picture",
+    *,
+    headers: Headers = HEADERS,
+    status: int = 200,
+    lifetime: int = 60,
+    key: bytes = b"/i/picture",
+    count: Count | None = None,
 ) -> Kept:
-    return Kept(Answer(status, headers, body), cache_name=b"darkroom", now=now, age=age, lifetime=lifetime)
-
-
-def told(message: Message) -> tuple[bytes, bytes]:
-    """Return the two fields that change with time: `Age` and `Cache-Status`."""
-    (age_name, age), (status_name, status) = message["headers"][-2:]
-    assert (age_name, status_name) == (b"age", b"cache-status")
-    return age, status
+    terms = Terms(keeps=True, shares=True, lifetime=lifetime)
+    return Kept(Answer(status, headers, body), terms, key=key, born=5.0, received=0.0, count=count or Count())
 
 
 # One entry and its time
 
 
-def test_kept_messages_are_the_answer_with_age_and_cache_status() -> None:
-    entry = kept(now=5.0)
-    assert entry.start_message == {
+def test_kept_start_is_the_answer_with_age_cache_status_and_tier() -> None:
+    assert kept().start(0, NAME) == {
         "type": "http.response.start",
         "status": 200,
-        "headers": [*HEADERS, (b"age", b"0"), (b"cache-status", b"darkroom; hit; ttl=60")],
+        "headers": [*HEADERS, (b"age", b"0"), (b"cache-status", hit(60)), TIER],
     }
-    assert entry.body_message == {"type": "http.response.body", "body": b"picture"}
-    assert entry.not_modified_message == {
+
+
+def test_kept_not_modified_is_a_304_with_its_fields_and_the_same_said_of_the_hit() -> None:
+    assert kept().not_modified(7, NAME) == {
         "type": "http.response.start",
         "status": 304,
-        "headers": [(b"etag", b'"k5x7q2"'), (b"age", b"0"), (b"cache-status", b"darkroom; hit; ttl=60")],
+        "headers": [(b"etag", b'"k5x7q2"'), (b"cache-control", b"max-age=60"), (b"age", b"7"), (b"cache-status", hit(53)), TIER],
     }
 
 
-def test_kept_within_a_second_gives_the_same_messages() -> None:
-    entry = kept(now=5.0)
-    start, not_modified, body = entry.start_message, entry.not_modified_message, entry.body_message
-    for now in (5.0, 5.5, 5.999):
-        entry.at(now)
-        assert entry.start_message is start
-        assert entry.not_modified_message is not_modified
-    entry.at(6.0)
-    later = entry.start_message
-    assert later is not start
-    assert entry.not_modified_message is not not_modified
-    assert entry.body_message is body
-    entry.at(6.999)
-    assert entry.start_message is later
-
-
-def test_kept_renewed_leaves_the_messages_already_sent_as_they_were() -> None:
+def test_kept_start_later_leaves_what_was_sent_before_as_it_was() -> None:
     entry = kept()
-    start = entry.start_message
-    entry.at(10.0)
-    assert told(start) == (b"0", b"darkroom; hit; ttl=60")
-    assert told(entry.start_message) == (b"10", b"darkroom; hit; ttl=50")
-    assert told(entry.not_modified_message) == (b"10", b"darkroom; hit; ttl=50")
-
-
-def test_kept_age_counts_up_and_ttl_down_to_the_last_second() -> None:
-    entry = kept(now=5.25, lifetime=3)
-    said = [told(entry.at(now).start_message) for now in (5.25, 6.0, 6.25, 7.25, 8.2)]
+    start, not_modified = entry.start(0, NAME), entry.not_modified(0, NAME)
+    later, later_not_modified = entry.start(10, NAME), entry.not_modified(10, NAME)
+    said = [message["headers"][-3:] for message in (start, not_modified, later, later_not_modified)]
     assert said == [
-        (b"0", b"darkroom; hit; ttl=3"),
-        (b"0", b"darkroom; hit; ttl=3"),
-        (b"1", b"darkroom; hit; ttl=2"),
-        (b"2", b"darkroom; hit; ttl=1"),
-        (b"2", b"darkroom; hit; ttl=1"),
+        [(b"age", b"0"), (b"cache-status", hit(60)), TIER],
+        [(b"age", b"0"), (b"cache-status", hit(60)), TIER],
+        [(b"age", b"10"), (b"cache-status", hit(50)), TIER],
+        [(b"age", b"10"), (b"cache-status", hit(50)), TIER],
     ]
-    assert entry.expires == 8.25
 
 
-def test_kept_age_starts_from_the_age_on_arrival() -> None:
-    entry = kept(now=5.0, age=40, lifetime=20)
-    assert told(entry.start_message) == (b"40", b"darkroom; hit; ttl=20")
-    assert told(entry.at(15.0).start_message) == (b"50", b"darkroom; hit; ttl=10")
+def test_kept_start_changed_by_a_server_leaves_the_next_as_it_should_be() -> None:
+    # A layer between us and the server may add fields to a message's list.
+    entry = kept()
+    for message in (entry.start(0, NAME), entry.not_modified(0, NAME)):
+        message["headers"].append((b"x-added", b"1"))
+    assert entry.start(0, NAME)["headers"] == [*HEADERS, *entry.told(0, NAME)]
+    assert entry.not_modified(0, NAME)["headers"] == [*HEADERS[1:], *entry.told(0, NAME)]
+
+
+def test_kept_told_stale_has_a_negative_ttl() -> None:
+    assert kept(lifetime=60).told(75, NAME) == ((b"age", b"75"), (b"cache-status", hit(-15)), TIER)
 
 
 @settings(deadline=None)
-@given(st.floats(0, 2**31), st.integers(0, 2**31), st.integers(2, 2**31), st.floats(0, 2**20))
-def test_kept_age_and_ttl_add_up_to_what_was_said(now: float, age: int, lifetime: int, passed: float) -> None:
-    entry = kept(now=now, age=age, lifetime=lifetime)
-    assert told(entry.start_message) == (b"%d" % age, b"darkroom; hit; ttl=%d" % lifetime)
-    then = now + passed
-    if then < entry.expires:
-        said_age, said = told(entry.at(then).start_message)
-        ttl = int(said.removeprefix(b"darkroom; hit; ttl="))
-        assert int(said_age) + ttl == age + lifetime
-        assert age <= int(said_age) <= age + passed + 1
-        assert ttl >= 0
+@given(st.integers(0, 2**31), st.integers(-(2**31), 2**31))
+def test_kept_age_and_ttl_add_up_to_the_lifetime(lifetime: int, left: int) -> None:
+    second = max(0, lifetime - left)
+    (_, age), (_, status), _ = kept(lifetime=lifetime).told(second, NAME)
+    assert int(age) == second
+    assert status == hit(lifetime - second)
+
+
+async def visits(age: int, lifetime: int, passed: list[float]) -> list[tuple[int, bytes | None]]:
+    """Return `Age` and `Cache-Status` of visits so many seconds apart to an answer that comes with an `Age`."""
+    clock = Clock()
+    edge = shared_edge(Origin(whole(b"max-age=%d" % lifetime, (b"age", b"%d" % age))), clock)
+    said = []
+    for seconds in (0.0, *passed):
+        clock.now += seconds
+        reply = await ask(edge)
+        said.append((int(reply.field(b"age") or 0), reply.field(b"cache-status")))
+    return said
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**20), st.integers(2, 2**20), st.lists(st.floats(0, 2**18, allow_subnormal=False), max_size=4))
+def test_kept_age_counts_up_from_the_age_on_arrival_and_ttl_down(age: int, left: int, passed: list[float]) -> None:
+    lifetime = age + left
+    said = asyncio.run(visits(age, lifetime, passed))
+    assert said[0] == (age, stored(left))
+    clock = Clock()
+    born = clock.now - age
+    for seconds, (told, status) in zip(passed, said[1:], strict=True):
+        clock.now += seconds
+        if clock.now - born >= lifetime:
+            # It is asked for anew, and comes with the age that it had.
+            born = clock.now - age
+            assert (told, status) == (age, stored(left, reason="stale"))
+        else:
+            assert told == int(clock.now - born)
+            assert status == hit(lifetime - told)
 
 
 @pytest.mark.parametrize(("status", "etag"), [(200, b'"k5x7q2"'), (302, None), (404, None), (410, None)])
@@ -124,9 +148,27 @@ def test_kept_without_entity_tag_has_none() -> None:
 def test_memory_counts_body_headers_key_and_overhead() -> None:
     memory = Memory(1_000_000)
     memory.keep(b"/i/picture", kept(b"x" * 1_000))
-    headers = len(b"content-type") + len(b"image/webp") + len(b"etag") + len(b'"k5x7q2"')
-    assert memory.used_bytes == 1_000 + headers + len(b"/i/picture") + ENTRY_OVERHEAD_BYTES
+    assert memory.used_bytes == 1_000 + size_of(b"/i/picture", HEADERS)
     assert len(memory) == 1
+
+
+def size_of(key: bytes, headers: Headers, tags: int = 0) -> int:
+    """Return what an entry counts for without its body."""
+    fields = sum(FIELD_OVERHEAD_BYTES + len(name) + len(value) for name, value in headers)
+    return ENTRY_OVERHEAD_BYTES + len(key) + fields + tags * TAG_OVERHEAD_BYTES
+
+
+def test_memory_counts_each_tag_and_the_spelling_of_a_key_that_is_another() -> None:
+    memory = Memory(1_000_000)
+    headers = tagged(b"one", b"two", b"two")
+    memory.keep(b"/a\x00", kept(b"", headers=headers, key=b"/a\x00"))
+    assert memory.used_bytes == size_of(b"/a\x00", headers, 2) + len(b"/a%00")
+
+
+def test_memory_counts_a_mark_of_what_varies() -> None:
+    memory = Memory(1_000_000)
+    memory.varies(b"/i/picture", (b"accept",))
+    assert memory.used_bytes == VARIES_BYTES + len(b"/i/picture") + len(b"accept")
 
 
 def test_memory_without_the_key_has_nothing() -> None:
@@ -135,17 +177,25 @@ def test_memory_without_the_key_has_nothing() -> None:
     assert memory.get(b"/b") is None
 
 
-def entry_of(size_bytes: int, key: bytes) -> Kept:
+def entry_of(size_bytes: int, key: bytes, *, count: Count | None = None, headers: Headers = ()) -> Kept:
     """Return an entry that counts for exactly `size_bytes` under `key`."""
-    return kept(b"x" * (size_bytes - ENTRY_OVERHEAD_BYTES - len(key)), headers=[])
+    body_bytes = size_bytes - size_of(key, headers, len(cache_tags(headers)))
+    return kept(bytes(body_bytes), headers=headers, key=key, count=count)
 
 
-def test_memory_full_lets_the_least_recently_used_go() -> None:
+def use(memory: Memory, key: bytes) -> None:
+    """Use what is kept as a hit does: it is marked, not moved."""
+    entry = memory.get(key)
+    assert entry is not None
+    entry.used = True
+
+
+def test_memory_full_lets_the_oldest_that_was_not_used_go() -> None:
     memory = Memory(80_000)
     for key in (b"/a", b"/b", b"/c", b"/d", b"/e", b"/f", b"/g", b"/h"):
         assert memory.keep(key, entry_of(10_000, key))
     assert memory.used_bytes == 80_000
-    assert memory.get(b"/a")
+    use(memory, b"/a")
     memory.keep(b"/i", entry_of(10_000, b"/i"))
     assert memory.get(b"/b") is None
     assert memory.get(b"/a")
@@ -154,6 +204,48 @@ def test_memory_full_lets_the_least_recently_used_go() -> None:
     assert memory.get(b"/d") is None
     assert memory.get(b"/c")
     assert memory.used_bytes == 79_000
+
+
+def test_memory_used_entry_is_spared_once_for_each_time_it_is_used() -> None:
+    memory = Memory(80_000)
+    keys = [b"/%d" % number for number in range(8)]
+    for key in keys:
+        memory.keep(key, entry_of(10_000, key))
+    use(memory, b"/0")
+    for number in range(8, 15):
+        memory.keep(b"/%d" % number, entry_of(10_000, b"/%d" % number))
+    # The seven others of the first eight are gone; /0 was spared, and would be the next.
+    assert all(memory.get(key) is None for key in keys[1:])
+    assert memory.get(b"/0")
+    memory.keep(b"/15", entry_of(10_000, b"/15"))
+    assert memory.get(b"/0") is None
+
+
+def test_memory_of_used_entries_alone_lets_the_oldest_go() -> None:
+    memory = Memory(80_000)
+    keys = [b"/%d" % number for number in range(8)]
+    for key in keys:
+        memory.keep(key, entry_of(10_000, key))
+        use(memory, key)
+    memory.keep(b"/8", entry_of(10_000, b"/8"))
+    assert [key for key in keys if memory.get(key) is None] == [b"/0"]
+    # All have had their second chance: now they go in order.
+    memory.keep(b"/9", entry_of(10_000, b"/9"))
+    assert [key for key in keys if memory.get(key) is None] == [b"/0", b"/1"]
+
+
+def test_memory_evicted_entry_is_counted_once_and_a_purged_or_replaced_one_is_not() -> None:
+    memory, count = Memory(80_000), Count()
+    for number in range(8):
+        memory.keep(b"/%d" % number, entry_of(10_000, b"/%d" % number, count=count))
+    memory.keep(b"/7", entry_of(10_000, b"/7", count=count))
+    memory.purge(b"/6")
+    memory.keep(b"/8", entry_of(10_000, b"/8", count=count))
+    assert count.evicted == 0
+    use(memory, b"/0")
+    memory.keep(b"/9", entry_of(10_000, b"/9", count=count))
+    assert count.evicted == 1
+    assert memory.get(b"/1") is None
 
 
 def test_memory_entry_of_the_largest_share_is_kept_and_one_byte_more_is_not() -> None:
@@ -177,53 +269,228 @@ def test_memory_entry_that_is_too_large_removes_the_one_it_would_replace() -> No
 def test_memory_of_no_bytes_keeps_nothing() -> None:
     memory = Memory(0)
     assert not memory.keep(b"/a", kept())
+    memory.varies(b"/b", (b"accept",))
     assert memory.used_bytes == len(memory) == 0
 
 
+def test_memory_holds_fields_and_terms_that_many_entries_have_once() -> None:
+    memory = Memory(1_000_000)
+    entries = [kept(headers=[(b"content-type", b"image/%b" % b"webp"), (b"etag", b'"%d"' % number)]) for number in range(3)]
+    for number, entry in enumerate(entries):
+        memory.keep(b"/%d" % number, entry)
+    first, *others = entries
+    assert all(entry.headers[0] is first.headers[0] and entry.terms is first.terms for entry in others)
+    assert [entry.headers[1] for entry in entries] == [(b"etag", b'"0"'), (b"etag", b'"1"'), (b"etag", b'"2"')]
+
+
+def test_memory_given_ever_new_fields_holds_few_of_them_for_sharing() -> None:
+    memory = Memory(1_000_000)
+    for number in range(1_000):
+        memory.keep(b"/", kept(headers=[(b"x-%d" % number, b"1"), (b"etag", b'"%d"' % number)], lifetime=number))
+    assert len(memory) == 1
+    assert len(memory._names) == 64
+    assert {len(values) for values in memory._names.values()} == {1, 8}
+    assert len(memory._terms) == 64
+
+
+# Purging
+
+
+def tagged(*tags: bytes) -> Headers:
+    return [(b"cache-tag", b", ".join(tags))]
+
+
+def test_memory_purged_by_key_has_all_but_that() -> None:
+    memory = Memory(1_000_000)
+    for key in (b"/a", b"/b"):
+        memory.keep(key, kept(key=key))
+    assert memory.purge(b"/a")
+    assert not memory.purge(b"/a")
+    assert memory.get(b"/a") is None
+    assert memory.get(b"/b")
+
+
+def test_memory_purged_by_tags_drops_what_carries_any_and_counts_each_entry_once() -> None:
+    memory = Memory(1_000_000)
+    memory.keep(b"/a", kept(headers=tagged(b"one", b"two")))
+    memory.keep(b"/b", kept(headers=tagged(b"two")))
+    memory.keep(b"/c", kept(headers=tagged(b"three")))
+    memory.keep(b"/d", kept())
+    assert memory.purge_tags([b"one", b"two", b"nobody's"]) == 2
+    assert [key for key in (b"/a", b"/b", b"/c", b"/d") if memory.get(key)] == [b"/c", b"/d"]
+    assert memory.purge_tags([b"one", b"two"]) == 0
+
+
+def test_memory_replaced_entry_is_purged_by_its_newer_tags_alone() -> None:
+    memory = Memory(1_000_000)
+    memory.keep(b"/a", kept(headers=tagged(b"old", b"both")))
+    memory.keep(b"/a", kept(headers=tagged(b"new", b"both")))
+    assert memory.purge_tags([b"old"]) == 0
+    assert memory.get(b"/a")
+    assert memory.purge_tags([b"new"]) == 1
+
+
+def test_memory_without_entries_has_no_tags_left() -> None:
+    memory = Memory(80_000)
+    for number in range(20):
+        key = b"/%d" % number
+        memory.keep(key, entry_of(10_000, key, headers=tagged(b"all", key)))
+    assert len(memory) == 8
+    assert len(memory._entries.keys_by_tag) == 9
+    memory.purge_tags([b"all"])
+    assert memory._entries.keys_by_tag == {}
+    assert memory.used_bytes == len(memory) == 0
+
+
+def test_cache_tags_are_the_members_of_every_line_without_the_space_around_them() -> None:
+    headers = [(b"cache-tag", b" one,two ,, "), (b"etag", b'"x"'), (b"cache-tag", b"three")]
+    assert cache_tags(headers) == {b"one", b"two", b"three"}
+
+
+# What varies
+
+
+def test_memory_mark_of_the_same_fields_stays_and_of_others_is_another() -> None:
+    memory = Memory(1_000_000)
+    mark = memory.varies(b"/a", (b"accept",))
+    assert memory.get(b"/a") is mark
+    assert memory.varies(b"/a", (b"accept",)) is mark
+    other = memory.varies(b"/a", (b"accept", b"origin"))
+    assert memory.get(b"/a") is other
+    assert other.generation != mark.generation
+    # Even the fields of before are not those answers: they were dropped when the address answered otherwise.
+    assert memory.varies(b"/a", (b"accept",)).generation not in {mark.generation, other.generation}
+
+
+def test_memory_mark_purged_is_another_when_it_comes_back() -> None:
+    memory = Memory(1_000_000)
+    mark = memory.varies(b"/a", (b"accept",))
+    assert memory.purge(b"/a")
+    assert memory.varies(b"/a", (b"accept",)).generation != mark.generation
+
+
+# Any sequence
+
 KEYS = [b"/%d" % number for number in range(30)]
+TAGS = [b"one", b"two", b"three"]
+
+
+class Place:
+    """What the model knows of one entry."""
+
+    def __init__(self, entry: object, size_bytes: int, tags: frozenset[bytes] = frozenset(), fields: tuple[bytes, ...] = ()) -> None:
+        self.entry = entry
+        self.size_bytes = size_bytes
+        self.tags = tags
+        self.fields = fields
+        self.used = False
 
 
 class MemoryMachine(RuleBasedStateMachine):
-    """Any sequence of keeping and getting, beside a plain ordered dict that does the same by definition."""
+    """Any sequence of keeping, using and purging, beside a plain list that does the same by definition: the oldest first.
 
-    MAX_BYTES = 40_000 + 8 * ENTRY_OVERHEAD_BYTES
+    Who is used is spared once: put back as the newest when its turn to go has come.
+    """
+
+    MAX_BYTES = 56_000
 
     def __init__(self) -> None:
         super().__init__()
         self.memory = Memory(self.MAX_BYTES)
-        self.model: OrderedDict[bytes, tuple[Kept, int]] = OrderedDict()
+        self.order: list[bytes] = []
+        self.model: dict[bytes, Place] = {}
+        self.evicted = 0
+        self.count = Count()
+        self.generations: set[int] = set()
 
-    @rule(key=st.sampled_from(KEYS), body_bytes=st.integers(0, 6_000))
-    def keep(self, key: bytes, body_bytes: int) -> None:
-        entry = kept(bytes(body_bytes), headers=[])
-        size_bytes = body_bytes + len(key) + ENTRY_OVERHEAD_BYTES
+    def drop(self, key: bytes) -> None:
+        if key in self.model:
+            self.order.remove(key)
+            del self.model[key]
+
+    def put(self, key: bytes, place: Place) -> None:
+        self.drop(key)
+        while sum(each.size_bytes for each in self.model.values()) + place.size_bytes > self.MAX_BYTES:
+            oldest = self.order.pop(0)
+            if self.model[oldest].used:
+                self.model[oldest].used = False
+                self.order.append(oldest)
+            else:
+                self.evicted += isinstance(self.model.pop(oldest).entry, Kept)
+        self.order.append(key)
+        self.model[key] = place
+
+    @rule(key=st.sampled_from(KEYS), body_bytes=st.integers(0, 6_000), tags=st.frozensets(st.sampled_from(TAGS), max_size=2))
+    def keep(self, key: bytes, body_bytes: int, tags: frozenset[bytes]) -> None:
+        headers = tagged(*sorted(tags)) if tags else []
+        entry = kept(bytes(body_bytes), headers=headers, key=key, count=self.count)
+        size_bytes = body_bytes + size_of(key, headers, len(tags))
         small_enough = size_bytes <= self.MAX_BYTES // 8
         assert self.memory.keep(key, entry) is small_enough
-        self.model.pop(key, None)
         if small_enough:
-            self.model[key] = (entry, size_bytes)
-            while sum(size for _, size in self.model.values()) > self.MAX_BYTES:
-                self.model.popitem(last=False)
+            self.put(key, Place(entry, size_bytes, tags))
+        else:
+            self.drop(key)
+
+    @rule(key=st.sampled_from(KEYS), fields=st.sampled_from([(b"accept",), (b"accept", b"origin")]))
+    def vary(self, key: bytes, fields: tuple[bytes, ...]) -> None:
+        mark = self.memory.varies(key, fields)
+        assert mark.fields == fields
+        known = self.model.get(key)
+        if known is not None and known.fields == fields:
+            assert mark is known.entry
+            known.used = True
+        else:
+            assert mark.generation not in self.generations
+            self.generations.add(mark.generation)
+            self.put(key, Place(mark, VARIES_BYTES + len(key) + sum(map(len, fields)), fields=fields))
 
     @rule(key=st.sampled_from(KEYS))
-    def get(self, key: bytes) -> None:
-        found = self.model.get(key)
-        assert self.memory.get(key) is (found[0] if found else None)
-        if found:
-            self.model.move_to_end(key)
+    def use(self, key: bytes) -> None:
+        entry = self.memory.get(key)
+        if entry is not None:
+            entry.used = True
+            self.model[key].used = True
+
+    @rule(key=st.sampled_from(KEYS))
+    def purge(self, key: bytes) -> None:
+        assert self.memory.purge(key) is (key in self.model)
+        self.drop(key)
+
+    @rule(tags=st.frozensets(st.sampled_from(TAGS)))
+    def purge_tags(self, tags: frozenset[bytes]) -> None:
+        carrying = [key for key, place in self.model.items() if place.tags & tags]
+        assert self.memory.purge_tags(tags) == len(carrying)
+        for key in carrying:
+            self.drop(key)
+
+    @invariant()
+    def has_what_the_model_has(self) -> None:
+        for key in KEYS:
+            place = self.model.get(key)
+            assert self.memory.get(key) is (place.entry if place else None)
+        assert len(self.memory) == len(self.model)
+        assert self.count.evicted == self.evicted
 
     @invariant()
     def never_exceeds_its_bytes(self) -> None:
         assert self.memory.used_bytes <= self.MAX_BYTES
-        assert self.memory.used_bytes == sum(size for _, size in self.model.values())
-        assert len(self.memory) == len(self.model)
+        assert self.memory.used_bytes == sum(place.size_bytes for place in self.model.values())
+
+    @invariant()
+    def knows_the_tags_of_what_it_has(self) -> None:
+        expected = {tag: {key for key, place in self.model.items() if tag in place.tags} for tag in TAGS}
+        assert self.memory._entries.keys_by_tag == {tag: keys for tag, keys in expected.items() if keys}
 
 
 TestMemoryMachine = MemoryMachine.TestCase
 TestMemoryMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
-def rendition_headers(number: int) -> Headers:
+# What it costs
+
+
+def rendition_fields(number: int) -> Headers:
     """Return the 14 fields of a rendition, each line its own objects as an application makes them."""
     digest = hashlib.sha256(b"%d" % number).hexdigest()
     fields = {
@@ -245,27 +512,34 @@ def rendition_headers(number: int) -> Headers:
     return [(name.encode("ascii"), value.encode("ascii")) for name, value in fields.items()]
 
 
-@pytest.mark.anyio
-async def test_memory_of_14_header_answers_costs_what_it_counts_within_5_percent_of_the_overhead() -> None:
+def distinct_fields(number: int, fields: int, tags: int) -> Headers:
+    """Return so many fields, of which no other answer has one but for two that the edge would add: none else can be held once for all."""
+    own = [
+        (b"cache-control", b"max-age=600, x=%d" % number),
+        (b"content-length", b"2000"),
+        (b"accept-ranges", b"bytes"),
+        (b"cache-tag", b",".join(b"%d-%d" % (number, tag) for tag in range(tags))),
+    ]
+    return [*own, *((f"x-{index}".encode("ascii"), b"value %d" % number) for index in range(fields - len(own)))]
+
+
+async def cost_and_count(fields: Callable[[int], Headers], entries: int) -> tuple[float, float]:
+    """Return the bytes that a kept answer with such fields costs as measured, and those that it counts for; its body apart."""
+
     async def origin(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": rendition_headers(int(scope["query_string"]))})
+        await send({"type": "http.response.start", "status": 200, "headers": fields(int(scope["query_string"]))})
         await send({"type": "http.response.body", "body": bytes(2_000)})
 
-    clock = Clock()
-    edge = Edge(origin, name="darkroom", max_bytes=2**30, max_cold_requests=1, clock=clock)
-
     async def fill(numbers: range) -> None:
-        # Asked twice, a second and more apart: an entry that was hit holds messages of its own.
-        for _ in range(2):
+        # Asked twice, the second time with a condition: an entry that was hit so holds what its 304 has.
+        for conditions in ([], [(b"if-none-match", b"*")]):
             for number in numbers:
-                await ask(edge, query=b"%d" % number)
-            clock.now += 1_000
+                await ask(edge, query=b"%d" % number, headers=conditions)
 
+    edge = shared_edge(origin, max_bytes=2**30)
     # The first ones pay for what is there once, whatever the number.
     await fill(range(50))
-    entries = 2_000
-    memory = edge._memory
-    counted_before = memory.used_bytes
+    counted_before = edge.kept_bytes
     gc.collect()
     tracemalloc.start()
     try:
@@ -274,7 +548,36 @@ async def test_memory_of_14_header_answers_costs_what_it_counts_within_5_percent
         traced_bytes = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert len(memory) == 50 + entries
+    assert edge.kept_entries == 50 + entries
+    return traced_bytes / entries - 2_000, (edge.kept_bytes - counted_before) / entries - 2_000
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("fields", "tags"), [(14, 1), (14, 4), (40, 1)])
+async def test_memory_of_distinct_fields_costs_what_it_counts_within_5_percent(fields: int, tags: int) -> None:
+    cost, count = await cost_and_count(partial(distinct_fields, fields=fields, tags=tags), 500)
+    assert cost == pytest.approx(count, rel=0.05)
+
+
+@pytest.mark.anyio
+async def test_memory_of_renditions_costs_between_half_and_all_of_what_it_counts_because_they_share_fields() -> None:
+    cost, count = await cost_and_count(rendition_fields, 500)
+    assert 0.45 * count < cost < count
+
+
+def test_memory_mark_of_what_varies_costs_what_it_counts_within_15_percent() -> None:
+    memory = Memory(2**30)
+    for number in range(50):
+        memory.varies(b"/i/%032d" % number, (b"accept",))
+    counted_before = memory.used_bytes
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(100, 2_100):
+            memory.varies(b"/i/%032d" % number, varies([(b"vary", b"accept")]))
+        gc.collect()
+        traced_bytes = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
     counted_bytes = memory.used_bytes - counted_before
-    overhead_bytes = ENTRY_OVERHEAD_BYTES + (traced_bytes - counted_bytes) / entries
-    assert overhead_bytes == pytest.approx(ENTRY_OVERHEAD_BYTES, rel=0.05)
+    assert 0.85 * counted_bytes < traced_bytes <= counted_bytes
