@@ -20,11 +20,13 @@ from service import headers
 from service.address import Signer
 from service.errors import ServiceError
 from service.health import Health
+from service.key_notes import KeyNotes
 from service.markup import Minter
 from service.openapi import OpenAPIJson
 from service.originals import Originals
 from service.pointers import Pointers
 from service.problems import http_exception_answer, service_error_answer, unexpected_answer
+from service.remade_budget import RemadeBudget
 from service.render.messages import Limits
 from service.render.pool import RenderPool
 from service.renditions import Renditions
@@ -65,7 +67,9 @@ def create_app(settings: Settings, purge: Purge) -> Origin:
         render_seconds=settings.render_seconds,
         wait_seconds=settings.wait_seconds,
     )
-    signer = Signer(settings.signing_keys or (development_key(settings.data_path),), settings.open_spellings)
+    keys = settings.signing_keys or (development_key(settings.data_path),)
+    signer = Signer(keys, settings.open_spellings)
+    key_notes = KeyNotes(storage, keys, " ".join(filter(None, (settings.fly_region, settings.fly_machine_id))))
     takedowns = Takedowns(storage, purge, _cdn(settings))
     sources = Sources(storage, pool, takedowns, limits=limits)
     to_warm = WarmingQueue(storage) if settings.warm_formats else None
@@ -81,7 +85,8 @@ def create_app(settings: Settings, purge: Purge) -> Origin:
     )
     found = Renditions(storage, pool, originals, sources, takedowns, limits=limits, wait_seconds=settings.wait_seconds)
     pointers = _pointers(settings, storage, originals)
-    vitals = Health(settings, storage, pool, version("darkroom"))
+    budget = RemadeBudget(storage, settings.renditions_bytes) if settings.renditions_bytes else None
+    vitals = Health(settings, storage, pool, key_notes, version("darkroom"))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -91,6 +96,9 @@ def create_app(settings: Settings, purge: Purge) -> Origin:
         async with pool.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(vitals.watch)
             tasks.start_soon(takedowns.watch)
+            tasks.start_soon(key_notes.watch)
+            if budget is not None:
+                tasks.start_soon(budget.watch)
             if to_warm is not None:
                 warmer = Warmer(to_warm, originals, found, sources, pool, limits=limits, formats=settings.warm_formats)
                 tasks.start_soon(warmer.run)

@@ -17,7 +17,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from service.settings import HELP, Settings, SettingsError, development_key, load, variable
-from service.storage import open_storage
+from service.storage import open_storage, require_writable
 
 # How long requests that are being answered may go on after SIGTERM: longer than a render may take, shorter than Fly's kill_timeout.
 DRAIN_SECONDS = 65
@@ -69,7 +69,7 @@ def serve(host: str | None, port: int | None, data: str | None) -> None:
         settings = load(os.environ)
         if not settings.keys:
             development_key(settings.data_path)
-        open_storage(settings.store_url, os.environ)
+        _check_folders(settings)
         _check_port_is_free(settings)
     except (SettingsError, OSError) as error:
         click.echo(f"darkroom: {error}", err=True)
@@ -109,6 +109,14 @@ def _announce(settings: Settings) -> None:
     click.echo(f"  data   {settings.data_path}")
     click.echo(f"  store  {settings.store_url}")
     click.echo(f"  try    curl{token} --data-binary @photo.jpg {url}/v1/images   or open {url}/ in a browser")
+
+
+def _check_folders(settings: Settings) -> None:
+    root = open_storage(settings.store_url, os.environ).root
+    if root is not None:
+        require_writable(root, "DARKROOM_STORE")
+    settings.data_path.mkdir(parents=True, exist_ok=True)
+    require_writable(settings.data_path, "DARKROOM_DATA")
 
 
 def _check_port_is_free(settings: Settings) -> None:

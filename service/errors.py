@@ -213,6 +213,14 @@ class DamagedOriginalError(ServiceError):
     title = "Damaged original"
 
 
+class DamagedDocumentError(ServiceError):
+    """A stored document that cannot be read, or is another image's."""
+
+    status_code = 500
+    kind = "damaged-document"
+    title = "Damaged document"
+
+
 class RenderFailedError(ServiceError):
     """A render process ended in the middle of its work."""
 

@@ -9,6 +9,7 @@ import msgspec
 import structlog
 
 from service.errors import ServiceError
+from service.key_notes import Concern, KeyNotes
 from service.render.pool import RenderPool
 from service.settings import Settings
 from service.storage import Storage
@@ -17,11 +18,11 @@ log = structlog.get_logger(__name__)
 
 # How often the store is asked whether it is there, and how long it may take to say so, in seconds.
 CHECK_EVERY_SECONDS = 5.0
-CHECK_TIMEOUT_SECONDS = 4.0
+CHECK_TIMEOUT_SECONDS = 6.0
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What `/health` says. `degraded`: hits are served, what needs the store may fail."""
+    """What `/health` says. `degraded`: hits are served, what needs the store may fail, or what other servers sign is refused."""
 
     status: Literal["ok", "degraded", "unavailable"]
     version: str
@@ -29,19 +30,21 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     machine: str | None = None
     regions: list[str] = []
     reason: str | None = None
+    remedy: str | None = None
 
 
 class Health:
     """What is known of the parts that this process depends on."""
 
-    def __init__(self, settings: Settings, storage: Storage, pool: RenderPool, version: str) -> None:
+    def __init__(self, settings: Settings, storage: Storage, pool: RenderPool, key_notes: KeyNotes, version: str) -> None:
         """Take where this process stands and what it depends on."""
         self._settings = settings
         self._storage = storage
         self._pool = pool
+        self._key_notes = key_notes
         self._version = version
         self._reached_once = False
-        self._store_failure: str | None = "the store has not been reached yet"
+        self._store_failure: Concern | None = Concern("the store has not been reached yet")
         self.draining = False
 
     def report(self) -> tuple[int, Report]:
@@ -49,16 +52,15 @@ class Health:
 
         A later outage of the store is 200: a process that still has hits must stay in rotation.
         """
-        reason = self._pool.start_failure
+        concern = None if self._pool.start_failure is None else Concern(self._pool.start_failure)
         if self.draining:
-            reason = "draining: this process is about to end"
+            concern = Concern("draining: this process is about to end")
         elif not self._reached_once:
-            reason = self._store_failure
-        if reason is not None:
-            return 503, self._told("unavailable", reason)
-        if self._store_failure is not None:
-            return 200, self._told("degraded", self._store_failure)
-        return 200, self._told("ok", None)
+            concern = self._store_failure
+        if concern is not None:
+            return 503, self._told("unavailable", concern)
+        concern = self._store_failure or self._key_notes.conflict
+        return 200, self._told("ok" if concern is None else "degraded", concern)
 
     async def watch(self) -> None:
         """Ask the store again and again, for as long as this process serves."""
@@ -73,9 +75,11 @@ class Health:
                 await self._storage.reach()
         except Exception as error:
             # Whatever it is, it is told and must not end the watch.
-            failure = str(error) if isinstance(error, ServiceError) else f"the store does not answer: {type(error).__name__}"
-            if self._store_failure is None:
-                log.warning("the store is out of reach", reason=failure)
+            failure = Concern(f"the store does not answer: {type(error).__name__}")
+            if isinstance(error, ServiceError):
+                failure = Concern(error.detail, error.remedy)
+            if failure != self._store_failure:
+                log.warning("the store is out of reach", reason=failure.reason, remedy=failure.remedy)
             self._store_failure = failure
         else:
             if self._reached_once and self._store_failure is not None:
@@ -83,12 +87,13 @@ class Health:
             self._store_failure = None
             self._reached_once = True
 
-    def _told(self, status: Literal["ok", "degraded", "unavailable"], reason: str | None) -> Report:
+    def _told(self, status: Literal["ok", "degraded", "unavailable"], concern: Concern | None) -> Report:
         return Report(
             status,
             self._version,
             region=self._settings.fly_region or None,
             machine=self._settings.fly_machine_id or None,
             regions=[name for part in self._settings.regions.split(",") if (name := part.strip())],
-            reason=reason,
+            reason=None if concern is None else concern.reason,
+            remedy=None if concern is None else concern.remedy,
         )

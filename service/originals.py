@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from service.address import digest_text, is_digest
-from service.errors import EmptyBodyError, NotFoundError, SlowUploadError, StorageFullError, TooLargeError, printable
+from service.errors import DamagedDocumentError, EmptyBodyError, NotFoundError, SlowUploadError, StorageFullError, TooLargeError, printable
 from service.options import FocalPoint
 from service.render.messages import ImageInfo, Limits, Placeholder, Probe, Probed
 from service.render.pool import RenderPool
@@ -172,7 +172,7 @@ class Originals:
         if self._warming is not None:
             # Before the document: nothing is forgotten by a crash in between.
             await self._warming.note(digest)
-        created = await self._storage.create(document_key(digest), msgspec.json.encode(document), durable=True)
+        created = await self._store_document(document)
         keys = (document_key(digest), warming_key(digest), intermediate_key(digest), original_key(digest))
         await self._takedowns.require_after_writing([digest], *keys)
         if self._warming is not None:
@@ -184,9 +184,15 @@ class Originals:
         return Ingested(document, created=True)
 
     async def document(self, digest: str) -> Document:
-        """Return the facts of an image; raises `NotFoundError` and `GoneError`."""
+        """Return the facts of an image; raises `NotFoundError`, `GoneError` and `DamagedDocumentError`."""
+        return await self._document(digest, consistent=False)
+
+    async def _document(self, digest: str, *, consistent: bool) -> Document:
         self._takedowns.require([digest])
-        body = await self._storage.read(document_key(digest)) if is_digest(digest) else None
+        body = None
+        if is_digest(digest):
+            key = document_key(digest)
+            body = await (self._storage.read(key, consistent=True) if consistent else self._storage.find(key))
         if body is None:
             if is_digest(digest):
                 await self._takedowns.require_in_store([digest])
@@ -196,7 +202,15 @@ class Originals:
                 received=digest,
                 remedy="Upload the image with POST /v1/images.",
             )
-        return msgspec.json.decode(body, type=Document)
+        document = opened_document(digest, body)
+        if document is None:
+            raise DamagedDocumentError(
+                "The stored document of this image is damaged.",
+                expected="a document that names its image",
+                received=digest,
+                remedy="Upload the file again with POST /v1/images: that makes the document anew, without alternative text or focal point.",
+            )
+        return document
 
     async def change(self, digest: str, change: Callable[[Document], Document]) -> Document:
         """Return the facts of an image after `change`, stored durably: one change at a time, each of what the last one left.
@@ -204,18 +218,32 @@ class Originals:
         Raises `NotFoundError`, and whatever `change` does.
         """
         async with self._changing:
-            changed = change(await self.document(digest))
+            # Another region may have changed it a moment ago.
+            changed = change(await self._document(digest, consistent=True))
             await self._storage.replace(document_key(digest), msgspec.json.encode(changed), durable=True)
             await self._takedowns.require_after_writing([digest], document_key(digest))
             return changed
 
     async def _known(self, digest: str, upload: Spooled) -> Document | None:
         body = await self._storage.read(document_key(digest))
-        if body is None:
+        document = None if body is None else opened_document(digest, body)
+        if document is None:
             return None
         await self._heal(digest, upload)
         await self._takedowns.require_after_writing([digest], original_key(digest))
-        return msgspec.json.decode(body, type=Document)
+        return document
+
+    async def _store_document(self, document: Document) -> bool:
+        """Store a document unless there is one; return whether it was stored. One that is damaged is no document."""
+        key, body = document_key(document.digest), msgspec.json.encode(document)
+        if await self._storage.create(key, body, durable=True):
+            return True
+        stored = await self._storage.find(key)
+        if stored is not None and opened_document(document.digest, stored) is not None:
+            return False
+        log.warning("a damaged document was replaced", digest=document.digest)
+        await self._storage.replace(key, body, durable=True)
+        return True
 
     async def _heal(self, digest: str, upload: Spooled) -> None:
         """Put the upload in place of a stored original that is missing or no longer what its name says."""
@@ -226,6 +254,15 @@ class Originals:
                 return
         log.warning("a damaged original was replaced", digest=digest, missing=stored is None)
         await self._storage.replace(original_key(digest), upload.path, durable=True)
+
+
+def opened_document(digest: str, body: bytes) -> Document | None:
+    """Return the document that is stored of an image, `None` if what is stored is damaged."""
+    try:
+        document = msgspec.json.decode(body, type=Document)
+    except msgspec.DecodeError:
+        return None
+    return document if document.digest == digest else None
 
 
 async def upload_chunks(body: AsyncIterator[bytes], declared_bytes: int | None, max_bytes: int) -> AsyncIterator[bytes]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from typing import Literal
+from typing import Literal, TypeVar
 
 import anyio
+import anyio.to_thread
 import msgspec
 import structlog
 
@@ -19,13 +20,18 @@ from service.originals import Originals
 from service.render import geometry
 from service.render.messages import FindTrim, ImageInfo, Limits, Render, Rendered, Trimmed
 from service.render.pool import RenderPool
-from service.seal import opened, sealed
+from service.seal import opened, sealed, sealed_sha256
 from service.sources import Sources
 from service.storage import Storage, rendition_key
 from service.takedowns import Takedowns
 from service.transform import DEFAULTS, Format, Transform, for_format
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+# What takes about a millisecond to hash.
+_LARGE_BYTES = 1 << 20
 
 FORMATS: dict[str, Format] = {"avif": "avif", "webp": "webp", "jpg": "jpeg", "png": "png", "gif": "gif"}
 
@@ -91,9 +97,9 @@ class Renditions:
         self._takedowns.require(digests(address, transform))
         key = _key(address)
         started = time.perf_counter()
-        if (body := await self._stored(key)) is not None:
+        if (found := await self._opened(key, await self._storage.read(key))) is not None:
             seconds = time.perf_counter() - started
-            return Rendition(body, _sha256(body), "store", Timings(seconds, fetch=seconds), stored=True)
+            return Rendition(*found, "store", Timings(seconds, fetch=seconds), stored=True)
         task = self._making.get(key)
         if task is None:
             task = self._making[key] = asyncio.create_task(self._make(key, address, transform))
@@ -137,12 +143,14 @@ class Renditions:
         Raises `GoneError` when one of them has been taken down meanwhile.
         """
         key = _key(address)
-        body = rendered.body
-        stored = await self._storage.create(key, sealed(body), durable=False)
+        whole = await _in_thread_if_large(sealed, rendered.body)
+        stored = await self._storage.create(key, whole, durable=False)
         await self._takedowns.require_after_writing(made_from or [address.digest], key)
-        if not stored and (winner := await self._stored(key)) is not None:
-            body, stored = winner, True
-        return Rendition(body, _sha256(body), "render", _timings(rendered), stored)
+        body, sha256 = rendered.body, sealed_sha256(whole)
+        if not stored and (winner := await self._opened(key, await self._storage.find(key))) is not None:
+            stored = True
+            body, sha256 = winner
+        return Rendition(body, sha256, "render", _timings(rendered), stored)
 
     @contextmanager
     def coming(self, address: Address) -> Iterator[asyncio.Future[Rendition | None]]:
@@ -169,15 +177,16 @@ class Renditions:
             # Whoever waited has the error; if nobody did, asyncio must not report it as forgotten.
             task.exception()
 
-    async def _stored(self, key: str) -> bytes | None:
-        stored = await self._storage.read(key)
+    async def _opened(self, key: str, stored: bytes | None) -> tuple[bytes, bytes] | None:
+        """Return the bytes of a stored rendition and their SHA-256, `None` if there is none; a damaged one is removed."""
         if stored is None:
             return None
-        body = opened(stored)
+        body = await _in_thread_if_large(opened, stored)
         if body is None:
             log.warning("a damaged rendition is made again", key=key)
             await self._storage.delete(key)
-        return body
+            return None
+        return body, sealed_sha256(stored)
 
     async def _make(self, key: str, address: Address, transform: Transform) -> Rendition:
         started = time.perf_counter()
@@ -275,6 +284,11 @@ def _check_version(address: Address) -> None:
 def _key(address: Address) -> str:
     name = hashlib.sha256(f"v{address.version}/{address.transform}.{address.extension}".encode("ascii")).hexdigest()
     return rendition_key(address.digest, name)
+
+
+async def _in_thread_if_large(work: Callable[[bytes], T], body: bytes) -> T:
+    """Return what `work` makes of some bytes: a hash of many megabytes would hold up everybody else's hits."""
+    return work(body) if len(body) <= _LARGE_BYTES else await anyio.to_thread.run_sync(work, body)
 
 
 def _sha256(body: bytes) -> bytes:

@@ -18,3 +18,8 @@ def opened(stored: bytes) -> bytes | None:
     """Return the bytes that were sealed, `None` if what is stored is damaged."""
     body = stored[_SEAL_BYTES:]
     return body if stored[:_SEAL_BYTES] == _MARK + hashlib.sha256(body).digest() else None
+
+
+def sealed_sha256(stored: bytes) -> bytes:
+    """Return the SHA-256 that a seal names; that it is right is known of what has been opened."""
+    return stored[len(_MARK) : _SEAL_BYTES]

@@ -23,6 +23,9 @@ from service.transform import Transform
 PREFIX = "DARKROOM_"
 MEBIBYTE = 1 << 20
 
+# Below this a budget would hardly hold what one image is asked for.
+LEAST_RENDITIONS_BYTES = 16 * MEBIBYTE
+
 Scope: TypeAlias = Literal["ingest", "delete", "read"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
@@ -79,6 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_frames: Positive = 512
     variants: str = ""
     warm: str = "webp,fallback"
+    renditions_bytes: Natural = 0
     pull_hosts: str = ""
     pull_seconds: Positive = 300
     cloudflare_zone: str = ""
@@ -182,6 +186,11 @@ HELP: Mapping[str, Setting] = {
     "warm": Setting(
         "Formats in which a new image's ladder is rendered when nobody waits for anything else: any of `webp`, `avif` and `fallback` "
         "(JPEG, PNG or GIF, whichever the image needs), comma-separated, or `none`."
+    ),
+    "renditions_bytes": Setting(
+        "What renditions and intermediates may take of a store on disk, in bytes: beyond it those that were not read for longest are "
+        "removed, and made again when they are asked for. A bucket has a lifecycle rule instead.",
+        "none: they are kept",
     ),
     "pull_hosts": Setting(
         "Hosts that images may be fetched from, separated by commas or spaces: `images.example.com`, `*.example.com`, "
@@ -305,6 +314,7 @@ def _check(settings: Settings) -> None:
     words = _listed(settings.warm)
     if words != ["none"] and (not words or set(words) - set(WARM_FORMATS)):
         raise SettingsError(f"DARKROOM_WARM={settings.warm!r}: expected some of {', '.join(WARM_FORMATS)}, comma-separated, or none.")
+    _check_budget(settings)
     _check_variants(settings)
     _check_cloudflare(settings)
     if settings.wait_seconds > settings.render_seconds:
@@ -317,6 +327,17 @@ def _check(settings: Settings) -> None:
         raise SettingsError(
             f"DARKROOM_STORE={settings.store_url}: on Fly this folder is lost with the next deploy, because it is not on a volume. "
             "Mount a volume there, or set DARKROOM_STORE=s3:// after `fly storage create`."
+        )
+
+
+def _check_budget(settings: Settings) -> None:
+    if settings.renditions_bytes and not settings.store_url.startswith("file:"):
+        raise SettingsError(
+            f"DARKROOM_RENDITIONS_BYTES is for a store on disk, not for {settings.store_url}. Remove it; a bucket has lifecycle rules."
+        )
+    if 0 < settings.renditions_bytes < LEAST_RENDITIONS_BYTES:
+        raise SettingsError(
+            f"DARKROOM_RENDITIONS_BYTES={settings.renditions_bytes}: expected 0, for no bound, or at least {LEAST_RENDITIONS_BYTES}."
         )
 
 

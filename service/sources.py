@@ -61,7 +61,7 @@ class Sources:
                 raise _gone(digest)
             yield Source(str(path), digest)
             return
-        body = await self._storage.read(key)
+        body = await self._storage.find(key)
         if body is None:
             raise _gone(digest)
         with _in_memory(digest, body) as name:

@@ -1,48 +1,100 @@
-"""What is kept, over obstore: memory, disk, S3."""
+"""What is kept, over obstore: memory, disk, S3. How a bucket is asked stands in `bucket.py`."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import anyio.to_thread
+import msgspec
 import obstore
 import structlog
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
 from obstore.store import LocalStore, MemoryStore, S3Store
 
+from service.bucket import Bucket, open_bucket
 from service.errors import StorageFullError, StorageUnavailableError
 from service.settings import SettingsError
 
 log = structlog.get_logger(__name__)
 
-# Two attempts at a silent store end within five seconds; the library's own defaults retry for three minutes.
-_SILENCE_TIMEOUT = timedelta(seconds=2.3)
-_CONNECT_TIMEOUT = timedelta(seconds=1.5)
-_RETRY_TIMEOUT = timedelta(seconds=2.4)
-_TRANSFER_TIMEOUT = timedelta(seconds=60)
+T = TypeVar("T")
 
 # While a body is sent the store is silent: one larger than this is not held to the time-out for silence.
 _LARGE_BYTES = 1 << 20
 
+# How often a body is read that breaks off on the way.
+_MOST_TRANSFERS = 3
+
+# How often a file's time is set to when it was last read: a budget needs to know which have not been for long, not more.
+_USE_NOTED_EVERY = timedelta(hours=1)
+
+# What most file systems hand out room by.
+_BLOCK_BYTES = 4_096
+
 # ENOSPC and EDQUOT as obstore and as Python spell them, and what S3 servers say.
 _FULL = ("os error 28", "os error 122", "[Errno 28]", "[Errno 122]", "QuotaExceeded", "InsufficientStorage")
+
+# What the words of a failure tell, and what helps. https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+_CAUSES = (
+    (
+        ("NoSuchBucket", "InvalidBucketName"),
+        ("The bucket of the store does not exist.", "Create it (on Fly: fly storage create), or correct DARKROOM_STORE or BUCKET_NAME."),
+    ),
+    (
+        ("RequestTimeTooSkewed", "RequestExpired"),
+        (
+            "The store refuses what this server signs because the clocks of the two differ.",
+            "Set the server's clock by NTP; after a suspend it rights itself within seconds.",
+        ),
+    ),
+    (
+        ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "401 Unauthorized"),
+        (
+            "The store does not accept this server's credentials.",
+            "Correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (on Fly: fly storage create sets them), and AWS_REGION if there is one.",
+        ),
+    ),
+    (
+        ("403 Forbidden",),
+        (
+            "The store denies this server access.",
+            "Let its access key do s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket in the bucket.",
+        ),
+    ),
+    (
+        ("redirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraint"),
+        ("The bucket of the store is in another region.", "Correct AWS_REGION or AWS_ENDPOINT_URL_S3."),
+    ),
+    (
+        ("os error 13", "os error 30", "[Errno 13]", "[Errno 30]"),
+        ("The store's folder cannot be written.", "Let the user that the server runs as own the folder, and mount it writable."),
+    ),
+    (
+        ("status code: 5", "status code: 429"),
+        ("The store answers with errors.", "Try again in a few seconds; whoever runs the store can tell more."),
+    ),
+    (
+        ("nothing came", "error sending request", "HTTP error"),
+        ("The store cannot be reached.", "Try again in a few seconds; if that does not help, see whether AWS_ENDPOINT_URL_S3 is right."),
+    ),
+)
+_UNKNOWN_CAUSE = ("The store does not answer as it should.", "Try again in a few seconds; the server's log has the reason.")
 
 WARMING_FOLDER = "warming"
 TOMBSTONES_FOLDER = "tombstones"
 PURGES_FOLDER = "purges"
+KEYS_FOLDER = "keys"
 
-# Tigris reads from the nearest region unless it is asked not to; other stores ignore the field.
-_CONSISTENT = {"X-Tigris-Consistent": "true"}
-
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
-_ENDPOINT = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?/?|https?://\[[0-9a-fA-F:.]+\](:[0-9]+)?/?")
+# What can be made again from the originals: a budget and a lifecycle rule may take it away.
+REMADE_FOLDERS = ("renditions/", "intermediates/")
 
 
 def original_key(digest: str) -> str:
@@ -85,70 +137,101 @@ def purge_key(digest: str) -> str:
     return f"{PURGES_FOLDER}/{digest}"
 
 
+def key_note_key(fingerprint: str) -> str:
+    """Return where it is noted that addresses are signed with the key of a fingerprint."""
+    return f"{KEYS_FOLDER}/{fingerprint}"
+
+
 def pointer_key(url: str) -> str:
     """Return where it is noted what a remote source had when it was last asked."""
     return f"pointers/{hashlib.sha256(url.encode()).hexdigest()}"
 
 
+class Entry(msgspec.Struct, frozen=True):
+    """What a listing tells of an object: its key, its size in bytes, and when the store took it in, by the store's own clock."""
+
+    key: str
+    bytes: int
+    modified: datetime
+
+
 class Storage:
     """Objects by key, written whole or not at all. Raises `StorageUnavailableError` and `StorageFullError`."""
 
-    def __init__(
-        self,
-        store: LocalStore | MemoryStore | S3Store,
-        root: Path | None = None,
-        *,
-        patient: S3Store | None = None,
-        consistent: S3Store | None = None,
-    ) -> None:
-        """Take an obstore store and its folder if it is on this machine's disk.
-
-        The same store again for bodies that take long to send, and for reads that must see what any region has written.
-        """
+    def __init__(self, store: LocalStore | MemoryStore | S3Store, *, root: Path | None = None, bucket: Bucket | None = None) -> None:
+        """Take an obstore store, and its folder if it is on this machine's disk, or what asks it if it is a bucket."""
         self._store = store
-        self._patient = patient or store
-        self._consistent = consistent or store
         self._root = root
+        self._bucket = bucket
         self._synced_folders: set[Path] = set()
+        # What has been put where all can be made again, by any name: a budget counts on from here.
+        self.remade_bytes = 0
+
+    @property
+    def root(self) -> Path | None:
+        """The folder of a store on this machine's disk."""
+        return self._root
 
     def local_path(self, key: str) -> Path | None:
         """Return the file that holds `key`, `None` in a store without files."""
         return None if self._root is None else self._root / key
 
-    async def read(self, key: str) -> bytes | None:
-        """Return the bytes under `key`, `None` if there are none."""
+    async def read(self, key: str, *, consistent: bool = False) -> bytes | None:
+        """Return the bytes under `key`, `None` if there are none; with `consistent`, what was written last in whichever region."""
         async with _failures("read"):
-            try:
-                result = await obstore.get_async(self._store, key)
-                return bytes(await result.bytes_async())
-            except FileNotFoundError:
-                return None
+            for attempt in range(1, _MOST_TRANSFERS + 1):
+                try:
+                    result = await self._ask(lambda store: obstore.get_async(store, key), consistent=consistent)
+                    body = bytes(await result.bytes_async())
+                except FileNotFoundError as error:
+                    _require_bucket(error)
+                    return None
+                except GenericError:
+                    # The answer came and broke off.
+                    if self._bucket is None or attempt == _MOST_TRANSFERS:
+                        raise
+                else:
+                    await self._note_use(key, result.meta["last_modified"])
+                    return body
+            return None
+
+    async def find(self, key: str) -> bytes | None:
+        """Return the bytes under `key`, `None` if no region has put any there: what is not seen is looked for once more, consistently."""
+        body = await self.read(key)
+        return body if body is not None or self._bucket is None else await self.read(key, consistent=True)
 
     async def exists(self, key: str, *, consistent: bool = False) -> bool:
         """Return whether there is something under `key`; with `consistent`, whichever region has put it there."""
         async with _failures("read"):
             try:
-                await obstore.head_async(self._consistent if consistent else self._store, key)
-            except FileNotFoundError:
+                await self._ask(lambda store: obstore.head_async(store, key), consistent=consistent)
+            except FileNotFoundError as error:
+                _require_bucket(error)
                 return False
             return True
 
+    async def entries(self, folder: str) -> AsyncIterator[Entry]:
+        """Give all that lies in a folder and the folders in it, whichever region has put it there."""
+        async with _failures("list"):
+            pages = obstore.list(self._store, f"{folder}/") if self._bucket is None else self._bucket.pages(f"{folder}/")
+            async for page in pages:
+                for meta in page:
+                    yield Entry(meta["path"], meta["size"], meta["last_modified"])
+
     async def names(self, folder: str, limit: int) -> list[str]:
         """Return the names of what lies in a folder, in no order, `limit` of them at most."""
-        async with _failures("list"):
-            found: list[str] = []
-            async for page in obstore.list(self._store, f"{folder}/"):
-                found += [entry["path"].rpartition("/")[2] for entry in page]
-                if len(found) >= limit:
+        found: list[str] = []
+        async with aclosing(self.all_names(folder)) as names:
+            async for name in names:
+                if len(found) == limit:
                     break
-            return found[:limit]
+                found.append(name)
+        return found
 
-    async def all_names(self, folder: str) -> AsyncIterator[str]:
+    async def all_names(self, folder: str) -> AsyncGenerator[str]:
         """Give the names of all that lies in a folder and the folders in it, relative to it, whichever region has put them there."""
-        async with _failures("list"):
-            async for page in obstore.list(self._consistent, f"{folder}/"):
-                for entry in page:
-                    yield entry["path"].removeprefix(f"{folder}/")
+        async for entry in self.entries(folder):
+            yield entry.key.removeprefix(f"{folder}/")
 
     async def create(self, key: str, body: bytes | Path, *, durable: bool) -> bool:
         """Put bytes, or a file's, under `key` unless something is there; return whether they were put.
@@ -156,11 +239,21 @@ class Storage:
         With `durable`, what is there when this returns, whoever put it, survives a power cut: obstore writes to disk but does not sync.
         """
         async with _failures("write"):
+            attempts = 0
+
+            async def put(store: LocalStore | MemoryStore | S3Store) -> None:
+                nonlocal attempts
+                attempts += 1
+                await obstore.put_async(store, key, body, mode="create", use_multipart=False)
+
             created = True
             try:
-                await obstore.put_async(self._writer(body), key, body, mode="create", use_multipart=False)
+                await self._put(put, body)
             except AlreadyExistsError:
-                created = False
+                # An attempt whose answer was lost may have been what put it.
+                created = attempts > 1 and isinstance(body, bytes) and await self.read(key, consistent=True) == body
+            if created:
+                self._count(key, body)
             if durable and self._root is not None:
                 await anyio.to_thread.run_sync(self._sync, self._root / key)
             return created
@@ -168,32 +261,62 @@ class Storage:
     async def replace(self, key: str, body: bytes | Path, *, durable: bool) -> None:
         """Put bytes, or a file's, under `key`, whatever is there."""
         async with _failures("write"):
-            await obstore.put_async(self._writer(body), key, body, mode="overwrite", use_multipart=False)
+            await self._put(lambda store: obstore.put_async(store, key, body, mode="overwrite", use_multipart=False), body)
+            self._count(key, body)
             if durable and self._root is not None:
                 await anyio.to_thread.run_sync(self._sync, self._root / key)
 
     async def delete(self, key: str) -> None:
         """Remove what is under `key`, if anything is."""
         async with _failures("delete"):
-            with suppress(FileNotFoundError):
-                await obstore.delete_async(self._store, key)
+            try:
+                if self._bucket is None:
+                    await obstore.delete_async(self._store, key)
+                else:
+                    await self._bucket.write(lambda store: obstore.delete_async(store, key))
+            except FileNotFoundError as error:
+                _require_bucket(error)
 
     async def reach(self) -> None:
         """Return if the store answers."""
-        if self._root is not None and not os.access(self._root, os.W_OK):
-            raise StorageUnavailableError("The store's folder cannot be written.")
-        await self.exists("documents/reached")
+        if self._root is not None and not (self._root.is_dir() and os.access(self._root, os.W_OK | os.X_OK)):
+            raise StorageUnavailableError(
+                f"The store's folder {'cannot be written' if self._root.is_dir() else 'is not there'}.",
+                remedy="Mount it writable where DARKROOM_STORE says, and let the user that the server runs as own it.",
+                retry_after_seconds=5,
+            )
+        # Not whether there is something: that is answered without a word of why it fails.
+        await self.read("documents/reached")
 
-    async def sweep(self) -> int:
+    async def sweep(self, older_than_seconds: float = 0.0) -> int:
         """Remove what killed writes have left on disk, and return how many files that were.
 
-        obstore writes `<key>#<n>` and links it; its own listings do not show such files.
+        obstore writes `<key>#<n>` and links it; its own listings do not show such files. Beside a server that writes, only what is older
+        than any write takes is left over.
         """
-        return 0 if self._root is None else await anyio.to_thread.run_sync(_remove_leftovers, self._root)
+        return 0 if self._root is None else await anyio.to_thread.run_sync(_remove_leftovers, self._root, older_than_seconds)
 
-    def _writer(self, body: bytes | Path) -> LocalStore | MemoryStore | S3Store:
-        size = body.stat().st_size if isinstance(body, Path) else len(body)
-        return self._patient if size > _LARGE_BYTES else self._store
+    async def _ask(self, question: Callable[[Any], Awaitable[T]], *, consistent: bool) -> T:
+        if self._bucket is None:
+            return await question(self._store)
+        return await self._bucket.read(question, "consistent" if consistent else "usual")
+
+    async def _put(self, put: Callable[[Any], Awaitable[object]], body: bytes | Path) -> None:
+        if self._bucket is None:
+            await put(self._store)
+            return
+        await self._bucket.write(put, large=_size(body) > _LARGE_BYTES)
+
+    async def _note_use(self, key: str, modified: datetime) -> None:
+        """Have a file that can be made again say when it was last read, to the hour: the access time is switched off on many disks."""
+        if self._root is None or not key.startswith(REMADE_FOLDERS) or datetime.now(UTC) - modified < _USE_NOTED_EVERY:
+            return
+        with suppress(OSError):
+            await anyio.to_thread.run_sync(os.utime, self._root / key)
+
+    def _count(self, key: str, body: bytes | Path) -> None:
+        if key.startswith(REMADE_FOLDERS):
+            self.remade_bytes += on_disk_bytes(_size(body))
 
     def _sync(self, path: Path) -> None:
         _sync_one(path)
@@ -206,8 +329,11 @@ class Storage:
             folder = folder.parent
 
 
-def open_storage(url: str, environ: Mapping[str, str]) -> Storage:
-    """Return the store that `DARKROOM_STORE` names; raises `SettingsError` for one that it cannot name."""
+def open_storage(url: str, environ: Mapping[str, str], *, prefix: str = "", make: bool = True) -> Storage:
+    """Return the store that `DARKROOM_STORE` names; raises `SettingsError` for one that it cannot name.
+
+    `prefix` stands before the variables of a bucket that is not the only store. Unless it may be made, a folder must be there.
+    """
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -217,55 +343,43 @@ def open_storage(url: str, environ: Mapping[str, str]) -> Storage:
     if parts.scheme == "file" and parts.netloc == "" and parts.path.startswith("/"):
         root = Path(unquote(parts.path))
         try:
-            _make_folder(root)
-            return Storage(LocalStore(root), root)
+            if make:
+                _make_folder(root)
+            elif not root.is_dir():
+                raise SettingsError(f"{url}: there is no such folder. Correct the address of the store.")
+            return Storage(LocalStore(root), root=root)
         except (BaseError, OSError, ValueError) as error:
-            raise SettingsError(f"DARKROOM_STORE={url}: the folder cannot be made: {str(error).splitlines()[0]}") from error
+            whose = _whose(root) if isinstance(error, PermissionError) else ""
+            raise SettingsError(f"DARKROOM_STORE={url}: the folder cannot be made: {str(error).splitlines()[0]}{whose}") from error
     if parts.scheme == "s3" and parts.path in {"", "/"}:
-        bucket = parts.netloc or environ.get("BUCKET_NAME", "")
-        return Storage(
-            _s3(bucket, environ, _SILENCE_TIMEOUT),
-            patient=_s3(bucket, environ, _TRANSFER_TIMEOUT),
-            consistent=_s3(bucket, environ, _SILENCE_TIMEOUT, _CONSISTENT),
-        )
+        bucket = open_bucket(parts.netloc or environ.get(f"{prefix}BUCKET_NAME", ""), environ, prefix)
+        return Storage(bucket.client("usual"), bucket=bucket)
     raise SettingsError(f"DARKROOM_STORE={url!r}: expected file:///folder, memory:// or s3://bucket.")
 
 
-def _s3(bucket: str, environ: Mapping[str, str], silence_timeout: timedelta, fields: Mapping[str, str] | None = None) -> S3Store:
-    if not bucket:
-        raise SettingsError("DARKROOM_STORE=s3://: no bucket. Expected s3://bucket, or BUCKET_NAME set, as `fly storage create` does.")
-    if _BUCKET.fullmatch(bucket) is None:
-        raise SettingsError(f"DARKROOM_STORE=s3://: {bucket!r} is no name of a bucket. Expected 2 to 63 of A-Z a-z 0-9 . _ -.")
-    keys = {name: environ.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    if missing := [name for name, key in keys.items() if not key]:
-        raise SettingsError(f"DARKROOM_STORE=s3://{bucket} needs {' and '.join(missing)}, as `fly storage create` sets them.")
-    configured = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
-    if configured and _ENDPOINT.fullmatch(configured) is None:
-        raise SettingsError(
-            f"AWS_ENDPOINT_URL_S3={configured!r}: expected http:// or https:// and a host, such as https://fly.storage.tigris.dev."
-        )
-    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or ("auto" if configured else "us-east-1")
-    endpoint = configured or f"https://s3.{region}.amazonaws.com"
-    return S3Store(
-        bucket,
-        endpoint=endpoint,
-        region=region,
-        access_key_id=keys["AWS_ACCESS_KEY_ID"],
-        secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
-        virtual_hosted_style_request=False,
-        conditional_put="etag",
-        client_options={
-            "timeout": _TRANSFER_TIMEOUT,
-            "read_timeout": silence_timeout,
-            "connect_timeout": _CONNECT_TIMEOUT,
-            "allow_http": endpoint.startswith("http://"),
-            "default_headers": dict(fields or {}),
-        },
-        retry_config={
-            "max_retries": 2,
-            "retry_timeout": _RETRY_TIMEOUT,
-            "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(milliseconds=200), "base": 2},
-        },
+def require_writable(folder: Path, variable: str) -> None:
+    """Return if this process may put files into a folder; raises `SettingsError` that says whose it is.
+
+    A volume that is mounted over the folder of an image belongs to root, whoever owned the folder before.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SettingsError(f"{variable}: {folder} cannot be written{_whose(folder)}")
+
+
+def on_disk_bytes(size: int) -> int:
+    """Return what a file of a size takes on disk: whole blocks."""
+    return -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
+
+
+def _whose(folder: Path) -> str:
+    """Return whose a folder is that this process may not write to, or the one above it that is there, and how that is changed."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    owner, user, group = there.stat().st_uid, os.geteuid(), os.getegid()
+    if owner == user:
+        return f": {there} is mounted read-only, or its mode denies it. Make it writable."
+    return (
+        f": {there} belongs to user {owner}, and this process is user {user}. As root, run chown -R {user}:{group} {there} "
+        f"(on Fly: fly ssh console --command 'chown -R {user}:{group} {there}'), or mount a volume that user {user} may write to."
     )
 
 
@@ -275,13 +389,23 @@ async def _failures(doing: str) -> AsyncIterator[None]:
         yield
     except (BaseError, OSError) as error:
         log.warning("the store failed", doing=doing, cause=str(error).splitlines()[0])
-        if any(sign in str(error) for sign in _FULL):
+        text = str(error)
+        if any(sign in text for sign in _FULL):
             raise StorageFullError(
                 "The store has no room for this.", remedy="Free room in the store, then send it again; nothing of it was kept."
             ) from error
-        raise StorageUnavailableError(
-            "The store does not answer as it should.", remedy="Try again in a few seconds.", retry_after_seconds=5
-        ) from error
+        detail, remedy = next((told for signs, told in _CAUSES if any(sign in text for sign in signs)), _UNKNOWN_CAUSE)
+        raise StorageUnavailableError(detail, remedy=remedy, retry_after_seconds=5) from error
+
+
+def _size(body: bytes | Path) -> int:
+    return len(body) if isinstance(body, bytes) else body.stat().st_size
+
+
+def _require_bucket(error: FileNotFoundError) -> None:
+    """Return if it is the object that is missing."""
+    if "NoSuchBucket" in str(error):
+        raise error
 
 
 def _make_folder(path: Path) -> None:
@@ -300,8 +424,12 @@ def _sync_one(path: Path) -> None:
         os.close(descriptor)
 
 
-def _remove_leftovers(root: Path) -> int:
-    leftovers = [path for path in root.rglob("*#*") if path.is_file() and path.name.rpartition("#")[2].isdigit()]
-    for path in leftovers:
-        path.unlink(missing_ok=True)
-    return len(leftovers)
+def _remove_leftovers(root: Path, older_than_seconds: float) -> int:
+    removed = 0
+    youngest = time.time() - older_than_seconds
+    for path in root.rglob("*#*"):
+        with suppress(FileNotFoundError):
+            if path.name.rpartition("#")[2].isdigit() and path.is_file() and path.stat().st_mtime <= youngest:
+                path.unlink()
+                removed += 1
+    return removed

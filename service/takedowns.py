@@ -120,7 +120,7 @@ class Takedowns:
         Other processes follow within `LOOK_EVERY_SECONDS`. Raises `NotFoundError`, `StorageUnavailableError` (whatever was done stays
         done, and may be repeated) and `CdnError`.
         """
-        known = await self._storage.read(tombstone_key(digest))
+        known = await self._storage.find(tombstone_key(digest))
         if known is None and not await self._is_here(digest):
             raise _unknown(digest)
         tombstone = Tombstone(_now().isoformat(timespec="seconds").replace("+00:00", "Z"))
@@ -158,7 +158,8 @@ class Takedowns:
         log.info("a takedown was lifted", digest=digest)
 
     async def _is_here(self, digest: str) -> bool:
-        return await self._storage.exists(document_key(digest)) or await self._storage.exists(original_key(digest))
+        keys = (document_key(digest), original_key(digest))
+        return any([await self._storage.exists(key, consistent=True) for key in keys])
 
     async def _purge_again(self) -> None:
         """Purge the CDN of what may have come back to it; what could not be purged is tried again at the next look."""
