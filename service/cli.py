@@ -31,7 +31,7 @@ BACKPRESSURE = 4_096
 
 
 # The commands that have a module of their own, imported by those alone who call them: a start of the server should be short.
-_COMMANDS: Mapping[str, str] = {}
+_COMMANDS: Mapping[str, str] = {"store": "service.commands.store"}
 
 
 class _Commands(click.Group):

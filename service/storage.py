@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -289,12 +290,31 @@ class Storage:
         await self.read("documents/reached")
 
     async def sweep(self, older_than_seconds: float = 0.0) -> int:
-        """Remove what killed writes have left on disk, and return how many files that were.
+        """Remove what killed writes have left on disk, and return how many files that were."""
+        keys = await anyio.to_thread.run_sync(self.leftovers, older_than_seconds)
+        for key in keys:
+            await self.remove_leftover(key)
+        return len(keys)
+
+    def leftovers(self, older_than_seconds: float) -> list[str]:
+        """Return what killed writes have left on disk.
 
         obstore writes `<key>#<n>` and links it; its own listings do not show such files. Beside a server that writes, only what is older
         than any write takes is left over.
         """
-        return 0 if self._root is None else await anyio.to_thread.run_sync(_remove_leftovers, self._root, older_than_seconds)
+        found: list[str] = []
+        youngest = time.time() - older_than_seconds
+        for path in [] if self._root is None else self._root.rglob("*#*"):
+            with suppress(FileNotFoundError):
+                if path.name.rpartition("#")[2].isdigit() and path.is_file() and path.stat().st_mtime <= youngest:
+                    found.append(str(path.relative_to(self._root or path)))
+        return found
+
+    async def remove_leftover(self, key: str) -> None:
+        """Remove a file that a killed write has left: its name is no key for obstore."""
+        async with _failures("delete"):
+            if self._root is not None:
+                await anyio.to_thread.run_sync(partial((self._root / key).unlink, missing_ok=True))
 
     async def _ask(self, question: Callable[[Any], Awaitable[T]], *, consistent: bool) -> T:
         if self._bucket is None:
@@ -422,14 +442,3 @@ def _sync_one(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove_leftovers(root: Path, older_than_seconds: float) -> int:
-    removed = 0
-    youngest = time.time() - older_than_seconds
-    for path in root.rglob("*#*"):
-        with suppress(FileNotFoundError):
-            if path.name.rpartition("#")[2].isdigit() and path.is_file() and path.stat().st_mtime <= youngest:
-                path.unlink()
-                removed += 1
-    return removed
