@@ -180,21 +180,13 @@ class Storage:
     async def read(self, key: str, *, consistent: bool = False) -> bytes | None:
         """Return the bytes under `key`, `None` if there are none; with `consistent`, what was written last in whichever region."""
         async with _failures("read"):
-            for attempt in range(1, _MOST_TRANSFERS + 1):
-                try:
-                    result = await self._ask(lambda store: obstore.get_async(store, key), consistent=consistent)
-                    body = bytes(await result.bytes_async())
-                except FileNotFoundError as error:
-                    _require_bucket(error)
-                    return None
-                except GenericError:
-                    # The answer came and broke off.
-                    if self._bucket is None or attempt == _MOST_TRANSFERS:
-                        raise
-                else:
-                    await self._note_use(key, result.meta["last_modified"])
-                    return body
-            return None
+            try:
+                body, modified = await self._transferred(key, consistent=consistent)
+            except FileNotFoundError as error:
+                _require_bucket(error)
+                return None
+            await self._note_use(key, modified)
+            return body
 
     async def find(self, key: str) -> bytes | None:
         """Return the bytes under `key`, `None` if no region has put any there: what is not seen is looked for once more, consistently."""
@@ -278,9 +270,9 @@ class Storage:
             except FileNotFoundError as error:
                 _require_bucket(error)
 
-    async def reach(self) -> None:
-        """Return if the store answers."""
-        if self._root is not None and not (self._root.is_dir() and os.access(self._root, os.W_OK | os.X_OK)):
+    async def reach(self, *, to_write: bool = True) -> None:
+        """Return if the store answers, and, on disk, may be written to."""
+        if to_write and self._root is not None and not (self._root.is_dir() and os.access(self._root, os.W_OK | os.X_OK)):
             raise StorageUnavailableError(
                 f"The store's folder {'cannot be written' if self._root.is_dir() else 'is not there'}.",
                 remedy="Mount it writable where DARKROOM_STORE says, and let the user that the server runs as own it.",
@@ -320,6 +312,17 @@ class Storage:
         if self._bucket is None:
             return await question(self._store)
         return await self._bucket.read(question, "consistent" if consistent else "usual")
+
+    async def _transferred(self, key: str, *, consistent: bool) -> tuple[bytes, datetime]:
+        """Return the bytes under a key and when they were put there; a body that breaks off on the way is read again."""
+        for left in reversed(range(_MOST_TRANSFERS)):
+            result = await self._ask(lambda store: obstore.get_async(store, key), consistent=consistent)
+            try:
+                return bytes(await result.bytes_async()), result.meta["last_modified"]
+            except GenericError:
+                if self._bucket is None or not left:
+                    raise
+        raise AssertionError("a transfer ends with bytes or an error")
 
     async def _put(self, put: Callable[[Any], Awaitable[object]], body: bytes | Path) -> None:
         if self._bucket is None:

@@ -78,7 +78,7 @@ class Check:
 
     async def run(self) -> Checked:
         """Return what was found; raises `StorageUnavailableError`."""
-        await self._storage.reach()
+        await self._storage.reach(to_write=False)
         # Originals before documents: one whose document is not listed has none.
         self._originals = await self._listed("originals")
         self._documents = await self._listed("documents")

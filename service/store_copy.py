@@ -73,7 +73,7 @@ class Copy:
         Tombstones come first, so that nothing that was taken down is brought; originals before documents, so that where a document is,
         the original is.
         """
-        await self._source.reach()
+        await self._source.reach(to_write=False)
         await self._destination.reach()
         there = await self._listed(self._destination, TOMBSTONES_FOLDER)
         tombstones = await self._listed(self._source, TOMBSTONES_FOLDER)

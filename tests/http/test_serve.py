@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -47,11 +48,38 @@ def test_serve_on_an_occupied_port_is_refused(server: Server, data: Path) -> Non
         ({"max_pixel": "3"}, "Did you mean DARKROOM_MAX_PIXELS?"),
         ({"max_pixels": "many"}, "DARKROOM_MAX_PIXELS='many'"),
         ({"keys": "xyz"}, "DARKROOM_KEYS"),
-        ({"FLY_MACHINE_ID": "1857"}, "DARKROOM_STORE"),
+        (
+            {"FLY_MACHINE_ID": "1857"},
+            "on Fly this folder is lost with the next deploy, because it is not on a volume. Mount a volume there",
+        ),
+        ({"renditions_bytes": "5"}, "DARKROOM_RENDITIONS_BYTES=5"),
     ],
 )
 def test_serve_with_a_bad_setting_is_refused_by_its_name(data: Path, settings: dict[str, str], said: str) -> None:
     assert said in refused(data, "--port", str(free_port()), **settings)
+
+
+@pytest.mark.parametrize(("owned", "named"), [("store", "DARKROOM_STORE"), ("data", "DARKROOM_DATA")])
+def test_serve_over_a_folder_of_another_user_is_refused_with_whose_it_is_and_what_to_do(tmp_path: Path, owned: str, named: str) -> None:
+    """A volume on Fly belongs to root, and the container runs as user 10001."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a folder that is another user's")
+    for name in ("store", "data"):
+        (tmp_path / name).mkdir(mode=0o755)
+    os.chown(tmp_path / owned, 10_001, 10_001)
+    # Root without the right to write everywhere is a user as any other, and still finds its own Python.
+    ended = subprocess.run(
+        ["setpriv", "--bounding-set=-dac_override,-dac_read_search", DARKROOM, "serve", "--data", tmp_path / "data"],
+        env=environment(store=(tmp_path / "store").as_uri(), port=free_port()),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 2
+    folder = tmp_path / owned
+    assert f"{named}: {folder} cannot be written: {folder} belongs to user 10001, and this process is user 0" in ended.stderr
+    assert f"chown -R 0:0 {folder}" in ended.stderr
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])

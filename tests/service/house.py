@@ -50,9 +50,11 @@ class House:
 
 
 @asynccontextmanager
-async def house(folder: Path, pool: RenderPool, *, formats: Sequence[WarmFormat] = ("webp", "fallback")) -> AsyncIterator[House]:
-    """Give an origin whose store is in a folder; nothing is warmed until its warmer runs."""
-    built = House(open_storage((folder / "store").as_uri(), {}), pool, folder / "spool", formats)
+async def house(
+    folder: Path, pool: RenderPool, *, formats: Sequence[WarmFormat] = ("webp", "fallback"), storage: Storage | None = None
+) -> AsyncIterator[House]:
+    """Give an origin whose store is in a folder, unless it is another; nothing is warmed until its warmer runs."""
+    built = House(storage or open_storage((folder / "store").as_uri(), {}), pool, folder / "spool", formats)
     built.originals.clear_spool()
     try:
         yield built

@@ -60,7 +60,7 @@ def test_settings_of_every_variable_are_read() -> None:
         "DARKROOM_HOST": "::1",
         "DARKROOM_PORT": "9000",
         "DARKROOM_DATA": "/var/darkroom",
-        "DARKROOM_STORE": "memory://",
+        "DARKROOM_STORE": "file:///proc/store",
         "DARKROOM_KEYS": f"{KEY}, {OTHER_KEY}",
         "DARKROOM_TOKENS": f"{TOKEN}:ingest+read , another-token-here",
         "DARKROOM_PUBLIC_URL": "https://img.example.com",
@@ -76,6 +76,7 @@ def test_settings_of_every_variable_are_read() -> None:
         "DARKROOM_MAX_FRAMES": "7",
         "DARKROOM_VARIANTS": "card: width=640,height=480,fit=cover; part_2:crop=0p:0p:50p:50p\n\n  badge : width=96,round=max ;",
         "DARKROOM_WARM": "avif, fallback",
+        "DARKROOM_RENDITIONS_BYTES": "100000000",
         "DARKROOM_PULL_HOSTS": "images.example.com, *.example.org",
         "DARKROOM_PULL_SECONDS": "60",
         "DARKROOM_CLOUDFLARE_ZONE": "0" * 32,
@@ -96,7 +97,7 @@ def test_settings_of_every_variable_are_read() -> None:
     assert all(getattr(settings, field.name) != field.default for field in msgspec.structs.fields(Settings))
     assert settings.slots == 5
     assert settings.cold_requests == 7
-    assert settings.store_url == "memory://"
+    assert settings.store_url == "file:///proc/store"
     assert settings.signing_keys == (bytes.fromhex(KEY), bytes.fromhex(OTHER_KEY))
     assert settings.token_scopes == {TOKEN: frozenset({"ingest", "read"}), "another-token-here": frozenset(SCOPES)}
     assert settings.open_spellings == ("full", "width=640", "width=640,height=480,fit=cover")
@@ -369,6 +370,19 @@ def test_settings_with_a_bad_variant_say_which_and_why(variants: str, told: str)
 def test_settings_warm_webp_and_the_fallback_unless_told_otherwise() -> None:
     assert load({}).warm_formats == ("webp", "fallback")
     assert load({"DARKROOM_WARM": "none"}).warm_formats == ()
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"DARKROOM_RENDITIONS_BYTES": "1000"}, "at least 16777216"),
+        ({"DARKROOM_RENDITIONS_BYTES": "100000000", "DARKROOM_STORE": "s3://bucket"}, "lifecycle rules"),
+        ({"DARKROOM_RENDITIONS_BYTES": "100000000", "DARKROOM_STORE": "memory://"}, "for a store on disk"),
+        ({"DARKROOM_RENDITIONS_BYTES": "-1"}, "DARKROOM_RENDITIONS_BYTES='-1'"),
+    ],
+)
+def test_settings_with_a_budget_that_cannot_be_held_are_refused(environ: dict[str, str], message: str) -> None:
+    assert message in refusal(environ)
 
 
 @pytest.mark.parametrize("warm", ["all", "webp,none", "webp jpeg", ",", "WEBP"])

@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
@@ -100,13 +101,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 async def test_read_of_a_key_that_was_never_put_is_none(storage: Storage) -> None:
     assert await storage.read(original_key(DIGEST)) is None
+    assert await storage.read(original_key(DIGEST), consistent=True) is None
+    assert await storage.find(original_key(DIGEST)) is None
     assert not await storage.exists(original_key(DIGEST))
+    assert not await storage.exists(original_key(DIGEST), consistent=True)
 
 
 @pytest.mark.parametrize("durable", [True, False])
 async def test_create_of_a_new_key_puts_the_bytes(storage: Storage, durable: bool) -> None:
     assert await storage.create(original_key(DIGEST), b"bytes", durable=durable)
     assert await storage.read(original_key(DIGEST)) == b"bytes"
+    assert await storage.read(original_key(DIGEST), consistent=True) == b"bytes"
+    assert await storage.find(original_key(DIGEST)) == b"bytes"
     assert await storage.exists(original_key(DIGEST))
 
 
@@ -193,6 +199,19 @@ async def test_names_of_a_folder_are_what_lies_in_it_and_no_more_than_asked_for(
     assert set(some) <= set(digests)
     await storage.delete(warming_key(digests[0]))
     assert sorted(await storage.names(WARMING_FOLDER, 10)) == digests[1:]
+
+
+async def test_entries_of_a_folder_tell_key_size_and_when_it_was_last_put(storage: Storage) -> None:
+    assert [entry async for entry in storage.entries("renditions")] == []
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    sizes = {rendition_key(digest * 32, name): size for size, (digest, name) in enumerate([("a", "0"), ("a", "1"), ("b", "0")])}
+    for key, size in sizes.items():
+        await storage.replace(key, b"first", durable=False)
+        await storage.replace(key, bytes(size), durable=False)
+    await storage.create(original_key(DIGEST), b"bytes", durable=False)
+    entries = [entry async for entry in storage.entries("renditions")]
+    assert {entry.key: entry.bytes for entry in entries} == sizes
+    assert all(before < entry.modified <= datetime.now(UTC) + timedelta(seconds=1) for entry in entries)
 
 
 async def test_names_of_a_folder_of_more_than_a_page_are_all_of_them(storage: Storage) -> None:
@@ -430,16 +449,6 @@ async def s3_answered_by(answer: Callable[[ByteStream], Awaitable[None]]) -> Asy
         port = listener.extra(SocketAttribute.local_port)
         yield open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": f"http://{HOST}:{port}"})
         tasks.cancel_scope.cancel()
-
-
-async def test_s3_server_that_says_nothing_is_unavailable_within_six_seconds_whatever_is_asked(logged: list[object]) -> None:
-    async def silent(stream: ByteStream) -> None:
-        async for _ in stream:
-            pass
-
-    async with s3_answered_by(silent) as storage, anyio.create_task_group() as tasks:
-        for operation in OPERATIONS.values():
-            tasks.start_soon(failed_within, 6, storage, operation)
 
 
 async def test_s3_failure_says_when_to_try_again_and_nothing_private(logged: list[object]) -> None:
