@@ -162,7 +162,8 @@ class Bucket:
     def _connect(self, way: Way) -> S3Store:
         return S3Store(
             self._name,
-            endpoint=self._endpoint,
+            # Not `endpoint`: before that obstore goes by the environment's AWS_ENDPOINT_URL_S3, which may be that of another store.
+            aws_endpoint_url_s3=self._endpoint,
             region=self._region,
             access_key_id=self._access_key_id,
             secret_access_key=self._secret_access_key,

@@ -67,9 +67,9 @@ def serve(host: str | None, port: int | None, data: str | None) -> None:
             os.environ[variable(field)] = str(value)
     try:
         settings = load(os.environ)
+        _check_folders(settings)
         if not settings.keys:
             development_key(settings.data_path)
-        _check_folders(settings)
         _check_port_is_free(settings)
     except (SettingsError, OSError) as error:
         click.echo(f"darkroom: {error}", err=True)
@@ -112,11 +112,10 @@ def _announce(settings: Settings) -> None:
 
 
 def _check_folders(settings: Settings) -> None:
+    require_writable(settings.data_path, "DARKROOM_DATA")
     root = open_storage(settings.store_url, os.environ).root
     if root is not None:
         require_writable(root, "DARKROOM_STORE")
-    settings.data_path.mkdir(parents=True, exist_ok=True)
-    require_writable(settings.data_path, "DARKROOM_DATA")
 
 
 def _check_port_is_free(settings: Settings) -> None:

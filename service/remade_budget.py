@@ -40,6 +40,7 @@ class RemadeBudget:
     def __init__(self, storage: Storage, most_bytes: int) -> None:
         """Take a store on disk, and what the two folders may take: whole blocks, as `du` counts."""
         self._storage = storage
+        storage.notes_use = True
         self._most_bytes = most_bytes
 
     async def watch(self) -> None:

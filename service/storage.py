@@ -165,7 +165,8 @@ class Storage:
         self._root = root
         self._bucket = bucket
         self._synced_folders: set[Path] = set()
-        # What has been put where all can be made again, by any name: a budget counts on from here.
+        # For a budget: whether what can be made again is to tell when it was last read, and how many bytes of it have been put so far.
+        self.notes_use = False
         self.remade_bytes = 0
 
     @property
@@ -332,10 +333,11 @@ class Storage:
 
     async def _note_use(self, key: str, modified: datetime) -> None:
         """Have a file that can be made again say when it was last read, to the hour: the access time is switched off on many disks."""
-        if self._root is None or not key.startswith(REMADE_FOLDERS) or datetime.now(UTC) - modified < _USE_NOTED_EVERY:
+        if not self.notes_use or not key.startswith(REMADE_FOLDERS) or datetime.now(UTC) - modified < _USE_NOTED_EVERY:
             return
-        with suppress(OSError):
-            await anyio.to_thread.run_sync(os.utime, self._root / key)
+        if (path := self.local_path(key)) is not None:
+            with suppress(OSError):
+                await anyio.to_thread.run_sync(os.utime, path)
 
     def _count(self, key: str, body: bytes | Path) -> None:
         if key.startswith(REMADE_FOLDERS):
@@ -381,10 +383,14 @@ def open_storage(url: str, environ: Mapping[str, str], *, prefix: str = "", make
 
 
 def require_writable(folder: Path, variable: str) -> None:
-    """Return if this process may put files into a folder; raises `SettingsError` that says whose it is.
+    """Return if this process may put files into a folder, made if need be; raises `SettingsError` that says whose it is.
 
     A volume that is mounted over the folder of an image belongs to root, whoever owned the folder before.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except PermissionError as error:
+        raise SettingsError(f"{variable}: {folder} cannot be made{_whose(folder)}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise SettingsError(f"{variable}: {folder} cannot be written{_whose(folder)}")
 
