@@ -88,20 +88,26 @@ class Bucket:
         now = asyncio.get_running_loop().time
         last: str | None = None
         attempts, since = 0, now()
+        # As in a read, but one after the other: a silent page is soon given up for one on a new connection, and that has the time left.
+        patience = BESIDE_SECONDS
         while True:
             generation = self._generation
+            pages = aiter(obstore.list(self.client("consistent"), prefix, offset=last))
             try:
-                async for page in obstore.list(self.client("consistent"), prefix, offset=last):
+                while (page := await asyncio.wait_for(_next_page(pages), patience)) is not None:
                     attempts, since = 0, now()
+                    patience = SILENT_SECONDS
                     last = page[-1]["path"] if page else last
                     yield page
-            except GenericError as error:
+            except (GenericError, TimeoutError) as error:
                 attempts += 1
                 if _broke_off(error):
                     self._renew(generation)
-                    if now() - since > SILENT_SECONDS / 2:
-                        raise
-                if attempts == MOST_ATTEMPTS or not _passes(error) or now() - since > ERRING_SECONDS:
+                if isinstance(error, TimeoutError):
+                    patience = SILENT_SECONDS - (now() - since)
+                    if patience <= 0:
+                        raise _silence(SILENT_SECONDS) from error
+                if attempts == MOST_ATTEMPTS or now() - since > ERRING_SECONDS or not _passes(error):
                     raise
                 await asyncio.sleep(_backoff_seconds(attempts))
             else:
@@ -115,7 +121,7 @@ class Bucket:
         deadline = started + silent_seconds
         attempts = 0
         running: dict[asyncio.Task[T], int] = {}
-        failure: BaseException = TimeoutError(f"nothing came in {silent_seconds:g} seconds")
+        failure: BaseException = _silence(silent_seconds)
         try:
             while True:
                 attempts += 1
@@ -215,7 +221,11 @@ async def _asked(question: Callable[[S3Store], Awaitable[T]], client: S3Store) -
     return await question(client)
 
 
-def _passes(error: GenericError) -> bool:
+async def _next_page(pages: AsyncIterator[Sequence[ObjectMeta]]) -> Sequence[ObjectMeta] | None:
+    return await anext(pages, None)
+
+
+def _passes(error: GenericError | TimeoutError) -> bool:
     """Return whether an error may be another one the next time: the server's fault, or no answer at all."""
     found = _STATUS.search(str(error))
     if found is None:
@@ -223,7 +233,11 @@ def _passes(error: GenericError) -> bool:
     return found[1] == "429" or (found[1].startswith("5") and found[1] != "507")
 
 
-def _broke_off(error: GenericError) -> bool:
+def _silence(seconds: float) -> TimeoutError:
+    return TimeoutError(f"nothing came in {seconds:g} seconds")
+
+
+def _broke_off(error: GenericError | TimeoutError) -> bool:
     return _STATUS.search(str(error)) is None
 
 

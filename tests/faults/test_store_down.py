@@ -1,0 +1,153 @@
+"""A store that is down, errs and is slow: hits go on, misses are told in time or come, and all heals by itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from tests import images
+from tests.s3 import Bucket
+from tests.s3_front import Front
+from tests.servers import HOST, Server, darkroom
+
+DOWN_SECONDS = 60
+TOLD_SECONDS = 5.0
+RECOVERED_SECONDS = 10.0
+STALL_SECONDS = 0.1
+
+
+def urls_of(client: httpx.Client, count: int) -> list[str]:
+    """Return the addresses of so many renditions of one image that nobody has asked for."""
+    digest = client.post("/v1/images", content=images.photo_jpeg(640, 480)).raise_for_status().json()["digest"]
+    widths = list(range(16, 16 + count))
+    asked = client.post(f"/v1/images/{digest}/urls", json={"widths": widths, "formats": ["webp"]}).raise_for_status().json()
+    found: list[str] = [link["url"] for link in asked["sources"][0]["renditions"]]
+    return found
+
+
+class Hits(msgspec.Struct):
+    """What somebody got who asked for a kept rendition all along: how often which status, and how many seconds the slowest took."""
+
+    statuses: dict[int, int] = {}
+    slowest: float = 0.0
+
+
+@contextmanager
+def hits(server: Server, path: str) -> Iterator[Hits]:
+    """Have somebody ask for a path meanwhile, from a process of their own; what they got is told afterwards."""
+    asker = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("visitor.py"), HOST, str(server.port), path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    got = Hits()
+    try:
+        yield got
+    finally:
+        told, _ = asker.communicate(timeout=20)
+    decoded = msgspec.json.decode(told, type=Hits, strict=False)
+    got.statuses, got.slowest = decoded.statuses, decoded.slowest
+
+
+def refuse(front: Front) -> None:
+    front.refuse()
+
+
+def fall_silent(front: Front) -> None:
+    front.silent = True
+
+
+def err(front: Front) -> None:
+    front.error_share = 1.0
+
+
+def come_back(front: Front) -> None:
+    front.silent, front.error_share = False, 0.0
+    front.refuse()
+    front.start()
+
+
+def outage(front: Front, s3: Bucket, data: Path, fails: Callable[[Front], None], seconds: float) -> dict[str, Any]:
+    """Return how long misses took to be told during an outage, and how long it was until they came again; hits are checked."""
+    with darkroom(data, store=f"s3://{s3.name}", keys="0" * 64, **front.environment) as server, server.client() as client:
+        kept, *cold = urls_of(client, 200)
+        before = client.get(kept).raise_for_status().content
+        waits = []
+        with hits(server, kept) as hit:
+            fails(front)
+            ends = time.monotonic() + seconds
+            while time.monotonic() < ends:
+                started = time.monotonic()
+                miss = client.get(cold.pop())
+                waits.append(time.monotonic() - started)
+                assert (miss.status_code, miss.headers["retry-after"]) == (503, "5")
+                assert miss.json()["type"] == "urn:darkroom:problem:storage-unavailable"
+                assert miss.headers["cache-control"] == "no-store"
+            report = client.get("/health")
+            assert (report.status_code, report.json()["status"]) == (200, "degraded")
+            assert report.json()["remedy"]
+            come_back(front)
+            back = time.monotonic()
+            while client.get(cold.pop()).status_code != 200:
+                assert time.monotonic() - back < 2 * RECOVERED_SECONDS
+            recovered = time.monotonic() - back
+            while client.get("/health").json()["status"] != "ok":
+                assert time.monotonic() - back < 2 * RECOVERED_SECONDS
+                time.sleep(0.1)
+            healthy = time.monotonic() - back
+        assert set(hit.statuses) == {200}
+        assert client.get(kept).content == before
+    return {"hits": hit.statuses[200], "told": max(waits), "misses": len(waits), "recovered": recovered, "healthy": healthy}
+
+
+@pytest.mark.parametrize("fails", [refuse, err])
+def test_store_that_is_down_for_a_moment_lets_hits_go_on_tells_misses_at_once_and_heals(
+    data: Path, s3: Bucket, front: Front, fails: Callable[[Front], None]
+) -> None:
+    found = outage(front, s3, data, fails, seconds=5)
+    assert found["hits"] > 100
+    assert found["told"] < TOLD_SECONDS
+    assert found["recovered"] < RECOVERED_SECONDS
+    assert found["healthy"] < RECOVERED_SECONDS
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fails", [refuse, fall_silent])
+def test_store_that_is_down_for_a_minute_lets_hits_go_on_tells_misses_within_five_seconds_and_heals(
+    data: Path, s3: Bucket, front: Front, fails: Callable[[Front], None]
+) -> None:
+    found = outage(front, s3, data, fails, seconds=DOWN_SECONDS)
+    assert found["hits"] > 1_000
+    assert found["misses"] >= DOWN_SECONDS / TOLD_SECONDS - 1
+    assert found["told"] < TOLD_SECONDS
+    assert found["recovered"] < RECOVERED_SECONDS
+    assert found["healthy"] < RECOVERED_SECONDS
+
+
+@pytest.mark.long
+def test_store_with_an_error_in_five_answers_and_two_seconds_for_each_serves_99_in_100_and_never_stalls(
+    data: Path, s3: Bucket, front: Front
+) -> None:
+    """A miss asks the store five times one after the other: ten seconds at least of the thirty that a client is kept waiting."""
+    with darkroom(data, store=f"s3://{s3.name}", keys="0" * 64, **front.environment) as server, server.client() as client:
+        kept, *cold = urls_of(client, 301)
+        client.get(kept).raise_for_status()
+        front.seen.clear()
+        front.error_share, front.delay_seconds = 0.2, 2.0
+        with hits(server, kept) as hit, ThreadPoolExecutor(40) as threads:
+            statuses = Counter(threads.map(lambda url: client.get(url).status_code, cold))
+        front.error_share = front.delay_seconds = 0.0
+    assert statuses[200] >= 0.99 * len(cold)
+    assert set(hit.statuses) == {200}
+    assert hit.slowest < STALL_SECONDS

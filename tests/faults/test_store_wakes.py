@@ -1,0 +1,113 @@
+"""A machine that was frozen for ten minutes, its connections to the store gone meanwhile: the first request is right and soon."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests import images
+from tests.s3 import Bucket
+from tests.s3_front import Front
+from tests.servers import Server, darkroom
+
+SUSPENDED_SECONDS = 600
+FIRST_REQUEST_SECONDS = 2.0
+
+# Debian's libfaketime; the monotonic clock is left alone, as it stands still in a suspended machine.
+LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+
+
+class Frozen:
+    """A server whose wall clock is told by a file."""
+
+    def __init__(self, server: Server, clock: Path) -> None:
+        self.server = server
+        self._clock = clock
+        self._ahead = 0
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Stop every process of the server for ten minutes of its clock."""
+        processes = self.server.processes()
+        for process in processes:
+            os.kill(process.pid, signal.SIGSTOP)
+        try:
+            yield
+            self._ahead += SUSPENDED_SECONDS
+            set_clock(self._clock, self._ahead)
+        finally:
+            for process in processes:
+                os.kill(process.pid, signal.SIGCONT)
+
+
+def set_clock(clock: Path, ahead_seconds: int) -> None:
+    draft = clock.with_suffix(".draft")
+    draft.write_text(f"+{ahead_seconds}s\n")
+    draft.replace(clock)
+
+
+@contextmanager
+def freezable(folder: Path, front: Front, bucket: Bucket) -> Iterator[Frozen]:
+    if not LIBRARIES:
+        pytest.skip("libfaketime is not installed: apt-get install libfaketime")
+    clock = folder / "clock"
+    set_clock(clock, 0)
+    settings: dict[str, Any] = front.environment | {
+        "LD_PRELOAD": LIBRARIES[0],
+        "FAKETIME_TIMESTAMP_FILE": clock,
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+    with darkroom(folder / "data", store=f"s3://{bucket.name}", keys="0" * 64, **settings) as server:
+        yield Frozen(server, clock)
+
+
+def test_first_request_after_ten_frozen_minutes_is_right_within_two_seconds_whatever_became_of_the_connections(
+    tmp_path: Path, s3: Bucket, front: Front
+) -> None:
+    with freezable(tmp_path, front, s3) as frozen, frozen.server.client() as client:
+        document = client.post("/v1/images", content=images.photo_jpeg(1200, 900)).json()
+        urls = [link["url"] for source in document["sources"][1:3] for link in source["renditions"]]
+        with darkroom(tmp_path / "other", store=f"s3://{s3.name}", keys="0" * 64, **s3.environment) as other, other.client() as elsewhere:
+            right = {url: elsewhere.get(url).content for url in urls}
+        kept, *stored = urls
+        client.get(kept).raise_for_status()
+        rendered = iter([client.post(f"/v1/images/{document['digest']}/urls", json=asked(width)).json()["url"] for width in (200, 201)])
+        for lose in (front.cut, front.stun):
+            for url, tier in ((kept, "memory"), (stored.pop(), "store"), (next(rendered), "render")):
+                warm(client, document["digest"])
+                with frozen.suspended():
+                    assert lose() > 0
+                answer, seconds = timed(client, url)
+                assert answer.status_code == 200, frozen.server.log()
+                assert answer.headers["server-timing"].startswith(f"tier;desc={tier}")
+                assert url not in right or answer.content == right[url]
+                assert seconds <= FIRST_REQUEST_SECONDS
+                assert int(answer.headers.get("age", "0")) >= (SUSPENDED_SECONDS if tier == "memory" else 0)
+        assert int(client.get(kept).headers["age"]) >= 6 * SUSPENDED_SECONDS
+        set_clock(tmp_path / "clock", 0)
+        assert int(client.get(kept).headers["age"]) >= 0, "the clock was set right after it had been ahead"
+
+
+def asked(width: int) -> dict[str, object]:
+    return {"transform": {"width": width}, "format": "webp"}
+
+
+def warm(client: httpx.Client, digest: str) -> None:
+    """Have connections to the store in the pool of the server."""
+    client.get(f"/v1/images/{digest}").raise_for_status()
+
+
+def timed(client: httpx.Client, url: str) -> tuple[httpx.Response, float]:
+    started = time.monotonic()
+    answer = client.get(url)
+    return answer, time.monotonic() - started
