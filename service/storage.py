@@ -17,7 +17,7 @@ import anyio.to_thread
 import msgspec
 import obstore
 import structlog
-from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PermissionDeniedError
 from obstore.store import LocalStore, MemoryStore, S3Store
 
 from service.bucket import Bucket, open_bucket
@@ -199,9 +199,12 @@ class Storage:
         async with _failures("read"):
             try:
                 await self._ask(lambda store: obstore.head_async(store, key), consistent=consistent)
-            except FileNotFoundError as error:
-                _require_bucket(error)
+            except FileNotFoundError:
                 return False
+            except PermissionDeniedError:
+                # The answer to HEAD has no body that could say why.
+                await self._transferred(key, consistent=consistent)
+                raise
             return True
 
     async def entries(self, folder: str) -> AsyncIterator[Entry]:

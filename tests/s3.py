@@ -34,7 +34,11 @@ class Bucket:
 
     def objects(self) -> list[str]:
         """Return the keys of all objects."""
-        store = S3Store(
+        return sorted(entry["path"] for page in obstore.list(self.client()) for entry in page)
+
+    def client(self) -> S3Store:
+        """Return what reaches the bucket past all of the service."""
+        return S3Store(
             self.name,
             endpoint=self.endpoint,
             region="us-east-1",
@@ -43,7 +47,6 @@ class Bucket:
             virtual_hosted_style_request=False,
             client_options={"allow_http": True},
         )
-        return sorted(entry["path"] for page in obstore.list(store) for entry in page)
 
     def stop(self) -> None:
         """End the server, as in an outage."""

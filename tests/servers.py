@@ -104,6 +104,14 @@ def free_port() -> int:
 @contextmanager
 def darkroom(data: Path, **settings: object) -> Iterator[Server]:
     """Give a server over the folder `data` that answers 200 on /health and has its render processes; `settings` become its variables."""
+    with started(data, **settings) as server:
+        _wait_until_healthy(server)
+        yield server
+
+
+@contextmanager
+def started(data: Path, **settings: object) -> Iterator[Server]:
+    """Give a server that has just been started, and may never be healthy."""
     port = free_port()
     data.mkdir(parents=True, exist_ok=True)
     log = data / "log.txt"
@@ -117,7 +125,6 @@ def darkroom(data: Path, **settings: object) -> Iterator[Server]:
         )
     server = Server(process, port, data, log)
     try:
-        _wait_until_healthy(server)
         yield server
     finally:
         left = server.processes() if process.poll() is None else []

@@ -111,25 +111,14 @@ def outage(front: Front, s3: Bucket, data: Path, fails: Callable[[Front], None],
     return {"hits": hit.statuses[200], "told": max(waits), "misses": len(waits), "recovered": recovered, "healthy": healthy}
 
 
-@pytest.mark.parametrize("fails", [refuse, err])
-def test_store_that_is_down_for_a_moment_lets_hits_go_on_tells_misses_at_once_and_heals(
-    data: Path, s3: Bucket, front: Front, fails: Callable[[Front], None]
-) -> None:
-    found = outage(front, s3, data, fails, seconds=5)
-    assert found["hits"] > 100
-    assert found["told"] < TOLD_SECONDS
-    assert found["recovered"] < RECOVERED_SECONDS
-    assert found["healthy"] < RECOVERED_SECONDS
-
-
 @pytest.mark.long
-@pytest.mark.parametrize("fails", [refuse, fall_silent])
+@pytest.mark.parametrize(("fails", "seconds"), [(refuse, DOWN_SECONDS), (fall_silent, DOWN_SECONDS), (err, 10)])
 def test_store_that_is_down_for_a_minute_lets_hits_go_on_tells_misses_within_five_seconds_and_heals(
-    data: Path, s3: Bucket, front: Front, fails: Callable[[Front], None]
+    data: Path, s3: Bucket, front: Front, fails: Callable[[Front], None], seconds: float
 ) -> None:
-    found = outage(front, s3, data, fails, seconds=DOWN_SECONDS)
-    assert found["hits"] > 1_000
-    assert found["misses"] >= DOWN_SECONDS / TOLD_SECONDS - 1
+    found = outage(front, s3, data, fails, seconds)
+    assert found["hits"] > 10 * seconds
+    assert found["misses"] >= seconds / TOLD_SECONDS - 1
     assert found["told"] < TOLD_SECONDS
     assert found["recovered"] < RECOVERED_SECONDS
     assert found["healthy"] < RECOVERED_SECONDS

@@ -71,6 +71,7 @@ def freezable(folder: Path, front: Front, bucket: Bucket) -> Iterator[Frozen]:
         yield Frozen(server, clock)
 
 
+@pytest.mark.long
 def test_first_request_after_ten_frozen_minutes_is_right_within_two_seconds_whatever_became_of_the_connections(
     tmp_path: Path, s3: Bucket, front: Front
 ) -> None:

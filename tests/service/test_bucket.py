@@ -101,7 +101,7 @@ async def test_bucket_whose_connections_were_cut_is_asked_over_new_ones(storage:
     assert await operation(storage) == given
 
 
-@pytest.mark.parametrize("name", ["read", "exists", "list"])
+@pytest.mark.parametrize("name", ["read", "list"])
 async def test_bucket_whose_connections_are_dead_without_a_word_answers_the_first_read_within_two_seconds(
     storage: Storage, front: Front, name: str
 ) -> None:

@@ -1,0 +1,126 @@
+"""A deployment that outgrows its disk: two thousand originals brought to S3 by a copy that is killed twice."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import obstore
+import pytest
+from PIL import Image
+
+from service.address import digest_text
+from service.originals import Document
+from tests.s3 import Bucket, moto_bucket
+from tests.servers import DARKROOM, darkroom, environment
+
+ORIGINALS = 2_000
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Bucket]:
+    with moto_bucket() as running:
+        yield running
+
+
+def small_png(number: int) -> bytes:
+    """Return a picture of noise that no other number has."""
+    pixels = np.random.default_rng(number).integers(0, 256, (24, 24, 3), np.uint8)
+    body = io.BytesIO()
+    Image.fromarray(pixels).save(body, "PNG")
+    return body.getvalue()
+
+
+def filled(data: Path, count: int) -> dict[str, bytes]:
+    """Return the originals of a store, by digest, made as an import makes them; the first was uploaded, and the others are like it."""
+    with darkroom(data) as server, server.client() as client:
+        client.post("/v1/images", content=small_png(0)).raise_for_status()
+    store = data / "store"
+    (path,) = (store / "documents").iterdir()
+    document = msgspec.json.decode(path.read_bytes(), type=Document)
+    originals = {}
+    for number in range(count):
+        body = small_png(number)
+        digest = digest_text(hashlib.sha256(body).digest())
+        originals[digest] = body
+        (store / "originals" / digest).write_bytes(body)
+        told = msgspec.structs.replace(document, digest=digest, bytes=len(body), alt=f"picture {number}")
+        (store / "documents" / digest).write_bytes(msgspec.json.encode(told))
+    assert len(originals) == count
+    return originals
+
+
+@pytest.mark.long
+def test_copy_to_s3_that_is_killed_twice_leaves_whole_objects_alone_and_the_next_run_brings_the_rest(data: Path, s3: Bucket) -> None:
+    originals = filled(data, ORIGINALS)
+    variables = environment(**s3.environment)
+    command: list[str | Path] = [DARKROOM, "store", "copy", (data / "store").as_uri(), f"s3://{s3.name}", "--json"]
+    for share in (0.3, 0.9):
+        running = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL)
+        wait_for_objects(s3, int(share * ORIGINALS))
+        running.kill()
+        assert running.wait() == -9
+        there = stored(s3, "originals")
+        assert share * ORIGINALS <= len(there) < ORIGINALS, "it was killed on the way"
+        assert all(digest_text(hashlib.sha256(body).digest()) == digest for digest, body in there.items())
+        assert all(digest in there for digest in stored(s3, "documents"))
+    ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
+    done = json.loads(ended.stdout)
+    assert done["copied"]["originals"] <= 0.1 * ORIGINALS
+    assert done["copied"]["documents"] == ORIGINALS
+    assert (done["there_already"], done["not_copied"]) == (ORIGINALS - done["copied"]["originals"], [])
+    assert stored(s3, "originals") == originals
+    documents = {path.name: path.read_bytes() for path in (data / "store" / "documents").iterdir()}
+    assert stored(s3, "documents") == documents
+    checked = subprocess.run([DARKROOM, "store", "check", f"s3://{s3.name}", "--json"], env=variables, capture_output=True, check=True)
+    found = json.loads(checked.stdout)
+    assert (found["findings"], found["objects"]) == ([], {"originals": ORIGINALS, "documents": ORIGINALS})
+    with darkroom(data, store=f"s3://{s3.name}", **s3.environment) as server, server.client() as client:
+        answer = client.get(client.get(f"/v1/images/{max(originals)}").json()["src"])
+        assert (answer.status_code, Image.open(io.BytesIO(answer.content)).size) == (200, (24, 24))
+
+
+@pytest.mark.long
+def test_copy_to_disk_that_is_killed_leaves_no_partial_object(data: Path, tmp_path: Path) -> None:
+    originals = filled(data, 1_000)
+    there = tmp_path / "there"
+    command: list[str | Path] = [DARKROOM, "store", "copy", (data / "store").as_uri(), there.as_uri()]
+    for least in (1, 400):
+        running = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while len(on_disk(there)) < least:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        running.kill()
+        running.wait()
+        assert on_disk(there).items() <= originals.items()
+    subprocess.run(command, env=environment(), stdout=subprocess.DEVNULL, check=True)
+    assert on_disk(there) == originals
+
+
+def on_disk(store: Path) -> dict[str, bytes]:
+    """Return the originals of a store on disk as a server sees them: what a killed write has left is none."""
+    folder = store / "originals"
+    return {path.name: path.read_bytes() for path in folder.iterdir() if "#" not in path.name} if folder.is_dir() else {}
+
+
+def stored(s3: Bucket, folder: str) -> dict[str, bytes]:
+    """Return what a folder of the bucket has, by name."""
+    store = s3.client()
+    keys = [entry["path"] for page in obstore.list(store, f"{folder}/") for entry in page]
+    return {key.rpartition("/")[2]: bytes(obstore.get(store, key).bytes()) for key in keys}
+
+
+def wait_for_objects(s3: Bucket, count: int) -> None:
+    store = s3.client()
+    deadline = time.monotonic() + 120
+    while sum(len(page) for page in obstore.list(store, "originals/")) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

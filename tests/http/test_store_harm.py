@@ -1,0 +1,209 @@
+"""What somebody else did to a store: named with what to do, never served wrong, and made again where that can be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import obstore
+import pytest
+from obstore.store import LocalStore, S3Store
+
+from tests import images
+from tests.s3 import Bucket, moto_bucket
+from tests.s3_front import Front, front_of
+from tests.servers import HOST, Server, darkroom, free_port, started
+
+KEYS = "0" * 64
+
+Store = LocalStore | S3Store
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Bucket]:
+    with moto_bucket() as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["disk", "s3"])
+def over(request: pytest.FixtureRequest, s3: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Store]]:
+    """Give a server that keeps nothing in memory for long, over each kind of store that others can harm, and that store."""
+    data = tmp_path_factory.mktemp(request.param)
+    if request.param == "disk":
+        with darkroom(data, cache_bytes=1) as server:
+            yield server, LocalStore(data / "store")
+    else:
+        with darkroom(data, cache_bytes=1, store=f"s3://{s3.name}", keys=KEYS, **s3.environment) as server:
+            yield server, s3.client()
+
+
+def uploaded(server: Server, width: int) -> dict[str, Any]:
+    with server.client() as client:
+        document: dict[str, Any] = client.post("/v1/images", content=images.photo_jpeg(width, 300)).raise_for_status().json()
+        return document
+
+
+def key_of(store: Store, folder: str) -> str:
+    """Return the key of the only object in a folder."""
+    (key,) = [entry["path"] for page in obstore.list(store, f"{folder}/") for entry in page]
+    return str(key)
+
+
+HARMS: dict[str, Callable[[bytes], bytes | None]] = {
+    "missing": lambda _: None,
+    "empty": lambda _: b"",
+    "cut short": lambda body: body[: len(body) // 2],
+    "flipped": lambda body: body[:-9] + bytes([body[-9] ^ 1]) + body[-8:],
+    "another's": lambda _: b"<html>not found</html>",
+}
+
+
+def harm(store: Store, key: str, kind: str) -> None:
+    harmed = HARMS[kind](bytes(obstore.get(store, key).bytes()))
+    obstore.delete(store, key)
+    if harmed is not None:
+        obstore.put(store, key, harmed)
+
+
+@pytest.mark.parametrize("kind", HARMS)
+def test_rendition_that_was_harmed_in_the_store_is_made_again_with_the_same_bytes(over: tuple[Server, Store], kind: str) -> None:
+    server, store = over
+    document = uploaded(server, 300 + list(HARMS).index(kind))
+    with server.client() as client:
+        first = client.get(document["src"])
+        key = key_of(store, f"renditions/{document['digest']}")
+        whole = bytes(obstore.get(store, key).bytes())
+        harm(store, key, kind)
+        again = client.get(document["src"])
+        assert (again.status_code, again.content, again.headers["etag"]) == (200, first.content, first.headers["etag"])
+        assert again.headers["server-timing"].startswith("tier;desc=render;")
+        assert bytes(obstore.get(store, key).bytes()) == whole
+        assert client.get(document["src"]).headers["server-timing"].startswith("tier;desc=store;")
+
+
+@pytest.mark.parametrize("kind", ["cut short", "flipped"])
+def test_original_that_was_harmed_is_an_error_that_names_it_and_heals_with_the_next_upload(over: tuple[Server, Store], kind: str) -> None:
+    server, store = over
+    width = 350 + list(HARMS).index(kind)
+    document = uploaded(server, width)
+    harm(store, f"originals/{document['digest']}", kind)
+    with server.client() as client:
+        answer = client.get(document["src"])
+        assert (answer.status_code, answer.json()["type"]) == (500, "urn:darkroom:problem:damaged-original")
+        assert answer.json()["remedy"]
+        assert answer.headers["cache-control"] == "no-store"
+        assert uploaded(server, width) == document
+        assert client.get(document["src"]).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["empty", "cut short", "another's"])
+def test_document_that_was_harmed_is_an_error_that_names_it_and_heals_with_the_next_upload(over: tuple[Server, Store], kind: str) -> None:
+    server, store = over
+    width = 370 + list(HARMS).index(kind)
+    document = uploaded(server, width)
+    harm(store, f"documents/{document['digest']}", kind)
+    with server.client() as client:
+        for answer in (client.get(f"/v1/images/{document['digest']}"), client.get(document["src"])):
+            assert (answer.status_code, answer.json()["type"]) == (500, "urn:darkroom:problem:damaged-document")
+            assert "Upload the file again" in answer.json()["remedy"]
+        healed = uploaded(server, width)
+        assert {**healed, "created": ""} == {**document, "created": ""}
+        assert client.get(document["src"]).status_code == 200
+
+
+# What a start finds.
+
+
+def report_of(data: Path, status: int, **settings: object) -> dict[str, Any]:
+    """Return what /health says of a server that has just started, once it says why."""
+    with started(data, **settings) as server, server.client() as client:
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                answer = client.get("/health")
+                if "not been reached yet" not in answer.text:
+                    break
+            except httpx.TransportError:
+                pass
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert answer.status_code == status
+        assert client.get("/livez").status_code == 200
+        report: dict[str, Any] = answer.json()
+        assert report["reason"] in server.log()
+        return report
+
+
+def test_start_over_a_bucket_that_cannot_be_used_is_503_with_the_reason_and_what_to_do(tmp_path: Path, s3: Bucket) -> None:
+    missing = report_of(tmp_path / "missing", 503, store="s3://no-such-bucket", **s3.environment)
+    assert (missing["status"], missing["reason"]) == ("unavailable", "The bucket of the store does not exist.")
+    assert "BUCKET_NAME" in missing["remedy"]
+    nowhere = s3.environment | {"AWS_ENDPOINT_URL_S3": f"http://{HOST}:{free_port()}"}
+    gone = report_of(tmp_path / "gone", 503, store="s3://bucket", **nowhere)
+    assert gone["reason"] == "The store cannot be reached."
+    assert "AWS_ENDPOINT_URL_S3" in gone["remedy"]
+
+
+@pytest.fixture
+def front(s3: Bucket) -> Iterator[Front]:
+    with front_of(s3) as running:
+        yield running
+
+
+@pytest.mark.long
+def test_credentials_and_clock_that_the_store_refuses_are_told_one_after_the_other_and_the_server_heals(
+    data: Path, s3: Bucket, front: Front
+) -> None:
+    with darkroom(data, store=f"s3://{s3.name}", keys=KEYS, **front.environment) as server, server.client() as client:
+        for code, reason in (("RequestTimeTooSkewed", "clocks of the two differ"), ("InvalidAccessKeyId", "credentials")):
+            front.answers = lambda _, code=code: (403, f"<Error><Code>{code}</Code></Error>")  # type: ignore[misc]
+            report = when(client, lambda report, reason=reason: reason in report.get("reason", ""))  # type: ignore[misc]
+            assert (report["status"], bool(report["remedy"])) == ("degraded", True)
+            answer = client.post("/v1/images", content=images.photo_jpeg(64, 48))
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert reason in answer.json()["detail"]
+        front.answers = lambda _: None
+        when(client, lambda report: report["status"] == "ok")
+
+
+def when(client: httpx.Client, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Return what /health says once something holds of it."""
+    deadline = time.monotonic() + 20
+    while not holds(report := client.get("/health").json()):
+        assert time.monotonic() < deadline, report
+        time.sleep(0.1)
+    found: dict[str, Any] = report
+    return found
+
+
+def test_server_that_refuses_what_another_on_its_store_signs_is_degraded_and_says_where_that_is(tmp_path: Path, s3: Bucket) -> None:
+    httpx.put(f"{s3.endpoint}/two-keys", trust_env=False).raise_for_status()
+    settings: dict[str, Any] = {"store": "s3://two-keys", "FLY_MACHINE_ID": "1857", **s3.environment}
+    with darkroom(tmp_path / "new", keys=f"{'2' * 64},{'1' * 64}", FLY_REGION="iad", **settings) as new, new.client() as client:
+        with darkroom(tmp_path / "old", keys="1" * 64, FLY_REGION="arn", **settings) as old, old.client() as older_client:
+            report = when(older_client, lambda report: report["status"] == "degraded")
+            assert "(iad 1857) signs addresses with a key that this one refuses" in report["reason"]
+            assert "DARKROOM_KEYS" in report["remedy"]
+            assert "1" * 64 not in str(report)
+        assert client.get("/health").json()["status"] == "ok", "it accepts what the other signs"
+
+
+@pytest.mark.long
+def test_renditions_on_disk_stay_within_their_budget_and_originals_stay(data: Path) -> None:
+    budget = 16 << 20
+    with darkroom(data, renditions_bytes=budget, cache_bytes=1) as server, server.client() as client:
+        document = client.post("/v1/images", content=images.noise_png(1_000, 1_000)).raise_for_status().json()
+        asked = {"widths": list(range(900, 912)), "formats": ["png"]}
+        links = client.post(f"/v1/images/{document['digest']}/urls", json=asked).json()["sources"][0]["renditions"]
+        bodies = [client.get(link["url"]).raise_for_status().content for link in links]
+        assert sum(map(len, bodies)) > 1.5 * budget
+        deadline = time.monotonic() + 20
+        while (taken := sum(path.stat().st_size for path in server.stored("renditions"))) > budget:
+            assert time.monotonic() < deadline, taken
+            time.sleep(0.1)
+        assert 0 < len(server.stored("renditions")) < len(links)
+        assert [client.get(link["url"]).content for link in links] == bodies, "made again where they were removed"
+        assert len(server.stored("originals")) == len(server.stored("documents")) == 1
