@@ -113,7 +113,7 @@ class Renditions:
 
         Raises `NotFoundError`, `BadTransformError` for a crop outside the picture, and what the pool and the store raise.
         """
-        info = await self.facts(digest)
+        info = (await self.facts(digest)).of_page(transform.frame)
         geometry.plan(info.width, info.height, transform, vector=info.vector)
         async with self._sources.original(digest) as source:
             return await self._pool.run(FindTrim(source, transform, self._limits), Trimmed)

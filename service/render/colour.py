@@ -12,6 +12,9 @@ RENDERING_INTENT = "relative"
 # Where an ICC profile lists its tags: their number, then twelve bytes each, the first four its name (ICC.1:2022 §7.3).
 _TAGS_AT, _TAG_BYTES, _MOST_TAGS = 128, 12, 100
 
+# What a file without a profile may say instead (ITU-T H.273, table 2): libvips has a profile for it.
+DISPLAY_P3_PRIMARIES = 12
+
 _GREY = frozenset({"b-w", "grey16"})
 _OPAQUE_LEVEL = 255
 
@@ -70,6 +73,13 @@ def without_profile(image: pyvips.Image) -> pyvips.Image:
         return image
     image = image.copy()
     image.remove("icc-profile-data")
+    return image
+
+
+def in_display_p3(image: pyvips.Image) -> pyvips.Image:
+    """Return `image` with the profile of Display P3, its numbers as they are."""
+    image = image.copy()
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", pyvips.Operation.call("profile_load", "p3"))
     return image
 
 

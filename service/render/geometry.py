@@ -102,8 +102,8 @@ def plan(width: int, height: int, transform: Transform, *, vector: bool = False,
     return msgspec.structs.replace(steps, padded=padded)
 
 
-def check(info: ImageInfo, transform: Transform, image_format: Format, limits: Limits, *, frames: int) -> None:
-    """Return if what is asked can be made of an original with this header, `frames` of it.
+def check(info: ImageInfo, transform: Transform, image_format: Format, limits: Limits, *, frames: int, trimmed: Box | None = None) -> None:
+    """Return if what is asked can be made of an original with this header, `frames` of it; of `trimmed` see `plan`.
 
     Raises `BadTransformError` for a crop outside the picture or a frame that it has not, `TooManyPixelsError` for a rendition that is
     larger than is made or than its format holds.
@@ -115,7 +115,8 @@ def check(info: ImageInfo, transform: Transform, image_format: Format, limits: L
             received=str(transform.frame),
             remedy="Ask for another frame, or leave `frame` out.",
         )
-    steps = plan(info.width, info.height, transform, vector=info.vector)
+    page = info.of_page(transform.frame)
+    steps = plan(page.width, page.height, transform, vector=info.vector, trimmed=trimmed)
     width, height = steps.output
     longest = _LONGEST_SIDE[image_format]
     # What is cut away afterwards is scaled too: more than the original only where something grows.

@@ -14,7 +14,7 @@ from service.address import digest_text
 from service.options import AUTO, BLUR
 from service.render import animation, colour, decode, geometry, layers, placeholder, quality
 from service.render.adjust import adjusted, stretches
-from service.render.encode import encode, encode_intermediate, encoding, with_metadata
+from service.render.encode import encode, encode_intermediate, encoding
 from service.render.geometry import Box, Plan, plan
 from service.render.messages import (
     Failure,
@@ -32,6 +32,7 @@ from service.render.messages import (
     Source,
     Trimmed,
 )
+from service.render.metadata import with_metadata
 from service.render.probe import broken, probe, ran_out_of_memory
 from service.transform import DEFAULTS, Transform, for_format
 
@@ -75,7 +76,7 @@ def run_reduce(job: Reduce) -> Reduced:
 def run_find_trim(job: FindTrim) -> Trimmed:
     """Return what trimming leaves of an original; raises `ImageError`, `HeavyError` and `BadTransformError`."""
     with _verified(job.source, job.limits, alone=job.alone) as info:
-        box = _trimmed(job.source, info, job.transform)
+        box = _trimmed(job.source, info.of_page(job.transform.frame), job.transform)
     return Trimmed(box.left, box.top, box.width, box.height)
 
 
@@ -85,11 +86,16 @@ def run_render(job: Render) -> Rendered:
     transform = for_format(job.transform, job.format)
     with _verified(job.source, job.limits, alone=job.alone) as info, _overlay_verified(job) as overlay_info:
         animated = info.animates(transform, job.format, by_default=DEFAULTS[job.version].animates)
-        geometry.check(info, transform, job.format, job.limits, frames=info.frames if animated else 1)
-        trimmed = None if transform.trim is None else _trimmed(job.source, info, transform)
-        steps = plan(info.width, info.height, transform, vector=info.vector, trimmed=trimmed)
+        frames = info.frames if animated else 1
+        geometry.check(info, transform, job.format, job.limits, frames=frames)
+        page = info.of_page(transform.frame)
+        trimmed = None if transform.trim is None else _trimmed(job.source, page, transform)
+        if trimmed is not None:
+            # What is left may be of another shape, and larger at the size that is asked for.
+            geometry.check(info, transform, job.format, job.limits, frames=frames, trimmed=trimmed)
+        steps = plan(page.width, page.height, transform, vector=page.vector, trimmed=trimmed)
         over = _overlay_picture(job, overlay_info, steps)
-        image = _animation(job, info, transform, steps, over) if animated else _still(job, info, transform, steps, over)
+        image = _animation(job, page, transform, steps, over) if animated else _still(job, page, transform, steps, over)
         image = with_metadata(image, transform)
         if image.width * image.height <= _APART_PIXELS:
             image = image.copy_memory()
@@ -182,7 +188,8 @@ def _trimmed(source: Source, info: ImageInfo, transform: Transform) -> Box:
     within = plan(info.width, info.height, Transform(crop=transform.crop)).region
     scale = min(1, _TRIM_SIDE / max(within.width, within.height))
     width, height = max(1, round(within.width * scale)), max(1, round(within.height * scale))
-    image = decode.still(source, info, Plan(region=within, width=width, height=height)).copy_memory()
+    steps = Plan(region=within, width=width, height=height)
+    image = decode.still(source, info, steps, page=transform.frame or 0).copy_memory()
     return layers.within_borders(image, transform.trim or 0, within)
 
 

@@ -331,7 +331,8 @@ async def resolved(known: Document, transform: Transform, renditions: Renditions
     if transform.trim is None:
         return transform
     kept = await renditions.find_trim(known.digest, transform)
-    whole = (kept.left, kept.top, kept.width, kept.height) == (0, 0, known.info.width, known.info.height)
+    page = known.info.of_page(transform.frame)
+    whole = (kept.left, kept.top, kept.width, kept.height) == (0, 0, page.width, page.height)
     region = None if whole else Region(float(kept.left), float(kept.top), float(kept.width), float(kept.height))
     return msgspec.structs.replace(transform, trim=None, crop=region)
 
