@@ -193,7 +193,7 @@ class Edge:
             await self._pass(scope, receive, send, b"bypass")
         elif self._cold_requests >= self._max_cold_requests:
             self._count(scope["path"]).busy += 1
-            await self._send_fetched(Fetched(_BUSY, shared=True, failed=True), visit, word=b"detail=busy")
+            await self._send_fetched(Fetched(_BUSY, shared=True), visit, word=b"detail=busy")
         else:
             self._cold_requests += 1
             client = Client(receive)
@@ -282,7 +282,12 @@ class Edge:
         return True
 
     def _revalidate(self, visit: _Visit) -> None:
-        """Have a stale answer renewed for those to come, unless that is being done or the origin has enough to do (RFC 5861 §3)."""
+        """Have a stale answer renewed for those to come, unless that is being done or the origin has enough to do (RFC 5861 §3).
+
+        Not for a client that wants nothing kept of what its request brings.
+        """
+        if "no-store" in visit.asked:
+            return
         if self._fetching.under_way(visit.sought.key) is None and self._cold_requests < self._max_cold_requests:
             self._cold_requests += 1
             flight = self._fetching.begin(visit.sought, visit.scope)
@@ -295,8 +300,9 @@ class Edge:
 
         `word` is what `Cache-Status` says of an answer that could be kept, or of one that was not for this client first.
         """
-        answer, kept = fetched.answer, visit.sought.kept
-        if kept is not None and answer.status in ERRORS and (age := self._clock() - kept.born) < stand_in_until(kept.terms, visit.asked):
+        answer, kept = fetched.answer, self._stand_in(fetched, visit)
+        if kept is not None:
+            age = self._clock() - kept.born
             if isinstance(answer, Streamed):
                 answer.body.abandon()
             count = self._count(visit.scope["path"])
@@ -314,6 +320,15 @@ class Edge:
             await send_answer(answer, told, visit.scope, visit.send, received=self._wall_clock())
         elif client is not None:
             await send_stream(answer, told, visit.scope, visit.send, client)
+
+    def _stand_in(self, fetched: Fetched, visit: _Visit) -> Kept | None:
+        """Return the stale answer to give in place of an error of the origin, if there is one that may (RFC 5861 §4)."""
+        if visit.sought.kept is None or fetched.answer.status not in ERRORS:
+            return None
+        # It may have been purged while the origin was asked, or the error kept in its place.
+        found = self._find(visit.sought.address, visit.scope).kept
+        kept = visit.sought.kept if found is not None and found is fetched.kept else found
+        return kept if kept is not None and self._clock() - kept.born < stand_in_until(kept.terms, visit.asked) else None
 
     def _told(self, sought: Sought, *words: bytes) -> tuple[bytes, bytes]:
         """Return what is said of a request that was forwarded, or would have been (RFC 9211 §2)."""

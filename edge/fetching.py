@@ -12,7 +12,7 @@ from edge.collapse import Fetched, Flight, Flights, Sought
 from edge.conditional import CONDITIONS
 from edge.counts import Count
 from edge.exchange import Exchange, OriginFailedError, Streamed
-from edge.freshness import ERRORS, Terms, initial_age, terms
+from edge.freshness import ERRORS, Terms, forbids_sharing, initial_age, terms
 from edge.keys import Keys, secondary_key, varies
 from edge.memory import Kept, Memory, cache_tags
 from edge.validation import has_validator, names_same, updated, validators
@@ -53,6 +53,7 @@ class Fetching:
         self._count = count
         self._own_field = own_field
         self._targeted = (own_field, b"cdn-cache-control")
+        self._deciding = {*self._targeted, b"cache-control", b"expires"}
         self._clock = clock
         self._wall_clock = wall_clock
         self._flights = Flights()
@@ -111,7 +112,7 @@ class Fetching:
         except Exception as error:
             if not isinstance(error, OriginFailedError):
                 log.exception("an answer of the origin could not be used")
-            fetched = Fetched(_FAILED, shared=True, failed=True)
+            fetched = Fetched(_FAILED, shared=True)
         if fetched is not None:
             self._flights.landed(flight)
             flight.land(fetched)
@@ -131,7 +132,7 @@ class Fetching:
                 self._ask_origin(flight, ())
                 return None
             whole = Answer(flight.kept.status, updated(flight.kept.headers, answer.headers), flight.kept.body)
-            told_anew = any(name in {*self._targeted, b"cache-control", b"expires"} for name, _ in answer.headers)
+            told_anew = forbids_sharing(whole.headers) or any(name in self._deciding for name, _ in answer.headers)
             agreed = self._terms(flight, whole.status, whole.headers) if told_anew else flight.kept.terms
             count.revalidated += 1
         else:
@@ -145,7 +146,9 @@ class Fetching:
         public = self.public(whole.headers)
         if validated:
             public = [*(pair for pair in public if pair[0] != b"age"), (b"age", b"%d" % age)]
-        shared = agreed.shares and (age < agreed.lifetime or agreed.stale_while_revalidate > 0)
+        # Those that wait asked before it was made: however long that took, it is new to them.
+        arrived_fresh = initial_age(answer.headers, now=self._wall_clock(), delay=0) < agreed.lifetime
+        shared = agreed.shares and (arrived_fresh or agreed.stale_while_revalidate > 0)
         return Fetched(whole._replace(headers=public), shared, kept, validated, varies=fields)
 
     def _keep(self, flight: Flight, answer: Answer, agreed: Terms, *, born: float, fields: tuple[bytes, ...]) -> Kept | None:

@@ -190,7 +190,7 @@ class Memory:
             self._entries.pop(key, None)
             return False
         kept.headers = tuple(self._shared(pair) for pair in kept.headers)
-        kept.terms = self._terms.setdefault(kept.terms, kept.terms) if len(self._terms) < _SHARED_NAMES else kept.terms
+        kept.terms = self._shared_terms(kept.terms)
         self._entries[key] = kept
         return True
 
@@ -214,6 +214,14 @@ class Memory:
         """Drop what carries any of `tags`; return how many entries that were."""
         keys = [key for tag in tags for key in self._entries.keys_by_tag.get(tag, ())]
         return sum(self.purge(key) for key in keys)
+
+    def _shared_terms(self, terms: Terms) -> Terms:
+        shared = self._terms.get(terms)
+        if shared is None:
+            shared = terms
+            if len(self._terms) < _SHARED_NAMES:
+                self._terms[terms] = terms
+        return shared
 
     def _shared(self, pair: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
         """Return an equal pair that other entries have too, where values are few: most fields of most answers are the same."""

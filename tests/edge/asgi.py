@@ -205,6 +205,11 @@ class Origin:
             self._answered = first
             self._changed.notify_all()
 
+    async def hold(self) -> None:
+        """Answer no request that comes from now on, until released."""
+        async with self._changed:
+            self._answered = len(self.requests)
+
     async def asked(self, times: int) -> None:
         """Return once there have been that many requests."""
         async with self._changed:
