@@ -43,7 +43,7 @@ def test_ingest_new_photo_is_201_with_the_document_and_its_location(client: http
     assert (document["format"], document["width"], document["height"]) == ("jpeg", 1600, 1200)
     assert (document["frames"], document["bytes"], document["alpha"]) == (1, len(photo), False)
     assert (document["alt"], document["focal"]) == ("", None)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", document["created"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", document["created"])
     assert [source["type"] for source in document["sources"]] == ["image/avif", "image/webp", "image/jpeg"]
     assert [link["width"] for link in document["sources"][0]["renditions"]] == [320, 640, 960, 1280, 1600]
     assert document["src"] == document["sources"][2]["renditions"][3]["url"]
