@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from litestar import Request
 from litestar.datastructures import State
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from service.options import API_OPTIONS, OPTIONS
-from service.transform import FORMATS
+from service.transform import FORMATS, Transform
 
 _DIGEST_EXAMPLE = "k5x7q2abcdefghijklmnopqrstuvwxyz"
 _CURSOR_EXAMPLE = f"8210987654321-{_DIGEST_EXAMPLE}"
@@ -104,6 +105,13 @@ _UPLOAD = {
     },
 }
 
+
+def _default(key: str) -> dict[str, Any]:
+    """Return what an option is when it is left out, where that is a value that can be asked for."""
+    value = {field.name: field.default for field in msgspec.structs.fields(Transform)}.get(key)
+    return {} if value is None or not isinstance(value, (bool, float, str)) else {"default": value}
+
+
 _TRANSFORM_SCHEMA = {
     "type": "object",
     "additionalProperties": False,
@@ -112,7 +120,8 @@ _TRANSFORM_SCHEMA = {
         "`focal`, `dpr` and `trim` are resolved when the URL is made."
     ),
     "properties": {
-        key: {**option.schema, "description": option.help, "examples": [OPTION_EXAMPLES[key]]} for key, option in API_OPTIONS.items()
+        key: {**option.schema, **_default(key), "description": option.help, "examples": [OPTION_EXAMPLES[key]]}
+        for key, option in API_OPTIONS.items()
     },
 }
 _URLS_SCHEMA = {

@@ -387,7 +387,7 @@ OPTIONS: Mapping[str, Option] = {
         f"what stays where `cover` cuts, and where `contain` lays the picture: {', '.join(f'`{anchor}`' for anchor in COMPASS)}; "
         "with `cover` also "
         "`attention` (faces, subjects), `entropy` (detail), `focal:<x>:<y>` (0 to 1 from the top left of the upright original)",
-        {"type": "string"},
+        {"anyOf": [_word_schema((*COMPASS, *STRATEGIES)), {"type": "string", "pattern": "^focal:"}]},
     ),
     "enlarge": Option(_flag, "`true` lets a small picture grow to the box; vector images always do", _FLAG_SCHEMA),
     "brightness": Option(_decimal(0, 4, "times"), "times, 0 to 4: 1 changes nothing (CSS `brightness()`)", _number_schema(0, 4)),
