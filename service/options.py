@@ -331,11 +331,11 @@ _OVERLAY_SCHEMA: Mapping[str, object] = {
     "required": ["digest"],
     "properties": {
         "digest": {"type": "string"},
-        "gravity": _word_schema(COMPASS),
-        "scale": _number_schema(0.01, 1),
-        "opacity": _number_schema(0, 1),
-        "x": _number_schema(-MAX_PAD_PIXELS, MAX_PAD_PIXELS, "integer"),
-        "y": _number_schema(-MAX_PAD_PIXELS, MAX_PAD_PIXELS, "integer"),
+        "gravity": {**_word_schema(COMPASS), "default": "center"},
+        "scale": {**_number_schema(0.01, 1), "default": OVERLAY_SCALE},
+        "opacity": {**_number_schema(0, 1), "default": 1},
+        "x": {**_number_schema(-MAX_PAD_PIXELS, MAX_PAD_PIXELS, "integer"), "default": 0},
+        "y": {**_number_schema(-MAX_PAD_PIXELS, MAX_PAD_PIXELS, "integer"), "default": 0},
     },
 }
 
@@ -450,5 +450,9 @@ OPTIONS: Mapping[str, Option] = {
 
 # Known to the API only: resolved when a URL is minted.
 FOCAL = Option(_read_focal, "the same as `gravity=focal:<x>:<y>`", {"oneOf": [_LIST_SCHEMA, {"type": "string"}]})
-DPR = Option(_decimal(0.5, 4, "device pixels"), "0.5 to 4: multiplies every length in pixels of the rendition", _number_schema(0.5, 4))
+DPR = Option(
+    _decimal(0.5, 4, "device pixels"),
+    "0.5 to 4: multiplies every length in pixels of the rendition",
+    {**_number_schema(0.5, 4), "default": 1},
+)
 API_OPTIONS: Mapping[str, Option] = {**OPTIONS, "focal": FOCAL, "dpr": DPR}

@@ -20,7 +20,6 @@ const MOST_STEPS_DRAGGED = 400;
 // Above this ratio of its ends a scale is dragged by its logarithm, so that small values are as easy to find as large ones.
 const LOGARITHMIC_RATIO = 50;
 
-const WORDS = { none: "–" };
 let made = 0;
 
 /** Fill `panel` with the controls of `schema`; `changed(transform)` is called for every change. Returns `{set, reset, complain}`. */
@@ -141,7 +140,7 @@ function flagWidget(id, changed) {
 }
 
 function wordWidget(words, id, changed, normal) {
-  const choices = words.map((word) => node("option", { value: word === normal ? "" : word, textContent: WORDS[word] ?? word }));
+  const choices = words.map((word) => node("option", { value: word === normal ? "" : word, textContent: word }));
   if (!words.includes(normal)) choices.unshift(node("option", { value: "", textContent: "–" }));
   const select = node("select", { id }, ...choices);
   select.addEventListener("change", () => changed(select.value || undefined));

@@ -174,7 +174,7 @@ function refusedView(photo) {
   const mayPass = photo.status === 0 || photo.status === 408 || photo.status >= 500;
   view.append(problemView(photo, mayPass && (() => ask(photo)), null));
   // One place to type a token is enough.
-  if (wantsToken(photo.status)) part("recent").hidden = true;
+  if (wantsToken(photo.status)) hideRecent();
   return view;
 }
 
@@ -416,7 +416,19 @@ function tellCurl() {
 }
 
 const openRecent = (facts) => openDigest(facts.digest, facts.alt || facts.digest);
-const refuseRecent = (answer) => part("recent-problem").replaceChildren(problemView(answer, null));
+
+function refuseRecent(answer) {
+  // What is on the bench asks for a token itself.
+  if (shown) return;
+  part("recent").hidden = false;
+  part("recent-problem").replaceChildren(problemView(answer, null));
+}
+
+function hideRecent() {
+  part("recent").hidden = true;
+  part("recent-problem").replaceChildren();
+}
+
 const recent = () => showRecent(openRecent, refuseRecent);
 
 const DOES = {

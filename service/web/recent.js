@@ -17,10 +17,7 @@ export async function showRecent(open, refused) {
 export async function showMore(open, refused) {
   const answer = await readPage(next);
   part("recent-problem").replaceChildren();
-  if (wantsToken(answer.status)) {
-    part("recent").hidden = false;
-    refused(answer);
-  }
+  if (wantsToken(answer.status)) refused(answer);
   if (!answer.document) return;
   const { images } = answer.document;
   part("recents").append(...images.map((document) => entryOf(document, open)));

@@ -53,7 +53,8 @@ export function Photo(props) {
 
 function plain({ sources, src }, { sizes, alt }) {
   const { width, height } = largestOf(sources);
-  const image = document.createElement("img");
+  // In a document of its own, whose images are not fetched.
+  const image = document.implementation.createHTMLDocument("").createElement("img");
   const attributes = { src, srcset: sources.at(-1).srcset, sizes, width, height, alt, loading: "lazy", decoding: "async" };
   for (const [name, value] of Object.entries(attributes)) image.setAttribute(name, value);
   return image.outerHTML;
