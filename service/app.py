@@ -144,12 +144,12 @@ def create_app(settings: Settings, purge: Purge) -> Origin:
             Exception: unexpected_answer,
         },
         lifespan=[lifespan],
-        # The description alone: every page plugin loads its scripts from other hosts.
+        # The description alone, and a page of ours for people: every page plugin loads its scripts from other hosts.
         openapi_config=OpenAPIConfig(
             "Darkroom",
             version("darkroom"),
-            path="/docs",
-            render_plugins=[OpenAPIJson(path="/openapi.json")],
+            path="/docs/openapi.json",
+            render_plugins=[OpenAPIJson(path="/")],
             use_handler_docstrings=True,
         ),
         # Uploads are bounded while they stream, in `originals.upload_chunks`, which also says what to do.

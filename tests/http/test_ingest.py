@@ -95,7 +95,7 @@ def test_ingest_multipart_with_several_files_is_207_in_the_order_sent(client: ht
     listed = answer.json()["images"]
     assert answer.status_code == 207
     assert [entry.get("digest") for entry in listed] == [digest_of(known), None, digest_of(new)]
-    assert (listed[1]["status"], listed[1]["type"]) == (415, "urn:darkroom:problem:unsupported-format")
+    assert (listed[1]["status"], listed[1]["type"]) == (415, "/problems/unsupported-format")
 
 
 def test_ingest_multipart_with_several_new_files_is_201(client: httpx.Client) -> None:
@@ -173,7 +173,7 @@ def test_urls_bad_wish_is_400_that_says_what_was_expected(client: httpx.Client, 
     answer = client.post(f"/v1/images/{digest}/urls", json=wanted)
     problem = answer.json()
     assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
-    assert problem["type"] == f"urn:darkroom:problem:{kind}"
+    assert problem["type"] == f"/problems/{kind}"
     assert problem["expected"].startswith(expected)
     assert problem["received"]
     assert problem["remedy"]
@@ -205,7 +205,7 @@ def test_damaged_original_is_named_and_put_right_by_the_same_upload(tmp_path_fac
         (original,) = server.stored("originals")
         original.write_bytes(photo[:-200] + bytes(200))
         broken = client.get(document["src"])
-        assert (broken.status_code, broken.json()["type"]) == (500, "urn:darkroom:problem:damaged-original")
+        assert (broken.status_code, broken.json()["type"]) == (500, "/problems/damaged-original")
         assert broken.json()["expected"] == digest_of(photo)
         assert server.stored("renditions") == []
         assert client.post("/v1/images", content=photo).status_code == 200
