@@ -20,6 +20,7 @@ from service import headers
 from service.address import Signer
 from service.errors import ServiceError
 from service.health import Health
+from service.listing import Listing
 from service.markup import Minter
 from service.openapi import OpenAPIJson
 from service.originals import Originals
@@ -29,6 +30,7 @@ from service.render.messages import Limits
 from service.render.pool import RenderPool
 from service.renditions import Renditions
 from service.routes import health, images, pull, renditions
+from service.routes import listing as listing_routes
 from service.routes import takedowns as takedowns_routes
 from service.routes.pages import page_handlers
 from service.settings import Settings, SettingsError, development_key
@@ -80,6 +82,7 @@ def create_app(settings: Settings, purge: Purge) -> Origin:
         max_upload_bytes=settings.max_upload_bytes,
     )
     found = Renditions(storage, pool, originals, sources, takedowns, limits=limits, wait_seconds=settings.wait_seconds)
+    listing = Listing(storage, takedowns)
     pointers = _pointers(settings, storage, originals)
     vitals = Health(settings, storage, pool, version("darkroom"))
 
@@ -91,6 +94,7 @@ def create_app(settings: Settings, purge: Purge) -> Origin:
         async with pool.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(vitals.watch)
             tasks.start_soon(takedowns.watch)
+            tasks.start_soon(listing.complete)
             if to_warm is not None:
                 warmer = Warmer(to_warm, originals, found, sources, pool, limits=limits, formats=settings.warm_formats)
                 tasks.start_soon(warmer.run)
@@ -107,6 +111,7 @@ def create_app(settings: Settings, purge: Purge) -> Origin:
     parts: dict[str, object] = {
         "access": images.Access(settings.token_scopes),
         "health": vitals,
+        "listing": listing,
         "minter": Minter(signer, settings.public_url),
         "originals": originals,
         "pointers": pointers,
@@ -120,6 +125,8 @@ def create_app(settings: Settings, purge: Purge) -> Origin:
             health.health,
             health.livez,
             images.ingest,
+            listing_routes.recent,
+            listing_routes.known,
             images.document,
             images.change,
             images.urls,
@@ -137,12 +144,12 @@ def create_app(settings: Settings, purge: Purge) -> Origin:
             Exception: unexpected_answer,
         },
         lifespan=[lifespan],
-        # The description alone: every page plugin loads its scripts from other hosts.
+        # The description alone, and a page of ours for people: every page plugin loads its scripts from other hosts.
         openapi_config=OpenAPIConfig(
             "Darkroom",
             version("darkroom"),
-            path="/docs",
-            render_plugins=[OpenAPIJson(path="/openapi.json")],
+            path="/docs/openapi.json",
+            render_plugins=[OpenAPIJson(path="/")],
             use_handler_docstrings=True,
         ),
         # Uploads are bounded while they stream, in `originals.upload_chunks`, which also says what to do.

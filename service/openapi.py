@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from litestar import Request
 from litestar.datastructures import State
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from service.options import API_OPTIONS, OPTIONS
-from service.transform import FORMATS
+from service.transform import FORMATS, Transform
 
 _DIGEST_EXAMPLE = "k5x7q2abcdefghijklmnopqrstuvwxyz"
+_CURSOR_EXAMPLE = f"8210987654321-{_DIGEST_EXAMPLE}"
 
 # Of what is in no example below; a test asks a server for each.
 OPTION_EXAMPLES: dict[str, object] = {
@@ -61,6 +63,8 @@ URLS_EXAMPLES: dict[str, dict[str, object]] = {
 
 CHANGE_EXAMPLE: dict[str, object] = {"focal": [0.3, 0.6], "alt": "A panda eats bamboo."}
 
+KNOWN_EXAMPLE: dict[str, object] = {"digests": [_DIGEST_EXAMPLE, "ibxxblxna3ywub3vp54kkar5asszqvg2"]}
+
 
 class OpenAPIJson(JsonRenderPlugin):
     """Serves the description as JSON."""
@@ -75,6 +79,9 @@ def with_bodies(description: dict[str, Any]) -> dict[str, Any]:
     paths = {path: dict(item) for path, item in description["paths"].items()}
     images, image, urls = paths["/v1/images"], paths["/v1/images/{digest}"], paths["/v1/images/{digest}/urls"]
     images["post"] = {**images["post"], "requestBody": _UPLOAD}
+    images["get"] = {**images["get"], "parameters": _PAGE}
+    known = paths["/v1/images/known"]
+    known["post"] = {**known["post"], "requestBody": _json_body(_KNOWN_SCHEMA, {"two": KNOWN_EXAMPLE}, required=True)}
     urls["post"] = {**urls["post"], "requestBody": _json_body(_URLS_SCHEMA, URLS_EXAMPLES, required=False)}
     image["patch"] = {
         **image["patch"],
@@ -98,6 +105,13 @@ _UPLOAD = {
     },
 }
 
+
+def _default(key: str) -> dict[str, Any]:
+    """Return what an option is when it is left out, where that is a value that can be asked for."""
+    value = {field.name: field.default for field in msgspec.structs.fields(Transform)}.get(key)
+    return {} if value is None or not isinstance(value, (bool, float, str)) else {"default": value}
+
+
 _TRANSFORM_SCHEMA = {
     "type": "object",
     "additionalProperties": False,
@@ -106,7 +120,8 @@ _TRANSFORM_SCHEMA = {
         "`focal`, `dpr` and `trim` are resolved when the URL is made."
     ),
     "properties": {
-        key: {**option.schema, "description": option.help, "examples": [OPTION_EXAMPLES[key]]} for key, option in API_OPTIONS.items()
+        key: {**option.schema, **_default(key), "description": option.help, "examples": [OPTION_EXAMPLES[key]]}
+        for key, option in API_OPTIONS.items()
     },
 }
 _URLS_SCHEMA = {
@@ -142,5 +157,35 @@ _CHANGE_SCHEMA = {
             ],
         },
         "alt": {"type": "string", "maxLength": 2000, "description": "what the image shows, for those who do not see it"},
+    },
+}
+
+_PAGE = [
+    {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
+        "description": "the most images of a page",
+        "example": 20,
+    },
+    {
+        "name": "cursor",
+        "in": "query",
+        "schema": {"type": "string", "pattern": "^[0-9]{13}-[a-z2-7]{32}$"},
+        "description": 'where the page begins: that of the `Link` with `rel="next"` of the page before; without it, at the newest image',
+        "example": _CURSOR_EXAMPLE,
+    },
+]
+_KNOWN_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["digests"],
+    "properties": {
+        "digests": {
+            "type": "array",
+            "maxItems": 1000,
+            "items": {"type": "string", "pattern": "^[a-z2-7]{32}$"},
+            "description": "the first 160 bits of the SHA-256 of each file, in lower-case base32",
+        }
     },
 }

@@ -21,7 +21,7 @@ from service.options import FocalPoint
 from service.render.messages import ImageInfo, Limits, Placeholder, Probe, Probed
 from service.render.pool import RenderPool
 from service.sources import Sources
-from service.storage import Storage, document_key, intermediate_key, original_key, warming_key
+from service.storage import Storage, document_key, intermediate_key, original_key, recent_key, warming_key
 from service.takedowns import Takedowns
 from service.warming_queue import WarmingQueue
 
@@ -162,9 +162,8 @@ class Originals:
         if (known := await self._known(digest, upload)) is not None:
             return Ingested(known, created=False)
         probed = await self._pool.run(Probe(str(upload.path), self._limits), Probed)
-        document = Document(
-            digest, probed.info, upload.bytes, datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"), probed.placeholder
-        )
+        created = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        document = Document(digest, probed.info, upload.bytes, created, probed.placeholder)
         if not await self._storage.create(original_key(digest), upload.path, durable=True):
             await self._heal(digest, upload)
         if probed.intermediate is not None:
@@ -172,14 +171,19 @@ class Originals:
         if self._warming is not None:
             # Before the document: nothing is forgotten by a crash in between.
             await self._warming.note(digest)
-        created = await self._storage.create(document_key(digest), msgspec.json.encode(document), durable=True)
-        keys = (document_key(digest), warming_key(digest), intermediate_key(digest), original_key(digest))
+        listed = recent_key(digest, created)
+        await self._storage.create(listed, b"", durable=True)
+        is_first = await self._storage.create(document_key(digest), msgspec.json.encode(document), durable=True)
+        keys = (document_key(digest), listed, warming_key(digest), intermediate_key(digest), original_key(digest))
         await self._takedowns.require_after_writing([digest], *keys)
         if self._warming is not None:
             self._warming.add(digest)
-        if not created:
+        if not is_first:
             # Another upload of the same bytes was faster; its document is the one that counts.
-            return Ingested(await self.document(digest), created=False)
+            faster = await self.document(digest)
+            if recent_key(digest, faster.created) != listed:
+                await self._storage.delete(listed)
+            return Ingested(faster, created=False)
         log.info("ingested", digest=digest, format=probed.info.format, bytes=upload.bytes)
         return Ingested(document, created=True)
 

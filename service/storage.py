@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -37,6 +38,15 @@ _FULL = ("os error 28", "os error 122", "[Errno 28]", "[Errno 122]", "QuotaExcee
 WARMING_FOLDER = "warming"
 TOMBSTONES_FOLDER = "tombstones"
 PURGES_FOLDER = "purges"
+DOCUMENTS_FOLDER = "documents"
+RECENT_FOLDER = "recent"
+
+# Where it is noted when every document was last seen to have its entry in `RECENT_FOLDER`.
+RECENT_COMPLETE_KEY = "recent-complete"
+
+# Milliseconds since 1970 that no clock shows before the year 2286: what is taken from it has thirteen digits, fewer the later it is.
+_END_OF_TIME = 10**13 - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Tigris reads from the nearest region unless it is asked not to; other stores ignore the field.
 _CONSISTENT = {"X-Tigris-Consistent": "true"}
@@ -52,7 +62,7 @@ def original_key(digest: str) -> str:
 
 def document_key(digest: str) -> str:
     """Return where the facts of an image lie. They are written after the original: where they are, it is."""
-    return f"documents/{digest}"
+    return f"{DOCUMENTS_FOLDER}/{digest}"
 
 
 def renditions_folder(digest: str) -> str:
@@ -83,6 +93,17 @@ def tombstone_key(digest: str) -> str:
 def purge_key(digest: str) -> str:
     """Return where it is noted that a CDN is to be purged of an image once more."""
     return f"{PURGES_FOLDER}/{digest}"
+
+
+def recent_name(digest: str, created: str) -> str:
+    """Return the name under which an image that was taken in at `created` (RFC 3339) is listed: in the order of names, newest first."""
+    milliseconds = (datetime.fromisoformat(created) - _EPOCH) // timedelta(milliseconds=1)
+    return f"{_END_OF_TIME - milliseconds:013}-{digest}"
+
+
+def recent_key(digest: str, created: str) -> str:
+    """Return where an image is listed among the others, newest first."""
+    return f"{RECENT_FOLDER}/{recent_name(digest, created)}"
 
 
 def pointer_key(url: str) -> str:
@@ -138,6 +159,19 @@ class Storage:
         async with _failures("list"):
             found: list[str] = []
             async for page in obstore.list(self._store, f"{folder}/"):
+                found += [entry["path"].rpartition("/")[2] for entry in page]
+                if len(found) >= limit:
+                    break
+            return found[:limit]
+
+    async def names_after(self, folder: str, after: str, limit: int) -> list[str]:
+        """Return the first `limit` names behind `after` of what lies in a folder, in the order of their characters."""
+        if self._root is not None:
+            return await anyio.to_thread.run_sync(_names_on_disk, self._root / folder, after, limit)
+        async with _failures("list"):
+            found: list[str] = []
+            # S3 and the memory store list in the order of keys: what lies behind the limit is not asked for.
+            async for page in obstore.list(self._store, f"{folder}/", offset=f"{folder}/{after}", chunk_size=max(limit, 50)):
                 found += [entry["path"].rpartition("/")[2] for entry in page]
                 if len(found) >= limit:
                     break
@@ -298,6 +332,15 @@ def _sync_one(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _names_on_disk(folder: Path, after: str, limit: int) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            # Not what obstore is writing.
+            return heapq.nsmallest(limit, (entry.name for entry in entries if entry.name > after and "#" not in entry.name))
+    except FileNotFoundError:
+        return []
 
 
 def _remove_leftovers(root: Path) -> int:

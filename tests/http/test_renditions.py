@@ -151,7 +151,7 @@ def test_signature_of_an_older_key_is_still_right(client: httpx.Client, document
 
 
 def check_error(answer: httpx.Response, status: int, kind: str) -> None:
-    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:darkroom:problem:{kind}")
+    assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{kind}")
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["cache-control"] == "no-store"
     assert not {"cdn-cache-control", "darkroom-cdn-cache-control", "etag", "age"} & set(answer.headers)
