@@ -11,13 +11,8 @@ from importlib.metadata import version
 from typing import cast
 
 import click
-from granian import Granian
-from granian.constants import HTTPModes, Interfaces, Loops
-from granian.http import HTTP1Settings
-from granian.log import LogLevels
 
 from service.settings import HELP, Settings, SettingsError, development_key, load, variable
-from service.storage import open_storage
 
 # How long requests that are being answered may go on after SIGTERM: longer than a render may take, shorter than Fly's kill_timeout.
 DRAIN_SECONDS = 65
@@ -31,7 +26,13 @@ BACKPRESSURE = 4_096
 
 
 # The commands that have a module of their own, imported by those alone who call them: a start of the server should be short.
-_COMMANDS: Mapping[str, str] = {}
+_COMMANDS: Mapping[str, str] = {
+    "info": "service.commands.info",
+    "open": "service.commands.open",
+    "push": "service.commands.push",
+    "rm": "service.commands.rm",
+    "url": "service.commands.url",
+}
 
 
 class _Commands(click.Group):
@@ -62,6 +63,9 @@ def serve(host: str | None, port: int | None, data: str | None) -> None:
 
     Options go before the environment's DARKROOM_HOST, DARKROOM_PORT and DARKROOM_DATA.
     """
+    # As in `run_granian`.
+    from service.storage import open_storage  # noqa: PLC0415
+
     for field, value in (("host", host), ("port", port), ("data", data)):
         if value is not None:
             os.environ[variable(field)] = str(value)
@@ -80,6 +84,12 @@ def serve(host: str | None, port: int | None, data: str | None) -> None:
 
 def run_granian(factory: str, host: str, port: int) -> None:
     """Serve what `factory` (`module:function`) builds until SIGTERM or SIGINT; what we are measured against is served so too."""
+    # Imported by those alone who serve: the other commands should be there at once.
+    from granian import Granian  # noqa: PLC0415
+    from granian.constants import HTTPModes, Interfaces, Loops  # noqa: PLC0415
+    from granian.http import HTTP1Settings  # noqa: PLC0415
+    from granian.log import LogLevels  # noqa: PLC0415
+
     Granian(
         factory,
         factory=True,

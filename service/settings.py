@@ -199,6 +199,15 @@ HELP: Mapping[str, Setting] = {
     "render_seconds": Setting("After this many seconds a render is ended by killing its process."),
 }
 
+# What the commands that speak to a server read, and no server does.
+CLIENT_HELP: Mapping[str, Setting] = {
+    "server": Setting("URL of the Darkroom that `push`, `url`, `info`, `rm` and `open` speak to.", "`http://127.0.0.1:8080`"),
+    "token": Setting(
+        "Bearer token that they send, one of the server's `DARKROOM_TOKENS`. It is read from here alone, never from the command line.",
+        "none",
+    ),
+}
+
 _FLY = {"fly_region": "FLY_REGION", "fly_machine_id": "FLY_MACHINE_ID"}
 
 
@@ -213,8 +222,9 @@ def load(environ: Mapping[str, str]) -> Settings:
     Raises `SettingsError` for a value that cannot be used and for a `DARKROOM_` variable that does not exist.
     """
     names = {variable(field.name): field.name for field in msgspec.structs.fields(Settings)}
+    others = {variable(field) for field in CLIENT_HELP}
     for name in environ:
-        if name.startswith(PREFIX) and name not in names:
+        if name.startswith(PREFIX) and name not in names and name not in others:
             near = difflib.get_close_matches(name.removeprefix(PREFIX), (field.upper() for field in HELP), 1)
             hint = f"Did you mean {PREFIX}{near[0]}?" if near else "Remove it."
             raise SettingsError(f"{name} is no setting of Darkroom. {hint}")
