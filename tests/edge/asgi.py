@@ -110,6 +110,13 @@ class Visit:
         """Return once the application has had the whole request and asks whether the client is still there."""
         await _first(self._waits.wait(), self.task)
 
+    async def is_over(self) -> bool:
+        """Return whether it has been answered, as soon as it has been or waits for that."""
+        waiting = asyncio.ensure_future(self._waits.wait())
+        await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        waiting.cancel()
+        return self.task.done()
+
     def leave(self) -> None:
         """Close the connection, as seen by the application."""
         self._left.set()
