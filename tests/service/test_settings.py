@@ -90,6 +90,7 @@ def test_settings_of_every_variable_are_read() -> None:
         "DARKROOM_RENDER_SECONDS": "9",
         "FLY_REGION": "fra",
         "FLY_MACHINE_ID": "148e21ea",
+        "PRIMARY_REGION": "iad",
         "HOME": "/root",
     }
     assert set(environ) - {"HOME"} == {variable(field.name) for field in msgspec.structs.fields(Settings)}
