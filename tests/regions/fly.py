@@ -201,6 +201,7 @@ class _Wire:
 async def _connected(port: int) -> socket.socket:
     connection = socket.socket()
     connection.setblocking(False)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         await asyncio.get_running_loop().sock_connect(connection, (HOST, port))
     except OSError:

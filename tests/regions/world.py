@@ -105,6 +105,7 @@ class Line:
         """Pass on what comes from either end of a connection."""
         with socket.create_connection((HOST, self._to_port)) as store:
             store.setblocking(False)
+            store.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await asyncio.gather(self._pass(connection, store), self._pass(store, connection))
 
     async def _pass(self, giver: socket.socket, taker: socket.socket) -> None:
