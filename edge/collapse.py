@@ -39,6 +39,8 @@ class Fetched(NamedTuple):
     """Whether the origin only said that what was kept still holds."""
     varies: tuple[bytes, ...] = ()
     """The request's fields by which it was chosen."""
+    elsewhere: bool = False
+    """Whether the origin said that it is not here but may be in another region."""
 
 
 class Flight:

@@ -43,15 +43,21 @@ class Fetching:
         count: Callable[[str], Count],
         *,
         own_field: bytes,
+        elsewhere_field: bytes,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
-        """Take the origin, where its answers are kept and by what keys, what counts them by path, the targeted field for us alone, time."""
+        """Take the origin, where its answers are kept and by what keys, what counts them by path, and what gives the time.
+
+        `own_field` is the targeted field for us alone, `elsewhere_field` the one by which the origin says that something is in another
+        region; neither is sent on.
+        """
         self._app = app
         self._memory = memory
         self._keys = keys
         self._count = count
-        self._own_field = own_field
+        self._private = frozenset({own_field, elsewhere_field})
+        self._elsewhere_field = elsewhere_field
         self._targeted = (own_field, b"cdn-cache-control")
         self._deciding = {*self._targeted, b"cache-control", b"expires"}
         self._clock = clock
@@ -98,6 +104,8 @@ class Fetching:
 
     def _streams(self, flight: Flight, status: int, headers: Headers) -> bool:
         """Return whether an answer in pieces is handed on as it comes: one that others may not have, or too large to be kept."""
+        if self.is_elsewhere(headers):
+            return False
         lengths = [length for length in field_values(headers, b"content-length") if length.isdigit() and len(length) < 19]
         return not self._terms(flight, status, headers).shares or any(int(length) > self._memory.largest_bytes for length in lengths)
 
@@ -124,6 +132,10 @@ class Fetching:
             count.misses += 1
             self._forget(flight, answer.status)
             return Fetched(answer._replace(headers=self.public(answer.headers)), shared=False)
+        if self.is_elsewhere(answer.headers):
+            # It says where to ask, and nothing of what there is: everybody may have it, nobody keeps it, and nothing is forgotten.
+            count.misses += 1
+            return Fetched(answer._replace(headers=self.public(answer.headers)), shared=True, elsewhere=True)
         validated = flight.validates and answer.status == 304 and flight.kept is not None
         whole, agreed = answer, self._terms(flight, answer.status, answer.headers)
         if validated and flight.kept is not None:
@@ -164,7 +176,7 @@ class Fetching:
             mark = self._memory.varies(flight.address, fields)
             key = secondary_key(flight.address, mark.generation, self._keys.values(fields, flight.scope))
         listed = {name.strip().lower() for value in field_values(answer.headers, b"connection") for name in value.split(b",")}
-        own = [pair for pair in answer.headers if pair[0] not in _NOT_KEPT | listed and pair[0] != self._own_field]
+        own = [pair for pair in answer.headers if pair[0] not in _NOT_KEPT | listed | self._private]
         received = self._wall_clock()
         kept = Kept(answer._replace(headers=own), agreed, key=key, born=born, received=received, count=self._count(flight.scope["path"]))
         return kept if self._memory.keep(key, kept) else None
@@ -174,5 +186,9 @@ class Fetching:
             self._memory.purge(flight.key)
 
     def public(self, headers: Headers) -> Headers:
-        """Return the fields of the origin's answer without the one that is for this cache alone."""
-        return [pair for pair in headers if pair[0] != self._own_field]
+        """Return the fields of the origin's answer without those that are for this cache alone."""
+        return [pair for pair in headers if pair[0] not in self._private]
+
+    def is_elsewhere(self, headers: Headers) -> bool:
+        """Return whether the origin says that what is asked for is not here but may be in another region."""
+        return any(name == self._elsewhere_field for name, _ in headers)

@@ -18,14 +18,14 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import headers
 from service.address import Signer
-from service.errors import ServiceError
+from service.errors import ServiceError, UnknownImageError
 from service.health import Health
 from service.listing import Listing
 from service.markup import Minter
 from service.openapi import OpenAPIJson
 from service.originals import Originals
 from service.pointers import Pointers
-from service.problems import http_exception_answer, service_error_answer, unexpected_answer
+from service.problems import elsewhere_answer, http_exception_answer, service_error_answer, unexpected_answer
 from service.render.messages import Limits
 from service.render.pool import RenderPool
 from service.renditions import Renditions
@@ -139,6 +139,7 @@ def create_app(settings: Settings, purge: Purge) -> Origin:
         ],
         dependencies={name: Provide(_giving(part), use_cache=True, sync_to_thread=False) for name, part in parts.items()},
         exception_handlers={
+            UnknownImageError: elsewhere_answer if settings.is_reader else service_error_answer,
             ServiceError: service_error_answer,
             HTTPException: http_exception_answer,
             Exception: unexpected_answer,

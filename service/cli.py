@@ -12,6 +12,7 @@ from typing import cast
 
 import click
 
+from service import placement
 from service.settings import HELP, Settings, SettingsError, development_key, load, variable
 
 # How long requests that are being answered may go on after SIGTERM: longer than a render may take, shorter than Fly's kill_timeout.
@@ -30,6 +31,7 @@ _COMMANDS: Mapping[str, str] = {
     "info": "service.commands.info",
     "open": "service.commands.open",
     "push": "service.commands.push",
+    "regions": "service.commands.regions",
     "rm": "service.commands.rm",
     "url": "service.commands.url",
 }
@@ -118,6 +120,8 @@ def _announce(settings: Settings) -> None:
     click.echo(f"Darkroom listens on {url}")
     click.echo(f"  data   {settings.data_path}")
     click.echo(f"  store  {settings.store_url}")
+    for finding in placement.findings(settings):
+        click.echo(f"  note   {finding}")
     click.echo(f"  try    curl{token} --data-binary @photo.jpg {url}/v1/images   or open {url}/ in a browser")
 
 

@@ -161,6 +161,10 @@ class NotFoundError(ServiceError):
     advice = "Check the digest or the path. An image is here once its upload was answered with 200 or 201."
 
 
+class UnknownImageError(NotFoundError):
+    """No image has this digest here. Where regions share no store, it may be in the one that has every original."""
+
+
 class SlowUploadError(ServiceError):
     """An upload that drips."""
 

@@ -8,6 +8,7 @@ import anyio
 import msgspec
 import structlog
 
+from service import placement
 from service.errors import ServiceError
 from service.render.pool import RenderPool
 from service.settings import Settings
@@ -21,13 +22,19 @@ CHECK_TIMEOUT_SECONDS = 4.0
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What `/health` says. `degraded`: hits are served, what needs the store may fail."""
+    """What `/health` says. `degraded`: hits are served, what needs the store may fail.
+
+    `prefer_region` is what requests that change something are sent with as `fly-prefer-region`, where one region has every original;
+    `warnings` are what does not fit in where this process stands.
+    """
 
     status: Literal["ok", "degraded", "unavailable"]
     version: str
     region: str | None = None
     machine: str | None = None
     regions: list[str] = []
+    prefer_region: str | None = None
+    warnings: list[str] = []
     reason: str | None = None
 
 
@@ -40,6 +47,7 @@ class Health:
         self._storage = storage
         self._pool = pool
         self._version = version
+        self._warnings = [str(finding) for finding in placement.findings(settings)]
         self._reached_once = False
         self._store_failure: str | None = "the store has not been reached yet"
         self.draining = False
@@ -89,6 +97,8 @@ class Health:
             self._version,
             region=self._settings.fly_region or None,
             machine=self._settings.fly_machine_id or None,
-            regions=[name for part in self._settings.regions.split(",") if (name := part.strip())],
+            regions=list(self._settings.declared_regions),
+            prefer_region=self._settings.originals_region or None,
+            warnings=self._warnings,
             reason=reason,
         )

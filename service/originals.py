@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from service.address import digest_text, is_digest
-from service.errors import EmptyBodyError, NotFoundError, SlowUploadError, StorageFullError, TooLargeError, printable
+from service.errors import EmptyBodyError, SlowUploadError, StorageFullError, TooLargeError, UnknownImageError, printable
 from service.options import FocalPoint
 from service.render.messages import ImageInfo, Limits, Placeholder, Probe, Probed
 from service.render.pool import RenderPool
@@ -188,13 +188,13 @@ class Originals:
         return Ingested(document, created=True)
 
     async def document(self, digest: str) -> Document:
-        """Return the facts of an image; raises `NotFoundError` and `GoneError`."""
+        """Return the facts of an image; raises `UnknownImageError` and `GoneError`."""
         self._takedowns.require([digest])
         body = await self._storage.read(document_key(digest)) if is_digest(digest) else None
         if body is None:
             if is_digest(digest):
                 await self._takedowns.require_in_store([digest])
-            raise NotFoundError(
+            raise UnknownImageError(
                 "No image has this digest.",
                 expected="a digest that an upload was answered with",
                 received=digest,
@@ -205,7 +205,7 @@ class Originals:
     async def change(self, digest: str, change: Callable[[Document], Document]) -> Document:
         """Return the facts of an image after `change`, stored durably: one change at a time, each of what the last one left.
 
-        Raises `NotFoundError`, and whatever `change` does.
+        Raises `UnknownImageError`, and whatever `change` does.
         """
         async with self._changing:
             changed = change(await self.document(digest))
