@@ -13,7 +13,7 @@ from service.address import MEDIA_TYPES
 from service.errors import Problem, ServiceError
 from service.health import Report
 from service.markup import Markup
-from service.routes.images import ImageDocument, ImageDocuments, OneUrl
+from service.routes.images import ImageDocument, OneUrl
 from service.routes.listing import ImagesPage, KnownImages
 from service.takedowns import TakenDown
 
@@ -21,7 +21,15 @@ DIGEST_EXAMPLE = "ibxxblxna3ywub3vp54kkar5asszqvg2"
 SIGNATURE_EXAMPLE = "em2px3a6njtmrp2qwwi7fotkia"
 
 _REF = "#/components/schemas/{name}"
-_TYPES = (ImageDocument, ImageDocuments, ImagesPage, KnownImages, Markup, OneUrl, Problem, Report, TakenDown)
+# Of several files, some may have failed: a union of two structures, which msgspec does not describe.
+_IMAGE_DOCUMENTS = {
+    "type": "object",
+    "required": ["images"],
+    "properties": {
+        "images": {"type": "array", "items": {"anyOf": [{"$ref": _REF.format(name=name)} for name in ("ImageDocument", "Problem")]}}
+    },
+}
+_TYPES = (ImageDocument, ImagesPage, KnownImages, Markup, OneUrl, Problem, Report, TakenDown)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -45,7 +53,7 @@ def components() -> dict[str, Any]:
     """Return the schemas that answers refer to, and how a token is sent."""
     _, schemas = msgspec.json.schema_components(_TYPES, ref_template=_REF)
     bearer = {"type": "http", "scheme": "bearer", "description": "One of DARKROOM_TOKENS; a server without any needs none."}
-    return {"schemas": schemas, "securitySchemes": {"token": bearer}}
+    return {"schemas": {**schemas, "ImageDocuments": _IMAGE_DOCUMENTS}, "securitySchemes": {"token": bearer}}
 
 
 def responses(route: Route) -> dict[str, Any]:
