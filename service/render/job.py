@@ -13,7 +13,7 @@ import pyvips
 from service.address import digest_text
 from service.options import AUTO, BLUR
 from service.render import animation, colour, decode, geometry, layers, placeholder, quality
-from service.render.adjust import adjusted, stretches
+from service.render.adjust import adjusted
 from service.render.encode import encode, encode_intermediate, encoding
 from service.render.geometry import Box, Plan, plan
 from service.render.messages import (
@@ -126,7 +126,7 @@ def run_ladder(job: Ladder) -> Iterator[Rendered]:
 
 def _still(job: Render, info: ImageInfo, transform: Transform, steps: Plan, over: pyvips.Image | None) -> pyvips.Image:
     page = transform.frame or 0
-    image = decode.still(job.source, info, steps, profile=transform.profile, page=page, deep=stretches(transform))
+    image = decode.still(job.source, info, steps, profile=transform.profile, page=page, deep=transform.stretches)
     image = layers.turned(image, steps)
     if steps.searched:
         image = image.copy_memory()
