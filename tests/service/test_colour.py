@@ -355,6 +355,20 @@ async def test_clear_pixels_lend_no_colour_to_what_is_seen(pool: RenderPool, tmp
     assert np.abs(seen - SEEN).mean() < (25 if "sharpen" in spelling else 6)
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+async def test_sharpen_makes_no_edge_where_a_picture_ends(pool: RenderPool, tmp_path: Path, mode: str) -> None:
+    """A flat disc on nothing has no edge in lightness: nothing in it becomes lighter or darker."""
+    down, across = np.mgrid[0:100, 0:100]
+    pixels = np.zeros((100, 100, 4), np.uint8)
+    pixels[(across - 50) ** 2 + (down - 50) ** 2 < 1_600] = (150, 150, 150, 255)
+    body = io.BytesIO()
+    Image.fromarray(pixels, "RGBA").convert(mode).save(body, "PNG")
+    for spelling in ("sharpen=0.5", "sharpen=2", "sharpen=10"):
+        image = np.asarray((await picture(pool, written(tmp_path, body.getvalue()), spelling)).convert("RGBA")).astype(int)
+        assert (image[..., 3] == pixels[..., 3]).all()
+        assert np.abs(image[pixels[..., 3] > 0][:, :3] - 150).max() <= 1, spelling
+
+
 @pytest.mark.parametrize("spelling", ["full", "width=100", "rotate=15,width=120"])
 async def test_clear_pixels_are_white_where_the_format_has_no_alpha(pool: RenderPool, tmp_path: Path, spelling: str) -> None:
     image = await picture(pool, written(tmp_path, hiding()), spelling, "jpeg")
