@@ -290,7 +290,7 @@ def odd_pages(*, turned: int = 1) -> bytes:
     body = io.BytesIO()
     first, *others = [images.picture(*size, seed=number) for number, size in enumerate(SIZES)]
     others[-1] = others[-1].transpose(Image.Transpose.ROTATE_90) if turned == 6 else others[-1]
-    others[-1].encoderinfo = {"tiffinfo": {ExifTags.Base.Orientation.value: turned}}  # type: ignore[attr-defined]
+    others[-1].encoderinfo = {"tiffinfo": {ExifTags.Base.Orientation.value: turned}}
     first.save(body, "TIFF", save_all=True, append_images=others)
     return body.getvalue()
 

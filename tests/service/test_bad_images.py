@@ -13,6 +13,7 @@ import anyio
 import msgspec
 import psutil
 import pytest
+import pyvips
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -267,6 +268,36 @@ async def test_animation_that_would_come_out_as_a_still_is_refused_with_what_hel
 async def test_png_that_is_an_animation_of_one_frame_is_a_still(pool: RenderPool, tmp_path: Path) -> None:
     path = written(tmp_path, with_chunk(b"acTL", struct.pack(">II", 1, 0)))
     assert (await probed(pool, path)).info.frames == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "received"),
+    [
+        (lambda image: (image.colourspace("b-w") / 255).cast("float"), "1 bands of float, b-w"),
+        (lambda image: (image * 16_000_000).cast("uint"), "3 bands of uint, srgb"),
+        (lambda image: image.bandjoin([9, 99]).cast("uchar"), "5 bands of uchar"),
+    ],
+)
+async def test_tiff_of_measurements_is_refused_with_what_it_holds(
+    pool: RenderPool, tmp_path: Path, change: Callable[[pyvips.Image], pyvips.Image], received: str
+) -> None:
+    image = change(pyvips.Image.new_from_buffer(GOOD["png"], "").extract_band(0, n=3).copy_memory())
+    with pytest.raises(UnsupportedFormatError) as caught:
+        await probed(pool, written(tmp_path, image.tiffsave_buffer()))
+    check_words(caught.value)
+    assert received in str(caught.value.received)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda image: image.colourspace("scrgb"), lambda image: image.colourspace("lab"), lambda image: image.colourspace("rgb16")]
+)
+async def test_tiff_of_colours_in_floating_point_or_16_bits_is_a_picture(
+    pool: RenderPool, tmp_path: Path, change: Callable[[pyvips.Image], pyvips.Image]
+) -> None:
+    image = pyvips.Image.new_from_buffer(images.rgb_png(200, 150), "").copy_memory()
+    path = written(tmp_path, change(image).tiffsave_buffer())
+    assert (await probed(pool, path)).info.width == 200
+    assert images.distance(images.opened((await rendered(pool, path, "full", "png")).body), images.picture(200, 150)) < 1
 
 
 async def test_many_small_frames_are_refused_from_the_header(pool: RenderPool, tmp_path: Path) -> None:

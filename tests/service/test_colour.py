@@ -329,6 +329,24 @@ def hiding() -> bytes:
     return saved(Image.fromarray(pixels, "RGBA"), "PNG")
 
 
+async def test_what_is_laid_over_or_behind_a_kept_profile_looks_as_it_should(pool: RenderPool, tmp_path: Path) -> None:
+    """In sRGB, once the rendition's own profile has been understood; a profile of grey, or none, changes nothing."""
+    mark = images.rgb_png(80, 60)
+    overlay = written(tmp_path, mark, "overlay")
+    spelling = f"overlay={'a' * 32}:center:1,pad=20,background=d03010"
+    for profile in (images.wide_profile(), images.p3_profile(), None):
+        path = written(tmp_path, images.rgb_png(80, 60, profile=profile))
+        for asked in ("profile=keep", "profile=p3"):
+            image = images.opened((await rendered(pool, path, f"{spelling},{asked}", "png", overlay=overlay)).body)
+            seen = reference.in_srgb(image, image.info.get("icc_profile")).convert("RGB")
+            assert images.distance(seen.crop((20, 20, 100, 80)), images.opened(mark)) < SAME
+            assert images.near(seen.getpixel((5, 5)), (0xD0, 0x30, 0x10), 3)  # type: ignore[arg-type]
+    grey = written(tmp_path, images.grey_jpeg(80, 60, profile=images.grey_profile()))
+    for asked in ("profile=keep", "profile=p3"):
+        image = images.opened((await rendered(pool, grey, f"{spelling},{asked}", "png", overlay=overlay)).body)
+        assert images.near(image.convert("RGB").getpixel((5, 5)), (0xD0, 0x30, 0x10), 3)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("image_format", ["png", "webp", "avif", "gif"])
 @pytest.mark.parametrize(
     "spelling",
