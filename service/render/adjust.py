@@ -15,14 +15,9 @@ _WIDE_SIGMA = 8.0
 _WORKING_SIGMA = 4.0
 
 
-def stretches(transform: Transform) -> bool:
-    """Return whether levels are spread, so that more than 8 bits of them are worth having."""
-    return transform.brightness != 1 or transform.contrast != 1 or transform.gamma != 1
-
-
 def adjusted(image: pyvips.Image, transform: Transform) -> pyvips.Image:
     """Return `image` (8 or 16 bits) with its levels and edges changed as asked, 8 bits."""
-    if stretches(transform) or is_deep(image):
+    if transform.stretches or is_deep(image):
         image = _through_curve(image, transform)
     if transform.saturation != 1 and not is_grey(image):
         image = _saturated(image, transform.saturation)

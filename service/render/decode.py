@@ -11,7 +11,7 @@ import pyvips
 from service.options import Profile
 from service.render import boxes, colour, gif, hdr, heic, png, svg
 from service.render.geometry import Box, Plan, half_up
-from service.render.messages import ImageError, ImageInfo, Source
+from service.render.messages import Failure, ImageError, ImageInfo, Source
 from service.render.probe import broken, unread_animation
 
 # Truncation and failed check sums are errors; what a decoder only warns of (many cameras' files) is not.
@@ -20,6 +20,11 @@ FAIL_ON = "error"
 # A JPEG's decoder shrinks by so much at no cost, with some sharpness of its own: a factor of two is left to the resampler.
 _SHRINKS_ON_LOAD = (8, 4, 2)
 _LEFT_TO_RESAMPLE = 2
+
+# Formats of samples that are levels, and interpretations in which other ones are colours too; most bands, alpha included, of each.
+_LEVELS = frozenset({"uchar", "ushort"})
+_MEASURED = frozenset({"scrgb", "lab", "labs", "xyz"})
+_MOST_BANDS, _MOST_BANDS_ELSE = {"b-w": 2, "grey16": 2, "cmyk": 5}, 4
 
 # Orientations that lie on their side, and those in which the upright left, or top, is the far end of a stored axis (Exif 2.32, tag 0x0112).
 _SIDEWAYS = frozenset({5, 6, 7, 8})
@@ -56,24 +61,50 @@ def frames(source: Source, info: ImageInfo, steps: Plan, *, profile: Profile = "
     return strip, pages()
 
 
-def check_whole(source: Source, info: ImageInfo) -> None:
-    """Return if every frame of an animation, and every page but the first, decodes, and a GIF is not cut short.
+def check(source: Source, info: ImageInfo) -> None:
+    """Return if an original can be shown as it was meant: no animation that would come out as a still, samples that are colours, whole.
 
-    Raises `ImageError`, for an animation too that would come out as a still without a word, and `pyvips.Error`.
+    Raises `ImageError` and `pyvips.Error`.
     """
-    if (info.format == "png" and png.is_animated(Path(source.path).read_bytes())) or (
-        info.format == "avif" and b"avis" in boxes.brands(Path(source.path).read_bytes())
-    ):
+    if _is_unread_animation(source, info):
         raise ImageError(unread_animation(info.format))
+    if info.vector or info.format == "heic":
+        return
+    _check_samples(pyvips.Image.new_from_file(source.path, access="sequential"), info)
+    _check_whole(source, info)
+
+
+def _is_unread_animation(source: Source, info: ImageInfo) -> bool:
+    if info.format == "png":
+        return png.is_animated(Path(source.path).read_bytes())
+    return info.format == "avif" and b"avis" in boxes.brands(Path(source.path).read_bytes())
+
+
+def _check_samples(image: pyvips.Image, info: ImageInfo) -> None:
+    """Return if the samples of an image are levels of colours: measurements and masks may stand in a TIFF too."""
+    levels = image.format in _LEVELS or image.interpretation in _MEASURED
+    if levels and image.bands <= _MOST_BANDS.get(image.interpretation, _MOST_BANDS_ELSE):
+        return
+    raise ImageError(
+        Failure(
+            "unsupported",
+            f"The samples of this {info.format.upper()} are no picture that can be shown.",
+            expected="grey, RGB, CMYK or Lab of 8 or 16 bits, or RGB or Lab in floating point; with alpha or without",
+            received=f"{image.bands} bands of {image.format}, {image.interpretation}",
+            remedy="Export it as an ordinary TIFF or PNG of 8 or 16 bits, and send that.",
+        )
+    )
+
+
+def _check_whole(source: Source, info: ImageInfo) -> None:
+    """Return if every frame of an animation, and every page but the first, decodes, and a GIF is not cut short."""
     if info.format == "gif" and not gif.is_whole(Path(source.path).read_bytes()):
         raise ImageError(broken("gif", "it ends within a block"))
-    if info.animated:
+    if info.page_sizes:
+        for page in range(1, info.frames):
+            pyvips.Image.new_from_file(f"{source.path}[page={page}]", access="sequential", fail_on=FAIL_ON).avg()
+    elif info.frames > 1:
         pyvips.Image.new_from_file(f"{source.path}[n=-1]", access="sequential", fail_on=FAIL_ON).avg()
-        return
-    if not info.page_sizes and info.frames > 1:
-        pyvips.Image.new_from_file(f"{source.path}[n=-1]", access="sequential", fail_on=FAIL_ON).avg()
-    for page in range(1, len(info.page_sizes)):
-        pyvips.Image.new_from_file(f"{source.path}[page={page}]", access="sequential", fail_on=FAIL_ON).avg()
 
 
 def reduced(source: Source, info: ImageInfo) -> pyvips.Image:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 import pyvips
 
+from service.render.animation import in_hundredths
 from service.render.colour import on_white
 from service.transform import FORMATS, Format, Transform
 
@@ -138,7 +139,7 @@ def _png(image: pyvips.Image, quality: int, asked: Encoding) -> bytes:
 
 def _gif(image: pyvips.Image, quality: int, asked: Encoding) -> bytes:
     effort = _GIF_EFFORT if asked.effort is None else _GIF_EFFORTS[asked.effort]
-    return bytes(image.gifsave_buffer(effort=effort, bitdepth=_bits(quality), dither=1.0, keep="none"))
+    return bytes(in_hundredths(image).gifsave_buffer(effort=effort, bitdepth=_bits(quality), dither=1.0, keep="none"))
 
 
 def _bits(quality: int) -> int:

@@ -135,9 +135,11 @@ def check(info: ImageInfo, transform: Transform, image_format: Format, limits: L
 def reduced_suffices(info: ImageInfo, transform: Transform) -> bool:
     """Return whether a rendition is made from the intermediate: a question of the original and of what is asked, of nothing else.
 
-    An intermediate has no metadata, and only the first page. Raises `BadTransformError` for a crop outside the picture.
+    An intermediate has no metadata, only the first page, and 8 bits, too few for levels that are spread. Raises `BadTransformError` for a
+    crop outside the picture.
     """
-    if info.intermediate is None or transform.metadata != "none" or transform.frame or transform.trim is not None:
+    lacking = transform.metadata != "none" or transform.frame or transform.trim is not None or transform.stretches
+    if info.intermediate is None or lacking:
         return False
     steps = plan(info.width, info.height, transform)
     width, height = steps.unturned

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import pyvips
 
 from service.address import digest_text
-from service.options import AUTO, BLUR
+from service.options import AUTO, BLUR, Profile
 from service.render import animation, colour, decode, geometry, layers, placeholder, quality
-from service.render.adjust import adjusted, stretches
+from service.render.adjust import adjusted
 from service.render.encode import encode, encode_intermediate, encoding
 from service.render.geometry import Box, Plan, plan
 from service.render.messages import (
@@ -58,7 +58,7 @@ def run_probe(job: Probe) -> Probed:
     _check_alone(info, alone=job.alone)
     source = Source(job.path, "")
     with _failures_told(info):
-        decode.check_whole(source, info)
+        decode.check(source, info)
         if info.intermediate is None:
             steps = Plan.whole(info.width, info.height, *placeholder.size(info.width, info.height))
             return Probed(info, placeholder.make(decode.still(source, info, steps)), None)
@@ -126,7 +126,7 @@ def run_ladder(job: Ladder) -> Iterator[Rendered]:
 
 def _still(job: Render, info: ImageInfo, transform: Transform, steps: Plan, over: pyvips.Image | None) -> pyvips.Image:
     page = transform.frame or 0
-    image = decode.still(job.source, info, steps, profile=transform.profile, page=page, deep=stretches(transform))
+    image = decode.still(job.source, info, steps, profile=transform.profile, page=page, deep=transform.stretches)
     image = layers.turned(image, steps)
     if steps.searched:
         image = image.copy_memory()
@@ -158,7 +158,7 @@ def _picture(image: pyvips.Image, box: Box | None, transform: Transform, steps: 
     image = layers.overlaid(image, over, transform.overlay)
     image = layers.rounded(image, transform.round)
     image = layers.laid_on(image, steps.padded)
-    return layers.on_background(image, transform.background, transform.profile, picture)
+    return layers.on_background(image, transform.background, picture)
 
 
 def _encoded(image: pyvips.Image, job: Render, transform: Transform) -> bytes:
@@ -180,7 +180,9 @@ def _overlay_picture(job: Render, info: ImageInfo | None, steps: Plan) -> pyvips
     if overlay is None or job.overlay is None or info is None:
         return None
     width, height = layers.overlay_size(overlay, *steps.picture, info.width, info.height)
-    over = decode.still(job.overlay, info, Plan.whole(info.width, info.height, width, height), profile=job.transform.profile)
+    # Of wide colours as many stay as the picture has room for.
+    profile: Profile = "p3" if job.transform.profile == "p3" else "srgb"
+    over = decode.still(job.overlay, info, Plan.whole(info.width, info.height, width, height), profile=profile)
     return over.copy_memory()
 
 
