@@ -51,9 +51,9 @@ shots: $(VENV)/.dev
 gallery: $(VENV)/.dev
 	$(BIN)/python -m tests.gallery docs/gallery.png
 
-# Judges quality=auto and the default qualities by SSIMULACRA2; some minutes.
+# Judges quality=auto and the default qualities by SSIMULACRA2, and writes the page that has the figures again; some minutes.
 quality: $(VENV)/.dev
-	$(BIN)/python -m tests.quality
+	$(BIN)/python -m tests.quality --page docs/quality.md
 
 # Builds the image and runs it with a read-only root and no capabilities; as root it installs the Debian packages it lacks.
 container-test:

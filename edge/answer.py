@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+import json
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -26,9 +27,10 @@ def field_values(headers: Headers, name: bytes) -> list[bytes]:
     return [value for field, value in headers if field == name]
 
 
-def problem(status: int, title: str, detail: str, *extra: tuple[bytes, bytes]) -> Answer:
-    """Return an answer of the edge's own as `application/problem+json` (RFC 9457), never kept by anyone."""
-    body = f'{{"type":"about:blank","title":"{title}","status":{status},"detail":"{detail}"}}'.encode("ascii")
+def problem(status: int, title: str, detail: str, *extra: tuple[bytes, bytes], members: Mapping[str, str] | None = None) -> Answer:
+    """Return an answer of the edge's own as `application/problem+json` (RFC 9457), with `members` of our own; never kept by anyone."""
+    told = {"type": "about:blank", "title": title, "status": status, "detail": detail, **(members or {})}
+    body = json.dumps(told, separators=(",", ":")).encode("ascii")
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),

@@ -18,6 +18,7 @@ from edge.fetching import Fetching
 from edge.freshness import ERRORS, cache_control, refusal, stand_in_until
 from edge.keys import Keys, key_text, secondary_key
 from edge.memory import Kept, Memory, Varies
+from edge.regions import Place
 from edge.reply import send_answer, send_stream
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class Edge:
         hosts_differ: bool = True,
         normalisers: Mapping[bytes, Callable[[bytes], bytes]] | None = None,
         kind: Callable[[str], str] = lambda path: "any",  # noqa: ARG005
+        place: Place | None = None,
         catch_up: Callable[[], Awaitable[object]] | None = None,
         max_gap_seconds: float = 60.0,
         clock: Callable[[], float] | None = None,
@@ -93,8 +95,10 @@ class Edge:
         next get 503. Requests whose path starts with one of `pass_paths` go straight to `app`: never kept, collapsed or refused.
         `hosts_differ`: whether the answers of two hosts may differ. `normalisers` take the value of a request's field by which answers
         vary (lower-case name) and return one of few that stand for it. `kind` names the kind of answer that a path has, one of few,
-        under which it is counted. Before a kept answer is given more than `max_gap_seconds` after the last `purge_tags`, `catch_up` is
-        awaited, which is to purge what has been missed. `clock` gives seconds that never go back, `wall_clock` Unix time.
+        under which it is counted. `place` is where this process stands: in a region that has not everything, whatever changes
+        something, and whatever `app` answers with a field `<name>-Elsewhere`, is handed on to the region that has. Before a kept answer
+        is given more than `max_gap_seconds` after the last `purge_tags`, `catch_up` is awaited, which is to purge what has been missed.
+        `clock` gives seconds that never go back, `wall_clock` Unix time.
         """
         self._app = app
         self._name = name.lower().encode("ascii")
@@ -104,6 +108,8 @@ class Edge:
         self._cold_requests = 0
         self._pass_paths = tuple(pass_paths)
         self._kind = kind
+        self._place = place or Place()
+        self._tier = self._place.memory_timing
         self._catch_up = catch_up
         self._catching_up: asyncio.Task[None] | None = None
         self._max_gap_seconds = max_gap_seconds
@@ -115,6 +121,7 @@ class Edge:
             self._keys,
             self._count,
             own_field=self._name + b"-cdn-cache-control",
+            elsewhere_field=self._name + b"-elsewhere",
             clock=self._clock,
             wall_clock=wall_clock,
         )
@@ -138,7 +145,10 @@ class Edge:
             return
         method = scope["method"]
         if method != "GET" and method != "HEAD":  # noqa: PLR1714 - a set costs a hit more
-            await self._pass(scope, receive, send, b"method")
+            if self._place.is_reader and method not in _SAFE:
+                await self._hand_on(scope, receive, send)
+            else:
+                await self._pass(scope, receive, send, b"method")
             return
         address = self._keys.address(scope)
         kept = self._memory.get(address)
@@ -154,10 +164,10 @@ class Edge:
                 kept.used = True
                 kept.count.hits += 1
                 if condition is not None and kept.status == 200 and none_match_fails(kept.etag, condition):
-                    await send(kept.not_modified(int(age), self._name))
+                    await send(kept.not_modified(int(age), self._name, self._tier))
                     await send(_EMPTY_BODY)
                     return
-                await send(kept.start(int(age), self._name))
+                await send(kept.start(int(age), self._name, self._tier))
                 if method == "GET":
                     kept.count.bytes += len(kept.body)
                     await send({"type": "http.response.body", "body": kept.body})
@@ -188,12 +198,12 @@ class Edge:
         if await self._give_kept(visit):
             return
         if "only-if-cached" in asked:
-            await send_answer(_NOT_HERE, [self._told(visit.sought, b"detail=only-if-cached")], scope, send)
+            await send_answer(_NOT_HERE, self._told(visit.sought, b"detail=only-if-cached"), scope, send)
         elif scope["path"].startswith(self._pass_paths):
             await self._pass(scope, receive, send, b"bypass")
         elif self._cold_requests >= self._max_cold_requests:
             self._count(scope["path"]).busy += 1
-            await self._send_fetched(Fetched(_BUSY, shared=True, failed=True), visit, word=b"detail=busy")
+            await self._send_fetched(Fetched(_BUSY, shared=True), visit, word=b"detail=busy")
         else:
             self._cold_requests += 1
             client = Client(receive)
@@ -278,11 +288,16 @@ class Edge:
             count.stale += 1
             if age < kept.terms.lifetime + kept.terms.stale_while_revalidate:
                 self._revalidate(visit)
-        count.bytes += await _send_kept(kept, kept.told(int(age), self._name), visit)
+        count.bytes += await _send_kept(kept, kept.told(int(age), self._name, self._tier), visit)
         return True
 
     def _revalidate(self, visit: _Visit) -> None:
-        """Have a stale answer renewed for those to come, unless that is being done or the origin has enough to do (RFC 5861 §3)."""
+        """Have a stale answer renewed for those to come, unless that is being done or the origin has enough to do (RFC 5861 §3).
+
+        Not for a client that wants nothing kept of what its request brings.
+        """
+        if "no-store" in visit.asked:
+            return
         if self._fetching.under_way(visit.sought.key) is None and self._cold_requests < self._max_cold_requests:
             self._cold_requests += 1
             flight = self._fetching.begin(visit.sought, visit.scope)
@@ -295,44 +310,78 @@ class Edge:
 
         `word` is what `Cache-Status` says of an answer that could be kept, or of one that was not for this client first.
         """
-        answer, kept = fetched.answer, visit.sought.kept
-        if kept is not None and answer.status in ERRORS and (age := self._clock() - kept.born) < stand_in_until(kept.terms, visit.asked):
+        if fetched.elsewhere and (handed_on := self._elsewhere(visit.scope)) is not None:
+            fetched, word = fetched._replace(answer=handed_on), b"detail=elsewhere"
+        answer, kept = fetched.answer, self._stand_in(fetched, visit)
+        if kept is not None:
+            age = self._clock() - kept.born
             if isinstance(answer, Streamed):
                 answer.body.abandon()
             count = self._count(visit.scope["path"])
             count.stale += 1
             instead = b"fwd-status=%d; ttl=%d; detail=stale-if-error" % (answer.status, kept.terms.lifetime - int(age))
-            count.bytes += await _send_kept(kept, ((b"age", b"%d" % age), self._told(visit.sought, instead)), visit)
+            count.bytes += await _send_kept(kept, [(b"age", b"%d" % age), *self._told(visit.sought, instead)], visit)
             return
         words = [b"fwd-status=304"] if fetched.validated else []
         if fetched.kept is not None or word != b"stored":
             words.append(word)
         if fetched.kept is not None:
             words.append(b"ttl=%d" % (fetched.kept.terms.lifetime - int(self._clock() - fetched.kept.born)))
-        told = [self._told(visit.sought, *words)]
+        told = self._told(visit.sought, *words)
         if not isinstance(answer, Streamed):
             await send_answer(answer, told, visit.scope, visit.send, received=self._wall_clock())
         elif client is not None:
             await send_stream(answer, told, visit.scope, visit.send, client)
 
-    def _told(self, sought: Sought, *words: bytes) -> tuple[bytes, bytes]:
-        """Return what is said of a request that was forwarded, or would have been (RFC 9211 §2)."""
+    def _stand_in(self, fetched: Fetched, visit: _Visit) -> Kept | None:
+        """Return the stale answer to give in place of an error of the origin, if there is one that may (RFC 5861 §4)."""
+        if visit.sought.kept is None or fetched.answer.status not in ERRORS:
+            return None
+        # It may have been purged while the origin was asked, or the error kept in its place.
+        found = self._find(visit.sought.address, visit.scope).kept
+        kept = visit.sought.kept if found is not None and found is fetched.kept else found
+        return kept if kept is not None and self._clock() - kept.born < stand_in_until(kept.terms, visit.asked) else None
+
+    def _told(self, sought: Sought, *words: bytes) -> Headers:
+        """Return what is said of a request that was forwarded, or would have been (RFC 9211 §2), and where that was."""
         parts = (self._name, b"fwd=" + sought.reason, *words, b'key="%b"' % key_text(sought.key))
-        return b"cache-status", b"; ".join(parts)
+        return [(b"cache-status", b"; ".join(parts)), *self._place.timing]
+
+    def _elsewhere(self, scope: Scope) -> Answer | None:
+        """Return what hands a request on to the region that has what is not here; nothing where there is no such region."""
+        answer = self._place.elsewhere(scope["headers"])
+        if answer is not None:
+            self._count(scope["path"]).elsewhere += 1
+        return answer
+
+    async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that changes something, and so belongs to the region that has everything."""
+        self._count(scope["path"]).elsewhere += 1
+        answer = await self._place.hand_on(scope["headers"], receive)
+        if answer is not None:
+            told = [(b"cache-status", self._name + b"; fwd=method; detail=elsewhere"), *self._place.timing]
+            await send_answer(answer, told, scope, send)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, reason: bytes) -> None:
         """Hand a request to the origin as it is (HEAD as GET, its body dropped) and the answer back as it comes."""
         head = scope["method"] == "HEAD"
-        told = (b"cache-status", self._name + b"; fwd=" + reason)
+        told = [(b"cache-status", self._name + b"; fwd=" + reason), *self._place.timing]
         self._count(scope["path"]).passed += 1
+        handed_on: Answer | None = None
 
         async def send_on(message: Message) -> None:
+            nonlocal handed_on
+            if handed_on is not None:
+                return
             if message["type"] == "http.response.start":
                 headers = [(name.lower(), value) for name, value in message.get("headers", ())]
+                if self._fetching.is_elsewhere(headers) and (handed_on := self._elsewhere(scope)) is not None:
+                    await send_answer(handed_on, told, scope, send)
+                    return
                 if scope["method"] not in _SAFE and 200 <= message["status"] < 400:
                     for address in self._keys.changed(scope, headers):
                         self._fetching.purge(address)
-                message = {**message, "headers": [*self._fetching.public(headers), told]}
+                message = {**message, "headers": [*self._fetching.public(headers), *told]}
             elif head and message["type"] == "http.response.body":
                 if message.get("more_body"):
                     return

@@ -37,10 +37,10 @@ class Fetched(NamedTuple):
     """The entry that has been made of it."""
     validated: bool = False
     """Whether the origin only said that what was kept still holds."""
-    failed: bool = False
-    """Whether it is an answer of our own, because the origin gave none."""
     varies: tuple[bytes, ...] = ()
     """The request's fields by which it was chosen."""
+    elsewhere: bool = False
+    """Whether the origin said that it is not here but may be in another region."""
 
 
 class Flight:

@@ -6,7 +6,7 @@ from __future__ import annotations
 class Count:
     """The requests for one kind of answer by how they were answered. Written in the event loop's thread, read from any."""
 
-    __slots__ = ("busy", "bytes", "collapsed", "evicted", "hits", "misses", "passed", "revalidated", "stale")
+    __slots__ = ("busy", "bytes", "collapsed", "elsewhere", "evicted", "hits", "misses", "passed", "revalidated", "stale")
 
     def __init__(self) -> None:
         self.hits = 0
@@ -21,6 +21,8 @@ class Count:
         """Answered with what another client's request brought."""
         self.passed = 0
         """Handed on as they were, nothing looked for."""
+        self.elsewhere = 0
+        """Handed on to another region, or refused because that is out of reach."""
         self.busy = 0
         """Refused, because too many wait already."""
         self.evicted = 0

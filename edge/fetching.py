@@ -12,7 +12,7 @@ from edge.collapse import Fetched, Flight, Flights, Sought
 from edge.conditional import CONDITIONS
 from edge.counts import Count
 from edge.exchange import Exchange, OriginFailedError, Streamed
-from edge.freshness import ERRORS, Terms, initial_age, terms
+from edge.freshness import ERRORS, Terms, forbids_sharing, initial_age, terms
 from edge.keys import Keys, secondary_key, varies
 from edge.memory import Kept, Memory, cache_tags
 from edge.validation import has_validator, names_same, updated, validators
@@ -43,16 +43,23 @@ class Fetching:
         count: Callable[[str], Count],
         *,
         own_field: bytes,
+        elsewhere_field: bytes,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
-        """Take the origin, where its answers are kept and by what keys, what counts them by path, the targeted field for us alone, time."""
+        """Take the origin, where its answers are kept and by what keys, what counts them by path, and what gives the time.
+
+        `own_field` is the targeted field for us alone, `elsewhere_field` the one by which the origin says that something is in another
+        region; neither is sent on.
+        """
         self._app = app
         self._memory = memory
         self._keys = keys
         self._count = count
-        self._own_field = own_field
+        self._private = frozenset({own_field, elsewhere_field})
+        self._elsewhere_field = elsewhere_field
         self._targeted = (own_field, b"cdn-cache-control")
+        self._deciding = {*self._targeted, b"cache-control", b"expires"}
         self._clock = clock
         self._wall_clock = wall_clock
         self._flights = Flights()
@@ -97,6 +104,8 @@ class Fetching:
 
     def _streams(self, flight: Flight, status: int, headers: Headers) -> bool:
         """Return whether an answer in pieces is handed on as it comes: one that others may not have, or too large to be kept."""
+        if self.is_elsewhere(headers):
+            return False
         lengths = [length for length in field_values(headers, b"content-length") if length.isdigit() and len(length) < 19]
         return not self._terms(flight, status, headers).shares or any(int(length) > self._memory.largest_bytes for length in lengths)
 
@@ -111,7 +120,7 @@ class Fetching:
         except Exception as error:
             if not isinstance(error, OriginFailedError):
                 log.exception("an answer of the origin could not be used")
-            fetched = Fetched(_FAILED, shared=True, failed=True)
+            fetched = Fetched(_FAILED, shared=True)
         if fetched is not None:
             self._flights.landed(flight)
             flight.land(fetched)
@@ -123,6 +132,10 @@ class Fetching:
             count.misses += 1
             self._forget(flight, answer.status)
             return Fetched(answer._replace(headers=self.public(answer.headers)), shared=False)
+        if self.is_elsewhere(answer.headers):
+            # It says where to ask, and nothing of what there is: everybody may have it, nobody keeps it, and nothing is forgotten.
+            count.misses += 1
+            return Fetched(answer._replace(headers=self.public(answer.headers)), shared=True, elsewhere=True)
         validated = flight.validates and answer.status == 304 and flight.kept is not None
         whole, agreed = answer, self._terms(flight, answer.status, answer.headers)
         if validated and flight.kept is not None:
@@ -131,7 +144,7 @@ class Fetching:
                 self._ask_origin(flight, ())
                 return None
             whole = Answer(flight.kept.status, updated(flight.kept.headers, answer.headers), flight.kept.body)
-            told_anew = any(name in {*self._targeted, b"cache-control", b"expires"} for name, _ in answer.headers)
+            told_anew = forbids_sharing(whole.headers) or any(name in self._deciding for name, _ in answer.headers)
             agreed = self._terms(flight, whole.status, whole.headers) if told_anew else flight.kept.terms
             count.revalidated += 1
         else:
@@ -145,7 +158,9 @@ class Fetching:
         public = self.public(whole.headers)
         if validated:
             public = [*(pair for pair in public if pair[0] != b"age"), (b"age", b"%d" % age)]
-        shared = agreed.shares and (age < agreed.lifetime or agreed.stale_while_revalidate > 0)
+        # Those that wait asked before it was made: however long that took, it is new to them.
+        arrived_fresh = initial_age(answer.headers, now=self._wall_clock(), delay=0) < agreed.lifetime
+        shared = agreed.shares and (arrived_fresh or agreed.stale_while_revalidate > 0)
         return Fetched(whole._replace(headers=public), shared, kept, validated, varies=fields)
 
     def _keep(self, flight: Flight, answer: Answer, agreed: Terms, *, born: float, fields: tuple[bytes, ...]) -> Kept | None:
@@ -161,7 +176,7 @@ class Fetching:
             mark = self._memory.varies(flight.address, fields)
             key = secondary_key(flight.address, mark.generation, self._keys.values(fields, flight.scope))
         listed = {name.strip().lower() for value in field_values(answer.headers, b"connection") for name in value.split(b",")}
-        own = [pair for pair in answer.headers if pair[0] not in _NOT_KEPT | listed and pair[0] != self._own_field]
+        own = [pair for pair in answer.headers if pair[0] not in _NOT_KEPT | listed | self._private]
         received = self._wall_clock()
         kept = Kept(answer._replace(headers=own), agreed, key=key, born=born, received=received, count=self._count(flight.scope["path"]))
         return kept if self._memory.keep(key, kept) else None
@@ -171,5 +186,9 @@ class Fetching:
             self._memory.purge(flight.key)
 
     def public(self, headers: Headers) -> Headers:
-        """Return the fields of the origin's answer without the one that is for this cache alone."""
-        return [pair for pair in headers if pair[0] != self._own_field]
+        """Return the fields of the origin's answer without those that are for this cache alone."""
+        return [pair for pair in headers if pair[0] not in self._private]
+
+    def is_elsewhere(self, headers: Headers) -> bool:
+        """Return whether the origin says that what is asked for is not here but may be in another region."""
+        return any(name == self._elsewhere_field for name, _ in headers)

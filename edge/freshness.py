@@ -189,6 +189,11 @@ def delta_seconds(text: str) -> int:
     return min(int(digits or "0"), LONGEST_SECONDS) if len(digits) <= 10 else LONGEST_SECONDS
 
 
+def forbids_sharing(headers: Headers) -> bool:
+    """Return whether an answer is for one client alone whatever its directives: it has `Set-Cookie`, or varies by everything."""
+    return any(name == b"set-cookie" or (name == b"vary" and b"*" in value) for name, value in headers)
+
+
 def _deciding_directives(headers: Headers, targeted: Sequence[bytes]) -> tuple[Mapping[str, str], bool]:
     for field in targeted:
         values = field_values(headers, field)
@@ -200,9 +205,7 @@ def _deciding_directives(headers: Headers, targeted: Sequence[bytes]) -> tuple[M
 
 def _forbidden(status: int, headers: Headers, directives: Mapping[str, str], *, authorized: bool) -> bool:
     """Return whether a shared cache must not store an answer, whatever its lifetime (RFC 9111 §3)."""
-    if status < 200 or status in {206, 304} or "private" in directives or field_values(headers, b"set-cookie"):
-        return True
-    if any(b"*" in value for value in field_values(headers, b"vary")):
+    if status < 200 or status in {206, 304} or "private" in directives or forbids_sharing(headers):
         return True
     if authorized and not directives.keys() & {"public", "s-maxage", "must-revalidate"}:
         return True

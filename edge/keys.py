@@ -32,9 +32,9 @@ class Keys:
         return [self._value(field, field_values(scope["headers"], field)) for field in fields]
 
     def changed(self, scope: Scope, headers: Headers) -> list[bytes]:
-        """Return the addresses that a successful unsafe request has changed: its own, and those that its answer names on the same host.
+        """Return the addresses that a successful unsafe request has changed: its own, and those that its answer names of the same origin.
 
-        RFC 9111 §4.4: `Location` and `Content-Location`.
+        RFC 9111 §4.4: `Location` and `Content-Location`. Scheme, host and port are compared as they are spelled, in lower case.
         """
         addresses = [self.address(scope)]
         base = (_origin(scope) + _path(scope)).decode("latin-1")
@@ -44,9 +44,10 @@ class Keys:
                     url = urlsplit(urljoin(base, value.decode("latin-1")))
                 except ValueError:
                     continue
-                if url.netloc == urlsplit(base).netloc:
-                    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
-                    addresses.append((f"{url.scheme}://{url.netloc}{path}" if self._hosts_differ else path).encode("latin-1", "replace"))
+                origin = f"{url.scheme}://{url.netloc.lower()}".encode("latin-1", "replace")
+                if origin == _origin(scope):
+                    path = ((url.path or "/") + (f"?{url.query}" if url.query else "")).encode("latin-1", "replace")
+                    addresses.append(origin + path if self._hosts_differ else path)
         return addresses
 
     def _value(self, field: bytes, lines: list[bytes]) -> bytes:

@@ -31,7 +31,7 @@ _SHARED_VALUES = 8
 _SHARED_NAMES = 64
 
 # Which tier answered, for whoever measures in the browser (W3C Server Timing).
-_TIER = (b"server-timing", b"tier;desc=memory")
+TIER = (b"server-timing", b"tier;desc=memory")
 
 
 class Kept:
@@ -80,27 +80,27 @@ class Kept:
         )
         self._not_modified: Headers | None = None
 
-    def start(self, second: int, name: bytes) -> Message:
-        """Return the start of the whole answer at an age in whole seconds, from the cache called `name`.
+    def start(self, second: int, name: bytes, tier: tuple[bytes, bytes] = TIER) -> Message:
+        """Return the start of the whole answer at an age in whole seconds, from the cache called `name`; `tier` says who answered.
 
         It is put together for each hit: to remember it would cost more among many entries than it saves among few.
         """
         age = (b"age", b"%d" % second)
         status = (b"cache-status", b'%b; hit; ttl=%d; key="%b"' % (name, self.terms.lifetime - second, self.key_text))
-        return {"type": "http.response.start", "status": self.status, "headers": [*self.headers, age, status, _TIER]}
+        return {"type": "http.response.start", "status": self.status, "headers": [*self.headers, age, status, tier]}
 
-    def not_modified(self, second: int, name: bytes) -> Message:
+    def not_modified(self, second: int, name: bytes, tier: tuple[bytes, bytes] = TIER) -> Message:
         """Return the start of the 304 that stands for it."""
         if self._not_modified is None:
             self._not_modified = not_modified_headers(self.headers)
-        return {"type": "http.response.start", "status": 304, "headers": [*self._not_modified, *self.told(second, name)]}
+        return {"type": "http.response.start", "status": 304, "headers": [*self._not_modified, *self.told(second, name, tier)]}
 
-    def told(self, second: int, name: bytes) -> Headers:
+    def told(self, second: int, name: bytes, tier: tuple[bytes, bytes] = TIER) -> Headers:
         """Return what is said of a hit: its age, and how long it stays fresh, negative once it is stale (RFC 9211 §2.2)."""
         return (
             (b"age", b"%d" % second),
             (b"cache-status", b'%b; hit; ttl=%d; key="%b"' % (name, self.terms.lifetime - second, self.key_text)),
-            _TIER,
+            tier,
         )
 
     def count_evicted(self) -> None:
@@ -190,7 +190,7 @@ class Memory:
             self._entries.pop(key, None)
             return False
         kept.headers = tuple(self._shared(pair) for pair in kept.headers)
-        kept.terms = self._terms.setdefault(kept.terms, kept.terms) if len(self._terms) < _SHARED_NAMES else kept.terms
+        kept.terms = self._shared_terms(kept.terms)
         self._entries[key] = kept
         return True
 
@@ -214,6 +214,14 @@ class Memory:
         """Drop what carries any of `tags`; return how many entries that were."""
         keys = [key for tag in tags for key in self._entries.keys_by_tag.get(tag, ())]
         return sum(self.purge(key) for key in keys)
+
+    def _shared_terms(self, terms: Terms) -> Terms:
+        shared = self._terms.get(terms)
+        if shared is None:
+            shared = terms
+            if len(self._terms) < _SHARED_NAMES:
+                self._terms[terms] = terms
+        return shared
 
     def _shared(self, pair: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
         """Return an equal pair that other entries have too, where values are few: most fields of most answers are the same."""

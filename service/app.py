@@ -18,19 +18,21 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import headers
 from service.address import Signer
-from service.errors import ServiceError
+from service.errors import ServiceError, UnknownImageError
 from service.health import Health
 from service.key_notes import KeyNotes
+from service.listing import Listing
 from service.markup import Minter
 from service.openapi import OpenAPIJson
 from service.originals import Originals
 from service.pointers import Pointers
-from service.problems import http_exception_answer, service_error_answer, unexpected_answer
+from service.problems import elsewhere_answer, http_exception_answer, service_error_answer, unexpected_answer
 from service.remade_budget import RemadeBudget
 from service.render.messages import Limits
 from service.render.pool import RenderPool
 from service.renditions import Renditions
 from service.routes import health, images, pull, renditions
+from service.routes import listing as listing_routes
 from service.routes import takedowns as takedowns_routes
 from service.routes.pages import page_handlers
 from service.settings import Settings, SettingsError, development_key
@@ -84,6 +86,7 @@ def create_app(settings: Settings, purge: Purge) -> Origin:
         max_upload_bytes=settings.max_upload_bytes,
     )
     found = Renditions(storage, pool, originals, sources, takedowns, limits=limits, wait_seconds=settings.wait_seconds)
+    listing = Listing(storage, takedowns)
     pointers = _pointers(settings, storage, originals)
     budget = RemadeBudget(storage, settings.renditions_bytes) if settings.renditions_bytes else None
     vitals = Health(settings, storage, pool, key_notes, version("darkroom"))
@@ -99,6 +102,7 @@ def create_app(settings: Settings, purge: Purge) -> Origin:
             tasks.start_soon(key_notes.watch)
             if budget is not None:
                 tasks.start_soon(budget.watch)
+            tasks.start_soon(listing.complete)
             if to_warm is not None:
                 warmer = Warmer(to_warm, originals, found, sources, pool, limits=limits, formats=settings.warm_formats)
                 tasks.start_soon(warmer.run)
@@ -115,6 +119,7 @@ def create_app(settings: Settings, purge: Purge) -> Origin:
     parts: dict[str, object] = {
         "access": images.Access(settings.token_scopes),
         "health": vitals,
+        "listing": listing,
         "minter": Minter(signer, settings.public_url),
         "originals": originals,
         "pointers": pointers,
@@ -128,6 +133,8 @@ def create_app(settings: Settings, purge: Purge) -> Origin:
             health.health,
             health.livez,
             images.ingest,
+            listing_routes.recent,
+            listing_routes.known,
             images.document,
             images.change,
             images.urls,
@@ -140,17 +147,18 @@ def create_app(settings: Settings, purge: Purge) -> Origin:
         ],
         dependencies={name: Provide(_giving(part), use_cache=True, sync_to_thread=False) for name, part in parts.items()},
         exception_handlers={
+            UnknownImageError: elsewhere_answer if settings.is_reader else service_error_answer,
             ServiceError: service_error_answer,
             HTTPException: http_exception_answer,
             Exception: unexpected_answer,
         },
         lifespan=[lifespan],
-        # The description alone: every page plugin loads its scripts from other hosts.
+        # The description alone, and a page of ours for people: every page plugin loads its scripts from other hosts.
         openapi_config=OpenAPIConfig(
             "Darkroom",
             version("darkroom"),
-            path="/docs",
-            render_plugins=[OpenAPIJson(path="/openapi.json")],
+            path="/docs/openapi.json",
+            render_plugins=[OpenAPIJson(path="/")],
             use_handler_docstrings=True,
         ),
         # Uploads are bounded while they stream, in `originals.upload_chunks`, which also says what to do.

@@ -9,6 +9,7 @@ from typing import cast
 
 from edge import Edge
 from edge.answer import ASGIApp
+from edge.regions import Place
 from service.app import create_app
 from service.parent_death import end_with_parent
 from service.routes.renditions import normalised_accept
@@ -43,6 +44,7 @@ def build() -> Edge:
         hosts_differ=False,
         normalisers={b"accept": normalised_accept},
         kind=kind,
+        place=Place(region=settings.fly_region, machine=settings.fly_machine_id, primary=settings.originals_region),
         catch_up=origin.look_for_takedowns,
     )
     if settings.metrics_port:

@@ -83,16 +83,16 @@ class Bucket:
         silent_seconds = _TRANSFER_SECONDS if large else SILENT_SECONDS
         return await self._ask(question, "patient" if large else "usual", beside_seconds=None, silent_seconds=silent_seconds)
 
-    async def pages(self, prefix: str) -> AsyncIterator[Sequence[ObjectMeta]]:
+    async def pages(self, prefix: str, *, after: str | None = None, at_a_time: int = 1_000) -> AsyncIterator[Sequence[ObjectMeta]]:
         """Give what begins with a prefix, page by page, whichever region has written it; where it breaks off, it is gone on with."""
         now = asyncio.get_running_loop().time
-        last: str | None = None
+        last = after
         attempts, since = 0, now()
         # As in a read, but one after the other: a silent page is soon given up for one on a new connection, and that has the time left.
         patience = BESIDE_SECONDS
         while True:
             generation = self._generation
-            pages = aiter(obstore.list(self.client("consistent"), prefix, offset=last))
+            pages = aiter(obstore.list(self.client("consistent"), prefix, offset=last, chunk_size=at_a_time))
             try:
                 while (page := await asyncio.wait_for(_next_page(pages), patience)) is not None:
                     attempts, since = 0, now()

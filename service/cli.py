@@ -11,13 +11,9 @@ from importlib.metadata import version
 from typing import cast
 
 import click
-from granian import Granian
-from granian.constants import HTTPModes, Interfaces, Loops
-from granian.http import HTTP1Settings
-from granian.log import LogLevels
 
+from service import placement
 from service.settings import HELP, Settings, SettingsError, development_key, load, variable
-from service.storage import open_storage, require_writable
 
 # How long requests that are being answered may go on after SIGTERM: longer than a render may take, shorter than Fly's kill_timeout.
 DRAIN_SECONDS = 65
@@ -31,7 +27,15 @@ BACKPRESSURE = 4_096
 
 
 # The commands that have a module of their own, imported by those alone who call them: a start of the server should be short.
-_COMMANDS: Mapping[str, str] = {"store": "service.commands.store"}
+_COMMANDS: Mapping[str, str] = {
+    "info": "service.commands.info",
+    "open": "service.commands.open",
+    "push": "service.commands.push",
+    "regions": "service.commands.regions",
+    "rm": "service.commands.rm",
+    "store": "service.commands.store",
+    "url": "service.commands.url",
+}
 
 
 class _Commands(click.Group):
@@ -80,6 +84,12 @@ def serve(host: str | None, port: int | None, data: str | None) -> None:
 
 def run_granian(factory: str, host: str, port: int) -> None:
     """Serve what `factory` (`module:function`) builds until SIGTERM or SIGINT; what we are measured against is served so too."""
+    # Imported by those alone who serve: the other commands should be there at once.
+    from granian import Granian  # noqa: PLC0415
+    from granian.constants import HTTPModes, Interfaces, Loops  # noqa: PLC0415
+    from granian.http import HTTP1Settings  # noqa: PLC0415
+    from granian.log import LogLevels  # noqa: PLC0415
+
     Granian(
         factory,
         factory=True,
@@ -108,10 +118,15 @@ def _announce(settings: Settings) -> None:
     click.echo(f"Darkroom listens on {url}")
     click.echo(f"  data   {settings.data_path}")
     click.echo(f"  store  {settings.store_url}")
+    for finding in placement.findings(settings):
+        click.echo(f"  note   {finding}")
     click.echo(f"  try    curl{token} --data-binary @photo.jpg {url}/v1/images   or open {url}/ in a browser")
 
 
 def _check_folders(settings: Settings) -> None:
+    # As in `run_granian`.
+    from service.storage import open_storage, require_writable  # noqa: PLC0415
+
     require_writable(settings.data_path, "DARKROOM_DATA")
     root = open_storage(settings.store_url, os.environ).root
     if root is not None:

@@ -25,6 +25,8 @@ class ServiceError(Exception):
     status_code: ClassVar[int] = 500
     kind: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Internal error"
+    # What to do about it in general; the `remedy` of an answer says it of the request at hand.
+    advice: ClassVar[str] = "Try again. If it stays, the server's log has the reason: it is a mistake of Darkroom's, worth an issue."
 
     def __init__(
         self,
@@ -44,10 +46,15 @@ class ServiceError(Exception):
         self.retry_after_seconds = retry_after_seconds
         self.extra_headers = extra_headers
 
+    @classmethod
+    def page(cls) -> str:
+        """Return the path of the page that tells what this problem is and what to do: its `type` (RFC 9457 §3.1.1)."""
+        return f"/problems/{cls.kind}"
+
     def problem(self) -> Problem:
         """Return the problem document of this failure."""
         return Problem(
-            type=f"urn:darkroom:problem:{self.kind}",
+            type=self.page(),
             title=self.title,
             status=self.status_code,
             detail=self.detail,
@@ -63,6 +70,7 @@ class BadRequestError(ServiceError):
     status_code = 400
     kind = "bad-request"
     title = "Bad request"
+    advice = "Compare what was sent with `expected` and `received` of the answer; `/docs` describes every request with examples."
 
 
 class EmptyBodyError(BadRequestError):
@@ -70,6 +78,9 @@ class EmptyBodyError(BadRequestError):
 
     kind = "empty-body"
     title = "Empty body"
+    advice = (
+        "Send the bytes of an image as the body. A client that lost the file, or a form whose part is not called `file`, sends nothing."
+    )
 
 
 class BadTransformError(BadRequestError):
@@ -77,6 +88,10 @@ class BadTransformError(BadRequestError):
 
     kind = "bad-transform"
     title = "Bad transform"
+    advice = (
+        "Change or leave out the option that `detail` names. `/docs` lists every option with its range; the playground has a "
+        "control for each."
+    )
 
 
 class FormatNotOfferedError(BadRequestError):
@@ -84,6 +99,10 @@ class FormatNotOfferedError(BadRequestError):
 
     kind = "format-not-offered"
     title = "Format not offered"
+    advice = (
+        "Ask for another format, or run the server with a libvips that writes this one. `picture` of an image document names "
+        "only formats that are offered."
+    )
 
 
 class BadAddressError(BadRequestError):
@@ -91,6 +110,7 @@ class BadAddressError(BadRequestError):
 
     kind = "bad-address"
     title = "Bad address"
+    advice = "Use URLs as the server gave them, and make none by hand: POST /v1/images/{digest}/urls makes them."
 
 
 class UnauthorizedError(ServiceError):
@@ -99,6 +119,7 @@ class UnauthorizedError(ServiceError):
     status_code = 401
     kind = "unauthorized"
     title = "Unauthorized"
+    advice = "Send `Authorization: Bearer <token>` with a token of DARKROOM_TOKENS. Never put it into a URL."
 
 
 class ForbiddenError(ServiceError):
@@ -107,6 +128,7 @@ class ForbiddenError(ServiceError):
     status_code = 403
     kind = "forbidden"
     title = "Forbidden"
+    advice = "Use a token that has the scope that `expected` names, or give this one the scope in DARKROOM_TOKENS: `token:ingest+read`."
 
 
 class BadSignatureError(ServiceError):
@@ -115,6 +137,10 @@ class BadSignatureError(ServiceError):
     status_code = 403
     kind = "bad-signature"
     title = "Bad signature"
+    advice = (
+        "Use URLs as the server gave them: a changed transform needs a new one. After a change of keys, keep the old key in "
+        "DARKROOM_KEYS behind the new one."
+    )
 
 
 class SourceRefusedError(ServiceError):
@@ -123,6 +149,7 @@ class SourceRefusedError(ServiceError):
     status_code = 403
     kind = "source-refused"
     title = "Source refused"
+    advice = "List the host in DARKROOM_PULL_HOSTS if images may come from there, or upload the bytes of the image."
 
 
 class NotFoundError(ServiceError):
@@ -131,6 +158,11 @@ class NotFoundError(ServiceError):
     status_code = 404
     kind = "not-found"
     title = "Not found"
+    advice = "Check the digest or the path. An image is here once its upload was answered with 200 or 201."
+
+
+class UnknownImageError(NotFoundError):
+    """No image has this digest here. Where regions share no store, it may be in the one that has every original."""
 
 
 class SlowUploadError(ServiceError):
@@ -139,6 +171,7 @@ class SlowUploadError(ServiceError):
     status_code = 408
     kind = "slow-upload"
     title = "Upload too slow"
+    advice = "Send again over a better connection; nothing of the broken upload was kept."
 
 
 class GoneError(ServiceError):
@@ -147,6 +180,7 @@ class GoneError(ServiceError):
     status_code = 410
     kind = "gone"
     title = "Taken down"
+    advice = "This is meant. Who may delete can allow the image again with DELETE /v1/images/{digest}/tombstone, and upload it once more."
 
 
 class PreconditionFailedError(ServiceError):
@@ -155,6 +189,7 @@ class PreconditionFailedError(ServiceError):
     status_code = 412
     kind = "precondition-failed"
     title = "Precondition failed"
+    advice = "Read the document again, make the change to what it says now, and send its new ETag in If-Match."
 
 
 class PreconditionRequiredError(ServiceError):
@@ -163,6 +198,7 @@ class PreconditionRequiredError(ServiceError):
     status_code = 428
     kind = "precondition-required"
     title = "Precondition required"
+    advice = "Send the ETag of the document that was read in If-Match, so that nobody's change is overwritten unseen."
 
 
 class TooLargeError(ServiceError):
@@ -171,6 +207,7 @@ class TooLargeError(ServiceError):
     status_code = 413
     kind = "too-large"
     title = "Upload too large"
+    advice = "Make the file smaller, send fewer files at once, or raise DARKROOM_MAX_UPLOAD_BYTES on the server."
 
 
 class UnsupportedFormatError(ServiceError):
@@ -179,6 +216,7 @@ class UnsupportedFormatError(ServiceError):
     status_code = 415
     kind = "unsupported-format"
     title = "Not a supported image"
+    advice = "Send JPEG, PNG, WebP, GIF, AVIF, HEIC, TIFF or SVG. What a file is, is found from its bytes, not from its name."
 
 
 class BrokenImageError(ServiceError):
@@ -187,6 +225,7 @@ class BrokenImageError(ServiceError):
     status_code = 422
     kind = "broken-image"
     title = "Broken image"
+    advice = "Export or copy the image again: part of it is missing or damaged. Nothing of it was kept."
 
 
 class TooManyPixelsError(ServiceError):
@@ -195,6 +234,7 @@ class TooManyPixelsError(ServiceError):
     status_code = 422
     kind = "too-many-pixels"
     title = "Too many pixels"
+    advice = "Make the image, or the rendition that was asked for, smaller, or raise the limit that `remedy` names."
 
 
 class CannotFitError(ServiceError):
@@ -203,6 +243,7 @@ class CannotFitError(ServiceError):
     status_code = 422
     kind = "cannot-fit"
     title = "Does not fit"
+    advice = "Raise `max_bytes`, or ask for a smaller width or another format."
 
 
 class DamagedOriginalError(ServiceError):
@@ -211,6 +252,7 @@ class DamagedOriginalError(ServiceError):
     status_code = 500
     kind = "damaged-original"
     title = "Damaged original"
+    advice = "Upload the same image again: it gets the same digest, and every URL of it works again. Then look at the disk or the store."
 
 
 class DamagedDocumentError(ServiceError):
@@ -227,6 +269,10 @@ class RenderFailedError(ServiceError):
     status_code = 500
     kind = "render-failed"
     title = "Render failed"
+    advice = (
+        "Try again. If it fails each time, the image is one that a codec cannot bear: send it to the maintainers, the server "
+        "itself goes on."
+    )
 
 
 class CdnError(ServiceError):
@@ -235,6 +281,7 @@ class CdnError(ServiceError):
     status_code = 502
     kind = "cdn-failed"
     title = "CDN not purged"
+    advice = "Send the DELETE again: it purges whatever was left undone. See that the CDN's token is valid and may purge."
 
 
 class SourceFailedError(ServiceError):
@@ -243,6 +290,7 @@ class SourceFailedError(ServiceError):
     status_code = 502
     kind = "source-failed"
     title = "Source failed"
+    advice = "See that the source answers with an image at this URL, then try again. What it answered last is told in `received`."
 
     def __init__(
         self,
@@ -264,6 +312,10 @@ class OverloadedError(ServiceError):
     status_code = 503
     kind = "overloaded"
     title = "Too busy"
+    advice = (
+        "Wait as many seconds as Retry-After says and ask again. If it comes often: more render processes, another machine, or "
+        "a CDN in front."
+    )
 
 
 class DeadlineExceededError(ServiceError):
@@ -272,6 +324,7 @@ class DeadlineExceededError(ServiceError):
     status_code = 503
     kind = "deadline-exceeded"
     title = "Took too long"
+    advice = "Ask again: what was begun may be ready by then. Smaller widths, WebP in place of AVIF, and a lower `effort` take less time."
 
 
 class TooCostlyError(ServiceError):
@@ -280,6 +333,7 @@ class TooCostlyError(ServiceError):
     status_code = 503
     kind = "too-costly"
     title = "Too costly"
+    advice = "Ask for a smaller rendition, or give render processes more memory with DARKROOM_RENDER_MEMORY_BYTES."
 
 
 class NewerVersionError(ServiceError):
@@ -288,6 +342,7 @@ class NewerVersionError(ServiceError):
     status_code = 503
     kind = "newer-version"
     title = "Newer version"
+    advice = "Ask again shortly: another process of this deployment already runs a newer version, and this one is about to be replaced."
 
 
 class StorageUnavailableError(ServiceError):
@@ -296,6 +351,7 @@ class StorageUnavailableError(ServiceError):
     status_code = 503
     kind = "storage-unavailable"
     title = "Storage unavailable"
+    advice = "Ask again shortly. Renditions in memory are served meanwhile; `/health` says when the store is back."
 
 
 class SourceSlowError(ServiceError):
@@ -304,6 +360,7 @@ class SourceSlowError(ServiceError):
     status_code = 504
     kind = "source-slow"
     title = "Source too slow"
+    advice = "Try again, or upload the bytes of the image in place of its URL."
 
 
 class StorageFullError(ServiceError):
@@ -312,6 +369,20 @@ class StorageFullError(ServiceError):
     status_code = 507
     kind = "storage-full"
     title = "Storage full"
+    advice = "Make room in the store. Nothing half was kept; the same upload can be sent again."
+
+
+def every_problem() -> list[type[ServiceError]]:
+    """Return every kind of failure by its status, each kind once."""
+    found: dict[str, type[ServiceError]] = {}
+
+    def collect(error: type[ServiceError]) -> None:
+        found.setdefault(error.kind, error)
+        for narrower in error.__subclasses__():
+            collect(narrower)
+
+    collect(ServiceError)
+    return sorted(found.values(), key=lambda error: (error.status_code, error.kind))
 
 
 def printable(text: str, limit: int = 120) -> str:

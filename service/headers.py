@@ -99,12 +99,17 @@ def error_headers(*, shared: bool) -> dict[str, str]:
     return fields
 
 
+def elsewhere_headers() -> dict[str, str]:
+    """Return the fields of a 404 for what may be in the primary region: all who wait are to ask there, by the edge's doing."""
+    return {**error_headers(shared=True), "Darkroom-Elsewhere": "primary"}
+
+
 def page_headers() -> dict[str, str]:
     """Return the fields of a page: asked for again each time, so that it names the newest files."""
     return {
         "Cache-Control": "no-cache",
         "Content-Security-Policy": (
-            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         ),
         "Referrer-Policy": "no-referrer",

@@ -8,6 +8,7 @@ import anyio
 import msgspec
 import structlog
 
+from service import placement
 from service.errors import ServiceError
 from service.key_notes import Concern, KeyNotes
 from service.render.pool import RenderPool
@@ -22,13 +23,19 @@ CHECK_TIMEOUT_SECONDS = 6.0
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What `/health` says. `degraded`: hits are served, what needs the store may fail, or what other servers sign is refused."""
+    """What `/health` says. `degraded`: hits are served, what needs the store may fail, or what other servers sign is refused.
+
+    `prefer_region` is what requests that change something are sent with as `fly-prefer-region`, where one region has every original;
+    `warnings` are what does not fit in where this process stands.
+    """
 
     status: Literal["ok", "degraded", "unavailable"]
     version: str
     region: str | None = None
     machine: str | None = None
     regions: list[str] = []
+    prefer_region: str | None = None
+    warnings: list[str] = []
     reason: str | None = None
     remedy: str | None = None
 
@@ -43,6 +50,7 @@ class Health:
         self._pool = pool
         self._key_notes = key_notes
         self._version = version
+        self._warnings = [str(finding) for finding in placement.findings(settings)]
         self._reached_once = False
         self._store_failure: Concern | None = Concern("the store has not been reached yet")
         self.draining = False
@@ -93,7 +101,9 @@ class Health:
             self._version,
             region=self._settings.fly_region or None,
             machine=self._settings.fly_machine_id or None,
-            regions=[name for part in self._settings.regions.split(",") if (name := part.strip())],
+            regions=list(self._settings.declared_regions),
+            prefer_region=self._settings.originals_region or None,
+            warnings=self._warnings,
             reason=None if concern is None else concern.reason,
             remedy=None if concern is None else concern.remedy,
         )

@@ -109,6 +109,7 @@ class Minter:
         Every length of a transform follows its width, so that a crop keeps its shape, and a round corner its look, at every step.
         Raises `BadTransformError` for a crop outside the picture and for what a format cannot do.
         """
+        info = info.of_page(transform.frame)
         full = plan(info.width, info.height, transform, vector=info.vector)
         grows = (info.vector and transform.width is None) or transform.enlarge
         wanted = sorted(set(widths)) or ladder_widths(full.picture[0], grows=grows)
@@ -151,7 +152,8 @@ def _has_alpha(info: ImageInfo, transform: Transform) -> bool:
     background = transform.background
     if background is not None and (background == BLUR or len(background) == _OPAQUE_COLOUR_DIGITS):
         return False
-    steps = plan(info.width, info.height, transform, vector=info.vector)
+    page = info.of_page(transform.frame)
+    steps = plan(page.width, page.height, transform, vector=info.vector)
     return info.alpha or transform.round is not None or not steps.straight or steps.canvas is not None or steps.padded is not None
 
 

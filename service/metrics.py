@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-_RESULTS = ("hits", "stale", "misses", "revalidated", "collapsed", "passed", "busy")
+_RESULTS = ("hits", "stale", "misses", "revalidated", "collapsed", "passed", "elsewhere", "busy")
 
 
 class Counted(Protocol):
@@ -21,6 +21,7 @@ class Counted(Protocol):
     revalidated: int
     collapsed: int
     passed: int
+    elsewhere: int
     busy: int
     evicted: int
     bytes: int

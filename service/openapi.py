@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from litestar import Request
 from litestar.datastructures import State
 from litestar.openapi.plugins import JsonRenderPlugin
 
+from service.openapi_answers import BY_ADDRESS, DIGEST_EXAMPLE, ROUTES, components, responses
 from service.options import API_OPTIONS, OPTIONS
-from service.transform import FORMATS
+from service.transform import FORMATS, Transform
 
-_DIGEST_EXAMPLE = "k5x7q2abcdefghijklmnopqrstuvwxyz"
+_CURSOR_EXAMPLE = f"8210987654321-{DIGEST_EXAMPLE}"
 
 # Of what is in no example below; a test asks a server for each.
 OPTION_EXAMPLES: dict[str, object] = {
@@ -33,7 +35,7 @@ OPTION_EXAMPLES: dict[str, object] = {
     "grayscale": True,
     "blur": 4,
     "sharpen": 1,
-    "overlay": {"digest": _DIGEST_EXAMPLE, "gravity": "southeast", "scale": 0.2, "opacity": 0.7, "x": 12, "y": 12},
+    "overlay": {"digest": DIGEST_EXAMPLE, "gravity": "southeast", "scale": 0.2, "opacity": 0.7, "x": 12, "y": 12},
     "round": "max",
     "pad": [10, 20],
     "background": "#ff8800",
@@ -61,6 +63,12 @@ URLS_EXAMPLES: dict[str, dict[str, object]] = {
 
 CHANGE_EXAMPLE: dict[str, object] = {"focal": [0.3, 0.6], "alt": "A panda eats bamboo."}
 
+PULL_EXAMPLES: dict[str, dict[str, object]] = {
+    "for any browser": {"url": "https://images.example.com/panda.jpg", "transform": {"width": 640}},
+}
+
+KNOWN_EXAMPLE: dict[str, object] = {"digests": [DIGEST_EXAMPLE, "k5x7q2abcdefghijklmnopqrstuvwxyz"]}
+
 
 class OpenAPIJson(JsonRenderPlugin):
     """Serves the description as JSON."""
@@ -71,17 +79,31 @@ class OpenAPIJson(JsonRenderPlugin):
 
 
 def with_bodies(description: dict[str, Any]) -> dict[str, Any]:
-    """Return an OpenAPI 3.1 description with the request bodies and conditions that handlers read themselves."""
+    """Return an OpenAPI 3.1 description with the request bodies and conditions that handlers read themselves, and what they answer."""
     paths = {path: dict(item) for path, item in description["paths"].items()}
     images, image, urls = paths["/v1/images"], paths["/v1/images/{digest}"], paths["/v1/images/{digest}/urls"]
     images["post"] = {**images["post"], "requestBody": _UPLOAD}
+    images["get"] = {**images["get"], "parameters": _PAGE}
+    known = paths["/v1/images/known"]
+    known["post"] = {**known["post"], "requestBody": _json_body(_KNOWN_SCHEMA, {"two": KNOWN_EXAMPLE}, required=True)}
+    paths["/v1/pull"]["post"] = {**paths["/v1/pull"]["post"], "requestBody": _json_body(_PULL_SCHEMA, PULL_EXAMPLES, required=True)}
     urls["post"] = {**urls["post"], "requestBody": _json_body(_URLS_SCHEMA, URLS_EXAMPLES, required=False)}
     image["patch"] = {
         **image["patch"],
         "parameters": [*image["patch"].get("parameters", []), _IF_MATCH],
         "requestBody": _json_body(_CHANGE_SCHEMA, {"both": CHANGE_EXAMPLE}, required=True),
     }
-    return {**description, "paths": paths}
+    for path, described in BY_ADDRESS.items():
+        operation_id = "getPull" if path.startswith("/pull/") else "getRendition"
+        paths[path] = {"get": {**described, "operationId": operation_id, "tags": ["renditions"], "deprecated": False}}
+    for (path, method), route in ROUTES.items():
+        paths[path][method] = {**paths[path][method], "responses": responses(route), "security": _security(path)}
+    return {**description, "paths": paths, "components": components()}
+
+
+def _security(path: str) -> list[dict[str, list[str]]]:
+    # Either: a server without tokens needs none.
+    return [{"token": []}, {}] if path.startswith("/v1/") else []
 
 
 def _json_body(schema: dict[str, Any], examples: dict[str, dict[str, object]], *, required: bool) -> dict[str, Any]:
@@ -94,9 +116,20 @@ _UPLOAD = {
     "required": True,
     "content": {
         "application/octet-stream": {"schema": _IMAGE},
+        "application/json": {
+            "schema": {"type": "object", "required": ["url"], "properties": {"url": {"type": "string", "format": "uri"}}},
+            "examples": {"from elsewhere": {"value": {"url": "https://images.example.com/panda.jpg"}}},
+        },
         "multipart/form-data": {"schema": {"type": "object", "properties": {"file": {"type": "array", "items": _IMAGE}}}},
     },
 }
+
+
+def _default(key: str) -> dict[str, Any]:
+    """Return what an option is when it is left out, where that is a value that can be asked for."""
+    value = {field.name: field.default for field in msgspec.structs.fields(Transform)}.get(key)
+    return {} if value is None or not isinstance(value, (bool, float, str)) else {"default": value}
+
 
 _TRANSFORM_SCHEMA = {
     "type": "object",
@@ -106,7 +139,8 @@ _TRANSFORM_SCHEMA = {
         "`focal`, `dpr` and `trim` are resolved when the URL is made."
     ),
     "properties": {
-        key: {**option.schema, "description": option.help, "examples": [OPTION_EXAMPLES[key]]} for key, option in API_OPTIONS.items()
+        key: {**option.schema, **_default(key), "description": option.help, "examples": [OPTION_EXAMPLES[key]]}
+        for key, option in API_OPTIONS.items()
     },
 }
 _URLS_SCHEMA = {
@@ -142,5 +176,47 @@ _CHANGE_SCHEMA = {
             ],
         },
         "alt": {"type": "string", "maxLength": 2000, "description": "what the image shows, for those who do not see it"},
+    },
+}
+
+_PULL_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["url"],
+    "properties": {
+        "url": {"type": "string", "format": "uri", "description": "on a host that DARKROOM_PULL_HOSTS allows"},
+        "transform": _TRANSFORM_SCHEMA,
+        "variant": {"type": "string"},
+        "format": {"enum": [*FORMATS, "auto"], "default": "auto", "description": "`auto`: the best that the browser names in Accept"},
+    },
+}
+
+_PAGE = [
+    {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
+        "description": "the most images of a page",
+        "example": 20,
+    },
+    {
+        "name": "cursor",
+        "in": "query",
+        "schema": {"type": "string", "pattern": "^[0-9]{13}-[a-z2-7]{32}$"},
+        "description": 'where the page begins: that of the `Link` with `rel="next"` of the page before; without it, at the newest image',
+        "example": _CURSOR_EXAMPLE,
+    },
+]
+_KNOWN_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["digests"],
+    "properties": {
+        "digests": {
+            "type": "array",
+            "maxItems": 1000,
+            "items": {"type": "string", "pattern": "^[a-z2-7]{32}$"},
+            "description": "the first 160 bits of the SHA-256 of each file, in lower-case base32",
+        }
     },
 }

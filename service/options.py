@@ -331,11 +331,11 @@ _OVERLAY_SCHEMA: Mapping[str, object] = {
     "required": ["digest"],
     "properties": {
         "digest": {"type": "string"},
-        "gravity": _word_schema(COMPASS),
-        "scale": _number_schema(0.01, 1),
-        "opacity": _number_schema(0, 1),
-        "x": _number_schema(-MAX_PAD_PIXELS, MAX_PAD_PIXELS, "integer"),
-        "y": _number_schema(-MAX_PAD_PIXELS, MAX_PAD_PIXELS, "integer"),
+        "gravity": {**_word_schema(COMPASS), "default": "center"},
+        "scale": {**_number_schema(0.01, 1), "default": OVERLAY_SCALE},
+        "opacity": {**_number_schema(0, 1), "default": 1},
+        "x": {**_number_schema(-MAX_PAD_PIXELS, MAX_PAD_PIXELS, "integer"), "default": 0},
+        "y": {**_number_schema(-MAX_PAD_PIXELS, MAX_PAD_PIXELS, "integer"), "default": 0},
     },
 }
 
@@ -387,7 +387,7 @@ OPTIONS: Mapping[str, Option] = {
         f"what stays where `cover` cuts, and where `contain` lays the picture: {', '.join(f'`{anchor}`' for anchor in COMPASS)}; "
         "with `cover` also "
         "`attention` (faces, subjects), `entropy` (detail), `focal:<x>:<y>` (0 to 1 from the top left of the upright original)",
-        {"type": "string"},
+        {"anyOf": [_word_schema((*COMPASS, *STRATEGIES)), {"type": "string", "pattern": "^focal:"}]},
     ),
     "enlarge": Option(_flag, "`true` lets a small picture grow to the box; vector images always do", _FLAG_SCHEMA),
     "brightness": Option(_decimal(0, 4, "times"), "times, 0 to 4: 1 changes nothing (CSS `brightness()`)", _number_schema(0, 4)),
@@ -450,5 +450,9 @@ OPTIONS: Mapping[str, Option] = {
 
 # Known to the API only: resolved when a URL is minted.
 FOCAL = Option(_read_focal, "the same as `gravity=focal:<x>:<y>`", {"oneOf": [_LIST_SCHEMA, {"type": "string"}]})
-DPR = Option(_decimal(0.5, 4, "device pixels"), "0.5 to 4: multiplies every length in pixels of the rendition", _number_schema(0.5, 4))
+DPR = Option(
+    _decimal(0.5, 4, "device pixels"),
+    "0.5 to 4: multiplies every length in pixels of the rendition",
+    {**_number_schema(0.5, 4), "default": 1},
+)
 API_OPTIONS: Mapping[str, Option] = {**OPTIONS, "focal": FOCAL, "dpr": DPR}

@@ -16,12 +16,20 @@ import msgspec
 import structlog
 
 from service.address import digest_text, is_digest
-from service.errors import DamagedDocumentError, EmptyBodyError, NotFoundError, SlowUploadError, StorageFullError, TooLargeError, printable
+from service.errors import (
+    DamagedDocumentError,
+    EmptyBodyError,
+    SlowUploadError,
+    StorageFullError,
+    TooLargeError,
+    UnknownImageError,
+    printable,
+)
 from service.options import FocalPoint
 from service.render.messages import ImageInfo, Limits, Placeholder, Probe, Probed
 from service.render.pool import RenderPool
 from service.sources import Sources
-from service.storage import Storage, document_key, intermediate_key, original_key, warming_key
+from service.storage import Storage, document_key, intermediate_key, original_key, recent_key, warming_key
 from service.takedowns import Takedowns
 from service.warming_queue import WarmingQueue
 
@@ -162,9 +170,8 @@ class Originals:
         if (known := await self._known(digest, upload)) is not None:
             return Ingested(known, created=False)
         probed = await self._pool.run(Probe(str(upload.path), self._limits), Probed)
-        document = Document(
-            digest, probed.info, upload.bytes, datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"), probed.placeholder
-        )
+        created = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        document = Document(digest, probed.info, upload.bytes, created, probed.placeholder)
         if not await self._storage.create(original_key(digest), upload.path, durable=True):
             await self._heal(digest, upload)
         if probed.intermediate is not None:
@@ -172,19 +179,24 @@ class Originals:
         if self._warming is not None:
             # Before the document: nothing is forgotten by a crash in between.
             await self._warming.note(digest)
-        created = await self._store_document(document)
-        keys = (document_key(digest), warming_key(digest), intermediate_key(digest), original_key(digest))
+        listed = recent_key(digest, created)
+        await self._storage.create(listed, b"", durable=True)
+        is_first = await self._store_document(document)
+        keys = (document_key(digest), listed, warming_key(digest), intermediate_key(digest), original_key(digest))
         await self._takedowns.require_after_writing([digest], *keys)
         if self._warming is not None:
             self._warming.add(digest)
-        if not created:
+        if not is_first:
             # Another upload of the same bytes was faster; its document is the one that counts.
-            return Ingested(await self.document(digest), created=False)
+            faster = await self.document(digest)
+            if recent_key(digest, faster.created) != listed:
+                await self._storage.delete(listed)
+            return Ingested(faster, created=False)
         log.info("ingested", digest=digest, format=probed.info.format, bytes=upload.bytes)
         return Ingested(document, created=True)
 
     async def document(self, digest: str) -> Document:
-        """Return the facts of an image; raises `NotFoundError`, `GoneError` and `DamagedDocumentError`."""
+        """Return the facts of an image; raises `UnknownImageError`, `GoneError` and `DamagedDocumentError`."""
         return await self._document(digest, consistent=False)
 
     async def _document(self, digest: str, *, consistent: bool) -> Document:
@@ -196,7 +208,7 @@ class Originals:
         if body is None:
             if is_digest(digest):
                 await self._takedowns.require_in_store([digest])
-            raise NotFoundError(
+            raise UnknownImageError(
                 "No image has this digest.",
                 expected="a digest that an upload was answered with",
                 received=digest,
@@ -215,7 +227,7 @@ class Originals:
     async def change(self, digest: str, change: Callable[[Document], Document]) -> Document:
         """Return the facts of an image after `change`, stored durably: one change at a time, each of what the last one left.
 
-        Raises `NotFoundError`, and whatever `change` does.
+        Raises `UnknownImageError`, and whatever `change` does.
         """
         async with self._changing:
             # Another region may have changed it a moment ago.

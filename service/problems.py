@@ -10,7 +10,7 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
 from service import headers
-from service.errors import Problem, ServiceError, printable
+from service.errors import Problem, ServiceError, UnknownImageError, printable
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +24,11 @@ def service_error_answer(request: Request[object, object, State], error: Service
         fields["Retry-After"] = str(error.retry_after_seconds)
     fields.update(error.extra_headers)
     return _answer(error.problem(), fields)
+
+
+def elsewhere_answer(_: Request[object, object, State], error: UnknownImageError) -> Response[Problem]:
+    """Return the answer, in a region that has not every original, to a request for an image that is not here."""
+    return _answer(error.problem(), headers.elsewhere_headers())
 
 
 def http_exception_answer(request: Request[object, object, State], error: HTTPException) -> Response[Problem]:

@@ -15,7 +15,14 @@ import msgspec
 import structlog
 
 from service.address import PIPELINE_VERSION, Address, base32_text
-from service.errors import DeadlineExceededError, NewerVersionError, NotFoundError, StorageFullError, StorageUnavailableError
+from service.errors import (
+    DeadlineExceededError,
+    NewerVersionError,
+    NotFoundError,
+    StorageFullError,
+    StorageUnavailableError,
+    UnknownImageError,
+)
 from service.originals import Originals
 from service.render import geometry
 from service.render.messages import FindTrim, ImageInfo, Limits, Render, Rendered, Trimmed
@@ -119,7 +126,7 @@ class Renditions:
 
         Raises `NotFoundError`, `BadTransformError` for a crop outside the picture, and what the pool and the store raise.
         """
-        info = await self.facts(digest)
+        info = (await self.facts(digest)).of_page(transform.frame)
         geometry.plan(info.width, info.height, transform, vector=info.vector)
         async with self._sources.original(digest) as source:
             return await self._pool.run(FindTrim(source, transform, self._limits), Trimmed)
@@ -244,8 +251,8 @@ class Renditions:
     async def _check_overlay(self, digest: str) -> None:
         try:
             await self._originals.document(digest)
-        except NotFoundError as error:
-            raise NotFoundError(
+        except UnknownImageError as error:
+            raise UnknownImageError(
                 "No image has the digest of the overlay.",
                 expected="in `overlay` the digest of an image that was uploaded and not taken down",
                 received=digest,

@@ -36,6 +36,8 @@ WARM_FORMATS: tuple[WarmFormat, ...] = get_args(WarmFormat)
 _VARIANT = re.compile(r"\s*([a-z][a-z0-9_-]{0,63})\s*:\s*(\S+)\s*")
 _HEX_KEY = re.compile(r"(?:[0-9a-fA-F]{2}){16,}")
 _TOKEN = re.compile(r"[A-Za-z0-9._~/=-]{16,}")
+_REGION = re.compile(r"[a-z][a-z0-9]{2,15}")
+_MACHINE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class SettingsError(Exception):
@@ -93,9 +95,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     render_queue: Positive = 256
     wait_seconds: Seconds = 30.0
     render_seconds: Seconds = 60.0
-    # Fly's own variables: where this Machine stands.
+    # Fly's own variables: where this Machine stands, and which region fly.toml calls the primary.
     fly_region: str = ""
     fly_machine_id: str = ""
+    fly_primary_region: str = ""
 
     @property
     def data_path(self) -> Path:
@@ -133,6 +136,31 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(word for word in WARM_FORMATS if word in _listed(self.warm))
 
     @property
+    def declared_regions(self) -> tuple[str, ...]:
+        """The regions that this deployment says it runs in, the primary first."""
+        return tuple(_listed(self.regions))
+
+    @property
+    def primary_region(self) -> str:
+        """The region that has every original where regions share no store; empty where nobody has named it."""
+        return self.fly_primary_region or next(iter(self.declared_regions), "")
+
+    @property
+    def shares_store(self) -> bool:
+        """Whether every region reaches the same store: what lies on a volume, or in memory, is one Machine's own."""
+        return self.store_url.startswith("s3:")
+
+    @property
+    def originals_region(self) -> str:
+        """The one region in which every original is, empty where there is no such one: they are here, or in a store that all share."""
+        return self.primary_region if self.fly_region and not self.shares_store else ""
+
+    @property
+    def is_reader(self) -> bool:
+        """Whether originals are in another region: what is not here may be there, and whatever changes something belongs there."""
+        return self.originals_region not in {"", self.fly_region}
+
+    @property
     def named_transforms(self) -> Mapping[str, Transform]:
         """The variants: transforms by name."""
         return dict(_variant(entry) for entry in re.split(r"[;\n]", self.variants) if entry.strip())
@@ -164,7 +192,10 @@ HELP: Mapping[str, Setting] = {
     ),
     "public_url": Setting("Put before the URLs of image documents, for example `https://img.example.com`.", "none: URLs are relative"),
     "open_transforms": Setting("Transforms in canonical spelling, separated by spaces, that need no signature (`-` in its place).", "none"),
-    "regions": Setting("The regions that this deployment runs in, comma-separated, the primary first. Told by `/health`.", "none"),
+    "regions": Setting(
+        "The regions that this deployment runs in, comma-separated, the primary first. Told by `/health`, read by `darkroom regions`.",
+        "none",
+    ),
     "metrics_port": Setting("Port on which `/metrics` is answered for Prometheus, at the address to listen on. Keep it private.", "none"),
     "cache_bytes": Setting("Memory for kept answers, in bytes, bookkeeping included."),
     "max_cold_requests": Setting(
@@ -208,7 +239,16 @@ HELP: Mapping[str, Setting] = {
     "render_seconds": Setting("After this many seconds a render is ended by killing its process."),
 }
 
-_FLY = {"fly_region": "FLY_REGION", "fly_machine_id": "FLY_MACHINE_ID"}
+# What the commands that speak to a server read, and no server does.
+CLIENT_HELP: Mapping[str, Setting] = {
+    "server": Setting("URL of the Darkroom that `push`, `url`, `info`, `rm` and `open` speak to.", "`http://127.0.0.1:8080`"),
+    "token": Setting(
+        "Bearer token that they send, one of the server's `DARKROOM_TOKENS`. It is read from here alone, never from the command line.",
+        "none",
+    ),
+}
+
+_FLY = {"fly_region": "FLY_REGION", "fly_machine_id": "FLY_MACHINE_ID", "fly_primary_region": "PRIMARY_REGION"}
 
 
 def variable(field: str) -> str:
@@ -222,8 +262,9 @@ def load(environ: Mapping[str, str]) -> Settings:
     Raises `SettingsError` for a value that cannot be used and for a `DARKROOM_` variable that does not exist.
     """
     names = {variable(field.name): field.name for field in msgspec.structs.fields(Settings)}
+    others = {variable(field) for field in CLIENT_HELP}
     for name in environ:
-        if name.startswith(PREFIX) and name not in names:
+        if name.startswith(PREFIX) and name not in names and name not in others:
             near = difflib.get_close_matches(name.removeprefix(PREFIX), (field.upper() for field in HELP), 1)
             hint = f"Did you mean {PREFIX}{near[0]}?" if near else "Remove it."
             raise SettingsError(f"{name} is no setting of Darkroom. {hint}")
@@ -317,6 +358,7 @@ def _check(settings: Settings) -> None:
     _check_budget(settings)
     _check_variants(settings)
     _check_cloudflare(settings)
+    _check_regions(settings)
     if settings.wait_seconds > settings.render_seconds:
         raise SettingsError("DARKROOM_WAIT_SECONDS must not be larger than DARKROOM_RENDER_SECONDS: nobody waits for what was killed.")
     if (
@@ -338,6 +380,26 @@ def _check_budget(settings: Settings) -> None:
     if 0 < settings.renditions_bytes < LEAST_RENDITIONS_BYTES:
         raise SettingsError(
             f"DARKROOM_RENDITIONS_BYTES={settings.renditions_bytes}: expected 0, for no bound, or at least {LEAST_RENDITIONS_BYTES}."
+        )
+
+
+def _check_regions(settings: Settings) -> None:
+    """Raise for a name that is none: they stand in a field of every answer, and in orders to Fly's proxy."""
+    for field in ("fly_region", "fly_primary_region"):
+        name = getattr(settings, field)
+        if name and _REGION.fullmatch(name) is None:
+            raise SettingsError(
+                f"{variable(field)}={name!r}: expected the name of a region of Fly, such as arn. Fly sets it itself; unset it."
+            )
+    if settings.fly_machine_id and _MACHINE.fullmatch(settings.fly_machine_id) is None:
+        raise SettingsError(
+            f"FLY_MACHINE_ID={settings.fly_machine_id!r}: expected a Machine's id, such as 148e21ea246389. Fly sets it itself; unset it."
+        )
+    declared = settings.declared_regions
+    if len(set(declared)) != len(declared) or any(_REGION.fullmatch(name) is None for name in declared):
+        raise SettingsError(
+            f"DARKROOM_REGIONS={settings.regions!r}: expected regions of Fly, comma-separated, each once, such as arn,lhr,iad. "
+            "`fly platform regions` lists them all."
         )
 
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 import anyio.to_thread
 import structlog
 
-from service.errors import NotFoundError, ServiceError, StorageFullError, StorageUnavailableError
+from service.errors import ServiceError, StorageFullError, StorageUnavailableError, UnknownImageError
 from service.render.geometry import reduced_suffices
 from service.render.messages import ImageInfo, Limits, Reduce, Reduced, Source
 from service.render.pool import RenderPool
@@ -40,7 +40,7 @@ class Sources:
     async def source(self, digest: str, info: ImageInfo, transform: Transform, *, background: bool = False) -> AsyncIterator[Source]:
         """Give what `transform` of an image is made from; with `background`, what has to be made first waits for everybody else.
 
-        Raises `NotFoundError`, and what the pool and the store raise.
+        Raises `UnknownImageError`, and what the pool and the store raise.
         """
         if not reduced_suffices(info, transform):
             async with self.original(digest) as source:
@@ -53,7 +53,7 @@ class Sources:
 
     @asynccontextmanager
     async def original(self, digest: str) -> AsyncIterator[Source]:
-        """Give the original of an image; raises `NotFoundError`."""
+        """Give the original of an image; raises `UnknownImageError`."""
         key = original_key(digest)
         path = self._storage.local_path(key)
         if path is not None:
@@ -132,7 +132,7 @@ def _in_memory(name: str, body: bytes) -> Iterator[str]:
 
 
 def _gone(digest: str) -> ServiceError:
-    return NotFoundError(
+    return UnknownImageError(
         "The original of this image is not here.",
         expected="the digest of an image that was uploaded and not taken down",
         received=digest,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import anyio.to_thread
@@ -23,6 +24,9 @@ from obstore.store import LocalStore, MemoryStore, S3Store
 from service.bucket import Bucket, open_bucket
 from service.errors import StorageFullError, StorageUnavailableError
 from service.settings import SettingsError
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
 
 log = structlog.get_logger(__name__)
 
@@ -93,6 +97,15 @@ WARMING_FOLDER = "warming"
 TOMBSTONES_FOLDER = "tombstones"
 PURGES_FOLDER = "purges"
 KEYS_FOLDER = "keys"
+DOCUMENTS_FOLDER = "documents"
+RECENT_FOLDER = "recent"
+
+# Where it is noted when every document was last seen to have its entry in `RECENT_FOLDER`.
+RECENT_COMPLETE_KEY = "recent-complete"
+
+# Milliseconds since 1970 that no clock shows before the year 2286: what is taken from it has thirteen digits, fewer the later it is.
+_END_OF_TIME = 10**13 - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # What can be made again from the originals: a budget and a lifecycle rule may take it away.
 REMADE_FOLDERS = ("renditions/", "intermediates/")
@@ -105,7 +118,7 @@ def original_key(digest: str) -> str:
 
 def document_key(digest: str) -> str:
     """Return where the facts of an image lie. They are written after the original: where they are, it is."""
-    return f"documents/{digest}"
+    return f"{DOCUMENTS_FOLDER}/{digest}"
 
 
 def renditions_folder(digest: str) -> str:
@@ -141,6 +154,22 @@ def purge_key(digest: str) -> str:
 def key_note_key(fingerprint: str) -> str:
     """Return where it is noted that addresses are signed with the key of a fingerprint."""
     return f"{KEYS_FOLDER}/{fingerprint}"
+
+
+def recent_name(digest: str, created: str) -> str:
+    """Return the name under which an image that was taken in at `created` (RFC 3339) is listed: in the order of names, newest first."""
+    milliseconds = (datetime.fromisoformat(created) - _EPOCH) // timedelta(milliseconds=1)
+    return f"{_END_OF_TIME - milliseconds:013}-{digest}"
+
+
+def digest_in(key: str) -> str:
+    """Return the digest of the image that an object is of, whichever folder it lies in."""
+    return key.split("/")[1].rpartition("-")[2]
+
+
+def recent_key(digest: str, created: str) -> str:
+    """Return where an image is listed among the others, newest first."""
+    return f"{RECENT_FOLDER}/{recent_name(digest, created)}"
 
 
 def pointer_key(url: str) -> str:
@@ -210,8 +239,7 @@ class Storage:
     async def entries(self, folder: str) -> AsyncIterator[Entry]:
         """Give all that lies in a folder and the folders in it, whichever region has put it there."""
         async with _failures("list"):
-            pages = obstore.list(self._store, f"{folder}/") if self._bucket is None else self._bucket.pages(f"{folder}/")
-            async for page in pages:
+            async for page in self._pages(f"{folder}/"):
                 for meta in page:
                     yield Entry(meta["path"], meta["size"], meta["last_modified"])
 
@@ -224,6 +252,19 @@ class Storage:
                     break
                 found.append(name)
         return found
+
+    async def names_after(self, folder: str, after: str, limit: int) -> list[str]:
+        """Return the first `limit` names behind `after` of what lies in a folder, in the order of their characters."""
+        if self._root is not None:
+            return await anyio.to_thread.run_sync(_names_on_disk, self._root / folder, after, limit)
+        async with _failures("list"):
+            found: list[str] = []
+            # S3 and the memory store list in the order of keys: what lies behind the limit is not asked for.
+            async for page in self._pages(f"{folder}/", after=f"{folder}/{after}", at_a_time=max(limit, 50)):
+                found += [meta["path"].rpartition("/")[2] for meta in page]
+                if len(found) >= limit:
+                    break
+            return found[:limit]
 
     async def all_names(self, folder: str) -> AsyncGenerator[str]:
         """Give the names of all that lies in a folder and the folders in it, relative to it, whichever region has put them there."""
@@ -311,6 +352,11 @@ class Storage:
         async with _failures("delete"):
             if self._root is not None:
                 await anyio.to_thread.run_sync(partial((self._root / key).unlink, missing_ok=True))
+
+    def _pages(self, prefix: str, *, after: str | None = None, at_a_time: int = 1_000) -> AsyncIterator[Sequence[ObjectMeta]]:
+        if self._bucket is None:
+            return aiter(obstore.list(self._store, prefix, offset=after, chunk_size=at_a_time))
+        return self._bucket.pages(prefix, after=after, at_a_time=at_a_time)
 
     async def _ask(self, question: Callable[[Any], Awaitable[T]], *, consistent: bool) -> T:
         if self._bucket is None:
@@ -454,3 +500,12 @@ def _sync_one(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _names_on_disk(folder: Path, after: str, limit: int) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            # Not what obstore is writing.
+            return heapq.nsmallest(limit, (entry.name for entry in entries if entry.name > after and "#" not in entry.name))
+    except FileNotFoundError:
+        return []

@@ -16,7 +16,18 @@ from service.originals import opened_document
 from service.parallel import Progress, for_each, patiently
 from service.pointers import Pointer
 from service.seal import opened
-from service.storage import REMADE_FOLDERS, TOMBSTONES_FOLDER, WARMING_FOLDER, Entry, Storage, original_key, pointer_key
+from service.storage import (
+    DOCUMENTS_FOLDER,
+    RECENT_FOLDER,
+    REMADE_FOLDERS,
+    TOMBSTONES_FOLDER,
+    WARMING_FOLDER,
+    Entry,
+    Storage,
+    digest_in,
+    original_key,
+    pointer_key,
+)
 
 FindingKind: TypeAlias = Literal[
     "damaged-original", "missing-original", "damaged-document", "missing-document", "taken-down-remains",
@@ -81,16 +92,17 @@ class Check:
         await self._storage.reach(to_write=False)
         # Originals before documents: one whose document is not listed has none.
         self._originals = await self._listed("originals")
-        self._documents = await self._listed("documents")
+        self._documents = await self._listed(DOCUMENTS_FOLDER)
         self._tombstones = await self._listed(TOMBSTONES_FOLDER)
         await self._look("originals", list(self._originals.values()), self._original)
         await self._look("documents", list(self._documents.values()), self._document)
         for folder in REMADE_FOLDERS:
             await self._look(folder.rstrip("/"), await self._entries(folder.rstrip("/")), self._remade)
         await self._look("pointers", await self._entries("pointers"), self._pointer)
-        for entry in await self._entries(WARMING_FOLDER):
-            if _name(entry) not in self._documents and _settled(entry):
-                self._add("stray", entry.key, "The note is of an image that is not here.")
+        for folder in (WARMING_FOLDER, RECENT_FOLDER):
+            for entry in await self._entries(folder):
+                if digest_in(entry.key) not in self._documents and _settled(entry):
+                    self._add("stray", entry.key, "The note is of an image that is not here.")
         for path in await anyio.to_thread.run_sync(self._storage.leftovers, SETTLED_AFTER.total_seconds()):
             self._add("leftover", path, "A write that was killed left this.")
         return Checked(dict(self._objects), self._bytes, sorted(self._findings, key=lambda finding: (finding.kind, finding.key)))
@@ -145,7 +157,7 @@ class Check:
             self._add("missing-original", entry.key, "The document has no original.")
 
     async def _remade(self, entry: Entry, body: bytes) -> None:
-        digest = entry.key.split("/")[1]
+        digest = digest_in(entry.key)
         if digest not in self._documents and _settled(entry):
             self._add("stray", entry.key, "It is of an image that is not here.")
         elif await anyio.to_thread.run_sync(opened, body) is None:

@@ -15,21 +15,24 @@ from service.originals import opened_document
 from service.parallel import Progress, for_each, patiently
 from service.seal import opened
 from service.storage import (
+    DOCUMENTS_FOLDER,
+    RECENT_FOLDER,
     REMADE_FOLDERS,
     TOMBSTONES_FOLDER,
     WARMING_FOLDER,
     Entry,
     Storage,
+    digest_in,
     document_key,
     intermediate_key,
     original_key,
     renditions_folder,
     warming_key,
 )
-from service.takedowns import Tombstone
+from service.takedowns import Tombstone, place_in_list
 
 # What may change in place: there the later one counts.
-_MUTABLE = frozenset({"documents", "pointers"})
+_MUTABLE = frozenset({DOCUMENTS_FOLDER, "pointers"})
 
 Failure: TypeAlias = Literal["damaged", "no-original"]
 
@@ -78,11 +81,11 @@ class Copy:
         there = await self._listed(self._destination, TOMBSTONES_FOLDER)
         tombstones = await self._listed(self._source, TOMBSTONES_FOLDER)
         lifted = await self._take_down(tombstones, there)
-        await self._bring(TOMBSTONES_FOLDER, {key: entry for key, entry in tombstones.items() if _digest(key) not in lifted}, there)
-        gone = {_digest(key) for key in (*tombstones, *there)}
-        for folder in ("originals", "documents", "pointers", WARMING_FOLDER, *self._remade_folders()):
+        await self._bring(TOMBSTONES_FOLDER, {key: entry for key, entry in tombstones.items() if digest_in(key) not in lifted}, there)
+        gone = {digest_in(key) for key in (*tombstones, *there)}
+        for folder in ("originals", DOCUMENTS_FOLDER, RECENT_FOLDER, "pointers", WARMING_FOLDER, *self._remade_folders()):
             entries = await self._listed(self._source, folder)
-            staying = {key: entry for key, entry in entries.items() if folder == "pointers" or _digest(key) not in gone}
+            staying = {key: entry for key, entry in entries.items() if folder == "pointers" or digest_in(key) not in gone}
             await self._bring(folder, staying, await self._listed(self._destination, folder))
         not_copied = sorted(self._not_copied, key=lambda one: one.key)
         return Copied(dict(self._copied), self._bytes, self._there_already, self._removed, not_copied)
@@ -104,7 +107,7 @@ class Copy:
         lifted: set[str] = set()
 
         async def one(key: str) -> None:
-            digest = _digest(key)
+            digest = digest_in(key)
             body = await patiently(lambda: self._source.find(key))
             document = await patiently(lambda: self._destination.find(document_key(digest)))
             if body is None:
@@ -115,7 +118,8 @@ class Copy:
                 return
             folder = renditions_folder(digest)
             renditions = [f"{folder}/{name}" async for name in self._destination.all_names(folder)]
-            keys = [document_key(digest), warming_key(digest), *renditions, intermediate_key(digest), original_key(digest)]
+            listed = place_in_list(digest, document)
+            keys = [*listed, document_key(digest), warming_key(digest), *renditions, intermediate_key(digest), original_key(digest)]
             for left in keys:
                 if await patiently(lambda left=left: self._destination.exists(left, consistent=True)):  # type: ignore[misc]
                     await patiently(lambda left=left: self._destination.delete(left))  # type: ignore[misc]
@@ -146,7 +150,9 @@ class Copy:
         if not await anyio.to_thread.run_sync(_is_whole, folder, key, body):
             self._not_copied.append(NotCopied(key, "damaged"))
             return
-        if folder == "documents" and not await patiently(lambda: self._destination.exists(original_key(_digest(key)), consistent=True)):
+        if folder == DOCUMENTS_FOLDER and not await patiently(
+            lambda: self._destination.exists(original_key(digest_in(key)), consistent=True)
+        ):
             self._not_copied.append(NotCopied(key, "no-original"))
             return
         if already is None:
@@ -176,21 +182,17 @@ def _stays(folder: str, entry: Entry, already: Entry) -> bool:
     """
     if folder in _MUTABLE:
         return already.modified > entry.modified
-    return already.bytes == entry.bytes or folder in {TOMBSTONES_FOLDER, WARMING_FOLDER}
+    return already.bytes == entry.bytes or folder == TOMBSTONES_FOLDER
 
 
 def _is_whole(folder: str, key: str, body: bytes) -> bool:
     """Return whether the bytes are what their key says."""
     if folder == "originals":
-        return is_digest(_digest(key)) and digest_text(hashlib.sha256(body).digest()) == _digest(key)
-    if folder == "documents":
-        return opened_document(_digest(key), body) is not None
+        return is_digest(digest_in(key)) and digest_text(hashlib.sha256(body).digest()) == digest_in(key)
+    if folder == DOCUMENTS_FOLDER:
+        return opened_document(digest_in(key), body) is not None
     return f"{folder}/" not in REMADE_FOLDERS or opened(body) is not None
 
 
 def _taken_down(body: bytes) -> datetime:
     return datetime.fromisoformat(msgspec.json.decode(body, type=Tombstone).taken_down)
-
-
-def _digest(key: str) -> str:
-    return key.split("/")[1]

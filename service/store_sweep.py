@@ -10,7 +10,19 @@ import anyio.to_thread
 
 from service.address import is_digest
 from service.parallel import Progress, for_each, patiently
-from service.storage import KEYS_FOLDER, REMADE_FOLDERS, TOMBSTONES_FOLDER, WARMING_FOLDER, Entry, Storage, document_key, tombstone_key
+from service.storage import (
+    DOCUMENTS_FOLDER,
+    KEYS_FOLDER,
+    RECENT_FOLDER,
+    REMADE_FOLDERS,
+    TOMBSTONES_FOLDER,
+    WARMING_FOLDER,
+    Entry,
+    Storage,
+    digest_in,
+    document_key,
+    tombstone_key,
+)
 
 # The key of a server that has not been seen for so long is noted no more.
 _KEYS_KEPT = timedelta(days=30)
@@ -36,14 +48,14 @@ class Sweep:
         for key in await anyio.to_thread.run_sync(self._storage.leftovers, self._older_than.total_seconds()):
             await self._storage.remove_leftover(key)
             self._removed["killed-writes"] += 1
-        tombstones = {_digest(entry): entry for entry in await self._entries(TOMBSTONES_FOLDER)}
-        documents = await self._entries("documents")
-        here = {_digest(entry) for entry in documents}
+        tombstones = {digest_in(entry.key): entry for entry in await self._entries(TOMBSTONES_FOLDER)}
+        documents = await self._entries(DOCUMENTS_FOLDER)
+        here = {digest_in(entry.key) for entry in documents}
         originals = await self._entries("originals")
         remade = [entry for folder in REMADE_FOLDERS for entry in await self._entries(folder.rstrip("/"))]
-        notes = await self._entries(WARMING_FOLDER)
+        notes = [entry for folder in (WARMING_FOLDER, RECENT_FOLDER) for entry in await self._entries(folder)]
         await self._remove("taken-down", [entry for entry in (*documents, *notes, *remade, *originals) if _remains(entry, tombstones)])
-        unknown = [entry for entry in (*notes, *remade) if _digest(entry) not in here and not _remains(entry, tombstones)]
+        unknown = [entry for entry in (*notes, *remade) if digest_in(entry.key) not in here and not _remains(entry, tombstones)]
         await self._remove("strays", [entry for entry in unknown if self._old(entry)])
         keys = await self._entries(KEYS_FOLDER)
         await self._remove("key-notes", [entry for entry in keys if datetime.now(UTC) - entry.modified > _KEYS_KEPT])
@@ -59,7 +71,7 @@ class Sweep:
         self._progress.begin(what, len(entries), sum(entry.bytes for entry in entries))
 
         async def one(entry: Entry) -> None:
-            if await self._still_left_over(what, _digest(entry)):
+            if await self._still_left_over(what, digest_in(entry.key)):
                 await patiently(lambda: self._storage.delete(entry.key))
                 self._removed[what] += 1
             self._progress.advance(entry.bytes)
@@ -89,11 +101,7 @@ def sweep_spool(folder: Path, older_than_seconds: float) -> int:
     return removed
 
 
-def _digest(entry: Entry) -> str:
-    return entry.key.split("/")[1]
-
-
 def _remains(entry: Entry, tombstones: dict[str, Entry]) -> bool:
     """Return whether a thing was there when its image was taken down: nothing is stored of it later, unless that is lifted."""
-    tombstone = tombstones.get(_digest(entry))
+    tombstone = tombstones.get(digest_in(entry.key))
     return tombstone is not None and entry.modified <= tombstone.modified

@@ -19,6 +19,7 @@ from service.storage import (
     intermediate_key,
     original_key,
     purge_key,
+    recent_key,
     renditions_folder,
     tombstone_key,
     warming_key,
@@ -52,6 +53,12 @@ class TakenDown(msgspec.Struct, frozen=True):
     taken_down: str
     renditions: int
     cdn: Literal["purged", "none"]
+
+
+class _Created(msgspec.Struct, frozen=True):
+    """Of a document: when the image was taken in."""
+
+    created: str
 
 
 class Takedowns:
@@ -132,8 +139,9 @@ class Takedowns:
         self._purge([digest])
         folder = renditions_folder(digest)
         renditions = [f"{folder}/{name}" async for name in self._storage.all_names(folder)]
-        # The document first: where it is not, nothing more is made.
-        keys = [document_key(digest), warming_key(digest), *renditions, intermediate_key(digest), original_key(digest)]
+        listed = place_in_list(digest, await self._storage.find(document_key(digest)))
+        # Its place in the list while the document tells it, and then the document: where it is not, nothing more is made.
+        keys = [*listed, document_key(digest), warming_key(digest), *renditions, intermediate_key(digest), original_key(digest)]
         for key in keys:
             await self._storage.delete(key)
         log.info("taken down", digest=digest, renditions=len(renditions))
@@ -183,6 +191,14 @@ class Takedowns:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def place_in_list(digest: str, document: bytes | None) -> list[str]:
+    """Return where an image is listed, if its document tells: a damaged one must not keep it from being taken down."""
+    try:
+        return [] if document is None else [recent_key(digest, msgspec.json.decode(document, type=_Created).created)]
+    except ValueError:
+        return []
 
 
 def _gone(digest: str) -> GoneError:

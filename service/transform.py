@@ -114,6 +114,11 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True):
         pairs = [f"{key}={spelled(value)}" for key, value in self.options().items()]
         return ",".join(pairs) or FULL
 
+    @property
+    def stretches(self) -> bool:
+        """Whether levels are spread, so that more than 8 bits of them are worth having."""
+        return self.brightness != 1 or self.contrast != 1 or self.gamma != 1
+
     def options(self) -> dict[str, Value]:
         """Return what differs from the default, by key in the declared order."""
         return {

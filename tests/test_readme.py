@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 
 # Read from Fly's environment, not set by people.
-FLY = {"fly_region", "fly_machine_id"}
+FLY = {"fly_region", "fly_machine_id", "fly_primary_region"}
 
 
 def settings_table() -> str:

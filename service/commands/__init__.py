@@ -1,1 +1,1 @@
-"""The commands of `darkroom` that have a module of their own."""
+"""The commands that have a module of their own."""

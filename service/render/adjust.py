@@ -15,14 +15,9 @@ _WIDE_SIGMA = 8.0
 _WORKING_SIGMA = 4.0
 
 
-def stretches(transform: Transform) -> bool:
-    """Return whether levels are spread, so that more than 8 bits of them are worth having."""
-    return transform.brightness != 1 or transform.contrast != 1 or transform.gamma != 1
-
-
 def adjusted(image: pyvips.Image, transform: Transform) -> pyvips.Image:
     """Return `image` (8 or 16 bits) with its levels and edges changed as asked, 8 bits."""
-    if stretches(transform) or is_deep(image):
+    if transform.stretches or is_deep(image):
         image = _through_curve(image, transform)
     if transform.saturation != 1 and not is_grey(image):
         image = _saturated(image, transform.saturation)
@@ -31,7 +26,7 @@ def adjusted(image: pyvips.Image, transform: Transform) -> pyvips.Image:
     if transform.blur is not None:
         image = blurred(image, transform.blur)
     if transform.sharpen is not None:
-        image = image.sharpen(sigma=transform.sharpen).cast("uchar")
+        image = _sharpened(image, transform.sharpen)
     return image
 
 
@@ -42,6 +37,17 @@ def blurred(image: pyvips.Image, sigma: float) -> pyvips.Image:
     if image.hasalpha():
         smooth = smooth.unpremultiply()
     return smooth.rint().cast("uchar").copy(interpretation=image.interpretation)
+
+
+def _sharpened(image: pyvips.Image, sigma: float) -> pyvips.Image:
+    if not image.hasalpha():
+        return image.sharpen(sigma=sigma).cast("uchar")
+    # What is clear takes the colours beside it: where a picture ends there is no edge to be made steeper.
+    image = image.copy_memory()
+    alpha = image.extract_band(image.bands - 1)
+    (colours, _), (beside, _) = _apart(image), _apart(blurred(image, sigma))
+    filled = (alpha > 0).ifthenelse(colours, beside).copy(interpretation=image.interpretation)
+    return filled.sharpen(sigma=sigma).cast("uchar").bandjoin(alpha).copy(interpretation=image.interpretation)
 
 
 def _narrowly_blurred(image: pyvips.Image, sigma: float) -> pyvips.Image:

@@ -12,6 +12,9 @@ RENDERING_INTENT = "relative"
 # Where an ICC profile lists its tags: their number, then twelve bytes each, the first four its name (ICC.1:2022 §7.3).
 _TAGS_AT, _TAG_BYTES, _MOST_TAGS = 128, 12, 100
 
+# What a file without a profile may say instead (ITU-T H.273, table 2): libvips has a profile for it.
+DISPLAY_P3_PRIMARIES = 12
+
 _GREY = frozenset({"b-w", "grey16"})
 _OPAQUE_LEVEL = 255
 
@@ -31,7 +34,7 @@ def conversion(image: pyvips.Image, profile: Profile) -> dict[str, str]:
 
     libvips converts CMYK and Lab whatever is asked: neither can be kept in a picture for a screen.
     """
-    embedded = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else b""
+    embedded = _embedded(image)
     intent = _intent(embedded)
     if image.interpretation == "cmyk":
         return {"output_profile": "p3" if profile == "p3" else "srgb", "intent": intent}
@@ -73,20 +76,47 @@ def without_profile(image: pyvips.Image) -> pyvips.Image:
     return image
 
 
+def in_display_p3(image: pyvips.Image) -> pyvips.Image:
+    """Return `image` with the profile of Display P3, its numbers as they are."""
+    image = image.copy()
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", pyvips.Operation.call("profile_load", "p3"))
+    return image
+
+
 def in_colour(image: pyvips.Image) -> pyvips.Image:
     """Return an image of 8 bits in three bands, and alpha if it has one."""
     return of_8_bits(image, grey=False)
 
 
-def levels(background: str, profile: Profile) -> tuple[list[int], int]:
-    """Return a colour `rrggbb` or `rrggbbaa`, meant in sRGB, as numbers of `profile`, and its alpha, 0 to 255."""
+def levels(background: str, image: pyvips.Image) -> tuple[list[int], int]:
+    """Return a colour `rrggbb` or `rrggbbaa`, meant in sRGB, as numbers of the profile in `image`, and its alpha, 0 to 255."""
     numbers = list(bytes.fromhex(background))
     colour, alpha = numbers[:3], numbers[3] if len(numbers) > 3 else _OPAQUE_LEVEL
-    if profile == "p3":
-        pixel = (pyvips.Image.black(1, 1, bands=3) + colour).cast("uchar").copy(interpretation="srgb")
-        converted = pixel.icc_transform("p3", input_profile="srgb", intent=RENDERING_INTENT)
-        colour = [int(level) for level in converted(0, 0)]
-    return colour, alpha
+    pixel = (pyvips.Image.black(1, 1, bands=3) + colour).cast("uchar").copy(interpretation="srgb")
+    return [int(level) for level in as_in(image, pixel)(0, 0)], alpha
+
+
+def as_in(image: pyvips.Image, other: pyvips.Image) -> pyvips.Image:
+    """Return `other` (8 bits, alpha or not; sRGB where it has no profile) in the numbers of the profile in `image`.
+
+    As it is where neither has one, and where that of `image` leads to no colours, as those of scanners do.
+    """
+    target = b"" if is_grey(image) else _embedded(image)
+    if not target and not _embedded(other):
+        return other
+    try:
+        looks = in_colour(other).icc_import(embedded=True, input_profile="srgb", intent=RENDERING_INTENT)
+        if not target:
+            return without_profile(looks.icc_export(output_profile="srgb", intent=RENDERING_INTENT, depth=8))
+        looks = looks.copy()
+        looks.set_type(pyvips.GValue.blob_type, "icc-profile-data", target)
+        return looks.icc_export(intent=RENDERING_INTENT, depth=8)
+    except pyvips.Error:
+        return other
+
+
+def _embedded(image: pyvips.Image) -> bytes:
+    return image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else b""
 
 
 def with_alpha(image: pyvips.Image) -> pyvips.Image:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pyvips
 
 from service.options import Profile
-from service.render import colour, gif, heic, svg
+from service.render import boxes, colour, gif, hdr, heic, png, svg
 from service.render.geometry import Box, Plan, half_up
-from service.render.messages import ImageError, ImageInfo, Source
-from service.render.probe import broken
+from service.render.messages import Failure, ImageError, ImageInfo, Source
+from service.render.probe import broken, unread_animation
 
 # Truncation and failed check sums are errors; what a decoder only warns of (many cameras' files) is not.
 FAIL_ON = "error"
@@ -20,6 +20,11 @@ FAIL_ON = "error"
 # A JPEG's decoder shrinks by so much at no cost, with some sharpness of its own: a factor of two is left to the resampler.
 _SHRINKS_ON_LOAD = (8, 4, 2)
 _LEFT_TO_RESAMPLE = 2
+
+# Formats of samples that are levels, and interpretations in which other ones are colours too; most bands, alpha included, of each.
+_LEVELS = frozenset({"uchar", "ushort"})
+_MEASURED = frozenset({"scrgb", "lab", "labs", "xyz"})
+_MOST_BANDS, _MOST_BANDS_ELSE = {"b-w": 2, "grey16": 2, "cmyk": 5}, 4
 
 # Orientations that lie on their side, and those in which the upright left, or top, is the far end of a stored axis (Exif 2.32, tag 0x0112).
 _SIDEWAYS = frozenset({5, 6, 7, 8})
@@ -56,11 +61,49 @@ def frames(source: Source, info: ImageInfo, steps: Plan, *, profile: Profile = "
     return strip, pages()
 
 
-def check_whole(source: Source, info: ImageInfo) -> None:
-    """Return if every frame of an animation decodes, and a GIF is not cut short; raises `ImageError` and `pyvips.Error`."""
+def check(source: Source, info: ImageInfo) -> None:
+    """Return if an original can be shown as it was meant: no animation that would come out as a still, samples that are colours, whole.
+
+    Raises `ImageError` and `pyvips.Error`.
+    """
+    if _is_unread_animation(source, info):
+        raise ImageError(unread_animation(info.format))
+    if info.vector or info.format == "heic":
+        return
+    _check_samples(pyvips.Image.new_from_file(source.path, access="sequential"), info)
+    _check_whole(source, info)
+
+
+def _is_unread_animation(source: Source, info: ImageInfo) -> bool:
+    if info.format == "png":
+        return png.is_animated(Path(source.path).read_bytes())
+    return info.format == "avif" and b"avis" in boxes.brands(Path(source.path).read_bytes())
+
+
+def _check_samples(image: pyvips.Image, info: ImageInfo) -> None:
+    """Return if the samples of an image are levels of colours: measurements and masks may stand in a TIFF too."""
+    levels = image.format in _LEVELS or image.interpretation in _MEASURED
+    if levels and image.bands <= _MOST_BANDS.get(image.interpretation, _MOST_BANDS_ELSE):
+        return
+    raise ImageError(
+        Failure(
+            "unsupported",
+            f"The samples of this {info.format.upper()} are no picture that can be shown.",
+            expected="grey, RGB, CMYK or Lab of 8 or 16 bits, or RGB or Lab in floating point; with alpha or without",
+            received=f"{image.bands} bands of {image.format}, {image.interpretation}",
+            remedy="Export it as an ordinary TIFF or PNG of 8 or 16 bits, and send that.",
+        )
+    )
+
+
+def _check_whole(source: Source, info: ImageInfo) -> None:
+    """Return if every frame of an animation, and every page but the first, decodes, and a GIF is not cut short."""
     if info.format == "gif" and not gif.is_whole(Path(source.path).read_bytes()):
         raise ImageError(broken("gif", "it ends within a block"))
-    if info.animated:
+    if info.page_sizes:
+        for page in range(1, info.frames):
+            pyvips.Image.new_from_file(f"{source.path}[page={page}]", access="sequential", fail_on=FAIL_ON).avg()
+    elif info.frames > 1:
         pyvips.Image.new_from_file(f"{source.path}[n=-1]", access="sequential", fail_on=FAIL_ON).avg()
 
 
@@ -77,7 +120,18 @@ def _opened(source: Source, info: ImageInfo, steps: Plan, page: int) -> pyvips.I
     image = pyvips.Image.new_from_file(f"{source.path}[page={page}]" if page else source.path, access="sequential", fail_on=FAIL_ON)
     if image.get("vips-loader").startswith("jpegload") and (shrink := _shrink_on_load(image, info, steps)) > 1:
         return pyvips.Image.new_from_file(source.path, access="sequential", fail_on=FAIL_ON, shrink=shrink)
+    if info.format == "avif" and source.reduced is None and not image.get_typeof("icc-profile-data"):
+        return _told_of_colours(image, boxes.colours(Path(source.path).read_bytes()))
     return image
+
+
+def _told_of_colours(image: pyvips.Image, said: boxes.Colours | None) -> pyvips.Image:
+    """Return an AVIF without a profile with what it says of its colours in place of one, which libvips leaves out."""
+    if said is None or colour.is_grey(image):
+        return image
+    if said.transfer == hdr.PQ and colour.is_deep(image):
+        return hdr.marked(image, said.primaries)
+    return colour.in_display_p3(image) if said.primaries == colour.DISPLAY_P3_PRIMARIES else image
 
 
 def _shrink_on_load(image: pyvips.Image, info: ImageInfo, steps: Plan) -> int:
@@ -95,6 +149,11 @@ def _region(opened: pyvips.Image, info: ImageInfo, steps: Plan, profile: Profile
     grey = colour.is_grey(opened)
     image = _part(opened, info, steps.region)
     width, height = steps.unturned
+    if hdr.is_marked(image):
+        image = hdr.for_screens(_shrunk_deep(image, width, height))
+        if profile == "p3":
+            image = image.icc_transform("p3", input_profile="srgb", intent=colour.RENDERING_INTENT)
+        return enlarged(image, width, height)
     if deep and colour.is_deep(image):
         return _scaled_deep(image, width, height, profile)
     sideways = _orientation(image) in _SIDEWAYS
@@ -151,6 +210,16 @@ def _scaled_deep(image: pyvips.Image, width: int, height: int, profile: Profile)
     """Return a page of 16 bits upright and scaled, still of 16 bits."""
     options = colour.conversion(image, profile)
     grey = colour.is_grey(image)
+    scaled = _shrunk_deep(image, width, height)
+    if options:
+        output = options.pop("output_profile")
+        scaled = scaled.icc_transform(output, embedded=True, depth=16, **options)
+    return enlarged(scaled.colourspace("grey16") if grey else scaled, width, height)
+
+
+def _shrunk_deep(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
+    """Return a page of 16 bits upright, and no larger than this, its numbers as they are."""
+    grey = colour.is_grey(image)
     upright = image.copy_memory().autorot() if _orientation(image) != 1 else image
     alpha = upright.hasalpha()
     if alpha:
@@ -159,11 +228,7 @@ def _scaled_deep(image: pyvips.Image, width: int, height: int, profile: Profile)
     scaled = upright.resize(across, vscale=down)
     if alpha:
         scaled = scaled.unpremultiply(max_alpha=65_535)
-    scaled = scaled.rint().cast("ushort").copy(interpretation="grey16" if grey else "rgb16")
-    if options:
-        output = options.pop("output_profile")
-        scaled = scaled.icc_transform(output, embedded=True, depth=16, **options)
-    return enlarged(scaled.colourspace("grey16") if grey else scaled, width, height)
+    return scaled.rint().cast("ushort").copy(interpretation="grey16" if grey else "rgb16")
 
 
 def _orientation(image: pyvips.Image) -> int:

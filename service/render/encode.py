@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 import pyvips
 
+from service.render.animation import in_hundredths
 from service.render.colour import on_white
 from service.transform import FORMATS, Format, Transform
 
@@ -39,11 +40,6 @@ _VP8X_FLAGS_AT, _VP8X_ALPHA = 20, 0x10
 # PNG and GIF have no quality: where a file must fit, fewer colours are what makes it smaller.
 _FULL_QUALITY = 100
 
-# Fields of Exif that say whose picture it is (Exif 2.32, tags 0x013B and 0x8298).
-_COPYRIGHT_FIELDS = frozenset({"exif-ifd0-Artist", "exif-ifd0-Copyright"})
-# What is no longer true of a rendition: it is upright, its size is another, and a picture in miniature would show what was cropped away.
-_STALE_FIELDS = frozenset({"orientation", "exif-ifd0-Orientation", "jpeg-thumbnail-data"})
-
 
 class Encoding(msgspec.Struct, frozen=True):
     """What an encoder is asked for beside a quality: lossless or not, effort 0 to 6 or its own default, in passes, and what to keep."""
@@ -62,18 +58,6 @@ def encoding(transform: Transform) -> Encoding:
     kept = {"none": [], "copyright": ["exif"], "all": ["exif", "xmp", "iptc", "other"]}[transform.metadata]
     kept += [] if transform.profile == "srgb" else ["icc"]
     return Encoding(transform.lossless, transform.effort, transform.progressive, "|".join(kept) or "none")
-
-
-def with_metadata(image: pyvips.Image, transform: Transform) -> pyvips.Image:
-    """Return `image` with what the transform lets it tell; encoders write nothing else."""
-    if transform.metadata == "none":
-        return image
-    image = image.copy()
-    for field in image.get_fields():
-        private = field.startswith("exif-") and field != "exif-data" and field not in _COPYRIGHT_FIELDS
-        if field in _STALE_FIELDS or field.startswith("exif-ifd1-") or (private and transform.metadata == "copyright"):
-            image.remove(field)
-    return image
 
 
 def encode(image: pyvips.Image, image_format: Format, quality: int, asked: Encoding = PLAIN) -> bytes:
@@ -155,7 +139,7 @@ def _png(image: pyvips.Image, quality: int, asked: Encoding) -> bytes:
 
 def _gif(image: pyvips.Image, quality: int, asked: Encoding) -> bytes:
     effort = _GIF_EFFORT if asked.effort is None else _GIF_EFFORTS[asked.effort]
-    return bytes(image.gifsave_buffer(effort=effort, bitdepth=_bits(quality), dither=1.0, keep="none"))
+    return bytes(in_hundredths(image).gifsave_buffer(effort=effort, bitdepth=_bits(quality), dither=1.0, keep="none"))
 
 
 def _bits(quality: int) -> int:

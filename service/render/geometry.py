@@ -102,8 +102,8 @@ def plan(width: int, height: int, transform: Transform, *, vector: bool = False,
     return msgspec.structs.replace(steps, padded=padded)
 
 
-def check(info: ImageInfo, transform: Transform, image_format: Format, limits: Limits, *, frames: int) -> None:
-    """Return if what is asked can be made of an original with this header, `frames` of it.
+def check(info: ImageInfo, transform: Transform, image_format: Format, limits: Limits, *, frames: int, trimmed: Box | None = None) -> None:
+    """Return if what is asked can be made of an original with this header, `frames` of it; of `trimmed` see `plan`.
 
     Raises `BadTransformError` for a crop outside the picture or a frame that it has not, `TooManyPixelsError` for a rendition that is
     larger than is made or than its format holds.
@@ -115,7 +115,8 @@ def check(info: ImageInfo, transform: Transform, image_format: Format, limits: L
             received=str(transform.frame),
             remedy="Ask for another frame, or leave `frame` out.",
         )
-    steps = plan(info.width, info.height, transform, vector=info.vector)
+    page = info.of_page(transform.frame)
+    steps = plan(page.width, page.height, transform, vector=info.vector, trimmed=trimmed)
     width, height = steps.output
     longest = _LONGEST_SIDE[image_format]
     # What is cut away afterwards is scaled too: more than the original only where something grows.
@@ -134,9 +135,11 @@ def check(info: ImageInfo, transform: Transform, image_format: Format, limits: L
 def reduced_suffices(info: ImageInfo, transform: Transform) -> bool:
     """Return whether a rendition is made from the intermediate: a question of the original and of what is asked, of nothing else.
 
-    An intermediate has no metadata, and only the first page. Raises `BadTransformError` for a crop outside the picture.
+    An intermediate has no metadata, only the first page, and 8 bits, too few for levels that are spread. Raises `BadTransformError` for a
+    crop outside the picture.
     """
-    if info.intermediate is None or transform.metadata != "none" or transform.frame or transform.trim is not None:
+    lacking = transform.metadata != "none" or transform.frame or transform.trim is not None or transform.stretches
+    if info.intermediate is None or lacking:
         return False
     steps = plan(info.width, info.height, transform)
     width, height = steps.unturned

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyvips
 
+from service.render import boxes, colour, hdr
 from service.render.messages import Failure, ImageError
 
 if TYPE_CHECKING:
@@ -21,13 +22,11 @@ _THREADS = 0
 # pillow-heif's name of a picture's bands → how many they are.
 _BANDS = {"L": 1, "I": 1, "RGB": 3, "RGBA": 4, "RGBa": 4}
 _PREMULTIPLIED = "RGBa"
-_MOST = 255
+_MOST, _MOST_OF_16_BITS = 255, 65_535
 
 # Where pillow-heif gives metadata → where libvips keeps it.
+_COLOUR_FIELDS = ("color_primaries", "transfer_characteristics")
 _METADATA = {"icc_profile": "icc-profile-data", "exif": "exif-data", "xmp": "xmp-data"}
-
-# What a file without a profile may say instead (ITU-T H.273, table 2): libvips has a profile for it.
-_DISPLAY_P3_PRIMARIES = 12
 
 # What libheif and pillow-heif say when an allocation fails; libheif says it of a header that declares absurdities too.
 _MEMORY_SIGNS = ("memory allocation error", "out of memory")
@@ -57,9 +56,9 @@ def decoded(path: str) -> pyvips.Image:
     """Return the primary picture of the file at `path`, upright, 8 bits a band, in memory, with its profile, Exif and XMP.
 
     height × width × 1, 3 or 4 bands: grey, or RGB, with alpha if the file has it. It has no orientation: libheif has turned and mirrored
-    it as the file's `irot` and `imir` boxes say, which stand above Exif (ISO/IEC 23008-12 §6.5.10). 10 and 12 bits are rounded. A gain
-    map, a picture beside the primary one, is left out: what remains is meant for ordinary screens. Raises `ImageError`: `broken`, or
-    `too-costly` where memory does not suffice.
+    it as the file's `irot` and `imir` boxes say, which stand above Exif (ISO/IEC 23008-12 §6.5.10). 10 and 12 bits are rounded, or
+    where they are PQ (see `hdr`) made 16. A gain map, a picture beside the primary one, is left out: what remains is meant for ordinary
+    screens. Raises `ImageError`: `broken`, or `too-costly` where memory does not suffice.
     """
     source = Path(path).read_bytes()
     try:
@@ -97,9 +96,9 @@ def _check_whole(source: bytes) -> None:
 
 def _ends(source: bytes) -> Iterator[int]:
     """Yield where the extents in the file end, as its `iloc` box says (ISO/IEC 14496-12 §8.11.3)."""
-    meta = _box(source, b"meta")
+    meta = boxes.first(source, b"meta")
     # Four bytes of version and flags come before what is in it.
-    table = io.BytesIO(_box(meta[4:], b"iloc"))
+    table = io.BytesIO(boxes.first(meta[4:], b"iloc"))
 
     def number(size: int) -> int:
         return int.from_bytes(table.read(size), "big")
@@ -121,20 +120,6 @@ def _ends(source: bytes) -> Iterator[int]:
                 yield end
 
 
-def _box(content: bytes, kind: bytes) -> bytes:
-    """Return what is in the first box of a kind, nothing where there is none (ISO/IEC 14496-12 §4.2)."""
-    at = 0
-    while at + 8 <= len(content):
-        size, start = int.from_bytes(content[at : at + 4], "big"), 8
-        if size == 1:
-            size, start = int.from_bytes(content[at + 8 : at + 16], "big"), 16
-        size = size or len(content) - at
-        if content[at + 4 : at + 8] == kind:
-            return content[at + start : at + size]
-        at += max(size, start)
-    return b""
-
-
 def _image(picture: HeifImage) -> pyvips.Image:
     """Return the pixels, decoded now; what they are is known after that only."""
     pixels = picture.data
@@ -148,11 +133,20 @@ def _image(picture: HeifImage) -> pyvips.Image:
         raise ValueError(f"{len(pixels)} bytes of {width} x {height} pixels of mode {picture.mode}")
     image = pyvips.Image.new_from_memory(pixels, width, height, bands, image_format)
     image = image.copy(interpretation="b-w" if bands == 1 else "srgb")
+    # What is said of the colours counts where there is no profile.
+    found: dict[str, Any] = dict(picture.info)
+    primaries, transfer = ((found.get("nclx_profile") or {}).get(name, 0) for name in _COLOUR_FIELDS)
+    is_pq = transfer == hdr.PQ and bool(bits) and bands >= 3 and not found.get("icc_profile")
+    most = _MOST_OF_16_BITS if is_pq else _MOST
     if bits:
         # libheif itself would cut the lowest bits off.
-        image *= _MOST / ((1 << int(bits)) - 1)
+        image *= most / ((1 << int(bits)) - 1)
     if kind == _PREMULTIPLIED:
-        image = image.unpremultiply(max_alpha=_MOST)
+        image = image.unpremultiply(max_alpha=most)
+    if is_pq:
+        return hdr.marked(image.rint().cast("ushort").copy(interpretation="rgb16"), primaries)
+    if primaries == colour.DISPLAY_P3_PRIMARIES and bands >= 3:
+        image = colour.in_display_p3(image)
     return image if image.format == "uchar" else image.rint().cast("uchar")
 
 
@@ -162,8 +156,6 @@ def _with_metadata(image: pyvips.Image, picture: HeifImage) -> pyvips.Image:
     found: dict[str, Any] = dict(picture.info)
     # Exif and XMP often repeat how the camera was held, which libheif has seen to.
     set_orientation(found)
-    if found.get("nclx_profile", {}).get("color_primaries") == _DISPLAY_P3_PRIMARIES:
-        found["icc_profile"] = pyvips.Operation.call("profile_load", "p3")
     image = image.copy()
     for name, field in _METADATA.items():
         if found.get(name):

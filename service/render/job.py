@@ -11,10 +11,10 @@ from contextlib import contextmanager
 import pyvips
 
 from service.address import digest_text
-from service.options import AUTO, BLUR
+from service.options import AUTO, BLUR, Profile
 from service.render import animation, colour, decode, geometry, layers, placeholder, quality
-from service.render.adjust import adjusted, stretches
-from service.render.encode import encode, encode_intermediate, encoding, with_metadata
+from service.render.adjust import adjusted
+from service.render.encode import encode, encode_intermediate, encoding
 from service.render.geometry import Box, Plan, plan
 from service.render.messages import (
     Failure,
@@ -32,6 +32,7 @@ from service.render.messages import (
     Source,
     Trimmed,
 )
+from service.render.metadata import with_metadata
 from service.render.probe import broken, probe, ran_out_of_memory
 from service.transform import DEFAULTS, Transform, for_format
 
@@ -57,7 +58,7 @@ def run_probe(job: Probe) -> Probed:
     _check_alone(info, alone=job.alone)
     source = Source(job.path, "")
     with _failures_told(info):
-        decode.check_whole(source, info)
+        decode.check(source, info)
         if info.intermediate is None:
             steps = Plan.whole(info.width, info.height, *placeholder.size(info.width, info.height))
             return Probed(info, placeholder.make(decode.still(source, info, steps)), None)
@@ -75,7 +76,7 @@ def run_reduce(job: Reduce) -> Reduced:
 def run_find_trim(job: FindTrim) -> Trimmed:
     """Return what trimming leaves of an original; raises `ImageError`, `HeavyError` and `BadTransformError`."""
     with _verified(job.source, job.limits, alone=job.alone) as info:
-        box = _trimmed(job.source, info, job.transform)
+        box = _trimmed(job.source, info.of_page(job.transform.frame), job.transform)
     return Trimmed(box.left, box.top, box.width, box.height)
 
 
@@ -85,11 +86,16 @@ def run_render(job: Render) -> Rendered:
     transform = for_format(job.transform, job.format)
     with _verified(job.source, job.limits, alone=job.alone) as info, _overlay_verified(job) as overlay_info:
         animated = info.animates(transform, job.format, by_default=DEFAULTS[job.version].animates)
-        geometry.check(info, transform, job.format, job.limits, frames=info.frames if animated else 1)
-        trimmed = None if transform.trim is None else _trimmed(job.source, info, transform)
-        steps = plan(info.width, info.height, transform, vector=info.vector, trimmed=trimmed)
+        frames = info.frames if animated else 1
+        geometry.check(info, transform, job.format, job.limits, frames=frames)
+        page = info.of_page(transform.frame)
+        trimmed = None if transform.trim is None else _trimmed(job.source, page, transform)
+        if trimmed is not None:
+            # What is left may be of another shape, and larger at the size that is asked for.
+            geometry.check(info, transform, job.format, job.limits, frames=frames, trimmed=trimmed)
+        steps = plan(page.width, page.height, transform, vector=page.vector, trimmed=trimmed)
         over = _overlay_picture(job, overlay_info, steps)
-        image = _animation(job, info, transform, steps, over) if animated else _still(job, info, transform, steps, over)
+        image = _animation(job, page, transform, steps, over) if animated else _still(job, page, transform, steps, over)
         image = with_metadata(image, transform)
         if image.width * image.height <= _APART_PIXELS:
             image = image.copy_memory()
@@ -120,7 +126,7 @@ def run_ladder(job: Ladder) -> Iterator[Rendered]:
 
 def _still(job: Render, info: ImageInfo, transform: Transform, steps: Plan, over: pyvips.Image | None) -> pyvips.Image:
     page = transform.frame or 0
-    image = decode.still(job.source, info, steps, profile=transform.profile, page=page, deep=stretches(transform))
+    image = decode.still(job.source, info, steps, profile=transform.profile, page=page, deep=transform.stretches)
     image = layers.turned(image, steps)
     if steps.searched:
         image = image.copy_memory()
@@ -152,7 +158,7 @@ def _picture(image: pyvips.Image, box: Box | None, transform: Transform, steps: 
     image = layers.overlaid(image, over, transform.overlay)
     image = layers.rounded(image, transform.round)
     image = layers.laid_on(image, steps.padded)
-    return layers.on_background(image, transform.background, transform.profile, picture)
+    return layers.on_background(image, transform.background, picture)
 
 
 def _encoded(image: pyvips.Image, job: Render, transform: Transform) -> bytes:
@@ -174,7 +180,9 @@ def _overlay_picture(job: Render, info: ImageInfo | None, steps: Plan) -> pyvips
     if overlay is None or job.overlay is None or info is None:
         return None
     width, height = layers.overlay_size(overlay, *steps.picture, info.width, info.height)
-    over = decode.still(job.overlay, info, Plan.whole(info.width, info.height, width, height), profile=job.transform.profile)
+    # Of wide colours as many stay as the picture has room for.
+    profile: Profile = "p3" if job.transform.profile == "p3" else "srgb"
+    over = decode.still(job.overlay, info, Plan.whole(info.width, info.height, width, height), profile=profile)
     return over.copy_memory()
 
 
@@ -182,7 +190,8 @@ def _trimmed(source: Source, info: ImageInfo, transform: Transform) -> Box:
     within = plan(info.width, info.height, Transform(crop=transform.crop)).region
     scale = min(1, _TRIM_SIDE / max(within.width, within.height))
     width, height = max(1, round(within.width * scale)), max(1, round(within.height * scale))
-    image = decode.still(source, info, Plan(region=within, width=width, height=height)).copy_memory()
+    steps = Plan(region=within, width=width, height=height)
+    image = decode.still(source, info, steps, page=transform.frame or 0).copy_memory()
     return layers.within_borders(image, transform.trim or 0, within)
 
 

@@ -8,7 +8,7 @@ from math import ceil, floor
 
 import pyvips
 
-from service.options import MAX_RADIUS, Overlay, Profile
+from service.options import MAX_RADIUS, Overlay
 from service.render import colour
 from service.render.adjust import blurred
 from service.render.decode import enlarged
@@ -122,7 +122,7 @@ def overlaid(image: pyvips.Image, over: pyvips.Image | None, overlay: Overlay | 
     """Return `image` with another picture (8 bits, at its final size) composited over it (PDF blend mode Normal, as CSS does)."""
     if over is None or overlay is None:
         return image
-    over = colour.with_alpha(over)
+    over = colour.with_alpha(colour.as_in(image, over))
     if overlay.opacity != 1:
         colours = over.extract_band(0, n=over.bands - 1)
         faded = (over.extract_band(over.bands - 1) * overlay.opacity).rint().cast("uchar")
@@ -170,13 +170,13 @@ def _corner_mask(width: int, height: int, radius: float) -> pyvips.Image:
     return mask.insert(corner.flipver(), 0, height - side).insert(corner.fliphor().flipver(), width - side, height - side)
 
 
-def on_background(image: pyvips.Image, background: str | None, profile: Profile, picture: pyvips.Image) -> pyvips.Image:
+def on_background(image: pyvips.Image, background: str | None, picture: pyvips.Image) -> pyvips.Image:
     """Return `image` with what it is asked to lie on behind it: a colour, or `picture` itself, blurred."""
     if background is None or not image.hasalpha():
         return image
     if background == "blur":
         return _composited(_backdrop(picture, image), image, 0, 0)
-    levels, alpha = colour.levels(background, profile)
+    levels, alpha = colour.levels(background, image)
     if colour.is_grey(image) and len(set(levels)) == 1:
         levels = levels[:1]
     else:

@@ -35,7 +35,8 @@ class Limits(msgspec.Struct, frozen=True):
 class ImageInfo(msgspec.Struct, frozen=True):
     """What a header tells. Sizes are pixels of one frame, upright (after its orientation); `frames` counts pages too.
 
-    `decodes_whole`: the decoder cannot go line by line, so that memory grows with the pixels.
+    `decodes_whole`: the decoder cannot go line by line, so that memory grows with the pixels. `page_sizes` has the width and height of
+    each page where they differ; the image's own are those of the first.
     """
 
     format: str
@@ -44,11 +45,21 @@ class ImageInfo(msgspec.Struct, frozen=True):
     frames: int
     alpha: bool
     decodes_whole: bool
+    page_sizes: tuple[tuple[int, int], ...] = ()
 
     @property
     def pixels(self) -> int:
         """Pixels of all frames."""
+        if self.page_sizes:
+            return sum(width * height for width, height in self.page_sizes)
         return self.width * self.height * self.frames
+
+    def of_page(self, number: int | None) -> ImageInfo:
+        """Return the same with the size of a page, the first is 0; of a page that there is not, and of `None`, with that of the first."""
+        if number is None or number >= len(self.page_sizes):
+            return self
+        width, height = self.page_sizes[number]
+        return msgspec.structs.replace(self, width=width, height=height)
 
     @property
     def vector(self) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pyvips
 
-from service.render import heic, svg
+from service.render import heic, svg, tiff
 from service.render.messages import Failure, ImageError, ImageInfo, Limits
 
 # The loaders that are offered; every other one is blocked, so that no exotic parser ever sees a stranger's bytes.
@@ -22,10 +23,11 @@ LOADERS = {
 # A vector image is given to libvips sanitised, from memory: a file would be read as it came, with its neighbours.
 _SVG_LOADER = "VipsForeignLoadSvgBuffer"
 
-_OFFERED = "JPEG, PNG, WebP, GIF, AVIF, HEIC, TIFF or SVG"
-
 # A decoder of these cannot go line by line.
 _WHOLE_FORMATS = frozenset({"webp", "gif", "avif", "heic", "tiff"})
+
+# Formats whose pages may be of different sizes.
+_PAGED_FORMATS = frozenset({"tiff", "avif"})
 
 # An SVG shows itself within so many bytes.
 _BEGINNING_BYTES = 4_096
@@ -92,14 +94,15 @@ def probe(path: str, limits: Limits) -> ImageInfo:
     image, image_format = _open(path, beginning, limits)
     if image_format == "avif" and _text(image, "heif-compression") == "hevc":
         image_format = "heic"
-    width, height = image.width, image.get_page_height()
-    if _number(image, "orientation", 1) in _SIDEWAYS_ORIENTATIONS:
-        width, height = height, width
+    width, height = _upright_size(image)
     whole = image_format in _WHOLE_FORMATS or bool(_number(image, "interlaced", 0))
     # Of several pictures in a HEIC the primary one is meant.
     frames = 1 if image_format == "heic" else _number(image, "n-pages", 1)
     info = ImageInfo(image_format, width, height, frames, bool(image.hasalpha()), whole)
     _check_size(info, limits)
+    if image_format in _PAGED_FORMATS and frames > 1:
+        info = msgspec.structs.replace(info, page_sizes=_page_sizes(path, image_format, frames))
+        _check_size(info, limits)
     if image_format == "heic":
         heic.check_installed()
     return info
@@ -109,12 +112,14 @@ def _open(path: str, beginning: bytes, limits: Limits) -> tuple[pyvips.Image, st
     found = pyvips.vips_lib.vips_foreign_find_load(path.encode())
     loader = "" if found == pyvips.ffi.NULL else pyvips.ffi.string(found).decode("ascii")
     image_format = next((name for prefix, name in LOADERS.items() if loader.startswith(prefix)), None)
+    if image_format is None and beginning[4:12] == b"ftypavis":
+        raise ImageError(unread_animation("avif"))
     if image_format is None:
         raise ImageError(
             Failure(
                 "unsupported",
                 "These bytes are no image of a format that is taken.",
-                expected=_OFFERED,
+                expected=", ".join(offered()).upper(),
                 received=_describe(beginning),
                 remedy="Send the image file itself; with curl: --data-binary @photo.jpg.",
             )
@@ -124,6 +129,23 @@ def _open(path: str, beginning: bytes, limits: Limits) -> tuple[pyvips.Image, st
     except pyvips.Error as error:
         # WebP's loader makes room for a whole frame before the header can be looked at.
         raise ImageError(_too_large_to_open(limits, error) if ran_out_of_memory(error) else broken(image_format, error)) from error
+
+
+def _page_sizes(path: str, image_format: str, pages: int) -> tuple[tuple[int, int], ...]:
+    """Return width and height of each page, upright, where they differ, else nothing; raises `ImageError`, `broken`."""
+    try:
+        if image_format == "tiff":
+            sizes = tiff.page_sizes(path, pages)
+        else:
+            sizes = [_upright_size(pyvips.Image.new_from_file(f"{path}[page={page}]", access="sequential")) for page in range(pages)]
+    except (pyvips.Error, ValueError) as error:
+        raise ImageError(broken(image_format, str(error))) from error
+    return tuple(sizes) if len(set(sizes)) > 1 else ()
+
+
+def _upright_size(image: pyvips.Image) -> tuple[int, int]:
+    width, height = image.width, image.get_page_height()
+    return (height, width) if _number(image, "orientation", 1) in _SIDEWAYS_ORIENTATIONS else (width, height)
 
 
 def ran_out_of_memory(error: pyvips.Error) -> bool:
@@ -140,6 +162,17 @@ def broken(image_format: str, error: pyvips.Error | str) -> Failure:
         received="one that ends early or holds errors",
         remedy="Check the file, export it again, and send it whole.",
         cause=str(error),
+    )
+
+
+def unread_animation(image_format: str) -> Failure:
+    """Return that a file is an animation of a format that is taken for stills alone."""
+    return Failure(
+        "unsupported",
+        f"Of {image_format.upper()} stills are taken: this one is an animation.",
+        expected="an animation as GIF or WebP, or a still",
+        received=f"an animated {image_format.upper()}",
+        remedy="Export the animation as WebP or GIF, or its first frame alone, and send that.",
     )
 
 

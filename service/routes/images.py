@@ -111,7 +111,7 @@ class OneUrl(msgspec.Struct, frozen=True):
     url: str
 
 
-BodyT = TypeVar("BodyT", UrlsRequest, Change, FromUrl, PullRequest)
+BodyT = TypeVar("BodyT", bound=msgspec.Struct)
 
 _URLS_EXPECTED = (
     '{"transform": {…}, "variant": "…", "widths": […], "formats": […], "sizes": "…", "alt": "…"}, all optional, '
@@ -128,8 +128,8 @@ class Access:
         """Take each token's scopes."""
         self._token_scopes = token_scopes
 
-    def require(self, request: Request[object, object, State], scope: Scope) -> None:
-        """Return if the request's token carries `scope`; raises `UnauthorizedError` and `ForbiddenError`."""
+    def require(self, request: Request[object, object, State], *any_of: Scope) -> None:
+        """Return if the request's token carries one of some scopes; raises `UnauthorizedError` and `ForbiddenError`."""
         if not self._token_scopes:
             return
         kind, _, received = request.headers.get("authorization", "").partition(" ")
@@ -145,13 +145,13 @@ class Access:
                 remedy="Send a token that has been configured on the server.",
                 extra_headers=(("WWW-Authenticate", 'Bearer realm="darkroom"'),),
             )
-        if scope not in scopes:
+        if scopes.isdisjoint(any_of):
             raise ForbiddenError(
                 "This token may not do that.",
-                expected=f"a token with the scope `{scope}`",
+                expected=f"a token with the scope {' or '.join(f'`{scope}`' for scope in any_of)}",
                 received=f"one with {', '.join(sorted(scopes)) or 'no scope'}",
                 remedy="Use another token, or give this one the scope in DARKROOM_TOKENS.",
-                extra_headers=(("WWW-Authenticate", f'Bearer realm="darkroom", error="insufficient_scope", scope="{scope}"'),),
+                extra_headers=(("WWW-Authenticate", f'Bearer realm="darkroom", error="insufficient_scope", scope="{any_of[0]}"'),),
             )
 
 
@@ -331,7 +331,8 @@ async def resolved(known: Document, transform: Transform, renditions: Renditions
     if transform.trim is None:
         return transform
     kept = await renditions.find_trim(known.digest, transform)
-    whole = (kept.left, kept.top, kept.width, kept.height) == (0, 0, known.info.width, known.info.height)
+    page = known.info.of_page(transform.frame)
+    whole = (kept.left, kept.top, kept.width, kept.height) == (0, 0, page.width, page.height)
     region = None if whole else Region(float(kept.left), float(kept.top), float(kept.width), float(kept.height))
     return msgspec.structs.replace(transform, trim=None, crop=region)
 

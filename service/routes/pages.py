@@ -1,48 +1,175 @@
-"""`/`: the playground, and the files that it is made of at content-hashed URLs."""
+"""The pages for people: the playground at `/`, the API at `/docs`, problems at `/problems`; their files at content-hashed URLs."""
 
 from __future__ import annotations
 
 import hashlib
+import html
+import re
+from functools import cache
+from http import HTTPStatus
 from importlib.resources import files
+from string import Template
 
+import anyio
+import msgspec
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 
 from service import headers
 from service.address import base32_text
-from service.errors import NotFoundError
+from service.errors import NotFoundError, Problem, ServiceError, every_problem
 
 _MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
+# How a module of a page names another one.
+_IMPORT = re.compile(r'(?<=from "\./)[a-z]+\.js(?=";)')
+
+# What the page of the API takes from the installed package that carries Swagger UI: 1.7 MB, read when somebody looks.
+_SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
+
 
 def page_handlers() -> list[HTTPRouteHandler]:
-    """Return the handlers of the page and its files, read once; a file's URL holds the hash of its content, and the page names that URL."""
-    folder = files("service") / "web"
-    page = (folder / "index.html").read_text("utf-8")
-    contents: dict[str, tuple[bytes, str]] = {}
-    for file in folder.iterdir():
-        stem, dot, extension = file.name.rpartition(".")
-        if dot + extension not in _MEDIA_TYPES:
-            continue
-        body = file.read_bytes()
-        hashed = f"{stem}.{_hash(body)}.{extension}"
-        contents[hashed] = (body, _MEDIA_TYPES[dot + extension])
-        page = page.replace(f'"/web/{file.name}"', f'"/web/{hashed}"')
+    """Return the handlers of the pages and their files, read once; a file's URL holds the hash of its content, and the pages name that URL.
 
-    page_etag = f'"{_hash(page.encode())}"'
+    What comes from an installed package is read when it is first asked for: most servers are never asked.
+    """
+    folder = files("service") / "web"
+    read = {file.name: file.read_bytes() for file in folder.iterdir() if _extension(file.name) in _MEDIA_TYPES}
+    own_files = hashed_files(read)
+    contents = {hashed: (body, _MEDIA_TYPES[_extension(hashed)]) for hashed, body in own_files.values()}
+
+    def page(name: str) -> str:
+        return _with_hashes((folder / name).read_text("utf-8"), "/web/", own_files)
+
+    playground_page, docs_page, problem_page = page("index.html"), page("docs.html"), Template(page("problem.html"))
 
     @get("/", media_type="text/html", include_in_schema=False)
     async def playground() -> Response[str]:
-        return Response(page, media_type="text/html", headers={**headers.page_headers(), "ETag": page_etag})
+        return _page(playground_page)
 
     @get("/web/{name:str}", include_in_schema=False)
     async def page_file(name: str) -> Response[bytes]:
-        if name not in contents:
-            raise NotFoundError("The page has no such file.", received=name, remedy="Load GET / again: it names the newest files.")
-        body, media_type = contents[name]
-        return Response(body, media_type=media_type, headers=headers.page_file_headers())
+        return _file(contents, name)
 
-    return [playground, page_file]
+    @get("/docs", media_type="text/html", include_in_schema=False)
+    async def docs() -> Response[str]:
+        return _page(_with_hashes(docs_page, "/docs/files/", await anyio.to_thread.run_sync(_swagger_files)))
+
+    @get("/docs/files/{name:str}", include_in_schema=False)
+    async def docs_file(name: str) -> Response[bytes]:
+        installed = await anyio.to_thread.run_sync(_swagger_files)
+        return _file({hashed: (body, _MEDIA_TYPES[_extension(hashed)]) for hashed, body in installed.values()}, name)
+
+    @get("/problems", media_type="text/html", include_in_schema=False)
+    async def problems() -> Response[str]:
+        return _page(problem_page.substitute(title="Problems", content=_problem_list()))
+
+    @get("/problems/{kind:str}", media_type="text/html", include_in_schema=False)
+    async def problem(kind: str) -> Response[str]:
+        for error in every_problem():
+            if error.kind == kind:
+                return _page(problem_page.substitute(title=html.escape(error.title), content=_problem_article(error)))
+        raise NotFoundError("There is no such problem.", received=kind, remedy="GET /problems lists all.")
+
+    return [playground, page_file, docs, docs_file, problems, problem]
+
+
+def hashed_files(read: dict[str, bytes]) -> dict[str, tuple[str, bytes]]:
+    """Return each file's name with the hash of its content in it, and that content.
+
+    A module imports others by their hashed names, which are part of its content: what is imported is hashed first, so that a change
+    reaches every name on the way to it. Raises `ValueError` for modules that import each other in a circle.
+    """
+    done: dict[str, tuple[str, bytes]] = {}
+
+    def hashed(name: str, importers: tuple[str, ...]) -> str:
+        if name in importers:
+            raise ValueError(f"modules import each other: {' > '.join((*importers, name))}")
+        if name not in done:
+            body = read[name]
+            if name.endswith(".js"):
+                body = _IMPORT.sub(lambda found: hashed(found[0], (*importers, name)), body.decode("utf-8")).encode()
+            stem, _, extension = name.rpartition(".")
+            done[name] = (f"{stem}.{_hash(body)}.{extension}", body)
+        return done[name][0]
+
+    for name in read:
+        hashed(name, ())
+    return done
+
+
+@cache
+def _swagger_files() -> dict[str, tuple[str, bytes]]:
+    (folder,) = (files("swagger_ui_bundle") / "vendor").iterdir()
+    read = {}
+    for name in _SWAGGER_FILES:
+        body = (folder / name).read_bytes()
+        stem, _, extension = name.rpartition(".")
+        read[name] = (f"{stem}.{_hash(body)}.{extension}", body)
+    return read
+
+
+def _with_hashes(page: str, folder: str, named: dict[str, tuple[str, bytes]]) -> str:
+    for name, (hashed, _) in named.items():
+        page = page.replace(f'"{folder}{name}"', f'"{folder}{hashed}"')
+    return page
+
+
+def _page(page: str) -> Response[str]:
+    return Response(page, media_type="text/html", headers={**headers.page_headers(), "ETag": f'"{_hash(page.encode())}"'})
+
+
+def _file(contents: dict[str, tuple[bytes, str]], name: str) -> Response[bytes]:
+    if name not in contents:
+        raise NotFoundError("The page has no such file.", received=name, remedy="Load the page again: it names the newest files.")
+    body, media_type = contents[name]
+    return Response(body, media_type=media_type, headers=headers.page_file_headers())
+
+
+def _problem_list() -> str:
+    rows = [
+        f'<tr><th scope="row">{error.status_code}</th><td><a href="{error.page()}">{html.escape(error.title)}</a></td>'
+        f"<td>{_prose(_meaning(error))}</td></tr>"
+        for error in every_problem()
+    ]
+    return (
+        '<article class="card problems"><h2>Problems</h2>'
+        "<p>Every error is <code>application/problem+json</code> (RFC 9457): <code>type</code> is the path of a page below, "
+        "<code>detail</code>, <code>expected</code>, <code>received</code> and <code>remedy</code> are about the request at hand.</p>"
+        f"<table><thead><tr><th>Status</th><th>Problem</th><th>What it means</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        "</article>"
+    )
+
+
+def _problem_article(error: type[ServiceError]) -> str:
+    example = Problem(error.page(), error.title, error.status_code, "What is wrong with this request, in a sentence.")
+    members = {
+        **msgspec.to_builtins(example),
+        "expected": "what was wanted",
+        "received": "what came",
+        "remedy": "what to do about it",
+    }
+    text = msgspec.json.format(msgspec.json.encode(members), indent=2).decode()
+    return (
+        f'<article class="card problems"><p class="quiet">{error.status_code} {HTTPStatus(error.status_code).phrase}</p>'
+        f"<h2>{html.escape(error.title)}</h2><p>{_prose(_meaning(error))}</p>"
+        f"<h3>What to do</h3><p>{_prose(error.advice)}</p>"
+        f'<h3 id="looks">How it looks</h3><pre tabindex="0" role="region" aria-labelledby="looks"><code>{html.escape(text)}</code></pre>'
+        "</article>"
+    )
+
+
+def _meaning(error: type[ServiceError]) -> str:
+    return (error.__doc__ or "").partition("\n")[0]
+
+
+def _prose(text: str) -> str:
+    """Return a sentence as HTML, what stands between backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
+def _extension(name: str) -> str:
+    return name[name.rfind(".") :]
 
 
 def _hash(body: bytes) -> str:

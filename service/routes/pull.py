@@ -7,7 +7,7 @@ from litestar.datastructures import State
 
 from service import address, headers
 from service.address import AUTO, PIPELINE_VERSION, Address, PointerAddress, Signer
-from service.errors import BadRequestError
+from service.errors import BadRequestError, UnknownImageError
 from service.markup import EXTENSIONS, Minter
 from service.pointers import Pointers
 from service.renditions import FORMATS, Renditions, digests
@@ -26,15 +26,27 @@ async def pull(
     minter: Minter,
     pointers: Pointers | None,
     renditions: Renditions,
+    settings: Settings,
     rest: str,  # noqa: ARG001
 ) -> Response[bytes]:
-    """Redirect to the rendition of what the source has: its stored focal point, and what `trim` leaves of it, resolved now."""
+    """Redirect to the rendition of what the source has: its stored focal point, and what `trim` leaves of it, resolved now.
+
+    It takes images in, which is done where every original is.
+    """
     asked, signature = address.parse_pointer(request.scope["raw_path"])
     signer.verify(asked, signature)
     transform = parse(asked.transform)
     if request.scope["query_string"]:
         return Response(b"", status_code=308, headers=headers.redirect_headers(asked.path(signature)))
-    found = await allowed(pointers).find(asked.url)
+    sources = allowed(pointers)
+    if settings.is_reader:
+        raise UnknownImageError(
+            "Remote sources are asked in the primary region.",
+            expected=settings.originals_region,
+            received=settings.fly_region,
+            remedy="Ask there.",
+        )
+    found = await sources.find(asked.url)
     document = found.document
     transform = await resolved(document, transform, renditions)
     if asked.extension != AUTO:

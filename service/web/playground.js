@@ -1,120 +1,51 @@
-// The playground: photos go to POST /v1/images, and what the server answers is shown.
+// The playground: photos go to POST /v1/images, transforms to POST …/urls, and what the server answers is shown.
 //
-// Nodes are cloned from the page's templates and filled with textContent: what a server or a file name says is never read as HTML.
-// Sizes are the bytes that came, times are this browser's own; nothing on the page is guessed.
+// Nothing on the page is guessed: every URL is the server's, sizes are the bytes that came, times are this browser's own.
 
-// A large AVIF costs a small machine a second of one core: with two on their way the server still has time for others.
-const MEASURED_AT_A_TIME = 2;
-
-// A busy server says when to ask again (503 with Retry-After); after this many times the reader decides.
-const TIMES_ASKED_AGAIN = 3;
+import { arrive, caption, develop, setBefore, shapeFrame, wireDivider } from "./compare.js";
+import { buildControls } from "./controls.js";
+import { fillLadder, ladderOf, Measuring, tellLadder, tellRendition } from "./ladder.js";
+import { announce, copy, copyOf, describe, node, part, paused } from "./page.js";
+import { showMore, showRecent } from "./recent.js";
+import { here, keepToken, mint, readDocument, readOptions, token, upload, wantsToken } from "./server.js";
+import { fillSnippets, wireTabs } from "./snippets.js";
+import { wireSubject } from "./subject.js";
+import { counted, dimensions, formatName, pixels, readableBytes } from "./words.js";
 
 // The preview starts no wider than this, however dense the screen: it should be there soon.
 const FIRST_PREVIEW_PIXELS = 1280;
 
-const TOKEN = "darkroom-token";
-const DIGEST = /^[a-z2-7]{32}$/;
+// A reader who drags a control has paused when nothing came for so long.
+const PAUSE_MILLISECONDS = 250;
 
-const part = (name, root = document) => root.querySelector(`[data-part="${name}"]`);
-const copyOf = (template) => document.getElementById(template).content.firstElementChild.cloneNode(true);
+const DIGEST = /^[a-z2-7]{32}$/;
+const DEFAULT_SIZES = "100vw";
 
 /** The photos of this visit, in the order given; the one on the bench; the uploads still to come, one after another. */
 let photos = [];
 let shown = null;
 let uploads = Promise.resolve();
-let beingMeasured = 0;
+let options = null;
+let controls = null;
+let asking = new AbortController();
+let problemsShown = 0;
 
-// ---- Words and numbers
-
-const count = new Intl.NumberFormat("en");
-const megapixels = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
-
-function readableBytes(bytes) {
-  const [unit, divisor] = bytes < 1000 ? ["byte", 1] : bytes < 999_500 ? ["kilobyte", 1e3] : ["megabyte", 1e6];
-  return new Intl.NumberFormat("en", { style: "unit", unit, maximumSignificantDigits: 3 }).format(bytes / divisor);
-}
-
-/** The change from `before` to `after` in percent, cut and not rounded: a rendition of 0.3 % must not read as −100 %. */
-function percentChange(after, before) {
-  const percent = (after / before - 1) * 100;
-  return percent < -99 ? Math.trunc(percent * 10) / 10 : Math.trunc(percent);
-}
-
-function signedPercent(percent) {
-  return `${percent < 0 ? "−" : percent > 0 ? "+" : ""}${count.format(Math.abs(percent))}%`;
-}
-
-function smaller(after, before, thing) {
-  const percent = percentChange(after, before);
-  if (percent === 0) return `as large as ${thing}`;
-  return `${count.format(Math.abs(percent))}% ${percent < 0 ? "smaller" : "larger"} than ${thing}`;
-}
-
-function readableTime(milliseconds) {
-  return milliseconds < 1000 ? `${Math.max(1, Math.round(milliseconds))} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
-}
-
-const formatName = (type) => type.replace("image/", "").toUpperCase().replace("WEBP", "WebP");
-const dimensions = ({ width, height }) => `${count.format(width)} × ${count.format(height)}`;
-
-function announce(text) {
-  part("status").textContent = text;
-}
-
-// ---- Asking the server
-
-const token = () => sessionStorage.getItem(TOKEN);
-
-/** What every answer to a question about a photo becomes: its document, or the problem in its place. */
-function answerOf(status, text) {
-  let body = null;
-  try {
-    body = JSON.parse(text);
-  } catch {
-    // A proxy on the way may answer in words of its own.
-  }
-  if (status >= 200 && status < 300 && body) return { status, document: body };
-  return { status, problem: body?.title ? body : { title: `The server answered ${status}`, detail: "Its answer does not say why.", status } };
-}
-
-const UNREACHABLE = {
-  status: 0,
-  problem: {
-    title: "No answer",
-    detail: "The server could not be reached, the connection ended early, or the file could not be read.",
-    remedy: "See that the server runs and that the file is still there, then try again.",
-  },
-};
-
-/** Send a file as it is and resolve with the answer. XMLHttpRequest, because fetch tells nothing of an upload's progress. */
-function upload(file, onProgress) {
-  return new Promise((resolve) => {
-    const request = new XMLHttpRequest();
-    request.open("POST", "/v1/images");
-    // The server looks at the bytes. The file's own type could make it read a dropped .json as a request.
-    request.setRequestHeader("Content-Type", "application/octet-stream");
-    if (token()) request.setRequestHeader("Authorization", `Bearer ${token()}`);
-    request.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
-    request.onload = () => resolve(answerOf(request.status, request.responseText));
-    request.onerror = () => resolve(UNREACHABLE);
-    request.send(file);
-  });
-}
-
-async function readDocument(digest) {
-  try {
-    const answer = await fetch(`/v1/images/${digest}`, { headers: token() ? { Authorization: `Bearer ${token()}` } : {} });
-    return answerOf(answer.status, await answer.text());
-  } catch {
-    return UNREACHABLE;
-  }
-}
+const measuring = new Measuring(nextToMeasure, (rendition) => {
+  const photo = photos.find(({ ladder }) => ladder.includes(rendition));
+  if (!photo) return;
+  tellRendition(photo, rendition);
+  fillEntry(photo);
+  if (photo !== shown || photo.state !== "here") return;
+  tellLadder(photo);
+  preview(photo);
+  if (photo.ladder.every(({ state }) => state === "measured" || state === "failed")) announce(part("measured").textContent);
+});
 
 // ---- Photos
 
 /** Put files on the sheet, show the first and upload all, one after another. */
 function take(files) {
-  const added = Array.from(files, (file) => newPhoto({ name: file.name || "Pasted image", file }));
+  const added = Array.from(files, (file) => newPhoto({ name: file.name || "Pasted image", file, local: URL.createObjectURL(file) }));
   if (added.length === 0) return;
   show(added[0]);
   for (const photo of added) uploads = uploads.then(() => ask(photo));
@@ -124,13 +55,17 @@ function take(files) {
 function openAddress() {
   const digest = location.hash.slice(1);
   if (!DIGEST.test(digest) || shown?.document?.digest === digest) return;
-  const photo = photos.find((other) => other.document?.digest === digest) ?? newPhoto({ name: digest, digest });
+  openDigest(digest, digest);
+}
+
+function openDigest(digest, name) {
+  const photo = photos.find((other) => other.document?.digest === digest) ?? newPhoto({ name, digest });
   show(photo);
   if (photo.state === "waiting") ask(photo);
 }
 
 function newPhoto(given) {
-  const photo = { ...given, state: "waiting", sent: 0, ladder: [], chosen: null, entry: copyOf("entry") };
+  const photo = { ...given, state: "waiting", sent: 0, transform: {}, sizes: DEFAULT_SIZES, ladder: [], chosen: null, entry: copyOf("entry") };
   photo.entry.firstElementChild.addEventListener("click", () => show(photo));
   fillEntry(photo);
   photos.push(photo);
@@ -145,7 +80,8 @@ async function ask(photo) {
   const answer = photo.file ? await upload(photo.file, (sent) => tellProgress(photo, sent)) : await readDocument(photo.digest);
   photo.status = answer.status;
   if (answer.document) {
-    Object.assign(photo, { state: "here", document: answer.document, ladder: ladderOf(answer.document) });
+    Object.assign(photo, { state: "here", document: answer.document, etag: answer.etag });
+    takeMarkup(photo, answer.document);
     forgetOthersOf(photo);
     announce(`${photo.name} is stored. Measuring ${photo.ladder.length} renditions.`);
   } else {
@@ -154,20 +90,24 @@ async function ask(photo) {
   refresh(photo);
 }
 
+/** Take the URLs that the server made; the rendition that is looked at stays the same format, as near in width as there is. */
+function takeMarkup(photo, markup) {
+  const { chosen } = photo;
+  Object.assign(photo, { markup, answer: markup, ladder: ladderOf(markup.sources), measuresAll: Object.keys(photo.transform).length === 0 });
+  if (!chosen) return;
+  const alike = photo.ladder.filter(({ type }) => type === chosen.type);
+  const distance = ({ width }) => Math.abs(width - chosen.width);
+  photo.chosen = (alike.length ? alike : photo.ladder).reduce((nearest, other) => (distance(other) < distance(nearest) ? other : nearest));
+}
+
 /** The same bytes are one image: the newest entry stands for all. */
 function forgetOthersOf(photo) {
   for (const other of photos) {
     if (other === photo || other.document?.digest !== photo.document.digest) continue;
     other.entry.remove();
+    if (other.local) URL.revokeObjectURL(other.local);
     photos = photos.filter((kept) => kept !== other);
   }
-}
-
-/** Every rendition of a document, small widths first and at each width in the document's order of preference. */
-function ladderOf(facts) {
-  return facts.sources
-    .flatMap((source) => source.renditions.map((rendition) => ({ ...rendition, type: source.type, state: "waiting", timesAsked: 0 })))
-    .sort((one, other) => one.width - other.width);
 }
 
 function show(photo) {
@@ -186,13 +126,15 @@ function refresh(photo) {
   for (const other of photos) other.entry.firstElementChild.setAttribute("aria-current", String(other === shown));
   const bench = part("bench");
   const hadFocus = bench.contains(document.activeElement);
+  controls = null;
   bench.replaceChildren({ waiting: askingView, asking: askingView, refused: refusedView, here: hereView }[photo.state](photo));
   // What had the focus is gone; the keyboard goes on from here and not from the top of the page.
   if (hadFocus) bench.focus({ preventScroll: true });
   if (photo.state !== "here") return;
   history.replaceState(null, "", `#${photo.document.digest}`);
   photo.chosen ??= firstChoice(photo);
-  choose(photo, photo.chosen);
+  wireControls(photo);
+  tellMarkup(photo);
 }
 
 function fillEntry(photo) {
@@ -206,71 +148,6 @@ function fillEntry(photo) {
   const small = part("small", button);
   small.style.backgroundColor = placeholder.color;
   small.style.backgroundImage = layers.map((url) => `url("${url}")`).join(", ");
-}
-
-/** Where this server answers the URL of a rendition: the document may name another host that stands in front of it. */
-function here(url) {
-  const { pathname } = new URL(url, location.origin);
-  return pathname.slice(pathname.indexOf("/i/"));
-}
-
-// ---- Measuring
-
-/** Have as many renditions of the shown photo on their way as may be, the chosen one first. */
-function keepMeasuring() {
-  while (beingMeasured < MEASURED_AT_A_TIME) {
-    const photo = shown;
-    const next = photo?.chosen?.state === "waiting" ? photo.chosen : photo?.ladder.find(({ state }) => state === "waiting");
-    if (!next) return;
-    beingMeasured += 1;
-    measure(photo, next).finally(() => {
-      beingMeasured -= 1;
-      keepMeasuring();
-    });
-  }
-}
-
-/** Fetch a rendition and note what came. `cache` is fetch's: "reload" goes past the browser's own copy. */
-async function measure(photo, rendition, cache = "default") {
-  if (rendition.state !== "measured") rendition.state = "asked";
-  tellRendition(photo, rendition);
-  const url = here(rendition.url);
-  const started = performance.now();
-  try {
-    const answer = await fetch(url, { cache });
-    if (answer.status === 503 && answer.headers.has("Retry-After") && rendition.timesAsked < TIMES_ASKED_AGAIN) {
-      rendition.timesAsked += 1;
-      await new Promise((resume) => setTimeout(resume, Number(answer.headers.get("Retry-After")) * 1000));
-      return await measure(photo, rendition, cache);
-    }
-    if (!answer.ok) {
-      Object.assign(rendition, { state: "failed", problem: answerOf(answer.status, await answer.text()).problem });
-    } else {
-      const body = await answer.arrayBuffer();
-      const milliseconds = performance.now() - started;
-      Object.assign(rendition, { state: "measured", bytes: body.byteLength, milliseconds, ...(await answerer(url, answer.headers)) });
-    }
-  } catch {
-    Object.assign(rendition, { state: "failed", problem: UNREACHABLE.problem });
-  }
-  tellRendition(photo, rendition);
-  tellLadder(photo);
-  fillEntry(photo);
-  if (photo === shown && photo.ladder.every(({ state }) => state === "measured" || state === "failed")) announce(part("measured").textContent);
-}
-
-/** Who answered: this browser's cache, the server's memory, its store, or a render; how fast; `cacheStatus` as the server said it. */
-async function answerer(url, headers) {
-  // The browser writes its entry in a task of its own, after the body's last byte.
-  await new Promise((resume) => setTimeout(resume));
-  const entry = performance.getEntriesByName(location.origin + url, "resource").at(-1);
-  // The time between question and answer, without this page's own waiting for its turn.
-  const timed = entry && { milliseconds: entry.responseEnd - entry.requestStart };
-  // A kept answer still carries the headers of the day it was fetched, so this is asked first.
-  if (entry?.transferSize === 0 && entry.decodedBodySize > 0) return { ...timed, tier: "browser", cacheStatus: null };
-  const cacheStatus = headers.get("Cache-Status") ?? "";
-  const [, tier, duration] = /^tier;desc=(render|store);dur=([\d.]+)/.exec(headers.get("Server-Timing") ?? "") ?? [];
-  return { ...timed, tier: /;\s*hit\b/.test(cacheStatus) ? "memory" : tier, serverMilliseconds: Number(duration), cacheStatus };
 }
 
 // ---- The bench
@@ -289,171 +166,166 @@ function tellProgress(photo, sent, view = part("bench")) {
   // Sent is not stored: the server still looks at the picture. Without a value the bar says "under way".
   if (!photo.file || sent === 1) part("progress", view).removeAttribute("value");
   else part("progress", view).value = sent;
-  part("doing", view).textContent = !photo.file
-    ? "Reading its document"
-    : photo.state === "waiting"
-      ? `${size}, waiting for the upload before it`
-      : sent === 1
-        ? `${size} sent; the server is looking at it`
-        : `Uploading ${size}`;
+  part("doing", view).textContent = !photo.file ? "Reading its document" : sent === 1 ? `${size} sent; the server looks at it` : `Uploading ${size}`;
 }
 
 function refusedView(photo) {
-  const { problem } = photo;
-  const view = copyOf("refused");
-  part("name", view).textContent = photo.name;
+  const view = node("article", { className: "card refused" }, node("p", { className: "quiet", textContent: photo.name }));
+  const mayPass = photo.status === 0 || photo.status === 408 || photo.status >= 500;
+  view.append(problemView(photo, mayPass && (() => ask(photo)), null));
+  // One place to type a token is enough.
+  if (wantsToken(photo.status)) hideRecent();
+  return view;
+}
+
+/** What a problem says: title, detail, what was expected, came, and is to be done; a form where another token may help. */
+function problemView({ status, problem }, retry, withToken = retry) {
+  const view = copyOf("problem");
   part("title", view).textContent = problem.title;
   part("detail", view).textContent = problem.detail ?? "";
   const particulars = { Expected: problem.expected, Received: problem.received, "What to do": problem.remedy };
   part("particulars", view).append(...describe(Object.entries(particulars).filter(([, text]) => text)));
-  const wantsToken = photo.status === 401 || photo.status === 403;
-  part("token-form", view).hidden = !wantsToken;
-  part("token-form", view).addEventListener("submit", useToken);
-  part("retry", view).hidden = !(photo.status === 0 || photo.status === 408 || photo.status >= 500);
+  const page = part("problem-page", view);
+  page.hidden = !problem.type?.startsWith("/");
+  if (!page.hidden) page.href = problem.type;
+  const form = part("token-form", view);
+  form.hidden = !wantsToken(status);
+  const [label, input] = [form.querySelector("label"), form.querySelector("input")];
+  label.htmlFor = input.id = `token-${(problemsShown += 1)}`;
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    keepToken(input.value);
+    tellCurl();
+    withToken?.();
+    tokenChanged();
+  });
+  part("retry", view).hidden = !retry || wantsToken(status);
+  part("retry", view).addEventListener("click", () => retry());
   return view;
 }
 
-function describe(pairs) {
-  return pairs.map(([term, description]) => {
-    const [group, dt, dd] = ["div", "dt", "dd"].map((name) => document.createElement(name));
-    dt.textContent = term;
-    dd.append(...[description].flat());
-    group.append(dt, dd);
-    return group;
-  });
+/** With another token every photo that was refused for want of one is asked for again. */
+function tokenChanged() {
+  for (const photo of photos) {
+    if (!wantsToken(photo.status)) continue;
+    photo.status = null;
+    uploads = uploads.then(() => ask(photo));
+  }
+  recent();
 }
 
 function hereView(photo) {
-  const facts = photo.document;
   const view = copyOf("here");
   part("name", view).textContent = photo.name;
   part("facts", view).append(...describe(factsOf(photo)));
-
-  const frame = part("frame", view);
-  frame.style.setProperty("--ratio", facts.width / facts.height);
-  frame.style.setProperty("--natural", `${facts.width}px`);
-  frame.style.setProperty("--colour", facts.placeholder.color);
-  part("placeholder", view).src = facts.placeholder.data_url;
-
-  fillLadder(photo, view);
-  part("compared", view).textContent = `Compared with the original’s ${readableBytes(facts.bytes)}. Choose one to see it.`;
-
-  part("picture", view).append(...coloured(facts.picture));
-  part("src", view).textContent = new URL(facts.src, location.origin).href;
-  part("document", view).textContent = JSON.stringify(facts, null, 2);
-  part("relative", view).hidden = !facts.src.startsWith("/");
+  part("placeholder", view).src = photo.document.placeholder.data_url;
+  part("relative", view).hidden = !photo.document.src.startsWith("/");
   part("relative", view).textContent =
     `These URLs are relative: they work on pages of ${location.origin}. Set DARKROOM_PUBLIC_URL on the server for URLs that work everywhere.`;
+  part("sizes", view).value = photo.sizes;
+  part("sizes", view).addEventListener("input", ({ target }) => {
+    photo.sizes = target.value.trim() || DEFAULT_SIZES;
+    askForUrls(photo);
+  });
+  wireDivider(view);
+  wireTabs(view);
+  wireSubject(photo, view, {
+    changed: (answer) => takeChanged(photo, answer),
+    refused: (answer, retry) => part("subject-problem").replaceChildren(problemView(answer, retry)),
+  });
   return view;
 }
 
 function factsOf({ document: facts, file, status }) {
   const { placeholder } = facts;
-  const digest = document.createElement("code");
-  digest.textContent = `${facts.digest.slice(0, 8)}…`;
-  digest.title = facts.digest;
-  const inline = new Image();
-  inline.className = "tiny";
-  inline.alt = `Placeholder of ${placeholder.data_url.length} characters`;
-  inline.title = inline.alt;
-  inline.src = placeholder.data_url;
+  const inline = node("img", {
+    className: "tiny",
+    alt: `Placeholder of ${placeholder.data_url.length} characters`,
+    title: `Placeholder of ${placeholder.data_url.length} characters; ThumbHash ${placeholder.thumbhash}`,
+    src: placeholder.data_url,
+  });
   return [
-    ["Format", formatName(facts.format) + (facts.frames > 1 ? `, ${count.format(facts.frames)} frames` : "")],
-    ["Pixels", `${dimensions(facts)} (${megapixels.format((facts.width * facts.height) / 1e6)} MP)`],
+    ["Format", formatName(facts.format) + (facts.frames > 1 ? `, ${counted(facts.frames)} frames` : "")],
+    ["Pixels", `${dimensions(facts)} (${pixels(facts)})`],
     ["Original", readableBytes(facts.bytes)],
-    ["Digest", [digest, file && status === 200 ? " was here already" : ""]],
+    ["Digest", [node("code", { textContent: `${facts.digest.slice(0, 8)}…`, title: facts.digest }), file && status === 200 ? " was here already" : ""]],
     ["Placeholder", [inline, ...[...new Set([placeholder.color, ...placeholder.palette])].map(swatch)]],
   ];
 }
 
 function swatch(colour) {
-  const spot = document.createElement("span");
-  spot.className = "swatch";
+  const spot = node("span", { className: "swatch", title: colour, role: "img", "aria-label": colour });
   spot.style.backgroundColor = colour;
-  spot.title = colour;
-  spot.setAttribute("role", "img");
-  spot.setAttribute("aria-label", colour);
   return spot;
 }
 
-/** The nodes of HTML source with its tags and values told apart; their text is the source, character for character. */
-function coloured(source) {
-  return source.split(/(<\/?[a-z]+|"[^"]*")/).map((text) => {
-    const kind = text.startsWith("<") ? "tag" : text.startsWith('"') ? "value" : null;
-    if (!kind) return document.createTextNode(text);
-    const span = document.createElement("span");
-    span.className = kind;
-    span.textContent = text;
-    return span;
-  });
-}
+// ---- What is asked of it
 
-// ---- The ladder
-
-function fillLadder(photo, view) {
-  const types = photo.document.sources.map(({ type }) => type);
-  part("formats", view).append(
-    ...types.map((type) => {
-      const heading = document.createElement("th");
-      heading.scope = "col";
-      heading.textContent = formatName(type);
-      return heading;
-    }),
-  );
-  for (const width of new Set(photo.ladder.map((rendition) => rendition.width))) {
-    const row = part("steps", view).insertRow();
-    const renditions = types.map((type) => photo.ladder.find((rendition) => rendition.type === type && rendition.width === width));
-    const heading = document.createElement("th");
-    heading.scope = "row";
-    const wide = document.createElement("b");
-    wide.textContent = width;
-    heading.append(wide, `× ${renditions.find(Boolean).height}`);
-    row.append(heading, ...renditions.map((rendition) => (rendition ? stepCell(photo, rendition) : document.createElement("td"))));
+async function wireControls(photo) {
+  const panel = part("controls");
+  options ??= await readOptions();
+  if (!panel.isConnected) return;
+  if (!options.document) {
+    const again = () => {
+      options = null;
+      wireControls(photo);
+    };
+    panel.replaceChildren(problemView(options, again));
+    return;
   }
+  controls = buildControls(panel, options.document, photo.transform, (transform) => {
+    photo.transform = transform;
+    askForUrls(photo);
+  });
+  part("known-digests").replaceChildren(...photos.filter(({ state }) => state === "here").map(({ document: facts, name }) => node("option", { value: facts.digest, label: name })));
 }
 
-function stepCell(photo, rendition) {
-  const cell = copyOf("step");
-  rendition.step = cell.firstElementChild;
-  part("called", cell).textContent = `${formatName(rendition.type)}, ${rendition.width} pixels wide: `;
-  cell.querySelector("input").addEventListener("change", () => choose(photo, rendition));
-  tellRendition(photo, rendition);
-  return cell;
+const askForUrls = paused(mintUrls, PAUSE_MILLISECONDS);
+
+/** Everything that is said in a request for URLs. */
+function wantedOf({ transform, sizes }) {
+  return { ...(Object.keys(transform).length && { transform }), ...(sizes !== DEFAULT_SIZES && { sizes }) };
 }
 
-function tellRendition(photo, rendition) {
-  const { step, state } = rendition;
-  if (!step) return;
-  step.dataset.state = state;
-  part("bytes", step).textContent = { waiting: "–", asked: "…", failed: "failed" }[state] ?? readableBytes(rendition.bytes);
-  part("saving", step).textContent =
-    { waiting: "", asked: "", failed: "choose to retry" }[state] ?? signedPercent(percentChange(rendition.bytes, photo.document.bytes));
-}
-
-/** Tell how far the measuring is, how large each rendition is beside the largest, and what is known of the chosen one. */
-function tellLadder(photo) {
+async function mintUrls(photo) {
+  asking.abort();
+  asking = new AbortController();
+  part("asking-urls")?.classList.add("busy");
+  const answer = await mint(photo.document.digest, wantedOf(photo), asking.signal);
+  if (answer.status === -1) return;
+  if (answer.document) {
+    measuring.stop();
+    takeMarkup(photo, answer.document);
+  }
   if (photo !== shown || photo.state !== "here") return;
-  const { ladder } = photo;
-  const measured = ladder.filter(({ state }) => state === "measured");
-  const failed = ladder.filter(({ state }) => state === "failed");
-  const largest = Math.max(...measured.map(({ bytes }) => bytes));
-  for (const rendition of measured) rendition.step.style.setProperty("--share", rendition.bytes / largest);
-  const done = measured.length + failed.length;
-  const bar = part("measuring");
-  bar.max = ladder.length;
-  bar.value = done;
-  bar.classList.toggle("done", done === ladder.length);
-  const told = failed.length ? `${measured.length} of ${ladder.length} measured, ${failed.length} failed` : `${done} of ${ladder.length} measured`;
-  part("measured").textContent = told;
-  preview(photo, photo.chosen);
+  part("asking-urls").classList.remove("busy");
+  part("transform-problem").replaceChildren(...(answer.problem ? [problemView(answer, wantsToken(answer.status) || answer.status === 0 ? () => mintUrls(photo) : null)] : []));
+  const { title, detail, remedy } = answer.problem ?? {};
+  controls?.complain([detail, remedy].join(" "));
+  if (answer.problem) announce(`${title}. ${detail} ${remedy ?? ""}`);
+  else tellMarkup(photo);
+}
+
+/** The focal point or the text of a photo has changed: its document is another one, and so are the URLs that follow it. */
+function takeChanged(photo, answer) {
+  Object.assign(photo, { document: answer.document, etag: answer.etag });
+  mintUrls(photo);
+}
+
+/** Show everything that follows from the URLs of a photo. */
+function tellMarkup(photo) {
+  fillLadder(photo, part("bench"), choose);
+  part("compared").textContent = `Compared with the original’s ${readableBytes(photo.document.bytes)}. Choose one to see it.`;
+  fillSnippets(photo, wantedOf(photo));
+  choose(photo, photo.chosen);
 }
 
 // ---- The preview
 
 /** The narrowest step that fills the preview's box sharply, in the format that the document prefers. */
-function firstChoice({ document: facts, ladder }) {
+function firstChoice({ markup, ladder }) {
   const box = part("frame").clientWidth * devicePixelRatio;
-  const preferred = ladder.filter(({ type }) => type === facts.sources[0].type);
+  const preferred = ladder.filter(({ type }) => type === markup.sources[0].type);
   return preferred.find(({ width }) => width >= Math.min(box, FIRST_PREVIEW_PIXELS)) ?? preferred.at(-1);
 }
 
@@ -461,117 +333,81 @@ function choose(photo, rendition) {
   photo.chosen = rendition;
   rendition.step.querySelector("input").checked = true;
   if (rendition.state === "failed") Object.assign(rendition, { state: "waiting", timesAsked: 0 });
+  shapeFrame(photo, rendition);
   tellRendition(photo, rendition);
   tellLadder(photo);
-  keepMeasuring();
+  part("measure-all").hidden = photo.measuresAll;
+  preview(photo);
+  measuring.keepOn();
 }
 
-function preview(photo, rendition) {
-  const name = `${formatName(rendition.type)}, ${dimensions(rendition)}`;
-  part("open").href = here(rendition.url);
-  const caption = part("caption");
-  const answered = part("answered");
-  const strong = document.createElement("strong");
-  strong.textContent = name;
-  if (rendition.state === "failed") {
-    const { title, detail, remedy } = rendition.problem;
-    caption.replaceChildren(strong, `: ${title}.`);
-    answered.textContent = [detail, remedy].filter(Boolean).join(" ");
-  } else if (rendition.state !== "measured") {
-    caption.replaceChildren(strong, " is on its way.");
-    answered.textContent = "A rendition is made when it is first asked for, and stored.";
-  } else {
-    const beside = besideFallback(photo, rendition);
-    caption.replaceChildren(strong, `, ${readableBytes(rendition.bytes)}: ${smaller(rendition.bytes, photo.document.bytes, "the original")}${beside}.`);
-    if (rendition.unseen) answered.textContent = `This browser cannot show ${formatName(rendition.type)}. Choose another format.`;
-    else answered.replaceChildren(...answeredBy(rendition));
-    develop(photo, rendition);
-  }
+/** The chosen one first, then its width in the other formats, then the rest: of a transform being tried, only if the reader asks. */
+function nextToMeasure() {
+  if (shown?.state !== "here" || !shown.chosen) return null;
+  const { chosen, ladder, measuresAll } = shown;
+  const waiting = ladder.filter(({ state }) => state === "waiting");
+  return (
+    waiting.find((rendition) => rendition === chosen) ??
+    waiting.find(({ width }) => width === chosen.width) ??
+    (measuresAll ? waiting[0] : null)
+  );
 }
 
-/** What the format itself saves: against the fallback at the same width, once both are known. */
-function besideFallback(photo, rendition) {
-  const { type } = photo.document.sources.at(-1);
-  const fallback = photo.ladder.find((other) => other.type === type && other.width === rendition.width);
-  if (!fallback?.bytes || fallback === rendition) return "";
-  return `, ${smaller(rendition.bytes, fallback.bytes, `${formatName(type)} at this width`)}`;
-}
-
-function answeredBy({ tier, milliseconds, serverMilliseconds, cacheStatus }) {
-  const time = readableTime(milliseconds);
-  const told = {
-    browser: `From this browser’s cache in ${time}, without asking the server.`,
-    memory: `From the server’s memory in ${time}.`,
-    store: `From the server’s store in ${time}.`,
-    render: `Rendered in ${readableTime(serverMilliseconds)}, here after ${time}.`,
-  }[tier] ?? `Answered in ${time}.`;
-  if (!cacheStatus) return [told];
-  const field = document.createElement("code");
-  field.textContent = `Cache-Status: ${cacheStatus}`;
-  return [`${told} `, field];
-}
-
-/** Put the chosen rendition into the frame once it can be painted, over what is there until then. */
-async function develop(photo, rendition) {
-  const frame = part("frame");
-  const url = here(rendition.url);
-  if (frame.dataset.shows === url) return;
-  frame.dataset.shows = url;
-  const picture = new Image();
-  picture.className = "rendition";
-  picture.alt = photo.document.alt || photo.name;
-  picture.src = url;
-  try {
-    await picture.decode();
-  } catch {
+async function preview(photo) {
+  const rendition = photo.chosen;
+  caption(photo, rendition);
+  tellFormats(photo, rendition);
+  if (rendition.state !== "measured" || rendition.unseen) return;
+  if (!(await develop(photo, rendition))) {
     rendition.unseen = true;
-    if (frame.isConnected && frame.dataset.shows === url) preview(photo, rendition);
+    if (photo === shown && photo.chosen === rendition) caption(photo, rendition);
     return;
   }
-  // Another may have been chosen in the meantime.
-  if (frame.dataset.shows !== url) return;
-  const before = frame.querySelector(".rendition");
-  frame.append(picture);
-  before?.remove();
-  if (!photo.document.alpha) return;
-  // What lies under a transparent picture shines through.
-  frame.classList.add("see-through");
-  part("placeholder", frame).hidden = true;
+  if (photo === shown && photo.chosen === rendition) setBefore(photo, rendition);
+}
+
+/** The formats side by side at the chosen width: how large each is, and what it saves. */
+function tellFormats(photo, { width }) {
+  const alike = photo.ladder.filter((other) => other.width === width);
+  const fallback = alike.at(-1);
+  const largest = Math.max(...alike.map(({ bytes }) => bytes ?? 0)) || 1;
+  part("format-bars").replaceChildren(
+    ...alike.map((rendition) => {
+      const bar = node("span", { className: "bar" });
+      bar.style.setProperty("--share", (rendition.bytes ?? 0) / largest);
+      const saved = rendition.bytes && fallback.bytes && rendition !== fallback ? `${Math.round((1 - rendition.bytes / fallback.bytes) * 100)}% saved` : "";
+      return node(
+        "li",
+        { className: rendition === photo.chosen ? "chosen" : "" },
+        node("span", { textContent: formatName(rendition.type) }),
+        bar,
+        node("b", { textContent: rendition.bytes ? readableBytes(rendition.bytes) : rendition.state === "failed" ? "failed" : "…" }),
+        node("span", { className: "quiet", textContent: saved }),
+      );
+    }),
+  );
 }
 
 // ---- What the reader does
-
-function useToken(event) {
-  event.preventDefault();
-  sessionStorage.setItem(TOKEN, event.target.querySelector("input").value.trim());
-  tellCurl();
-  for (const photo of photos) {
-    if (photo.status !== 401 && photo.status !== 403) continue;
-    photo.status = null;
-    uploads = uploads.then(() => ask(photo));
-  }
-}
 
 async function askAgain() {
   const { chosen } = shown;
   if (chosen.state === "asked") return;
   chosen.timesAsked = 0;
-  await measure(shown, chosen, "reload");
+  await measuring.measure(chosen, "reload");
 }
 
-async function copy(button) {
-  const source = part(button.dataset.copies);
-  const label = (button.dataset.label ??= button.textContent);
-  try {
-    await navigator.clipboard.writeText(source.textContent);
-    button.textContent = "Copied";
-  } catch {
-    // Without https, or without permission: selected, one key does the rest.
-    getSelection().selectAllChildren(source);
-    button.textContent = "Selected: press Ctrl+C or ⌘C";
-  }
-  announce(button.textContent);
-  setTimeout(() => (button.textContent = label), 1500);
+function measureAll() {
+  shown.measuresAll = true;
+  part("measure-all").hidden = true;
+  measuring.keepOn();
+}
+
+/** A crop makes the focal point visible. */
+function trySquare() {
+  const side = Math.min(600, shown.document.width, shown.document.height);
+  controls?.set({ width: side, height: side, fit: "cover" });
+  part("frame").scrollIntoView({ block: "nearest" });
 }
 
 function tellCurl() {
@@ -579,10 +415,30 @@ function tellCurl() {
   part("curl").textContent = `curl ${authorization}--data-binary @photo.jpg ${location.origin}/v1/images`;
 }
 
+const openRecent = (facts) => openDigest(facts.digest, facts.alt || facts.digest);
+
+function refuseRecent(answer) {
+  // What is on the bench asks for a token itself.
+  if (shown) return;
+  part("recent").hidden = false;
+  part("recent-problem").replaceChildren(problemView(answer, null));
+}
+
+function hideRecent() {
+  part("recent").hidden = true;
+  part("recent-problem").replaceChildren();
+}
+
+const recent = () => showRecent(openRecent, refuseRecent);
+
 const DOES = {
   choose: () => part("chooser").click(),
-  retry: () => ask(shown),
   again: askAgain,
+  arrive,
+  "measure-all": measureAll,
+  reset: () => controls?.reset(),
+  square: trySquare,
+  "more-recent": () => showMore(openRecent, refuseRecent),
 };
 
 document.addEventListener("click", ({ target }) => {
@@ -626,3 +482,4 @@ addEventListener("hashchange", openAddress);
 performance.setResourceTimingBufferSize(5000);
 tellCurl();
 openAddress();
+recent();

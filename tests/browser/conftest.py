@@ -101,7 +101,7 @@ class Watch:
             self.complaints.append(message.text)
 
     def _asked(self, url: str) -> None:
-        if urlsplit(url).scheme != "data":
+        if urlsplit(url).scheme not in {"data", "blob"}:
             self.hosts.add(urlsplit(url).netloc)
 
 

@@ -248,7 +248,8 @@ def test_a_rendition_crosses_the_network_once_over_two_visits(page: Page, small_
     wait_until_painted(preview(page))
     expect(part(page, "answered")).to_contain_text("without asking the server")
     # An image that the page's memory has already is told of as a response of its own, served from there: only fetches count.
-    assert sorted(path for path in crossed if path.startswith("/i/")) == sorted(rendition_urls(document))
+    of_this = [path for path in crossed if path.startswith("/i/") and document["digest"] in path]
+    assert sorted(of_this) == sorted(rendition_urls(document))
 
 
 def test_asking_the_server_again_shows_that_its_memory_answers(page: Page, small_photo: Path) -> None:
@@ -272,7 +273,7 @@ def test_a_busy_server_is_asked_again_when_it_says(page: Page, small_photo: Path
 
     page.route("**/i/**", busy_at_first)
     document = document_of(page, small_photo)
-    assert set(asked) == set(rendition_urls(document))
+    assert {path for path in asked if document["digest"] in path} == set(rendition_urls(document))
 
 
 def test_a_rendition_that_failed_says_why_and_can_be_asked_for_again(page: Page, small_photo: Path, watches: list[Watch]) -> None:
@@ -377,7 +378,7 @@ def test_the_keyboard_alone_chooses_a_photo_and_a_rendition(page: Page, photo: P
     page.keyboard.press("Enter")
     wait_until_measured(page)
     chosen = page.locator(".step input:checked")
-    for _ in range(10):
+    for _ in range(60):
         page.keyboard.press("Tab")
         if chosen.evaluate("input => input === document.activeElement"):
             break
@@ -394,8 +395,10 @@ def test_a_phone_never_scrolls_sideways(visit: Visit, playground_url: str, small
     sideways = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(sideways) == 0
     document_of(page, small_photo)
-    page.locator("summary").click()
-    assert page.evaluate(sideways) == 0
+    page.evaluate("for (const details of document.querySelectorAll('details')) details.open = true")
+    for tab in page.get_by_role("tab").all():
+        tab.click()
+        assert page.evaluate(sideways) == 0, tab.text_content()
     choose(page, {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"x" * 300})
     expect(page.get_by_role("alert")).to_be_visible()
     assert page.evaluate(sideways) == 0

@@ -110,6 +110,13 @@ class Visit:
         """Return once the application has had the whole request and asks whether the client is still there."""
         await _first(self._waits.wait(), self.task)
 
+    async def is_over(self) -> bool:
+        """Return whether it has been answered, as soon as it has been or waits for that."""
+        waiting = asyncio.ensure_future(self._waits.wait())
+        await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        waiting.cancel()
+        return self.task.done()
+
     def leave(self) -> None:
         """Close the connection, as seen by the application."""
         self._left.set()
@@ -204,6 +211,11 @@ class Origin:
         async with self._changed:
             self._answered = first
             self._changed.notify_all()
+
+    async def hold(self) -> None:
+        """Answer no request that comes from now on, until released."""
+        async with self._changed:
+            self._answered = len(self.requests)
 
     async def asked(self, times: int) -> None:
         """Return once there have been that many requests."""

@@ -10,7 +10,24 @@ import pytest
 from edge import Edge
 from edge.answer import Answer, Message
 from edge.collapse import RELEASED_AT_ONCE
-from tests.edge.asgi import RENDITION, Origin, Reply, Visit, all_wait, ask, collapsed, failed, hit, http_scope, stored, unkept, visit
+from tests.edge.asgi import (
+    RENDITION,
+    Clock,
+    Origin,
+    Reply,
+    Visit,
+    all_wait,
+    ask,
+    collapsed,
+    failed,
+    hit,
+    http_scope,
+    shared_edge,
+    stored,
+    unkept,
+    visit,
+    whole,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
 
@@ -330,3 +347,23 @@ async def test_collapse_origin_that_raises_when_all_have_left_is_logged_and_forg
     assert [record.getMessage() for record in caplog.records] == ["the origin failed"]
     origin.error = None
     assert (await ask(edge)).status == 200
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 30])
+async def test_collapse_momentary_error_is_shared_however_long_it_took(clock: Clock, seconds: int) -> None:
+    origin = Origin(MOMENTARY, held=True)
+    edge = shared_edge(origin, clock)
+    visits = await gather(origin, edge, 20)
+    clock.now += seconds
+    await origin.release()
+    assert {reply.status for reply in await replies(visits)} == {503}
+    assert len(origin.requests) == 1
+
+
+async def test_collapse_answer_that_was_stale_when_it_came_is_for_its_leader_alone(clock: Clock) -> None:
+    origin = Origin(whole(b"max-age=60", (b"age", b"60")), held=True)
+    edge = shared_edge(origin, clock)
+    visits = await gather(origin, edge, 3)
+    await origin.release()
+    assert [reply.status for reply in await replies(visits)] == [200] * 3
+    assert len(origin.requests) == 3

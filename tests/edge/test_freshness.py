@@ -71,7 +71,6 @@ def test_cache_control_with_a_lifetime_is_kept_for_it(value: bytes, seconds: int
         b"no-store",
         b"no-store, max-age=60",
         b"max-age=60, no-store",
-        b"no-store, must-understand, max-age=60",
         b"private, max-age=60",
         b"no-cache, max-age=60",
         b'private="x-user", max-age=60',
@@ -134,7 +133,6 @@ def test_cache_control_of_several_lines_is_one_list() -> None:
     [
         [],
         [(b"etag", b'"k5x7q2"'), (b"last-modified", b"Mon, 23 Nov 2026 12:00:00 GMT")],
-        [(b"expires", b"Tue, 23 Nov 2027 12:00:00 GMT"), (b"date", b"Mon, 23 Nov 2026 12:00:00 GMT")],
         [(b"surrogate-control", b"max-age=60")],
         [(b"other-cdn-cache-control", b"max-age=60")],
     ],

@@ -219,7 +219,15 @@ async def test_method_that_nobody_knows_counts_as_a_change() -> None:
 
 @pytest.mark.parametrize("field", [b"location", b"Content-Location"])
 @pytest.mark.parametrize(
-    "value", [b"/i/other?x=1", b"http://localhost/i/other?x=1", b"other?x=1", b"../i/other?x=1#part", b"//localhost/i/other?x=1"]
+    "value",
+    [
+        b"/i/other?x=1",
+        b"http://localhost/i/other?x=1",
+        b"other?x=1",
+        b"../i/other?x=1#part",
+        b"//localhost/i/other?x=1",
+        b"http://LOCALHOST/i/other?x=1",
+    ],
 )
 @pytest.mark.parametrize("hosts_differ", [False, True])
 async def test_change_drops_what_its_answer_names_on_the_same_host(field: bytes, value: bytes, hosts_differ: bool) -> None:
@@ -234,7 +242,14 @@ async def test_change_drops_what_its_answer_names_on_the_same_host(field: bytes,
 
 @pytest.mark.parametrize("field", [b"location", b"content-location"])
 @pytest.mark.parametrize(
-    "value", [b"http://elsewhere/i/other", b"//elsewhere/i/other", b"http://localhost:8080/i/other", b"http://localhost@elsewhere/i/other"]
+    "value",
+    [
+        b"http://elsewhere/i/other",
+        b"//elsewhere/i/other",
+        b"http://localhost:8080/i/other",
+        b"http://localhost@elsewhere/i/other",
+        b"https://localhost/i/other",
+    ],
 )
 @pytest.mark.parametrize("hosts_differ", [False, True])
 async def test_change_drops_nothing_that_its_answer_names_on_another_host(field: bytes, value: bytes, hosts_differ: bool) -> None:

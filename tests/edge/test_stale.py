@@ -568,3 +568,65 @@ async def test_origin_that_raises_keeps_what_was_to_be_validated(clock: Clock, c
         assert await ask(edge) == failed(unkept(reason="stale"))
     origin.error = None
     assert (await ask(edge)).field(STATUS) == validated(60)
+
+
+@pytest.mark.parametrize("purge", ["address", "tag"])
+@pytest.mark.parametrize("vary", [(), ((b"vary", b"accept"),)])
+async def test_stale_answer_that_is_purged_while_the_origin_fails_never_stands_in(clock: Clock, purge: str, vary: Headers) -> None:
+    origin = Origin(whole(b"max-age=60, stale-if-error=600", ETAG, (b"cache-tag", b"bad"), *vary))
+    edge = shared_edge(origin, clock)
+    await ask(edge)
+    clock.now += 61
+    await origin.hold()
+    origin.answer = Answer(503, [], b"out")
+    waiting = visit(edge)
+    await origin.asked(2)
+    if purge == "tag":
+        edge.purge_tags(["bad"])
+    else:
+        edge.purge(b"/i/picture")
+    await origin.release()
+    assert (await waiting.reply()).status == 503
+
+
+async def test_stale_answer_that_was_renewed_while_the_origin_failed_stands_in_as_it_is_now(clock: Clock) -> None:
+    origin = Origin(ON_ERROR)
+    edge = shared_edge(origin, clock)
+    await ask(edge)
+    clock.now += 61
+    await origin.hold()
+    origin.answer = renewed(ON_ERROR)
+    other = visit(edge)
+    await origin.asked(2)
+    # One that joins nobody.
+    alone = visit(edge, headers=[(b"authorization", b"x")])
+    await origin.asked(3)
+    await origin.release(first=2)
+    assert (await other.reply()).body == b"renewed"
+    origin.answer = Answer(503, [], b"out")
+    await origin.release()
+    assert (await alone.reply()).body == b"renewed"
+
+
+@pytest.mark.parametrize("field", [(b"set-cookie", b"a=b"), (b"vary", b"*")])
+async def test_304_for_one_client_alone_drops_the_one_kept(clock: Clock, field: tuple[bytes, bytes]) -> None:
+    origin = Origin(Validating(whole(b"max-age=60", ETAG), field))
+    edge = shared_edge(origin, clock)
+    await ask(edge)
+    clock.now += 61
+    reply = await ask(edge)
+    assert (reply.status, reply.body, reply.field(field[0])) == (200, b"picture", field[1])
+    assert edge.kept_entries == 0
+
+
+async def test_stale_answer_is_not_renewed_by_a_client_that_wants_nothing_kept(clock: Clock) -> None:
+    origin = Origin(WITHIN)
+    edge = shared_edge(origin, clock)
+    await ask(edge)
+    clock.now += 61
+    assert (await ask(edge, headers=[(b"cache-control", b"no-store")])).field(STATUS) == hit(-1)
+    await settled(edge)
+    assert len(origin.requests) == 1
+    await ask(edge)
+    await settled(edge)
+    assert len(origin.requests) == 2

@@ -29,7 +29,7 @@ def bearer(token: str) -> dict[str, str]:
 def test_upload_without_a_known_token_is_401_and_stores_nothing(client: httpx.Client, authorization: str | None) -> None:
     fields = [] if authorization is None else [(b"authorization", authorization.encode("latin-1"))]
     answer = client.post("/v1/images", content=images.photo_jpeg(64, 48), headers=fields)
-    assert (answer.status_code, answer.json()["type"]) == (401, "urn:darkroom:problem:unauthorized")
+    assert (answer.status_code, answer.json()["type"]) == (401, "/problems/unauthorized")
     assert answer.headers["www-authenticate"] == 'Bearer realm="darkroom"'
     assert answer.headers["cache-control"] == "no-store"
     assert INGEST not in answer.text
@@ -37,7 +37,7 @@ def test_upload_without_a_known_token_is_401_and_stores_nothing(client: httpx.Cl
 
 def test_token_without_the_scope_is_403(client: httpx.Client) -> None:
     answer = client.post("/v1/images", content=images.photo_jpeg(64, 48), headers=bearer(READ))
-    assert (answer.status_code, answer.json()["type"]) == (403, "urn:darkroom:problem:forbidden")
+    assert (answer.status_code, answer.json()["type"]) == (403, "/problems/forbidden")
     assert answer.headers["www-authenticate"] == 'Bearer realm="darkroom", error="insufficient_scope", scope="ingest"'
 
 

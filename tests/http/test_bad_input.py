@@ -54,7 +54,7 @@ def check_problem(answer: httpx.Response, status: int, kind: str) -> dict[str, A
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "cdn-cache-control" not in answer.headers
     assert "darkroom-cdn-cache-control" not in answer.headers
-    assert problem["type"] == f"urn:darkroom:problem:{kind}"
+    assert problem["type"] == f"/problems/{kind}"
     assert problem["status"] == status
     assert all(problem[member] for member in ("title", "detail", "expected", "received", "remedy"))
     assert "Traceback" not in answer.text
@@ -174,7 +174,7 @@ def test_address_of_a_crop_outside_its_image_is_400_that_nobody_keeps(small: Ser
             answer = client.get(f"/i/{version}/{photo['digest']}/{OUTSIDE}/-.{extension}")
             assert answer.status_code == 400
             problem = answer.json()
-            assert (problem["type"], problem["expected"]) == ("urn:darkroom:problem:bad-transform", "a part of 640 x 480 pixels")
+            assert (problem["type"], problem["expected"]) == ("/problems/bad-transform", "a part of 640 x 480 pixels")
             assert problem["remedy"]
             assert answer.headers["cache-control"] == "no-store"
     assert small.stored("renditions") == before

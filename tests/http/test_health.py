@@ -20,7 +20,20 @@ def test_health_is_200_and_says_where_it_stands(data: Path) -> None:
         assert answer.headers["cache-control"] == "no-store"
         report = answer.json()
         assert report.pop("version")
-        assert report == {"status": "ok", "region": "arn", "machine": "1857", "regions": ["arn", "lhr", "iad"]}
+        assert report == {"status": "ok", "region": "arn", "machine": "1857", "regions": ["arn", "lhr", "iad"], "prefer_region": "arn"}
+
+
+def test_health_in_a_region_that_is_not_declared_says_so_and_what_to_do(data: Path) -> None:
+    with darkroom(data, store="memory://", FLY_REGION="fra", PRIMARY_REGION="lhr", regions="arn,lhr") as server, server.client() as client:
+        answer = client.get("/health")
+        assert answer.status_code == 200
+        unlisted, unordered = answer.json()["warnings"]
+        assert unlisted == (
+            "DARKROOM_REGIONS does not list the region fra, in which there is a Machine. Expected: arn,lhr. Received: fra. "
+            "Add it to DARKROOM_REGIONS in fly.toml and deploy, or remove the Machine: fly scale count 0 --region fra"
+        )
+        assert unordered.startswith("The first of DARKROOM_REGIONS is not the primary region. Expected: lhr first")
+        assert f"  note   {unlisted}\n" in server.log()
 
 
 def test_health_outside_fly_names_no_region(server: Server) -> None:

@@ -43,7 +43,7 @@ def test_ingest_new_photo_is_201_with_the_document_and_its_location(client: http
     assert (document["format"], document["width"], document["height"]) == ("jpeg", 1600, 1200)
     assert (document["frames"], document["bytes"], document["alpha"]) == (1, len(photo), False)
     assert (document["alt"], document["focal"]) == ("", None)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", document["created"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", document["created"])
     assert [source["type"] for source in document["sources"]] == ["image/avif", "image/webp", "image/jpeg"]
     assert [link["width"] for link in document["sources"][0]["renditions"]] == [320, 640, 960, 1280, 1600]
     assert document["src"] == document["sources"][2]["renditions"][3]["url"]
@@ -95,7 +95,7 @@ def test_ingest_multipart_with_several_files_is_207_in_the_order_sent(client: ht
     listed = answer.json()["images"]
     assert answer.status_code == 207
     assert [entry.get("digest") for entry in listed] == [digest_of(known), None, digest_of(new)]
-    assert (listed[1]["status"], listed[1]["type"]) == (415, "urn:darkroom:problem:unsupported-format")
+    assert (listed[1]["status"], listed[1]["type"]) == (415, "/problems/unsupported-format")
 
 
 def test_ingest_multipart_with_several_new_files_is_201(client: httpx.Client) -> None:
@@ -173,7 +173,7 @@ def test_urls_bad_wish_is_400_that_says_what_was_expected(client: httpx.Client, 
     answer = client.post(f"/v1/images/{digest}/urls", json=wanted)
     problem = answer.json()
     assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
-    assert problem["type"] == f"urn:darkroom:problem:{kind}"
+    assert problem["type"] == f"/problems/{kind}"
     assert problem["expected"].startswith(expected)
     assert problem["received"]
     assert problem["remedy"]
@@ -205,7 +205,7 @@ def test_damaged_original_is_named_and_put_right_by_the_same_upload(tmp_path_fac
         (original,) = server.stored("originals")
         original.write_bytes(photo[:-200] + bytes(200))
         broken = client.get(document["src"])
-        assert (broken.status_code, broken.json()["type"]) == (500, "urn:darkroom:problem:damaged-original")
+        assert (broken.status_code, broken.json()["type"]) == (500, "/problems/damaged-original")
         assert broken.json()["expected"] == digest_of(photo)
         assert server.stored("renditions") == []
         assert client.post("/v1/images", content=photo).status_code == 200

@@ -63,7 +63,7 @@ def test_rendition_that_the_intermediate_is_large_enough_for_never_reads_the_ori
             assert images.opened(answer.content).size == size
         for needed in ({"width": 3_000}, {"width": 640, "metadata": "all"}):
             answer = rendition(client, document, **needed)
-            assert (answer.status_code, answer.json()["type"]) == (500, "urn:darkroom:problem:damaged-original")
+            assert (answer.status_code, answer.json()["type"]) == (500, "/problems/damaged-original")
 
 
 @pytest.mark.parametrize("harm", ["missing", "flipped", "cut"])

@@ -3,9 +3,13 @@
 from typing import Any
 
 import httpx
+import jsonschema
 import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from service.errors import ServiceError, every_problem
 from service.openapi import OPTION_EXAMPLES
+from service.openapi_answers import ROUTES, problem_example
 from service.options import API_OPTIONS, OPTIONS
 from tests import images
 from tests.servers import Server
@@ -45,8 +49,9 @@ def test_description_tells_the_order_in_which_options_act(description: dict[str,
 
 def test_description_has_every_route_and_what_each_takes(description: dict[str, Any]) -> None:
     assert description["openapi"].startswith("3.1")
-    assert {"/v1/images", "/v1/images/{digest}", "/v1/images/{digest}/urls", "/health"} <= set(description["paths"])
-    assert set(description["paths"]["/v1/images"]["post"]["requestBody"]["content"]) == {"application/octet-stream", "multipart/form-data"}
+    assert {(path, method) for path, item in description["paths"].items() for method in item} == set(ROUTES)
+    upload = description["paths"]["/v1/images"]["post"]["requestBody"]["content"]
+    assert set(upload) == {"application/octet-stream", "application/json", "multipart/form-data"}
     patch = description["paths"]["/v1/images/{digest}"]["patch"]
     assert [parameter["name"] for parameter in patch["parameters"] if parameter["in"] == "header"] == ["If-Match"]
     assert set(patch["requestBody"]["content"]["application/json"]["schema"]["properties"]) == {"focal", "alt"}
@@ -77,3 +82,87 @@ def test_examples_of_whole_bodies_are_accepted(client: httpx.Client, description
         answer = client.patch(path, json=example["value"], headers={"If-Match": "*"})
         assert answer.status_code == 200
         assert answer.json()["focal"] == example["value"]["focal"]
+
+
+def bodies(description: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return every body in JSON of every route, asked and answered, with what it is called."""
+    found = []
+    for path, item in description["paths"].items():
+        for method, operation in item.items():
+            parts = {"request": operation.get("requestBody", {}), **operation["responses"]}
+            found += [
+                (f"{method} {path} {name} {media_type}", body)
+                for name, part in parts.items()
+                for media_type, body in part.get("content", {}).items()
+                if media_type.endswith("json")
+            ]
+    return found
+
+
+def fits(description: dict[str, Any], value: object, schema: dict[str, Any]) -> None:
+    """Raise unless `value` is what `schema` says; it may refer to the description's components."""
+    jsonschema.Draft202012Validator({**schema, "components": description["components"]}).validate(value)
+
+
+def test_description_is_valid_openapi(description: dict[str, Any]) -> None:
+    OpenAPIV31SpecValidator(description).validate()
+
+
+def test_every_body_of_every_route_has_an_example_that_its_schema_allows(description: dict[str, Any]) -> None:
+    found = bodies(description)
+    assert len(found) > 60
+    for name, body in found:
+        assert body["examples"], name
+        for example in body["examples"].values():
+            fits(description, example["value"], body["schema"])
+
+
+def test_every_route_but_health_says_what_may_go_wrong(description: dict[str, Any]) -> None:
+    for (path, method), route in ROUTES.items():
+        responses = description["paths"][path][method]["responses"]
+        assert set(responses) == {*map(str, route.answers), *(str(error.status_code) for error in route.problems)}
+        assert route.problems or path in {"/health", "/livez"}
+
+
+def test_answers_of_the_server_are_what_the_description_says(client: httpx.Client, description: dict[str, Any]) -> None:
+    def check(answer: httpx.Response, path: str, method: str) -> None:
+        content = description["paths"][path][method]["responses"][str(answer.status_code)]["content"]
+        fits(description, answer.json(), content[answer.headers["content-type"].partition(";")[0]]["schema"])
+
+    first = client.post("/v1/images", content=images.photo_jpeg(700, 500))
+    digest = first.json()["digest"]
+    check(first, "/v1/images", "post")
+    check(client.post("/v1/images", content=images.photo_jpeg(700, 500)), "/v1/images", "post")
+    check(client.post("/v1/images", content=b"no image"), "/v1/images", "post")
+    check(client.post("/v1/images", files=[("file", b"no image"), ("file", images.photo_jpeg(700, 500))]), "/v1/images", "post")
+    check(client.get("/v1/images", params={"limit": 2}), "/v1/images", "get")
+    check(client.get("/v1/images", params={"limit": 0}), "/v1/images", "get")
+    check(client.get(f"/v1/images/{digest}"), "/v1/images/{digest}", "get")
+    check(client.get(f"/v1/images/{'a' * 32}"), "/v1/images/{digest}", "get")
+    check(client.patch(f"/v1/images/{digest}", json={"alt": "Hills."}, headers={"If-Match": "*"}), "/v1/images/{digest}", "patch")
+    check(client.patch(f"/v1/images/{digest}", json={"alt": "Hills."}), "/v1/images/{digest}", "patch")
+    check(client.patch(f"/v1/images/{digest}", json={}, headers={"If-Match": '"other"'}), "/v1/images/{digest}", "patch")
+    check(client.post(f"/v1/images/{digest}/urls", json={}), "/v1/images/{digest}/urls", "post")
+    check(client.post(f"/v1/images/{digest}/urls", json={"format": "webp"}), "/v1/images/{digest}/urls", "post")
+    check(client.post(f"/v1/images/{digest}/urls", json={"transform": {"wide": 1}}), "/v1/images/{digest}/urls", "post")
+    check(client.post("/v1/images/known", json={"digests": [digest]}), "/v1/images/known", "post")
+    check(client.post("/v1/pull", json={"url": "https://example.com/a.jpg"}), "/v1/pull", "post")
+    check(client.get("/health"), "/health", "get")
+    check(client.delete(f"/v1/images/{digest}"), "/v1/images/{digest}", "delete")
+    check(client.post("/v1/images", content=images.photo_jpeg(700, 500)), "/v1/images", "post")
+
+
+def test_every_problem_is_told_of_by_some_route(description: dict[str, Any]) -> None:
+    told = {
+        example["value"]["type"]
+        for name, body in bodies(description)
+        if name.endswith("problem+json")
+        for example in body["examples"].values()
+    }
+    assert told == {error.page() for error in every_problem() if error is not ServiceError}
+
+
+@pytest.mark.parametrize("error", every_problem(), ids=lambda error: error.kind)
+def test_every_problem_has_words_of_its_own(error: type[ServiceError]) -> None:
+    assert {"kind", "title", "advice"} <= set(vars(error))
+    assert problem_example(error)["remedy"].endswith(".")  # type: ignore[index]

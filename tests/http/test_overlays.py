@@ -44,7 +44,7 @@ def test_rendition_with_an_overlay_that_is_not_here_is_404_that_names_it_and_ren
     with darkroom(data, warm="none", keys=KEY) as server, server.client() as client:
         under = client.post("/v1/images", content=images.photo_jpeg(400, 300)).json()["digest"]
         answer = client.get(signed(under, f"width=200,overlay={missing}"))
-        assert (answer.status_code, answer.json()["type"]) == (404, "urn:darkroom:problem:not-found")
+        assert (answer.status_code, answer.json()["type"]) == (404, "/problems/not-found")
         assert "overlay" in answer.json()["detail"]
         assert answer.json()["received"] == missing
         assert answer.headers["cache-control"] == "no-store"

@@ -49,7 +49,7 @@ def check_problem(answer: httpx.Response, status: int, kind: str) -> dict[str, A
     problem: dict[str, Any] = answer.json()
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert answer.headers["cache-control"] == "no-store"
-    assert problem["type"] == f"urn:darkroom:problem:{kind}"
+    assert problem["type"] == f"/problems/{kind}"
     assert problem["expected"]
     assert problem["remedy"]
     return problem

@@ -91,7 +91,7 @@ def check_problem(answer: httpx.Response, status: int, kind: str) -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert answer.headers["cache-control"] == "no-store"
     problem = answer.json()
-    assert problem["type"] == f"urn:darkroom:problem:{kind}"
+    assert problem["type"] == f"/problems/{kind}"
     assert problem["expected"]
     assert problem["remedy"]
 

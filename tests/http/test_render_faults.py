@@ -28,7 +28,7 @@ def test_render_process_killed_in_the_middle_is_a_clear_500_and_the_next_request
         answer = threads.submit(client.get, url)
         wait_until_rendering(server).kill()
         failed = answer.result()
-        assert (failed.status_code, failed.json()["type"]) == (500, "urn:darkroom:problem:render-failed")
+        assert (failed.status_code, failed.json()["type"]) == (500, "/problems/render-failed")
         assert failed.json()["remedy"] == "Try again; a new process has taken its place."
         assert failed.headers["cache-control"] == "no-store"
         assert client.get(url).status_code == 200
@@ -53,7 +53,7 @@ def test_render_past_its_deadline_is_killed_and_503(data: Path) -> None:
     with darkroom(data, render_seconds=1, wait_seconds=1) as server, server.client() as client:
         before = server.render_processes()
         answer = client.get(url)
-        assert (answer.status_code, answer.json()["type"]) == (503, "urn:darkroom:problem:deadline-exceeded")
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/deadline-exceeded")
         assert int(answer.headers["retry-after"]) >= 1
         assert client.get(document["src"]).status_code == 200
         deadline = time.monotonic() + 10
@@ -84,7 +84,7 @@ def test_full_queue_is_503_with_retry_after_while_hits_and_health_go_on(data: Pa
         refused = [answer for answer in answers if answer.status_code == 503]
         assert {answer.status_code for answer in answers} == {200, 503}
         for answer in refused:
-            assert answer.json()["type"] == "urn:darkroom:problem:overloaded"
+            assert answer.json()["type"] == "/problems/overloaded"
             assert int(answer.headers["retry-after"]) >= 1
             assert "at most 1 waiting" in answer.json()["expected"]
         assert "hit" in client.get(document["src"]).headers["cache-status"]

@@ -244,7 +244,7 @@ def test_copy_there_and_back_brings_every_byte_and_serves_the_same(store: Path, 
     old(store / "warming" / one(store, "documents").name, b"")
     url = empty_bucket(s3)
     done = told("copy", store.as_uri(), url, "--renditions", variables=s3.environment)
-    moved = files(store, "originals", "documents", "tombstones", "warming", "renditions", "intermediates")
+    moved = files(store, "originals", "documents", "recent", "tombstones", "warming", "renditions", "intermediates")
     assert sum(done["copied"].values()) == len(moved)
     assert done["bytes"] == sum(map(len, moved.values()))
     assert (done["there_already"], done["removed"], done["not_copied"]) == (0, 0, [])
@@ -257,7 +257,7 @@ def test_copy_there_and_back_brings_every_byte_and_serves_the_same(store: Path, 
 
 def test_copy_without_renditions_leaves_what_can_be_made_again(store: Path, tmp_path: Path) -> None:
     said("copy", store.as_uri(), (tmp_path / "there").as_uri())
-    assert files(tmp_path / "there") == files(store, "originals", "documents", "tombstones")
+    assert files(tmp_path / "there") == files(store, "originals", "documents", "recent", "tombstones")
 
 
 def test_copy_run_again_brings_what_was_changed_in_the_source_and_keeps_what_was_changed_in_the_destination(
@@ -323,5 +323,5 @@ def test_copy_between_two_servers_takes_the_source_by_variables_of_its_own(store
         source = {f"SOURCE_{name}": value for name, value in other.environment.items()}
         goal = empty_bucket(s3)
         done = told("copy", url, goal, variables=source | s3.environment)
-        assert done["copied"] == {"tombstones": 1, "originals": 3, "documents": 3}
+        assert done["copied"] == {"tombstones": 1, "originals": 3, "documents": 3, "recent": 3}
         assert told("check", goal, variables=s3.environment)["findings"] == []

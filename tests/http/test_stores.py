@@ -40,4 +40,5 @@ def test_s3_store_does_the_main_job_and_a_second_machine_serves_the_same_bytes(t
         again = client.get(document["src"])
         assert (again.content, again.headers["etag"]) == (first.content, first.headers["etag"])
         assert again.headers["server-timing"].startswith("tier;desc=store;")
-    assert {key.split("/")[0] for key in bucket.objects()} == {"documents", "keys", "originals", "renditions"}
+    folders = {"documents", "keys", "originals", "recent", "recent-complete", "renditions"}
+    assert {key.split("/")[0] for key in bucket.objects()} == folders

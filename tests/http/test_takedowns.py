@@ -40,7 +40,7 @@ def check_problem(answer: httpx.Response, status: int, kind: str) -> None:
     assert "cdn-cache-control" not in answer.headers
     assert "darkroom-cdn-cache-control" not in answer.headers
     problem = answer.json()
-    assert problem["type"] == f"urn:darkroom:problem:{kind}"
+    assert problem["type"] == f"/problems/{kind}"
     assert problem["expected"]
     assert problem["remedy"]
 
@@ -168,7 +168,7 @@ def test_takedown_purges_cloudflare_by_tag_and_says_when_it_could_not(data: Path
             other, _ = uploaded(client)
             cloudflare.fail(Fault(400))
             refused = client.delete(f"/v1/images/{other}")
-            assert (refused.status_code, refused.json()["type"]) == (502, "urn:darkroom:problem:cdn-failed")
+            assert (refused.status_code, refused.json()["type"]) == (502, "/problems/cdn-failed")
             check_problem(client.get(f"/v1/images/{other}"), 410, "gone")
             assert client.delete(f"/v1/images/{other}").json()["cdn"] == "purged"
             assert cloudflare.purged_tags == [digest, other]

@@ -69,7 +69,7 @@ def check_problem(answer: httpx.Response, status: int, kind: str) -> dict[str, A
     problem: dict[str, Any] = answer.json()
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert "immutable" not in answer.headers["cache-control"]
-    assert problem["type"] == f"urn:darkroom:problem:{kind}"
+    assert problem["type"] == f"/problems/{kind}"
     assert problem["expected"]
     assert problem["received"]
     assert problem["remedy"]

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import struct
 from pathlib import Path
 
 import anyio
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import structs
-from PIL import Image, ImageSequence
+from PIL import ExifTags, Image, ImageSequence
 
+from service.address import Signer
 from service.errors import BadTransformError, TooManyPixelsError
+from service.markup import Minter
+from service.render.animation import rounded_delays
+from service.render.messages import ImageInfo
 from service.render.pool import RenderPool
+from service.render.tiff import page_sizes
 from service.transform import Format, for_format, parse
 from tests import images
 from tests.service import reference
@@ -271,6 +280,79 @@ async def test_pages_of_a_tiff_are_stills(pool: RenderPool, tmp_path: Path, imag
     for spelling, page in (("full", 0), ("frame=0", 0), ("frame=2", 2)):
         (image,) = frames_of((await rendered(pool, path, spelling, image_format)).body)
         assert images.distance(reference.on_white(image), pictures[page]) < 3
+
+
+SIZES = [(120, 90), (40, 70), (200, 30)]
+
+
+def odd_pages(*, turned: int = 1) -> bytes:
+    """Return a TIFF whose pages are of different sizes, the last one turned."""
+    body = io.BytesIO()
+    first, *others = [images.picture(*size, seed=number) for number, size in enumerate(SIZES)]
+    others[-1] = others[-1].transpose(Image.Transpose.ROTATE_90) if turned == 6 else others[-1]
+    others[-1].encoderinfo = {"tiffinfo": {ExifTags.Base.Orientation.value: turned}}
+    first.save(body, "TIFF", save_all=True, append_images=others)
+    return body.getvalue()
+
+
+@pytest.mark.parametrize("turned", [1, 6])
+async def test_page_of_another_size_keeps_its_shape(pool: RenderPool, tmp_path: Path, turned: int) -> None:
+    path = written(tmp_path, odd_pages(turned=turned))
+    info = (await probed(pool, path)).info
+    assert (info.frames, info.width, info.height, info.page_sizes) == (3, 120, 90, tuple(SIZES))
+    for page, size in enumerate(SIZES):
+        picture = images.picture(*size, seed=page)
+        crop = f"crop=0:0:{size[0]}:{size[1] - 5}"
+        for spelling in ("", "width=30", "width=20,height=20,fit=cover,gravity=east", crop, "trim=0", "rotate=90"):
+            asked = ",".join(filter(None, (f"frame={page}" if page else "", spelling))) or "full"
+            image = images.opened((await rendered(pool, path, asked, "png")).body)
+            ideal = reference.reference(picture, parse(asked))
+            assert image.size == ideal.size, asked
+            assert images.distance(image, reference.on_white(ideal)) < 2.5, asked
+    with pytest.raises(BadTransformError):
+        await rendered(pool, path, "frame=1,crop=0:0:41:70", "png")
+
+
+def test_markup_of_a_page_of_another_size_has_its_sizes() -> None:
+    info = ImageInfo("tiff", 120, 90, 3, alpha=False, decodes_whole=True, page_sizes=tuple(SIZES))
+    made = Minter(Signer([b"k" * 16]), "").markup("a" * 32, info, parse("frame=1"))
+    assert [(step.width, step.height) for step in made.sources[0].renditions] == [(40, 70)]
+
+
+@pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True), (">", True)])
+def test_page_sizes_are_read_of_every_kind_of_directory(tmp_path: Path, order: str, big: bool) -> None:
+    """Written by hand: either order of bytes, directories of 32 and of 64 bits, sizes in 16 and in 32 bits."""
+    offset, count, entry = ("Q", "Q", "HHQ") if big else ("I", "H", "HHI")
+    body = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HHH" if big else f"{order}H", *((43, 8, 0) if big else (42,)))
+    at = len(body) + struct.calcsize(f"={offset}")
+    body += struct.pack(order + offset, at)
+    for number, (width, height) in enumerate(SIZES):
+        values = [(256, "H", width), (257, "I", height), (274, "H", 8)]
+        directory = struct.pack(order + count, len(values))
+        for tag, packed, value in values:
+            directory += struct.pack(order + entry, tag, 3 if packed == "H" else 4, 1)
+            directory += struct.pack(order + packed, value).ljust(8 if big else 4, b"\0")
+        at += len(directory) + struct.calcsize(f"={offset}")
+        body += directory + struct.pack(order + offset, at if number + 1 < len(SIZES) else 0)
+    assert page_sizes(str(written(tmp_path, body)), 9) == [(height, width) for width, height in SIZES]
+    with pytest.raises(ValueError, match="outside"):
+        page_sizes(str(written(tmp_path, body[:-9])), 9)
+
+
+@given(delays=st.lists(st.integers(0, 3_000), min_size=1, max_size=60))
+def test_delays_of_a_gif_add_up_and_none_becomes_so_short_that_browsers_show_it_long(delays: list[int]) -> None:
+    rounded = rounded_delays(delays)
+    assert all(delay % 10 == 0 for delay in rounded)
+    assert all((before > 10) == (after > 10) and (before == 0 or after > 0) for before, after in zip(delays, rounded, strict=True))
+    # Frames from 25 ms on are never held up by the shortest that there can be.
+    if min(delays) >= 25:
+        assert all(abs(sum(rounded[:end]) - sum(delays[:end])) <= 5 for end in range(1, len(delays) + 1))
+
+
+async def test_gif_of_delays_between_its_steps_lasts_as_long(pool: RenderPool, tmp_path: Path) -> None:
+    path = written(tmp_path, images.animation(images.film(), "WEBP", delays=[33, 33, 33, 45, 16]))
+    delays, _ = timing_of((await rendered(pool, path, "full", "gif")).body)
+    assert delays == [30, 40, 30, 40, 20]
 
 
 needs_corpus = pytest.mark.skipif(images.corpus() is None, reason="no corpus of real images beside the checkout")

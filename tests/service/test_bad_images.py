@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,7 @@ import anyio
 import msgspec
 import psutil
 import pytest
+import pyvips
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -25,6 +27,7 @@ from service.errors import (
     TooManyPixelsError,
     UnsupportedFormatError,
 )
+from service.render.geometry import check
 from service.render.messages import Rendered
 from service.render.pool import RenderPool
 from service.transform import FORMATS, Format, for_format, parse
@@ -34,8 +37,8 @@ from tests.service.renders import LIMITS, MEBIBYTE, probed, render_job, rendered
 pytestmark = pytest.mark.anyio
 
 # What a process may spend on a file whose header tells that it is no good: opening a small one takes some milliseconds.
-HEADER_CPU_SECONDS = 0.5
-HEADER_BYTES = 64 * MEBIBYTE
+HEADER_CPU_SECONDS = 0.2
+HEADER_BYTES = 50_000_000
 
 needs_corpus = pytest.mark.skipif(images.corpus() is None, reason="no corpus of real images beside the checkout")
 
@@ -86,6 +89,13 @@ class Spent:
 
 # Files that are cut short, or no images.
 
+DRAWING = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" width="200" height="150"><defs><linearGradient id="g"><stop offset="0" stop-color="red"/>'
+    b'<stop offset="1" stop-color="#00f" stop-opacity=".5"/></linearGradient><filter id="f"><feGaussianBlur stdDeviation="3"/></filter>'
+    b'</defs><rect width="90" height="60" fill="url(#g)" transform="rotate(20 50 50)"/><circle cx="130" cy="90" r="40" filter="url(#f)"/>'
+    b'<text x="20" y="120" font-size="24">Text</text></svg>'
+)
+
 GOOD: dict[str, bytes] = {
     "jpeg": images.photo_jpeg(200, 150),
     "jpeg, progressive": images.photo_jpeg(200, 150, progressive=True),
@@ -101,7 +111,9 @@ GOOD: dict[str, bytes] = {
     "avif": images.avif(200, 150),
     "tiff": images.tiff(200, 150),
     "tiff, pages": images.pages_tiff(images.film()),
+    "tiff, pages of several sizes": images.pages_tiff([images.picture(90, 60), images.picture(40, 70), images.picture(60, 60)]),
     "tiff, lab": images.lab_tiff(200, 150),
+    "svg": DRAWING,
 }
 
 
@@ -228,6 +240,74 @@ async def test_bomb_is_refused_from_its_header(pool: RenderPool, tmp_path: Path,
     spent.check(HEADER_CPU_SECONDS, HEADER_BYTES)
 
 
+@pytest.mark.parametrize("page", [0, 1])
+async def test_tiff_with_one_page_that_is_a_bomb_is_refused_from_its_header(pool: RenderPool, tmp_path: Path, page: int) -> None:
+    body = bytearray(images.pages_tiff([images.picture(60, 40), images.picture(50, 40)]))
+    # The page's directory, and in it the entries of width and height.
+    at = struct.unpack_from("<I", body, 4)[0]
+    for _ in range(page):
+        at = struct.unpack_from("<I", body, at + 2 + 12 * struct.unpack_from("<H", body, at)[0])[0]
+    for entry in range(at + 2, at + 26, 12):
+        struct.pack_into("<HHII", body, entry, struct.unpack_from("<H", body, entry)[0], 4, 1, 60_000)
+    path = written(tmp_path, bytes(body))
+    spent = Spent(pool)
+    for look in (partial(probed, pool, path), partial(rendered, pool, path, "frame=1,width=10"), partial(rendered, pool, path, "width=10")):
+        with pytest.raises(TooManyPixelsError) as caught:
+            await look()
+        check_words(caught.value)
+    spent.check(HEADER_CPU_SECONDS, HEADER_BYTES)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "AVIF"])
+async def test_animation_that_would_come_out_as_a_still_is_refused_with_what_helps(
+    pool: RenderPool, tmp_path: Path, image_format: str
+) -> None:
+    frames = images.film()
+    body = io.BytesIO()
+    frames[0].save(body, image_format, save_all=True, append_images=frames[1:], duration=80)
+    path = written(tmp_path, body.getvalue())
+    with pytest.raises(UnsupportedFormatError) as caught:
+        await probed(pool, path)
+    check_words(caught.value)
+    assert caught.value.received == f"an animated {image_format}"
+    assert "WebP or GIF" in str(caught.value.remedy)
+
+
+async def test_png_that_is_an_animation_of_one_frame_is_a_still(pool: RenderPool, tmp_path: Path) -> None:
+    path = written(tmp_path, with_chunk(b"acTL", struct.pack(">II", 1, 0)))
+    assert (await probed(pool, path)).info.frames == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "received"),
+    [
+        (lambda image: (image.colourspace("b-w") / 255).cast("float"), "1 bands of float, b-w"),
+        (lambda image: (image * 16_000_000).cast("uint"), "3 bands of uint, srgb"),
+        (lambda image: image.bandjoin([9, 99]).cast("uchar"), "5 bands of uchar"),
+    ],
+)
+async def test_tiff_of_measurements_is_refused_with_what_it_holds(
+    pool: RenderPool, tmp_path: Path, change: Callable[[pyvips.Image], pyvips.Image], received: str
+) -> None:
+    image = change(pyvips.Image.new_from_buffer(GOOD["png"], "").extract_band(0, n=3).copy_memory())
+    with pytest.raises(UnsupportedFormatError) as caught:
+        await probed(pool, written(tmp_path, image.tiffsave_buffer()))
+    check_words(caught.value)
+    assert received in str(caught.value.received)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda image: image.colourspace("scrgb"), lambda image: image.colourspace("lab"), lambda image: image.colourspace("rgb16")]
+)
+async def test_tiff_of_colours_in_floating_point_or_16_bits_is_a_picture(
+    pool: RenderPool, tmp_path: Path, change: Callable[[pyvips.Image], pyvips.Image]
+) -> None:
+    image = pyvips.Image.new_from_buffer(images.rgb_png(200, 150), "").copy_memory()
+    path = written(tmp_path, change(image).tiffsave_buffer())
+    assert (await probed(pool, path)).info.width == 200
+    assert images.distance(images.opened((await rendered(pool, path, "full", "png")).body), images.picture(200, 150)) < 1
+
+
 async def test_many_small_frames_are_refused_from_the_header(pool: RenderPool, tmp_path: Path) -> None:
     path = written(tmp_path, images.animated_gif(4, 4, frames=400))
     for few in ({"max_whole_pixels": 6_000}, {"max_frames": 399}):
@@ -311,13 +391,16 @@ def test_lossless_in_a_format_that_loses_is_refused(image_format: Format) -> Non
 
 async def test_trim_that_leaves_a_line_does_not_make_it_a_field(pool: RenderPool, tmp_path: Path) -> None:
     """What is left is known only after a look at the pixels: its size is checked then."""
-    image = Image.new("RGB", (300, 300), (255, 255, 255))
-    image.paste((0, 0, 0), (150, 0, 151, 300))
+    image = Image.new("RGB", (300, 100), (255, 255, 255))
+    image.paste((0, 0, 0), (150, 0, 151, 100))
     path = written(tmp_path, images.oriented(image, 1))
+    # Untrimmed it is as large as is made, and no larger.
+    check((await probed(pool, path)).info, parse("width=8192,enlarge=true"), "png", LIMITS, frames=1)
     spent = Spent(pool)
     with pytest.raises(TooManyPixelsError) as caught:
         await rendered(pool, path, "trim=200,width=8192,enlarge=true", "png")
     check_words(caught.value)
+    assert caught.value.received == "8192 x 819200"
     spent.check(HEADER_CPU_SECONDS * 2, HEADER_BYTES)
 
 

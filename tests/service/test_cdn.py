@@ -85,7 +85,7 @@ async def test_purge_with_a_trailing_slash_in_the_address_is_routed(cloudflare: 
 async def test_purge_with_the_wrong_token_names_the_setting_and_is_not_tried_again(cloudflare: FakeCloudflare) -> None:
     error = await failure_of(client(cloudflare, token="another-token"))
     assert error.problem().status == 502
-    assert error.problem().type == "urn:darkroom:problem:cdn-failed"
+    assert error.problem().type == "/problems/cdn-failed"
     assert error.detail == "Cloudflare refuses the token."
     assert error.received == "status 403, code 10000"
     assert error.remedy is not None

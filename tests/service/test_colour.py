@@ -329,6 +329,24 @@ def hiding() -> bytes:
     return saved(Image.fromarray(pixels, "RGBA"), "PNG")
 
 
+async def test_what_is_laid_over_or_behind_a_kept_profile_looks_as_it_should(pool: RenderPool, tmp_path: Path) -> None:
+    """In sRGB, once the rendition's own profile has been understood; a profile of grey, or none, changes nothing."""
+    mark = images.rgb_png(80, 60)
+    overlay = written(tmp_path, mark, "overlay")
+    spelling = f"overlay={'a' * 32}:center:1,pad=20,background=d03010"
+    for profile in (images.wide_profile(), images.p3_profile(), None):
+        path = written(tmp_path, images.rgb_png(80, 60, profile=profile))
+        for asked in ("profile=keep", "profile=p3"):
+            image = images.opened((await rendered(pool, path, f"{spelling},{asked}", "png", overlay=overlay)).body)
+            seen = reference.in_srgb(image, image.info.get("icc_profile")).convert("RGB")
+            assert images.distance(seen.crop((20, 20, 100, 80)), images.opened(mark)) < SAME
+            assert images.near(seen.getpixel((5, 5)), (0xD0, 0x30, 0x10), 3)  # type: ignore[arg-type]
+    grey = written(tmp_path, images.grey_jpeg(80, 60, profile=images.grey_profile()))
+    for asked in ("profile=keep", "profile=p3"):
+        image = images.opened((await rendered(pool, grey, f"{spelling},{asked}", "png", overlay=overlay)).body)
+        assert images.near(image.convert("RGB").getpixel((5, 5)), (0xD0, 0x30, 0x10), 3)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("image_format", ["png", "webp", "avif", "gif"])
 @pytest.mark.parametrize(
     "spelling",
@@ -353,6 +371,20 @@ async def test_clear_pixels_lend_no_colour_to_what_is_seen(pool: RenderPool, tmp
     # A sharpened edge may overshoot; of blue there is nowhere more than was seen.
     assert seen[:, 2].max() < 90
     assert np.abs(seen - SEEN).mean() < (25 if "sharpen" in spelling else 6)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+async def test_sharpen_makes_no_edge_where_a_picture_ends(pool: RenderPool, tmp_path: Path, mode: str) -> None:
+    """A flat disc on nothing has no edge in lightness: nothing in it becomes lighter or darker."""
+    down, across = np.mgrid[0:100, 0:100]
+    pixels = np.zeros((100, 100, 4), np.uint8)
+    pixels[(across - 50) ** 2 + (down - 50) ** 2 < 1_600] = (150, 150, 150, 255)
+    body = io.BytesIO()
+    Image.fromarray(pixels, "RGBA").convert(mode).save(body, "PNG")
+    for spelling in ("sharpen=0.5", "sharpen=2", "sharpen=10"):
+        image = np.asarray((await picture(pool, written(tmp_path, body.getvalue()), spelling)).convert("RGBA")).astype(int)
+        assert (image[..., 3] == pixels[..., 3]).all()
+        assert np.abs(image[pixels[..., 3] > 0][:, :3] - 150).max() <= 1, spelling
 
 
 @pytest.mark.parametrize("spelling", ["full", "width=100", "rotate=15,width=120"])

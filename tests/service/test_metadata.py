@@ -5,8 +5,11 @@ import struct
 from pathlib import Path
 
 import pytest
-from PIL import ExifTags, Image
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import ExifTags, Image, ImageOps
 
+from service.render.metadata import without_miniatures
 from service.render.pool import RenderPool
 from service.transform import Format
 from tests import images
@@ -91,6 +94,52 @@ async def test_metadata_all_of_a_crop_has_no_miniature_of_what_was_cut_away(pool
     result = await rendered(pool, written(tmp_path, body.getvalue()), "crop=0:0:100:100,metadata=all", "jpeg")
     assert images.opened(result.body).getexif()[ExifTags.Base.Artist] == "Ada"
     assert result.body.count(b"\xff\xd8\xff") == 1
+
+
+XMP = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="4" {turn}>{inside}
+<xmp:Thumbnails><rdf:Alt><rdf:li rdf:parseType="Resource"><xmpGImg:image xmlns:xmpGImg="g">aGlkZGVu</xmpGImg:image></rdf:li></rdf:Alt>
+</xmp:Thumbnails></rdf:Description></rdf:RDF></x:xmpmeta>"""
+
+
+@pytest.mark.parametrize("image_format", ["jpeg", "webp", "avif"])
+@pytest.mark.parametrize(("turn", "inside"), [('tiff:Orientation="6"', ""), ("", "<tiff:Orientation>6</tiff:Orientation>")])
+async def test_metadata_all_keeps_xmp_without_a_turn_or_a_miniature(
+    pool: RenderPool, tmp_path: Path, image_format: Format, turn: str, inside: str
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    body = io.BytesIO()
+    images.picture(400, 300).save(body, "JPEG", exif=exif, xmp=XMP.format(turn=turn, inside=inside).encode(), quality=90)
+    result = await rendered(pool, written(tmp_path, body.getvalue()), "width=150,metadata=all", image_format)
+    image = images.opened(result.body)
+    assert image.size == ImageOps.exif_transpose(image).size == (150, 200)
+    assert b'xmp:Rating="4"' in result.body
+    assert b"Orientation" in result.body
+    assert b"aGlkZGVu" not in result.body
+
+
+def resource(number: int, data: bytes, name: bytes = b"") -> bytes:
+    """Return a block as Photoshop writes it, both parts filled up to an even number of bytes."""
+    named = bytes([len(name)]) + name
+    named += bytes(len(named) % 2)
+    return b"8BIM" + struct.pack(">H", number) + named + struct.pack(">I", len(data)) + data + bytes(len(data) % 2)
+
+
+async def test_metadata_all_has_no_miniature_of_photoshop_s(pool: RenderPool, tmp_path: Path) -> None:
+    kept = resource(0x0404, b"\x1c\x02\x50\0\3Ada") + resource(0x0BB7, b"odd", b"named")
+    block = b"Photoshop 3.0\0" + resource(0x0409, b"MINIATURE of old") + kept + resource(0x040C, b"MINIATURE of new!")
+    plain = images.photo_jpeg(200, 150)
+    body = plain[:2] + b"\xff\xed" + struct.pack(">H", len(block) + 2) + block + plain[2:]
+    result = await rendered(pool, written(tmp_path, body), "crop=0:0:50:50,metadata=all", "jpeg")
+    assert b"Photoshop 3.0\0" + kept in result.body
+    assert b"MINIATURE" not in result.body
+
+
+@given(block=st.binary(max_size=80), whole=st.booleans())
+def test_photoshop_s_block_of_any_bytes_is_read_to_an_end(block: bytes, whole: bool) -> None:
+    source = b"Photoshop 3.0\0" + (resource(0x0404, block) if whole else b"8BIM" + block)
+    assert without_miniatures(source) == source if whole else len(without_miniatures(source)) <= len(source)
 
 
 def exif_with_miniature(miniature: bytes) -> bytes:

@@ -53,6 +53,7 @@ def test_settings_variables_are_prefixed_except_those_of_fly() -> None:
     assert variable("max_pixels") == "DARKROOM_MAX_PIXELS"
     assert variable("fly_region") == "FLY_REGION"
     assert variable("fly_machine_id") == "FLY_MACHINE_ID"
+    assert variable("fly_primary_region") == "PRIMARY_REGION"
 
 
 def test_settings_of_every_variable_are_read() -> None:
@@ -90,6 +91,7 @@ def test_settings_of_every_variable_are_read() -> None:
         "DARKROOM_RENDER_SECONDS": "9",
         "FLY_REGION": "fra",
         "FLY_MACHINE_ID": "148e21ea",
+        "PRIMARY_REGION": "iad",
         "HOME": "/root",
     }
     assert set(environ) - {"HOME"} == {variable(field.name) for field in msgspec.structs.fields(Settings)}
@@ -395,3 +397,41 @@ def test_settings_with_a_bad_word_in_warm_say_what_is_expected(warm: str) -> Non
 def test_settings_of_cloudflare_belong_together(alone: str) -> None:
     with pytest.raises(SettingsError, match="DARKROOM_CLOUDFLARE_ZONE and DARKROOM_CLOUDFLARE_TOKEN belong together"):
         load({alone: "0" * 32})
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"FLY_REGION": "a\r\nb: c"}, "FLY_REGION='a\\r\\nb: c': expected the name of a region of Fly, such as arn."),
+        ({"FLY_REGION": "ARN"}, "FLY_REGION='ARN'"),
+        ({"FLY_REGION": "ar"}, "FLY_REGION='ar'"),
+        ({"PRIMARY_REGION": "arn;state=x"}, "PRIMARY_REGION='arn;state=x'"),
+        ({"FLY_MACHINE_ID": "148e, b"}, "FLY_MACHINE_ID='148e, b': expected a Machine's id, such as 148e21ea246389."),
+        ({"DARKROOM_REGIONS": "arn,lhr,arn"}, "DARKROOM_REGIONS='arn,lhr,arn': expected regions of Fly, comma-separated, each once"),
+        ({"DARKROOM_REGIONS": "arn lhr"}, "DARKROOM_REGIONS='arn lhr'"),
+        ({"DARKROOM_REGIONS": "Stockholm"}, "DARKROOM_REGIONS='Stockholm'"),
+    ],
+)
+def test_settings_with_a_region_or_machine_that_is_none_are_refused(environ: dict[str, str], said: str) -> None:
+    assert said in refusal(environ)
+
+
+@pytest.mark.parametrize(
+    ("environ", "originals_region", "is_reader"),
+    [
+        ({}, "", False),
+        ({"DARKROOM_REGIONS": "arn,lhr"}, "", False),
+        ({"FLY_REGION": "lhr"}, "", False),
+        ({"FLY_REGION": "lhr", "PRIMARY_REGION": "arn"}, "arn", True),
+        ({"FLY_REGION": "arn", "PRIMARY_REGION": "arn"}, "arn", False),
+        # What Fly says goes before what we were told; without it, the first of the list is the primary.
+        ({"FLY_REGION": "lhr", "PRIMARY_REGION": "arn", "DARKROOM_REGIONS": "lhr,arn"}, "arn", True),
+        ({"FLY_REGION": "lhr", "DARKROOM_REGIONS": "lhr,arn"}, "lhr", False),
+        ({"FLY_REGION": "lhr", "DARKROOM_REGIONS": " arn , lhr"}, "arn", True),
+        ({"FLY_REGION": "lhr", "PRIMARY_REGION": "arn", "DARKROOM_STORE": "s3://bucket"}, "", False),
+        ({"FLY_REGION": "lhr", "PRIMARY_REGION": "arn", "DARKROOM_STORE": "memory://"}, "arn", True),
+    ],
+)
+def test_settings_know_in_which_region_originals_are(environ: dict[str, str], originals_region: str, is_reader: bool) -> None:
+    settings = load(environ)
+    assert (settings.originals_region, settings.is_reader) == (originals_region, is_reader)

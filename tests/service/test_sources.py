@@ -120,7 +120,15 @@ async def test_image_whose_document_is_of_an_older_server_gets_its_intermediate_
 
 @pytest.mark.parametrize(
     "spelling",
-    ["width=3000", "full", "width=640,metadata=all", "width=640,metadata=copyright", "crop=0:0:1800:1200,width=1400", "trim=10,width=640"],
+    [
+        "width=3000",
+        "full",
+        "width=640,metadata=all",
+        "width=640,metadata=copyright",
+        "crop=0:0:1800:1200,width=1400",
+        "trim=10,width=640",
+        "width=640,contrast=2",
+    ],
 )
 async def test_intermediate_that_lacks_what_is_asked_is_not_read(origin: House, large: bytes, spelling: str, logged: Logged) -> None:
     digest = await origin.ingest(large)

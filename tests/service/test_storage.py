@@ -14,6 +14,8 @@ import httpx
 import pytest
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.errors import ServiceError, StorageFullError, StorageUnavailableError
 from service.settings import SettingsError
@@ -24,6 +26,7 @@ from service.storage import (
     intermediate_key,
     open_storage,
     original_key,
+    recent_name,
     rendition_key,
     warming_key,
 )
@@ -99,6 +102,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 # The contract of every store.
 
 
+@given(st.lists(st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1)), min_size=2, max_size=2))  # noqa: DTZ001 - UTC is said below
+def test_recent_names_are_in_the_order_of_time_newest_first(times: list[datetime]) -> None:
+    created = [time.isoformat(timespec="milliseconds") + "Z" for time in sorted(times)]
+    older, newer = (recent_name(DIGEST, text) for text in created)
+    assert newer <= older
+    assert (newer == older) == (created[0] == created[1])
+
+
+def test_recent_name_of_whole_seconds_is_that_of_no_milliseconds() -> None:
+    assert recent_name(DIGEST, "2026-11-01T12:00:00Z") == recent_name(DIGEST, "2026-11-01T12:00:00.000Z")
+
+
 async def test_read_of_a_key_that_was_never_put_is_none(storage: Storage) -> None:
     assert await storage.read(original_key(DIGEST)) is None
     assert await storage.read(original_key(DIGEST), consistent=True) is None
@@ -121,6 +136,18 @@ async def test_create_of_a_taken_key_puts_nothing_and_says_so(storage: Storage, 
     assert await storage.create(original_key(DIGEST), b"first", durable=durable)
     assert not await storage.create(original_key(DIGEST), b"second", durable=durable)
     assert await storage.read(original_key(DIGEST)) == b"first"
+
+
+async def test_names_after_are_the_next_ones_in_order_and_no_others(storage: Storage) -> None:
+    names = [f"{number:03}" for number in range(0, 120, 2)]
+    for name in reversed(names):
+        await storage.create(f"recent/{name}", b"", durable=False)
+    await storage.create("recentmost/000", b"", durable=False)
+    assert await storage.names_after("recent", "", 5) == names[:5]
+    assert await storage.names_after("recent", "008", 3) == ["010", "012", "014"]
+    assert await storage.names_after("recent", "009", 55) == names[5:]
+    assert await storage.names_after("recent", "118", 5) == []
+    assert await storage.names_after("nowhere", "", 5) == []
 
 
 async def test_create_of_one_key_by_sixteen_writers_at_once_has_one_winner(storage: Storage) -> None:

@@ -1,0 +1,70 @@
+"""Where this process stands among the regions of its deployment, and what does not fit."""
+
+from __future__ import annotations
+
+import msgspec
+
+from service.settings import Settings
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that does not fit: what it is, what was expected, what is there, and what to do."""
+
+    detail: str
+    expected: str
+    received: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.detail} Expected: {self.expected}. Received: {self.received}. {self.remedy}"
+
+
+def standing(settings: Settings) -> str:
+    """Return in words where this process stands and what that means."""
+    if not settings.fly_region:
+        return "not on Fly: FLY_REGION is not set"
+    where = f"region {settings.fly_region}" + (f", Machine {settings.fly_machine_id}" if settings.fly_machine_id else "")
+    if settings.shares_store:
+        return f"{where}; the store is shared, so every region does everything"
+    if settings.is_reader:
+        return (
+            f"{where}; originals are in {settings.originals_region}: what is not here, and whatever changes something, is handed on there"
+        )
+    return f"{where}; originals are here"
+
+
+def findings(settings: Settings) -> list[Finding]:
+    """Return what does not fit in where this process stands: nothing that keeps it from serving, but nothing that was meant."""
+    found = []
+    declared = ",".join(settings.declared_regions)
+    if settings.fly_region and declared and settings.fly_region not in settings.declared_regions:
+        found.append(unlisted(settings.fly_region, declared))
+    if settings.fly_primary_region and declared and settings.fly_primary_region != settings.declared_regions[0]:
+        found.append(
+            Finding(
+                "The first of DARKROOM_REGIONS is not the primary region.",
+                f"{settings.fly_primary_region} first, as primary_region in fly.toml says",
+                declared,
+                "Put the primary first, or change primary_region.",
+            )
+        )
+    if settings.fly_region and not settings.shares_store and not settings.originals_region:
+        found.append(
+            Finding(
+                "Nothing says which region has every original.",
+                "primary_region in fly.toml, or DARKROOM_REGIONS with the primary first",
+                "neither",
+                "Set one: without it, what was taken in by one Machine is unknown to all others.",
+            )
+        )
+    return found
+
+
+def unlisted(region: str, declared: str) -> Finding:
+    """Return that there is a Machine in a region that is not declared."""
+    return Finding(
+        f"DARKROOM_REGIONS does not list the region {region}, in which there is a Machine.",
+        declared or "none",
+        region,
+        f"Add it to DARKROOM_REGIONS in fly.toml and deploy, or remove the Machine: fly scale count 0 --region {region}",
+    )

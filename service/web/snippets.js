@@ -1,0 +1,117 @@
+// What goes into a page: the markup of a transform in the words of several frameworks, its request, and the server's answer.
+
+import { coloured, part } from "./page.js";
+import { token } from "./server.js";
+
+const attribute = (name, value) => (/["&{}<>\\]/.test(value) ? `${name}={${JSON.stringify(value)}}` : `${name}="${value}"`);
+
+function largestOf(sources) {
+  return sources.at(-1).renditions.at(-1);
+}
+
+function react({ sources, src }, { sizes, alt }) {
+  const { width, height } = largestOf(sources);
+  const better = sources.slice(0, -1).map(({ type, srcset }) => `      <source type="${type}" srcSet="${srcset}" ${attribute("sizes", sizes)} />\n`);
+  return `export function Photo(props) {
+  return (
+    <picture>
+${better.join("")}      <img
+        src="${src}"
+        srcSet="${sources.at(-1).srcset}"
+        ${attribute("sizes", sizes)}
+        width={${width}} height={${height}} ${attribute("alt", alt)} loading="lazy" decoding="async" {...props}
+      />
+    </picture>
+  );
+}`;
+}
+
+function next({ sources, src }, { sizes, alt, placeholder }) {
+  // The one format that next/image can be given: the last that is smaller than the fallback.
+  const source = sources.at(-2) ?? sources.at(-1);
+  const { width, height } = source.renditions.at(-1);
+  const urls = source.renditions.map((rendition) => `  ${rendition.width}: "${rendition.url}",`);
+  return `"use client";
+import Image from "next/image";
+
+// Each width has a URL of its own. next/image takes one format: here ${source.type}.
+const urls = {
+${urls.join("\n")}
+};
+const widths = Object.keys(urls).map(Number);
+const loader = ({ width }) => urls[widths.find((known) => known >= width) ?? widths.at(-1)];
+
+export function Photo(props) {
+  return (
+    <Image
+      loader={loader} src="${src}" width={${width}} height={${height}} ${attribute("sizes", sizes)} ${attribute("alt", alt)}
+      placeholder="blur" blurDataURL="${placeholder.data_url}" {...props}
+    />
+  );
+}`;
+}
+
+function plain({ sources, src }, { sizes, alt }) {
+  const { width, height } = largestOf(sources);
+  // In a document of its own, whose images are not fetched.
+  const image = document.implementation.createHTMLDocument("").createElement("img");
+  const attributes = { src, srcset: sources.at(-1).srcset, sizes, width, height, alt, loading: "lazy", decoding: "async" };
+  for (const [name, value] of Object.entries(attributes)) image.setAttribute(name, value);
+  return image.outerHTML;
+}
+
+function placeholderCss({ color, data_url: url, thumbhash }) {
+  return `/* Stands there until the picture comes; its ThumbHash is ${thumbhash} */
+.photo {
+  background: ${color} url("${url}") center / cover;
+}`;
+}
+
+function request(photo, body) {
+  const lines = [`curl ${location.origin}/v1/images/${photo.document.digest}/urls`];
+  if (token()) lines.push(`  --header "Authorization: Bearer $TOKEN"`);
+  lines.push(`  --json '${JSON.stringify(body).replaceAll("'", "'\\''")}'`);
+  return lines.join(" \\\n");
+}
+
+/** Fill every tab for what a photo is asked for now. */
+export function fillSnippets(photo, body) {
+  const { markup, sizes } = photo;
+  const alt = photo.document.alt;
+  const words = { sizes, alt, placeholder: photo.document.placeholder };
+  const sources = {
+    picture: markup.picture,
+    plain: plain(markup, words),
+    react: react(markup, words),
+    next: next(markup, words),
+    css: placeholderCss(words.placeholder),
+    document: JSON.stringify(photo.answer, null, 2),
+    request: request(photo, body),
+  };
+  for (const [name, source] of Object.entries(sources)) part(name).replaceChildren(...coloured(source));
+  part("src").textContent = new URL(markup.src, location.origin).href;
+}
+
+/** Make the tabs of `view` tabs: arrow keys go from one to the next (WAI-ARIA APG). */
+export function wireTabs(view) {
+  const tabs = [...view.querySelectorAll('[role="tab"]')];
+  const take = (chosen) => {
+    for (const tab of tabs) {
+      const selected = tab === chosen;
+      tab.setAttribute("aria-selected", String(selected));
+      tab.tabIndex = selected ? 0 : -1;
+      view.querySelector(`#${tab.getAttribute("aria-controls")}`).hidden = !selected;
+    }
+  };
+  for (const tab of tabs) {
+    tab.addEventListener("click", () => take(tab));
+    tab.addEventListener("keydown", (event) => {
+      const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      const target = by ? tabs.at((tabs.indexOf(tab) + by) % tabs.length) : { Home: tabs[0], End: tabs.at(-1) }[event.key];
+      if (!target) return;
+      event.preventDefault();
+      take(target);
+      target.focus();
+    });
+  }
+}

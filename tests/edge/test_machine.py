@@ -1,0 +1,469 @@
+"""Any sequence of visits, changes, failures, purges and clocks, beside a small model of HTTP: never an answer that the model forbids."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from edge import Edge
+from edge.answer import Headers, Receive, Scope, Send, field_values
+from edge.clock import Clock
+from tests.edge.asgi import NOON, Reply, Visit, settled, visit
+
+PATHS = ("/i/a", "/i/b")
+ACCEPTS = (b"image/avif", b"image/webp")
+TAGS = (b"red", b"blue")
+CC, CDN, OWN = b"cache-control", b"cdn-cache-control", b"darkroom-cdn-cache-control"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Fields of an answer, and what they mean for a shared cache, written down by hand. Times are seconds of age."""
+
+    fields: Headers
+    lifetime: int = 0
+    while_revalidate: int = 0
+    if_error: int = 0
+    for_all: bool = True
+    """Whether anybody but who asked may have it."""
+    despite_authorization: bool = False
+    """Whether the same holds where the request had `Authorization`."""
+    never_stale: bool = False
+    immutable: bool = False
+
+
+POLICIES = (
+    Policy([(CC, b"max-age=10")], 10),
+    Policy([(CC, b"public, max-age=10")], 10, despite_authorization=True),
+    Policy([(CC, b"s-maxage=10, max-age=99")], 10, despite_authorization=True, never_stale=True),
+    Policy([(CC, b"max-age=10, must-revalidate")], 10, despite_authorization=True, never_stale=True),
+    Policy([(CC, b"max-age=10, immutable")], 10, immutable=True),
+    Policy([(CC, b"max-age=10, stale-while-revalidate=20")], 10, 20),
+    Policy([(CC, b"max-age=10, stale-if-error=40")], 10, 0, 40),
+    Policy([(CC, b"max-age=10, stale-while-revalidate=20, stale-if-error=40")], 10, 20, 40),
+    Policy([(CC, b"max-age=0, stale-while-revalidate=20")], 0, 20),
+    Policy([(CC, b"max-age=1")], 1),
+    Policy([(CC, b"max-age=99"), (CDN, b"max-age=10, stale-while-revalidate=5")], 10, 5),
+    Policy([(CC, b"private"), (CDN, b"no-store"), (OWN, b"max-age=10")], 10),
+    Policy([(CC, b"max-age=99"), (CDN, b"max-age=,"), (OWN, b"@")], 99),
+    Policy([(CC, b"no-cache, max-age=99")], never_stale=True),
+    Policy([(CC, b"private, max-age=99")], for_all=False),
+    Policy([(CC, b"no-store")], for_all=False),
+    Policy([(CC, b"max-age=99"), (CDN, b"no-store")], for_all=False),
+    Policy([(CC, b"max-age=99"), (b"set-cookie", b"a=b")], for_all=False),
+    Policy([(CC, b"max-age=99"), (b"vary", b"*")], for_all=False),
+    Policy([], for_all=False),
+)
+
+
+@dataclass
+class Page:
+    """What a path has now."""
+
+    version: int = 0
+    policy: Policy = POLICIES[0]
+    varies: bool = False
+    tag: bytes = TAGS[0]
+
+
+@dataclass(frozen=True)
+class Made:
+    """One answer of the origin, or its word that what is kept still holds. Orders count events, times are the model's."""
+
+    number: int
+    path: str
+    accept: bytes | None
+    version: int
+    policy: Policy
+    tag: bytes
+    visitor: int
+    for_all: bool
+    asked: int
+    order: int
+    at: float
+
+    @property
+    def etag(self) -> bytes:
+        return b'"%b %b %d"' % (self.path.encode("ascii"), self.accept or b"", self.version)
+
+    @property
+    def body(self) -> bytes:
+        return b"the body of " + self.etag
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A client's request."""
+
+    path: str
+    accept: bytes = ACCEPTS[0]
+    directive: bytes = b""
+    authorized: bool = False
+    method: str = "GET"
+    ranged: bool = False
+    names: int | None = None
+    """The version that it says it has."""
+    number: int = 0
+    began: int = 0
+
+    @property
+    def plain(self) -> bool:
+        return not self.directive and not self.authorized
+
+
+@dataclass
+class Source:
+    """The origin. While held it has requests and no answers."""
+
+    machine: EdgeMachine
+    pages: dict[str, Page] = field(default_factory=lambda: {path: Page() for path in PATHS})
+    failing: str = ""
+    requests: int = 0
+    made: dict[int, Made] = field(default_factory=dict)
+    failures: list[int] = field(default_factory=list)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.requests += 1
+        asked, at = self.machine.tick(), self.machine.now
+        assert not (await receive()).get("body")
+        await self.open.wait()
+        order = self.machine.tick()
+        status, headers, body = self._answer(scope, asked, at, order)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _answer(self, scope: Scope, asked: int, at: float, order: int) -> tuple[int, Headers, bytes]:
+        if self.failing:
+            self.failures.append(order)
+            if self.failing == "raises":
+                raise RuntimeError("the origin raises")
+            return 503, [(CC, b"no-store"), (OWN, b"max-age=1")], b"failed"
+        page = self.pages[scope["path"]]
+        if scope["method"] == "POST":
+            page.version += 1
+            self.machine.purges.append((order, scope["path"]))
+            return 204, [], b""
+        fields = dict(scope["headers"])
+        alone = not page.policy.for_all or b"no-store" in fields.get(CC, b"")
+        made = Made(
+            number=order,
+            path=scope["path"],
+            accept=fields[b"accept"] if page.varies else None,
+            version=page.version,
+            policy=page.policy,
+            tag=page.tag,
+            visitor=int(fields[b"x-visitor"]),
+            for_all=not alone and (page.policy.despite_authorization or b"authorization" not in fields),
+            asked=asked,
+            order=order,
+            # `Date` has whole seconds: what was made within one is taken for as old as that (RFC 9111 §4.2.3).
+            at=min(at, self.machine.now - self.machine.wall % 1),
+        )
+        self.made[made.number] = made
+        varies = [(b"vary", b"Accept")] if page.varies else []
+        own = [(b"etag", made.etag), (b"cache-tag", made.tag), (b"x-number", b"%d" % made.number), (b"date", self.machine.date())]
+        headers = [*own, *page.policy.fields, *varies]
+        return (304, headers, b"") if fields.get(b"if-none-match") == made.etag else (200, headers, made.body)
+
+
+# Numbers of which sums have no error.
+QUARTERS = st.integers(0, 120).map(lambda quarters: quarters / 4)
+LEAPS = st.integers(8, 14_400).map(lambda quarters: quarters / 4)
+
+DIRECTIVES = st.sampled_from([b""] * 6 + [b"no-cache", b"no-store", b"only-if-cached", b"max-stale"])
+REQUESTS = st.builds(
+    Asked,
+    path=st.sampled_from(PATHS),
+    accept=st.sampled_from(ACCEPTS),
+    directive=DIRECTIVES,
+    authorized=st.sampled_from([False] * 5 + [True]),
+    method=st.sampled_from(["GET"] * 4 + ["HEAD"]),
+    ranged=st.sampled_from([False] * 4 + [True]),
+    names=st.sampled_from([None] * 3 + [0, 1, 2]),
+)
+EVENTS = st.sampled_from(["nothing", "purge", "purge_tag", "change", "time", "suspend", "fail", "leave"])
+
+
+class EdgeMachine(RuleBasedStateMachine):
+    """The real edge, with the real clock over two that are moved by hand, and an origin whose pages change.
+
+    The model's time goes on with the steady clock, and leaps ahead with the wall clock, which is what a suspended machine looks like.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.steady, self.wall, self.now = 1_000.0, float(NOON), 0.0
+        self.order = 0
+        self.purges: list[tuple[int, object]] = []
+        self.sure: dict[tuple[str, bytes], Made] = {}
+        self.clock = Clock(lambda: self.steady, lambda: self.wall)
+        self.source = Source(self)
+        self.source.open.set()
+        self.edge = Edge(
+            self.source,
+            name="Darkroom",
+            max_bytes=1_000_000,
+            max_cold_requests=100,
+            hosts_differ=False,
+            clock=self.clock,
+            wall_clock=lambda: self.wall,
+        )
+
+    def teardown(self) -> None:
+        self.run(settled(self.edge))
+        left = self.run(_others())
+        self.runner.close()
+        assert not left
+        assert self.edge._cold_requests == 0
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self.runner.run(coroutine)
+
+    def tick(self) -> int:
+        self.order += 1
+        return self.order
+
+    def date(self) -> bytes:
+        return formatdate(self.wall, usegmt=True).encode("ascii")
+
+    # What happens
+
+    @rule(path=st.sampled_from(PATHS), policy=st.sampled_from(POLICIES), varies=st.booleans(), tag=st.sampled_from(TAGS))
+    def origin_has_something_else(self, path: str, policy: Policy, varies: bool, tag: bytes) -> None:
+        version = self.source.pages[path].version
+        self.source.pages[path] = Page(version + 1, policy, varies, tag)
+
+    @rule(path=st.sampled_from(PATHS), policy=st.sampled_from(POLICIES))
+    def origin_says_something_else_of_the_same(self, path: str, policy: Policy) -> None:
+        self.source.pages[path].policy = policy
+
+    @rule(how=st.sampled_from(["", "", "503", "raises"]))
+    def origin_fails(self, how: str) -> None:
+        self.source.failing = how
+
+    @rule(seconds=QUARTERS | st.sampled_from([1.0, 9.75, 10.0, 20.0]))
+    def time_goes_on(self, seconds: float) -> None:
+        self.steady += seconds
+        self.wall += seconds
+        self.now += seconds
+        self.clock()
+
+    @rule(seconds=LEAPS)
+    def machine_is_suspended(self, seconds: float) -> None:
+        self.wall += seconds
+        self.now += seconds
+        self.clock()
+
+    @rule(seconds=LEAPS)
+    def wall_clock_is_set_back(self, seconds: float) -> None:
+        self.wall -= seconds
+        self.clock()
+
+    @rule(path=st.sampled_from(PATHS))
+    def address_is_purged(self, path: str) -> None:
+        self.purges.append((self.tick(), path))
+        self.edge.purge(path.encode("ascii"))
+        self.forget(path)
+
+    @rule(tag=st.sampled_from(TAGS))
+    def tag_is_purged(self, tag: bytes) -> None:
+        self.purges.append((self.tick(), tag))
+        self.edge.purge_tags([tag.decode("ascii")])
+        self.forget(*PATHS)
+
+    @rule(path=st.sampled_from(PATHS))
+    def page_is_changed_by_a_client(self, path: str) -> None:
+        if self.source.failing != "raises":
+            _, reply = self.run(self.alone(Asked(path, method="POST")))
+            assert reply.status == (503 if self.source.failing else 204)
+            self.forget(path)
+
+    @rule(asked=REQUESTS)
+    def client_asks(self, asked: Asked) -> None:
+        sure = self.sure.get((asked.path, asked.accept))
+        before = self.source.requests
+        asked, reply = self.run(self.alone(asked))
+        self.check(asked, reply)
+        if sure is not None and asked.plain and self.now - sure.at < sure.policy.lifetime:
+            assert self.source.requests == before, "what is fresh was asked for again"
+            assert b"; hit; " in (reply.field(b"cache-status") or b"")
+            return
+        if self.source.requests > before:
+            self.forget(asked.path)
+            brought = [made for made in self.source.made.values() if made.order > asked.began]
+            if len(brought) == 1 and asked.plain and brought[0].for_all and brought[0].policy.lifetime > 1:
+                self.sure[asked.path, asked.accept] = brought[0]
+
+    @rule(
+        first=st.lists(REQUESTS, min_size=1, max_size=5),
+        leaving=st.sets(st.integers(0, 4)),
+        event=EVENTS,
+        late=st.lists(REQUESTS, max_size=3),
+        alike=st.booleans(),
+    )
+    def many_ask_at_once(self, first: list[Asked], leaving: set[int], event: str, late: list[Asked], alike: bool) -> None:
+        if alike:
+            first, late = [_alike(asked, first[0]) for asked in first], [_alike(asked, first[0]) for asked in late]
+        self.forget(*PATHS)
+        self.run(self.crowd(first, leaving, event, late))
+
+    # How
+
+    def forget(self, *paths: str) -> None:
+        """Be sure no longer that something of these paths is kept."""
+        self.sure = {key: made for key, made in self.sure.items() if key[0] not in paths}
+
+    def begun(self, asked: Asked) -> Asked:
+        order = self.tick()
+        return Asked(**{**asked.__dict__, "number": order, "began": order})
+
+    def start(self, asked: Asked) -> Visit:
+        fields = [(b"accept", asked.accept), (b"x-visitor", b"%d" % asked.number)]
+        if asked.directive:
+            fields.append((CC, asked.directive))
+        if asked.authorized:
+            fields.append((b"authorization", b"somebody"))
+        if asked.ranged:
+            fields.append((b"range", b"bytes=4-7"))
+        if asked.names is not None:
+            fields += [
+                (b"if-none-match", b'"%b %b %d"' % (asked.path.encode("ascii"), accept, asked.names)) for accept in (b"", asked.accept)
+            ]
+        return visit(self.edge, asked.path, method=asked.method, headers=fields)
+
+    async def alone(self, asked: Asked) -> tuple[Asked, Reply]:
+        asked = self.begun(asked)
+        reply = await self.start(asked).reply()
+        await settled(self.edge)
+        return asked, reply
+
+    async def crowd(self, first: Iterable[Asked], leaving: set[int], event: str, late: Iterable[Asked]) -> None:
+        self.source.open.clear()
+        waiting: list[tuple[Asked, Visit]] = []
+        try:
+            for asked in first:
+                waiting += await self.one_more(asked)
+            self.meanwhile(event)
+            for asked in late:
+                waiting += await self.one_more(asked)
+            for index, (_, each) in enumerate(waiting):
+                if index in leaving:
+                    each.leave()
+        finally:
+            self.source.open.set()
+        for index, (asked, each) in enumerate(waiting):
+            if index in leaving:
+                await each.over()
+            else:
+                self.check(asked, await each.reply())
+        await settled(self.edge)
+
+    async def one_more(self, asked: Asked) -> list[tuple[Asked, Visit]]:
+        """Have one more client ask: what is answered at once is checked at once."""
+        asked = self.begun(asked)
+        each = self.start(asked)
+        if await each.is_over():
+            self.check(asked, await each.reply())
+            return []
+        return [(asked, each)]
+
+    def meanwhile(self, event: str) -> None:
+        if event == "purge":
+            self.address_is_purged(PATHS[0])
+        elif event == "purge_tag":
+            self.tag_is_purged(TAGS[0])
+        elif event == "change":
+            self.origin_has_something_else(PATHS[0], POLICIES[self.order % len(POLICIES)], self.order % 2 == 0, TAGS[0])
+        elif event == "time":
+            self.time_goes_on(15.0)
+        elif event == "suspend":
+            self.machine_is_suspended(3_000.0)
+        elif event == "fail":
+            self.source.failing = "" if self.source.failing else "503"
+
+    # The model
+
+    def check(self, asked: Asked, reply: Reply) -> None:
+        """Fail if HTTP forbids that this request got this."""
+        if reply.status in {500, 503}:
+            assert self.failed_since(asked), "an error that the origin did not have"
+            return
+        if reply.status == 504:
+            assert asked.directive == b"only-if-cached"
+            return
+        assert reply.status in {200, 206, 304}
+        if reply.status == 304:
+            assert asked.names is not None
+            candidates = [made for made in self.source.made.values() if made.etag == reply.field(b"etag")]
+            assert reply.body == b""
+        else:
+            made = self.source.made[int(reply.field(b"x-number") or 0)]
+            candidates = [made]
+            whole = made.body[4:8] if reply.status == 206 else made.body
+            assert reply.body == (b"" if asked.method == "HEAD" else whole)
+            assert reply.field(b"content-length") == b"%d" % len(whole)
+            assert (reply.status == 206) <= (asked.ranged and asked.method == "GET")
+        assert field_values(reply.headers, OWN) == []
+        ages = {int(value) for value in field_values(reply.headers, b"age")}
+        allowed = [made for made in candidates if self.may_have(asked, made)]
+        assert allowed, f"{asked} must not have {candidates} at {self.now}"
+        assert not ages or ages & {int(self.now - made.at) for made in allowed}, f"wrong age {ages}"
+
+    def may_have(self, asked: Asked, made: Made) -> bool:
+        """Return whether HTTP lets a client have an answer of the origin now."""
+        if made.path != asked.path or made.accept not in {None, asked.accept}:
+            return False
+        if not made.for_all:
+            return made.visitor == asked.number
+        if any(made.asked < order < asked.began and what in {made.path, made.tag} for order, what in self.purges):
+            return False
+        if made.order > asked.began and (made.visitor == asked.number or made.policy.lifetime > 0):
+            return True
+        return not self.superseded(made, asked) and self.may_use(asked, made)
+
+    def may_use(self, asked: Asked, made: Made) -> bool:
+        """Return whether what is kept may be used for a request now (RFC 9111 §4.2, RFC 5861)."""
+        policy = made.policy
+        left = policy.lifetime - (self.now - made.at)
+        if self.failed_since(asked) and left > -policy.if_error:
+            return not policy.never_stale or left > 0
+        if asked.directive == b"no-cache" and not (policy.immutable and left > 0):
+            return False
+        if left > 0 or -left < policy.while_revalidate:
+            return True
+        return asked.directive == b"max-stale" and not policy.never_stale
+
+    def superseded(self, made: Made, asked: Asked) -> bool:
+        """Return whether there was a newer answer for the same before the client asked (RFC 9111 §4)."""
+        return any(
+            newer.path == made.path and made.order < newer.asked and newer.order < asked.began and newer.for_all
+            for newer in self.source.made.values()
+            if newer.accept is None or made.accept in {None, newer.accept}
+        )
+
+    def failed_since(self, asked: Asked) -> bool:
+        return any(order > asked.began for order in self.source.failures)
+
+
+def _alike(asked: Asked, first: Asked) -> Asked:
+    """Return a request for what another asks for."""
+    return Asked(**{**asked.__dict__, "path": first.path, "accept": first.accept, "authorized": False, "directive": b""})
+
+
+async def _others() -> list[asyncio.Task[Any]]:
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+TestEdgeMachine = EdgeMachine.TestCase
+TestEdgeMachine.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

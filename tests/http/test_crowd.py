@@ -1,0 +1,82 @@
+"""A crowd before one cold rendition: one render, one read of the original, and whoever stays is answered."""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests import images
+from tests.caches.running import counting
+from tests.s3 import moto_bucket
+from tests.servers import HOST, darkroom, free_port
+
+CROWD = 1_000
+LEAVING = 100
+
+
+def established(port: int) -> int:
+    """Return how many connections to a port of this machine are open, as its clients see them."""
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return sum(row[2].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
+
+
+def collapsed(port: int) -> float:
+    """Return how many requests for renditions were answered with what another's brought."""
+    text = httpx.get(f"http://{HOST}:{port}/metrics", trust_env=False).text
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return sum(sample.value for sample in samples if sample.labels == {"kind": "rendition", "result": "collapsed"})
+
+
+def read_answer(connection: socket.socket) -> tuple[bytes, bytes]:
+    """Return head and body of the answer after which the server closes."""
+    received = b""
+    while piece := connection.recv(65_536):
+        received += piece
+    head, _, body = received.partition(b"\r\n\r\n")
+    return head, body
+
+
+def test_1000_clients_of_one_cold_rendition_are_one_render_and_one_read_though_the_first_100_leave(tmp_path: Path) -> None:
+    metrics = free_port()
+    with moto_bucket() as bucket, counting(bucket.endpoint) as store, ExitStack() as connections:
+        settings = bucket.environment | {"AWS_ENDPOINT_URL_S3": f"http://{HOST}:{store.port}", "store": f"s3://{bucket.name}"}
+        with darkroom(tmp_path, metrics_port=metrics, **settings) as server, server.client() as client:
+            digest = client.post("/v1/images", content=images.photo_jpeg(640, 480)).json()["digest"]
+            wanted = {"transform": {"width": 300}, "format": "webp"}
+            path = client.post(f"/v1/images/{digest}/urls", json=wanted).json()["url"]
+            original = f"/{bucket.name}/originals/{digest}"
+            read_before = store.fetches(original)
+            # Nothing can be rendered before all have come.
+            renderers = server.render_processes()
+            for renderer in renderers:
+                renderer.suspend()
+            try:
+                request = f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode()
+                crowd = []
+                for _ in range(CROWD):
+                    crowd.append(connections.enter_context(socket.create_connection((HOST, server.port), timeout=60)))
+                    crowd[-1].sendall(request)
+                # The server takes requests in turn: what is answered after them shows that it has them.
+                assert client.get("/livez").status_code == 200
+                for one in crowd[:LEAVING]:
+                    one.close()
+                deadline = time.monotonic() + 20
+                while established(server.port) > CROWD - LEAVING + 1 and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                assert client.get("/livez").status_code == 200
+            finally:
+                for renderer in renderers:
+                    renderer.resume()
+            answers = [read_answer(one) for one in crowd[LEAVING:]]
+            log = server.log()
+            shared = collapsed(metrics)
+        assert {head.split(b"\r\n")[0] for head, _ in answers} == {b"HTTP/1.1 200 OK"}
+        assert len({body for _, body in answers}) == 1
+        assert log.count('"transform": "width=300", "extension": "webp"') == 1, "each render is one line of the log"
+        assert store.fetches(original) - read_before == 1
+        assert shared == CROWD - LEAVING, "they waited for one answer; none was a hit"

@@ -1,0 +1,177 @@
+"""`GET /v1/images` and `POST /v1/images/known`, against real servers."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.routes.listing import DEFAULT_LIMIT, MAX_DIGESTS, MAX_LIMIT
+from tests import images
+from tests.http.test_ingest import digest_of
+from tests.http.test_takedowns import check_problem
+from tests.servers import Server, darkroom
+
+UNKNOWN = "a" * 32
+TOKENS = {"reader-token-00000": "read", "ingest-token-00000": "ingest", "delete-token-00000": "delete"}
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, list[str]]]:
+    """Give a server with seven images, and their digests, newest first."""
+    with darkroom(tmp_path_factory.mktemp("listed")) as server, server.client() as client:
+        digests = [upload(client, 40 + number) for number in range(7)]
+        yield client, digests[::-1]
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[httpx.Client]:
+    with server.client() as open_client:
+        yield open_client
+
+
+def upload(client: httpx.Client, width: int) -> str:
+    digest: str = client.post("/v1/images", content=images.flat_png(width, 30, (9, 9, 9))).raise_for_status().json()["digest"]
+    # The next one is another millisecond's.
+    time.sleep(0.002)
+    return digest
+
+
+def pages(client: httpx.Client, first: str) -> Iterator[list[str]]:
+    """Give the digests of each page, following `Link`."""
+    path: str | None = first
+    while path is not None:
+        answer = client.get(path).raise_for_status()
+        yield [document["digest"] for document in answer.json()["images"]]
+        link = answer.headers.get("link")
+        match = None if link is None else re.fullmatch(r'<(/v1/images\?limit=\d+&cursor=[0-9]{13}-[a-z2-7]{32})>; rel="next"', link)
+        assert link is None or match is not None
+        path = None if match is None else match[1]
+
+
+def test_list_is_newest_first_and_of_whole_documents(listed: tuple[httpx.Client, list[str]]) -> None:
+    client, digests = listed
+    answer = client.get("/v1/images")
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    assert "link" not in answer.headers
+    assert [document["digest"] for document in answer.json()["images"]] == digests
+    assert answer.json()["images"] == [client.get(f"/v1/images/{digest}").json() for digest in digests]
+
+
+@pytest.mark.parametrize(("limit", "sizes"), [(1, [1] * 7), (3, [3, 3, 1]), (6, [6, 1]), (7, [7]), (MAX_LIMIT, [7])])
+def test_list_page_by_page_has_every_image_once(listed: tuple[httpx.Client, list[str]], limit: int, sizes: list[int]) -> None:
+    client, digests = listed
+    found = list(pages(client, f"/v1/images?limit={limit}"))
+    assert [len(page) for page in found] == sizes
+    assert [digest for page in found for digest in page] == digests
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", str(MAX_LIMIT + 1), "9999999", "ten", "1.5", "", "%C2%B2"])
+def test_list_with_a_bad_limit_is_400_and_says_what_is_expected(client: httpx.Client, limit: str) -> None:
+    answer = client.get(f"/v1/images?limit={limit}")
+    check_problem(answer, 400, "bad-request")
+    assert answer.json()["expected"] == f"a whole number from 1 to {MAX_LIMIT}"
+    assert str(DEFAULT_LIMIT) in answer.json()["remedy"]
+
+
+@pytest.mark.parametrize(
+    "cursor", ["", "x", UNKNOWN, f"8000000000000-{UNKNOWN.upper()}", f"8000000000000-{UNKNOWN}x", "..%2F..%2Fdocuments"]
+)
+def test_list_with_a_bad_cursor_is_400_and_says_where_one_is_found(client: httpx.Client, cursor: str) -> None:
+    answer = client.get(f"/v1/images?cursor={cursor}")
+    check_problem(answer, 400, "bad-request")
+    assert answer.json()["expected"] == 'the cursor of a Link with rel="next"'
+
+
+@pytest.mark.parametrize("query", ["page=2", "limit=1&limit=2", "limit=1&offset=3"])
+def test_list_with_an_unknown_or_repeated_parameter_is_400(client: httpx.Client, query: str) -> None:
+    answer = client.get(f"/v1/images?{query}")
+    check_problem(answer, 400, "bad-request")
+    assert answer.json()["received"] == query
+
+
+def test_list_leaves_out_what_was_taken_down_and_has_it_again_once_it_is_back(data: Path) -> None:
+    with darkroom(data) as server, server.client() as client:
+        older, newer = upload(client, 100), upload(client, 101)
+        client.delete(f"/v1/images/{older}").raise_for_status()
+        assert list(pages(client, "/v1/images?limit=1")) == [[newer]]
+        assert [path.name.rpartition("-")[2] for path in server.stored("recent")] == [newer]
+        client.delete(f"/v1/images/{older}/tombstone").raise_for_status()
+        assert upload(client, 100) == older
+        assert list(pages(client, "/v1/images")) == [[older, newer]]
+
+
+def test_list_has_images_that_a_version_without_it_took_in(data: Path) -> None:
+    with darkroom(data) as server, server.client() as client:
+        digests = [upload(client, 200 + number) for number in range(3)]
+        entries = server.stored("recent")
+    assert len(entries) == 3
+    # As such a version leaves the store.
+    for entry in entries:
+        entry.unlink()
+    (data / "store" / "recent-complete").unlink()
+    with darkroom(data) as server, server.client() as client:
+        deadline = time.monotonic() + 10
+        while len(server.stored("recent")) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert [digest for page in pages(client, "/v1/images") for digest in page] == digests[::-1]
+    assert [path.name for path in (data / "store" / "recent").iterdir() if "#" in path.name] == []
+
+
+def test_known_tells_documents_of_those_that_are_here_in_the_order_asked(listed: tuple[httpx.Client, list[str]]) -> None:
+    client, digests = listed
+    asked = [digests[4], UNKNOWN, digests[1], digests[4]]
+    answer = client.post("/v1/images/known", json={"digests": asked})
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.json() == {
+        "images": [client.get(f"/v1/images/{digest}").json() for digest in (digests[4], digests[1])],
+        "gone": [],
+        "max_upload_bytes": 64 << 20,
+    }
+
+
+def test_known_of_no_digests_is_empty(client: httpx.Client) -> None:
+    assert client.post("/v1/images/known", json={"digests": []}).json()["images"] == []
+
+
+def test_known_tells_what_was_taken_down(client: httpx.Client) -> None:
+    body = images.flat_png(77, 31, (1, 2, 3))
+    client.post("/v1/images", content=body).raise_for_status()
+    client.delete(f"/v1/images/{digest_of(body)}").raise_for_status()
+    told = client.post("/v1/images/known", json={"digests": [digest_of(body), UNKNOWN]}).json()
+    assert (told["images"], told["gone"]) == ([], [digest_of(body)])
+
+
+def test_known_of_a_thousand_is_answered_and_of_more_is_400(client: httpx.Client) -> None:
+    digests = [digest_of(str(number).encode()) for number in range(MAX_DIGESTS + 1)]
+    assert client.post("/v1/images/known", json={"digests": digests[:-1]}).json()["images"] == []
+    answer = client.post("/v1/images/known", json={"digests": digests})
+    check_problem(answer, 400, "bad-request")
+    assert answer.json()["received"] == "1,001 digests"
+
+
+@pytest.mark.parametrize(
+    "body", [{"digests": ["short"]}, {"digests": [UNKNOWN.upper()]}, {"digests": "x"}, {"digests": [1]}, {}, [], {"digest": []}]
+)
+def test_known_with_a_bad_body_is_400_and_says_what_is_expected(client: httpx.Client, body: object) -> None:
+    answer = client.post("/v1/images/known", json=body)
+    check_problem(answer, 400, "bad-request")
+    assert answer.json()["expected"].startswith('{"digests": ["')
+
+
+def test_lists_need_a_token_with_the_right_scope(data: Path) -> None:
+    with darkroom(data, tokens=",".join(f"{token}:{scope}" for token, scope in TOKENS.items())) as server, server.client() as client:
+        for scope, list_status, known_status in (("read", 200, 200), ("ingest", 403, 200), ("delete", 403, 403), ("", 401, 401)):
+            token = next((token for token, granted in TOKENS.items() if granted == scope), "")
+            fields = {"Authorization": f"Bearer {token}"} if token else {}
+            assert client.get("/v1/images", headers=fields).status_code == list_status
+            asked = client.post("/v1/images/known", json={"digests": []}, headers=fields)
+            assert asked.status_code == known_status
+        refused = client.post("/v1/images/known", json={"digests": []}, headers={"Authorization": "Bearer delete-token-00000"})
+        assert refused.json()["expected"] == "a token with the scope `read` or `ingest`"

@@ -1,0 +1,92 @@
+"""The pages for people: what they name is there, may be kept, and comes from this server alone."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from service.errors import ServiceError, every_problem
+from service.routes.pages import hashed_files
+from tests.servers import Server
+
+PAGES = ("/", "/docs", "/problems")
+IMMUTABLE = "public, max-age=31536000, immutable"
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Any:
+    with server.client() as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_runs_nothing_inline_and_asks_nobody_else(client: httpx.Client, path: str) -> None:
+    page = client.get(path)
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert page.headers["cache-control"] == "no-cache"
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'; script-src 'self'; style-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?![^>]*\ssrc=)", page.text)
+    assert all(url.startswith("/") and not url.startswith("//") for url in re.findall(r'(?:src|href)="([^"]+)"', page.text))
+    assert client.get(path, headers={"If-None-Match": page.headers["etag"]}).status_code == 304
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_names_files_that_are_there_under_the_hash_of_their_content(client: httpx.Client, path: str) -> None:
+    waiting = set(re.findall(r'(?:src|href)="(/(?:web|docs/files)/[^"]+)"', client.get(path).text))
+    assert waiting
+    seen: set[str] = set()
+    while waiting:
+        url = waiting.pop()
+        seen.add(url)
+        answer = client.get(url)
+        assert (answer.status_code, answer.headers["cache-control"]) == (200, IMMUTABLE), url
+        assert re.fullmatch(r"/(web|docs/files)/[a-z-]+\.[a-z2-7]{16}\.(css|js|svg)", url)
+        imported = re.findall(r'from "\./([^"]+)"', answer.text) if url.startswith("/web/") else []
+        waiting |= {f"/web/{name}" for name in imported} - seen
+
+
+def test_page_file_of_another_time_is_told_from_a_wrong_path(client: httpx.Client) -> None:
+    for path in ("/web/playground.aaaaaaaaaaaaaaaa.js", "/docs/files/swagger-ui.aaaaaaaaaaaaaaaa.css"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.json()["type"]) == (404, "/problems/not-found")
+        assert answer.json()["remedy"] == "Load the page again: it names the newest files."
+
+
+def test_hash_of_a_module_follows_what_it_imports() -> None:
+    read = {"a.js": b'import { b } from "./b.js";\n', "b.js": b'import { c } from "./c.js";\n', "c.js": b"export const c = 1;\n"}
+    before = hashed_files(read)
+    after = hashed_files({**read, "c.js": b"export const c = 2;\n"})
+    assert [before[name][0] != after[name][0] for name in read] == [True, True, True]
+    assert f'from "./{after["b.js"][0]}"' in after["a.js"][1].decode()
+
+
+def test_modules_that_import_each_other_in_a_circle_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"a\.js > b\.js > a\.js"):
+        hashed_files({"a.js": b'import "x" from "./b.js";', "b.js": b'import "x" from "./a.js";'})
+
+
+@pytest.mark.parametrize("error", every_problem(), ids=lambda error: error.kind)
+def test_every_problem_has_a_page_where_its_type_points(client: httpx.Client, error: type[ServiceError]) -> None:
+    page = client.get(error.page())
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert f"<h2>{error.title}</h2>" in page.text
+    assert f"{error.status_code} " in page.text
+    assert "What to do" in page.text
+    assert f'href="{error.page()}"' in client.get("/problems").text
+
+
+def test_type_of_an_answered_problem_leads_to_its_page(client: httpx.Client) -> None:
+    problem = client.post("/v1/images", content=b"not a photo").json()
+    page = client.get(problem["type"])
+    assert page.status_code == 200
+    assert problem["title"] in page.text
+
+
+def test_problem_that_does_not_exist_is_404(client: httpx.Client) -> None:
+    answer = client.get("/problems/of-another-world")
+    assert (answer.status_code, answer.json()["remedy"]) == (404, "GET /problems lists all.")

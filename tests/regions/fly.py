@@ -1,0 +1,275 @@
+"""A stand-in for Fly's proxy: an edge in each region, which finds a Machine for every request and repeats it where an answer says so.
+
+As Fly documents it (networking/dynamic-request-routing): `fly-replay` with region, timeout and fallback, nothing above 1 MB repeated,
+`fly-replay-src` and `fly-replay-failed` added, `fly-prefer-region` of a request obeyed as far as can be. Where the documentation is
+silent it is strict: a second replay of a request is an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import h11
+
+from tests.regions.background import Accept, listening
+from tests.servers import HOST
+
+Fields: TypeAlias = list[tuple[bytes, bytes]]
+Reply: TypeAlias = tuple[int, Fields, bytes]
+
+# The largest request that is repeated: what Fly calls 1 MB, head included.
+REPLAY_BYTES = 1_000_000
+
+# There and back between two regions, in seconds.
+ROUND_TRIPS = {frozenset({"arn", "lhr"}): 0.060, frozenset({"lhr", "iad"}): 0.080, frozenset({"arn", "iad"}): 0.110}
+
+_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"proxy-connection", b"fly-replay"})
+_READ_BYTES = 1 << 16
+
+
+class UnreachableError(Exception):
+    """No Machine of a region takes a connection."""
+
+
+@dataclass
+class Machine:
+    """Where a Machine listens, and whether the network leads there."""
+
+    id: str
+    port: int
+    reachable: bool = True
+
+
+@dataclass
+class Answered:
+    """What became of one request: where it came in, which regions answered it in turn, and the last status."""
+
+    method: str
+    path: str
+    edge: str
+    regions: list[str] = field(default_factory=list)
+    status: int = 0
+
+    @property
+    def replays(self) -> int:
+        """How often it was repeated."""
+        return len(self.regions) - 1
+
+
+@dataclass
+class Call:
+    """A request on its way: its head, its body as far as it may be repeated, the rest of it, and what becomes of it."""
+
+    request: h11.Request
+    body: bytes
+    rest: AsyncIterator[bytes] | None
+    told: Answered
+
+    @property
+    def request_bytes(self) -> int:
+        """How large it is, its head included."""
+        return len(self.body) + sum(len(name) + len(value) + 4 for name, value in self.request.headers)
+
+
+class FlyProxy:
+    """The edges of all regions, in one thread."""
+
+    def __init__(self, regions: Sequence[str]) -> None:
+        self.ports: dict[str, int] = {}
+        self.machines: dict[str, Machine] = {}
+        self.answered: list[Answered] = []
+        self._regions = regions
+
+    def url(self, region: str) -> str:
+        """Return where clients near a region come in."""
+        return f"http://{HOST}:{self.ports[region]}"
+
+    def replays(self, path: str) -> list[int]:
+        """Return how often each request for a path was repeated, in the order in which they were answered."""
+        return [one.replays for one in self.answered if one.path == path]
+
+    def accepting(self, edge: str) -> Accept:
+        """Return what talks to a client that comes in at a region's edge."""
+
+        async def accept(connection: socket.socket) -> None:
+            with suppress(h11.RemoteProtocolError):
+                await self._talk(_Wire(h11.SERVER, connection), edge)
+
+        return accept
+
+    async def _talk(self, client: _Wire, edge: str) -> None:
+        while isinstance(request := await client.event(), h11.Request):
+            if client.http.they_are_waiting_for_100_continue:
+                await client.send(h11.InformationalResponse(status_code=100, headers=[]))
+            body, whole = await _beginning(client)
+            told = Answered(request.method.decode(), request.target.decode(), edge)
+            status, headers, content = await self._routed(Call(request, body, None if whole else _rest(client), told))
+            told.status = status
+            self.answered.append(told)
+            length = [] if status == 304 or request.method == b"HEAD" else [(b"content-length", b"%d" % len(content))]
+            kept = [pair for pair in headers if pair[0] not in _HOP_BY_HOP or (request.method == b"HEAD" and pair[0] == b"content-length")]
+            await client.send(h11.Response(status_code=status, headers=[*kept, *length, (b"via", b"1.1 fly.io")]))
+            if request.method != b"HEAD" and content:
+                await client.send(h11.Data(data=content))
+            await client.send(h11.EndOfMessage())
+            # What a Machine did not want to read is read here, so that the client gets to hear why.
+            while client.http.their_state is h11.SEND_BODY:
+                await client.event()
+            if client.http.our_state is h11.MUST_CLOSE or client.http.their_state is not h11.DONE:
+                return
+            client.http.start_next_cycle()
+
+    async def _routed(self, call: Call) -> Reply:
+        """Return the answer to a request, from whichever Machine gives it in the end."""
+        preferred = dict(call.request.headers).get(b"fly-prefer-region", b"").decode()
+        nearest = sorted(self._regions, key=lambda region: (region != preferred, _round_trip(call.told.edge, region)))
+        try:
+            answer = await self._first(nearest, call)
+        except UnreachableError:
+            return 503, [], b"no Machine takes a connection"
+        order = dict(answer[1]).get(b"fly-replay")
+        if order is None:
+            return answer
+        if call.rest is not None or call.request_bytes > REPLAY_BYTES:
+            return 500, [], b"a request of more than 1 MB cannot be replayed"
+        answer = await self._replayed(call, dict(word.split("=", 1) for word in order.decode().split(";")))
+        return (508, [], b"replayed again and again") if b"fly-replay" in dict(answer[1]) else answer
+
+    async def _replayed(self, call: Call, words: dict[str, str]) -> Reply:
+        """Return the answer to a request that is repeated as the words of an order say."""
+        region = call.told.regions[-1]
+        source = f"instance={self.machines[region].id};region={region};t={time.time_ns() // 1000}".encode()
+        try:
+            return await self._first([words["region"]], call, (b"fly-replay-src", source))
+        except UnreachableError:
+            if words.get("fallback") != "prefer_self":
+                return 502, [], b"the region that the request should be replayed in has no Machine"
+            return await self._first([region], call, (b"fly-replay-failed", b"reason=unreachable"))
+
+    async def _first(self, regions: Sequence[str], call: Call, *extra: tuple[bytes, bytes]) -> Reply:
+        """Return the answer of the first region whose Machine takes the request."""
+        for region in regions:
+            machine = self.machines.get(region)
+            if machine is None or not machine.reachable:
+                continue
+            round_trip = _round_trip(call.told.edge, region)
+            await asyncio.sleep(round_trip / 2)
+            try:
+                connection = await _connected(machine.port)
+            except ConnectionError:
+                continue
+            call.told.regions.append(region)
+            try:
+                answer = await _asked(_Wire(h11.CLIENT, connection), call, extra)
+            except (ConnectionError, h11.RemoteProtocolError):
+                answer = 502, [], b"the Machine hung up"
+            finally:
+                connection.close()
+            await asyncio.sleep(round_trip / 2)
+            return answer
+        raise UnreachableError
+
+
+class _Wire:
+    """One end of an HTTP/1.1 connection over a socket that does not block.
+
+    Not over asyncio's streams: with those, what cannot be sent any more takes the answer with it that came before.
+    """
+
+    def __init__(self, role: Any, connection: socket.socket) -> None:
+        self.http = h11.Connection(role)
+        self._socket = connection
+
+    async def event(self) -> Any:
+        """Return what comes next."""
+        while (event := self.http.next_event()) is h11.NEED_DATA:
+            self.http.receive_data(await asyncio.get_running_loop().sock_recv(self._socket, _READ_BYTES))
+        return event
+
+    async def send(self, event: h11.Event) -> None:
+        """Send what comes next."""
+        if data := self.http.send(event):
+            await asyncio.get_running_loop().sock_sendall(self._socket, data)
+
+
+async def _connected(port: int) -> socket.socket:
+    connection = socket.socket()
+    connection.setblocking(False)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        await asyncio.get_running_loop().sock_connect(connection, (HOST, port))
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+async def _beginning(client: _Wire) -> tuple[bytes, bool]:
+    """Return a request's body as far as it may be replayed, and whether that is all of it."""
+    body = bytearray()
+    while len(body) <= REPLAY_BYTES:
+        event = await client.event()
+        if not isinstance(event, h11.Data):
+            return bytes(body), True
+        body += event.data
+    return bytes(body), False
+
+
+async def _rest(client: _Wire) -> AsyncIterator[bytes]:
+    while isinstance(event := await client.event(), h11.Data):
+        yield bytes(event.data)
+
+
+async def _asked(machine: _Wire, call: Call, extra: Sequence[tuple[bytes, bytes]]) -> Reply:
+    """Return what a Machine answers, which may be before it has read everything."""
+    headers = [
+        *(pair for pair in call.request.headers if pair[0] not in {b"connection", b"expect"}),
+        (b"fly-region", call.told.edge.encode()),
+        (b"fly-client-ip", b"192.0.2.1"),
+        (b"via", b"1.1 fly.io"),
+        (b"connection", b"close"),
+        *extra,
+    ]
+    await machine.send(h11.Request(method=call.request.method, target=call.request.target, headers=headers))
+
+    async def send_body() -> None:
+        # What cannot be sent any more was not wanted; the answer says why.
+        with suppress(ConnectionError):
+            if call.body:
+                await machine.send(h11.Data(data=call.body))
+            if call.rest is not None:
+                async for chunk in call.rest:
+                    await machine.send(h11.Data(data=chunk))
+            await machine.send(h11.EndOfMessage())
+
+    sending = asyncio.create_task(send_body())
+    try:
+        while not isinstance(response := await machine.event(), h11.Response):
+            if not isinstance(response, h11.InformationalResponse):
+                raise ConnectionError("no answer")
+        content = bytearray()
+        while isinstance(event := await machine.event(), h11.Data):
+            content += event.data
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+    return response.status_code, list(response.headers), bytes(content)
+
+
+def _round_trip(one: str, other: str) -> float:
+    return ROUND_TRIPS.get(frozenset({one, other}), 0.0)
+
+
+@contextmanager
+def fly_proxy(regions: Sequence[str]) -> Iterator[FlyProxy]:
+    """Give a proxy that listens in every region, and knows no Machine yet."""
+    proxy = FlyProxy(regions)
+    with listening(*map(proxy.accepting, regions)) as ports:
+        proxy.ports = dict(zip(regions, ports, strict=True))
+        yield proxy

@@ -1,0 +1,156 @@
+"""A region that is lost, one that is cut off, and an image that is taken down: what the others notice of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.takedowns import LOOK_EVERY_SECONDS
+from tests import images
+from tests.regions.load import load, share_right
+from tests.regions.world import REGIONS, Line, World, placed, shared_world
+
+pytestmark = pytest.mark.long
+
+PHASE_SECONDS = 15.0
+HEALS_WITHIN_SECONDS = 10.0
+
+# How many cold renditions each region asks for at most: two a second for as long as the test may take.
+COLD = 240
+
+Regions = tuple[World, dict[str, Line]]
+
+
+@pytest.fixture
+def regions(tmp_path: Path) -> Iterator[Regions]:
+    # The loads here are of more requests than one Machine on Fly gets: what is measured is not its bound on cold ones.
+    with shared_world(tmp_path, max_cold_requests=64) as running:
+        yield running
+
+
+def taken_in(client: httpx.Client, number: int) -> str:
+    digest: str = client.post("/v1/images", content=images.photo_jpeg(160 + number, 120)).raise_for_status().json()["digest"]
+    return digest
+
+
+def urls(client: httpx.Client, digest: str, widths: range) -> list[str]:
+    asked = {"widths": list(widths), "formats": ["jpeg"]}
+    answer = client.post(f"/v1/images/{digest}/urls", json=asked).raise_for_status().json()
+    return [rendition["url"] for source in answer["sources"] for rendition in source["renditions"]]
+
+
+def test_region_that_is_killed_and_one_that_is_cut_off_leave_the_others_at_999_in_1000_and_heal(
+    regions: Regions, record_property: Callable[[str, object], None]
+) -> None:
+    world, between = regions
+    with world.client("arn") as client:
+        hot = [url for number in range(4) for url in urls(client, taken_in(client, number), range(40, 48))]
+        cold = {}
+        for place, region in enumerate(REGIONS):
+            digests = [taken_in(client, 10 + 10 * place + number) for number in range(2)]
+            cold[region] = [url for digest in digests for url in urls(client, digest, range(30, 150))]
+            assert len(cold[region]) == COLD
+    expected: dict[str, tuple[bytes, str]] = {}
+    for url in hot:
+        for region in REGIONS:
+            with world.client(region) as client:
+                answer = client.get(url).raise_for_status()
+            expected.setdefault(url, (answer.content, answer.headers["etag"]))
+
+    with load(world, expected, cold) as running:
+        time.sleep(PHASE_SECONDS / 3)
+
+        killed = time.monotonic()
+        world.kill("iad")
+        time.sleep(PHASE_SECONDS)
+        revived = time.monotonic()
+        world.start("iad")
+        time.sleep(PHASE_SECONDS / 3)
+
+        cut = time.monotonic()
+        between["lhr"].cut()
+        time.sleep(PHASE_SECONDS)
+        mended = time.monotonic()
+        between["lhr"].mend()
+        time.sleep(HEALS_WITHIN_SECONDS)
+        healed = time.monotonic()
+        time.sleep(PHASE_SECONDS / 3)
+
+        unreachable = time.monotonic()
+        world.cut_off("lhr")
+        time.sleep(PHASE_SECONDS)
+        reachable = time.monotonic()
+        world.heal("lhr")
+        time.sleep(PHASE_SECONDS / 3)
+        ended = time.monotonic()
+
+    wrong = [one for one in running.asked if not one.right]
+    shares = {
+        "iad killed, arn": share_right(running.of("arn", killed, revived)),
+        "iad killed, lhr": share_right(running.of("lhr", killed, revived)),
+        "lhr cut from the store, arn": share_right(running.of("arn", cut, mended)),
+        "lhr cut from the store, iad": share_right(running.of("iad", cut, mended)),
+        "lhr out of reach, arn": share_right(running.of("arn", unreachable, reachable)),
+        "lhr out of reach, iad": share_right(running.of("iad", unreachable, reachable)),
+    }
+    for name, share in shares.items():
+        record_property(name, share)
+    assert all(share >= 0.999 for share in shares.values()), (shares, wrong)
+
+    # Clients near the region that is lost are answered by another, except those it was answering when it died.
+    lost = running.of("iad", killed, revived)
+    assert sum(not one.right for one in lost) <= 2, wrong
+    assert {one.said for one in lost if one.right} <= {"200 from iad", "200 from lhr"}
+    assert {one.said for one in running.of("iad", revived + HEALS_WITHIN_SECONDS / 2, cut)} == {"200 from iad"}
+
+    # Without its store, a region still gives every hit, and says of the rest that it should be asked for again.
+    assert all(one.right for one in running.of("lhr", cut, mended, cold=False)), wrong
+    assert {one.said for one in running.of("lhr", cut + 1, mended - 1, cold=True) if not one.right} <= {"503 from lhr"}
+    assert all(one.right for one in running.of("lhr", healed, unreachable)), wrong
+
+    # Out of the proxy's reach, it is as good as lost, and it is back as soon as it is reached.
+    assert all(one.right for one in running.of("lhr", unreachable + 1, reachable)), wrong
+    assert {one.said for one in running.of("lhr", reachable + 1, ended)} == {"200 from lhr"}
+    for region in REGIONS:
+        with world.client(region) as client:
+            report = client.get("/health").json()
+            assert (report["status"], report["region"]) == ("ok", region)
+
+
+def test_takedown_in_one_region_is_seen_by_the_others_within_its_bound(
+    regions: Regions, record_property: Callable[[str, object], None]
+) -> None:
+    world, _ = regions
+    with world.client("iad") as client:
+        digest = taken_in(client, 0)
+        path = urls(client, digest, range(100, 101))[0]
+    clients = {region: world.client(region) for region in REGIONS}
+    try:
+        for client in clients.values():
+            client.get(path).raise_for_status()
+            assert "; hit; " in client.get(path).headers["cache-status"]
+        began = time.monotonic()
+        assert clients["arn"].delete(f"/v1/images/{digest}").status_code == 200
+        seen: dict[str, float] = {}
+        while len(seen) < len(REGIONS) and time.monotonic() < began + LOOK_EVERY_SECONDS + 10:
+            for region, client in clients.items():
+                answer = client.get(path)
+                assert placed(answer) == region
+                if answer.status_code == 410:
+                    seen.setdefault(region, time.monotonic() - began)
+                else:
+                    assert answer.status_code == 200
+                    assert region not in seen, "what was gone is back"
+            time.sleep(0.1)
+    finally:
+        for client in clients.values():
+            client.close()
+    record_property("seconds", seen)
+    assert set(seen) == set(REGIONS)
+    assert seen["arn"] < 1
+    # A look takes its moment, and so does a round of asking.
+    assert all(seconds <= LOOK_EVERY_SECONDS + 1 for seconds in seen.values()), seen

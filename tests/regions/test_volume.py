@@ -1,0 +1,173 @@
+"""Three regions whose originals are on one volume in the primary: what is not here is asked there, by Fly's proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from edge.regions import REPLAY_BYTES
+from service.address import PointerAddress, Signer
+from tests import images
+from tests.regions.world import PRIMARY, REGIONS, World, placed, volume_world
+
+READERS = REGIONS[1:]
+CLIENTS = 50
+
+# Each test has images of its own.
+_widths = iter(range(300, 1_000))
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    # As many cold requests as there are clients, so that every one of them is answered and none told to come again.
+    with volume_world(max_cold_requests=2 * CLIENTS, pull_hosts="images.example.com") as running:
+        yield running
+
+
+def taken_in(world: World, region: str) -> dict[str, str]:
+    with world.client(region) as client:
+        taken = client.post("/v1/images", content=images.photo_jpeg(next(_widths), 240))
+        assert (taken.status_code, placed(taken)) == (201, PRIMARY)
+        document: dict[str, str] = taken.json()
+        return document
+
+
+def large_image() -> bytes:
+    body = images.noise_png(1_200, 1_200)
+    assert len(body) > REPLAY_BYTES
+    return body
+
+
+def check_problem(answer: httpx.Response, status: int, region: str) -> dict[str, str]:
+    assert (answer.status_code, answer.headers["content-type"], placed(answer)) == (status, "application/problem+json", region)
+    assert answer.headers["cache-control"] == "no-store"
+    problem: dict[str, str] = answer.json()
+    return problem
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_small_upload_and_every_read_in_a_reader_are_replayed_to_the_primary(world: World, reader: str) -> None:
+    document = taken_in(world, reader)
+    assert world.proxy.replays("/v1/images")[-1] == 1
+    path = document["src"]
+    with world.client(PRIMARY) as client:
+        original = client.get(path)
+        assert (original.status_code, placed(original)) == (200, PRIMARY)
+    for region in READERS:
+        with world.client(region) as client:
+            for _ in range(2):
+                seen = client.get(path)
+                assert (seen.status_code, placed(seen)) == (200, PRIMARY)
+                assert (seen.content, seen.headers["etag"]) == (original.content, original.headers["etag"])
+                assert not {"darkroom-elsewhere", "fly-replay"} & set(seen.headers)
+            assert client.head(path).status_code == 200
+            assert client.get(path, headers={"If-None-Match": seen.headers["etag"]}).status_code == 304
+            assert client.get(f"/v1/images/{document['digest']}").json() == document
+            assert world.servers[region].stored("originals") == []
+    assert world.proxy.replays(path) == [0] + [1] * 8
+
+
+def test_fifty_clients_of_one_cold_rendition_in_a_reader_are_each_answered_after_one_replay(world: World) -> None:
+    document = taken_in(world, PRIMARY)
+    with world.client(PRIMARY) as client:
+        asked = {"transform": {"width": 200}, "format": "webp"}
+        path = client.post(f"/v1/images/{document['digest']}/urls", json=asked).json()["url"]
+    rendered = world.servers[PRIMARY].log().count('"event": "rendered"')
+    with ThreadPoolExecutor(CLIENTS) as threads, world.client("iad", limits=httpx.Limits(max_connections=CLIENTS)) as client:
+        answers = list(threads.map(client.get, [path] * CLIENTS))
+    assert [answer.status_code for answer in answers] == [200] * CLIENTS
+    assert {placed(answer) for answer in answers} == {PRIMARY}
+    assert len({(answer.content, answer.headers["etag"]) for answer in answers}) == 1
+    assert world.proxy.replays(path) == [1] * CLIENTS
+    assert world.servers[PRIMARY].log().count('"event": "rendered"') == rendered + 1
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_changes_and_takedowns_in_a_reader_are_made_in_the_primary(world: World, reader: str) -> None:
+    document = taken_in(world, PRIMARY)
+    path = f"/v1/images/{document['digest']}"
+    with world.client(reader) as client:
+        minted = client.post(f"{path}/urls", json={"transform": {"width": 100}, "format": "jpeg"})
+        assert (minted.status_code, placed(minted)) == (200, PRIMARY)
+        assert client.get(minted.json()["url"]).status_code == 200
+        changed = client.patch(path, json={"alt": "A lake."}, headers={"If-Match": client.get(path).headers["etag"]})
+        assert (changed.status_code, changed.json()["alt"], placed(changed)) == (200, "A lake.", PRIMARY)
+        late = client.patch(path, json={"alt": "A sea."}, headers={"If-Match": '"x"'})
+        assert (late.status_code, placed(late)) == (412, PRIMARY)
+        gone = client.delete(path)
+        assert (gone.status_code, placed(gone)) == (200, PRIMARY)
+    for region in REGIONS:
+        with world.client(region) as client:
+            assert client.get(path).status_code == 410
+            assert client.get(minted.json()["url"]).status_code == 410
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_large_upload_in_a_reader_is_told_what_to_send_and_sent_so_is_taken_in(world: World, chunked: bool) -> None:
+    body = large_image()
+    with world.client("lhr") as client:
+        refused = client.post("/v1/images", content=iter([body[:300_000], body[300_000:]]) if chunked else body)
+        problem = check_problem(refused, 421, "lhr")
+        assert problem["prefer_region"] == PRIMARY
+        assert problem["detail"].endswith("Send it again with the header fly-prefer-region: arn.")
+        assert client.get("/health").json()["prefer_region"] == PRIMARY
+        taken = client.post("/v1/images", content=body, headers={"fly-prefer-region": problem["prefer_region"]})
+        assert (taken.status_code, placed(taken)) == (200 if chunked else 201, PRIMARY)
+        assert client.get(taken.json()["src"]).status_code == 200
+
+
+def test_upload_of_the_largest_size_that_is_replayed_gets_through(world: World) -> None:
+    photo = images.photo_jpeg(next(_widths), 240)
+    # A JPEG ends with its marker; what follows is not looked at.
+    body = photo + bytes(REPLAY_BYTES - len(photo))
+    with world.client("iad") as client:
+        taken = client.post("/v1/images", content=body)
+        assert (taken.status_code, placed(taken)) == (201, PRIMARY)
+        assert check_problem(client.post("/v1/images", content=body + b"x"), 421, "iad")["prefer_region"] == PRIMARY
+
+
+def test_what_a_reader_can_tell_by_itself_is_not_replayed(world: World) -> None:
+    document = taken_in(world, PRIMARY)
+    with world.client("lhr") as client:
+        unsigned = client.get(f"{document['src'][:-30]}{'a' * 26}.jpg")
+        assert check_problem(unsigned, 403, "lhr")["type"] == "urn:darkroom:problem:bad-signature"
+        for path in ("/", "/livez", "/health"):
+            answer = client.get(path)
+            assert (answer.status_code, placed(answer)) == (200, "lhr")
+
+
+def test_remote_source_in_a_reader_is_left_to_the_primary(world: World) -> None:
+    signed = Signer((bytes(32),)).sign(PointerAddress("https://images.example.com/a", "full", "jpg"))
+    with world.servers["lhr"].client() as client:
+        answer = client.get(signed)
+        check_problem(answer, 421, "lhr")
+        assert answer.headers["fly-replay"] == "region=arn;timeout=5s;fallback=prefer_self"
+        assert client.get(signed.replace("jpg", "png")).status_code == 403
+    assert list((world.servers["lhr"].data / "spool").iterdir()) == []
+
+
+def test_primary_out_of_reach_is_said_by_the_reader_and_heals(world: World) -> None:
+    document = taken_in(world, PRIMARY)
+    with world.client("lhr") as client:
+        world.proxy.machines[PRIMARY].reachable = False
+        try:
+            small = images.photo_jpeg(next(_widths), 240)
+            preferred = {"fly-prefer-region": PRIMARY}
+            answers = [
+                client.get(document["src"]),
+                client.get(f"/v1/images/{document['digest']}"),
+                client.post("/v1/images", content=small),
+                client.delete(f"/v1/images/{document['digest']}"),
+                client.post("/v1/images", content=large_image(), headers=preferred),
+            ]
+        finally:
+            world.proxy.machines[PRIMARY].reachable = True
+        for answer in answers:
+            assert check_problem(answer, 503, "lhr")["title"] == "Primary region out of reach"
+            assert answer.headers["retry-after"] == "5"
+        assert client.get(document["src"]).status_code == 200
+        assert client.post("/v1/images", content=small).status_code == 201
+    assert world.servers["lhr"].stored("originals") == []

@@ -1,0 +1,178 @@
+"""A world of three regions: a real server in each with Fly's environment, one bucket or a volume each, and Fly's proxy in front."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.regions.background import listening
+from tests.regions.fly import FlyProxy, Machine, fly_proxy
+from tests.s3 import Bucket, moto_bucket
+from tests.servers import HOST, Server, darkroom
+
+# The primary first.
+REGIONS = ("arn", "lhr", "iad")
+PRIMARY = REGIONS[0]
+MACHINES = {"arn": "148e21ea246389", "lhr": "e2865013a24908", "iad": "90802d5b47e568"}
+
+_SETTINGS: dict[str, object] = {"keys": "0" * 64, "regions": ",".join(REGIONS), "PRIMARY_REGION": PRIMARY, "render_processes": 1}
+
+# A folder that is on a mount point everywhere, as a volume is.
+_MOUNT = Path("/dev/shm")
+
+
+class World:
+    """Three running servers, and how clients near each reach them."""
+
+    def __init__(self, proxy: FlyProxy, folder: Path, settings: dict[str, dict[str, object]]) -> None:
+        self.proxy = proxy
+        self.servers: dict[str, Server] = {}
+        self._folder = folder
+        self._settings = settings
+        self._running: dict[str, AbstractContextManager[Server]] = {}
+
+    def client(self, region: str, **options: Any) -> httpx.Client:
+        """Return a client near a region."""
+        return httpx.Client(base_url=self.proxy.url(region), timeout=60, trust_env=False, **options)
+
+    def start(self, *regions: str) -> None:
+        """Start the servers of some regions."""
+        contexts = {region: darkroom(self._folder / region, **self._settings[region]) for region in regions}
+        with ThreadPoolExecutor(len(regions)) as threads:
+            started = dict(zip(contexts, threads.map(lambda context: context.__enter__(), contexts.values()), strict=True))
+        self._running |= contexts
+        self.servers |= started
+        self.proxy.machines |= {region: Machine(MACHINES[region], server.port) for region, server in started.items()}
+
+    def kill(self, region: str) -> None:
+        """Have a region's Machine lost, all its processes at once."""
+        self.servers[region].stop(signal.SIGKILL)
+        self._end(region)
+
+    def cut_off(self, region: str) -> None:
+        """Have no connection lead to a region's Machine any more."""
+        self.proxy.machines[region].reachable = False
+
+    def heal(self, region: str) -> None:
+        """Have connections lead to a region's Machine again."""
+        self.proxy.machines[region].reachable = True
+
+    def end(self) -> None:
+        """End all servers."""
+        with ThreadPoolExecutor(len(REGIONS)) as threads:
+            list(threads.map(self._end, list(self._running)))
+
+    def _end(self, region: str) -> None:
+        self._running.pop(region).__exit__(None, None, None)
+
+
+def placed(answer: httpx.Response) -> str:
+    """Return the region that an answer says it was made in, checked that it names that region's Machine."""
+    words = dict(part.split(";desc=") for part in answer.headers["server-timing"].split(", ") if part.startswith(("region;", "machine;")))
+    assert words["machine"] == MACHINES[words["region"]]
+    return words["region"]
+
+
+class Line:
+    """The connections from one region to the store: bytes pass as they are, until the line is cut and everything falls silent."""
+
+    def __init__(self, to_port: int) -> None:
+        self.port = 0
+        self._to_port = to_port
+        self._whole = True
+
+    def cut(self) -> None:
+        """Let nothing pass any more: what is sent is lost, and nobody is told."""
+        self._whole = False
+
+    def mend(self) -> None:
+        """Let pass what comes from now on; connections that were silenced stay so."""
+        self._whole = True
+
+    async def accept(self, connection: socket.socket) -> None:
+        """Pass on what comes from either end of a connection."""
+        with socket.create_connection((HOST, self._to_port)) as store:
+            store.setblocking(False)
+            store.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await asyncio.gather(self._pass(connection, store), self._pass(store, connection))
+
+    async def _pass(self, giver: socket.socket, taker: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        silenced = False
+        with suppress(OSError):
+            while data := await loop.sock_recv(giver, 1 << 16):
+                silenced = silenced or not self._whole
+                if not silenced:
+                    await loop.sock_sendall(taker, data)
+            if not silenced:
+                taker.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def lines(bucket: Bucket) -> Iterator[dict[str, Line]]:
+    """Give a line from each region to the server of a bucket."""
+    port = int(bucket.endpoint.rpartition(":")[2])
+    between = {region: Line(port) for region in REGIONS}
+    with listening(*(line.accept for line in between.values())) as ports:
+        for line, own in zip(between.values(), ports, strict=True):
+            line.port = own
+        yield between
+
+
+@contextmanager
+def _world(folder: Path, settings: dict[str, dict[str, object]]) -> Iterator[World]:
+    with fly_proxy(REGIONS) as proxy:
+        world = World(proxy, folder, settings)
+        world.start(*REGIONS)
+        try:
+            yield world
+        finally:
+            world.end()
+
+
+@contextmanager
+def shared_world(folder: Path, **settings: object) -> Iterator[tuple[World, dict[str, Line]]]:
+    """Give three regions that share a bucket, and the lines by which they reach it."""
+    with ExitStack() as parts:
+        bucket = parts.enter_context(moto_bucket())
+        between = parts.enter_context(lines(bucket))
+        each = {
+            region: _SETTINGS
+            | {"FLY_REGION": region, "FLY_MACHINE_ID": MACHINES[region], "store": f"s3://{bucket.name}"}
+            | bucket.environment
+            | {"AWS_ENDPOINT_URL_S3": f"http://{HOST}:{line.port}"}
+            | settings
+            for region, line in between.items()
+        }
+        yield parts.enter_context(_world(folder, each)), between
+
+
+@contextmanager
+def volume_world(**settings: object) -> Iterator[World]:
+    """Give three regions with a volume each: what is on the primary's is all there is."""
+    if not os.path.ismount(_MOUNT) or not os.access(_MOUNT, os.W_OK):
+        pytest.skip(f"{_MOUNT}, which stands for a volume, is no mount point that can be written")
+    folder = Path(tempfile.mkdtemp(dir=_MOUNT))
+    try:
+        each = {
+            region: _SETTINGS
+            | {"FLY_REGION": region, "FLY_MACHINE_ID": MACHINES[region], "store": (folder / region / "store").as_uri()}
+            | settings
+            for region in REGIONS
+        }
+        with _world(folder, each) as world:
+            yield world
+    finally:
+        shutil.rmtree(folder)
