@@ -150,9 +150,8 @@ class Copy:
         if not await anyio.to_thread.run_sync(_is_whole, folder, key, body):
             self._not_copied.append(NotCopied(key, "damaged"))
             return
-        if folder == DOCUMENTS_FOLDER and not await patiently(
-            lambda: self._destination.exists(original_key(digest_in(key)), consistent=True)
-        ):
+        original = original_key(digest_in(key))
+        if folder == DOCUMENTS_FOLDER and not await patiently(lambda: self._destination.exists(original, consistent=True)):
             self._not_copied.append(NotCopied(key, "no-original"))
             return
         if already is None:

@@ -92,7 +92,7 @@ def outage(front: Front, s3: Bucket, data: Path, fails: Callable[[Front], None],
                 miss = client.get(cold.pop())
                 waits.append(time.monotonic() - started)
                 assert (miss.status_code, miss.headers["retry-after"]) == (503, "5")
-                assert miss.json()["type"] == "urn:darkroom:problem:storage-unavailable"
+                assert miss.json()["type"] == "/problems/storage-unavailable"
                 assert miss.headers["cache-control"] == "no-store"
             report = client.get("/health")
             assert (report.status_code, report.json()["status"]) == (200, "degraded")

@@ -92,7 +92,7 @@ def test_original_that_was_harmed_is_an_error_that_names_it_and_heals_with_the_n
     harm(store, f"originals/{document['digest']}", kind)
     with server.client() as client:
         answer = client.get(document["src"])
-        assert (answer.status_code, answer.json()["type"]) == (500, "urn:darkroom:problem:damaged-original")
+        assert (answer.status_code, answer.json()["type"]) == (500, "/problems/damaged-original")
         assert answer.json()["remedy"]
         assert answer.headers["cache-control"] == "no-store"
         assert uploaded(server, width) == document
@@ -107,7 +107,7 @@ def test_document_that_was_harmed_is_an_error_that_names_it_and_heals_with_the_n
     harm(store, f"documents/{document['digest']}", kind)
     with server.client() as client:
         for answer in (client.get(f"/v1/images/{document['digest']}"), client.get(document["src"])):
-            assert (answer.status_code, answer.json()["type"]) == (500, "urn:darkroom:problem:damaged-document")
+            assert (answer.status_code, answer.json()["type"]) == (500, "/problems/damaged-document")
             assert "Upload the file again" in answer.json()["remedy"]
         healed = uploaded(server, width)
         assert {**healed, "created": ""} == {**document, "created": ""}
