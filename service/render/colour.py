@@ -15,9 +15,6 @@ _TAGS_AT, _TAG_BYTES, _MOST_TAGS = 128, 12, 100
 # What a file without a profile may say instead (ITU-T H.273, table 2): libvips has a profile for it.
 DISPLAY_P3_PRIMARIES = 12
 
-# IEC 61966-2-1: from here on up sRGB's curve is a power.
-_SRGB_LINEAR_BELOW = 0.0031308
-
 _GREY = frozenset({"b-w", "grey16"})
 _OPAQUE_LEVEL = 255
 
@@ -84,19 +81,6 @@ def in_display_p3(image: pyvips.Image) -> pyvips.Image:
     image = image.copy()
     image.set_type(pyvips.GValue.blob_type, "icc-profile-data", pyvips.Operation.call("profile_load", "p3"))
     return image
-
-
-def of_gamma(image: pyvips.Image, exponent: float) -> pyvips.Image:
-    """Return `image` (8 or 16 bits, alpha or not), whose levels are light to the power of `exponent`, on sRGB's curve."""
-    deep = is_deep(image)
-    most = 65_535 if deep else _OPAQUE_LEVEL
-    light = (pyvips.Image.identity(ushort=deep) / most) ** (1 / exponent)
-    level = (light > _SRGB_LINEAR_BELOW).ifthenelse(light ** (1 / 2.4) * 1.055 - 0.055, light * 12.92)
-    curve = (level * most).rint().cast(image.format)
-    if not image.hasalpha():
-        return image.maplut(curve)
-    colours = image.extract_band(0, n=image.bands - 1).maplut(curve)
-    return colours.bandjoin(image.extract_band(image.bands - 1)).copy(interpretation=image.interpretation)
 
 
 def in_colour(image: pyvips.Image) -> pyvips.Image:

@@ -120,8 +120,6 @@ def _opened(source: Source, info: ImageInfo, steps: Plan, page: int) -> pyvips.I
     image = pyvips.Image.new_from_file(f"{source.path}[page={page}]" if page else source.path, access="sequential", fail_on=FAIL_ON)
     if image.get("vips-loader").startswith("jpegload") and (shrink := _shrink_on_load(image, info, steps)) > 1:
         return pyvips.Image.new_from_file(source.path, access="sequential", fail_on=FAIL_ON, shrink=shrink)
-    if info.format == "png" and source.reduced is None and (exponent := png.gamma(source.path)) is not None:
-        return colour.of_gamma(image, exponent)
     if info.format == "avif" and source.reduced is None and not image.get_typeof("icc-profile-data"):
         return _told_of_colours(image, boxes.colours(Path(source.path).read_bytes()))
     return image

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -373,31 +371,6 @@ async def test_clear_pixels_lend_no_colour_to_what_is_seen(pool: RenderPool, tmp
     # A sharpened edge may overshoot; of blue there is nowhere more than was seen.
     assert seen[:, 2].max() < 90
     assert np.abs(seen - SEEN).mean() < (25 if "sharpen" in spelling else 6)
-
-
-@pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
-async def test_gamma_of_a_png_is_understood_where_nothing_better_is_said(pool: RenderPool, tmp_path: Path, mode: str, bits: int) -> None:
-    scene = images.picture(120, 90).convert(mode)
-    most = (1 << bits) - 1
-    levels = np.asarray(scene).astype(float) / 255
-    light = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
-    samples = np.round(light * most)
-    if mode == "RGBA":
-        samples[..., 3] = most
-    plain = images.png(samples.astype(np.uint16), bits)
-    for chunks, understood in (((GAMMA,), True), ((GAMMA, SRGB), False), ((USUAL_GAMMA,), False), ((), False)):
-        image = await picture(pool, written(tmp_path, plain[:33] + b"".join(chunks) + plain[33:]))
-        # A level of 8 bits is many of sRGB where linear light is dark.
-        away = images.distance(image.convert("RGB"), scene.convert("RGB"))
-        assert away < (2 if bits == 8 else SAME) if understood else away > 10
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-GAMMA, USUAL_GAMMA, SRGB = chunk(b"gAMA", struct.pack(">I", 100_000)), chunk(b"gAMA", struct.pack(">I", 45_455)), chunk(b"sRGB", b"\0")
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
