@@ -20,7 +20,14 @@ pytestmark = pytest.mark.long
 LAKE, EVENING = "photos/lake.jpg", "photos/evening.png"
 
 # Each site, the folder that it is built into, and the page that shows both photos.
-PAGES = {"next": ("next", "out", "/"), "vite": ("vite", "dist", "/")}
+PAGES = {
+    "next": ("next", "out", "/"),
+    "vite": ("vite", "dist", "/"),
+    "astro": ("astro", "dist", "/"),
+    "svelte": ("components", "dist", "/svelte.html"),
+    "vue": ("components", "dist", "/vue.html"),
+    "unpic": ("components", "dist", "/unpic.html"),
+}
 
 # Width of the window in CSS pixels and its density → the widths of the two renditions that fit: the lake fills the window, the evening
 # half of one that is at least 60em wide.
@@ -42,7 +49,10 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
 def sites(manifest: dict[str, Any]) -> Iterator[dict[str, str]]:
     """Give the addresses of the built sites."""
     with ExitStack() as stack:
-        yield {site: stack.enter_context(built(site, manifest, output=output)) for site, output, _ in sorted(set(PAGES.values()))}
+        yield {
+            site: stack.enter_context(built(site, manifest, output=output))
+            for site, output in sorted({(site, output) for site, output, _ in PAGES.values()})
+        }
 
 
 def expected_url(manifest: dict[str, Any], path: str, width: int) -> str:
