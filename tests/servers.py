@@ -103,11 +103,8 @@ def free_port() -> int:
 
 @contextmanager
 def darkroom(data: Path, **settings: object) -> Iterator[Server]:
-    """Give a server over the folder `data` that answers 200 on /health and has its render processes; `settings` become its variables.
-
-    Among them `port`, one that `free_port` gave, for those who must know it before.
-    """
-    port = int(str(settings.get("port") or free_port()))
+    """Give a server over the folder `data` that answers 200 on /health and has its render processes; `settings` become its variables."""
+    port = free_port()
     data.mkdir(parents=True, exist_ok=True)
     log = data / "log.txt"
     with log.open("ab") as output:

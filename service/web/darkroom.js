@@ -94,7 +94,7 @@ function checked(manifest) {
   const remedy =
     version > MANIFEST_VERSION
       ? "It was written by a newer Darkroom: take darkroom.js from there too, or push with the one that this came with."
-      : "Run `darkroom push --manifest` again.";
+      : "Remove its file and run `darkroom push --manifest` again: it is made anew, and nothing is sent twice.";
   throw new Error(`This is not a manifest that darkroom.js can read: expected version ${MANIFEST_VERSION}, got ${received}. ${remedy}`);
 }
 

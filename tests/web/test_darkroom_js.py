@@ -33,6 +33,8 @@ SIGNER = Signer([bytes(range(32))])
 PHOTO = ImageInfo("jpeg", 2400, 1800, 1, alpha=False, decodes_whole=False)
 ANIMATION = ImageInfo("gif", 600, 400, 12, alpha=True, decodes_whole=True)
 
+MADE_ANEW = "Remove its file and run `darkroom push --manifest` again: it is made anew, and nothing is sent twice."
+
 ADDRESS = {"digest": DIGEST, "transform": "width=640", "extension": "webp"}
 
 
@@ -160,13 +162,13 @@ def test_image_that_a_manifest_lacks_is_an_error_that_says_what_is_near(js: Dark
 @pytest.mark.parametrize(
     ("content", "received", "remedy"),
     [
-        ({"version": 0, "images": {}}, "version 0", "Run `darkroom push --manifest` again."),
-        ({"images": {}}, "version undefined", "Run `darkroom push --manifest` again."),
-        ({"version": 1}, "version 1 without images", "Run `darkroom push --manifest` again."),
+        ({"version": 0, "images": {}}, "version 0", MADE_ANEW),
+        ({"images": {}}, "version undefined", MADE_ANEW),
+        ({"version": 1}, "version 1 without images", MADE_ANEW),
         ({"version": 2, "images": {}}, "version 2", "It was written by a newer Darkroom"),
-        (None, "object", "Run `darkroom push --manifest` again."),
-        ("images.json", "string", "Run `darkroom push --manifest` again."),
-        ([], "version undefined without images", "Run `darkroom push --manifest` again."),
+        (None, "object", MADE_ANEW),
+        ("images.json", "string", MADE_ANEW),
+        ([], "version undefined without images", MADE_ANEW),
     ],
 )
 def test_manifest_of_another_version_is_an_error_that_says_what_to_do(js: DarkroomJs, content: object, received: str, remedy: str) -> None:

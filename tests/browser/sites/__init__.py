@@ -73,7 +73,7 @@ def built(name: str, manifest: dict[str, Any], *, output: str) -> Iterator[str]:
     with workshop(name) as folder:
         (folder / "images.json").write_text(json.dumps(manifest), "utf-8")
         _run([_program("npm"), "run", "build"], folder)
-        with _served(folder / output) as url:
+        with served(folder / output) as url:
             yield url
 
 
@@ -96,7 +96,8 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def _served(folder: Path) -> Iterator[str]:
+def served(folder: Path) -> Iterator[str]:
+    """Give the address of a folder's files."""
     server = ThreadingHTTPServer((HOST, 0), partial(_Handler, directory=folder))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

@@ -4,17 +4,17 @@ import { createRoot } from "react-dom/client";
 import manifest from "./images.json";
 
 const transform = transformer(manifest, { format: "avif" });
-const lake = image(manifest, "photos/lake.jpg");
-const evening = image(manifest, "photos/evening.png");
+const lake = image(manifest, "lake.jpg");
+const evening = image(manifest, "evening.png");
 
 // Darkroom's ladder, so that every width that unpic asks for is one that there is.
 const breakpoints = [320, 640, 960, 1280, 1920, 2560];
 
 createRoot(document.querySelector("main")).render(
   <>
-    <Image src="photos/lake.jpg" transformer={transform} breakpoints={breakpoints} layout="fullWidth" aspectRatio={lake.width / lake.height} alt="A lake" />
+    <Image src="lake.jpg" transformer={transform} breakpoints={breakpoints} layout="fullWidth" aspectRatio={lake.width / lake.height} alt="A lake" />
     <Image
-      src="photos/evening.png"
+      src="evening.png"
       transformer={transform}
       breakpoints={breakpoints}
       width={evening.width}

@@ -2,5 +2,5 @@ import { image, picture } from "darkroom.js";
 import manifest from "./images.json";
 
 document.querySelector("main").innerHTML =
-  picture(image(manifest, "photos/lake.jpg"), { alt: "A lake" }) +
-  picture(image(manifest, "photos/evening.png"), { alt: "An evening", sizes: "(min-width: 60em) 50vw, 100vw" });
+  picture(image(manifest, "lake.jpg"), { alt: "A lake" }) +
+  picture(image(manifest, "evening.png"), { alt: "An evening", sizes: "(min-width: 60em) 50vw, 100vw" });
