@@ -77,6 +77,7 @@ class Place:
         return self._misdirected(
             f"The request is larger than the {REPLAY_BYTES} bytes that can be handed on. "
             f"Send it again with the header fly-prefer-region: {self._primary.decode('ascii')}.",
+            (b"fly-prefer-region", self._primary),
             _CLOSE,
         )
 

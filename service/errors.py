@@ -261,6 +261,7 @@ class DamagedDocumentError(ServiceError):
     status_code = 500
     kind = "damaged-document"
     title = "Damaged document"
+    advice = "Upload the same image again: its document is made anew, without text and focal point. Then look at the disk or the store."
 
 
 class RenderFailedError(ServiceError):

@@ -10,6 +10,7 @@ YEAR_SECONDS = 31_536_000
 DAY_SECONDS = 86_400
 WEEK_SECONDS = 7 * DAY_SECONDS
 POINTER_BROWSER_SECONDS = 60
+NEWEST_SECONDS = 300
 IMMUTABLE = f"public, max-age={YEAR_SECONDS}, immutable"
 
 # What every answer carries, whoever makes it: set in the ASGI layer, because Litestar's hooks do not see errors.
@@ -118,5 +119,20 @@ def page_headers() -> dict[str, str]:
 
 
 def page_file_headers() -> dict[str, str]:
-    """Return the fields of a file whose name holds its content's hash."""
-    return {"Cache-Control": IMMUTABLE, "CDN-Cache-Control": f"max-age={YEAR_SECONDS}"}
+    """Return the fields of a file whose name holds its content's hash; pages of every origin may use it."""
+    return {
+        "Cache-Control": IMMUTABLE,
+        "CDN-Cache-Control": f"max-age={YEAR_SECONDS}",
+        "Access-Control-Allow-Origin": "*",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+    }
+
+
+def newest_file_headers(location: str) -> dict[str, str]:
+    """Return the fields of a redirect to the newest version of a file: kept for minutes, so that an upgrade is seen soon."""
+    return {
+        "Location": location,
+        "Cache-Control": f"public, max-age={NEWEST_SECONDS}",
+        "Access-Control-Allow-Origin": "*",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+    }

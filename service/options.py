@@ -452,7 +452,7 @@ OPTIONS: Mapping[str, Option] = {
 FOCAL = Option(_read_focal, "the same as `gravity=focal:<x>:<y>`", {"oneOf": [_LIST_SCHEMA, {"type": "string"}]})
 DPR = Option(
     _decimal(0.5, 4, "device pixels"),
-    "0.5 to 4: multiplies every length in pixels of the rendition",
+    "0.5 to 4: multiplies every length in pixels of the rendition but the sigma of `sharpen`, which is about the pixels of the screen",
     {**_number_schema(0.5, 4), "default": 1},
 )
 API_OPTIONS: Mapping[str, Option] = {**OPTIONS, "focal": FOCAL, "dpr": DPR}

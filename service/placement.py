@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from service.errors import UnknownImageError
 from service.settings import Settings
 
 
@@ -31,6 +32,17 @@ def standing(settings: Settings) -> str:
             f"{where}; originals are in {settings.originals_region}: what is not here, and whatever changes something, is handed on there"
         )
     return f"{where}; originals are here"
+
+
+def require_originals(settings: Settings) -> None:
+    """Return where every original is, or a store that all share; raises `UnknownImageError` where one region alone can answer."""
+    if settings.is_reader:
+        raise UnknownImageError(
+            "The region that has every original answers this.",
+            expected=settings.originals_region,
+            received=settings.fly_region,
+            remedy=f"Send it again with the header fly-prefer-region: {settings.originals_region}.",
+        )
 
 
 def findings(settings: Settings) -> list[Finding]:

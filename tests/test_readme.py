@@ -8,6 +8,10 @@ from pathlib import Path
 
 import msgspec
 
+from edge import Edge
+from edge.counts import Count
+from service import metrics
+from service.asgi import kind
 from service.options import OPTIONS
 from service.settings import HELP, Settings, variable
 from service.transform import DEFAULTS
@@ -62,3 +66,20 @@ def test_changelog_begins_with_the_version_of_the_package() -> None:
     first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert first is not None
     assert first[1] == version
+
+
+def test_readme_names_every_metric_of_the_edge_with_its_labels() -> None:
+    edge = Edge(_no_origin, name="x", max_bytes=0, max_cold_requests=0)
+    edge.counts["any"] = Count()
+    families = {family.name: family for family in metrics.EdgeCollector(edge).collect()}
+    rows = [row for row in README.splitlines() if row.startswith("| `darkroom_edge_")]
+    named = {name.partition("{")[0].removesuffix("_total") for row in rows for name in re.findall(r"`(darkroom_edge_[^`]*)`", row)}
+    assert named == set(families)
+    (requests,) = (row for row in rows if "darkroom_edge_requests_total{kind,result}" in row)
+    results = {sample.labels["result"] for sample in families["darkroom_edge_requests"].samples}
+    kinds = {kind(path) for path in ("/i/x", "/pull/x", "/v1/images", "/health", "/livez", "/", "/docs")}
+    assert set(re.findall(r"`([a-z]+)`", requests)) == results | kinds
+
+
+async def _no_origin(*_: object) -> None:
+    pass

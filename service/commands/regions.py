@@ -83,7 +83,7 @@ class Machine(msgspec.Struct, frozen=True):
     help="The deployment's fly.toml.  [default: fly.toml, where there is one]",
 )
 @click.option("--check", is_flag=True, help="Exit with 1 where fly.toml, this machine's environment or the Machines disagree.")
-@click.option("--machines", type=click.File("rb"), help="What `fly machine list --json` says, to be checked too; - reads it from a pipe.")
+@click.option("--machines", type=click.File("rb"), help="What `fly machine list --json` says, - from a pipe: checks that too.")
 def regions(config: Path | None, machines: IO[bytes] | None, *, check: bool) -> None:
     """Show the regions of a deployment, and the commands that make them real.
 
@@ -98,7 +98,7 @@ def regions(config: Path | None, machines: IO[bytes] | None, *, check: bool) -> 
     except SettingsError as error:
         click.echo(f"darkroom: {error}", err=True)
         sys.exit(2)
-    if check:
+    if check or running is not None:
         found = [*(_of_config(toml, meant) if toml else ()), *(_of_environment(toml, meant, here) if toml else placement.findings(here))]
         found += _of_machines(meant, running) if running is not None else []
         for finding in found:
@@ -140,9 +140,9 @@ def _read_config(path: Path | None) -> FlyToml | None:
     except OSError as error:
         raise SettingsError(f"{asked} cannot be read: {error.strerror}. Name the deployment's fly.toml with --config.") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{asked} is no TOML: {error}.") from error
+        raise SettingsError(f"{asked} is no TOML: {error}. Correct it, or name another file with --config.") from error
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{asked} is no fly.toml: {error}.") from error
+        raise SettingsError(f"{asked} is no fly.toml: {error}. Correct it, or name another file with --config.") from error
 
 
 def _read_machines(listed: IO[bytes]) -> list[Machine]:

@@ -76,7 +76,7 @@ def check(source: Source, info: ImageInfo) -> None:
 
 def _is_unread_animation(source: Source, info: ImageInfo) -> bool:
     if info.format == "png":
-        return png.is_animated(Path(source.path).read_bytes())
+        return png.is_animated(source.path)
     return info.format == "avif" and b"avis" in boxes.brands(Path(source.path).read_bytes())
 
 

@@ -15,8 +15,10 @@ from service.errors import BadRequestError
 from service.listing import Listing
 from service.markup import Minter
 from service.originals import Document, Originals
+from service.placement import require_originals
 from service.renditions import Renditions
 from service.routes.images import MAX_JSON_BODY_BYTES, Access, ImageDocument, body_chunks, image_document, read_json
+from service.settings import Settings
 from service.transform import FORMATS
 
 DEFAULT_LIMIT = 50
@@ -52,7 +54,13 @@ _KNOWN_EXPECTED = f'{{"digests": ["…"]}}, at most {MAX_DIGESTS:,} of 32 charac
 
 @get("/v1/images", summary="Images, newest first", tags=["images"])
 async def recent(
-    request: Request[object, object, State], *, access: Access, listing: Listing, renditions: Renditions, minter: Minter
+    request: Request[object, object, State],
+    *,
+    access: Access,
+    listing: Listing,
+    renditions: Renditions,
+    minter: Minter,
+    settings: Settings,
 ) -> Response[ImagesPage]:
     """Return a page of image documents, newest first.
 
@@ -60,6 +68,7 @@ async def recent(
     asks for, because some have been taken down; that alone does not end the list.
     """
     access.require(request, "read")
+    require_originals(settings)
     asked = _query(request)
     limit = _limit(asked.get("limit", str(DEFAULT_LIMIT)))
     page = await listing.page(_cursor(asked.get("cursor")), limit)

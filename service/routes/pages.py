@@ -1,4 +1,7 @@
-"""The pages for people: the playground at `/`, the API at `/docs`, problems at `/problems`; their files at content-hashed URLs."""
+"""The pages for people: the playground at `/`, the API at `/docs`, problems at `/problems`; their files at content-hashed URLs.
+
+And `/darkroom.js`, where sites find the module for them.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,18 @@ from string import Template
 
 import anyio
 import msgspec
-from litestar import Response, get
+from litestar import Request, Response, get
+from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 
 from service import headers
 from service.address import base32_text
 from service.errors import NotFoundError, Problem, ServiceError, every_problem
 
-_MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_MEDIA_TYPES = {".css": "text/css", ".d.ts": "application/typescript", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+# What developers ask for by a name that they can know.
+_MODULE, _MODULE_TYPES = "darkroom.js", "darkroom.d.ts"
 
 # How a module of a page names another one.
 _IMPORT = re.compile(r'(?<=from "\./)[a-z]+\.js(?=";)')
@@ -49,7 +56,16 @@ def page_handlers() -> list[HTTPRouteHandler]:
 
     @get("/web/{name:str}", include_in_schema=False)
     async def page_file(name: str) -> Response[bytes]:
-        return _file(contents, name)
+        answer = _file(contents, name)
+        if name == own_files[_MODULE][0]:
+            answer.headers["X-TypeScript-Types"] = f"./{own_files[_MODULE_TYPES][0]}"
+        return answer
+
+    @get([f"/{_MODULE}", f"/{_MODULE_TYPES}"], include_in_schema=False)
+    async def newest(request: Request[object, object, State]) -> Response[bytes]:
+        hashed, _ = own_files[request.url.path.removeprefix("/")]
+        # Relative, so that it holds behind a public URL with a path too.
+        return Response(b"", status_code=302, headers=headers.newest_file_headers(f"web/{hashed}"))
 
     @get("/docs", media_type="text/html", include_in_schema=False)
     async def docs() -> Response[str]:
@@ -71,7 +87,7 @@ def page_handlers() -> list[HTTPRouteHandler]:
                 return _page(problem_page.substitute(title=html.escape(error.title), content=_problem_article(error)))
         raise NotFoundError("There is no such problem.", received=kind, remedy="GET /problems lists all.")
 
-    return [playground, page_file, docs, docs_file, problems, problem]
+    return [playground, page_file, newest, docs, docs_file, problems, problem]
 
 
 def hashed_files(read: dict[str, bytes]) -> dict[str, tuple[str, bytes]]:
@@ -89,8 +105,7 @@ def hashed_files(read: dict[str, bytes]) -> dict[str, tuple[str, bytes]]:
             body = read[name]
             if name.endswith(".js"):
                 body = _IMPORT.sub(lambda found: hashed(found[0], (*importers, name)), body.decode("utf-8")).encode()
-            stem, _, extension = name.rpartition(".")
-            done[name] = (f"{stem}.{_hash(body)}.{extension}", body)
+            done[name] = (_hashed_name(name, body), body)
         return done[name][0]
 
     for name in read:
@@ -104,8 +119,7 @@ def _swagger_files() -> dict[str, tuple[str, bytes]]:
     read = {}
     for name in _SWAGGER_FILES:
         body = (folder / name).read_bytes()
-        stem, _, extension = name.rpartition(".")
-        read[name] = (f"{stem}.{_hash(body)}.{extension}", body)
+        read[name] = (_hashed_name(name, body), body)
     return read
 
 
@@ -168,8 +182,13 @@ def _prose(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
+def _hashed_name(name: str, body: bytes) -> str:
+    extension = _extension(name)
+    return f"{name.removesuffix(extension)}.{_hash(body)}{extension}"
+
+
 def _extension(name: str) -> str:
-    return name[name.rfind(".") :]
+    return ".d.ts" if name.endswith(".d.ts") else name[name.rfind(".") :]
 
 
 def _hash(body: bytes) -> str:

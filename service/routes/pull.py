@@ -7,8 +7,9 @@ from litestar.datastructures import State
 
 from service import address, headers
 from service.address import AUTO, PIPELINE_VERSION, Address, PointerAddress, Signer
-from service.errors import BadRequestError, UnknownImageError
+from service.errors import BadRequestError
 from service.markup import EXTENSIONS, Minter
+from service.placement import require_originals
 from service.pointers import Pointers
 from service.renditions import FORMATS, Renditions, digests
 from service.routes.images import MAX_JSON_BODY_BYTES, Access, OneUrl, PullRequest, allowed, body_chunks, preset, read_json, resolved
@@ -39,13 +40,7 @@ async def pull(
     if request.scope["query_string"]:
         return Response(b"", status_code=308, headers=headers.redirect_headers(asked.path(signature)))
     sources = allowed(pointers)
-    if settings.is_reader:
-        raise UnknownImageError(
-            "Remote sources are asked in the primary region.",
-            expected=settings.originals_region,
-            received=settings.fly_region,
-            remedy="Ask there.",
-        )
+    require_originals(settings)
     found = await sources.find(asked.url)
     document = found.document
     transform = await resolved(document, transform, renditions)

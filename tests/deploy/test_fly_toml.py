@@ -1,5 +1,6 @@
 """fly.toml, held to a closed table of keys and to what the service promises: Fly's own check misses most mistakes."""
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -7,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from service.cli import DRAIN_SECONDS
+from service.cli import DRAIN_SECONDS, main
 from service.routes.health import health
 from service.settings import HELP, Settings, load, variable
 
@@ -200,6 +202,53 @@ def test_env_of_fly_toml_with_its_secrets_is_what_service_starts_with() -> None:
     fly = {"FLY_MACHINE_ID": "148e21ea246389", "FLY_REGION": "arn"}
     settings = load({**dockerfile, **tomllib.loads(FLY_TOML)["env"], **secrets, **fly})
     assert (settings.host, settings.port, settings.store_url) == ("0.0.0.0", 8080, "s3://")
+
+
+def deployments() -> dict[str, tuple[str, list[str]]]:
+    """Return each deployment of the documentation by its heading: its fly.toml, and its commands up to those that place Machines."""
+    page = (ROOT / "docs" / "deployments.md").read_text("utf-8")
+    found = {}
+    for part in re.split(r"^## ", page, flags=re.MULTILINE)[1:]:
+        files, scripts = (re.findall(rf"^```{kind}\n(.*?)^```$", part, re.MULTILINE | re.DOTALL) for kind in ("toml", "sh"))
+        assert len(files) == 1
+        found[part.splitlines()[0]] = (files[0], scripts[0].splitlines())
+    return found
+
+
+DEPLOYMENTS = deployments()
+
+
+def test_deployments_of_the_documentation_are_three() -> None:
+    assert [heading.split()[0] for heading in DEPLOYMENTS] == ["One", "Three", "Three"]
+
+
+@pytest.mark.parametrize(("toml", "commands"), [(FLY_TOML, []), *DEPLOYMENTS.values()], ids=["fly.toml", *DEPLOYMENTS])
+def test_fly_toml_of_a_deployment_has_no_problem_and_its_commands_are_those_that_darkroom_regions_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toml: str, commands: list[str]
+) -> None:
+    assert problems(toml) == []
+    for name in ("FLY_APP_NAME", "FLY_REGION", "FLY_MACHINE_ID", "PRIMARY_REGION", "DARKROOM_REGIONS", "DARKROOM_STORE", "DARKROOM_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("fly.toml").write_text(toml, "utf-8")
+    checked = CliRunner().invoke(main, ["regions", "--check"])
+    assert (checked.exit_code, checked.stdout) == (0, "Nothing disagrees.\n")
+    printed = CliRunner().invoke(main, ["regions"]).stdout.partition("so:\n\n")[2].split("\n")
+    assert not commands or "\n".join(line.strip() for line in printed).strip() in "\n".join(commands)
+
+
+@pytest.mark.parametrize("toml", [toml for toml, _ in DEPLOYMENTS.values()], ids=DEPLOYMENTS)
+def test_env_of_a_deployment_is_what_service_starts_with(monkeypatch: pytest.MonkeyPatch, toml: str) -> None:
+    config = tomllib.loads(toml)
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) in {mount["destination"] for mount in config.get("mounts", [])})
+    secrets = {"DARKROOM_KEYS": "0123456789abcdef" * 4, "DARKROOM_TOKENS": "0123456789abcdef:ingest+delete+read"}
+    if "DARKROOM_CLOUDFLARE_ZONE" in config["env"]:
+        secrets["DARKROOM_CLOUDFLARE_TOKEN"] = "token"
+    fly = {"FLY_MACHINE_ID": "148e21ea246389", "FLY_REGION": "arn", "PRIMARY_REGION": config["primary_region"]}
+    settings = load({"DARKROOM_HOST": "0.0.0.0", **config["env"], **secrets, **fly})
+    assert settings.primary_region == "arn"
+    assert not settings.is_reader
+    assert settings.metrics_port == config["metrics"][0]["port"]
 
 
 MISTAKES = {

@@ -63,7 +63,7 @@ def refused_as_large() -> Reply:
         f"What is asked for is in the region arn. The request is larger than the {REPLAY_BYTES} bytes that can be handed on. "
         "Send it again with the header fly-prefer-region: arn."
     )
-    return problem(421, "Belongs to another region", detail, WRITE, CLOSE, prefer_region="arn")
+    return problem(421, "Belongs to another region", detail, WRITE, (b"fly-prefer-region", b"arn"), CLOSE, prefer_region="arn")
 
 
 def out_of_reach(cache_status: bytes, *extra: tuple[bytes, bytes]) -> Reply:

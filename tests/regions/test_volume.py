@@ -66,6 +66,10 @@ def test_small_upload_and_every_read_in_a_reader_are_replayed_to_the_primary(wor
             assert client.head(path).status_code == 200
             assert client.get(path, headers={"If-None-Match": seen.headers["etag"]}).status_code == 304
             assert client.get(f"/v1/images/{document['digest']}").json() == document
+            newest = client.get("/v1/images?limit=1")
+            assert (newest.json(), placed(newest)) == ({"images": [document]}, PRIMARY)
+            known = client.post("/v1/images/known", json={"digests": [document["digest"], "a" * 32]})
+            assert (known.json()["images"], placed(known)) == ([document], PRIMARY)
             assert world.servers[region].stored("originals") == []
     assert world.proxy.replays(path) == [0] + [1] * 8
 
@@ -111,7 +115,7 @@ def test_large_upload_in_a_reader_is_told_what_to_send_and_sent_so_is_taken_in(w
     with world.client("lhr") as client:
         refused = client.post("/v1/images", content=iter([body[:300_000], body[300_000:]]) if chunked else body)
         problem = check_problem(refused, 421, "lhr")
-        assert problem["prefer_region"] == PRIMARY
+        assert problem["prefer_region"] == refused.headers["fly-prefer-region"] == PRIMARY
         assert problem["detail"].endswith("Send it again with the header fly-prefer-region: arn.")
         assert client.get("/health").json()["prefer_region"] == PRIMARY
         taken = client.post("/v1/images", content=body, headers={"fly-prefer-region": problem["prefer_region"]})
@@ -133,7 +137,7 @@ def test_what_a_reader_can_tell_by_itself_is_not_replayed(world: World) -> None:
     document = taken_in(world, PRIMARY)
     with world.client("lhr") as client:
         unsigned = client.get(f"{document['src'][:-30]}{'a' * 26}.jpg")
-        assert check_problem(unsigned, 403, "lhr")["type"] == "urn:darkroom:problem:bad-signature"
+        assert check_problem(unsigned, 403, "lhr")["type"] == "/problems/bad-signature"
         for path in ("/", "/livez", "/health"):
             answer = client.get(path)
             assert (answer.status_code, placed(answer)) == (200, "lhr")

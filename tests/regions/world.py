@@ -135,7 +135,7 @@ def lines(bucket: Bucket) -> Iterator[dict[str, Line]]:
 def _world(folder: Path, settings: dict[str, dict[str, object]]) -> Iterator[World]:
     with fly_proxy(REGIONS) as proxy:
         world = World(proxy, folder, settings)
-        world.start(*REGIONS)
+        world.start(*settings)
         try:
             yield world
         finally:
@@ -160,8 +160,8 @@ def shared_world(folder: Path, **settings: object) -> Iterator[tuple[World, dict
 
 
 @contextmanager
-def volume_world(**settings: object) -> Iterator[World]:
-    """Give three regions with a volume each: what is on the primary's is all there is."""
+def volume_world(*regions: str, **settings: object) -> Iterator[World]:
+    """Give three regions, or those that are named, with a volume each: what is on the primary's is all there is."""
     if not os.path.ismount(_MOUNT) or not os.access(_MOUNT, os.W_OK):
         pytest.skip(f"{_MOUNT}, which stands for a volume, is no mount point that can be written")
     folder = Path(tempfile.mkdtemp(dir=_MOUNT))
@@ -170,7 +170,7 @@ def volume_world(**settings: object) -> Iterator[World]:
             region: _SETTINGS
             | {"FLY_REGION": region, "FLY_MACHINE_ID": MACHINES[region], "store": (folder / region / "store").as_uri()}
             | settings
-            for region in REGIONS
+            for region in regions or REGIONS
         }
         with _world(folder, each) as world:
             yield world

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from service.errors import ServiceError, StorageFullError, StorageUnavailableError
 from service.settings import SettingsError
 from service.storage import (
+    TOMBSTONES_FOLDER,
     WARMING_FOLDER,
     Storage,
     document_key,
@@ -28,6 +29,7 @@ from service.storage import (
     original_key,
     recent_name,
     rendition_key,
+    tombstone_key,
     warming_key,
 )
 from tests.s3 import Bucket, moto_bucket
@@ -491,6 +493,28 @@ async def test_s3_failure_says_when_to_try_again_and_nothing_private(logged: lis
 async def test_s3_bucket_that_does_not_exist_is_unavailable_for_writing(s3: Bucket, logged: list[object]) -> None:
     storage = open_storage("s3://no-such-bucket", s3.environment)
     await failed_within(6, storage, OPERATIONS["create"])
+
+
+async def test_s3_reads_for_takedowns_see_what_any_region_has_written_and_others_are_answered_nearby() -> None:
+    asked: list[tuple[str, bool]] = []
+
+    async def listening(stream: ByteStream) -> None:
+        buffered = BufferedByteReceiveStream(stream)
+        while True:
+            head = (await buffered.receive_until(b"\r\n\r\n", 1 << 16)).decode("latin-1")
+            lists = "list-type" in head
+            asked.append(("LIST" if lists else head.split(" ")[0], "x-tigris-consistent: true" in head.lower()))
+            body = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>" if lists else b""
+            status = b"200 OK" if lists else b"404 Not Found"
+            await stream.send(b"HTTP/1.1 %b\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
+
+    digest = "a" * 32
+    async with s3_answered_by(listening) as storage:
+        assert [name async for name in storage.all_names(TOMBSTONES_FOLDER)] == []
+        assert not await storage.exists(tombstone_key(digest), consistent=True)
+        assert not await storage.exists(document_key(digest))
+        assert await storage.read(document_key(digest)) is None
+    assert asked == [("LIST", True), ("HEAD", True), ("HEAD", False), ("GET", False)]
 
 
 async def test_s3_transfer_that_is_slow_but_alive_is_finished() -> None:

@@ -1,0 +1,109 @@
+"""Sites as frontend people make them, built with the real tools from npm and served as files."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import HOST
+
+SITES = Path(__file__).parent
+WEB = SITES.parents[2] / "service" / "web"
+
+# The oldest Node that both Next.js 16 and Vite 8 run on.
+_OLDEST_NODE = (20, 19)
+_NPM = ("--no-audit", "--no-fund", "--no-update-notifier", "--package-lock=false", "--ignore-scripts")
+_ENVIRONMENT = {"NEXT_TELEMETRY_DISABLED": "1", "ASTRO_TELEMETRY_DISABLED": "1", "CI": "1", "NODE_ENV": "production"}
+
+
+@contextmanager
+def workshop(name: str) -> Iterator[Path]:
+    """Give a folder with the sources of a site and the packages that it names, darkroom.js of this tree among them.
+
+    The packages are fetched once and kept in the user's cache; whoever comes meanwhile waits. Skips, naming what is missing.
+    """
+    node, npm = _program("node"), _program("npm")
+    version = subprocess.run([node, "--version"], check=True, capture_output=True, text=True).stdout.strip()
+    if tuple(int(part) for part in version.removeprefix("v").split(".")[:2]) < _OLDEST_NODE:
+        pytest.skip(f"Node.js {version} is too old for Next.js 16 and Vite 8: {'.'.join(map(str, _OLDEST_NODE))} or newer is needed")
+    wanted = (SITES / name / "package.json").read_bytes() + version.encode()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "darkroom-tests"
+    folder = cache / f"{name}-{hashlib.sha256(wanted).hexdigest()[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for entry in folder.iterdir():
+            if entry.name not in {"node_modules", ".installed"}:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        shutil.copytree(SITES / name, folder, dirs_exist_ok=True)
+        if not (folder / ".installed").exists():
+            shutil.rmtree(folder / "node_modules", ignore_errors=True)
+            _run([npm, "install", "--include=dev", *_NPM], folder)
+            (folder / ".installed").touch()
+        _install_darkroom_js(npm, folder)
+        yield folder
+
+
+def _install_darkroom_js(npm: str, folder: Path) -> None:
+    """Unpack the package of this tree where npm would: an install by name would ask a registry for it."""
+    (packed,) = json.loads(_run([npm, "pack", "--json", "--pack-destination", str(folder)], WEB))
+    installed = folder / "node_modules" / "darkroom.js"
+    shutil.rmtree(installed, ignore_errors=True)
+    shutil.unpack_archive(folder / packed["filename"], folder, filter="data")
+    (folder / "package").rename(installed)
+    (folder / packed["filename"]).unlink()
+
+
+@contextmanager
+def built(name: str, manifest: dict[str, Any], *, output: str) -> Iterator[str]:
+    """Give the address of a site that was built with `manifest` as its images.json into the folder `output`."""
+    with workshop(name) as folder:
+        (folder / "images.json").write_text(json.dumps(manifest), "utf-8")
+        _run([_program("npm"), "run", "build"], folder)
+        with served(folder / output) as url:
+            yield url
+
+
+def _program(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed: apt-get install nodejs npm")
+    return path
+
+
+def _run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, env=os.environ | _ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    def log_message(self, *words: Any) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Give the address of a folder's files."""
+    server = ThreadingHTTPServer((HOST, 0), partial(_Handler, directory=folder))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://{HOST}:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,4 @@
+import { mount } from "svelte";
+import Lakes from "./Lakes.svelte";
+
+mount(Lakes, { target: document.querySelector("main") });

@@ -1,0 +1,7 @@
+import { svelte } from "@sveltejs/vite-plugin-svelte";
+import vue from "@vitejs/plugin-vue";
+
+export default {
+  plugins: [svelte(), vue()],
+  build: { rollupOptions: { input: ["svelte.html", "unpic.html", "vue.html"] } },
+};

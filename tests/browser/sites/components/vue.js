@@ -1,0 +1,4 @@
+import { createApp } from "vue";
+import Lakes from "./Lakes.vue";
+
+createApp(Lakes).mount("main");

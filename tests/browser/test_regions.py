@@ -1,0 +1,36 @@
+"""The playground near a region that takes no large images in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import FilePayload, expect
+
+from edge.regions import REPLAY_BYTES
+from tests import images
+from tests.browser.conftest import Visit, Watch
+from tests.browser.test_playground import choose, part, wait_until_measured
+from tests.regions.world import World, volume_world
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with volume_world("arn", "lhr") as running:
+        yield running
+
+
+def test_large_photos_near_a_reader_are_sent_to_the_primary_at_once(visit: Visit, world: World, watches: list[Watch]) -> None:
+    # A JPEG ends with its marker; what follows is not looked at.
+    large = [images.photo_jpeg(330 + number, 240) + bytes(REPLAY_BYTES) for number in range(2)]
+    page = visit(world.proxy.url("lhr"))
+    watches[0].expect_refusal("/v1/images")
+    choose(page, *(FilePayload(name=f"{number}.jpg", mimeType="image/jpeg", buffer=body) for number, body in enumerate(large)))
+    expect(part(page, "entries").locator('button[data-state="here"]')).to_have_count(2, timeout=20_000)
+    wait_until_measured(page)
+    uploads = [one for one in world.proxy.answered if (one.method, one.path) == ("POST", "/v1/images")]
+    # Chromium by itself sends once more what was answered 421 (RFC 9110 §15.5.20).
+    refused = [one for one in uploads if one.status == 421]
+    assert 1 <= len(refused) <= 2
+    assert [(one.status, one.regions) for one in uploads[len(refused) :]] == [(201, ["arn"])] * 2
+    assert {one.replays for one in world.proxy.answered} == {0, 1}

@@ -1,0 +1,55 @@
+"""darkroom.js as the service serves it: at an address that never changes, by way of one that people can know."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.servers import Server
+
+WEB = Path(__file__).parents[2] / "service" / "web"
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [("darkroom.js", "text/javascript; charset=utf-8"), ("darkroom.d.ts", "application/typescript")],
+)
+def test_module_is_found_by_its_name_at_an_address_that_may_be_kept_for_a_year(server: Server, name: str, media_type: str) -> None:
+    with server.client() as client:
+        redirect = client.get(f"/{name}")
+        assert (redirect.status_code, redirect.content) == (302, b"")
+        stem, _, extension = name.partition(".")
+        assert re.fullmatch(rf"web/{stem}\.[a-z2-7]{{16}}\.{re.escape(extension)}", redirect.headers["location"])
+        assert redirect.headers["cache-control"] == "public, max-age=300"
+        answer = client.get(redirect.headers["location"])
+        assert answer.status_code == 200
+        assert answer.content == (WEB / name).read_bytes()
+        assert answer.headers["content-type"] == media_type
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert answer.headers["cdn-cache-control"] == "max-age=31536000"
+        for one in (redirect, answer):
+            # Pages of every origin import it, isolated ones too.
+            assert one.headers["access-control-allow-origin"] == "*"
+            assert one.headers["cross-origin-resource-policy"] == "cross-origin"
+            assert one.headers["x-content-type-options"] == "nosniff"
+
+
+def test_module_says_where_its_types_are(server: Server) -> None:
+    with server.client(follow_redirects=True) as client:
+        module = client.get("/darkroom.js")
+        types = client.get(module.url.join(module.headers["x-typescript-types"]))
+        assert types.text == (WEB / "darkroom.d.ts").read_text("utf-8")
+        assert "x-typescript-types" not in types.headers
+
+
+def test_module_by_head_is_answered_as_by_get_without_a_body(server: Server) -> None:
+    with server.client() as client:
+        asked = client.get("/darkroom.js")
+        for path in ("/darkroom.js", "/" + asked.headers["location"]):
+            got, headed = client.get(path), client.head(path)
+            assert headed.status_code == got.status_code
+            assert headed.content == b""
+            assert headed.headers.get("location") == got.headers.get("location")
+            assert headed.headers["cache-control"] == got.headers["cache-control"]

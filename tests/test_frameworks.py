@@ -1,0 +1,100 @@
+"""docs/frameworks.md keeps what it says: every block is a file of a site that is built, or is run here."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests import images
+from tests.servers import DARKROOM, Server, environment
+from tests.web.conftest import WEB, program
+
+ROOT = Path(__file__).parents[1]
+SITES = ROOT / "tests" / "browser" / "sites"
+GUIDE = (ROOT / "docs" / "frameworks.md").read_text("utf-8")
+
+# Each block, with the file that the comment above it names.
+BLOCKS = re.findall(r"^(?:<!-- (\S+) -->\n)?```(\w+)\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+PUSH, FETCH, PACK = (text for file, _, text in BLOCKS if not file)
+
+
+def shell(text: str, folder: Path, server: Server) -> None:
+    """Run a block as a reader would, with the server for the one on this machine, and for that of the example."""
+    settings = {"DARKROOM_SERVER": server.url, "PATH": f"{DARKROOM.parent}:{os.environ['PATH']}"}
+    # No registry is asked.
+    settings |= {"npm_config_offline": "true", "npm_config_audit": "false", "npm_config_update_notifier": "false"}
+    script = text.replace("https://img.example.com", server.url)
+    subprocess.run(["bash", "-euc", script], cwd=folder, env=environment() | settings, check=True, capture_output=True)
+
+
+def test_guide_shows_files_of_the_sites_as_they_are() -> None:
+    shown = {file: text for file, _, text in BLOCKS if file}
+    assert len(shown) >= 15
+    for file, text in shown.items():
+        assert text == (ROOT / file).read_text("utf-8"), file
+
+
+def test_guide_has_no_block_that_nothing_runs() -> None:
+    assert GUIDE.count("\n```") == 2 * len(BLOCKS)
+    assert [language for file, language, _ in BLOCKS if not file] == ["sh"] * 3
+
+
+def test_guide_component_has_less_than_twenty_lines() -> None:
+    (component,) = (text for file, _, text in BLOCKS if file.endswith("picture.jsx"))
+    assert len(component.splitlines()) < 20
+
+
+def test_guide_names_the_versions_that_its_sites_are_built_with() -> None:
+    versions: dict[str, str] = {}
+    for file in SITES.glob("*/package.json"):
+        package = json.loads(file.read_text("utf-8"))
+        versions |= package.get("dependencies", {}) | package.get("devDependencies", {})
+    named = {
+        "Next.js": "next",
+        "Vite": "vite",
+        "Astro": "astro",
+        "React": "react",
+        "Svelte": "svelte",
+        "Vue": "vue",
+        "unpic": "@unpic/react",
+    }
+    for name, package in named.items():
+        found = re.search(rf"\b{re.escape(name)}\s([0-9.]*[0-9])", GUIDE)
+        assert found is not None, name
+        assert versions[package].startswith(f"{found[1]}."), name
+
+
+def test_guide_manifest_is_pushed_as_it_says(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "lake.jpg").write_bytes(images.photo_jpeg(640, 480))
+    shell(PUSH, tmp_path, server)
+    manifest = json.loads((tmp_path / "images.json").read_text("utf-8"))
+    assert manifest["version"] == 1
+    assert list(manifest["images"]) == ["lake.jpg"]
+
+
+def test_guide_module_is_fetched_from_darkroom_as_it_says(server: Server, tmp_path: Path) -> None:
+    shell(FETCH, tmp_path, server)
+    for name in ("darkroom.js", "darkroom.d.ts"):
+        assert (tmp_path / name).read_bytes() == (WEB / name).read_bytes()
+
+
+def test_guide_package_is_packed_installed_and_imported_as_it_says(server: Server, tmp_path: Path) -> None:
+    node = program("node")
+    program("npm")
+    # As in a checkout, but where packing leaves nothing behind.
+    shutil.copytree(WEB, tmp_path / "darkroom" / "service" / "web")
+    (tmp_path / "package.json").write_text('{"private": true, "type": "module"}')
+    shell(PACK, tmp_path, server)
+    installed = tmp_path / "node_modules" / "darkroom.js"
+    assert {path.name for path in installed.iterdir()} == {"package.json", "darkroom.js", "darkroom.d.ts"}
+    code = 'import * as darkroom from "darkroom.js"; console.log(JSON.stringify(Object.keys(darkroom)))'
+    done = subprocess.run([node, "--input-type=module", "--eval", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    exported = json.loads(done.stdout)
+    assert {"image", "loader", "picture", "signer", "srcset", "transformer"} < set(exported)
+    declared = re.findall(r"^export (?:const|function) (\w+)", (installed / "darkroom.d.ts").read_text("utf-8"), re.MULTILINE)
+    assert sorted(declared) == exported

@@ -1,0 +1,277 @@
+"""darkroom.js against the service's own Python: the same markup, the same URLs."""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service import markup
+from service.address import (
+    AUTO,
+    MAX_TRANSFORM_CHARACTERS,
+    MAX_URL_CHARACTERS,
+    MEDIA_TYPES,
+    PIPELINE_VERSION,
+    Address,
+    PointerAddress,
+    Signer,
+)
+from service.markup import Minter
+from service.render.messages import ImageInfo
+from service.transform import Transform
+from tests.vectors import make
+from tests.web.conftest import DarkroomJs, DarkroomJsError
+
+DIGEST = "k5x7q2" + "a" * 26
+SIGNER = Signer([bytes(range(32))])
+PHOTO = ImageInfo("jpeg", 2400, 1800, 1, alpha=False, decodes_whole=False)
+ANIMATION = ImageInfo("gif", 600, 400, 12, alpha=True, decodes_whole=True)
+
+MADE_ANEW = "Remove its file and run `darkroom push --manifest` again: it is made anew, and nothing is sent twice."
+
+ADDRESS = {"digest": DIGEST, "transform": "width=640", "extension": "webp"}
+
+
+def document(info: ImageInfo = PHOTO, **changes: object) -> dict[str, Any]:
+    """Return those fields of an image document that are read."""
+    made = Minter(SIGNER, "https://img.example.com").markup(DIGEST, info, Transform())
+    return {"alt": "A boat", "width": info.width, "height": info.height, **msgspec.to_builtins(made), **changes}
+
+
+def manifest(**images: dict[str, Any]) -> dict[str, Any]:
+    return {"version": 1, "images": images or {"photos/boat.jpg": document(), "moves.gif": document(ANIMATION)}}
+
+
+def url(image: dict[str, Any], media_type: str, width: int) -> str:
+    (found,) = (
+        link["url"]
+        for source in image["sources"]
+        if source["type"] == media_type
+        for link in source["renditions"]
+        if link["width"] == width
+    )
+    assert isinstance(found, str)
+    return found
+
+
+def thrown(js: DarkroomJs, name: str, *arguments: Any) -> str:
+    """Return what calling a function throws."""
+    with pytest.raises(DarkroomJsError) as caught:
+        js(name, *arguments)
+    return str(caught.value)
+
+
+# ---- <picture> and srcset
+
+
+def test_picture_of_a_document_is_the_markup_of_the_service(js: DarkroomJs) -> None:
+    for info in (PHOTO, ANIMATION):
+        made = Minter(SIGNER, "").markup(DIGEST, info, Transform(), alt="A boat")
+        image = {"alt": "A boat", **msgspec.to_builtins(made)}
+        assert js("picture", image) == made.picture == image["picture"]
+
+
+# Node may have to wait for its turn.
+@settings(max_examples=60, deadline=None)
+@given(
+    st.text(st.characters(codec="utf-8"), max_size=80),
+    st.text(st.characters(codec="utf-8"), max_size=40),
+    st.text("<>&\"'/ =", max_size=30),
+)
+def test_picture_with_any_text_is_escaped_as_the_service_does(js: DarkroomJs, alt: str, sizes: str, src: str) -> None:
+    image = document(src=src)
+    sources = msgspec.convert(image["sources"], list[markup.Source])
+    expected = markup.picture(sources, markup.RenditionLink(1, 1, src), sizes, alt)
+    assert js("picture", image, {"alt": alt, "sizes": sizes}) == expected
+
+
+def test_picture_with_attributes_puts_them_on_the_img_over_its_own(js: DarkroomJs) -> None:
+    html = js(
+        "picture", document(), {"class": 'a"b', "loading": "eager", "fetchpriority": "high", "hidden": True, "decoding": None, "data-x": 0}
+    )
+    image = html.splitlines()[-2]
+    assert image.endswith('alt="A boat" loading="eager" class="a&quot;b" fetchpriority="high" hidden data-x="0">')
+    assert "decoding" not in html
+    assert html.count("class=") == 1
+
+
+@pytest.mark.parametrize("name", ['x onload="y"', "", "1a", "a>"])
+def test_picture_with_what_is_no_attribute_is_an_error_that_names_it(js: DarkroomJs, name: str) -> None:
+    assert thrown(js, "picture", document(), {name: "1"}).endswith('is not the name of an attribute. Expected letters, digits and "-".')
+
+
+def test_srcset_is_that_of_the_format_asked_for(js: DarkroomJs) -> None:
+    photo, moving = document(), document(ANIMATION)
+    avif, webp, jpeg = (source["srcset"] for source in photo["sources"])
+    assert [js("srcset", photo, *format_) for format_ in ([], ["avif"], ["webp"], ["jpeg"], ["jpg"])] == [jpeg, avif, webp, jpeg, jpeg]
+    # What an image does not come in: its best for those who know AVIF, for all others what everybody shows.
+    webp, gif = (source["srcset"] for source in moving["sources"])
+    assert [js("srcset", moving, *format_) for format_ in ([], ["avif"], ["webp"], ["jpeg"])] == [gif, webp, webp, gif]
+
+
+def test_srcset_in_an_unknown_format_is_an_error_that_lists_them(js: DarkroomJs) -> None:
+    assert thrown(js, "srcset", document(), "heif") == 'There is no format "heif". Expected one of avif, webp, jpeg, png, gif.'
+
+
+# ---- Loaders
+
+
+@pytest.mark.parametrize(
+    ("asked", "given_width"),
+    [(1, 320), (320, 320), (321, 640), (750, 960), (1200, 1280), (1920, 1920), (2048, 2400), (3840, 2400)],
+)
+def test_loader_gives_the_narrowest_step_that_is_wide_enough(js: DarkroomJs, asked: int, given_width: int) -> None:
+    photo = document()
+    wanted = {"src": "photos/boat.jpg", "width": asked, "quality": 75}
+    assert js("load", manifest(), {}, wanted) == url(photo, "image/webp", given_width)
+    assert js("load", manifest(), {"format": "avif"}, wanted) == url(photo, "image/avif", given_width)
+    assert js("load", photo, {"format": "jpeg"}, {**wanted, "src": DIGEST}) == url(photo, "image/jpeg", given_width)
+    assert js("transform", manifest(), {}, "photos/boat.jpg", {"width": asked, "height": 9}) == url(photo, "image/webp", given_width)
+    assert js("transform", photo, {}, "x", {"width": str(asked), "format": "avif"}, {}) == url(photo, "image/avif", given_width)
+
+
+def test_transformer_without_a_width_gives_the_widest_step(js: DarkroomJs) -> None:
+    assert js("transform", manifest(), {}, "photos/boat.jpg") == url(document(), "image/webp", 2400)
+
+
+@pytest.mark.parametrize("path", ["photos/boat.jpg", "/photos/boat.jpg", "./photos/boat.jpg"])
+def test_image_of_a_manifest_is_found_by_its_path(js: DarkroomJs, path: str) -> None:
+    assert js("image", manifest(), path) == document()
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("boat.jpg", 'Near it of its 2 paths: "photos/boat.jpg".'),
+        ("other/Boat.JPG", 'Near it of its 2 paths: "photos/boat.jpg".'),
+        ("tree.jpg", 'Expected one of its 2 paths: "photos/boat.jpg", "moves.gif".'),
+        ("constructor", 'Expected one of its 2 paths: "photos/boat.jpg", "moves.gif".'),
+    ],
+)
+def test_image_that_a_manifest_lacks_is_an_error_that_says_what_is_near(js: DarkroomJs, path: str, told: str) -> None:
+    for error in (thrown(js, "image", manifest(), path), thrown(js, "load", manifest(), {}, {"src": path, "width": 1})):
+        assert error == f'The manifest has no image "{path}". {told} Correct the path, or push the image and write the manifest again.'
+
+
+@pytest.mark.parametrize(
+    ("content", "received", "remedy"),
+    [
+        ({"version": 0, "images": {}}, "version 0", MADE_ANEW),
+        ({"images": {}}, "version undefined", MADE_ANEW),
+        ({"version": 1}, "version 1 without images", MADE_ANEW),
+        ({"version": 2, "images": {}}, "version 2", "It was written by a newer Darkroom"),
+        (None, "object", MADE_ANEW),
+        ("images.json", "string", MADE_ANEW),
+        ([], "version undefined without images", MADE_ANEW),
+    ],
+)
+def test_manifest_of_another_version_is_an_error_that_says_what_to_do(js: DarkroomJs, content: object, received: str, remedy: str) -> None:
+    start = f"This is not a manifest that darkroom.js can read: expected version 1, got {received}. {remedy}"
+    assert thrown(js, "image", content, "boat.jpg").startswith(start)
+    # Where it is loaded, not where the first image is asked for.
+    assert thrown(js, "loader", content).startswith(start)
+    assert thrown(js, "transformer", content).startswith(start)
+
+
+# ---- Signing
+
+
+def random_address(chance: random.Random) -> Address | PointerAddress:
+    """Return an address of any shape that the grammar has."""
+    # Mostly such as people write, some as long as may be.
+    longest = chance.choice((12, 80, MAX_TRANSFORM_CHARACTERS))
+    characters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:_=,-"
+    transform = chance.choice((*make.TRANSFORMS, *make.LATER_TRANSFORMS, "".join(chance.choices(characters, k=chance.randint(1, longest)))))
+    extension = chance.choice((*MEDIA_TYPES, AUTO))
+    if chance.random() < 0.25:
+        path = "".join(
+            chr(chance.choice((chance.randint(33, 126), chance.randint(0xA1, 0xD7FF), chance.randint(0x10000, 0x1FFFF))))
+            for _ in range(chance.randint(0, 300))
+        )
+        return PointerAddress(f"https://example.com/{path}", transform, extension)
+    digest = "".join(chance.choices("abcdefghijklmnopqrstuvwxyz234567", k=32))
+    return Address(chance.choice((1, PIPELINE_VERSION, chance.randint(1, 999_999))), digest, transform, extension)
+
+
+def test_signer_signs_a_thousand_random_addresses_as_python_does(js: DarkroomJs) -> None:
+    chance = random.Random(6)
+    signed = 0
+    for length in (16, 20, 32, 64, 65, 100):
+        key = chance.randbytes(length)
+        addresses = [random_address(chance) for _ in range(170)]
+        expected = [Signer([key]).sign(address) for address in addresses]
+        assert js("sign", key.hex(), [msgspec.to_builtins(address) for address in addresses]) == expected
+        assert len(set(expected)) == len(expected)
+        signed += len(expected)
+    assert signed >= 1_000
+
+
+def test_signer_signs_the_shared_vectors(js: DarkroomJs) -> None:
+    for vector in make.vectors()["accepted"]:
+        address = {name: vector[name] for name in ("version", "digest", "transform", "extension")}
+        # The first key signs, as on the server.
+        keys = ", ".join([vector["keys"][vector["signed_by"]].upper(), *vector["keys"]])
+        assert js("sign", keys, [address]) == [vector["path"]]
+
+
+def test_signer_leaves_out_what_an_address_has_by_default(js: DarkroomJs) -> None:
+    key = bytes(range(32))
+    assert js("PIPELINE_VERSION") == PIPELINE_VERSION
+    short = [{"digest": DIGEST, "extension": "avif"}, {"url": "https://example.com/ä.jpg"}]
+    full: list[Address | PointerAddress] = [
+        Address(PIPELINE_VERSION, DIGEST, "full", "avif"),
+        PointerAddress("https://example.com/ä.jpg", "full", AUTO),
+    ]
+    assert js("sign", key.hex(), short) == [Signer([key]).sign(address) for address in full]
+
+
+@pytest.mark.parametrize("keys", ["", None, " , ", "abc", "0" * 31, "0" * 30, "0" * 33, "g" * 32, "secret" * 8])
+def test_signer_with_what_is_no_key_is_an_error_that_does_not_tell_it(js: DarkroomJs, keys: str | None) -> None:
+    error = thrown(js, "signer", keys)
+    assert re.match(
+        r"A signing key is an even number, at least 32, of hexadecimal digits; this one has \d+ characters\. Give DARKROOM_KEYS", error
+    )
+    assert "secret" not in error
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "expected"),
+    [
+        ({"digest": None}, "digest", "32 of a-z and 2-7"),
+        ({"digest": DIGEST.upper()}, "digest", "32 of a-z and 2-7"),
+        ({"digest": DIGEST[1:]}, "digest", "32 of a-z and 2-7"),
+        ({"transform": ""}, "transform", "key=value pairs"),
+        ({"transform": "width=640/../x"}, "transform", "key=value pairs"),
+        ({"transform": "width=640\n"}, "transform", "key=value pairs"),
+        ({"transform": {"width": 640}}, "transform", "key=value pairs"),
+        ({"transform": "a" * (MAX_TRANSFORM_CHARACTERS + 1)}, "transform", "at most 1024 characters"),
+        ({"extension": "jpeg"}, "extension", "avif, webp, jpg, png, gif, auto, got"),
+        ({"extension": None}, "extension", "avif, webp, jpg, png, gif, auto, got"),
+        ({"version": 0}, "version", "1 to 999999"),
+        ({"version": "2"}, "version", "1 to 999999"),
+        ({"version": 1_000_000}, "version", "1 to 999999"),
+        ({"url": "https://example.com/"}, "digest", "a digest or a URL, not both"),
+        ({"digest": None, "url": ""}, "URL", "text of at most 2048"),
+        ({"digest": None, "url": 7}, "URL", "text of at most 2048"),
+        ({"digest": None, "url": "https://example.com/\ud800"}, "URL", "text of at most 2048"),
+        ({"digest": None, "url": "a" * (MAX_URL_CHARACTERS * 3 // 4 + 1)}, "URL", "text of at most 2048"),
+    ],
+)
+def test_signer_with_what_no_address_has_is_an_error_that_says_what_is_expected(
+    js: DarkroomJs, change: dict[str, Any], what: str, expected: str
+) -> None:
+    address = {name: value for name, value in (ADDRESS | change).items() if value is not None}
+    error = thrown(js, "sign", "00" * 32, [address])
+    assert error.startswith(f"An address cannot have this {what}. Expected ")
+    assert expected in error
+
+
+def test_signer_signs_a_remote_source_as_long_as_addresses_have(js: DarkroomJs) -> None:
+    longest = "a" * (MAX_URL_CHARACTERS * 3 // 4)
+    assert js("sign", "00" * 32, [{"url": longest}]) == [Signer([bytes(32)]).sign(PointerAddress(longest, "full", AUTO))]
