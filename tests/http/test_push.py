@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import random
 import re
 import signal
 import stat
@@ -138,6 +139,54 @@ def test_push_killed_midway_and_run_again_sends_nothing_that_was_stored(front: F
     assert sorted(upload.digest for upload in later) == sorted(set(wanted) - stored)
     assert sum(upload.bytes for upload in later) == sum(size for digest, size in wanted.items() if digest not in stored)
     assert json.loads(pushed.stdout)["sent"] == {"images": len(later), "bytes": sum(upload.bytes for upload in later)}
+
+
+@pytest.mark.long
+def test_push_killed_again_and_again_sends_nothing_that_was_stored(front: Front, server: Server, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number}.png").write_bytes(noise())
+    wanted = {digest_of(path.read_bytes()) for path in folder.iterdir()}
+    begun = threading.Semaphore(0)
+    front.at_upload = begun.release
+    moments = random.Random(6)
+    stored: set[str] = set()
+    seen = 0
+    for _ in range(8):
+        with started("push", folder, server=front.url) as process:
+            for _ in range(moments.randint(1, 5)):
+                begun.acquire(timeout=PATIENCE_SECONDS)
+            time.sleep(moments.uniform(0, 0.05))
+            process.send_signal(signal.SIGKILL)
+        front.wait_until_idle()
+        assert not stored & {upload.digest for upload in front.uploads[seen:]}
+        seen = len(front.uploads)
+        with server.client() as client:
+            answer = client.post("/v1/images/known", json={"digests": sorted(wanted)}).raise_for_status()
+        stored = {document["digest"] for document in answer.json()["images"]}
+    assert 8 <= len(stored) < 40
+    assert run("push", folder, server=front.url).exit_code == 0
+    assert sorted(upload.digest for upload in front.uploads[seen:]) == sorted(wanted - stored)
+    assert not [path for path in server.stored("originals") if "#" in path.name]
+
+
+def test_push_that_is_interrupted_says_how_to_go_on_and_leaves_the_manifest(front: Front, folder: Path, tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        go_on.wait(PATIENCE_SECONDS)
+
+    front.at_upload = hold
+    with started("push", folder, "--manifest", tmp_path / "images.json", server=front.url) as process:
+        assert begun.wait(PATIENCE_SECONDS)
+        process.send_signal(signal.SIGINT)
+        said, complained = process.communicate(timeout=PATIENCE_SECONDS)
+        go_on.set()
+    assert (process.returncode, said) == (130, b"")
+    assert complained == b"Stopped. Run it again: only what is not there yet is sent. The manifest is as it was.\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures"]
 
 
 def test_push_goes_to_the_region_that_the_server_names_and_stays_there(front: Front, folder: Path) -> None:
