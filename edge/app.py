@@ -104,6 +104,8 @@ class Edge:
         self._name = name.lower().encode("ascii")
         self._memory = Memory(max_bytes)
         self._keys = Keys(normalisers or {}, hosts_differ=hosts_differ)
+        # What every hit calls, found once.
+        self._address, self._get = self._keys.address, self._memory.get
         self._max_cold_requests = max_cold_requests
         self._cold_requests = 0
         self._pass_paths = tuple(pass_paths)
@@ -150,8 +152,8 @@ class Edge:
             else:
                 await self._pass(scope, receive, send, b"method")
             return
-        address = self._keys.address(scope)
-        kept = self._memory.get(address)
+        address = self._address(scope)
+        kept = self._get(address)
         now = self._clock()
         if now < self._current_until and isinstance(kept, Kept) and (age := now - kept.born) < kept.terms.lifetime:
             condition = None
@@ -163,7 +165,8 @@ class Edge:
             else:
                 kept.used = True
                 kept.count.hits += 1
-                if condition is not None and kept.status == 200 and none_match_fails(kept.etag, condition):
+                # Most conditions name the very tag, which only a 200 has; the others are read.
+                if condition is not None and (condition == kept.etag or (kept.status == 200 and none_match_fails(kept.etag, condition))):
                     await send(kept.not_modified(int(age), self._name, self._tier))
                     await send(_EMPTY_BODY)
                     return

@@ -27,9 +27,7 @@ class Clock:
         """Return the time in seconds since some moment before the start."""
         steady = self._steady()
         ahead = self._wall() - steady - self._between
-        if ahead > _LEAP_SECONDS:
-            self._leapt += ahead
+        if not -_LEAP_SECONDS <= ahead <= _LEAP_SECONDS:
             self._between += ahead
-        elif ahead < -_LEAP_SECONDS:
-            self._between += ahead
+            self._leapt += max(0.0, ahead)
         return steady + self._leapt

@@ -18,14 +18,8 @@ class Keys:
         """Take what returns one of few values in place of a field's (lower-case name), and whether the answers of two hosts may differ."""
         self._normalisers = dict(normalisers)
         self._hosts_differ = hosts_differ
-
-    def address(self, scope: Scope) -> bytes:
-        """Return what a request asks for: the path as it was spelled and the query, after scheme and host where hosts differ."""
-        path = _path(scope)
-        query: bytes = scope["query_string"]
-        if query:
-            path = path + b"?" + query
-        return _origin(scope) + path if self._hosts_differ else path
+        self.address: Callable[[Scope], bytes] = _absolute if hosts_differ else _target
+        """What a request asks for: the path as it was spelled and the query, after scheme and host where hosts differ."""
 
     def values(self, fields: Collection[bytes], scope: Scope) -> list[bytes]:
         """Return what a request has of the fields by which answers vary, in their normal form."""
@@ -76,6 +70,16 @@ def key_text(key: bytes) -> bytes:
     if key.isascii() and key.decode("ascii").isprintable() and b'"' not in key and b"\\" not in key:
         return key
     return b"".join(bytes((byte,)) if 0x20 < byte < 0x7F and byte not in b'"\\%' else b"%%%02X" % byte for byte in key)
+
+
+def _target(scope: Scope) -> bytes:
+    path: bytes = scope.get("raw_path") or _path(scope)
+    query: bytes = scope["query_string"]
+    return path + b"?" + query if query else path
+
+
+def _absolute(scope: Scope) -> bytes:
+    return _origin(scope) + _target(scope)
 
 
 def _path(scope: Scope) -> bytes:

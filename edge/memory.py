@@ -93,7 +93,9 @@ class Kept:
         """Return the start of the 304 that stands for it."""
         if self._not_modified is None:
             self._not_modified = not_modified_headers(self.headers)
-        return {"type": "http.response.start", "status": 304, "headers": [*self._not_modified, *self.told(second, name, tier)]}
+        age = (b"age", b"%d" % second)
+        status = (b"cache-status", b'%b; hit; ttl=%d; key="%b"' % (name, self.terms.lifetime - second, self.key_text))
+        return {"type": "http.response.start", "status": 304, "headers": [*self._not_modified, age, status, tier]}
 
     def told(self, second: int, name: bytes, tier: tuple[bytes, bytes] = TIER) -> Headers:
         """Return what is said of a hit: its age, and how long it stays fresh, negative once it is stale (RFC 9211 §2.2)."""

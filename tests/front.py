@@ -31,13 +31,13 @@ class Came(msgspec.Struct, frozen=True):
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """What goes wrong with one request that `of` says yes to.
+    """What goes wrong with the next request for `path`.
 
     `status`: it is answered so, and goes no further. `cut_after`: the connection ends after so many bytes of the body. `lose_answer`: it
     goes on to the server, and the connection ends instead of the answer.
     """
 
-    of: Callable[[str, str, Mapping[str, str]], bool] = lambda method, path, headers: path == "/v1/images"
+    path: str = "/v1/images"
     status: int = 0
     headers: Mapping[str, str] = {}
     body: bytes = b""
@@ -55,6 +55,8 @@ class Front:
         self.faults: deque[Fault] = deque()
         # Told of every upload that begins, before its body is read.
         self.at_upload: Callable[[], object] = lambda: None
+        # Told when a client has asked which images are there, before it is answered.
+        self.after_known: Callable[[], object] = lambda: None
         self._lock = threading.Lock()
         self._busy = 0
         self._idle = threading.Condition(self._lock)
@@ -79,12 +81,10 @@ class Front:
             self._busy -= 1
             self._idle.notify_all()
 
-    def fault(self, method: str, path: str, headers: Mapping[str, str]) -> Fault | None:
-        """Return the next fault, if it is this request's."""
+    def fault(self, path: str) -> Fault | None:
+        """Return the next fault, if it is of a request for this path."""
         with self._lock:
-            if self.faults and self.faults[0].of(method, path, headers):
-                return self.faults.popleft()
-            return None
+            return self.faults.popleft() if self.faults and self.faults[0].path == path else None
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -114,9 +114,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handed_on(self) -> None:
         fields = {name.lower(): value for name, value in self.headers.items()}
-        fault = self.front.fault(self.command, self.path, fields)
+        fault = self.front.fault(self.path)
         if (self.command, self.path) == ("POST", "/v1/images"):
             self.front.at_upload()
+        elif self.path == "/v1/images/known":
+            self.front.after_known()
         body = self._body(fields, fault.cut_after if fault else -1)
         if body is None:
             self.close_connection = True
@@ -147,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
             if 0 <= cut_after <= len(body):
                 break
             with suppress(OSError):
-                if chunk := self.rfile.read1(min(_CHUNK_BYTES, declared - len(body))):  # type: ignore[attr-defined]
+                if chunk := self.rfile.read1(min(_CHUNK_BYTES, declared - len(body))):
                     body += chunk
                     continue
             break

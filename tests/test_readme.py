@@ -12,8 +12,9 @@ from edge import Edge
 from edge.counts import Count
 from service import metrics
 from service.asgi import kind
+from service.commands.push import push
 from service.options import OPTIONS
-from service.settings import HELP, Settings, variable
+from service.settings import CLIENT_HELP, HELP, Settings, variable
 from service.transform import DEFAULTS
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +39,17 @@ def settings_table() -> str:
 def test_readme_documents_every_setting_with_its_default() -> None:
     assert set(HELP) == {field.name for field in msgspec.structs.fields(Settings)} - FLY
     assert settings_table() in README
+
+
+def test_readme_documents_every_variable_of_the_commands() -> None:
+    rows = [f"| `{variable(name)}` | {setting.help} | {setting.default} |" for name, setting in CLIENT_HELP.items()]
+    assert "\n".join(["| variable | meaning | default |", "|---|---|---|", *rows, ""]) in README
+
+
+def test_readme_tells_every_option_of_push_and_no_other() -> None:
+    section = README.partition("## From the command line")[2].partition("\n## ")[0]
+    has = {name for parameter in push.params for name in parameter.opts if name.startswith("--")}
+    assert set(re.findall(r"--[a-z]+", section)) - {"--format", "--variant", "--yes"} == has
 
 
 def test_readme_lists_every_option_in_the_order_in_which_they_act() -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-import click
 
 from service.client.sending import Progress
 
@@ -58,7 +57,7 @@ class _Bar:
 @contextmanager
 def shown(*, quiet: bool) -> Iterator[Progress]:
     """Give progress that is shown on standard error while it lasts, where that is a terminal."""
-    if quiet or not click.get_text_stream("stderr").isatty():
+    if quiet or not sys.stderr.isatty():
         yield Silent()
         return
     # Imported where it is seen alone: it takes a while.

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import Any, TypeAlias, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, BinaryIO, TypeAlias, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import anyio
-import httpx
+import anyio.to_thread
+import httpcore
 import msgspec
 
 from service.client.files import unreadable
@@ -24,12 +25,20 @@ PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
 LONGEST_PAUSE_SECONDS = 30.0
 
 # A Machine that sleeps has to wake up, and an upload may wait in a queue before it is looked at.
-_TIMEOUT = httpx.Timeout(connect=15.0, read=120.0, write=60.0, pool=None)
-_CHUNK_BYTES = 256 << 10
+_TIMEOUTS = {"connect": 15.0, "read": 120.0, "write": 60.0, "pool": None}
+
+# A server lets a silent connection go after ten seconds.
+_KEPT_SECONDS = 5.0
+
+_CHUNK_BYTES = 512 << 10
 
 # What may be different in a moment, for this request alone.
 _PASSING = frozenset({408, 429, 502, 503, 504})
 
+# However a connection ends that should not.
+_BROKEN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.ProxyError, OSError)
+
+_STATUSES = frozenset(HTTPStatus)
 _TOKEN = re.compile(r"[!-~]+")
 _SECONDS = re.compile(r"[0-9]{1,6}")
 
@@ -54,6 +63,14 @@ class TakenDown(msgspec.Struct, frozen=True):
     cdn: str
 
 
+class _Answer(msgspec.Struct, frozen=True):
+    """What came back: the fields' names in lower case."""
+
+    status: int
+    fields: dict[str, str]
+    body: bytes
+
+
 class _TryAgainError(Exception):
     """What may go well at the next attempt; `final` is what it comes to where there is none."""
 
@@ -66,10 +83,11 @@ class _TryAgainError(Exception):
 class Server:
     """One server, its connections, and what it has said of where uploads go."""
 
-    def __init__(self, http: httpx.AsyncClient, url: str) -> None:
-        """Take a client whose every request carries the token, and the URL before every path, without a slash at its end."""
+    def __init__(self, http: httpcore.AsyncConnectionPool, url: str, fields: Mapping[str, str]) -> None:
+        """Take the connections, the URL before every path, without a slash at its end, and the fields that every request carries."""
         self.url = url
         self._http = http
+        self._fields = fields
         self._region: str | None = None
 
     async def known(self, digests: Sequence[str]) -> Known:
@@ -134,41 +152,36 @@ class Server:
         self, method: str, path: str, kind: type[AnswerT], body: Body = bytes, fields: Mapping[str, str] | None = None
     ) -> AnswerT:
         """Return what one request is answered with; raises `_TryAgainError` for what another may be answered better."""
-        response = await self._sent(method, path, body, fields or {})
-        if response.status_code in {301, 302, 303, 307, 308}:
-            raise self._moved(response.headers.get("location", ""))
-        if response.status_code >= 300:
-            raise self._failure(response)
+        answer = await self._sent(method, path, body, fields or {})
+        if answer.status in {301, 302, 303, 307, 308}:
+            raise self._moved(answer.fields.get("location", ""))
+        if answer.status >= 300:
+            raise _failure(answer)
         try:
-            return msgspec.json.decode(response.content, type=kind)
+            return msgspec.json.decode(answer.body, type=kind)
         except msgspec.DecodeError as error:
-            raise self._no_darkroom(f"status {response.status_code} with {response.headers.get('content-type', 'no type')}") from error
+            raise self._no_darkroom(f"status {answer.status} with {answer.fields.get('content-type', 'no type')}") from error
 
-    async def _sent(self, method: str, path: str, body: Body, fields: Mapping[str, str]) -> httpx.Response:
+    async def _sent(self, method: str, path: str, body: Body, fields: Mapping[str, str]) -> _Answer:
         while True:
             region = {} if self._region is None else {"fly-prefer-region": self._region}
+            headers = list({**self._fields, **fields, **region}.items())
             try:
-                response = await self._http.request(method, self.url + path, content=body(), headers={**fields, **region})
-            except (httpx.RequestError, OSError) as error:
+                response = await self._http.request(
+                    method, self.url + path, headers=headers, content=body(), extensions={"timeout": _TIMEOUTS}
+                )
+            except _BROKEN as error:
                 raise _TryAgainError(self._unreachable(error)) from error
-            named = response.headers.get("fly-prefer-region")
-            if response.status_code != 421 or not named or named == self._region:
-                return response
+            answer = _Answer(
+                response.status,
+                {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers},
+                response.content,
+            )
+            named = answer.fields.get("fly-prefer-region")
+            if answer.status != 421 or not named or named == self._region:
+                return answer
             # Where originals live in one region, it alone takes them in, and Fly's proxy does not hand on large requests by itself.
             self._region = named
-
-    def _failure(self, response: httpx.Response) -> Exception:
-        status = response.status_code
-        found = _problem(response)
-        if status in {401, 403}:
-            remedy = "Set DARKROOM_TOKEN to one of the tokens that the server has in DARKROOM_TOKENS." if status == 401 else found.remedy
-            return HopelessError(msgspec.structs.replace(found, remedy=remedy))
-        if status == HTTPStatus.INSUFFICIENT_STORAGE:
-            return HopelessError(found)
-        if status in _PASSING:
-            after = response.headers.get("retry-after", "")
-            return _TryAgainError(RefusedError(found), float(after) if _SECONDS.fullmatch(after) else 0.0)
-        return RefusedError(found)
 
     def _unreachable(self, error: Exception) -> UnreachableError:
         return UnreachableError(
@@ -219,20 +232,37 @@ async def opened(url: str, token: str | None, *, uploads_at_once: int = 1) -> As
     fields = {"Accept": "application/json", "User-Agent": f"darkroom/{version('darkroom')}"}
     if token is not None:
         fields["Authorization"] = f"Bearer {token}"
-    async with httpx.AsyncClient(
-        headers=fields,
-        timeout=_TIMEOUT,
-        limits=httpx.Limits(max_connections=uploads_at_once + 1),
-        # A proxy of the environment is for other machines.
-        trust_env=not is_loopback(urlsplit(base).hostname or ""),
+    async with httpcore.AsyncConnectionPool(
+        ssl_context=httpcore.default_ssl_context() if base.startswith("https:") else None,
+        proxy=_proxy(base),
+        max_connections=uploads_at_once + 1,
+        keepalive_expiry=_KEPT_SECONDS,
+        network_backend=httpcore.AnyIOBackend(),
     ) as http:
-        yield Server(http, base)
+        yield Server(http, base, fields)
+
+
+def _proxy(url: str) -> httpcore.Proxy | None:
+    """Return the proxy that the environment has for a URL; none for this machine itself."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_loopback(host):
+        return None
+    # It brings much, and is for other machines alone.
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415
+
+    found = None if proxy_bypass(host) else getproxies().get(parts.scheme)
+    if not found:
+        return None
+    proxy = urlsplit(found if "://" in found else f"http://{found}")
+    auth = None if proxy.username is None else (unquote(proxy.username), unquote(proxy.password or ""))
+    return httpcore.Proxy(f"{proxy.scheme}://{proxy.netloc.rpartition('@')[2]}", auth=auth)
 
 
 def _checked_url(url: str) -> str:
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        usable = url.isascii() and parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         parts, usable = urlsplit(""), False
     if not usable or parts.query or parts.fragment or parts.username is not None or parts.password is not None:
@@ -264,34 +294,53 @@ async def _chunks(path: str, size: int, sent: Callable[[int], None]) -> AsyncIte
     """Give the first `size` bytes of a file."""
     left = size
     try:
-        file = await anyio.open_file(path, "rb")
+        file, chunk = await anyio.to_thread.run_sync(_begun, path, min(_CHUNK_BYTES, left))
+        with file:
+            while chunk:
+                yield chunk
+                sent(len(chunk))
+                left -= len(chunk)
+                chunk = await anyio.to_thread.run_sync(file.read, min(_CHUNK_BYTES, left)) if left else b""
     except OSError as error:
         raise unreadable(error) from error
-    async with file:
-        while left:
-            try:
-                chunk = await file.read(min(_CHUNK_BYTES, left))
-            except OSError as error:
-                raise unreadable(error) from error
-            if not chunk:
-                raise RefusedError(
-                    problem(
-                        "The file was changed while it was sent.",
-                        expected=f"{size} bytes",
-                        received=f"{size - left}",
-                        remedy="Push it again once it is written.",
-                    )
-                )
-            left -= len(chunk)
-            yield chunk
-            sent(len(chunk))
+    if left:
+        raise RefusedError(
+            problem(
+                "The file was changed while it was sent.",
+                expected=f"{size} bytes",
+                received=f"{size - left}",
+                remedy="Push it again once it is written.",
+            )
+        )
 
 
-def _problem(response: httpx.Response) -> Problem:
-    if response.headers.get("content-type", "").startswith("application/problem+json"):
+def _begun(path: str, size: int) -> tuple[BinaryIO, bytes]:
+    file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115 - a name need not be UTF-8; whoever gets it closes it
+    try:
+        return file, file.read(size)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _failure(answer: _Answer) -> Exception:
+    found = _problem(answer)
+    if answer.status in {401, 403}:
+        remedy = "Set DARKROOM_TOKEN to one of the tokens that the server has in DARKROOM_TOKENS." if answer.status == 401 else found.remedy
+        return HopelessError(msgspec.structs.replace(found, remedy=remedy))
+    if answer.status == HTTPStatus.INSUFFICIENT_STORAGE:
+        return HopelessError(found)
+    if answer.status in _PASSING:
+        after = answer.fields.get("retry-after", "")
+        return _TryAgainError(RefusedError(found), float(after) if _SECONDS.fullmatch(after) else 0.0)
+    return RefusedError(found)
+
+
+def _problem(answer: _Answer) -> Problem:
+    if answer.fields.get("content-type", "").startswith("application/problem+json"):
         try:
-            return msgspec.json.decode(response.content, type=Problem)
+            return msgspec.json.decode(answer.body, type=Problem)
         except msgspec.DecodeError:
             pass
-    phrase = response.reason_phrase or "no reason given"
-    return Problem("about:blank", phrase, response.status_code, f"The server answered {response.status_code} ({phrase}).")
+    phrase = HTTPStatus(answer.status).phrase if answer.status in _STATUSES else "no status of HTTP"
+    return Problem("about:blank", phrase, answer.status, f"The server answered {answer.status} ({phrase}).")

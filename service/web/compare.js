@@ -70,7 +70,7 @@ export async function arrive() {
 /** Put beside the rendition what it was made from, seen in the same frame: the file itself, or the server's lossless copy. */
 export async function setBefore(photo, rendition) {
   const frame = part("frame");
-  const seen = framing(photo.transform);
+  const seen = framing(photo.made);
   const wanted = JSON.stringify([seen, Object.keys(seen).length ? rendition.width : 0]);
   if (frame.dataset.before === wanted) return;
   frame.dataset.before = wanted;

@@ -64,6 +64,14 @@ export function buildControls(panel, schema, transform, changed) {
     groups.set(known, group);
     panel.append(group);
   }
+  const help = node("p", { className: "help", "aria-hidden": "true", textContent: "What an option does is told here." });
+  const tellHelp = ({ target }) => {
+    const row = target.closest(".option");
+    if (row) help.replaceChildren(node("b", { textContent: row.querySelector("label, legend").textContent }), ` ${row.querySelector(".hint").textContent}`);
+  };
+  // Listened for by the panel's content alone: the panel itself stays when another photo comes.
+  for (const { row } of controls.values()) for (const event of ["focusin", "pointerover"]) row.addEventListener(event, tellHelp);
+  panel.append(help);
   mark();
 
   return {

@@ -81,7 +81,7 @@ async function ask(photo) {
   photo.status = answer.status;
   if (answer.document) {
     Object.assign(photo, { state: "here", document: answer.document, etag: answer.etag });
-    takeMarkup(photo, answer.document);
+    takeMarkup(photo, answer.document, {});
     forgetOthersOf(photo);
     announce(`${photo.name} is stored. Measuring ${photo.ladder.length} renditions.`);
   } else {
@@ -90,10 +90,10 @@ async function ask(photo) {
   refresh(photo);
 }
 
-/** Take the URLs that the server made; the rendition that is looked at stays the same format, as near in width as there is. */
-function takeMarkup(photo, markup) {
+/** Take the URLs that the server made for a transform; the rendition that is looked at stays the same format, as near in width as there is. */
+function takeMarkup(photo, markup, transform) {
   const { chosen } = photo;
-  Object.assign(photo, { markup, answer: markup, ladder: ladderOf(markup.sources), measuresAll: Object.keys(photo.transform).length === 0 });
+  Object.assign(photo, { markup, answer: markup, made: transform, ladder: ladderOf(markup.sources), measuresAll: Object.keys(transform).length === 0 });
   if (!chosen) return;
   const alike = photo.ladder.filter(({ type }) => type === chosen.type);
   const distance = ({ width }) => Math.abs(width - chosen.width);
@@ -291,11 +291,12 @@ async function mintUrls(photo) {
   asking.abort();
   asking = new AbortController();
   part("asking-urls")?.classList.add("busy");
+  const { transform } = photo;
   const answer = await mint(photo.document.digest, wantedOf(photo), asking.signal);
   if (answer.status === -1) return;
   if (answer.document) {
     measuring.stop();
-    takeMarkup(photo, answer.document);
+    takeMarkup(photo, answer.document, transform);
   }
   if (photo !== shown || photo.state !== "here") return;
   part("asking-urls").classList.remove("busy");

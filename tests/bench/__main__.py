@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from tests.bench import footprint, hits, ladders, load, measure, misses, photos, servers, warming
+from tests.bench import footprint, hits, ladders, load, measure, misses, photos, pushing, servers, warming
 from tests.bench.bench import FULL, QUICK, Bench
 from tests.bench.client import connected
 from tests.bench.report import Row, table, told
@@ -30,6 +30,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Row]]] = {
     "ladder": ladders.ladder,
     "later": ladders.later,
     "warmed": warming.first_view,
+    "push": pushing.push,
     "memory": footprint.memory,
     "peak": footprint.peak,
     "start": footprint.start,

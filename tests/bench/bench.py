@@ -31,6 +31,8 @@ class Extent(msgspec.Struct, frozen=True):
     ladder_rounds: int
     later_rounds: int
     warm_rounds: int
+    push_rounds: int
+    push_images: int
     slow_images: bool
 
 
@@ -50,6 +52,8 @@ FULL = Extent(
     ladder_rounds=7,
     later_rounds=9,
     warm_rounds=4,
+    push_rounds=5,
+    push_images=100,
     slow_images=True,
 )
 
@@ -69,6 +73,8 @@ QUICK = Extent(
     ladder_rounds=1,
     later_rounds=2,
     warm_rounds=1,
+    push_rounds=1,
+    push_images=40,
     slow_images=False,
 )
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,11 @@ CORPUS_PHOTO = REPOSITORY.parent / "shared" / "corpus" / "photo" / "metadata-ext
 
 # An iPhone's 12.2 Mpixel, in the same folder.
 CORPUS_HEIC = CORPUS_PHOTO.parents[1] / "heic" / "test-assets__IMG_2682.heic"
+
+# Folders beside it whose files are photos as people have them.
+_CORPUS_FOLDERS = ("photo", "orientation", "jpeg", "exif-gps", "webp", "hdr", "avif", "heic")
+
+_ALBUM = 100
 
 _PHOTO_SIZE = 4_240, 2_832
 _LARGE_SIZE = 6_000, 4_000
@@ -41,6 +47,15 @@ def heic(photo_path: Path, folder: Path, *, may_take_long: bool) -> tuple[Path, 
     if find_spec("pillow_heif") is not None and (may_take_long or found is None):
         return made("large-heic", photo_path, folder / "large-heic"), "24.0 Mpixel laid from the photo"
     return None if found is None else (found, f"{found.name} of an iPhone, 12.2 Mpixel")
+
+
+def album(photo_path: Path, folder: Path, count: int) -> list[Path]:
+    """Return `count` different photos, up to a hundred: those of the folder of test images where it is, and parts of the photo."""
+    corpus = CORPUS_PHOTO.parents[1]
+    found = sorted(path for name in _CORPUS_FOLDERS for path in (corpus / name).glob("*") if path.is_file())
+    parts = sorted(made("album", photo_path, folder / "album").iterdir())
+    # Of both kinds, however few are wanted.
+    return [path for pair in zip_longest(found, parts) for path in pair if path is not None][:count]
 
 
 def has_profile(path: Path) -> bool:
@@ -123,6 +138,18 @@ def _large_heic(source: str, target: str) -> None:
     pillow_heif.from_pillow(picture).save(target, quality=80, enc_params={"preset": _HEVC_PRESET})
 
 
+def _album(source: str, target: str) -> None:
+    """Make a folder of a hundred baseline JPEGs of 1 to 8 Mpixel, each another part of the photo."""
+    import pyvips  # noqa: PLC0415
+
+    Path(target).mkdir()
+    photo = pyvips.Image.new_from_file(source).copy_memory()
+    for number in range(_ALBUM):
+        width, height = photo.width * (35 + number % 45) // 100, photo.height * (35 + number % 45) // 100
+        left, top = (photo.width - width) * (number % 10) // 10, (photo.height - height) * (number // 10) // 10
+        photo.crop(left, top, width, height).jpegsave(f"{target}/{number:03}.jpg", Q=88, subsample_mode="on", keep="none")
+
+
 def _laid(source: str, size: tuple[int, int]) -> pyvips.Image:
     """Return the photo laid side by side until it has this size."""
     import pyvips  # noqa: PLC0415
@@ -141,6 +168,7 @@ _MAKERS = {
     "large-progressive": _large_progressive,
     "large-png": _large_png,
     "large-heic": _large_heic,
+    "album": _album,
 }
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Response
 
-from tests import images
 from tests.browser.conftest import Watch
 from tests.browser.sites import SITES, built, served
 from tests.servers import DARKROOM, darkroom, environment
@@ -41,8 +41,8 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
     folder = tmp_path_factory.mktemp("sites")
     photos = folder / "photos"
     photos.mkdir()
-    (photos / LAKE).write_bytes(images.photo_jpeg(2_000, 1_500))
-    (photos / EVENING).write_bytes(images.photo_jpeg(1_600, 1_200))
+    Image.linear_gradient("L").resize((2_000, 1_500)).save(photos / LAKE)
+    Image.radial_gradient("L").resize((1_600, 1_200)).save(photos / EVENING)
     with darkroom(folder / "data") as server:
         command = [str(DARKROOM), "push", str(photos), "--server", server.url, "--manifest", str(folder / "images.json")]
         subprocess.run(command, env=environment(), check=True, capture_output=True)

@@ -84,6 +84,8 @@ class FlyProxy:
         self.ports: dict[str, int] = {}
         self.machines: dict[str, Machine] = {}
         self.answered: list[Answered] = []
+        self.names_source = True
+        """Whether a repeated request says where it comes from; one from Fly's replay cache does not."""
         self._regions = regions
 
     def url(self, region: str) -> str:
@@ -146,7 +148,7 @@ class FlyProxy:
         region = call.told.regions[-1]
         source = f"instance={self.machines[region].id};region={region};t={time.time_ns() // 1000}".encode()
         try:
-            return await self._first([words["region"]], call, (b"fly-replay-src", source))
+            return await self._first([words["region"]], call, *([(b"fly-replay-src", source)] if self.names_source else []))
         except UnreachableError:
             if words.get("fallback") != "prefer_self":
                 return 502, [], b"the region that the request should be replayed in has no Machine"

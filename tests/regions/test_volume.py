@@ -153,6 +153,20 @@ def test_remote_source_in_a_reader_is_left_to_the_primary(world: World) -> None:
     assert list((world.servers["lhr"].data / "spool").iterdir()) == []
 
 
+def test_replay_that_does_not_say_where_it_comes_from_ends_in_the_primary_too(world: World) -> None:
+    document = taken_in(world, PRIMARY)
+    unknown = f"/v1/images/{'b' * 32}"
+    world.proxy.names_source = False
+    try:
+        with world.client("iad") as client:
+            assert client.get(document["src"]).status_code == 200
+            check_problem(client.get(unknown), 404, PRIMARY)
+            check_problem(client.delete(unknown), 404, PRIMARY)
+    finally:
+        world.proxy.names_source = True
+    assert world.proxy.replays(unknown) == [1, 1]
+
+
 def test_primary_out_of_reach_is_said_by_the_reader_and_heals(world: World) -> None:
     document = taken_in(world, PRIMARY)
     with world.client("lhr") as client:

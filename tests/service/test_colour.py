@@ -443,7 +443,9 @@ async def test_corpus_gain_map_degrades_to_the_picture_for_a_plain_screen(pool: 
     expected = reference.on_white(reference.reference(ideal, parse("width=300")))
     assert image.size == expected.size
     assert images.distance(image, expected) < {"png": 2.5, "gif": 9.0}.get(image_format, 6.0)
-    # Nothing is left of the map: no second picture, no word of it.
-    rendition = (await rendered(pool, path, "width=300", image_format)).body
-    assert b"hdrgm" not in rendition
-    assert b"MPF\0" not in rendition
+    # Nothing is left of the map: no second picture, no word of it but the name of its words.
+    for spelling in ("width=300", "width=300,metadata=all"):
+        rendition = (await rendered(pool, path, spelling, image_format)).body
+        assert b"hdrgm:" not in rendition
+        assert b"GainMap" not in rendition
+        assert b"MPF\0" not in rendition

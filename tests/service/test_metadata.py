@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
 
-from service.render.metadata import without_miniatures
+from service.render.metadata import true_xmp, without_miniatures
 from service.render.pool import RenderPool
 from service.transform import Format
 from tests import images
@@ -117,6 +118,28 @@ async def test_metadata_all_keeps_xmp_without_a_turn_or_a_miniature(
     assert b'xmp:Rating="4"' in result.body
     assert b"Orientation" in result.body
     assert b"aGlkZGVu" not in result.body
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_xmp_tells_nothing_of_what_stood_behind_the_picture(quote: str) -> None:
+    kept = b"<rdf:Description xmp:Rating='4'"
+    packet = kept + b"\nhdrgm:Version='1.0' hdrgm:GainMapMax='2.5'>".replace(b"'", quote.encode())
+    packet += b"<hdrgm:Gamma><rdf:Seq><rdf:li>1</rdf:li></rdf:Seq></hdrgm:Gamma><Container:Directory><rdf:Seq>"
+    packet += b"<rdf:li Item:Semantic='GainMap' Item:Length='9'/></rdf:Seq></Container:Directory><dc:title>Directory</dc:title>"
+    assert true_xmp(packet) == kept + b"><dc:title>Directory</dc:title>"
+
+
+@pytest.mark.parametrize(
+    "part", [b"<hdrgm:a><xmp:Thumbnails>", b" ", b" hdrgm:a=", b":Orientation ", b"</xmp:Thumbnails>", b"<a:", b"<hdrgm:a />"]
+)
+def test_xmp_of_any_length_is_looked_at_at_once(part: bytes) -> None:
+    """Whatever begins again and again, nothing is looked for again and again."""
+    packet = b"<x:xmpmeta>" + part * 200_000
+    started = time.process_time()
+    found = true_xmp(packet)
+    assert time.process_time() - started < 2
+    assert len(found) <= len(packet)
+    assert b"hdrgm:a>" not in found
 
 
 def resource(number: int, data: bytes, name: bytes = b"") -> bytes:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.options import Region
-from service.settings import HELP, SCOPES, Settings, SettingsError, cores, development_key, is_loopback, load, variable
+from service.settings import CLIENT_HELP, HELP, SCOPES, Settings, SettingsError, cores, development_key, is_loopback, load, variable
 from service.transform import Transform
 
 KEY = "00112233445566778899aabbccddeeff"
@@ -112,6 +112,14 @@ def test_settings_of_every_variable_are_read() -> None:
     }
 
 
+def test_settings_of_the_commands_are_no_settings_of_a_server_and_do_not_keep_it_from_starting() -> None:
+    names = {variable(field) for field in CLIENT_HELP}
+    assert names == {"DARKROOM_SERVER", "DARKROOM_TOKEN"}
+    assert not names & {variable(field) for field in HELP}
+    assert all(setting.help.endswith(".") and setting.default for setting in CLIENT_HELP.values())
+    assert load({"DARKROOM_SERVER": "https://img.example.com", "DARKROOM_TOKEN": TOKEN}) == Settings()
+
+
 def test_settings_of_an_empty_variable_are_its_default() -> None:
     assert load({variable(name): "" for name in HELP}) == Settings()
 
@@ -150,7 +158,7 @@ def test_settings_of_a_value_out_of_range_name_the_variable_the_value_and_what_i
     ("name", "hint"),
     [
         ("DARKROOM_KEY", "Did you mean DARKROOM_KEYS?"),
-        ("DARKROOM_TOKEN", "Did you mean DARKROOM_TOKENS?"),
+        ("DARKROOM_TOKENZ", "Did you mean DARKROOM_TOKENS?"),
         ("DARKROOM_MAX_UPLOAD_SIZE", "Did you mean DARKROOM_MAX_UPLOAD_BYTES?"),
         ("DARKROOM_FLY_REGION", "Did you mean"),
         ("DARKROOM_", "Remove it."),

@@ -78,7 +78,7 @@ def test_picture_of_a_document_is_the_markup_of_the_service(js: DarkroomJs) -> N
 
 
 # Node may have to wait for its turn.
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.text(st.characters(codec="utf-8"), max_size=80),
     st.text(st.characters(codec="utf-8"), max_size=40),

@@ -1,0 +1,167 @@
+"""The first five minutes with Darkroom: a photo dropped, looked at, changed, told where its subject is, and put into a page."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image, ImageChops, ImageStat
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.axe import axe_source, serious, violations
+from tests.browser.conftest import Visit
+from tests.browser.test_playground import MEASURE_MILLISECONDS, part, preview, wait_until_measured, wait_until_painted
+
+SCREENS: dict[str, dict[str, Any]] = {
+    "desktop": {"color_scheme": "light", "viewport": {"width": 1280, "height": 900}},
+    "phone": {
+        "color_scheme": "dark",
+        "viewport": {"width": 360, "height": 740},
+        "device_scale_factor": 2,
+        "has_touch": True,
+        "is_mobile": True,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    return axe_source()
+
+
+def drop(page: Page, *photos: Path) -> None:
+    """Drag files from the desktop over the page and let go, as the browser itself tells of it."""
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(photo) for photo in photos], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": 150, "y": 300, "data": data})
+        if kind == "dragOver":
+            expect(part(page, "landing")).to_be_visible()
+
+
+def option(page: Page, key: str) -> Locator:
+    """Return the control of an option, its group opened."""
+    row = page.locator(f'[data-option="{key}"]')
+    row.evaluate("row => { row.closest('details').open = true; }")
+    return row
+
+
+def everything_open(page: Page) -> None:
+    page.evaluate("for (const details of document.querySelectorAll('details')) details.open = true")
+
+
+def greyness(picture: Image.Image) -> float:
+    """Return how far from grey a picture is: the mean difference between red and blue, 0 to 255."""
+    red, _, blue = picture.convert("RGB").split()
+    (mean,) = ImageStat.Stat(ImageChops.difference(red, blue)).mean
+    return float(mean)
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_five_minutes_from_a_dropped_photo_to_a_page(visit: Visit, playground_url: str, photo: Path, tmp_path: Path, screen: str, axe: str) -> None:
+    # Of its own for each screen: what is saved with an image is there for the next who opens it.
+    mine = tmp_path / f"evening on a {screen}.jpg"
+    with Image.open(photo) as picture:
+        picture.crop((0, 0, 1200, 896 if screen == "phone" else 898)).save(mine, quality=90)
+    page = visit(playground_url, reduced_motion="reduce", permissions=["clipboard-read", "clipboard-write"], **SCREENS[screen])
+    assert serious(violations(page, axe)) == []
+
+    # Dropped, stored, measured: what it was beside what came.
+    drop(page, mine)
+    expect(page.get_by_role("heading", name=mine.name)).to_be_visible()
+    wait_until_measured(page)
+    wait_until_painted(preview(page))
+    expect(part(page, "before")).to_have_attribute("src", re.compile("^blob:"))
+    digest = urlsplit(page.url).fragment
+
+    # Changed: a grey square, and every word on the page follows.
+    for key, value in (("width", "400"), ("height", "400")):
+        option(page, key).get_by_role("spinbutton").fill(value)
+    option(page, "fit").get_by_role("combobox").select_option("cover")
+    option(page, "grayscale").get_by_role("switch").check()
+    expect(part(page, "url")).to_contain_text("width=400,height=400,fit=cover,grayscale=true")
+    expect(part(page, "caption")).to_contain_text("AVIF, 400 × 400,", timeout=MEASURE_MILLISECONDS)
+    made = Image.open(io.BytesIO(page.request.get(part(page, "url").text_content() or "").body()))
+    assert made.size == (400, 400)
+    assert greyness(made) < 2
+
+    # The divider, by keyboard and by hand: colours on its left, grey on its right.
+    expect(part(page, "divider")).to_be_visible()
+    part(page, "split").focus()
+    page.keyboard.press("Home")
+    expect(part(page, "split")).to_have_attribute("aria-valuetext", "0% original")
+    frame = part(page, "frame")
+    frame.scroll_into_view_if_needed()
+    box = frame.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 2, box["y"] + box["height"] / 3)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 3, steps=4)
+    page.mouse.up()
+    expect(part(page, "split")).to_have_attribute("aria-valuetext", re.compile(r"^(49|50|51)% original$"))
+    shown = Image.open(io.BytesIO(frame.screenshot()))
+    # Between the labels above and the knob in the middle.
+    left = shown.crop((8, shown.height * 3 // 4, shown.width // 2 - 8, shown.height - 8))
+    right = shown.crop((shown.width // 2 + 8, shown.height * 3 // 4, shown.width - 8, shown.height - 8))
+    assert greyness(left) > 20
+    assert greyness(right) < 4
+
+    # Where the subject is, and what it shows: saved with the image, and URLs follow.
+    original = part(page, "original")
+    original.scroll_into_view_if_needed()
+    size = original.bounding_box()
+    assert size is not None
+    original.locator("..").click(position={"x": size["width"] * 0.75, "y": size["height"] * 0.25})
+    expect(part(page, "status")).to_have_text("Focal point saved with the image.")
+    expect(part(page, "url")).to_contain_text("gravity=focal:0.7")
+    page.get_by_role("textbox", name="What it shows").fill('Evening "light".')
+    page.keyboard.press("Enter")
+    expect(part(page, "status")).to_have_text("Text saved with the image.")
+    document = page.request.get(f"{playground_url}/v1/images/{digest}").json()
+    assert document["focal"] == pytest.approx([0.75, 0.25], abs=0.01)
+    assert document["alt"] == 'Evening "light".'
+    expect(part(page, "picture")).to_contain_text("Evening &quot;light&quot;.")
+
+    # Into a page: the snippet that is copied names the URLs that the server made for this.
+    page.get_by_role("combobox", name="How wide it stands").fill("50vw")
+    expect(part(page, "picture")).to_contain_text('sizes="50vw"')
+    wanted = page.request.post(
+        f"{playground_url}/v1/images/{digest}/urls",
+        data={"transform": {"width": 400, "height": 400, "fit": "cover", "grayscale": True}, "sizes": "50vw"},
+    ).json()
+    assert part(page, "picture").text_content() == wanted["picture"]
+    for tab, said in (("Next.js", 'import Image from "next/image";'), ("React", "export function Photo(props) {")):
+        page.get_by_role("tab", name=tab).click()
+        page.get_by_role("button", name=f"Copy {tab}").click()
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert said in copied
+        assert {url for url in re.findall(r'/i/v2/[^" ]+', copied)} <= {
+            link["url"] for source in wanted["sources"] for link in source["renditions"]
+        }
+        assert r'alt={"Evening \"light\"."}' in copied
+
+    # For everybody, by day and by night.
+    everything_open(page)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        assert serious(violations(page, axe)) == []
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+
+
+@pytest.mark.parametrize("path", ["/docs", "/problems", "/problems/bad-transform"])
+def test_pages_about_the_api_are_whole_without_the_internet_and_for_everybody(
+    visit: Visit, playground_url: str, axe: str, path: str
+) -> None:
+    page = visit(playground_url + path, color_scheme="dark")
+    if path == "/docs":
+        page.get_by_role("button", name=re.compile("Take an image in")).first.click()
+        expect(page.get_by_text("these bytes are here already")).to_be_visible()
+        # What Swagger UI itself brings along is not ours to judge.
+        page.evaluate("document.getElementById('api').remove()")
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert serious(violations(page, axe)) == []
