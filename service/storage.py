@@ -373,8 +373,8 @@ def open_storage(url: str, environ: Mapping[str, str], *, prefix: str = "", make
                 raise SettingsError(f"{url}: there is no such folder. Correct the address of the store.")
             return Storage(LocalStore(root), root=root)
         except (BaseError, OSError, ValueError) as error:
-            whose = whose(root) if isinstance(error, PermissionError) else ""
-            raise SettingsError(f"DARKROOM_STORE={url}: the folder cannot be made: {str(error).splitlines()[0]}{whose}") from error
+            owner = whose(root) if isinstance(error, PermissionError) else ""
+            raise SettingsError(f"DARKROOM_STORE={url}: the folder cannot be made: {str(error).splitlines()[0]}{owner}") from error
     if parts.scheme == "s3" and parts.path in {"", "/"}:
         bucket = open_bucket(parts.netloc or environ.get(f"{prefix}BUCKET_NAME", ""), environ, prefix)
         return Storage(bucket.client("usual"), bucket=bucket)
