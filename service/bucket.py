@@ -44,7 +44,7 @@ _CONNECT_SECONDS = 1.5
 _BACKOFF_SECONDS = 0.1
 
 # New clients are made no more often than this, in seconds: it takes some milliseconds.
-_RENEW_SECONDS = 1.0
+_RENEW_SECONDS = 0.25
 
 # Tigris reads from the nearest region unless it is asked not to; other stores ignore the field.
 _CONSISTENT = {"X-Tigris-Consistent": "true"}
