@@ -125,7 +125,8 @@ def _announce(settings: Settings) -> None:
 
 def _check_folders(settings: Settings) -> None:
     # As in `run_granian`.
-    from service.storage import open_storage, require_writable  # noqa: PLC0415
+    from service.folders import require_writable  # noqa: PLC0415
+    from service.storage import open_storage  # noqa: PLC0415
 
     require_writable(settings.data_path, "DARKROOM_DATA")
     root = open_storage(settings.store_url, os.environ).root

@@ -12,7 +12,8 @@ import anyio.to_thread
 import msgspec
 import structlog
 
-from service.storage import REMADE_FOLDERS, Storage, on_disk_bytes
+from service.folders import on_disk_bytes
+from service.storage import REMADE_FOLDERS, Storage
 
 log = structlog.get_logger(__name__)
 

@@ -7,7 +7,7 @@ import heapq
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,10 @@ from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, Perm
 from obstore.store import LocalStore, MemoryStore, S3Store
 
 from service.bucket import Bucket, open_bucket
-from service.errors import StorageFullError, StorageUnavailableError
+from service.errors import StorageUnavailableError
+from service.folders import make_folder, on_disk_bytes, sync_one, whose
 from service.settings import SettingsError
+from service.store_failures import failures, require_bucket
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -40,58 +42,6 @@ _MOST_TRANSFERS = 3
 
 # How often a file's time is set to when it was last read: a budget needs to know which have not been for long, not more.
 _USE_NOTED_EVERY = timedelta(hours=1)
-
-# What most file systems hand out room by.
-_BLOCK_BYTES = 4_096
-
-# ENOSPC and EDQUOT as obstore and as Python spell them, and what S3 servers say.
-_FULL = ("os error 28", "os error 122", "[Errno 28]", "[Errno 122]", "QuotaExceeded", "InsufficientStorage")
-
-# What the words of a failure tell, and what helps. https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-_CAUSES = (
-    (
-        ("NoSuchBucket", "InvalidBucketName"),
-        ("The bucket of the store does not exist.", "Create it (on Fly: fly storage create), or correct DARKROOM_STORE or BUCKET_NAME."),
-    ),
-    (
-        ("RequestTimeTooSkewed", "RequestExpired"),
-        (
-            "The store refuses what this server signs because the clocks of the two differ.",
-            "Set the server's clock by NTP; after a suspend it rights itself within seconds.",
-        ),
-    ),
-    (
-        ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "401 Unauthorized"),
-        (
-            "The store does not accept this server's credentials.",
-            "Correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (on Fly: fly storage create sets them), and AWS_REGION if there is one.",
-        ),
-    ),
-    (
-        ("403 Forbidden",),
-        (
-            "The store denies this server access.",
-            "Let its access key do s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket in the bucket.",
-        ),
-    ),
-    (
-        ("redirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraint"),
-        ("The bucket of the store is in another region.", "Correct AWS_REGION or AWS_ENDPOINT_URL_S3."),
-    ),
-    (
-        ("os error 13", "os error 30", "[Errno 13]", "[Errno 30]"),
-        ("The store's folder cannot be written.", "Let the user that the server runs as own the folder, and mount it writable."),
-    ),
-    (
-        ("status code: 5", "status code: 429"),
-        ("The store answers with errors.", "Try again in a few seconds; whoever runs the store can tell more."),
-    ),
-    (
-        ("nothing came", "error sending request", "HTTP error"),
-        ("The store cannot be reached.", "Try again in a few seconds; if that does not help, see whether AWS_ENDPOINT_URL_S3 is right."),
-    ),
-)
-_UNKNOWN_CAUSE = ("The store does not answer as it should.", "Try again in a few seconds; the server's log has the reason.")
 
 WARMING_FOLDER = "warming"
 TOMBSTONES_FOLDER = "tombstones"
@@ -209,11 +159,11 @@ class Storage:
 
     async def read(self, key: str, *, consistent: bool = False) -> bytes | None:
         """Return the bytes under `key`, `None` if there are none; with `consistent`, what was written last in whichever region."""
-        async with _failures("read"):
+        async with failures("read"):
             try:
                 body, modified = await self._transferred(key, consistent=consistent)
             except FileNotFoundError as error:
-                _require_bucket(error)
+                require_bucket(error)
                 return None
             await self._note_use(key, modified)
             return body
@@ -225,7 +175,7 @@ class Storage:
 
     async def exists(self, key: str, *, consistent: bool = False) -> bool:
         """Return whether there is something under `key`; with `consistent`, whichever region has put it there."""
-        async with _failures("read"):
+        async with failures("read"):
             try:
                 await self._ask(lambda store: obstore.head_async(store, key), consistent=consistent)
             except FileNotFoundError:
@@ -238,7 +188,7 @@ class Storage:
 
     async def entries(self, folder: str) -> AsyncIterator[Entry]:
         """Give all that lies in a folder and the folders in it, whichever region has put it there."""
-        async with _failures("list"):
+        async with failures("list"):
             async for page in self._pages(f"{folder}/"):
                 for meta in page:
                     yield Entry(meta["path"], meta["size"], meta["last_modified"])
@@ -257,7 +207,7 @@ class Storage:
         """Return the first `limit` names behind `after` of what lies in a folder, in the order of their characters."""
         if self._root is not None:
             return await anyio.to_thread.run_sync(_names_on_disk, self._root / folder, after, limit)
-        async with _failures("list"):
+        async with failures("list"):
             found: list[str] = []
             # S3 and the memory store list in the order of keys: what lies behind the limit is not asked for.
             async for page in self._pages(f"{folder}/", after=f"{folder}/{after}", at_a_time=max(limit, 50)):
@@ -276,7 +226,7 @@ class Storage:
 
         With `durable`, what is there when this returns, whoever put it, survives a power cut: obstore writes to disk but does not sync.
         """
-        async with _failures("write"):
+        async with failures("write"):
             attempts = 0
 
             async def put(store: LocalStore | MemoryStore | S3Store) -> None:
@@ -298,7 +248,7 @@ class Storage:
 
     async def replace(self, key: str, body: bytes | Path, *, durable: bool) -> None:
         """Put bytes, or a file's, under `key`, whatever is there."""
-        async with _failures("write"):
+        async with failures("write"):
             await self._put(lambda store: obstore.put_async(store, key, body, mode="overwrite", use_multipart=False), body)
             self._count(key, body)
             if durable and self._root is not None:
@@ -306,14 +256,14 @@ class Storage:
 
     async def delete(self, key: str) -> None:
         """Remove what is under `key`, if anything is."""
-        async with _failures("delete"):
+        async with failures("delete"):
             try:
                 if self._bucket is None:
                     await obstore.delete_async(self._store, key)
                 else:
                     await self._bucket.write(lambda store: obstore.delete_async(store, key))
             except FileNotFoundError as error:
-                _require_bucket(error)
+                require_bucket(error)
 
     async def reach(self, *, to_write: bool = True) -> None:
         """Return if the store answers, and, on disk, may be written to."""
@@ -349,7 +299,7 @@ class Storage:
 
     async def remove_leftover(self, key: str) -> None:
         """Remove a file that a killed write has left: its name is no key for obstore."""
-        async with _failures("delete"):
+        async with failures("delete"):
             if self._root is not None:
                 await anyio.to_thread.run_sync(partial((self._root / key).unlink, missing_ok=True))
 
@@ -393,12 +343,12 @@ class Storage:
             self.remade_bytes += on_disk_bytes(_size(body))
 
     def _sync(self, path: Path) -> None:
-        _sync_one(path)
+        sync_one(path)
         folder = path.parent
         # A new entry needs its folder synced; a folder that is itself new needs its own parent synced once.
-        _sync_one(folder)
+        sync_one(folder)
         while folder != self._root and folder not in self._synced_folders:
-            _sync_one(folder.parent)
+            sync_one(folder.parent)
             self._synced_folders.add(folder)
             folder = folder.parent
 
@@ -418,88 +368,21 @@ def open_storage(url: str, environ: Mapping[str, str], *, prefix: str = "", make
         root = Path(unquote(parts.path))
         try:
             if make:
-                _make_folder(root)
+                make_folder(root)
             elif not root.is_dir():
                 raise SettingsError(f"{url}: there is no such folder. Correct the address of the store.")
             return Storage(LocalStore(root), root=root)
         except (BaseError, OSError, ValueError) as error:
-            whose = _whose(root) if isinstance(error, PermissionError) else ""
-            raise SettingsError(f"DARKROOM_STORE={url}: the folder cannot be made: {str(error).splitlines()[0]}{whose}") from error
+            owner = whose(root) if isinstance(error, PermissionError) else ""
+            raise SettingsError(f"DARKROOM_STORE={url}: the folder cannot be made: {str(error).splitlines()[0]}{owner}") from error
     if parts.scheme == "s3" and parts.path in {"", "/"}:
         bucket = open_bucket(parts.netloc or environ.get(f"{prefix}BUCKET_NAME", ""), environ, prefix)
         return Storage(bucket.client("usual"), bucket=bucket)
     raise SettingsError(f"DARKROOM_STORE={url!r}: expected file:///folder, memory:// or s3://bucket.")
 
 
-def require_writable(folder: Path, variable: str) -> None:
-    """Return if this process may put files into a folder, made if need be; raises `SettingsError` that says whose it is.
-
-    A volume that is mounted over the folder of an image belongs to root, whoever owned the folder before.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except PermissionError as error:
-        raise SettingsError(f"{variable}: {folder} cannot be made{_whose(folder)}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise SettingsError(f"{variable}: {folder} cannot be written{_whose(folder)}")
-
-
-def on_disk_bytes(size: int) -> int:
-    """Return what a file of a size takes on disk: whole blocks."""
-    return -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
-
-
-def _whose(folder: Path) -> str:
-    """Return whose a folder is that this process may not write to, or the one above it that is there, and how that is changed."""
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    owner, user, group = there.stat().st_uid, os.geteuid(), os.getegid()
-    if owner == user:
-        return f": {there} is mounted read-only, or its mode denies it. Make it writable."
-    return (
-        f": {there} belongs to user {owner}, and this process is user {user}. As root, run chown -R {user}:{group} {there} "
-        f"(on Fly: fly ssh console --command 'chown -R {user}:{group} {there}'), or mount a volume that user {user} may write to."
-    )
-
-
-@asynccontextmanager
-async def _failures(doing: str) -> AsyncIterator[None]:
-    try:
-        yield
-    except (BaseError, OSError) as error:
-        log.warning("the store failed", doing=doing, cause=str(error).splitlines()[0])
-        text = str(error)
-        if any(sign in text for sign in _FULL):
-            raise StorageFullError(
-                "The store has no room for this.", remedy="Free room in the store, then send it again; nothing of it was kept."
-            ) from error
-        detail, remedy = next((told for signs, told in _CAUSES if any(sign in text for sign in signs)), _UNKNOWN_CAUSE)
-        raise StorageUnavailableError(detail, remedy=remedy, retry_after_seconds=5) from error
-
-
 def _size(body: bytes | Path) -> int:
     return len(body) if isinstance(body, bytes) else body.stat().st_size
-
-
-def _require_bucket(error: FileNotFoundError) -> None:
-    """Return if it is the object that is missing."""
-    if "NoSuchBucket" in str(error):
-        raise error
-
-
-def _make_folder(path: Path) -> None:
-    """Make a folder and those above it, each synced where it is listed, so that what is stored in it cannot vanish with it."""
-    if not path.is_dir():
-        _make_folder(path.parent)
-        path.mkdir(exist_ok=True)
-        _sync_one(path.parent)
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _names_on_disk(folder: Path, after: str, limit: int) -> list[str]:

@@ -7,7 +7,6 @@ import io
 import json
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -18,16 +17,10 @@ from PIL import Image
 
 from service.address import digest_text
 from service.originals import Document
-from tests.s3 import Bucket, moto_bucket
+from tests.s3 import Bucket
 from tests.servers import DARKROOM, darkroom, environment
 
 ORIGINALS = 2_000
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Bucket]:
-    with moto_bucket() as running:
-        yield running
 
 
 def small_png(number: int) -> bytes:

@@ -8,7 +8,7 @@ import os
 import pty
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,6 @@ from tests.s3 import Bucket, moto_bucket
 from tests.servers import DARKROOM, darkroom, environment
 
 numbers = count()
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Bucket]:
-    with moto_bucket() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -13,19 +13,13 @@ import pytest
 from obstore.store import LocalStore, S3Store
 
 from tests import images
-from tests.s3 import Bucket, moto_bucket
-from tests.s3_front import Front, front_of
+from tests.s3 import Bucket
+from tests.s3_front import Front
 from tests.servers import HOST, Server, darkroom, free_port, started
 
 KEYS = "0" * 64
 
 Store = LocalStore | S3Store
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Bucket]:
-    with moto_bucket() as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=["disk", "s3"])
@@ -145,12 +139,6 @@ def test_start_over_a_bucket_that_cannot_be_used_is_503_with_the_reason_and_what
     gone = report_of(tmp_path / "gone", 503, store="s3://bucket", **nowhere)
     assert gone["reason"] == "The store cannot be reached."
     assert "AWS_ENDPOINT_URL_S3" in gone["remedy"]
-
-
-@pytest.fixture
-def front(s3: Bucket) -> Iterator[Front]:
-    with front_of(s3) as running:
-        yield running
 
 
 @pytest.mark.long

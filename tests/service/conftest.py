@@ -50,3 +50,14 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(os, "fsync", spy)
     return paths
+
+
+@pytest.fixture(scope="module")
+def without_foreign_variables() -> Iterator[None]:
+    """Have no setting of this machine for S3, and no proxy of its, on the way to a server of loopback."""
+    foreign = ("AWS_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name.startswith(foreign):
+                patch.delenv(name)
+        yield

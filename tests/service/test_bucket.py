@@ -19,40 +19,16 @@ from service.options import FocalPoint
 from service.render.pool import RenderPool
 from service.storage import Storage, document_key, open_storage, original_key, rendition_key, tombstone_key
 from tests import images
-from tests.s3 import Bucket, moto_bucket
-from tests.s3_front import Front, Request, front_of
+from tests.s3 import Bucket
+from tests.s3_front import Front, Request
 from tests.service.house import House, house
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("without_foreign_variables")]
 
 DIGEST = "k5x7q2" + "a" * 26
 OTHER = "b" * 32
 
-# Neither a proxy of this machine nor its own settings for S3 may be met on the way to a server of loopback.
-FOREIGN = ("AWS_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
-
 numbers = count()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_foreign_variables() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in os.environ:
-            if name.startswith(FOREIGN):
-                patch.delenv(name)
-        yield
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Bucket]:
-    with moto_bucket() as running:
-        yield running
-
-
-@pytest.fixture
-def front(s3: Bucket) -> Iterator[Front]:
-    with front_of(s3) as running:
-        yield running
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ import anyio
 import pytest
 
 from service import remade_budget
+from service.folders import on_disk_bytes
 from service.remade_budget import RemadeBudget
 from service.render.pool import RenderPool
-from service.storage import Storage, document_key, intermediate_key, on_disk_bytes, open_storage, original_key, rendition_key
+from service.storage import Storage, document_key, intermediate_key, open_storage, original_key, rendition_key
 from tests import images
 from tests.service.house import House, house
 from tests.service.renders import until

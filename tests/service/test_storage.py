@@ -32,10 +32,10 @@ from service.storage import (
     tombstone_key,
     warming_key,
 )
-from tests.s3 import Bucket, moto_bucket
+from tests.s3 import Bucket
 from tests.servers import HOST, free_port
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("without_foreign_variables")]
 
 DIGEST = "k5x7q2" + "a" * 26
 NAME = "0" * 64
@@ -43,25 +43,7 @@ LARGE_BYTES = 9 << 20
 
 S3_KEYS = {"AWS_ACCESS_KEY_ID": "key-for-tests", "AWS_SECRET_ACCESS_KEY": "secret-for-tests"}
 
-# Neither a proxy of this machine nor its own settings for S3 may be met on the way to a server of loopback.
-FOREIGN = ("AWS_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
-
 numbers = count()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_foreign_variables() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in os.environ:
-            if name.startswith(FOREIGN):
-                patch.delenv(name)
-        yield
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Bucket]:
-    with moto_bucket() as running:
-        yield running
 
 
 @pytest.fixture
