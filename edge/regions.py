@@ -24,6 +24,18 @@ _SENT_HERE = frozenset({b"fly-replay-src", b"fly-replay-failed"})
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
+# A body that nobody reads to its end must not pass for the next request.
+_CLOSE = (b"connection", b"close")
+
+_SLOW = problem(
+    408,
+    "Upload too slow",
+    f"Expected at least {_SLOWEST_BYTES_PER_SECOND} bytes a second after the first {_BODY_GRACE_SECONDS:g} seconds. "
+    "Try again over a faster connection.",
+    _CLOSE,
+)
+
+
 class Place:
     """A region, a Machine in it, and the region to which belongs whatever is not here."""
 
@@ -99,18 +111,6 @@ class Place:
             (b"retry-after", b"5"),
             *extra,
         )
-
-
-# A body that nobody reads to its end must not pass for the next request.
-_CLOSE = (b"connection", b"close")
-
-_SLOW = problem(
-    408,
-    "Upload too slow",
-    f"Expected at least {_SLOWEST_BYTES_PER_SECOND} bytes a second after the first {_BODY_GRACE_SECONDS:g} seconds. "
-    "Try again over a faster connection.",
-    _CLOSE,
-)
 
 
 async def _body_bytes(asked: Headers, receive: Receive) -> int | None:
