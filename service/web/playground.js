@@ -144,7 +144,8 @@ function fillEntry(photo) {
   if (photo.state !== "here") return;
   const { placeholder } = photo.document;
   const [smallest] = photo.ladder;
-  const layers = [...(smallest.state === "measured" ? [here(smallest.url)] : []), placeholder.data_url];
+  if (smallest.state === "measured" && photo.markup === photo.document) photo.small = here(smallest.url);
+  const layers = [...(photo.small ? [photo.small] : []), placeholder.data_url];
   const small = part("small", button);
   small.style.backgroundColor = placeholder.color;
   small.style.backgroundImage = layers.map((url) => `url("${url}")`).join(", ");

@@ -22,7 +22,7 @@ MEASURE_MILLISECONDS = 40_000
 LARGEST_SHOT_BYTES = 400_000
 
 DRAWN: dict[str, dict[str, Any]] = {
-    "playground": {"color_scheme": "light", "viewport": {"width": 1280, "height": 1340}},
+    "playground": {"color_scheme": "light", "viewport": {"width": 1280, "height": 1250}},
     "playground-dark-phone": {"color_scheme": "dark", "viewport": {"width": 360, "height": 868}, "device_scale_factor": 2},
 }
 
