@@ -152,7 +152,7 @@ _RENDITION_FIELDS = {
 
 _ACCESS = (errors.UnauthorizedError, errors.ForbiddenError)
 _STORE = (errors.StorageUnavailableError,)
-_KNOWN = (*_ACCESS, errors.NotFoundError, errors.GoneError, *_STORE)
+_KNOWN = (*_ACCESS, errors.NotFoundError, errors.GoneError, errors.DamagedDocumentError, *_STORE)
 _INGEST = (
     errors.BadRequestError,
     errors.EmptyBodyError,

@@ -81,6 +81,7 @@ async function ask(photo) {
   photo.status = answer.status;
   if (answer.document) {
     Object.assign(photo, { state: "here", document: answer.document, etag: answer.etag });
+    if (!photo.file && answer.document.alt) photo.name = answer.document.alt;
     takeMarkup(photo, answer.document, {});
     forgetOthersOf(photo);
     announce(`${photo.name} is stored. Measuring ${photo.ladder.length} renditions.`);
