@@ -23,6 +23,17 @@ _SENT_HERE = frozenset({b"fly-replay-src", b"fly-replay-failed"})
 
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
+# A body that nobody reads to its end must not pass for the next request.
+_CLOSE = (b"connection", b"close")
+
+_SLOW = problem(
+    408,
+    "Upload too slow",
+    f"Expected at least {_SLOWEST_BYTES_PER_SECOND} bytes a second after the first {_BODY_GRACE_SECONDS:g} seconds. "
+    "Try again over a faster connection.",
+    _CLOSE,
+)
+
 
 class Place:
     """A region, a Machine in it, and the region to which belongs whatever is not here."""
@@ -51,7 +62,7 @@ class Place:
         """
         if not self.is_reader:
             return None
-        if any(name in _SENT_HERE for name, _ in asked):
+        if _was_sent_here(asked):
             return self._out_of_reach()
         # `prefer_self`: where the primary is not to be reached, the request comes back, and is told so in our own words.
         order = b"region=%b;timeout=%b;fallback=prefer_self" % (self._primary, REPLAY_TIMEOUT)
@@ -62,8 +73,6 @@ class Place:
 
         Its body goes nowhere: the proxy has it, and repeats it unless it is larger than `REPLAY_BYTES`.
         """
-        if any(name in _SENT_HERE for name, _ in asked):
-            return self._out_of_reach()
         try:
             received = await _body_bytes(asked, receive)
         except TimeoutError:
@@ -72,7 +81,7 @@ class Place:
             return None
         if received <= REPLAY_BYTES:
             return self.elsewhere(asked)
-        if self._primary in field_values(asked, b"fly-prefer-region"):
+        if _was_sent_here(asked) or self._primary in field_values(asked, b"fly-prefer-region"):
             return self._out_of_reach(_CLOSE)
         return self._misdirected(
             f"The request is larger than the {REPLAY_BYTES} bytes that can be handed on. "
@@ -101,16 +110,8 @@ class Place:
         )
 
 
-# A body that nobody reads to its end must not pass for the next request.
-_CLOSE = (b"connection", b"close")
-
-_SLOW = problem(
-    408,
-    "Upload too slow",
-    f"Expected at least {_SLOWEST_BYTES_PER_SECOND} bytes a second after the first {_BODY_GRACE_SECONDS:g} seconds. "
-    "Try again over a faster connection.",
-    _CLOSE,
-)
+def _was_sent_here(asked: Headers) -> bool:
+    return any(name in _SENT_HERE for name, _ in asked)
 
 
 async def _body_bytes(asked: Headers, receive: Receive) -> int | None:

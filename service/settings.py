@@ -36,7 +36,7 @@ WARM_FORMATS: tuple[WarmFormat, ...] = get_args(WarmFormat)
 _VARIANT = re.compile(r"\s*([a-z][a-z0-9_-]{0,63})\s*:\s*(\S+)\s*")
 _HEX_KEY = re.compile(r"(?:[0-9a-fA-F]{2}){16,}")
 _TOKEN = re.compile(r"[A-Za-z0-9._~/=-]{16,}")
-_REGION = re.compile(r"[a-z][a-z0-9]{2,15}")
+_REGION = re.compile(r"[a-z][a-z0-9-]{2,31}")
 _MACHINE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 

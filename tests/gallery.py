@@ -1,4 +1,4 @@
-"""`python -m tests.gallery FILE`: a contact sheet of every transform, each made by a render process, its spelling below it."""
+"""`python -m tests.gallery FILE`: contact sheets of all transforms and of each group, made by render processes, spellings below."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from service.transform import Format, parse
 from tests.browser.landscape import evening_lake
 from tests.service.renders import LIMITS, render_pool
 
-_COLUMNS = 6
+_COLUMNS, _GROUP_COLUMNS = 6, 3
 _CELL = (300, 262)
 _PICTURE = (284, 200)
 _PAPER, _INK, _CHECK = (250, 249, 246), (40, 40, 40), ((255, 255, 255), (226, 226, 226))
@@ -38,77 +38,94 @@ class Example(msgspec.Struct, frozen=True):
     original: str = "lake"
 
 
-# Each option at least once: tests/test_gallery.py counts them. Widths are those of a cell.
-EXAMPLES = (
-    Example("width=280"),
-    Example("width=200,height=200,fit=inside"),
-    Example("width=180,height=180,fit=outside"),
-    Example("width=200,height=200,fit=cover"),
-    Example("width=200,height=200,fit=cover,gravity=west"),
-    Example("width=200,height=200,fit=cover,gravity=attention"),
-    Example("width=200,height=200,fit=cover,gravity=entropy"),
-    Example("width=200,height=200,fit=cover,gravity=focal:0.75:0.3"),
-    Example("width=200,height=200,fit=contain"),
-    Example("width=200,height=200,fit=contain,gravity=south,background=1d3557"),
-    Example("width=200,height=200,fit=contain,background=blur"),
-    Example("width=200,height=200,fit=fill"),
-    Example("crop=60p:10p:30p:45p,width=280"),
-    Example("crop=2560:600:280:180"),
-    Example("trim=12,width=280", original="framed"),
-    Example("rotate=90,height=200"),
-    Example("rotate=12,width=280"),
-    Example("rotate=348,width=280,background=f4a261"),
-    Example("width=280,flip=horizontal"),
-    Example("width=280,flip=vertical"),
-    Example("width=280,enlarge=true", original="small"),
-    Example("width=280,brightness=1.4"),
-    Example("width=280,contrast=1.6"),
-    Example("width=280,gamma=1.8"),
-    Example("width=280,saturation=2"),
-    Example("width=280,saturation=0.3"),
-    Example("width=280,grayscale=true"),
-    Example("width=280,blur=4"),
-    Example("width=280,blur=40"),
-    Example("width=280,sharpen=2"),
-    Example("width=280,overlay={badge}"),
-    Example("width=280,overlay={badge}:southeast:0.2:0.7:12:12"),
-    Example("width=280,round=40"),
-    Example("width=200,height=200,fit=cover,round=max", "png"),
-    Example("width=240,pad=10:20,background=ffffff"),
-    Example("width=220,pad=30,background=blur"),
-    Example("width=200,height=200,fit=cover,round=max,pad=12,background=e76f51", "jpeg"),
-    Example("width=280,profile=p3"),
-    Example("width=280,profile=keep"),
-    Example("width=280,metadata=all", "jpeg"),
-    Example("width=280,quality=10"),
-    Example("width=280,quality=auto"),
-    Example("width=280,max_bytes=2500"),
-    Example("width=280,lossless=true"),
-    Example("width=280,effort=6", "avif"),
-    Example("width=280,progressive=true", "jpeg"),
-    Example("width=180", "gif", "turning"),
-    Example("width=180,frame=2", "png", "turning"),
-    Example("width=180,animate=true,round=24", "webp", "turning"),
-)
+# By what they are about, as docs/transforms.md shows them. Each option at least once: tests/test_gallery.py counts them.
+# Widths are those of a cell.
+GROUPS: dict[str, tuple[Example, ...]] = {
+    "size": (
+        Example("width=280"),
+        Example("width=200,height=200,fit=inside"),
+        Example("width=180,height=180,fit=outside"),
+        Example("width=200,height=200,fit=cover"),
+        Example("width=200,height=200,fit=cover,gravity=west"),
+        Example("width=200,height=200,fit=cover,gravity=attention"),
+        Example("width=200,height=200,fit=cover,gravity=entropy"),
+        Example("width=200,height=200,fit=cover,gravity=focal:0.75:0.3"),
+        Example("width=200,height=200,fit=contain"),
+        Example("width=200,height=200,fit=contain,gravity=south,background=1d3557"),
+        Example("width=200,height=200,fit=contain,background=blur"),
+        Example("width=200,height=200,fit=fill"),
+    ),
+    "shape": (
+        Example("crop=60p:10p:30p:45p,width=280"),
+        Example("crop=2560:600:280:180"),
+        Example("trim=12,width=280", original="framed"),
+        Example("rotate=90,height=200"),
+        Example("rotate=12,width=280"),
+        Example("rotate=348,width=280,background=f4a261"),
+        Example("width=280,flip=horizontal"),
+        Example("width=280,flip=vertical"),
+        Example("width=280,enlarge=true", original="small"),
+    ),
+    "look": (
+        Example("width=280,brightness=1.4"),
+        Example("width=280,contrast=1.6"),
+        Example("width=280,gamma=1.8"),
+        Example("width=280,saturation=2"),
+        Example("width=280,saturation=0.3"),
+        Example("width=280,grayscale=true"),
+        Example("width=280,blur=4"),
+        Example("width=280,blur=40"),
+        Example("width=280,sharpen=2"),
+    ),
+    "finish": (
+        Example("width=280,overlay={badge}"),
+        Example("width=280,overlay={badge}:southeast:0.2:0.7:12:12"),
+        Example("width=280,round=40"),
+        Example("width=200,height=200,fit=cover,round=max", "png"),
+        Example("width=240,pad=10:20,background=ffffff"),
+        Example("width=220,pad=30,background=blur"),
+        Example("width=200,height=200,fit=cover,round=max,pad=12,background=e76f51", "jpeg"),
+    ),
+    "file": (
+        Example("width=280,profile=p3"),
+        Example("width=280,profile=keep"),
+        Example("width=280,metadata=all", "jpeg"),
+        Example("width=280,quality=10"),
+        Example("width=280,quality=auto"),
+        Example("width=280,max_bytes=2500"),
+        Example("width=280,lossless=true"),
+        Example("width=280,effort=6", "avif"),
+        Example("width=280,progressive=true", "jpeg"),
+        Example("width=180", "gif", "turning"),
+        Example("width=180,frame=2", "png", "turning"),
+        Example("width=180,animate=true,round=24", "webp", "turning"),
+    ),
+}
+EXAMPLES = tuple(example for group in GROUPS.values() for example in group)
 
 
 def main() -> None:
-    """Make the sheet."""
+    """Make the sheet of all, and beside it one of each group."""
     target = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as name:
-        sheet = anyio.run(_sheet, Path(name))
-    sheet.save(target, optimize=True)
+        cells = anyio.run(_cells, Path(name))
+    _sheet(list(cells.values()), _COLUMNS).save(target, optimize=True)
+    folder = target.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    for group, examples in GROUPS.items():
+        _sheet([cells[example] for example in examples], _GROUP_COLUMNS).save(folder / f"{group}.webp", quality=88)
 
 
-async def _sheet(folder: Path) -> Image.Image:
+async def _cells(folder: Path) -> dict[Example, Image.Image]:
     originals = {name: _kept(folder, name, body) for name, body in _originals().items()}
-    rows = -(-len(EXAMPLES) // _COLUMNS)
-    sheet = Image.new("RGB", (_COLUMNS * _CELL[0], rows * _CELL[1]), _PAPER)
     async with render_pool(slots=2) as pool:
-        for index, example in enumerate(EXAMPLES):
-            rendered = await _rendered(pool, example, originals)
-            cell = _cell(example, rendered)
-            sheet.paste(cell, (index % _COLUMNS * _CELL[0], index // _COLUMNS * _CELL[1]))
+        return {example: _cell(example, await _rendered(pool, example, originals)) for example in EXAMPLES}
+
+
+def _sheet(cells: list[Image.Image], columns: int) -> Image.Image:
+    sheet = Image.new("RGB", (columns * _CELL[0], -(-len(cells) // columns) * _CELL[1]), _PAPER)
+    for index, cell in enumerate(cells):
+        sheet.paste(cell, (index % columns * _CELL[0], index // columns * _CELL[1]))
     return sheet
 
 

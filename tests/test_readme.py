@@ -13,9 +13,7 @@ from edge.counts import Count
 from service import metrics
 from service.asgi import kind
 from service.commands.push import push
-from service.options import OPTIONS
 from service.settings import CLIENT_HELP, HELP, Settings, variable
-from service.transform import DEFAULTS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -50,16 +48,6 @@ def test_readme_tells_every_option_of_push_and_no_other() -> None:
     section = README.partition("## From the command line")[2].partition("\n## ")[0]
     has = {name for parameter in push.params for name in parameter.opts if name.startswith("--")}
     assert set(re.findall(r"--[a-z]+", section)) - {"--format", "--variant", "--yes"} == has
-
-
-def test_readme_lists_every_option_in_the_order_in_which_they_act() -> None:
-    rows = [f"| `{key}` | {option.help} |" for key, option in OPTIONS.items()]
-    assert "\n".join(["| option | values |", "|---|---|", *rows]) in README
-
-
-def test_readme_tells_every_default_quality() -> None:
-    newest = DEFAULTS[max(DEFAULTS)].quality
-    assert f"{newest['avif']} AVIF, {newest['webp']} WebP, {newest['jpeg']} JPEG" in README
 
 
 def test_readme_commands_are_targets_of_the_makefile() -> None:

@@ -159,7 +159,9 @@ function answeredBy({ tier, milliseconds, serverMilliseconds, cacheStatus, age }
     render: `Rendered in ${readableTime(serverMilliseconds)}, here after ${time}.`,
   }[tier] ?? `Answered in ${time}.`;
   if (!cacheStatus) return [told];
-  return [`${told} `, node("code", { textContent: `Cache-Status: ${cacheStatus}` }), ...(age ? [" ", node("code", { textContent: `Age: ${age}` })] : [])];
+  // Its key repeats the URL, which stands below.
+  const short = cacheStatus.replace(/;\s*key="[^"]*"/g, "");
+  return [`${told} `, node("code", { textContent: `Cache-Status: ${short}`, title: cacheStatus }), ...(age ? [" ", node("code", { textContent: `Age: ${age}` })] : [])];
 }
 
 /** Where the server's time went, as its Server-Timing says; a kept answer still tells of the day it was made, so it is left out. */

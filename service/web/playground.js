@@ -81,6 +81,7 @@ async function ask(photo) {
   photo.status = answer.status;
   if (answer.document) {
     Object.assign(photo, { state: "here", document: answer.document, etag: answer.etag });
+    if (!photo.file && answer.document.alt) photo.name = answer.document.alt;
     takeMarkup(photo, answer.document, {});
     forgetOthersOf(photo);
     announce(`${photo.name} is stored. Measuring ${photo.ladder.length} renditions.`);
@@ -144,7 +145,8 @@ function fillEntry(photo) {
   if (photo.state !== "here") return;
   const { placeholder } = photo.document;
   const [smallest] = photo.ladder;
-  const layers = [...(smallest.state === "measured" ? [here(smallest.url)] : []), placeholder.data_url];
+  if (smallest.state === "measured" && photo.markup === photo.document) photo.small = here(smallest.url);
+  const layers = [...(photo.small ? [photo.small] : []), placeholder.data_url];
   const small = part("small", button);
   small.style.backgroundColor = placeholder.color;
   small.style.backgroundImage = layers.map((url) => `url("${url}")`).join(", ");
@@ -186,7 +188,7 @@ function problemView({ status, problem }, retry, withToken = retry) {
   const particulars = { Expected: problem.expected, Received: problem.received, "What to do": problem.remedy };
   part("particulars", view).append(...describe(Object.entries(particulars).filter(([, text]) => text)));
   const page = part("problem-page", view);
-  page.hidden = !problem.type?.startsWith("/");
+  page.hidden = !problem.type?.startsWith("/problems/");
   if (!page.hidden) page.href = problem.type;
   const form = part("token-form", view);
   form.hidden = !wantsToken(status);

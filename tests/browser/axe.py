@@ -40,7 +40,8 @@ def violations(page: Page, source: str) -> list[str]:
     page.evaluate(f"{source}; undefined")
     found: dict[str, Any] = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     return [
-        f"{violation['impact']}: {violation['help']} ({', '.join(str(node['target']) + ' ' + str(node.get('failureSummary')) for node in violation['nodes'][:3])})"
+        f"{violation['impact']}: {violation['help']}: "
+        + "; ".join(f"{node['target']} {node['failureSummary']}" for node in violation["nodes"][:3])
         for violation in found["violations"]
     ]
 

@@ -22,7 +22,7 @@ MEASURE_MILLISECONDS = 40_000
 LARGEST_SHOT_BYTES = 400_000
 
 DRAWN: dict[str, dict[str, Any]] = {
-    "playground": {"color_scheme": "light", "viewport": {"width": 1280, "height": 1176}},
+    "playground": {"color_scheme": "light", "viewport": {"width": 1280, "height": 1250}},
     "playground-dark-phone": {"color_scheme": "dark", "viewport": {"width": 360, "height": 868}, "device_scale_factor": 2},
 }
 
@@ -431,9 +431,17 @@ def test_it_is_drawn_in_light_and_dark(visit: Visit, playground_url: str, photo_
     page = visit(playground_url, reduced_motion="reduce", **DRAWN[name])
     choose(page, {"name": "evening lake.jpg", "mimeType": "image/jpeg", "buffer": photo_to_draw.read_bytes()})
     wait_until_measured(page)
+    # The look changed, so that one sees both sides of the divider; the text of the controls is not in the way.
+    page.locator('[data-option="saturation"]').evaluate("row => { row.closest('details').open = true; }")
+    page.locator('[data-option="saturation"] input[type=number]').fill("0.25")
+    expect(part(page, "measured")).to_have_text(re.compile("^3 of"), timeout=MEASURE_MILLISECONDS)
+    expect(part(page, "divider")).to_be_visible()
     wait_until_painted(preview(page))
+    page.evaluate("document.activeElement.blur()")
     if page.evaluate("innerWidth < 500"):
         page.locator(".preview").evaluate("preview => scrollTo(0, preview.getBoundingClientRect().top - 16)")
+    else:
+        page.evaluate("scrollTo(0, 0)")
     path = shots / f"{name}.png"
     page.screenshot(path=path)
     with Image.open(path) as drawn:

@@ -25,9 +25,9 @@ PAGES = {
     "next": ("next", "out", "/"),
     "vite": ("vite", "dist", "/"),
     "astro": ("astro", "dist", "/"),
-    "svelte": ("components", "dist", "/svelte.html"),
-    "vue": ("components", "dist", "/vue.html"),
-    "unpic": ("components", "dist", "/unpic.html"),
+    "svelte": ("components", "dist", "/?svelte"),
+    "vue": ("components", "dist", "/?vue"),
+    "unpic": ("components", "dist", "/?unpic"),
 }
 
 # Width of the window in CSS pixels and its density → the widths of the two renditions that fit: the lake fills the window, the evening

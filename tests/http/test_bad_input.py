@@ -116,7 +116,7 @@ def test_corpus_file_that_is_no_good_is_a_problem_or_harmless(small: Server, spo
             assert rendition.headers["content-type"] in {"image/png", "image/webp", "image/jpeg"}
             assert b"<script" not in rendition.content
         else:
-            problem = check_problem(answer, answer.status_code, answer.json()["type"].rpartition(":")[2])
+            problem = check_problem(answer, answer.status_code, answer.json()["type"].rpartition("/")[2])
             assert 400 <= problem["status"] < 500
     assert spool() == []
     assert small.render_processes() == before

@@ -15,6 +15,9 @@ from tests.regions.world import World, placed
 # Each client asks so many times a second: three regions together leave a machine of two cores room to answer.
 ASKS_PER_SECOND = 100
 
+# Of so many requests, one that fails is within 99.9 %.
+ENOUGH = 1_000
+
 
 class Asked(NamedTuple):
     """One request: where its client is, when it was asked (monotonic seconds), whether it was right, and what it was."""
@@ -55,6 +58,15 @@ class Load:
         """Have all clients end."""
         self._ended.set()
 
+    def goes_on(self, seconds: float, *regions: str) -> None:
+        """Return after so many seconds, and no sooner than near each of `regions` enough has been asked to tell 99.9 %."""
+        since = time.monotonic()
+        deadline = since + 10 * seconds
+        while time.monotonic() < since + seconds or (
+            time.monotonic() < deadline and any(len(self.of(region, since, deadline)) < ENOUGH for region in regions)
+        ):
+            time.sleep(0.1)
+
     def of(self, region: str, since: float, until: float, *, cold: bool | None = None) -> list[Asked]:
         """Return what was asked near a region in some span of time, all or only what was cold or hot."""
         return [one for one in self.asked if one.region == region and since <= one.at < until and cold in {None, one.cold}]
@@ -72,7 +84,7 @@ class Load:
 
 def share_right(asked: Sequence[Asked]) -> float:
     """Return which share of some requests was answered as it should be; fails where they are too few to tell 99.9 %."""
-    assert len(asked) >= 1_000, len(asked)
+    assert len(asked) >= ENOUGH, len(asked)
     return sum(one.right for one in asked) / len(asked)
 
 

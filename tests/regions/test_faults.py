@@ -44,7 +44,7 @@ def urls(client: httpx.Client, digest: str, widths: range) -> list[str]:
 
 
 def test_region_that_is_killed_and_one_that_is_cut_off_leave_the_others_at_999_in_1000_and_heal(
-    regions: Regions, record_property: Callable[[str, object], None]
+    regions: Regions, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     world, between = regions
     with world.client("arn") as client:
@@ -62,30 +62,30 @@ def test_region_that_is_killed_and_one_that_is_cut_off_leave_the_others_at_999_i
             expected.setdefault(url, (answer.content, answer.headers["etag"]))
 
     with load(world, expected, cold) as running:
-        time.sleep(PHASE_SECONDS / 3)
+        running.goes_on(PHASE_SECONDS / 3)
 
         killed = time.monotonic()
         world.kill("iad")
-        time.sleep(PHASE_SECONDS)
+        running.goes_on(PHASE_SECONDS, "arn", "lhr")
         revived = time.monotonic()
         world.start("iad")
-        time.sleep(PHASE_SECONDS / 3)
+        running.goes_on(PHASE_SECONDS / 3)
 
         cut = time.monotonic()
         between["lhr"].cut()
-        time.sleep(PHASE_SECONDS)
+        running.goes_on(PHASE_SECONDS, "arn", "iad")
         mended = time.monotonic()
         between["lhr"].mend()
-        time.sleep(HEALS_WITHIN_SECONDS)
+        running.goes_on(HEALS_WITHIN_SECONDS)
         healed = time.monotonic()
-        time.sleep(PHASE_SECONDS / 3)
+        running.goes_on(PHASE_SECONDS / 3)
 
         unreachable = time.monotonic()
         world.cut_off("lhr")
-        time.sleep(PHASE_SECONDS)
+        running.goes_on(PHASE_SECONDS, "arn", "iad")
         reachable = time.monotonic()
         world.heal("lhr")
-        time.sleep(PHASE_SECONDS / 3)
+        running.goes_on(PHASE_SECONDS / 3)
         ended = time.monotonic()
 
     wrong = [one for one in running.asked if not one.right]
@@ -98,7 +98,7 @@ def test_region_that_is_killed_and_one_that_is_cut_off_leave_the_others_at_999_i
         "lhr out of reach, iad": share_right(running.of("iad", unreachable, reachable)),
     }
     for name, share in shares.items():
-        record_property(name, share)
+        record_testsuite_property(name, share)
     assert all(share >= 0.999 for share in shares.values()), (shares, wrong)
 
     # Clients near the region that is lost are answered by another, except those it was answering when it died.
@@ -122,7 +122,7 @@ def test_region_that_is_killed_and_one_that_is_cut_off_leave_the_others_at_999_i
 
 
 def test_takedown_in_one_region_is_seen_by_the_others_within_its_bound(
-    regions: Regions, record_property: Callable[[str, object], None]
+    regions: Regions, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     world, _ = regions
     with world.client("iad") as client:
@@ -149,7 +149,7 @@ def test_takedown_in_one_region_is_seen_by_the_others_within_its_bound(
     finally:
         for client in clients.values():
             client.close()
-    record_property("seconds", seen)
+    record_testsuite_property("seconds", seen)
     assert set(seen) == set(REGIONS)
     assert seen["arn"] < 1
     # A look takes its moment, and so does a round of asking.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,6 +14,7 @@ from edge.regions import REPLAY_BYTES
 from service.address import PointerAddress, Signer
 from tests import images
 from tests.regions.world import PRIMARY, REGIONS, World, placed, volume_world
+from tests.servers import DARKROOM, environment
 
 READERS = REGIONS[1:]
 CLIENTS = 50
@@ -121,6 +124,21 @@ def test_large_upload_in_a_reader_is_told_what_to_send_and_sent_so_is_taken_in(w
         taken = client.post("/v1/images", content=body, headers={"fly-prefer-region": problem["prefer_region"]})
         assert (taken.status_code, placed(taken)) == (200 if chunked else 201, PRIMARY)
         assert client.get(taken.json()["src"]).status_code == 200
+
+
+def test_push_in_a_reader_sends_large_files_to_the_primary_at_once(world: World, tmp_path: Path) -> None:
+    for number in range(2):
+        # A JPEG ends with its marker; what follows is not looked at.
+        (tmp_path / f"{number}.jpg").write_bytes(images.photo_jpeg(next(_widths), 240) + bytes(REPLAY_BYTES))
+    before = len(world.proxy.answered)
+    url = world.proxy.url("iad")
+    done = subprocess.run([DARKROOM, "push", tmp_path, "--server", url], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    uploads = [one for one in world.proxy.answered[before:] if (one.method, one.path) == ("POST", "/v1/images")]
+    # Both may have been on their way before either was told.
+    refused = [one for one in uploads if one.status == 421]
+    assert 1 <= len(refused) <= 2
+    assert [(one.status, one.regions) for one in uploads if one.status != 421] == [(201, [PRIMARY])] * 2
 
 
 def test_upload_of_the_largest_size_that_is_replayed_gets_through(world: World) -> None:

@@ -200,7 +200,7 @@ REDUCED_ASKED = [
     "crop=25p:25p:60p:60p,width=700",
     "rotate=90,width=500,background=ffffff",
     "rotate=10,width=800",
-    "width=300,blur=2,gamma=1.4",
+    "width=300,blur=2,saturation=1.4",
 ]
 
 

@@ -1,7 +1,4 @@
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import vue from "@vitejs/plugin-vue";
 
-export default {
-  plugins: [svelte(), vue()],
-  build: { rollupOptions: { input: ["svelte.html", "unpic.html", "vue.html"] } },
-};
+export default { plugins: [svelte(), vue()] };

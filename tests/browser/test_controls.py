@@ -1,0 +1,266 @@
+"""What can be asked of an image in the playground, and what is saved with it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+
+from service.options import API_OPTIONS
+from tests.browser.conftest import TOKEN, Visit, Watch
+from tests.browser.test_playground import as_payload, choose, part, preview, wait_until_measured, wait_until_painted
+from tests.servers import darkroom
+
+READER = "reader-token-for-tests-0123"
+
+
+@pytest.fixture(scope="module")
+def reading_url(tmp_path_factory: pytest.TempPathFactory, small_photo: Path) -> Iterator[tuple[str, str]]:
+    """A server with a token that may only read, and the digest of an image there."""
+    with darkroom(tmp_path_factory.mktemp("reading"), tokens=f"{READER}:read,{TOKEN}") as server, server.client() as client:
+        answer = client.post("/v1/images", content=small_photo.read_bytes(), headers={"Authorization": f"Bearer {TOKEN}"})
+        yield server.url, answer.json()["digest"]
+
+
+def chosen(page: Page, photo: Path) -> str:
+    """Choose a photo, wait until its renditions are measured, and return its digest."""
+    choose(page, photo)
+    expect(page.get_by_role("heading", name=photo.name)).to_be_visible()
+    wait_until_measured(page)
+    return urlsplit(page.url).fragment
+
+
+def option(page: Page, key: str) -> Locator:
+    row = page.locator(f'[data-option="{key}"]')
+    row.evaluate("row => { row.closest('details').open = true; }")
+    return row
+
+
+def asked(page: Page) -> dict[str, Any]:
+    """Return the transform that the page's own request asks for, as its words for a terminal say it."""
+    found = re.search(r"--json '(.*)'$", part(page, "request").text_content() or "")
+    assert found is not None
+    transform: dict[str, Any] = json.loads(found[1]).get("transform", {})
+    return transform
+
+
+def test_every_option_of_the_api_has_a_control_with_its_meaning(page: Page, small_photo: Path) -> None:
+    chosen(page, small_photo)
+    rows = page.locator("[data-option]")
+    assert set(rows.evaluate_all("rows => rows.map(row => row.dataset.option)")) == set(API_OPTIONS)
+    for key, known in API_OPTIONS.items():
+        row = page.locator(f'[data-option="{key}"]')
+        assert row.locator(".hint").text_content() == known.help.replace("`", "")
+        assert row.locator("input, select").count() > 0
+
+
+def test_each_kind_of_control_asks_for_what_it_says(page: Page, small_photo: Path) -> None:
+    chosen(page, small_photo)
+    option(page, "width").get_by_role("spinbutton").fill("200")
+    option(page, "flip").get_by_role("combobox").select_option("vertical")
+    option(page, "lossless").get_by_role("switch").check()
+    for name, value in (("Left %", "10"), ("Width %", "50")):
+        option(page, "crop").get_by_role("spinbutton", name=name).fill(value)
+    option(page, "saturation").locator("input[type=range]").evaluate(
+        "scale => { scale.value = 2; scale.dispatchEvent(new Event('input')); }"
+    )
+    option(page, "pad").get_by_role("textbox").fill("4 8")
+    option(page, "background").get_by_label("Background, as a colour").fill("#336699")
+    option(page, "round").get_by_role("checkbox", name="max").check()
+    wanted = {
+        "width": 200,
+        "flip": "vertical",
+        "lossless": True,
+        "crop": ["10%", "0%", "50%", "100%"],
+        "saturation": 2,
+        "pad": ["4", "8"],
+        "background": "#336699",
+        "round": "max",
+    }
+    spelling = "crop=10p:0p:50p:100p,flip=vertical,width=200,saturation=2,round=max,pad=4:8,background=336699,lossless=true"
+    expect(part(page, "url")).to_contain_text(f"/{spelling}/")
+    assert asked(page) == wanted
+    # Taken back one by one, or all at once.
+    page.get_by_role("button", name="Reset Crop").click()
+    expect(part(page, "url")).not_to_contain_text("crop=")
+    page.get_by_role("button", name="Reset all").click()
+    expect(part(page, "request")).to_contain_text("--json '{}'")
+    expect(option(page, "width").get_by_role("spinbutton")).to_have_value("")
+
+
+@pytest.mark.long
+def test_overlay_is_asked_for_once_it_has_an_image(page: Page, small_photo: Path, cut_out: Path) -> None:
+    badge = chosen(page, cut_out)
+    chosen(page, small_photo)
+    row = option(page, "overlay")
+    row.get_by_label("Gravity").select_option("southeast")
+    row.get_by_label("Digest").fill(badge)
+    expect(part(page, "url")).to_contain_text(f"overlay={badge}:southeast")
+    wait_until_painted(preview(page))
+
+
+def test_a_contradiction_is_said_beside_the_controls_and_the_last_picture_stays(
+    page: Page, small_photo: Path, watches: list[Watch]
+) -> None:
+    digest = chosen(page, small_photo)
+    watches[0].expect_refusal(f"/v1/images/{digest}/urls")
+    before = part(page, "url").text_content()
+    option(page, "fit").get_by_role("combobox").select_option("cover")
+    said = part(page, "transform-problem").get_by_role("alert")
+    for text in ("Bad transform", "`fit=cover` needs a box.", "width and height", "Give both, or leave `fit` out."):
+        expect(said).to_contain_text(text)
+    expect(said.get_by_role("link", name="More about this")).to_have_attribute("href", "/problems/bad-transform")
+    expect(option(page, "fit").get_by_role("combobox")).to_have_attribute("aria-invalid", "true")
+    assert part(page, "url").text_content() == before
+    for key in ("width", "height"):
+        option(page, key).get_by_role("spinbutton").fill("100")
+    expect(said).to_have_count(0)
+    expect(option(page, "fit").get_by_role("combobox")).to_have_attribute("aria-invalid", "false")
+    expect(part(page, "url")).to_contain_text("width=100,height=100,fit=cover")
+
+
+@pytest.mark.long
+def test_of_a_transform_only_the_width_that_is_looked_at_is_rendered_until_all_are_asked_for(page: Page, photo: Path) -> None:
+    chosen(page, photo)
+    option(page, "grayscale").get_by_role("switch").check()
+    expect(part(page, "measured")).to_have_text("3 of 12 measured")
+    page.get_by_role("button", name="Measure all").click()
+    wait_until_measured(page)
+
+
+def test_someone_elses_change_is_shown_and_not_overwritten_unseen(
+    page: Page, small_photo: Path, playground_url: str, watches: list[Watch]
+) -> None:
+    digest = chosen(page, small_photo)
+    path = f"/v1/images/{digest}"
+    watches[0].expect_refusal(path)
+    theirs = page.request.patch(playground_url + path, data={"alt": "Theirs."}, headers={"If-Match": "*"})
+    assert theirs.ok
+    alt = part(page, "alt")
+    alt.fill("Mine.")
+    page.keyboard.press("Enter")
+    said = part(page, "subject-problem")
+    expect(said).to_contain_text("Somebody else has changed this image since you opened it.")
+    expect(said).to_contain_text("Yours, “Mine.”, is not saved.")
+    expect(alt).to_have_value("Theirs.")
+    page.get_by_role("button", name="Save mine all the same").click()
+    expect(part(page, "status")).to_have_text("Text saved with the image.")
+    expect(said).to_be_empty()
+    assert page.request.get(playground_url + path).json()["alt"] == "Mine."
+
+
+def test_focal_point_is_set_by_keyboard_and_removed(page: Page, photo: Path, playground_url: str) -> None:
+    digest = chosen(page, photo)
+    page.get_by_role("slider", name="From the left").focus()
+    page.keyboard.press("Home")
+    expect(part(page, "focal-said")).to_have_text("Kept in sight: 0% from the left, 50% from the top.")
+    assert page.request.get(f"{playground_url}/v1/images/{digest}").json()["focal"] == [0, 0.5]
+    page.get_by_role("button", name="See a square crop").click()
+    expect(part(page, "url")).to_contain_text("width=600,height=600,fit=cover,gravity=focal:0:0.5")
+    page.get_by_role("button", name="Remove").click()
+    expect(part(page, "status")).to_have_text("Focal point removed.")
+    expect(part(page, "url")).not_to_contain_text("focal")
+
+
+def test_token_without_the_scope_is_told_which_one_is_missing(visit: Visit, reading_url: tuple[str, str], watches: list[Watch]) -> None:
+    url, digest = reading_url
+    page = visit(f"{url}/#{digest}")
+    for path in ("/v1/images", f"/v1/images/{digest}"):
+        watches[0].expect_refusal(path)
+    page.get_by_label("Token").fill(READER)
+    page.get_by_role("button", name="Use it").click()
+    wait_until_measured(page)
+    part(page, "alt").fill("Hills.")
+    page.keyboard.press("Enter")
+    said = part(page, "subject-problem")
+    expect(said).to_contain_text("a token with the scope `ingest`")
+    expect(said).to_contain_text("one with read")
+    said.get_by_label("Token").fill(TOKEN)
+    # The form takes back what was typed where the change failed: it is sent again with the better token.
+    said.get_by_role("button", name="Use it").click()
+    expect(part(page, "status")).to_have_text("Text saved with the image.")
+    assert TOKEN not in page.url
+
+
+def test_recent_images_are_shown_page_by_page_and_open(visit: Visit, tmp_path: Path, small_photo: Path) -> None:
+    with darkroom(tmp_path / "data") as server, server.client() as client:
+        digests = []
+        for number in range(14):
+            path = tmp_path / f"{number}.png"
+            Image.new("RGB", (40, 30), (number * 17, 90, 120)).save(path)
+            digests.append(client.post("/v1/images", content=path.read_bytes()).json()["digest"])
+        page = visit(server.url)
+        recents = page.get_by_role("region", name="Recent images")
+        expect(recents.get_by_role("listitem")).to_have_count(12)
+        expect(recents.get_by_role("listitem").first).to_contain_text(digests[-1][:8])
+        page.get_by_role("button", name="Older ones").click()
+        expect(recents.get_by_role("listitem")).to_have_count(14)
+        expect(page.get_by_role("button", name="Older ones")).to_be_hidden()
+        recents.get_by_role("button", name=digests[0][:8]).click()
+        wait_until_measured(page)
+        assert urlsplit(page.url).fragment == digests[0]
+        page.context.close()
+
+
+def test_an_original_that_the_browser_cannot_show_is_stood_in_for_by_a_lossless_copy(page: Page, photo: Path, tmp_path: Path) -> None:
+    scan = tmp_path / "scan.tif"
+    with Image.open(photo) as picture:
+        picture.resize((300, 225)).save(scan)
+    chosen(page, scan)
+    expect(part(page, "before")).to_have_attribute("src", re.compile(r"^/i/v2/.*lossless=true/"))
+    expect(part(page, "divider")).to_be_visible()
+    expect(part(page, "original")).to_have_attribute("src", re.compile(r"^/i/v2/"))
+
+
+@pytest.mark.long
+def test_the_picture_arrives_over_its_placeholder(page: Page, photo: Path) -> None:
+    chosen(page, photo)
+    wait_until_painted(preview(page))
+    page.get_by_role("button", name="Show it arriving").click()
+    expect(preview(page)).to_have_count(0)
+    expect(part(page, "placeholder")).to_be_visible()
+    wait_until_painted(preview(page))
+    expect(part(page, "frame")).not_to_have_class(re.compile("arriving"))
+
+
+def test_tabs_are_walked_by_arrow_keys(page: Page, small_photo: Path) -> None:
+    chosen(page, small_photo)
+    page.get_by_role("tab", name="<picture>").focus()
+    for key, name in (
+        ("ArrowRight", "Next.js"),
+        ("End", "curl"),
+        ("ArrowRight", "<picture>"),
+        ("ArrowLeft", "curl"),
+        ("Home", "<picture>"),
+    ):
+        page.keyboard.press(key)
+        tab = page.get_by_role("tab", name=name)
+        expect(tab).to_be_focused()
+        expect(tab).to_have_attribute("aria-selected", "true")
+        expect(page.get_by_role("tabpanel", name=name)).to_be_visible()
+        assert page.get_by_role("tabpanel").count() == 1
+
+
+@pytest.mark.long
+def test_several_photos_are_dropped_at_once(page: Page, small_photo: Path, cut_out: Path) -> None:
+    transfer = page.evaluate_handle(
+        """photos => {
+          const transfer = new DataTransfer();
+          for (const { name, content } of photos) {
+            transfer.items.add(new File([Uint8Array.from(atob(content), (character) => character.charCodeAt(0))], name));
+          }
+          return transfer;
+        }""",
+        [as_payload(small_photo), as_payload(cut_out)],
+    )
+    page.dispatch_event("body", "drop", {"dataTransfer": transfer})
+    sheet = page.get_by_role("region", name="Photos", exact=True)
+    expect(sheet.get_by_role("button")).to_have_count(3)
+    expect(sheet.locator('[data-state="here"]')).to_have_count(2)
