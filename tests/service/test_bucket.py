@@ -112,17 +112,18 @@ async def test_bucket_read_that_breaks_off_in_the_body_is_read_again_whole(stora
 # Errors.
 
 
-async def test_bucket_with_an_error_in_five_answers_does_all_that_it_is_asked(storage: Storage, front: Front) -> None:
+async def test_bucket_with_an_error_in_five_answers_does_99_in_100_of_what_it_is_asked(
+    storage: Storage, front: Front, logged: list[object]
+) -> None:
+    """Five attempts fail all five once in three thousand times."""
     front.error_share = 0.2
     keys = [rendition_key(DIGEST, f"{number:064}") for number in range(150)]
-
-    async def there_and_back(key: str) -> bytes | None:
-        await storage.create(key, key.encode(), durable=False)
-        return await storage.read(key)
-
-    found = await asyncio.gather(*(there_and_back(key) for key in keys))
-    assert found == [key.encode() for key in keys]
-    assert len(front.seen) > 1.1 * 2 * len(keys), "errors were met"
+    put = await asyncio.gather(*(storage.create(key, key.encode(), durable=False) for key in keys), return_exceptions=True)
+    found = await asyncio.gather(*(storage.read(key) for key in keys), return_exceptions=True)
+    done = [isinstance(created, bool) for created in put] + [body == key.encode() for key, body in zip(keys, found, strict=True)]
+    assert sum(done) >= 0.99 * len(done)
+    assert {type(outcome) for outcome in (*put, *found)} <= {bool, bytes, StorageUnavailableError}
+    assert len(front.seen) > 1.1 * len(done), "errors were met"
 
 
 async def test_bucket_listing_goes_on_after_an_error_where_it_was(storage: Storage, front: Front) -> None:
