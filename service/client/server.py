@@ -6,7 +6,6 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from importlib.metadata import version
 from typing import Any, BinaryIO, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -229,7 +228,7 @@ async def opened(url: str, token: str | None, *, uploads_at_once: int = 1) -> As
                 remedy="Set it to one of the tokens that the server has in DARKROOM_TOKENS.",
             )
         )
-    fields = {"Accept": "application/json", "User-Agent": f"darkroom/{version('darkroom')}"}
+    fields = {"Accept": "application/json", "User-Agent": "darkroom"}
     if token is not None:
         fields["Authorization"] = f"Bearer {token}"
     async with httpcore.AsyncConnectionPool(
