@@ -163,7 +163,8 @@ class Server:
 
     async def _sent(self, method: str, path: str, body: Body, fields: Mapping[str, str]) -> _Answer:
         while True:
-            region = {} if self._region is None else {"fly-prefer-region": self._region}
+            asked = self._region
+            region = {} if asked is None else {"fly-prefer-region": asked}
             headers = list({**self._fields, **fields, **region}.items())
             try:
                 response = await self._http.request(
@@ -177,7 +178,7 @@ class Server:
                 response.content,
             )
             named = answer.fields.get("fly-prefer-region")
-            if answer.status != 421 or not named or named == self._region:
+            if answer.status != 421 or not named or named == asked:
                 return answer
             # Where originals live in one region, it alone takes them in, and Fly's proxy does not hand on large requests by itself.
             self._region = named

@@ -189,12 +189,25 @@ def test_push_that_is_interrupted_says_how_to_go_on_and_leaves_the_manifest(fron
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures"]
 
 
-def test_push_goes_to_the_region_that_the_server_names_and_stays_there(front: Front, folder: Path) -> None:
-    front.faults.append(Fault(status=421, headers={"fly-prefer-region": "arn"}, body=b"{}"))
-    assert run("push", folder, "--parallel", "1", server=front.url).exit_code == 0
+@pytest.mark.parametrize("at_a_time", [1, 3])
+def test_push_goes_to_the_region_that_the_server_names_and_stays_there(front: Front, folder: Path, at_a_time: int) -> None:
+    together = threading.Barrier(at_a_time)
+    # Those that are under way together are all told.
+    front.at_upload = lambda: len(front.uploads) < at_a_time and together.wait(PATIENCE_SECONDS)
+    front.faults.extend(Fault(status=421, headers={"fly-prefer-region": "arn"}, body=b"{}") for _ in range(at_a_time))
+    assert run("push", folder, "--parallel", at_a_time, server=front.url).exit_code == 0
     regions = [upload.headers.get("fly-prefer-region") for upload in front.uploads]
-    assert regions == [None, "arn", "arn", "arn"]
-    assert front.uploads[0].digest == front.uploads[1].digest
+    assert regions == [None] * at_a_time + ["arn"] * 3
+    assert {upload.digest for upload in front.uploads[:at_a_time]} <= {upload.digest for upload in front.uploads[at_a_time:]}
+
+
+@pytest.mark.usefixtures("quick")
+def test_push_to_a_region_that_sends_it_there_again_ends(front: Front, folder: Path) -> None:
+    front.faults.extend(Fault(status=421, headers={"fly-prefer-region": "arn"}) for _ in range(2))
+    pushed = run("push", folder / "one.png", server=front.url)
+    assert pushed.exit_code == 1
+    assert "The server answered 421 (Misdirected Request)." in pushed.stderr
+    assert len(front.uploads) == 2
 
 
 # What goes wrong on the way
