@@ -8,6 +8,7 @@ import pty
 import random
 import re
 import signal
+import ssl
 import stat
 import subprocess
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
+import trustme
 
 from service.client import server as client_server
 from tests import images
@@ -327,6 +329,23 @@ def test_push_to_a_url_that_redirects_names_the_other(front: Front, folder: Path
     pushed = run("push", folder, server=front.url)
     assert pushed.exit_code == 2
     assert "remedy    Use --server https://img.example.com." in pushed.stderr
+
+
+@pytest.mark.usefixtures("quick")
+def test_push_over_tls_needs_a_certificate_that_is_trusted(
+    server: Server, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with front_of(server.port, context) as front:
+        untrusted = run("push", folder, server=front.url)
+        assert untrusted.exit_code == 2
+        assert "certificate verify failed" in untrusted.stderr.lower()
+        authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        assert run("push", folder, server=front.url).exit_code == 0
+        assert sent(front) == digests(folder)
 
 
 @pytest.mark.parametrize("status", [200, 404, 405])
