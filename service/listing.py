@@ -76,13 +76,19 @@ class Listing:
         return Known([documents[digest] for digest in distinct if digest in documents], gone)
 
     async def complete(self) -> None:
-        """Give every image its entry, those too that an earlier version has taken in; again after a failure of the store."""
+        """Give every image its entry, those too that an earlier version has taken in; again after a failure of the store.
+
+        Whatever else goes wrong is logged alone: images are served without being listed.
+        """
         while True:
             try:
                 await self._complete()
             except ServiceError as error:
                 log.warning("images could not be listed", kind=error.kind)
                 await anyio.sleep(_AGAIN_SECONDS)
+            except Exception:
+                log.exception("images could not be listed")
+                return
             else:
                 return
 
