@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -12,6 +11,7 @@ import structlog
 
 from service.errors import GoneError, ServiceError
 from service.originals import Document, opened_document
+from service.parallel import for_each
 from service.storage import (
     DOCUMENTS_FOLDER,
     RECENT_COMPLETE_KEY,
@@ -114,11 +114,9 @@ class Listing:
     async def _documents(self, digests: Iterable[str]) -> dict[str, Document]:
         """Return the documents that are here and not taken down, by digest."""
         found: dict[str, Document] = {}
-        at_once = anyio.Semaphore(READS_AT_ONCE)
 
         async def read(digest: str) -> None:
-            async with at_once:
-                body = await self._storage.read(document_key(digest))
+            body = await self._storage.read(document_key(digest))
             if body is not None and not self._is_gone(digest):
                 document = opened_document(digest, body)
                 if document is None:
@@ -126,7 +124,7 @@ class Listing:
                 else:
                     found[digest] = document
 
-        await asyncio.gather(*(read(digest) for digest in digests))
+        await for_each(digests, read, at_a_time=READS_AT_ONCE)
         return found
 
     def _is_gone(self, digest: str) -> bool:
