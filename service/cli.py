@@ -7,7 +7,6 @@ import socket
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import version
 from typing import cast
 
 import click
@@ -52,7 +51,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("darkroom"), prog_name="darkroom")
+@click.version_option(package_name="darkroom", prog_name="darkroom")
 def main() -> None:
     """Images in once, immutable renditions out."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -12,6 +11,7 @@ import structlog
 
 from service.errors import GoneError, ServiceError
 from service.originals import Document, opened_document
+from service.parallel import for_each
 from service.storage import (
     DOCUMENTS_FOLDER,
     RECENT_COMPLETE_KEY,
@@ -76,13 +76,19 @@ class Listing:
         return Known([documents[digest] for digest in distinct if digest in documents], gone)
 
     async def complete(self) -> None:
-        """Give every image its entry, those too that an earlier version has taken in; again after a failure of the store."""
+        """Give every image its entry, those too that an earlier version has taken in; again after a failure of the store.
+
+        Whatever else goes wrong is logged alone: images are served without being listed.
+        """
         while True:
             try:
                 await self._complete()
             except ServiceError as error:
                 log.warning("images could not be listed", kind=error.kind)
                 await anyio.sleep(_AGAIN_SECONDS)
+            except Exception:
+                log.exception("images could not be listed")
+                return
             else:
                 return
 
@@ -108,11 +114,9 @@ class Listing:
     async def _documents(self, digests: Iterable[str]) -> dict[str, Document]:
         """Return the documents that are here and not taken down, by digest."""
         found: dict[str, Document] = {}
-        at_once = anyio.Semaphore(READS_AT_ONCE)
 
         async def read(digest: str) -> None:
-            async with at_once:
-                body = await self._storage.read(document_key(digest))
+            body = await self._storage.read(document_key(digest))
             if body is not None and not self._is_gone(digest):
                 document = opened_document(digest, body)
                 if document is None:
@@ -120,7 +124,7 @@ class Listing:
                 else:
                     found[digest] = document
 
-        await asyncio.gather(*(read(digest) for digest in digests))
+        await for_each(digests, read, at_a_time=READS_AT_ONCE)
         return found
 
     def _is_gone(self, digest: str) -> bool:

@@ -1,4 +1,4 @@
-"""Many small pieces of work side by side, each tried again with patience: how a command goes through a whole store."""
+"""Many small pieces of work side by side, and for commands that go through a whole store each tried again with patience."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -171,12 +172,15 @@ _KEPT = frozenset({"content-type", "cache-control", "etag", "location", "link", 
 
 
 @contextmanager
-def front_of(port: int) -> Iterator[Front]:
-    """Give a front of the server that listens on a port of loopback, on a free port of its own."""
+def front_of(port: int, tls: ssl.SSLContext | None = None) -> Iterator[Front]:
+    """Give a front of the server that listens on a port of loopback, on a free port of its own; with `tls` it speaks that."""
     handler = type("Handler", (_Handler,), {})
     server = ThreadingHTTPServer((HOST, 0), handler)
     server.daemon_threads = True
     front = Front(server.server_address[1], port)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        front.url = front.url.replace("http:", "https:")
     handler.front = front  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -59,9 +59,9 @@ class _Gathering:
 
     def folder(self, root: str) -> None:
         """Take all in a folder. Links are followed, but not back into a folder that leads to them."""
-        waiting: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(root, "", frozenset())]
+        waiting: list[tuple[str, str, str, frozenset[tuple[int, int]]]] = [(root, os.path.realpath(root), "", frozenset())]
         while waiting:
-            path, prefix, above = waiting.pop()
+            path, real, prefix, above = waiting.pop()
             try:
                 status = os.stat(path)  # noqa: PTH116 - names need not be UTF-8, and `Path` costs more than the look
                 with os.scandir(path) as entries:
@@ -74,16 +74,17 @@ class _Gathering:
                 self._refuse(path, problem("This link leads back to a folder above it.", remedy="Remove the link."))
                 continue
             for entry in found:
+                # Where no link is, there is nothing to ask the disk for.
+                entry_real = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}/{entry.name}"
                 if entry.name.startswith("."):
                     self.hidden += 1
                 elif entry.is_dir():
-                    waiting.append((entry.path, f"{prefix}{entry.name}/", above | {identity}))
+                    waiting.append((entry.path, entry_real, f"{prefix}{entry.name}/", above | {identity}))
                 else:
-                    self.file(entry.path, prefix + entry.name)
+                    self.file(entry.path, entry_real, prefix + entry.name)
 
-    def file(self, path: str, name: str) -> None:
-        """Take one file under a name."""
-        real = os.path.realpath(path)
+    def file(self, path: str, real: str, name: str) -> None:
+        """Take one file, which lies at `real` once links are followed, under a name."""
         if real == self._leave_out:
             return
         self.names.add(name)
@@ -120,7 +121,7 @@ def gather(paths: Sequence[str], leave_out: str | None = None) -> Gathered:
         if os.path.isdir(path):  # noqa: PTH112 - as above
             gathering.folder(path)
         else:
-            gathering.file(path, os.path.basename(path))  # noqa: PTH119 - as above
+            gathering.file(path, os.path.realpath(path), os.path.basename(path))  # noqa: PTH119 - as above
     files = sorted(gathering.files.values(), key=lambda file: file.name)
     return Gathered(files, gathering.not_taken, frozenset(gathering.names), gathering.hidden)
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from importlib.metadata import version
 from typing import Any, BinaryIO, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -164,7 +163,8 @@ class Server:
 
     async def _sent(self, method: str, path: str, body: Body, fields: Mapping[str, str]) -> _Answer:
         while True:
-            region = {} if self._region is None else {"fly-prefer-region": self._region}
+            asked = self._region
+            region = {} if asked is None else {"fly-prefer-region": asked}
             headers = list({**self._fields, **fields, **region}.items())
             try:
                 response = await self._http.request(
@@ -178,7 +178,7 @@ class Server:
                 response.content,
             )
             named = answer.fields.get("fly-prefer-region")
-            if answer.status != 421 or not named or named == self._region:
+            if answer.status != 421 or not named or named == asked:
                 return answer
             # Where originals live in one region, it alone takes them in, and Fly's proxy does not hand on large requests by itself.
             self._region = named
@@ -229,7 +229,7 @@ async def opened(url: str, token: str | None, *, uploads_at_once: int = 1) -> As
                 remedy="Set it to one of the tokens that the server has in DARKROOM_TOKENS.",
             )
         )
-    fields = {"Accept": "application/json", "User-Agent": f"darkroom/{version('darkroom')}"}
+    fields = {"Accept": "application/json", "User-Agent": "darkroom"}
     if token is not None:
         fields["Authorization"] = f"Bearer {token}"
     async with httpcore.AsyncConnectionPool(

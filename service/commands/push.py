@@ -109,7 +109,7 @@ async def _watch(asked: Asked, manifest: Manifest | None) -> int:
             changed = [file for file in now.files if pushed.get(file.path) != file.stamp and _is_settled(file, before)]
             refused = [one for one in now.not_taken if before is None or one not in before.not_taken]
             try:
-                if changed or refused or before is None or before.names != now.names:
+                if changed or refused or before is None or (asked.prune and before.names != now.names):
                     await pushing.push(now, changed, refused)
             except UnreachableError as error:
                 if not is_away:

@@ -177,3 +177,14 @@ def test_lists_need_a_token_with_the_right_scope(data: Path) -> None:
             assert asked.status_code == known_status
         refused = client.post("/v1/images/known", json={"digests": []}, headers={"Authorization": "Bearer delete-token-00000"})
         assert refused.json()["expected"] == "a token with the scope `read` or `ingest`"
+
+
+def test_description_has_examples_of_both_lists_that_are_accepted(client: httpx.Client) -> None:
+    paths = client.get("/docs/openapi.json").raise_for_status().json()["paths"]
+    asked = {parameter["name"]: parameter["example"] for parameter in paths["/v1/images"]["get"]["parameters"]}
+    assert set(asked) == {"limit", "cursor"}
+    assert client.get("/v1/images", params=asked).status_code == 200
+    body = paths["/v1/images/known"]["post"]["requestBody"]["content"]["application/json"]
+    assert body["schema"]["properties"]["digests"]["maxItems"] == MAX_DIGESTS
+    for example in body["examples"].values():
+        assert client.post("/v1/images/known", json=example["value"]).status_code == 200

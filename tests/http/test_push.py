@@ -8,6 +8,7 @@ import pty
 import random
 import re
 import signal
+import ssl
 import stat
 import subprocess
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
+import trustme
 
 from service.client import server as client_server
 from tests import images
@@ -189,12 +191,25 @@ def test_push_that_is_interrupted_says_how_to_go_on_and_leaves_the_manifest(fron
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures"]
 
 
-def test_push_goes_to_the_region_that_the_server_names_and_stays_there(front: Front, folder: Path) -> None:
-    front.faults.append(Fault(status=421, headers={"fly-prefer-region": "arn"}, body=b"{}"))
-    assert run("push", folder, "--parallel", "1", server=front.url).exit_code == 0
+@pytest.mark.parametrize("at_a_time", [1, 3])
+def test_push_goes_to_the_region_that_the_server_names_and_stays_there(front: Front, folder: Path, at_a_time: int) -> None:
+    together = threading.Barrier(at_a_time)
+    # Those that are under way together are all told.
+    front.at_upload = lambda: len(front.uploads) < at_a_time and together.wait(PATIENCE_SECONDS)
+    front.faults.extend(Fault(status=421, headers={"fly-prefer-region": "arn"}, body=b"{}") for _ in range(at_a_time))
+    assert run("push", folder, "--parallel", at_a_time, server=front.url).exit_code == 0
     regions = [upload.headers.get("fly-prefer-region") for upload in front.uploads]
-    assert regions == [None, "arn", "arn", "arn"]
-    assert front.uploads[0].digest == front.uploads[1].digest
+    assert regions == [None] * at_a_time + ["arn"] * 3
+    assert {upload.digest for upload in front.uploads[:at_a_time]} <= {upload.digest for upload in front.uploads[at_a_time:]}
+
+
+@pytest.mark.usefixtures("quick")
+def test_push_to_a_region_that_sends_it_there_again_ends(front: Front, folder: Path) -> None:
+    front.faults.extend(Fault(status=421, headers={"fly-prefer-region": "arn"}) for _ in range(2))
+    pushed = run("push", folder / "one.png", server=front.url)
+    assert pushed.exit_code == 1
+    assert "The server answered 421 (Misdirected Request)." in pushed.stderr
+    assert len(front.uploads) == 2
 
 
 # What goes wrong on the way
@@ -314,6 +329,23 @@ def test_push_to_a_url_that_redirects_names_the_other(front: Front, folder: Path
     pushed = run("push", folder, server=front.url)
     assert pushed.exit_code == 2
     assert "remedy    Use --server https://img.example.com." in pushed.stderr
+
+
+@pytest.mark.usefixtures("quick")
+def test_push_over_tls_needs_a_certificate_that_is_trusted(
+    server: Server, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with front_of(server.port, context) as front:
+        untrusted = run("push", folder, server=front.url)
+        assert untrusted.exit_code == 2
+        assert "certificate verify failed" in untrusted.stderr.lower()
+        authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        assert run("push", folder, server=front.url).exit_code == 0
+        assert sent(front) == digests(folder)
 
 
 @pytest.mark.parametrize("status", [200, 404, 405])

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 
 from service import originals as originals_module
 from service.listing import SETTLED_AFTER, Listing
@@ -101,3 +102,13 @@ async def test_known_leaves_out_what_is_taken_down_and_says_so(home: House, list
     await home.takedowns.take_down(other)
     known = await listing.known([other, "a" * 32, digest])
     assert ([document.digest for document in known.documents], known.gone) == ([digest], [other])
+
+
+async def test_list_that_cannot_be_completed_is_logged_and_ends_nothing(
+    home: House, listing: Listing, logged: list[structlog.typing.EventDict]
+) -> None:
+    digest = await home.ingest(images.photo_jpeg(300, 200))
+    await home.storage.replace(RECENT_COMPLETE_KEY, b"no time", durable=False)
+    await listing.complete()
+    assert [event["event"] for event in logged if event["log_level"] == "error"] == ["images could not be listed"]
+    assert await shown(listing) == [digest]
