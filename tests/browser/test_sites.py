@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Response
 
 from tests.browser.conftest import Watch
-from tests.browser.sites import SITES, built, served
+from tests.browser.sites import SITES, BuildError, build, served
 from tests.servers import DARKROOM, darkroom, environment
 
 LAKE, EVENING = "lake.jpg", "evening.png"
@@ -50,13 +50,15 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
 
 
 @pytest.fixture(scope="module")
-def sites(manifest: dict[str, Any]) -> Iterator[dict[str, str]]:
+def sites(manifest: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Give the addresses of the built sites."""
+    folder = tmp_path_factory.mktemp("built")
     with ExitStack() as stack:
-        yield {
-            site: stack.enter_context(built(site, manifest, output=output))
-            for site, output in sorted({(site, output) for site, output, _ in PAGES.values()})
-        }
+        addresses = {}
+        for site, output in sorted({(site, output) for site, output, _ in PAGES.values()}):
+            build(site, manifest, output=output, into=folder / site)
+            addresses[site] = stack.enter_context(served(folder / site))
+        yield addresses
 
 
 def look(chromium: Browser, url: str, window: tuple[int, int], manifest: dict[str, Any]) -> list[Response]:
@@ -128,3 +130,18 @@ def test_page_that_imports_the_module_from_darkroom_shows_the_renditions_that_fi
     assert (module.status, module.headers["content-type"]) == (200, "text/javascript; charset=utf-8")
     assert module.url.startswith(f"{darkroom_url}/web/darkroom.")
     assert sorted(answer.url for answer in photos) == sorted(expected_urls(manifest, window))
+
+
+@pytest.mark.long
+def test_site_with_a_manifest_of_another_version_is_not_built_and_says_what_to_do(manifest: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(BuildError) as caught:
+        build("next", manifest | {"version": 0}, output="out", into=tmp_path / "out")
+    assert "expected version 1, got version 0. Remove its file and run `darkroom push --manifest` again" in str(caught.value)
+
+
+@pytest.mark.long
+def test_site_with_an_image_that_was_not_pushed_is_not_built_and_says_what_is_near(manifest: dict[str, Any], tmp_path: Path) -> None:
+    moved = {f"photos/{path}": image for path, image in manifest["images"].items()}
+    with pytest.raises(BuildError) as caught:
+        build("next", manifest | {"images": moved}, output="out", into=tmp_path / "out")
+    assert 'The manifest has no image "lake.jpg". Near it of its 2 paths: "photos/lake.jpg".' in str(caught.value)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.node import program
 
 WEB = Path(__file__).parents[2] / "service" / "web"
 
@@ -35,14 +36,6 @@ class DarkroomJs:
         if "error" in answer:
             raise DarkroomJsError(answer["error"])
         return answer["value"]
-
-
-def program(name: str) -> str:
-    """Return the path of a program of Node's; skips, naming what is missing."""
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not installed: apt-get install nodejs npm")
-    return path
 
 
 @pytest.fixture(scope="session")

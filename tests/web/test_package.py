@@ -7,7 +7,8 @@ import subprocess
 import tomllib
 from typing import Any
 
-from tests.web.conftest import WEB, program
+from tests.node import program
+from tests.web.conftest import WEB
 
 ROOT = WEB.parents[1]
 PACKAGE: dict[str, Any] = json.loads((WEB / "package.json").read_text("utf-8"))

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.node import program
 from tests.servers import HOST
 
 SITES = Path(__file__).parent
@@ -29,13 +30,17 @@ _NPM = ("--no-audit", "--no-fund", "--no-update-notifier", "--package-lock=false
 _ENVIRONMENT = {"NEXT_TELEMETRY_DISABLED": "1", "ASTRO_TELEMETRY_DISABLED": "1", "CI": "1", "NODE_ENV": "production"}
 
 
+class BuildError(Exception):
+    """What a tool said when it failed."""
+
+
 @contextmanager
 def workshop(name: str) -> Iterator[Path]:
     """Give a folder with the sources of a site and the packages that it names, darkroom.js of this tree among them.
 
     The packages are fetched once and kept in the user's cache; whoever comes meanwhile waits. Skips, naming what is missing.
     """
-    node, npm = _program("node"), _program("npm")
+    node, npm = program("node"), program("npm")
     version = subprocess.run([node, "--version"], check=True, capture_output=True, text=True).stdout.strip()
     if tuple(int(part) for part in version.removeprefix("v").split(".")[:2]) < _OLDEST_NODE:
         pytest.skip(f"Node.js {version} is too old for Next.js 16 and Vite 8: {'.'.join(map(str, _OLDEST_NODE))} or newer is needed")
@@ -62,31 +67,23 @@ def _install_darkroom_js(npm: str, folder: Path) -> None:
     (packed,) = json.loads(_run([npm, "pack", "--json", "--pack-destination", str(folder)], WEB))
     installed = folder / "node_modules" / "darkroom.js"
     shutil.rmtree(installed, ignore_errors=True)
-    shutil.unpack_archive(folder / packed["filename"], folder, filter="data")
-    (folder / "package").rename(installed)
+    installed.mkdir()
+    _run(["tar", "--extract", "--file", packed["filename"], "--strip-components", "1", "--directory", str(installed)], folder)
     (folder / packed["filename"]).unlink()
 
 
-@contextmanager
-def built(name: str, manifest: dict[str, Any], *, output: str) -> Iterator[str]:
-    """Give the address of a site that was built with `manifest` as its images.json into the folder `output`."""
+def build(name: str, manifest: dict[str, Any], *, output: str, into: Path) -> None:
+    """Build a site with `manifest` as its images.json, and copy its folder `output` to `into`; raises `BuildError`."""
     with workshop(name) as folder:
         (folder / "images.json").write_text(json.dumps(manifest), "utf-8")
-        _run([_program("npm"), "run", "build"], folder)
-        with served(folder / output) as url:
-            yield url
-
-
-def _program(name: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not installed: apt-get install nodejs npm")
-    return path
+        _run([program("npm"), "run", "build"], folder)
+        shutil.copytree(folder / output, into)
 
 
 def _run(command: list[str], folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, env=os.environ | _ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
+    if done.returncode:
+        raise BuildError(f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}")
     return done.stdout
 
 
