@@ -45,7 +45,7 @@ bench-quick: $(VENV)/.dev
 
 # Takes the pictures of the README again.
 shots: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/browser --shots docs
+	$(BIN)/python -m pytest tests/browser/test_playground.py --shots docs -k drawn
 
 # Makes the contact sheet of every transform again.
 gallery: $(VENV)/.dev

@@ -23,7 +23,7 @@ from service.health import Health
 from service.key_notes import KeyNotes
 from service.listing import Listing
 from service.markup import Minter
-from service.openapi import OpenAPIJson
+from service.openapi import CONVENTIONS, OpenAPIJson
 from service.originals import Originals
 from service.pointers import Pointers
 from service.problems import elsewhere_answer, http_exception_answer, service_error_answer, unexpected_answer
@@ -157,6 +157,7 @@ def create_app(settings: Settings, purge: Purge) -> Origin:
         openapi_config=OpenAPIConfig(
             "Darkroom",
             version("darkroom"),
+            description=CONVENTIONS,
             path="/docs/openapi.json",
             render_plugins=[OpenAPIJson(path="/")],
             use_handler_docstrings=True,

@@ -70,6 +70,17 @@ PULL_EXAMPLES: dict[str, dict[str, object]] = {
 KNOWN_EXAMPLE: dict[str, object] = {"digests": [DIGEST_EXAMPLE, "k5x7q2abcdefghijklmnopqrstuvwxyz"]}
 
 
+# What holds for every route, in the words that stand above them all.
+CONVENTIONS = """An image goes in once and is named by its content; what comes out are URLs whose picture never changes.
+
+- **Access**: `Authorization: Bearer <token>` with one of `DARKROOM_TOKENS` that has the scope: `ingest`, `read` or `delete`. A server without any tokens needs none. Renditions need none ever: their addresses are signed.
+- **Errors** are `application/problem+json` (RFC 9457): `type` is the path of [a page about it](/problems), `expected`, `received` and `remedy` say what was wanted, what came and what to do.
+- **Sent twice is sent once**: an image is the SHA-256 of its bytes, so that an upload whose answer was lost may be sent again: 201 the first time, 200 after that. There is no `Idempotency-Key`. A takedown that is sent again does what was left undone.
+- **Changes** name the state that they change: `If-Match` with the `ETag` of the document. 412 where someone else was faster, 428 without it. `If-None-Match` with that `ETag` is 304 while nothing has changed.
+- **Lists** come in pages: `Link` with `rel="next"` is the page that follows, and is missing on the last.
+"""  # noqa: E501 - Markdown, a paragraph a line
+
+
 class OpenAPIJson(JsonRenderPlugin):
     """Serves the description as JSON."""
 

@@ -227,7 +227,7 @@ ROUTES: Mapping[tuple[str, str], Route] = {
         },
         (errors.BadRequestError, *_ACCESS, *_STORE),
     ),
-    ("/v1/images/{digest}", "get"): Route({200: _DOCUMENT}, _KNOWN),
+    ("/v1/images/{digest}", "get"): Route({200: _DOCUMENT, 304: Answer("what `If-None-Match` names is still it", fields=_ETAG)}, _KNOWN),
     ("/v1/images/{digest}", "patch"): Route(
         {200: _DOCUMENT},
         (errors.BadRequestError, *_KNOWN, errors.PreconditionFailedError, errors.PreconditionRequiredError),

@@ -202,11 +202,16 @@ async def document(
     renditions: Renditions,
     minter: Minter,
     digest: str,
-) -> Response[ImageDocument]:
-    """Return the image document."""
+) -> Response[ImageDocument] | Response[None]:
+    """Return the image document, or 304 while it is what `If-None-Match` names."""
     access.require(request, "read")
     known = await originals.document(digest)
-    return _document_answer(image_document(known, minter, await renditions.offered(FORMATS)), 200)
+    answer = _document_answer(image_document(known, minter, await renditions.offered(FORMATS)), 200)
+    # Compared weakly, as this condition always is (RFC 9110 §13.1.2).
+    seen = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if seen & {"*", answer.headers["ETag"]}:
+        return Response(None, status_code=304, headers=dict(answer.headers))
+    return answer
 
 
 @post("/v1/images/{digest:str}/urls", summary="URLs of an image for a transform", tags=["images"], status_code=200)

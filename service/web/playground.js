@@ -94,7 +94,10 @@ async function ask(photo) {
 /** Take the URLs that the server made for a transform; the rendition that is looked at stays the same format, as near in width as there is. */
 function takeMarkup(photo, markup, transform) {
   const { chosen } = photo;
-  Object.assign(photo, { markup, answer: markup, made: transform, ladder: ladderOf(markup.sources), measuresAll: Object.keys(transform).length === 0 });
+  // What was measured under a URL is still true of it.
+  const measured = new Map(photo.ladder.filter(({ state }) => state === "measured").map((rendition) => [rendition.url, rendition]));
+  const ladder = ladderOf(markup.sources).map((rendition) => measured.get(rendition.url) ?? rendition);
+  Object.assign(photo, { markup, answer: markup, made: transform, ladder, measuresAll: Object.keys(transform).length === 0 });
   if (!chosen) return;
   const alike = photo.ladder.filter(({ type }) => type === chosen.type);
   const distance = ({ width }) => Math.abs(width - chosen.width);

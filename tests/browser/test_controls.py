@@ -156,6 +156,7 @@ def test_someone_elses_change_is_shown_and_not_overwritten_unseen(
     assert page.request.get(playground_url + path).json()["alt"] == "Mine."
 
 
+@pytest.mark.long
 def test_focal_point_is_set_by_keyboard_and_removed(page: Page, photo: Path, playground_url: str) -> None:
     digest = chosen(page, photo)
     page.get_by_role("slider", name="From the left").focus()
@@ -209,6 +210,7 @@ def test_recent_images_are_shown_page_by_page_and_open(visit: Visit, tmp_path: P
         page.context.close()
 
 
+@pytest.mark.long
 def test_an_original_that_the_browser_cannot_show_is_stood_in_for_by_a_lossless_copy(page: Page, photo: Path, tmp_path: Path) -> None:
     scan = tmp_path / "scan.tif"
     with Image.open(photo) as picture:

@@ -156,3 +156,16 @@ def test_patch_needs_the_scope_of_an_upload_and_outlives_a_restart(data: Path) -
         assert client.get(path(image)).json() == document
         # The same bytes again are the same image, with what is known of it.
         assert client.post("/v1/images", content=images.photo_jpeg(90, 60)).json() == document
+
+
+def test_document_that_has_not_changed_is_304_and_after_a_change_whole_again(client: httpx.Client, image: httpx.Response) -> None:
+    path = image.headers["location"]
+    tag = client.get(path).headers["etag"]
+    for condition in (tag, f"W/{tag}", f'"another", {tag}', "*"):
+        unchanged = client.get(path, headers={"If-None-Match": condition})
+        assert (unchanged.status_code, unchanged.content, unchanged.headers["etag"]) == (304, b"", tag)
+        assert unchanged.headers["cache-control"] == "no-store"
+    assert client.get(path, headers={"If-None-Match": '"another"'}).status_code == 200
+    assert client.patch(path, json={"alt": "Hills."}, headers={"If-Match": tag}).status_code == 200
+    changed = client.get(path, headers={"If-None-Match": tag})
+    assert (changed.status_code, changed.json()["alt"]) == (200, "Hills.")
