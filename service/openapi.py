@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from litestar import Request
 from litestar.datastructures import State
 from litestar.openapi.plugins import JsonRenderPlugin
 
-from service.openapi_answers import BY_ADDRESS, DIGEST_EXAMPLE, ROUTES, components, responses
 from service.options import API_OPTIONS, OPTIONS
 from service.transform import FORMATS, Transform
 
+DIGEST_EXAMPLE = "ibxxblxna3ywub3vp54kkar5asszqvg2"
 _CURSOR_EXAMPLE = f"8210987654321-{DIGEST_EXAMPLE}"
 
 # Of what is in no example below; a test asks a server for each.
@@ -91,6 +90,9 @@ class OpenAPIJson(JsonRenderPlugin):
 
 def with_bodies(description: dict[str, Any]) -> dict[str, Any]:
     """Return an OpenAPI 3.1 description with the request bodies and conditions that handlers read themselves, and what they answer."""
+    # Imported by those alone who ask for the description: a start should be short.
+    from service.openapi_answers import BY_ADDRESS, ROUTES, components, responses  # noqa: PLC0415
+
     paths = {path: dict(item) for path, item in description["paths"].items()}
     images, image, urls = paths["/v1/images"], paths["/v1/images/{digest}"], paths["/v1/images/{digest}/urls"]
     images["post"] = {**images["post"], "requestBody": _UPLOAD}
@@ -136,10 +138,13 @@ _UPLOAD = {
 }
 
 
+_LEFT_OUT = dict(zip(Transform.__struct_fields__, Transform.__struct_defaults__, strict=True))
+
+
 def _default(key: str) -> dict[str, Any]:
     """Return what an option is when it is left out, where that is a value that can be asked for."""
-    value = {field.name: field.default for field in msgspec.structs.fields(Transform)}.get(key)
-    return {} if value is None or not isinstance(value, (bool, float, str)) else {"default": value}
+    value = _LEFT_OUT.get(key)
+    return {"default": value} if isinstance(value, (bool, float, str)) else {}
 
 
 _TRANSFORM_SCHEMA = {

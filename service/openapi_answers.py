@@ -13,11 +13,11 @@ from service.address import MEDIA_TYPES
 from service.errors import Problem, ServiceError
 from service.health import Report
 from service.markup import Markup
+from service.openapi import DIGEST_EXAMPLE
 from service.routes.images import ImageDocument, OneUrl
 from service.routes.listing import ImagesPage, KnownImages
 from service.takedowns import TakenDown
 
-DIGEST_EXAMPLE = "ibxxblxna3ywub3vp54kkar5asszqvg2"
 SIGNATURE_EXAMPLE = "em2px3a6njtmrp2qwwi7fotkia"
 
 _REF = "#/components/schemas/{name}"
