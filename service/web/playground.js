@@ -10,7 +10,7 @@ import { showMore, showRecent } from "./recent.js";
 import { here, keepToken, mint, readDocument, readOptions, token, upload, wantsToken } from "./server.js";
 import { fillSnippets, wireTabs } from "./snippets.js";
 import { wireSubject } from "./subject.js";
-import { counted, dimensions, formatName, pixels, readableBytes } from "./words.js";
+import { counted, dimensions, formatName, percentChange, pixels, readableBytes } from "./words.js";
 
 // The preview starts no wider than this, however dense the screen: it should be there soon.
 const FIRST_PREVIEW_PIXELS = 1280;
@@ -381,7 +381,8 @@ function tellFormats(photo, { width }) {
     ...alike.map((rendition) => {
       const bar = node("span", { className: "bar" });
       bar.style.setProperty("--share", (rendition.bytes ?? 0) / largest);
-      const saved = rendition.bytes && fallback.bytes && rendition !== fallback ? `${Math.round((1 - rendition.bytes / fallback.bytes) * 100)}% saved` : "";
+      const change = rendition.bytes && fallback.bytes && rendition !== fallback ? percentChange(rendition.bytes, fallback.bytes) : 0;
+      const saved = change ? `${Math.abs(change)}% ${change < 0 ? "saved" : "more"}` : "";
       return node(
         "li",
         { className: rendition === photo.chosen ? "chosen" : "" },

@@ -111,6 +111,11 @@ def ask_for_a_grey_square(page: Page) -> None:
     option(page, "grayscale").get_by_role("switch").check()
     expect(part(page, "url")).to_contain_text("width=400,height=400,fit=cover,grayscale=true")
     expect(part(page, "caption")).to_contain_text("AVIF, 400 × 400,", timeout=MEASURE_MILLISECONDS)
+    # The formats side by side, as large as they are.
+    bars = page.get_by_role("list", name="Formats at this width").get_by_role("listitem")
+    expect(bars).to_have_text(
+        [re.compile(r"^AVIF[\d.]+ kB\d+% saved$"), re.compile(r"^WebP[\d.]+ kB\d+% \w+$"), re.compile(r"^JPEG[\d.]+ kB$")]
+    )
     made = Image.open(io.BytesIO(page.request.get(part(page, "url").text_content() or "").body()))
     assert made.size == (400, 400)
     assert greyness(made) < 2
