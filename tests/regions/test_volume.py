@@ -38,10 +38,9 @@ def taken_in(world: World, region: str) -> dict[str, str]:
         return document
 
 
-def large_image() -> bytes:
-    body = images.noise_png(1_200, 1_200)
-    assert len(body) > REPLAY_BYTES
-    return body
+def padded(photo: bytes, size: int) -> bytes:
+    """Return a JPEG of so many bytes: it ends with its marker, and what follows is not looked at."""
+    return photo + bytes(size - len(photo))
 
 
 def check_problem(answer: httpx.Response, status: int, region: str) -> dict[str, str]:
@@ -114,7 +113,8 @@ def test_changes_and_takedowns_in_a_reader_are_made_in_the_primary(world: World,
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_large_upload_in_a_reader_is_told_what_to_send_and_sent_so_is_taken_in(world: World, chunked: bool) -> None:
-    body = large_image()
+    # Large enough that it is refused while it is still being sent.
+    body = padded(images.photo_jpeg(299, 240), 8 * REPLAY_BYTES)
     with world.client("lhr") as client:
         refused = client.post("/v1/images", content=iter([body[:300_000], body[300_000:]]) if chunked else body)
         problem = check_problem(refused, 421, "lhr")
@@ -128,8 +128,7 @@ def test_large_upload_in_a_reader_is_told_what_to_send_and_sent_so_is_taken_in(w
 
 def test_push_in_a_reader_sends_large_files_to_the_primary_at_once(world: World, tmp_path: Path) -> None:
     for number in range(2):
-        # A JPEG ends with its marker; what follows is not looked at.
-        (tmp_path / f"{number}.jpg").write_bytes(images.photo_jpeg(next(_widths), 240) + bytes(REPLAY_BYTES))
+        (tmp_path / f"{number}.jpg").write_bytes(padded(images.photo_jpeg(next(_widths), 240), REPLAY_BYTES + 1))
     before = len(world.proxy.answered)
     url = world.proxy.url("iad")
     done = subprocess.run([DARKROOM, "push", tmp_path, "--server", url], env=environment(), capture_output=True, text=True, check=False)
@@ -142,9 +141,7 @@ def test_push_in_a_reader_sends_large_files_to_the_primary_at_once(world: World,
 
 
 def test_upload_of_the_largest_size_that_is_replayed_gets_through(world: World) -> None:
-    photo = images.photo_jpeg(next(_widths), 240)
-    # A JPEG ends with its marker; what follows is not looked at.
-    body = photo + bytes(REPLAY_BYTES - len(photo))
+    body = padded(images.photo_jpeg(next(_widths), 240), REPLAY_BYTES)
     with world.client("iad") as client:
         taken = client.post("/v1/images", content=body)
         assert (taken.status_code, placed(taken)) == (201, PRIMARY)
@@ -197,7 +194,7 @@ def test_primary_out_of_reach_is_said_by_the_reader_and_heals(world: World) -> N
                 client.get(f"/v1/images/{document['digest']}"),
                 client.post("/v1/images", content=small),
                 client.delete(f"/v1/images/{document['digest']}"),
-                client.post("/v1/images", content=large_image(), headers=preferred),
+                client.post("/v1/images", content=padded(small, REPLAY_BYTES + 1), headers=preferred),
             ]
         finally:
             world.proxy.machines[PRIMARY].reachable = True
