@@ -74,7 +74,7 @@ QUICK = Extent(
     later_rounds=2,
     warm_rounds=1,
     push_rounds=1,
-    push_images=40,
+    push_images=100,
     slow_images=False,
 )
 
