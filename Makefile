@@ -23,10 +23,10 @@ serve: $(VENV)/.serve
 	$(BIN)/darkroom serve
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not long"
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m "not long"
 
 test-long: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m long
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m long
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

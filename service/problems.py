@@ -39,7 +39,7 @@ def http_exception_answer(request: Request[object, object, State], error: HTTPEx
         detail, remedy = "No route answers this path.", "GET / shows what is here."
     elif error.status_code == 405:
         # The edge answers HEAD wherever GET is.
-        allowed = (error.headers or {}).get("allow", "").replace("GET", "GET, HEAD")
+        allowed = ", ".join(sorted((error.headers or {}).get("allow", "").replace("GET", "GET, HEAD").split(", ")))
         fields["Allow"] = allowed
         detail, remedy = f"{request.method} is not answered here.", f"Use one of: {allowed}."
     return _answer(
