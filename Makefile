@@ -26,7 +26,9 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m "not long"
 
 test-long: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m long
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m long --ignore tests/faults --ignore tests/regions
+	# What is promised in seconds is looked at with nothing beside it.
+	$(BIN)/python -m pytest -m long tests/faults tests/regions
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

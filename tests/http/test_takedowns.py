@@ -134,6 +134,7 @@ def test_takedown_needs_a_token_with_its_scope(data: Path) -> None:
         assert client.delete(f"/v1/images/{digest}/tombstone", headers=deletes).status_code == 204
 
 
+@pytest.mark.long
 def test_takedown_reaches_the_hits_of_another_process_within_20_seconds_and_holds_after_a_restart(tmp_path: Path) -> None:
     store = (tmp_path / "store").as_uri()
     keys = "00112233445566778899aabbccddeeff"

@@ -210,6 +210,7 @@ def test_auto_in_other_processes_and_threads_gives_the_same_bytes(image_format: 
     assert first == second
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("image_format", FORMATS)
 def test_auto_of_a_large_picture_searches_on_tiles(image_format: Format, encodes: list[tuple[Format, int, Encoding]]) -> None:
     image = for_service(images.picture(2_100, 1_300))

@@ -204,7 +204,7 @@ REDUCED_ASKED = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["png", "alpha", "p3"])
+@pytest.mark.parametrize("kind", ["png", pytest.param("alpha", marks=pytest.mark.long), pytest.param("p3", marks=pytest.mark.long)])
 async def test_rendition_of_the_intermediate_looks_as_one_of_the_original(pool: RenderPool, folder: Path, kind: str) -> None:
     """JPEG's loss at a quality where nobody sees it, or none; sizes are those of the original."""
     scene = images.picture(1200, 900).resize((3_600, 2_700))
