@@ -122,9 +122,9 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True):
     def options(self) -> dict[str, Value]:
         """Return what differs from the default, by key in the declared order."""
         return {
-            field.name: value
-            for field in msgspec.structs.fields(self)
-            if (value := getattr(self, field.name)) != field.default and value is not None
+            key: value
+            for key, default in zip(self.__struct_fields__, self.__struct_defaults__, strict=True)
+            if (value := getattr(self, key)) != default and value is not None
         }
 
 
