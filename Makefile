@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup serve test test-long check format bench bench-quick shots gallery quality container-test lock clean
+.PHONY: setup serve test test-long test-faults check format bench bench-quick shots gallery quality container-test lock clean
 
 # What running it needs.
 $(VENV)/.serve: requirements.lock pyproject.toml
@@ -27,7 +27,9 @@ test: $(VENV)/.dev
 
 test-long: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m long --ignore tests/faults --ignore tests/regions
-	# What is promised in seconds is looked at with nothing beside it.
+
+# What is promised in seconds while a store or a region fails; needs a machine with nothing else to do.
+test-faults: $(VENV)/.dev
 	$(BIN)/python -m pytest -m long tests/faults tests/regions
 
 check: $(VENV)/.dev
