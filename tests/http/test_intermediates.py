@@ -66,7 +66,7 @@ def test_rendition_that_the_intermediate_is_large_enough_for_never_reads_the_ori
             assert (answer.status_code, answer.json()["type"]) == (500, "/problems/damaged-original")
 
 
-@pytest.mark.parametrize("harm", ["missing", "flipped", "cut"])
+@pytest.mark.parametrize("harm", ["flipped", pytest.param("missing", marks=pytest.mark.long), pytest.param("cut", marks=pytest.mark.long)])
 def test_intermediate_that_is_missing_or_damaged_is_made_again_and_every_rendition_has_the_same_bytes(
     data: Path, large: bytes, harm: str
 ) -> None:

@@ -190,6 +190,7 @@ def test_auto_of_a_picture_below_the_ceiling_raises_its_quality() -> None:
 
 
 # aom's own output depends on whether it has more than one thread.
+@pytest.mark.long
 @pytest.mark.parametrize(("image_format", "threads"), [("avif", ("1", "1")), ("webp", ("1", "3")), ("jpeg", ("1", "3"))])
 def test_auto_in_other_processes_and_threads_gives_the_same_bytes(image_format: Format, threads: tuple[str, str]) -> None:
     code = (
