@@ -217,7 +217,7 @@ for one in "src $src" "smallest $smallest" "best $best"; do
     has "$file" content-type '^image/'
     has "$file" etag '^"[^"]+"$'
     has "$file" x-content-type-options '^nosniff$'
-    has "$file" cache-status '^darkroom; fwd=miss; stored'
+    has "$file" cache-status '^darkroom; fwd=uri-miss; stored'
     expect "$file: its digest is that of the body" "$(header "$file" repr-digest)" "$(repr_digest "$file")"
 done
 expect "the body has the announced length" "$(header src content-length)" "$(stat -c %s "$work/src")"
