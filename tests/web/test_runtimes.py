@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from tests import images
@@ -118,7 +119,9 @@ def test_signing_in_an_edge_runtime_redirects_to_what_the_server_takes(folder: P
                 answer = client.get(redirect.headers["location"], headers={"Accept": "image/avif,*/*"})
                 assert (answer.status_code, answer.headers["content-type"]) == (200, "image/avif")
         finally:
-            process.terminate()
+            # The command is a script of Node's that starts the runtime and does not end it.
+            for one in (*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)):
+                one.terminate()
 
 
 def test_types_hold_for_typed_code_and_a_manifest_as_imported(folder: Path, server: Server) -> None:
