@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 import anyio
 
 from service.errors import StorageUnavailableError
+from service.storage import Entry, Storage
 
 T = TypeVar("T")
 
@@ -44,6 +45,15 @@ async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
         except StorageUnavailableError:
             await anyio.sleep(pause)
     return await ask()
+
+
+async def listed(storage: Storage, folder: str) -> list[Entry]:
+    """Return all that lies in a folder of a store, asked for as patiently."""
+
+    async def ask() -> list[Entry]:
+        return [entry async for entry in storage.entries(folder)]
+
+    return await patiently(ask)
 
 
 async def _work_through(remaining: Iterator[T], work: Callable[[T], Awaitable[None]]) -> None:

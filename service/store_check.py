@@ -13,7 +13,7 @@ import msgspec
 
 from service.address import digest_text, is_digest
 from service.originals import opened_document
-from service.parallel import Progress, for_each, patiently
+from service.parallel import Progress, for_each, listed, patiently
 from service.pointers import Pointer
 from service.seal import opened
 from service.storage import (
@@ -97,25 +97,19 @@ class Check:
         await self._look("originals", list(self._originals.values()), self._original)
         await self._look("documents", list(self._documents.values()), self._document)
         for folder in REMADE_FOLDERS:
-            await self._look(folder.rstrip("/"), await self._entries(folder.rstrip("/")), self._remade)
-        await self._look("pointers", await self._entries("pointers"), self._pointer)
+            await self._look(folder.rstrip("/"), await listed(self._storage, folder.rstrip("/")), self._remade)
+        await self._look("pointers", await listed(self._storage, "pointers"), self._pointer)
         for folder in (WARMING_FOLDER, RECENT_FOLDER):
-            for entry in await self._entries(folder):
+            for entry in await listed(self._storage, folder):
                 if digest_in(entry.key) not in self._documents and _settled(entry):
                     self._add("stray", entry.key, "The note is of an image that is not here.")
         for path in await anyio.to_thread.run_sync(self._storage.leftovers, SETTLED_AFTER.total_seconds()):
             self._add("leftover", path, "A write that was killed left this.")
         return Checked(dict(self._objects), self._bytes, sorted(self._findings, key=lambda finding: (finding.kind, finding.key)))
 
-    async def _entries(self, folder: str) -> list[Entry]:
-        async def listed() -> list[Entry]:
-            return [entry async for entry in self._storage.entries(folder)]
-
-        return await patiently(listed)
-
     async def _listed(self, folder: str) -> dict[str, Entry]:
         found = {}
-        for entry in await self._entries(folder):
+        for entry in await listed(self._storage, folder):
             if is_digest(_name(entry)):
                 found[_name(entry)] = entry
             else:

@@ -12,7 +12,7 @@ import msgspec
 
 from service.address import digest_text, is_digest
 from service.originals import opened_document
-from service.parallel import Progress, for_each, patiently
+from service.parallel import Progress, for_each, listed, patiently
 from service.seal import opened
 from service.storage import (
     DOCUMENTS_FOLDER,
@@ -24,12 +24,10 @@ from service.storage import (
     Storage,
     digest_in,
     document_key,
-    intermediate_key,
     original_key,
     renditions_folder,
-    warming_key,
 )
-from service.takedowns import Tombstone, place_in_list
+from service.takedowns import Tombstone, in_order_of_removal
 
 # What may change in place: there the later one counts.
 _MUTABLE = frozenset({DOCUMENTS_FOLDER, "pointers"})
@@ -78,26 +76,20 @@ class Copy:
         """
         await self._source.reach(to_write=False)
         await self._destination.reach()
-        there = await self._listed(self._destination, TOMBSTONES_FOLDER)
-        tombstones = await self._listed(self._source, TOMBSTONES_FOLDER)
+        there = await _by_key(self._destination, TOMBSTONES_FOLDER)
+        tombstones = await _by_key(self._source, TOMBSTONES_FOLDER)
         lifted = await self._take_down(tombstones, there)
         await self._bring(TOMBSTONES_FOLDER, {key: entry for key, entry in tombstones.items() if digest_in(key) not in lifted}, there)
         gone = {digest_in(key) for key in (*tombstones, *there)}
         for folder in ("originals", DOCUMENTS_FOLDER, RECENT_FOLDER, "pointers", WARMING_FOLDER, *self._remade_folders()):
-            entries = await self._listed(self._source, folder)
+            entries = await _by_key(self._source, folder)
             staying = {key: entry for key, entry in entries.items() if folder == "pointers" or digest_in(key) not in gone}
-            await self._bring(folder, staying, await self._listed(self._destination, folder))
+            await self._bring(folder, staying, await _by_key(self._destination, folder))
         not_copied = sorted(self._not_copied, key=lambda one: one.key)
         return Copied(dict(self._copied), self._bytes, self._there_already, self._removed, not_copied)
 
     def _remade_folders(self) -> tuple[str, ...]:
         return tuple(folder.rstrip("/") for folder in REMADE_FOLDERS) if self._renditions else ()
-
-    async def _listed(self, storage: Storage, folder: str) -> dict[str, Entry]:
-        async def listed() -> dict[str, Entry]:
-            return {entry.key: entry async for entry in storage.entries(folder)}
-
-        return await patiently(listed)
 
     async def _take_down(self, tombstones: dict[str, Entry], there: dict[str, Entry]) -> set[str]:
         """Remove from the destination what was taken down in the source since the last run.
@@ -118,9 +110,7 @@ class Copy:
                 return
             folder = renditions_folder(digest)
             renditions = [f"{folder}/{name}" async for name in self._destination.all_names(folder)]
-            listed = place_in_list(digest, document)
-            keys = [*listed, document_key(digest), warming_key(digest), *renditions, intermediate_key(digest), original_key(digest)]
-            for left in keys:
+            for left in in_order_of_removal(digest, document, renditions):
                 if await patiently(lambda left=left: self._destination.exists(left, consistent=True)):  # type: ignore[misc]
                     await patiently(lambda left=left: self._destination.delete(left))  # type: ignore[misc]
                     self._removed += 1
@@ -171,6 +161,10 @@ class Copy:
             return False
         await patiently(lambda: self._destination.replace(key, body, durable=True))
         return True
+
+
+async def _by_key(storage: Storage, folder: str) -> dict[str, Entry]:
+    return {entry.key: entry for entry in await listed(storage, folder)}
 
 
 def _stays(folder: str, entry: Entry, already: Entry) -> bool:

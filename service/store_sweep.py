@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from service.address import is_digest
-from service.parallel import Progress, for_each, patiently
+from service.parallel import Progress, for_each, listed, patiently
 from service.storage import (
     DOCUMENTS_FOLDER,
     KEYS_FOLDER,
@@ -48,24 +48,18 @@ class Sweep:
         for key in await anyio.to_thread.run_sync(self._storage.leftovers, self._older_than.total_seconds()):
             await self._storage.remove_leftover(key)
             self._removed["killed-writes"] += 1
-        tombstones = {digest_in(entry.key): entry for entry in await self._entries(TOMBSTONES_FOLDER)}
-        documents = await self._entries(DOCUMENTS_FOLDER)
+        tombstones = {digest_in(entry.key): entry for entry in await listed(self._storage, TOMBSTONES_FOLDER)}
+        documents = await listed(self._storage, DOCUMENTS_FOLDER)
         here = {digest_in(entry.key) for entry in documents}
-        originals = await self._entries("originals")
-        remade = [entry for folder in REMADE_FOLDERS for entry in await self._entries(folder.rstrip("/"))]
-        notes = [entry for folder in (WARMING_FOLDER, RECENT_FOLDER) for entry in await self._entries(folder)]
+        originals = await listed(self._storage, "originals")
+        remade = [entry for folder in REMADE_FOLDERS for entry in await listed(self._storage, folder.rstrip("/"))]
+        notes = [entry for folder in (WARMING_FOLDER, RECENT_FOLDER) for entry in await listed(self._storage, folder)]
         await self._remove("taken-down", [entry for entry in (*documents, *notes, *remade, *originals) if _remains(entry, tombstones)])
         unknown = [entry for entry in (*notes, *remade) if digest_in(entry.key) not in here and not _remains(entry, tombstones)]
         await self._remove("strays", [entry for entry in unknown if self._old(entry)])
-        keys = await self._entries(KEYS_FOLDER)
+        keys = await listed(self._storage, KEYS_FOLDER)
         await self._remove("key-notes", [entry for entry in keys if datetime.now(UTC) - entry.modified > _KEYS_KEPT])
         return dict(self._removed)
-
-    async def _entries(self, folder: str) -> list[Entry]:
-        async def listed() -> list[Entry]:
-            return [entry async for entry in self._storage.entries(folder)]
-
-        return await patiently(listed)
 
     async def _remove(self, what: str, entries: list[Entry]) -> None:
         self._progress.begin(what, len(entries), sum(entry.bytes for entry in entries))

@@ -139,10 +139,8 @@ class Takedowns:
         self._purge([digest])
         folder = renditions_folder(digest)
         renditions = [f"{folder}/{name}" async for name in self._storage.all_names(folder)]
-        listed = place_in_list(digest, await self._storage.find(document_key(digest)))
-        # Its place in the list while the document tells it, and then the document: where it is not, nothing more is made.
-        keys = [*listed, document_key(digest), warming_key(digest), *renditions, intermediate_key(digest), original_key(digest)]
-        for key in keys:
+        document = await self._storage.find(document_key(digest))
+        for key in in_order_of_removal(digest, document, renditions):
             await self._storage.delete(key)
         log.info("taken down", digest=digest, renditions=len(renditions))
         if self._cdn is None:
@@ -193,7 +191,16 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def place_in_list(digest: str, document: bytes | None) -> list[str]:
+def in_order_of_removal(digest: str, document: bytes | None, renditions: Iterable[str]) -> list[str]:
+    """Return the keys of all that a store has of an image, given its stored document and the keys of its renditions.
+
+    Its place in the list while the document tells it, and then the document: where it is not, nothing more is made.
+    """
+    listed = _place_in_list(digest, document)
+    return [*listed, document_key(digest), warming_key(digest), *renditions, intermediate_key(digest), original_key(digest)]
+
+
+def _place_in_list(digest: str, document: bytes | None) -> list[str]:
     """Return where an image is listed, if its document tells: a damaged one must not keep it from being taken down."""
     try:
         return [] if document is None else [recent_key(digest, msgspec.json.decode(document, type=_Created).created)]
