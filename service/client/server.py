@@ -196,7 +196,7 @@ class Server:
     def _no_darkroom(self, received: str) -> HopelessError:
         return HopelessError(
             problem(
-                "What answers there is no Darkroom, or one older than 0.3.",
+                "What answers there is no Darkroom, or one older than 0.2.",
                 expected=f"a Darkroom at {self.url}",
                 received=received,
                 remedy="Check --server or DARKROOM_SERVER, or upgrade the server.",

@@ -353,7 +353,7 @@ def test_push_to_what_is_no_darkroom_says_so(front: Front, folder: Path, status:
     front.faults.append(Fault("/v1/images/known", status=status, headers={"Content-Type": "text/html"}, body=b"<html>"))
     pushed = run("push", folder, server=front.url)
     assert pushed.exit_code == 2
-    assert "What answers there is no Darkroom, or one older than 0.3." in pushed.stderr
+    assert "What answers there is no Darkroom, or one older than 0.2." in pushed.stderr
     assert front.uploads == []
 
 
