@@ -9,12 +9,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import msgspec
 
 from service.address import digest_text
 from tests.servers import HOST
+from tests.threads import serving
 
 _CHUNK_BYTES = 16 << 10
 _SECONDS = 30.0
@@ -175,18 +176,8 @@ _KEPT = frozenset({"content-type", "cache-control", "etag", "location", "link", 
 def front_of(port: int, tls: ssl.SSLContext | None = None) -> Iterator[Front]:
     """Give a front of the server that listens on a port of loopback, on a free port of its own; with `tls` it speaks that."""
     handler = type("Handler", (_Handler,), {})
-    server = ThreadingHTTPServer((HOST, 0), handler)
-    server.daemon_threads = True
-    front = Front(server.server_address[1], port)
-    if tls is not None:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-        front.url = front.url.replace("http:", "https:")
-    handler.front = front  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(handler, tls=tls) as own_port:
+        front = handler.front = Front(own_port, port)  # type: ignore[attr-defined]
+        if tls is not None:
+            front.url = front.url.replace("http:", "https:")
         yield front
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from playwright.sync_api import Browser
 from tests import images
 from tests.caches.running import counting
 from tests.servers import HOST, darkroom
+from tests.threads import serving
 
 
 @contextmanager
@@ -32,15 +32,8 @@ def pages(html: str) -> Iterator[str]:
         def log_message(self, *words: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer((HOST, 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://{HOST}:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Handler) as port:
+        yield f"http://{HOST}:{port}"
 
 
 def test_browser_fetches_a_rendition_once_over_several_page_visits(chromium: Browser, tmp_path: Path) -> None:

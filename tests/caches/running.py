@@ -9,13 +9,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from tests.servers import HOST, free_port
+from tests.threads import serving
 
 _HERE = Path(__file__).parent
 _START_SECONDS = 40.0
@@ -72,25 +73,8 @@ def counting(origin_url: str) -> Iterator[Counted]:
         def log_message(self, *words: Any) -> None:
             pass
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 256
-
-        def handle_error(self, *words: Any) -> None:
-            # A cache that closes a connection that it no longer needs.
-            pass
-
-    server = Server((HOST, 0), Handler)
-    counted.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with client, serving(Handler) as counted.port:
         yield counted
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-        client.close()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from tests import images
 from tests.network import PUBLIC_ADDRESS, in_own_network
 from tests.servers import Server, darkroom
+from tests.threads import serving
 
 
 class Source:
@@ -56,16 +57,8 @@ def source(body: bytes) -> Iterator[Source]:
         def log_message(self, *words: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("0.0.0.0", 0), Handler)
-    running.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serving(Handler, "0.0.0.0") as running.port:
         yield running
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def pulling(data: Path, test: Callable[[Server, httpx.Client, Source], None], **settings: object) -> None:

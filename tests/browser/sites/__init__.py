@@ -8,11 +8,10 @@ import json
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import pytest
 
 from tests.node import program
 from tests.servers import HOST
+from tests.threads import serving
 
 SITES = Path(__file__).parent
 WEB = SITES.parents[2] / "service" / "web"
@@ -95,12 +95,5 @@ class _Handler(SimpleHTTPRequestHandler):
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """Give the address of a folder's files."""
-    server = ThreadingHTTPServer((HOST, 0), partial(_Handler, directory=folder))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://{HOST}:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(partial(_Handler, directory=folder)) as port:
+        yield f"http://{HOST}:{port}"
