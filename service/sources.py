@@ -116,9 +116,9 @@ class Sources:
 
 @contextmanager
 def _in_memory(name: str, body: bytes) -> Iterator[str]:
-    """Give a path under which a render process reads `body`.
+    """Give a path under which this process opens `body`.
 
-    Shared memory that ends with its last descriptor: no file to clean up, no copy through a pipe.
+    Shared memory that ends with its last descriptor: no file to clean up, no copy through a socket.
     """
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
     try:
@@ -126,7 +126,7 @@ def _in_memory(name: str, body: bytes) -> Iterator[str]:
         while view:
             view = view[os.write(descriptor, view) :]
         del body
-        yield f"/proc/{os.getpid()}/fd/{descriptor}"
+        yield f"/proc/self/fd/{descriptor}"
     finally:
         os.close(descriptor)
 

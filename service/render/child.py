@@ -1,4 +1,4 @@
-"""A render process: takes one job at a time from its standard input and answers on its standard output."""
+"""A render process: takes one job at a time from its standard input, with its open files, and answers on its standard output."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 import signal
+import socket
 import sys
 import traceback
 from collections.abc import Iterator
@@ -41,6 +42,9 @@ NICENESS = 19
 # Above this the heap's free pages go back to the system after a job.
 _TRIM_ABOVE_BYTES = 96 << 20
 
+# An original, and the image that is laid over it.
+_MAX_FILES = 2
+
 _libc = ctypes.CDLL(None)
 
 
@@ -62,25 +66,32 @@ def main() -> None:
     version = ".".join(str(pyvips.version(part)) for part in range(3))
     _send(replies, Ready(version, probe.offered(), encode.offered()))
     ladder: Iterator[Reply] = iter(())
-    for job in _jobs(sys.stdin.buffer):
+    jobs = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=sys.stdin.fileno())
+    while (received := _receive(jobs)) is not None:
+        job, descriptors = received
         if not isinstance(job, More):
             # A ladder that is not gone on with lets its picture go.
-            ladder = run_ladder(job) if isinstance(job, Ladder) else iter(())
-        reply = _answer(job, ladder)
+            ladder = run_ladder(job, *descriptors) if isinstance(job, Ladder) else iter(())
+        reply = _answer(job, descriptors, ladder)
+        for descriptor in descriptors:
+            os.close(descriptor)
         if messages.resident_bytes(os.getpid()) > _TRIM_ABOVE_BYTES:
             _libc.malloc_trim(0)
         _send(replies, reply)
 
 
-def _jobs(pipe: BinaryIO) -> Iterator[Job]:
-    while length := pipe.read(LENGTH_BYTES):
-        yield messages.decode_job(pipe.read(int.from_bytes(length, "big")))
+def _receive(jobs: socket.socket) -> tuple[Job, list[int]] | None:
+    """Return the next job and the descriptors of its files (unix(7), SCM_RIGHTS), `None` once the server has closed the socket."""
+    length, descriptors, _, _ = socket.recv_fds(jobs, LENGTH_BYTES, _MAX_FILES, socket.MSG_CMSG_CLOEXEC | socket.MSG_WAITALL)
+    if not length:
+        return None
+    return messages.decode_job(jobs.recv(int.from_bytes(length, "big"), socket.MSG_WAITALL)), descriptors
 
 
-def _answer(job: Job, ladder: Iterator[Reply]) -> Reply:
+def _answer(job: Job, descriptors: list[int], ladder: Iterator[Reply]) -> Reply:
     """Return the reply to a job; whatever goes wrong is a reply too."""
     try:
-        return _done(job, ladder)
+        return _done(job, descriptors, ladder)
     except HeavyError:
         return Heavy()
     except ImageError as error:
@@ -93,16 +104,16 @@ def _answer(job: Job, ladder: Iterator[Reply]) -> Reply:
         return Failure("failed", "The image could not be rendered.", remedy="Check the file.", cause=traceback.format_exc())
 
 
-def _done(job: Job, ladder: Iterator[Reply]) -> Reply:
+def _done(job: Job, descriptors: list[int], ladder: Iterator[Reply]) -> Reply:
     match job:
         case Probe():
-            return run_probe(job)
+            return run_probe(job, *descriptors)
         case Render():
-            return run_render(job)
+            return run_render(job, *descriptors)
         case Reduce():
-            return run_reduce(job)
+            return run_reduce(job, *descriptors)
         case FindTrim():
-            return run_find_trim(job)
+            return run_find_trim(job, *descriptors)
         case Ladder() | More():
             return next(ladder, Failure("failed", "The ladder has no more renditions."))
 

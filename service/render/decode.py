@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 
 import pyvips
 
 from service.options import Profile
 from service.render import boxes, colour, gif, hdr, heic, png, svg
+from service.render.files import Input, load
 from service.render.geometry import Box, Plan, half_up
-from service.render.messages import Failure, ImageError, ImageInfo, Source
+from service.render.messages import Failure, ImageError, ImageInfo
 from service.render.probe import broken, unread_animation
 
 # Truncation and failed check sums are errors; what a decoder only warns of (many cameras' files) is not.
@@ -32,23 +32,23 @@ _LEFT_IS_FAR = frozenset({2, 3, 6, 7})
 _TOP_IS_FAR = frozenset({3, 4, 7, 8})
 
 
-def still(source: Source, info: ImageInfo, steps: Plan, *, profile: Profile = "srgb", page: int = 0, deep: bool = False) -> pyvips.Image:
+def still(source: Input, info: ImageInfo, steps: Plan, *, profile: Profile = "srgb", page: int = 0, deep: bool = False) -> pyvips.Image:
     """Return the region of `steps` at its `unturned` size, in 8 bits a band, grey or not, with alpha if the original has it.
 
     Its page is `page`. With `deep`, 16 bits where the original has them. Lazy: a broken file may show when it is used.
     """
     if info.vector:
-        return svg.rasterised(svg.sanitised(Path(source.path).read_bytes()), steps.region, *steps.unturned)
+        return svg.rasterised(svg.sanitised(bytes(source.body)), steps.region, *steps.unturned)
     opened = _opened(source, info, steps, page)
     return _region(opened, info, steps, profile, deep=deep)
 
 
-def frames(source: Source, info: ImageInfo, steps: Plan, *, profile: Profile = "srgb") -> tuple[pyvips.Image, Iterator[pyvips.Image]]:
+def frames(source: Input, info: ImageInfo, steps: Plan, *, profile: Profile = "srgb") -> tuple[pyvips.Image, Iterator[pyvips.Image]]:
     """Return the animation as opened, for its delays and loop count, and its frames in order, each as `still` gives one.
 
     They come from one decoder that goes forward only: use them in order.
     """
-    strip = pyvips.Image.new_from_file(f"{source.path}[n=-1]", access="sequential", fail_on=FAIL_ON)
+    strip = load(source.body, n=-1, access="sequential", fail_on=FAIL_ON)
     height = strip.get_page_height()
 
     def pages() -> Iterator[pyvips.Image]:
@@ -61,7 +61,7 @@ def frames(source: Source, info: ImageInfo, steps: Plan, *, profile: Profile = "
     return strip, pages()
 
 
-def check(source: Source, info: ImageInfo) -> None:
+def check(source: Input, info: ImageInfo) -> None:
     """Return if an original can be shown as it was meant: no animation that would come out as a still, samples that are colours, whole.
 
     Raises `ImageError` and `pyvips.Error`.
@@ -70,14 +70,14 @@ def check(source: Source, info: ImageInfo) -> None:
         raise ImageError(unread_animation(info.format))
     if info.vector or info.format == "heic":
         return
-    _check_samples(pyvips.Image.new_from_file(source.path, access="sequential"), info)
+    _check_samples(load(source.body, access="sequential"), info)
     _check_whole(source, info)
 
 
-def _is_unread_animation(source: Source, info: ImageInfo) -> bool:
+def _is_unread_animation(source: Input, info: ImageInfo) -> bool:
     if info.format == "png":
-        return png.is_animated(source.path)
-    return info.format == "avif" and b"avis" in boxes.brands(Path(source.path).read_bytes())
+        return png.is_animated(source.body)
+    return info.format == "avif" and b"avis" in boxes.brands(source.body)
 
 
 def _check_samples(image: pyvips.Image, info: ImageInfo) -> None:
@@ -96,32 +96,33 @@ def _check_samples(image: pyvips.Image, info: ImageInfo) -> None:
     )
 
 
-def _check_whole(source: Source, info: ImageInfo) -> None:
+def _check_whole(source: Input, info: ImageInfo) -> None:
     """Return if every frame of an animation, and every page but the first, decodes, and a GIF is not cut short."""
-    if info.format == "gif" and not gif.is_whole(Path(source.path).read_bytes()):
+    if info.format == "gif" and not gif.is_whole(source.body):
         raise ImageError(broken("gif", "it ends within a block"))
     if info.page_sizes:
         for page in range(1, info.frames):
-            pyvips.Image.new_from_file(f"{source.path}[page={page}]", access="sequential", fail_on=FAIL_ON).avg()
+            load(source.body, page=page, access="sequential", fail_on=FAIL_ON).avg()
     elif info.frames > 1:
-        pyvips.Image.new_from_file(f"{source.path}[n=-1]", access="sequential", fail_on=FAIL_ON).avg()
+        load(source.body, n=-1, access="sequential", fail_on=FAIL_ON).avg()
 
 
-def reduced(source: Source, info: ImageInfo) -> pyvips.Image:
+def reduced(source: Input, info: ImageInfo) -> pyvips.Image:
     """Return the whole original at the size of its intermediate, its numbers and profile kept (CMYK and Lab aside)."""
     width, height = info.intermediate or (info.width, info.height)
     steps = Plan.whole(info.width, info.height, width, height)
     return _region(_opened(source, info, steps, 0), info, steps, "keep", deep=False)
 
 
-def _opened(source: Source, info: ImageInfo, steps: Plan, page: int) -> pyvips.Image:
+def _opened(source: Input, info: ImageInfo, steps: Plan, page: int) -> pyvips.Image:
     if info.format == "heic" and source.reduced is None:
-        return heic.decoded(source.path)
-    image = pyvips.Image.new_from_file(f"{source.path}[page={page}]" if page else source.path, access="sequential", fail_on=FAIL_ON)
+        return heic.decoded(source.body)
+    pages = {"page": page} if page else {}
+    image = load(source.body, access="sequential", fail_on=FAIL_ON, **pages)
     if image.get("vips-loader").startswith("jpegload") and (shrink := _shrink_on_load(image, info, steps)) > 1:
-        return pyvips.Image.new_from_file(source.path, access="sequential", fail_on=FAIL_ON, shrink=shrink)
+        return load(source.body, access="sequential", fail_on=FAIL_ON, shrink=shrink)
     if info.format == "avif" and source.reduced is None and not image.get_typeof("icc-profile-data"):
-        return _told_of_colours(image, boxes.colours(Path(source.path).read_bytes()))
+        return _told_of_colours(image, boxes.colours(source.body))
     return image
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import io
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyvips
@@ -52,15 +51,15 @@ def check_installed() -> None:
         )
 
 
-def decoded(path: str) -> pyvips.Image:
-    """Return the primary picture of the file at `path`, upright, 8 bits a band, in memory, with its profile, Exif and XMP.
+def decoded(body: memoryview) -> pyvips.Image:
+    """Return the primary picture of a file, upright, 8 bits a band, in memory, with its profile, Exif and XMP.
 
     height × width × 1, 3 or 4 bands: grey, or RGB, with alpha if the file has it. It has no orientation: libheif has turned and mirrored
     it as the file's `irot` and `imir` boxes say, which stand above Exif (ISO/IEC 23008-12 §6.5.10). 10 and 12 bits are rounded, or
     where they are PQ (see `hdr`) made 16. A gain map, a picture beside the primary one, is left out: what remains is meant for ordinary
     screens. Raises `ImageError`: `broken`, or `too-costly` where memory does not suffice.
     """
-    source = Path(path).read_bytes()
+    source = bytes(body)
     try:
         picture = _primary(source)
         _check_whole(source)

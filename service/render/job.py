@@ -15,6 +15,7 @@ from service.options import AUTO, BLUR, Profile
 from service.render import animation, colour, decode, geometry, layers, placeholder, quality
 from service.render.adjust import adjusted
 from service.render.encode import encode, encode_intermediate, encoding
+from service.render.files import Input, mapped
 from service.render.geometry import Box, Plan, plan
 from service.render.messages import (
     Failure,
@@ -29,7 +30,6 @@ from service.render.messages import (
     Reduced,
     Render,
     Rendered,
-    Source,
     Trimmed,
 )
 from service.render.metadata import with_metadata
@@ -52,11 +52,12 @@ class HeavyError(Exception):
     """The original of this job needs so much memory that it must be the only such one."""
 
 
-def run_probe(job: Probe) -> Probed:
+def run_probe(job: Probe, descriptor: int) -> Probed:
     """Return the facts, the placeholder and the intermediate of an original; raises `ImageError` and `HeavyError`."""
-    info = probe(job.path, job.limits)
+    body = mapped(descriptor)
+    info = probe(body, job.limits)
     _check_alone(info, alone=job.alone)
-    source = Source(job.path, "")
+    source = Input(body, "", None)
     with _failures_told(info):
         decode.check(source, info)
         if info.intermediate is None:
@@ -66,36 +67,40 @@ def run_probe(job: Probe) -> Probed:
         return Probed(info, placeholder.make(_shrunk(whole, *placeholder.size(whole.width, whole.height))), encode_intermediate(whole))
 
 
-def run_reduce(job: Reduce) -> Reduced:
+def run_reduce(job: Reduce, descriptor: int) -> Reduced:
     """Return the intermediate of an original that has one; raises `ImageError` and `HeavyError`."""
-    with _verified(job.source, job.limits, alone=job.alone) as info:
-        body = encode_intermediate(decode.reduced(job.source, info))
+    source = Input.of(job.source, descriptor)
+    with _verified(source, job.limits, alone=job.alone) as info:
+        body = encode_intermediate(decode.reduced(source, info))
     return Reduced(body)
 
 
-def run_find_trim(job: FindTrim) -> Trimmed:
+def run_find_trim(job: FindTrim, descriptor: int) -> Trimmed:
     """Return what trimming leaves of an original; raises `ImageError`, `HeavyError` and `BadTransformError`."""
-    with _verified(job.source, job.limits, alone=job.alone) as info:
-        box = _trimmed(job.source, info.of_page(job.transform.frame), job.transform)
+    source = Input.of(job.source, descriptor)
+    with _verified(source, job.limits, alone=job.alone) as info:
+        box = _trimmed(source, info.of_page(job.transform.frame), job.transform)
     return Trimmed(box.left, box.top, box.width, box.height)
 
 
-def run_render(job: Render) -> Rendered:
+def run_render(job: Render, descriptor: int, overlay_descriptor: int | None = None) -> Rendered:
     """Return one rendition; raises `ImageError`, `HeavyError`, and what `geometry.check` and `for_format` do."""
     started = time.perf_counter()
     transform = for_format(job.transform, job.format)
-    with _verified(job.source, job.limits, alone=job.alone) as info, _overlay_verified(job) as overlay_info:
+    source = Input.of(job.source, descriptor)
+    overlay = None if job.overlay is None or overlay_descriptor is None else Input.of(job.overlay, overlay_descriptor)
+    with _verified(source, job.limits, alone=job.alone) as info, _overlay_verified(job, overlay) as overlay_info:
         animated = info.animates(transform, job.format, by_default=DEFAULTS[job.version].animates)
         frames = info.frames if animated else 1
         geometry.check(info, transform, job.format, job.limits, frames=frames)
         page = info.of_page(transform.frame)
-        trimmed = None if transform.trim is None else _trimmed(job.source, page, transform)
+        trimmed = None if transform.trim is None else _trimmed(source, page, transform)
         if trimmed is not None:
             # What is left may be of another shape, and larger at the size that is asked for.
             geometry.check(info, transform, job.format, job.limits, frames=frames, trimmed=trimmed)
         steps = plan(page.width, page.height, transform, vector=page.vector, trimmed=trimmed)
-        over = _overlay_picture(job, overlay_info, steps)
-        image = _animation(job, page, transform, steps, over) if animated else _still(job, page, transform, steps, over)
+        over = _overlay_picture(job, overlay, overlay_info, steps)
+        image = (_animation if animated else _still)(source, page, transform, steps, over)
         image = with_metadata(image, transform)
         if image.width * image.height <= _APART_PIXELS:
             image = image.copy_memory()
@@ -105,16 +110,17 @@ def run_render(job: Render) -> Rendered:
     return Rendered(body, image.width, image.get_page_height(), decode_seconds=decoded - started, encode_seconds=encoded - decoded)
 
 
-def run_ladder(job: Ladder) -> Iterator[Rendered]:
+def run_ladder(job: Ladder, descriptor: int) -> Iterator[Rendered]:
     """Give the plain renditions of a ladder from one decode: the widest is decoded, the others are made of it.
 
     Raises `ImageError` and `HeavyError`.
     """
     widths = sorted(job.widths, reverse=True)
     defaults = DEFAULTS[job.version]
-    with _verified(job.source, job.limits, alone=job.alone) as info:
+    source = Input.of(job.source, descriptor)
+    with _verified(source, job.limits, alone=job.alone) as info:
         geometry.check(info, Transform(width=widths[0]), job.formats[0], job.limits, frames=1)
-        widest = decode.still(job.source, info, _plain(info, widths[0])).copy_memory()
+        widest = decode.still(source, info, _plain(info, widths[0])).copy_memory()
     for width in widths:
         steps = _plain(info, width)
         image = widest if width == widths[0] else _shrunk(widest, steps.width, steps.height).copy_memory()
@@ -124,9 +130,9 @@ def run_ladder(job: Ladder) -> Iterator[Rendered]:
             yield Rendered(body, image.width, image.height, encode_seconds=time.perf_counter() - started)
 
 
-def _still(job: Render, info: ImageInfo, transform: Transform, steps: Plan, over: pyvips.Image | None) -> pyvips.Image:
+def _still(source: Input, info: ImageInfo, transform: Transform, steps: Plan, over: pyvips.Image | None) -> pyvips.Image:
     page = transform.frame or 0
-    image = decode.still(job.source, info, steps, profile=transform.profile, page=page, deep=transform.stretches)
+    image = decode.still(source, info, steps, profile=transform.profile, page=page, deep=transform.stretches)
     image = layers.turned(image, steps)
     if steps.searched:
         image = image.copy_memory()
@@ -134,13 +140,13 @@ def _still(job: Render, info: ImageInfo, transform: Transform, steps: Plan, over
     return _picture(image, box, transform, steps, over)
 
 
-def _animation(job: Render, info: ImageInfo, transform: Transform, steps: Plan, over: pyvips.Image | None) -> pyvips.Image:
+def _animation(source: Input, info: ImageInfo, transform: Transform, steps: Plan, over: pyvips.Image | None) -> pyvips.Image:
     """Return the finished frames below one another. What is cut of the first frame is cut of all."""
     box = steps.crop
     if steps.searched:
-        first = decode.still(job.source, info, steps, profile=transform.profile)
+        first = decode.still(source, info, steps, profile=transform.profile)
         box = layers.cut_box(layers.turned(first, steps).copy_memory(), steps, transform)
-    strip, frames = decode.frames(job.source, info, steps, profile=transform.profile)
+    strip, frames = decode.frames(source, info, steps, profile=transform.profile)
     return animation.joined(
         [_picture(layers.turned(frame, steps), box, transform, steps, over) for frame in frames], animation.timing(strip)
     )
@@ -174,19 +180,19 @@ def _encoded(image: pyvips.Image, job: Render, transform: Transform) -> bytes:
     return quality.within(transform.max_bytes or 0, lambda level: encode(image, job.format, level, asked), best)
 
 
-def _overlay_picture(job: Render, info: ImageInfo | None, steps: Plan) -> pyvips.Image | None:
+def _overlay_picture(job: Render, source: Input | None, info: ImageInfo | None, steps: Plan) -> pyvips.Image | None:
     """Return the image to be laid over, at its final size and in memory: each frame needs it."""
     overlay = job.transform.overlay
-    if overlay is None or job.overlay is None or info is None:
+    if overlay is None or source is None or info is None:
         return None
     width, height = layers.overlay_size(overlay, *steps.picture, info.width, info.height)
     # Of wide colours as many stay as the picture has room for.
     profile: Profile = "p3" if job.transform.profile == "p3" else "srgb"
-    over = decode.still(job.overlay, info, Plan.whole(info.width, info.height, width, height), profile=profile)
+    over = decode.still(source, info, Plan.whole(info.width, info.height, width, height), profile=profile)
     return over.copy_memory()
 
 
-def _trimmed(source: Source, info: ImageInfo, transform: Transform) -> Box:
+def _trimmed(source: Input, info: ImageInfo, transform: Transform) -> Box:
     within = plan(info.width, info.height, Transform(crop=transform.crop)).region
     scale = min(1, _TRIM_SIDE / max(within.width, within.height))
     width, height = max(1, round(within.width * scale)), max(1, round(within.height * scale))
@@ -205,15 +211,15 @@ def _shrunk(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
 
 
 @contextmanager
-def _verified(source: Source, limits: Limits, *, alone: bool) -> Iterator[ImageInfo]:
+def _verified(source: Input, limits: Limits, *, alone: bool) -> Iterator[ImageInfo]:
     """Give what the original's header tells, and compare its digest while it is worked on: unless all went well, first of all."""
     if source.reduced is not None:
         with _failures_told(source.reduced):
             yield source.reduced
         return
-    digest = _DigestBeside(source.path)
+    digest = _DigestBeside(source.body)
     try:
-        info = probe(source.path, limits)
+        info = probe(source.body, limits)
         _check_alone(info, alone=alone)
         with _failures_told(info):
             yield info
@@ -225,11 +231,11 @@ def _verified(source: Source, limits: Limits, *, alone: bool) -> Iterator[ImageI
 
 
 @contextmanager
-def _overlay_verified(job: Render) -> Iterator[ImageInfo | None]:
-    if job.overlay is None:
+def _overlay_verified(job: Render, overlay: Input | None) -> Iterator[ImageInfo | None]:
+    if overlay is None:
         yield None
         return
-    with _verified(job.overlay, job.limits, alone=job.alone) as info:
+    with _verified(overlay, job.limits, alone=job.alone) as info:
         yield info
 
 
@@ -261,15 +267,14 @@ def too_costly(cause: str) -> Failure:
 class _DigestBeside:
     """The digest of a file, computed in a thread while libvips decodes it: hashlib and libvips both let the interpreter go."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, body: memoryview) -> None:
+        self._body = body
         self._digest = ""
         self._thread = threading.Thread(target=self._compute)
         self._thread.start()
 
     def _compute(self) -> None:
-        with open(self._path, "rb") as file:  # noqa: PTH123 - also a descriptor's path in /proc
-            self._digest = digest_text(hashlib.file_digest(file, "sha256").digest())
+        self._digest = digest_text(hashlib.sha256(self._body).digest())
 
     def check(self, expected: str) -> None:
         """Return if the file is the original `expected`; raises `ImageError` if its bytes have changed."""

@@ -90,7 +90,7 @@ class ImageInfo(msgspec.Struct, frozen=True):
 
 
 class Probe(msgspec.Struct, frozen=True, tag="probe"):
-    """Read the header of the file at `path`, decode it to its end, make a placeholder and, if it has one, its intermediate.
+    """Read the header of the file at `path` (see `Source`), decode it to its end, make a placeholder and, if it has one, its intermediate.
 
     Of `alone` see `Heavy`.
     """
@@ -101,7 +101,9 @@ class Probe(msgspec.Struct, frozen=True, tag="probe"):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """Where the pixels of the original `digest` come from: the file at `path`.
+    """Where the pixels of the original `digest` come from: the file at `path`, which the server opens when it hands over the job.
+
+    A render process gets the open file with the job, and no path.
 
     It holds the original's own bytes, which must have that digest, or with `reduced`, which is what the original's header tells,
     its intermediate.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -33,6 +34,7 @@ from service.errors import (
     printable,
 )
 from service.render import messages
+from service.render.handover import handed_over
 from service.render.messages import (
     LENGTH_BYTES,
     Failure,
@@ -339,6 +341,9 @@ class _Slot:
         process = await self._ready()
         try:
             reply = await process.ask(job)
+        except RenderFailedError:
+            # Its file cannot be opened: nothing was sent.
+            raise
         except _PIPE_ENDED as error:
             self._replace()
             raise _ended(await process.exit_code()) from error
@@ -383,13 +388,13 @@ class _Slot:
 
 
 class _RenderProcess:
-    """One process and the two pipes to it."""
+    """One process, the socket that takes jobs to it with their open files, and the pipe that its replies come through."""
 
-    def __init__(self, process: anyio.abc.Process) -> None:
-        if process.stdin is None or process.stdout is None:
-            raise ValueError("a render process needs its pipes")
+    def __init__(self, process: anyio.abc.Process, jobs: anyio.abc.UNIXSocketStream) -> None:
+        if process.stdout is None:
+            raise ValueError("a render process needs a pipe for its replies")
         self._process = process
-        self._jobs = process.stdin
+        self._jobs = jobs
         self._replies = BufferedByteReceiveStream(process.stdout)
         self.pid = process.pid
 
@@ -398,7 +403,13 @@ class _RenderProcess:
         return self._process.returncode is not None
 
     async def ask(self, job: Job) -> Reply:
-        await self._jobs.send(messages.framed(job))
+        with handed_over(job) as (nameless, descriptors):
+            message = messages.framed(nameless)
+            if descriptors:
+                # With the length alone, which is never sent in parts: each part would take them along.
+                await self._jobs.send_fds(message[:LENGTH_BYTES], descriptors)
+                message = message[LENGTH_BYTES:]
+            await self._jobs.send(message)
         return await self.reply()
 
     async def reply(self) -> Reply:
@@ -415,16 +426,23 @@ class _RenderProcess:
 
 
 async def _start(memory_bytes: int, tasks: anyio.abc.TaskGroup) -> tuple[_RenderProcess, Offered]:
-    # -P: the module comes from the installed package, never from the folder that the server was started in.
-    process = await anyio.open_process(
-        [sys.executable, "-P", "-m", "service.render.child", str(os.getpid()), str(memory_bytes)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **_ENVIRONMENT},
-    )
-    tasks.start_soon(_log_and_reap, process)
-    render_process = _RenderProcess(process)
+    ours, theirs = socket.socketpair()
+    jobs = await anyio.abc.UNIXSocketStream.from_socket(ours)
+    try:
+        with theirs:
+            # -P: the module comes from the installed package, never from the folder that the server was started in.
+            process = await anyio.open_process(
+                [sys.executable, "-P", "-m", "service.render.child", str(os.getpid()), str(memory_bytes)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, **_ENVIRONMENT},
+            )
+    except BaseException:
+        await jobs.aclose()
+        raise
+    tasks.start_soon(_log_and_reap, process, jobs)
+    render_process = _RenderProcess(process, jobs)
     try:
         with anyio.fail_after(_START_SECONDS):
             ready = await render_process.reply()
@@ -438,7 +456,7 @@ async def _start(memory_bytes: int, tasks: anyio.abc.TaskGroup) -> tuple[_Render
     return render_process, Offered(ready.libvips, ready.reads, ready.writes)
 
 
-async def _log_and_reap(process: anyio.abc.Process) -> None:
+async def _log_and_reap(process: anyio.abc.Process, jobs: anyio.abc.UNIXSocketStream) -> None:
     """Log what a render process writes on its standard error, so that its pipe never fills, and collect what is left when it ends."""
     if process.stderr is None:
         raise ValueError("a render process needs its standard error read")
@@ -449,6 +467,7 @@ async def _log_and_reap(process: anyio.abc.Process) -> None:
                     log.warning("a render process says", pid=process.pid, line=printable(line, 500))
     finally:
         with anyio.CancelScope(shield=True):
+            await jobs.aclose()
             await process.aclose()
 
 

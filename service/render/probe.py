@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 import pyvips
 
 from service.render import heic, svg, tiff
+from service.render.files import load
 from service.render.messages import Failure, ImageError, ImageInfo, Limits
 
 # The loaders that are offered; every other one is blocked, so that no exotic parser ever sees a stranger's bytes.
@@ -74,24 +73,23 @@ def allow_only_offered_loaders() -> None:
 
 def offered() -> list[str]:
     """Return the formats of originals that the running libvips reads."""
-    read = [name for loader, name in LOADERS.items() if pyvips.type_from_name(loader + "File")]
+    read = [name for loader, name in LOADERS.items() if pyvips.type_from_name(loader + "Source")]
     heic_read = ["heic"] if "avif" in read and heic.is_installed() else []
     return read + heic_read + (["svg"] if pyvips.type_from_name(_SVG_LOADER) else [])
 
 
-def probe(path: str, limits: Limits) -> ImageInfo:
-    """Return what the header of the file at `path` tells.
+def probe(body: memoryview, limits: Limits) -> ImageInfo:
+    """Return what the header of a file tells, of which `body` is all.
 
     Raises `ImageError`: `unsupported`, `broken`, or `too-many-pixels` where the header declares more than `limits` allow.
     """
-    with open(path, "rb") as file:  # noqa: PTH123 - also a descriptor's path in /proc
-        beginning = file.read(_BEGINNING_BYTES)
+    beginning = bytes(body[:_BEGINNING_BYTES])
     if svg.is_svg(beginning):
-        width, height = svg.size(svg.sanitised(Path(path).read_bytes()))
+        width, height = svg.size(svg.sanitised(bytes(body)))
         info = ImageInfo("svg", width, height, 1, alpha=True, decodes_whole=True)
         _check_size(info, limits)
         return info
-    image, image_format = _open(path, beginning, limits)
+    image, image_format = _open(body, beginning, limits)
     if image_format == "avif" and _text(image, "heif-compression") == "hevc":
         image_format = "heic"
     width, height = _upright_size(image)
@@ -101,15 +99,15 @@ def probe(path: str, limits: Limits) -> ImageInfo:
     info = ImageInfo(image_format, width, height, frames, bool(image.hasalpha()), whole)
     _check_size(info, limits)
     if image_format in _PAGED_FORMATS and frames > 1:
-        info = msgspec.structs.replace(info, page_sizes=_page_sizes(path, image_format, frames))
+        info = msgspec.structs.replace(info, page_sizes=_page_sizes(body, image_format, frames))
         _check_size(info, limits)
     if image_format == "heic":
         heic.check_installed()
     return info
 
 
-def _open(path: str, beginning: bytes, limits: Limits) -> tuple[pyvips.Image, str]:
-    found = pyvips.vips_lib.vips_foreign_find_load(path.encode())
+def _open(body: memoryview, beginning: bytes, limits: Limits) -> tuple[pyvips.Image, str]:
+    found = pyvips.vips_lib.vips_foreign_find_load_source(pyvips.Source.new_from_memory(body).pointer)
     loader = "" if found == pyvips.ffi.NULL else pyvips.ffi.string(found).decode("ascii")
     image_format = next((name for prefix, name in LOADERS.items() if loader.startswith(prefix)), None)
     if image_format is None and beginning[4:12] == b"ftypavis":
@@ -125,19 +123,19 @@ def _open(path: str, beginning: bytes, limits: Limits) -> tuple[pyvips.Image, st
             )
         )
     try:
-        return pyvips.Image.new_from_file(path, access="sequential"), image_format
+        return load(body, access="sequential"), image_format
     except pyvips.Error as error:
         # WebP's loader makes room for a whole frame before the header can be looked at.
         raise ImageError(_too_large_to_open(limits, error) if ran_out_of_memory(error) else broken(image_format, error)) from error
 
 
-def _page_sizes(path: str, image_format: str, pages: int) -> tuple[tuple[int, int], ...]:
+def _page_sizes(body: memoryview, image_format: str, pages: int) -> tuple[tuple[int, int], ...]:
     """Return width and height of each page, upright, where they differ, else nothing; raises `ImageError`, `broken`."""
     try:
         if image_format == "tiff":
-            sizes = tiff.page_sizes(path, pages)
+            sizes = tiff.page_sizes(body, pages)
         else:
-            sizes = [_upright_size(pyvips.Image.new_from_file(f"{path}[page={page}]", access="sequential")) for page in range(pages)]
+            sizes = [_upright_size(load(body, page=page, access="sequential")) for page in range(pages)]
     except (pyvips.Error, ValueError) as error:
         raise ImageError(broken(image_format, str(error))) from error
     return tuple(sizes) if len(set(sizes)) > 1 else ()

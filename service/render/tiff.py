@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Iterator
 
@@ -16,17 +15,16 @@ _PACKED = {3: "H", 4: "I", 16: "Q"}
 _SIDEWAYS = range(5, 9)
 
 
-def page_sizes(path: str, pages: int) -> list[tuple[int, int]]:
+def page_sizes(content: memoryview, pages: int) -> list[tuple[int, int]]:
     """Return width and height of the first `pages` pages of a file, upright; raises `ValueError` where a directory lies outside it."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:  # noqa: PTH123 - also in /proc
-        try:
-            return [size for size, _ in zip(_sizes(content), range(pages), strict=False)]
-        except struct.error as error:
-            raise ValueError("a directory lies outside the file") from error
+    try:
+        return [size for size, _ in zip(_sizes(content), range(pages), strict=False)]
+    except struct.error as error:
+        raise ValueError("a directory lies outside the file") from error
 
 
-def _sizes(content: mmap.mmap) -> Iterator[tuple[int, int]]:
-    order = "<" if content[:2] == b"II" else ">"
+def _sizes(content: memoryview) -> Iterator[tuple[int, int]]:
+    order = "<" if bytes(content[:2]) == b"II" else ">"
     big = struct.unpack_from(f"{order}H", content, 2)[0] == _BIG_VERSION
     first_at, count_packed, entry_bytes, value_at, offset_packed = _BIG if big else _CLASSIC
     at = struct.unpack_from(order + offset_packed, content, first_at)[0]

@@ -6,7 +6,7 @@ import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -66,7 +66,24 @@ def halted(pool: RenderPool) -> Iterator[None]:
     try:
         yield
     finally:
-        for process_id in process_ids:
+        _continue(process_ids)
+
+
+@asynccontextmanager
+async def taken(pool: RenderPool) -> AsyncIterator[None]:
+    """Return once a render process has the job that was started before, on which it does nothing until it is ended.
+
+    All others go on. The pool was idle before.
+    """
+    with halted(pool):
+        await anyio.wait_all_tasks_blocked()
+        _continue([slot.process.pid for slot in pool._free if slot.process is not None])
+        yield
+
+
+def _continue(process_ids: list[int]) -> None:
+    for process_id in process_ids:
+        with suppress(ProcessLookupError):
             os.kill(process_id, signal.SIGCONT)
 
 
@@ -92,9 +109,7 @@ def written(folder: Path, body: bytes, name: str = "original") -> Path:
 
 def source_of(path: Path, reduced: ImageInfo | None = None) -> Source:
     """Return the original in a file, or with `reduced` the intermediate in it of an original with that header."""
-    # A pipe has no digest; nothing is ever read from it.
-    digest = digest_text(hashlib.sha256(path.read_bytes()).digest()) if path.is_file() else "a" * 32
-    return Source(str(path), digest, reduced)
+    return Source(str(path), digest_text(hashlib.sha256(path.read_bytes()).digest()), reduced)
 
 
 def render_job(

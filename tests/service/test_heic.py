@@ -142,9 +142,9 @@ async def test_heic_is_not_turned_by_an_exif_block_that_the_container_does_not_b
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_heic_decoded_has_the_size_that_its_header_tells_and_no_orientation(tmp_path: Path, orientation: int) -> None:
-    path = str(written(tmp_path, held(orientation)))
-    header, image = pyvips.Image.new_from_file(path), heic.decoded(path)
+def test_heic_decoded_has_the_size_that_its_header_tells_and_no_orientation(orientation: int) -> None:
+    body = held(orientation)
+    header, image = pyvips.Image.new_from_buffer(body, ""), heic.decoded(memoryview(body))
     assert (image.width, image.height) == (header.width, header.height)
     assert (image.bands, image.format, image.interpretation) == (3, "uchar", "srgb")
     assert not [field for field in image.copy_memory().get_fields() if "rientation" in field]
@@ -179,12 +179,12 @@ async def test_heic_in_grey_stays_grey(pool: RenderPool, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("grey", [False, True])
 @pytest.mark.parametrize("bits", [10, 12])
-def test_heic_of_more_than_8_bits_is_rounded_to_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int, grey: bool) -> None:
+def test_heic_of_more_than_8_bits_is_rounded_to_the_nearest(monkeypatch: pytest.MonkeyPatch, bits: int, grey: bool) -> None:
     monkeypatch.setattr(pillow_heif.options, "SAVE_HDR_TO_12_BIT", bits == 12)
     most = (1 << bits) - 1
     ramp = np.linspace(0, most, 512).round().astype(np.uint16)
     samples = np.tile(ramp, (8, 1)) if grey else np.tile(ramp[:, None], (8, 1, 3))
-    image = heic.decoded(str(written(tmp_path, encoded_deep(samples, bits))))
+    image = heic.decoded(memoryview(encoded_deep(samples, bits)))
     assert (image.format, image.bands) == ("uchar", 1 if grey else 3)
     away = np.abs(image.numpy().astype(float) - samples * (255 / most))
     # Cutting two or four bits off would be up to three quarters away.
@@ -254,7 +254,7 @@ async def test_heic_that_is_cut_short_is_broken(pool: RenderPool, tmp_path: Path
         await rendered(pool, path, "width=100", "webp")
 
 
-def test_heic_whose_table_of_contents_points_outside_is_broken_without_decoding(tmp_path: Path) -> None:
+def test_heic_whose_table_of_contents_points_outside_is_broken_without_decoding() -> None:
     """libheif would leave the tile out, and give a picture with a hole."""
     body = bytearray(tiled())
     # The table (ISO/IEC 14496-12 §8.11.3) of pillow-heif's files is of version 0 or 1; the last four bytes are a length.
@@ -263,15 +263,15 @@ def test_heic_whose_table_of_contents_points_outside_is_broken_without_decoding(
     length = int.from_bytes(body[end - 4 : end], "big")
     body[end - 4 : end] = (length + len(body)).to_bytes(4, "big")
     with pytest.raises(ImageError) as caught:
-        heic.decoded(str(written(tmp_path, bytes(body))))
+        heic.decoded(memoryview(body))
     assert caught.value.failure.kind == "broken"
 
 
-def test_heic_whose_header_declares_absurdities_is_broken_and_not_short_of_memory(tmp_path: Path) -> None:
+def test_heic_whose_header_declares_absurdities_is_broken_and_not_short_of_memory() -> None:
     size, absurd = struct.pack(">II", 400, 300), struct.pack(">II", 400, 3_000_000_000)
     assert size in photo()
     with pytest.raises(ImageError) as caught:
-        heic.decoded(str(written(tmp_path, photo().replace(size, absurd))))
+        heic.decoded(memoryview(photo().replace(size, absurd)))
     assert caught.value.failure.kind == "broken"
 
 
@@ -322,6 +322,7 @@ def test_heic_without_the_extra_is_refused_with_its_name(tmp_path: Path) -> None
     (tmp_path / "photo.heic").write_bytes(photo())
     script = """
 import importlib.util, sys
+from pathlib import Path
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: None if name == "pillow_heif" else found(name, package)
 from service.render.messages import ImageError, Limits
@@ -329,7 +330,7 @@ from service.render.probe import allow_only_offered_loaders, offered, probe
 allow_only_offered_loaders()
 print(",".join(offered()))
 try:
-    probe(sys.argv[1], Limits(10**8, 10**8, 10**8, 9))
+    probe(memoryview(Path(sys.argv[1]).read_bytes()), Limits(10**8, 10**8, 10**8, 9))
 except ImageError as error:
     print(error.failure.kind, error.failure.expected)
 """
