@@ -144,7 +144,7 @@ class BadSignatureError(ServiceError):
 
 
 class SourceRefusedError(ServiceError):
-    """A URL that is not fetched: another host than those allowed, or an address that is not public."""
+    """A URL that is not fetched: its host is not among those allowed."""
 
     status_code = 403
     kind = "source-refused"
@@ -286,7 +286,10 @@ class CdnError(ServiceError):
 
 
 class SourceFailedError(ServiceError):
-    """A remote source that has no image, or that cannot be asked. `source_status` is what it answered, if it did."""
+    """A remote source that has no image, or that cannot be reached. `source_status` is the status of its response, if it sent one.
+
+    A host without an address and one with an address that is not public are the same failure.
+    """
 
     status_code = 502
     kind = "source-failed"

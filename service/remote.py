@@ -26,6 +26,9 @@ CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 10.0
 FETCH_SECONDS = 20.0
 
+# A host that leads nowhere fails at the end of a step of so many seconds: how soon a resolver knows a name says which names there are.
+UNREACHABLE_STEP_SECONDS = 1.0
+
 # As many fetches at a time: each has a spool file and a socket.
 MOST_AT_ONCE = 16
 
@@ -213,7 +216,11 @@ class Remote:
 
 
 class _CheckingBackend(httpcore.AsyncNetworkBackend):
-    """Connects to an address that has been looked at: the name is resolved once, so that it cannot lead elsewhere a moment later."""
+    """Connects to an address that has been looked at: the name is resolved once, so that it cannot lead elsewhere a moment later.
+
+    A name that does not exist fails as one of the network inside does, in words and in time: under an allowed wildcard the difference
+    would list the hosts inside. The log has the truth.
+    """
 
     def __init__(self, is_allowed_address: Callable[[str], bool], resolve: Resolve) -> None:
         self._is_allowed_address = is_allowed_address
@@ -228,18 +235,12 @@ class _CheckingBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        with anyio.fail_after(timeout):
-            addresses = await self._resolve(host, port)
-        refused = [address for address in addresses if not self._is_allowed_address(address)]
-        if refused or not addresses:
-            # Which one it was, and whether it exists, is nobody's business outside.
-            log.warning("a source was refused by its address", host=host, addresses=list(addresses))
-            raise SourceRefusedError(
-                "This host is not asked.",
-                expected="a host with public addresses alone",
-                received=host,
-                remedy="Use a host of the public internet, or upload the image's bytes.",
-            )
+        started = anyio.current_time()
+        addresses = await self._public_addresses(host, port, timeout)
+        if not addresses:
+            elapsed = anyio.current_time() - started
+            await anyio.sleep(UNREACHABLE_STEP_SECONDS - elapsed % UNREACHABLE_STEP_SECONDS)
+            raise httpcore.ConnectError("no public address")
         failure: Exception | None = None
         for address in addresses:
             try:
@@ -247,6 +248,20 @@ class _CheckingBackend(httpcore.AsyncNetworkBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise httpcore.ConnectError(str(failure)) from failure
+
+    async def _public_addresses(self, host: str, port: int, seconds: float | None) -> Sequence[str]:
+        """Return the addresses of a host; none where it has none, or one that is not public."""
+        try:
+            with anyio.fail_after(seconds):
+                addresses = await self._resolve(host, port)
+        except OSError as error:
+            # TimeoutError is one.
+            log.info("the host of a source was not resolved", host=host, cause=repr(error))
+            return []
+        if not all(self._is_allowed_address(address) for address in addresses):
+            log.warning("a source was refused by its address", host=host, addresses=list(addresses))
+            return []
+        return addresses
 
 
 @asynccontextmanager
@@ -264,10 +279,10 @@ async def _failures(url: str) -> AsyncIterator[None]:
     except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
         log.info("a source failed", url=url, cause=str(error))
         raise SourceFailedError(
-            "The source cannot be asked, or answers what is no HTTP.",
-            expected="a server whose name can be resolved, that can be connected to and verified, and that speaks HTTP/1.1",
+            "The source cannot be reached, or does not respond with valid HTTP.",
+            expected="a server with public addresses only, that can be connected to and verified, and that speaks HTTP/1.1",
             received=type(error).__name__,
-            remedy="Check the URL and the server that it names.",
+            remedy="Check the URL and the server that it names; upload the image's bytes if it is not on the public internet.",
             retry_after_seconds=30,
         ) from error
 

@@ -211,8 +211,8 @@ def test_pull_fetches_from_allowed_hosts_alone_and_never_from_private_addresses(
     def test(server: Server, client: httpx.Client, running: Source) -> None:
         for url in (running.url(host="127.0.0.1"), running.url(host="localhost")):
             path = pull_path(client, url)
-            check_problem(client.get(path), 403, "source-refused")
-            check_problem(client.post("/v1/images", json={"url": url}), 403, "source-refused")
+            check_problem(client.get(path), 502, "source-failed")
+            check_problem(client.post("/v1/images", json={"url": url}), 502, "source-failed")
         for url in (running.url(), "http://other.test/", "ftp://localhost/", "nonsense", "http://localhost:1/"):
             check_problem(client.post("/v1/pull", json={"url": url}), 403, "source-refused")
             check_problem(client.post("/v1/images", json={"url": url}), 403, "source-refused")
@@ -226,6 +226,21 @@ def test_pull_fetches_from_allowed_hosts_alone_and_never_from_private_addresses(
                 test(server, client, running)
 
     in_own_network(with_names)
+
+
+def test_pull_from_a_host_inside_gets_the_response_of_one_that_does_not_exist(data: Path) -> None:
+    def test(server: Server, client: httpx.Client, running: Source) -> None:
+        hosts = ("localhost", "no-such-host.test")
+        posts = [client.post("/v1/images", json={"url": f"http://{host}:7/a.jpg"}) for host in hosts]
+        pulls = [client.get(pull_path(client, f"http://{host}:7/a.jpg")) for host in hosts]
+        for inside, nowhere in (posts, pulls):
+            check_problem(inside, 502, "source-failed")
+            assert inside.content == nowhere.content
+            assert inside.headers["retry-after"] == nowhere.headers["retry-after"] == "30"
+            assert (inside.status_code, list(inside.headers)) == (nowhere.status_code, list(nowhere.headers))
+        assert "a source was refused by its address" in server.log()
+
+    pulling(data, test, pull_hosts="http://localhost:7,http://*.test:7")
 
 
 def test_pull_address_that_is_not_signed_as_it_stands_is_refused(data: Path) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+import structlog
 import trustme
 
 from service import remote as remote_module
 from service.addresses import is_public
-from service.errors import ServiceError, SourceFailedError, SourceRefusedError, SourceSlowError, TooLargeError
-from service.remote import MAX_REDIRECTS, AllowedHosts, Remote
+from service.errors import Problem, ServiceError, SourceFailedError, SourceRefusedError, SourceSlowError, TooLargeError
+from service.remote import MAX_REDIRECTS, AllowedHosts, Remote, Resolve, resolved
 from service.validators import Validators
 from tests.sources import Source, answered, source
 
@@ -189,15 +192,6 @@ async def test_fetch_where_nobody_listens_fails(running: Source) -> None:
         await fetched(asking, "http://source.test:1/")
 
 
-async def test_fetch_of_a_name_that_does_not_resolve_fails() -> None:
-    async def unknown(host: str, port: int) -> Sequence[str]:
-        raise OSError("Name or service not known")
-
-    asking = Remote(AllowedHosts.parse(["source.test"]), max_bytes=1, resolve=unknown)
-    with pytest.raises(SourceFailedError):
-        await fetched(asking, "https://source.test/")
-
-
 async def silent(writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(3_600)
 
@@ -259,18 +253,84 @@ def test_address_that_is_public_is_allowed(address: str) -> None:
     assert is_public(address)
 
 
-@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["93.184.216.34", "10.0.0.1"], ["fdaa::3"], []])
-async def test_host_with_one_address_that_is_not_public_is_refused_without_telling_which(addresses: list[str]) -> None:
+def resolving(found: Sequence[str] | OSError, seconds: float = 0) -> Resolve:
+    """Return a resolver that gives, or raises, one and the same after some seconds."""
+
     async def resolve(host: str, port: int) -> Sequence[str]:
-        return addresses
+        await asyncio.sleep(seconds)
+        if isinstance(found, OSError):
+            raise found
+        return found
 
-    asking = Remote(AllowedHosts.parse(["source.test"]), max_bytes=1, resolve=resolve)
-    with pytest.raises(SourceRefusedError) as refused:
-        await fetched(asking, "https://source.test/")
-    assert not [address for address in addresses if address in str(refused.value.problem())]
+    return resolve
 
 
-async def test_name_is_resolved_once_so_that_it_cannot_lead_elsewhere_a_moment_later(running: Source) -> None:
+async def unreachable(resolve: Resolve, url: str = "https://db.source.test/") -> tuple[tuple[Problem, int | None], float]:
+    """Return what a client is told of a host that cannot be reached, and after how many seconds."""
+    asking = Remote(
+        AllowedHosts.parse(["*.source.test", "http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1"]), max_bytes=1, resolve=resolve
+    )
+    started = time.monotonic()
+    with pytest.raises(ServiceError) as failed:
+        await fetched(asking, url)
+    return (failed.value.problem(), failed.value.retry_after_seconds), time.monotonic() - started
+
+
+UNKNOWN = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+@pytest.mark.parametrize("found", [["127.0.0.1"], ["93.184.216.34", "10.0.0.1"], ["fdaa::3"], [], TimeoutError()], ids=repr)
+async def test_host_inside_fails_exactly_as_one_that_does_not_exist(
+    found: Sequence[str] | OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_module, "UNREACHABLE_STEP_SECONDS", 0.2)
+    expected, _ = await unreachable(resolving(UNKNOWN))
+    told, _ = await unreachable(resolving(found))
+    assert told == expected
+    assert told[0].status == 502
+    assert "source.test" not in str(told)
+
+
+async def test_host_that_is_resolved_sooner_fails_no_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_module, "UNREACHABLE_STEP_SECONDS", 0.5)
+    for resolve in (resolving(["10.0.0.1"]), resolving(UNKNOWN, 0.1), resolving(["10.0.0.1"], 0.2)):
+        _, seconds = await unreachable(resolve)
+        assert seconds >= 0.49
+    _, seconds = await unreachable(resolving(UNKNOWN, 0.6))
+    assert seconds >= 0.99
+
+
+async def test_redirect_to_a_host_inside_fails_as_one_to_a_host_that_does_not_exist(
+    running: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_module, "UNREACHABLE_STEP_SECONDS", 0.01)
+    told = []
+    for addresses in (["10.0.0.1"], []):
+
+        async def resolve(host: str, port: int, addresses: Sequence[str] = addresses) -> Sequence[str]:
+            return ["127.0.0.1"] if host == "source.test" else addresses
+
+        hosts = AllowedHosts.parse([f"http://source.test:{running.port}", "https://*.source.test"])
+        asking = Remote(hosts, max_bytes=1 << 20, is_allowed_address=lambda address: address == "127.0.0.1", resolve=resolve)
+        running.replies["/a.jpg"] = answered(302, "Location: https://db.source.test/")
+        with pytest.raises(SourceFailedError) as failed:
+            await fetched(asking, running.url())
+        told.append(failed.value.problem())
+    assert told[0] == told[1]
+
+
+async def test_log_says_why_a_host_is_not_reached(monkeypatch: pytest.MonkeyPatch, logged: list[structlog.typing.EventDict]) -> None:
+    monkeypatch.setattr(remote_module, "UNREACHABLE_STEP_SECONDS", 0.01)
+    await unreachable(resolving(["10.0.0.1"]))
+    await unreachable(resolving(UNKNOWN))
+    told = [(event["event"], event["host"]) for event in logged if "host" in event]
+    assert told == [("a source was refused by its address", "db.source.test"), ("the host of a source was not resolved", "db.source.test")]
+    assert logged[0]["addresses"] == ["10.0.0.1"]
+
+
+async def test_name_is_resolved_once_so_that_it_cannot_lead_elsewhere_a_moment_later(
+    running: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answers = iter([["127.0.0.1"], ["10.0.0.1"]])
     asked: list[str] = []
 
@@ -283,15 +343,19 @@ async def test_name_is_resolved_once_so_that_it_cannot_lead_elsewhere_a_moment_l
     asking = Remote(hosts, max_bytes=1 << 20, is_allowed_address=lambda address: address == "127.0.0.1", resolve=rebinding)
     assert (await fetched(asking, running.url()))[1] == BODY
     assert asked == ["source.test"]
-    with pytest.raises(SourceRefusedError):
+    monkeypatch.setattr(remote_module, "UNREACHABLE_STEP_SECONDS", 0.01)
+    with pytest.raises(SourceFailedError):
         await fetched(asking, running.url())
+    assert len(running.requests) == 1
 
 
-async def test_real_resolver_leads_loopback_names_nowhere() -> None:
-    asking = Remote(AllowedHosts.parse(["http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1"]), max_bytes=1)
+async def test_real_resolver_leads_loopback_names_nowhere(
+    monkeypatch: pytest.MonkeyPatch, logged: list[structlog.typing.EventDict]
+) -> None:
+    monkeypatch.setattr(remote_module, "UNREACHABLE_STEP_SECONDS", 0.01)
     for url in ("http://localhost:1/", "http://127.0.0.1:1/", "http://[::1]:1/"):
-        with pytest.raises(SourceRefusedError):
-            await fetched(asking, url)
+        await unreachable(resolved, url)
+    assert [event["event"] for event in logged if "host" in event] == ["a source was refused by its address"] * 3
 
 
 # URLs and hosts
