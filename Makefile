@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup serve test test-long test-faults check format bench bench-quick shots gallery quality container-test lock clean
+.PHONY: setup serve test test-long test-faults check check-javascript format bench bench-quick shots gallery quality container-test lock clean
 
 # What running it needs.
 $(VENV)/.serve: requirements.lock pyproject.toml
@@ -32,14 +32,33 @@ test-long: $(VENV)/.dev
 test-faults: $(VENV)/.dev
 	$(BIN)/python -m pytest -m long tests/faults tests/regions
 
-check: $(VENV)/.dev
+check: $(VENV)/.dev check-javascript
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The linter, the formatter and the type checker of service/web. The oldest Node.js that all of them run on is 20.
+JAVASCRIPT := $(VENV)/javascript/node_modules
+check-javascript:
+	@if ! command -v npm >/dev/null; then echo "check-javascript: skipped, because Node.js and npm are not installed"; \
+	elif ! node --eval "process.exit(Number(parseInt(process.versions.node) < 20))"; then \
+		echo "check-javascript: skipped, because Node.js $$(node --version) is older than 20"; \
+	else $(MAKE) --no-print-directory $(JAVASCRIPT)/.installed && \
+		$(JAVASCRIPT)/.bin/biome check --config-path tests/web/tools service/web && \
+		$(JAVASCRIPT)/.bin/tsc --project tests/web/tools; \
+	fi
+
+$(JAVASCRIPT)/.installed: tests/web/tools/package.json
+	mkdir -p $(VENV)/javascript
+	cp tests/web/tools/package.json $(VENV)/javascript/
+	npm install --prefix $(VENV)/javascript --no-audit --no-fund --no-update-notifier --package-lock=false --ignore-scripts --silent
+	touch $@
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(JAVASCRIPT)/.installed && \
+		$(JAVASCRIPT)/.bin/biome check --write --config-path tests/web/tools service/web; fi
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench

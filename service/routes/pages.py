@@ -29,7 +29,7 @@ _MEDIA_TYPES = {".css": "text/css", ".d.ts": "application/typescript", ".js": "t
 _MODULE, _MODULE_TYPES = "darkroom.js", "darkroom.d.ts"
 
 # How a module of a page names another one.
-_IMPORT = re.compile(r'(?<=from "\./)[a-z]+\.js(?=";)')
+_IMPORT = re.compile(r'(?<=from "\./)[a-z-]+\.js(?=";)')
 
 # What the page of the API takes from the installed package that carries Swagger UI: 1.7 MB, read when somebody looks.
 _SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")

@@ -70,7 +70,11 @@ export interface PictureOptions {
 export type Loader = (asked: { src: string; width: number; quality?: number }) => string;
 
 /** As unpic calls its transformers; a height is not looked at: a ladder keeps the image's shape. */
-export type Transformer = (src: string | URL, asked?: { width?: number | string; height?: number | string; format?: string }, options?: unknown) => string;
+export type Transformer = (
+  src: string | URL,
+  asked?: { width?: number | string; height?: number | string; format?: string },
+  options?: unknown,
+) => string;
 
 export interface RenditionAddress {
   digest: string;
@@ -110,7 +114,10 @@ export function picture(image: Pick<ImageDocument, "sources" | "src" | "alt">, o
 export function loader(from: Manifest | Pick<ImageDocument, "sources">, options?: { format?: Format }): Loader;
 
 /** The same as a transformer of unpic. */
-export function transformer(from: Manifest | Pick<ImageDocument, "sources">, options?: { format?: Format }): Transformer;
+export function transformer(
+  from: Manifest | Pick<ImageDocument, "sources">,
+  options?: { format?: Format },
+): Transformer;
 
 /** What signs addresses, on servers: `keys` is DARKROOM_KEYS, `crypto` WebCrypto. It gives the path, without the server's origin. */
 export function signer(keys: string, crypto?: { readonly subtle: unknown }): Signer;

@@ -52,7 +52,17 @@ export function srcset(image, format) {
 export function picture(image, { sizes = "100vw", alt = image.alt, ...attributes } = {}) {
   const fallback = source(image);
   const { width, height } = fallback.renditions.at(-1);
-  const img = { src: image.src, srcset: fallback.srcset, sizes, width, height, alt, loading: "lazy", decoding: "async", ...attributes };
+  const img = {
+    src: image.src,
+    srcset: fallback.srcset,
+    sizes,
+    width,
+    height,
+    alt,
+    loading: "lazy",
+    decoding: "async",
+    ...attributes,
+  };
   return [
     "<picture>",
     ...image.sources.slice(0, -1).map(({ type, srcset }) => `  <source${written({ type, srcset, sizes })}>`),
@@ -90,12 +100,16 @@ function checked(manifest) {
   const version = manifest?.version;
   if (version === MANIFEST_VERSION && typeof manifest.images === "object" && manifest.images !== null) return manifest;
   const received =
-    typeof manifest !== "object" || manifest === null ? typeof manifest : `version ${JSON.stringify(version)}${"images" in manifest ? "" : " without images"}`;
+    typeof manifest !== "object" || manifest === null
+      ? typeof manifest
+      : `version ${JSON.stringify(version)}${"images" in manifest ? "" : " without images"}`;
   const remedy =
     version > MANIFEST_VERSION
       ? "It was written by a newer Darkroom: take darkroom.js from there too, or push with the one that this came with."
       : "Remove its file and run `darkroom push --manifest` again: it is made anew, and nothing is sent twice.";
-  throw new Error(`This is not a manifest that darkroom.js can read: expected version ${MANIFEST_VERSION}, got ${received}. ${remedy}`);
+  throw new Error(
+    `This is not a manifest that darkroom.js can read: expected version ${MANIFEST_VERSION}, got ${received}. ${remedy}`,
+  );
 }
 
 /**
@@ -104,7 +118,8 @@ function checked(manifest) {
  */
 function source({ sources }, format = sources.at(-1).type.replace("image/", "")) {
   const name = format === "jpg" ? "jpeg" : format;
-  if (!FORMATS.includes(name)) throw new Error(`There is no format ${JSON.stringify(format)}. Expected one of ${FORMATS.join(", ")}.`);
+  if (!FORMATS.includes(name))
+    throw new Error(`There is no format ${JSON.stringify(format)}. Expected one of ${FORMATS.join(", ")}.`);
   return sources.find(({ type }) => type === `image/${name}`) ?? (name === "avif" ? sources[0] : sources.at(-1));
 }
 
@@ -120,8 +135,11 @@ function written(attributes) {
   return Object.entries(attributes)
     .filter(([, value]) => value !== false && value !== null && value !== undefined)
     .map(([name, value]) => {
-      if (!/^[A-Za-z][A-Za-z0-9-]*$/.test(name)) throw new Error(`${JSON.stringify(name)} is not the name of an attribute. Expected letters, digits and "-".`);
-      return value === true ? ` ${name}` : ` ${name}="${String(value).replace(/[&<>"']/g, (character) => ENTITIES[character])}"`;
+      if (!/^[A-Za-z][A-Za-z0-9-]*$/.test(name))
+        throw new Error(`${JSON.stringify(name)} is not the name of an attribute. Expected letters, digits and "-".`);
+      return value === true
+        ? ` ${name}`
+        : ` ${name}="${String(value).replace(/[&<>"']/g, (character) => ENTITIES[character])}"`;
     })
     .join("");
 }
@@ -136,7 +154,10 @@ function written(attributes) {
  * and gives the path; the server's own origin goes before it. `transform` is spelled as in addresses, its keys in the order in which they act.
  */
 export function signer(keys, crypto = globalThis.crypto) {
-  const [newest = ""] = String(keys ?? "").split(",").map((key) => key.trim()).filter(Boolean);
+  const [newest = ""] = String(keys ?? "")
+    .split(",")
+    .map((key) => key.trim())
+    .filter(Boolean);
   if (!HEX_KEY.test(newest)) {
     // The key itself is a secret, and errors go to logs.
     throw new Error(
@@ -145,7 +166,9 @@ export function signer(keys, crypto = globalThis.crypto) {
     );
   }
   if (!crypto?.subtle) {
-    throw new Error('Signing needs WebCrypto, which this runtime has not. On Node 18: `import { webcrypto } from "node:crypto"`, and `signer(keys, webcrypto)`.');
+    throw new Error(
+      'Signing needs WebCrypto, which this runtime has not. On Node 18: `import { webcrypto } from "node:crypto"`, and `signer(keys, webcrypto)`.',
+    );
   }
   const bytes = Uint8Array.from(newest.match(/../g), (digits) => parseInt(digits, 16));
   let key;
@@ -158,9 +181,16 @@ export function signer(keys, crypto = globalThis.crypto) {
 }
 
 /** What stands before the signature in an address, and after it: the two together are what is signed. */
-function spelled({ digest, url, transform = "full", extension = url === undefined ? undefined : "auto", version = PIPELINE_VERSION }) {
+function spelled({
+  digest,
+  url,
+  transform = "full",
+  extension = url === undefined ? undefined : "auto",
+  version = PIPELINE_VERSION,
+}) {
   const must = (right, what, expected, received) => {
-    if (!right) throw new Error(`An address cannot have this ${what}. Expected ${expected}, got ${JSON.stringify(received)}.`);
+    if (!right)
+      throw new Error(`An address cannot have this ${what}. Expected ${expected}, got ${JSON.stringify(received)}.`);
   };
   must(
     typeof transform === "string" && TRANSFORM.test(transform) && transform.length <= MAX_TRANSFORM_CHARACTERS,
@@ -172,23 +202,45 @@ function spelled({ digest, url, transform = "full", extension = url === undefine
   if (url !== undefined) {
     must(digest === undefined, "digest", "a digest or a URL, not both", digest);
     const encoded = base64url(url);
-    must(encoded !== null && encoded.length <= MAX_URL_CHARACTERS, "URL", `text of at most ${MAX_URL_CHARACTERS} characters in base64url`, url);
+    must(
+      encoded !== null && encoded.length <= MAX_URL_CHARACTERS,
+      "URL",
+      `text of at most ${MAX_URL_CHARACTERS} characters in base64url`,
+      url,
+    );
     return [`/pull/v1/${encoded}/${transform}`, `.${extension}`];
   }
-  must(typeof digest === "string" && DIGEST.test(digest), "digest", "32 of a-z and 2-7, as in an image document", digest);
-  must(Number.isInteger(version) && version >= 1 && version <= 999_999, "version", "a pipeline version, 1 to 999999", version);
+  must(
+    typeof digest === "string" && DIGEST.test(digest),
+    "digest",
+    "32 of a-z and 2-7, as in an image document",
+    digest,
+  );
+  must(
+    Number.isInteger(version) && version >= 1 && version <= 999_999,
+    "version",
+    "a pipeline version, 1 to 999999",
+    version,
+  );
   return [`/i/v${version}/${digest}/${transform}`, `.${extension}`];
 }
 
 /** RFC 4648 §6 base32 in lower case without padding. */
 function base32(bytes) {
   const bits = Array.from(bytes, (byte) => byte.toString(2).padStart(8, "0")).join("");
-  return bits.match(/.{1,5}/g).map((five) => "abcdefghijklmnopqrstuvwxyz234567"[parseInt(five.padEnd(5, "0"), 2)]).join("");
+  return bits
+    .match(/.{1,5}/g)
+    .map((five) => "abcdefghijklmnopqrstuvwxyz234567"[parseInt(five.padEnd(5, "0"), 2)])
+    .join("");
 }
 
 /** RFC 4648 §5 base64url of the UTF-8 of a text, without padding; null for what has no UTF-8, or none that an address could hold. */
 function base64url(text) {
-  if (typeof text !== "string" || text === "" || text.length > MAX_URL_CHARACTERS || HALF_CHARACTER.test(text)) return null;
+  if (typeof text !== "string" || text === "" || text.length > MAX_URL_CHARACTERS || HALF_CHARACTER.test(text))
+    return null;
   const bytes = new TextEncoder().encode(text);
-  return btoa(String.fromCharCode(...bytes)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+  return btoa(String.fromCharCode(...bytes))
+    .replace(/\+/g, "-")
+    .replace(/\//g, "_")
+    .replace(/=+$/, "");
 }

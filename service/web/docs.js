@@ -1,6 +1,7 @@
-// The API page: Swagger UI, from files of an installed package, over the description that this server gives.
+// The API page: Swagger UI, from the files of an installed package, with this server's own description.
 
-/* global SwaggerUIBundle */
+// Swagger UI's script defines it.
+const { SwaggerUIBundle } = /** @type {any} */ (window);
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
@@ -13,6 +14,6 @@ SwaggerUIBundle({
   deepLinking: true,
   defaultModelsExpandDepth: 0,
   docExpansion: "list",
-  // Nothing is sent to another host: no validator's badge.
+  // No validator badge: nothing is sent to another host.
   validatorUrl: null,
 });

@@ -1,9 +1,10 @@
-// What goes into a page: the markup of a transform in the words of several frameworks, its request, and the server's answer.
+// Code for a page: the markup of a transform for several frameworks, its request, and the server's response.
 
-import { coloured, part } from "./page.js";
-import { token } from "./server.js";
+import { token } from "./api.js";
+import { highlight, part } from "./dom.js";
 
-const attribute = (name, value) => (/["&{}<>\\]/.test(value) ? `${name}={${JSON.stringify(value)}}` : `${name}="${value}"`);
+const attribute = (name, value) =>
+  /["&{}<>\\]/.test(value) ? `${name}={${JSON.stringify(value)}}` : `${name}="${value}"`;
 
 function largestOf(sources) {
   return sources.at(-1).renditions.at(-1);
@@ -11,7 +12,9 @@ function largestOf(sources) {
 
 function react({ sources, src }, { sizes, alt }) {
   const { width, height } = largestOf(sources);
-  const better = sources.slice(0, -1).map(({ type, srcset }) => `      <source type="${type}" srcSet="${srcset}" ${attribute("sizes", sizes)} />\n`);
+  const better = sources
+    .slice(0, -1)
+    .map(({ type, srcset }) => `      <source type="${type}" srcSet="${srcset}" ${attribute("sizes", sizes)} />\n`);
   return `export function Photo(props) {
   return (
     <picture>
@@ -27,7 +30,7 @@ ${better.join("")}      <img
 }
 
 function next({ sources, src }, { sizes, alt, placeholder }) {
-  // The one format that next/image can be given: the last that is smaller than the fallback.
+  // next/image takes one format: the last one that is smaller than the fallback.
   const source = sources.at(-2) ?? sources.at(-1);
   const { width, height } = source.renditions.at(-1);
   const urls = source.renditions.map((rendition) => `  ${rendition.width}: "${rendition.url}",`);
@@ -55,13 +58,22 @@ function plain({ sources, src }, { sizes, alt }) {
   const { width, height } = largestOf(sources);
   // In a document of its own, whose images are not fetched.
   const image = document.implementation.createHTMLDocument("").createElement("img");
-  const attributes = { src, srcset: sources.at(-1).srcset, sizes, width, height, alt, loading: "lazy", decoding: "async" };
+  const attributes = {
+    src,
+    srcset: sources.at(-1).srcset,
+    sizes,
+    width,
+    height,
+    alt,
+    loading: "lazy",
+    decoding: "async",
+  };
   for (const [name, value] of Object.entries(attributes)) image.setAttribute(name, value);
   return image.outerHTML;
 }
 
 function placeholderCss({ color, data_url: url, thumbhash }) {
-  return `/* Stands there until the picture comes; its ThumbHash is ${thumbhash} */
+  return `/* Shown until the picture has loaded. ThumbHash: ${thumbhash} */
 .photo {
   background: ${color} url("${url}") center / cover;
 }`;
@@ -74,28 +86,32 @@ function request(photo, body) {
   return lines.join(" \\\n");
 }
 
-/** Fill every tab for what a photo is asked for now. */
-export function fillSnippets(photo, body) {
+/**
+ * Fill every tab with the code for a photo's newest URLs.
+ * @param {import("./state.js").Photo} photo
+ * @param {object} body The body of the request for these URLs.
+ */
+export function renderSnippets(photo, body) {
   const { markup, sizes } = photo;
-  const alt = photo.document.alt;
-  const words = { sizes, alt, placeholder: photo.document.placeholder };
+  const { alt, placeholder } = photo.document;
+  const attributes = { sizes, alt, placeholder };
   const sources = {
     picture: markup.picture,
-    plain: plain(markup, words),
-    react: react(markup, words),
-    next: next(markup, words),
-    css: placeholderCss(words.placeholder),
-    document: JSON.stringify(photo.answer, null, 2),
+    plain: plain(markup, attributes),
+    react: react(markup, attributes),
+    next: next(markup, attributes),
+    css: placeholderCss(placeholder),
+    document: JSON.stringify(photo.markup, null, 2),
     request: request(photo, body),
   };
-  for (const [name, source] of Object.entries(sources)) part(name).replaceChildren(...coloured(source));
+  for (const [name, source] of Object.entries(sources)) part(name).replaceChildren(...highlight(source));
   part("src").textContent = new URL(markup.src, location.origin).href;
 }
 
-/** Make the tabs of `view` tabs: arrow keys go from one to the next (WAI-ARIA APG). */
+/** Wire the tabs of `view`: arrow keys move from one to the next (WAI-ARIA Authoring Practices, Tabs). */
 export function wireTabs(view) {
   const tabs = [...view.querySelectorAll('[role="tab"]')];
-  const take = (chosen) => {
+  const select = (chosen) => {
     for (const tab of tabs) {
       const selected = tab === chosen;
       tab.setAttribute("aria-selected", String(selected));
@@ -104,13 +120,15 @@ export function wireTabs(view) {
     }
   };
   for (const tab of tabs) {
-    tab.addEventListener("click", () => take(tab));
+    tab.addEventListener("click", () => select(tab));
     tab.addEventListener("keydown", (event) => {
-      const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      const target = by ? tabs.at((tabs.indexOf(tab) + by) % tabs.length) : { Home: tabs[0], End: tabs.at(-1) }[event.key];
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      const target = step
+        ? tabs.at((tabs.indexOf(tab) + step) % tabs.length)
+        : { Home: tabs[0], End: tabs.at(-1) }[event.key];
       if (!target) return;
       event.preventDefault();
-      take(target);
+      select(target);
       target.focus();
     });
   }

@@ -147,11 +147,11 @@ def test_someone_elses_change_is_shown_and_not_overwritten_unseen(
     alt.fill("Mine.")
     page.keyboard.press("Enter")
     said = part(page, "subject-problem")
-    expect(said).to_contain_text("Somebody else has changed this image since you opened it.")
-    expect(said).to_contain_text("Yours, “Mine.”, is not saved.")
+    expect(said).to_contain_text("Someone else changed this image after you opened it.")
+    expect(said).to_contain_text("yours (“Mine.”) was not saved.")
     expect(alt).to_have_value("Theirs.")
-    page.get_by_role("button", name="Save mine all the same").click()
-    expect(part(page, "status")).to_have_text("Text saved with the image.")
+    page.get_by_role("button", name="Overwrite with mine").click()
+    expect(part(page, "status")).to_have_text("Alt text saved.")
     expect(said).to_be_empty()
     assert page.request.get(playground_url + path).json()["alt"] == "Mine."
 
@@ -159,11 +159,11 @@ def test_someone_elses_change_is_shown_and_not_overwritten_unseen(
 @pytest.mark.long
 def test_focal_point_is_set_by_keyboard_and_removed(page: Page, photo: Path, playground_url: str) -> None:
     digest = chosen(page, photo)
-    page.get_by_role("slider", name="From the left").focus()
+    page.get_by_role("slider", name="Horizontal").focus()
     page.keyboard.press("Home")
-    expect(part(page, "focal-said")).to_have_text("Kept in sight: 0% from the left, 50% from the top.")
+    expect(part(page, "focal-said")).to_have_text("Focal point: 0% from the left, 50% from the top. Crops keep it in view.")
     assert page.request.get(f"{playground_url}/v1/images/{digest}").json()["focal"] == [0, 0.5]
-    page.get_by_role("button", name="See a square crop").click()
+    page.get_by_role("button", name="Preview a square crop").click()
     expect(part(page, "url")).to_contain_text("width=600,height=600,fit=cover,gravity=focal:0:0.5")
     page.get_by_role("button", name="Remove").click()
     expect(part(page, "status")).to_have_text("Focal point removed.")
@@ -175,18 +175,18 @@ def test_token_without_the_scope_is_told_which_one_is_missing(visit: Visit, read
     page = visit(f"{url}/#{digest}")
     for path in ("/v1/images", f"/v1/images/{digest}"):
         watches[0].expect_refusal(path)
-    page.get_by_label("Token").fill(READER)
-    page.get_by_role("button", name="Use it").click()
+    page.get_by_label("Access token").fill(READER)
+    page.get_by_role("button", name="Use token").click()
     wait_until_measured(page)
     part(page, "alt").fill("Hills.")
     page.keyboard.press("Enter")
     said = part(page, "subject-problem")
     expect(said).to_contain_text("a token with the scope `ingest`")
     expect(said).to_contain_text("one with read")
-    said.get_by_label("Token").fill(TOKEN)
+    said.get_by_label("Access token").fill(TOKEN)
     # The form takes back what was typed where the change failed: it is sent again with the better token.
-    said.get_by_role("button", name="Use it").click()
-    expect(part(page, "status")).to_have_text("Text saved with the image.")
+    said.get_by_role("button", name="Use token").click()
+    expect(part(page, "status")).to_have_text("Alt text saved.")
     assert TOKEN not in page.url
 
 
@@ -201,9 +201,9 @@ def test_recent_images_are_shown_page_by_page_and_open(visit: Visit, tmp_path: P
         recents = page.get_by_role("region", name="Recent images")
         expect(recents.get_by_role("listitem")).to_have_count(12)
         expect(recents.get_by_role("listitem").first).to_contain_text(digests[-1][:8])
-        page.get_by_role("button", name="Older ones").click()
+        page.get_by_role("button", name="Show older images").click()
         expect(recents.get_by_role("listitem")).to_have_count(14)
-        expect(page.get_by_role("button", name="Older ones")).to_be_hidden()
+        expect(page.get_by_role("button", name="Show older images")).to_be_hidden()
         recents.get_by_role("button", name=digests[0][:8]).click()
         wait_until_measured(page)
         assert urlsplit(page.url).fragment == digests[0]
@@ -221,11 +221,38 @@ def test_an_original_that_the_browser_cannot_show_is_stood_in_for_by_a_lossless_
     expect(part(page, "original")).to_have_attribute("src", re.compile(r"^/i/v2/"))
 
 
+def test_help_of_an_option_opens_beside_it_and_closes_again(page: Page, small_photo: Path) -> None:
+    chosen(page, small_photo)
+    row = option(page, "fit")
+    button, hint = row.get_by_role("button", name="Help for Fit"), row.locator(".hint")
+    height = row.evaluate("row => row.offsetHeight")
+    button.click()
+    expect(button).to_have_attribute("aria-expanded", "true")
+    expect(hint).to_contain_text("fills the box, cropped")
+    assert hint.evaluate("hint => hint.offsetWidth") > 100
+    assert row.evaluate("row => row.offsetHeight") > height
+    button.click()
+    expect(button).to_have_attribute("aria-expanded", "false")
+    assert row.evaluate("row => row.offsetHeight") == height
+
+
+def test_picture_and_controls_fit_together_into_a_window_of_1280_by_800(visit: Visit, playground_url: str, photo: Path) -> None:
+    page = visit(playground_url, viewport={"width": 1280, "height": 800})
+    chosen(page, photo)
+    wait_until_painted(preview(page))
+    frame, controls = part(page, "frame").bounding_box(), option(page, "gravity").bounding_box()
+    assert frame is not None
+    assert controls is not None
+    assert frame["height"] >= 300
+    assert frame["y"] + frame["height"] <= 800
+    assert controls["y"] + controls["height"] <= 800
+
+
 @pytest.mark.long
 def test_the_picture_arrives_over_its_placeholder(page: Page, photo: Path) -> None:
     chosen(page, photo)
     wait_until_painted(preview(page))
-    page.get_by_role("button", name="Show it arriving").click()
+    page.get_by_role("button", name="Replay loading").click()
     expect(preview(page)).to_have_count(0)
     expect(part(page, "placeholder")).to_be_visible()
     wait_until_painted(preview(page))
@@ -265,4 +292,4 @@ def test_several_photos_are_dropped_at_once(page: Page, small_photo: Path, cut_o
     page.dispatch_event("body", "drop", {"dataTransfer": transfer})
     sheet = page.get_by_role("region", name="Photos", exact=True)
     expect(sheet.get_by_role("button")).to_have_count(3)
-    expect(sheet.locator('[data-state="here"]')).to_have_count(2)
+    expect(sheet.locator('[data-state="ready"]')).to_have_count(2)

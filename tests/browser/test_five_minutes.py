@@ -92,7 +92,7 @@ def test_five_minutes_from_a_dropped_photo_to_a_page(visit: Visit, playground_ur
     document = page.request.get(images).json()
     assert document["focal"] == pytest.approx([0.75, 0.25], abs=0.01)
     assert document["alt"] == ALT
-    page.get_by_role("combobox", name="How wide it stands").fill("50vw")
+    page.get_by_role("combobox", name="Display width").fill("50vw")
     expect(part(page, "picture")).to_contain_text('sizes="50vw"')
     take_into_a_page(page, page.request.post(f"{images}/urls", data={"transform": GREY_SQUARE, "sizes": "50vw"}).json())
 
@@ -151,11 +151,11 @@ def tell_what_it_shows(page: Page) -> None:
     size = original.bounding_box()
     assert size is not None
     original.locator("..").click(position={"x": size["width"] * 0.75, "y": size["height"] * 0.25})
-    expect(part(page, "status")).to_have_text("Focal point saved with the image.")
+    expect(part(page, "status")).to_have_text("Focal point saved.")
     expect(part(page, "url")).to_contain_text("gravity=focal:0.7")
-    page.get_by_role("textbox", name="What it shows").fill(ALT)
+    page.get_by_role("textbox", name="Alt text").fill(ALT)
     page.keyboard.press("Enter")
-    expect(part(page, "status")).to_have_text("Text saved with the image.")
+    expect(part(page, "status")).to_have_text("Alt text saved.")
     expect(part(page, "picture")).to_contain_text("Evening &quot;light&quot;.")
 
 

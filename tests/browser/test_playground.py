@@ -170,7 +170,7 @@ def test_several_photos_stand_on_the_sheet_and_each_can_be_shown(page: Page, pho
     # The same bytes again are the same image.
     choose(page, photo)
     expect(page.get_by_role("heading", name=photo.name)).to_be_visible()
-    expect(part(page, "facts")).to_contain_text("was here already")
+    expect(part(page, "facts")).to_contain_text("already stored")
     expect(sheet.get_by_role("button")).to_have_count(3)
 
 
@@ -181,7 +181,7 @@ def test_a_text_file_is_answered_with_what_was_expected_and_what_to_do(page: Pag
     said = page.get_by_role("alert")
     for member in ("title", "detail", "expected", "received", "remedy"):
         expect(said).to_contain_text(problem[member])
-    expect(page.get_by_label("Token")).to_be_hidden()
+    expect(page.get_by_label("Access token")).to_be_hidden()
 
 
 def test_a_file_name_is_never_read_as_html(page: Page, small_photo: Path) -> None:
@@ -243,15 +243,15 @@ def test_a_rendition_crosses_the_network_once_over_two_visits(chromium: Browser,
         page.goto(f"http://{HOST}:{counted.port}/")
         document_of(page, small_photo)
         wait_until_painted(preview(page))
-        expect(part(page, "answered")).to_contain_text("without asking the server")
+        expect(part(page, "delivery")).to_contain_text("without a request")
         assert {path: counted.fetches(path) for path in rendition_urls(document)} == dict.fromkeys(rendition_urls(document), 1)
 
 
 def test_asking_the_server_again_shows_that_its_memory_answers(page: Page, small_photo: Path) -> None:
     document_of(page, small_photo)
-    page.get_by_role("button", name="Ask the server again").click()
-    expect(part(page, "answered")).to_contain_text(re.compile(r"^From the server.s memory in \d+ ms\."))
-    expect(part(page, "answered")).to_contain_text("Cache-Status: darkroom; hit")
+    page.get_by_role("button", name="Reload from server").click()
+    expect(part(page, "delivery")).to_contain_text(re.compile(r"^Loaded from the server.s memory in \d+ ms\."))
+    expect(part(page, "delivery")).to_contain_text("Cache-Status: darkroom; hit")
 
 
 def test_a_busy_server_is_asked_again_when_it_says(page: Page, small_photo: Path, watches: list[Watch]) -> None:
@@ -284,9 +284,9 @@ def test_a_rendition_that_failed_says_why_and_can_be_asked_for_again(page: Page,
     failed = step(page, "WebP, 320 pixels wide: failed")
     failed.check()
     expect(part(page, "caption")).to_contain_text("Took too long")
-    expect(part(page, "answered")).to_have_text("It was not ready. Ask again.")
+    expect(part(page, "delivery")).to_have_text("It was not ready. Ask again.")
     page.unroute("**/*.webp")
-    page.get_by_role("button", name="Ask the server again").click()
+    page.get_by_role("button", name="Reload from server").click()
     expect(part(page, "measured")).to_have_text("5 of 6 measured, 1 failed")
     wait_until_painted(preview(page))
 
@@ -294,7 +294,7 @@ def test_a_rendition_that_failed_says_why_and_can_be_asked_for_again(page: Page,
 def test_a_format_that_the_browser_cannot_show_is_said(page: Page, small_photo: Path) -> None:
     page.route("**/*.avif", lambda route: route.fulfill(status=200, content_type="image/avif", body=b"a codec of tomorrow"))
     document_of(page, small_photo)
-    expect(part(page, "answered")).to_have_text("This browser cannot show AVIF. Choose another format.")
+    expect(part(page, "delivery")).to_have_text("This browser cannot show AVIF. Select another format.")
     step(page, "WebP, 480 pixels wide").check()
     wait_until_painted(preview(page))
 
@@ -304,8 +304,8 @@ def test_an_upload_shows_how_far_it_is(page: Page, photo: Path) -> None:
     slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": photo.stat().st_size}
     session.send("Network.emulateNetworkConditions", slow)
     choose(page, photo)
-    expect(part(page, "doing")).to_contain_text("Uploading")
-    expect(page.get_by_role("progressbar", name="Upload")).to_have_attribute("value", re.compile(r"^0\.[1-9]"))
+    expect(part(page, "progress-text")).to_contain_text("Uploading")
+    expect(page.get_by_role("progressbar", name="Upload progress")).to_have_attribute("value", re.compile(r"^0\.[1-9]"))
     wait_until_measured(page)
 
 
@@ -326,10 +326,10 @@ def test_without_a_token_it_is_asked_for_kept_for_the_tab_and_never_in_a_url(
     page.on("request", lambda request: asked.append(request.url))
     choose(page, small_photo)
     expect(page.get_by_role("alert")).to_contain_text("This needs a token.")
-    page.get_by_label("Token").fill("not-the-token-0123456789")
-    page.get_by_role("button", name="Use it").click()
-    expect(page.get_by_label("Token")).to_have_value("")
-    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_label("Access token").fill("not-the-token-0123456789")
+    page.get_by_role("button", name="Use token").click()
+    expect(page.get_by_label("Access token")).to_have_value("")
+    page.get_by_label("Access token").fill(TOKEN)
     page.keyboard.press("Enter")
     wait_until_measured(page)
     wait_until_painted(preview(page))
@@ -417,7 +417,7 @@ def test_the_pages_files_may_be_kept_for_a_year(page: Page) -> None:
     page.on("response", note)
     page.reload()
     assert {path.rpartition(".")[2] for path in kept} >= {"css", "js", "svg"}
-    assert all(re.fullmatch(r"/web/\w+\.[a-z2-7]{16}\.\w+", path) for path in kept)
+    assert all(re.fullmatch(r"/web/[\w-]+\.[a-z2-7]{16}\.\w+", path) for path in kept)
     assert set(kept.values()) == {"public, max-age=31536000, immutable"}
 
 
