@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 import structlog
@@ -55,10 +55,11 @@ class Origin(NamedTuple):
     look_for_takedowns: Callable[[], Awaitable[None]]
 
 
-def create_app(settings: Settings, purge: Purge) -> Origin:
+def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[Any, Any, None]]) -> Origin:
     """Return the origin; raises `SettingsError` for a store that cannot be opened or a key that cannot be read.
 
     `purge` is called with the digests of images that have been taken down, and with none as often as nothing has been.
+    `watch` is run from the start of the application to its end, and cancelled then.
     """
     storage = open_storage(settings.store_url, os.environ)
     limits = Limits(settings.max_pixels, settings.max_whole_pixels, settings.max_output_pixels, settings.max_frames)
@@ -97,6 +98,7 @@ def create_app(settings: Settings, purge: Purge) -> Origin:
         if leftovers := await storage.sweep():
             log.info("removed what killed writes had left", files=leftovers)
         async with pool.running(), anyio.create_task_group() as tasks:
+            tasks.start_soon(watch)
             tasks.start_soon(vitals.watch)
             tasks.start_soon(takedowns.watch)
             tasks.start_soon(key_notes.watch)

@@ -11,7 +11,7 @@ from edge import Edge
 from edge.answer import ASGIApp
 from edge.regions import Place
 from service.app import create_app
-from service.parent_death import end_with_parent
+from service.parent_death import end_with_parent, end_with_supervisor
 from service.routes.renditions import normalised_accept
 from service.settings import load
 from service.telemetry import configure_logs
@@ -24,8 +24,9 @@ _KINDS = {"/i/": "rendition", "/pull/": "pointer", "/v1/": "api", "/health": "he
 
 def build() -> Edge:
     """Return the whole server, set up from the environment; raises `SettingsError`."""
-    # A killed supervisor must not leave a server behind that nobody watches.
-    end_with_parent(signal.SIGTERM)
+    # A killed supervisor must not leave a server behind that nobody watches. Until the application has started, Granian's own handler of
+    # SIGTERM, which the process has inherited, would ignore the signal, and there is nothing yet to finish.
+    end_with_supervisor(signal.SIGKILL)
     configure_logs()
     settings = load(os.environ)
 
@@ -33,7 +34,12 @@ def build() -> Edge:
         """Tell the edge what the service has to say beside its answers."""
         edge.purge_tags(digests)
 
-    origin = create_app(settings, purge)
+    async def watch() -> None:
+        """Guard the process while it serves."""
+        # From here on SIGTERM finishes the requests in progress.
+        end_with_parent(signal.SIGTERM)
+
+    origin = create_app(settings, purge, watch)
     edge = Edge(
         cast(ASGIApp, origin.app),
         name="darkroom",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import images
@@ -63,3 +67,42 @@ def test_metrics_count_what_had_to_go(data: Path) -> None:
 def test_metrics_are_not_on_the_public_port(data: Path) -> None:
     with darkroom(data, metrics_port=free_port()) as server, server.client() as client:
         assert client.get("/metrics").status_code == 404
+
+
+def test_metrics_200_silent_connections_do_not_keep_a_scrape_from_its_response(data: Path) -> None:
+    port = free_port()
+    with darkroom(data, metrics_port=port) as server, ExitStack() as connections:
+        before = server.worker().num_threads()
+        silent = [connections.enter_context(socket.create_connection((HOST, port), timeout=10)) for _ in range(200)]
+        assert figures(port)["kept_entries",] == 0
+        # The oldest made room: 32 are left, the scrape among them.
+        assert all(one.recv(1) == b"" for one in silent[: 200 - 32])
+        assert server.worker().num_threads() <= before + 32
+
+
+def drip_until_closed(connection: socket.socket, *, limit_seconds: float) -> None:
+    """Send a byte every half second until the other side has closed; raises `TimeoutError` where it does not within the limit."""
+    connection.settimeout(0.5)
+    deadline = time.monotonic() + limit_seconds
+    while time.monotonic() < deadline:
+        try:
+            connection.sendall(b"G")
+            if connection.recv(1) == b"":
+                return
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            return
+    raise TimeoutError
+
+
+@pytest.mark.long
+def test_metrics_silent_and_dripping_connections_are_closed_after_10_s(data: Path) -> None:
+    port = free_port()
+    with darkroom(data, metrics_port=port), ExitStack() as connections:
+        silent, dripping = (connections.enter_context(socket.create_connection((HOST, port))) for _ in range(2))
+        started = time.monotonic()
+        drip_until_closed(dripping, limit_seconds=20)
+        silent.settimeout(5)
+        assert silent.recv(1) == b""
+        assert time.monotonic() - started > 9, "a scrape may take as long as Prometheus waits for it"

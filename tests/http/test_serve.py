@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -102,6 +103,49 @@ def test_kill_of_the_supervisor_ends_the_server_too(data: Path) -> None:
         server.process.kill()
         _, alive = psutil.wait_procs(processes, timeout=10)
         assert alive == []
+
+
+def processes_of_session(leader: int) -> list[psutil.Process]:
+    """Return the processes that `leader`, the first of its session, has started, and those that they have started."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.Error):
+            if os.getsid(process.pid) == leader and process.pid != leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def killed_supervisor(data: Path, *, after_seconds: float | None) -> list[psutil.Process]:
+    """Return what goes on running after the supervisor was killed so long after its start, or as soon as it had started the server."""
+    supervisor = subprocess.Popen(
+        [DARKROOM, "serve", "--port", str(free_port()), "--data", data],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 30
+    while after_seconds is None and not processes_of_session(supervisor.pid) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(after_seconds or 0)
+    supervisor.kill()
+    supervisor.wait()
+    # What had been started needs a moment to import its modules before it can look.
+    _, alive = psutil.wait_procs(processes_of_session(supervisor.pid), timeout=15)
+    left = [*alive, *processes_of_session(supervisor.pid)]
+    for process in left:
+        process.kill()
+    return left
+
+
+def test_kill_of_the_supervisor_before_the_server_has_started_leaves_no_process(data: Path) -> None:
+    assert killed_supervisor(data, after_seconds=None) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("moment", range(20))
+def test_kill_of_the_supervisor_at_any_moment_of_the_start_leaves_no_process(data: Path, moment: int) -> None:
+    assert killed_supervisor(data, after_seconds=0.2 + moment * 0.06) == []
 
 
 def test_kill_of_the_server_leaves_no_render_process(data: Path) -> None:
