@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup serve test test-long test-faults check check-javascript format bench bench-quick shots gallery quality container-test lock clean
+.PHONY: setup serve test test-long test-faults check check-javascript format fuzz bench bench-quick shots gallery quality container-test lock clean
 
 # What running it needs.
 $(VENV)/.serve: requirements.lock pyproject.toml
@@ -59,6 +59,11 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(JAVASCRIPT)/.installed && \
 		$(JAVASCRIPT)/.bin/biome check --write --config-path tests/web/tools service/web; fi
+
+# Bad images and bad requests against a real server, and good ones in between: make fuzz SECONDS=1800 SEED=7
+SECONDS ?= 300
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench

@@ -1,0 +1,40 @@
+"""`python -m tests.fuzz [--seconds N] [--seed S]`: bad inputs and good ones against a real server; exit code 1 with findings."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+import msgspec
+
+from tests.fuzz.campaign import Plan, run
+
+
+def main() -> None:
+    """Run, tell, and say by the exit code whether anything was found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Bad images and bad requests against a real server.")
+    parser.add_argument("--seconds", type=float, default=300, help="how long, in seconds")
+    parser.add_argument("--seed", type=int, default=None, help="a number that decides every input; a new one by default")
+    parser.add_argument("--only", type=int, nargs="+", default=[], help="numbers of inputs to send again, of the run with this seed")
+    parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="folder for inputs that broke something")
+    parser.add_argument("--report", type=Path, default=None, help="file for the summary as JSON")
+    asked = parser.parse_args()
+    # Ended from outside, what was started is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    seed = secrets.randbelow(1_000_000) if asked.seed is None else asked.seed
+    with tempfile.TemporaryDirectory(prefix="darkroom-fuzz-") as name:
+        plan = Plan(seed, asked.seconds, Path(name), asked.findings / str(seed), tuple(asked.only))
+        report = run(plan, lambda line: click.echo(line, err=True))
+    click.echo(report.text())
+    if asked.report is not None:
+        asked.report.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    sys.exit(1 if report.findings else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""A run: inputs one after the other against one server, good images every so often, and a close look at the server each time."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from service.address import Signer
+from tests import images
+from tests.fuzz.canaries import Canaries
+from tests.fuzz.cases import Case, Cases
+from tests.fuzz.report import MAX_FINDINGS, Cost, Exhibits, Finding, Report
+from tests.fuzz.seeds import Seed, seeds
+from tests.fuzz.visitor import Visitor
+from tests.fuzz.watch import MEBIBYTE, Pulse, Watch
+from tests.servers import Server, darkroom
+
+# Every so many inputs the good images come.
+CHECK_EVERY = 60
+
+SLOTS = 2
+RENDER_MEMORY_BYTES = 512 * MEBIBYTE
+
+# More CPU time of render processes than this for one small file is a way to stop the server.
+MAX_CPU_SECONDS = 20.0
+# A server that is asked one thing at a time has no reason to call itself busy more often than this.
+MAX_PATIENCE_SHARE = 0.005
+MIN_PATIENCE_COUNT = 5
+
+# What both halves of a run have in common: small bounds are met sooner.
+SETTINGS: dict[str, object] = {
+    "cache_bytes": 24 * MEBIBYTE,
+    "max_upload_bytes": 700_000,
+    "max_parts": 8,
+    "max_frames": 128,
+    "max_pixels": 64_000_000,
+    "max_whole_pixels": 32_000_000,
+    "max_output_pixels": 16_000_000,
+    "render_processes": SLOTS,
+    "render_memory_bytes": RENDER_MEMORY_BYTES,
+    "renditions_bytes": 128 * MEBIBYTE,
+    "variants": "card: width=64,height=48,fit=cover",
+}
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a run is to be: seed and seconds, or `only` some numbers; `folder` for data, `exhibits` for inputs that broke something."""
+
+    seed: int
+    seconds: float
+    folder: Path
+    exhibits: Path
+    only: tuple[int, ...] = ()
+
+
+def run(plan: Plan, tell: Callable[[str], None]) -> Report:
+    """Return what came of a run: two servers one after the other, the second one warming what it takes in."""
+    report = Report(plan.seed)
+    started = time.monotonic()
+    for share, warm in ((0.6, "none"), (0.4, "webp,fallback")):
+        _Campaign(plan, report, tell, seconds=plan.seconds * share).run(warm)
+        if len(report.findings) >= MAX_FINDINGS or plan.only:
+            break
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def good_exhibits() -> list[bytes]:
+    """Return good images that stay on the server, for transforms that are not good."""
+    return [
+        images.photo_jpeg(700, 500, orientation=5),
+        images.rgba_png(150, 110),
+        images.animation(images.film(70, 50), "GIF"),
+        images.animation(images.film(70, 50), "WEBP"),
+        images.pages_tiff([images.picture(50, 60), images.picture(70, 30)]),
+        images.avif(150, 110),
+        images.heic(150, 110),
+        images.grey_png(90, 60, alpha=True),
+        b'<svg xmlns="http://www.w3.org/2000/svg" width="50" height="90"><circle cx="25" cy="45" r="20" fill="#08f"/></svg>',
+    ]
+
+
+class _Campaign:
+    def __init__(self, plan: Plan, report: Report, tell: Callable[[str], None], *, seconds: float) -> None:
+        self._plan = plan
+        self._report = report
+        self._tell = tell
+        self._seconds = seconds
+        self._exhibits = Exhibits(plan.exhibits)
+        self._told = time.monotonic()
+
+    def run(self, warm: str) -> None:
+        data = self._plan.folder / f"data-{warm}"
+        key, owner_token, token = secrets.token_hex(32), f"owner-{secrets.token_hex(12)}", f"stranger-{secrets.token_hex(12)}"
+        settings = {"keys": key, "tokens": f"{owner_token},{token}:ingest+read", "warm": warm, **SETTINGS}
+        with darkroom(data, **settings) as server:
+            signer = Signer([bytes.fromhex(key)])
+            hidden = [text.encode() for text in (key, owner_token, str(data))]
+            visitor = Visitor(server, signer, owner_token=owner_token, token=token, secrets=hidden)
+            try:
+                self._visit(server, visitor, seeds(), token)
+            finally:
+                visitor.close()
+        shutil.rmtree(data, ignore_errors=True)
+
+    def _visit(self, server: Server, visitor: Visitor, good: list[Seed], token: str) -> None:
+        digests = []
+        for body in good_exhibits():
+            status, document = visitor.upload(body)
+            if status != 201:
+                raise RuntimeError(f"the server did not take a good image: {status} {document}")
+            digests.append(document["digest"])
+        canaries = Canaries(visitor)
+        canaries.meet()
+        watch = Watch(server, SLOTS, RENDER_MEMORY_BYTES)
+        pulse = Pulse(server, watch.worker)
+        pulse.start()
+        cases = Cases(self._plan.seed, good, digests, visitor.signer, token.encode())
+        try:
+            self._send(cases, visitor, canaries, watch)
+        finally:
+            pulse.stop()
+        last = self._report.total
+        for complaint in [*pulse.complaints, *watch.finish(), *self._impatience()]:
+            self._find(last, "the whole run", complaint, None)
+        self._note(watch, pulse)
+
+    def _send(self, cases: Cases, visitor: Visitor, canaries: Canaries, watch: Watch) -> None:
+        watch.look()
+        ends = time.monotonic() + self._seconds
+        since = number = self._report.total + 1
+        numbers = iter(self._plan.only)
+        while len(self._report.findings) < MAX_FINDINGS:
+            if self._plan.only:
+                number = next(numbers, 0)
+            is_over = number == 0 if self._plan.only else time.monotonic() > ends
+            if not is_over:
+                self._try(number, cases.make(number), visitor, watch)
+            if is_over or self._report.total % CHECK_EVERY == 0 or not watch.is_running():
+                for complaint in [*watch.look(), *(canaries.round() if watch.is_running() else ())]:
+                    self._find(number, f"one of the inputs from {since}", complaint, None)
+                self._report.canary_rounds += 1
+                since = number + 1
+            if is_over or not watch.is_running():
+                return
+            number += 1
+
+    def _try(self, number: int, case: Case, visitor: Visitor, watch: Watch) -> None:
+        self._report.count(case)
+        before = watch.render_cpu_seconds()
+        for outcome in visitor.run(case):
+            self._report.add(outcome)
+            if outcome.reason is not None:
+                self._find(number, case.label, f"{outcome.kind}: {outcome.reason}", case)
+        used = watch.render_cpu_seconds() - before
+        self._report.add_cost(Cost(used, number, case.label))
+        if used > MAX_CPU_SECONDS:
+            self._find(number, case.label, f"render processes used {used:.1f} s of CPU time", case)
+        if self._plan.only or time.monotonic() > self._told + 30:
+            self._told = time.monotonic()
+            self._tell(f"input {number}: {case.label}; {len(self._report.findings)} findings")
+
+    def _find(self, number: int, label: str, reason: str, case: Case | None) -> None:
+        finding = Finding(number, label, reason)
+        self._report.findings.append(finding)
+        self._exhibits.add(finding, case)
+        self._tell(f"FINDING after input {number}, {label}\n  {reason}")
+
+    def _impatience(self) -> list[str]:
+        count = sum(count for name, count in self._report.statuses.items() if " 503 " in name)
+        if count > max(MIN_PATIENCE_COUNT, MAX_PATIENCE_SHARE * self._report.total):
+            return [f"{count} of {self._report.total} inputs were 503"]
+        return []
+
+    def _note(self, watch: Watch, pulse: Pulse) -> None:
+        if watch.memory:
+            workers = [sample.worker_bytes // MEBIBYTE for sample in watch.memory]
+            renderers = max(sample.renderer_bytes for sample in watch.memory) // MEBIBYTE
+            self._report.notes.append(
+                f"worker: {workers[0]} MiB resident at first, {workers[-1]} at last, {max(workers)} at most; render processes: {renderers} "
+                f"MiB at most; descriptors: {watch.most_descriptors} at most; slowest /livez: {pulse.slowest_seconds:.2f} s"
+            )

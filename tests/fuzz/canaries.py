@@ -1,0 +1,104 @@
+"""Good images that must come out the same at any time, whatever the server has been sent meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from tests import images
+from tests.fuzz.cases import Wish
+from tests.fuzz.seeds import DRAWING
+from tests.fuzz.visitor import Visitor
+
+_WISHES = (
+    Wish("width=64", "webp"),
+    Wish("width=48", "avif"),
+    Wish("width=80", "jpg"),
+    Wish("rotate=9,width=40,blur=2", "png"),
+)
+
+
+def good_images() -> dict[str, bytes]:
+    """Return one good image of every format; none of them is a seed of mutations."""
+    return {
+        "jpeg": images.camera_jpeg(330, 250),
+        "jpeg with a profile of four inks": images.cmyk_jpeg(110, 80, profile=images.cmyk_profile()),
+        "png": images.rgba_png(110, 80),
+        "webp": images.webp(330, 250, alpha=True),
+        "gif": images.animation(images.film(110, 80), "GIF"),
+        "avif": images.avif(330, 250),
+        "heic": images.heic(330, 250),
+        "tiff": images.tiff(110, 80),
+        "svg": DRAWING.replace(b"rotate(20", b"rotate(21"),
+    }
+
+
+class _Sight(msgspec.Struct, frozen=True):
+    """A response that must not change."""
+
+    status: int
+    etag: str
+    digest: str
+
+
+class Canaries:
+    """Uploads good images again and again, each time as if for the first time, and compares what comes of them."""
+
+    def __init__(self, visitor: Visitor) -> None:
+        """Use a visitor whose token may delete."""
+        self._visitor = visitor
+        self._images = good_images()
+        self._documents: dict[str, dict[str, Any]] = {}
+        self._sights: dict[tuple[str, int | str], _Sight] = {}
+        self._rounds = 0
+
+    def meet(self) -> None:
+        """Upload every image and look at all that is asked of it later; raises `RuntimeError` if anything is refused."""
+        for name, body in self._images.items():
+            status, document = self._visitor.upload(body)
+            if status != 201:
+                raise RuntimeError(f"the server did not take a good image, {name}: {status} {document}")
+            self._documents[name] = _lasting(document)
+            for key, path in self._paths(name, range(len(_WISHES))):
+                self._sights[name, key] = sight = self._sight(path)
+                if sight.status != 200:
+                    raise RuntimeError(f"the server did not render a good image, {name}: {sight.status} for {path}")
+
+    def round(self) -> list[str]:
+        """Take every image down, upload it anew, ask for some of its renditions, cold ones; return what is not as it was."""
+        self._rounds += 1
+        complaints = []
+        for name, body in self._images.items():
+            before = self._documents[name]
+            complaints += [f"a good image, {name}: {complaint}" for complaint in self._visitor.remove(before["digest"])]
+            status, document = self._visitor.upload(body)
+            if status != 201:
+                complaints.append(f"a good image, {name}, is {status}: {document.get('type')} {document.get('detail')}")
+                continue
+            if _lasting(document) != before:
+                complaints.append(f"a good image, {name}, has another document")
+            for key, path in self._paths(name, [self._rounds % len(_WISHES)]):
+                now, then = self._sight(path), self._sights[name, key]
+                if now != then:
+                    complaints.append(f"a good image, {name}: {path} was {then} and is {now}")
+        return complaints
+
+    def _paths(self, name: str, wishes: range | list[int]) -> Iterator[tuple[int | str, str]]:
+        document = self._documents[name]
+        yield "src", document["src"]
+        for number in wishes:
+            yield number, _WISHES[number].path(document["digest"], self._visitor.signer)
+
+    def _sight(self, path: str) -> _Sight:
+        status, headers, body = self._visitor.get(path)
+        return _Sight(
+            status, headers.get("etag", ""), hashlib.sha256(body).hexdigest() if status == 200 else body[:300].decode("utf-8", "replace")
+        )
+
+
+def _lasting(document: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a document is the same whenever the image is uploaded."""
+    return {key: value for key, value in document.items() if key != "created"}

@@ -1,0 +1,71 @@
+"""Which responses are right for which input; everything else is a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Literal, TypeAlias
+
+import msgspec
+
+# A server that has too much to do may say so, now and then.
+PATIENCE = frozenset({"/problems/overloaded", "/problems/deadline-exceeded", "/problems/too-costly"})
+
+Input: TypeAlias = Literal["image", "document url", "address", "changed address", "api", "wire", "good"]
+
+ALLOWED: Mapping[Input, frozenset[int]] = {
+    "image": frozenset({200, 201, 413, 415, 422}),
+    "document url": frozenset({200}),
+    "address": frozenset({200, 400, 422}),
+    "changed address": frozenset({308, 400, 403, 404}),
+    "api": frozenset({200, 201, 204, 400, 403, 404, 412, 413, 415, 422, 428}),
+    "good": frozenset({200, 201, 204}),
+}
+
+
+class _Problem(msgspec.Struct):
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What a response is worth: why it is wrong, if it is, and the problem that it tells, if it tells one."""
+
+    reason: str | None
+    problem: str = ""
+
+    @property
+    def asks_for_patience(self) -> bool:
+        """Whether the server says that it has too much to do."""
+        return self.problem in PATIENCE
+
+
+def judge(kind: Input, status: int, headers: Mapping[str, str], body: bytes, *, is_small: bool, secrets: Collection[bytes]) -> Verdict:
+    """Return the verdict on a response; header names in lower case. `is_small`: the image declares less than a megapixel."""
+    if any(secret in body for secret in secrets):
+        return Verdict("a response that holds a secret or a path of the server")
+    problem = ""
+    if headers.get("content-type") == "application/problem+json" and body:
+        try:
+            told = msgspec.json.decode(body, type=_Problem)
+        except msgspec.DecodeError as error:
+            return Verdict(f"{status} with a problem document that cannot be read: {error}")
+        problem = told.type
+        if told.status != status or not told.detail:
+            return Verdict(f"{status} with a problem document that says {told.status}: {told.detail!r}", problem)
+    if status == 503 and problem in PATIENCE:
+        return Verdict(_impatient(problem, headers, is_small=is_small), problem)
+    return Verdict(_not_allowed(kind, status, problem), problem)
+
+
+def _not_allowed(kind: Input, status: int, problem: str) -> str | None:
+    if status not in ALLOWED[kind]:
+        return f"{status} {problem}".strip()
+    return f"{status} without a problem document" if status >= 400 and not problem else None
+
+
+def _impatient(problem: str, headers: Mapping[str, str], *, is_small: bool) -> str | None:
+    if problem == "/problems/too-costly":
+        return f"503 {problem} for a small image" if is_small else None
+    return None if headers.get("retry-after", "").isdigit() else f"503 {problem} without Retry-After"

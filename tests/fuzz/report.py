@@ -1,0 +1,110 @@
+"""Findings, with the inputs that led to them, and the summary of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from tests.fuzz.cases import AddressCase, ApiCase, Case, ImageCase, WireCase
+from tests.fuzz.visitor import Outcome
+
+# After so many a run has said what it has to say.
+MAX_FINDINGS = 60
+_MAX_KEPT_BYTES = 32 << 20
+_COSTLIEST = 8
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Something that must not be: after which input, of which label, and why."""
+
+    number: int
+    label: str
+    reason: str
+
+
+class Cost(msgspec.Struct, frozen=True, order=True):
+    """CPU seconds of the render processes that an input took."""
+
+    cpu_seconds: float
+    number: int
+    label: str
+
+
+class Report(msgspec.Struct):
+    """What a run has been and has found."""
+
+    seed: int
+    seconds: float = 0.0
+    inputs: Counter[str] = msgspec.field(default_factory=Counter)
+    statuses: Counter[str] = msgspec.field(default_factory=Counter)
+    canary_rounds: int = 0
+    findings: list[Finding] = []
+    costliest: list[Cost] = []
+    notes: list[str] = []
+
+    def count(self, case: Case) -> None:
+        """Count an input."""
+        self.inputs[type(case).__name__.removesuffix("Case").lower()] += 1
+
+    def add(self, outcome: Outcome) -> None:
+        """Count an outcome."""
+        self.statuses[f"{outcome.kind} {outcome.status or 'none'}{' ' + outcome.problem if outcome.status == 503 else ''}"] += 1
+
+    def add_cost(self, cost: Cost) -> None:
+        """Remember an input if it is one of the costliest."""
+        self.costliest = sorted([*self.costliest, cost], reverse=True)[:_COSTLIEST]
+
+    @property
+    def total(self) -> int:
+        """How many inputs there were."""
+        return self.inputs.total()
+
+    def text(self) -> str:
+        """Return the summary for a person."""
+        lines = [f"{self.total} inputs in {self.seconds:.0f} s with seed {self.seed}, {self.canary_rounds} rounds of good images"]
+        lines += [f"  {name}: {count}" for name, count in sorted(self.inputs.items())]
+        lines += ["responses:", *(f"  {name}: {count}" for name, count in sorted(self.statuses.items()))]
+        lines += [
+            "costliest for render processes:",
+            *(f"  {cost.cpu_seconds:.2f} s of CPU time: input {cost.number}, {cost.label}" for cost in self.costliest),
+        ]
+        lines += self.notes
+        lines += [
+            f"{len(self.findings)} findings",
+            *(f"  input {finding.number}, {finding.label}\n    {finding.reason}" for finding in self.findings),
+        ]
+        return "\n".join(lines)
+
+
+class Exhibits:
+    """The folder in which inputs that broke something are put, as far as there is room."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use a folder, made when it is needed."""
+        self._folder = folder
+        self._left_bytes = _MAX_KEPT_BYTES
+
+    def add(self, finding: Finding, case: Case | None) -> None:
+        """Write the finding, and the input if there is one."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        body = b"" if case is None else input_bytes(case)
+        with (self._folder / "findings.txt").open("a", encoding="utf-8") as file:
+            file.write(f"input {finding.number}, {finding.label}\n  {finding.reason}\n")
+        if 0 < len(body) <= self._left_bytes:
+            self._left_bytes -= len(body)
+            (self._folder / f"{finding.number}.bin").write_bytes(body)
+
+
+def input_bytes(case: Case) -> bytes:
+    """Return what of an input is sent as a file, or on a socket."""
+    match case:
+        case ImageCase():
+            return case.body
+        case AddressCase():
+            return case.path
+        case ApiCase():
+            return f"{case.method} {case.path} {case.headers}\n".encode() + case.body
+        case WireCase():
+            return case.request.body

@@ -1,0 +1,205 @@
+"""Sends one input to the server, and whatever follows from it, and judges each response."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import httpx
+import msgspec
+from PIL import Image
+
+from service.address import MEDIA_TYPES, Signer
+from service.errors import printable
+from tests.fuzz import declared
+from tests.fuzz.cases import AddressCase, ApiCase, Case, ImageCase, WireCase
+from tests.fuzz.judge import PATIENCE, Input, judge
+from tests.fuzz.wire import RawRequest, send, statuses
+from tests.servers import Server
+
+Got: TypeAlias = tuple[int, Mapping[str, str], bytes]
+
+# Longer than the server may take for anything (`DARKROOM_RENDER_SECONDS`), whatever else the machine does.
+_PATIENCE_SECONDS = 120
+
+_SMALL_PIXELS = 1_000_000
+_SMALL_FILE_BYTES = 600_000
+# How many mutated images stay on the server: later ones push them out, so that the disk stays small and removal is tried too.
+_KEPT_IMAGES = 100
+_MAX_OPENED_PIXELS = 4_000_000
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """One response: to which kind of input, its status (0 for none), the problem it tells, and why it is a finding, if it is one."""
+
+    kind: Input
+    status: int
+    problem: str = ""
+    reason: str | None = None
+
+    @property
+    def asks_for_patience(self) -> bool:
+        """Whether the server said that it has too much to do."""
+        return self.status == 503 and self.problem in PATIENCE
+
+
+class NoResponseError(Exception):
+    """A request that was right and got no response."""
+
+
+class Visitor:
+    """A client of one server: `signer` has its key."""
+
+    def __init__(self, server: Server, signer: Signer, *, owner_token: str, token: str, secrets: Collection[bytes]) -> None:
+        """Visit a server.
+
+        owner_token: has every scope. token: may not delete. secrets: byte strings that no response may hold.
+        """
+        self.signer = signer
+        self._server = server
+        self._owner = {"authorization": f"Bearer {owner_token}"}
+        self._stranger = {"authorization": f"Bearer {token}"}
+        self._secrets = secrets
+        self._client = httpx.Client(base_url=server.url, timeout=_PATIENCE_SECONDS, trust_env=False)
+        self._kept: deque[str] = deque()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def upload(self, body: bytes) -> tuple[int, dict[str, Any]]:
+        """Upload an image and return the status and the document, or the problem document."""
+        status, _, answer = self._request("POST", "/v1/images", self._owner, body)
+        return status, msgspec.json.decode(answer) if answer else {}
+
+    def remove(self, digest: str) -> list[str]:
+        """Take an image down and lift the tombstone; return what went wrong."""
+        wrong = []
+        for path, right in ((f"/v1/images/{digest}", 200), (f"/v1/images/{digest}/tombstone", 204)):
+            status, _, body = self._request("DELETE", path, self._owner)
+            if status != right:
+                wrong.append(f"DELETE {path} is {status}: {body[:300]!r}")
+        return wrong
+
+    def get(self, path: str | bytes) -> Got:
+        """Return the response to a GET; the path is sent as it stands."""
+        return self._request("GET", path, {})
+
+    def run(self, case: Case) -> Iterator[Outcome]:
+        """Send an input and give the outcome of each request that it led to."""
+        try:
+            match case:
+                case ImageCase():
+                    yield from self._run_image(case)
+                case AddressCase():
+                    yield from self._run_address(case)
+                case ApiCase():
+                    yield self._judged(
+                        "api", self._request(case.method, case.path, self._stranger | case.headers, case.body), is_small=True
+                    )
+                case WireCase():
+                    yield from self._run_wire(case.request)
+        except NoResponseError as error:
+            yield Outcome(_KINDS[type(case)], 0, reason=f"no response: {error}")
+
+    def _run_image(self, case: ImageCase) -> Iterator[Outcome]:
+        is_small = len(case.body) <= _SMALL_FILE_BYTES and declared.pixels(case.kind, case.body) <= _SMALL_PIXELS
+        if case.is_multipart:
+            body = b'--fuzz\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + case.body + b"\r\n--fuzz--\r\n"
+            headers = {"content-type": "multipart/form-data; boundary=fuzz"}
+        else:
+            body, headers = case.body, {}
+        got = self._request("POST", "/v1/images", self._stranger | headers, body)
+        yield self._judged("image", got, is_small=is_small)
+        if got[0] not in {200, 201}:
+            return
+        document = msgspec.json.decode(got[2])
+        urls = [rendition["url"] for source in document["sources"] for rendition in source["renditions"]]
+        for pick in case.picks:
+            yield self._judged("document url", self.get(urls[int(pick * len(urls))]), is_small=is_small)
+        for wish in case.wishes:
+            yield self._judged_rendition(wish.path(document["digest"], self.signer), is_small=is_small)
+        self._kept.append(document["digest"])
+        while len(self._kept) > _KEPT_IMAGES:
+            digest = self._kept.popleft()
+            if digest not in self._kept:
+                for complaint in self.remove(digest):
+                    yield Outcome("good", 0, reason=complaint)
+
+    def _run_address(self, case: AddressCase) -> Iterator[Outcome]:
+        if not case.is_changed:
+            yield self._judged_rendition(case.path.decode(), is_small=True)
+            return
+        request = RawRequest(b"GET " + case.path.replace(b" ", b"%20") + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "whole")
+        for status in statuses(send(self._server.port, request)):
+            wrong = status == 200 or (status >= 500 and status != 503)
+            yield Outcome("changed address", status, reason=f"{status} for a path that nobody signed" if wrong else None)
+
+    def _run_wire(self, request: RawRequest) -> Iterator[Outcome]:
+        received = send(self._server.port, request)
+        found = statuses(received)
+        if not found:
+            yield Outcome("wire", 0)
+        for status in found:
+            # 501 and 505 are right for a transfer coding or a version that a server does not know (RFC 9110 §15.6.2, §15.6.6).
+            wrong = status >= 500 and status not in {501, 505}
+            yield Outcome("wire", status, reason=f"{status}: {received[:300]!r}" if wrong and not _is_patient(received) else None)
+        if any(secret in received for secret in self._secrets):
+            yield Outcome("wire", 0, reason="a response that holds a secret or a path of the server")
+
+    def _judged_rendition(self, path: str, *, is_small: bool) -> Outcome:
+        got = self.get(path)
+        outcome = self._judged("address", got, is_small=is_small)
+        if got[0] != 200 or outcome.reason is not None:
+            return outcome
+        reason = _wrong_rendition(path, got)
+        return msgspec.structs.replace(outcome, reason=reason and f"{reason}: {path}")
+
+    def _judged(self, kind: Input, got: Got, *, is_small: bool) -> Outcome:
+        status, headers, body = got
+        verdict = judge(kind, status, headers, body, is_small=is_small, secrets=self._secrets)
+        reason = verdict.reason and f"{verdict.reason}: {printable(body[:400].decode('utf-8', 'replace'), 600)}"
+        return Outcome(kind, status, verdict.problem, reason)
+
+    def _request(self, method: str, path: str | bytes, headers: Mapping[str, str], body: bytes | None = None) -> Got:
+        raw = path if isinstance(path, bytes) else path.encode()
+        request = self._client.build_request(method, "/", headers=dict(headers), content=body)
+        # As it stands: httpx would spell it its own way.
+        request.extensions["target"] = raw
+        for attempt in (1, 2):
+            try:
+                response = self._client.send(request)
+            except httpx.TimeoutException as error:
+                raise NoResponseError(f"nothing in {_PATIENCE_SECONDS} s for {method} {printable(raw.decode('latin-1'))}") from error
+            except httpx.TransportError as error:
+                # The server may close an idle connection at the moment at which it is used again: the second time it is a new one.
+                if attempt == 2:
+                    raise NoResponseError(f"{error!r} for {method} {printable(raw.decode('latin-1'))}") from error
+            else:
+                return response.status_code, dict(response.headers), response.content
+        raise AssertionError("unreachable")
+
+
+_KINDS: Mapping[type[Case], Input] = {ImageCase: "image", AddressCase: "address", ApiCase: "api", WireCase: "wire"}
+
+
+def _is_patient(received: bytes) -> bool:
+    return b" 503 " in received and any(problem.encode() in received for problem in PATIENCE)
+
+
+def _wrong_rendition(path: str, got: Got) -> str | None:
+    """Return what is wrong with a rendition: not of the type that its address says, without a validator, or no picture."""
+    _, headers, body = got
+    extension = path.rpartition(".")[2]
+    wanted = MEDIA_TYPES.get(extension, headers.get("content-type", ""))
+    if headers.get("content-type") != wanted or "etag" not in headers:
+        return f"a rendition of type {headers.get('content-type')} with ETag {headers.get('etag')}"
+    try:
+        picture = Image.open(io.BytesIO(body))
+        if picture.width * picture.height <= _MAX_OPENED_PIXELS:
+            picture.load()
+    except Exception as error:
+        return f"a rendition that cannot be opened ({error!r})"
+    return None

@@ -1,0 +1,178 @@
+"""The server seen from outside: its processes, their memory, CPU time and descriptors, its log, its spool, whether it responds."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import msgspec
+import psutil
+
+from tests.servers import Server
+
+MEBIBYTE = 1 << 20
+
+# What a worker may hold beside its cache; what it may have grown by between the first third of a run and the last.
+MAX_WORKER_BYTES = 400 * MEBIBYTE
+MAX_GROWTH_BYTES = 64 * MEBIBYTE
+MAX_MORE_DESCRIPTORS = 64
+# A freeze of the event loop costs its process CPU time; a machine with too much to do does not. Either way no probe may take very long.
+MAX_FROZEN_CPU_SECONDS = 4.0
+MAX_PROBE_SECONDS = 60.0
+
+_SETTLE_SECONDS = 30.0
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+# Words of the log that no input may cause.
+_WORDS = ("unexpected failure", "Traceback", "Exception in ", "exception was never retrieved", "was never awaited")
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """Resident bytes at a moment: of the worker, and of the largest render process."""
+
+    worker_bytes: int
+    renderer_bytes: int
+
+
+class Watch:
+    """Looks at a server, as often as it is asked to."""
+
+    def __init__(self, server: Server, slots: int, render_memory_bytes: int) -> None:
+        """Watch a server that has just become healthy.
+
+        slots: how many render processes it has. render_memory_bytes: the most that each may map.
+        """
+        self._server = server
+        self._slots = slots
+        self._render_memory_bytes = render_memory_bytes
+        self._worker = server.worker()
+        self._descriptors = self._worker.num_fds()
+        self._log_bytes = 0
+        self._renderers: list[int] = []
+        self.memory: list[Memory] = []
+        self.most_descriptors = 0
+
+    @property
+    def worker(self) -> psutil.Process:
+        """The process that responds."""
+        return self._worker
+
+    def look(self) -> list[str]:
+        """Return what is wrong now; what needs a moment to settle, such as a process that is being replaced, gets it."""
+        if not self.is_running():
+            return [f"the server ended with {self._server.process.poll()}: {self._server.log()[-3_000:]}"]
+        complaints = self._look_at_log()
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while (unsettled := self._unsettled()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return complaints + unsettled
+
+    def finish(self) -> list[str]:
+        """Return what is wrong at the end: memory that grew, files that were left in the spool."""
+        complaints = []
+        third = len(self.memory) // 3
+        if third >= 2:
+            first, last = (sum(sample.worker_bytes for sample in part) // third for part in (self.memory[:third], self.memory[-third:]))
+            if last - first > MAX_GROWTH_BYTES:
+                complaints.append(f"the worker grew from {first // MEBIBYTE} to {last // MEBIBYTE} MiB")
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while (left := sorted((self._server.data / "spool").iterdir())) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if left:
+            complaints.append(f"{len(left)} files were left in the spool")
+        return complaints
+
+    def is_running(self) -> bool:
+        """Return whether the supervisor and the first worker are there."""
+        return self._server.process.poll() is None and self._worker.is_running() and self._worker.status() != psutil.STATUS_ZOMBIE
+
+    def render_cpu_seconds(self) -> float:
+        """Return the CPU time that the render processes of the last look have used; those that ended since do not count."""
+        return sum(cpu_seconds(process_id) for process_id in self._renderers)
+
+    def _look_at_log(self) -> list[str]:
+        text = self._server.log()
+        news, self._log_bytes = text[self._log_bytes :], len(text)
+        return [f"the log says: {line[:3_000]}" for line in news.splitlines() if any(word in line for word in _WORDS)]
+
+    def _unsettled(self) -> list[str]:
+        complaints = []
+        zombies = [process.pid for process in self._server.processes() if _status(process) == psutil.STATUS_ZOMBIE]
+        if zombies:
+            complaints.append(f"{len(zombies)} processes that ended were not waited for")
+        renderers = self._server.render_processes()
+        self._renderers = [process.pid for process in renderers]
+        if len(renderers) != self._slots:
+            complaints.append(f"{len(renderers)} render processes in place of {self._slots}")
+        held = Memory(_resident(self._worker), max((_resident(process) for process in renderers), default=0))
+        self.memory.append(held)
+        if held.worker_bytes > MAX_WORKER_BYTES:
+            complaints.append(f"the worker holds {held.worker_bytes // MEBIBYTE} MiB")
+        if held.renderer_bytes > self._render_memory_bytes:
+            complaints.append(f"a render process holds {held.renderer_bytes // MEBIBYTE} MiB")
+        descriptors = self._worker.num_fds()
+        self.most_descriptors = max(self.most_descriptors, descriptors)
+        if descriptors > self._descriptors + MAX_MORE_DESCRIPTORS:
+            complaints.append(f"the worker has {descriptors} open descriptors, at the start it had {self._descriptors}")
+        return complaints
+
+
+class Pulse(threading.Thread):
+    """Asks `/livez` every second, over a connection of its own each time, and notes when the event loop was held up."""
+
+    def __init__(self, server: Server, worker: psutil.Process) -> None:
+        """Probe a server whose worker is `worker`."""
+        super().__init__(daemon=True)
+        self._url = f"{server.url}/livez"
+        self._worker = worker
+        self._over = threading.Event()
+        self.complaints: list[str] = []
+        self.slowest_seconds = 0.0
+
+    def run(self) -> None:
+        """Probe until `stop`."""
+        while not self._over.wait(1.0):
+            started, cpu_before = time.monotonic(), cpu_seconds(self._worker.pid)
+            try:
+                status = httpx.get(self._url, timeout=MAX_PROBE_SECONDS, trust_env=False).status_code
+            except httpx.HTTPError as error:
+                self.complaints.append(f"/livez: {error!r}")
+                continue
+            took, used = time.monotonic() - started, cpu_seconds(self._worker.pid) - cpu_before
+            self.slowest_seconds = max(self.slowest_seconds, took)
+            if status != 200:
+                self.complaints.append(f"/livez is {status}")
+            if took > MAX_FROZEN_CPU_SECONDS and used > MAX_FROZEN_CPU_SECONDS:
+                self.complaints.append(f"/livez took {took:.1f} s, in which the worker used {used:.1f} s of CPU time")
+
+    def stop(self) -> None:
+        """End the probes and wait for the last."""
+        self._over.set()
+        self.join()
+
+
+def cpu_seconds(process_id: int) -> float:
+    """Return the CPU time of a process (proc(5), `utime` and `stime` of `stat`), 0 for one that has ended."""
+    try:
+        fields = Path(f"/proc/{process_id}/stat").read_text("latin-1").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        # It ended between the listing and this look.
+        return 0
+
+
+def _status(process: psutil.Process) -> str:
+    try:
+        return str(process.status())
+    except psutil.Error:
+        return ""
