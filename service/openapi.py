@@ -165,10 +165,20 @@ _URLS_SCHEMA = {
     "properties": {
         "transform": _TRANSFORM_SCHEMA,
         "variant": {"type": "string", "description": "a transform that DARKROOM_VARIANTS names; `transform` goes over it"},
-        "widths": {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 8192}, "description": "the steps of the ladder"},
-        "formats": {"type": "array", "items": {"enum": list(FORMATS)}, "description": "in the order of preference, the fallback last"},
-        "sizes": {"type": "string", "default": "100vw", "description": "the `sizes` of the `<picture>`"},
-        "alt": {"type": "string", "description": "in place of the image's own alternative text"},
+        "widths": {
+            "type": "array",
+            "maxItems": 32,
+            "items": {"type": "integer", "minimum": 1, "maximum": 8192},
+            "description": "the steps of the ladder; widths times formats are at most 96",
+        },
+        "formats": {
+            "type": "array",
+            "uniqueItems": True,
+            "items": {"enum": list(FORMATS)},
+            "description": "in the order of preference, the fallback last",
+        },
+        "sizes": {"type": "string", "maxLength": 1000, "default": "100vw", "description": "the `sizes` of the `<picture>`"},
+        "alt": {"type": "string", "maxLength": 2000, "description": "in place of the image's own alternative text"},
         "format": {"enum": list(FORMATS), "description": "one URL in this format, in place of `widths` and `formats`"},
     },
 }

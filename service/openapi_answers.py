@@ -150,6 +150,8 @@ _RENDITION_FIELDS = {
     "Cache-Tag": "the digests of the originals it was made from",
 }
 
+# What may be wrong with a body of JSON.
+_JSON = (errors.BadRequestError, errors.SlowUploadError, errors.TooLargeError)
 _ACCESS = (errors.UnauthorizedError, errors.ForbiddenError)
 _STORE = (errors.StorageUnavailableError,)
 _KNOWN = (*_ACCESS, errors.NotFoundError, errors.GoneError, errors.DamagedDocumentError, *_STORE)
@@ -225,12 +227,12 @@ ROUTES: Mapping[tuple[str, str], Route] = {
                 ("KnownImages",),
             )
         },
-        (errors.BadRequestError, *_ACCESS, *_STORE),
+        (*_JSON, *_ACCESS, *_STORE),
     ),
     ("/v1/images/{digest}", "get"): Route({200: _DOCUMENT, 304: Answer("what `If-None-Match` names is still it", fields=_ETAG)}, _KNOWN),
     ("/v1/images/{digest}", "patch"): Route(
         {200: _DOCUMENT},
-        (errors.BadRequestError, *_KNOWN, errors.PreconditionFailedError, errors.PreconditionRequiredError),
+        (*_JSON, *_KNOWN, errors.PreconditionFailedError, errors.PreconditionRequiredError),
     ),
     ("/v1/images/{digest}", "delete"): Route(
         {
@@ -254,7 +256,7 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ),
     ("/v1/images/{digest}/urls", "post"): Route(
         {200: Answer("a ladder, or one URL", {"a ladder": MARKUP_EXAMPLE, "one URL": _URL_EXAMPLE}, ("Markup", "OneUrl"))},
-        (errors.BadRequestError, errors.BadTransformError, errors.FormatNotOfferedError, *_KNOWN, errors.TooManyPixelsError),
+        (*_JSON, errors.BadTransformError, errors.FormatNotOfferedError, *_KNOWN, errors.TooManyPixelsError),
     ),
     ("/v1/pull", "post"): Route(
         {
@@ -264,7 +266,7 @@ ROUTES: Mapping[tuple[str, str], Route] = {
                 ("OneUrl",),
             )
         },
-        (errors.BadRequestError, errors.BadTransformError, *_ACCESS, errors.SourceRefusedError),
+        (*_JSON, errors.BadTransformError, *_ACCESS, errors.SourceRefusedError),
     ),
     ("/health", "get"): Route(
         {

@@ -42,6 +42,10 @@ MAX_EFFORT = 6
 AUTO = "auto"
 BLUR = "blur"
 MAX_RADIUS = "max"
+
+# An overlay with every part written out has about 90, and four numbers of 18 digits have fewer.
+MAX_VALUE_CHARACTERS = 128
+MAX_VALUE_PARTS = 8
 OVERLAY_SCALE = 0.25
 
 _COLOUR = re.compile(r"[0-9a-f]{6}([0-9a-f]{2})?")
@@ -139,7 +143,11 @@ def text_of(key: str, value: object) -> str:
             return spelled(value)
         case int() | float() | str():
             return _plain(str(value)) if key in _WRITTEN_FREELY else str(value)
-        case list() if key in _WRITTEN_FREELY and all(isinstance(part, (int, float, str)) and not isinstance(part, bool) for part in value):
+        case list() if (
+            key in _WRITTEN_FREELY
+            and len(value) <= MAX_VALUE_PARTS
+            and all(isinstance(part, (int, float, str)) and not isinstance(part, bool) for part in value)
+        ):
             return ":".join(_plain(str(part)) for part in value)
         case dict() if key == "overlay":
             known = ("digest", "gravity", "scale", "opacity", "x", "y")
@@ -149,7 +157,18 @@ def text_of(key: str, value: object) -> str:
             return ":".join(text_of(name, value.get(name, default)) for name, default in zip(known, defaults, strict=True))
         case _:
             lists = ", or a list of numbers" if key in _WRITTEN_FREELY else ""
-            raise _bad(key, f"a number, a string, or true or false{lists}", str(value), "See GET /docs.")
+            raise _bad(key, f"a number, a string, or true or false{lists}", _json_kind(value), "See GET /docs.")
+
+
+def _json_kind(value: object) -> str:
+    """Return what a value of JSON is, without the value itself: it may be very long, and very deep."""
+    match value:
+        case list():
+            return f"a list of {len(value)}"
+        case dict():
+            return "an object"
+        case _:
+            return "null"
 
 
 # Lists and colours, which people write in their own ways.

@@ -16,14 +16,12 @@ import msgspec
 import structlog
 
 from service.address import digest_text, is_digest
+from service.bodies import too_large
 from service.errors import (
     DamagedDocumentError,
     EmptyBodyError,
-    SlowUploadError,
     StorageFullError,
-    TooLargeError,
     UnknownImageError,
-    printable,
 )
 from service.options import FocalPoint
 from service.render.messages import ImageInfo, Limits, Placeholder, Probe, Probed
@@ -34,10 +32,6 @@ from service.takedowns import Takedowns
 from service.warming_queue import WarmingQueue
 
 log = structlog.get_logger(__name__)
-
-# An upload may take this long, and as much longer as its bytes so far are worth at the slowest rate that is served.
-UPLOAD_GRACE_SECONDS = 25.0
-SLOWEST_BYTES_PER_SECOND = 8_192
 
 # What is written to the spool at a time: a thread's hop costs as much as writing this.
 _WRITE_BYTES = 1 << 20
@@ -275,47 +269,6 @@ def opened_document(digest: str, body: bytes) -> Document | None:
     except msgspec.DecodeError:
         return None
     return document if document.digest == digest else None
-
-
-async def upload_chunks(body: AsyncIterator[bytes], declared_bytes: int | None, max_bytes: int) -> AsyncIterator[bytes]:
-    """Give the chunks of a request's body; raises `TooLargeError` early where it can and `SlowUploadError` for one that drips.
-
-    `declared_bytes` is its Content-Length, if it has one.
-    """
-    if declared_bytes is not None and declared_bytes > max_bytes:
-        raise too_large(max_bytes, f"{declared_bytes} bytes")
-    started = anyio.current_time()
-    received = 0
-    chunks = aiter(body)
-    while True:
-        try:
-            with anyio.fail_after(started + UPLOAD_GRACE_SECONDS + received / SLOWEST_BYTES_PER_SECOND - anyio.current_time()):
-                chunk = await anext(chunks)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise SlowUploadError(
-                "The upload is too slow.",
-                expected=f"at least {SLOWEST_BYTES_PER_SECOND} bytes a second after the first {UPLOAD_GRACE_SECONDS:g} seconds",
-                received=f"{received} bytes in {anyio.current_time() - started:.0f} seconds",
-                remedy="Try again over a faster connection.",
-                extra_headers=(("Connection", "close"),),
-            ) from None
-        received += len(chunk)
-        if received > max_bytes:
-            raise too_large(max_bytes, f"more than {max_bytes} bytes")
-        yield chunk
-
-
-def too_large(max_bytes: int, received: str) -> TooLargeError:
-    """Return that an upload has too many bytes."""
-    return TooLargeError(
-        "The upload is larger than is taken.",
-        expected=f"at most {max_bytes} bytes",
-        received=printable(received),
-        remedy="Send a smaller file, or raise DARKROOM_MAX_UPLOAD_BYTES on the server.",
-        extra_headers=(("Connection", "close"),),
-    )
 
 
 def _write_all(descriptor: int, data: bytearray) -> None:

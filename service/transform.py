@@ -20,6 +20,7 @@ from service.options import (
     COMPASS,
     MAX_PAD_PIXELS,
     MAX_SIDE_PIXELS,
+    MAX_VALUE_CHARACTERS,
     OPTIONS,
     Fit,
     Flip,
@@ -262,6 +263,13 @@ def _values(options: Mapping[str, str], known: Mapping[str, Option]) -> dict[str
                 expected=", ".join(known),
                 received=key,
                 remedy=f"Did you mean `{near[0]}`?" if near else "Leave it out, or use one of the keys above.",
+            )
+        if len(text) > MAX_VALUE_CHARACTERS:
+            raise BadTransformError(
+                f"The value of `{key}` is too long.",
+                expected=f"at most {MAX_VALUE_CHARACTERS} characters",
+                received=f"{len(text)} characters",
+                remedy="See GET /docs for the values that it can have.",
             )
         values[key] = known[key].read(key, text)
     return values

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import hmac
 from collections.abc import AsyncIterator, Collection, Mapping
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, TypeAlias
 
 import msgspec
 from litestar import Request, Response, get, patch, post
@@ -15,6 +15,7 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 
 from service import headers
 from service.address import base32_text
+from service.bodies import body_pieces, decode_json, json_body
 from service.errors import (
     BadRequestError,
     BadTransformError,
@@ -27,8 +28,8 @@ from service.errors import (
     UnauthorizedError,
 )
 from service.markup import DEFAULT_SIZES, Markup, Minter, Source, default_formats
-from service.options import MAX_SIDE_PIXELS, STRATEGIES, FocalPoint, Region
-from service.originals import Document, Ingested, Originals, Spooled, too_large, upload_chunks
+from service.options import API_OPTIONS, MAX_SIDE_PIXELS, STRATEGIES, FocalPoint, Region
+from service.originals import Document, Ingested, Originals, Spooled
 from service.pointers import Pointers
 from service.render.messages import Placeholder
 from service.renditions import Renditions
@@ -37,7 +38,17 @@ from service.transform import FORMATS, Format, Transform, from_options
 
 PartEvent: TypeAlias = MultipartSegment | bytes | bytearray | None
 
-MAX_JSON_BODY_BYTES = 64 << 10
+# A ladder is a step for each width of a screen that matters; 32 of them in the three formats of a page are signed in about 10 ms.
+MAX_WIDTHS = 32
+MAX_URLS = 96
+MAX_SIZES_CHARACTERS = 1_000
+MAX_ALT_CHARACTERS = 2_000
+MAX_NAME_CHARACTERS = 64
+
+# The name of a variant or of a format, and the members of a transform: none has more.
+Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=MAX_NAME_CHARACTERS)]
+Alt: TypeAlias = Annotated[str, msgspec.Meta(max_length=MAX_ALT_CHARACTERS)]
+Options: TypeAlias = Annotated[dict[Name, object], msgspec.Meta(max_length=len(API_OPTIONS))]
 
 # A part of a side, to the four decimals that an address has.
 Part: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -74,20 +85,20 @@ class ImageDocuments(msgspec.Struct, frozen=True):
 class UrlsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What URLs are wanted: a ladder, or with `format` one URL; `transform` over that of the `variant`."""
 
-    transform: dict[str, object] = {}
-    variant: str | None = None
-    widths: list[int] = []
-    formats: list[str] = []
-    sizes: str = DEFAULT_SIZES
-    alt: str | None = None
-    format: str | None = None
+    transform: Options = {}
+    variant: Name | None = None
+    widths: Annotated[list[int], msgspec.Meta(max_length=MAX_WIDTHS)] = []
+    formats: Annotated[list[Name], msgspec.Meta(max_length=len(FORMATS))] = []
+    sizes: Annotated[str, msgspec.Meta(max_length=MAX_SIZES_CHARACTERS)] = DEFAULT_SIZES
+    alt: Alt | None = None
+    format: Name | None = None
 
 
 class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is to be changed of an image: its focal point (x, y from the top left, each 0 to 1, or null) and what it shows, in words."""
 
     focal: tuple[Part, Part] | msgspec.UnsetType | None = msgspec.UNSET
-    alt: Annotated[str, msgspec.Meta(max_length=2_000)] | msgspec.UnsetType = msgspec.UNSET
+    alt: Alt | msgspec.UnsetType = msgspec.UNSET
 
 
 class FromUrl(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,9 +111,9 @@ class PullRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is wanted of a remote source: its URL, `transform` over that of the `variant`, a format or `auto` for the browser's best."""
 
     url: str
-    transform: dict[str, object] = {}
-    variant: str | None = None
-    format: str = "auto"
+    transform: Options = {}
+    variant: Name | None = None
+    format: Name = "auto"
 
 
 class OneUrl(msgspec.Struct, frozen=True):
@@ -111,11 +122,9 @@ class OneUrl(msgspec.Struct, frozen=True):
     url: str
 
 
-BodyT = TypeVar("BodyT", bound=msgspec.Struct)
-
 _URLS_EXPECTED = (
     '{"transform": {…}, "variant": "…", "widths": […], "formats": […], "sizes": "…", "alt": "…"}, all optional, '
-    'or "format" in place of the two lists'
+    f'or "format" in place of the two lists; at most {MAX_WIDTHS} widths, each format once, at most {MAX_URLS} URLs'
 )
 _FROM_URL_EXPECTED = '{"url": "https://…"}, a host that DARKROOM_PULL_HOSTS allows'
 _CHANGE_EXPECTED = '{"focal": [x, y] or null, "alt": "…"}, both optional; x and y from the top left, 0 to 1; at most 2,000 characters'
@@ -230,7 +239,7 @@ async def urls(
     What is not in an address is resolved now: the variant, `dpr`, `focal` or the focal point stored with the image, and `trim`.
     """
     access.require(request, "read")
-    wanted = read_json(b"".join([chunk async for chunk in body_chunks(request, MAX_JSON_BODY_BYTES)]), UrlsRequest, _URLS_EXPECTED)
+    wanted = await json_body(request, UrlsRequest, _URLS_EXPECTED)
     transform = from_options(wanted.transform, preset(wanted.variant, settings))
     known = await originals.document(digest)
     transform = await resolved(known, transform, renditions)
@@ -245,7 +254,7 @@ async def urls(
         image_format = _format(wanted.format)
         await renditions.check(known.info, transform, image_format)
         return Response(OneUrl(minter.url(digest, transform, image_format)), headers=headers.document_headers())
-    formats = [_format(name) for name in wanted.formats] or await renditions.offered(default_formats(known.info, transform))
+    formats = _formats(wanted) or await renditions.offered(default_formats(known.info, transform))
     for image_format in formats:
         await renditions.check(known.info, transform, image_format)
     markup = minter.markup(
@@ -275,7 +284,7 @@ async def change(
     New URLs follow a new focal point; those that were handed out keep their picture.
     """
     access.require(request, "ingest")
-    asked = read_json(b"".join([chunk async for chunk in body_chunks(request, MAX_JSON_BODY_BYTES)]), Change, _CHANGE_EXPECTED)
+    asked = await json_body(request, Change, _CHANGE_EXPECTED)
     expected_tag = request.headers.get("if-match", "")
     if not expected_tag:
         raise PreconditionRequiredError(
@@ -375,37 +384,21 @@ def _etag(document: ImageDocument) -> str:
     return f'"{base32_text(hashlib.sha256(msgspec.json.encode(document)).digest()[:20])}"'
 
 
-def body_chunks(request: Request[object, object, State], max_bytes: int) -> AsyncIterator[bytes]:
-    """Give the chunks of a request's body; raises as `upload_chunks` does."""
-    declared = request.headers.get("content-length")
-    return upload_chunks(request.stream(), int(declared) if declared and declared.isdigit() else None, max_bytes)
-
-
 async def _ingest_body(
     request: Request[object, object, State], originals: Originals, pointers: Pointers | None, *, is_json: bool
 ) -> Ingested:
-    """Return what became of an image, or of the URL of one: no image begins with a brace."""
-    chunks = body_chunks(request, originals.max_upload_bytes)
-    first = b""
-    while is_json and not first.strip() and (more := await anext(chunks, b"")):
-        first += more
-    if first.lstrip().startswith(b"{"):
-        wanted = read_json(first + await _rest(chunks, MAX_JSON_BODY_BYTES), FromUrl, _FROM_URL_EXPECTED)
+    """Return what became of an image, or of the URL of one: no image begins with white space or a brace."""
+    pieces = body_pieces(request, originals.max_upload_bytes)
+    first = await anext(pieces, b"") if is_json else b""
+    if first and (first.isspace() or first.lstrip().startswith(b"{")):
+        # The first piece is the whole body, or longer than JSON may be.
+        wanted = decode_json(first, FromUrl, _FROM_URL_EXPECTED)
         return await allowed(pointers).ingest(wanted.url)
     async with originals.spooled() as upload:
         await upload.write(first)
-        async for chunk in chunks:
-            await upload.write(chunk)
+        async for piece in pieces:
+            await upload.write(piece)
         return await originals.ingest(upload)
-
-
-async def _rest(chunks: AsyncIterator[bytes], max_bytes: int) -> bytes:
-    rest = b""
-    async for chunk in chunks:
-        rest += chunk
-        if len(rest) > max_bytes:
-            raise too_large(max_bytes, f"more than {max_bytes} bytes of JSON")
-    return rest
 
 
 async def _ingest_parts(
@@ -416,7 +409,7 @@ async def _ingest_parts(
     remedy = "Let the HTTP client make the body and its Content-Type; with curl: -F file=@photo.jpg."
     outcomes: list[Ingested | ServiceError] = []
     try:
-        events = _multipart_events(body_chunks(request, originals.max_upload_bytes), boundary, max_parts)
+        events = _multipart_events(body_pieces(request, originals.max_upload_bytes), boundary, max_parts)
         async for event in events:
             if isinstance(event, MultipartSegment) and event.name == "file":
                 async with originals.spooled() as upload:
@@ -442,19 +435,27 @@ async def _ingest_part(events: AsyncIterator[PartEvent], originals: Originals, u
 async def _multipart_events(body: AsyncIterator[bytes], boundary: str, max_parts: int) -> AsyncIterator[PartEvent]:
     """Give each part's header, then its data, then `None`."""
     with PushMultipartParser(boundary, max_segment_count=max_parts, strict=True) as parser:
-        async for chunk in body:
-            for event in parser.parse(chunk) if chunk else ():
+        async for piece in body:
+            for event in parser.parse(piece):
                 yield event
 
 
-def read_json(body: bytes, kind: type[BodyT], expected: str) -> BodyT:
-    """Return a request's JSON body; raises `BadRequestError`, which says what was `expected`."""
-    try:
-        return msgspec.json.decode(body or b"{}", type=kind)
-    except msgspec.DecodeError as error:
+def _formats(wanted: UrlsRequest) -> list[Format]:
+    """Return the formats that a ladder is wanted in; raises `BadRequestError` for one that is there twice, and for too many URLs."""
+    formats = [_format(name) for name in wanted.formats]
+    if len(set(formats)) < len(formats):
         raise BadRequestError(
-            "The request's JSON cannot be used.", expected=expected, received=str(error), remedy="See GET /docs."
-        ) from error
+            "A format is in the list twice.", expected="each format once", received=", ".join(formats), remedy="Leave one of them out."
+        )
+    count = len(set(wanted.widths)) * len(formats)
+    if count > MAX_URLS:
+        raise BadRequestError(
+            "The ladder has too many URLs.",
+            expected=f"at most {MAX_URLS}: widths times formats",
+            received=str(count),
+            remedy="Use fewer widths or formats at a time.",
+        )
+    return formats
 
 
 def _format(name: str) -> Format:

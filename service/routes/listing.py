@@ -11,13 +11,14 @@ from litestar.datastructures import State
 
 from service import headers
 from service.address import is_digest
+from service.bodies import json_body
 from service.errors import BadRequestError
 from service.listing import Listing
 from service.markup import Minter
 from service.originals import Document, Originals
 from service.placement import require_originals
 from service.renditions import Renditions
-from service.routes.images import MAX_JSON_BODY_BYTES, Access, ImageDocument, body_chunks, image_document, read_json
+from service.routes.images import Access, ImageDocument, image_document
 from service.settings import Settings
 from service.transform import FORMATS
 
@@ -93,8 +94,7 @@ async def known(
     The name of an image is the first 160 bits of the SHA-256 of its bytes, in base32. Who may take images in may ask this too.
     """
     access.require(request, "read", "ingest")
-    body = b"".join([chunk async for chunk in body_chunks(request, MAX_JSON_BODY_BYTES)])
-    asked = read_json(body, KnownRequest, _KNOWN_EXPECTED).digests
+    asked = (await json_body(request, KnownRequest, _KNOWN_EXPECTED)).digests
     wrong = next((digest for digest in asked if not is_digest(digest)), None)
     if wrong is not None or len(asked) > MAX_DIGESTS:
         raise BadRequestError(

@@ -7,12 +7,13 @@ from litestar.datastructures import State
 
 from service import address, headers
 from service.address import AUTO, PIPELINE_VERSION, Address, PointerAddress, Signer
+from service.bodies import json_body
 from service.errors import BadRequestError
 from service.markup import EXTENSIONS, Minter
 from service.placement import require_originals
 from service.pointers import Pointers
 from service.renditions import FORMATS, Renditions, digests
-from service.routes.images import MAX_JSON_BODY_BYTES, Access, OneUrl, PullRequest, allowed, body_chunks, preset, read_json, resolved
+from service.routes.images import Access, OneUrl, PullRequest, allowed, preset, resolved
 from service.settings import Settings
 from service.transform import for_format, from_options, parse
 
@@ -65,8 +66,7 @@ async def pull_url(
     `format` is one of those of a rendition, or `auto` for the best that a browser names in `Accept`. Who may take images in may do this.
     """
     access.require(request, "ingest")
-    body = b"".join([chunk async for chunk in body_chunks(request, MAX_JSON_BODY_BYTES)])
-    wanted = read_json(body, PullRequest, _PULL_EXPECTED)
+    wanted = await json_body(request, PullRequest, _PULL_EXPECTED)
     url = allowed(pointers).check(wanted.url)
     if len(address.base64url(url)) > address.MAX_URL_CHARACTERS:
         raise BadRequestError(

@@ -14,6 +14,9 @@ from service.markup import EXTENSIONS, default_formats
 from service.renditions import Rendition, Renditions, digests
 from service.transform import DEFAULTS, Format, parse, parse_canonical
 
+# Browsers send about 150 characters; a list of thousands of nothing takes a while to read.
+MAX_ACCEPT_CHARACTERS = 1_024
+
 # What may be chosen before the fallback, which needs no naming.
 _NEGOTIATED = (MEDIA_TYPES["avif"], MEDIA_TYPES["webp"])
 
@@ -64,6 +67,9 @@ def normalised_accept(accept: bytes) -> bytes:
 
 
 def _accepted(accept: str) -> set[str]:
+    """Return the media types that an `Accept` names, none where it is longer than any browser's."""
+    if len(accept) > MAX_ACCEPT_CHARACTERS:
+        return set()
     return {
         media_type.strip().lower()
         for media_type, *parameters in (part.split(";") for part in accept.split(","))
