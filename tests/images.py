@@ -136,6 +136,11 @@ def owned_jpeg(width: int = 400, height: int = 300, *, orientation: int = 1) -> 
     return _saved(stored, "JPEG", quality=90, subsampling=0, exif=exif)
 
 
+def rgb_jpeg(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
+    """Return the scene as a JPEG, its numbers meant in `profile`."""
+    return _saved(picture(width, height), "JPEG", quality=90, icc_profile=profile)
+
+
 def rgb_png(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
     """Return the scene as an opaque PNG, its numbers meant in `profile`."""
     return _saved(picture(width, height), "PNG", icc_profile=profile)
@@ -402,6 +407,14 @@ def cmyk_profile(*, only_perceptual: bool = False) -> bytes:
     table_of_inks = b"mft2" + bytes(4) + head + numbers.astype(">u2").tobytes()
     intents = (b"A2B0",) if only_perceptual else (b"A2B0", b"A2B1")
     return _profile(b"prtr", b"CMYK", b"Lab ", {**_named(b"Four inks"), **dict.fromkeys(intents, table_of_inks)})
+
+
+def unreadable_profile(name: bytes = b"\xe9\xff\xfe\xfd") -> bytes:
+    """Return an ICC profile of RGB whose curves are of a type that there is not: Little CMS quotes its four bytes in its message."""
+    # A table of three curves and nothing else (ICC.1:2010 §10.10).
+    curves = (name + bytes(8)) * 3
+    table = b"mAB " + bytes(4) + struct.pack(">BBH5I", 3, 3, 0, 32, 0, 0, 0, 0) + curves
+    return _profile(b"mntr", b"RGB ", b"XYZ ", {**_named(b"Unreadable"), b"A2B0": table})
 
 
 def jpeg_bomb(width: int = 65_000, height: int = 65_000, *, progressive: bool = False) -> bytes:

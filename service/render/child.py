@@ -16,7 +16,7 @@ import pyvips
 
 from service.errors import BadTransformError, TooManyPixelsError
 from service.parent_death import end_with_parent
-from service.render import encode, messages, probe
+from service.render import encode, messages, probe, vips_errors
 from service.render.job import HeavyError, run_find_trim, run_ladder, run_probe, run_reduce, run_render, too_costly
 from service.render.messages import (
     LENGTH_BYTES,
@@ -62,6 +62,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     pyvips.cache_set_max(0)
+    vips_errors.decode_leniently()
     allow_only_offered_loaders()
     version = ".".join(str(pyvips.version(part)) for part in range(3))
     _send(replies, Ready(version, probe.offered(), encode.offered()))
@@ -90,6 +91,7 @@ def _receive(jobs: socket.socket) -> tuple[Job, list[int]] | None:
 
 def _answer(job: Job, descriptors: list[int], ladder: Iterator[Reply]) -> Reply:
     """Return the reply to a job; whatever goes wrong is a reply too."""
+    vips_errors.clear()
     try:
         return _done(job, descriptors, ladder)
     except HeavyError:
@@ -102,6 +104,8 @@ def _answer(job: Job, descriptors: list[int], ladder: Iterator[Reply]) -> Reply:
         return too_costly(repr(error))
     except Exception:
         return Failure("failed", "The image could not be rendered.", remedy="Check the file.", cause=traceback.format_exc())
+    finally:
+        vips_errors.clear()
 
 
 def _done(job: Job, descriptors: list[int], ladder: Iterator[Reply]) -> Reply:

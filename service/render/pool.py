@@ -251,7 +251,7 @@ class RenderPool:
             self._waiting -= 1
             # The last one who waited may have given up.
             self._freed.set()
-        slot = self._free.pop()
+        slot = self._take()
         started = anyio.current_time()
         try:
             reply = await slot.run(job)
@@ -277,7 +277,7 @@ class RenderPool:
     async def _replies_in_spare_time(self, job: Job, *, alone: bool) -> AsyncGenerator[Reply, None]:
         await self.spare_time(alone=alone)
         self._gate.acquire_nowait()
-        slot = self._free.pop()
+        slot = self._take()
         if alone:
             self._heavy.acquire_nowait()
         try:
@@ -299,9 +299,17 @@ class RenderPool:
         """Whether somebody waits whom the end of a job in the background would help."""
         return self._waiting > 0 or self._heavy.statistics().tasks_waiting > 0
 
+    def _take(self) -> _Slot:
+        """Take the slot that has been free for longest; one that waits for a new process only where no other is free.
+
+        In turn, so that a process that fails fast does not get every job.
+        """
+        slot = next((slot for slot in self._free if slot.process is not None), self._free[0])
+        self._free.remove(slot)
+        return slot
+
     def _give_back(self, slot: _Slot) -> None:
-        # The next job takes the last one: a slot that waits for a new process is the last to be taken.
-        self._free.insert(len(self._free) if slot.process is not None else 0, slot)
+        self._free.append(slot)
         self._gate.release()
         self._freed.set()
 
@@ -351,6 +359,9 @@ class _Slot:
             # In the middle of a job: nothing that this process says later can be told from what was asked.
             self._replace()
             raise
+        if isinstance(reply, Failure) and reply.kind == "failed":
+            # Nobody foresaw this, so nobody knows in what state it has left the process.
+            self._replace()
         return reply
 
     def renew_if_grown(self) -> None:

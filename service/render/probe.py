@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pyvips
 
-from service.render import heic, svg, tiff
+from service.render import heic, svg, tiff, vips_errors
 from service.render.files import load
 from service.render.messages import Failure, ImageError, ImageInfo, Limits
 
@@ -108,6 +108,8 @@ def probe(body: memoryview, limits: Limits) -> ImageInfo:
 
 def _open(body: memoryview, beginning: bytes, limits: Limits) -> tuple[pyvips.Image, str]:
     found = pyvips.vips_lib.vips_foreign_find_load_source(pyvips.Source.new_from_memory(body).pointer)
+    # Loaders that looked at the file and declined may have left a message.
+    vips_errors.clear()
     loader = "" if found == pyvips.ffi.NULL else pyvips.ffi.string(found).decode("ascii")
     image_format = next((name for prefix, name in LOADERS.items() if loader.startswith(prefix)), None)
     if image_format is None and beginning[4:12] == b"ftypavis":
