@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from service.addresses import is_public
 from service.errors import Problem, ServiceError, SourceFailedError, SourceRefusedError, SourceSlowError, TooLargeError
 from service.remote import MAX_REDIRECTS, AllowedHosts, Remote, Resolve, resolved
 from service.validators import Validators
-from tests.sources import Source, answered, source
+from tests.sources import Reply, Source, answered, source
 
 pytestmark = pytest.mark.anyio
 
@@ -162,14 +163,83 @@ async def endless(writer: asyncio.StreamWriter) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: ten\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000 + b"\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
     ],
-    ids=["nothing", "garbage", "cut", "no number", "no chunk", "huge header"],
+    ids=["nothing", "garbage", "cut", "no number", "no chunk", "huge header", "another protocol"],
 )
 async def test_fetch_of_what_is_no_whole_answer_fails(running: Source, reply: bytes) -> None:
     running.replies["/a.jpg"] = reply
     with pytest.raises(SourceFailedError) as failed:
         await fetched(remote(running), running.url())
     assert failed.value.source_status is None
+
+
+def flooding(beginning: bytes, unit: bytes) -> Reply:
+    """Return a source that sends a beginning, and then the same again and again for as long as it is read."""
+
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        writer.write(beginning)
+        while True:
+            writer.write(unit * (1 + 20_000 // len(unit)))
+            await writer.drain()
+
+    return reply
+
+
+_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        flooding(b"", b"HTTP/1.1 103 \r\n\r\n"),
+        flooding(b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"),
+        flooding(b"HTTP/1.1 200 OK\r\n", b"a:\r\n"),
+        flooding(_CHUNKED, b"1\r\nx\r\n"),
+        flooding(_CHUNKED, b"1;" + b"e" * 60_000 + b"\r\nx\r\n"),
+        flooding(_CHUNKED + b"0\r\n", b"a: b\r\n"),
+    ],
+    ids=["interim responses", "early hints", "fields", "chunks", "chunk extensions", "trailers"],
+)
+async def test_fetch_from_a_source_that_floods_fails_long_before_its_time_is_over(running: Source, reply: Reply) -> None:
+    running.replies["/flood"] = reply
+    running.replies["/a.jpg"] = answered(200, body=BODY)
+    asking = remote(running)
+    with pytest.raises(SourceFailedError):
+        await fetched(asking, running.url("/flood"))
+    assert (await fetched(asking, running.url()))[1] == BODY
+
+
+async def test_fetch_of_many_small_chunks_gives_others_their_turn(running: Source) -> None:
+    running.replies["/a.jpg"] = flooding(_CHUNKED, b"1\r\nx\r\n")
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    pieces: Counter[int] = Counter()
+
+    async def write(chunk: bytes) -> None:
+        pieces[turns] += 1
+
+    waiting = asyncio.create_task(others())
+    with pytest.raises(SourceFailedError, match="too many pieces"):
+        await remote(running).fetch(running.url(), Validators(), write)
+    waiting.cancel()
+    assert pieces.total() == remote_module.MAX_SMALL_PIECES
+    assert max(pieces.values()) <= 100
+
+
+async def test_fetch_takes_interim_responses_and_small_chunks_within_bounds(running: Source) -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n" + b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n" * 20
+    header = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: " + b"x" * 20_000 + b"\r\n\r\n"
+    lines = [b"%d" % number for number in range(20_000)]
+    chunks = b"".join(b"%x;note=1\r\n%b\r\n" % (len(line), line) for line in lines)
+    running.replies["/a.jpg"] = interim + header + chunks + b"0\r\n\r\n"
+    assert (await fetched(remote(running), running.url()))[1] == b"".join(lines)
 
 
 @pytest.mark.parametrize("status", [204, 304, 400, 401, 404, 410, 500, 503])
