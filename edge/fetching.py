@@ -25,8 +25,8 @@ MOMENTARY_SECONDS = 1
 
 # Of one request, one connection or this cache alone, and wrong for every later one (RFC 9111 §3.1).
 _NOT_KEPT = frozenset({
-    b"age", b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authentication-info", b"proxy-connection", b"server-timing",
-    b"te", b"trailer", b"transfer-encoding", b"upgrade",
+    b"age", b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authentication-info", b"proxy-authorization",
+    b"proxy-connection", b"server-timing", b"te", b"trailer", b"transfer-encoding", b"upgrade",
 })  # fmt: skip
 
 _FAILED = problem(500, "Internal error", "The server failed to answer. Try again; its log has the reason.")
@@ -104,10 +104,13 @@ class Fetching:
 
     def _streams(self, flight: Flight, status: int, headers: Headers) -> bool:
         """Return whether an answer in pieces is handed on as it comes: one that others may not have, or too large to be kept."""
-        if self.is_elsewhere(headers):
+        if self.is_elsewhere(headers) or (status == 304 and flight.validates):
             return False
         lengths = [length for length in field_values(headers, b"content-length") if length.isdigit() and len(length) < 19]
-        return not self._terms(flight, status, headers).shares or any(int(length) > self._memory.largest_bytes for length in lengths)
+        if any(int(length) > self._memory.largest_bytes for length in lengths):
+            return True
+        agreed = self._terms(flight, status, headers)
+        return not agreed.shares and not (flight.keeps and _is_worth_storing(status, headers, agreed, age=0.0))
 
     def _terms(self, flight: Flight, status: int, headers: Headers) -> Terms:
         authorized = any(name == b"authorization" for name, _ in flight.scope["headers"])
@@ -165,10 +168,8 @@ class Fetching:
 
     def _keep(self, flight: Flight, answer: Answer, agreed: Terms, *, born: float, fields: tuple[bytes, ...]) -> Kept | None:
         """Keep an answer if it may be and is worth it; what it was to renew is gone if it is neither, nor an error."""
-        age = self._clock() - born
-        later = agreed.stale_while_revalidate or agreed.stale_if_error or (answer.status == 200 and has_validator(answer.headers))
-        allowed = flight.keeps and agreed.keeps and not flight.purged_tags & cache_tags(answer.headers)
-        if not allowed or not (later or agreed.lifetime - age > MOMENTARY_SECONDS):
+        allowed = flight.keeps and not flight.purged_tags & cache_tags(answer.headers)
+        if not allowed or not _is_worth_storing(answer.status, answer.headers, agreed, age=self._clock() - born):
             self._forget(flight, answer.status)
             return None
         key = flight.address
@@ -192,3 +193,9 @@ class Fetching:
     def is_elsewhere(self, headers: Headers) -> bool:
         """Return whether the origin says that what is asked for is not here but may be in another region."""
         return any(name == self._elsewhere_field for name, _ in headers)
+
+
+def _is_worth_storing(status: int, headers: Headers, agreed: Terms, *, age: float) -> bool:
+    """Return whether a response may be stored and will be of use later: fresh for a while, or stale, or once it is validated."""
+    later = agreed.stale_while_revalidate or agreed.stale_if_error or (status == 200 and has_validator(headers))
+    return agreed.keeps and bool(later or agreed.lifetime - age > MOMENTARY_SECONDS)

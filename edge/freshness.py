@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from calendar import timegm
+import time
+from calendar import monthrange, timegm
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import NamedTuple
 
 from edge.answer import Headers, field_values
@@ -26,14 +26,33 @@ _DIRECTIVE = re.compile(r'([!#$%&\'*+.^_`|~0-9A-Za-z-]+)(?:=(?:"((?:[^"\\]|\\.)*
 # RFC 9111 §1.2.2: a number too large for the cache means "as long as can be said". It has ten digits.
 LONGEST_SECONDS = 2**31
 
+# A lifetime that is only estimated is never longer than a day.
+MAX_HEURISTIC_SECONDS = 86_400
+
 # RFC 9110 §15 without 206 and 304: the statuses that `must-understand` may ask to be understood (RFC 9111 §5.2.2.3).
 _UNDERSTOOD = frozenset({200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 414, 421, 451, 500, 501, 502, 503, 504})
 
 # RFC 5861 §4: what counts as an error that a stale answer may stand in for.
 ERRORS = frozenset({500, 502, 503, 504})
 
-# RFC 9110 §5.6.7: the one format that is generated, and the two obsolete ones that must be understood.
-_DATE_FORMATS = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
+# RFC 9110 §15.1: the final statuses without a range whose responses may be given a heuristic lifetime.
+_HEURISTICALLY_CACHEABLE = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
+
+# RFC 9110 §5.6.7: the one format that is generated (IMF-fixdate), and the two obsolete ones that must be understood (RFC 850 and
+# asctime). A space is one space, and a number has as many digits as the grammar says. Upper or lower case is one to a cache
+# (RFC 9111 §4.2); any other zone than GMT is invalid there.
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = rf"(?P<month>{'|'.join(_MONTHS)})"
+_DAY_NAME = "(?:mon|tue|wed|thu|fri|sat|sun)"
+_TIME = "(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
+_DATE_FORMATS = tuple(
+    re.compile(form, re.ASCII | re.IGNORECASE)
+    for form in (
+        rf"{_DAY_NAME}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT",
+        rf"(?:mon|tues|wednes|thurs|fri|satur|sun)day, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT",
+        rf"{_DAY_NAME} {_MONTH} (?P<day>[0-9]{{2}}| [0-9]) {_TIME} (?P<year>[0-9]{{4}})",
+    )
+)
 
 
 class Terms(NamedTuple):
@@ -60,16 +79,33 @@ class Terms(NamedTuple):
 UNSHARED = Terms(keeps=False, shares=False)
 
 
-def terms(status: int, headers: Headers, targeted: Sequence[bytes], *, now: float, authorized: bool = False) -> Terms:
+class Unsaid(NamedTuple):
+    """What a cache assumes where a response says nothing of its own; by default nothing, as an origin expects that says what it means."""
+
+    heuristic_fraction: float = 0.0
+    """The part, from 0 to 1, of its time since `Last-Modified` for which a response is fresh (RFC 9111 §4.2.2); 0 turns this off."""
+    stale_if_error: int = 0
+    """For how many seconds after its lifetime a stored response may be served in place of an error (RFC 5861 §4)."""
+
+
+_NOTHING = Unsaid()
+
+
+def terms(
+    status: int, headers: Headers, targeted: Sequence[bytes], *, now: float, authorized: bool = False, unsaid: Unsaid = _NOTHING
+) -> Terms:
     """Return on what terms a shared cache may keep an answer to GET that came at the Unix time `now`.
 
     `targeted` names the targeted fields that this cache obeys, the most specific first (RFC 9213 §2.1): the first one that is
-    there and valid decides alone; otherwise `Cache-Control` does, and `Expires` where that gives no lifetime. Nothing is guessed: an
-    answer without an explicit lifetime is not kept, whatever its status. One with `Set-Cookie` or `Vary: *`, a partial one and
-    a 304 are not kept either. `authorized`: the request had `Authorization` (RFC 9111 §3.5).
+    there and valid decides alone; otherwise `Cache-Control` does, and `Expires` where that gives no lifetime. Unless `unsaid` has a
+    heuristic fraction, an answer without an explicit lifetime is not kept, whatever its status. One with `Set-Cookie` or `Vary: *`,
+    a partial one, a 304 and the outcome of a condition or range (412, 416) are not kept either. `authorized`: the request had
+    `Authorization` (RFC 9111 §3.5).
     """
     directives, is_targeted = _deciding_directives(headers, targeted)
     lifetime = _lifetime(directives, [] if is_targeted else headers, now)
+    if lifetime is None and (status in _HEURISTICALLY_CACHEABLE or "public" in directives):
+        lifetime = _heuristic_lifetime(headers, now, unsaid.heuristic_fraction)
     if (lifetime is None and "no-cache" not in directives) or _forbidden(status, headers, directives, authorized=authorized):
         return UNSHARED
     validates = "no-cache" in directives
@@ -81,7 +117,7 @@ def terms(status: int, headers: Headers, targeted: Sequence[bytes], *, now: floa
         shares=not validates and bool(lifetime),
         lifetime=0 if validates else lifetime or 0,
         stale_while_revalidate=0 if forbids else delta_seconds(directives.get("stale-while-revalidate", "")),
-        stale_if_error=0 if forbids else delta_seconds(directives.get("stale-if-error", "")),
+        stale_if_error=_stale_if_error(directives, unsaid, forbids=forbids),
         must_revalidate=forbids or "s-maxage" in directives,
         validates=validates,
         immutable="immutable" in directives or _says_immutable(headers),
@@ -136,14 +172,29 @@ def age_seconds(headers: Headers) -> int:
 
 
 def http_date(value: bytes) -> int | None:
-    """Return the Unix time of an HTTP date in any of its three formats, `None` if it is none (RFC 9110 §5.6.7)."""
-    text = value.decode("latin-1").strip()
-    for form in _DATE_FORMATS:
-        try:
-            return timegm(datetime.strptime(text, form).timetuple())  # noqa: DTZ007 - every HTTP date is in UTC
-        except ValueError:
-            continue
-    return None
+    """Return the Unix time of an HTTP date in any of its three formats, `None` if it is none (RFC 9110 §5.6.7).
+
+    The name of the day is read and not compared with the date: it adds nothing to it. Second 60 is a leap second and counts as the
+    first of the next minute. A year of two digits is the one of the present century, or of the last one if the date would be more
+    than 50 years in the future.
+    """
+    text = value.decode("latin-1").strip(" \t")
+    match = next((match for form in _DATE_FORMATS if (match := form.fullmatch(text))), None)
+    if match is None:
+        return None
+    day, hour, minute, second = (int(match[name]) for name in ("day", "hour", "minute", "second"))
+    month = _MONTHS.index(match["month"].lower()) + 1
+    if len(match["year"]) == 4:
+        year = int(match["year"])
+    else:
+        present = time.gmtime()
+        year = present.tm_year // 100 * 100 + int(match["year"])
+        if (year - 50, month, day, hour, minute, second) > tuple(present[:6]):
+            year -= 100
+    # Python's calendar begins with the year 1.
+    if year == 0 or not 1 <= day <= monthrange(year, month)[1] or hour > 23 or minute > 59 or second > 60:
+        return None
+    return timegm((year, month, day, hour, minute, second))
 
 
 def structured_dictionary(value: bytes) -> dict[str, str] | None:
@@ -205,7 +256,8 @@ def _deciding_directives(headers: Headers, targeted: Sequence[bytes]) -> tuple[M
 
 def _forbidden(status: int, headers: Headers, directives: Mapping[str, str], *, authorized: bool) -> bool:
     """Return whether a shared cache must not store an answer, whatever its lifetime (RFC 9111 §3)."""
-    if status < 200 or status in {206, 304} or "private" in directives or forbids_sharing(headers):
+    # Conditions and ranges are no part of the key, so that their outcome is for one request alone.
+    if status < 200 or status in {206, 304, 412, 416} or "private" in directives or forbids_sharing(headers):
         return True
     if authorized and not directives.keys() & {"public", "s-maxage", "must-revalidate"}:
         return True
@@ -226,6 +278,23 @@ def _lifetime(directives: Mapping[str, str], headers: Headers, now: float) -> in
     until = http_date(expires[0])
     # RFC 9111 §5.3: an invalid date, "0" above all, is in the past.
     return 0 if until is None else min(max(0, int(until - (now if date is None else date))), LONGEST_SECONDS)
+
+
+def _heuristic_lifetime(headers: Headers, now: float, fraction: float) -> int | None:
+    """Return the lifetime that is estimated from `Last-Modified`, `None` without one; a response without `Date` is dated `now`."""
+    modified, date = (next(map(http_date, field_values(headers, name)), None) for name in (b"last-modified", b"date"))
+    if not fraction or modified is None:
+        return None
+    return min(max(0, int(((now if date is None else date) - modified) * fraction)), MAX_HEURISTIC_SECONDS)
+
+
+def _stale_if_error(directives: Mapping[str, str], unsaid: Unsaid, *, forbids: bool) -> int:
+    if forbids:
+        return 0
+    if "stale-if-error" in directives:
+        return delta_seconds(directives["stale-if-error"])
+    # `s-maxage` alone forbids serving stale (RFC 9111 §5.2.2.10): only the origin itself may say otherwise.
+    return 0 if "s-maxage" in directives else unsaid.stale_if_error
 
 
 def _says_immutable(headers: Headers) -> bool:

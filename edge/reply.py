@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edge.answer import Answer, Headers, Scope, Send, problem
 from edge.collapse import Client
-from edge.conditional import CONDITIONS, Selected, not_modified_headers, part_headers, select
+from edge.conditional import CONDITIONS, WHOLE, not_modified_headers, part_headers, select
 from edge.exchange import Streamed
 
 _PRECONDITION_FAILED = problem(412, "Precondition failed", "What the request's If-Match or If-Unmodified-Since asks for does not hold.")
@@ -13,8 +13,9 @@ _PRECONDITION_FAILED = problem(412, "Precondition failed", "What the request's I
 async def send_answer(answer: Answer, told: Headers, scope: Scope, send: Send, *, received: float = 0.0) -> int:
     """Send what a request gets of a whole answer, with what is `told` of this cache; return how many bytes of body that were."""
     status, headers, body = answer
+    # Any other status is the origin's own, a 206, 412 or 416 too: conditions and ranges never reached it.
     asked = _conditions(scope) if status == 200 else {}
-    selected = select(asked, headers, len(body), received=received, method=scope["method"]) if asked else Selected(status)
+    selected = select(asked, headers, len(body), received=received, method=scope["method"]) if asked else WHOLE
     own = [pair for pair in headers if pair[0] in {b"age", b"cache-status", b"server-timing"}]
     if selected.status == 304:
         status, headers, body = 304, [*not_modified_headers(headers), *own], b""

@@ -1,0 +1,228 @@
+"""Faults that measuring by the standards found: dates, a 304 in pieces, statuses of the origin's own."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.answer import Answer, Headers, Receive, Scope, Send, field_values
+from edge.freshness import http_date
+from tests.edge.asgi import Clock, Origin, ask, date, shared_edge, stored, unkept, whole
+
+STATUS = b"cache-status"
+ETAG = (b"etag", b'"one"')
+
+
+class InPieces:
+    """An application that validates what it has, and sends every response as a start and several messages of body."""
+
+    def __init__(self, headers: Headers, pieces: list[bytes], *, validates: tuple[bytes, bytes]) -> None:
+        self.headers = headers
+        self.pieces = pieces
+        self.validates = validates
+        self.statuses: list[int] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        current = self.validates in scope["headers"]
+        self.statuses.append(304 if current else 200)
+        await send({"type": "http.response.start", "status": self.statuses[-1], "headers": self.headers})
+        for piece in [b"", b""] if current else self.pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+# Dates (RFC 9110 §5.6.7, RFC 9111 §4.2 and §5.3)
+
+
+VALID_DATES = {
+    b"Sun, 06 Nov 1994 08:49:37 GMT": 784_111_777,
+    b"Sunday, 06-Nov-94 08:49:37 GMT": 784_111_777,
+    b"Sun Nov  6 08:49:37 1994": 784_111_777,
+    b"Sun Nov 06 08:49:37 1994": 784_111_777,
+    b"sun, 06 nOV 1994 08:49:37 gmt": 784_111_777,
+    b" Sun, 06 Nov 1994 08:49:37 GMT\t": 784_111_777,
+    b"Thu, 29 Feb 2024 00:00:00 GMT": 1_709_164_800,
+    b"Thu, 01 Jan 1970 00:00:00 GMT": 0,
+    b"Sat, 31 Dec 2016 23:59:60 GMT": 1_483_228_800,
+    b"Fri, 31 Dec 9999 23:59:59 GMT": 253_402_300_799,
+    b"Sat, 01 Jan 0001 00:00:00 GMT": -62_135_596_800,
+}
+
+INVALID_DATES = [
+    b"",
+    b"0",
+    b"-1",
+    b"Sun, 06  Nov 1994 08:49:37 GMT",
+    b"Sun,  06 Nov 1994 08:49:37 GMT",
+    b"Sun, 06 Nov 1994  08:49:37 GMT",
+    b"Sun, 06 Nov 1994 08:49:37  GMT",
+    b"Sun, 06\tNov 1994 08:49:37 GMT",
+    b"Sun,\t06 Nov 1994 08:49:37 GMT",
+    b"Sun, 06 Nov 1994 08:49:37\tGMT",
+    b"Sun,06 Nov 1994 08:49:37 GMT",
+    b"Sun 06 Nov 1994 08:49:37 GMT",
+    b"Sun, 6 Nov 1994 08:49:37 GMT",
+    b"Sun,  6 Nov 1994 08:49:37 GMT",
+    b"Sun, 06 Nov 1994 8:49:37 GMT",
+    b"Sun, 06 Nov 1994  8:49:37 GMT",
+    b"Sun, 06 Nov 1994 08:9:37 GMT",
+    b"Sun, 06 Nov 1994 08:49:7 GMT",
+    b"Sun, 06 Nov 1994 08:49 GMT",
+    b"Sun, 06 Nov 94 08:49:37 GMT",
+    b"Sun, 06 Nov 01994 08:49:37 GMT",
+    b"Sun, 06-Nov-1994 08:49:37 GMT",
+    b"Sun, 06 Nov 1994 08.49.37 GMT",
+    b"Sun, 06 Nov 1994 08:49:37",
+    b"Sun, 06 Nov 1994 08:49:37 UTC",
+    b"Sun, 06 Nov 1994 08:49:37 +0000",
+    b"Sun, 06 Nov 1994 08:49:37 GMT, Sun, 06 Nov 1994 08:49:37 GMT",
+    b"Sunday, 06 Nov 1994 08:49:37 GMT",
+    b"Sun, 06 November 1994 08:49:37 GMT",
+    b"Son, 06 Nov 1994 08:49:37 GMT",
+    b"Sun, 06 Okt 1994 08:49:37 GMT",
+    b"Sun, 00 Nov 1994 08:49:37 GMT",
+    b"Sun, 31 Nov 1994 08:49:37 GMT",
+    b"Wed, 29 Feb 2023 00:00:00 GMT",
+    b"Sun, 06 Nov 1994 24:00:00 GMT",
+    b"Sun, 06 Nov 1994 08:60:00 GMT",
+    b"Sun, 06 Nov 1994 08:49:61 GMT",
+    b"Sun, 06 Nov 0000 08:49:37 GMT",
+    b"Sun, 06-Nov-94 08:49:37 GMT",
+    b"Sunday, 6-Nov-94 08:49:37 GMT",
+    b"Sunday, 06-Nov-1994 08:49:37 GMT",
+    b"Sun Nov 6 08:49:37 1994",
+    b"Sun Nov   6 08:49:37 1994",
+    b"Sun Nov  6 8:49:37 1994",
+    b"Sun Nov  6 08:49:37 94",
+    b"Sun Nov  6 08:49:37 1994 GMT",
+    b"Sun\xa006\xa0Nov 1994 08:49:37 GMT",
+    "Sun, ٠٦ Nov 1994 08:49:37 GMT".encode(),
+    b"9" * 100_000,
+]
+
+
+@pytest.mark.parametrize(("value", "seconds"), VALID_DATES.items())
+def test_date_of_the_grammar_is_its_time(value: bytes, seconds: int) -> None:
+    assert http_date(value) == seconds
+
+
+@pytest.mark.parametrize("value", INVALID_DATES, ids=lambda value: value[:40])
+def test_date_outside_the_grammar_is_none(value: bytes) -> None:
+    assert http_date(value) is None
+
+
+@given(st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)))  # noqa: DTZ001 - every HTTP date is in UTC
+def test_date_of_any_second_is_read_in_both_formats_of_four_digits(moment: datetime) -> None:
+    seconds = int((moment.replace(microsecond=0, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds())
+    assert http_date(f"{moment:%a, %d %b} {moment.year:04} {moment:%H:%M:%S} GMT".encode()) == seconds
+    assert http_date(f"{moment:%a %b} {moment.day:2} {moment:%H:%M:%S} {moment.year:04}".encode()) == seconds
+
+
+@given(st.integers(-49 * 365, 49 * 365))
+def test_date_with_a_year_of_two_digits_is_the_nearest_within_fifty_years(days: int) -> None:
+    moment = datetime.now(UTC).replace(microsecond=0) + timedelta(days)
+    assert http_date(f"{moment:%A, %d-%b-%y %H:%M:%S} GMT".encode()) == moment.timestamp()
+
+
+def test_date_with_a_year_of_two_digits_more_than_fifty_years_ahead_is_of_the_last_century() -> None:
+    year = datetime.now(UTC).year + 51
+    assert http_date(f"Monday, 01-Feb-{year % 100:02} 00:00:00 GMT".encode()) == datetime(year - 100, 2, 1, tzinfo=UTC).timestamp()
+
+
+@given(st.binary(max_size=60) | st.text("SunMoNovGT,:- \t0123456789", max_size=40).map(str.encode))
+def test_date_of_arbitrary_bytes_never_raises(value: bytes) -> None:
+    assert http_date(value) is None or isinstance(http_date(value), int)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "expires", [b"Thu, 18  Aug  2050 02:01:18 GMT", b"Thu, 18 Aug 2050 2:01:18 GMT", b"Thu, 18 Aug 2050\t02:01:18 GMT", b"0", b"soon"]
+)
+async def test_invalid_expires_is_in_the_past(clock: Clock, expires: bytes) -> None:
+    edge = shared_edge(Origin(Answer(200, [(b"date", date()), (b"expires", expires)], b"picture")), clock)
+    assert [(await ask(edge)).field(STATUS) for _ in range(2)] == [unkept()] * 2
+
+
+# A 304 in several messages (RFC 9111 §4.3)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("length", [[], [(b"content-length", b"7")], [(b"content-length", b"900000")]])
+async def test_304_in_several_messages_renews_what_is_stored_and_a_client_without_conditions_has_the_body(
+    clock: Clock, length: Headers
+) -> None:
+    origin = InPieces([(b"cache-control", b"max-age=10"), ETAG], [b"pic", b"ture"], validates=(b"if-none-match", b'"one"'))
+    edge = shared_edge(origin, clock)
+    assert (await ask(edge)).body == b"picture"
+    clock.now += 20
+    origin.headers = [(b"cache-control", b"max-age=30"), ETAG, *length]
+    renewed = await ask(edge)
+    assert (renewed.status, renewed.body) == (200, b"picture")
+    assert renewed.field(STATUS) == b'darkroom; fwd=stale; fwd-status=304; stored; ttl=30; key="/i/picture"'
+    assert renewed.field(b"content-length") == b"7"
+    clock.now += 20
+    assert (await ask(edge)).field(STATUS) == b'darkroom; hit; ttl=10; key="/i/picture"'
+    assert origin.statuses == [200, 304]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("condition", [(b"if-none-match", b'"one"'), (b"if-none-match", b'"other"')])
+async def test_304_in_several_messages_is_no_answer_to_the_condition_of_the_client(clock: Clock, condition: tuple[bytes, bytes]) -> None:
+    origin = InPieces([(b"cache-control", b"max-age=10"), ETAG], [b"pic", b"ture"], validates=(b"if-none-match", b'"one"'))
+    edge = shared_edge(origin, clock)
+    await ask(edge)
+    clock.now += 20
+    assert (await ask(edge, headers=[condition])).status == (304 if condition[1] == b'"one"' else 200)
+    assert origin.statuses == [200, 304]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("directives", [b"no-cache", b"no-cache, max-age=60", b"max-age=0", b"max-age=0, must-revalidate"])
+@pytest.mark.parametrize(
+    ("validator", "condition"),
+    [(ETAG, (b"if-none-match", b'"one"')), ((b"last-modified", date(-60)), (b"if-modified-since", date(-60)))],
+)
+async def test_response_to_be_validated_that_comes_in_several_messages_is_stored(
+    directives: bytes, validator: tuple[bytes, bytes], condition: tuple[bytes, bytes]
+) -> None:
+    origin = InPieces([(b"cache-control", directives), validator], [b"pic", b"ture"], validates=condition)
+    edge = shared_edge(origin)
+    assert (await ask(edge)).field(STATUS) == stored(0)
+    for _ in range(2):
+        again = await ask(edge)
+        assert (again.status, again.body) == (200, b"picture")
+        assert again.field(STATUS) == b'darkroom; fwd=stale; fwd-status=304; stored; ttl=0; key="/i/picture"'
+    assert origin.statuses == [200, 304, 304]
+
+
+# Statuses of the origin's own
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("asked", [[], [(b"range", b"bytes=0-1")], [(b"if-match", b'"two"')], [(b"if-none-match", b'"one"')]])
+@pytest.mark.parametrize(
+    ("status", "fields"),
+    [(206, [(b"content-range", b"bytes 4-10/20")]), (412, []), (416, [(b"content-range", b"bytes */7")])],
+)
+async def test_status_of_a_condition_that_the_origin_sends_itself_is_sent_on_as_it_is_and_not_stored(
+    status: int, fields: Headers, asked: Headers
+) -> None:
+    answer = whole(b"max-age=60", ETAG, *fields, status=status)
+    origin = Origin(answer)
+    edge = shared_edge(origin)
+    for _ in range(2):
+        reply = await ask(edge, headers=asked)
+        assert (reply.status, reply.body) == (status, b"picture")
+        assert [pair for pair in reply.headers if pair[0] not in {STATUS, b"date"}] == answer.headers
+        assert reply.field(STATUS) == unkept()
+    assert (edge.kept_entries, len(origin.requests)) == (0, 2)
+
+
+@pytest.mark.anyio
+async def test_field_with_the_password_of_a_proxy_is_not_stored() -> None:
+    edge = shared_edge(Origin(whole(b"max-age=60", (b"proxy-authorization", b"Basic c2VjcmV0"))))
+    assert [bool(field_values((await ask(edge)).headers, b"proxy-authorization")) for _ in range(2)] == [True, False]
