@@ -15,7 +15,7 @@ from edge.conditional import CONDITIONS, none_match_fails
 from edge.counts import Count
 from edge.exchange import Streamed
 from edge.fetching import Fetching
-from edge.freshness import ERRORS, cache_control, refusal, stand_in_until
+from edge.freshness import ERRORS, Unsaid, cache_control, refusal, stand_in_until
 from edge.keys import Keys, key_text, secondary_key
 from edge.memory import Kept, Memory, Varies
 from edge.regions import Place
@@ -82,6 +82,10 @@ class Edge:
         hosts_differ: bool = True,
         normalisers: Mapping[bytes, Callable[[bytes], bytes]] | None = None,
         kind: Callable[[str], str] = lambda path: "any",  # noqa: ARG005
+        kind_shares: Mapping[str, float] | None = None,
+        stores_queries: bool = True,
+        heuristic_fraction: float = 0.0,
+        stale_if_error_seconds: int = 0,
         place: Place | None = None,
         catch_up: Callable[[], Awaitable[object]] | None = None,
         max_gap_seconds: float = 60.0,
@@ -95,14 +99,19 @@ class Edge:
         next get 503. Requests whose path starts with one of `pass_paths` go straight to `app`: never kept, collapsed or refused.
         `hosts_differ`: whether the answers of two hosts may differ. `normalisers` take the value of a request's field by which answers
         vary (lower-case name) and return one of few that stand for it. `kind` names the kind of answer that a path has, one of few,
-        under which it is counted. `place` is where this process stands: in a region that has not everything, whatever changes
+        under which it is counted; `kind_shares` says for some of them which part of `max_bytes`, from 0 to 1, their responses take at most.
+        Without `stores_queries`, the response to a request with a query is never stored: for an application whose stored responses do
+        not depend on a query, where anybody could multiply entries with one. `heuristic_fraction`, from 0 to 1, is the part of its time
+        since `Last-Modified` for which a response without an explicit lifetime is fresh, a day at most (RFC 9111 §4.2.2); 0 turns this
+        off. `stale_if_error_seconds` is how long after its lifetime a stored response is served in place of an error where it says
+        nothing itself (RFC 5861 §4). `place` is where this process stands: in a region that has not everything, whatever changes
         something, and whatever `app` answers with a field `<name>-Elsewhere`, is handed on to the region that has. Before a kept answer
         is given more than `max_gap_seconds` after the last `purge_tags`, `catch_up` is awaited, which is to purge what has been missed.
         `clock` gives seconds that never go back, `wall_clock` Unix time.
         """
         self._app = app
         self._name = name.lower().encode("ascii")
-        self._memory = Memory(max_bytes)
+        self._memory = Memory(max_bytes, kind_shares)
         self._keys = Keys(normalisers or {}, hosts_differ=hosts_differ)
         # What every hit calls, found once.
         self._address, self._get = self._keys.address, self._memory.get
@@ -110,6 +119,7 @@ class Edge:
         self._cold_requests = 0
         self._pass_paths = tuple(pass_paths)
         self._kind = kind
+        self._stores_queries = stores_queries
         self._place = place or Place()
         self._tier = self._place.memory_timing
         self._catch_up = catch_up
@@ -121,7 +131,9 @@ class Edge:
             app,
             self._memory,
             self._keys,
+            kind,
             self._count,
+            unsaid=Unsaid(heuristic_fraction, stale_if_error_seconds),
             own_field=self._name + b"-cdn-cache-control",
             elsewhere_field=self._name + b"-elsewhere",
             clock=self._clock,
@@ -220,14 +232,13 @@ class Edge:
 
     async def _fetch(self, visit: _Visit, client: Client) -> None:
         """Answer a request from the origin, with others that ask for the same if the answer allows it."""
-        keeps = "no-store" not in visit.asked
-        joinable = keeps and not any(name == b"authorization" for name, _ in visit.scope["headers"])
+        joinable = "no-store" not in visit.asked and not any(name == b"authorization" for name, _ in visit.scope["headers"])
         async with AsyncExitStack() as gates:
             while True:
                 flight = self._fetching.under_way(visit.sought.key) if joinable else None
                 visit.leads = flight is None
                 if flight is None:
-                    flight = self._fetching.begin(visit.sought, visit.scope, keeps=keeps, joinable=joinable)
+                    flight = self._fetching.begin(visit.sought, visit.scope, keeps=self._may_store(visit), joinable=joinable)
                 visit.board(flight)
                 await client.wait_for(flight.landed)
                 fetched = flight.landed.result()
@@ -247,6 +258,10 @@ class Edge:
                 visit.sought = self._find(visit.sought.address, visit.scope)
                 if await self._give_kept(visit):
                     return
+
+    def _may_store(self, visit: _Visit) -> bool:
+        """Return whether the response to a request may be stored, as far as the request has a say in it."""
+        return "no-store" not in visit.asked and (self._stores_queries or not visit.scope["query_string"])
 
     def _leave(self, visit: _Visit) -> None:
         """Free the place of a client that is done; an origin request that nobody waits for any more keeps it until it ends."""

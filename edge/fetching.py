@@ -12,7 +12,7 @@ from edge.collapse import Fetched, Flight, Flights, Sought
 from edge.conditional import CONDITIONS
 from edge.counts import Count
 from edge.exchange import Exchange, OriginFailedError, Streamed
-from edge.freshness import ERRORS, Terms, forbids_sharing, initial_age, terms
+from edge.freshness import ERRORS, Terms, Unsaid, forbids_sharing, initial_age, terms
 from edge.keys import Keys, secondary_key, varies
 from edge.memory import Kept, Memory, cache_tags
 from edge.validation import has_validator, names_same, updated, validators
@@ -40,22 +40,26 @@ class Fetching:
         app: ASGIApp,
         memory: Memory,
         keys: Keys,
+        kind: Callable[[str], str],
         count: Callable[[str], Count],
         *,
+        unsaid: Unsaid,
         own_field: bytes,
         elsewhere_field: bytes,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
-        """Take the origin, where its answers are kept and by what keys, what counts them by path, and what gives the time.
+        """Take the origin, where its answers are kept and by what keys, their kind by path, what counts them by path, and the time.
 
-        `own_field` is the targeted field for us alone, `elsewhere_field` the one by which the origin says that something is in another
-        region; neither is sent on.
+        `unsaid` is what holds where a response says nothing. `own_field` is the targeted field for us alone, `elsewhere_field` the one
+        by which the origin says that something is in another region; neither is sent on.
         """
         self._app = app
         self._memory = memory
         self._keys = keys
+        self._kind = kind
         self._count = count
+        self._unsaid = unsaid
         self._private = frozenset({own_field, elsewhere_field})
         self._elsewhere_field = elsewhere_field
         self._targeted = (own_field, b"cdn-cache-control")
@@ -96,7 +100,7 @@ class Fetching:
         }
         flight.validates = bool(conditions)
         flight.began = self._clock()
-        exchange = flight.exchange = Exchange(partial(self._streams, flight), self._memory.largest_bytes)
+        exchange = flight.exchange = Exchange(partial(self._streams, flight), self._max_entry_bytes(flight))
         exchange.answered.add_done_callback(partial(self._land, flight))
         flight.task = asyncio.create_task(exchange.run(self._app, request))
         self._tasks.add(flight.task)
@@ -107,14 +111,17 @@ class Fetching:
         if self.is_elsewhere(headers) or (status == 304 and flight.validates):
             return False
         lengths = [length for length in field_values(headers, b"content-length") if length.isdigit() and len(length) < 19]
-        if any(int(length) > self._memory.largest_bytes for length in lengths):
+        if any(int(length) > self._max_entry_bytes(flight) for length in lengths):
             return True
         agreed = self._terms(flight, status, headers)
         return not agreed.shares and not (flight.keeps and _is_worth_storing(status, headers, agreed, age=0.0))
 
     def _terms(self, flight: Flight, status: int, headers: Headers) -> Terms:
         authorized = any(name == b"authorization" for name, _ in flight.scope["headers"])
-        return terms(status, headers, self._targeted, now=self._wall_clock(), authorized=authorized)
+        return terms(status, headers, self._targeted, now=self._wall_clock(), authorized=authorized, unsaid=self._unsaid)
+
+    def _max_entry_bytes(self, flight: Flight) -> int:
+        return self._memory.max_entry_bytes(self._kind(flight.scope["path"]))
 
     def _land(self, flight: Flight, answered: asyncio.Future[Answer | Streamed]) -> None:
         """Take what the origin answered to a flight."""
@@ -146,7 +153,7 @@ class Fetching:
                 # It holds for something else than what is kept (RFC 9111 §4.3.3).
                 self._ask_origin(flight, ())
                 return None
-            whole = Answer(flight.kept.status, updated(flight.kept.headers, answer.headers), flight.kept.body)
+            whole = Answer(flight.kept.status, updated(flight.kept.headers, whole.headers), flight.kept.body)
             told_anew = forbids_sharing(whole.headers) or any(name in self._deciding for name, _ in answer.headers)
             agreed = self._terms(flight, whole.status, whole.headers) if told_anew else flight.kept.terms
             count.revalidated += 1
@@ -172,15 +179,15 @@ class Fetching:
         if not allowed or not _is_worth_storing(answer.status, answer.headers, agreed, age=self._clock() - born):
             self._forget(flight, answer.status)
             return None
-        key = flight.address
+        key, kind = flight.address, self._kind(flight.scope["path"])
         if fields:
-            mark = self._memory.varies(flight.address, fields)
+            mark = self._memory.varies(flight.address, fields, kind)
             key = secondary_key(flight.address, mark.generation, self._keys.values(fields, flight.scope))
         listed = {name.strip().lower() for value in field_values(answer.headers, b"connection") for name in value.split(b",")}
         own = [pair for pair in answer.headers if pair[0] not in _NOT_KEPT | listed | self._private]
         received = self._wall_clock()
         kept = Kept(answer._replace(headers=own), agreed, key=key, born=born, received=received, count=self._count(flight.scope["path"]))
-        return kept if self._memory.keep(key, kept) else None
+        return kept if self._memory.keep(key, kept, kind) else None
 
     def _forget(self, flight: Flight, status: int) -> None:
         if flight.kept is not None and status not in ERRORS and self._memory.get(flight.key) is flight.kept:

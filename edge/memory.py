@@ -1,8 +1,11 @@
-"""What the edge keeps: whole answers, least recently used first to go, under a budget of bytes; purged by key and by tag."""
+"""What the edge keeps: whole answers, least recently used first to go, under a budget of bytes; purged by key and by tag.
+
+Entries of some kinds may have a share of the budget, which they cannot exceed: they evict one another and few of the rest.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
 from cachetools import LRUCache
@@ -129,32 +132,45 @@ class Varies:
 Entry: TypeAlias = Kept | Varies
 
 
-class _Entries(LRUCache[bytes, Entry]):
-    """The entries in the order in which they go, their sizes, and the tags by which they would be purged.
+class _Index:
+    """Every entry by its key, and the keys by the tags with which their entries would be purged."""
 
-    A hit does not move its entry in the order, it marks it: among very many entries that is the cheaper by half of what a look-up
-    costs. What is marked when its turn to go has come is put back as the most recently used.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        super().__init__(max_bytes, getsizeof=lambda entry: entry.size_bytes)
+    def __init__(self) -> None:
         self.by_key: dict[bytes, Entry] = {}
         self.keys_by_tag: dict[bytes, set[bytes]] = {}
 
-    def __setitem__(self, key: bytes, entry: Entry) -> None:
-        self.pop(key, None)
-        super().__setitem__(key, entry)
+    def add(self, key: bytes, entry: Entry) -> None:
         self.by_key[key] = entry
         for tag in _tags(entry):
             self.keys_by_tag.setdefault(tag, set()).add(key)
 
-    def __delitem__(self, key: bytes) -> None:
-        super().__delitem__(key)
+    def remove(self, key: bytes) -> None:
         for tag in _tags(self.by_key.pop(key)):
             keys = self.keys_by_tag[tag]
             keys.discard(key)
             if not keys:
                 del self.keys_by_tag[tag]
+
+
+class _Entries(LRUCache[bytes, Entry]):
+    """The entries of one share in the order in which they go, and their sizes.
+
+    A hit does not move its entry in the order, it marks it: among very many entries that is the cheaper by half of what a look-up
+    costs. What is marked when its turn to go has come is put back as the most recently used.
+    """
+
+    def __init__(self, max_bytes: int, index: _Index) -> None:
+        super().__init__(max_bytes, getsizeof=lambda entry: entry.size_bytes)
+        self._index = index
+
+    def __setitem__(self, key: bytes, entry: Entry) -> None:
+        self.pop(key, None)
+        super().__setitem__(key, entry)
+        self._index.add(key, entry)
+
+    def __delitem__(self, key: bytes) -> None:
+        super().__delitem__(key)
+        self._index.remove(key)
 
     def popitem(self) -> tuple[bytes, Entry]:
         while True:
@@ -169,34 +185,47 @@ class _Entries(LRUCache[bytes, Entry]):
 class Memory:
     """A byte-bounded LRU of entries by key. For the event loop's thread alone: cachetools takes no locks."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, shares: Mapping[str, float] | None = None) -> None:
+        """Create an empty memory.
+
+        `max_bytes`: the most bytes that all entries count for. `shares`: for some kinds of entries, the fraction of it, from 0 to 1,
+        that those of the kind take at most; the kinds that it does not name have what the others leave.
+        """
+        self._max_bytes = max_bytes
         self.largest_bytes = int(max_bytes * LARGEST_SHARE)
-        self._entries = _Entries(max_bytes)
+        self._index = _Index()
+        self._rest = _Entries(max_bytes, self._index)
+        self._by_kind = {kind: _Entries(int(max_bytes * share), self._index) for kind, share in (shares or {}).items()}
+        self._all = (self._rest, *self._by_kind.values())
         # Straight to the dict: who uses what this returns marks it as `used`.
-        self.get: Callable[[bytes], Entry | None] = self._entries.by_key.get
+        self.get: Callable[[bytes], Entry | None] = self._index.by_key.get
         self._generation = 0
         self._names: dict[bytes, dict[bytes, tuple[bytes, bytes]]] = {}
         self._terms: dict[Terms, Terms] = {}
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._index.by_key)
 
     @property
     def used_bytes(self) -> int:
         """What the entries count for, their overhead included."""
-        return int(self._entries.currsize)
+        return int(sum(entries.currsize for entries in self._all))
 
-    def keep(self, key: bytes, kept: Kept) -> bool:
+    def max_entry_bytes(self, kind: str) -> int:
+        """Return how large an entry of this kind may be, bookkeeping included."""
+        return int(min(self.largest_bytes, self._share_of(kind).maxsize))
+
+    def keep(self, key: bytes, kept: Kept, kind: str = "") -> bool:
         """Keep an answer, pushing out the least recently used; return whether it was small enough to be kept at all."""
-        if kept.size_bytes > self.largest_bytes:
-            self._entries.pop(key, None)
+        if kept.size_bytes > self.max_entry_bytes(kind):
+            self.purge(key)
             return False
         kept.headers = tuple(self._shared(pair) for pair in kept.headers)
         kept.terms = self._shared_terms(kept.terms)
-        self._entries[key] = kept
+        self._put(key, kept, kind)
         return True
 
-    def varies(self, key: bytes, fields: tuple[bytes, ...]) -> Varies:
+    def varies(self, key: bytes, fields: tuple[bytes, ...], kind: str = "") -> Varies:
         """Return the mark that the answers to `key` vary by `fields`; one that differs takes the place of what was there."""
         known = self.get(key)
         if isinstance(known, Varies) and known.fields == fields:
@@ -204,18 +233,31 @@ class Memory:
             return known
         self._generation += 1
         mark = Varies(fields, self._generation, key)
-        if mark.size_bytes <= self.largest_bytes:
-            self._entries[key] = mark
+        if mark.size_bytes <= self.max_entry_bytes(kind):
+            self._put(key, mark, kind)
         return mark
 
     def purge(self, key: bytes) -> bool:
         """Drop what is kept for an address, all that varies included; return whether there was anything."""
-        return self._entries.pop(key, None) is not None
+        return any(entries.pop(key, None) is not None for entries in self._all)
 
     def purge_tags(self, tags: Iterable[bytes]) -> int:
         """Drop what carries any of `tags`; return how many entries that were."""
-        keys = [key for tag in tags for key in self._entries.keys_by_tag.get(tag, ())]
+        keys = [key for tag in tags for key in self._index.keys_by_tag.get(tag, ())]
         return sum(self.purge(key) for key in keys)
+
+    def _share_of(self, kind: str) -> _Entries:
+        return self._by_kind.get(kind, self._rest)
+
+    def _put(self, key: bytes, entry: Entry, kind: str) -> None:
+        """Store an entry that fits; what goes first is of the same share, then of the rest, then of other shares."""
+        self.purge(key)
+        entries = self._share_of(kind)
+        while entries.currsize + entry.size_bytes > entries.maxsize:
+            entries.popitem()
+        while self.used_bytes + entry.size_bytes > self._max_bytes:
+            next(each for each in self._all if each).popitem()
+        entries[key] = entry
 
     def _shared_terms(self, terms: Terms) -> Terms:
         shared = self._terms.get(terms)

@@ -34,7 +34,7 @@ from service.renditions import Renditions
 from service.routes import health, images, pull, renditions
 from service.routes import listing as listing_routes
 from service.routes import takedowns as takedowns_routes
-from service.routes.pages import page_handlers
+from service.routes.pages import page_router
 from service.settings import Settings, SettingsError, development_key
 from service.sources import Sources
 from service.storage import Storage, open_storage
@@ -145,7 +145,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
             pull.pull_url,
             pull.pull,
             renditions.rendition,
-            *page_handlers(),
+            page_router(),
         ],
         dependencies={name: Provide(_giving(part), use_cache=True, sync_to_thread=False) for name, part in parts.items()},
         exception_handlers={

@@ -50,6 +50,10 @@ def build() -> Edge:
         hosts_differ=False,
         normalisers={b"accept": normalised_accept},
         kind=kind,
+        # Anybody can have every page and file stored. That must not cost renditions their place.
+        kind_shares={"page": 1 / 16},
+        # What is stored does not depend on a query, and whoever sends one chooses it.
+        stores_queries=False,
         place=Place(region=settings.fly_region, machine=settings.fly_machine_id, primary=settings.originals_region),
         catch_up=origin.look_for_takedowns,
     )

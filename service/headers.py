@@ -73,7 +73,7 @@ def document_headers() -> dict[str, str]:
 
 
 def redirect_headers(location: str) -> dict[str, str]:
-    """Return the fields of a redirect to an address without its query: not kept, or every query would be an entry of its own."""
+    """Return the fields of a redirect to the one address of what is there: not stored, or every other spelling would be an entry."""
     return {"Location": location, "Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
 
 

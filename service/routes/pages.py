@@ -12,12 +12,12 @@ from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
 from string import Template
+from urllib.parse import quote
 
 import anyio
 import msgspec
-from litestar import Request, Response, get
+from litestar import Request, Response, Router, get
 from litestar.datastructures import State
-from litestar.handlers import HTTPRouteHandler
 
 from service import headers
 from service.address import base32_text
@@ -35,10 +35,11 @@ _IMPORT = re.compile(r'(?<=from "\./)[a-z-]+\.js(?=";)')
 _SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
 
 
-def page_handlers() -> list[HTTPRouteHandler]:
-    """Return the handlers of the pages and their files, read once; a file's URL holds the hash of its content, and the pages name that URL.
+def page_router() -> Router:
+    """Return the routes of the pages and their files, read once; a file's URL holds the hash of its content, and the pages name that URL.
 
-    What comes from an installed package is read when it is first asked for: most servers are never asked.
+    Each has one address: any other spelling of it, and any query, is redirected there (308). What comes from an installed package is
+    read when it is first asked for: most servers are never asked.
     """
     folder = files("service") / "web"
     read = {file.name: file.read_bytes() for file in folder.iterdir() if _extension(file.name) in _MEDIA_TYPES}
@@ -87,7 +88,24 @@ def page_handlers() -> list[HTTPRouteHandler]:
                 return _page(problem_page.substitute(title=html.escape(error.title), content=_problem_article(error)))
         raise NotFoundError("There is no such problem.", received=kind, remedy="GET /problems lists all.")
 
-    return [playground, page_file, newest, docs, docs_file, problems, problem]
+    return Router(
+        "/", route_handlers=[playground, page_file, newest, docs, docs_file, problems, problem], before_request=redirect_to_one_address
+    )
+
+
+async def redirect_to_one_address(request: Request[object, object, State]) -> Response[bytes] | None:
+    """Return a redirect where a request has a query, or spells the path of a page in another way than the shortest one.
+
+    Routing ignores queries, doubled slashes, trailing ones and needless percent-encodings: every spelling would be an entry of its own
+    in this cache and in those before it. `Location` is relative where only the query goes, so that it holds behind a public URL with a
+    path too.
+    """
+    address = "/" + "/".join(quote(segment) for segment in request.scope["path"].split("/") if segment)
+    if request.scope["raw_path"] != address.encode("ascii"):
+        return Response(b"", status_code=308, headers=headers.redirect_headers(address))
+    if request.scope["query_string"]:
+        return Response(b"", status_code=308, headers=headers.redirect_headers("./" + address.rpartition("/")[2]))
+    return None
 
 
 def hashed_files(read: dict[str, bytes]) -> dict[str, tuple[str, bytes]]:

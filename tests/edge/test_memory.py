@@ -8,6 +8,7 @@ import hashlib
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
+from string import ascii_lowercase
 
 import pytest
 from hypothesis import given, settings
@@ -266,6 +267,56 @@ def test_memory_entry_that_is_too_large_removes_the_one_it_would_replace() -> No
     assert memory.used_bytes == 0
 
 
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["page", "file", "picture", "pointer"]),
+        st.sampled_from(ascii_lowercase),
+        st.sampled_from(["use", "purge", "vary"]) | st.integers(0, 12_000),
+    ),
+    max_size=60,
+)
+
+
+@given(steps)
+def test_memory_with_shares_keeps_to_each_of_them_and_to_the_whole(steps: list[tuple[str, str, str | int]]) -> None:
+    shares = {"page": 1 / 16, "file": 1 / 4}
+    memory = Memory(80_000, shares)
+    model: dict[bytes, tuple[str, int]] = {}
+    for kind, name, step in steps:
+        key = f"/{kind}/{name}".encode()
+        found = memory.get(key)
+        if step == "use":
+            if found is not None:
+                found.used = True
+        elif step == "purge":
+            assert memory.purge(key) == (found is not None)
+            model.pop(key, None)
+        elif step == "vary":
+            model[key] = kind, memory.varies(key, (b"accept",), kind).size_bytes
+        else:
+            new = kept(bytes(int(step)), headers=(), key=key)
+            fits = new.size_bytes <= min(80_000 / 8, 80_000 * shares.get(kind, 1))
+            assert memory.keep(key, new, kind) == fits
+            # Whatever is put in is there, and what was there before it is not.
+            assert memory.get(key) is (new if fits else None)
+            model[key] = kind, new.size_bytes
+        left = {key: value for key, value in model.items() if memory.get(key) is not None}
+        assert len(memory) == len(left)
+        assert memory.used_bytes == sum(size for _, size in left.values()) <= 80_000
+        for limited, share in shares.items():
+            assert sum(size for kind, size in left.values() if kind == limited) <= 80_000 * share
+
+
+def test_memory_entry_of_a_small_kind_lets_its_own_kind_go_first() -> None:
+    memory = Memory(80_000, {"page": 1 / 16})
+    for number in range(20):
+        memory.keep(b"/i/%d" % number, kept(bytes(1_000), headers=(), key=b"/i/%d" % number), "picture")
+    for number in range(50):
+        memory.keep(b"/page/%d" % number, kept(bytes(1_000), headers=(), key=b"/page/%d" % number), "page")
+    assert all(memory.get(b"/i/%d" % number) for number in range(20))
+    assert [number for number in range(50) if memory.get(b"/page/%d" % number)] == [47, 48, 49]
+
+
 def test_memory_of_no_bytes_keeps_nothing() -> None:
     memory = Memory(0)
     assert not memory.keep(b"/a", kept())
@@ -336,9 +387,9 @@ def test_memory_without_entries_has_no_tags_left() -> None:
         key = b"/%d" % number
         memory.keep(key, entry_of(10_000, key, headers=tagged(b"all", key)))
     assert len(memory) == 8
-    assert len(memory._entries.keys_by_tag) == 9
+    assert len(memory._index.keys_by_tag) == 9
     memory.purge_tags([b"all"])
-    assert memory._entries.keys_by_tag == {}
+    assert memory._index.keys_by_tag == {}
     assert memory.used_bytes == len(memory) == 0
 
 
@@ -480,7 +531,7 @@ class MemoryMachine(RuleBasedStateMachine):
     @invariant()
     def knows_the_tags_of_what_it_has(self) -> None:
         expected = {tag: {key for key, place in self.model.items() if tag in place.tags} for tag in TAGS}
-        assert self.memory._entries.keys_by_tag == {tag: keys for tag, keys in expected.items() if keys}
+        assert self.memory._index.keys_by_tag == {tag: keys for tag, keys in expected.items() if keys}
 
 
 TestMemoryMachine = MemoryMachine.TestCase

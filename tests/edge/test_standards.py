@@ -1,8 +1,9 @@
-"""Faults that measuring by the standards found: dates, a 304 in pieces, statuses of the origin's own."""
+"""Faults that measuring by the standards found: dates, a 304 in pieces, statuses of the origin's own, estimates that are options."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from tests.edge.asgi import Clock, Origin, ask, date, shared_edge, stored, unkep
 
 STATUS = b"cache-status"
 ETAG = (b"etag", b'"one"')
+DAY_SECONDS = 86_400
 
 
 class InPieces:
@@ -226,3 +228,86 @@ async def test_status_of_a_condition_that_the_origin_sends_itself_is_sent_on_as_
 async def test_field_with_the_password_of_a_proxy_is_not_stored() -> None:
     edge = shared_edge(Origin(whole(b"max-age=60", (b"proxy-authorization", b"Basic c2VjcmV0"))))
     assert [bool(field_values((await ask(edge)).headers, b"proxy-authorization")) for _ in range(2)] == [True, False]
+
+
+# Estimates and assumptions, which are options
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("status", "fields", "lifetime"),
+    [
+        (200, [(b"last-modified", date(-1000))], 100),
+        (203, [(b"last-modified", date(-1000))], 100),
+        (204, [(b"last-modified", date(-1000))], 100),
+        (300, [(b"last-modified", date(-1000))], 100),
+        (301, [(b"last-modified", date(-1000))], 100),
+        (308, [(b"last-modified", date(-1000))], 100),
+        (404, [(b"last-modified", date(-1000))], 100),
+        (405, [(b"last-modified", date(-1000))], 100),
+        (410, [(b"last-modified", date(-1000))], 100),
+        (414, [(b"last-modified", date(-1000))], 100),
+        (501, [(b"last-modified", date(-1000))], 100),
+        (200, [(b"last-modified", date(-1000)), (b"date", date())], 100),
+        (200, [(b"last-modified", date(-1000)), (b"cache-control", b"public")], 100),
+        (599, [(b"last-modified", date(-1000)), (b"cache-control", b"public")], 100),
+        (200, [(b"last-modified", date(-1000 * DAY_SECONDS))], DAY_SECONDS),
+        # Not cacheable without explicit freshness (RFC 9110 §15.1).
+        (201, [(b"last-modified", date(-1000))], None),
+        (302, [(b"last-modified", date(-1000))], None),
+        (403, [(b"last-modified", date(-1000))], None),
+        (503, [(b"last-modified", date(-1000))], None),
+        (599, [(b"last-modified", date(-1000))], None),
+        # Nothing to go by.
+        (404, [], None),
+        (404, [(b"last-modified", b"yesterday")], None),
+        (404, [(b"last-modified", date(60))], None),
+        # The response says something itself.
+        (404, [(b"last-modified", date(-1000)), (b"cache-control", b"no-store")], None),
+        (404, [(b"last-modified", date(-1000)), (b"cache-control", b"private")], None),
+        (404, [(b"last-modified", date(-1000)), (b"expires", b"0")], None),
+        (404, [(b"last-modified", date(-1000)), (b"cache-control", b"max-age=0")], None),
+        (404, [(b"last-modified", date(-1000)), (b"cache-control", b"max-age=20")], 20),
+        (404, [(b"last-modified", date(-1000)), (b"set-cookie", b"a=b")], None),
+    ],
+)
+async def test_rfc_9111_4_2_2_heuristic_freshness(clock: Clock, status: int, fields: Headers, lifetime: int | None) -> None:
+    answer = Answer(status, fields, b"" if status == 204 else b"picture")
+    edge = shared_edge(Origin(answer), clock, heuristic_fraction=0.1)
+    await ask(edge)
+    again = (await ask(edge)).field(STATUS)
+    assert again == (unkept() if lifetime is None else b'darkroom; hit; ttl=%d; key="/i/picture"' % lifetime)
+
+
+@pytest.mark.anyio
+async def test_heuristic_freshness_is_off_unless_the_edge_is_set_up_otherwise(clock: Clock) -> None:
+    edge = shared_edge(Origin(Answer(200, [(b"last-modified", date(-1000))], b"picture")), clock)
+    assert [(await ask(edge)).field(STATUS) for _ in range(2)] == [unkept()] * 2
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("directives", "options", "seconds"),
+    [
+        (b"max-age=10", {}, 0),
+        (b"max-age=10", {"stale_if_error_seconds": 30}, 30),
+        (b"max-age=10, stale-if-error=5", {"stale_if_error_seconds": 30}, 5),
+        (b"max-age=10, stale-if-error=0", {"stale_if_error_seconds": 30}, 0),
+        (b"max-age=10, stale-if-error=50", {"stale_if_error_seconds": 30}, 50),
+        (b"max-age=10, must-revalidate", {"stale_if_error_seconds": 30}, 0),
+        (b"max-age=10, proxy-revalidate", {"stale_if_error_seconds": 30}, 0),
+        (b"s-maxage=10", {"stale_if_error_seconds": 30}, 0),
+        (b"no-cache", {"stale_if_error_seconds": 30}, -10),
+    ],
+)
+async def test_default_of_stale_if_error_holds_where_the_response_says_nothing(
+    clock: Clock, directives: bytes, options: dict[str, Any], seconds: int
+) -> None:
+    origin = Origin(whole(directives, ETAG))
+    edge = shared_edge(origin, clock, **options)
+    await ask(edge)
+    origin.answer = whole(b"no-store", status=503)
+    clock.now += 10 + seconds - 1 if seconds > 0 else 10
+    assert (await ask(edge)).status == (200 if seconds > 0 else 503)
+    clock.now += 1
+    assert (await ask(edge)).status == 503
