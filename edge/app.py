@@ -39,13 +39,19 @@ _BUSY = problem(
     "As many clients as are allowed wait for answers that are not in memory. Try again in a second.",
     (b"retry-after", b"1"),
 )
+_BROKEN_OFF = problem(
+    400,
+    "Bad request",
+    "The request's body breaks off or is not valid in chunked encoding (RFC 9112 §7.1).",
+    (b"connection", b"close"),
+)
 _NOT_HERE = problem(504, "Not kept", "The request asks for a kept answer alone (only-if-cached), and none that it accepts is kept.")
 
 
 class _Visit:
     """A client's request on its way: where its answer goes, what it asks of caches, what it is for, and the flight that it is on."""
 
-    __slots__ = ("asked", "flight", "leads", "scope", "send", "sought")
+    __slots__ = ("asked", "flight", "leads", "scope", "send", "sent", "sought")
 
     def __init__(self, scope: Scope, send: Send, asked: Mapping[str, str], sought: Sought) -> None:
         self.scope = scope
@@ -54,6 +60,7 @@ class _Visit:
         self.sought = sought
         self.flight: Flight | None = None
         self.leads = False
+        self.sent = False
 
     def board(self, flight: Flight | None) -> None:
         """Wait for the answer to another flight, or for none any more."""
@@ -87,6 +94,7 @@ class Edge:
         heuristic_fraction: float = 0.0,
         stale_if_error_seconds: int = 0,
         place: Place | None = None,
+        authorize: Callable[[Scope], Answer | None] | None = None,
         catch_up: Callable[[], Awaitable[object]] | None = None,
         max_gap_seconds: float = 60.0,
         clock: Callable[[], float] | None = None,
@@ -105,7 +113,8 @@ class Edge:
         since `Last-Modified` for which a response without an explicit lifetime is fresh, a day at most (RFC 9111 §4.2.2); 0 turns this
         off. `stale_if_error_seconds` is how long after its lifetime a stored response is served in place of an error where it says
         nothing itself (RFC 5861 §4). `place` is where this process stands: in a region that has not everything, whatever changes
-        something, and whatever `app` answers with a field `<name>-Elsewhere`, is handed on to the region that has. Before a kept answer
+        something, and whatever `app` answers with a field `<name>-Elsewhere`, is handed on to the region that has. `authorize` returns
+        the response that refuses such a request, or None; it is called before a body is read. Before a kept answer
         is given more than `max_gap_seconds` after the last `purge_tags`, `catch_up` is awaited, which is to purge what has been missed.
         `clock` gives seconds that never go back, `wall_clock` Unix time.
         """
@@ -121,6 +130,7 @@ class Edge:
         self._kind = kind
         self._stores_queries = stores_queries
         self._place = place or Place()
+        self._authorize = authorize
         self._tier = self._place.memory_timing
         self._catch_up = catch_up
         self._catching_up: asyncio.Task[None] | None = None
@@ -225,7 +235,9 @@ class Edge:
             try:
                 await self._fetch(visit, client)
             except ClientLeftError:
-                return
+                if not visit.sent and _has_body(scope):
+                    # A server says the same of a client that has gone and of a body that is not valid.
+                    await send_answer(_BROKEN_OFF, self._told(visit.sought, b"detail=body"), scope, send)
             finally:
                 client.close()
                 self._leave(visit)
@@ -328,6 +340,7 @@ class Edge:
 
         `word` is what `Cache-Status` says of an answer that could be kept, or of one that was not for this client first.
         """
+        visit.sent = True
         if fetched.elsewhere and (handed_on := self._elsewhere(visit.scope)) is not None:
             fetched, word = fetched._replace(answer=handed_on), b"detail=elsewhere"
         answer, kept = fetched.answer, self._stand_in(fetched, visit)
@@ -375,7 +388,9 @@ class Edge:
     async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that changes something, and so belongs to the region that has everything."""
         self._count(scope["path"]).elsewhere += 1
-        answer = await self._place.hand_on(scope["headers"], receive)
+        answer = self._authorize(scope) if self._authorize is not None else None
+        if answer is None:
+            answer = await self._place.hand_on(scope["headers"], receive) or (_BROKEN_OFF if _has_body(scope) else None)
         if answer is not None:
             told = [(b"cache-status", self._name + b"; fwd=method; detail=elsewhere"), *self._place.timing]
             await send_answer(answer, told, scope, send)
@@ -434,3 +449,7 @@ class Edge:
 
 async def _send_kept(kept: Kept, told: Headers, visit: _Visit) -> int:
     return await send_answer(Answer(kept.status, kept.headers, kept.body), told, visit.scope, visit.send, received=kept.received)
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in scope["headers"])

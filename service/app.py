@@ -49,10 +49,11 @@ log = structlog.get_logger(__name__)
 
 
 class Origin(NamedTuple):
-    """The application, and what makes it look for takedowns by other processes at once."""
+    """The application, what makes it look for takedowns by other processes at once, and its access control."""
 
     app: ASGIApp
     look_for_takedowns: Callable[[], Awaitable[None]]
+    access: images.Access
 
 
 def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[Any, Any, None]]) -> Origin:
@@ -118,8 +119,9 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
                     await pointers.finish()
                 tasks.cancel_scope.cancel()
 
+    access = images.Access(settings.token_scopes)
     parts: dict[str, object] = {
-        "access": images.Access(settings.token_scopes),
+        "access": access,
         "health": vitals,
         "listing": listing,
         "minter": Minter(signer, settings.public_url),
@@ -168,7 +170,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
         request_max_body_size=None,
         logging_config=None,
     )
-    return Origin(_with_security_headers(origin), takedowns.look)
+    return Origin(_with_security_headers(origin), takedowns.look, access)
 
 
 def _pointers(settings: Settings, storage: Storage, originals: Originals) -> Pointers | None:

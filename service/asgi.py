@@ -8,10 +8,12 @@ from collections.abc import Collection
 from typing import cast
 
 from edge import Edge
-from edge.answer import ASGIApp
+from edge.answer import Answer, ASGIApp, Scope
 from edge.regions import Place
 from service.app import create_app
+from service.errors import UnauthorizedError
 from service.parent_death import end_with_parent, end_with_supervisor
+from service.problems import plain_response
 from service.routes.renditions import normalised_accept
 from service.settings import load
 from service.telemetry import configure_logs
@@ -40,6 +42,16 @@ def build() -> Edge:
         end_with_parent(signal.SIGTERM)
 
     origin = create_app(settings, purge, watch)
+
+    def authorize(scope: Scope) -> Answer | None:
+        """Return the response to a request without a known token: where it would only be handed on, its body is not read first."""
+        token = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        try:
+            origin.access.scopes(token.decode("latin-1"))
+        except UnauthorizedError as error:
+            return Answer(*plain_response(error))
+        return None
+
     edge = Edge(
         cast(ASGIApp, origin.app),
         name="darkroom",
@@ -55,6 +67,7 @@ def build() -> Edge:
         # What is stored does not depend on a query, and whoever sends one chooses it.
         stores_queries=False,
         place=Place(region=settings.fly_region, machine=settings.fly_machine_id, primary=settings.originals_region),
+        authorize=authorize,
         catch_up=origin.look_for_takedowns,
     )
     if settings.metrics_port:

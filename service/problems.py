@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.datastructures import State
@@ -24,6 +25,23 @@ def service_error_answer(request: Request[object, object, State], error: Service
         fields["Retry-After"] = str(error.retry_after_seconds)
     fields.update(error.extra_headers)
     return _answer(error.problem(), fields)
+
+
+def plain_response(error: ServiceError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Return status, header fields and body of the response to a failure that is found before Litestar sees the request.
+
+    The connection is closed: the request's body has not been read.
+    """
+    body = msgspec.json.encode(error.problem())
+    fields = {
+        "Content-Type": "application/problem+json",
+        "Content-Length": str(len(body)),
+        **headers.error_headers(shared=False),
+        **headers.SECURITY,
+        **dict(error.extra_headers),
+        "Connection": "close",
+    }
+    return error.status_code, [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in fields.items()], body
 
 
 def elsewhere_answer(_: Request[object, object, State], error: UnknownImageError) -> Response[Problem]:

@@ -33,7 +33,7 @@ from service.originals import Document, Ingested, Originals, Spooled
 from service.pointers import Pointers
 from service.render.messages import Placeholder
 from service.renditions import Renditions
-from service.settings import Scope, Settings
+from service.settings import SCOPES, Scope, Settings
 from service.transform import FORMATS, Format, Transform, from_options
 
 PartEvent: TypeAlias = MultipartSegment | bytes | bytearray | None
@@ -137,11 +137,11 @@ class Access:
         """Take each token's scopes."""
         self._token_scopes = token_scopes
 
-    def require(self, request: Request[object, object, State], *any_of: Scope) -> None:
-        """Return if the request's token carries one of some scopes; raises `UnauthorizedError` and `ForbiddenError`."""
+    def scopes(self, authorization: str) -> frozenset[Scope]:
+        """Return what a value of `Authorization` may do; raises `UnauthorizedError` where it has no configured token."""
         if not self._token_scopes:
-            return
-        kind, _, received = request.headers.get("authorization", "").partition(" ")
+            return frozenset(SCOPES)
+        kind, _, received = authorization.partition(" ")
         scopes: frozenset[Scope] | None = None
         for token, granted in self._token_scopes.items():
             if hmac.compare_digest(token.encode(), received.strip().encode("utf-8", "surrogateescape")) and kind.lower() == "bearer":
@@ -154,6 +154,11 @@ class Access:
                 remedy="Send a token that has been configured on the server.",
                 extra_headers=(("WWW-Authenticate", 'Bearer realm="darkroom"'),),
             )
+        return scopes
+
+    def require(self, request: Request[object, object, State], *any_of: Scope) -> None:
+        """Return if the request's token carries one of some scopes; raises `UnauthorizedError` and `ForbiddenError`."""
+        scopes = self.scopes(request.headers.get("authorization", ""))
         if scopes.isdisjoint(any_of):
             raise ForbiddenError(
                 "This token may not do that.",

@@ -367,3 +367,25 @@ async def test_collapse_answer_that_was_stale_when_it_came_is_for_its_leader_alo
     await origin.release()
     assert [reply.status for reply in await replies(visits)] == [200] * 3
     assert len(origin.requests) == 3
+
+
+@pytest.mark.parametrize("field", [(b"transfer-encoding", b"chunked"), (b"content-length", b"5")])
+async def test_client_whose_body_breaks_off_while_it_waits_is_400(field: tuple[bytes, bytes]) -> None:
+    origin = Origin(held=True)
+    waiting = visit(shared_edge(origin), headers=[field])
+    await waiting.waits()
+    waiting.leave()
+    reply = await waiting.reply()
+    assert (reply.status, (b"connection", b"close") in reply.headers) == (400, True)
+    await origin.release()
+
+
+async def test_body_of_a_waiting_client_is_not_read_at_its_speed() -> None:
+    origin = Origin(held=True)
+    waiting = visit(shared_edge(origin), headers=[(b"transfer-encoding", b"chunked")], chunks=[b"x"] * 1_000)
+    await origin.asked(1)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(waiting._chunks) > 900
+    await origin.release()
+    assert (await waiting.reply()).status == 200

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge import Edge, regions
-from edge.answer import Answer, ASGIApp, Headers, Message
+from edge.answer import Answer, ASGIApp, Headers, Message, Scope
 from edge.regions import REPLAY_BYTES, Place
 from tests.edge.asgi import RENDITION, Clock, Origin, Reply, all_wait, ask, hit, shared_edge, stored, unkept, visit, whole
 
@@ -328,6 +328,44 @@ async def test_client_that_leaves_in_the_middle_of_its_change_is_answered_nothin
     scope = {"type": "http", "method": "POST", "path": "/v1/images", "raw_path": b"/v1/images", "query_string": b"", "headers": []}
     await reader(Origin())(scope, receive, send)
     assert sent == []
+
+
+async def test_change_in_a_reader_that_may_not_be_made_is_refused_before_its_body_is_read() -> None:
+    def authorize(scope: Scope) -> Answer | None:
+        return None if (b"authorization", b"Bearer x") in scope["headers"] else Answer(401, [(b"content-length", b"0")], b"")
+
+    edge = reader(Origin(), authorize=authorize)
+    refused = visit(edge, "/v1/images", method="POST", headers=[(b"transfer-encoding", b"chunked")], chunks=[b"x"] * 9)
+    assert (await refused.reply()).status == 401
+    assert len(refused._chunks) == 9
+    known = [(b"authorization", b"Bearer x")]
+    assert await ask(edge, "/v1/images", method="POST", headers=known, chunks=[b"x"] * 9) == replayed(WRITE)
+
+
+async def test_change_where_it_is_made_is_not_authorized_by_the_edge() -> None:
+    refusing = shared_edge(Origin(), place=PRIMARY, authorize=lambda scope: Answer(401, [], b""))  # noqa: ARG005
+    assert (await ask(refusing, "/v1/images", method="POST")).status == 200
+
+
+async def test_change_in_very_many_small_chunks_is_read_no_further() -> None:
+    sent = visit(reader(Origin()), "/v1/images", method="POST", chunks=[b"x"] * 10_000)
+    reply = await sent.reply()
+    assert (reply.status, CLOSE in reply.headers) == (400, True)
+    assert json.loads(reply.body)["detail"].startswith("The body comes in too many too small chunks.")
+    assert 8_900 < len(sent._chunks) < 9_000
+
+
+async def test_change_in_as_many_chunks_as_segments_is_replayed() -> None:
+    assert await ask(reader(Origin()), "/v1/images", method="POST", chunks=[bytes(536)] * 1_500) == replayed(WRITE)
+
+
+async def test_change_whose_body_is_not_valid_is_400() -> None:
+    sent = visit(reader(Origin()), "/v1/images", method="POST", headers=[(b"transfer-encoding", b"chunked")], chunks=[b"x", b"x"])
+    sent._chunks = []
+    sent.leave()
+    reply = await sent.reply()
+    assert (reply.status, CLOSE in reply.headers) == (400, True)
+    assert json.loads(reply.body)["detail"].startswith("The request's body breaks off or is not valid")
 
 
 async def test_change_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,3 +157,43 @@ def test_chunks_that_are_malformed_are_400_and_the_connection_closed(pulling: Se
 def test_body_shorter_than_its_length_is_400(pulling: Server) -> None:
     got = send(pulling, head("/v1/images", "Content-Length: 1000") + b"abc", breaks_off=True)
     assert (got.status, got.problem["received"]) == (400, "3 bytes, then something else")
+
+
+TOKEN = "a-token-that-may-take-images-in"
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Give a server in a region whose originals are in another one."""
+    fly = {"FLY_REGION": "lhr", "FLY_MACHINE_ID": "148e21ea246389", "PRIMARY_REGION": "arn"}
+    with darkroom(tmp_path_factory.mktemp("reader"), store="memory://", keys="ab" * 32, tokens=TOKEN, **fly) as running:
+        yield running
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
+def test_body_in_a_reader_region_is_not_read_without_a_token(reader: Server, method: str) -> None:
+    raw = head("/v1/images", "Transfer-Encoding: chunked", method=method) + chunked(bytes(60_000), 1)
+    got = send(reader, raw)
+    assert (got.status, got.connection, got.problem["type"]) == (401, "close", "/problems/unauthorized")
+    assert got.cpu_seconds < 0.5
+
+
+def test_body_in_a_reader_region_in_one_byte_chunks_is_400_at_little_cost(reader: Server) -> None:
+    raw = head("/v1/images", f"Authorization: Bearer {TOKEN}", "Transfer-Encoding: chunked") + chunked(bytes(60_000), 1)
+    got = send(reader, raw)
+    assert (got.status, got.connection, got.problem["status"]) == (400, "close", 400)
+    assert got.cpu_seconds < MOST_SECONDS
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_chunks_that_are_malformed_in_a_reader_region_are_400(reader: Server, name: str) -> None:
+    fields = (f"Authorization: Bearer {TOKEN}", "Transfer-Encoding: chunked")
+    got = send(reader, head("/v1/images", *fields) + MALFORMED[name])
+    assert (got.status, got.connection) == (400, "close")
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+@pytest.mark.parametrize("path", ["/", "/i/v2/none", f"/i/v2/{'a' * 32}/full/{'a' * 26}.jpg", "/v1/images", "/livez"])
+def test_malformed_chunks_of_a_request_without_use_for_a_body_are_never_500(pulling: Server, path: str, name: str) -> None:
+    got = send(pulling, head(path, "Transfer-Encoding: chunked", method="GET") + MALFORMED[name])
+    assert got.status in {200, 400, 403}
