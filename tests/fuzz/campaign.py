@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import shutil
 import time
@@ -20,8 +21,11 @@ from tests.fuzz.visitor import Visitor
 from tests.fuzz.watch import MEBIBYTE, Pulse, Watch
 from tests.servers import Server, darkroom
 
-# Every so many inputs the good images come.
+# Every so many inputs a good image comes, and every so many the server is looked at; after a finding both come at once.
+CANARY_EVERY = 6
 CHECK_EVERY = 60
+
+_TELL_SECONDS = 30
 
 SLOTS = 2
 RENDER_MEMORY_BYTES = 512 * MEBIBYTE
@@ -133,26 +137,30 @@ class _Campaign:
     def _send(self, cases: Cases, visitor: Visitor, canaries: Canaries, watch: Watch) -> None:
         watch.look()
         ends = time.monotonic() + self._seconds
-        since = number = self._report.total + 1
-        numbers = iter(self._plan.only)
-        while len(self._report.findings) < MAX_FINDINGS:
-            if self._plan.only:
-                number = next(numbers, 0)
-            is_over = number == 0 if self._plan.only else time.monotonic() > ends
-            if not is_over:
-                self._try(number, cases.make(number), visitor, watch)
-            if is_over or self._report.total % CHECK_EVERY == 0 or not watch.is_running():
-                for complaint in [*watch.look(), *(canaries.round() if watch.is_running() else ())]:
-                    self._find(number, f"one of the inputs from {since}", complaint, None)
-                self._report.canary_rounds += 1
-                since = number + 1
-            if is_over or not watch.is_running():
-                return
-            number += 1
+        numbers = iter(self._plan.only) if self._plan.only else itertools.count(self._report.total + 1)
+        since = number = 0
+        for number in numbers:
+            since = since or number
+            is_suspect = self._try(number, cases.make(number), visitor, watch)
+            is_due = is_suspect or self._report.total % CHECK_EVERY == 0
+            if is_due or self._report.total % CANARY_EVERY == 0:
+                good = canaries.round if is_suspect else canaries.next
+                self._check(number, since, watch.look() if is_due else [], good, watch)
+                since = 0
+            if not watch.is_running() or time.monotonic() > ends or len(self._report.findings) >= MAX_FINDINGS:
+                break
+        self._check(number, since or number, watch.look(), canaries.round, watch)
 
-    def _try(self, number: int, case: Case, visitor: Visitor, watch: Watch) -> None:
+    def _check(self, number: int, since: int, seen: list[str], good: Callable[[], list[str]], watch: Watch) -> None:
+        """Note what was seen of the server, and what good images have to complain of; the inputs from `since` may be why."""
+        for complaint in [*seen, *(good() if watch.is_running() else ())]:
+            self._find(number, f"one of the inputs from {since}", complaint, None)
+        self._report.canaries += 1
+
+    def _try(self, number: int, case: Case, visitor: Visitor, watch: Watch) -> bool:
+        """Send one input; return whether anything about it was wrong."""
         self._report.count(case)
-        before = watch.render_cpu_seconds()
+        found, before = len(self._report.findings), watch.render_cpu_seconds()
         for outcome in visitor.run(case):
             self._report.add(outcome)
             if outcome.reason is not None:
@@ -161,9 +169,10 @@ class _Campaign:
         self._report.add_cost(Cost(used, number, case.label))
         if used > MAX_CPU_SECONDS:
             self._find(number, case.label, f"render processes used {used:.1f} s of CPU time", case)
-        if self._plan.only or time.monotonic() > self._told + 30:
+        if self._plan.only or time.monotonic() > self._told + _TELL_SECONDS:
             self._told = time.monotonic()
             self._tell(f"input {number}: {case.label}; {len(self._report.findings)} findings")
+        return len(self._report.findings) > found
 
     def _find(self, number: int, label: str, reason: str, case: Case | None) -> None:
         finding = Finding(number, label, reason)

@@ -53,7 +53,7 @@ class Canaries:
         self._images = good_images()
         self._documents: dict[str, dict[str, Any]] = {}
         self._sights: dict[tuple[str, int | str], _Sight] = {}
-        self._rounds = 0
+        self._turn = 0
 
     def meet(self) -> None:
         """Upload every image and look at all that is asked of it later; raises `RuntimeError` if anything is refused."""
@@ -67,24 +67,30 @@ class Canaries:
                 if sight.status != 200:
                     raise RuntimeError(f"the server did not render a good image, {name}: {sight.status} for {path}")
 
+    def next(self) -> list[str]:
+        """Try the next image in turn; return what is not as it was."""
+        name = list(self._images)[self._turn % len(self._images)]
+        self._turn += 1
+        return [f"a good image, {name}: {complaint}" for complaint in self._complaints(name)]
+
     def round(self) -> list[str]:
-        """Take every image down, upload it anew, ask for some of its renditions, cold ones; return what is not as it was."""
-        self._rounds += 1
-        complaints = []
-        for name, body in self._images.items():
-            before = self._documents[name]
-            complaints += [f"a good image, {name}: {complaint}" for complaint in self._visitor.remove(before["digest"])]
-            status, document = self._visitor.upload(body)
-            if status != 201:
-                complaints.append(f"a good image, {name}, is {status}: {document.get('type')} {document.get('detail')}")
-                continue
-            if _lasting(document) != before:
-                complaints.append(f"a good image, {name}, has another document")
-            for key, path in self._paths(name, [self._rounds % len(_WISHES)]):
-                now, then = self._sight(path), self._sights[name, key]
-                if now != then:
-                    complaints.append(f"a good image, {name}: {path} was {then} and is {now}")
-        return complaints
+        """Try every image; return what is not as it was."""
+        return [complaint for _ in self._images for complaint in self.next()]
+
+    def _complaints(self, name: str) -> Iterator[str]:
+        """Take an image down, upload it anew, ask for some of its renditions, cold ones."""
+        before = self._documents[name]
+        yield from self._visitor.remove(before["digest"])
+        status, document = self._visitor.upload(self._images[name])
+        if status != 201:
+            yield f"{status}, {document.get('type')}: {document.get('detail')}"
+            return
+        if _lasting(document) != before:
+            yield f"{_lasting(document)} was {before}"
+        for key, path in self._paths(name, [self._turn // len(self._images) % len(_WISHES)]):
+            now, then = self._sight(path), self._sights[name, key]
+            if now != then:
+                yield f"{path} was {then} and is {now}"
 
     def _paths(self, name: str, wishes: range | list[int]) -> Iterator[tuple[int | str, str]]:
         document = self._documents[name]

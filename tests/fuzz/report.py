@@ -39,7 +39,7 @@ class Report(msgspec.Struct):
     seconds: float = 0.0
     inputs: Counter[str] = msgspec.field(default_factory=Counter)
     statuses: Counter[str] = msgspec.field(default_factory=Counter)
-    canary_rounds: int = 0
+    canaries: int = 0
     findings: list[Finding] = []
     costliest: list[Cost] = []
     notes: list[str] = []
@@ -63,7 +63,7 @@ class Report(msgspec.Struct):
 
     def text(self) -> str:
         """Return the summary for a person."""
-        lines = [f"{self.total} inputs in {self.seconds:.0f} s with seed {self.seed}, {self.canary_rounds} rounds of good images"]
+        lines = [f"{self.total} inputs in {self.seconds:.0f} s with seed {self.seed}, good images looked at {self.canaries} times"]
         lines += [f"  {name}: {count}" for name, count in sorted(self.inputs.items())]
         lines += ["responses:", *(f"  {name}: {count}" for name, count in sorted(self.statuses.items()))]
         lines += [
