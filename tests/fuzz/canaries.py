@@ -54,6 +54,7 @@ class Canaries:
         self._documents: dict[str, dict[str, Any]] = {}
         self._sights: dict[tuple[str, int | str], _Sight] = {}
         self._turn = 0
+        self._refused: set[str] = set()
 
     def meet(self) -> None:
         """Upload every image and look at all that is asked of it later; raises `RuntimeError` if anything is refused."""
@@ -80,11 +81,14 @@ class Canaries:
     def _complaints(self, name: str) -> Iterator[str]:
         """Take an image down, upload it anew, ask for some of its renditions, cold ones."""
         before = self._documents[name]
-        yield from self._visitor.remove(before["digest"])
+        if name not in self._refused:
+            yield from self._visitor.remove(before["digest"])
         status, document = self._visitor.upload(self._images[name])
         if status != 201:
+            self._refused.add(name)
             yield f"{status}, {document.get('type')}: {document.get('detail')}"
             return
+        self._refused.discard(name)
         if _lasting(document) != before:
             yield f"{_lasting(document)} was {before}"
         for key, path in self._paths(name, [self._turn // len(self._images) % len(_WISHES)]):

@@ -143,8 +143,9 @@ class Visitor:
         if not found:
             yield Outcome("wire", 0)
         for status in found:
-            # 501 and 505 are right for a transfer coding or a version that a server does not know (RFC 9110 §15.6.2, §15.6.6).
-            wrong = status >= 500 and status not in {501, 505}
+            # Right for a transfer coding or a version that a server does not know (RFC 9110 §15.6.2, §15.6.6), and for `only-if-cached`
+            # where nothing is cached (RFC 9111 §5.2.1.7).
+            wrong = status >= 500 and status not in {501, 505} and not (status == 504 and b"detail=only-if-cached" in received)
             yield Outcome("wire", status, reason=f"{status}: {received[:300]!r}" if wrong and not _is_patient(received) else None)
         if any(secret in received for secret in self._secrets):
             yield Outcome("wire", 0, reason="a response that holds a secret or a path of the server")
