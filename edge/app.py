@@ -19,7 +19,7 @@ from edge.freshness import ERRORS, Unsaid, cache_control, refusal, stand_in_unti
 from edge.keys import Keys, key_text, secondary_key
 from edge.memory import Kept, Memory, Varies
 from edge.regions import Place
-from edge.reply import send_answer, send_stream
+from edge.reply import SMALL_BODY_BYTES, PieceBytes, send_answer, send_body, send_stream
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +97,7 @@ class Edge:
         authorize: Callable[[Scope], Answer | None] | None = None,
         catch_up: Callable[[], Awaitable[object]] | None = None,
         max_gap_seconds: float = 60.0,
+        piece_bytes: PieceBytes = int,
         clock: Callable[[], float] | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -116,7 +117,8 @@ class Edge:
         something, and whatever `app` answers with a field `<name>-Elsewhere`, is handed on to the region that has. `authorize` returns
         the response that refuses such a request, or None; it is called before a body is read. Before a kept answer
         is given more than `max_gap_seconds` after the last `purge_tags`, `catch_up` is awaited, which is to purge what has been missed.
-        `clock` gives seconds that never go back, `wall_clock` Unix time.
+        `piece_bytes` returns, of the size of a body of more than 32 KiB, how many of its bytes may be sent in one message: a server holds
+        a copy of a message until the client has read it. `clock` gives seconds that never go back, `wall_clock` Unix time.
         """
         self._app = app
         self._name = name.lower().encode("ascii")
@@ -135,6 +137,7 @@ class Edge:
         self._catch_up = catch_up
         self._catching_up: asyncio.Task[None] | None = None
         self._max_gap_seconds = max_gap_seconds
+        self._piece_bytes = piece_bytes
         self._clock = clock or Clock()
         self._wall_clock = wall_clock
         self._fetching = Fetching(
@@ -194,8 +197,10 @@ class Edge:
                     return
                 await send(kept.start(int(age), self._name, self._tier))
                 if method == "GET":
-                    kept.count.bytes += len(kept.body)
-                    await send({"type": "http.response.body", "body": kept.body})
+                    body = kept.body
+                    kept.count.bytes += len(body)
+                    small = len(body) <= SMALL_BODY_BYTES
+                    await (send({"type": "http.response.body", "body": body}) if small else send_body(body, send, self._piece_bytes))
                 else:
                     await send(_EMPTY_BODY)
                 return
@@ -318,7 +323,7 @@ class Edge:
             count.stale += 1
             if age < kept.terms.lifetime + kept.terms.stale_while_revalidate:
                 self._revalidate(visit)
-        count.bytes += await _send_kept(kept, kept.told(int(age), self._name, self._tier), visit)
+        count.bytes += await _send_kept(kept, kept.told(int(age), self._name, self._tier), visit, self._piece_bytes)
         return True
 
     def _revalidate(self, visit: _Visit) -> None:
@@ -351,7 +356,7 @@ class Edge:
             count = self._count(visit.scope["path"])
             count.stale += 1
             instead = b"fwd-status=%d; ttl=%d; detail=stale-if-error" % (answer.status, kept.terms.lifetime - int(age))
-            count.bytes += await _send_kept(kept, [(b"age", b"%d" % age), *self._told(visit.sought, instead)], visit)
+            count.bytes += await _send_kept(kept, [(b"age", b"%d" % age), *self._told(visit.sought, instead)], visit, self._piece_bytes)
             return
         words = [b"fwd-status=304"] if fetched.validated else []
         if fetched.kept is not None or word != b"stored":
@@ -360,9 +365,9 @@ class Edge:
             words.append(b"ttl=%d" % (fetched.kept.terms.lifetime - int(self._clock() - fetched.kept.born)))
         told = self._told(visit.sought, *words)
         if not isinstance(answer, Streamed):
-            await send_answer(answer, told, visit.scope, visit.send, received=self._wall_clock())
+            await send_answer(answer, told, visit.scope, visit.send, self._piece_bytes, received=self._wall_clock())
         elif client is not None:
-            await send_stream(answer, told, visit.scope, visit.send, client)
+            await send_stream(answer, told, visit.scope, visit.send, client, piece_bytes=self._piece_bytes)
 
     def _stand_in(self, fetched: Fetched, visit: _Visit) -> Kept | None:
         """Return the stale answer to give in place of an error of the origin, if there is one that may (RFC 5861 §4)."""
@@ -419,6 +424,9 @@ class Edge:
                 if message.get("more_body"):
                     return
                 message = _EMPTY_BODY
+            elif len(message.get("body", b"")) > SMALL_BODY_BYTES:
+                await send_body(message["body"], send, self._piece_bytes, more=bool(message.get("more_body")))
+                return
             await send(message)
 
         await self._app({**scope, "method": "GET", "extensions": {}} if head else scope, receive, send_on)
@@ -447,8 +455,9 @@ class Edge:
             self._catching_up = None
 
 
-async def _send_kept(kept: Kept, told: Headers, visit: _Visit) -> int:
-    return await send_answer(Answer(kept.status, kept.headers, kept.body), told, visit.scope, visit.send, received=kept.received)
+async def _send_kept(kept: Kept, told: Headers, visit: _Visit, piece_bytes: PieceBytes) -> int:
+    answer = Answer(kept.status, kept.headers, kept.body)
+    return await send_answer(answer, told, visit.scope, visit.send, piece_bytes, received=kept.received)
 
 
 def _has_body(scope: Scope) -> bool:

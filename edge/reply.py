@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from edge.answer import Answer, Headers, Scope, Send, problem
+from collections.abc import Callable
+from typing import TypeAlias
+
+from edge.answer import Answer, Headers, Message, Scope, Send, problem
 from edge.collapse import Client
 from edge.conditional import CONDITIONS, WHOLE, not_modified_headers, part_headers, select
 from edge.exchange import Streamed
@@ -10,7 +13,31 @@ from edge.exchange import Streamed
 _PRECONDITION_FAILED = problem(412, "Precondition failed", "What the request's If-Match or If-Unmodified-Since asks for does not hold.")
 
 
-async def send_answer(answer: Answer, told: Headers, scope: Scope, send: Send, *, received: float = 0.0) -> int:
+# Bodies up to this size are always sent as one message.
+SMALL_BODY_BYTES = 32_768
+
+# How many bytes of a body of so many bytes may be sent in one message.
+PieceBytes: TypeAlias = Callable[[int], int]
+
+
+async def send_body(body: bytes, send: Send, piece_bytes: PieceBytes, *, more: bool = False) -> None:
+    """Send a body, or a part of one that has `more`, in as many messages as `piece_bytes` asks for.
+
+    The server awaits its client between messages, but copies and holds each of them.
+    """
+    size = len(body)
+    step = size if size <= SMALL_BODY_BYTES else piece_bytes(size)
+    start = 0
+    while start + step < size:
+        await send({"type": "http.response.body", "body": body[start : start + step], "more_body": True})
+        start += step
+    last: Message = {"type": "http.response.body", "body": body[start:] if start else body}
+    await send({**last, "more_body": True} if more else last)
+
+
+async def send_answer(
+    answer: Answer, told: Headers, scope: Scope, send: Send, piece_bytes: PieceBytes = int, *, received: float = 0.0
+) -> int:
     """Send what a request gets of a whole answer, with what is `told` of this cache; return how many bytes of body that were."""
     status, headers, body = answer
     # Any other status is the origin's own, a 206, 412 or 416 too: conditions and ranges never reached it.
@@ -29,11 +56,11 @@ async def send_answer(answer: Answer, told: Headers, scope: Scope, send: Send, *
     if scope["method"] == "HEAD":
         body = b""
     await send({"type": "http.response.start", "status": status, "headers": [*headers, *told]})
-    await send({"type": "http.response.body", "body": body})
+    await send_body(body, send, piece_bytes)
     return len(body)
 
 
-async def send_stream(answer: Streamed, told: Headers, scope: Scope, send: Send, client: Client) -> None:
+async def send_stream(answer: Streamed, told: Headers, scope: Scope, send: Send, client: Client, *, piece_bytes: PieceBytes) -> None:
     """Send an answer as it comes; what a range would cut from it is not waited for."""
     status, headers, stream = answer
     asked = {name: value for name, value in _conditions(scope).items() if name not in {b"range", b"if-range"}} if status == 200 else {}
@@ -47,7 +74,8 @@ async def send_stream(answer: Streamed, told: Headers, scope: Scope, send: Send,
     while more:
         message = await client.take(stream)
         more = bool(message.get("more_body"))
-        await send(message)
+        body = message.get("body", b"")
+        await (send(message) if len(body) <= SMALL_BODY_BYTES else send_body(body, send, piece_bytes, more=more))
 
 
 def _conditions(scope: Scope) -> dict[bytes, bytes]:

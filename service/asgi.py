@@ -11,6 +11,7 @@ from edge import Edge
 from edge.answer import Answer, ASGIApp, Scope
 from edge.regions import Place
 from service.app import create_app
+from service.connections import Connections, max_connections
 from service.errors import UnauthorizedError
 from service.parent_death import end_with_parent, end_with_supervisor
 from service.problems import plain_response
@@ -36,10 +37,13 @@ def build() -> Edge:
         """Tell the edge what the service has to say beside its answers."""
         edge.purge_tags(digests)
 
+    connections = Connections(settings.port, max_connections=max_connections(), max_per_address=settings.max_connections_per_address)
+
     async def watch() -> None:
         """Guard the process while it serves."""
         # From here on SIGTERM finishes the requests in progress.
         end_with_parent(signal.SIGTERM)
+        connections.start()
 
     origin = create_app(settings, purge, watch)
 
@@ -69,6 +73,7 @@ def build() -> Edge:
         place=Place(region=settings.fly_region, machine=settings.fly_machine_id, primary=settings.originals_region),
         authorize=authorize,
         catch_up=origin.look_for_takedowns,
+        piece_bytes=connections.piece_bytes,
     )
     if settings.metrics_port:
         # Imported by those alone who ask for it: a start should be short.

@@ -20,9 +20,11 @@ DRAIN_SECONDS = 65
 # A client that sends no complete header within this time is let go.
 HEADER_SECONDS = 10
 
-# Connections waiting to be accepted, and connections served at a time: above the pools that proxies keep.
+# What Granian buffers of a request, and of a response that a client does not read.
+BUFFER_BYTES = 65_536
+
+# Connections waiting to be accepted.
 BACKLOG = 2_048
-BACKPRESSURE = 4_096
 
 
 # The commands that have a module of their own, imported by those alone who call them: a start of the server should be short.
@@ -89,6 +91,9 @@ def run_granian(factory: str, host: str, port: int) -> None:
     from granian.http import HTTP1Settings  # noqa: PLC0415
     from granian.log import LogLevels  # noqa: PLC0415
 
+    from service.connections import max_connections, raise_descriptor_limit  # noqa: PLC0415
+
+    raise_descriptor_limit()
     Granian(
         factory,
         factory=True,
@@ -100,10 +105,10 @@ def run_granian(factory: str, host: str, port: int) -> None:
         loop=Loops.uvloop,
         # Only plain HTTP/1 closes a silent connection at the header time-out; proxies in front speak HTTP/2 to clients.
         http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1_000),
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1_000, max_buffer_size=BUFFER_BYTES),
         websockets=False,
         backlog=BACKLOG,
-        backpressure=BACKPRESSURE,
+        backpressure=max_connections(),
         respawn_failed_workers=True,
         workers_kill_timeout=DRAIN_SECONDS,
         log_level=LogLevels.warning,

@@ -76,6 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
     cache_bytes: Positive = 256 * MEBIBYTE
     max_cold_requests: Natural = 0
+    max_connections_per_address: Natural = 0
     max_upload_bytes: Positive = 64 * MEBIBYTE
     max_parts: Positive = 32
     max_pixels: Positive = 128_000_000
@@ -200,6 +201,11 @@ HELP: Mapping[str, Setting] = {
     "cache_bytes": Setting("Memory for kept answers, in bytes, bookkeeping included."),
     "max_cold_requests": Setting(
         "Clients that may wait for answers that are not in memory; the next get 503.", "12 on Fly, 1024 elsewhere"
+    ),
+    "max_connections_per_address": Setting(
+        "Connections of one client address, or IPv6 network of 64 bits; the newest beyond it are closed within a second. "
+        "Set it where clients connect directly: behind a proxy all connections have the proxy's address.",
+        "none",
     ),
     "max_upload_bytes": Setting("Largest upload, in bytes: of the whole body, however many files are in it."),
     "max_parts": Setting("Most files in one multipart upload."),

@@ -69,6 +69,7 @@ def test_settings_of_every_variable_are_read() -> None:
         "DARKROOM_REGIONS": "fra,iad",
         "DARKROOM_CACHE_BYTES": "1000",
         "DARKROOM_MAX_COLD_REQUESTS": "7",
+        "DARKROOM_MAX_CONNECTIONS_PER_ADDRESS": "20",
         "DARKROOM_MAX_UPLOAD_BYTES": "2000",
         "DARKROOM_MAX_PARTS": "3",
         "DARKROOM_MAX_PIXELS": "4000",
