@@ -12,6 +12,7 @@ from service import placement
 from service.errors import ServiceError
 from service.key_notes import Concern, KeyNotes
 from service.render.pool import RenderPool
+from service.render.sandbox import Sandbox
 from service.settings import Settings
 from service.storage import Storage
 
@@ -26,7 +27,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """What `/health` says. `degraded`: hits are served, what needs the store may fail, or what other servers sign is refused.
 
     `prefer_region` is what requests that change something are sent with as `fly-prefer-region`, where one region has every original;
-    `warnings` are what does not fit in where this process stands.
+    `warnings` are what does not fit in where this process stands; `sandbox` is how render processes are confined, once one has started.
     """
 
     status: Literal["ok", "degraded", "unavailable"]
@@ -35,6 +36,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     machine: str | None = None
     regions: list[str] = []
     prefer_region: str | None = None
+    sandbox: Sandbox | None = None
     warnings: list[str] = []
     reason: str | None = None
     remedy: str | None = None
@@ -96,6 +98,7 @@ class Health:
             self._reached_once = True
 
     def _told(self, status: Literal["ok", "degraded", "unavailable"], concern: Concern | None) -> Report:
+        sandbox = self._pool.sandbox
         return Report(
             status,
             self._version,
@@ -103,7 +106,19 @@ class Health:
             machine=self._settings.fly_machine_id or None,
             regions=list(self._settings.declared_regions),
             prefer_region=self._settings.originals_region or None,
-            warnings=self._warnings,
+            sandbox=sandbox,
+            warnings=[*self._warnings, *_sandbox_warnings(sandbox)],
             reason=None if concern is None else concern.reason,
             remedy=None if concern is None else concern.remedy,
         )
+
+
+def _sandbox_warnings(sandbox: Sandbox | None) -> list[str]:
+    if sandbox is None or not sandbox.missing:
+        return []
+    warning = (
+        f"Render processes run without {' and '.join(sandbox.missing)}: this kernel, or the container's runtime, does not have it or does "
+        "not allow it. A flaw in an image decoder could reach as much as this server can. Run it on Linux 5.13 or later with Landlock "
+        "enabled, in a container whose seccomp profile allows the landlock_* system calls, as Docker's does."
+    )
+    return [warning]

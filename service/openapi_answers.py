@@ -272,7 +272,16 @@ ROUTES: Mapping[tuple[str, str], Route] = {
         {
             200: Answer(
                 "should get requests",
-                {"ok": {"status": "ok", "version": "0.3.0", "region": "ams", "machine": "148ed193b12389", "regions": ["ams", "iad"]}},
+                {
+                    "ok": {
+                        "status": "ok",
+                        "version": "0.3.0",
+                        "region": "ams",
+                        "machine": "148ed193b12389",
+                        "regions": ["ams", "iad"],
+                        "sandbox": {"landlock": 7, "seccomp": True, "no_new_privs": True},
+                    }
+                },
                 ("Report",),
             ),
             503: Answer(

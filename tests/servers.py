@@ -136,6 +136,15 @@ def started(data: Path, **settings: object) -> Iterator[Server]:
             raise
 
 
+def reported_sandbox(server: Server) -> object:
+    """Return how render processes are confined as /health says once one of them has started."""
+    deadline = time.monotonic() + _START_SECONDS
+    with server.client() as client:
+        while (sandbox := client.get("/health").json().get("sandbox")) is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+    return sandbox
+
+
 def _wait_until_healthy(server: Server) -> None:
     deadline = time.monotonic() + _START_SECONDS
     with server.client() as client:

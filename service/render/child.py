@@ -10,13 +10,14 @@ import socket
 import sys
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import pyvips
 
 from service.errors import BadTransformError, TooManyPixelsError
 from service.parent_death import end_with_parent
-from service.render import encode, messages, probe, vips_errors
+from service.render import encode, messages, probe, sandbox, vips_errors
 from service.render.job import HeavyError, run_find_trim, run_ladder, run_probe, run_reduce, run_render, too_costly
 from service.render.messages import (
     LENGTH_BYTES,
@@ -42,6 +43,9 @@ NICENESS = 19
 # Above this the heap's free pages go back to the system after a job.
 _TRIM_ABOVE_BYTES = 96 << 20
 
+# Seven numbers (proc(5), statm).
+_STATM_BYTES = 256
+
 # An original, and the image that is laid over it.
 _MAX_FILES = 2
 
@@ -49,7 +53,10 @@ _libc = ctypes.CDLL(None)
 
 
 def main() -> None:
-    """Serve jobs until standard input ends. Arguments: the server's process id, and this process's address space in bytes."""
+    """Serve jobs until standard input ends, confined (see `sandbox`).
+
+    Arguments: the server's process id, and this process's address space in bytes.
+    """
     parent, memory_bytes = int(sys.argv[1]), int(sys.argv[2])
     _die_with(parent)
     # A process group of its own: Ctrl-C in a terminal reaches the server alone, which lets renders finish. Not a session: the kernel
@@ -58,6 +65,10 @@ def main() -> None:
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Its own memory is looked at after each job, when it could no longer open this.
+    statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+    # Before libvips starts a thread.
+    landlock = sandbox.restrict_files(sandbox.readable_paths([__file__, str(Path(pyvips.__file__).parent)]))
     # Whatever a codec prints must not land between two messages.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -65,7 +76,9 @@ def main() -> None:
     vips_errors.decode_leniently()
     allow_only_offered_loaders()
     version = ".".join(str(pyvips.version(part)) for part in range(3))
-    _send(replies, Ready(version, probe.offered(), encode.offered()))
+    reads, writes = probe.offered(), encode.offered()
+    confined = sandbox.Sandbox(landlock, seccomp=sandbox.filter_system_calls(), no_new_privs=sandbox.has_no_new_privs())
+    _send(replies, Ready(version, reads, writes, confined))
     ladder: Iterator[Reply] = iter(())
     jobs = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=sys.stdin.fileno())
     while (received := _receive(jobs)) is not None:
@@ -76,7 +89,7 @@ def main() -> None:
         reply = _answer(job, descriptors, ladder)
         for descriptor in descriptors:
             os.close(descriptor)
-        if messages.resident_bytes(os.getpid()) > _TRIM_ABOVE_BYTES:
+        if messages.resident_bytes_of(os.pread(statm, _STATM_BYTES, 0)) > _TRIM_ABOVE_BYTES:
             _libc.malloc_trim(0)
         _send(replies, reply)
 

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from service.render.sandbox import Sandbox
 from service.transform import ANIMATED_FORMATS, Format, Transform
 
 FailureKind: TypeAlias = Literal[
@@ -171,11 +172,12 @@ class Placeholder(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The first message of a render process: it has set its limits and loaded libvips, which reads and writes these formats."""
+    """The first message of a render process: it is confined, and has loaded libvips, which reads and writes these formats."""
 
     libvips: str
     reads: list[str]
     writes: list[Format]
+    sandbox: Sandbox
 
 
 class Probed(msgspec.Struct, frozen=True, tag="probed"):
@@ -252,10 +254,14 @@ decode_reply = msgspec.msgpack.Decoder(Reply).decode
 def resident_bytes(process_id: int) -> int:
     """Return how much of a process's memory is in RAM, 0 if it has ended (proc(5), statm)."""
     try:
-        pages = Path(f"/proc/{process_id}/statm").read_text("ascii").split()[1]
+        return resident_bytes_of(Path(f"/proc/{process_id}/statm").read_bytes())
     except (OSError, IndexError):
         return 0
-    return int(pages) * _PAGE_BYTES
+
+
+def resident_bytes_of(statm: bytes) -> int:
+    """Return how much of a process's memory is in RAM by its `statm`."""
+    return int(statm.split()[1]) * _PAGE_BYTES
 
 
 def framed(message: Job | Reply) -> bytes:

@@ -53,6 +53,7 @@ from service.render.messages import (
     Reply,
     Trimmed,
 )
+from service.render.sandbox import Sandbox, environment
 from service.transform import Format
 
 log = structlog.get_logger(__name__)
@@ -88,8 +89,9 @@ _ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2",
     # As many processes as cores run already; a second thread in each gains nothing when both are busy.
     "VIPS_CONCURRENCY": "1",
-    # Above any cap: an image that does not fit is refused rather than spooled, to a tmpfs perhaps.
-    "VIPS_DISC_THRESHOLD": "1t",
+    # Above any cap: an image that does not fit is refused rather than spooled, to a file that a render process may not write. In g, the
+    # largest unit that libvips reads: of `1t` it takes the 1 only, as bytes.
+    "VIPS_DISC_THRESHOLD": "1024g",
 }
 
 
@@ -161,6 +163,11 @@ class RenderPool:
     def process_ids(self) -> list[int]:
         """The render processes that run now."""
         return [slot.process.pid for slot in self._slots if slot.process is not None]
+
+    @property
+    def sandbox(self) -> Sandbox | None:
+        """How the render processes are confined, `None` before one has started."""
+        return next((slot.sandbox for slot in self._slots if slot.sandbox is not None), None)
 
     async def offered(self) -> Offered:
         """Return what a render process has said of its libvips, once one has started; raises `RenderFailedError` when none can be."""
@@ -327,6 +334,7 @@ class _Slot:
         self.process: _RenderProcess | None = None
         self.start_failure: str | None = None
         self.offered: Offered | None = None
+        self.sandbox: Sandbox | None = None
 
     async def warm(self) -> None:
         """Have a process ready before a job needs one, trying until one starts."""
@@ -387,13 +395,17 @@ class _Slot:
             if self.process is None or self.process.ended:
                 self.process = None
                 try:
-                    self.process, self.offered = await _start(self._memory_bytes, self._tasks)
+                    self.process, ready = await _start(self._memory_bytes, self._tasks)
                 except (OSError, *_PIPE_ENDED) as error:
                     self.start_failure = f"no render process can be started: {type(error).__name__}"
                     log.error("a render process did not start", cause=repr(error))  # noqa: TRY400 - its standard error is logged
                     self._started.set()
                     raise _not_started() from error
                 self.start_failure = None
+                self.offered = Offered(ready.libvips, ready.reads, ready.writes)
+                self.sandbox = ready.sandbox
+                if ready.sandbox.missing and not self._started.is_set():
+                    log.warning("render processes are not fully confined", missing=ready.sandbox.missing)
                 self._started.set()
             return self.process
 
@@ -436,7 +448,7 @@ class _RenderProcess:
         return await self._process.wait()
 
 
-async def _start(memory_bytes: int, tasks: anyio.abc.TaskGroup) -> tuple[_RenderProcess, Offered]:
+async def _start(memory_bytes: int, tasks: anyio.abc.TaskGroup) -> tuple[_RenderProcess, Ready]:
     ours, theirs = socket.socketpair()
     jobs = await anyio.abc.UNIXSocketStream.from_socket(ours)
     try:
@@ -447,7 +459,7 @@ async def _start(memory_bytes: int, tasks: anyio.abc.TaskGroup) -> tuple[_Render
                 stdin=theirs.fileno(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={**os.environ, **_ENVIRONMENT},
+                env={**environment(os.environ), **_ENVIRONMENT},
             )
     except BaseException:
         await jobs.aclose()
@@ -464,7 +476,7 @@ async def _start(memory_bytes: int, tasks: anyio.abc.TaskGroup) -> tuple[_Render
         render_process.kill()
         raise TypeError(f"expected Ready from a new render process, received {type(ready).__name__}")
     log.debug("a render process is ready", pid=process.pid, libvips=ready.libvips)
-    return render_process, Offered(ready.libvips, ready.reads, ready.writes)
+    return render_process, ready
 
 
 async def _log_and_reap(process: anyio.abc.Process, jobs: anyio.abc.UNIXSocketStream) -> None:

@@ -6,8 +6,11 @@ import shutil
 import time
 from pathlib import Path
 
+import msgspec
+
+from service.render.sandbox import supported
 from tests import images
-from tests.servers import Server, darkroom
+from tests.servers import Server, darkroom, reported_sandbox
 
 
 def test_health_is_200_and_says_where_it_stands(data: Path) -> None:
@@ -15,11 +18,13 @@ def test_health_is_200_and_says_where_it_stands(data: Path) -> None:
         darkroom(data, store="memory://", FLY_REGION="arn", FLY_MACHINE_ID="1857", regions="arn, lhr,iad") as server,
         server.client() as client,
     ):
+        sandbox = reported_sandbox(server)
         answer = client.get("/health")
         assert answer.status_code == 200
         assert answer.headers["cache-control"] == "no-store"
         report = answer.json()
         assert report.pop("version")
+        assert report.pop("sandbox") == sandbox == msgspec.to_builtins(supported())
         assert report == {"status": "ok", "region": "arn", "machine": "1857", "regions": ["arn", "lhr", "iad"], "prefer_region": "arn"}
 
 
@@ -38,7 +43,8 @@ def test_health_in_a_region_that_is_not_declared_says_so_and_what_to_do(data: Pa
 
 def test_health_outside_fly_names_no_region(server: Server) -> None:
     with server.client() as client:
-        assert set(client.get("/health").json()) == {"status", "version"}
+        assert reported_sandbox(server)
+        assert set(client.get("/health").json()) == {"status", "version", "sandbox"}
         assert client.head("/health").status_code == 200
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -85,6 +86,17 @@ def _continue(process_ids: list[int]) -> None:
     for process_id in process_ids:
         with suppress(ProcessLookupError):
             os.kill(process_id, signal.SIGCONT)
+
+
+def running_first(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
+    """Have render processes that are started from now on run a script before anything else; its files go to `folder`.
+
+    They do not get it by their environment, in which there is nothing of this process's own.
+    """
+    written(folder, script.encode(), "sitecustomize.py")
+    python = written(folder, f'#!/bin/sh\nPYTHONPATH={folder} exec {sys.executable} "$@"\n'.encode(), "python")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
 
 
 def watched_jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -43,6 +43,7 @@ from tests.service.renders import (
     render_job,
     render_pool,
     rendered,
+    running_first,
     source_of,
     taken,
     until,
@@ -142,7 +143,8 @@ async def test_process_leads_a_group_in_the_session_of_the_server_and_has_nothin
         # Ctrl-C goes to the foreground group; niceness counts among the processes of one session (sched(7), autogroup).
         assert os.getpgid(process_id) == process_id
         assert os.getsid(process_id) == os.getsid(0)
-        assert all(name.startswith(("socket:", "pipe:", "/dev/null")) for name in opened_by(process_id))
+        own = ("socket:", "pipe:", "/dev/null", f"/proc/{process_id}/statm")
+        assert all(name.startswith(own) for name in opened_by(process_id))
 
 
 PARENT = """
@@ -395,8 +397,7 @@ async def test_process_that_prints_megabytes_in_a_job_neither_hangs_nor_garbles_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
 ) -> None:
     """Four megabytes on standard error are far more than a pipe holds; standard output is where replies go."""
-    written(tmp_path, LOUD.encode("ascii"), "sitecustomize.py")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    running_first(monkeypatch, tmp_path, LOUD)
     path = written(tmp_path, images.photo_jpeg(400, 300), "loud.jpg")
     async with render_pool() as pool:
         with anyio.fail_after(PATIENCE_SECONDS):
@@ -788,8 +789,7 @@ async def test_pool_whose_processes_end_while_they_start_says_so_and_logs_their_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
 ) -> None:
     monkeypatch.setattr(pool_module, "_RETRY_START_SECONDS", 0.05)
-    written(tmp_path, b"import os\nos.write(2, b'no libvips here')\nos._exit(3)\n", "sitecustomize.py")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    running_first(monkeypatch, tmp_path, "import os\nos.write(2, b'no libvips here')\nos._exit(3)\n")
     pool = RenderPool(slots=1, queue_limit=9, memory_bytes=512 * MEBIBYTE, render_seconds=30, wait_seconds=30)
     async with pool.running():
         await until(lambda: pool.start_failure is not None)
