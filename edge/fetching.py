@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from email.utils import formatdate
 from functools import partial
 
 from edge.answer import Answer, ASGIApp, Headers, Scope, field_values, problem
@@ -66,6 +67,8 @@ class Fetching:
         self._deciding = {*self._targeted, b"cache-control", b"expires"}
         self._clock = clock
         self._wall_clock = wall_clock
+        # One field line for all responses of the same second, which memory then holds once.
+        self._date_second, self._date = -1, (b"date", b"")
         self._flights = Flights()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -153,7 +156,7 @@ class Fetching:
                 # It holds for something else than what is kept (RFC 9111 §4.3.3).
                 self._ask_origin(flight, ())
                 return None
-            whole = Answer(flight.kept.status, updated(flight.kept.headers, whole.headers), flight.kept.body)
+            whole = Answer(flight.kept.status, updated(flight.kept.headers, self._dated(answer.headers)), flight.kept.body)
             told_anew = forbids_sharing(whole.headers) or any(name in self._deciding for name, _ in answer.headers)
             agreed = self._terms(flight, whole.status, whole.headers) if told_anew else flight.kept.terms
             count.revalidated += 1
@@ -184,10 +187,22 @@ class Fetching:
             mark = self._memory.varies(flight.address, fields, kind)
             key = secondary_key(flight.address, mark.generation, self._keys.values(fields, flight.scope))
         listed = {name.strip().lower() for value in field_values(answer.headers, b"connection") for name in value.split(b",")}
-        own = [pair for pair in answer.headers if pair[0] not in _NOT_KEPT | listed | self._private]
+        own = self._dated([pair for pair in answer.headers if pair[0] not in _NOT_KEPT | listed | self._private])
         received = self._wall_clock()
         kept = Kept(answer._replace(headers=own), agreed, key=key, born=born, received=received, count=self._count(flight.scope["path"]))
         return kept if self._memory.keep(key, kept, kind) else None
+
+    def _dated(self, headers: Headers) -> Headers:
+        """Return the fields of a response with the `Date` of its reception, which is now, if it has none (RFC 9110 §6.6.1).
+
+        Without it the server would date a stored response anew each time that it is sent.
+        """
+        if field_values(headers, b"date"):
+            return headers
+        second = int(self._wall_clock())
+        if second != self._date_second:
+            self._date_second, self._date = second, (b"date", formatdate(second, usegmt=True).encode("ascii"))
+        return [*headers, self._date]
 
     def _forget(self, flight: Flight, status: int) -> None:
         if flight.kept is not None and status not in ERRORS and self._memory.get(flight.key) is flight.kept:

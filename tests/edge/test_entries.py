@@ -72,14 +72,14 @@ async def test_query_is_stored_unless_the_edge_is_set_up_otherwise() -> None:
 async def test_share_of_a_kind_is_never_exceeded_and_costs_the_other_kinds_no_more() -> None:
     origin = Origin(whole(b"max-age=60", body=bytes(1_000)))
     edge = shared_edge(origin, max_bytes=MAX_BYTES, kind=kind_of, kind_shares={"page": SHARE})
-    for number in range(40):
+    for number in range(30):
         await ask(edge, f"/i/{number}")
     for number in range(400):
         await ask(edge, f"/page/{number}")
     assert edge.kept_bytes <= MAX_BYTES
-    assert (edge.counts["picture"].evicted, edge.kept_entries) == (0, 40 + 2)
+    assert (edge.counts["picture"].evicted, edge.kept_entries) == (0, 30 + 2)
     assert edge.counts["page"].evicted == 400 - 2
-    for number in range(40):
+    for number in range(30):
         assert (await ask(edge, f"/i/{number}")).field(b"cache-status") == hit(60, f"/i/{number}")
 
 

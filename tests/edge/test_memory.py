@@ -29,7 +29,7 @@ from edge.memory import (
     Memory,
     cache_tags,
 )
-from tests.edge.asgi import TIER, Clock, Origin, ask, hit, shared_edge, stored, whole
+from tests.edge.asgi import TIER, Clock, Origin, ask, date, hit, shared_edge, stored, whole
 
 HEADERS: Headers = [(b"content-type", b"image/webp"), (b"etag", b'"k5x7q2"'), (b"cache-control", b"max-age=60")]
 
@@ -567,6 +567,7 @@ def distinct_fields(number: int, fields: int, tags: int) -> Headers:
     """Return so many fields, of which no other answer has one but for two that the edge would add: none else can be held once for all."""
     own = [
         (b"cache-control", b"max-age=600, x=%d" % number),
+        (b"date", date(number)),
         (b"content-length", b"2000"),
         (b"accept-ranges", b"bytes"),
         (b"cache-tag", b",".join(b"%d-%d" % (number, tag) for tag in range(tags))),

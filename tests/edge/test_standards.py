@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edge.answer import Answer, Headers, Receive, Scope, Send, field_values
 from edge.freshness import http_date
+from edge.memory import Kept
 from tests.edge.asgi import Clock, Origin, ask, date, shared_edge, stored, unkept, whole
 
 STATUS = b"cache-status"
@@ -199,6 +200,52 @@ async def test_response_to_be_validated_that_comes_in_several_messages_is_stored
         assert (again.status, again.body) == (200, b"picture")
         assert again.field(STATUS) == b'darkroom; fwd=stale; fwd-status=304; stored; ttl=0; key="/i/picture"'
     assert origin.statuses == [200, 304, 304]
+
+
+# The date of a response (RFC 9110 §6.6.1)
+
+
+@pytest.mark.anyio
+async def test_stored_response_without_a_date_has_that_of_its_reception_at_every_hit(clock: Clock) -> None:
+    edge = shared_edge(Origin(whole(b"max-age=60", ETAG)), clock)
+    clock.now += 7
+    await ask(edge)
+    clock.now += 20
+    for asked in ({}, {"method": "HEAD"}, {"headers": [(b"range", b"bytes=0-0")]}, {"headers": [(b"if-none-match", b'"one"')]}):
+        hit = await ask(edge, **asked)
+        assert (hit.date, hit.field(b"age")) == (date(7), b"20"), asked
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("spelling", [date(-3), b"Mon, 23 Nov 2026 11:59:57 gmt", b"yesterday"])
+async def test_stored_response_with_a_date_of_the_origin_keeps_it(clock: Clock, spelling: bytes) -> None:
+    edge = shared_edge(Origin(whole(b"max-age=60", ETAG, (b"date", spelling))), clock)
+    for _ in range(2):
+        for asked in ([], [(b"range", b"bytes=0-0")], [(b"if-none-match", b'"one"')]):
+            assert (await ask(edge, headers=asked)).date == spelling
+        clock.now += 10
+
+
+@pytest.mark.anyio
+async def test_stored_response_that_is_validated_has_the_date_of_that(clock: Clock) -> None:
+    origin = InPieces([(b"cache-control", b"max-age=10"), ETAG], [b"picture"], validates=(b"if-none-match", b'"one"'))
+    edge = shared_edge(origin, clock)
+    await ask(edge)
+    clock.now += 20
+    assert (await ask(edge)).date == date(20)
+    clock.now += 5
+    again = await ask(edge)
+    assert (again.date, again.field(b"age")) == (date(20), b"5")
+    assert origin.statuses == [200, 304]
+
+
+@pytest.mark.anyio
+async def test_dates_of_responses_of_one_second_are_one_object_in_memory(clock: Clock) -> None:
+    edge = shared_edge(Origin(whole(b"max-age=60")), clock)
+    for number in range(50):
+        await ask(edge, f"/{number}")
+    entries = [edge._memory.get(b"/%d" % number) for number in range(50)]
+    assert len({id(pair) for kept in entries if isinstance(kept, Kept) for pair in kept.headers if pair[0] == b"date"}) == 1
 
 
 # Statuses of the origin's own
