@@ -1,0 +1,209 @@
+"""Connections of a real server: clients that read slowly or not at all, that say nothing, and that open many."""
+
+from __future__ import annotations
+
+import http.client
+import resource
+import select
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from service.connections import MAX_CONNECTIONS, WINDOW_SECONDS
+from tests import images
+from tests.servers import HOST, Server, darkroom
+
+MEBIBYTE = 1 << 20
+
+# Beyond what a client's system buffers here, and beyond what the server's does.
+LARGE_BYTES = 1_200_000
+
+# What tests open at most, on both sides of a connection, with room for the rest.
+DESCRIPTORS = 6_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _many_descriptors() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < DESCRIPTORS:
+        pytest.skip(f"the hard limit of open descriptors is {hard}: expected {DESCRIPTORS}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def large_hit(server: Server) -> str:
+    """Return the path of a rendition of more than `LARGE_BYTES` that the edge has stored."""
+    with server.client() as client:
+        digest = client.post("/v1/images", content=images.noise_png(900, 600)).json()["digest"]
+        path: str = client.post(f"/v1/images/{digest}/urls", json={"transform": {"width": 880}, "format": "png"}).json()["url"]
+        client.get(path)
+        response = client.get(path)
+        assert "; hit; " in response.headers["cache-status"]
+        assert len(response.content) > LARGE_BYTES
+    return path
+
+
+def connected(server: Server, path: str = "", *, source: str = HOST, buffer_bytes: int = 4_096) -> socket.socket:
+    """Return a connection whose system buffers so little for its client; with a `path`, it has sent a GET for it."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    connection.bind((source, 0))
+    connection.settimeout(30)
+    connection.connect((HOST, server.port))
+    if path:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+    return connection
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Return whether the other side has closed or reset a connection, without reading from it."""
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def wait_until(condition: object, *, seconds: float) -> None:
+    """Return as soon as `condition()` is true; raises `AssertionError` where it is not within so many seconds."""
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def is_alive(server: Server, *, seconds: float) -> bool:
+    """Return whether a new connection gets a 200 from /livez within so many seconds."""
+    connection = http.client.HTTPConnection(HOST, server.port, timeout=seconds)
+    try:
+        connection.request("GET", "/livez")
+        return connection.getresponse().status == 200
+    except TimeoutError:
+        return False
+    finally:
+        connection.close()
+
+
+def sockets_of_port(port: int) -> int:
+    """Return how many connections the kernel still has on the server's side of a port, with or without a process."""
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    listening, time_wait = "0A", "06"
+    return sum(row[1].endswith(f":{port:04X}") and row[3] not in {listening, time_wait} for row in rows)
+
+
+@contextmanager
+def crowd(server: Server, path: str, size: int) -> Iterator[list[socket.socket]]:
+    """Give `size` connections that have sent a GET and read nothing."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(connected(server, path)) for _ in range(size)]
+
+
+def test_crowd_that_does_not_read_is_cut_to_a_quarter_of_all_connections_in_bounded_memory(data: Path) -> None:
+    size = MAX_CONNECTIONS // 4 + 400
+    with darkroom(data) as server:
+        path = large_hit(server)
+        worker = server.worker()
+        before = worker.memory_info().rss
+        most = 0
+
+        def is_cut() -> bool:
+            nonlocal most
+            most = max(most, worker.memory_info().rss)
+            return sum(map(is_closed, readers)) >= 400
+
+        with crowd(server, path, size) as readers:
+            wait_until(is_cut, seconds=20)
+            assert is_alive(server, seconds=10)
+            # One body is 1.5 MB: this would be 2 GB.
+            assert most - before < 600 * MEBIBYTE
+            assert sum(map(is_closed, readers)) == 400, "those that came last may still read"
+        with server.client() as client:
+            assert len(client.get(path).content) > LARGE_BYTES
+
+
+@pytest.mark.long
+def test_more_clients_than_connections_that_do_not_read_leave_the_server_alive(data: Path) -> None:
+    with darkroom(data) as server:
+        path = large_hit(server)
+        worker = server.worker()
+        with crowd(server, path, MAX_CONNECTIONS + 204) as readers:
+            assert is_alive(server, seconds=20)
+            assert worker.memory_info().rss < 1_200 * MEBIBYTE
+            wait_until(lambda: all(map(is_closed, readers)), seconds=60)
+        with server.client() as client:
+            assert len(client.get(path).content) > LARGE_BYTES
+
+
+@pytest.mark.long
+def test_readers_are_closed_by_their_progress(data: Path) -> None:
+    """One reads nothing, one a byte a second, one 20 kB a second; a fourth leaves a response to the kernel that fits in there."""
+    with darkroom(data) as server, ExitStack() as stack:
+        path = large_hit(server)
+        stalled, dripping = (stack.enter_context(connected(server, path)) for _ in range(2))
+        # With a smaller buffer than this it would be the kernels' timers that are slow.
+        slow = stack.enter_context(connected(server, path, buffer_bytes=65_536))
+        small = stack.enter_context(connected(server, "/docs/openapi.json"))
+        started = time.monotonic()
+        received = 0
+        ended: dict[str, float] = {}
+        while (second := time.monotonic() - started) < WINDOW_SECONDS + 15:
+            for name, connection in {"stalled": stalled, "dripping": dripping}.items():
+                if name not in ended and is_closed(connection):
+                    ended[name] = second
+            if "dripping" not in ended:
+                dripping.recv(1)
+            assert not is_closed(slow), f"it was closed after {second:.0f} s"
+            while received < 20_000 * second:
+                piece = slow.recv(4_096)
+                assert piece
+                received += len(piece)
+            time.sleep(1)
+        assert set(ended) == {"stalled", "dripping"}
+        assert all(WINDOW_SECONDS - 2 < second < WINDOW_SECONDS + 12 for second in ended.values())
+        # It is not closed before its end, whatever its rate is from now on.
+        while b"IEND" not in (piece := slow.recv(65_536)):
+            assert piece
+        slow.close()
+        wait_until(lambda: sockets_of_port(server.port) == 0, seconds=60)
+        small.close()
+
+
+@pytest.mark.long
+def test_500_silent_connections_are_closed_at_the_header_time_out_and_health_responds_meanwhile(data: Path) -> None:
+    with darkroom(data) as server, ExitStack() as stack:
+        silent = [stack.enter_context(connected(server)) for _ in range(250)]
+        dripping = [stack.enter_context(connected(server)) for _ in range(250)]
+        started = time.monotonic()
+        while not all(map(is_closed, [*silent, *dripping])):
+            assert time.monotonic() < started + 20
+            for connection in dripping:
+                if not is_closed(connection):
+                    connection.send(b"G", socket.MSG_NOSIGNAL)
+            assert is_alive(server, seconds=5)
+            time.sleep(0.5)
+
+
+def test_connections_of_an_address_beyond_the_bound_are_closed_newest_first(data: Path) -> None:
+    with darkroom(data, max_connections_per_address=20) as server, ExitStack() as stack:
+        first = [stack.enter_context(connected(server, source="127.0.0.2")) for _ in range(20)]
+        # They are known from the next look on, once a second.
+        time.sleep(2)
+        more = [stack.enter_context(connected(server, source="127.0.0.2")) for _ in range(10)]
+        other = [stack.enter_context(connected(server, source="127.0.0.3")) for _ in range(10)]
+        wait_until(lambda: all(map(is_closed, more)), seconds=6)
+        assert not any(map(is_closed, [*first, *other]))
+        assert is_alive(server, seconds=5)
+
+
+def test_server_raises_its_limit_of_descriptors(data: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, hard))
+    try:
+        with darkroom(data) as server:
+            assert server.worker().rlimit(resource.RLIMIT_NOFILE)[0] >= DESCRIPTORS
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
