@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 CATCH_UP_SECONDS = 5.0
 
 # What decides about more than the whole kept answer: a request with none of these is answered as it stands.
-_DECIDING = CONDITIONS | {b"cache-control"}
+_DECIDING = CONDITIONS | {b"cache-control", b"host"}
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
@@ -94,7 +94,7 @@ class Edge:
         heuristic_fraction: float = 0.0,
         stale_if_error_seconds: int = 0,
         place: Place | None = None,
-        authorize: Callable[[Scope], Answer | None] | None = None,
+        check: Callable[[Scope], Answer | None] = lambda scope: None,  # noqa: ARG005
         catch_up: Callable[[], Awaitable[object]] | None = None,
         max_gap_seconds: float = 60.0,
         piece_bytes: PieceBytes = int,
@@ -114,8 +114,9 @@ class Edge:
         since `Last-Modified` for which a response without an explicit lifetime is fresh, a day at most (RFC 9111 §4.2.2); 0 turns this
         off. `stale_if_error_seconds` is how long after its lifetime a stored response is served in place of an error where it says
         nothing itself (RFC 5861 §4). `place` is where this process stands: in a region that has not everything, whatever changes
-        something, and whatever `app` answers with a field `<name>-Elsewhere`, is handed on to the region that has. `authorize` returns
-        the response that refuses such a request, or None; it is called before a body is read. Before a kept answer
+        something, and whatever `app` answers with a field `<name>-Elsewhere`, is handed on to the region that has. `check` returns
+        the response that refuses a request, or None. It is called before a body is read, for every request but one that is answered
+        from memory at once: that has exactly one `Host`, and no field that the edge obeys but `If-None-Match`. Before a kept answer
         is given more than `max_gap_seconds` after the last `purge_tags`, `catch_up` is awaited, which is to purge what has been missed.
         `piece_bytes` returns, of the size of a body of more than 32 KiB, how many of its bytes may be sent in one message: a server holds
         a copy of a message until the client has read it. `clock` gives seconds that never go back, `wall_clock` Unix time.
@@ -132,7 +133,7 @@ class Edge:
         self._kind = kind
         self._stores_queries = stores_queries
         self._place = place or Place()
-        self._authorize = authorize
+        self._check = check
         self._tier = self._place.memory_timing
         self._catch_up = catch_up
         self._catching_up: asyncio.Task[None] | None = None
@@ -172,21 +173,22 @@ class Edge:
             return
         method = scope["method"]
         if method != "GET" and method != "HEAD":  # noqa: PLR1714 - a set costs a hit more
-            if self._place.is_reader and method not in _SAFE:
-                await self._hand_on(scope, receive, send)
-            else:
-                await self._pass(scope, receive, send, b"method")
+            await self._handle_other_method(scope, receive, send)
             return
         address = self._address(scope)
         kept = self._get(address)
         now = self._clock()
         if now < self._current_until and isinstance(kept, Kept) and (age := now - kept.born) < kept.terms.lifetime:
-            condition = None
+            condition = host = None
             for name, value in scope["headers"]:
                 if name in _DECIDING:
-                    if name != b"if-none-match" or condition is not None:
+                    # Of two hosts, or two conditions, and of an empty host, the decision is not made here.
+                    if name == b"host" and not host and value:
+                        host = value
+                    elif name == b"if-none-match" and condition is None:
+                        condition = value
+                    else:
                         break
-                    condition = value
             else:
                 kept.used = True
                 kept.count.hits += 1
@@ -221,6 +223,9 @@ class Edge:
 
     async def _look_closer(self, address: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request for which there is no fresh answer, or one that asks for more than the answer."""
+        if (refused := self._check(scope)) is not None:
+            await self._refuse(refused, scope, send)
+            return
         if self._clock() >= self._current_until:
             await self._catch_up_once()
         asked = cache_control(b", ".join(field_values(scope["headers"], b"cache-control")))
@@ -393,12 +398,23 @@ class Edge:
     async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that changes something, and so belongs to the region that has everything."""
         self._count(scope["path"]).elsewhere += 1
-        answer = self._authorize(scope) if self._authorize is not None else None
-        if answer is None:
-            answer = await self._place.hand_on(scope["headers"], receive) or (_BROKEN_OFF if _has_body(scope) else None)
+        answer = await self._place.hand_on(scope["headers"], receive) or (_BROKEN_OFF if _has_body(scope) else None)
         if answer is not None:
             told = [(b"cache-status", self._name + b"; fwd=method; detail=elsewhere"), *self._place.timing]
             await send_answer(answer, told, scope, send)
+
+    async def _handle_other_method(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond to a request that is neither GET nor HEAD: no stored response is for it."""
+        if (refused := self._check(scope)) is not None:
+            await self._refuse(refused, scope, send)
+        elif self._place.is_reader and scope["method"] not in _SAFE:
+            await self._hand_on(scope, receive, send)
+        else:
+            await self._pass(scope, receive, send, b"method")
+
+    async def _refuse(self, answer: Answer, scope: Scope, send: Send) -> None:
+        """Send a response of `check`: the request was not forwarded, and nothing stored was looked at for it."""
+        await send_answer(answer, [(b"cache-status", self._name + b"; detail=refused"), *self._place.timing], scope, send)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, reason: bytes) -> None:
         """Hand a request to the origin as it is (HEAD as GET, its body dropped) and the answer back as it comes."""

@@ -12,7 +12,8 @@ from edge.answer import Answer, ASGIApp, Scope
 from edge.regions import Place
 from service.app import create_app
 from service.connections import Connections, max_connections
-from service.errors import UnauthorizedError
+from service.errors import ServiceError
+from service.guard import Guard
 from service.parent_death import end_with_parent, end_with_supervisor
 from service.problems import plain_response
 from service.routes.renditions import normalised_accept
@@ -47,12 +48,14 @@ def build() -> Edge:
 
     origin = create_app(settings, purge, watch)
 
-    def authorize(scope: Scope) -> Answer | None:
-        """Return the response to a request without a known token: where it would only be handed on, its body is not read first."""
-        token = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    # Where changes are only handed on, no route asks for a token before the body is read.
+    guard = Guard(settings.max_header_bytes, origin.access.scopes if settings.is_reader else None)
+
+    def check(scope: Scope) -> Answer | None:
+        """Return the response that refuses a request, None for one that may go on."""
         try:
-            origin.access.scopes(token.decode("latin-1"))
-        except UnauthorizedError as error:
+            guard.check(scope)
+        except ServiceError as error:
             return Answer(*plain_response(error))
         return None
 
@@ -71,7 +74,7 @@ def build() -> Edge:
         # What is stored does not depend on a query, and whoever sends one chooses it.
         stores_queries=False,
         place=Place(region=settings.fly_region, machine=settings.fly_machine_id, primary=settings.originals_region),
-        authorize=authorize,
+        check=check,
         catch_up=origin.look_for_takedowns,
         piece_bytes=connections.piece_bytes,
     )

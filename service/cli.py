@@ -20,8 +20,9 @@ DRAIN_SECONDS = 65
 # A client that sends no complete header within this time is let go.
 HEADER_SECONDS = 10
 
-# What Granian buffers of a request, and of a response that a client does not read.
-BUFFER_BYTES = 65_536
+# What Granian buffers of a request, and of a response that a client does not read: twice the largest header that is read, so that a
+# larger one gets a problem document.
+BUFFER_BYTES = 32_768
 
 # Connections waiting to be accepted.
 BACKLOG = 2_048
@@ -80,11 +81,15 @@ def serve(host: str | None, port: int | None, data: str | None) -> None:
         click.echo(f"darkroom: {error}", err=True)
         sys.exit(2)
     _announce(settings)
-    run_granian("service.asgi:build", settings.host, settings.port)
+    run_granian("service.asgi:build", settings.host, settings.port, buffer_bytes=2 * settings.max_header_bytes)
 
 
-def run_granian(factory: str, host: str, port: int) -> None:
-    """Serve what `factory` (`module:function`) builds until SIGTERM or SIGINT; what we are measured against is served so too."""
+def run_granian(factory: str, host: str, port: int, *, buffer_bytes: int = BUFFER_BYTES) -> None:
+    """Serve what `factory` (`module:function`) builds until SIGTERM or SIGINT; what we are measured against is served so too.
+
+    `buffer_bytes`: what Granian buffers of a connection, at least 8192, before it gives an empty 431 to a header that is not complete. It
+    reads as much as it has allocated, which may be twice as much.
+    """
     # Imported by those alone who serve: the other commands should be there at once.
     from granian import Granian  # noqa: PLC0415
     from granian.constants import HTTPModes, Interfaces, Loops  # noqa: PLC0415
@@ -105,7 +110,7 @@ def run_granian(factory: str, host: str, port: int) -> None:
         loop=Loops.uvloop,
         # Only plain HTTP/1 closes a silent connection at the header time-out; proxies in front speak HTTP/2 to clients.
         http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1_000, max_buffer_size=BUFFER_BYTES),
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1_000, max_buffer_size=buffer_bytes),
         websockets=False,
         backlog=BACKLOG,
         backpressure=max_connections(),

@@ -276,6 +276,15 @@ class RenderFailedError(ServiceError):
     )
 
 
+class HeaderTooLargeError(ServiceError):
+    """A request whose target and header fields are larger than is read (RFC 6585 §5)."""
+
+    status_code = 431
+    kind = "header-too-large"
+    title = "Header too large"
+    advice = "Send fewer cookies and shorter header fields, or raise DARKROOM_MAX_HEADER_BYTES on the server."
+
+
 class CdnError(ServiceError):
     """The CDN in front was not reached, or refused to purge."""
 

@@ -152,7 +152,9 @@ _RENDITION_FIELDS = {
 
 # What may be wrong with a body of JSON.
 _JSON = (errors.BadRequestError, errors.SlowUploadError, errors.TooLargeError)
-_ACCESS = (errors.UnauthorizedError, errors.ForbiddenError)
+# What is found in the header of any request.
+_HEADER = (errors.BadRequestError, errors.HeaderTooLargeError)
+_ACCESS = (*_HEADER, errors.UnauthorizedError, errors.ForbiddenError)
 _STORE = (errors.StorageUnavailableError,)
 _KNOWN = (*_ACCESS, errors.NotFoundError, errors.GoneError, errors.DamagedDocumentError, *_STORE)
 _INGEST = (
@@ -176,6 +178,7 @@ _INGEST = (
     errors.StorageFullError,
 )
 _RENDER = (
+    *_HEADER,
     errors.BadAddressError,
     errors.BadTransformError,
     errors.FormatNotOfferedError,

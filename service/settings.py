@@ -77,6 +77,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_bytes: Positive = 256 * MEBIBYTE
     max_cold_requests: Natural = 0
     max_connections_per_address: Natural = 0
+    # Granian's buffer is twice as large, and has to be 8 KiB at least.
+    max_header_bytes: Annotated[int, msgspec.Meta(ge=4_096, le=MEBIBYTE)] = 16_384
     max_upload_bytes: Positive = 64 * MEBIBYTE
     max_parts: Positive = 32
     max_pixels: Positive = 128_000_000
@@ -206,6 +208,10 @@ HELP: Mapping[str, Setting] = {
         "Connections of one client address, or IPv6 network of 64 bits; the newest beyond it are closed within a second. "
         "Set it where clients connect directly: behind a proxy all connections have the proxy's address.",
         "none",
+    ),
+    "max_header_bytes": Setting(
+        "Largest header of a request, in bytes, 4096 to 1048576: its target, field names and values. A larger one is 431. One that is more "
+        "than twice as large may be read no further, and its 431 is empty; only this holds for hits."
     ),
     "max_upload_bytes": Setting("Largest upload, in bytes: of the whole body, however many files are in it."),
     "max_parts": Setting("Most files in one multipart upload."),
