@@ -48,6 +48,9 @@ SETTINGS: dict[str, object] = {
     "render_processes": SLOTS,
     "render_memory_bytes": RENDER_MEMORY_BYTES,
     "renditions_bytes": 128 * MEBIBYTE,
+    # A machine that has much else to do is no finding.
+    "wait_seconds": 90,
+    "render_seconds": 90,
     "variants": "card: width=64,height=48,fit=cover",
 }
 

@@ -16,7 +16,7 @@ from service.errors import printable
 from tests.fuzz import declared
 from tests.fuzz.cases import AddressCase, ApiCase, Case, ImageCase, WireCase
 from tests.fuzz.judge import PATIENCE, Input, judge
-from tests.fuzz.wire import RawRequest, send, statuses
+from tests.fuzz.wire import RawRequest, UnreadConnections, send, statuses
 from tests.servers import Server
 
 Got: TypeAlias = tuple[int, Mapping[str, str], bytes]
@@ -63,10 +63,12 @@ class Visitor:
         self._stranger = {"authorization": f"Bearer {token}"}
         self._secrets = secrets
         self._client = httpx.Client(base_url=server.url, timeout=_PATIENCE_SECONDS, trust_env=False)
+        self._unread = UnreadConnections(server.port)
         self._kept: deque[str] = deque()
 
     def close(self) -> None:
         """Close the connections."""
+        self._unread.close()
         self._client.close()
 
     def upload(self, body: bytes) -> tuple[int, dict[str, Any]]:
@@ -138,6 +140,10 @@ class Visitor:
             yield Outcome("changed address", status, reason=f"{status} for a path that nobody signed" if wrong else None)
 
     def _run_wire(self, request: RawRequest) -> Iterator[Outcome]:
+        if request.delivery == "unread":
+            self._unread.send(request.body)
+            yield Outcome("wire", 0)
+            return
         received = send(self._server.port, request)
         found = statuses(received)
         if not found:

@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from random import Random
@@ -17,13 +18,15 @@ import msgspec
 from tests.fuzz.mutate import ANY, NUMBERS
 from tests.servers import HOST
 
-# How the bytes are sent: at once, in pieces, byte by byte, half of them and no more, without waiting for a response, or with a reset.
-Delivery: TypeAlias = Literal["whole", "pieces", "bytes", "half", "early close", "reset"]
+# How the bytes are sent: at once, in pieces, byte by byte, half of them and no more, without waiting for a response, with a reset, or
+# over a connection that is left open and never read.
+Delivery: TypeAlias = Literal["whole", "pieces", "bytes", "half", "early close", "reset", "unread"]
 
 _STATUS = re.compile(rb"^HTTP/1\.[01] (\d{3}) ", re.MULTILINE)
 _READ_SECONDS = 2.0
 _SILENCE_SECONDS = 0.3
 _MAX_SLOW_BYTES = 600
+_MAX_UNREAD = 30
 
 _METHODS = (b"GET",) * 8 + (
     b"HEAD",
@@ -128,7 +131,7 @@ def raw_request(chance: Random, targets: Sequence[bytes], token: bytes) -> RawRe
             )
         )
     kinds: tuple[Delivery, ...] = get_args(Delivery)
-    return RawRequest(raw, chance.choices(kinds, (60, 12, 6, 8, 8, 6))[0])
+    return RawRequest(raw, chance.choices(kinds, (60, 12, 6, 8, 8, 6, 5))[0])
 
 
 def send(port: int, request: RawRequest) -> bytes:
@@ -145,6 +148,30 @@ def send(port: int, request: RawRequest) -> bytes:
             return b""
         return _received(connection)
     return b""
+
+
+class UnreadConnections:
+    """Connections whose responses nobody reads, the last few of them."""
+
+    def __init__(self, port: int) -> None:
+        """Connect to a port of this machine."""
+        self._port = port
+        self._open: deque[socket.socket] = deque()
+
+    def send(self, raw: bytes) -> None:
+        """Send bytes over one more connection, as many as fit without waiting, and leave it open."""
+        with suppress(OSError):
+            connection = socket.create_connection((HOST, self._port), timeout=10)
+            self._open.append(connection)
+            connection.setblocking(False)
+            connection.send(raw)
+        while len(self._open) > _MAX_UNREAD:
+            self._open.popleft().close()
+
+    def close(self) -> None:
+        """Close all of them."""
+        while self._open:
+            self._open.pop().close()
 
 
 def statuses(received: bytes) -> list[int]:
