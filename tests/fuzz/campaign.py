@@ -166,6 +166,8 @@ class _Campaign:
         found, before = len(self._report.findings), watch.render_cpu_seconds()
         for outcome in visitor.run(case):
             self._report.add(outcome)
+            if outcome.asks_for_patience:
+                self._report.notes.append(f"input {number}, {case.label}: 503 {outcome.problem}")
             if outcome.reason is not None:
                 self._find(number, case.label, f"{outcome.kind}: {outcome.reason}", case)
         used = watch.render_cpu_seconds() - before

@@ -90,8 +90,10 @@ class Watch:
         return self._server.process.poll() is None and self._worker.is_running() and self._worker.status() != psutil.STATUS_ZOMBIE
 
     def render_cpu_seconds(self) -> float:
-        """Return the CPU time that the render processes of the last look have used; those that ended since do not count."""
-        return sum(cpu_seconds(process_id) for process_id in self._renderers)
+        """Return the CPU time that render processes have used so far, those that ended included."""
+        if not all(_exists(process_id) for process_id in self._renderers):
+            self._renderers = [process.pid for process in self._server.render_processes()]
+        return sum(cpu_seconds(process_id) for process_id in self._renderers) + ended_children_cpu_seconds(self._worker.pid)
 
     def _look_at_log(self) -> list[str]:
         text = self._server.log()
@@ -155,12 +157,25 @@ class Pulse(threading.Thread):
 
 
 def cpu_seconds(process_id: int) -> float:
-    """Return the CPU time of a process (proc(5), `utime` and `stime` of `stat`), 0 for one that has ended."""
+    """Return the CPU time of a process in seconds (proc(5), `utime` and `stime` of `stat`), 0 for one that has ended."""
+    return sum(_times(process_id)[:2])
+
+
+def ended_children_cpu_seconds(process_id: int) -> float:
+    """Return the CPU time in seconds of all children that a process has waited for (proc(5), `cutime` and `cstime` of `stat`)."""
+    return sum(_times(process_id)[2:])
+
+
+def _times(process_id: int) -> list[float]:
     try:
         fields = Path(f"/proc/{process_id}/stat").read_text("latin-1").rpartition(")")[2].split()
     except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+        return []
+    return [int(ticks) / _TICKS_PER_SECOND for ticks in fields[11:15]]
+
+
+def _exists(process_id: int) -> bool:
+    return Path(f"/proc/{process_id}").exists()
 
 
 def _resident(process: psutil.Process) -> int:
