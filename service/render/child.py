@@ -17,7 +17,7 @@ import pyvips
 
 from service.errors import BadTransformError, TooManyPixelsError
 from service.parent_death import end_with_parent
-from service.render import encode, messages, probe, sandbox, vips_errors
+from service.render import encode, memory, messages, probe, sandbox, vips_errors, warm_up
 from service.render.job import HeavyError, run_find_trim, run_ladder, run_probe, run_reduce, run_render, too_costly
 from service.render.messages import (
     LENGTH_BYTES,
@@ -75,6 +75,7 @@ def main() -> None:
     pyvips.cache_set_max(0)
     vips_errors.decode_leniently()
     allow_only_offered_loaders()
+    warm_up.load_codecs()
     version = ".".join(str(pyvips.version(part)) for part in range(3))
     reads, writes = probe.offered(), encode.offered()
     confined = sandbox.Sandbox(landlock, seccomp=sandbox.filter_system_calls(), no_new_privs=sandbox.has_no_new_privs())
@@ -89,7 +90,7 @@ def main() -> None:
         reply = _answer(job, descriptors, ladder)
         for descriptor in descriptors:
             os.close(descriptor)
-        if messages.resident_bytes_of(os.pread(statm, _STATM_BYTES, 0)) > _TRIM_ABOVE_BYTES:
+        if memory.resident_bytes(os.pread(statm, _STATM_BYTES, 0)) > _TRIM_ABOVE_BYTES:
             _libc.malloc_trim(0)
         _send(replies, reply)
 
@@ -113,10 +114,11 @@ def _answer(job: Job, descriptors: list[int], ladder: Iterator[Reply]) -> Reply:
         return error.failure
     except (BadTransformError, TooManyPixelsError) as error:
         return _failure(error)
-    except MemoryError as error:
-        return too_costly(repr(error))
-    except Exception:
-        return Failure("failed", "The image could not be rendered.", remedy="Check the file.", cause=traceback.format_exc())
+    except Exception as error:
+        cause = traceback.format_exc()
+        if memory.ran_out(repr(error)):
+            return too_costly(cause)
+        return Failure("failed", "The image could not be rendered.", remedy="Check the file.", cause=cause)
     finally:
         vips_errors.clear()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import io
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyvips
 
-from service.render import boxes, colour, hdr
+from service.render import boxes, colour, hdr, memory
 from service.render.messages import Failure, ImageError
 
 if TYPE_CHECKING:
@@ -27,14 +28,15 @@ _MOST, _MOST_OF_16_BITS = 255, 65_535
 _COLOUR_FIELDS = ("color_primaries", "transfer_characteristics")
 _METADATA = {"icc_profile": "icc-profile-data", "exif": "exif-data", "xmp": "xmp-data"}
 
-# What libheif and pillow-heif say when an allocation fails; libheif says it of a header that declares absurdities too.
-_MEMORY_SIGNS = ("memory allocation error", "out of memory")
-_ABSURD_SIGN = "security limit exceeded"
-
 
 def is_installed() -> bool:
     """Return whether pillow-heif is there, the extra `heic`; it is not loaded for that."""
     return importlib.util.find_spec("pillow_heif") is not None
+
+
+def load_library() -> None:
+    """Load pillow-heif with libheif and its decoder; raises `ImportError` where it is not installed."""
+    importlib.import_module("pillow_heif")
 
 
 def check_installed() -> None:
@@ -66,12 +68,12 @@ def decoded(body: memoryview) -> pyvips.Image:
         image = _image(picture)
     except (ValueError, EOFError, SyntaxError, RuntimeError, IndexError, OSError, MemoryError) as error:
         # pillow-heif raises any of these for a file that is broken, and more than one of them for want of memory.
-        raise ImageError(_too_costly(error) if _ran_out_of_memory(error) else _broken(error)) from error
+        raise ImageError(_too_costly(error) if memory.ran_out(repr(error)) else _broken(error)) from error
     return _with_metadata(image, picture)
 
 
 def _primary(source: bytes) -> HeifImage:
-    # Loaded when the first such file comes: it takes longer than the rest of what a render process loads on demand.
+    # An extra, which may not be installed.
     import pillow_heif  # noqa: PLC0415
 
     options = pillow_heif.options
@@ -166,11 +168,6 @@ def _with_metadata(image: pyvips.Image, picture: HeifImage) -> pyvips.Image:
     return image
 
 
-def _ran_out_of_memory(error: Exception) -> bool:
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or (any(sign in said for sign in _MEMORY_SIGNS) and _ABSURD_SIGN not in said)
-
-
 def _broken(cause: object) -> Failure:
     return Failure(
         "broken",
@@ -188,4 +185,5 @@ def _too_costly(cause: object) -> Failure:
         "This HEIC image needs more memory to decode than a render may have.",
         remedy="Send a smaller image, or raise DARKROOM_RENDER_MEMORY_BYTES on the server.",
         cause=repr(cause),
+        short_of_memory=True,
     )

@@ -12,7 +12,7 @@ import pyvips
 
 from service.address import digest_text
 from service.options import AUTO, BLUR, Profile
-from service.render import animation, colour, decode, geometry, layers, placeholder, quality
+from service.render import animation, colour, decode, geometry, layers, memory, placeholder, quality
 from service.render.adjust import adjusted
 from service.render.encode import encode, encode_intermediate, encoding
 from service.render.files import Input, mapped
@@ -33,7 +33,7 @@ from service.render.messages import (
     Trimmed,
 )
 from service.render.metadata import with_metadata
-from service.render.probe import broken, probe, ran_out_of_memory
+from service.render.probe import broken, probe
 from service.transform import DEFAULTS, Transform, for_format
 
 # Originals that decode whole and have more pixels than this are worked on one at a time, so that two of them never need a small
@@ -147,9 +147,9 @@ def _animation(source: Input, info: ImageInfo, transform: Transform, steps: Plan
         first = decode.still(source, info, steps, profile=transform.profile)
         box = layers.cut_box(layers.turned(first, steps).copy_memory(), steps, transform)
     strip, frames = decode.frames(source, info, steps, profile=transform.profile)
-    return animation.joined(
-        [_picture(layers.turned(frame, steps), box, transform, steps, over) for frame in frames], animation.timing(strip)
-    )
+    # In memory one by one: the pipeline of each would take some megabytes, most of them lost to fragmentation, until the last is encoded.
+    pictures = [_picture(layers.turned(frame, steps), box, transform, steps, over).copy_memory() for frame in frames]
+    return animation.joined(pictures, animation.timing(strip))
 
 
 def _picture(image: pyvips.Image, box: Box | None, transform: Transform, steps: Plan, over: pyvips.Image | None) -> pyvips.Image:
@@ -245,7 +245,7 @@ def _failures_told(info: ImageInfo) -> Iterator[None]:
     try:
         yield
     except pyvips.Error as error:
-        raise ImageError(too_costly(str(error)) if ran_out_of_memory(error) else broken(info.format, error)) from error
+        raise ImageError(too_costly(str(error)) if memory.ran_out(str(error)) else broken(info.format, error)) from error
 
 
 def _check_alone(info: ImageInfo, *, alone: bool) -> None:
@@ -261,6 +261,7 @@ def too_costly(cause: str) -> Failure:
         remedy="Ask for a smaller rendition, send a smaller image or one that is not progressive or interlaced, "
         "or raise DARKROOM_RENDER_MEMORY_BYTES on the server.",
         cause=cause,
+        short_of_memory=True,
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -223,7 +221,10 @@ class Heavy(msgspec.Struct, frozen=True, tag="heavy"):
 
 
 class Failure(msgspec.Struct, frozen=True, tag="failure"):
-    """Why a job gave nothing. `detail` is public, `cause` is for the log."""
+    """Why a job gave nothing. `detail` is public, `cause` is for the log.
+
+    `short_of_memory`: an allocation failed under the cap on address space, which in a process that has done other jobs may be their fault.
+    """
 
     kind: FailureKind
     detail: str
@@ -231,6 +232,7 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
     received: str | None = None
     remedy: str | None = None
     cause: str = ""
+    short_of_memory: bool = False
 
 
 class ImageError(Exception):
@@ -245,23 +247,9 @@ Job: TypeAlias = Probe | Render | Ladder | More | Reduce | FindTrim
 Reply: TypeAlias = Ready | Probed | Rendered | Reduced | Trimmed | Heavy | Failure
 
 LENGTH_BYTES = 4
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 encode = msgspec.msgpack.Encoder().encode
 decode_job = msgspec.msgpack.Decoder(Job).decode
 decode_reply = msgspec.msgpack.Decoder(Reply).decode
-
-
-def resident_bytes(process_id: int) -> int:
-    """Return how much of a process's memory is in RAM, 0 if it has ended (proc(5), statm)."""
-    try:
-        return resident_bytes_of(Path(f"/proc/{process_id}/statm").read_bytes())
-    except (OSError, IndexError):
-        return 0
-
-
-def resident_bytes_of(statm: bytes) -> int:
-    """Return how much of a process's memory is in RAM by its `statm`."""
-    return int(statm.split()[1]) * _PAGE_BYTES
 
 
 def framed(message: Job | Reply) -> bytes:

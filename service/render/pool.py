@@ -33,7 +33,7 @@ from service.errors import (
     UnsupportedFormatError,
     printable,
 )
-from service.render import messages
+from service.render import memory, messages
 from service.render.handover import handed_over
 from service.render.messages import (
     LENGTH_BYTES,
@@ -63,8 +63,15 @@ ReplyT = TypeVar("ReplyT", Probed, Rendered, Reduced, Trimmed)
 # A process that has grown past this between jobs is replaced: fragmentation and codec caches do not shrink by themselves.
 RECYCLE_ABOVE_BYTES = 160 << 20
 
+# And one that has mapped more than this share of the address space that a new process has left: pages that malloc gives back to the
+# system stay mapped. After an animation of 140 frames a process has 430 of 512 MiB mapped and 45 in RAM.
+RECYCLE_ABOVE_SHARE = 0.4
+
 # How the pipes to a process say that it has ended.
 _PIPE_ENDED = (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError)
+
+_TOO_COSTLY = "This image needs more memory to render than a render may have."
+_TOO_COSTLY_REMEDY = "Ask for a smaller rendition, send a smaller image, or raise DARKROOM_RENDER_MEMORY_BYTES on the server."
 
 _START_SECONDS = 20.0
 _RETRY_START_SECONDS = 2.0
@@ -85,8 +92,8 @@ _ERRORS: dict[str, type[ServiceError]] = {
 }
 
 _ENVIRONMENT = {
-    # One arena per core is what fragments glibc's heap, and each reserves 64 MB of the address space that is capped.
-    "MALLOC_ARENA_MAX": "2",
+    # One arena per core is what fragments glibc's heap, and each but the first reserves 64 MB of the address space that is capped.
+    "MALLOC_ARENA_MAX": "1",
     # As many processes as cores run already; a second thread in each gains nothing when both are busy.
     "VIPS_CONCURRENCY": "1",
     # Above any cap: an image that does not fit is refused rather than spooled, to a file that a render process may not write. In g, the
@@ -289,11 +296,15 @@ class RenderPool:
             self._heavy.acquire_nowait()
         try:
             with self._deadline():
-                reply = await slot.ask(job)
+                reply = await slot.begin(job)
             yield reply
             while not self._crowded:
                 with self._deadline():
                     reply = await slot.ask(More())
+                if isinstance(reply, Failure) and reply.short_of_memory:
+                    # A new process may have room for the rest, which is asked for again as if somebody waited.
+                    slot.replace()
+                    return
                 yield reply
         finally:
             slot.renew_if_grown()
@@ -348,12 +359,30 @@ class _Slot:
 
     async def run(self, job: Job) -> Reply:
         """Return the reply of this slot's process to `job`; whatever goes wrong, the slot is usable again at once."""
-        reply = await self.ask(job)
+        reply = await self.begin(job)
         self.renew_if_grown()
         return reply
 
+    async def begin(self, job: Job) -> Reply:
+        """Return the first reply to `job`, and keep the process: it may have more to say of this job.
+
+        What failed for want of memory in a process that has done other jobs is done once more in a new one.
+        """
+        is_new = (await self._ready()).jobs == 0
+        try:
+            reply = await self.ask(job)
+        except TooCostlyError:
+            if is_new:
+                raise
+        else:
+            if is_new or not (isinstance(reply, Failure) and reply.short_of_memory):
+                return reply
+        log.info("a job that ran out of memory is done again in a new process", job=type(job).__name__)
+        self.replace()
+        return await self.ask(job)
+
     async def ask(self, job: Job) -> Reply:
-        """Do as `run` does, but keep the process: it may have more to say of this job."""
+        """Return the next reply of this slot's process to `job`, with which it goes on if that is `More`."""
         process = await self._ready()
         try:
             reply = await process.ask(job)
@@ -361,21 +390,21 @@ class _Slot:
             # Its file cannot be opened: nothing was sent.
             raise
         except _PIPE_ENDED as error:
-            self._replace()
+            self.replace()
             raise _ended(await process.exit_code()) from error
         except BaseException:
             # In the middle of a job: nothing that this process says later can be told from what was asked.
-            self._replace()
+            self.replace()
             raise
         if isinstance(reply, Failure) and reply.kind == "failed":
             # Nobody foresaw this, so nobody knows in what state it has left the process.
-            self._replace()
+            self.replace()
         return reply
 
     def renew_if_grown(self) -> None:
         """Replace a process that has grown too large."""
-        if self.process is not None and messages.resident_bytes(self.process.pid) > RECYCLE_ABOVE_BYTES:
-            self._replace()
+        if self.process is not None and self.process.has_grown:
+            self.replace()
 
     def close(self) -> None:
         """End the process for good."""
@@ -383,7 +412,8 @@ class _Slot:
         if self.process is not None:
             self.process.kill()
 
-    def _replace(self) -> None:
+    def replace(self) -> None:
+        """End the process and have a new one started."""
         if self.process is not None:
             self.process.kill()
             self.process = None
@@ -413,19 +443,39 @@ class _Slot:
 class _RenderProcess:
     """One process, the socket that takes jobs to it with their open files, and the pipe that its replies come through."""
 
-    def __init__(self, process: anyio.abc.Process, jobs: anyio.abc.UNIXSocketStream) -> None:
+    def __init__(self, process: anyio.abc.Process, jobs: anyio.abc.UNIXSocketStream, memory_bytes: int) -> None:
         if process.stdout is None:
             raise ValueError("a render process needs a pipe for its replies")
         self._process = process
         self._jobs = jobs
         self._replies = BufferedByteReceiveStream(process.stdout)
+        self._memory_bytes = memory_bytes
+        self._mapped_when_new_bytes = 0
         self.pid = process.pid
+        # How many it was given so far.
+        self.jobs = 0
 
     @property
     def ended(self) -> bool:
         return self._process.returncode is not None
 
+    @property
+    def has_grown(self) -> bool:
+        used = memory.usage(self.pid)
+        room_bytes = self._memory_bytes - self._mapped_when_new_bytes
+        grown_bytes = used.mapped_bytes - self._mapped_when_new_bytes
+        return used.resident_bytes > RECYCLE_ABOVE_BYTES or grown_bytes > RECYCLE_ABOVE_SHARE * room_bytes
+
+    async def ready(self) -> Ready:
+        """Return the first message; raises `TypeError` for another one."""
+        ready = await self.reply()
+        if not isinstance(ready, Ready):
+            raise TypeError(f"expected Ready from a new render process, received {type(ready).__name__}")
+        self._mapped_when_new_bytes = memory.usage(self.pid).mapped_bytes
+        return ready
+
     async def ask(self, job: Job) -> Reply:
+        self.jobs += not isinstance(job, More)
         with handed_over(job) as (nameless, descriptors):
             message = messages.framed(nameless)
             if descriptors:
@@ -433,12 +483,20 @@ class _RenderProcess:
                 await self._jobs.send_fds(message[:LENGTH_BYTES], descriptors)
                 message = message[LENGTH_BYTES:]
             await self._jobs.send(message)
-        return await self.reply()
+        reply = await self.reply()
+        return self._doubted(reply) if isinstance(reply, Failure) else reply
 
     async def reply(self) -> Reply:
         length = int.from_bytes(await self._replies.receive_exactly(LENGTH_BYTES), "big")
         reply: Reply = messages.decode_reply(await self._replies.receive_exactly(length))
         return reply
+
+    def _doubted(self, failure: Failure) -> Failure:
+        """Return a failure, as one for want of memory where the process had nearly none left: codecs report that as a broken file."""
+        tightest_bytes = self._memory_bytes - memory.usage(self.pid).most_mapped_bytes
+        if failure.kind not in {"broken", "unsupported", "failed"} or tightest_bytes > memory.NARROW_BYTES:
+            return failure
+        return Failure("too-costly", _TOO_COSTLY, remedy=_TOO_COSTLY_REMEDY, cause=failure.cause, short_of_memory=True)
 
     def kill(self) -> None:
         if not self.ended:
@@ -465,16 +523,13 @@ async def _start(memory_bytes: int, tasks: anyio.abc.TaskGroup) -> tuple[_Render
         await jobs.aclose()
         raise
     tasks.start_soon(_log_and_reap, process, jobs)
-    render_process = _RenderProcess(process, jobs)
+    render_process = _RenderProcess(process, jobs, memory_bytes)
     try:
         with anyio.fail_after(_START_SECONDS):
-            ready = await render_process.reply()
+            ready = await render_process.ready()
     except BaseException:
         render_process.kill()
         raise
-    if not isinstance(ready, Ready):
-        render_process.kill()
-        raise TypeError(f"expected Ready from a new render process, received {type(ready).__name__}")
     log.debug("a render process is ready", pid=process.pid, libvips=ready.libvips)
     return render_process, ready
 
@@ -514,7 +569,7 @@ def _not_started() -> ServiceError:
 def _ended(exit_code: int) -> ServiceError:
     if exit_code == -signal.SIGABRT:
         # glib ends the process when an allocation fails under the cap.
-        return TooCostlyError("This image needs more memory to render than a render may have.", remedy="Send a smaller image.")
+        return TooCostlyError(_TOO_COSTLY, remedy=_TOO_COSTLY_REMEDY)
     return RenderFailedError(
         "The render process ended in the middle of this render.",
         received=f"exit code {exit_code}",

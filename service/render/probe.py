@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pyvips
 
-from service.render import heic, svg, tiff, vips_errors
+from service.render import heic, memory, svg, tiff, vips_errors
 from service.render.files import load
 from service.render.messages import Failure, ImageError, ImageInfo, Limits
 
@@ -47,20 +47,6 @@ _KNOWN_BEGINNINGS = (
     (b"\xff\x0a", "a JPEG XL image"),
     (b"\x00\x00\x00\x0cJXL ", "a JPEG XL image"),
     (b"BM", "perhaps a BMP image"),
-)
-
-# What libvips and its codecs say when an allocation, or a thread's, fails under the cap. AVIF's encoder seldom gives the reason, but
-# the pixels that it gets are whole and of a size that it takes: only memory is left.
-_MEMORY_SIGNS = (
-    "out of memory",
-    "insufficient memory",
-    "memory allocation",
-    "memory error",
-    "cannot allocate",
-    "failed to allocate",
-    "unable to allocate",
-    "error creating thread",
-    "encoder plugin generated an error",
 )
 
 
@@ -128,7 +114,7 @@ def _open(body: memoryview, beginning: bytes, limits: Limits) -> tuple[pyvips.Im
         return load(body, access="sequential"), image_format
     except pyvips.Error as error:
         # WebP's loader makes room for a whole frame before the header can be looked at.
-        raise ImageError(_too_large_to_open(limits, error) if ran_out_of_memory(error) else broken(image_format, error)) from error
+        raise ImageError(_too_large_to_open(limits, error) if memory.ran_out(str(error)) else broken(image_format, error)) from error
 
 
 def _page_sizes(body: memoryview, image_format: str, pages: int) -> tuple[tuple[int, int], ...]:
@@ -146,11 +132,6 @@ def _page_sizes(body: memoryview, image_format: str, pages: int) -> tuple[tuple[
 def _upright_size(image: pyvips.Image) -> tuple[int, int]:
     width, height = image.width, image.get_page_height()
     return (height, width) if _number(image, "orientation", 1) in _SIDEWAYS_ORIENTATIONS else (width, height)
-
-
-def ran_out_of_memory(error: pyvips.Error) -> bool:
-    """Return whether an allocation failed under the cap, as far as words can tell: libvips' text is not stable."""
-    return any(sign in str(error).lower() for sign in _MEMORY_SIGNS)
 
 
 def broken(image_format: str, error: pyvips.Error | str) -> Failure:
@@ -183,6 +164,7 @@ def _too_large_to_open(limits: Limits, error: pyvips.Error) -> Failure:
         expected=f"at most {limits.max_whole_pixels} pixels",
         remedy="Make it smaller before sending it, or raise DARKROOM_RENDER_MEMORY_BYTES on the server.",
         cause=str(error),
+        short_of_memory=True,
     )
 
 

@@ -226,17 +226,17 @@ async def test_process_killed_in_the_middle_of_an_encode_fails_that_render_alone
     ids=["crashes", "aborts for want of memory"],
 )
 async def test_process_that_ends_in_the_middle_of_a_job_fails_that_job_alone(
-    lone: RenderPool, photo: Path, ending: signal.Signals, kind: type[ServiceError]
+    photo: Path, ending: signal.Signals, kind: type[ServiceError]
 ) -> None:
-    async with anyio.create_task_group() as tasks:
+    async with render_pool() as pool, anyio.create_task_group() as tasks:
 
         async def ask() -> None:
-            assert type(await refused(lone, Probe(str(photo), LIMITS))) is kind
-            assert (await rendered(lone, photo, "width=100")).width == 100
+            assert type(await refused(pool, Probe(str(photo), LIMITS))) is kind
+            assert (await rendered(pool, photo, "width=100")).width == 100
 
         tasks.start_soon(ask)
-        async with taken(lone):
-            os.kill(lone.process_ids[0], ending)
+        async with taken(pool):
+            os.kill(pool.process_ids[0], ending)
 
 
 async def test_process_killed_while_it_is_idle_is_replaced_for_the_next_job_but_one(lone: RenderPool, photo: Path) -> None:

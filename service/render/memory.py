@@ -1,0 +1,61 @@
+"""How much memory a process has, and how near it came to the cap on its address space (RLIMIT_AS, getrlimit(2))."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+# Words of libvips, its codecs, pillow-heif, Python and ld.so for an allocation, a thread or a library that found no address space. AVIF's
+# encoder seldom gives the reason, but the pixels that it gets are whole and of a size that it takes: only memory is left.
+_SIGNS = (
+    "out of memory",
+    "insufficient memory",
+    "memory allocation",
+    "memoryerror",
+    "memory error",
+    "cannot allocate",
+    "failed to allocate",
+    "unable to allocate",
+    "error creating thread",
+    "can't start new thread",
+    "failed to map segment",
+    "encoder plugin generated an error",
+)
+# libheif calls it a memory allocation error when a header declares more than libheif ever takes.
+_ABSURD_SIGN = "security limit exceeded"
+
+# A process that had less address space left than this at its tightest may have failed for want of it, whatever its codecs say: a thread's
+# stack takes 8 MiB, and libde265 and libheif report a failed allocation as a broken file.
+NARROW_BYTES = 16 << 20
+
+
+class Usage(NamedTuple):
+    """Address space that is mapped now, and that was at most so far; and how much of it is in RAM. In bytes."""
+
+    mapped_bytes: int
+    most_mapped_bytes: int
+    resident_bytes: int
+
+
+def usage(process_id: int) -> Usage:
+    """Return what a process uses, zeros if it has ended (proc_pid_status(5): VmSize, VmPeak, VmRSS)."""
+    try:
+        status = Path(f"/proc/{process_id}/status").read_bytes()
+    except OSError:
+        status = b""
+    fields = dict(line.split(b":", 1) for line in status.splitlines() if line.startswith(b"Vm"))
+    return Usage(*(int(fields.get(name, b"0 kB").split()[0]) << 10 for name in (b"VmSize", b"VmPeak", b"VmRSS")))
+
+
+def resident_bytes(statm: bytes) -> int:
+    """Return how much of a process's memory is in RAM by its `statm` (proc_pid_statm(5))."""
+    return int(statm.split()[1]) * _PAGE_BYTES
+
+
+def ran_out(words: str) -> bool:
+    """Return whether the words of a failure say that an allocation failed under the cap."""
+    said = words.lower()
+    return any(sign in said for sign in _SIGNS) and _ABSURD_SIGN not in said
