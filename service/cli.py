@@ -96,9 +96,8 @@ def run_granian(factory: str, host: str, port: int, *, buffer_bytes: int = BUFFE
     from granian.http import HTTP1Settings  # noqa: PLC0415
     from granian.log import LogLevels  # noqa: PLC0415
 
-    from service.connections import max_connections, raise_descriptor_limit  # noqa: PLC0415
+    from service.connections import max_connections  # noqa: PLC0415
 
-    raise_descriptor_limit()
     Granian(
         factory,
         factory=True,

@@ -6,8 +6,8 @@ response's body. `Connections` looks at the TCP connections of this process once
 - A connection with unacknowledged or unsent bytes must acknowledge `WINDOW_BYTES` in each `WINDOW_SECONDS`, or have nothing more to
   acknowledge; otherwise it is closed. That is the minimum rate of request bodies (`service.bodies`), without credit for earlier bytes.
 - When more than a quarter of all connections have bytes to acknowledge, those that have made the least progress for longest are closed
-  at once, so that the others are still accepted. Connections that are idle, or have never sent a byte, make room in the same way when
-  three quarters of all connections are open; Granian itself closes them at its header time-out.
+  at once, so that the others are still accepted. Connections that are idle, or have never sent a byte, make room in the same way, down to
+  a quarter, when three quarters of all connections are open; Granian itself closes them at its header time-out.
 - With a bound on connections per client address, the newest beyond it are closed.
 - `piece_bytes` says how much of a body may be handed to Granian at a time. Granian copies what it is handed and keeps it until it is
   sent, so a large body is handed over whole only while few clients have bytes to acknowledge, and otherwise in pieces as they read.
@@ -43,9 +43,6 @@ MAX_CONNECTIONS = 4_096
 
 # Descriptors for everything else: files, pipes of render processes, connections to stores and sources.
 RESERVED_DESCRIPTORS = 512
-
-# A process that may open any number of descriptors needs no more than these.
-_MAX_DESCRIPTORS = 65_536
 
 WINDOW_SECONDS = 25.0
 WINDOW_BYTES = int(WINDOW_SECONDS * SLOWEST_BYTES_PER_SECOND)
@@ -85,18 +82,11 @@ _INFO = struct.Struct("=B23xI16xI4xI64xQQ8xI")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-def raise_descriptor_limit() -> None:
-    """Raise this process's soft limit of open descriptors (RLIMIT_NOFILE) to the hard one; processes that it starts inherit it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MAX_DESCRIPTORS)
-    if wanted > soft != resource.RLIM_INFINITY:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 def max_connections() -> int:
     """Return how many connections this process may serve at a time, at least one, so that `RESERVED_DESCRIPTORS` stay free.
 
-    Granian's accept loop spins while there is no free descriptor.
+    Without a free descriptor Granian's accept loop spins, and nothing can be rendered or stored. The limit is the soft one
+    (RLIMIT_NOFILE), which Granian raises to the hard one when it is imported.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, soft - RESERVED_DESCRIPTORS))
@@ -154,10 +144,11 @@ class Watch:
         older = sum(self._windows[one.cookie].since < now for one in unread)
         crowding = min(older, max(stalled, len(unread) - self._max_connections // 4))
         idle: list[Seen] = []
-        if len(connections) - crowding > self._max_connections * 3 // 4:
+        left = len(connections) - crowding
+        if left > self._max_connections * 3 // 4:
             idle = [one for one in connections if one.is_idle and one.silent_milliseconds >= _IDLE_MILLISECONDS]
             idle.sort(key=lambda one: -one.silent_milliseconds)
-            del idle[len(connections) - crowding - self._max_connections * 3 // 4 :]
+            del idle[left - self._max_connections // 4 :]
         return {"stalled": unread[:stalled], "crowded": [*unread[stalled:crowding], *idle], "excess": self._excess(connections)}
 
     def _window(self, one: Seen, now: float) -> _Unread:

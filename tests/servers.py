@@ -110,14 +110,28 @@ def darkroom(data: Path, **settings: object) -> Iterator[Server]:
 
 
 @contextmanager
+def darkroom_with_descriptors(data: Path, limit: int) -> Iterator[Server]:
+    """Give the same with default settings, where every process may open so many descriptors (util-linux' prlimit)."""
+    with _started(data, ("prlimit", f"--nofile={limit}:{limit}"), {}) as server:
+        _wait_until_healthy(server)
+        yield server
+
+
+@contextmanager
 def started(data: Path, **settings: object) -> Iterator[Server]:
     """Give a server that has just been started, and may never be healthy."""
+    with _started(data, (), settings) as server:
+        yield server
+
+
+@contextmanager
+def _started(data: Path, before: tuple[str, ...], settings: dict[str, object]) -> Iterator[Server]:
     port = free_port()
     data.mkdir(parents=True, exist_ok=True)
     log = data / "log.txt"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [DARKROOM, "serve", "--port", str(port), "--data", str(data)],
+            [*before, DARKROOM, "serve", "--port", str(port), "--data", str(data)],
             env=environment(**settings),
             stdin=subprocess.DEVNULL,
             stdout=output,

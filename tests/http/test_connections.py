@@ -15,7 +15,7 @@ import pytest
 
 from service.connections import MAX_CONNECTIONS, WINDOW_SECONDS
 from tests import images
-from tests.servers import HOST, Server, darkroom
+from tests.servers import HOST, Server, darkroom, darkroom_with_descriptors
 
 MEBIBYTE = 1 << 20
 
@@ -199,11 +199,12 @@ def test_connections_of_an_address_beyond_the_bound_are_closed_newest_first(data
         assert is_alive(server, seconds=5)
 
 
-def test_server_raises_its_limit_of_descriptors(data: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, hard))
-    try:
-        with darkroom(data) as server:
-            assert server.worker().rlimit(resource.RLIMIT_NOFILE)[0] >= DESCRIPTORS
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+def test_server_with_few_descriptors_has_some_left_for_uploads_and_renders(data: Path) -> None:
+    with darkroom_with_descriptors(data, 700) as server, ExitStack() as stack:
+        silent = [stack.enter_context(connected(server)) for _ in range(800)]
+        # With all of 700 descriptors in use nothing can be spooled, and no process started.
+        time.sleep(1)
+        with server.client() as client:
+            document = client.post("/v1/images", content=images.photo_jpeg(640, 480)).json()
+            assert client.get(document["src"]).status_code == 200
+        assert any(map(is_closed, silent))

@@ -96,10 +96,16 @@ def test_reader_in_a_crowd_that_makes_progress_stays() -> None:
 
 def test_idle_connections_make_room_beyond_three_quarters_longest_idle_first() -> None:
     watch = Watch(max_connections=40)
-    waiting = [seen(number, unread=False) for number in range(25)]
-    idle = [seen(number, idle_milliseconds=number * 100) for number in range(25, 37)]
-    assert watch.look([*waiting, *idle], 0.0)["crowded"] == idle[:-8:-1]
-    assert watch.look([*waiting, *idle[:5]], 1.0)["crowded"] == []
+    waiting = [seen(number, unread=False) for number in range(5)]
+    idle = [seen(number, idle_milliseconds=number * 1_000) for number in range(5, 31)]
+    assert watch.look([*waiting, *idle], 0.0)["crowded"] == idle[:-22:-1]
+    assert watch.look([*waiting, *idle[:25]], 1.0)["crowded"] == []
+
+
+def test_connections_that_wait_for_a_response_make_no_room() -> None:
+    waiting = [seen(number, unread=False) for number in range(39)]
+    idle = seen(39, idle_milliseconds=5_000)
+    assert Watch(max_connections=40).look([*waiting, idle], 0.0)["crowded"] == [idle]
 
 
 def test_connections_idle_for_less_than_a_second_stay() -> None:
