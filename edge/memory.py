@@ -133,19 +133,23 @@ Entry: TypeAlias = Kept | Varies
 
 
 class _Index:
-    """Every entry by its key, and the keys by the tags with which their entries would be purged."""
+    """Every entry by its key, what all count for, and the keys by the tags with which their entries would be purged."""
 
     def __init__(self) -> None:
+        self.used_bytes = 0
         self.by_key: dict[bytes, Entry] = {}
         self.keys_by_tag: dict[bytes, set[bytes]] = {}
 
     def add(self, key: bytes, entry: Entry) -> None:
         self.by_key[key] = entry
+        self.used_bytes += entry.size_bytes
         for tag in _tags(entry):
             self.keys_by_tag.setdefault(tag, set()).add(key)
 
     def remove(self, key: bytes) -> None:
-        for tag in _tags(self.by_key.pop(key)):
+        entry = self.by_key.pop(key)
+        self.used_bytes -= entry.size_bytes
+        for tag in _tags(entry):
             keys = self.keys_by_tag[tag]
             keys.discard(key)
             if not keys:
@@ -209,7 +213,7 @@ class Memory:
     @property
     def used_bytes(self) -> int:
         """What the entries count for, their overhead included."""
-        return int(sum(entries.currsize for entries in self._all))
+        return self._index.used_bytes
 
     def max_entry_bytes(self, kind: str) -> int:
         """Return how large an entry of this kind may be, bookkeeping included."""
@@ -251,11 +255,12 @@ class Memory:
 
     def _put(self, key: bytes, entry: Entry, kind: str) -> None:
         """Store an entry that fits; what goes first is of the same share, then of the rest, then of other shares."""
-        self.purge(key)
+        if self.get(key) is not None:
+            self.purge(key)
         entries = self._share_of(kind)
         while entries.currsize + entry.size_bytes > entries.maxsize:
             entries.popitem()
-        while self.used_bytes + entry.size_bytes > self._max_bytes:
+        while self._index.used_bytes + entry.size_bytes > self._max_bytes:
             next(each for each in self._all if each).popitem()
         entries[key] = entry
 
