@@ -28,7 +28,7 @@ from service.originals import Originals
 from service.pointers import Pointers
 from service.problems import elsewhere_answer, http_exception_answer, service_error_answer, unexpected_answer
 from service.remade_budget import RemadeBudget
-from service.render.messages import Limits
+from service.render.messages import Limits, encoder_bytes
 from service.render.pool import RenderPool
 from service.renditions import Renditions
 from service.routes import health, images, pull, renditions
@@ -63,7 +63,13 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
     `watch` is run from the start of the application to its end, and cancelled then.
     """
     storage = open_storage(settings.store_url, os.environ)
-    limits = Limits(settings.max_pixels, settings.max_whole_pixels, settings.max_output_pixels, settings.max_frames)
+    limits = Limits(
+        settings.max_pixels,
+        settings.max_whole_pixels,
+        settings.max_output_pixels,
+        settings.max_frames,
+        encoder_bytes(settings.render_memory_bytes),
+    )
     pool = RenderPool(
         slots=settings.slots,
         queue_limit=settings.render_queue,
@@ -124,7 +130,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
         "access": access,
         "health": vitals,
         "listing": listing,
-        "minter": Minter(signer, settings.public_url),
+        "minter": Minter(signer, settings.public_url, limits),
         "originals": originals,
         "pointers": pointers,
         "renditions": found,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from typing import Literal, TypeVar
 
@@ -14,6 +14,7 @@ import anyio.to_thread
 import msgspec
 import structlog
 
+from service import ladders
 from service.address import PIPELINE_VERSION, Address, base32_text
 from service.errors import (
     DeadlineExceededError,
@@ -212,6 +213,14 @@ class Renditions:
         """Return what the header of an original tells; raises `NotFoundError`."""
         return (await self._originals.document(digest)).info
 
+    async def possible_formats(self, digest: str, transform: Transform, version: int) -> Sequence[Format]:
+        """Return the formats that one rendition of an image can be made in, the fallback last, of a pipeline version.
+
+        Raises `NotFoundError`, and `BadTransformError` for a crop outside the picture.
+        """
+        offered = await self.offered(FORMATS.values())
+        return ladders.possible_formats(await self.facts(digest), transform, self._limits, offered, version=version)
+
     async def offered(self, formats: Iterable[Format]) -> list[Format]:
         """Return those of some formats that the running libvips writes."""
         writes = (await self._pool.offered()).writes
@@ -223,12 +232,21 @@ class Renditions:
         Raises `BadTransformError`, `TooManyPixelsError`, `FormatNotOfferedError`, and `NotFoundError` for an unknown overlay.
         """
         transform = for_format(transform, image_format)
-        (await self._pool.offered()).require(image_format)
+        await self.require(transform, [image_format])
         animated = info.animates(transform, image_format, by_default=DEFAULTS[version].animates)
         geometry.check(info, transform, image_format, self._limits, frames=info.frames if animated else 1)
+        return transform
+
+    async def require(self, transform: Transform, formats: Iterable[Format]) -> None:
+        """Return if the running libvips writes some formats, and the overlay of a transform is here.
+
+        Raises `FormatNotOfferedError`, and `NotFoundError` for an unknown overlay.
+        """
+        offered = await self._pool.offered()
+        for image_format in formats:
+            offered.require(image_format)
         if transform.overlay is not None:
             await self._check_overlay(transform.overlay.digest)
-        return transform
 
     async def _rendered(self, address: Address, transform: Transform, *, background: bool) -> tuple[Rendered, float]:
         """Return a rendition and the seconds until what it is made of was at hand; what the document already rules out is refused first."""

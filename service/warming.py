@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 
 import anyio
@@ -10,12 +10,13 @@ import msgspec
 import structlog
 
 from service.address import PIPELINE_VERSION, Address
-from service.errors import GoneError, OverloadedError, ServiceError, StorageFullError, StorageUnavailableError, TooManyPixelsError
-from service.markup import EXTENSIONS, fallback_format, ladder_widths
+from service.errors import GoneError, OverloadedError, ServiceError, StorageFullError, StorageUnavailableError
+from service.ladders import ladders
+from service.markup import EXTENSIONS
 from service.originals import Originals
-from service.render.geometry import check, reduced_suffices
+from service.render.geometry import reduced_suffices
 from service.render.messages import ImageInfo, Ladder, Limits
-from service.render.pool import Offered, RenderPool
+from service.render.pool import RenderPool
 from service.renditions import Renditions
 from service.settings import WarmFormat
 from service.sources import Sources
@@ -31,7 +32,7 @@ _NOT_THE_IMAGES_FAULT = (StorageUnavailableError, StorageFullError, OverloadedEr
 
 
 class Rung(msgspec.Struct, frozen=True):
-    """One rendition of a ladder. `alone`: an animation, which has no decode in common with the others."""
+    """One rendition of a ladder. `alone`: an animation, or a step that is lower than its shape: no decode is made for others too."""
 
     address: Address
     transform: Transform
@@ -86,7 +87,7 @@ class Warmer:
         made = 0
         try:
             info = (await self._originals.document(digest)).info
-            ladder = rungs(digest, info, formats_of(self._formats, info, await self._pool.offered()), self._limits)
+            ladder = rungs(digest, info, self._formats, (await self._pool.offered()).writes, self._limits)
             while missing := [rung for rung in ladder if not await self._renditions.is_stored(rung.address)]:
                 made += await self._make(digest, info, missing)
         except GoneError:
@@ -130,48 +131,36 @@ class Warmer:
         return made
 
 
-def formats_of(wanted: Iterable[WarmFormat], info: ImageInfo, offered: Offered) -> list[Format]:
-    """Return the formats that an image is warmed in: those wanted, as far as this libvips writes them."""
-    formats = dict.fromkeys(fallback_format(info) if name == "fallback" else name for name in wanted)
-    return [image_format for image_format in formats if image_format in offered.writes]
+def rungs(digest: str, info: ImageInfo, wanted: Collection[WarmFormat], offered: Collection[Format], limits: Limits) -> list[Rung]:
+    """Return what is rendered of an image, widest first: the very addresses that its document has in the formats that are `wanted`.
 
-
-def rungs(digest: str, info: ImageInfo, formats: Iterable[Format], limits: Limits) -> list[Rung]:
-    """Return the default ladder of an image in some formats, widest first: the very addresses that its document has.
-
-    A rendition that would be refused is left out: a WebP of a very long picture, say.
+    `offered`: the formats that the running libvips writes.
     """
     by_default = DEFAULTS[PIPELINE_VERSION].animates
+    document = ladders(info, Transform(), limits, offered=offered)
+    chosen = [ladder for ladder in document if ladder.format in wanted or (ladder is document[-1] and "fallback" in wanted)]
     ladder = [
         Rung(
-            Address(PIPELINE_VERSION, digest, transform.spelling, EXTENSIONS[image_format]),
+            Address(PIPELINE_VERSION, digest, transform.spelling, EXTENSIONS[ladder.format]),
             transform,
-            width,
-            image_format,
+            step.width,
+            ladder.format,
             reduced=reduced_suffices(info, transform),
-            alone=info.animates(transform, image_format, by_default=by_default),
+            alone=transform.height is not None or info.animates(transform, ladder.format, by_default=by_default),
         )
-        for width in sorted(ladder_widths(info.width, grows=info.vector), reverse=True)
-        for image_format in formats
-        for transform in [for_format(Transform(width=width), image_format)]
+        for ladder in chosen
+        for step in ladder.steps
+        for transform in [for_format(step.transform, ladder.format)]
     ]
-    return [rung for rung in ladder if _is_made(rung, info, limits)]
-
-
-def _is_made(rung: Rung, info: ImageInfo, limits: Limits) -> bool:
-    try:
-        check(info, rung.transform, rung.format, limits, frames=info.frames if rung.alone else 1)
-    except TooManyPixelsError:
-        return False
-    return True
+    return sorted(ladder, key=lambda rung: rung.width, reverse=True)
 
 
 def from_one_decode(missing: Sequence[Rung]) -> list[Rung]:
     """Return the rungs that one job makes with the first: of the same source, and at each width the formats that the first width lacks."""
     first = missing[0]
-    stills = [rung for rung in missing if not rung.alone and rung.reduced == first.reduced]
+    alike = [rung for rung in missing if rung.reduced == first.reduced]
     lacking: dict[int, list[Format]] = {}
-    for rung in stills:
+    for rung in alike:
         lacking.setdefault(rung.width, []).append(rung.format)
     formats = lacking[first.width]
-    return [rung for rung in stills if set(formats) <= set(lacking[rung.width]) and rung.format in formats]
+    return [rung for rung in alike if set(formats) <= set(lacking[rung.width]) and rung.format in formats]

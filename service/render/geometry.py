@@ -15,6 +15,10 @@ from service.transform import Format, Transform
 # WebP and AVIF hold no longer side, GIF's header has 16 bits for one.
 _LONGEST_SIDE: dict[Format, int] = {"webp": 16_383, "avif": 16_384, "jpeg": 65_500, "png": 65_500, "gif": 65_535}
 
+# What AV1's encoder maps for each pixel, without and with alpha, at the default effort: measured up to 29 and 47 bytes. Other encoders go
+# strip by strip, or need a fifth of that.
+_AVIF_BYTES_PER_PIXEL = {False: 30, True: 48}
+
 _QUARTERS = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}
 _MIDDLE = Fraction(1, 2)
 
@@ -108,6 +112,23 @@ def check(info: ImageInfo, transform: Transform, image_format: Format, limits: L
     Raises `BadTransformError` for a crop outside the picture or a frame that it has not, `TooManyPixelsError` for a rendition that is
     larger than is made or than its format holds.
     """
+    require_frame(info, transform)
+    page = info.of_page(transform.frame)
+    steps = plan(page.width, page.height, transform, vector=info.vector, trimmed=trimmed)
+    if fits(steps, image_format, limits, frames=frames):
+        return
+    width, height = steps.output
+    raise TooManyPixelsError(
+        "The rendition would have more pixels than are made.",
+        expected=f"at most {limits.max_output_pixels} pixels in all frames, and no side of {image_format} longer than "
+        f"{_LONGEST_SIDE[image_format]}",
+        received=f"{width} x {height}" + (f" x {frames} frames" if frames > 1 else ""),
+        remedy="Ask for a smaller width or height" + (", or for one frame." if frames > 1 else "."),
+    )
+
+
+def require_frame(info: ImageInfo, transform: Transform) -> None:
+    """Return if an original has the frame that a transform names, if it names one; raises `BadTransformError`."""
     if transform.frame is not None and transform.frame >= info.frames:
         raise BadTransformError(
             "The image has no such frame.",
@@ -115,21 +136,25 @@ def check(info: ImageInfo, transform: Transform, image_format: Format, limits: L
             received=str(transform.frame),
             remedy="Ask for another frame, or leave `frame` out.",
         )
-    page = info.of_page(transform.frame)
-    steps = plan(page.width, page.height, transform, vector=info.vector, trimmed=trimmed)
+
+
+def fits(steps: Plan, image_format: Format, limits: Limits, *, frames: int) -> bool:
+    """Return whether a rendition is no larger than is made, all `frames` together, and has no side longer than its format holds."""
     width, height = steps.output
-    longest = _LONGEST_SIDE[image_format]
     # What is cut away afterwards is scaled too: more than the original only where something grows.
     scaled = max(steps.width * steps.height, steps.unturned[0] * steps.unturned[1])
     grown = scaled if scaled > steps.region.width * steps.region.height else 0
-    if max(width * height, grown) * frames <= limits.max_output_pixels and max(width, height) <= longest:
-        return
-    raise TooManyPixelsError(
-        "The rendition would have more pixels than are made.",
-        expected=f"at most {limits.max_output_pixels} pixels in all frames, and no side of {image_format} longer than {longest}",
-        received=f"{width} x {height}" + (f" x {frames} frames" if frames > 1 else ""),
-        remedy="Ask for a smaller width or height" + (", or for one frame." if frames > 1 else "."),
-    )
+    return max(width * height, grown) * frames <= limits.max_output_pixels and max(width, height) <= _LONGEST_SIDE[image_format]
+
+
+def is_worth_offering(steps: Plan, image_format: Format, limits: Limits, *, frames: int, alpha: bool) -> bool:
+    """Return whether a document links to a rendition: it `fits`, and if it is an AVIF, a render process has the memory to encode it.
+
+    `alpha`: whether it has transparent pixels.
+    """
+    width, height = steps.output
+    needed_bytes = width * height * _AVIF_BYTES_PER_PIXEL[alpha] if image_format == "avif" else 0
+    return needed_bytes <= limits.encoder_bytes and fits(steps, image_format, limits, frames=frames)
 
 
 def reduced_suffices(info: ImageInfo, transform: Transform) -> bool:

@@ -27,7 +27,7 @@ from service.errors import (
     SourceRefusedError,
     UnauthorizedError,
 )
-from service.markup import DEFAULT_SIZES, Markup, Minter, Source, default_formats
+from service.markup import DEFAULT_SIZES, Markup, Minter, Source
 from service.options import API_OPTIONS, MAX_SIDE_PIXELS, STRATEGIES, FocalPoint, Region
 from service.originals import Document, Ingested, Originals, Spooled
 from service.pointers import Pointers
@@ -259,15 +259,15 @@ async def urls(
         image_format = _format(wanted.format)
         await renditions.check(known.info, transform, image_format)
         return Response(OneUrl(minter.url(digest, transform, image_format)), headers=headers.document_headers())
-    formats = _formats(wanted) or await renditions.offered(default_formats(known.info, transform))
-    for image_format in formats:
-        await renditions.check(known.info, transform, image_format)
+    formats = _formats(wanted)
+    await renditions.require(transform, formats)
     markup = minter.markup(
         digest,
         known.info,
         transform,
         widths=[_width(width) for width in wanted.widths],
         formats=formats,
+        offered=await renditions.offered(FORMATS),
         sizes=wanted.sizes,
         alt=known.alt if wanted.alt is None else wanted.alt,
     )
@@ -358,8 +358,7 @@ async def resolved(known: Document, transform: Transform, renditions: Renditions
 
 def image_document(known: Document, minter: Minter, offered: Collection[Format]) -> ImageDocument:
     """Return the public document of stored facts, its URLs minted now, in those formats that are `offered`."""
-    formats = [image_format for image_format in default_formats(known.info) if image_format in offered]
-    markup = minter.markup(known.digest, known.info, Transform(), formats=formats, alt=known.alt)
+    markup = minter.markup(known.digest, known.info, Transform(), offered=offered, alt=known.alt)
     return ImageDocument(
         digest=known.digest,
         format=known.info.format,

@@ -10,9 +10,9 @@ from litestar.datastructures import State
 
 from service import address, headers
 from service.address import AUTO, MEDIA_TYPES, UNSIGNED, Address, Signer
-from service.markup import EXTENSIONS, default_formats
+from service.markup import EXTENSIONS
 from service.renditions import Rendition, Renditions, digests
-from service.transform import DEFAULTS, Format, parse, parse_canonical
+from service.transform import Format, parse, parse_canonical
 
 # Browsers send about 150 characters; a list of thousands of nothing takes a while to read.
 MAX_ACCEPT_CHARACTERS = 1_024
@@ -39,7 +39,7 @@ async def rendition(request: Request[object, object, State], signer: Signer, ren
         return Response(b"", status_code=308, headers=headers.redirect_headers(asked.path(signature)))
     seen = digests(asked, transform)
     if asked.extension == AUTO:
-        formats = default_formats(await renditions.facts(asked.digest), transform, animates=_animates(asked.version))
+        formats = await renditions.possible_formats(asked.digest, transform, asked.version)
         extension = negotiated_extension(request.headers.get("accept", ""), formats)
         chosen = Address(asked.version, asked.digest, asked.transform, extension)
         found = await renditions.find_or_render(chosen, transform)
@@ -47,10 +47,6 @@ async def rendition(request: Request[object, object, State], signer: Signer, ren
         return _answer(found, chosen.extension, fields)
     found = await renditions.find_or_render(asked, transform)
     return _answer(found, asked.extension, headers.rendition_headers(found.etag, found.sha256, seen))
-
-
-def _animates(version: int) -> bool:
-    return version not in DEFAULTS or DEFAULTS[version].animates
 
 
 def negotiated_extension(accept: str, formats: Sequence[Format]) -> str:

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from service.address import PIPELINE_VERSION
-from service.markup import LADDER_WIDTHS
+from service.ladders import LADDER_WIDTHS
 from service.originals import Document
 from service.render.messages import Ladder, Rendered
 from service.transform import Format, Transform

@@ -13,6 +13,7 @@ from service.client.problems import NotTaken, problem, shown, told, told_togethe
 from service.markup import Minter
 from service.render.messages import ImageInfo
 from service.transform import Transform
+from tests.service.renders import LIMITS
 
 DIGEST = "k5x7q2" + "a" * 26
 INFO = ImageInfo("jpeg", 1600, 1200, 1, alpha=False, decodes_whole=False)
@@ -21,7 +22,7 @@ BASE = "https://img.example.com/pics"
 
 def document(public_url: str, alt: str = "") -> dict[str, Any]:
     """Return what a page needs of an image, as a server tells it that has this public URL."""
-    markup = Minter(Signer([b"0" * 32]), public_url).markup(DIGEST, INFO, Transform(), alt=alt)
+    markup = Minter(Signer([b"0" * 32]), public_url, LIMITS).markup(DIGEST, INFO, Transform(), alt=alt)
     return {
         "src": markup.src,
         "sources": [

@@ -20,7 +20,9 @@ from service.render.messages import ImageInfo, Job, Limits, Probe, Probed, Rende
 from service.render.pool import RenderPool
 from service.transform import Format, parse
 
-LIMITS = Limits(max_pixels=128_000_000, max_whole_pixels=100_000_000, max_output_pixels=40_000_000, max_frames=1_000)
+LIMITS = Limits(
+    max_pixels=128_000_000, max_whole_pixels=100_000_000, max_output_pixels=40_000_000, max_frames=1_000, encoder_bytes=335_544_320
+)
 MEBIBYTE = 1 << 20
 
 # Longer than anything takes that is not hung, however busy the machine is.

@@ -25,6 +25,7 @@ from service.address import (
 from service.errors import BadAddressError, BadSignatureError
 from service.markup import Minter
 from service.transform import Transform
+from tests.service.renders import LIMITS
 from tests.vectors import make
 
 VECTORS: dict[str, list[dict[str, Any]]] = json.loads((Path(__file__).parents[1] / "vectors" / "addresses.json").read_text("ascii"))
@@ -249,4 +250,4 @@ def test_is_digest_of_text_that_is_none_is_false(text: str) -> None:
 
 
 def test_pipeline_version_is_spelled_in_new_addresses() -> None:
-    assert Minter(Signer([KEY]), "").url(ADDRESS.digest, Transform(), "webp").startswith(f"/i/v{PIPELINE_VERSION}/")
+    assert Minter(Signer([KEY]), "", LIMITS).url(ADDRESS.digest, Transform(), "webp").startswith(f"/i/v{PIPELINE_VERSION}/")

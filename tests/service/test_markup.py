@@ -8,15 +8,17 @@ from hypothesis import strategies as st
 from service.address import Signer
 from service.address import parse as parse_address
 from service.errors import BadTransformError
-from service.markup import LADDER_WIDTHS, Markup, Minter, default_formats, fallback_format, ladder_widths
+from service.ladders import LADDER_WIDTHS, default_formats, fallback_format, ladder_widths
+from service.markup import Markup, Minter
 from service.options import FocalPoint
 from service.render.geometry import plan
 from service.render.messages import ImageInfo
 from service.transform import Format, Transform, parse, parse_canonical
+from tests.service.renders import LIMITS
 
 DIGEST = "k5x7q2" + "a" * 26
 SIGNER = Signer([bytes(range(32))])
-MINTER = Minter(SIGNER, "")
+MINTER = Minter(SIGNER, "", LIMITS)
 
 
 def image(width: int = 4032, height: int = 3024, *, alpha: bool = False) -> ImageInfo:
@@ -107,7 +109,7 @@ def test_formats_of_an_opaque_image_end_with_jpeg_and_of_one_with_alpha_with_png
 )
 def test_url_of_a_rendition_is_its_signed_address_behind_the_public_url(image_format: Format, extension: str) -> None:
     wanted = Transform(width=640, height=480, fit="cover", gravity=FocalPoint(0.3, 0.6))
-    url = Minter(SIGNER, "https://img.example.com/x").url(DIGEST, wanted, image_format)
+    url = Minter(SIGNER, "https://img.example.com/x", LIMITS).url(DIGEST, wanted, image_format)
     assert url.startswith(f"https://img.example.com/x/i/v2/{DIGEST}/width=640,height=480,fit=cover,gravity=focal:0.3:0.6/")
     assert url.endswith(extension)
     SIGNER.verify(*parse_address(url.removeprefix("https://img.example.com/x").encode("ascii")))

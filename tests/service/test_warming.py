@@ -1,5 +1,5 @@
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,15 +11,17 @@ import structlog
 from service import warming, warming_queue
 from service.address import Signer, parse
 from service.errors import StorageFullError, StorageUnavailableError
+from service.ladders import default_formats
 from service.markup import Minter
 from service.render import pool as pool_module
 from service.render.messages import ImageInfo, Rendered
-from service.render.pool import Offered, RenderPool
+from service.render.pool import RenderPool
 from service.renditions import Rendition
+from service.settings import WarmFormat
 from service.storage import WARMING_FOLDER, open_storage, original_key
-from service.transform import Transform
+from service.transform import FORMATS, Format, Transform
 from service.transform import parse as parse_transform
-from service.warming import formats_of, from_one_decode, rungs
+from service.warming import from_one_decode, rungs
 from service.warming_queue import WarmingQueue
 from tests import images
 from tests.service.house import House, address, house
@@ -72,7 +74,7 @@ async def warmed(origin: House) -> None:
 
 def minted(info: ImageInfo, digest: str, types: list[str]) -> dict[str, int]:
     """Return the signed texts and widths of what the document of an image links to."""
-    markup = Minter(Signer([b"k"]), "").markup(digest, info, Transform())
+    markup = Minter(Signer([b"k"]), "", LIMITS).markup(digest, info, Transform())
     return {
         parse(link.url.encode())[0].signed_text: link.width
         for source in markup.sources
@@ -86,30 +88,41 @@ def minted(info: ImageInfo, digest: str, types: list[str]) -> dict[str, int]:
 
 @pytest.mark.parametrize("info", [PHOTO, CUTOUT, TOWER, MOVING, DRAWING], ids=["photo", "cutout", "tower", "moving", "drawing"])
 def test_rungs_are_the_very_addresses_of_the_document(info: ImageInfo) -> None:
-    formats = formats_of(["webp", "fallback"], info, Offered("", [], ["avif", "webp", "jpeg", "png", "gif"]))
-    ladder = rungs("a" * 32, info, formats, LIMITS)
-    assert {rung.address.signed_text: rung.width for rung in ladder} == minted(info, "a" * 32, [f"image/{name}" for name in formats])
+    ladder = rungs("a" * 32, info, ["webp", "fallback"], FORMATS, LIMITS)
+    types = [f"image/{name}" for name in ("webp", default_formats(info)[-1])]
+    assert {rung.address.signed_text: rung.width for rung in ladder} == minted(info, "a" * 32, types)
     assert [rung.width for rung in ladder] == sorted((rung.width for rung in ladder), reverse=True)
 
 
 def test_rungs_that_their_format_cannot_hold_or_that_are_larger_than_is_made_are_left_out() -> None:
     scroll = ImageInfo("png", 1_000, 20_000, 1, alpha=False, decodes_whole=False)
-    ladder = [(rung.width, rung.format) for rung in rungs("a" * 32, scroll, ["webp", "jpeg"], LIMITS)]
-    assert ladder == [(1_000, "jpeg")] + [(960, "jpeg")] + [(width, name) for width in (640, 320) for name in ("webp", "jpeg")]
+    ladder = [(rung.width, rung.format) for rung in rungs("a" * 32, scroll, ["webp", "fallback"], FORMATS, LIMITS)]
+    # 20,000 × 819 / 1,000 = 16,380 is what a WebP still holds.
+    assert ladder == [(1_000, "jpeg"), (960, "jpeg"), (819, "webp")] + [(width, name) for width in (640, 320) for name in ("webp", "jpeg")]
     few = msgspec.structs.replace(LIMITS, max_output_pixels=700_000)
-    assert {rung.width for rung in rungs("a" * 32, PHOTO, ["webp"], few)} == {960, 640, 320}
+    assert {rung.width for rung in rungs("a" * 32, PHOTO, ["webp"], FORMATS, few)} == {1_024, 960, 640, 320}
 
 
-def test_formats_are_those_wanted_once_each_as_far_as_libvips_writes_them() -> None:
-    everything = Offered("", [], ["avif", "webp", "jpeg", "png", "gif"])
-    assert formats_of(["webp", "fallback"], PHOTO, everything) == ["webp", "jpeg"]
-    assert formats_of(["avif", "fallback", "webp"], CUTOUT, everything) == ["avif", "png", "webp"]
-    assert formats_of(["avif", "webp", "fallback"], PHOTO, Offered("", [], ["jpeg", "webp"])) == ["webp", "jpeg"]
-    assert formats_of([], PHOTO, everything) == []
+def test_rungs_are_in_the_formats_wanted_as_far_as_libvips_writes_them_and_the_document_has_them() -> None:
+    def formats(info: ImageInfo, wanted: list[WarmFormat], offered: Sequence[Format] = FORMATS) -> set[str]:
+        return {rung.format for rung in rungs("a" * 32, info, wanted, offered, LIMITS)}
+
+    assert formats(PHOTO, ["webp", "fallback"]) == {"webp", "jpeg"}
+    assert formats(CUTOUT, ["avif", "fallback", "webp"]) == {"avif", "png", "webp"}
+    assert formats(PHOTO, ["avif", "webp", "fallback"], ["jpeg", "webp"]) == {"webp", "jpeg"}
+    assert formats(PHOTO, []) == set()
+    assert formats(MOVING, ["avif", "fallback"]) == {"gif"}
+    # No WebP of a useful width: what no document links to is not rendered.
+    assert formats(ImageInfo("png", 100, 60_000, 1, alpha=False, decodes_whole=False), ["webp", "fallback"]) == {"jpeg"}
+
+
+def test_rungs_of_what_a_ladder_of_widths_cannot_make_are_made_one_by_one() -> None:
+    (line,) = rungs("a" * 32, ImageInfo("png", 1, 70_000, 1, alpha=False, decodes_whole=False), ["fallback"], FORMATS, LIMITS)
+    assert (line.transform.spelling, line.width, line.alone) == ("height=8192", 1, True)
 
 
 def test_one_decode_makes_what_has_the_same_source_and_lacks_the_same_formats() -> None:
-    ladder = rungs("a" * 32, PHOTO, ["webp", "jpeg"], LIMITS)
+    ladder = rungs("a" * 32, PHOTO, ["webp", "fallback"], FORMATS, LIMITS)
     assert from_one_decode(ladder) == ladder
     rest = ladder[1:]
     assert [(rung.width, rung.format) for rung in from_one_decode(rest)] == [
@@ -120,7 +133,7 @@ def test_one_decode_makes_what_has_the_same_source_and_lacks_the_same_formats() 
 
 
 def test_one_decode_makes_nothing_of_the_original_together_with_what_is_made_of_the_intermediate() -> None:
-    ladder = rungs("a" * 32, TOWER, ["webp"], LIMITS)
+    ladder = rungs("a" * 32, TOWER, ["webp"], FORMATS, LIMITS)
     assert TOWER.intermediate is not None
     assert [(rung.width, rung.reduced) for rung in ladder] == [
         (2_560, False), (1_920, False), (1_280, True), (960, True), (640, True), (320, True),
@@ -129,10 +142,11 @@ def test_one_decode_makes_nothing_of_the_original_together_with_what_is_made_of_
     assert from_one_decode(ladder[2:]) == ladder[2:]
 
 
-def test_one_decode_makes_no_animation() -> None:
-    ladder = rungs("a" * 32, MOVING, ["webp", "jpeg"], LIMITS)
-    assert [(rung.format, rung.alone) for rung in ladder] == [("webp", True), ("jpeg", False)] * 2
-    assert from_one_decode(ladder[1:]) == [ladder[1], ladder[3]]
+def test_animation_is_made_by_itself() -> None:
+    ladder = rungs("a" * 32, MOVING, ["webp", "fallback"], FORMATS, LIMITS)
+    assert [(rung.width, rung.format, rung.alone) for rung in ladder] == [
+        (400, "webp", True), (400, "gif", True), (320, "webp", True), (320, "gif", True),
+    ]  # fmt: skip
 
 
 # Warming.
@@ -329,7 +343,7 @@ async def test_warming_that_is_stopped_in_the_middle_is_finished_by_the_next_one
         async with warming_of(second):
             await warmed(second)
         assert asked == ["Ladder", "More", "More", "More"]
-        for rung in rungs(digest, (await second.originals.document(digest)).info, ["webp", "jpeg"], LIMITS):
+        for rung in rungs(digest, (await second.originals.document(digest)).info, ["webp", "fallback"], FORMATS, LIMITS):
             assert await second.renditions.is_stored(rung.address)
 
 

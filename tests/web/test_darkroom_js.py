@@ -25,6 +25,7 @@ from service.address import (
 from service.markup import Minter
 from service.render.messages import ImageInfo
 from service.transform import Transform
+from tests.service.renders import LIMITS
 from tests.vectors import make
 from tests.web.conftest import DarkroomJs, DarkroomJsError
 
@@ -32,6 +33,9 @@ DIGEST = "k5x7q2" + "a" * 26
 SIGNER = Signer([bytes(range(32))])
 PHOTO = ImageInfo("jpeg", 2400, 1800, 1, alpha=False, decodes_whole=False)
 ANIMATION = ImageInfo("gif", 600, 400, 12, alpha=True, decodes_whole=True)
+# Its ladders end at different widths, and of this one there is only the fallback's.
+SCREENSHOT = ImageInfo("png", 1200, 18_000, 1, alpha=False, decodes_whole=False)
+LINE = ImageInfo("png", 100, 60_000, 1, alpha=False, decodes_whole=False)
 
 MADE_ANEW = "Remove its file and run `darkroom push --manifest` again: it is made anew, and nothing is sent twice."
 
@@ -40,7 +44,7 @@ ADDRESS = {"digest": DIGEST, "transform": "width=640", "extension": "webp"}
 
 def document(info: ImageInfo = PHOTO, **changes: object) -> dict[str, Any]:
     """Return those fields of an image document that are read."""
-    made = Minter(SIGNER, "https://img.example.com").markup(DIGEST, info, Transform())
+    made = Minter(SIGNER, "https://img.example.com", LIMITS).markup(DIGEST, info, Transform())
     return {"alt": "A boat", "width": info.width, "height": info.height, **msgspec.to_builtins(made), **changes}
 
 
@@ -71,8 +75,8 @@ def thrown(js: DarkroomJs, name: str, *arguments: Any) -> str:
 
 
 def test_picture_of_a_document_is_the_markup_of_the_service(js: DarkroomJs) -> None:
-    for info in (PHOTO, ANIMATION):
-        made = Minter(SIGNER, "").markup(DIGEST, info, Transform(), alt="A boat")
+    for info in (PHOTO, ANIMATION, SCREENSHOT, LINE):
+        made = Minter(SIGNER, "", LIMITS).markup(DIGEST, info, Transform(), alt="A boat")
         image = {"alt": "A boat", **msgspec.to_builtins(made)}
         assert js("picture", image) == made.picture == image["picture"]
 
@@ -138,6 +142,14 @@ def test_loader_gives_the_narrowest_step_that_is_wide_enough(js: DarkroomJs, ask
 
 def test_transformer_without_a_width_gives_the_widest_step(js: DarkroomJs) -> None:
     assert js("transform", manifest(), {}, "photos/boat.jpg") == url(document(), "image/webp", 2400)
+
+
+@pytest.mark.parametrize("image_format", ["webp", "avif"])
+def test_loader_of_an_image_without_the_format_gives_its_fallback(js: DarkroomJs, image_format: str) -> None:
+    line = document(LINE)
+    wanted = {"src": DIGEST, "width": 640, "quality": 75}
+    assert js("load", line, {"format": image_format}, wanted) == line["sources"][-1]["renditions"][-1]["url"]
+    assert [source["type"] for source in line["sources"]] == ["image/jpeg"]
 
 
 @pytest.mark.parametrize("path", ["photos/boat.jpg", "/photos/boat.jpg", "./photos/boat.jpg"])

@@ -1,0 +1,131 @@
+"""Documents of images at the limits: every URL that they have is 200, and what is negotiated too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from service.address import Address, Signer
+from service.settings import development_key
+from tests import images
+from tests.servers import Server, darkroom
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="{}" height="{}"><circle cx="100" cy="100" r="90" fill="#a31"/></svg>'
+FEW_PIXELS = 4_000_000
+BROWSER = "image/avif,image/webp,image/apng,*/*;q=0.8"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with darkroom(tmp_path_factory.mktemp("ladders"), max_output_pixels=FEW_PIXELS) as running:
+        yield running
+
+
+def long_gif(width: int, height: int, frames: int) -> bytes:
+    """Return an animation of which no two frames are alike."""
+    made = []
+    for number in range(frames):
+        frame = Image.new("P", (width, height), 0)
+        frame.putpalette([30, 60, 90, 220, 180, 20])
+        frame.paste(1, (number, number % height, min(width, number + 40), height))
+        made.append(frame)
+    return images.animation(made, "GIF", delays=[40] * frames)
+
+
+def statuses(client: httpx.Client, document: dict[str, Any]) -> dict[str, int]:
+    """Return the status of every URL of a document; a busy machine is asked again."""
+    found = {}
+    urls = {link["url"] for source in document["sources"] for link in source["renditions"]} | {document["src"]}
+    for url in sorted(urls):
+        for _ in range(10):
+            answer = client.get(url)
+            if answer.status_code != 503 or answer.json()["type"] != "/problems/deadline-exceeded":
+                break
+        found[url] = answer.status_code
+    return found
+
+
+AT_THE_LIMITS = {
+    "screenshot": lambda: images.flat_png(200, 18_000, (200, 90, 30)),
+    "animation": lambda: long_gif(240, 180, 140),
+    "drawing": lambda: SVG.format(100, 10_000).encode(),
+    "line": lambda: images.flat_png(2, 70_000, (9, 9, 9)),
+    "hair": lambda: images.flat_png(1, 70_000, (9, 9, 9)),
+}
+
+
+@pytest.mark.parametrize("name", AT_THE_LIMITS)
+def test_every_url_of_the_document_of_an_image_at_the_limits_is_200(server: Server, name: str) -> None:
+    with server.client() as client:
+        answer = client.post("/v1/images", content=AT_THE_LIMITS[name]())
+        assert answer.status_code == 201
+        document = answer.json()
+        found = statuses(client, document)
+        assert found
+        assert {url: status for url, status in found.items() if status != 200} == {}
+        for source in document["sources"]:
+            assert [int(step.split()[1].removesuffix("w")) for step in source["srcset"].split(", ")] == [
+                link["width"] for link in source["renditions"]
+            ]
+        largest = document["sources"][-1]["renditions"][-1]
+        shown = images.opened(client.get(largest["url"]).content)
+        assert shown.size == (largest["width"], largest["height"])
+        assert getattr(shown, "n_frames", 1) == document["frames"]
+        ladder = client.post(f"/v1/images/{document['digest']}/urls", json={}).json()
+        assert (ladder["src"], ladder["sources"]) == (document["src"], document["sources"])
+
+
+def test_url_whose_format_is_negotiated_has_one_that_the_rendition_can_be_made_in(server: Server) -> None:
+    with server.client() as client:
+        digest = client.post("/v1/images", content=images.flat_png(200, 18_000, (20, 90, 30))).json()["digest"]
+        for transform, media_type in (("width=100", "image/avif"), ("full", "image/jpeg")):
+            url = Signer([development_key(server.data)]).sign(Address(2, digest, transform, "auto"))
+            answer = client.get(url, headers={"Accept": BROWSER})
+            assert (answer.status_code, answer.headers["content-type"]) == (200, media_type)
+
+
+def test_urls_that_were_named_and_cannot_be_made_are_422(server: Server) -> None:
+    with server.client() as client:
+        digest = client.post("/v1/images", content=images.flat_png(200, 18_000, (20, 9, 30))).json()["digest"]
+        path = f"/v1/images/{digest}/urls"
+        for wanted in ({"widths": [100, 200], "formats": ["webp"]}, {"format": "webp"}, {"formats": ["avif"], "widths": [200]}):
+            answer = client.post(path, json=wanted)
+            assert (answer.status_code, answer.json()["type"], answer.json()["received"]) == (
+                422,
+                "/problems/too-many-pixels",
+                "200 x 18000",
+            )
+        ladder = client.post(path, json={"widths": [100, 200]}).json()
+        assert [(source["type"], len(source["renditions"])) for source in ladder["sources"]] == [
+            ("image/avif", 1),
+            ("image/webp", 1),
+            ("image/jpeg", 2),
+        ]
+
+
+def reported() -> dict[str, bytes]:
+    """Return the images whose documents had URLs that were 422, as they were reported."""
+    made = {
+        "animation": long_gif(800, 600, 140),
+        "drawing": SVG.format(400, 10_000).encode(),
+        "line": images.flat_png(2, 70_000, (9, 9, 9)),
+        "screenshot": images.flat_png(1_200, 18_000, (200, 90, 30)),
+    }
+    corpus = images.corpus()
+    if corpus is not None:
+        made["screenshot"] = (corpus / "faults" / "tall-1200x18000.png").read_bytes()
+    return made
+
+
+@pytest.mark.long
+def test_every_url_of_the_documents_that_were_reported_is_200(tmp_path: Path) -> None:
+    with darkroom(tmp_path, wait_seconds=100, render_seconds=200) as server, server.client() as client:
+        client.timeout = 120
+        for name, body in reported().items():
+            document = client.post("/v1/images", content=body).json()
+            assert {url: status for url, status in statuses(client, document).items() if status != 200} == {}, name
