@@ -452,7 +452,7 @@ class _RenderProcess:
         self._memory_bytes = memory_bytes
         self._mapped_when_new_bytes = 0
         self.pid = process.pid
-        # How many it was given so far.
+        # How many replies it gave that may have left something behind.
         self.jobs = 0
 
     @property
@@ -475,7 +475,6 @@ class _RenderProcess:
         return ready
 
     async def ask(self, job: Job) -> Reply:
-        self.jobs += not isinstance(job, More)
         with handed_over(job) as (nameless, descriptors):
             message = messages.framed(nameless)
             if descriptors:
@@ -484,6 +483,8 @@ class _RenderProcess:
                 message = message[LENGTH_BYTES:]
             await self._jobs.send(message)
         reply = await self.reply()
+        # A heavy original has been looked at, no more.
+        self.jobs += not isinstance(reply, Heavy)
         return self._doubted(reply) if isinstance(reply, Failure) else reply
 
     async def reply(self) -> Reply:
