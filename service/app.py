@@ -30,6 +30,7 @@ from service.problems import elsewhere_answer, http_exception_answer, service_er
 from service.remade_budget import RemadeBudget
 from service.render.messages import Limits, encoder_bytes
 from service.render.pool import RenderPool
+from service.render_failures import RenderFailures
 from service.renditions import Renditions
 from service.routes import health, images, pull, renditions
 from service.routes import listing as listing_routes
@@ -107,6 +108,8 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
         async with pool.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(watch)
             tasks.start_soon(vitals.watch)
+            tasks.start_soon(vitals.watch_renders)
+            tasks.start_soon(RenderFailures(storage, pool.circuit).watch)
             tasks.start_soon(takedowns.watch)
             tasks.start_soon(key_notes.watch)
             if budget is not None:

@@ -246,6 +246,19 @@ class CannotFitError(ServiceError):
     advice = "Raise `max_bytes`, or ask for a smaller width or another format."
 
 
+class RenderGaveUpError(ServiceError):
+    """An image whose rendering ended its render process twice within an hour."""
+
+    status_code = 422
+    kind = "render-gave-up"
+    title = "Rendering gave up"
+    advice = (
+        "Export the image again, simpler or in another format, and upload that: each attempt to render this one crashed or timed out. "
+        "It is tried again an hour after the first of two failed attempts. After a change of DARKROOM_RENDER_SECONDS or "
+        "DARKROOM_RENDER_MEMORY_BYTES, delete `render-failures/` in the store to have it tried at once."
+    )
+
+
 class DamagedOriginalError(ServiceError):
     """A stored original whose bytes are no longer those of its digest."""
 

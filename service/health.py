@@ -69,7 +69,7 @@ class Health:
             concern = self._store_failure
         if concern is not None:
             return 503, self._told("unavailable", concern)
-        concern = self._store_failure or self._key_notes.conflict
+        concern = self._store_failure or self._render_failure() or self._key_notes.conflict
         return 200, self._told("ok" if concern is None else "degraded", concern)
 
     async def watch(self) -> None:
@@ -77,6 +77,20 @@ class Health:
         while True:
             await self.check()
             await anyio.sleep(CHECK_EVERY_SECONDS)
+
+    async def watch_renders(self) -> None:
+        """Have renders that fail tested again and again, for as long as this process serves: it recovers without requests, too."""
+        while True:
+            await self._pool.self_test()
+            await anyio.sleep(CHECK_EVERY_SECONDS)
+
+    def _render_failure(self) -> Concern | None:
+        """Return that renders fail. It is no reason to be taken out of rotation: hits are served, and another image may do."""
+        if (reason := self._pool.render_failure) is None:
+            return None
+        return Concern(
+            reason, "See the server's log for the causes. If no image renders, restart this server; if it stays, report it with the log."
+        )
 
     async def check(self) -> None:
         """Ask the store once."""

@@ -163,7 +163,7 @@ class Originals:
         await self._takedowns.require_in_store([digest])
         if (known := await self._known(digest, upload)) is not None:
             return Ingested(known, created=False)
-        probed = await self._pool.run(Probe(str(upload.path), self._limits), Probed)
+        probed = await self._pool.run(Probe(str(upload.path), self._limits, digest=digest), Probed)
         created = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         document = Document(digest, probed.info, upload.bytes, created, probed.placeholder)
         if not await self._storage.create(original_key(digest), upload.path, durable=True):

@@ -47,6 +47,7 @@ WARMING_FOLDER = "warming"
 TOMBSTONES_FOLDER = "tombstones"
 PURGES_FOLDER = "purges"
 KEYS_FOLDER = "keys"
+RENDER_FAILURES_FOLDER = "render-failures"
 DOCUMENTS_FOLDER = "documents"
 RECENT_FOLDER = "recent"
 
@@ -104,6 +105,11 @@ def purge_key(digest: str) -> str:
 def key_note_key(fingerprint: str) -> str:
     """Return where it is noted that addresses are signed with the key of a fingerprint."""
     return f"{KEYS_FOLDER}/{fingerprint}"
+
+
+def render_failure_key(subject: str, name: str) -> str:
+    """Return the key of a note that rendering `subject`, a digest or a hash, ended its process; `name` says when and how."""
+    return f"{RENDER_FAILURES_FOLDER}/{subject}/{name}"
 
 
 def recent_name(digest: str, created: str) -> str:

@@ -33,7 +33,9 @@ from service.render.messages import (
     Ready,
     Reduce,
     Render,
+    Rendered,
     Reply,
+    SelfTest,
 )
 from service.render.probe import allow_only_offered_loaders
 
@@ -133,6 +135,9 @@ def _done(job: Job, descriptors: list[int], ladder: Iterator[Reply]) -> Reply:
             return run_reduce(job, *descriptors)
         case FindTrim():
             return run_find_trim(job, *descriptors)
+        case SelfTest():
+            warm_up.load_codecs()
+            return Rendered(b"", 1, 1)
         case Ladder() | More():
             return next(ladder, Failure("failed", "The ladder has no more renditions."))
 

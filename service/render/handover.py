@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from service.errors import RenderFailedError
-from service.render.messages import Job, More, Probe, Render, Source
+from service.render.messages import Job, More, Probe, Render, SelfTest, Source
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ def _opened(path: str) -> int:
 
 def _without_paths(job: Job) -> tuple[Job, list[str]]:
     match job:
-        case More():
+        case More() | SelfTest():
             return job, []
         case Probe():
             return msgspec.structs.replace(job, path=""), [job.path]

@@ -103,12 +103,13 @@ class ImageInfo(msgspec.Struct, frozen=True):
 class Probe(msgspec.Struct, frozen=True, tag="probe"):
     """Read the header of the file at `path` (see `Source`), decode it to its end, make a placeholder and, if it has one, its intermediate.
 
-    Of `alone` see `Heavy`.
+    Of `alone` see `Heavy`. `digest` names the file's bytes, or is empty: failures of it are counted then (see `circuit`).
     """
 
     path: str
     limits: Limits
     alone: bool = False
+    digest: str = ""
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -161,6 +162,10 @@ class Reduce(msgspec.Struct, frozen=True, tag="reduce"):
     source: Source
     limits: Limits
     alone: bool = False
+
+
+class SelfTest(msgspec.Struct, frozen=True, tag="self-test"):
+    """Encode and decode a pixel in every format, to find out whether anything can be rendered."""
 
 
 class FindTrim(msgspec.Struct, frozen=True, tag="find-trim"):
@@ -255,7 +260,7 @@ class ImageError(Exception):
         self.failure = failure
 
 
-Job: TypeAlias = Probe | Render | Ladder | More | Reduce | FindTrim
+Job: TypeAlias = Probe | Render | Ladder | More | Reduce | FindTrim | SelfTest
 Reply: TypeAlias = Ready | Probed | Rendered | Reduced | Trimmed | Heavy | Failure
 
 LENGTH_BYTES = 4

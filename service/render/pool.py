@@ -8,8 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 import anyio
@@ -34,6 +35,7 @@ from service.errors import (
     printable,
 )
 from service.render import memory, messages
+from service.render.circuit import Circuit, Ending
 from service.render.handover import handed_over
 from service.render.messages import (
     LENGTH_BYTES,
@@ -51,6 +53,7 @@ from service.render.messages import (
     Render,
     Rendered,
     Reply,
+    SelfTest,
     Trimmed,
 )
 from service.render.sandbox import Sandbox, environment
@@ -72,6 +75,15 @@ _PIPE_ENDED = (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceErro
 
 _TOO_COSTLY = "This image needs more memory to render than a render may have."
 _TOO_COSTLY_REMEDY = "Ask for a smaller rendition, send a smaller image, or raise DARKROOM_RENDER_MEMORY_BYTES on the server."
+
+# After so many failures in a row, of whatever images, the process is reported as one that cannot render; and as long without a job, in
+# seconds, a test is made to find out whether that is still so.
+FAILING_AFTER = 5
+_QUIET_SECONDS = 5.0
+
+# A job that is ended at the deadline has computed for this share of the time at least, if the time is its own fault.
+_BUSY_SHARE = 0.5
+_CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 _START_SECONDS = 20.0
 _RETRY_START_SECONDS = 2.0
@@ -144,12 +156,15 @@ class RenderPool:
         self._mean_seconds = _FIRST_GUESS_SECONDS
         self._freed = anyio.Event()
         self._started = anyio.Event()
+        self._failures_in_a_row = 0
+        self._last_ended_at = 0.0
+        self.circuit = Circuit()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[RenderPool]:
         """Start the processes, without waiting for them, and end them on leaving."""
         async with anyio.create_task_group() as tasks:
-            self._slots = [_Slot(self._memory_bytes, tasks, self._started) for _ in range(self._slot_count)]
+            self._slots = [_Slot(self._memory_bytes, tasks, self._started, self._process_ended) for _ in range(self._slot_count)]
             self._free = list(self._slots)
             for slot in self._slots:
                 tasks.start_soon(slot.warm)
@@ -165,6 +180,22 @@ class RenderPool:
         """Why no render process can be started, `None` while that is not known to be so."""
         failures = [slot.start_failure for slot in self._slots]
         return failures[0] if failures and all(failures) else None
+
+    @property
+    def render_failure(self) -> str | None:
+        """Why renders seem to fail whatever is rendered, `None` while they do not."""
+        if self._failures_in_a_row < FAILING_AFTER:
+            return None
+        return f"the last {self._failures_in_a_row} renders ended their render process"
+
+    async def self_test(self) -> None:
+        """Find out whether renders still fail, unless requests show it: `render_failure` is `None` after a test that succeeds."""
+        if self._failures_in_a_row < FAILING_AFTER or anyio.current_time() - self._last_ended_at < _QUIET_SECONDS:
+            return
+        try:
+            await self.run_in_background(SelfTest(), Rendered)
+        except ServiceError as error:
+            log.error("render processes fail a test with a picture of one pixel", kind=error.kind)  # noqa: TRY400 - its cause is logged
 
     @property
     def process_ids(self) -> list[int]:
@@ -188,8 +219,10 @@ class RenderPool:
         """Return what a render process makes of `job`.
 
         Raises `OverloadedError` at once when the queue is full or could not be worked off in time, `DeadlineExceededError` when the job was
-        killed, `RenderFailedError` or `TooCostlyError` when its process ended, and the error that the job itself met.
+        killed, `RenderFailedError` or `TooCostlyError` when its process ended, `RenderGaveUpError` when that has happened twice (see
+        `circuit`), and the error that the job itself met.
         """
+        self.circuit.require(job)
         self._refuse_if_hopeless()
         with self._deadline():
             reply = await self._run_in_turn(job)
@@ -201,7 +234,7 @@ class RenderPool:
                     self._freed.set()
         return _checked(reply, expect)
 
-    async def run_in_background(self, job: Probe | Render | Reduce | FindTrim, expect: type[ReplyT]) -> ReplyT:
+    async def run_in_background(self, job: Probe | Render | Reduce | FindTrim | SelfTest, expect: type[ReplyT]) -> ReplyT:
         """Return what a render process makes of `job` when no one else needs it; raises as `run` does, save `OverloadedError`."""
         async with aclosing(self._replies_in_background(job)) as replies:
             return _checked(await anext(replies), expect)
@@ -276,6 +309,7 @@ class RenderPool:
 
     async def _replies_in_background(self, job: Job) -> AsyncGenerator[Reply, None]:
         """Give one reply after another, each but the first asked for by `More`, until somebody waits."""
+        self.circuit.require(job)
         heavy = False
         async with aclosing(self._replies_in_spare_time(job, alone=False)) as replies:
             async for reply in replies:
@@ -312,6 +346,18 @@ class RenderPool:
                 self._heavy.release()
             self._give_back(slot)
 
+    def _process_ended(self, job: Job, ending: Ending | None, busy_seconds: float) -> None:
+        """Take note of a job that has a reply, or that ended its process and how. `busy_seconds`: the CPU time that it took."""
+        self._last_ended_at = anyio.current_time()
+        if ending is None:
+            self._failures_in_a_row = 0
+            return
+        if ending == "timed-out" and busy_seconds < self._render_seconds * _BUSY_SHARE:
+            # It waited for a slot, for others on this machine or for the disk: that is no fault of the image.
+            return
+        self._failures_in_a_row += 1
+        self.circuit.record(job, ending)
+
     @property
     def _crowded(self) -> bool:
         """Whether somebody waits whom the end of a job in the background would help."""
@@ -335,8 +381,22 @@ class RenderPool:
 class _Slot:
     """A place for one render process; after a crash, a kill or too much growth it gets a new one."""
 
-    def __init__(self, memory_bytes: int, tasks: anyio.abc.TaskGroup, started: anyio.Event) -> None:
-        """Take the address space of its process, who looks after what it starts, and what is set once a start has an outcome."""
+    def __init__(
+        self,
+        memory_bytes: int,
+        tasks: anyio.abc.TaskGroup,
+        started: anyio.Event,
+        report: Callable[[Job, Ending | None, float], None],
+    ) -> None:
+        """Create a slot whose process is started by `warm`.
+
+        memory_bytes: the cap on the address space of its process.
+        tasks: where what runs beside a job is started.
+        started: set once the first start of a process has succeeded or failed.
+        report: called after each job with how it ended its process, if it did, and the CPU time it took, in seconds.
+        """
+        self._report = report
+        self._job: Job = More()
         self._memory_bytes = memory_bytes
         self._tasks = tasks
         self._started = started
@@ -368,6 +428,7 @@ class _Slot:
 
         What failed for want of memory in a process that has done other jobs is done once more in a new one.
         """
+        self._job = job
         is_new = (await self._ready()).jobs == 0
         try:
             reply = await self.ask(job)
@@ -384,6 +445,7 @@ class _Slot:
     async def ask(self, job: Job) -> Reply:
         """Return the next reply of this slot's process to `job`, with which it goes on if that is `More`."""
         process = await self._ready()
+        busy_before_seconds = process.cpu_seconds
         try:
             reply = await process.ask(job)
         except RenderFailedError:
@@ -391,14 +453,21 @@ class _Slot:
             raise
         except _PIPE_ENDED as error:
             self.replace()
-            raise _ended(await process.exit_code()) from error
+            exit_code = await process.exit_code()
+            if not self._closed and not (exit_code == -signal.SIGABRT and process.jobs > 0):
+                self._report(self._job, "crashed", 0.0)
+            raise _ended(exit_code) from error
         except BaseException:
+            self._report(self._job, "timed-out", process.cpu_seconds - busy_before_seconds)
             # In the middle of a job: nothing that this process says later can be told from what was asked.
             self.replace()
             raise
         if isinstance(reply, Failure) and reply.kind == "failed":
             # Nobody foresaw this, so nobody knows in what state it has left the process.
             self.replace()
+            self._report(self._job, "failed", 0.0)
+        elif not isinstance(reply, Failure | Heavy):
+            self._report(self._job, None, 0.0)
         return reply
 
     def renew_if_grown(self) -> None:
@@ -458,6 +527,11 @@ class _RenderProcess:
     @property
     def ended(self) -> bool:
         return self._process.returncode is not None
+
+    @property
+    def cpu_seconds(self) -> float:
+        """The CPU time that it has taken so far."""
+        return _cpu_seconds(self.pid)
 
     @property
     def has_grown(self) -> bool:
@@ -550,8 +624,18 @@ async def _log_and_reap(process: anyio.abc.Process, jobs: anyio.abc.UNIXSocketSt
             await process.aclose()
 
 
+def _cpu_seconds(process_id: int) -> float:
+    """Return the CPU time of a process in user and kernel mode, 0 if it has ended (proc_pid_stat(5): utime, stime)."""
+    try:
+        # The name of the program, in parentheses, may have spaces in it.
+        fields = Path(f"/proc/{process_id}/stat").read_bytes().rpartition(b")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
+    except (OSError, IndexError):
+        return 0.0
+
+
 def _alone(job: Job) -> Job:
-    return job if isinstance(job, More) else msgspec.structs.replace(job, alone=True)
+    return job if isinstance(job, More | SelfTest) else msgspec.structs.replace(job, alone=True)
 
 
 def _checked(reply: Reply, expect: type[ReplyT]) -> ReplyT:

@@ -28,7 +28,8 @@ from service.errors import (
     UnsupportedFormatError,
 )
 from service.render import pool as pool_module
-from service.render.messages import Heavy, Job, Ladder, More, Probe, Probed, Rendered, Reply, Source
+from service.render.circuit import Circuit
+from service.render.messages import Heavy, Job, Ladder, More, Probe, Probed, Rendered, Reply, SelfTest, Source
 from service.render.pool import Offered, RenderPool
 from service.transform import Format
 from tests import images
@@ -77,6 +78,7 @@ async def lone_pool(anyio_backend: object) -> AsyncIterator[RenderPool]:
 async def lone(lone_pool: RenderPool, monkeypatch: pytest.MonkeyPatch) -> RenderPool:
     """Give a pool of one process, whatever an earlier test has done to it: that it recovers is what these tests are about."""
     monkeypatch.setattr(lone_pool, "_mean_seconds", 0.2)
+    monkeypatch.setattr(lone_pool, "circuit", Circuit())
     await ready(lone_pool)
     return lone_pool
 
@@ -434,7 +436,7 @@ async def test_original_that_decodes_whole_and_is_heavy_is_worked_on_alone_while
     ask = pool_module._RenderProcess.ask
 
     async def watched(process: pool_module._RenderProcess, job: Job) -> Reply:
-        alone = not isinstance(job, More) and job.alone
+        alone = not isinstance(job, More | SelfTest) and job.alone
         if alone:
             at_work.append(process)
             assert len(at_work) == 1
