@@ -28,7 +28,7 @@ from service.originals import Originals
 from service.pointers import Pointers
 from service.problems import elsewhere_answer, http_exception_answer, service_error_answer, unexpected_answer
 from service.remade_budget import RemadeBudget
-from service.render.messages import Limits, encoder_bytes
+from service.render.messages import Limits, codec_bytes
 from service.render.pool import RenderPool
 from service.render_failures import RenderFailures
 from service.renditions import Renditions
@@ -69,7 +69,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
         settings.max_whole_pixels,
         settings.max_output_pixels,
         settings.max_frames,
-        encoder_bytes(settings.render_memory_bytes),
+        codec_bytes(settings.render_memory_bytes),
     )
     pool = RenderPool(
         slots=settings.slots,

@@ -237,6 +237,18 @@ class TooManyPixelsError(ServiceError):
     advice = "Make the image, or the rendition that was asked for, smaller, or raise the limit that `remedy` names."
 
 
+class TooComplexError(ServiceError):
+    """An image that costs far more time or memory to decode than its pixels explain."""
+
+    status_code = 422
+    kind = "too-complex"
+    title = "Too complex"
+    advice = (
+        "Export the image again from the program that made it, without layers, metadata, or hundreds of progressive scans. Simplify a "
+        "drawing, or export it as PNG. `detail` says what there is too much of."
+    )
+
+
 class CannotFitError(ServiceError):
     """A rendition that no quality makes as small as it must be."""
 

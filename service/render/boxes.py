@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 
@@ -16,6 +17,11 @@ class Colours(NamedTuple):
 def first(content: bytes | memoryview, kind: bytes) -> memoryview:
     """Return what is in the first box of a kind, nothing where there is none."""
     return next((inside for found, inside in _boxes(content) if found == kind), memoryview(b""))
+
+
+def count(content: bytes | memoryview, most: int) -> int:
+    """Return how many boxes there are on the highest level, of no more than one more than `most`."""
+    return sum(1 for _ in islice(_boxes(content), most + 1))
 
 
 def brands(source: bytes | memoryview) -> frozenset[bytes]:

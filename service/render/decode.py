@@ -8,7 +8,7 @@ from fractions import Fraction
 import pyvips
 
 from service.options import Profile
-from service.render import boxes, colour, gif, hdr, heic, png, svg
+from service.render import bounds, boxes, colour, gif, hdr, heic, png, svg
 from service.render.files import Input, load
 from service.render.geometry import Box, Plan, half_up
 from service.render.messages import Failure, ImageError, ImageInfo
@@ -76,7 +76,7 @@ def check(source: Input, info: ImageInfo) -> None:
 
 def _is_unread_animation(source: Input, info: ImageInfo) -> bool:
     if info.format == "png":
-        return png.is_animated(source.body)
+        return png.survey(source.body, bounds.MAX_CHUNKS).animated
     return info.format == "avif" and b"avis" in boxes.brands(source.body)
 
 
@@ -98,7 +98,7 @@ def _check_samples(image: pyvips.Image, info: ImageInfo) -> None:
 
 def _check_whole(source: Input, info: ImageInfo) -> None:
     """Return if every frame of an animation, and every page but the first, decodes, and a GIF is not cut short."""
-    if info.format == "gif" and not gif.is_whole(source.body):
+    if info.format == "gif" and not gif.survey(source.body, info.frames, bounds.MAX_BLOCKS).whole:
         raise ImageError(broken("gif", "it ends within a block"))
     if info.page_sizes:
         for page in range(1, info.frames):

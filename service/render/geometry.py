@@ -154,7 +154,7 @@ def is_worth_offering(steps: Plan, image_format: Format, limits: Limits, *, fram
     """
     width, height = steps.output
     needed_bytes = width * height * _AVIF_BYTES_PER_PIXEL[alpha] if image_format == "avif" else 0
-    return needed_bytes <= limits.encoder_bytes and fits(steps, image_format, limits, frames=frames)
+    return needed_bytes <= limits.codec_bytes and fits(steps, image_format, limits, frames=frames)
 
 
 def reduced_suffices(info: ImageInfo, transform: Transform) -> bool:

@@ -10,7 +10,7 @@ from service.render.sandbox import Sandbox
 from service.transform import ANIMATED_FORMATS, Format, Transform
 
 FailureKind: TypeAlias = Literal[
-    "unsupported", "broken", "too-many-pixels", "too-costly", "damaged", "failed", "bad-transform", "cannot-fit"
+    "unsupported", "broken", "too-many-pixels", "too-complex", "too-costly", "damaged", "failed", "bad-transform", "cannot-fit"
 ]
 
 # Formats of originals that hold an animation: pages of the others are no frames in time.
@@ -21,25 +21,25 @@ _INTERMEDIATE_ABOVE_PIXELS = 8_000_000
 _INTERMEDIATE_WIDTH = 2_560
 _INTERMEDIATE_PIXELS = 6_000_000
 
-# What a render process has mapped before it encodes anything, measured: 140 to 175 MiB.
+# What a render process has mapped before it decodes or encodes anything, measured: 140 to 175 MiB.
 _PROCESS_BYTES = 192 << 20
 
 
 class Limits(msgspec.Struct, frozen=True):
     """What a header may declare: pixels of all frames together, and frames; checked before a pixel is decoded.
 
-    `encoder_bytes`: the address space that a render process has for an encoder; `encoder_bytes` gives it.
+    `codec_bytes`: the address space that a render process has for a decoder that decodes whole, or for an encoder; `codec_bytes` gives it.
     """
 
     max_pixels: int
     max_whole_pixels: int
     max_output_pixels: int
     max_frames: int
-    encoder_bytes: int
+    codec_bytes: int
 
 
-def encoder_bytes(memory_bytes: int) -> int:
-    """Return what is left for an encoder in a render process of `memory_bytes` of address space, 256 MiB or more."""
+def codec_bytes(memory_bytes: int) -> int:
+    """Return what is left for a decoder or an encoder in a render process of `memory_bytes` of address space, 256 MiB or more."""
     return memory_bytes - _PROCESS_BYTES
 
 

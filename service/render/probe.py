@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pyvips
 
-from service.render import heic, memory, svg, tiff, vips_errors
+from service.render import bounds, heic, memory, svg, tiff, vips_errors
 from service.render.files import load
 from service.render.messages import Failure, ImageError, ImageInfo, Limits
 
@@ -67,7 +67,7 @@ def offered() -> list[str]:
 def probe(body: memoryview, limits: Limits) -> ImageInfo:
     """Return what the header of a file tells, of which `body` is all.
 
-    Raises `ImageError`: `unsupported`, `broken`, or `too-many-pixels` where the header declares more than `limits` allow.
+    Raises `ImageError`: `unsupported`, `broken`, `too-many-pixels` where the header declares more than `limits` allow, or `too-complex`.
     """
     beginning = bytes(body[:_BEGINNING_BYTES])
     if svg.is_svg(beginning):
@@ -75,6 +75,7 @@ def probe(body: memoryview, limits: Limits) -> ImageInfo:
         info = ImageInfo("svg", width, height, 1, alpha=True, decodes_whole=True)
         _check_size(info, limits)
         return info
+    bounds.check(body, limits)
     image, image_format = _open(body, beginning, limits)
     if image_format == "avif" and _text(image, "heif-compression") == "hevc":
         image_format = "heic"
@@ -169,16 +170,7 @@ def _too_large_to_open(limits: Limits, error: pyvips.Error) -> Failure:
 
 
 def _check_size(info: ImageInfo, limits: Limits) -> None:
-    if info.frames > limits.max_frames:
-        raise ImageError(
-            Failure(
-                "too-many-pixels",
-                "The image has more frames than are taken.",
-                expected=f"at most {limits.max_frames} frames or pages",
-                received=str(info.frames),
-                remedy="Make it shorter before sending it, or raise DARKROOM_MAX_FRAMES on the server.",
-            )
-        )
+    bounds.check_frames(info.frames, limits)
     limit = limits.max_whole_pixels if info.decodes_whole else limits.max_pixels
     if info.pixels <= limit:
         return

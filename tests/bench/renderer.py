@@ -18,7 +18,7 @@ from structlog import PrintLoggerFactory, make_filtering_bound_logger
 
 from service.address import PIPELINE_VERSION
 from service.originals import Document, Originals
-from service.render.messages import Limits, Render, Rendered, Source, encoder_bytes
+from service.render.messages import Limits, Render, Rendered, Source, codec_bytes
 from service.render.pool import Offered, RenderPool
 from service.settings import Settings
 from service.sources import Sources
@@ -136,5 +136,5 @@ def _limits(settings: Settings) -> Limits:
         settings.max_whole_pixels,
         settings.max_output_pixels,
         settings.max_frames,
-        encoder_bytes(settings.render_memory_bytes),
+        codec_bytes(settings.render_memory_bytes),
     )

@@ -12,18 +12,24 @@ from pathlib import Path
 
 import anyio
 import msgspec
+import psutil
 import pytest
 
 from service.address import PIPELINE_VERSION, digest_text
+from service.errors import ServiceError
 from service.render import pool as pool_module
 from service.render.messages import ImageInfo, Job, Limits, Probe, Probed, Render, Rendered, Reply, Source
 from service.render.pool import RenderPool
 from service.transform import Format, parse
 
 LIMITS = Limits(
-    max_pixels=128_000_000, max_whole_pixels=100_000_000, max_output_pixels=40_000_000, max_frames=1_000, encoder_bytes=335_544_320
+    max_pixels=128_000_000, max_whole_pixels=100_000_000, max_output_pixels=40_000_000, max_frames=1_000, codec_bytes=335_544_320
 )
 MEBIBYTE = 1 << 20
+
+# What a process may spend on a file whose header tells that it is no good: opening a small one takes some milliseconds.
+HEADER_CPU_SECONDS = 0.2
+HEADER_BYTES = 50_000_000
 
 # Longer than anything takes that is not hung, however busy the machine is.
 PATIENCE_SECONDS = 30.0
@@ -162,3 +168,37 @@ async def rendered(
 async def probed(pool: RenderPool, path: Path, *, limits: Limits = LIMITS) -> Probed:
     """Return what a probe tells of the original in a file."""
     return await pool.run(Probe(str(path), limits), Probed)
+
+
+def check_words(error: ServiceError | None) -> None:
+    """Fail unless an error is the client's, and says what to do."""
+    assert error is not None
+    assert 400 <= error.status_code < 500, repr(error)
+    assert error.detail
+    assert error.remedy
+    assert "/tmp" not in f"{error.detail} {error.expected} {error.received} {error.remedy}"
+
+
+class Spent:
+    """What the processes of a pool have spent since: CPU seconds, and the most memory that any held since it began to run."""
+
+    def __init__(self, pool: RenderPool) -> None:
+        self._pool = pool
+        self._processes = {process_id: self._cpu(process_id) for process_id in pool.process_ids}
+        self._held = {process_id: self._peak(process_id) for process_id in pool.process_ids}
+
+    def check(self, cpu_seconds: float, more_bytes: int) -> None:
+        assert self._pool.process_ids == list(self._processes), "a process was lost"
+        for process_id, before in self._processes.items():
+            assert self._cpu(process_id) - before < cpu_seconds
+            assert self._peak(process_id) - self._held[process_id] < more_bytes
+
+    @staticmethod
+    def _cpu(process_id: int) -> float:
+        times = psutil.Process(process_id).cpu_times()
+        return float(times.user + times.system)
+
+    @staticmethod
+    def _peak(process_id: int) -> int:
+        status = Path(f"/proc/{process_id}/status").read_text("ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024

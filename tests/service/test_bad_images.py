@@ -11,7 +11,6 @@ from pathlib import Path
 
 import anyio
 import msgspec
-import psutil
 import pytest
 import pyvips
 from hypothesis import HealthCheck, given, settings
@@ -23,6 +22,7 @@ from service.errors import (
     BrokenImageError,
     DamagedOriginalError,
     ServiceError,
+    TooComplexError,
     TooCostlyError,
     TooManyPixelsError,
     UnsupportedFormatError,
@@ -32,13 +32,20 @@ from service.render.messages import Rendered
 from service.render.pool import RenderPool
 from service.transform import FORMATS, Format, for_format, parse
 from tests import images
-from tests.service.renders import LIMITS, MEBIBYTE, probed, render_job, rendered, written
+from tests.service.renders import (
+    HEADER_BYTES,
+    HEADER_CPU_SECONDS,
+    LIMITS,
+    MEBIBYTE,
+    Spent,
+    check_words,
+    probed,
+    render_job,
+    rendered,
+    written,
+)
 
 pytestmark = pytest.mark.anyio
-
-# What a process may spend on a file whose header tells that it is no good: opening a small one takes some milliseconds.
-HEADER_CPU_SECONDS = 0.2
-HEADER_BYTES = 50_000_000
 
 needs_corpus = pytest.mark.skipif(images.corpus() is None, reason="no corpus of real images beside the checkout")
 
@@ -51,40 +58,6 @@ async def refusal(pool: RenderPool, path: Path, spelling: str = "width=100", ima
         return error
     images.opened(result.body)
     return None
-
-
-def check_words(error: ServiceError | None) -> None:
-    """Fail unless an error is the client's, and says what to do."""
-    assert error is not None
-    assert 400 <= error.status_code < 500, repr(error)
-    assert error.detail
-    assert error.remedy
-    assert "/tmp" not in f"{error.detail} {error.expected} {error.received} {error.remedy}"
-
-
-class Spent:
-    """What the processes of a pool have spent since: CPU seconds, and the most memory that any held since it began to run."""
-
-    def __init__(self, pool: RenderPool) -> None:
-        self._pool = pool
-        self._processes = {process_id: self._cpu(process_id) for process_id in pool.process_ids}
-        self._held = {process_id: self._peak(process_id) for process_id in pool.process_ids}
-
-    def check(self, cpu_seconds: float, more_bytes: int) -> None:
-        assert self._pool.process_ids == list(self._processes), "a process was lost"
-        for process_id, before in self._processes.items():
-            assert self._cpu(process_id) - before < cpu_seconds
-            assert self._peak(process_id) - self._held[process_id] < more_bytes
-
-    @staticmethod
-    def _cpu(process_id: int) -> float:
-        times = psutil.Process(process_id).cpu_times()
-        return float(times.user + times.system)
-
-    @staticmethod
-    def _peak(process_id: int) -> int:
-        status = Path(f"/proc/{process_id}/status").read_text("ascii")
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 # Files that are cut short, or no images.
@@ -429,7 +402,7 @@ async def test_overlay_of_any_kind_is_laid_as_a_still(pool: RenderPool, tmp_path
 # Any mutation of a good file.
 
 # What may come of one: a picture, or one of these. Never a process that ends in the middle of its work, never a deadline.
-ANSWERS = (BrokenImageError, UnsupportedFormatError, TooManyPixelsError, TooCostlyError)
+ANSWERS = (BrokenImageError, UnsupportedFormatError, TooManyPixelsError, TooComplexError, TooCostlyError)
 AT_ONCE = 8
 
 

@@ -459,7 +459,7 @@ def test_focal_point_of_a_cropped_turned_and_flipped_picture_is_in_the_cut(
 
 # What is refused before a pixel is decoded.
 
-LIMITS = Limits(max_pixels=10**9, max_whole_pixels=10**9, max_output_pixels=40_000_000, max_frames=100, encoder_bytes=335_544_320)
+LIMITS = Limits(max_pixels=10**9, max_whole_pixels=10**9, max_output_pixels=40_000_000, max_frames=100, codec_bytes=335_544_320)
 
 
 def info(width: int, height: int, *, frames: int = 1, image_format: str = "png") -> ImageInfo:

@@ -13,7 +13,7 @@ from service.errors import BadTransformError, TooManyPixelsError
 from service.ladders import Ladder, ladders, possible_formats
 from service.markup import Minter
 from service.render.geometry import check
-from service.render.messages import ImageInfo, Limits, encoder_bytes
+from service.render.messages import ImageInfo, Limits, codec_bytes
 from service.renditions import FORMATS as BY_EXTENSION
 from service.settings import Settings
 from service.transform import DEFAULTS, FORMATS, Format, Transform, parse, parse_canonical
@@ -24,7 +24,7 @@ LIMITS = Limits(
     SETTINGS.max_whole_pixels,
     SETTINGS.max_output_pixels,
     SETTINGS.max_frames,
-    encoder_bytes(SETTINGS.render_memory_bytes),
+    codec_bytes(SETTINGS.render_memory_bytes),
 )
 DIGEST = "a" * 32
 ANIMATES = DEFAULTS[PIPELINE_VERSION].animates
@@ -44,7 +44,7 @@ limits = st.just(LIMITS) | st.builds(
     max_whole_pixels=st.just(10**9),
     max_output_pixels=st.integers(1, 10**8) | st.integers(1, 2_000),
     max_frames=st.just(512),
-    encoder_bytes=st.integers(0, 10**9),
+    codec_bytes=st.integers(0, 10**9),
 )
 
 
@@ -74,7 +74,7 @@ def test_document_of_any_image_links_only_to_what_can_be_made_and_always_to_some
             frames = info.frames if info.animates(transform, image_format, by_default=ANIMATES) else 1
             check(info, transform, image_format, limit, frames=frames)
             assert f"image/{image_format}" == source.type
-            assert image_format != "avif" or link.width * link.height * (48 if info.alpha else 30) <= limit.encoder_bytes
+            assert image_format != "avif" or link.width * link.height * (48 if info.alpha else 30) <= limit.codec_bytes
 
 
 @given(
@@ -194,7 +194,7 @@ def test_one_rendition_is_negotiated_among_the_formats_that_it_can_be_made_in(
     [(256 << 20, False, 1_727), (256 << 20, True, 1_365), (512 << 20, True, 2_560), (512 << 20, False, 2_560)],
 )
 def test_avif_is_offered_as_large_as_a_render_process_has_memory_for(memory_bytes: int, alpha: bool, widest: int) -> None:
-    limits = msgspec.structs.replace(LIMITS, encoder_bytes=encoder_bytes(memory_bytes))
+    limits = msgspec.structs.replace(LIMITS, codec_bytes=codec_bytes(memory_bytes))
     photo = ImageInfo("png", 4_000, 3_000, 1, alpha=alpha, decodes_whole=False)
     found = widths(ladders(photo, Transform(), limits))
     assert found["avif"][-1] == widest

@@ -170,7 +170,7 @@ async def refused(pool: RenderPool, path: Path, spelling: str, image_format: For
 
 
 async def test_rendition_of_more_pixels_than_are_made_is_refused(pool: RenderPool, photo: Path) -> None:
-    limits = Limits(max_pixels=200_000, max_whole_pixels=200_000, max_output_pixels=10_000, max_frames=1, encoder_bytes=0)
+    limits = Limits(max_pixels=200_000, max_whole_pixels=200_000, max_output_pixels=10_000, max_frames=1, codec_bytes=0)
     error = await refused(pool, photo, "width=200", "webp", limits)
     assert type(error) is TooManyPixelsError
     assert error.received == "200 x 150"
@@ -185,7 +185,7 @@ SHORT: tuple[Format, ...] = ("webp", "avif")
 
 async def test_rendition_with_a_longer_side_than_its_format_holds_is_refused(pool: RenderPool, folder: Path) -> None:
     path = written(folder, images.flat_png(17_000, 100, (1, 2, 3)), "long.png")
-    limits = Limits(max_pixels=10**8, max_whole_pixels=10**8, max_output_pixels=10**8, max_frames=1, encoder_bytes=0)
+    limits = Limits(max_pixels=10**8, max_whole_pixels=10**8, max_output_pixels=10**8, max_frames=1, codec_bytes=0)
     for image_format in SHORT:
         assert type(await refused(pool, path, "full", image_format, limits)) is TooManyPixelsError
         assert (await rendered(pool, path, "width=100,height=100,fit=cover", image_format, limits=limits)).width == 100
