@@ -206,6 +206,40 @@ def field(status: Path, name: str) -> str:
     return next(line.split(":")[1].strip() for line in status.read_text("ascii").splitlines() if line.startswith(f"{name}:"))
 
 
+# As under a container's runtime whose profile does not know Landlock: the filter goes to the render processes by inheritance.
+OLD_RUNTIME = """
+import ctypes, os, platform, struct
+if os.environ.get("DARKROOM_HOST"):
+    from service.render import sandbox
+    steps = [
+        sandbox._step(sandbox._LOAD, sandbox._NUMBER_AT),
+        sandbox._step(sandbox._IF_EQUAL, sandbox._LANDLOCK_CREATE_RULESET, 0, 1),
+        sandbox._step(sandbox._RETURN, sandbox._REFUSE),
+        sandbox._step(sandbox._RETURN, sandbox._ALLOW),
+    ]
+    program = ctypes.create_string_buffer(b"".join(steps))
+    number = sandbox._ARCHITECTURES[platform.machine()].seccomp
+    sandbox._libc.prctl(38, 1, 0, 0, 0)
+    sandbox._call(number, 1, 0, struct.pack("@HP", len(steps), ctypes.addressof(program)))
+"""
+
+
+@confined_here
+def test_server_without_landlock_serves_and_says_so_on_health_and_once_in_the_log(tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    written(tools, OLD_RUNTIME.encode(), "sitecustomize.py")
+    with darkroom(tmp_path / "data", PYTHONPATH=tools, host="127.0.0.1") as server, server.client() as client:
+        assert reported_sandbox(server) == {"landlock": 0, "seccomp": True, "no_new_privs": True}
+        report = client.get("/health").json()
+        assert report["status"] == "ok"
+        (warning,) = report["warnings"]
+        assert warning.startswith("Render processes run without Landlock: ")
+        document = client.post("/v1/images", content=images.photo_jpeg(64, 48)).json()
+        assert client.get(document["src"]).status_code == 200
+        assert server.log().count("render processes are not fully confined") == 1
+
+
 @pytest.mark.parametrize("without", ["landlock", "seccomp", "no_new_privs"])
 def test_sandbox_names_what_is_missing(without: str) -> None:
     whole = Sandbox(7, seccomp=True, no_new_privs=True)
