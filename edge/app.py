@@ -19,7 +19,7 @@ from edge.freshness import ERRORS, Unsaid, cache_control, refusal, stand_in_unti
 from edge.keys import Keys, key_text, secondary_key
 from edge.memory import Kept, Memory, Varies
 from edge.regions import Place
-from edge.reply import SMALL_BODY_BYTES, PieceBytes, send_answer, send_body, send_stream
+from edge.reply import SMALL_BODY_BYTES, PieceBytes, send_answer, send_body, send_stream, whole
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class Edge:
         check: Callable[[Scope], Answer | None] = lambda scope: None,  # noqa: ARG005
         catch_up: Callable[[], Awaitable[object]] | None = None,
         max_gap_seconds: float = 60.0,
-        piece_bytes: PieceBytes = int,
+        piece_bytes: PieceBytes = whole,
         clock: Callable[[], float] | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -118,8 +118,9 @@ class Edge:
         the response that refuses a request, or None. It is called before a body is read, for every request but one that is answered
         from memory at once: that has exactly one `Host`, and no field that the edge obeys but `If-None-Match`. Before a kept answer
         is given more than `max_gap_seconds` after the last `purge_tags`, `catch_up` is awaited, which is to purge what has been missed.
-        `piece_bytes` returns, of the size of a body of more than 32 KiB, how many of its bytes may be sent in one message: a server holds
-        a copy of a message until the client has read it. `clock` gives seconds that never go back, `wall_clock` Unix time.
+        `piece_bytes` returns, of a request's scope and the size of a body of more than 32 KiB, how many of its bytes may be sent in one
+        message: a server holds a copy of a message until the client has read it. `clock` gives seconds that never go back, `wall_clock`
+        Unix time.
         """
         self._app = app
         self._name = name.lower().encode("ascii")
@@ -202,7 +203,7 @@ class Edge:
                     body = kept.body
                     kept.count.bytes += len(body)
                     small = len(body) <= SMALL_BODY_BYTES
-                    await (send({"type": "http.response.body", "body": body}) if small else send_body(body, send, self._piece_bytes))
+                    await (send({"type": "http.response.body", "body": body}) if small else send_body(body, scope, send, self._piece_bytes))
                 else:
                     await send(_EMPTY_BODY)
                 return
@@ -441,7 +442,7 @@ class Edge:
                     return
                 message = _EMPTY_BODY
             elif len(message.get("body", b"")) > SMALL_BODY_BYTES:
-                await send_body(message["body"], send, self._piece_bytes, more=bool(message.get("more_body")))
+                await send_body(message["body"], scope, send, self._piece_bytes, more=bool(message.get("more_body")))
                 return
             await send(message)
 

@@ -16,17 +16,22 @@ _PRECONDITION_FAILED = problem(412, "Precondition failed", "What the request's I
 # Bodies up to this size are always sent as one message.
 SMALL_BODY_BYTES = 32_768
 
-# How many bytes of a body of so many bytes may be sent in one message.
-PieceBytes: TypeAlias = Callable[[int], int]
+# How many bytes may be sent in one message of a body of so many bytes, in response to the request of a scope.
+PieceBytes: TypeAlias = Callable[[Scope, int], int]
 
 
-async def send_body(body: bytes, send: Send, piece_bytes: PieceBytes, *, more: bool = False) -> None:
+def whole(scope: Scope, size: int) -> int:  # noqa: ARG001 - a `PieceBytes`
+    """Return that all bytes of a body may be sent in one message."""
+    return size
+
+
+async def send_body(body: bytes, scope: Scope, send: Send, piece_bytes: PieceBytes, *, more: bool = False) -> None:
     """Send a body, or a part of one that has `more`, in as many messages as `piece_bytes` asks for.
 
     The server awaits its client between messages, but copies and holds each of them.
     """
     size = len(body)
-    step = size if size <= SMALL_BODY_BYTES else piece_bytes(size)
+    step = size if size <= SMALL_BODY_BYTES else piece_bytes(scope, size)
     start = 0
     while start + step < size:
         await send({"type": "http.response.body", "body": body[start : start + step], "more_body": True})
@@ -36,7 +41,7 @@ async def send_body(body: bytes, send: Send, piece_bytes: PieceBytes, *, more: b
 
 
 async def send_answer(
-    answer: Answer, told: Headers, scope: Scope, send: Send, piece_bytes: PieceBytes = int, *, received: float = 0.0
+    answer: Answer, told: Headers, scope: Scope, send: Send, piece_bytes: PieceBytes = whole, *, received: float = 0.0
 ) -> int:
     """Send what a request gets of a whole answer, with what is `told` of this cache; return how many bytes of body that were."""
     status, headers, body = answer
@@ -56,7 +61,7 @@ async def send_answer(
     if scope["method"] == "HEAD":
         body = b""
     await send({"type": "http.response.start", "status": status, "headers": [*headers, *told]})
-    await send_body(body, send, piece_bytes)
+    await send_body(body, scope, send, piece_bytes)
     return len(body)
 
 
@@ -75,7 +80,7 @@ async def send_stream(answer: Streamed, told: Headers, scope: Scope, send: Send,
         message = await client.take(stream)
         more = bool(message.get("more_body"))
         body = message.get("body", b"")
-        await (send(message) if len(body) <= SMALL_BODY_BYTES else send_body(body, send, piece_bytes, more=more))
+        await (send(message) if len(body) <= SMALL_BODY_BYTES else send_body(body, scope, send, piece_bytes, more=more))
 
 
 def _conditions(scope: Scope) -> dict[bytes, bytes]:

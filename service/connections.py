@@ -9,8 +9,9 @@ response's body. `Connections` looks at the TCP connections of this process once
   at once, so that the others are still accepted. Connections that are idle, or have never sent a byte, make room in the same way, down to
   a quarter, when three quarters of all connections are open; Granian itself closes them at its header time-out.
 - With a bound on connections per client address, the newest beyond it are closed.
-- `piece_bytes` says how much of a body may be handed to Granian at a time. Granian copies what it is handed and keeps it until it is
-  sent, so a large body is handed over whole only while few clients have bytes to acknowledge, and otherwise in pieces as they read.
+- `piece_bytes` says how much of a body may be handed to Granian at a time. Granian copies what it is handed and holds the copy until it
+  is sent. All clients together may hold `_WHOLE_BYTES` of bodies that were handed over whole, which is fastest; the others get pieces, as
+  they read.
 
 A closed connection is reset, so that the kernel drops what it had still to send. For connections that only the kernel knows any more
 (closed by Granian, never read by the client) the listening socket passes `TCP_USER_TIMEOUT` on to the connections that it accepts, and
@@ -27,10 +28,10 @@ import struct
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import structlog
 
@@ -47,7 +48,9 @@ RESERVED_DESCRIPTORS = 512
 WINDOW_SECONDS = 25.0
 WINDOW_BYTES = int(WINDOW_SECONDS * SLOWEST_BYTES_PER_SECOND)
 
+# Between two looks, while there is room; with very many connections fewer looks, as each costs some 5 µs for a connection.
 _LOOK_SECONDS = 1.0
+_CONNECTIONS_PER_LOOK_SECOND = 1_024
 
 # Descriptors looked at without letting the event loop run: about half a millisecond.
 _DESCRIPTORS_AT_A_TIME = 128
@@ -59,10 +62,9 @@ _USER_TIMEOUT_MILLISECONDS = 30_000
 # does not read; with it, large responses cost no more CPU than without.
 _NOTSENT_BYTES = 65_536
 
-# What may be handed over whole: bodies up to this size, for so many clients that have bytes to acknowledge, and so much between two looks.
+# Bodies up to the first size may be handed over whole, as long as those that have not been sent come to less than the second.
 _MAX_WHOLE_BYTES = 2 << 20
-_MAX_WHOLE_CLIENTS = 64
-_WHOLE_BYTES_PER_LOOK = 64 << 20
+_WHOLE_BYTES = 128 << 20
 
 # Pieces of everything else, of which Granian holds up to six for each client.
 _PIECE_BYTES = 16_384
@@ -92,14 +94,17 @@ def max_connections() -> int:
     return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, soft - RESERVED_DESCRIPTORS))
 
 
+# A client's address and port.
+Peer: TypeAlias = tuple[str, int]
+
+
 class Seen(NamedTuple):
     """What one look sees of a connection."""
 
     descriptor: int
     cookie: bytes
     """The kernel's number of the socket, which is never used again (SO_COOKIE)."""
-    peer: tuple[str, int]
-    """The client's address and port."""
+    peer: Peer
     is_unread: bool
     """Whether the client has bytes to acknowledge, sent or not."""
     acked: int
@@ -125,7 +130,7 @@ class Watch:
         self._max_connections = max_connections
         self._max_per_address = max_per_address
         self._windows: dict[bytes, _Unread] = {}
-        self._order: dict[tuple[str, int], int] = {}
+        self._order: dict[Peer, int] = {}
         self._looks = 0
 
     @property
@@ -170,29 +175,64 @@ class Watch:
         return excess
 
 
+class WholeBodies:
+    """The bodies that have been handed over whole and may not have been sent yet: the largest of each client."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._bytes: dict[Peer, int] = {}
+        self._lock = threading.Lock()
+        self.total_bytes = 0
+
+    def admit(self, client: Peer, size: int) -> bool:
+        """Return whether a body of `size` bytes may be handed over whole to a client, which then counts until it is released."""
+        if size > _MAX_WHOLE_BYTES:
+            return False
+        with self._lock:
+            # Granian handles one request of a connection at a time: what it was handed before has been sent.
+            held = self._bytes.get(client, 0)
+            if size <= held:
+                return True
+            if self.total_bytes + size - held > _WHOLE_BYTES:
+                return False
+            self.total_bytes += size - held
+            self._bytes[client] = size
+        return True
+
+    def clients(self) -> set[Peer]:
+        """Return the clients that have been handed something."""
+        with self._lock:
+            return set(self._bytes)
+
+    def release(self, clients: Iterable[Peer]) -> None:
+        """Count what these clients were handed as sent."""
+        with self._lock:
+            for client in clients:
+                self.total_bytes -= self._bytes.pop(client, 0)
+
+
 class Connections:
     """The connections of this process to one port, from all clients."""
 
     def __init__(self, port: int, *, max_connections: int, max_per_address: int = 0) -> None:
         """Watch the connections to `port`; the bounds are those of `Watch`."""
         self._port = port
+        self._max_connections = max_connections
         self._watch = Watch(max_connections=max_connections, max_per_address=max_per_address)
         self._listener_is_prepared = False
-        self._whole_bytes_left = _WHOLE_BYTES_PER_LOOK
+        self._whole = WholeBodies()
 
     def __repr__(self) -> str:
         """Name the live counts."""
-        return f"<Connections port={self._port} unread={self._watch.unread} whole_bytes_left={self._whole_bytes_left}>"
+        return f"<Connections port={self._port} unread={self._watch.unread} whole_bytes={self._whole.total_bytes}>"
 
-    def piece_bytes(self, size: int) -> int:
-        """Return how many of the `size` bytes of a body may be handed to the server at a time."""
-        if size <= _MAX_WHOLE_BYTES and size <= self._whole_bytes_left:
-            self._whole_bytes_left -= size
-            return size
-        return _PIECE_BYTES
+    def piece_bytes(self, scope: Mapping[str, Any], size: int) -> int:
+        """Return how many of the `size` bytes of a response's body may be handed to the server at a time, `scope` being the request's."""
+        client = scope.get("client")
+        return size if client is not None and self._whole.admit(client, size) else _PIECE_BYTES
 
     def start(self) -> None:
-        """Look at the connections once a second until the process ends.
+        """Look at the connections every second or few until the process ends.
 
         In a thread of its own, because the event loop is busiest when connections have to be closed.
         """
@@ -200,14 +240,22 @@ class Connections:
 
     def _run(self) -> None:
         while True:
+            connections = 0
             try:
-                self._look()
+                connections = self._look()
             except Exception:
                 log.exception("connections could not be looked at")
-            # Granian listens as soon as the application has started.
-            time.sleep(_LOOK_SECONDS if self._listener_is_prepared else _LOOK_SECONDS / 50)
+            if not self._listener_is_prepared:
+                # Granian listens as soon as the application has started.
+                time.sleep(_LOOK_SECONDS / 50)
+            elif connections > self._max_connections * 3 // 4 or self._watch.unread > self._max_connections // 4:
+                time.sleep(_LOOK_SECONDS)
+            else:
+                time.sleep(_LOOK_SECONDS * max(1, connections // _CONNECTIONS_PER_LOOK_SECOND))
 
-    def _look(self) -> None:
+    def _look(self) -> int:
+        """Look once, and return how many connections there are."""
+        handed_over = self._whole.clients()
         seen = []
         for position, name in enumerate(os.listdir("/proc/self/fd"), 1):  # noqa: PTH208 - thousands of names, and nothing but names
             if position % _DESCRIPTORS_AT_A_TIME == 0:
@@ -219,7 +267,8 @@ class Connections:
             closed = sum(map(_reset, connections))
             if closed:
                 log.warning("closed connections", reason=reason, connections=closed)
-        self._whole_bytes_left = _WHOLE_BYTES_PER_LOOK if self._watch.unread <= _MAX_WHOLE_CLIENTS else 0
+        self._whole.release(handed_over.difference(one.peer for one in seen if one.is_unread))
+        return len(seen)
 
     def _examine(self, descriptor: int) -> Seen | None:
         """Return what is to be seen of a descriptor if it is a connection to this port."""
@@ -236,7 +285,7 @@ class Connections:
             if state == _TCP_LISTEN:
                 self._prepare(borrowed)
                 return None
-            peer = borrowed.getpeername()
+            peer = borrowed.getpeername()[:2]
             cookie = borrowed.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8)
         except (OSError, IndexError, struct.error):
             # Closed meanwhile, or no TCP connection.
@@ -246,7 +295,7 @@ class Connections:
         is_unread = bool(unacked or unsent)
         # The handshake counts as one byte.
         is_idle = not is_unread and (received == 0 or (acked > 1 and sent_ago <= received_ago))
-        return Seen(descriptor, cookie, peer[:2], is_unread, acked, is_idle, received_ago)
+        return Seen(descriptor, cookie, peer, is_unread, acked, is_idle, received_ago)
 
     def _prepare(self, listener: socket.socket) -> None:
         """Set what connections inherit from the socket that accepts them."""

@@ -205,7 +205,7 @@ HELP: Mapping[str, Setting] = {
         "Clients that may wait for answers that are not in memory; the next get 503.", "12 on Fly, 1024 elsewhere"
     ),
     "max_connections_per_address": Setting(
-        "Connections of one client address, or IPv6 network of 64 bits; the newest beyond it are closed within a second. "
+        "Connections of one client address, or IPv6 network of 64 bits; the newest beyond it are closed within seconds. "
         "Set it where clients connect directly: behind a proxy all connections have the proxy's address.",
         "none",
     ),

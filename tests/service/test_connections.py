@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.connections import WINDOW_BYTES, WINDOW_SECONDS, Seen, Watch, network_of
+from service.connections import WINDOW_BYTES, WINDOW_SECONDS, Seen, Watch, WholeBodies, network_of
 
 
 def seen(number: int, acked: int = 1, *, unread: bool = True, idle_milliseconds: int | None = None, address: str = "192.0.2.1") -> Seen:
@@ -139,3 +139,31 @@ def test_connections_without_a_bound_may_all_have_one_address() -> None:
 )
 def test_client_is_an_address_of_ipv4_or_a_network_of_ipv6(one: str, another: str, same: bool) -> None:
     assert (network_of(one) == network_of(another)) is same
+
+
+def test_bodies_are_handed_over_whole_to_so_many_clients_that_memory_is_bounded() -> None:
+    whole = WholeBodies()
+    admitted = [client for client in ((f"192.0.2.{number}", 1) for number in range(200)) if whole.admit(client, 2 << 20)]
+    assert len(admitted) == 64
+    assert whole.total_bytes == 128 << 20
+    assert all(whole.admit(client, 1 << 20) for client in admitted), "a connection has one response at a time"
+    whole.release(admitted[:10])
+    assert whole.clients() == set(admitted[10:])
+    assert whole.admit(("192.0.2.250", 1), 2 << 20)
+
+
+def test_body_of_more_than_2_mebibytes_is_not_handed_over_whole() -> None:
+    assert not WholeBodies().admit(("192.0.2.1", 1), (2 << 20) + 1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 3 << 20), st.booleans()), max_size=50))
+def test_whole_bodies_count_what_each_client_may_hold(steps: list[tuple[int, int, bool]]) -> None:
+    whole, largest = WholeBodies(), dict[tuple[str, int], int]()
+    for number, size, releases in steps:
+        client = ("192.0.2.1", number)
+        if releases:
+            whole.release([client])
+            largest.pop(client, None)
+        elif whole.admit(client, size):
+            largest[client] = max(size, largest.get(client, 0))
+        assert whole.total_bytes == sum(largest.values())
