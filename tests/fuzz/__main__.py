@@ -16,23 +16,23 @@ from tests.fuzz.campaign import Plan, run
 
 
 def main() -> None:
-    """Run, tell, and say by the exit code whether anything was found."""
+    """Run, print the summary, and exit with 1 if anything was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Bad images and bad requests against a real server.")
     parser.add_argument("--seconds", type=float, default=300, help="how long, in seconds")
     parser.add_argument("--seed", type=int, default=None, help="a number that decides every input; a new one by default")
     parser.add_argument("--only", type=int, nargs="+", default=[], help="numbers of inputs to send again, of the run with this seed")
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="folder for inputs that broke something")
     parser.add_argument("--report", type=Path, default=None, help="file for the summary as JSON")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     # Ended from outside, what was started is ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    seed = secrets.randbelow(1_000_000) if asked.seed is None else asked.seed
+    seed = secrets.randbelow(1_000_000) if arguments.seed is None else arguments.seed
     with tempfile.TemporaryDirectory(prefix="darkroom-fuzz-") as name:
-        plan = Plan(seed, asked.seconds, Path(name), asked.findings / str(seed), tuple(asked.only))
+        plan = Plan(seed, arguments.seconds, Path(name), arguments.findings / str(seed), tuple(arguments.only))
         report = run(plan, lambda line: click.echo(line, err=True))
     click.echo(report.text())
-    if asked.report is not None:
-        asked.report.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    if arguments.report is not None:
+        arguments.report.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     sys.exit(1 if report.findings else 0)
 
 

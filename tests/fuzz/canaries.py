@@ -9,15 +9,15 @@ from typing import Any
 import msgspec
 
 from tests import images
-from tests.fuzz.cases import Wish
+from tests.fuzz.cases import RenditionRequest
+from tests.fuzz.client import Client
 from tests.fuzz.seeds import DRAWING
-from tests.fuzz.visitor import Visitor
 
-_WISHES = (
-    Wish("width=64", "webp"),
-    Wish("width=48", "avif"),
-    Wish("width=80", "jpg"),
-    Wish("rotate=9,width=40,blur=2", "png"),
+_RENDITIONS = (
+    RenditionRequest("width=64", "webp"),
+    RenditionRequest("width=48", "avif"),
+    RenditionRequest("width=80", "jpg"),
+    RenditionRequest("rotate=9,width=40,blur=2", "png"),
 )
 
 
@@ -36,7 +36,7 @@ def good_images() -> dict[str, bytes]:
     }
 
 
-class _Sight(msgspec.Struct, frozen=True):
+class _Result(msgspec.Struct, frozen=True):
     """A response that must not change."""
 
     status: int
@@ -47,26 +47,26 @@ class _Sight(msgspec.Struct, frozen=True):
 class Canaries:
     """Uploads good images again and again, each time as if for the first time, and compares what comes of them."""
 
-    def __init__(self, visitor: Visitor) -> None:
-        """Use a visitor whose token may delete."""
-        self._visitor = visitor
+    def __init__(self, client: Client) -> None:
+        """Use a client whose owner token may delete."""
+        self._client = client
         self._images = good_images()
         self._documents: dict[str, dict[str, Any]] = {}
-        self._sights: dict[tuple[str, int | str], _Sight] = {}
+        self._results: dict[tuple[str, int | str], _Result] = {}
         self._turn = 0
         self._refused: set[str] = set()
 
-    def meet(self) -> None:
-        """Upload every image and look at all that is asked of it later; raises `RuntimeError` if anything is refused."""
+    def record(self) -> None:
+        """Upload every image and record every response that is compared later; raises `RuntimeError` if anything is refused."""
         for name, body in self._images.items():
-            status, document = self._visitor.upload(body)
+            status, document = self._client.upload(body)
             if status != 201:
                 raise RuntimeError(f"the server did not take a good image, {name}: {status} {document}")
             self._documents[name] = _lasting(document)
-            for key, path in self._paths(name, range(len(_WISHES))):
-                self._sights[name, key] = sight = self._sight(path)
-                if sight.status != 200:
-                    raise RuntimeError(f"the server did not render a good image, {name}: {sight.status} for {path}")
+            for key, path in self._paths(name, range(len(_RENDITIONS))):
+                self._results[name, key] = result = self._result(path)
+                if result.status != 200:
+                    raise RuntimeError(f"the server did not render a good image, {name}: {result.status} for {path}")
 
     def next(self) -> list[str]:
         """Try the next image in turn; return what is not as it was."""
@@ -79,11 +79,11 @@ class Canaries:
         return [complaint for _ in self._images for complaint in self.next()]
 
     def _complaints(self, name: str) -> Iterator[str]:
-        """Take an image down, upload it anew, ask for some of its renditions, cold ones."""
+        """Take an image down, upload it anew, and request some of its renditions, none of which is stored any more."""
         before = self._documents[name]
         if name not in self._refused:
-            yield from self._visitor.remove(before["digest"])
-        status, document = self._visitor.upload(self._images[name])
+            yield from self._client.remove(before["digest"])
+        status, document = self._client.upload(self._images[name])
         if status != 201:
             self._refused.add(name)
             yield f"{status}, {document.get('type')}: {document.get('detail')}"
@@ -91,20 +91,20 @@ class Canaries:
         self._refused.discard(name)
         if _lasting(document) != before:
             yield f"{_lasting(document)} was {before}"
-        for key, path in self._paths(name, [self._turn // len(self._images) % len(_WISHES)]):
-            now, then = self._sight(path), self._sights[name, key]
+        for key, path in self._paths(name, [self._turn // len(self._images) % len(_RENDITIONS)]):
+            now, then = self._result(path), self._results[name, key]
             if now != then:
                 yield f"{path} was {then} and is {now}"
 
-    def _paths(self, name: str, wishes: range | list[int]) -> Iterator[tuple[int | str, str]]:
+    def _paths(self, name: str, renditions: range | list[int]) -> Iterator[tuple[int | str, str]]:
         document = self._documents[name]
         yield "src", document["src"]
-        for number in wishes:
-            yield number, _WISHES[number].path(document["digest"], self._visitor.signer)
+        for number in renditions:
+            yield number, _RENDITIONS[number].path(document["digest"], self._client.signer)
 
-    def _sight(self, path: str) -> _Sight:
-        status, headers, body = self._visitor.get(path)
-        return _Sight(
+    def _result(self, path: str) -> _Result:
+        status, headers, body = self._client.get(path)
+        return _Result(
             status, headers.get("etag", ""), hashlib.sha256(body).hexdigest() if status == 200 else body[:300].decode("utf-8", "replace")
         )
 

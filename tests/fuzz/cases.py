@@ -12,8 +12,8 @@ import msgspec
 from service.address import PIPELINE_VERSION, Address, Signer
 from tests.fuzz.seeds import Kind, Seed
 from tests.fuzz.structures import mutators, name_of
+from tests.fuzz.transforms import EXTENSIONS, api_body, spelling
 from tests.fuzz.wire import RawRequest, changed_path, json_text, raw_request
-from tests.fuzz.wishes import EXTENSIONS, api_body, spelling
 
 # What changes nothing in a target: scheme and authority (RFC 9112 §3.2.2), an empty query, and a fragment, which none should have.
 _BESIDE_THE_PATH = re.compile(rb"^https?://[^/]*|\??(#.*)?$", re.DOTALL)
@@ -32,8 +32,8 @@ _API_ROUTES = (
 )
 
 
-class Wish(msgspec.Struct, frozen=True):
-    """A rendition to ask for: a transform and an extension."""
+class RenditionRequest(msgspec.Struct, frozen=True):
+    """A rendition to request: a transform and an extension."""
 
     transform: str
     extension: str
@@ -44,14 +44,14 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 class ImageCase(msgspec.Struct, frozen=True):
-    """A mutated image to upload; if it is taken, `picks` (0 to 1) of its document's URLs are fetched, and `wishes`."""
+    """A mutated image to upload; if it is taken, `picks` (0 to 1) of its document's URLs are fetched, and `renditions`."""
 
     label: str
     kind: Kind
     body: bytes
     is_multipart: bool
     picks: tuple[float, ...]
-    wishes: tuple[Wish, ...]
+    renditions: tuple[RenditionRequest, ...]
 
 
 class AddressCase(msgspec.Struct, frozen=True):
@@ -103,12 +103,14 @@ class Cases:
             case 0:
                 return self._image(chance)
             case 1:
-                wish = self._wish(chance)
+                wanted = self._rendition(chance)
                 return AddressCase(
-                    f"{wish.transform} .{wish.extension}", wish.path(chance.choice(self._exhibits), self._signer).encode(), is_changed=False
+                    f"{wanted.transform} .{wanted.extension}",
+                    wanted.path(chance.choice(self._exhibits), self._signer).encode(),
+                    is_changed=False,
                 )
             case 2:
-                path = self._wish(chance).path(chance.choice(self._exhibits), self._signer)
+                path = self._rendition(chance).path(chance.choice(self._exhibits), self._signer)
                 changed = changed_path(path, chance)
                 return AddressCase("a changed path", changed, is_changed=_BESIDE_THE_PATH.sub(b"", changed) != path.encode())
             case 3:
@@ -128,12 +130,12 @@ class Cases:
             applied.append(name_of(mutator))
             # Of nothing, nothing can be made.
             body = mutator(body, chance, others) or body[:1]
-        wishes = tuple(self._wish(chance) for _ in range(chance.choice((0, 0, 1, 2))))
+        renditions = tuple(self._rendition(chance) for _ in range(chance.choice((0, 0, 1, 2))))
         picks = tuple(chance.random() for _ in range(chance.choice((1, 1, 2, 4))))
-        return ImageCase(f"{seed.name}: {', '.join(applied)}", kind, body, chance.random() < 0.1, picks, wishes)
+        return ImageCase(f"{seed.name}: {', '.join(applied)}", kind, body, chance.random() < 0.1, picks, renditions)
 
-    def _wish(self, chance: Random) -> Wish:
-        return Wish(spelling(chance, self._exhibits), chance.choice(EXTENSIONS))
+    def _rendition(self, chance: Random) -> RenditionRequest:
+        return RenditionRequest(spelling(chance, self._exhibits), chance.choice(EXTENSIONS))
 
     def _api(self, chance: Random) -> ApiCase:
         method, path = chance.choice(_API_ROUTES)
@@ -166,7 +168,7 @@ class Cases:
         paths = (
             "/", "/livez", "/health", "/v1/images", "/v1/images", "/v1/images/known", "/v1/pull", f"/v1/images/{digest}",
             f"/v1/images/{digest}/urls", "/docs", "/docs/openapi.json", "/problems", "/problems/too-large", "/darkroom.js", "/nothing",
-            "*", "/metrics", "/i/", "/pull/v1/", Wish("width=64", "webp").path(digest, self._signer),
-            Wish("width=64", "auto").path(digest, self._signer),
+            "*", "/metrics", "/i/", "/pull/v1/", RenditionRequest("width=64", "webp").path(digest, self._signer),
+            RenditionRequest("width=64", "auto").path(digest, self._signer),
         )  # fmt: skip
         return [path.encode() for path in paths]

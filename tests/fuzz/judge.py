@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 # A server that has too much to do may say so, now and then.
-PATIENCE = frozenset({"/problems/overloaded", "/problems/deadline-exceeded", "/problems/too-costly"})
+BUSY_PROBLEMS = frozenset({"/problems/overloaded", "/problems/deadline-exceeded", "/problems/too-costly"})
 
 Input: TypeAlias = Literal["image", "document url", "address", "changed address", "api", "wire", "good"]
 
@@ -30,15 +30,10 @@ class _Problem(msgspec.Struct):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What a response is worth: why it is wrong, if it is, and the problem that it tells, if it tells one."""
+    """The judgement of a response: why it is wrong, if it is, and the type of its problem document, if it has one."""
 
     reason: str | None
     problem: str = ""
-
-    @property
-    def asks_for_patience(self) -> bool:
-        """Whether the server says that it has too much to do."""
-        return self.problem in PATIENCE
 
 
 def judge(kind: Input, status: int, headers: Mapping[str, str], body: bytes, *, is_small: bool, secrets: Collection[bytes]) -> Verdict:
@@ -48,14 +43,14 @@ def judge(kind: Input, status: int, headers: Mapping[str, str], body: bytes, *, 
     problem = ""
     if headers.get("content-type") == "application/problem+json" and body:
         try:
-            told = msgspec.json.decode(body, type=_Problem)
+            document = msgspec.json.decode(body, type=_Problem)
         except msgspec.DecodeError as error:
             return Verdict(f"{status} with a problem document that cannot be read: {error}")
-        problem = told.type
-        if told.status != status or not told.detail:
-            return Verdict(f"{status} with a problem document that says {told.status}: {told.detail!r}", problem)
-    if status == 503 and problem in PATIENCE:
-        return Verdict(_impatient(problem, headers, is_small=is_small), problem)
+        problem = document.type
+        if document.status != status or not document.detail:
+            return Verdict(f"{status} with a problem document that says {document.status}: {document.detail!r}", problem)
+    if status == 503 and problem in BUSY_PROBLEMS:
+        return Verdict(_busy(problem, headers, is_small=is_small), problem)
     return Verdict(_not_allowed(kind, status, problem), problem)
 
 
@@ -65,7 +60,7 @@ def _not_allowed(kind: Input, status: int, problem: str) -> str | None:
     return f"{status} without a problem document" if status >= 400 and not problem else None
 
 
-def _impatient(problem: str, headers: Mapping[str, str], *, is_small: bool) -> str | None:
+def _busy(problem: str, headers: Mapping[str, str], *, is_small: bool) -> str | None:
     if problem == "/problems/too-costly":
         return f"503 {problem} for a small image" if is_small else None
     return None if headers.get("retry-after", "").isdigit() else f"503 {problem} without Retry-After"

@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 
 from tests.fuzz.cases import AddressCase, ApiCase, Case, ImageCase, WireCase
-from tests.fuzz.visitor import Outcome
+from tests.fuzz.client import Outcome
 
 # After so many a run has said what it has to say.
 MAX_FINDINGS = 60
-_MAX_KEPT_BYTES = 32 << 20
+_MAX_SAVED_BYTES = 32 << 20
 _COSTLIEST = 8
 
 
@@ -33,7 +33,7 @@ class Cost(msgspec.Struct, frozen=True, order=True):
 
 
 class Report(msgspec.Struct):
-    """What a run has been and has found."""
+    """What a run did and found."""
 
     seed: int
     seconds: float = 0.0
@@ -78,13 +78,13 @@ class Report(msgspec.Struct):
         return "\n".join(lines)
 
 
-class Exhibits:
+class FindingsFolder:
     """The folder in which inputs that broke something are put, as far as there is room."""
 
     def __init__(self, folder: Path) -> None:
         """Use a folder, made when it is needed."""
         self._folder = folder
-        self._left_bytes = _MAX_KEPT_BYTES
+        self._left_bytes = _MAX_SAVED_BYTES
 
     def add(self, finding: Finding, case: Case | None) -> None:
         """Write the finding, and the input if there is one."""
@@ -98,7 +98,7 @@ class Exhibits:
 
 
 def input_bytes(case: Case) -> bytes:
-    """Return what of an input is sent as a file, or on a socket."""
+    """Return the bytes of an input: the file, the path, the request."""
     match case:
         case ImageCase():
             return case.body

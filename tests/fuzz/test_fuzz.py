@@ -17,13 +17,13 @@ from service.address import Signer
 from tests.fuzz.campaign import MAX_CPU_SECONDS, RENDER_MEMORY_BYTES, SETTINGS, SLOTS, Plan, run
 from tests.fuzz.canaries import Canaries
 from tests.fuzz.cases import Cases
+from tests.fuzz.client import Client
 from tests.fuzz.containers import CONTAINERS, png_parts
 from tests.fuzz.declared import UNKNOWN, pixels
 from tests.fuzz.judge import Input, judge
 from tests.fuzz.report import input_bytes
 from tests.fuzz.seeds import DRAWING, Kind, seeds
 from tests.fuzz.structures import changed_profile, mutators, name_of
-from tests.fuzz.visitor import Visitor
 from tests.fuzz.watch import Watch
 from tests.images import p3_profile
 from tests.servers import darkroom
@@ -132,20 +132,20 @@ def test_response_is_a_finding_or_not(kind: Input, status: int, headers: Mapping
 def test_good_images_that_change_and_processes_that_are_gone_are_found(tmp_path: Path) -> None:
     token = "owner-0123456789abcdef"
     with darkroom(tmp_path, keys=KEY, tokens=token, **SETTINGS) as server:
-        visitor = Visitor(server, Signer([bytes.fromhex(KEY)]), owner_token=token, token=token, secrets=[])
-        canaries, watch = Canaries(visitor), Watch(server, SLOTS, RENDER_MEMORY_BYTES)
-        canaries.meet()
+        client = Client(server, Signer([bytes.fromhex(KEY)]), owner_token=token, token=token, secrets=[])
+        canaries, watch = Canaries(client), Watch(server, SLOTS, RENDER_MEMORY_BYTES)
+        canaries.record()
         assert [*canaries.round(), *watch.look()] == []
         # Another key signs other addresses: no document is as it was, and none of the renditions is given.
-        other = Visitor(server, Signer([b"x" * 32]), owner_token=token, token=token, secrets=[])
-        canaries._visitor = other
+        other = Client(server, Signer([b"x" * 32]), owner_token=token, token=token, secrets=[])
+        canaries._client = other
         assert len(canaries.round()) >= len(canaries._images)
-        canaries._visitor = visitor
+        canaries._client = client
         # Its supervisor starts another worker, which is not the one that there was.
         watch.worker.kill()
         watch.worker.wait(20)
         assert any("ended" in complaint for complaint in watch.look())
-        visitor.close()
+        client.close()
         other.close()
 
 

@@ -38,7 +38,7 @@ class Memory(msgspec.Struct, frozen=True):
 
 
 class Watch:
-    """Looks at a server, as often as it is asked to."""
+    """Looks at a server, as often as it is arguments to."""
 
     def __init__(self, server: Server, slots: int, render_memory_bytes: int) -> None:
         """Watch a server that has just become healthy.
@@ -50,6 +50,7 @@ class Watch:
         self._render_memory_bytes = render_memory_bytes
         self._worker = server.worker()
         self._descriptors = self._worker.num_fds()
+        self._log = server.data / "log.txt"
         self._log_bytes = 0
         self._renderers: list[int] = []
         self.memory: list[Memory] = []
@@ -96,8 +97,10 @@ class Watch:
         return sum(cpu_seconds(process_id) for process_id in self._renderers) + ended_children_cpu_seconds(self._worker.pid)
 
     def _look_at_log(self) -> list[str]:
-        text = self._server.log()
-        news, self._log_bytes = text[self._log_bytes :], len(text)
+        with self._log.open("rb") as file:
+            file.seek(self._log_bytes)
+            news = file.read().decode("utf-8", "replace")
+            self._log_bytes = file.tell()
         return [f"the log says: {line[:3_000]}" for line in news.splitlines() if any(word in line for word in _WORDS)]
 
     def _unsettled(self) -> list[str]:
@@ -122,7 +125,7 @@ class Watch:
         return complaints
 
 
-class Pulse(threading.Thread):
+class LivenessProbe(threading.Thread):
     """Asks `/livez` every second, over a connection of its own each time, and notes when the event loop was held up."""
 
     def __init__(self, server: Server, worker: psutil.Process) -> None:

@@ -1,4 +1,4 @@
-"""What is asked of images: transforms that are right, nearly right and wrong, in addresses that are signed, and bodies for the API."""
+"""What is arguments of images: transforms that are right, nearly right and wrong, in addresses that are signed, and bodies for the API."""
 
 from __future__ import annotations
 

@@ -15,24 +15,24 @@ from service.address import MEDIA_TYPES, Signer
 from service.errors import printable
 from tests.fuzz import declared
 from tests.fuzz.cases import AddressCase, ApiCase, Case, ImageCase, WireCase
-from tests.fuzz.judge import PATIENCE, Input, judge
+from tests.fuzz.judge import BUSY_PROBLEMS, Input, judge
 from tests.fuzz.wire import RawRequest, UnreadConnections, send, statuses
 from tests.servers import Server
 
-Got: TypeAlias = tuple[int, Mapping[str, str], bytes]
+Received: TypeAlias = tuple[int, Mapping[str, str], bytes]
 
 # Longer than the server may take for anything (`DARKROOM_RENDER_SECONDS`), whatever else the machine does.
-_PATIENCE_SECONDS = 120
+_TIMEOUT_SECONDS = 120
 
 _SMALL_PIXELS = 1_000_000
 _SMALL_FILE_BYTES = 600_000
 # How many mutated images stay on the server: later ones push them out, so that the disk stays small and removal is tried too.
-_KEPT_IMAGES = 100
+_MAX_IMAGES = 100
 _MAX_OPENED_PIXELS = 4_000_000
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """One response: to which kind of input, its status (0 for none), the problem it tells, and why it is a finding, if it is one."""
+    """A response: to which kind of input, its status (0 for none), its problem document's type, and why it is a finding, if it is one."""
 
     kind: Input
     status: int
@@ -40,31 +40,31 @@ class Outcome(msgspec.Struct, frozen=True):
     reason: str | None = None
 
     @property
-    def asks_for_patience(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether the server said that it has too much to do."""
-        return self.status == 503 and self.problem in PATIENCE
+        return self.status == 503 and self.problem in BUSY_PROBLEMS
 
 
 class NoResponseError(Exception):
-    """A request that was right and got no response."""
+    """A request that was right and received no response."""
 
 
-class Visitor:
-    """A client of one server: `signer` has its key."""
+class Client:
+    """A client of one server, good and bad."""
 
     def __init__(self, server: Server, signer: Signer, *, owner_token: str, token: str, secrets: Collection[bytes]) -> None:
-        """Visit a server.
+        """Send to a server.
 
-        owner_token: has every scope. token: may not delete. secrets: byte strings that no response may hold.
+        signer: has the server's key. owner_token: has every scope. token: may not delete. secrets: byte strings that no response may hold.
         """
         self.signer = signer
         self._server = server
         self._owner = {"authorization": f"Bearer {owner_token}"}
         self._stranger = {"authorization": f"Bearer {token}"}
         self._secrets = secrets
-        self._client = httpx.Client(base_url=server.url, timeout=_PATIENCE_SECONDS, trust_env=False)
+        self._client = httpx.Client(base_url=server.url, timeout=_TIMEOUT_SECONDS, trust_env=False)
         self._unread = UnreadConnections(server.port)
-        self._kept: deque[str] = deque()
+        self._images: deque[str] = deque()
 
     def close(self) -> None:
         """Close the connections."""
@@ -73,8 +73,8 @@ class Visitor:
 
     def upload(self, body: bytes) -> tuple[int, dict[str, Any]]:
         """Upload an image and return the status and the document, or the problem document."""
-        status, _, answer = self._request("POST", "/v1/images", self._owner, body)
-        return status, msgspec.json.decode(answer) if answer else {}
+        status, _, text = self._request("POST", "/v1/images", self._owner, body)
+        return status, msgspec.json.decode(text) if text else {}
 
     def remove(self, digest: str) -> list[str]:
         """Take an image down and lift the tombstone; return what went wrong."""
@@ -85,7 +85,7 @@ class Visitor:
                 wrong.append(f"DELETE {path} is {status}: {body[:300]!r}")
         return wrong
 
-    def get(self, path: str | bytes) -> Got:
+    def get(self, path: str | bytes) -> Received:
         """Return the response to a GET; the path is sent as it stands."""
         return self._request("GET", path, {})
 
@@ -113,20 +113,22 @@ class Visitor:
             headers = {"content-type": "multipart/form-data; boundary=fuzz"}
         else:
             body, headers = case.body, {}
-        got = self._request("POST", "/v1/images", self._stranger | headers, body)
-        yield self._judged("image", got, is_small=is_small)
-        if got[0] not in {200, 201}:
+        received = self._request("POST", "/v1/images", self._stranger | headers, body)
+        yield self._judged("image", received, is_small=is_small)
+        if received[0] not in {200, 201}:
             return
-        document = msgspec.json.decode(got[2])
+        document = msgspec.json.decode(received[2])
         urls = [rendition["url"] for source in document["sources"] for rendition in source["renditions"]]
-        for pick in case.picks:
+        if not urls:
+            yield Outcome("image", received[0], reason="a document without a URL")
+        for pick in case.picks if urls else ():
             yield self._judged("document url", self.get(urls[int(pick * len(urls))]), is_small=is_small)
-        for wish in case.wishes:
-            yield self._judged_rendition(wish.path(document["digest"], self.signer), is_small=is_small)
-        self._kept.append(document["digest"])
-        while len(self._kept) > _KEPT_IMAGES:
-            digest = self._kept.popleft()
-            if digest not in self._kept:
+        for wanted in case.renditions:
+            yield self._judged_rendition(wanted.path(document["digest"], self.signer), is_small=is_small)
+        self._images.append(document["digest"])
+        while len(self._images) > _MAX_IMAGES:
+            digest = self._images.popleft()
+            if digest not in self._images:
                 for complaint in self.remove(digest):
                     yield Outcome("good", 0, reason=complaint)
 
@@ -152,25 +154,25 @@ class Visitor:
             # Right for a transfer coding or a version that a server does not know (RFC 9110 §15.6.2, §15.6.6), and for `only-if-cached`
             # where nothing is cached (RFC 9111 §5.2.1.7).
             wrong = status >= 500 and status not in {501, 505} and not (status == 504 and b"detail=only-if-cached" in received)
-            yield Outcome("wire", status, reason=f"{status}: {received[:300]!r}" if wrong and not _is_patient(received) else None)
+            yield Outcome("wire", status, reason=f"{status}: {received[:300]!r}" if wrong and not _is_busy(received) else None)
         if any(secret in received for secret in self._secrets):
             yield Outcome("wire", 0, reason="a response that holds a secret or a path of the server")
 
     def _judged_rendition(self, path: str, *, is_small: bool) -> Outcome:
-        got = self.get(path)
-        outcome = self._judged("address", got, is_small=is_small)
-        if got[0] != 200 or outcome.reason is not None:
+        received = self.get(path)
+        outcome = self._judged("address", received, is_small=is_small)
+        if received[0] != 200 or outcome.reason is not None:
             return outcome
-        reason = _wrong_rendition(path, got)
+        reason = _wrong_rendition(path, received)
         return msgspec.structs.replace(outcome, reason=reason and f"{reason}: {path}")
 
-    def _judged(self, kind: Input, got: Got, *, is_small: bool) -> Outcome:
-        status, headers, body = got
+    def _judged(self, kind: Input, received: Received, *, is_small: bool) -> Outcome:
+        status, headers, body = received
         verdict = judge(kind, status, headers, body, is_small=is_small, secrets=self._secrets)
         reason = verdict.reason and f"{verdict.reason}: {printable(body[:400].decode('utf-8', 'replace'), 600)}"
         return Outcome(kind, status, verdict.problem, reason)
 
-    def _request(self, method: str, path: str | bytes, headers: Mapping[str, str], body: bytes | None = None) -> Got:
+    def _request(self, method: str, path: str | bytes, headers: Mapping[str, str], body: bytes | None = None) -> Received:
         raw = path if isinstance(path, bytes) else path.encode()
         request = self._client.build_request(method, "/", headers=dict(headers), content=body)
         # As it stands: httpx would spell it its own way.
@@ -179,7 +181,7 @@ class Visitor:
             try:
                 response = self._client.send(request)
             except httpx.TimeoutException as error:
-                raise NoResponseError(f"nothing in {_PATIENCE_SECONDS} s for {method} {printable(raw.decode('latin-1'))}") from error
+                raise NoResponseError(f"nothing in {_TIMEOUT_SECONDS} s for {method} {printable(raw.decode('latin-1'))}") from error
             except httpx.TransportError as error:
                 # The server may close an idle connection at the moment at which it is used again: the second time it is a new one.
                 if attempt == 2:
@@ -192,13 +194,13 @@ class Visitor:
 _KINDS: Mapping[type[Case], Input] = {ImageCase: "image", AddressCase: "address", ApiCase: "api", WireCase: "wire"}
 
 
-def _is_patient(received: bytes) -> bool:
-    return b" 503 " in received and any(problem.encode() in received for problem in PATIENCE)
+def _is_busy(received: bytes) -> bool:
+    return b" 503 " in received and any(problem.encode() in received for problem in BUSY_PROBLEMS)
 
 
-def _wrong_rendition(path: str, got: Got) -> str | None:
+def _wrong_rendition(path: str, received: Received) -> str | None:
     """Return what is wrong with a rendition: not of the type that its address says, without a validator, or no picture."""
-    _, headers, body = got
+    _, headers, body = received
     extension = path.rpartition(".")[2]
     wanted = MEDIA_TYPES.get(extension, headers.get("content-type", ""))
     if headers.get("content-type") != wanted or "etag" not in headers:
