@@ -24,8 +24,9 @@ _SIGNS = (
     "failed to map segment",
     "encoder plugin generated an error",
 )
-# libheif calls it a memory allocation error when a header declares more than libheif ever takes.
-_ABSURD_SIGN = "security limit exceeded"
+# libheif calls it a memory allocation error when a header declares more than libheif ever takes, and libvips calls it out of memory when
+# the frames of a GIF reach beyond 65,536 pixels.
+_ABSURD_SIGNS = ("security limit exceeded", "gifload: bad image dimensions")
 
 # A process that had less address space left than this at its tightest may have failed for want of it, whatever its codecs say: a thread's
 # stack takes 8 MiB, and libde265 and libheif report a failed allocation as a broken file.
@@ -58,4 +59,4 @@ def resident_bytes(statm: bytes) -> int:
 def ran_out(words: str) -> bool:
     """Return whether the words of a failure say that an allocation failed under the cap."""
     said = words.lower()
-    return any(sign in said for sign in _SIGNS) and _ABSURD_SIGN not in said
+    return any(sign in said for sign in _SIGNS) and not any(sign in said for sign in _ABSURD_SIGNS)

@@ -44,9 +44,12 @@ def _jpeg(body: bytes) -> int:
 
 def _gif(body: bytes) -> int:
     blocks = [part for part in gif_parts(body) if part.startswith(b",") and len(part) >= 10]
-    areas = [width * height for width, height in (struct.unpack_from("<HH", block, 5) for block in blocks)]
+    # The canvas reaches as far as its frames do.
+    places = [struct.unpack_from("<HHHH", block, 1) for block in blocks]
     width, height = struct.unpack_from("<HH", body, 6)
-    return int(max([width * height, *areas])) * max(1, len(blocks))
+    right = max([width, *(left + across for left, _, across, _ in places)])
+    bottom = max([height, *(top + down for _, top, _, down in places)])
+    return int(right * bottom) * max(1, len(blocks))
 
 
 def _webp(body: bytes) -> int:

@@ -142,6 +142,16 @@ async def test_original_that_is_no_image_is_told_what_it_seems_to_be(pool: Rende
     assert caught.value.status_code == 415
 
 
+async def test_gif_whose_frame_lies_beyond_what_a_gif_may_measure_is_broken_and_not_too_costly(pool: RenderPool, tmp_path: Path) -> None:
+    body = bytearray(images.animated_gif(16, 16, frames=1))
+    # The top of the only frame, behind its left (GIF89a §20).
+    at = body.index(b",\0\0\0\0\x10\0\x10\0") + 3
+    body[at : at + 2] = struct.pack("<H", 65_530)
+    with pytest.raises(BrokenImageError) as caught:
+        await probed(pool, written(tmp_path, bytes(body)))
+    check_words(caught.value)
+
+
 # Files that are more than they seem.
 
 
