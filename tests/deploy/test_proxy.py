@@ -1,0 +1,24 @@
+"""The configuration of nginx that the documentation shows is one that nginx accepts."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+DEPLOYMENTS = Path(__file__).parents[2] / "docs" / "deployments.md"
+
+
+def test_nginx_accepts_the_documented_configuration(tmp_path: Path) -> None:
+    nginx = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+    if nginx is None:
+        pytest.skip("nginx is not installed")
+    shown = re.search(r"```nginx\n(.*?)```", DEPLOYMENTS.read_text("utf-8"), re.DOTALL)
+    assert shown is not None
+    file = tmp_path / "nginx.conf"
+    file.write_text(f"pid {tmp_path}/pid;\nerror_log {tmp_path}/error.log;\nevents {{}}\nhttp {{\n{shown[1]}}}\n", "utf-8")
+    checked = subprocess.run([nginx, "-t", "-c", file, "-p", tmp_path], capture_output=True, text=True, timeout=30, check=False)
+    assert checked.returncode == 0, checked.stderr
