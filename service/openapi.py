@@ -130,7 +130,11 @@ _UPLOAD = {
     "content": {
         "application/octet-stream": {"schema": _IMAGE},
         "application/json": {
-            "schema": {"type": "object", "required": ["url"], "properties": {"url": {"type": "string", "format": "uri"}}},
+            "schema": {
+                "type": "object",
+                "required": ["url"],
+                "properties": {"url": {"type": "string", "format": "uri", "maxLength": 8192}},
+            },
             "examples": {"from elsewhere": {"value": {"url": "https://images.example.com/panda.jpg"}}},
         },
         "multipart/form-data": {"schema": {"type": "object", "properties": {"file": {"type": "array", "items": _IMAGE}}}},

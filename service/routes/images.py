@@ -45,6 +45,9 @@ MAX_SIZES_CHARACTERS = 1_000
 MAX_ALT_CHARACTERS = 2_000
 MAX_NAME_CHARACTERS = 64
 
+# RFC 9110 §4.1: at least 8,000 octets should be supported.
+MAX_URL_CHARACTERS = 8_192
+
 # The name of a variant or of a format, and the members of a transform: none has more.
 Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=MAX_NAME_CHARACTERS)]
 Alt: TypeAlias = Annotated[str, msgspec.Meta(max_length=MAX_ALT_CHARACTERS)]
@@ -104,13 +107,13 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class FromUrl(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where an image is to be fetched."""
 
-    url: str
+    url: Annotated[str, msgspec.Meta(max_length=MAX_URL_CHARACTERS)]
 
 
 class PullRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is wanted of a remote source: its URL, `transform` over that of the `variant`, a format or `auto` for the browser's best."""
 
-    url: str
+    url: Annotated[str, msgspec.Meta(max_length=MAX_URL_CHARACTERS)]
     transform: Options = {}
     variant: Name | None = None
     format: Name = "auto"

@@ -80,6 +80,13 @@ def test_pull_url_of_a_wish_without_measure_is_400_at_little_cost(own: Server, n
     assert seconds < MOST_SECONDS
 
 
+@pytest.mark.parametrize("path", ["/v1/images", "/v1/pull"])
+def test_url_longer_than_any_server_takes_is_400_and_not_fetched(own: Server, path: str) -> None:
+    response, seconds = asked(own, path, {"url": "https://images.example.com/" + "a" * 60_000})
+    assert (response.status_code, response.json()["type"]) == (400, "/problems/bad-request")
+    assert seconds < MOST_SECONDS
+
+
 def test_urls_of_as_many_widths_and_formats_as_there_may_be_are_made(own: Server, digest: str) -> None:
     wanted = {"widths": list(range(100, 132)), "formats": ["avif", "webp", "jpeg"], "sizes": "1" * 1_000, "alt": "<" * 2_000}
     response, seconds = asked(own, f"/v1/images/{digest}/urls", wanted)

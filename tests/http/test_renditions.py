@@ -234,6 +234,8 @@ def test_newer_pipeline_version_is_503_with_retry_after(client: httpx.Client, do
         ("image/jxl,image/avif;q=0.9", "image/avif"),
         ("*/*", "image/jpeg"),
         ("", "image/jpeg"),
+        # Longer than any browser's.
+        ("image/webp" + "," * 2_000, "image/jpeg"),
     ],
 )
 def test_auto_gives_what_is_accepted_for_this_client_alone(
