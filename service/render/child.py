@@ -70,7 +70,7 @@ def main() -> None:
     # Its own memory is looked at after each job, when it could no longer open this.
     statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
     # Before libvips starts a thread.
-    landlock = sandbox.restrict_files(sandbox.readable_paths([__file__, str(Path(pyvips.__file__).parent)]))
+    landlock = sandbox.restrict_files(sandbox.readable_paths(Path(__file__).parents[1], Path(pyvips.__file__).parents[1]))
     # Whatever a codec prints must not land between two messages.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -233,13 +233,10 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name in _VARIABLES or name.startswith(_VARIABLE_PREFIXES)}
 
 
-def readable_paths(modules: Iterable[str | None]) -> list[Path]:
-    """Return the files and folders that a render process may read: those of the system, Python's own, and the folders of `modules`.
-
-    `modules` are the files of imported modules or packages (`__file__`).
-    """
-    folders = [Path(file).parent for file in (os.__file__, *modules) if file is not None]
-    return [path for path in (*map(Path, _SYSTEM_PATHS), *folders) if path.exists()]
+def readable_paths(*module_folders: Path) -> list[Path]:
+    """Return the files and folders that a render process may read: those of the system, Python's own modules, and `module_folders`."""
+    candidates = (*map(Path, _SYSTEM_PATHS), Path(os.__file__).parent, *module_folders)
+    return [path for path in candidates if path.exists()]
 
 
 def restrict_files(readable: Iterable[Path]) -> int:
@@ -279,8 +276,8 @@ def filter_system_calls() -> bool:
     instructions = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: how many instructions of eight bytes, and where they are.
     filter_program = struct.pack("@HP", len(program) // 8, ctypes.addressof(instructions))
-    _checked(_call(architecture.seccomp, _SECCOMP_SET_MODE_FILTER, _FILTER_FLAG_TSYNC, filter_program), "seccomp")
-    return True
+    # It returns the id of a thread that cannot be filtered, which none is that has no other filters than its process.
+    return _checked(_call(architecture.seccomp, _SECCOMP_SET_MODE_FILTER, _FILTER_FLAG_TSYNC, filter_program), "seccomp") == 0
 
 
 def has_no_new_privs() -> bool:
@@ -354,6 +351,6 @@ def _call(number: int, *arguments: object) -> int:
 
 
 def _checked(result: int, name: str) -> int:
-    if result != 0 and (result < 0 or name == "seccomp"):
+    if result < 0:
         raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
     return result
