@@ -307,7 +307,7 @@ async def test_heic_of_more_pixels_than_are_taken_is_refused_from_its_header(poo
 
 
 async def test_heic_that_needs_more_memory_than_a_render_has_is_too_costly_and_harms_nobody(tmp_path: Path) -> None:
-    flat = Image.new("RGB", (6_000, 4_000), (90, 120, 200))
+    flat = Image.new("RGB", (7_500, 5_000), (90, 120, 200))
     large = written(tmp_path, encoded(flat, quality=30, enc_params={"preset": "ultrafast"}), "large")
     async with render_pool(memory_bytes=256 * MEBIBYTE) as pool:
         process_ids = pool.process_ids
