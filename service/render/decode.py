@@ -38,7 +38,9 @@ def still(source: Input, info: ImageInfo, steps: Plan, *, profile: Profile = "sr
     Its page is `page`. With `deep`, 16 bits where the original has them. Lazy: a broken file may show when it is used.
     """
     if info.vector:
-        return svg.rasterised(svg.sanitised(bytes(source.body)), steps.region, *steps.unturned)
+        width, height = steps.unturned
+        scale = max(width / steps.region.width, height / steps.region.height)
+        return svg.rasterised(svg.sanitised(bytes(source.body), (width, height, scale)), steps.region, width, height)
     opened = _opened(source, info, steps, page)
     return _region(opened, info, steps, profile, deep=deep)
 

@@ -17,8 +17,10 @@ from xml.sax.saxutils import escape, quoteattr
 
 import pyvips
 
+from service.render import svg_cost
 from service.render.geometry import Box
 from service.render.messages import Failure, FailureKind, ImageError
+from service.render.svg_cost import Element, Inherited
 
 
 def _words(text: str) -> frozenset[str]:
@@ -36,6 +38,10 @@ MAX_DEPTH = 64
 MAX_DRAWN = 100_000
 MAX_SIDE = 65_535
 MAX_EMBEDDED_PIXELS = 16_000_000
+
+# What drawing may take by the estimate of `svg_cost`: at its own size, and as any rendition, which may be larger.
+MAX_SECONDS = 5.0
+MAX_SECONDS_ENLARGED = 30.0
 
 # A filter looks at every pixel, most elements at a few.
 _FILTER_COST = 50
@@ -101,11 +107,15 @@ def is_svg(beginning: bytes) -> bool:
     return re.match(rb"<([A-Za-z_][\w.-]*:)?svg[\s/>]", rest) is not None
 
 
-def sanitised(source: bytes) -> bytes:
+def sanitised(source: bytes, drawn_at: tuple[int, int, float] | None = None) -> bytes:
     """Return the document, UTF-8, with what is known to be harmless alone; its root says its size in pixels.
 
-    Raises `ImageError`: `broken` for what is no well-formed document, `unsupported` for one that declares entities, and
-    `too-many-pixels` where it is too large or draws too much.
+    `drawn_at`: the width and height in pixels of a rendition, and how many times its own size the document has in it; `None` where it is
+    only looked at.
+
+    Raises `ImageError`: `broken` for what is no well-formed document, `unsupported` for one that declares entities,
+    `too-many-pixels` where it is too large or has too many elements, and `too-complex` where it would take too long to draw, at its own
+    size or as `drawn_at`.
     """
     if len(source) > MAX_BYTES:
         _refuse("too-many-pixels", "The SVG document is larger than is taken.", f"at most {MAX_BYTES} bytes", f"{len(source)} bytes")
@@ -113,6 +123,8 @@ def sanitised(source: bytes) -> bytes:
     try:
         cleaner.parser.Parse(source, True)
         drawn = cleaner.drawn()
+        clean = "".join(cleaner.out).encode("utf-8")
+        seconds = cleaner.seconds(*(drawn_at or (*size(clean), 1.0))) if drawn <= MAX_DRAWN else 0.0
     except expat.ExpatError as error:
         _refuse(
             "broken", "This SVG is no well-formed document.", "well-formed XML", f"{expat.ErrorString(error.code)} in line {error.lineno}"
@@ -123,7 +135,8 @@ def sanitised(source: bytes) -> bytes:
         _refuse("too-many-pixels", "The SVG is nested deeper than is taken.", f"at most {MAX_DEPTH} levels", "more")
     if drawn > MAX_DRAWN:
         _refuse("too-many-pixels", "The SVG draws more elements than are drawn.", f"at most {MAX_DRAWN}, each repetition counted", "more")
-    return "".join(cleaner.out).encode("utf-8")
+    _check_seconds(seconds, MAX_SECONDS_ENLARGED if drawn_at else MAX_SECONDS)
+    return clean
 
 
 def size(clean: bytes) -> tuple[int, int]:
@@ -146,26 +159,18 @@ def rasterised(clean: bytes, region: Box, width: int, height: int) -> pyvips.Ima
     return image
 
 
-class _Element:
-    """What is needed of an element to know how often it is drawn."""
-
-    def __init__(self, cost: int) -> None:
-        self.cost = cost
-        self.children: list[_Element] = []
-        self.references: list[str] = []
-
-
 class _Cleaner:
     """Writes a document anew while it is read. `out` is what has been written."""
 
     def __init__(self) -> None:
         self.out: list[str] = []
-        self._stack: list[tuple[str, _Element]] = []
-        self._ids: dict[str, _Element] = {}
-        self._root: _Element | None = None
+        self._stack: list[tuple[str, Element]] = []
+        self._ids: dict[str, Element] = {}
+        self._root: Element | None = None
         self._skipped_depth = 0
-        self._elements = 0
-        self._embedded_pixels = 0
+        self._elements = self._points = 0
+        self._embedded_pixels = self._pixels_here = 0
+        self._sheets: list[str] = []
         self._style: list[str] = []
         self.parser = expat.ParserCreate(namespace_separator=" ")
         self.parser.buffer_text = True
@@ -179,7 +184,7 @@ class _Cleaner:
         costs: dict[int, int] = {}
         on_the_way: set[int] = set()
 
-        def cost(element: _Element) -> int:
+        def cost(element: Element) -> int:
             known = costs.get(id(element))
             if known is not None:
                 return known
@@ -187,13 +192,19 @@ class _Cleaner:
                 # A circle is not drawn by librsvg; what leads to it is.
                 return 0
             on_the_way.add(id(element))
-            total = element.cost + sum(cost(child) for child in element.children)
+            total = (_FILTER_COST if element.tag in _FILTERS else 1) + sum(cost(child) for child in element.children)
             total += sum(cost(self._ids[name]) for name in element.references if name in self._ids)
             on_the_way.discard(id(element))
             costs[id(element)] = min(total, MAX_DRAWN + 1)
             return costs[id(element)]
 
         return cost(self._root) if self._root else 0
+
+    def seconds(self, width: int, height: int, scale: float) -> float:
+        """Return about how long it takes to draw the document at `scale` times its own size on a canvas of so many pixels."""
+        if self._root is None:
+            return 0.0
+        return svg_cost.Cost(self._root, self._ids, "\n".join(self._sheets)).nanoseconds(width, height, scale) / 1e9
 
     def _doctype(self, name: str, system_id: str | None, public_id: str | None, has_internal_subset: bool) -> None:  # noqa: ARG002
         if has_internal_subset:
@@ -219,14 +230,23 @@ class _Cleaner:
             return
         if len(self._stack) >= MAX_DEPTH:
             _refuse("too-many-pixels", "The SVG is nested deeper than is taken.", f"at most {MAX_DEPTH} levels", "more")
-        element = _Element(_FILTER_COST if tag in _FILTERS else 1)
-        kept = self._kept(tag, attributes, element)
+        references: list[str] = []
+        kept = self._kept(tag, attributes, references)
         if tag == "image" and "xlink:href" not in kept:
             self._skipped_depth += 1
             return
+        self._points += svg_cost.commands(kept.get("d", ""))
+        if self._points > svg_cost.MAX_POINTS:
+            _refuse("too-complex", "The SVG has more points than are drawn.", f"at most {svg_cost.MAX_POINTS} in all paths", "more")
+        element = Element(tag, kept, self._stack[-1][1].inherited if self._stack else Inherited())
+        element.references = references
+        element.embedded_pixels = self._pixels_here
+        if "id" in kept:
+            self._ids.setdefault(kept["id"], element)
         if self._root is None:
             self._root = element
             width, height = _size_told(attributes)
+            element.size = float(width), float(height)
             kept = {"xmlns": _SVG, "xmlns:xlink": _XLINK, "width": width, "height": height} | {
                 key: value for key, value in kept.items() if key not in {"width", "height"}
             }
@@ -241,8 +261,10 @@ class _Cleaner:
             return
         tag, _ = self._stack.pop()
         if tag == "style":
-            css = "".join(self._style)
-            self.out.append(escape(css) if _is_harmless(css) else "")
+            css = svg_cost.without_comments("".join(self._style))
+            if _is_harmless(css):
+                self.out.append(escape(css))
+                self._sheets.append(css)
             self._style.clear()
         self.out.append(f"</{tag}>")
 
@@ -253,23 +275,25 @@ class _Cleaner:
             self._style.append(text)
         else:
             self.out.append(escape(text))
+            # A text is laid out as a whole.
+            whole = next((element for tag, element in self._stack if tag == "text"), self._stack[-1][1])
+            whole.characters += len(text)
 
-    def _kept(self, tag: str, attributes: Mapping[str, str], element: _Element) -> dict[str, str]:
+    def _kept(self, tag: str, attributes: Mapping[str, str], references: list[str]) -> dict[str, str]:
+        self._pixels_here = 0
         kept: dict[str, str] = {}
         for name, value in attributes.items():
             if _local(name, _XLINK) == "href" or name == "href":
                 if value.startswith("#"):
-                    element.references.append(value[1:])
+                    references.append(value[1:])
                     kept["xlink:href"] = value
                 elif tag == "image" and self._is_small_picture(value):
                     kept["xlink:href"] = value
             elif name == f"{_XML} space":
                 kept["xml:space"] = value
             elif name in _ATTRIBUTES and _is_harmless(value):
-                element.references += _REFERENCE.findall(value)
+                references += _REFERENCE.findall(value)
                 kept[name] = value
-        if "id" in kept:
-            self._ids.setdefault(kept["id"], element)
         return kept
 
     def _is_small_picture(self, url: str) -> bool:
@@ -285,6 +309,7 @@ class _Cleaner:
         if pixels is None:
             return False
         self._embedded_pixels += pixels
+        self._pixels_here = pixels
         if self._embedded_pixels > MAX_EMBEDDED_PIXELS:
             _refuse(
                 "too-many-pixels",
@@ -371,6 +396,17 @@ def _jpeg_pixels(body: bytes) -> int | None:
             return int.from_bytes(body[at + 5 : at + 7], "big") * int.from_bytes(body[at + 7 : at + 9], "big")
         at += 2 + int.from_bytes(body[at + 2 : at + 4], "big")
     return None
+
+
+def _check_seconds(seconds: float, most: float) -> None:
+    # Of numbers without bounds the estimate may be none.
+    if not seconds <= most:
+        _refuse(
+            "too-complex",
+            "The SVG would take too long to draw.",
+            f"an estimate of at most {most:g} s",
+            f"{seconds:.0f} s or more, with its selectors, paths, texts, layers and filters",
+        )
 
 
 def _refuse(kind: FailureKind, detail: str, expected: str, received: str) -> NoReturn:

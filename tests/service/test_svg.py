@@ -1,9 +1,12 @@
 """SVG: what is drawn, what is left out, what is refused."""
 
 import base64
+import random
 import re
+from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree as ET
+from xml.sax.saxutils import escape
 
 import numpy as np
 import pytest
@@ -11,12 +14,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.errors import BrokenImageError, TooManyPixelsError, UnsupportedFormatError
+from service.errors import BrokenImageError, TooComplexError, TooManyPixelsError, UnsupportedFormatError
 from service.render import svg
 from service.render.messages import ImageError
 from service.render.pool import RenderPool
 from tests import images
-from tests.service.renders import probed, rendered, written
+from tests.service.renders import MEBIBYTE, Spent, check_words, probed, rendered, written
 
 pytestmark = pytest.mark.anyio
 
@@ -272,6 +275,99 @@ def test_document_that_draws_too_much_is_refused_without_drawing_it(source: byte
 
 def test_document_whose_parts_refer_to_one_another_in_a_circle_is_counted_to_an_end() -> None:
     assert "<use" in clean('<g id="a"><use href="#b"/></g><g id="b"><use href="#a"/></g><use href="#a"/>')
+
+
+SQUARE = 'width="1000" height="1000"'
+
+
+def random_lines(count: int) -> str:
+    """Return a path that crosses the picture so many times."""
+    numbers = random.Random(1)
+    return "M0 0" + "".join(f"L{numbers.randrange(1_000)} {numbers.randrange(1_000)}" for _ in range(count))
+
+
+def styled(css: str, inside: str) -> str:
+    return f"<style>{css}</style>{inside}"
+
+
+SLOW = {
+    "selectors": styled("".join(f".a{number}{{fill:red}}" for number in range(40_000)), "<g/>" * 19_000),
+    "selectors of a deep document": styled(
+        ",".join(["g g g g g .z"] * 9_000) + "{fill:red}", "<g>" * 60 + '<g class="z"/>' * 5_000 + "</g>" * 60
+    ),
+    "selectors of siblings": styled("rect ~ g{fill:red}" * 10, "<g/>" * 19_000),
+    "selectors between comments": styled("".join(f"/*}}*/.a{number}/*{{*/{{fill:red}}" for number in range(40_000)), "<g/>" * 19_000),
+    "classes": styled("".join(f".c{number}{{fill:red}}" for number in range(1_000)), f'<g class="{"x1 " * 40}"/>' * 15_000),
+    "lines": f'<path d="{random_lines(50_000)}"/>',
+    "lines of a polygon": f'<polygon points="{random_lines(50_000)[1:].replace("L", " ")}"/>',
+    "lines made long by a transform": f'<g transform="scale(1000)"><path d="M0 0{"l1 1l-1 1z" * 20_000}"/></g>',
+    "lines made long by use": f'<defs><path id="a" d="M0 0{"l1 1l-1 1z" * 20_000}"/></defs><use xlink:href="#a" transform="scale(1000)"/>',
+    "joints of a wide stroke": f'<path stroke="red" stroke-width="500" stroke-linejoin="round" d="M0 0{"l1 2 3 4" * 20_000}"/>',
+    "joints of a stroke that a style makes wide": styled("path{stroke:red;stroke-width:500}", f'<path d="M0 0{"l1 2" * 20_000}"/>'),
+    "dashes": f'<path stroke="red" stroke-dasharray=".1" d="M0 0{"H1000H0" * 3_000}"/>',
+    "markers": '<marker id="m"><path d="M0 0h9v9z"/></marker><path marker-mid="url(#m)" d="M0 0' + "h1" * 600_000 + '"/>',
+    "a long text": f"<text>{'a' * 100_000}</text>",
+    "many texts": "".join(f"<text>{'abcdefgh ' * 20}</text>" for _ in range(9_000)),
+    "large circles": '<circle r="900" cx="500" cy="500" fill="red"/>' * 15_000,
+    "gradients": '<linearGradient id="g"/>' + f'<rect {SQUARE} fill="url(#g)"/>' * 9_000,
+    "masks": f'<mask id="m"><rect {SQUARE}/></mask>' + f'<rect {SQUARE} mask="url(#m)"/>' * 9_000,
+    "masks by a style": styled("rect{mask:url(#m)}", '<mask id="m"><circle r="9"/></mask>' + f"<rect {SQUARE}/>" * 9_000),
+    "blurs": '<filter id="f"><feGaussianBlur stdDeviation="500"/></filter>' + f'<rect {SQUARE} filter="url(#f)"/>' * 500,
+    "groups of groups": ('<g opacity=".9">' * 20 + f"<rect {SQUARE}/>" + "</g>" * 20) * 900,
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+async def test_document_that_would_take_long_to_draw_is_refused_without_drawing_it(pool: RenderPool, tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, drawing(SLOW[name], SQUARE))
+    spent = Spent(pool)
+    with pytest.raises(TooComplexError) as caught:
+        await probed(pool, path)
+    check_words(caught.value)
+    assert caught.value.expected
+    assert caught.value.received
+    spent.check(4.0, 150 * MEBIBYTE)
+
+
+QUICK = {
+    "many small paths": "".join(f'<path fill="red" d="M{number % 1000} {number // 10}l5 5l-5 2z"/>' for number in range(10_000)),
+    "one path of many points": f'<path d="M0 0{"".join(f"L{number % 999} {number // 200}" for number in range(50_000))}"/>',
+    "many classes": styled(
+        "".join(f".cls-{number}{{fill:#fff;stroke:#231f20;stroke-width:.5px}}" for number in range(400)),
+        "".join(f'<path class="cls-{number % 400}" d="M1 2l3 4"/>' for number in range(4_000)),
+    ),
+    "a text": "".join(f'<text y="{number}">{"The quick brown fox jumps over the lazy dog"}</text>' for number in range(200)),
+    "a shadow": '<filter id="f"><feDropShadow stdDeviation="4"/></filter><rect width="400" height="400" filter="url(#f)"/>',
+    "arrows": '<marker id="m"><path d="M0 0h9v9z"/></marker>' + '<path marker-end="url(#m)" d="M0 0h9v9h90"/>' * 1_000,
+    "dashed lines": '<path stroke="red" stroke-dasharray="4 2" d="M0 0h900v900"/>' * 100,
+}
+
+
+@pytest.mark.parametrize("name", QUICK)
+async def test_document_of_many_ordinary_parts_is_drawn(pool: RenderPool, tmp_path: Path, name: str) -> None:
+    assert (await picture(pool, tmp_path, drawing(QUICK[name], SQUARE))).size == (1_000, 1_000)
+
+
+async def test_document_that_is_quick_to_draw_as_it_is_may_be_too_slow_at_a_larger_size(pool: RenderPool, tmp_path: Path) -> None:
+    source = drawing(
+        '<filter id="f"><feGaussianBlur stdDeviation="9"/></filter>' + '<rect width="9" height="9" filter="url(#f)"/>' * 9,
+        'width="9" height="9"',
+    )
+    assert (await picture(pool, tmp_path, source)).size == (9, 9)
+    with pytest.raises(TooComplexError) as caught:
+        await picture(pool, tmp_path, source, "width=6000")
+    check_words(caught.value)
+
+
+@given(
+    css=st.text(alphabet=".#:[]a{},;+~> \"'/*()0123456789\n", max_size=200),
+    d=st.text(alphabet="MmLlCcAahHvVzZ0123456789.,- eE", max_size=200),
+)
+@example(css="a{}", d="MMM1e300 1e300l1e300 1e300")
+def test_cost_of_whatever_is_written_is_a_number(css: str, d: str) -> None:
+    source = drawing(f"<style>{escape(css)}</style><path d='{d}' transform='scale({d})' stroke-dasharray='{d}'/>")
+    with suppress(ImageError):
+        svg.sanitised(source)
 
 
 @pytest.mark.parametrize(
