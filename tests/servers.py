@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -75,9 +77,13 @@ def _command_line(process: psutil.Process) -> str:
         return ""
 
 
-def stored_status(path: str) -> str:
-    """Return the `Cache-Status` of the request that had a rendition fetched and kept."""
-    return f'darkroom; fwd=uri-miss; stored; ttl=31536000; key="{path}"'
+def was_stored(response: httpx.Response, path: str, lifetime_seconds: int = 31_536_000) -> bool:
+    """Return whether `Cache-Status` says that the response was fetched for this request and stored under `path`.
+
+    Its age at that time is at most as long as the request took: a slow render takes that much off its lifetime.
+    """
+    found = re.fullmatch(rf'darkroom; fwd=uri-miss; stored; ttl=(\d+); key="{re.escape(path)}"', response.headers["cache-status"])
+    return found is not None and 0 <= lifetime_seconds - int(found[1]) <= math.ceil(response.elapsed.total_seconds())
 
 
 def environment(**settings: object) -> dict[str, str]:

@@ -15,7 +15,7 @@ import pytest
 
 from tests import images
 from tests.network import PUBLIC_ADDRESS, in_own_network
-from tests.servers import Server, darkroom
+from tests.servers import Server, darkroom, was_stored
 from tests.threads import serving
 
 
@@ -112,7 +112,7 @@ def test_pull_redirects_to_an_immutable_rendition_of_what_the_source_has(data: P
             "access-control-allow-origin": "*",
         }
         assert {name: answer.headers[name] for name in told} == told
-        assert answer.headers["cache-status"] == f'darkroom; fwd=uri-miss; stored; ttl=300; key="{path}"'
+        assert was_stored(answer, path, 300)
         rendition = client.get(location)
         assert (rendition.status_code, rendition.headers["content-type"]) == (200, "image/webp")
         assert images.opened(rendition.content).size == (200, 150)
