@@ -32,6 +32,10 @@ MAX_JPEG_PIECES = 20_000
 MAX_ENTRIES = 4_096
 
 
+# Bytes that libheif and what is around it hold for each pixel, of 8 bits a sample and of more, measured.
+_HEIF_PIXEL_BYTES = {"avif": (12, 20), "heic": (6, 12)}
+
+
 def check(body: memoryview, limits: Limits) -> None:
     """Return if a file holds nothing that costs much more than its pixels do.
 
@@ -102,6 +106,14 @@ def _check_tiff(body: memoryview, limits: Limits) -> None:
     except ValueError:
         # Cut short: libvips says so.
         return
+
+
+def check_heif(image_format: str, pixels: int, body: memoryview, limits: Limits, *, deep: bool) -> None:
+    """Return if an AVIF or HEIC of so many pixels fits in the memory of a render, `deep` with more than 8 bits a sample.
+
+    Raises `ImageError`, `too-many-pixels`. Unlike the others such a file tells its size to libheif alone, which looks at no pixel for it.
+    """
+    _check_whole_bytes(pixels * _HEIF_PIXEL_BYTES[image_format][deep], body, limits)
 
 
 def check_frames(frames: int, limits: Limits) -> None:

@@ -85,6 +85,8 @@ def probe(body: memoryview, limits: Limits) -> ImageInfo:
     frames = 1 if image_format == "heic" else _number(image, "n-pages", 1)
     info = ImageInfo(image_format, width, height, frames, bool(image.hasalpha()), whole)
     _check_size(info, limits)
+    if image_format in {"avif", "heic"}:
+        bounds.check_heif(image_format, width * height, body, limits, deep=image.format == "ushort")
     if image_format in _PAGED_FORMATS and frames > 1:
         info = msgspec.structs.replace(info, page_sizes=_page_sizes(body, image_format, frames))
         _check_size(info, limits)

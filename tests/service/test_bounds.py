@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import pyvips
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -129,6 +130,13 @@ def webp_of(frames: int, others: int = 0) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
+def large_avif(side: int, *, bits: int = 8) -> bytes:
+    image = pyvips.Image.black(side, side, bands=3)
+    image = image.copy(interpretation="srgb") if bits == 8 else image.cast("ushort").copy(interpretation="rgb16")
+    body: bytes = image.heifsave_buffer(compression="av1", effort=0, Q=20, bitdepth=bits)
+    return body
+
+
 BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "jpeg of many scans": (lambda: scanned_jpeg(3_000, 3_000, 800), "too-complex"),
     "jpeg of many samples in all its scans": (lambda: scanned_jpeg(9_900, 9_900, 100), "too-complex"),
@@ -150,6 +158,8 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "gif that decodes whole": (lambda: gif_of(9_900), "too-many-pixels"),
     "webp of many frames": (lambda: webp_of(200_000), "too-many-pixels"),
     "webp of many chunks": (lambda: webp_of(1, 2_000_000), "too-complex"),
+    "avif that decodes whole": (lambda: large_avif(6_500), "too-many-pixels"),
+    "avif of 10 bits that decodes whole": (lambda: large_avif(4_600, bits=10), "too-many-pixels"),
     "avif of many boxes": (lambda: images.avif(64, 48) + b"\0\0\0\x08free" * 4_000_000, "too-complex"),
 }
 

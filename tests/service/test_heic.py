@@ -301,7 +301,7 @@ async def test_heic_with_changed_bytes_is_a_picture_or_refused_and_no_process_is
 
 
 async def test_heic_of_more_pixels_than_are_taken_is_refused_from_its_header(pool: RenderPool, tmp_path: Path) -> None:
-    limits = Limits(max_pixels=100_000, max_whole_pixels=100_000, max_output_pixels=100_000, max_frames=9, codec_bytes=0)
+    limits = Limits(max_pixels=100_000, max_whole_pixels=100_000, max_output_pixels=100_000, max_frames=9, codec_bytes=10**9)
     with pytest.raises(TooManyPixelsError):
         await probed(pool, written(tmp_path, photo()), limits=limits)
 
@@ -330,7 +330,7 @@ from service.render.probe import allow_only_offered_loaders, offered, probe
 allow_only_offered_loaders()
 print(",".join(offered()))
 try:
-    probe(memoryview(Path(sys.argv[1]).read_bytes()), Limits(10**8, 10**8, 10**8, 9, 0))
+    probe(memoryview(Path(sys.argv[1]).read_bytes()), Limits(10**8, 10**8, 10**8, 9, 10**9))
 except ImageError as error:
     print(error.failure.kind, error.failure.expected)
 """
