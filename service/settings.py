@@ -175,87 +175,92 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 HELP: Mapping[str, Setting] = {
-    "host": Setting("Address to listen on. Beyond loopback `DARKROOM_KEYS` and `DARKROOM_TOKENS` must be set."),
+    "host": Setting("Address to listen on. Any address other than loopback requires `DARKROOM_KEYS` and `DARKROOM_TOKENS`."),
     "port": Setting("Port to listen on."),
-    "data": Setting("Folder for the signing key made in development, the upload spool, and the default store."),
+    "data": Setting("Folder for the development signing key, the temporary files of uploads, and the default store."),
     "store": Setting(
-        "Where images are kept: `file:///folder`, `memory://`, or `s3://bucket` (`s3://` alone: the bucket named by `BUCKET_NAME`), which "
+        "Where images are stored: `file:///folder`, `memory://`, or `s3://bucket` (`s3://` alone uses the bucket in `BUCKET_NAME`). S3 "
         "reads `AWS_ENDPOINT_URL_S3`, `AWS_REGION`, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.",
         "`store` in the data folder",
     ),
     "keys": Setting(
-        "Signing keys, newest first, comma-separated; each at least 32 hexadecimal digits (`openssl rand -hex 32`). "
-        "The first signs, all are accepted.",
-        "made once and kept in the data folder",
+        "Signing keys, newest first, separated by commas. Each has at least 32 hexadecimal digits (`openssl rand -hex 32`). "
+        "The first key signs; all of them are accepted.",
+        "created once and stored in the data folder",
     ),
     "tokens": Setting(
-        "Bearer tokens, comma-separated, each `token:scope+scope` of at least 16 characters, scopes `ingest`, `delete`, `read`; "
-        "`token` alone has all.",
-        "none: everybody who reaches the server may ingest",
+        "Bearer tokens, separated by commas, each written as `token:scope+scope`. A token has at least 16 characters; scopes are `ingest`, "
+        "`delete` and `read`. A token without scopes has all of them.",
+        "none: anyone who reaches the server may upload",
     ),
-    "public_url": Setting("Put before the URLs of image documents, for example `https://img.example.com`.", "none: URLs are relative"),
-    "open_transforms": Setting("Transforms in canonical spelling, separated by spaces, that need no signature (`-` in its place).", "none"),
+    "public_url": Setting(
+        "URL prefix of the URLs in image documents, for example `https://img.example.com`.", "none: the URLs are relative"
+    ),
+    "open_transforms": Setting("Transforms in canonical form, separated by spaces, that need no signature (`-` in its place).", "none"),
     "regions": Setting(
-        "The regions that this deployment runs in, comma-separated, the primary first. Told by `/health`, read by `darkroom regions`.",
+        "The regions of this deployment, separated by commas, the primary region first. `/health` reports them, and `darkroom regions` "
+        "reads them.",
         "none",
     ),
-    "metrics_port": Setting("Port on which `/metrics` is answered for Prometheus, at the address to listen on. Keep it private.", "none"),
-    "cache_bytes": Setting("Memory for kept answers, in bytes, bookkeeping included."),
+    "metrics_port": Setting("Port of `/metrics` for Prometheus, on the address to listen on. Keep it private.", "none"),
+    "cache_bytes": Setting("Memory for stored responses, in bytes, including bookkeeping."),
     "max_cold_requests": Setting(
-        "Clients that may wait for answers that are not in memory; the next get 503.", "12 on Fly, 1024 elsewhere"
+        "Maximum number of clients that wait for responses that are not in memory. Further ones get 503.", "12 on Fly, 1024 elsewhere"
     ),
     "max_connections_per_address": Setting(
-        "Connections of one client address, or IPv6 network of 64 bits; the newest beyond it are closed within seconds. "
-        "Set it where clients connect directly: behind a proxy all connections have the proxy's address.",
+        "Maximum number of connections of one client address, or of one IPv6 network of 64 bits. The newest connections beyond it are "
+        "closed within seconds. Set it where clients connect directly: behind a proxy all connections have the proxy's address.",
         "none",
     ),
     "max_header_bytes": Setting(
-        "Largest header of a request, in bytes, 4096 to 1048576: its target, field names and values. A larger one is 431. One that is more "
-        "than twice as large may be read no further, and its 431 is empty; only this holds for hits."
+        "Maximum size of a request's header in bytes, 4096 to 1048576: its target, field names and values. A larger header gets 431. The "
+        "server stops reading a header of more than twice the size, and that 431 has no body; for hits only this second bound applies."
     ),
-    "max_upload_bytes": Setting("Largest upload, in bytes: of the whole body, however many files are in it."),
-    "max_parts": Setting("Most files in one multipart upload."),
-    "max_pixels": Setting("Most pixels of an original, all frames together."),
+    "max_upload_bytes": Setting("Maximum size of an upload in bytes: the whole body, however many files it has."),
+    "max_parts": Setting("Maximum number of files in one multipart upload."),
+    "max_pixels": Setting("Maximum number of pixels of an original, all frames together."),
     "max_whole_pixels": Setting(
-        "The same for originals that decode whole: progressive JPEG, interlaced PNG, WebP, GIF, AVIF, HEIC, TIFF, SVG."
+        "The same for originals that must be decoded as a whole: progressive JPEG, interlaced PNG, WebP, GIF, AVIF, HEIC, TIFF, SVG."
     ),
-    "max_output_pixels": Setting("Most pixels of a rendition."),
-    "max_frames": Setting("Most frames, or pages, of an original."),
+    "max_output_pixels": Setting("Maximum number of pixels of a rendition."),
+    "max_frames": Setting("Maximum number of frames or pages of an original."),
     "variants": Setting(
-        "Transforms by name, separated by `;` or new lines: `card: width=640,height=480,fit=cover; badge: width=96,round=max`. "
-        "Asked for as `variant` when URLs are made, and written out in them.",
+        "Named transforms, separated by `;` or new lines: `card: width=640,height=480,fit=cover; badge: width=96,round=max`. "
+        "Requests for URLs name them as `variant`; the URLs contain the transform itself.",
         "none",
     ),
     "warm": Setting(
-        "Formats in which a new image's ladder is rendered when nobody waits for anything else: any of `webp`, `avif` and `fallback` "
-        "(JPEG, PNG or GIF, whichever the image needs), comma-separated, or `none`."
+        "Formats in which the ladder of a new image is rendered in the background: any of `webp`, `avif` and `fallback` "
+        "(JPEG, PNG or GIF, depending on the image), separated by commas, or `none`."
     ),
     "renditions_bytes": Setting(
-        "What renditions and intermediates may take of a store on disk, in bytes: beyond it those that were not read for longest are "
-        "removed, and made again when they are asked for. A bucket has a lifecycle rule instead.",
-        "none: they are kept",
+        "Maximum size of the renditions and intermediates in a store on disk, in bytes. Beyond it the least recently read ones are "
+        "removed, and made again on demand. For a bucket, use a lifecycle rule instead.",
+        "none: they are never removed",
     ),
     "pull_hosts": Setting(
         "Hosts that images may be fetched from, separated by commas or spaces: `images.example.com`, `*.example.com`, "
-        "`http://legacy.example.com` where it has no TLS, each with `:port` if need be.",
+        "`http://legacy.example.com` for a host without TLS, each with `:port` if needed.",
         "none: nothing is fetched",
     ),
-    "pull_seconds": Setting("How long a remote source is not asked again, in seconds."),
-    "cloudflare_zone": Setting("Zone id of the Cloudflare zone in front, which is purged of what is taken down.", "none: no CDN is purged"),
+    "pull_seconds": Setting("How long the result of a fetch is fresh, in seconds. After that the source is revalidated."),
+    "cloudflare_zone": Setting(
+        "Zone ID of the Cloudflare zone in front of the server, which is purged after takedowns.", "none: no CDN is purged"
+    ),
     "cloudflare_token": Setting("API token of Cloudflare with the permission Zone > Cache Purge for that zone.", "none"),
-    "cloudflare_url": Setting("Where Cloudflare's API is reached, for those who go through a proxy of their own."),
-    "render_processes": Setting("Render processes.", "as many as cores"),
-    "render_memory_bytes": Setting("Address space of one render process, in bytes, at least 268435456."),
-    "render_queue": Setting("Renders that may wait for a render process; the next get 503."),
-    "wait_seconds": Setting("How long a client is kept waiting for a rendition, its place in the queue included, in seconds."),
-    "render_seconds": Setting("After this many seconds a render is ended by killing its process."),
+    "cloudflare_url": Setting("Base URL of Cloudflare's API, for servers that reach it through a proxy."),
+    "render_processes": Setting("Number of render processes.", "as many as cores"),
+    "render_memory_bytes": Setting("Address space of one render process in bytes, at least 268435456."),
+    "render_queue": Setting("Maximum number of renders that wait for a render process. Further ones get 503."),
+    "wait_seconds": Setting("How long a client waits for a rendition, including its time in the queue, in seconds."),
+    "render_seconds": Setting("After this many seconds a render is stopped by killing its process."),
 }
 
 # What the commands that speak to a server read, and no server does.
 CLIENT_HELP: Mapping[str, Setting] = {
-    "server": Setting("URL of the Darkroom that `push`, `url`, `info`, `rm` and `open` speak to.", "`http://127.0.0.1:8080`"),
+    "server": Setting("URL of the Darkroom server that `push`, `url`, `info`, `rm` and `open` use.", "`http://127.0.0.1:8080`"),
     "token": Setting(
-        "Bearer token that they send, one of the server's `DARKROOM_TOKENS`. It is read from here alone, never from the command line.",
+        "Bearer token that they send, one of the server's `DARKROOM_TOKENS`. It can only be set here, not on the command line.",
         "none",
     ),
 }

@@ -1,4 +1,4 @@
-"""The README keeps what it says: every setting with its default, every option, every command."""
+"""The README and the pages that it leads to agree with the code: every setting with its default, every option, every command."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from service.settings import CLIENT_HELP, HELP, Settings, variable
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+SETTINGS, COMMAND_LINE, OPERATION = (
+    (ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in ("settings", "command-line", "operation")
+)
 
 # Read from Fly's environment, not set by people.
 FLY = {"fly_region", "fly_machine_id", "fly_primary_region"}
@@ -34,26 +38,36 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
-def test_readme_documents_every_setting_with_its_default() -> None:
+def test_settings_page_documents_every_setting_with_its_default() -> None:
     assert set(HELP) == {field.name for field in msgspec.structs.fields(Settings)} - FLY
-    assert settings_table() in README
+    assert settings_table() in SETTINGS
 
 
-def test_readme_documents_every_variable_of_the_commands() -> None:
+def test_settings_page_documents_every_variable_of_the_commands() -> None:
     rows = [f"| `{variable(name)}` | {setting.help} | {setting.default} |" for name, setting in CLIENT_HELP.items()]
-    assert "\n".join(["| variable | meaning | default |", "|---|---|---|", *rows, ""]) in README
+    assert "\n".join(["| variable | meaning | default |", "|---|---|---|", *rows, ""]) in SETTINGS
 
 
-def test_readme_tells_every_option_of_push_and_no_other() -> None:
-    section = README.partition("## From the command line")[2].partition("\n## ")[0]
+def test_command_line_page_documents_every_option_of_push_and_no_other() -> None:
+    section = COMMAND_LINE.partition("## Push files and folders")[2].partition("\n## ")[0]
     has = {name for parameter in push.params for name in parameter.opts if name.startswith("--")}
-    assert set(re.findall(r"--[a-z]+", section)) - {"--format", "--variant", "--yes"} == has
+    assert set(re.findall(r"--[a-z]+", section)) == has
 
 
 def test_readme_commands_are_targets_of_the_makefile() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE)) <= targets
+    assert {"serve", "test"} <= set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE)) <= targets
+    assert (
+        {"check", "test", "test-long", "fuzz", "bench"} <= set(re.findall(r"(?:^|`)make ([a-z-]+)", CONTRIBUTING, re.MULTILINE)) <= targets
+    )
     assert {"setup", "serve", "test", "check", "bench"} <= targets
+
+
+def test_readme_is_read_in_a_few_minutes_and_its_links_lead_somewhere() -> None:
+    assert len(README.splitlines()) < 200
+    for page in (README, CONTRIBUTING):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", page):
+            assert (ROOT / target).exists(), target
 
 
 def test_readme_pictures_exist() -> None:
@@ -68,11 +82,11 @@ def test_changelog_begins_with_the_version_of_the_package() -> None:
     assert first[1] == version
 
 
-def test_readme_names_every_metric_of_the_edge_with_its_labels() -> None:
+def test_operation_page_names_every_metric_of_the_edge_with_its_labels() -> None:
     edge = Edge(_no_origin, name="x", max_bytes=0, max_cold_requests=0)
     edge.counts["any"] = Count()
     families = {family.name: family for family in metrics.EdgeCollector(edge).collect()}
-    rows = [row for row in README.splitlines() if row.startswith("| `darkroom_edge_")]
+    rows = [row for row in OPERATION.splitlines() if row.startswith("| `darkroom_edge_")]
     named = {name.partition("{")[0].removesuffix("_total") for row in rows for name in re.findall(r"`(darkroom_edge_[^`]*)`", row)}
     assert named == set(families)
     (requests,) = (row for row in rows if "darkroom_edge_requests_total{kind,result}" in row)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-DEPLOYMENTS = Path(__file__).parents[2] / "docs" / "deployments.md"
+OPERATION = Path(__file__).parents[2] / "docs" / "operation.md"
 
 
 def test_nginx_accepts_the_documented_configuration(tmp_path: Path) -> None:
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin")
     if nginx is None:
         pytest.skip("nginx is not installed")
-    shown = re.search(r"```nginx\n(.*?)```", DEPLOYMENTS.read_text("utf-8"), re.DOTALL)
+    shown = re.search(r"```nginx\n(.*?)```", OPERATION.read_text("utf-8"), re.DOTALL)
     assert shown is not None
     file = tmp_path / "nginx.conf"
     file.write_text(f"pid {tmp_path}/pid;\nerror_log {tmp_path}/error.log;\nevents {{}}\nhttp {{\n{shown[1]}}}\n", "utf-8")
