@@ -11,7 +11,7 @@ import msgspec
 from service.address import PIPELINE_VERSION
 from service.errors import BadTransformError
 from service.options import BLUR, MAX_SIDE_PIXELS
-from service.render.geometry import Plan, check, is_worth_offering, plan, require_frame
+from service.render.geometry import Plan, check, is_drawn_in_time, is_worth_offering, plan, require_frame
 from service.render.messages import ImageInfo, Limits
 from service.transform import DEFAULTS, FORMATS, Format, Transform, scaled
 
@@ -110,8 +110,9 @@ def ladders(
 
     Every length of a transform follows its width, so that a crop keeps its shape, and a round corner its look, at every step.
 
-    Raises `TooManyPixelsError` where a width or a format that was named cannot be had, or where nothing can, and `BadTransformError` for
-    a frame that the image has not, a crop outside the picture, and a transform that has a height only.
+    Raises `TooManyPixelsError`, of a drawing that takes too long `TooComplexError`, where a width or a format that was named cannot be
+    had, or where nothing can, and `BadTransformError` for a frame that the image has not, a crop outside the picture, and a transform that
+    has a height only.
     """
     require_frame(info, transform)
     steps = _Steps(info, transform, limits)
@@ -172,13 +173,16 @@ class _Steps:
     def is_worth_offering(self, width: int, image_format: Format) -> bool:
         """Return whether a step is possible, and worth a link."""
         planned = self._at(width)
+        if planned is None or not is_drawn_in_time(self.info, planned[1]):
+            return False
         frames = _frames(self.info, self.transform, image_format)
-        return planned is not None and is_worth_offering(planned[1], image_format, self._limits, frames=frames, alpha=self._alpha)
+        return is_worth_offering(planned[1], image_format, self._limits, frames=frames, alpha=self._alpha)
 
     def require(self, width: int, image_format: Format) -> None:
-        """Return if a step is possible; raises `TooManyPixelsError` and `BadTransformError`."""
+        """Return if a step is possible; raises `TooManyPixelsError`, `TooComplexError` and `BadTransformError`."""
         transform = _at_width(self.transform, width, self._full_width)
-        check(self.info, transform, image_format, self._limits, frames=_frames(self.info, self.transform, image_format))
+        frames = _frames(self.info, self.transform, image_format)
+        check(self.info, transform, image_format, self._limits, frames=frames, linked=True)
 
     def _at(self, width: int) -> tuple[Transform, Plan] | None:
         """Return the transform of a step and its plan, `None` where another length than the width would be larger than can be asked for."""
@@ -200,7 +204,7 @@ def _default_ladders(steps: _Steps, offered: Collection[Format]) -> list[Ladder]
 
 
 def _named_ladders(steps: _Steps, widths: Sequence[int], formats: Sequence[Format], defaults: Sequence[Format]) -> list[Ladder]:
-    """Return ladders of named widths, named formats, or both; raises `TooManyPixelsError` for what is named and not possible."""
+    """Return ladders of named widths, named formats, or both; raises as `ladders` does for what is named and not possible."""
     # Nobody has named the formats but the widths: the fallback must have them all.
     required = formats or defaults[-1:]
     for image_format in required:

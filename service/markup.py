@@ -77,8 +77,9 @@ class Minter:
     ) -> Markup:
         """Return the ladders of `transform`, of which see `ladders`, with their URLs.
 
-        Raises `TooManyPixelsError` for what is larger than is made, and `BadTransformError` for a frame that the image has not, a crop
-        outside the picture, a transform that has a height only, and what a format cannot do.
+        Raises `TooManyPixelsError` for what is larger than is made, `TooComplexError` for a drawing that takes too long to draw, and
+        `BadTransformError` for a frame that the image has not, a crop outside the picture, a transform that has a height only, and what a
+        format cannot do.
         """
         found = ladders(info, transform, self._limits, widths=widths, formats=formats, offered=offered)
         sources = [self._source(digest, ladder) for ladder in found]

@@ -263,7 +263,7 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ),
     ("/v1/images/{digest}/urls", "post"): Route(
         {200: Answer("a ladder, or one URL", {"a ladder": MARKUP_EXAMPLE, "one URL": _URL_EXAMPLE}, ("Markup", "OneUrl"))},
-        (*_JSON, errors.BadTransformError, errors.FormatNotOfferedError, *_KNOWN, errors.TooManyPixelsError),
+        (*_JSON, errors.BadTransformError, errors.FormatNotOfferedError, *_KNOWN, errors.TooManyPixelsError, errors.TooComplexError),
     ),
     ("/v1/pull", "post"): Route(
         {

@@ -229,7 +229,8 @@ class Renditions:
     async def check(self, info: ImageInfo, transform: Transform, image_format: Format, version: int = PIPELINE_VERSION) -> Transform:
         """Return what `image_format` makes of a transform, if it can be made of an original with this header: no pixel is looked at.
 
-        Raises `BadTransformError`, `TooManyPixelsError`, `FormatNotOfferedError`, and `NotFoundError` for an unknown overlay.
+        Raises `BadTransformError`, `TooManyPixelsError`, `TooComplexError`, `FormatNotOfferedError`, and `NotFoundError` for an unknown
+        overlay.
         """
         transform = for_format(transform, image_format)
         await self.require(transform, [image_format])

@@ -10,7 +10,7 @@ import pyvips
 from service.options import Profile
 from service.render import bounds, boxes, colour, gif, hdr, heic, png, svg
 from service.render.files import Input, load
-from service.render.geometry import Box, Plan, half_up
+from service.render.geometry import Box, Plan, drawing_at, half_up
 from service.render.messages import Failure, ImageError, ImageInfo
 from service.render.probe import broken, unread_animation
 
@@ -38,9 +38,7 @@ def still(source: Input, info: ImageInfo, steps: Plan, *, profile: Profile = "sr
     Its page is `page`. With `deep`, 16 bits where the original has them. Lazy: a broken file may show when it is used.
     """
     if info.vector:
-        width, height = steps.unturned
-        scale = max(width / steps.region.width, height / steps.region.height)
-        return svg.rasterised(svg.sanitised(bytes(source.body), (width, height, scale)), steps.region, width, height)
+        return svg.rasterised(svg.sanitised(bytes(source.body), drawing_at(steps)), steps.region, *steps.unturned)
     opened = _opened(source, info, steps, page)
     return _region(opened, info, steps, profile, deep=deep)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import cos, floor, radians, sin
+from operator import ge, le
 
 import msgspec
 
-from service.errors import BadTransformError, TooManyPixelsError
+from service.errors import BadTransformError, TooComplexError, TooManyPixelsError
 from service.options import Flip, FocalPoint, Gravity, Region, Sides
 from service.render.messages import ImageInfo, Limits
 from service.transform import Format, Transform
@@ -106,15 +107,28 @@ def plan(width: int, height: int, transform: Transform, *, vector: bool = False,
     return msgspec.structs.replace(steps, padded=padded)
 
 
-def check(info: ImageInfo, transform: Transform, image_format: Format, limits: Limits, *, frames: int, trimmed: Box | None = None) -> None:
+def check(
+    info: ImageInfo,
+    transform: Transform,
+    image_format: Format,
+    limits: Limits,
+    *,
+    frames: int,
+    trimmed: Box | None = None,
+    linked: bool = False,
+) -> None:
     """Return if what is asked can be made of an original with this header, `frames` of it; of `trimmed` see `plan`.
 
+    `linked`: whether a ladder is to link to it. Where only a render can find out whether a part of a drawing takes too long, or a drawing
+    of another shape, a ladder does without.
+
     Raises `BadTransformError` for a crop outside the picture or a frame that it has not, `TooManyPixelsError` for a rendition that is
-    larger than is made or than its format holds.
+    larger than is made or than its format holds, and `TooComplexError` for a drawing that would take too long to draw at this size.
     """
     require_frame(info, transform)
     page = info.of_page(transform.frame)
     steps = plan(page.width, page.height, transform, vector=info.vector, trimmed=trimmed)
+    _check_drawing(info, steps, linked=linked)
     if fits(steps, image_format, limits, frames=frames):
         return
     width, height = steps.output
@@ -155,6 +169,35 @@ def is_worth_offering(steps: Plan, image_format: Format, limits: Limits, *, fram
     width, height = steps.output
     needed_bytes = width * height * _AVIF_BYTES_PER_PIXEL[alpha] if image_format == "avif" else 0
     return needed_bytes <= limits.codec_bytes and fits(steps, image_format, limits, frames=frames)
+
+
+def drawing_at(steps: Plan) -> tuple[int, int, float]:
+    """Return the width and height in pixels at which a vector image is drawn, and how many times its own size it has there."""
+    width, height = steps.unturned
+    return width, height, max(width / steps.region.width, height / steps.region.height)
+
+
+def is_drawn_in_time(info: ImageInfo, steps: Plan) -> bool:
+    """Return whether a rendition is certain not to take too long to draw: it is no larger in anything than the whole at `max_width`."""
+    return info.max_width is None or all(map(le, drawing_at(steps), _whole_drawing(info, info.max_width)))
+
+
+def _check_drawing(info: ImageInfo, steps: Plan, *, linked: bool) -> None:
+    """Return if a rendition can be drawn in time, unless it is `linked` also if that is uncertain; raises `TooComplexError`."""
+    if info.max_width is None or is_drawn_in_time(info, steps):
+        return
+    if linked or all(map(ge, drawing_at(steps), _whole_drawing(info, info.max_width + 1))):
+        width, height, _ = drawing_at(steps)
+        raise TooComplexError(
+            "The drawing would take too long to draw at this size.",
+            expected=f"at most {info.max_width} pixels of width for the whole drawing",
+            received=f"{width} x {height}",
+            remedy="Ask for a smaller width or height, or simplify the drawing and upload it again.",
+        )
+
+
+def _whole_drawing(info: ImageInfo, width: int) -> tuple[int, int, float]:
+    return drawing_at(plan(info.width, info.height, Transform(width=width), vector=True))
 
 
 def reduced_suffices(info: ImageInfo, transform: Transform) -> bool:

@@ -55,7 +55,7 @@ class HeavyError(Exception):
 def run_probe(job: Probe, descriptor: int) -> Probed:
     """Return the facts, the placeholder and the intermediate of an original; raises `ImageError` and `HeavyError`."""
     body = mapped(descriptor)
-    info = probe(body, job.limits)
+    info = probe(body, job.limits, uploaded=True)
     _check_alone(info, alone=job.alone)
     source = Input(body, "", None)
     with _failures_told(info):

@@ -47,7 +47,8 @@ class ImageInfo(msgspec.Struct, frozen=True):
     """What a header tells. Sizes are pixels of one frame, upright (after its orientation); `frames` counts pages too.
 
     `decodes_whole`: the decoder cannot go line by line, so that memory grows with the pixels. `page_sizes` has the width and height of
-    each page where they differ; the image's own are those of the first.
+    each page where they differ; the image's own are those of the first. `max_width` is the largest width at which the whole of a vector
+    image can be drawn in time, `None` if there is no such limit, or if it is unknown.
     """
 
     format: str
@@ -57,6 +58,7 @@ class ImageInfo(msgspec.Struct, frozen=True):
     alpha: bool
     decodes_whole: bool
     page_sizes: tuple[tuple[int, int], ...] = ()
+    max_width: int | None = None
 
     @property
     def pixels(self) -> int:

@@ -64,15 +64,17 @@ def offered() -> list[str]:
     return read + heic_read + (["svg"] if pyvips.type_from_name(_SVG_LOADER) else [])
 
 
-def probe(body: memoryview, limits: Limits) -> ImageInfo:
+def probe(body: memoryview, limits: Limits, *, uploaded: bool = False) -> ImageInfo:
     """Return what the header of a file tells, of which `body` is all.
+
+    `uploaded`: whether the file is new, so that `max_width` is needed: it takes several estimates, and a render makes its own.
 
     Raises `ImageError`: `unsupported`, `broken`, `too-many-pixels` where the header declares more than `limits` allow, or `too-complex`.
     """
     beginning = bytes(body[:_BEGINNING_BYTES])
     if svg.is_svg(beginning):
-        width, height = svg.size(svg.sanitised(bytes(body)))
-        info = ImageInfo("svg", width, height, 1, alpha=True, decodes_whole=True)
+        width, height, max_width = svg.measured(bytes(body)) if uploaded else (*svg.size(svg.sanitised(bytes(body))), None)
+        info = ImageInfo("svg", width, height, 1, alpha=True, decodes_whole=True, max_width=max_width)
         _check_size(info, limits)
         return info
     bounds.check(body, limits)

@@ -10,17 +10,21 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from bisect import bisect_left
 from collections.abc import Mapping
+from math import isqrt
 from typing import NoReturn
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
 import pyvips
 
+from service.options import MAX_SIDE_PIXELS
 from service.render import svg_cost
-from service.render.geometry import Box
+from service.render.geometry import Box, drawing_at, plan
 from service.render.messages import Failure, FailureKind, ImageError
 from service.render.svg_cost import Element, Inherited
+from service.transform import Transform
 
 
 def _words(text: str) -> frozenset[str]:
@@ -117,6 +121,31 @@ def sanitised(source: bytes, drawn_at: tuple[int, int, float] | None = None) -> 
     `too-many-pixels` where it is too large or has too many elements, and `too-complex` where it would take too long to draw, at its own
     size or as `drawn_at`.
     """
+    return _cleaned(source, drawn_at)[1]
+
+
+def measured(source: bytes) -> tuple[int, int, int | None]:
+    """Return the width and height of a document in pixels, and the largest width at which the whole document can be drawn in time.
+
+    That width is `None` if the document can be drawn in time at `MAX_SIDE_PIXELS` × `MAX_SIDE_PIXELS` pixels, in its own shape. Raises
+    `ImageError` as `sanitised` does.
+    """
+    cleaner, clean = _cleaned(source, None)
+    width, height = size(clean)
+
+    def takes_too_long(across: int) -> bool:
+        seconds = cleaner.seconds(*drawing_at(plan(width, height, Transform(width=across), vector=True)))
+        return not seconds <= MAX_SECONDS_ENLARGED
+
+    largest = max(width, isqrt(MAX_SIDE_PIXELS**2 * width // height))
+    if not takes_too_long(largest):
+        return width, height, None
+    # The estimate grows with the width, and at its own the document has just been found to be cheap.
+    return width, height, width - 1 + bisect_left(range(width, largest), True, key=takes_too_long)
+
+
+def _cleaned(source: bytes, drawn_at: tuple[int, int, float] | None) -> tuple[_Cleaner, bytes]:
+    """Return the cleaner that has read a document, and the document as `sanitised` returns it; raises `ImageError` as that does."""
     if len(source) > MAX_BYTES:
         _refuse("too-many-pixels", "The SVG document is larger than is taken.", f"at most {MAX_BYTES} bytes", f"{len(source)} bytes")
     cleaner = _Cleaner()
@@ -136,7 +165,7 @@ def sanitised(source: bytes, drawn_at: tuple[int, int, float] | None = None) -> 
     if drawn > MAX_DRAWN:
         _refuse("too-many-pixels", "The SVG draws more elements than are drawn.", f"at most {MAX_DRAWN}, each repetition counted", "more")
     _check_seconds(seconds, MAX_SECONDS_ENLARGED if drawn_at else MAX_SECONDS)
-    return clean
+    return cleaner, clean
 
 
 def size(clean: bytes) -> tuple[int, int]:

@@ -17,6 +17,8 @@ from tests.servers import Server, darkroom
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="{}" height="{}"><circle cx="100" cy="100" r="90" fill="#a31"/></svg>'
 FEW_PIXELS = 4_000_000
+# Short lines, whose estimate has to take them for long ones: quick to draw, but too slow by the estimate at the largest width.
+BUSY = b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="4">%s</svg>' % (b'<line x2="9" y2="2" stroke="#a31"/>' * 2_000)
 BROWSER = "image/avif,image/webp,image/apng,*/*;q=0.8"
 
 
@@ -54,6 +56,7 @@ AT_THE_LIMITS = {
     "screenshot": lambda: images.flat_png(200, 18_000, (200, 90, 30)),
     "animation": lambda: long_gif(240, 180, 140),
     "drawing": lambda: SVG.format(100, 10_000).encode(),
+    "busy drawing": lambda: BUSY,
     "line": lambda: images.flat_png(2, 70_000, (9, 9, 9)),
     "hair": lambda: images.flat_png(1, 70_000, (9, 9, 9)),
 }
@@ -78,6 +81,27 @@ def test_every_url_of_the_document_of_an_image_at_the_limits_is_200(server: Serv
         assert getattr(shown, "n_frames", 1) == document["frames"]
         ladder = client.post(f"/v1/images/{document['digest']}/urls", json={}).json()
         assert (ladder["src"], ladder["sources"]) == (document["src"], document["sources"])
+
+
+def test_document_of_a_drawing_that_is_slow_to_draw_ends_with_the_widest_that_is_rendered(server: Server) -> None:
+    with server.client() as client:
+        document = client.post("/v1/images", content=BUSY).json()
+        path = f"/v1/images/{document['digest']}/urls"
+        widest = document["sources"][-1]["renditions"][-1]["width"]
+        assert 1_280 < widest < 2_560
+        assert {source["renditions"][-1]["width"] for source in document["sources"]} == {widest}
+        url = Signer([development_key(server.data)]).sign(Address(2, document["digest"], f"width={widest + 1}", "png"))
+        for refused in (
+            client.get(url),
+            client.post(path, json={"widths": [widest + 1]}),
+            client.post(path, json={"transform": {"width": widest + 1}, "format": "png"}),
+        ):
+            problem = refused.json()
+            assert (refused.status_code, problem["type"]) == (422, "/problems/too-complex")
+            assert problem["expected"]
+            assert problem["received"] == f"{widest + 1} x {(widest + 1 + 5) // 10}"
+            assert problem["remedy"]
+        assert client.post(path, json={"widths": [widest]}).status_code == 200
 
 
 def test_url_whose_format_is_negotiated_has_one_that_the_rendition_can_be_made_in(server: Server) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from service.address import PIPELINE_VERSION, Signer
 from service.address import parse as parse_address
-from service.errors import BadTransformError, TooManyPixelsError
+from service.errors import BadTransformError, TooComplexError, TooManyPixelsError
 from service.ladders import Ladder, ladders, possible_formats
 from service.markup import Minter
 from service.render.geometry import check
@@ -38,6 +38,12 @@ infos = st.builds(
     alpha=st.booleans(),
     decodes_whole=st.booleans(),
 )
+heavy_drawings = st.builds(
+    lambda width, height, more: heavy(width, height, max_width=width + more),
+    st.integers(1, 9_000) | st.integers(1, 90),
+    st.integers(1, 9_000) | st.integers(1, 90),
+    st.integers(0, 9_000) | st.integers(0, 900),
+)
 limits = st.just(LIMITS) | st.builds(
     Limits,
     max_pixels=st.just(10**9),
@@ -52,11 +58,16 @@ def still(width: int, height: int, *, image_format: str = "png", frames: int = 1
     return ImageInfo(image_format, width, height, frames, alpha=False, decodes_whole=False)
 
 
+def heavy(width: int, height: int, *, max_width: int) -> ImageInfo:
+    """Return a drawing that takes too long to draw at a larger width."""
+    return ImageInfo("svg", width, height, 1, alpha=True, decodes_whole=True, max_width=max_width)
+
+
 def widths(found: list[Ladder]) -> dict[str, list[int]]:
     return {ladder.format: [step.width for step in ladder.steps] for ladder in found}
 
 
-@given(infos, limits)
+@given(infos | heavy_drawings, limits)
 def test_document_of_any_image_links_only_to_what_can_be_made_and_always_to_something(info: ImageInfo, limit: Limits) -> None:
     made = Minter(Signer([bytes(32)]), "", limit).markup(DIGEST, info, Transform())
     assert made.sources
@@ -72,13 +83,14 @@ def test_document_of_any_image_links_only_to_what_can_be_made_and_always_to_some
             image_format = BY_EXTENSION[address.extension]
             transform = parse_canonical(address.transform)
             frames = info.frames if info.animates(transform, image_format, by_default=ANIMATES) else 1
-            check(info, transform, image_format, limit, frames=frames)
+            check(info, transform, image_format, limit, frames=frames, linked=True)
+            assert info.max_width is None or link.width <= info.max_width
             assert f"image/{image_format}" == source.type
             assert image_format != "avif" or link.width * link.height * (48 if info.alpha else 30) <= limit.codec_bytes
 
 
 @given(
-    infos,
+    infos | heavy_drawings,
     limits,
     st.sampled_from(
         ["width=4000,height=3000,fit=cover", "width=800,enlarge=true", "crop=10p:10p:50p:50p,rotate=30,pad=20", "round=40", "width=100",
@@ -89,13 +101,16 @@ def test_ladder_of_any_transform_has_only_what_can_be_made_or_is_refused(info: I
     transform = parse(spelling)
     try:
         found = ladders(info, transform, limit)
+    except TooComplexError:
+        assert info.max_width is not None
+        return
     except TooManyPixelsError:
         return
     assert found
     for ladder in found:
         for step in ladder.steps:
             frames = info.frames if info.animates(step.transform, ladder.format, by_default=ANIMATES) else 1
-            check(info, step.transform, ladder.format, limit, frames=frames)
+            check(info, step.transform, ladder.format, limit, frames=frames, linked=True)
 
 
 def test_ladder_of_an_ordinary_image_is_the_whole_one() -> None:
@@ -118,6 +133,33 @@ def test_ladder_of_a_long_drawing_ends_with_the_widest_step_that_is_made() -> No
     assert found["webp"] == [320, 640, 655]
     # With alpha an AVIF may have 7 million pixels, at 528 wide: too far from the fallback's 1,264.
     assert "avif" not in found
+
+
+def test_ladder_of_a_drawing_that_is_slow_to_draw_ends_with_the_widest_step_that_is_drawn_in_time() -> None:
+    for max_width, steps in ((2_559, [320, 640, 960, 1_280, 1_920, 2_559]), (961, [320, 640, 960, 961]), (40, [40])):
+        found = widths(ladders(heavy(40, 30, max_width=max_width), Transform(), LIMITS))
+        assert found == {"avif": steps, "webp": steps, "png": steps}
+    assert widths(ladders(heavy(40, 30, max_width=2_560), Transform(), LIMITS))["png"][-1] == 2_560
+
+
+def test_named_width_at_which_a_drawing_takes_too_long_is_refused() -> None:
+    drawing = heavy(40, 30, max_width=1_000)
+    assert widths(ladders(drawing, Transform(), LIMITS, widths=[1_000, 500]))["png"] == [500, 1_000]
+    with pytest.raises(TooComplexError) as refused:
+        ladders(drawing, Transform(), LIMITS, widths=[1_001])
+    assert (refused.value.expected, refused.value.received) == ("at most 1000 pixels of width for the whole drawing", "1001 x 751")
+    assert refused.value.remedy
+
+
+def test_part_of_a_drawing_that_is_slow_to_draw_is_left_to_the_render_unless_a_ladder_links_to_it() -> None:
+    # Few pixels of a document that is large: only the render can estimate what they take.
+    drawing, part = heavy(40, 30, max_width=1_000), parse("crop=0:0:4:3,width=400")
+    check(drawing, part, "png", LIMITS, frames=1)
+    with pytest.raises(TooComplexError):
+        check(drawing, part, "png", LIMITS, frames=1, linked=True)
+    assert widths(ladders(drawing, parse("crop=0:0:4:3"), LIMITS))["png"] == [100]
+    with pytest.raises(TooComplexError):
+        check(drawing, parse("crop=0:0:39:29,width=1200"), "png", LIMITS, frames=1)
 
 
 def test_ladder_of_a_long_animation_has_smaller_frames_not_fewer() -> None:

@@ -357,6 +357,18 @@ async def test_document_that_is_quick_to_draw_as_it_is_may_be_too_slow_at_a_larg
     with pytest.raises(TooComplexError) as caught:
         await picture(pool, tmp_path, source, "width=6000")
     check_words(caught.value)
+    # A probe finds the width up to which it is drawn, as exactly as a render does.
+    widest = (await probed(pool, written(tmp_path, source, "drawing"))).info.max_width
+    assert widest is not None
+    assert len(svg.sanitised(source, (widest, widest, widest / 9))) > 0
+    with pytest.raises(ImageError):
+        svg.sanitised(source, (widest + 1, widest + 1, (widest + 1) / 9))
+
+
+async def test_document_that_is_quick_to_draw_at_any_size_has_no_largest_width(pool: RenderPool, tmp_path: Path) -> None:
+    for attributes in ('width="9" height="9"', 'width="9000" height="3"', 'width="3" height="9000"'):
+        source = drawing('<rect width="9" height="9" fill="red"/>', attributes)
+        assert (await probed(pool, written(tmp_path, source, "drawing"))).info.max_width is None
 
 
 @given(
@@ -367,7 +379,7 @@ async def test_document_that_is_quick_to_draw_as_it_is_may_be_too_slow_at_a_larg
 def test_cost_of_whatever_is_written_is_a_number(css: str, d: str) -> None:
     source = drawing(f"<style>{escape(css)}</style><path d='{d}' transform='scale({d})' stroke-dasharray='{d}'/>")
     with suppress(ImageError):
-        svg.sanitised(source)
+        svg.measured(source)
 
 
 @pytest.mark.parametrize(
