@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
@@ -157,18 +158,14 @@ def text_of(key: str, value: object) -> str:
             return ":".join(text_of(name, value.get(name, default)) for name, default in zip(known, defaults, strict=True))
         case _:
             lists = ", or a list of numbers" if key in _WRITTEN_FREELY else ""
-            raise _bad(key, f"a number, a string, or true or false{lists}", _json_kind(value), "See GET /docs.")
+            raise _bad(key, f"a number, a string, or true or false{lists}", _short.repr(value), "See GET /docs.")
 
 
-def _json_kind(value: object) -> str:
-    """Return what a value of JSON is, without the value itself: it may be very long, and very deep."""
-    match value:
-        case list():
-            return f"a list of {len(value)}"
-        case dict():
-            return "an object"
-        case _:
-            return "null"
+# A value of JSON may be very long and very deep: what is quoted of it, and the time that takes, has a bound.
+_short = reprlib.Repr()
+_short.maxlist = _short.maxdict = 4
+_short.maxlevel = 3
+_short.maxstring = _short.maxother = 64
 
 
 # Lists and colours, which people write in their own ways.
