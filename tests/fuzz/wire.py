@@ -232,7 +232,8 @@ def changed_path(path: str, chance: Random) -> bytes:  # noqa: PLR0911 - one for
                 )
             )
         case 4:
-            return raw[:at]
+            # The shortest is still no page.
+            return raw[: max(at, len(b"/i/"))]
         case 5:
             return raw.swapcase()
         case 6:
