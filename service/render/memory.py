@@ -27,6 +27,8 @@ _SIGNS = (
 # libheif calls it a memory allocation error when a header declares more than libheif ever takes, and libvips calls it out of memory when
 # the frames of a GIF reach beyond 65,536 pixels.
 _ABSURD_SIGNS = ("security limit exceeded", "gifload: bad image dimensions")
+# Words of Little CMS for a profile in memory that ends before a tag of it does.
+_SHORT_PROFILE = "read from memory error"
 
 # A process that had less address space left than this at its tightest may have failed for want of it, whatever its codecs say: a thread's
 # stack takes 8 MiB, and libde265 and libheif report a failed allocation as a broken file.
@@ -58,5 +60,5 @@ def resident_bytes(statm: bytes) -> int:
 
 def ran_out(words: str) -> bool:
     """Return whether the words of a failure say that an allocation failed under the cap."""
-    said = words.lower()
+    said = words.lower().replace(_SHORT_PROFILE, "")
     return any(sign in said for sign in _SIGNS) and not any(sign in said for sign in _ABSURD_SIGNS)

@@ -152,6 +152,18 @@ async def test_gif_whose_frame_lies_beyond_what_a_gif_may_measure_is_broken_and_
     check_words(caught.value)
 
 
+async def test_profile_that_ends_before_its_curve_does_is_no_want_of_memory(pool: RenderPool, tmp_path: Path) -> None:
+    profile = bytearray(images.grey_profile())
+    # How many entries the curve has (ICC.1:2001-04 §6.5.3).
+    at = profile.index(b"curv\0\0\0\0") + 8
+    profile[at : at + 4] = struct.pack(">I", 20_000)
+    path = written(tmp_path, images.grey_jpeg(60, 40, profile=bytes(profile)))
+    for look in (partial(refusal, pool, path, "width=20", "png"), partial(refusal, pool, path, "width=20,profile=p3", "webp")):
+        error = await look()
+        if error is not None:
+            check_words(error)
+
+
 # Files that are more than they seem.
 
 
