@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -121,6 +122,23 @@ def box_file(parts: list[bytes]) -> bytes:
 def svg_parts(body: bytes) -> list[bytes]:
     """Return the tags of a document, and the text between them."""
     return _TOKEN.findall(body)
+
+
+def tiff_entries(body: bytes) -> Iterator[tuple[int, int]]:
+    """Give start and size of every entry of a TIFF's directories, of BigTIFF's too."""
+    order = "<" if body.startswith(b"II") else ">"
+    # A link may lead anywhere.
+    with suppress(struct.error, OverflowError):
+        big = struct.unpack_from(f"{order}H", body, 2)[0] == 43
+        link, count_format, size = ("Q", "Q", 20) if big else ("I", "H", 12)
+        at = struct.unpack_from(order + link, body, 8 if big else 4)[0]
+        for _ in range(16):
+            count = struct.unpack_from(order + count_format, body, at)[0]
+            first = at + struct.calcsize(count_format)
+            for number in range(min(count, 64)):
+                if first + (number + 1) * size <= len(body):
+                    yield first + number * size, size
+            at = struct.unpack_from(order + link, body, first + count * size)[0]
 
 
 CONTAINERS: dict[str, Container] = {

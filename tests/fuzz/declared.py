@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 
-from tests.fuzz.containers import gif_parts, jpeg_parts, png_parts, riff_parts
+from tests.fuzz.containers import gif_parts, jpeg_parts, png_parts, riff_parts, tiff_entries
 from tests.fuzz.seeds import Kind
 
 # Where nothing that is known to declare a size was found.
@@ -23,6 +23,7 @@ def pixels(kind: Kind, body: bytes) -> int:
         "webp": _webp,
         "avif": _boxes,
         "heic": _boxes,
+        "tiff": _tiff,
     }
     reader = readers.get(kind)
     if reader is not None:
@@ -66,6 +67,17 @@ def _webp(body: bytes) -> int:
             width, height = struct.unpack_from("<HH", part, 10)
             found.append((width & 0x3FFF) * (height & 0x3FFF))
     return max(found, default=0) * max(1, frames)
+
+
+def _tiff(body: bytes) -> int:
+    order = "<" if body.startswith(b"II") else ">"
+    sides: dict[int, list[int]] = {256: [], 257: []}
+    for at, size in tiff_entries(body):
+        tag, kind = struct.unpack_from(f"{order}HH", body, at)
+        if tag in sides:
+            value_at = at + size - (4 if size == 12 else 8)
+            sides[tag].append(struct.unpack_from(order + ("H" if kind == 3 else "I"), body, value_at)[0])
+    return max(sides[256], default=0) * max(sides[257], default=0) * max(1, len(sides[256]))
 
 
 def _boxes(body: bytes) -> int:

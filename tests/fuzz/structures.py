@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from random import Random
 
-from tests.fuzz.containers import CONTAINERS, Container
+from tests.fuzz.containers import CONTAINERS, Container, tiff_entries
 from tests.fuzz.mutate import ANY, NUMBERS, Mutator, fill_block, flip_bits, set_bytes, set_number, truncate, with_number
 from tests.fuzz.seeds import Kind
 
@@ -225,7 +225,7 @@ def box(body: bytes, chance: Random, _: Sequence[bytes]) -> bytes:
 
 def directory(body: bytes, chance: Random, _: Sequence[bytes]) -> bytes:  # noqa: PLR0911 - one for each change
     """Return a TIFF with an entry of a directory changed, copied over another, or the link to the next directory set (TIFF 6.0 §2)."""
-    entries = list(_entries(body))
+    entries = list(tiff_entries(body))
     if not entries:
         return body
     order = "little" if body.startswith(b"II") else "big"
@@ -288,23 +288,6 @@ def _boxes(body: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
         if (inner := _NESTING_BOXES.get(body[start + 4 : start + 8])) is not None:
             yield from _boxes(body, start + 8 + inner, stop)
         start = stop
-
-
-def _entries(body: bytes) -> Iterator[tuple[int, int]]:
-    """Give start and size of every entry of a TIFF's directories, of BigTIFF's too."""
-    order = "<" if body.startswith(b"II") else ">"
-    # A link may lead anywhere.
-    with suppress(struct.error, OverflowError):
-        big = struct.unpack_from(f"{order}H", body, 2)[0] == 43
-        link, count_format, size = ("Q", "Q", 20) if big else ("I", "H", 12)
-        at = struct.unpack_from(order + link, body, 8 if big else 4)[0]
-        for _ in range(16):
-            count = struct.unpack_from(order + count_format, body, at)[0]
-            first = at + struct.calcsize(count_format)
-            for number in range(min(count, 64)):
-                if first + (number + 1) * size <= len(body):
-                    yield first + number * size, size
-            at = struct.unpack_from(order + link, body, first + count * size)[0]
 
 
 def name_of(mutator: Callable[..., object]) -> str:
