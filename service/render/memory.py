@@ -25,10 +25,11 @@ _SIGNS = (
     "encoder plugin generated an error",
 )
 # libheif calls it a memory allocation error when a header declares more than libheif ever takes, and libvips calls it out of memory when
-# the frames of a GIF reach beyond 65,536 pixels.
-_ABSURD_SIGNS = ("security limit exceeded", "gifload: bad image dimensions")
-# Words of Little CMS for a profile in memory that ends before a tag of it does.
-_SHORT_PROFILE = "read from memory error"
+# the frames of a GIF reach beyond 65,536 pixels; libtiff says so when it refuses more than libvips lets it have.
+_ABSURD_SIGNS = ("security limit exceeded", "gifload: bad image dimensions", "byte limit defined in open options")
+# Words that are about no allocation of any size: of Little CMS for a profile in memory that ends before a tag of it does, and of libtiff
+# for a directory without entries.
+_MISLEADING = ("read from memory error", "failed to allocate memory for to read tiff directory (0 elements")
 
 # A process that had less address space left than this at its tightest may have failed for want of it, whatever its codecs say: a thread's
 # stack takes 8 MiB, and libde265 and libheif report a failed allocation as a broken file.
@@ -60,5 +61,7 @@ def resident_bytes(statm: bytes) -> int:
 
 def ran_out(words: str) -> bool:
     """Return whether the words of a failure say that an allocation failed under the cap."""
-    said = words.lower().replace(_SHORT_PROFILE, "")
+    said = words.lower()
+    for phrase in _MISLEADING:
+        said = said.replace(phrase, "")
     return any(sign in said for sign in _SIGNS) and not any(sign in said for sign in _ABSURD_SIGNS)

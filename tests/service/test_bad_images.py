@@ -164,6 +164,16 @@ async def test_profile_that_ends_before_its_curve_does_is_no_want_of_memory(pool
             check_words(error)
 
 
+async def test_tiff_with_a_directory_without_entries_is_broken_and_not_too_costly(pool: RenderPool, tmp_path: Path) -> None:
+    body = bytearray(images.pages_tiff([images.picture(60, 40), images.picture(50, 40)]))
+    first = struct.unpack_from("<I", body, 4)[0]
+    second = struct.unpack_from("<I", body, first + 2 + 12 * struct.unpack_from("<H", body, first)[0])[0]
+    body[second : second + 2] = bytes(2)
+    with pytest.raises(BrokenImageError) as caught:
+        await probed(pool, written(tmp_path, bytes(body)))
+    check_words(caught.value)
+
+
 # Files that are more than they seem.
 
 
