@@ -62,7 +62,11 @@ AT_THE_LIMITS = {
 }
 
 
-@pytest.mark.parametrize("name", AT_THE_LIMITS)
+# Some seconds of rendering each.
+COSTLY = {"animation", "busy drawing"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) if name in COSTLY else name for name in AT_THE_LIMITS])
 def test_every_url_of_the_document_of_an_image_at_the_limits_is_200(server: Server, name: str) -> None:
     with server.client() as client:
         answer = client.post("/v1/images", content=AT_THE_LIMITS[name]())

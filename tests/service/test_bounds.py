@@ -192,7 +192,7 @@ HONEST: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("name", HONEST)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) if name == "gif of 900 frames" else name for name in HONEST])
 async def test_file_that_is_large_in_an_ordinary_way_is_a_picture(pool: RenderPool, tmp_path: Path, name: str) -> None:
     path = written(tmp_path, HONEST[name]())
     assert (await probed(pool, path)).info.width
