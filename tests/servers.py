@@ -86,6 +86,16 @@ def was_stored(response: httpx.Response, path: str, lifetime_seconds: int = 31_5
     return found is not None and 0 <= lifetime_seconds - int(found[1]) <= math.ceil(response.elapsed.total_seconds())
 
 
+def ladder_urls(client: httpx.Client, digest: str, widths: range, image_format: str) -> list[str]:
+    """Return the URLs of an image at many widths in one format, requested in as many parts as the bound on a ladder needs."""
+    found: list[str] = []
+    for first in range(0, len(widths), 32):
+        body = {"widths": list(widths[first : first + 32]), "formats": [image_format]}
+        answer = client.post(f"/v1/images/{digest}/urls", json=body).raise_for_status().json()
+        found += [rendition["url"] for source in answer["sources"] for rendition in source["renditions"]]
+    return found
+
+
 def environment(**settings: object) -> dict[str, str]:
     """Return this environment without settings of Darkroom, and with `settings` as its variables.
 

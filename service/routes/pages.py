@@ -64,7 +64,8 @@ def page_router() -> Router:
 
     @get([f"/{_MODULE}", f"/{_MODULE_TYPES}"], include_in_schema=False)
     async def newest(request: Request[object, object, State]) -> Response[bytes]:
-        hashed, _ = own_files[request.url.path.removeprefix("/")]
+        # Not `request.url`, which is built from Host too, and raises for one that is no host.
+        hashed, _ = own_files[request.scope["path"].removeprefix("/")]
         # Relative, so that it holds behind a public URL with a path too.
         return Response(b"", status_code=302, headers=headers.newest_file_headers(f"web/{hashed}"))
 

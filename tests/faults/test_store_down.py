@@ -19,7 +19,7 @@ import pytest
 from tests import images
 from tests.s3 import Bucket
 from tests.s3_front import Front
-from tests.servers import HOST, Server, darkroom
+from tests.servers import HOST, Server, darkroom, ladder_urls
 
 DOWN_SECONDS = 60
 TOLD_SECONDS = 5.0
@@ -30,10 +30,7 @@ STALL_SECONDS = 0.1
 def urls_of(client: httpx.Client, count: int) -> list[str]:
     """Return the addresses of so many renditions of one image that nobody has asked for."""
     digest = client.post("/v1/images", content=images.photo_jpeg(640, 480)).raise_for_status().json()["digest"]
-    widths = list(range(16, 16 + count))
-    asked = client.post(f"/v1/images/{digest}/urls", json={"widths": widths, "formats": ["webp"]}).raise_for_status().json()
-    found: list[str] = [link["url"] for link in asked["sources"][0]["renditions"]]
-    return found
+    return ladder_urls(client, digest, range(16, 16 + count), "webp")
 
 
 class Hits(msgspec.Struct):

@@ -109,6 +109,22 @@ def test_request_without_exactly_one_host_is_400(stored: Stored, method: str, pa
         assert got.problem["expected"] == "one Host field (RFC 9112 §3.2)"
 
 
+# Every page, and a path of each other kind.
+PAGES = ["/", "/docs", "/docs/openapi.json", "/problems", "/problems/gone", "/darkroom.js", "/darkroom.d.ts", "/health", "/livez"]
+OTHERS = ["/docs/", "/nothing", "/problems/nothing", "/v1/images?limit=x", "/v1/images/x", "/web/x", "/docs/files/x", "/i/v2/x", "/pull/x"]
+NO_HOSTS = ["x:99999", "x:-1", "x:y", "x:", ":80", "[", "[::1", "[x]:80", "a b", "@", "x/y", "?#", "%zz", "\xff", "x" * 300]
+
+
+@pytest.mark.parametrize("host", NO_HOSTS)
+def test_request_with_an_invalid_host_is_400_or_gets_the_response_of_any_other(stored: Stored, host: str) -> None:
+    for path in (*PAGES, *OTHERS):
+        for target in (path, f"{path}{'&' if '?' in path else '?'}q=1"):
+            # Nothing is served from memory.
+            usual = ask(stored, "Host: x", "Cache-Control: no-cache", path=target).status
+            assert usual < 500
+            assert ask(stored, f"Host: {host}", "Cache-Control: no-cache", path=target).status in {400, usual}, target
+
+
 @pytest.mark.parametrize("path", ["", COLD, "/livez"])
 @pytest.mark.parametrize("hosts", [[], ["Host:"], ["Host: x"]])
 def test_request_of_http_1_0_needs_no_host(stored: Stored, path: str, hosts: list[str]) -> None:

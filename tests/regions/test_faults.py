@@ -13,6 +13,7 @@ from service.takedowns import LOOK_EVERY_SECONDS
 from tests import images
 from tests.regions.load import load, share_right
 from tests.regions.world import REGIONS, Line, World, placed, shared_world
+from tests.servers import ladder_urls
 
 pytestmark = pytest.mark.long
 
@@ -37,22 +38,16 @@ def taken_in(client: httpx.Client, number: int) -> str:
     return digest
 
 
-def urls(client: httpx.Client, digest: str, widths: range) -> list[str]:
-    asked = {"widths": list(widths), "formats": ["jpeg"]}
-    answer = client.post(f"/v1/images/{digest}/urls", json=asked).raise_for_status().json()
-    return [rendition["url"] for source in answer["sources"] for rendition in source["renditions"]]
-
-
 def test_region_that_is_killed_and_one_that_is_cut_off_leave_the_others_at_999_in_1000_and_heal(
     regions: Regions, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     world, between = regions
     with world.client("arn") as client:
-        hot = [url for number in range(4) for url in urls(client, taken_in(client, number), range(40, 48))]
+        hot = [url for number in range(4) for url in ladder_urls(client, taken_in(client, number), range(40, 48), "jpeg")]
         cold = {}
         for place, region in enumerate(REGIONS):
             digests = [taken_in(client, 10 + 10 * place + number) for number in range(2)]
-            cold[region] = [url for digest in digests for url in urls(client, digest, range(30, 150))]
+            cold[region] = [url for digest in digests for url in ladder_urls(client, digest, range(30, 150), "jpeg")]
             assert len(cold[region]) == COLD
     expected: dict[str, tuple[bytes, str]] = {}
     for url in hot:
@@ -127,7 +122,7 @@ def test_takedown_in_one_region_is_seen_by_the_others_within_its_bound(
     world, _ = regions
     with world.client("iad") as client:
         digest = taken_in(client, 0)
-        path = urls(client, digest, range(100, 101))[0]
+        path = ladder_urls(client, digest, range(100, 101), "jpeg")[0]
     clients = {region: world.client(region) for region in REGIONS}
     try:
         for client in clients.values():
