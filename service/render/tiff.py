@@ -51,7 +51,8 @@ def directories(content: memoryview, max_jpegs: int) -> Iterator[Directory]:
     """
     try:
         yield from _directories(content, max_jpegs)
-    except struct.error as error:
+    except (struct.error, OverflowError) as error:
+        # The offsets of a BigTIFF may be larger than any that memory has.
         raise ValueError("a directory lies outside the file") from error
 
 

@@ -174,6 +174,18 @@ async def test_tiff_with_a_directory_without_entries_is_broken_and_not_too_costl
     check_words(caught.value)
 
 
+@pytest.mark.parametrize("offset", [1 << 20, 1 << 62, 1 << 63, (1 << 64) - 1])
+async def test_big_tiff_whose_directory_lies_outside_the_file_is_broken(pool: RenderPool, tmp_path: Path, offset: int) -> None:
+    body = bytearray(pyvips.Image.black(20, 10).tiffsave_buffer(bigtiff=True))
+    first = struct.unpack_from("<Q", body, 8)[0]
+    end = first + 8 + 20 * struct.unpack_from("<Q", body, first)[0]
+    for link in (8, end):
+        broken = bytearray(body)
+        struct.pack_into("<Q", broken, link, offset)
+        error = await refusal(pool, written(tmp_path, bytes(broken)))
+        check_words(error)
+
+
 # Files that are more than they seem.
 
 
