@@ -25,8 +25,14 @@ _SIGNS = (
     "encoder plugin generated an error",
 )
 # libheif calls it a memory allocation error when a header declares more than libheif ever takes, and libvips calls it out of memory when
-# the frames of a GIF reach beyond 65,536 pixels; libtiff says so when it refuses more than libvips lets it have.
-_ABSURD_SIGNS = ("security limit exceeded", "gifload: bad image dimensions", "byte limit defined in open options")
+# the frames of a GIF reach beyond 65,536 pixels; libtiff says so when it refuses more than libvips lets it have, or when an entry of a
+# directory declares more values than there is room for.
+_ABSURD_SIGNS = (
+    "security limit exceeded",
+    "gifload: bad image dimensions",
+    "byte limit defined in open options",
+    "out of memory reading of",
+)
 # Words that are about no allocation of any size: of Little CMS for a profile in memory that ends before a tag of it does, and of libtiff
 # for a directory without entries.
 _MISLEADING = ("read from memory error", "failed to allocate memory for to read tiff directory (0 elements")

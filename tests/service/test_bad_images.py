@@ -186,6 +186,19 @@ async def test_big_tiff_whose_directory_lies_outside_the_file_is_broken(pool: Re
         check_words(error)
 
 
+@pytest.mark.parametrize("values", [1 << 20, 100_000_000, 392_847_363, (1 << 32) - 1])
+async def test_tiff_whose_second_page_declares_more_samples_than_there_is_memory_for_is_broken(
+    pool: RenderPool, tmp_path: Path, values: int
+) -> None:
+    body = bytearray(images.pages_tiff([Image.new("RGB", (60, 45)), Image.new("RGB", (60, 45))]))
+    # BitsPerSample of RGB is three shorts (TIFF 6.0, tag 258).
+    entry = body.rindex(struct.pack("<HHI", 258, 3, 3))
+    struct.pack_into("<I", body, entry + 4, values)
+    with pytest.raises(BrokenImageError) as caught:
+        await probed(pool, written(tmp_path, bytes(body)))
+    check_words(caught.value)
+
+
 # Files that are more than they seem.
 
 
