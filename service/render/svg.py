@@ -201,6 +201,7 @@ class _Cleaner:
         self._embedded_pixels = self._pixels_here = 0
         self._sheets: list[str] = []
         self._style: list[str] = []
+        self._cost: svg_cost.Cost | None = None
         self.parser = expat.ParserCreate(namespace_separator=" ")
         self.parser.buffer_text = True
         self.parser.StartDoctypeDeclHandler = self._doctype
@@ -233,7 +234,9 @@ class _Cleaner:
         """Return about how long it takes to draw the document at `scale` times its own size on a canvas of so many pixels."""
         if self._root is None:
             return 0.0
-        return svg_cost.Cost(self._root, self._ids, "\n".join(self._sheets)).nanoseconds(width, height, scale) / 1e9
+        if self._cost is None:
+            self._cost = svg_cost.Cost(self._root, self._ids, "\n".join(self._sheets))
+        return self._cost.nanoseconds(width, height, scale) / 1e9
 
     def _doctype(self, name: str, system_id: str | None, public_id: str | None, has_internal_subset: bool) -> None:  # noqa: ARG002
         if has_internal_subset:

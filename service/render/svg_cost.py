@@ -20,6 +20,8 @@ MAX_NANOSECONDS = 30e9
 _ELEMENT = 15_000.0
 # A selector matched with an element, or one more element looked at for its combinators.
 _MATCH = 45.0
+# To read a selector, here and where it is drawn, however few elements there are.
+_SELECTOR = 50_000.0
 # A declaration that is laid on an element.
 _DECLARATION = 100.0
 # A point of a path, filled and stroked; a pixel of its length, and of the stroke's width at a joint.
@@ -281,6 +283,7 @@ class Cost:
         self._painted = bool(_PAINTED.search(self._css))
         self._widest = max((element.inherited.stroke_width for element in self._elements), default=1.0)
         self._used = max((max(element.size) for element in self._elements if element.tag == "use"), default=0.0)
+        self._matched: tuple[float, float] | None = None
         self._sides = self._canvas = 0.0
         self._tiles = 1
         self._known: dict[tuple[int, float], float] = {}
@@ -295,7 +298,10 @@ class Cost:
         # libvips draws in tiles of 2000 pixels a side, and the whole document for each.
         self._tiles = math.ceil(width / 2_000) * math.ceil(height / 2_000)
         self._known.clear()
-        total = self._matching()
+        if self._matched is None:
+            self._matched = self._matching()
+        fixed, layered = self._matched
+        total = fixed + layered * self._canvas
         return total if total > MAX_NANOSECONDS else total + self._drawing(self._root, scale)
 
     def _collect(self, element: Element, depth: int) -> None:
@@ -305,14 +311,19 @@ class Cost:
         for child in element.children:
             self._collect(child, depth + 1)
 
-    def _matching(self) -> float:
-        """Return what it costs to find which rules are for which elements, and what those that have a layer of their own add."""
+    def _matching(self) -> tuple[float, float]:
+        """Return what it costs to find which rules are for which elements, and what those with a layer of their own add for each pixel.
+
+        Beyond `MAX_NANOSECONDS` either may be anything above.
+        """
+        fixed, layered = (self._css.count(",") + self._css.count("{")) * _SELECTOR, 0.0
+        if fixed > MAX_NANOSECONDS:
+            return fixed, layered
         everything = sum(1 + sum(map(len, element.classes)) / 8 for element in self._elements)
         names = Counter(element.tag for element in self._elements)
         names.update(f".{name}" for element in self._elements for name in set(element.classes))
         names.update(f"#{element.id}" for element in self._elements)
         filters = sum(self._primitives(element) for element in self._elements)
-        total = 0.0
         for prelude, block in _RULE.findall(self._css):
             selected = 0
             for selector in prelude.split(","):
@@ -320,14 +331,14 @@ class Cost:
                 selected += candidates
                 walks = len(_CLIMB.findall(selector)) * self._depth + len(_ANOTHER.findall(selector))
                 walks += len(_WALK.findall(selector)) * self._siblings * (self._depth if walks else 1)
-                total += (everything + candidates * walks) * _MATCH
-            total += selected * (block.count(";") + 1) * _DECLARATION
+                fixed += (everything + candidates * walks) * _MATCH
+            fixed += selected * (block.count(";") + 1) * _DECLARATION
             layers = sum(pixel for pattern, pixel in _LAYERS if pattern.search(block))
             layers += _FILTERED_PIXEL + filters if _FILTER.search(block) else 0
-            total += selected * layers * self._canvas
-            if total > MAX_NANOSECONDS:
+            layered += selected * layers
+            if max(fixed, layered) > MAX_NANOSECONDS:
                 break
-        return total
+        return fixed, layered
 
     def _candidates(self, selector: str, names: Counter[str]) -> int:
         """Return how many elements the last compound of a selector may stand for."""

@@ -291,6 +291,7 @@ def styled(css: str, inside: str) -> str:
 
 
 SLOW = {
+    "selectors of one element": styled("a," * 300_000 + "a{fill:red}", "<g/>"),
     "selectors": styled("".join(f".a{number}{{fill:red}}" for number in range(40_000)), "<g/>" * 19_000),
     "selectors of a deep document": styled(
         ",".join(["g g g g g .z"] * 9_000) + "{fill:red}", "<g>" * 60 + '<g class="z"/>' * 5_000 + "</g>" * 60
