@@ -10,15 +10,15 @@ from typing import cast
 from edge import Edge
 from edge.answer import Answer, ASGIApp, Scope
 from edge.regions import Place
-from service.app import create_app
-from service.connections import Connections, max_connections
 from service.errors import ServiceError
-from service.guard import Guard
-from service.parent_death import end_with_parent, end_with_supervisor
-from service.problems import plain_response
-from service.routes.renditions import normalised_accept
+from service.http.app import create_app
+from service.http.connections import Connections, max_connections
+from service.http.guard import Guard
+from service.http.problem_details import plain_response
+from service.http.routes.renditions import normalised_accept
+from service.ops.logging import configure_logs
+from service.process import end_with_parent, end_with_supervisor
 from service.settings import load
-from service.telemetry import configure_logs
 
 # What is asked of this process itself, and what changes something: neither kept nor refused.
 PASS_PATHS = ("/health", "/livez", "/v1/")
@@ -80,7 +80,7 @@ def build() -> Edge:
     )
     if settings.metrics_port:
         # Imported by those alone who ask for it: a start should be short.
-        from service import metrics  # noqa: PLC0415
+        from service.ops import metrics  # noqa: PLC0415
 
         metrics.serve(edge, settings.host, settings.metrics_port)
     return edge

@@ -16,9 +16,9 @@ from urllib.parse import unquote
 
 import msgspec
 
-from service import transform
 from service.errors import BadTransformError
-from service.transform import Transform
+from service.images import transform
+from service.images.transform import Transform
 
 PREFIX = "DARKROOM_"
 MEBIBYTE = 1 << 20

@@ -13,12 +13,12 @@ import msgspec
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from service.address import PIPELINE_VERSION, digest_text
-from service.render.messages import Render, Rendered, Source
-from service.render.pool import RenderPool
-from service.transform import Format, parse
+from service.images.transform import Format, parse
+from service.rendering.pool import RenderPool
+from service.rendering.protocol import Render, Rendered, Source
+from service.urls.rendition_url import PIPELINE_VERSION, digest_text
 from tests.browser.landscape import evening_lake
-from tests.service.renders import LIMITS, render_pool
+from tests.support.renders import LIMITS, render_pool
 
 _COLUMNS, _GROUP_COLUMNS = 6, 3
 _CELL = (300, 262)

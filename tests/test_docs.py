@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service.options import OPTIONS
-from service.transform import DEFAULTS, parse
+from service.images.options import OPTIONS
+from service.images.transform import DEFAULTS, parse
 from tests.gallery import GROUPS
 
 DOCS = Path(__file__).parents[1] / "docs"

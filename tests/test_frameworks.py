@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.node import program
-from tests.servers import DARKROOM, Server, environment
+from tests.support.node import program
+from tests.support.server import DARKROOM, Server, environment
 from tests.web.conftest import WEB
 
 ROOT = Path(__file__).parents[1]

@@ -1,5 +1,5 @@
-from service.options import OPTIONS
-from service.transform import parse
+from service.images.options import OPTIONS
+from service.images.transform import parse
 from tests.gallery import EXAMPLES
 
 

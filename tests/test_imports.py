@@ -38,14 +38,14 @@ def test_edge_imports_the_standard_library_and_cachetools_alone() -> None:
 
 
 def test_service_imports_edge_in_its_wiring_alone() -> None:
-    assert importers(SERVICE, "edge") <= {"service/asgi.py", "service/cli.py"}
+    assert importers(SERVICE, "edge") <= {"service/asgi.py", "service/cli/main.py"}
     assert "service/asgi.py" in importers(SERVICE, "edge")
 
 
 def test_service_imports_pyvips_in_render_alone() -> None:
     found = importers(SERVICE, "pyvips")
     assert found
-    assert all(path.startswith("service/render/") for path in found)
+    assert all(path.startswith("service/worker/") for path in found)
 
 
 def test_edge_in_a_fresh_process_loads_neither_service_nor_litestar_nor_pyvips() -> None:
@@ -80,10 +80,10 @@ def reported(path: str, line: str) -> bool:
         ("service/x.py", "from edge import Edge"),
         ("service/x.py", "from edge.answer import Scope"),
         ("service/x.py", "import pyvips"),
-        ("service/routes/x.py", "import edge"),
-        ("service/routes/x.py", "import pyvips"),
-        ("service/render/x.py", "import edge"),
-        ("service/render/x.py", "from edge.answer import Scope"),
+        ("service/http/routes/x.py", "import edge"),
+        ("service/http/routes/x.py", "import pyvips"),
+        ("service/worker/x.py", "import edge"),
+        ("service/worker/x.py", "from edge.answer import Scope"),
     ],
 )
 def test_linter_import_that_the_house_forbids_is_reported(path: str, line: str) -> None:
@@ -93,9 +93,9 @@ def test_linter_import_that_the_house_forbids_is_reported(path: str, line: str) 
 @pytest.mark.parametrize(
     ("path", "line"),
     [
-        ("service/render/x.py", "import pyvips"),
+        ("service/worker/x.py", "import pyvips"),
         ("service/asgi.py", "from edge import Edge"),
-        ("service/cli.py", "from edge import Edge"),
+        ("service/cli/main.py", "from edge import Edge"),
         ("service/x.py", "import litestar"),
         ("edge/x.py", "from cachetools import LRUCache"),
         ("tests/x.py", "import edge, service, pyvips"),

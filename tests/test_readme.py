@@ -10,9 +10,9 @@ import msgspec
 
 from edge import Edge
 from edge.counts import Count
-from service import metrics
 from service.asgi import kind
-from service.commands.push import push
+from service.cli.push import push
+from service.ops import metrics
 from service.settings import CLIENT_HELP, HELP, Settings, variable
 
 ROOT = Path(__file__).parents[1]

@@ -1,6 +1,6 @@
 """`python -m tests.bench.bare_render <priority>`: the libvips calls of a render and nothing else, in one process.
 
-`thumbnail` alone does what `service/render/job.py` does in steps for a photo that is made narrower; the bytes must be the same.
+`thumbnail` alone does what `service/worker/jobs.py` does in steps for a photo that is made narrower; the bytes must be the same.
 
 Reads a `Batch` as a line of JSON, answers with a `Done` on a line, until its standard input ends.
 """
@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 import pyvips
 
-from service.render.colour import RENDERING_INTENT
+from service.worker.color import RENDERING_INTENT
 from tests.bench.measure import Priority
 
-# That of service/render/encode.py; if it is another one there, other bytes come out.
+# That of service/worker/save.py; if it is another one there, other bytes come out.
 _WEBP_EFFORT = 2
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from service.cli import run_granian
+from service.cli.main import run_granian
 
 if __name__ == "__main__":
     run_granian(f"tests.bench.bare:{sys.argv[1]}", "127.0.0.1", int(sys.argv[2]))

@@ -8,11 +8,11 @@ from contextlib import aclosing
 import click
 import msgspec
 
-from service.address import PIPELINE_VERSION
-from service.ladders import LADDER_WIDTHS
-from service.originals import Document
-from service.render.messages import Ladder, Rendered
-from service.transform import Format, Transform
+from service.images.ladder import LADDER_WIDTHS
+from service.images.transform import Format, Transform
+from service.library.originals import Document
+from service.rendering.protocol import Ladder, Rendered
+from service.urls.rendition_url import PIPELINE_VERSION
 from tests.bench import photos
 from tests.bench.bench import Bench
 from tests.bench.renderer import Renderer, renderer

@@ -17,7 +17,7 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PARENT_FIELD = 1
 _CPU_FIELDS = slice(11, 15)
 
-RENDER_PROCESS = "service.render.child"
+RENDER_PROCESS = "service.worker"
 
 
 class Compared(msgspec.Struct, frozen=True):

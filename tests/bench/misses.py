@@ -15,8 +15,8 @@ from statistics import median
 
 import msgspec
 
-from service.render.geometry import plan
-from service.transform import DEFAULTS, Transform
+from service.images.geometry import plan
+from service.images.transform import DEFAULTS, Transform
 from tests.bench import load, measure, photos, servers
 from tests.bench.bare_render import Batch, Done
 from tests.bench.bench import Bench
@@ -150,7 +150,7 @@ def _seconds(port: int, paths: list[str]) -> float:
 
 def _check_same(body: bytes, done: Done) -> None:
     if hashlib.sha256(body).hexdigest() != done.sha256:
-        raise RuntimeError("tests/bench/bare_render.py no longer makes the calls of service/render/job.py: other bytes came out")
+        raise RuntimeError("tests/bench/bare_render.py no longer makes the calls of service/worker/jobs.py: other bytes came out")
 
 
 @contextmanager

@@ -16,15 +16,15 @@ import structlog
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from structlog import PrintLoggerFactory, make_filtering_bound_logger
 
-from service.address import PIPELINE_VERSION
-from service.originals import Document, Originals
-from service.render.messages import Limits, Render, Rendered, Source, codec_bytes
-from service.render.pool import Offered, RenderPool
+from service.images.transform import Format, Transform
+from service.library.intermediates import Sources
+from service.library.originals import Document, Originals
+from service.library.takedowns import Takedowns
+from service.rendering.pool import Offered, RenderPool
+from service.rendering.protocol import Limits, Render, Rendered, Source, codec_bytes
 from service.settings import Settings
-from service.sources import Sources
-from service.storage import open_storage
-from service.takedowns import Takedowns
-from service.transform import Format, Transform
+from service.storage.object_store import open_storage
+from service.urls.rendition_url import PIPELINE_VERSION
 from tests.bench import measure
 from tests.bench.measure import Compared, in_turn
 from tests.bench.report import Row, compared

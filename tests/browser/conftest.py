@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 from tests.browser.landscape import evening_lake
-from tests.servers import darkroom
+from tests.support.server import darkroom
 
 TOKEN = "secret-token-for-tests-0123"
 

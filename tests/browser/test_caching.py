@@ -10,10 +10,10 @@ from typing import Any
 
 from playwright.sync_api import Browser
 
-from tests import images
 from tests.caches.running import counting
-from tests.servers import HOST, darkroom
-from tests.threads import serving
+from tests.support import images
+from tests.support.server import HOST, darkroom
+from tests.support.threads import serving
 
 
 @contextmanager

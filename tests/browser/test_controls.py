@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from service.options import API_OPTIONS
+from service.images.options import API_OPTIONS
 from tests.browser.conftest import TOKEN, Visit, Watch
 from tests.browser.test_playground import as_payload, choose, part, preview, wait_until_measured, wait_until_painted
-from tests.servers import darkroom
+from tests.support.server import darkroom
 
 READER = "reader-token-for-tests-0123"
 

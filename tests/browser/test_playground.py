@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, FilePayload, Locator, Page, Response, R
 
 from tests.browser.conftest import TOKEN, Visit, Watch
 from tests.caches.running import counting
-from tests.servers import HOST
+from tests.support.server import HOST
 
 ALL_MEASURED = re.compile(r"^(\d+) of \1 measured$")
 

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Response
 
 from tests.browser.conftest import Watch
 from tests.browser.sites import SITES, BuildError, build, served
-from tests.servers import DARKROOM, darkroom, environment
+from tests.support.server import DARKROOM, darkroom, environment
 
 LAKE, EVENING = "lake.jpg", "evening.png"
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 
-from tests.servers import HOST, free_port
-from tests.threads import serving
+from tests.support.server import HOST, free_port
+from tests.support.threads import serving
 
 _HERE = Path(__file__).parent
 _START_SECONDS = 40.0

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from service.cli import DRAIN_SECONDS, main
-from service.routes.health import health
+from service.cli.main import DRAIN_SECONDS, main
+from service.http.routes.health import health
 from service.settings import HELP, Settings, load, variable
 
 ROOT = Path(__file__).parents[2]

@@ -15,10 +15,10 @@ import obstore
 import pytest
 from PIL import Image
 
-from service.address import digest_text
-from service.originals import Document
-from tests.s3 import Bucket
-from tests.servers import DARKROOM, darkroom, environment
+from service.library.originals import Document
+from service.urls.rendition_url import digest_text
+from tests.support.s3 import Bucket
+from tests.support.server import DARKROOM, darkroom, environment
 
 ORIGINALS = 2_000
 

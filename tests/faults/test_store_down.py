@@ -16,10 +16,10 @@ import httpx
 import msgspec
 import pytest
 
-from tests import images
-from tests.s3 import Bucket
-from tests.s3_front import Front
-from tests.servers import HOST, Server, darkroom, ladder_urls
+from tests.support import images
+from tests.support.s3 import Bucket
+from tests.support.s3_proxy import Front
+from tests.support.server import HOST, Server, darkroom, ladder_urls
 
 DOWN_SECONDS = 60
 TOLD_SECONDS = 5.0

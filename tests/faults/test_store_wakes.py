@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests import images
-from tests.s3 import Bucket
-from tests.s3_front import Front
-from tests.servers import Server, darkroom
+from tests.support import images
+from tests.support.s3 import Bucket
+from tests.support.s3_proxy import Front
+from tests.support.server import Server, darkroom
 
 SUSPENDED_SECONDS = 600
 FIRST_REQUEST_SECONDS = 2.0

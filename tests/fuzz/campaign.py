@@ -11,15 +11,15 @@ from pathlib import Path
 
 import msgspec
 
-from service.address import Signer
-from tests import images
+from service.urls.rendition_url import Signer
 from tests.fuzz.canaries import Canaries
 from tests.fuzz.cases import Case, Cases
 from tests.fuzz.client import Client
 from tests.fuzz.report import MAX_FINDINGS, Cost, Finding, FindingsFolder, Report
 from tests.fuzz.seeds import Seed, seeds
 from tests.fuzz.watch import MEBIBYTE, LivenessProbe, Watch
-from tests.servers import Server, darkroom
+from tests.support import images
+from tests.support.server import Server, darkroom
 
 # Every so many inputs a good image comes, and every so many the server is looked at; after a finding both come at once.
 CANARY_EVERY = 6

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from tests import images
 from tests.fuzz.cases import RenditionRequest
 from tests.fuzz.client import Client
 from tests.fuzz.seeds import DRAWING
+from tests.support import images
 
 _RENDITIONS = (
     RenditionRequest("width=64", "webp"),

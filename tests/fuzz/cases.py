@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from service.address import PIPELINE_VERSION, Address, Signer
+from service.urls.rendition_url import PIPELINE_VERSION, Address, Signer
 from tests.fuzz.seeds import Kind, Seed
 from tests.fuzz.structures import mutators, name_of
 from tests.fuzz.transforms import EXTENSIONS, api_body, spelling

@@ -11,13 +11,13 @@ import httpx
 import msgspec
 from PIL import Image
 
-from service.address import MEDIA_TYPES, Signer
 from service.errors import printable
+from service.urls.rendition_url import MEDIA_TYPES, Signer
 from tests.fuzz import declared
 from tests.fuzz.cases import AddressCase, ApiCase, Case, ImageCase, WireCase
 from tests.fuzz.judge import BUSY_PROBLEMS, Input, judge
 from tests.fuzz.wire import RawRequest, UnreadConnections, send, statuses
-from tests.servers import Server
+from tests.support.server import Server
 
 Received: TypeAlias = tuple[int, Mapping[str, str], bytes]
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyvips
 from PIL import Image
 
-from tests import images
+from tests.support import images
 
 Kind: TypeAlias = Literal["jpeg", "png", "gif", "webp", "avif", "heic", "tiff", "svg"]
 Samples: TypeAlias = npt.NDArray[np.uint16]

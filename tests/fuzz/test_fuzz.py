@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.address import Signer
+from service.urls.rendition_url import Signer
 from tests.fuzz.campaign import MAX_CPU_SECONDS, RENDER_MEMORY_BYTES, SETTINGS, SLOTS, Plan, run
 from tests.fuzz.canaries import Canaries
 from tests.fuzz.cases import Cases
@@ -26,8 +26,8 @@ from tests.fuzz.report import input_bytes
 from tests.fuzz.seeds import DRAWING, Kind, seeds
 from tests.fuzz.structures import changed_profile, mutators, name_of
 from tests.fuzz.watch import Watch
-from tests.images import p3_profile
-from tests.servers import darkroom
+from tests.support.images import p3_profile
+from tests.support.server import darkroom
 
 KEY = "7f" * 32
 DIGEST = "a" * 32

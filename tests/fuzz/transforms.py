@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import TypeAlias
 
-from service.options import OPTIONS
+from service.images.options import OPTIONS
 
 Writer: TypeAlias = Callable[[Random, Sequence[str]], str]
 

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 import psutil
 
-from tests.servers import Server
+from tests.support.server import Server
 
 MEBIBYTE = 1 << 20
 

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias, get_args
 import msgspec
 
 from tests.fuzz.mutate import ANY, NUMBERS
-from tests.servers import HOST
+from tests.support.server import HOST
 
 # How the bytes are sent: at once, in pieces, byte by byte, half of them and no more, without waiting for a response, with a reset, or
 # over a connection that is left open and never read.

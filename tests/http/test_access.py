@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests import images
-from tests.servers import DARKROOM, darkroom, environment
+from tests.support import images
+from tests.support.server import DARKROOM, darkroom, environment
 
 INGEST, READ = "ingest-token-0123456789", "read-token-0123456789"
 

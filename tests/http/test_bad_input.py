@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests import images
-from tests.servers import HOST, Server, darkroom
+from tests.support import images
+from tests.support.server import HOST, Server, darkroom
 
 MAX_UPLOAD_BYTES = 2_000_000
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from tests import images
-from tests.servers import HOST, Server, darkroom
+from tests.support import images
+from tests.support.server import HOST, Server, darkroom
 
 # What each request here may cost the server's CPU; before it was bounded, the cheapest took seconds.
 MOST_SECONDS = 1.5

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests import images
 from tests.caches.running import CACHES, Counted, counting, is_here
-from tests.servers import HOST, Server, darkroom
+from tests.support import images
+from tests.support.server import HOST, Server, darkroom
 
 ARRIVING = ("cache-control", "cdn-cache-control", "etag", "repr-digest", "cache-tag", "content-type", "access-control-allow-origin")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.render_failures import SYNC_EVERY_SECONDS
-from tests import images
-from tests.servers import Server, darkroom
+from service.library.render_failures import SYNC_EVERY_SECONDS
+from tests.support import images
+from tests.support.server import Server, darkroom
 
 PATIENCE_SECONDS = 30.0
 

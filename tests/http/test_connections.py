@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from service.connections import MAX_CONNECTIONS, WINDOW_SECONDS
-from tests import images
-from tests.servers import HOST, Server, darkroom, darkroom_with_descriptors
+from service.http.connections import MAX_CONNECTIONS, WINDOW_SECONDS
+from tests.support import images
+from tests.support.server import HOST, Server, darkroom, darkroom_with_descriptors
 
 MEBIBYTE = 1 << 20
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests import images
-from tests.servers import Server, darkroom
+from tests.support import images
+from tests.support.server import Server, darkroom
 
 CORPUS = images.corpus()
 PHOTOS = images.corpus_files("photo")

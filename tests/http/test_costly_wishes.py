@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests import images
-from tests.servers import Server, darkroom
+from tests.support import images
+from tests.support.server import Server, darkroom
 
 MOST_SECONDS = 1.5
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests import images
 from tests.caches.running import counting
-from tests.s3 import moto_bucket
-from tests.servers import HOST, darkroom, free_port
+from tests.support import images
+from tests.support.s3 import moto_bucket
+from tests.support.server import HOST, darkroom, free_port
 
 CROWD = 1_000
 LEAVING = 100

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import images
 from tests.http.test_metrics import figures
-from tests.servers import HOST, Server, darkroom, free_port
+from tests.support import images
+from tests.support.server import HOST, Server, darkroom, free_port
 
 PAGES = ("/", "/docs", "/problems", "/problems/not-found", "/darkroom.js", "/darkroom.d.ts")
 SPELLINGS = 400

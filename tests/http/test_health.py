@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from service.render.sandbox import supported
-from tests import images
-from tests.servers import Server, darkroom, reported_sandbox
+from service.worker.sandbox import supported
+from tests.support import images
+from tests.support.server import Server, darkroom, reported_sandbox
 
 
 def test_health_is_200_and_says_where_it_stands(data: Path) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests import images
-from tests.servers import Server, darkroom
+from tests.support import images
+from tests.support.server import Server, darkroom
 
 DOCUMENT_MEMBERS = [
     "digest", "format", "width", "height", "frames", "bytes", "alpha",

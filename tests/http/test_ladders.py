@@ -10,10 +10,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from service.address import Address, Signer
 from service.settings import development_key
-from tests import images
-from tests.servers import Server, darkroom
+from service.urls.rendition_url import Address, Signer
+from tests.support import images
+from tests.support.server import Server, darkroom
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="{}" height="{}"><circle cx="100" cy="100" r="90" fill="#a31"/></svg>'
 FEW_PIXELS = 4_000_000

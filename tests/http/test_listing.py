@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.routes.listing import DEFAULT_LIMIT, MAX_DIGESTS, MAX_LIMIT
-from tests import images
+from service.http.routes.listing import DEFAULT_LIMIT, MAX_DIGESTS, MAX_LIMIT
 from tests.http.test_ingest import digest_of
 from tests.http.test_takedowns import check_problem
-from tests.servers import Server, darkroom
+from tests.support import images
+from tests.support.server import Server, darkroom
 
 UNKNOWN = "a" * 32
 TOKENS = {"reader-token-00000": "read", "ingest-token-00000": "ingest", "delete-token-00000": "delete"}

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests import images
-from tests.servers import HOST, darkroom, free_port
+from tests.support import images
+from tests.support.server import HOST, darkroom, free_port
 
 
 def figures(port: int) -> dict[tuple[str, ...], float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import Server
+from tests.support.server import Server
 
 WEB = Path(__file__).parents[2] / "service" / "web"
 

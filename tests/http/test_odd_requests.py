@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests import images
-from tests.servers import HOST, Server, darkroom
+from tests.support import images
+from tests.support.server import HOST, Server, darkroom
 
 
 class Kept(NamedTuple):

@@ -8,11 +8,11 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from service.errors import ServiceError, every_problem
-from service.openapi import OPTION_EXAMPLES
-from service.openapi_answers import ROUTES, problem_example
-from service.options import API_OPTIONS, OPTIONS
-from tests import images
-from tests.servers import Server
+from service.http.openapi.document import OPTION_EXAMPLES
+from service.http.openapi.responses import ROUTES, problem_example
+from service.images.options import API_OPTIONS, OPTIONS
+from tests.support import images
+from tests.support.server import Server
 
 
 @pytest.fixture(scope="module")

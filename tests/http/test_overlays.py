@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from tests import images
-from tests.servers import darkroom
+from tests.support import images
+from tests.support.server import darkroom
 
 KEY = "00112233445566778899aabbccddeeff"
 

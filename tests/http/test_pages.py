@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from service.errors import ServiceError, every_problem
-from service.routes.pages import hashed_files
-from tests.servers import Server
+from service.http.routes.pages import hashed_files
+from tests.support.server import Server
 
 PAGES = ("/", "/docs", "/problems")
 IMMUTABLE = "public, max-age=31536000, immutable"

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests import images
-from tests.servers import Server, darkroom
+from tests.support import images
+from tests.support.server import Server, darkroom
 
 COVER = {"width": 64, "height": 64, "fit": "cover"}
 

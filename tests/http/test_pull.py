@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests import images
-from tests.network import PUBLIC_ADDRESS, in_own_network
-from tests.servers import Server, darkroom, was_stored
-from tests.threads import serving
+from tests.support import images
+from tests.support.network import PUBLIC_ADDRESS, in_own_network
+from tests.support.server import Server, darkroom, was_stored
+from tests.support.threads import serving
 
 
 class Source:

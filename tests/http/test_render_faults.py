@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 
-from tests import images
-from tests.http.test_serve import wait_until_rendering
-from tests.servers import darkroom
+from tests.cli.test_serve import wait_until_rendering
+from tests.support import images
+from tests.support.server import darkroom
 
 
 def slow_url(client: httpx.Client, width: int = 2900) -> str:

@@ -14,8 +14,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests import images
-from tests.servers import Server, darkroom, was_stored
+from tests.support import images
+from tests.support.server import Server, darkroom, was_stored
 
 KEY = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 OLD_KEY = "f" * 64

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import images
-from tests.servers import darkroom
+from tests.support import images
+from tests.support.server import darkroom
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])

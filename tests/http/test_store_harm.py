@@ -12,12 +12,12 @@ import obstore
 import pytest
 from obstore.store import LocalStore, S3Store
 
-from service.key_notes import fingerprint
-from service.storage import key_note_key
-from tests import images
-from tests.s3 import Bucket
-from tests.s3_front import Front
-from tests.servers import Server, darkroom, started
+from service.ops.signing_keys import fingerprint
+from service.storage.object_store import key_note_key
+from tests.support import images
+from tests.support.s3 import Bucket
+from tests.support.s3_proxy import Front
+from tests.support.server import Server, darkroom, started
 
 KEYS = "0" * 64
 

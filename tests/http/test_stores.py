@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import images
-from tests.s3 import Bucket, moto_bucket
-from tests.servers import darkroom, was_stored
+from tests.support import images
+from tests.support.s3 import Bucket, moto_bucket
+from tests.support.server import darkroom, was_stored
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests import images
-from tests.cloudflare import Fault, fake_cloudflare
-from tests.servers import Server, darkroom
+from tests.support import images
+from tests.support.cloudflare import Fault, fake_cloudflare
+from tests.support.server import Server, darkroom
 
 # Each test takes down an image of its own.
 _widths = iter(range(300, 1_000))

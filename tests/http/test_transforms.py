@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from service.address import Address, Signer
-from service.options import OPTIONS
-from service.transform import FORMATS
-from tests import images
-from tests.servers import Server, darkroom
+from service.images.options import OPTIONS
+from service.images.transform import FORMATS
+from service.urls.rendition_url import Address, Signer
+from tests.support import images
+from tests.support.server import Server, darkroom
 
 VARIANTS = "card: width=320,height=240,fit=cover,quality=70; badge: width=64,height=64,fit=cover,round=max"
 OPEN = "width=50,lossless=true width=50 frame=7"

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests import images
-from tests.s3 import Bucket, moto_bucket
-from tests.servers import Server, darkroom
+from tests.support import images
+from tests.support.s3 import Bucket, moto_bucket
+from tests.support.server import Server, darkroom
 
 _PATIENCE_SECONDS = 60.0
 

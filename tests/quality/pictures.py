@@ -11,7 +11,7 @@ import numpy as np
 import pyvips
 from PIL import Image, ImageDraw, ImageFont
 
-from tests import images
+from tests.support import images
 
 WIDTHS = (640, 1_280)
 

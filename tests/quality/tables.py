@@ -9,10 +9,10 @@ from statistics import mean
 import click
 import msgspec
 
-from service.address import PIPELINE_VERSION
-from service.render import quality
-from service.render.encode import encode
-from service.transform import DEFAULTS, Format
+from service.images.transform import DEFAULTS, Format
+from service.urls.rendition_url import PIPELINE_VERSION
+from service.worker import quality
+from service.worker.save import encode
 from tests.quality.judge import score
 from tests.quality.pictures import Picture, others, photos
 
@@ -133,7 +133,7 @@ _PAGE = """# What `quality=auto` saves, and how alike the default qualities look
 
 Written by `make quality`. Scores are [SSIMULACRA2](https://github.com/cloudinary/ssimulacra2), by an implementation that the service
 itself does not use: 90 is a difference that nobody sees side by side, 70 is good, 50 middling. The service searches with a distance
-of its own, fitted to SSIMULACRA2 and some twenty times as fast; `service/render/quality.py` says how and why.
+of its own, fitted to SSIMULACRA2 and some twenty times as fast; `service/worker/quality.py` says how and why.
 
 ## `quality=auto` beside the default
 

@@ -9,12 +9,12 @@ from itertools import pairwise
 import pytest
 from PIL import Image, ImageFilter
 
-from service.render.encode import encode
-from service.render.quality import Likeness
-from service.transform import Format
-from tests import images
+from service.images.transform import Format
+from service.worker.quality import Likeness
+from service.worker.save import encode
 from tests.quality.judge import score
 from tests.quality.pictures import for_service, graphics, text
+from tests.support import images
 
 
 def png(image: Image.Image) -> bytes:

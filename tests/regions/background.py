@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import TypeAlias
 
-from tests.servers import HOST
+from tests.support.server import HOST
 
 Accept: TypeAlias = Callable[[socket.socket], Awaitable[None]]
 

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import h11
 
 from tests.regions.background import Accept, listening
-from tests.servers import HOST
+from tests.support.server import HOST
 
 Fields: TypeAlias = list[tuple[bytes, bytes]]
 Reply: TypeAlias = tuple[int, Fields, bytes]

@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.takedowns import LOOK_EVERY_SECONDS
-from tests import images
+from service.library.takedowns import LOOK_EVERY_SECONDS
 from tests.regions.load import load, share_right
 from tests.regions.world import REGIONS, Line, World, placed, shared_world
-from tests.servers import ladder_urls
+from tests.support import images
+from tests.support.server import ladder_urls
 
 pytestmark = pytest.mark.long
 

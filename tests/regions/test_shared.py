@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests import images
 from tests.regions.world import MACHINES, REGIONS, World, placed, shared_world
+from tests.support import images
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from edge.regions import REPLAY_BYTES
-from service.address import PointerAddress, Signer
-from tests import images
+from service.urls.rendition_url import PointerAddress, Signer
 from tests.regions.world import PRIMARY, REGIONS, World, placed, volume_world
-from tests.servers import DARKROOM, environment
+from tests.support import images
+from tests.support.server import DARKROOM, environment
 
 READERS = REGIONS[1:]
 CLIENTS = 50

@@ -19,8 +19,8 @@ import pytest
 
 from tests.regions.background import listening
 from tests.regions.fly import FlyProxy, Machine, fly_proxy
-from tests.s3 import Bucket, moto_bucket
-from tests.servers import HOST, Server, darkroom
+from tests.support.s3 import Bucket, moto_bucket
+from tests.support.server import HOST, Server, darkroom
 
 # The primary first.
 REGIONS = ("arn", "lhr", "iad")

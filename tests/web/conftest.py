@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.node import program
+from tests.support.node import program
 
 WEB = Path(__file__).parents[2] / "service" / "web"
 

@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service import markup
-from service.address import (
+from service.images import picture
+from service.images.picture import Minter
+from service.images.transform import Transform
+from service.rendering.protocol import ImageInfo
+from service.urls.rendition_url import (
     AUTO,
     MAX_TRANSFORM_CHARACTERS,
     MAX_URL_CHARACTERS,
@@ -22,10 +25,7 @@ from service.address import (
     PointerAddress,
     Signer,
 )
-from service.markup import Minter
-from service.render.messages import ImageInfo
-from service.transform import Transform
-from tests.service.renders import LIMITS
+from tests.support.renders import LIMITS
 from tests.vectors import make
 from tests.web.conftest import DarkroomJs, DarkroomJsError
 
@@ -90,8 +90,8 @@ def test_picture_of_a_document_is_the_markup_of_the_service(js: DarkroomJs) -> N
 )
 def test_picture_with_any_text_is_escaped_as_the_service_does(js: DarkroomJs, alt: str, sizes: str, src: str) -> None:
     image = document(src=src)
-    sources = msgspec.convert(image["sources"], list[markup.Source])
-    expected = markup.picture(sources, markup.RenditionLink(1, 1, src), sizes, alt)
+    sources = msgspec.convert(image["sources"], list[picture.Source])
+    expected = picture.picture(sources, picture.RenditionLink(1, 1, src), sizes, alt)
     assert js("picture", image, {"alt": alt, "sizes": sizes}) == expected
 
 

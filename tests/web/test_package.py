@@ -7,7 +7,7 @@ import subprocess
 import tomllib
 from typing import Any
 
-from tests.node import program
+from tests.support.node import program
 from tests.web.conftest import WEB
 
 ROOT = WEB.parents[1]

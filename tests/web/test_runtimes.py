@@ -13,9 +13,9 @@ import httpx
 import psutil
 import pytest
 
-from tests import images
 from tests.browser.sites import workshop
-from tests.servers import HOST, Server, darkroom, free_port
+from tests.support import images
+from tests.support.server import HOST, Server, darkroom, free_port
 
 pytestmark = pytest.mark.long
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.node import program
-from tests.servers import HOST
-from tests.threads import serving
+from tests.support.node import program
+from tests.support.server import HOST
+from tests.support.threads import serving
 
 SITES = Path(__file__).parent
 WEB = SITES.parents[2] / "service" / "web"

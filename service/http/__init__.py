@@ -1,0 +1,1 @@
+"""Routes, request and response bodies, authentication, problem details and OpenAPI."""

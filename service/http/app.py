@@ -1,0 +1,230 @@
+"""create_app(settings): wiring and lifespan, nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import anyio
+import structlog
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import ServiceError, UnknownImageError
+from service.http import headers
+from service.http.openapi.document import CONVENTIONS, OpenAPIJson
+from service.http.problem_details import elsewhere_answer, http_exception_answer, service_error_answer, unexpected_answer
+from service.http.routes import health, images, pull, renditions
+from service.http.routes import listing as listing_routes
+from service.http.routes import takedowns as takedowns_routes
+from service.http.routes.pages import page_router
+from service.images.picture import Minter
+from service.library.intermediates import Sources
+from service.library.listing import Listing
+from service.library.originals import Originals
+from service.library.render_failures import RenderFailures
+from service.library.renditions import Renditions
+from service.library.takedowns import Purge, Takedowns
+from service.library.warming import Warmer
+from service.library.warming_queue import WarmingQueue
+from service.ops.health import Health
+from service.ops.signing_keys import KeyNotes
+from service.pull.sources import Pointers
+from service.rendering.pool import RenderPool
+from service.rendering.protocol import Limits, codec_bytes
+from service.settings import Settings, SettingsError, development_key
+from service.storage.object_store import Storage, open_storage
+from service.storage.quota import RemadeBudget
+from service.urls.rendition_url import Signer
+
+if TYPE_CHECKING:
+    from service.ops.cdn import Cdn
+
+log = structlog.get_logger(__name__)
+
+
+class Origin(NamedTuple):
+    """The application, what makes it look for takedowns by other processes at once, and its access control."""
+
+    app: ASGIApp
+    look_for_takedowns: Callable[[], Awaitable[None]]
+    access: images.Access
+
+
+def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[Any, Any, None]]) -> Origin:
+    """Return the origin; raises `SettingsError` for a store that cannot be opened or a key that cannot be read.
+
+    `purge` is called with the digests of images that have been taken down, and with none as often as nothing has been.
+    `watch` is run from the start of the application to its end, and cancelled then.
+    """
+    storage = open_storage(settings.store_url, os.environ)
+    limits = Limits(
+        settings.max_pixels,
+        settings.max_whole_pixels,
+        settings.max_output_pixels,
+        settings.max_frames,
+        codec_bytes(settings.render_memory_bytes),
+    )
+    pool = RenderPool(
+        slots=settings.slots,
+        queue_limit=settings.render_queue,
+        memory_bytes=settings.render_memory_bytes,
+        render_seconds=settings.render_seconds,
+        wait_seconds=settings.wait_seconds,
+    )
+    keys = settings.signing_keys or (development_key(settings.data_path),)
+    signer = Signer(keys, settings.open_spellings)
+    key_notes = KeyNotes(storage, keys, " ".join(filter(None, (settings.fly_region, settings.fly_machine_id))))
+    takedowns = Takedowns(storage, purge, _cdn(settings))
+    sources = Sources(storage, pool, takedowns, limits=limits)
+    to_warm = WarmingQueue(storage) if settings.warm_formats else None
+    originals = Originals(
+        storage,
+        pool,
+        sources,
+        takedowns,
+        warming=to_warm,
+        spool=settings.data_path / "spool",
+        limits=limits,
+        max_upload_bytes=settings.max_upload_bytes,
+    )
+    found = Renditions(storage, pool, originals, sources, takedowns, limits=limits, wait_seconds=settings.wait_seconds)
+    listing = Listing(storage, takedowns)
+    pointers = _pointers(settings, storage, originals)
+    budget = RemadeBudget(storage, settings.renditions_bytes) if settings.renditions_bytes else None
+    vitals = Health(settings, storage, pool, key_notes, version("darkroom"))
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        originals.clear_spool()
+        if leftovers := await storage.sweep():
+            log.info("removed what killed writes had left", files=leftovers)
+        async with pool.running(), anyio.create_task_group() as tasks:
+            tasks.start_soon(watch)
+            tasks.start_soon(vitals.watch)
+            tasks.start_soon(vitals.watch_renders)
+            tasks.start_soon(RenderFailures(storage, pool.circuit).watch)
+            tasks.start_soon(takedowns.watch)
+            tasks.start_soon(key_notes.watch)
+            if budget is not None:
+                tasks.start_soon(budget.watch)
+            tasks.start_soon(listing.complete)
+            if to_warm is not None:
+                warmer = Warmer(to_warm, originals, found, sources, pool, limits=limits, formats=settings.warm_formats)
+                tasks.start_soon(warmer.run)
+            try:
+                yield
+            finally:
+                vitals.draining = True
+                await found.finish()
+                await sources.finish()
+                if pointers is not None:
+                    await pointers.finish()
+                tasks.cancel_scope.cancel()
+
+    access = images.Access(settings.token_scopes)
+    parts: dict[str, object] = {
+        "access": access,
+        "health": vitals,
+        "listing": listing,
+        "minter": Minter(signer, settings.public_url, limits),
+        "originals": originals,
+        "pointers": pointers,
+        "renditions": found,
+        "settings": settings,
+        "signer": signer,
+        "takedowns": takedowns,
+    }
+    origin = Litestar(
+        [
+            health.health,
+            health.livez,
+            images.ingest,
+            listing_routes.recent,
+            listing_routes.known,
+            images.document,
+            images.change,
+            images.urls,
+            takedowns_routes.take_down,
+            takedowns_routes.lift,
+            pull.pull_url,
+            pull.pull,
+            renditions.rendition,
+            page_router(),
+        ],
+        dependencies={name: Provide(_giving(part), use_cache=True, sync_to_thread=False) for name, part in parts.items()},
+        exception_handlers={
+            UnknownImageError: elsewhere_answer if settings.is_reader else service_error_answer,
+            ServiceError: service_error_answer,
+            HTTPException: http_exception_answer,
+            Exception: unexpected_answer,
+        },
+        lifespan=[lifespan],
+        # The description alone, and a page of ours for people: every page plugin loads its scripts from other hosts.
+        openapi_config=OpenAPIConfig(
+            "Darkroom",
+            version("darkroom"),
+            description=CONVENTIONS,
+            path="/docs/openapi.json",
+            render_plugins=[OpenAPIJson(path="/")],
+            use_handler_docstrings=True,
+        ),
+        # Bodies are bounded while they stream, in `service.bodies`, which also says what to do.
+        request_max_body_size=None,
+        logging_config=None,
+    )
+    return Origin(_with_security_headers(origin), takedowns.look, access)
+
+
+def _pointers(settings: Settings, storage: Storage, originals: Originals) -> Pointers | None:
+    hosts = settings.pull_hosts.replace(",", " ").split()
+    if not hosts:
+        return None
+    # As in `_cdn`.
+    from service.pull.fetcher import AllowedHosts, Remote  # noqa: PLC0415
+
+    try:
+        remote = Remote(AllowedHosts.parse(hosts), max_bytes=settings.max_upload_bytes)
+    except ValueError as error:
+        raise SettingsError(f"DARKROOM_PULL_HOSTS: {error}") from error
+    return Pointers(storage, originals, remote, fresh_seconds=settings.pull_seconds)
+
+
+def _cdn(settings: Settings) -> Cdn | None:
+    if not settings.cloudflare_zone:
+        return None
+    # Imported by those alone who have one: it brings an HTTP client, and a start should be short.
+    from service.ops.cdn import Cloudflare  # noqa: PLC0415
+
+    try:
+        return Cloudflare(settings.cloudflare_zone, settings.cloudflare_token, url=settings.cloudflare_url)
+    except ValueError as error:
+        raise SettingsError(f"DARKROOM_CLOUDFLARE_ZONE, DARKROOM_CLOUDFLARE_TOKEN: {error}") from error
+
+
+def _giving(part: object):  # type: ignore[no-untyped-def]
+    def provide() -> object:
+        return part
+
+    return provide
+
+
+def _with_security_headers(app: ASGIApp) -> ASGIApp:
+    """Add what every answer carries, errors of the router included, which Litestar's own hooks and middleware do not see."""
+    fields = [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in headers.SECURITY.items()]
+
+    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *fields]
+            await send(message)
+
+        await app(scope, receive, send_secured)
+
+    return middleware

@@ -1,0 +1,214 @@
+"""The pages for people: the playground at `/`, the API at `/docs`, problems at `/problems`; their files at content-hashed URLs.
+
+And `/darkroom.js`, where sites find the module for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import re
+from functools import cache
+from http import HTTPStatus
+from importlib.resources import files
+from string import Template
+from urllib.parse import quote
+
+import anyio
+import msgspec
+from litestar import Request, Response, Router, get
+from litestar.datastructures import State
+
+from service.errors import NotFoundError, Problem, ServiceError, every_problem
+from service.http import headers
+from service.urls.rendition_url import base32_text
+
+_MEDIA_TYPES = {".css": "text/css", ".d.ts": "application/typescript", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+# What developers ask for by a name that they can know.
+_MODULE, _MODULE_TYPES = "darkroom.js", "darkroom.d.ts"
+
+# How a module of a page names another one.
+_IMPORT = re.compile(r'(?<=from "\./)[a-z-]+\.js(?=";)')
+
+# What the page of the API takes from the installed package that carries Swagger UI: 1.7 MB, read when somebody looks.
+_SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
+
+
+def page_router() -> Router:
+    """Return the routes of the pages and their files, read once; a file's URL holds the hash of its content, and the pages name that URL.
+
+    Each has one address: any other spelling of it, and any query, is redirected there (308). What comes from an installed package is
+    read when it is first asked for: most servers are never asked.
+    """
+    folder = files("service") / "web"
+    read = {file.name: file.read_bytes() for file in folder.iterdir() if _extension(file.name) in _MEDIA_TYPES}
+    own_files = hashed_files(read)
+    contents = {hashed: (body, _MEDIA_TYPES[_extension(hashed)]) for hashed, body in own_files.values()}
+
+    def page(name: str) -> str:
+        return _with_hashes((folder / name).read_text("utf-8"), "/web/", own_files)
+
+    playground_page, docs_page, problem_page = page("index.html"), page("docs.html"), Template(page("problem.html"))
+
+    @get("/", media_type="text/html", include_in_schema=False)
+    async def playground() -> Response[str]:
+        return _page(playground_page)
+
+    @get("/web/{name:str}", include_in_schema=False)
+    async def page_file(name: str) -> Response[bytes]:
+        answer = _file(contents, name)
+        if name == own_files[_MODULE][0]:
+            answer.headers["X-TypeScript-Types"] = f"./{own_files[_MODULE_TYPES][0]}"
+        return answer
+
+    @get([f"/{_MODULE}", f"/{_MODULE_TYPES}"], include_in_schema=False)
+    async def newest(request: Request[object, object, State]) -> Response[bytes]:
+        # Not `request.url`, which is built from Host too, and raises for one that is no host.
+        hashed, _ = own_files[request.scope["path"].removeprefix("/")]
+        # Relative, so that it holds behind a public URL with a path too.
+        return Response(b"", status_code=302, headers=headers.newest_file_headers(f"web/{hashed}"))
+
+    @get("/docs", media_type="text/html", include_in_schema=False)
+    async def docs() -> Response[str]:
+        return _page(_with_hashes(docs_page, "/docs/files/", await anyio.to_thread.run_sync(_swagger_files)))
+
+    @get("/docs/files/{name:str}", include_in_schema=False)
+    async def docs_file(name: str) -> Response[bytes]:
+        installed = await anyio.to_thread.run_sync(_swagger_files)
+        return _file({hashed: (body, _MEDIA_TYPES[_extension(hashed)]) for hashed, body in installed.values()}, name)
+
+    @get("/problems", media_type="text/html", include_in_schema=False)
+    async def problems() -> Response[str]:
+        return _page(problem_page.substitute(title="Problems", content=_problem_list()))
+
+    @get("/problems/{kind:str}", media_type="text/html", include_in_schema=False)
+    async def problem(kind: str) -> Response[str]:
+        for error in every_problem():
+            if error.kind == kind:
+                return _page(problem_page.substitute(title=html.escape(error.title), content=_problem_article(error)))
+        raise NotFoundError("There is no such problem.", received=kind, remedy="GET /problems lists all.")
+
+    return Router(
+        "/", route_handlers=[playground, page_file, newest, docs, docs_file, problems, problem], before_request=redirect_to_one_address
+    )
+
+
+async def redirect_to_one_address(request: Request[object, object, State]) -> Response[bytes] | None:
+    """Return a redirect where a request has a query, or spells the path of a page in another way than the shortest one.
+
+    Routing ignores queries, doubled slashes, trailing ones and needless percent-encodings: every spelling would be an entry of its own
+    in this cache and in those before it. `Location` is relative where only the query goes, so that it holds behind a public URL with a
+    path too.
+    """
+    address = "/" + "/".join(quote(segment) for segment in request.scope["path"].split("/") if segment)
+    if request.scope["raw_path"] != address.encode("ascii"):
+        return Response(b"", status_code=308, headers=headers.redirect_headers(address))
+    if request.scope["query_string"]:
+        return Response(b"", status_code=308, headers=headers.redirect_headers("./" + address.rpartition("/")[2]))
+    return None
+
+
+def hashed_files(read: dict[str, bytes]) -> dict[str, tuple[str, bytes]]:
+    """Return each file's name with the hash of its content in it, and that content.
+
+    A module imports others by their hashed names, which are part of its content: what is imported is hashed first, so that a change
+    reaches every name on the way to it. Raises `ValueError` for modules that import each other in a circle.
+    """
+    done: dict[str, tuple[str, bytes]] = {}
+
+    def hashed(name: str, importers: tuple[str, ...]) -> str:
+        if name in importers:
+            raise ValueError(f"modules import each other: {' > '.join((*importers, name))}")
+        if name not in done:
+            body = read[name]
+            if name.endswith(".js"):
+                body = _IMPORT.sub(lambda found: hashed(found[0], (*importers, name)), body.decode("utf-8")).encode()
+            done[name] = (_hashed_name(name, body), body)
+        return done[name][0]
+
+    for name in read:
+        hashed(name, ())
+    return done
+
+
+@cache
+def _swagger_files() -> dict[str, tuple[str, bytes]]:
+    (folder,) = (files("swagger_ui_bundle") / "vendor").iterdir()
+    read = {}
+    for name in _SWAGGER_FILES:
+        body = (folder / name).read_bytes()
+        read[name] = (_hashed_name(name, body), body)
+    return read
+
+
+def _with_hashes(page: str, folder: str, named: dict[str, tuple[str, bytes]]) -> str:
+    for name, (hashed, _) in named.items():
+        page = page.replace(f'"{folder}{name}"', f'"{folder}{hashed}"')
+    return page
+
+
+def _page(page: str) -> Response[str]:
+    return Response(page, media_type="text/html", headers={**headers.page_headers(), "ETag": f'"{_hash(page.encode())}"'})
+
+
+def _file(contents: dict[str, tuple[bytes, str]], name: str) -> Response[bytes]:
+    if name not in contents:
+        raise NotFoundError("The page has no such file.", received=name, remedy="Load the page again: it names the newest files.")
+    body, media_type = contents[name]
+    return Response(body, media_type=media_type, headers=headers.page_file_headers())
+
+
+def _problem_list() -> str:
+    rows = [
+        f'<tr><th scope="row">{error.status_code}</th><td><a href="{error.page()}">{html.escape(error.title)}</a></td>'
+        f"<td>{_prose(_meaning(error))}</td></tr>"
+        for error in every_problem()
+    ]
+    return (
+        '<article class="card problems"><h2>Problems</h2>'
+        "<p>Every error is <code>application/problem+json</code> (RFC 9457): <code>type</code> is the path of a page below, "
+        "<code>detail</code>, <code>expected</code>, <code>received</code> and <code>remedy</code> are about the request at hand.</p>"
+        f"<table><thead><tr><th>Status</th><th>Problem</th><th>What it means</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        "</article>"
+    )
+
+
+def _problem_article(error: type[ServiceError]) -> str:
+    example = Problem(error.page(), error.title, error.status_code, "What is wrong with this request, in a sentence.")
+    members = {
+        **msgspec.to_builtins(example),
+        "expected": "what was wanted",
+        "received": "what came",
+        "remedy": "what to do about it",
+    }
+    text = msgspec.json.format(msgspec.json.encode(members), indent=2).decode()
+    return (
+        f'<article class="card problems"><p class="quiet">{error.status_code} {HTTPStatus(error.status_code).phrase}</p>'
+        f"<h2>{html.escape(error.title)}</h2><p>{_prose(_meaning(error))}</p>"
+        f"<h3>What to do</h3><p>{_prose(error.advice)}</p>"
+        f'<h3 id="looks">How it looks</h3><pre tabindex="0" role="region" aria-labelledby="looks"><code>{html.escape(text)}</code></pre>'
+        "</article>"
+    )
+
+
+def _meaning(error: type[ServiceError]) -> str:
+    return (error.__doc__ or "").partition("\n")[0]
+
+
+def _prose(text: str) -> str:
+    """Return a sentence as HTML, what stands between backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
+def _hashed_name(name: str, body: bytes) -> str:
+    extension = _extension(name)
+    return f"{name.removesuffix(extension)}.{_hash(body)}{extension}"
+
+
+def _extension(name: str) -> str:
+    return ".d.ts" if name.endswith(".d.ts") else name[name.rfind(".") :]
+
+
+def _hash(body: bytes) -> str:
+    return base32_text(hashlib.sha256(body).digest()[:10])

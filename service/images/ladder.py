@@ -1,0 +1,265 @@
+"""Ladders: the widths and formats that an image is offered in, none that could not be rendered."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+from fractions import Fraction
+
+import msgspec
+
+from service.errors import BadTransformError
+from service.images.geometry import Plan, check, is_drawn_in_time, is_worth_offering, plan, require_frame
+from service.images.options import BLUR, MAX_SIDE_PIXELS
+from service.images.transform import DEFAULTS, FORMATS, Format, Transform, scaled
+from service.rendering.protocol import ImageInfo, Limits
+from service.urls.rendition_url import PIPELINE_VERSION
+
+# From a phone in a column to a wide screen at twice the density: each step saves about half of the next one's bytes.
+LADDER_WIDTHS = (320, 640, 960, 1280, 1920, 2560)
+
+# A format whose ladder ends below this part of the fallback's width is left out: a browser takes the first type that it knows, and a
+# picture at half the density that it needs is no longer sharp.
+_LEAST_REACH = Fraction(1, 2)
+
+PLAIN = Transform()
+_OPAQUE_COLOUR_DIGITS = 6
+
+
+class LadderStep(msgspec.Struct, frozen=True):
+    """One step of a ladder: the transform that makes it, and the width and height in pixels that the rendition will have."""
+
+    transform: Transform
+    width: int
+    height: int
+
+
+class Ladder(msgspec.Struct, frozen=True):
+    """The steps of an image in one format, narrowest first, each width once."""
+
+    format: Format
+    steps: list[LadderStep]
+
+
+def fallback_format(info: ImageInfo, transform: Transform = PLAIN, *, animates: bool = True) -> Format:
+    """Return the format that every browser shows and that keeps what the rendition has: its frames, its transparency.
+
+    `animates`: whether an animation stays one, as in every pipeline version but the first.
+    """
+    if info.animates(transform, "gif", by_default=animates):
+        return "gif"
+    return "png" if transform.lossless or _has_alpha(info, transform) else "jpeg"
+
+
+def default_formats(info: ImageInfo, transform: Transform = PLAIN, *, animates: bool = True) -> tuple[Format, ...]:
+    """Return the formats of a ladder, the smallest first, the fallback last; of `animates` see `fallback_format`."""
+    fallback = fallback_format(info, transform, animates=animates)
+    # AVIF holds no animation here, and its lossless files are the largest.
+    return ("webp", fallback) if fallback == "gif" or transform.lossless else ("avif", "webp", fallback)
+
+
+def ladder_widths(width: int, *, grows: bool = False) -> list[int]:
+    """Return the default widths for a `width` pixels wide image: no step above it, unless it `grows`, and itself where that ends it."""
+    if grows:
+        return list(LADDER_WIDTHS)
+    steps = [step for step in LADDER_WIDTHS if step < width]
+    return [*steps, width] if len(steps) < len(LADDER_WIDTHS) else steps
+
+
+def possible_formats(
+    info: ImageInfo, transform: Transform, limits: Limits, offered: Collection[Format], *, version: int = PIPELINE_VERSION
+) -> Sequence[Format]:
+    """Return the formats of `default_formats` that one rendition can be made in, the smallest first, the fallback last.
+
+    Where an animation can be made in none, they are those of its first frame; where that cannot be made either, the fallback alone.
+    `version`: the pipeline version of the rendition; `offered`: the formats that the running libvips writes. Raises `BadTransformError`
+    for a crop outside the picture.
+    """
+    animates = version not in DEFAULTS or DEFAULTS[version].animates
+    page = info.of_page(transform.frame)
+    steps = plan(page.width, page.height, transform, vector=page.vector)
+    alpha = _has_alpha(info, transform)
+    for formats in (default_formats(info, transform, animates=animates), default_formats(info, transform, animates=False)):
+        possible = [
+            image_format
+            for image_format in formats
+            if image_format in offered
+            and is_worth_offering(
+                steps, image_format, limits, frames=_frames(info, transform, image_format, animates=animates), alpha=alpha
+            )
+        ]
+        if possible:
+            return possible
+    return default_formats(info, transform, animates=animates)[-1:]
+
+
+def ladders(
+    info: ImageInfo,
+    transform: Transform,
+    limits: Limits,
+    *,
+    widths: Sequence[int] = (),
+    formats: Sequence[Format] = (),
+    offered: Collection[Format] = FORMATS,
+) -> list[Ladder]:
+    """Return the ladders of `transform` at `widths` (pixels) and in `formats`, the fallback last.
+
+    By default a ladder has the steps of `ladder_widths`, those left out that a limit or the format excludes, and ends with the widest that
+    is possible; the formats are those of `default_formats` that are `offered` and have steps. An animation that has none becomes its first
+    frame, and an image that is too narrow for any width has one step, lower than its shape.
+
+    Every length of a transform follows its width, so that a crop keeps its shape, and a round corner its look, at every step.
+
+    Raises `TooManyPixelsError`, of a drawing that takes too long `TooComplexError`, where a width or a format that was named cannot be
+    had, or where nothing can, and `BadTransformError` for a frame that the image has not, a crop outside the picture, and a transform that
+    has a height only.
+    """
+    require_frame(info, transform)
+    steps = _Steps(info, transform, limits)
+    if widths or formats:
+        return _named_ladders(steps, sorted(set(widths)), formats, [name for name in default_formats(info, transform) if name in offered])
+    still = transform
+    found = _default_ladders(steps, offered)
+    if not found and steps.animates and not transform.animate:
+        still = msgspec.structs.replace(transform, frame=0)
+        found = _default_ladders(_Steps(info, still, limits), offered)
+    if not found and transform.width is None:
+        found = _lowest_ladders(info, still, limits, offered)
+    if not found:
+        steps.require(1, fallback_format(info, transform))
+    return found
+
+
+class _Steps:
+    """The possible steps of one transform of one image, each planned once for all formats."""
+
+    def __init__(self, info: ImageInfo, transform: Transform, limits: Limits) -> None:
+        self.info = info
+        self.transform = transform
+        self._page = info.of_page(transform.frame)
+        self._limits = limits
+        full = plan(self._page.width, self._page.height, transform, vector=info.vector)
+        _require_shape(transform)
+        self._full_width = full.width
+        self._alpha = _has_alpha(info, transform)
+        self.default_widths = ladder_widths(full.picture[0], grows=(info.vector and transform.width is None) or transform.enlarge)
+        self._planned: dict[int, tuple[Transform, Plan] | None] = {}
+
+    @property
+    def animates(self) -> bool:
+        """Whether the fallback is an animation."""
+        return _frames(self.info, self.transform, "gif") > 1
+
+    def ladder(self, image_format: Format) -> Ladder:
+        """Return the default ladder in one format; without steps if nothing is possible."""
+        widths = self.default_widths
+        count = bisect_left(widths, True, key=lambda width: not self.is_worth_offering(width, image_format))
+        possible = widths[:count]
+        if count < len(widths):
+            between = range(possible[-1] + 1 if possible else 1, widths[count])
+            more = bisect_left(between, True, key=lambda width: not self.is_worth_offering(width, image_format))
+            possible += between[:more][-1:]
+        return self.at(possible, image_format)
+
+    def at(self, widths: Sequence[int], image_format: Format) -> Ladder:
+        """Return the ladder of some possible widths: of several steps beyond an original that does not grow the first is enough."""
+        steps: dict[int, LadderStep] = {}
+        for width in widths:
+            if (planned := self._at(width)) is not None:
+                transform, made = planned
+                steps.setdefault(made.output[0], LadderStep(transform, *made.output))
+        return Ladder(image_format, [steps[width] for width in sorted(steps)])
+
+    def is_worth_offering(self, width: int, image_format: Format) -> bool:
+        """Return whether a step is possible, and worth a link."""
+        planned = self._at(width)
+        if planned is None or not is_drawn_in_time(self.info, planned[1]):
+            return False
+        frames = _frames(self.info, self.transform, image_format)
+        return is_worth_offering(planned[1], image_format, self._limits, frames=frames, alpha=self._alpha)
+
+    def require(self, width: int, image_format: Format) -> None:
+        """Return if a step is possible; raises `TooManyPixelsError`, `TooComplexError` and `BadTransformError`."""
+        transform = _at_width(self.transform, width, self._full_width)
+        frames = _frames(self.info, self.transform, image_format)
+        check(self.info, transform, image_format, self._limits, frames=frames, linked=True)
+
+    def _at(self, width: int) -> tuple[Transform, Plan] | None:
+        """Return the transform of a step and its plan, `None` where another length than the width would be larger than can be asked for."""
+        if width not in self._planned:
+            try:
+                transform = _at_width(self.transform, width, self._full_width)
+            except BadTransformError:
+                self._planned[width] = None
+            else:
+                self._planned[width] = transform, plan(self._page.width, self._page.height, transform, vector=self.info.vector)
+        return self._planned[width]
+
+
+def _default_ladders(steps: _Steps, offered: Collection[Format]) -> list[Ladder]:
+    """Return the default ladders that have steps, and reach far enough."""
+    formats = [image_format for image_format in default_formats(steps.info, steps.transform) if image_format in offered]
+    found = [ladder for ladder in map(steps.ladder, formats) if ladder.steps]
+    return [ladder for ladder in found if ladder.steps[-1].width >= found[-1].steps[-1].width * _LEAST_REACH]
+
+
+def _named_ladders(steps: _Steps, widths: Sequence[int], formats: Sequence[Format], defaults: Sequence[Format]) -> list[Ladder]:
+    """Return ladders of named widths, named formats, or both; raises as `ladders` does for what is named and not possible."""
+    # Nobody has named the formats but the widths: the fallback must have them all.
+    required = formats or defaults[-1:]
+    for image_format in required:
+        for width in widths:
+            steps.require(width, image_format)
+    if widths and not formats:
+        better = [steps.at([width for width in widths if steps.is_worth_offering(width, name)], name) for name in defaults[:-1]]
+        return [ladder for ladder in better if ladder.steps] + [steps.at(widths, name) for name in required]
+    found = [steps.at(widths, name) if widths else steps.ladder(name) for name in formats]
+    for ladder in found:
+        if not ladder.steps:
+            steps.require(1, ladder.format)
+    return found
+
+
+def _lowest_ladders(info: ImageInfo, transform: Transform, limits: Limits, offered: Collection[Format]) -> list[Ladder]:
+    """Return ladders of one step for an image so narrow that it is too high at the width of one pixel."""
+    page = info.of_page(transform.frame)
+    height = min(MAX_SIDE_PIXELS, limits.max_output_pixels)
+    factor = Fraction(height, plan(page.width, page.height, transform, vector=info.vector).height)
+    lower = msgspec.structs.replace(scaled(transform, factor), height=height)
+    steps = plan(page.width, page.height, lower, vector=info.vector)
+    return [
+        Ladder(name, [LadderStep(lower, *steps.output)])
+        for name in default_formats(info, transform)
+        if name in offered and is_worth_offering(steps, name, limits, frames=1, alpha=info.alpha)
+    ]
+
+
+def _frames(info: ImageInfo, transform: Transform, image_format: Format, *, animates: bool = DEFAULTS[PIPELINE_VERSION].animates) -> int:
+    """Return how many frames a rendition has; `animates` is the pipeline version's word."""
+    return info.frames if info.animates(transform, image_format, by_default=animates) else 1
+
+
+def _has_alpha(info: ImageInfo, transform: Transform) -> bool:
+    """Return whether a rendition has transparent pixels, or may have them."""
+    background = transform.background
+    if background is not None and (background == BLUR or len(background) == _OPAQUE_COLOUR_DIGITS):
+        return False
+    page = info.of_page(transform.frame)
+    steps = plan(page.width, page.height, transform, vector=info.vector)
+    return info.alpha or transform.round is not None or not steps.straight or steps.canvas is not None or steps.padded is not None
+
+
+def _require_shape(transform: Transform) -> None:
+    if transform.width is None and transform.height is not None:
+        raise BadTransformError(
+            "A ladder of widths of a transform that has a height alone has no shape.",
+            expected="width and height, a width alone, or neither",
+            received=transform.spelling,
+            remedy="Give the width too, or ask for one URL with `format`.",
+        )
+
+
+def _at_width(transform: Transform, width: int, full_width: int) -> Transform:
+    """Return a transform whose box is `width` wide, all its lengths in proportion; without a box it is as large as `full_width`."""
+    factor = Fraction(width, transform.width or full_width)
+    return msgspec.structs.replace(scaled(transform, factor), width=width)

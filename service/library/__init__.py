@@ -1,0 +1,1 @@
+"""What the service does with its images: ingest, renditions, takedowns, warming."""

@@ -1,0 +1,139 @@
+"""The images of a store, many at a time: newest first page by page, and those of some digests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import anyio
+import msgspec
+import structlog
+
+from service.concurrency import for_each
+from service.errors import GoneError, ServiceError
+from service.library.originals import Document, opened_document
+from service.library.takedowns import Takedowns
+from service.storage.object_store import (
+    DOCUMENTS_FOLDER,
+    RECENT_COMPLETE_KEY,
+    RECENT_FOLDER,
+    Storage,
+    document_key,
+    recent_key,
+    recent_name,
+)
+
+log = structlog.get_logger(__name__)
+
+# Documents that are read from the store at a time, for one request.
+READS_AT_ONCE = 32
+
+# While the processes of a deployment are replaced one by one, those of a version that lists nothing take images in still.
+SETTLED_AFTER = timedelta(days=1)
+
+_AGAIN_SECONDS = 10.0
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Some images, newest first; `next` is behind which name the following ones are, `None` at the end."""
+
+    documents: list[Document]
+    next: str | None
+
+
+class Known(msgspec.Struct, frozen=True):
+    """Of some digests: the documents of those that are here, and those that have been taken down."""
+
+    documents: list[Document]
+    gone: list[str]
+
+
+class Listing:
+    """The documents in the store. An entry in `recent/` counts where the document is that it was written for."""
+
+    def __init__(self, storage: Storage, takedowns: Takedowns) -> None:
+        """Take where images are kept, and what is not to be shown."""
+        self._storage = storage
+        self._takedowns = takedowns
+
+    async def page(self, after: str, limit: int) -> Page:
+        """Return up to `limit` images behind the entry called `after`, "" for the newest; fewer where entries have lost their image."""
+        names = await self._storage.names_after(RECENT_FOLDER, after, limit + 1)
+        shown = names[:limit]
+        documents = await self._documents(_digest(name) for name in shown)
+        listed = [
+            document
+            for name in shown
+            if (document := documents.get(_digest(name))) is not None and recent_name(document.digest, document.created) == name
+        ]
+        return Page(listed, shown[-1] if len(names) > limit else None)
+
+    async def known(self, digests: Sequence[str]) -> Known:
+        """Return what is here of some digests, in their order, each once."""
+        distinct = list(dict.fromkeys(digests))
+        gone = [digest for digest in distinct if self._is_gone(digest)]
+        documents = await self._documents(distinct)
+        return Known([documents[digest] for digest in distinct if digest in documents], gone)
+
+    async def complete(self) -> None:
+        """Give every image its entry, those too that an earlier version has taken in; again after a failure of the store.
+
+        Whatever else goes wrong is logged alone: images are served without being listed.
+        """
+        while True:
+            try:
+                await self._complete()
+            except ServiceError as error:
+                log.warning("images could not be listed", kind=error.kind)
+                await anyio.sleep(_AGAIN_SECONDS)
+            except Exception:
+                log.exception("images could not be listed")
+                return
+            else:
+                return
+
+    async def _complete(self) -> None:
+        noted = await self._storage.read(RECENT_COMPLETE_KEY)
+        if noted is not None and datetime.now(UTC) - datetime.fromisoformat(noted.decode("ascii")) > SETTLED_AFTER:
+            return
+        listed = {_digest(name) async for name in self._storage.all_names(RECENT_FOLDER)}
+        missing = [digest async for digest in self._storage.all_names(DOCUMENTS_FOLDER) if digest not in listed]
+        for start in range(0, len(missing), READS_AT_ONCE):
+            for document in (await self._documents(missing[start : start + READS_AT_ONCE])).values():
+                key = recent_key(document.digest, document.created)
+                await self._storage.create(key, b"", durable=False)
+                try:
+                    await self._takedowns.require_after_writing([document.digest], key)
+                except GoneError:
+                    continue
+        if noted is None:
+            await self._storage.create(RECENT_COMPLETE_KEY, datetime.now(UTC).isoformat().encode("ascii"), durable=False)
+        if missing:
+            log.info("listed what earlier versions took in", images=len(missing))
+
+    async def _documents(self, digests: Iterable[str]) -> dict[str, Document]:
+        """Return the documents that are here and not taken down, by digest."""
+        found: dict[str, Document] = {}
+
+        async def read(digest: str) -> None:
+            body = await self._storage.read(document_key(digest))
+            if body is not None and not self._is_gone(digest):
+                document = opened_document(digest, body)
+                if document is None:
+                    log.error("a damaged document is not listed", digest=digest)
+                else:
+                    found[digest] = document
+
+        await for_each(digests, read, at_a_time=READS_AT_ONCE)
+        return found
+
+    def _is_gone(self, digest: str) -> bool:
+        try:
+            self._takedowns.require([digest])
+        except GoneError:
+            return True
+        return False
+
+
+def _digest(name: str) -> str:
+    return name.rpartition("-")[2]

@@ -1,0 +1,166 @@
+"""Warming: the default ladder of every new image, rendered when nobody waits for anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import aclosing
+
+import anyio
+import msgspec
+import structlog
+
+from service.errors import GoneError, OverloadedError, ServiceError, StorageFullError, StorageUnavailableError
+from service.images.geometry import reduced_suffices
+from service.images.ladder import ladders
+from service.images.picture import EXTENSIONS
+from service.images.transform import DEFAULTS, Format, Transform, for_format
+from service.library.intermediates import Sources
+from service.library.originals import Originals
+from service.library.renditions import Renditions
+from service.library.warming_queue import WarmingQueue
+from service.rendering.pool import RenderPool
+from service.rendering.protocol import ImageInfo, Ladder, Limits
+from service.settings import WarmFormat
+from service.urls.rendition_url import PIPELINE_VERSION, Address
+
+log = structlog.get_logger(__name__)
+
+# Between two attempts when the store, or the start of a render process, has failed.
+_RETRY_SECONDS = 10.0
+
+_NOT_THE_IMAGES_FAULT = (StorageUnavailableError, StorageFullError, OverloadedError)
+
+
+class Rung(msgspec.Struct, frozen=True):
+    """One rendition of a ladder. `alone`: an animation, or a step that is lower than its shape: no decode is made for others too."""
+
+    address: Address
+    transform: Transform
+    width: int
+    format: Format
+    reduced: bool
+    alone: bool
+
+
+class Warmer:
+    """Works the queue off, one image at a time."""
+
+    def __init__(
+        self,
+        queue: WarmingQueue,
+        originals: Originals,
+        renditions: Renditions,
+        sources: Sources,
+        pool: RenderPool,
+        *,
+        limits: Limits,
+        formats: Sequence[WarmFormat],
+    ) -> None:
+        """Take what is to be warmed, what is known of it, who keeps and who makes its renditions from what, and which ones."""
+        self._queue = queue
+        self._originals = originals
+        self._renditions = renditions
+        self._sources = sources
+        self._pool = pool
+        self._limits = limits
+        self._formats = formats
+
+    async def run(self) -> None:
+        """Warm one image after the other, for as long as this process serves.
+
+        An image that cannot be warmed is forgotten, so that it does not come again at every start. One that a stop, the store or a want
+        of render processes kept from being warmed is not.
+        """
+        while True:
+            digest = None
+            try:
+                digest = await self._queue.next()
+                await self._warm(digest)
+                await self._queue.forget(digest)
+            except ServiceError as error:
+                log.info("warming pauses", kind=error.kind)
+                if digest is not None:
+                    self._queue.add(digest)
+                await anyio.sleep(_RETRY_SECONDS)
+
+    async def _warm(self, digest: str) -> None:
+        made = 0
+        try:
+            info = (await self._originals.document(digest)).info
+            ladder = rungs(digest, info, self._formats, (await self._pool.offered()).writes, self._limits)
+            while missing := [rung for rung in ladder if not await self._renditions.is_stored(rung.address)]:
+                made += await self._make(digest, info, missing)
+        except GoneError:
+            log.info("a taken-down image is not warmed", digest=digest)
+        except ServiceError as error:
+            if isinstance(error, _NOT_THE_IMAGES_FAULT) or self._pool.start_failure is not None:
+                raise
+            log.error("an image was not warmed", digest=digest, kind=error.kind, detail=error.detail, made=made)  # noqa: TRY400 - it tells
+        except Exception:
+            log.exception("an image was not warmed", digest=digest, made=made)
+        else:
+            log.info("warmed", digest=digest, made=made)
+
+    async def _make(self, digest: str, info: ImageInfo, missing: Sequence[Rung]) -> int:
+        """Make what can be made from one decode together with the first rung; return how many were made until somebody waited."""
+        first = missing[0]
+        # An object store's originals lie in memory while they are worked on: not while they wait.
+        await self._pool.spare_time()
+        if first.alone:
+            await self._renditions.render_in_background(first.address, first.transform)
+            return 1
+        together = from_one_decode(missing)
+        job_formats = list(dict.fromkeys(rung.format for rung in together))
+        job_widths = list(dict.fromkeys(rung.width for rung in together))
+        made = 0
+        async with self._sources.source(digest, info, first.transform, background=True) as source:
+            job = Ladder(source, job_widths, job_formats, PIPELINE_VERSION, self._limits)
+            async with aclosing(self._pool.ladder(job)) as renditions:
+                for rung in together:
+                    if made == 0:
+                        # Its turn may be long in coming: nobody is told to wait for it.
+                        rendered = await anext(renditions)
+                        await self._renditions.keep(rung.address, rendered)
+                    else:
+                        with self._renditions.coming(rung.address) as coming:
+                            following = await anext(renditions, None)
+                            if following is None:
+                                return made
+                            coming.set_result(await self._renditions.keep(rung.address, following))
+                    made += 1
+        return made
+
+
+def rungs(digest: str, info: ImageInfo, wanted: Collection[WarmFormat], offered: Collection[Format], limits: Limits) -> list[Rung]:
+    """Return what is rendered of an image, widest first: the very addresses that its document has in the formats that are `wanted`.
+
+    `offered`: the formats that the running libvips writes.
+    """
+    by_default = DEFAULTS[PIPELINE_VERSION].animates
+    document = ladders(info, Transform(), limits, offered=offered)
+    chosen = [ladder for ladder in document if ladder.format in wanted or (ladder is document[-1] and "fallback" in wanted)]
+    ladder = [
+        Rung(
+            Address(PIPELINE_VERSION, digest, transform.spelling, EXTENSIONS[ladder.format]),
+            transform,
+            step.width,
+            ladder.format,
+            reduced=reduced_suffices(info, transform),
+            alone=transform.height is not None or info.animates(transform, ladder.format, by_default=by_default),
+        )
+        for ladder in chosen
+        for step in ladder.steps
+        for transform in [for_format(step.transform, ladder.format)]
+    ]
+    return sorted(ladder, key=lambda rung: rung.width, reverse=True)
+
+
+def from_one_decode(missing: Sequence[Rung]) -> list[Rung]:
+    """Return the rungs that one job makes with the first: of the same source, and at each width the formats that the first width lacks."""
+    first = missing[0]
+    alike = [rung for rung in missing if rung.reduced == first.reduced]
+    lacking: dict[int, list[Format]] = {}
+    for rung in alike:
+        lacking.setdefault(rung.width, []).append(rung.format)
+    formats = lacking[first.width]
+    return [rung for rung in alike if set(formats) <= set(lacking[rung.width]) and rung.format in formats]

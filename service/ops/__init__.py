@@ -1,0 +1,1 @@
+"""Operation: health, signing keys, regions, CDN, metrics, logs."""

@@ -1,0 +1,1 @@
+"""Verify, copy and clean up a store."""

@@ -1,0 +1,191 @@
+"""All that one store has, brought into another: whole objects or none, verified on the way, gone on with where it ended."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+import anyio.to_thread
+import msgspec
+
+from service.concurrency import Progress, for_each, listed, patiently
+from service.library.originals import opened_document
+from service.library.takedowns import Tombstone, in_order_of_removal
+from service.storage.checksum import opened
+from service.storage.object_store import (
+    DOCUMENTS_FOLDER,
+    RECENT_FOLDER,
+    REMADE_FOLDERS,
+    TOMBSTONES_FOLDER,
+    WARMING_FOLDER,
+    Entry,
+    Storage,
+    digest_in,
+    document_key,
+    original_key,
+    renditions_folder,
+)
+from service.urls.rendition_url import digest_text, is_digest
+
+# What may change in place: there the later one counts.
+_MUTABLE = frozenset({DOCUMENTS_FOLDER, "pointers"})
+
+Failure: TypeAlias = Literal["damaged", "no-original"]
+
+
+class NotCopied(msgspec.Struct, frozen=True):
+    """An object that was left where it was, and why."""
+
+    key: str
+    reason: Failure
+
+
+class Copied(msgspec.Struct, frozen=True):
+    """How many objects were copied, by folder, were there already, or removed because they were taken down; and what was not copied."""
+
+    copied: dict[str, int]
+    bytes: int
+    there_already: int
+    removed: int
+    not_copied: list[NotCopied]
+
+
+class Copy:
+    """One run from a source to a destination. Killed at any moment it leaves whole objects alone, and the next run brings the rest."""
+
+    def __init__(self, source: Storage, destination: Storage, progress: Progress, *, renditions: bool, at_a_time: int) -> None:
+        """Take the two stores, who is told, whether to bring what can be made again, and how many objects are under way at a time."""
+        self._source = source
+        self._destination = destination
+        self._progress = progress
+        self._renditions = renditions
+        self._at_a_time = at_a_time
+        self._copied: Counter[str] = Counter()
+        self._bytes = 0
+        self._there_already = 0
+        self._removed = 0
+        self._not_copied: list[NotCopied] = []
+
+    async def run(self) -> Copied:
+        """Return what was done; raises `StorageUnavailableError` and `StorageFullError`.
+
+        Tombstones come first, so that nothing that was taken down is brought; originals before documents, so that where a document is,
+        the original is.
+        """
+        await self._source.reach(to_write=False)
+        await self._destination.reach()
+        there = await _by_key(self._destination, TOMBSTONES_FOLDER)
+        tombstones = await _by_key(self._source, TOMBSTONES_FOLDER)
+        lifted = await self._take_down(tombstones, there)
+        await self._bring(TOMBSTONES_FOLDER, {key: entry for key, entry in tombstones.items() if digest_in(key) not in lifted}, there)
+        gone = {digest_in(key) for key in (*tombstones, *there)}
+        for folder in ("originals", DOCUMENTS_FOLDER, RECENT_FOLDER, "pointers", WARMING_FOLDER, *self._remade_folders()):
+            entries = await _by_key(self._source, folder)
+            staying = {key: entry for key, entry in entries.items() if folder == "pointers" or digest_in(key) not in gone}
+            await self._bring(folder, staying, await _by_key(self._destination, folder))
+        not_copied = sorted(self._not_copied, key=lambda one: one.key)
+        return Copied(dict(self._copied), self._bytes, self._there_already, self._removed, not_copied)
+
+    def _remade_folders(self) -> tuple[str, ...]:
+        return tuple(folder.rstrip("/") for folder in REMADE_FOLDERS) if self._renditions else ()
+
+    async def _take_down(self, tombstones: dict[str, Entry], there: dict[str, Entry]) -> set[str]:
+        """Remove from the destination what was taken down in the source since the last run.
+
+        Returns the digests of what the destination took in again after that: there the takedown has been lifted.
+        """
+        lifted: set[str] = set()
+
+        async def one(key: str) -> None:
+            digest = digest_in(key)
+            body = await patiently(lambda: self._source.find(key))
+            document = await patiently(lambda: self._destination.find(document_key(digest)))
+            if body is None:
+                return
+            known = None if document is None else opened_document(digest, document)
+            if known is not None and datetime.fromisoformat(known.created) > _taken_down(body):
+                lifted.add(digest)
+                return
+            folder = renditions_folder(digest)
+            renditions = [f"{folder}/{name}" async for name in self._destination.all_names(folder)]
+            for left in in_order_of_removal(digest, document, renditions):
+                if await patiently(lambda left=left: self._destination.exists(left, consistent=True)):  # type: ignore[misc]
+                    await patiently(lambda left=left: self._destination.delete(left))  # type: ignore[misc]
+                    self._removed += 1
+
+        await for_each([key for key in tombstones if key not in there], one, at_a_time=self._at_a_time)
+        return lifted
+
+    async def _bring(self, folder: str, entries: dict[str, Entry], there: dict[str, Entry]) -> None:
+        self._progress.begin(folder, len(entries), sum(entry.bytes for entry in entries.values()))
+
+        async def one(entry: Entry) -> None:
+            already = there.get(entry.key)
+            if already is not None and _stays(folder, entry, already):
+                self._there_already += 1
+            else:
+                await self._bring_one(folder, entry, already)
+            self._progress.advance(entry.bytes)
+
+        await for_each(entries.values(), one, at_a_time=self._at_a_time)
+
+    async def _bring_one(self, folder: str, entry: Entry, already: Entry | None) -> None:
+        key = entry.key
+        body = await patiently(lambda: self._source.find(key))
+        if body is None:
+            # Taken down, trimmed or warmed since it was listed.
+            return
+        if not await anyio.to_thread.run_sync(_is_whole, folder, key, body):
+            self._not_copied.append(NotCopied(key, "damaged"))
+            return
+        original = original_key(digest_in(key))
+        if folder == DOCUMENTS_FOLDER and not await patiently(lambda: self._destination.exists(original, consistent=True)):
+            self._not_copied.append(NotCopied(key, "no-original"))
+            return
+        if already is None:
+            brought = await patiently(lambda: self._destination.create(key, body, durable=True))
+        else:
+            brought = await self._bring_over(folder, key, body)
+        if brought:
+            self._copied[folder] += 1
+            self._bytes += len(body)
+        else:
+            self._there_already += 1
+
+    async def _bring_over(self, folder: str, key: str, body: bytes) -> bool:
+        """Put an object in place of another; return whether it was another."""
+        stored = await patiently(lambda: self._destination.read(key, consistent=True))
+        if stored == body or (stored is not None and folder not in _MUTABLE and _is_whole(folder, key, stored)):
+            return False
+        await patiently(lambda: self._destination.replace(key, body, durable=True))
+        return True
+
+
+async def _by_key(storage: Storage, folder: str) -> dict[str, Entry]:
+    return {entry.key: entry for entry in await listed(storage, folder)}
+
+
+def _stays(folder: str, entry: Entry, already: Entry) -> bool:
+    """Return whether an object of the destination is the one of the source, or a later one.
+
+    What is named by its content is the same at the same size: it was verified when it was put there. What may change was put there, or
+    changed there, after the source had it, unless the source has changed it since.
+    """
+    if folder in _MUTABLE:
+        return already.modified > entry.modified
+    return already.bytes == entry.bytes or folder == TOMBSTONES_FOLDER
+
+
+def _is_whole(folder: str, key: str, body: bytes) -> bool:
+    """Return whether the bytes are what their key says."""
+    if folder == "originals":
+        return is_digest(digest_in(key)) and digest_text(hashlib.sha256(body).digest()) == digest_in(key)
+    if folder == DOCUMENTS_FOLDER:
+        return opened_document(digest_in(key), body) is not None
+    return f"{folder}/" not in REMADE_FOLDERS or opened(body) is not None
+
+
+def _taken_down(body: bytes) -> datetime:
+    return datetime.fromisoformat(msgspec.json.decode(body, type=Tombstone).taken_down)

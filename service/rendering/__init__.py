@@ -1,0 +1,1 @@
+"""The render processes as the server sees them."""

@@ -1,0 +1,1 @@
+"""Pure: the URLs of renditions and their signatures."""

@@ -1,0 +1,1 @@
+"""Runs in a render process. The only importer of pyvips, pillow-heif and other codecs."""

@@ -1,0 +1,753 @@
+"""`darkroom push` against a real server: what is sent, what is told, what is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import random
+import re
+import signal
+import ssl
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trustme
+
+from service.cli.client import server as client_server
+from tests.http.test_ingest import digest_of
+from tests.support import images
+from tests.support.command import run, started
+from tests.support.proxy import Fault, Front, front_of
+from tests.support.server import DARKROOM, Server, darkroom, environment, free_port
+
+PATIENCE_SECONDS = 20.0
+
+# Every test has images of its own, so that one server can be had by all.
+_sizes = iter(range(200, 2_000))
+
+
+@pytest.fixture
+def front(server: Server) -> Iterator[Front]:
+    with front_of(server.port) as running:
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Give a folder with two images in it, and a third below."""
+    (tmp_path / "pictures" / "trips").mkdir(parents=True)
+    for name in ("one.png", "two.png", "trips/three.png"):
+        (tmp_path / "pictures" / name).write_bytes(picture())
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have pauses between attempts that nobody waits for."""
+    monkeypatch.setattr(client_server, "PAUSES_SECONDS", (0.0, 0.0, 0.0, 0.0))
+
+
+def picture() -> bytes:
+    """Return an image that no other test has."""
+    return images.flat_png(next(_sizes), 20, (40, 90, 160))
+
+
+def noise() -> bytes:
+    """Return an image that no other test has, of more bytes than a socket takes at once."""
+    return images.noise_png(next(_sizes), 800)
+
+
+def manifest_of(path: Path) -> dict[str, Any]:
+    written = json.loads(path.read_bytes())
+    assert list(written) == ["version", "images"]
+    assert written["version"] == 1
+    found: dict[str, Any] = written["images"]
+    return found
+
+
+def sent(front: Front) -> list[str]:
+    return sorted(upload.digest for upload in front.uploads)
+
+
+def digests(folder: Path) -> list[str]:
+    return sorted(digest_of(path.read_bytes()) for path in folder.rglob("*.png"))
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("it did not come to that")
+        time.sleep(0.01)
+
+
+# What is sent
+
+
+def test_push_of_a_folder_sends_every_image_once_and_then_nothing(front: Front, folder: Path) -> None:
+    first = run("push", folder, server=front.url)
+    assert (first.exit_code, first.stderr) == (0, "")
+    assert re.fullmatch(
+        rf"3 files are on {front.url}, 3 images: 3 sent, \d+\.\d MB in \d+\.\d s\.\n",
+        first.stdout,
+    )
+    assert sent(front) == digests(folder)
+    again = run("push", folder, server=front.url)
+    assert (again.exit_code, again.stderr) == (0, "")
+    assert again.stdout == f"3 files are on {front.url}, 3 images: nothing had to be sent.\n"
+    assert len(front.uploads) == 3
+
+
+def test_push_of_the_same_bytes_under_two_names_sends_them_once_and_has_both_names(front: Front, folder: Path) -> None:
+    (folder / "trips" / "copy of one.png").write_bytes((folder / "one.png").read_bytes())
+    pushed = run("push", folder, "--json", server=front.url)
+    assert pushed.exit_code == 0
+    told = json.loads(pushed.stdout)
+    assert told["sent"]["images"] == len(front.uploads) == 3
+    assert told["images"]["one.png"] == told["images"]["trips/copy of one.png"]
+    assert list(told["images"]) == ["one.png", "trips/copy of one.png", "trips/three.png", "two.png"]
+
+
+def test_push_killed_midway_and_run_again_sends_nothing_that_was_stored(front: Front, server: Server, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number}.png").write_bytes(noise())
+    begun = threading.Semaphore(0)
+    front.at_upload = begun.release
+    with started("push", folder, server=front.url) as process:
+        for _ in range(6):
+            assert begun.acquire(timeout=PATIENCE_SECONDS)
+        process.send_signal(signal.SIGKILL)
+    front.wait_until_idle()
+    wanted = {digest_of(path.read_bytes()): path.stat().st_size for path in folder.iterdir()}
+    with server.client() as client:
+        answer = client.post("/v1/images/known", json={"digests": list(wanted)})
+    stored = {document["digest"] for document in answer.json()["images"]}
+    assert 2 <= len(stored) < 12
+    before = len(front.uploads)
+    pushed = run("push", folder, "--json", server=front.url)
+    assert pushed.exit_code == 0
+    assert len(json.loads(pushed.stdout)["images"]) == 12
+    later = front.uploads[before:]
+    assert sorted(upload.digest for upload in later) == sorted(set(wanted) - stored)
+    assert sum(upload.bytes for upload in later) == sum(size for digest, size in wanted.items() if digest not in stored)
+    assert json.loads(pushed.stdout)["sent"] == {"images": len(later), "bytes": sum(upload.bytes for upload in later)}
+
+
+@pytest.mark.long
+def test_push_killed_again_and_again_sends_nothing_that_was_stored(front: Front, server: Server, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number}.png").write_bytes(noise())
+    wanted = {digest_of(path.read_bytes()) for path in folder.iterdir()}
+    begun = threading.Semaphore(0)
+    front.at_upload = begun.release
+    moments = random.Random(6)
+    stored: set[str] = set()
+    seen = 0
+    for _ in range(8):
+        with started("push", folder, server=front.url) as process:
+            for _ in range(moments.randint(1, 5)):
+                begun.acquire(timeout=PATIENCE_SECONDS)
+            time.sleep(moments.uniform(0, 0.05))
+            process.send_signal(signal.SIGKILL)
+        front.wait_until_idle()
+        assert not stored & {upload.digest for upload in front.uploads[seen:]}
+        seen = len(front.uploads)
+        with server.client() as client:
+            answer = client.post("/v1/images/known", json={"digests": sorted(wanted)}).raise_for_status()
+        stored = {document["digest"] for document in answer.json()["images"]}
+    assert 8 <= len(stored) < 40
+    assert run("push", folder, server=front.url).exit_code == 0
+    assert sorted(upload.digest for upload in front.uploads[seen:]) == sorted(wanted - stored)
+    assert not [path for path in server.stored("originals") if "#" in path.name]
+
+
+def test_push_that_is_interrupted_says_how_to_go_on_and_leaves_the_manifest(front: Front, folder: Path, tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        go_on.wait(PATIENCE_SECONDS)
+
+    front.at_upload = hold
+    with started("push", folder, "--manifest", tmp_path / "images.json", server=front.url) as process:
+        assert begun.wait(PATIENCE_SECONDS)
+        process.send_signal(signal.SIGINT)
+        said, complained = process.communicate(timeout=PATIENCE_SECONDS)
+        go_on.set()
+    assert (process.returncode, said) == (130, b"")
+    assert complained == b"Stopped. Run it again: only what is not there yet is sent. The manifest is as it was.\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures"]
+
+
+@pytest.mark.parametrize("at_a_time", [1, 3])
+def test_push_goes_to_the_region_that_the_server_names_and_stays_there(front: Front, folder: Path, at_a_time: int) -> None:
+    together = threading.Barrier(at_a_time)
+    # Those that are under way together are all told.
+    front.at_upload = lambda: len(front.uploads) < at_a_time and together.wait(PATIENCE_SECONDS)
+    front.faults.extend(Fault(status=421, headers={"fly-prefer-region": "arn"}, body=b"{}") for _ in range(at_a_time))
+    assert run("push", folder, "--parallel", at_a_time, server=front.url).exit_code == 0
+    regions = [upload.headers.get("fly-prefer-region") for upload in front.uploads]
+    assert regions == [None] * at_a_time + ["arn"] * 3
+    assert {upload.digest for upload in front.uploads[:at_a_time]} <= {upload.digest for upload in front.uploads[at_a_time:]}
+
+
+@pytest.mark.usefixtures("quick")
+def test_push_to_a_region_that_sends_it_there_again_ends(front: Front, folder: Path) -> None:
+    front.faults.extend(Fault(status=421, headers={"fly-prefer-region": "arn"}) for _ in range(2))
+    pushed = run("push", folder / "one.png", server=front.url)
+    assert pushed.exit_code == 1
+    assert "The server answered 421 (Misdirected Request)." in pushed.stderr
+    assert len(front.uploads) == 2
+
+
+# What goes wrong on the way
+
+
+@pytest.mark.usefixtures("quick")
+def test_push_after_an_answer_that_was_lost_does_not_send_again(front: Front, folder: Path) -> None:
+    front.faults.append(Fault(lose_answer=True))
+    assert run("push", folder, server=front.url).exit_code == 0
+    assert sent(front) == digests(folder)
+
+
+@pytest.mark.usefixtures("quick")
+def test_push_over_a_connection_that_broke_midway_sends_that_image_again(front: Front, tmp_path: Path) -> None:
+    (tmp_path / "noise.png").write_bytes(noise())
+    front.faults.append(Fault(cut_after=40_000))
+    pushed = run("push", tmp_path / "noise.png", "--json", server=front.url)
+    assert pushed.exit_code == 0
+    assert [upload.whole for upload in front.uploads] == [False, True]
+    assert 40_000 <= front.uploads[0].bytes < front.uploads[1].bytes
+
+
+def test_push_to_a_busy_server_waits_as_long_as_it_is_told(front: Front, folder: Path) -> None:
+    front.faults.append(Fault(status=503, headers={"Retry-After": "1"}))
+    started_at = time.monotonic()
+    assert run("push", folder, "--parallel", "1", server=front.url).exit_code == 0
+    assert time.monotonic() - started_at >= 1
+    assert len(front.uploads) == 4
+    assert front.uploads[0].digest == front.uploads[1].digest
+
+
+@pytest.mark.usefixtures("quick")
+def test_push_of_an_image_that_is_always_refused_for_a_while_goes_on_with_the_rest(front: Front, folder: Path) -> None:
+    front.faults.extend(Fault(status=503) for _ in range(5))
+    pushed = run("push", folder, "--parallel", "1", server=front.url)
+    assert pushed.exit_code == 1
+    assert "2 files are on" in pushed.stdout
+    assert "1 file was not taken:" in pushed.stderr
+    assert "The server answered 503 (Service Unavailable)." in pushed.stderr
+    assert str(folder / "one.png") in pushed.stderr
+
+
+@pytest.mark.usefixtures("quick")
+def test_push_to_a_server_that_goes_away_midway_says_so_and_leaves_nothing_half(front: Front, tmp_path: Path, folder: Path) -> None:
+    manifest = tmp_path / "images.json"
+    before = b'{"version":1,"images":{"kept.png":{"digest":"x"}}}'
+    manifest.write_bytes(before)
+    behind = front.behind
+
+    def go_away() -> None:
+        if len(front.uploads) == 1:
+            front.behind = free_port()
+
+    front.at_upload = go_away
+    pushed = run("push", folder, "--parallel", "1", "--manifest", manifest, server=front.url)
+    assert (pushed.exit_code, pushed.stdout) == (2, "")
+    assert pushed.stderr.startswith(f"darkroom: The server does not answer.\n  expected  a Darkroom at {front.url}\n  received  ")
+    assert pushed.stderr.endswith("Run it again: only what is not there yet is sent. The manifest is as it was.\n")
+    assert manifest.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images.json", "pictures"]
+    # It is back.
+    front.at_upload, front.behind, seen = (lambda: None), behind, len(front.uploads)
+    assert run("push", folder, "--manifest", manifest, server=front.url).exit_code == 0
+    assert [upload.digest for upload in front.uploads[seen:]].count(front.uploads[0].digest) == 0
+    assert len(front.uploads) == seen + 2
+    assert list(manifest_of(manifest)) == ["kept.png", "one.png", "trips/three.png", "two.png"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_push_to_nobody_says_where_it_looked_and_what_to_do(folder: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    pushed = run("push", folder, server=url)
+    assert (pushed.exit_code, pushed.stdout) == (2, "")
+    assert "The server does not answer." in pushed.stderr
+    assert f"a Darkroom at {url}" in pushed.stderr
+    assert "`darkroom serve`" in pushed.stderr
+    told = run("push", folder, "--json", "--server", url)
+    assert told.exit_code == 2
+    assert json.loads(told.stdout)["error"]["detail"] == "The server does not answer."
+
+
+@pytest.mark.parametrize(
+    ("token", "detail"),
+    [("", "This needs a token."), ("another-token-00000", "This needs a token."), ("reader-token-00000", "This token may not do that.")],
+)
+def test_push_without_the_right_token_says_what_to_set_and_never_what_it_was(
+    protected: Front, folder: Path, token: str, detail: str
+) -> None:
+    pushed = run("push", folder, server=protected.url, token=token)
+    assert (pushed.exit_code, pushed.stdout) == (2, "")
+    assert pushed.stderr.startswith(f"darkroom: {detail}\n")
+    assert "DARKROOM_TOKEN" in pushed.stderr
+    assert not token or token not in pushed.stderr
+    assert all(not upload.whole or len(upload.digest) == 32 for upload in protected.uploads)
+
+
+def test_push_with_a_token_that_may_only_take_images_in_is_enough(protected: Front, folder: Path) -> None:
+    for _ in range(2):
+        assert run("push", folder, server=protected.url, token="ingest-token-00000").exit_code == 0
+    assert len(protected.uploads) == 3
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with darkroom(tmp_path_factory.mktemp("guarded"), tokens="reader-token-00000:read,ingest-token-00000:ingest") as running:
+        yield running
+
+
+@pytest.fixture
+def protected(guarded: Server) -> Iterator[Front]:
+    with front_of(guarded.port) as running:
+        yield running
+
+
+def test_push_to_a_url_that_redirects_names_the_other(front: Front, folder: Path) -> None:
+    front.faults.append(Fault("/v1/images/known", status=301, headers={"Location": "https://img.example.com/v1/images/known"}))
+    pushed = run("push", folder, server=front.url)
+    assert pushed.exit_code == 2
+    assert "remedy    Use --server https://img.example.com." in pushed.stderr
+
+
+@pytest.mark.usefixtures("quick")
+def test_push_over_tls_needs_a_certificate_that_is_trusted(
+    server: Server, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with front_of(server.port, context) as front:
+        untrusted = run("push", folder, server=front.url)
+        assert untrusted.exit_code == 2
+        assert "certificate verify failed" in untrusted.stderr.lower()
+        authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        assert run("push", folder, server=front.url).exit_code == 0
+        assert sent(front) == digests(folder)
+
+
+@pytest.mark.parametrize("status", [200, 404, 405])
+def test_push_to_what_is_no_darkroom_says_so(front: Front, folder: Path, status: int) -> None:
+    front.faults.append(Fault("/v1/images/known", status=status, headers={"Content-Type": "text/html"}, body=b"<html>"))
+    pushed = run("push", folder, server=front.url)
+    assert pushed.exit_code == 2
+    assert "What answers there is no Darkroom, or one older than 0.2." in pushed.stderr
+    assert front.uploads == []
+
+
+def test_push_into_a_full_store_ends_at_once(front: Front, folder: Path) -> None:
+    front.faults.append(Fault(status=507))
+    pushed = run("push", folder, "--parallel", "1", server=front.url)
+    assert pushed.exit_code == 2
+    assert len(front.uploads) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "img.example.com",
+        "ftp://img.example.com",
+        "http://",
+        "https://user:secret@img.example.com",
+        "http://[::1",
+        "http://a:99999",
+        "https://img.example.com?token=secret",
+    ],
+)
+def test_push_to_what_is_no_url_of_a_server_says_what_one_is_and_no_password(folder: Path, url: str) -> None:
+    pushed = run("push", folder, "--server", url)
+    assert pushed.exit_code == 2
+    assert "This is no URL of a server." in pushed.stderr
+    assert "user:secret" not in pushed.stderr
+
+
+def test_push_with_a_token_that_no_header_holds_is_refused_without_showing_it(folder: Path) -> None:
+    pushed = run("push", folder, token="two words\n")
+    assert pushed.exit_code == 2
+    assert pushed.stderr.startswith("darkroom: DARKROOM_TOKEN is no token.")
+    assert "two words" not in pushed.stderr
+
+
+# A folder as folders are
+
+
+def test_push_of_a_folder_with_all_that_is_no_image_takes_the_rest_and_tells_each(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    good, other = picture(), picture()
+    wanted = {"good.png": good, "copy.png": good, "smörgås 猫.png": other, "two\nlines.png": picture()}
+    for name, body in wanted.items():
+        (folder / name).write_bytes(body)
+    (folder / "link.png").symlink_to("good.png")
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "deep.png").write_bytes(other)
+    (folder / "linked").symlink_to("elsewhere")
+    (folder / ".hidden.png").write_bytes(picture())
+    (folder / ".thumbs").mkdir()
+    (folder / "notes.txt").write_text("Not a picture\n")
+    (folder / "empty.jpg").touch()
+    (folder / "broken.jpg").write_bytes(images.truncated(images.photo_jpeg(300, 200)))
+    (folder / "broken copy.jpg").write_bytes(images.truncated(images.photo_jpeg(300, 200)))
+    (folder / "huge.png").write_bytes(images.noise_png(300, 400))
+    (folder / "dangling.jpg").symlink_to("nowhere")
+    (folder / "elsewhere" / "up").symlink_to("..")
+    os.mkfifo(folder / "pipe.png")
+    (folder / os.fsdecode(b"latin\xe9.png")).write_bytes(picture())
+    reasons = {
+        "notes.txt": "This is no image.",
+        "empty.jpg": "The file is empty.",
+        "broken.jpg": "This JPEG image is broken or incomplete.",
+        "broken copy.jpg": "This JPEG image is broken or incomplete.",
+        "huge.png": "The file is larger than the server takes.",
+        "dangling.jpg": "It cannot be read.",
+        "elsewhere/up": "This link leads back to a folder above it.",
+        "linked/up": "This link leads back to a folder above it.",
+        "pipe.png": "This is no file.",
+        "latin\\xe9.png": "The name is not UTF-8.",
+    }
+    names = [*wanted, "link.png", "elsewhere/deep.png", "linked/deep.png"]
+    with darkroom(data, max_upload_bytes=(folder / "huge.png").stat().st_size - 1) as server, front_of(server.port) as front:
+        pushed = run("push", folder, "--json", "--manifest", tmp_path / "images.json", server=front.url)
+        assert pushed.exit_code == 1
+        told = json.loads(pushed.stdout)
+        assert sorted(told["images"]) == sorted(names)
+        assert told["images"] == manifest_of(tmp_path / "images.json")
+        not_taken = {
+            one["path"].removeprefix(f"{folder}/").replace("\\udce9", "\\xe9"): one["problem"]["detail"] for one in told["not_taken"]
+        }
+        assert not_taken == reasons
+        assert all(upload.whole for upload in front.uploads)
+        # Three that are images, and one that had to be looked at to be known as broken.
+        assert len(front.uploads) == len({upload.digest for upload in front.uploads}) == 4
+        assert len(server.stored("originals")) == 3
+        plain = run("push", folder, server=front.url)
+        assert plain.exit_code == 1
+        assert "10 files were not taken:" in plain.stderr
+        assert "two\\nlines.png" not in plain.stderr
+        assert "2 hidden files and folders passed over." in plain.stdout
+        assert plain.stderr.count("This JPEG image is broken or incomplete.") == 1
+        assert "a file that begins with `Not a picture\\n`" in plain.stderr
+
+
+def test_push_of_files_that_may_not_be_read_takes_the_others(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir()
+    for name in ("mine.png", "secret.png"):
+        (tmp_path / name).write_bytes(picture())
+    for name in ("secret.png", "closed"):
+        (tmp_path / name).chmod(0)
+    # What lets root read everything is taken from it: capabilities(7).
+    as_others = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    ran = subprocess.run(
+        [*as_others, DARKROOM, "push", tmp_path, "--json"], env=environment(server=server.url), capture_output=True, check=False
+    )
+    (tmp_path / "closed").chmod(0o700)
+    assert (ran.returncode, ran.stderr) == (1, b"")
+    told = json.loads(ran.stdout)
+    assert list(told["images"]) == ["mine.png"]
+    found = [(one["path"], one["problem"]["detail"], one["problem"]["received"]) for one in told["not_taken"]]
+    assert sorted(found) == [(str(tmp_path / name), "It cannot be read.", "Permission denied") for name in ("closed", "secret.png")]
+
+
+def test_push_of_an_image_that_was_taken_down_says_so_and_sends_nothing(front: Front, server: Server, folder: Path) -> None:
+    body = (folder / "two.png").read_bytes()
+    with server.client() as client:
+        client.post("/v1/images", content=body).raise_for_status()
+        client.delete(f"/v1/images/{digest_of(body)}").raise_for_status()
+    pushed = run("push", folder, server=front.url)
+    assert pushed.exit_code == 1
+    assert "This image was taken down from the server." in pushed.stderr
+    assert "DELETE /v1/images/{digest}/tombstone" in pushed.stderr
+    assert digest_of(body) not in sent(front)
+    assert "2 files are on" in pushed.stdout
+
+
+def test_push_of_an_image_that_is_taken_down_meanwhile_says_so(front: Front, server: Server, tmp_path: Path) -> None:
+    body = picture()
+    (tmp_path / "one.png").write_bytes(body)
+    with server.client() as client:
+
+        def take_down() -> None:
+            client.post("/v1/images", content=body).raise_for_status()
+            client.delete(f"/v1/images/{digest_of(body)}").raise_for_status()
+
+        front.at_upload = take_down
+        pushed = run("push", tmp_path / "one.png", server=front.url)
+    assert pushed.exit_code == 1
+    assert "This image has been taken down." in pushed.stderr
+
+
+def test_push_of_a_file_that_is_cut_short_meanwhile_is_not_taken_and_nothing_of_it_is_stored(front: Front, tmp_path: Path) -> None:
+    path = tmp_path / "growing.png"
+    path.write_bytes(noise())
+    front.after_known = lambda: os.truncate(path, 1_000)
+    pushed = run("push", path, server=front.url)
+    assert pushed.exit_code == 1
+    assert "The file was changed while it was sent." in pushed.stderr
+    assert "growing.png: 1000\n" in pushed.stderr
+    assert all(not upload.whole for upload in front.uploads)
+
+
+def test_push_of_a_file_that_becomes_another_image_meanwhile_has_each_under_what_was_sent(front: Front, tmp_path: Path) -> None:
+    size = next(_sizes)
+    before, after = (images.flat_png(size, 20, colour) for colour in ((10, 20, 30), (30, 20, 10)))
+    assert len(before) == len(after)
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(before)
+    front.after_known = lambda: (tmp_path / "a.png").write_bytes(after)
+    pushed = run("push", tmp_path, "--json", server=front.url)
+    assert pushed.exit_code == 0
+    told = {name: image["digest"] for name, image in json.loads(pushed.stdout)["images"].items()}
+    assert told == {"a.png": digest_of(after), "b.png": digest_of(before)}
+
+
+def test_push_of_an_empty_folder_is_no_failure(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run("push", tmp_path / "empty", server=server.url).exit_code == 0
+
+
+def test_push_of_a_path_that_is_not_there_is_refused_before_anything_is_sent(front: Front, folder: Path) -> None:
+    pushed = run("push", folder, folder / "nowhere", server=front.url)
+    assert pushed.exit_code == 2
+    assert "nowhere" in pushed.stderr
+    assert front.came == []
+
+
+# The manifest
+
+
+def test_manifest_has_the_document_with_absolute_urls_and_the_srcset_of_the_fallback(server: Server, folder: Path, tmp_path: Path) -> None:
+    (folder / "one.png").write_bytes(images.photo_jpeg(next(_sizes), 400))
+    assert run("push", folder, "--manifest", tmp_path / "images.json", server=f"{server.url}/").exit_code == 0
+    found = manifest_of(tmp_path / "images.json")
+    assert list(found) == ["one.png", "trips/three.png", "two.png"]
+    entry = found["one.png"]
+    with server.client() as client:
+        document = client.get(f"/v1/images/{entry['digest']}").json()
+        assert {**json.loads(json.dumps(document).replace("/i/v", f"{server.url}/i/v")), "srcset": entry["srcset"]} == entry
+        assert entry["srcset"] == entry["sources"][-1]["srcset"]
+        assert httpx.get(entry["src"], trust_env=False).status_code == 200
+        for url in re.findall(r"http\S+(?= \d+w)", entry["picture"]):
+            assert url.startswith(f"{server.url}/i/v2/{entry['digest']}/")
+
+
+def test_manifest_with_relative_urls_has_the_document_as_it_is(server: Server, folder: Path, tmp_path: Path) -> None:
+    assert run("push", folder, "--manifest", tmp_path / "images.json", "--relative", server=server.url).exit_code == 0
+    entry = manifest_of(tmp_path / "images.json")["one.png"]
+    with server.client() as client:
+        assert entry == {**client.get(f"/v1/images/{entry['digest']}").json(), "srcset": entry["sources"][-1]["srcset"]}
+
+
+def test_manifest_of_a_push_without_news_is_not_written_again(server: Server, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "images.json"
+    run("push", folder, "--manifest", path, server=server.url)
+    before = path.stat()
+    run("push", folder, "--manifest", path, server=server.url)
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert path.stat().st_ino == before.st_ino
+
+
+def test_manifest_keeps_what_is_not_in_the_push_unless_it_is_pruned(server: Server, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "images.json"
+    run("push", folder, "--manifest", path, server=server.url)
+    (folder / "two.png").unlink()
+    (folder / "one.png").write_bytes(images.truncated(images.photo_jpeg(300, 200)))
+    (folder / "trips" / "three.png").write_bytes(b"")
+    before = manifest_of(path)
+    assert run("push", folder, "--manifest", path, server=server.url).exit_code == 1
+    assert manifest_of(path) == before
+    assert run("push", folder, "--manifest", path, "--prune", server=server.url).exit_code == 1
+    # What could not be taken has what it had.
+    assert manifest_of(path) == {name: before[name] for name in ("one.png", "trips/three.png")}
+
+
+def test_manifest_in_the_pushed_folder_is_none_of_its_images_and_keeps_its_mode(server: Server, folder: Path) -> None:
+    path = folder / "images.json"
+    mask = os.umask(0o027)
+    try:
+        assert run("push", folder, "--manifest", path, server=server.url).exit_code == 0
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        path.chmod(0o604)
+        (folder / "four.png").write_bytes(picture())
+        assert run("push", folder, "--manifest", path, server=server.url).exit_code == 0
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o604
+    assert list(manifest_of(path)) == ["four.png", "one.png", "trips/three.png", "two.png"]
+    assert sorted(item.name for item in folder.iterdir()) == ["four.png", "images.json", "one.png", "trips", "two.png"]
+
+
+@pytest.mark.parametrize(
+    ("body", "received"),
+    [
+        (b'{"version": 2, "images": {}}', "version 2"),
+        (b'{"version": 0, "images": {}}', "version 0"),
+        (b'{"images": {}}', "something else"),
+        (b'{"version": 1}', "version 1"),
+        (b"[]", "something else"),
+        (b"not JSON", "something else"),
+        (b"", "something else"),
+    ],
+)
+def test_manifest_of_another_version_is_left_as_it_is_and_nothing_is_sent(
+    front: Front, folder: Path, tmp_path: Path, body: bytes, received: str
+) -> None:
+    path = tmp_path / "images.json"
+    path.write_bytes(body)
+    pushed = run("push", folder, "--manifest", path, server=front.url)
+    assert (pushed.exit_code, pushed.stdout) == (2, "")
+    assert "is no manifest that this version writes; it was left as it is." in pushed.stderr
+    assert f"received  {received}\n" in pushed.stderr
+    assert "remove the file" in pushed.stderr
+    assert path.read_bytes() == body
+    assert front.came == []
+
+
+@pytest.mark.parametrize("name", ["nowhere/images.json", "pictures"])
+def test_manifest_that_cannot_be_written_is_said_before_anything_is_sent(front: Front, folder: Path, tmp_path: Path, name: str) -> None:
+    pushed = run("push", folder, "--manifest", tmp_path / name, server=front.url)
+    assert pushed.exit_code == 2
+    assert pushed.stderr.startswith("darkroom: The manifest cannot be written.")
+    assert front.came == []
+
+
+def test_manifest_of_two_folders_with_one_name_in_both_is_refused_and_without_a_manifest_taken(
+    front: Front, folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "others"
+    other.mkdir()
+    (other / "one.png").write_bytes(picture())
+    pushed = run("push", folder, other, "--manifest", tmp_path / "images.json", server=front.url)
+    assert pushed.exit_code == 2
+    assert "Two files would have one name in the manifest." in pushed.stderr
+    assert f"one.png for {folder}/one.png and for {other}/one.png" in pushed.stderr
+    assert front.came == []
+    assert run("push", folder, other, server=front.url).exit_code == 0
+    # The same file twice is no collision.
+    assert run("push", folder, folder, folder / "one.png", "--manifest", tmp_path / "images.json", server=front.url).exit_code == 0
+    assert list(manifest_of(tmp_path / "images.json")) == ["one.png", "trips/three.png", "two.png"]
+
+
+# What is told
+
+
+def test_push_quietly_says_only_what_went_wrong(server: Server, folder: Path) -> None:
+    assert run("push", folder, "--quiet", server=server.url).output == ""
+    (folder / "notes.txt").write_text("text")
+    pushed = run("push", folder, "--quiet", server=server.url)
+    assert (pushed.exit_code, pushed.stdout) == (1, "")
+    assert pushed.stderr.startswith("1 file was not taken:\n  This is no image.\n    expected  JPEG")
+
+
+def test_push_on_a_terminal_shows_files_bytes_rate_and_time_left_and_elsewhere_none(front: Front, folder: Path) -> None:
+    (folder / "noise.png").write_bytes(noise())
+    terminal, side = pty.openpty()
+    slow = threading.Event()
+    front.at_upload = lambda: slow.wait(0.4)
+    with (
+        os.fdopen(terminal, "rb", buffering=0) as screen,
+        os.fdopen(side, "wb", buffering=0) as theirs,
+        started("push", folder, server=front.url, stderr=theirs) as process,
+    ):
+        theirs.close()
+        seen = b""
+        # Reading a terminal that nobody holds any more fails (pty(7)).
+        while True:
+            try:
+                seen += screen.read(4_096)
+            except OSError:
+                break
+        assert process.wait(PATIENCE_SECONDS) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    assert re.search(r"\d/4 files", text)
+    assert re.search(r"[kM]B", text)
+    assert "/s" in text
+    assert re.search(r"\d:\d\d|--:--", text)
+
+
+# --watch
+
+
+class Watching:
+    """A `darkroom push --watch` that runs, and what it has said so far."""
+
+    def __init__(self, process: subprocess.Popen[bytes], manifest: Path) -> None:
+        self.process = process
+        self._manifest = manifest
+
+    def images(self) -> dict[str, Any]:
+        return manifest_of(self._manifest) if self._manifest.exists() else {}
+
+
+@pytest.fixture
+def watching(front: Front, folder: Path, tmp_path: Path) -> Iterator[Watching]:
+    manifest = tmp_path / "images.json"
+    with (
+        (tmp_path / "said").open("wb") as said,
+        started("push", folder, "--watch", "--prune", "--manifest", manifest, server=front.url, stdout=said, stderr=said) as process,
+    ):
+        running = Watching(process, manifest)
+        until(lambda: len(running.images()) == 3)
+        yield running
+
+
+def test_watch_pushes_what_is_new_or_changed_and_forgets_what_is_gone(
+    watching: Watching, front: Front, folder: Path, tmp_path: Path
+) -> None:
+    new, changed = picture(), picture()
+    (folder / "new.png").write_bytes(new)
+    (folder / "one.png").write_bytes(changed)
+    (folder / "notes.txt").write_text("no picture")
+    until(lambda: watching.images().get("one.png", {}).get("digest") == digest_of(changed) and "new.png" in watching.images())
+    assert watching.images()["new.png"]["digest"] == digest_of(new)
+    (folder / "two.png").unlink()
+    until(lambda: "two.png" not in watching.images())
+    assert len(front.uploads) == 5
+    said = (tmp_path / "said").read_text()
+    assert said.count("This is no image.") == 1
+    watching.process.send_signal(signal.SIGINT)
+    assert watching.process.wait(PATIENCE_SECONDS) == 0
+    assert "Traceback" not in said
+
+
+@pytest.mark.long
+def test_watch_goes_on_when_the_server_is_back(data: Path, folder: Path, tmp_path: Path) -> None:
+    manifest, said = tmp_path / "images.json", tmp_path / "said"
+    port = free_port()
+    with front_of(port) as front:
+        with darkroom(data) as server:
+            front.behind = server.port
+            with (
+                said.open("wb") as output,
+                started("push", folder, "--watch", "--manifest", manifest, server=front.url, stdout=output, stderr=output) as process,
+            ):
+                until(manifest.exists)
+                server.stop()
+                (folder / "new.png").write_bytes(picture())
+                until(lambda: "It is asked again until it does." in said.read_text())
+                with darkroom(data) as back:
+                    front.behind = back.port
+                    until(lambda: "new.png" in manifest_of(manifest))
+                assert process.poll() is None
+        assert said.read_text().count("The server does not answer.") == 1

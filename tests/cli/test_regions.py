@@ -1,0 +1,251 @@
+"""`darkroom regions`: what it shows, what it tells people to run, and what it finds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from service.cli.main import main
+
+SHARED = """
+app = "pictures"
+primary_region = "arn"
+
+[env]
+  DARKROOM_REGIONS = "arn,lhr,iad"
+  DARKROOM_STORE = "s3://"
+
+[http_service]
+  internal_port = 8080
+  min_machines_running = 2
+"""
+
+VOLUME = """
+app = "pictures"
+primary_region = "arn"
+
+[deploy]
+  strategy = "rolling"
+
+[env]
+  DARKROOM_REGIONS = "arn"
+
+[http_service]
+  min_machines_running = 1
+
+[[mounts]]
+  source = "darkroom"
+  destination = "/data"
+"""
+
+FLY_VARIABLES = ("FLY_APP_NAME", "FLY_REGION", "FLY_MACHINE_ID", "PRIMARY_REGION", "DARKROOM_REGIONS", "DARKROOM_STORE", "DARKROOM_DATA")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give an empty working folder, and an environment that says nothing of regions."""
+    monkeypatch.chdir(tmp_path)
+    for name in FLY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def run(*options: str, toml: str | None = None, machines: str | None = None, **environ: str) -> Result:
+    if toml is not None:
+        Path("fly.toml").write_text(toml, "utf-8")
+    return CliRunner().invoke(main, ["regions", *options], input=machines, env=environ, catch_exceptions=False)
+
+
+def findings(*options: str, toml: str, machines: str | None = None, **environ: str) -> list[str]:
+    """Return what `--check` finds, checked to say what was expected, what came and what to do, and to be told by the exit code."""
+    done = run("--check", *options, toml=toml, machines=machines, **environ)
+    *found, summary = done.stdout.strip().split("\n\n")
+    assert summary == {0: "Nothing disagrees.", 1: "1 finding."}.get(len(found), f"{len(found)} findings.")
+    assert done.exit_code == (1 if found else 0)
+    for finding in found:
+        assert [line.split()[0] for line in finding.split("\n")[1:]] == ["expected", "received", "do"]
+    return found
+
+
+def test_regions_of_a_shared_store_are_shown_with_the_commands_that_make_them_real() -> None:
+    done = run(toml=SHARED)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == (
+        "regions  arn (primary), lhr, iad\n"
+        "store    s3://, shared by all regions\n"
+        "here     not on Fly: FLY_REGION is not set\n"
+        "\n"
+        "These commands make it so:\n"
+        "\n"
+        "  fly deploy\n"
+        "  fly scale count 2 --region arn\n"
+        "  fly scale count 1 --region lhr\n"
+        "  fly scale count 1 --region iad\n"
+        "  fly regions list\n"
+    )
+
+
+def test_regions_of_a_volume_are_one_machine_in_the_primary() -> None:
+    done = run(toml=VOLUME)
+    assert "store    file:///data/store, of one Machine alone\n" in done.stdout
+    assert done.stdout.endswith("  fly deploy --ha=false\n  fly scale count 1 --region arn\n  fly regions list\n")
+
+
+def test_regions_of_a_named_file_are_in_every_command(folder: Path) -> None:
+    (folder / "staging.toml").write_text(SHARED)
+    done = run("--config", "staging.toml")
+    commands = done.stdout.partition("so:\n\n")[2].splitlines()
+    assert len(commands) == 5
+    assert all(command.endswith(" --config staging.toml") for command in commands)
+
+
+def test_regions_without_a_file_are_those_of_the_environment() -> None:
+    done = run(DARKROOM_REGIONS="lhr, arn", DARKROOM_STORE="s3://bucket")
+    assert "regions  lhr (primary), arn\n" in done.stdout
+    assert "  fly scale count 1 --region lhr\n  fly scale count 1 --region arn\n" in done.stdout
+    assert "regions  none: DARKROOM_REGIONS is not set\n" in run().stdout
+
+
+@pytest.mark.parametrize(
+    ("environ", "here"),
+    [
+        ({"FLY_REGION": "iad", "DARKROOM_STORE": "s3://"}, "region iad; the store is shared, so every region does everything"),
+        ({"FLY_REGION": "arn", "PRIMARY_REGION": "arn", "DARKROOM_STORE": "memory://"}, "region arn; originals are here"),
+        (
+            {"FLY_REGION": "lhr", "FLY_MACHINE_ID": "148e", "PRIMARY_REGION": "arn", "DARKROOM_STORE": "memory://"},
+            "region lhr, Machine 148e; originals are in arn: what is not here, and whatever changes something, is handed on there",
+        ),
+    ],
+)
+def test_regions_say_where_this_machine_stands(environ: dict[str, str], here: str) -> None:
+    assert f"here     {here}\n" in run(toml=SHARED, **environ).stdout
+
+
+@pytest.mark.parametrize("toml", [SHARED, VOLUME], ids=["shared", "volume"])
+def test_check_of_what_agrees_finds_nothing(toml: str) -> None:
+    assert findings(toml=toml) == []
+
+
+def test_check_on_a_machine_that_was_deployed_so_finds_nothing() -> None:
+    environ = {"DARKROOM_REGIONS": "arn,lhr,iad", "DARKROOM_STORE": "s3://", "PRIMARY_REGION": "arn", "FLY_APP_NAME": "pictures"}
+    assert findings(toml=SHARED, FLY_REGION="iad", FLY_MACHINE_ID="148e", **environ) == []
+
+
+FILES = {
+    "no primary_region": (SHARED, 'primary_region = "arn"', "", "fly.toml has no primary_region."),
+    "no regions": (SHARED, 'DARKROOM_REGIONS = "arn,lhr,iad"', "", "does not say in which regions"),
+    "primary not first": (SHARED, '"arn,lhr,iad"', '"lhr,arn,iad"', "The first of DARKROOM_REGIONS is not the primary region."),
+    "primary not listed": (SHARED, '"arn,lhr,iad"', '"lhr,iad"', "DARKROOM_REGIONS does not list the region arn"),
+    "nobody awake": (SHARED, "min_machines_running = 2", "min_machines_running = 0", "always awake in the primary region"),
+    "awake not said": (SHARED, "min_machines_running = 2", "", "always awake in the primary region"),
+    "volume beside a bucket": (SHARED, "[http", '[[mounts]]\ndestination = "/store"\n[http', "on which nothing is kept"),
+    "volume as a table": (SHARED, "[http", '[mounts]\ndestination = "/store"\n[http', "on which nothing is kept"),
+    "memory": (SHARED, "s3://", "memory://", "in the memory of one Machine"),
+    "no volume": (VOLUME, VOLUME[VOLUME.index("[[mounts]]") :], "", "The store is on no volume"),
+    "volume elsewhere": (VOLUME, '"/data"', '"/database"', "The store is on no volume"),
+    "store beside the volume": (VOLUME, "[http", 'DARKROOM_STORE = "file:///srv/store"\n[http', "The store is on no volume"),
+    "two awake on a volume": (VOLUME, "min_machines_running = 1", "min_machines_running = 2", "always awake in the primary region"),
+    "none awake on a volume": (VOLUME, "min_machines_running = 1", "min_machines_running = 0", "always awake in the primary region"),
+    "bluegreen on a volume": (VOLUME, "rolling", "bluegreen", "This deploy strategy starts new Machines beside the old ones"),
+    "canary on a volume": (VOLUME, "rolling", "canary", "This deploy strategy starts new Machines beside the old ones"),
+}
+
+
+@pytest.mark.parametrize(("toml", "right", "wrong", "found"), FILES.values(), ids=FILES)
+def test_check_of_a_file_that_contradicts_itself_says_how(toml: str, right: str, wrong: str, found: str) -> None:
+    assert right in toml
+    assert any(found in finding for finding in findings(toml=toml.replace(right, wrong)))
+
+
+def test_check_of_a_volume_that_holds_the_spool_of_a_bucket_finds_nothing() -> None:
+    assert findings(toml=SHARED + '[[mounts]]\nsource = "spool"\ndestination = "/data"\n') == []
+
+
+def test_check_of_a_store_whose_folder_is_escaped_looks_for_that_folder() -> None:
+    toml = VOLUME.replace('"/data"', '"/my data"').replace("[http", 'DARKROOM_STORE = "file:///my%20data/store"\n[http')
+    assert findings(toml=toml) == []
+
+
+ENVIRONMENTS = {
+    "another app": ({"FLY_APP_NAME": "others"}, "app in fly.toml is not what this machine has.", "pictures", "others"),
+    "another primary": ({"PRIMARY_REGION": "lhr"}, "primary_region in fly.toml is not what this machine has.", "arn", "lhr"),
+    "other regions": (
+        {"DARKROOM_REGIONS": "arn,lhr"},
+        "DARKROOM_REGIONS in fly.toml is not what this machine has.",
+        "arn,lhr,iad",
+        "arn,lhr",
+    ),
+    "another store": ({"DARKROOM_STORE": "s3://other"}, "DARKROOM_STORE in fly.toml is not what this machine has.", "s3://", "s3://other"),
+    "an unlisted region": ({"FLY_REGION": "fra"}, "DARKROOM_REGIONS does not list the region fra", "arn,lhr,iad", "fra"),
+}
+
+
+@pytest.mark.parametrize(("environ", "found", "expected", "received"), ENVIRONMENTS.values(), ids=ENVIRONMENTS)
+def test_check_where_file_and_environment_disagree_says_how(environ: dict[str, str], found: str, expected: str, received: str) -> None:
+    (finding,) = findings(toml=SHARED, **environ)
+    assert finding.startswith(found)
+    assert f"\n  expected  {expected}\n  received  {received}\n" in finding
+
+
+def test_check_without_a_file_looks_at_the_environment_alone() -> None:
+    done = run("--check", DARKROOM_REGIONS="arn,lhr", FLY_REGION="fra", DARKROOM_STORE="s3://")
+    assert done.exit_code == 1
+    assert done.stdout.startswith("DARKROOM_REGIONS does not list the region fra, in which there is a Machine.")
+    assert done.stdout.endswith("\n1 finding.\n")
+    lost = run("--check", FLY_REGION="fra")
+    assert lost.stdout.startswith("Nothing says which region has every original.")
+
+
+def listed(*regions: str, state: str = "started") -> str:
+    """Return what Fly lists, as far as it matters, and something that does not."""
+    return json.dumps([{"id": f"{number:014x}", "region": region, "state": state, "config": {}} for number, region in enumerate(regions)])
+
+
+def test_check_of_machines_as_they_are_meant_finds_nothing() -> None:
+    assert findings("--machines", "-", toml=SHARED, machines=listed("arn", "arn", "lhr", "iad")) == []
+    assert findings("--machines", "-", toml=VOLUME, machines=listed("arn", state="suspended")) == []
+
+
+def test_check_of_machines_elsewhere_than_meant_says_where() -> None:
+    missing, unlisted = findings("--machines", "-", toml=SHARED, machines=listed("arn", "iad", "fra"))
+    assert missing.startswith("The region lhr has no Machine.")
+    assert missing.endswith("Run: fly scale count 1 --region lhr")
+    assert unlisted.startswith("DARKROOM_REGIONS does not list the region fra")
+
+
+def test_check_of_a_volume_with_two_machines_in_the_primary_says_that_images_are_on_one_of_them() -> None:
+    (finding,) = findings("--machines", "-", toml=VOLUME, machines=listed("arn", "arn"))
+    assert finding.startswith("The primary region has more than one Machine, each with a volume of its own")
+    assert finding.endswith("then: fly scale count 1 --region arn")
+
+
+def test_check_takes_no_notice_of_machines_that_are_gone() -> None:
+    gone = json.loads(listed("arn", "fra", state="destroyed"))
+    assert findings("--machines", "-", toml=VOLUME, machines=json.dumps([*gone, *json.loads(listed("arn"))])) == []
+
+
+def test_machines_are_checked_without_being_told_to() -> None:
+    assert run("--machines", "-", toml=VOLUME, machines=listed()).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "toml", "machines", "said"),
+    [
+        (["--config", "none.toml"], None, None, "none.toml cannot be read: No such file or directory. Name the deployment's fly.toml"),
+        ([], "app = ", None, "fly.toml is no TOML: Invalid value"),
+        ([], "[env]\nDARKROOM_REGIONS = 3\n", None, "fly.toml is no fly.toml: Expected `str`, got `int` - at `$.env[...]`"),
+        ([], 'mounts = "x"\n', None, "fly.toml is no fly.toml: Expected `object | array`, got `str` - at `$.mounts`"),
+        ([], SHARED.replace("arn,lhr,iad", "arn,arn"), None, "DARKROOM_REGIONS='arn,arn': expected regions of Fly, comma-separated"),
+        (["--machines", "-"], SHARED, "no machines", "--machines: expected what `fly machine list --json` prints: JSON is malformed"),
+        (["--machines", "-"], SHARED, '[{"id": "1"}]', "--machines: expected what `fly machine list --json` prints: Object missing"),
+    ],
+)
+def test_regions_of_what_cannot_be_read_are_refused_with_what_to_do(
+    options: list[str], toml: str | None, machines: str | None, said: str
+) -> None:
+    done = run(*options, toml=toml, machines=machines)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"darkroom: {said}")

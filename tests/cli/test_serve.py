@@ -1,0 +1,171 @@
+"""`darkroom serve`: what it prints, what it refuses, how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support import images
+from tests.support.server import DARKROOM, Server, darkroom, environment, free_port
+
+
+def refused(data: Path, *options: str, **settings: str) -> str:
+    """Return what a start that must fail says, checked to be for people."""
+    ended = subprocess.run(
+        [DARKROOM, "serve", "--data", data, *options], env=environment(**settings), capture_output=True, text=True, timeout=30, check=False
+    )
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
+def test_serve_prints_where_it_listens_where_the_data_lies_and_a_line_to_try(server: Server) -> None:
+    said = server.log()
+    assert f"Darkroom listens on {server.url}\n" in said
+    assert f"  data   {server.data}\n" in said
+    assert f"  store  file://{server.data}/store\n" in said
+    assert f"curl --data-binary @photo.jpg {server.url}/v1/images" in said
+
+
+def test_serve_on_an_occupied_port_is_refused(server: Server, data: Path) -> None:
+    said = refused(data, "--port", str(server.port))
+    assert f"127.0.0.1:{server.port} cannot be listened on: Address already in use" in said
+    assert "choose another --port" in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"store": "ftp://x"}, "expected file:///folder, memory:// or s3://bucket"),
+        ({"store": "s3://"}, "BUCKET_NAME"),
+        ({"max_pixel": "3"}, "Did you mean DARKROOM_MAX_PIXELS?"),
+        ({"max_pixels": "many"}, "DARKROOM_MAX_PIXELS='many'"),
+        ({"keys": "xyz"}, "DARKROOM_KEYS"),
+        (
+            {"FLY_MACHINE_ID": "1857"},
+            "on Fly this folder is lost with the next deploy, because it is not on a volume. Mount a volume there",
+        ),
+        ({"renditions_bytes": "5"}, "DARKROOM_RENDITIONS_BYTES=5"),
+    ],
+)
+def test_serve_with_a_bad_setting_is_refused_by_its_name(data: Path, settings: dict[str, str], said: str) -> None:
+    assert said in refused(data, "--port", str(free_port()), **settings)
+
+
+@pytest.mark.parametrize(("owned", "named"), [("store", "DARKROOM_STORE"), ("data", "DARKROOM_DATA")])
+def test_serve_over_a_folder_of_another_user_is_refused_with_whose_it_is_and_what_to_do(tmp_path: Path, owned: str, named: str) -> None:
+    """A volume on Fly belongs to root, and the container runs as user 10001."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a folder that is another user's")
+    for name in ("store", "data"):
+        (tmp_path / name).mkdir(mode=0o755)
+    os.chown(tmp_path / owned, 10_001, 10_001)
+    # Root without the right to write everywhere is a user as any other, and still finds its own Python.
+    ended = subprocess.run(
+        ["setpriv", "--bounding-set=-dac_override,-dac_read_search", DARKROOM, "serve", "--data", tmp_path / "data"],
+        env=environment(store=(tmp_path / "store").as_uri(), port=free_port()),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 2
+    folder = tmp_path / owned
+    assert f"{named}: {folder} cannot be written: {folder} belongs to user 10001, and this process is user 0" in ended.stderr
+    assert f"chown -R 0:0 {folder}" in ended.stderr
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_ending_while_a_render_runs_answers_it_and_leaves_no_process(data: Path, ending: signal.Signals) -> None:
+    with darkroom(data) as server, server.client() as client, ThreadPoolExecutor(1) as threads:
+        digest = client.post("/v1/images", content=images.photo_jpeg(3000, 2000)).json()["digest"]
+        url = client.post(f"/v1/images/{digest}/urls", json={"transform": {"width": 2900}, "format": "avif"}).json()["url"]
+        processes = server.processes()
+        answer = threads.submit(client.get, url)
+        wait_until_rendering(server)
+        assert server.stop(ending) == 0
+        assert answer.result().status_code == 200
+        _, alive = psutil.wait_procs(processes, timeout=5)
+        assert alive == []
+
+
+def test_kill_of_the_supervisor_ends_the_server_too(data: Path) -> None:
+    with darkroom(data) as server:
+        processes = server.processes()
+        server.process.kill()
+        _, alive = psutil.wait_procs(processes, timeout=10)
+        assert alive == []
+
+
+def processes_of_session(leader: int) -> list[psutil.Process]:
+    """Return the processes that `leader`, the first of its session, has started, and those that they have started."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.Error):
+            if os.getsid(process.pid) == leader and process.pid != leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def killed_supervisor(data: Path, *, after_seconds: float | None) -> list[psutil.Process]:
+    """Return what goes on running after the supervisor was killed so long after its start, or as soon as it had started the server."""
+    supervisor = subprocess.Popen(
+        [DARKROOM, "serve", "--port", str(free_port()), "--data", data],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 30
+    while after_seconds is None and not processes_of_session(supervisor.pid) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(after_seconds or 0)
+    supervisor.kill()
+    supervisor.wait()
+    # What had been started needs a moment to import its modules before it can look.
+    _, alive = psutil.wait_procs(processes_of_session(supervisor.pid), timeout=15)
+    left = [*alive, *processes_of_session(supervisor.pid)]
+    for process in left:
+        process.kill()
+    return left
+
+
+def test_kill_of_the_supervisor_before_the_server_has_started_leaves_no_process(data: Path) -> None:
+    assert killed_supervisor(data, after_seconds=None) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("moment", range(20))
+def test_kill_of_the_supervisor_at_any_moment_of_the_start_leaves_no_process(data: Path, moment: int) -> None:
+    assert killed_supervisor(data, after_seconds=0.2 + moment * 0.06) == []
+
+
+def test_kill_of_the_server_leaves_no_render_process(data: Path) -> None:
+    with darkroom(data) as server:
+        processes, rendering = server.processes(), server.render_processes()
+        for process in processes:
+            if process not in rendering:
+                process.kill()
+        _, alive = psutil.wait_procs(processes, timeout=5)
+        assert alive == []
+
+
+def wait_until_rendering(server: Server) -> psutil.Process:
+    """Return the render process that works, once its CPU time has grown by more than a start or a probe takes."""
+    processes = server.render_processes()
+    idle = [sum(process.cpu_times()[:2]) for process in processes]
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for process, before in zip(processes, idle, strict=True):
+            if sum(process.cpu_times()[:2]) > before + 0.4:
+                return process
+        time.sleep(0.005)
+    raise AssertionError("no render process did anything")

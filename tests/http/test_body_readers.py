@@ -1,0 +1,158 @@
+"""Request bodies: the pieces they come in, the time that counts, the bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any, cast
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from litestar import Request
+from litestar.datastructures import State
+
+from service.errors import BadRequestError, SlowUploadError, TooLargeError
+from service.http import bodies
+from service.http.bodies import FREE_MESSAGES, LEAST_MESSAGE_BYTES, MAX_JSON_BYTES, PIECE_BYTES, body_pieces, decode_json
+from service.http.routes.images import Change, UrlsRequest
+
+ANY_SIZE = 1 << 30
+
+
+def request(receive: Callable[[], Awaitable[Any]], **headers: str) -> Request[object, object, State]:
+    return cast("Request[object, object, State]", SimpleNamespace(receive=receive, headers=headers))
+
+
+def sent(chunks: Iterable[bytes], *, ends: bool = True) -> Request[object, object, State]:
+    """Return a request whose client sends these chunks, and then ends the body or breaks off."""
+    messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    messages.append({"type": "http.request", "body": b"", "more_body": False} if ends else {"type": "http.disconnect"})
+    waiting = iter(messages)
+
+    async def receive() -> Any:
+        return next(waiting)
+
+    return request(receive)
+
+
+async def pieces_of(received: Request[object, object, State], max_bytes: int = ANY_SIZE) -> list[bytes]:
+    return [piece async for piece in body_pieces(received, max_bytes)]
+
+
+@given(st.lists(st.integers(0, 100_000), max_size=40))
+def test_body_pieces_join_to_the_body_and_are_few(sizes: list[int]) -> None:
+    chunks = [bytes([number % 256]) * size for number, size in enumerate(sizes)]
+    pieces = anyio.run(pieces_of, sent(chunks))
+    assert b"".join(pieces) == b"".join(chunks)
+    assert all(len(piece) > PIECE_BYTES for piece in pieces[:-1])
+    assert all(pieces)
+
+
+@pytest.mark.anyio
+async def test_body_time_of_the_server_between_two_pieces_is_not_the_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(bodies, "SLOWEST_BYTES_PER_SECOND", 1 << 40)
+    left = 3
+
+    async def receive() -> Any:
+        nonlocal left
+        # A server's messages are never there at once, so that a time-out that has passed is noticed.
+        await anyio.sleep(0.01)
+        left -= 1
+        return {"type": "http.request", "body": bytes(PIECE_BYTES + 1), "more_body": left > 0}
+
+    received = 0
+    async for piece in body_pieces(request(receive), ANY_SIZE):
+        # As a probe takes: longer than the client may take for all of it.
+        await anyio.sleep(0.7)
+        received += len(piece)
+    assert received == 3 * (PIECE_BYTES + 1)
+
+
+@pytest.mark.anyio
+async def test_body_that_falls_silent_is_408_after_the_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "GRACE_SECONDS", 0.05)
+    seconds = iter([0.0, 3_600.0])
+
+    async def receive() -> Any:
+        await anyio.sleep(next(seconds))
+        return {"type": "http.request", "body": bytes(100), "more_body": True}
+
+    with pytest.raises(SlowUploadError) as raised:
+        await pieces_of(request(receive))
+    assert raised.value.received == "100 bytes in 0 seconds"
+    assert raised.value.extra_headers == (("Connection", "close"),)
+
+
+@pytest.mark.anyio
+async def test_body_bytes_buy_the_client_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(bodies, "SLOWEST_BYTES_PER_SECOND", 1_000)
+    steps = iter([(0.0, bytes(10_000)), (0.2, bytes(1)), (0.0, b"")])
+
+    async def receive() -> Any:
+        seconds, chunk = next(steps)
+        await anyio.sleep(seconds)
+        return {"type": "http.request", "body": chunk, "more_body": bool(chunk)}
+
+    assert [len(piece) for piece in await pieces_of(request(receive))] == [10_001]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("size", [0, 1, LEAST_MESSAGE_BYTES - 1])
+async def test_body_in_many_small_chunks_is_400(size: int) -> None:
+    with pytest.raises(BadRequestError, match="too small chunks"):
+        await pieces_of(sent([bytes(size)] * (FREE_MESSAGES * (LEAST_MESSAGE_BYTES + 1))))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("size", "count"), [(1, FREE_MESSAGES - 1), (LEAST_MESSAGE_BYTES, 20 * FREE_MESSAGES)])
+async def test_body_in_a_thousand_bytes_or_in_many_segments_is_taken(size: int, count: int) -> None:
+    assert sum(map(len, await pieces_of(sent([bytes(size)] * count)))) == size * count
+
+
+@pytest.mark.anyio
+async def test_body_that_breaks_off_is_400_and_its_connection_closed() -> None:
+    with pytest.raises(BadRequestError) as raised:
+        await pieces_of(sent([b"abc"], ends=False))
+    assert (raised.value.received, raised.value.extra_headers) == ("3 bytes, then something else", (("Connection", "close"),))
+
+
+@pytest.mark.anyio
+async def test_body_larger_than_taken_is_413_before_a_byte_is_read_where_it_says_so() -> None:
+    async def receive() -> Any:
+        raise AssertionError("read")
+
+    with pytest.raises(TooLargeError, match="larger than is taken"):
+        await pieces_of(request(receive, **{"content-length": "101"}), 100)
+    with pytest.raises(TooLargeError, match="larger than is taken"):
+        await pieces_of(sent([bytes(60), bytes(60)]), 100)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{", b"[]", b"\xef\xbb\xbf{}", b'{"alt": "\xed\xa0\x80"}', b'{"alt": "\\ud800"}', b'{"alt": NaN}', b"\xff" * 100, b"\0",
+        b'{"transform": {"crop": ' + b"[" * 30_000 + b"]" * 30_000 + b"}}", b"[" * 60_000, b'{"a":' * 10_000,
+        b'{"widths": [' + b"9" * 60_000 + b"]}", b'{"widths": [1e999]}',
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", [UrlsRequest, Change])
+def test_json_that_is_none_is_400_whatever_it_is(body: bytes, kind: type[Any]) -> None:
+    with pytest.raises(BadRequestError) as raised:
+        decode_json(body, kind, "something else")
+    assert raised.value.expected == "something else"
+
+
+@given(st.binary(max_size=300))
+def test_json_of_any_bytes_is_read_or_400(body: bytes) -> None:
+    with suppress(BadRequestError):
+        assert isinstance(decode_json(body, UrlsRequest, "x"), UrlsRequest)
+
+
+def test_json_larger_than_is_read_is_413() -> None:
+    with pytest.raises(TooLargeError):
+        decode_json(b" " * (MAX_JSON_BYTES + 1), Change, "x")

@@ -1,0 +1,248 @@
+"""Ladders: whatever an image is, each step that is offered can be made, and something always is."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import BadTransformError, TooComplexError, TooManyPixelsError
+from service.images.geometry import check
+from service.images.ladder import Ladder, ladders, possible_formats
+from service.images.picture import Minter
+from service.images.transform import DEFAULTS, FORMATS, Format, Transform, parse, parse_canonical
+from service.library.renditions import FORMATS as BY_EXTENSION
+from service.rendering.protocol import ImageInfo, Limits, codec_bytes
+from service.settings import Settings
+from service.urls.rendition_url import PIPELINE_VERSION, Signer
+from service.urls.rendition_url import parse as parse_address
+
+SETTINGS = Settings()
+LIMITS = Limits(
+    SETTINGS.max_pixels,
+    SETTINGS.max_whole_pixels,
+    SETTINGS.max_output_pixels,
+    SETTINGS.max_frames,
+    codec_bytes(SETTINGS.render_memory_bytes),
+)
+DIGEST = "a" * 32
+ANIMATES = DEFAULTS[PIPELINE_VERSION].animates
+
+infos = st.builds(
+    ImageInfo,
+    format=st.sampled_from(["jpeg", "png", "webp", "gif", "avif", "heic", "tiff", "svg"]),
+    width=st.integers(1, 100_000) | st.integers(1, 9),
+    height=st.integers(1, 100_000) | st.integers(1, 9),
+    frames=st.integers(1, 512) | st.just(1),
+    alpha=st.booleans(),
+    decodes_whole=st.booleans(),
+)
+heavy_drawings = st.builds(
+    lambda width, height, more: heavy(width, height, max_width=width + more),
+    st.integers(1, 9_000) | st.integers(1, 90),
+    st.integers(1, 9_000) | st.integers(1, 90),
+    st.integers(0, 9_000) | st.integers(0, 900),
+)
+limits = st.just(LIMITS) | st.builds(
+    Limits,
+    max_pixels=st.just(10**9),
+    max_whole_pixels=st.just(10**9),
+    max_output_pixels=st.integers(1, 10**8) | st.integers(1, 2_000),
+    max_frames=st.just(512),
+    codec_bytes=st.integers(0, 10**9),
+)
+
+
+def still(width: int, height: int, *, image_format: str = "png", frames: int = 1) -> ImageInfo:
+    return ImageInfo(image_format, width, height, frames, alpha=False, decodes_whole=False)
+
+
+def heavy(width: int, height: int, *, max_width: int) -> ImageInfo:
+    """Return a drawing that takes too long to draw at a larger width."""
+    return ImageInfo("svg", width, height, 1, alpha=True, decodes_whole=True, max_width=max_width)
+
+
+def widths(found: list[Ladder]) -> dict[str, list[int]]:
+    return {ladder.format: [step.width for step in ladder.steps] for ladder in found}
+
+
+@given(infos | heavy_drawings, limits)
+def test_document_of_any_image_links_only_to_what_can_be_made_and_always_to_something(info: ImageInfo, limit: Limits) -> None:
+    made = Minter(Signer([bytes(32)]), "", limit).markup(DIGEST, info, Transform())
+    assert made.sources
+    assert made.src in {link.url for link in made.sources[-1].renditions}
+    assert len({source.type for source in made.sources}) == len(made.sources)
+    for source in made.sources:
+        assert source.renditions
+        steps = [link.width for link in source.renditions]
+        assert steps == sorted(set(steps))
+        assert steps[-1] * 2 >= made.sources[-1].renditions[-1].width
+        for link in source.renditions:
+            address, _ = parse_address(link.url.encode("ascii"))
+            image_format = BY_EXTENSION[address.extension]
+            transform = parse_canonical(address.transform)
+            frames = info.frames if info.animates(transform, image_format, by_default=ANIMATES) else 1
+            check(info, transform, image_format, limit, frames=frames, linked=True)
+            assert info.max_width is None or link.width <= info.max_width
+            assert f"image/{image_format}" == source.type
+            assert image_format != "avif" or link.width * link.height * (48 if info.alpha else 30) <= limit.codec_bytes
+
+
+@given(
+    infos | heavy_drawings,
+    limits,
+    st.sampled_from(
+        ["width=4000,height=3000,fit=cover", "width=800,enlarge=true", "crop=10p:10p:50p:50p,rotate=30,pad=20", "round=40", "width=100",
+         "width=100,height=8000,fit=fill,enlarge=true", "lossless=true", "rotate=90,height=900,width=20"]
+    ),
+)  # fmt: skip
+def test_ladder_of_any_transform_has_only_what_can_be_made_or_is_refused(info: ImageInfo, limit: Limits, spelling: str) -> None:
+    transform = parse(spelling)
+    try:
+        found = ladders(info, transform, limit)
+    except TooComplexError:
+        assert info.max_width is not None
+        return
+    except TooManyPixelsError:
+        return
+    assert found
+    for ladder in found:
+        for step in ladder.steps:
+            frames = info.frames if info.animates(step.transform, ladder.format, by_default=ANIMATES) else 1
+            check(info, step.transform, ladder.format, limit, frames=frames, linked=True)
+
+
+def test_ladder_of_an_ordinary_image_is_the_whole_one() -> None:
+    steps = [320, 640, 960, 1_280, 1_920, 2_560]
+    assert widths(ladders(still(4_000, 3_000), Transform(), LIMITS)) == {"avif": steps, "webp": steps, "jpeg": steps}
+
+
+def test_ladder_of_a_long_screenshot_ends_with_the_widest_step_that_each_format_holds() -> None:
+    found = widths(ladders(still(1_200, 18_000), Transform(), LIMITS))
+    # 16,383 × 1,200 / 18,000 = 1,092.2; an AVIF of 863 × 12,945 has 11 million pixels, near to what there is memory for.
+    assert found["webp"] == [320, 640, 960, 1_092]
+    assert found["jpeg"] == [320, 640, 960, 1_200]
+    assert found["avif"] == [320, 640, 863]
+
+
+def test_ladder_of_a_long_drawing_ends_with_the_widest_step_that_is_made() -> None:
+    drawing = ImageInfo("svg", 400, 10_000, 1, alpha=True, decodes_whole=True)
+    found = widths(ladders(drawing, Transform(), LIMITS))
+    assert found["png"] == [320, 640, 960, 1_264]
+    assert found["webp"] == [320, 640, 655]
+    # With alpha an AVIF may have 7 million pixels, at 528 wide: too far from the fallback's 1,264.
+    assert "avif" not in found
+
+
+def test_ladder_of_a_drawing_that_is_slow_to_draw_ends_with_the_widest_step_that_is_drawn_in_time() -> None:
+    for max_width, steps in ((2_559, [320, 640, 960, 1_280, 1_920, 2_559]), (961, [320, 640, 960, 961]), (40, [40])):
+        found = widths(ladders(heavy(40, 30, max_width=max_width), Transform(), LIMITS))
+        assert found == {"avif": steps, "webp": steps, "png": steps}
+    assert widths(ladders(heavy(40, 30, max_width=2_560), Transform(), LIMITS))["png"][-1] == 2_560
+
+
+def test_named_width_at_which_a_drawing_takes_too_long_is_refused() -> None:
+    drawing = heavy(40, 30, max_width=1_000)
+    assert widths(ladders(drawing, Transform(), LIMITS, widths=[1_000, 500]))["png"] == [500, 1_000]
+    with pytest.raises(TooComplexError) as refused:
+        ladders(drawing, Transform(), LIMITS, widths=[1_001])
+    assert (refused.value.expected, refused.value.received) == ("at most 1000 pixels of width for the whole drawing", "1001 x 751")
+    assert refused.value.remedy
+
+
+def test_part_of_a_drawing_that_is_slow_to_draw_is_left_to_the_render_unless_a_ladder_links_to_it() -> None:
+    # Few pixels of a document that is large: only the render can estimate what they take.
+    drawing, part = heavy(40, 30, max_width=1_000), parse("crop=0:0:4:3,width=400")
+    check(drawing, part, "png", LIMITS, frames=1)
+    with pytest.raises(TooComplexError):
+        check(drawing, part, "png", LIMITS, frames=1, linked=True)
+    assert widths(ladders(drawing, parse("crop=0:0:4:3"), LIMITS))["png"] == [100]
+    with pytest.raises(TooComplexError):
+        check(drawing, parse("crop=0:0:39:29,width=1200"), "png", LIMITS, frames=1)
+
+
+def test_ladder_of_a_long_animation_has_smaller_frames_not_fewer() -> None:
+    found = ladders(still(800, 600, image_format="gif", frames=140), Transform(), LIMITS)
+    assert widths(found) == {"webp": [320, 617], "gif": [320, 617]}
+    assert {step.transform.frame for ladder in found for step in ladder.steps} == {None}
+
+
+def test_ladder_of_an_animation_of_which_no_frame_is_small_enough_is_that_of_its_first_frame() -> None:
+    few = msgspec.structs.replace(LIMITS, max_output_pixels=100)
+    film = still(40, 40, image_format="gif", frames=101)
+    found = ladders(film, Transform(), few)
+    assert widths(found) == {"avif": [10], "webp": [10], "jpeg": [10]}
+    assert {step.transform.frame for ladder in found for step in ladder.steps} == {0}
+    with pytest.raises(TooManyPixelsError):
+        ladders(film, Transform(animate=True), few)
+
+
+def test_ladder_of_a_line_has_the_formats_that_hold_it_and_of_a_longer_one_a_step_that_is_lower() -> None:
+    assert widths(ladders(still(2, 70_000), Transform(), LIMITS)) == {"jpeg": [1]}
+    for ladder in ladders(still(1, 70_000), Transform(), LIMITS):
+        assert [(step.transform.spelling, step.width, step.height) for step in ladder.steps] == [("height=8192", 1, 8_192)]
+    assert widths(ladders(still(70_000, 1), Transform(), LIMITS))["webp"][-1] == 2_560
+
+
+def test_ladder_leaves_out_a_format_that_ends_below_half_of_the_fallback_unless_it_is_named() -> None:
+    scroll = still(1_200, 40_000)
+    assert widths(ladders(scroll, Transform(), LIMITS)) == {"jpeg": [320, 640, 960, 1_095]}
+    assert widths(ladders(scroll, Transform(), LIMITS, formats=["webp", "jpeg"]))["webp"] == [320, 491]
+
+
+def test_ladder_of_named_widths_needs_them_in_the_fallback_only_and_of_named_formats_in_each() -> None:
+    page = still(1_200, 18_000)
+    assert widths(ladders(page, Transform(), LIMITS, widths=[1_200, 600])) == {"avif": [600], "webp": [600], "jpeg": [600, 1_200]}
+    with pytest.raises(TooManyPixelsError) as refused:
+        ladders(page, Transform(), LIMITS, widths=[1_200, 600], formats=["webp", "jpeg"])
+    assert refused.value.received == "1200 x 18000"
+    with pytest.raises(TooManyPixelsError):
+        ladders(still(1, 70_000), Transform(), LIMITS, widths=[1])
+    with pytest.raises(TooManyPixelsError):
+        ladders(still(2, 70_000), Transform(), LIMITS, formats=["webp"])
+
+
+def test_ladder_of_a_box_higher_than_may_be_asked_for_has_its_smaller_steps() -> None:
+    tall = parse("width=100,height=8000,fit=cover,enlarge=true")
+    assert widths(ladders(still(900, 900), tall, msgspec.structs.replace(LIMITS, max_output_pixels=10**9)))["jpeg"] == [102]
+    assert widths(ladders(still(900, 900), tall, LIMITS))["jpeg"] == [79]
+
+
+def test_ladder_of_a_frame_that_there_is_not_is_refused() -> None:
+    with pytest.raises(BadTransformError):
+        ladders(still(100, 100), Transform(frame=1), LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("info", "spelling", "formats"),
+    [
+        (still(4_000, 3_000), "width=640", ["avif", "webp", "jpeg"]),
+        (still(4_000, 4_000), "full", ["webp", "jpeg"]),
+        (still(1_200, 18_000), "full", ["jpeg"]),
+        (still(1_200, 40_000), "full", ["jpeg"]),
+        (still(400, 300, image_format="gif", frames=9), "full", ["webp", "gif"]),
+        (still(800, 600, image_format="gif", frames=140), "full", ["avif", "jpeg"]),
+    ],
+)
+def test_one_rendition_is_negotiated_among_the_formats_that_it_can_be_made_in(
+    info: ImageInfo, spelling: str, formats: list[Format]
+) -> None:
+    assert list(possible_formats(info, parse(spelling), LIMITS, FORMATS)) == formats
+
+
+@pytest.mark.parametrize(
+    ("memory_bytes", "alpha", "widest"),
+    [(256 << 20, False, 1_727), (256 << 20, True, 1_365), (512 << 20, True, 2_560), (512 << 20, False, 2_560)],
+)
+def test_avif_is_offered_as_large_as_a_render_process_has_memory_for(memory_bytes: int, alpha: bool, widest: int) -> None:
+    limits = msgspec.structs.replace(LIMITS, codec_bytes=codec_bytes(memory_bytes))
+    photo = ImageInfo("png", 4_000, 3_000, 1, alpha=alpha, decodes_whole=False)
+    found = widths(ladders(photo, Transform(), limits))
+    assert found["avif"][-1] == widest
+    assert found["webp"][-1] == 2_560
+
+
+def test_formats_that_libvips_does_not_write_are_in_no_ladder() -> None:
+    assert list(widths(ladders(still(400, 300), Transform(), LIMITS, offered=["webp", "jpeg"]))) == ["webp", "jpeg"]
+    assert list(possible_formats(still(400, 300), Transform(), LIMITS, ["jpeg"])) == ["jpeg"]

@@ -1,0 +1,325 @@
+import asyncio
+import hashlib
+import io
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+import structlog
+from PIL import Image
+
+from service.errors import (
+    BadTransformError,
+    DamagedOriginalError,
+    FormatNotOfferedError,
+    NotFoundError,
+    StorageFullError,
+    TooManyPixelsError,
+)
+from service.images.transform import parse
+from service.rendering.pool import Offered, RenderPool
+from service.storage.checksum import opened, sealed
+from service.storage.object_store import document_key, intermediate_key, open_storage, original_key
+from service.urls.rendition_url import digest_text
+from tests.support import images
+from tests.support.library import House, house
+from tests.support.renders import halted, render_pool, until, watched_jobs
+
+pytestmark = pytest.mark.anyio
+
+Logged = list[structlog.typing.EventDict]
+
+
+@pytest.fixture(scope="module")
+def large() -> bytes:
+    """Give an original that decodes whole and is large enough to have an intermediate."""
+    return images.large_jpeg(3_600, 2_400, progressive=True)
+
+
+@pytest.fixture
+async def origin(tmp_path: Path, pool: RenderPool) -> AsyncIterator[House]:
+    async with house(tmp_path, pool) as built:
+        yield built
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Give the jobs that render processes have been asked for so far, by the names of their types."""
+    return watched_jobs(monkeypatch)
+
+
+def middle_of(body: bytes) -> tuple[int, int, int]:
+    """Return the colour in the middle of a picture."""
+    picture = images.opened(body).convert("RGB")
+    across, down = picture.width // 2, picture.height // 2
+    red, green, blue = picture.crop((across, down, across + 1, down + 1)).tobytes()
+    return red, green, blue
+
+
+def file_of(origin: House, key: str) -> Path:
+    path = origin.storage.local_path(key)
+    assert path is not None
+    return path
+
+
+# The seal.
+
+
+def test_seal_opens_to_the_bytes_that_were_sealed() -> None:
+    for body in (b"", b"bytes", bytes(100_000)):
+        assert opened(sealed(body)) == body
+
+
+def test_seal_of_bytes_that_were_flipped_cut_or_put_without_one_does_not_open() -> None:
+    whole = sealed(b"some bytes of a picture")
+    for place in range(len(whole)):
+        assert opened(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]) is None
+        assert opened(whole[:place]) is None
+    assert opened(whole + b"x") is None
+    assert opened(b"some bytes of a picture") is None
+
+
+# Intermediates.
+
+
+async def test_intermediate_is_made_at_ingest_of_a_large_original_that_decodes_whole_and_of_no_other(origin: House, large: bytes) -> None:
+    digest = await origin.ingest(large)
+    other = await origin.ingest(images.large_jpeg(3_600, 2_400))
+    small = await origin.ingest(images.photo_jpeg(800, 600, progressive=True))
+    body = opened(file_of(origin, intermediate_key(digest)).read_bytes())
+    assert body is not None
+    assert images.opened(body).size == (2_560, 1_707)
+    assert not file_of(origin, intermediate_key(other)).exists()
+    assert not file_of(origin, intermediate_key(small)).exists()
+
+
+async def test_intermediate_that_is_large_enough_is_all_that_is_read(origin: House, large: bytes, asked: list[str]) -> None:
+    digest = await origin.ingest(large)
+    file_of(origin, original_key(digest)).unlink()
+    found = await origin.rendition(digest, "width=1280")
+    assert images.opened(found.body).size == (1_280, 853)
+    assert images.opened((await origin.rendition(digest, "width=2560")).body).size == (2_560, 1_707)
+    assert asked == ["Probe", "Render", "Render"]
+
+
+async def test_image_whose_document_is_of_an_older_server_gets_its_intermediate_when_it_is_needed(
+    origin: House, large: bytes, asked: list[str]
+) -> None:
+    digest = digest_text(hashlib.sha256(large).digest())
+    info = {"format": "jpeg", "width": 3600, "height": 2400, "frames": 1, "alpha": False, "decodes_whole": True, "profile": False}
+    placeholder = {"thumbhash": "", "data_url": "", "color": "#000000", "palette": []}
+    document = {"digest": digest, "info": info, "bytes": len(large), "created": "2026-11-01T12:00:00Z", "placeholder": placeholder}
+    await origin.storage.create(original_key(digest), large, durable=False)
+    await origin.storage.create(document_key(digest), json.dumps({**document, "alt": ""}).encode(), durable=False)
+    assert (await origin.rendition(digest, "width=640")).stored
+    assert (await origin.rendition(digest, "width=320")).stored
+    assert asked == ["Reduce", "Render", "Render"]
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "width=3000",
+        "full",
+        "width=640,metadata=all",
+        "width=640,metadata=copyright",
+        "crop=0:0:1800:1200,width=1400",
+        "trim=10,width=640",
+        "width=640,contrast=2",
+    ],
+)
+async def test_intermediate_that_lacks_what_is_asked_is_not_read(origin: House, large: bytes, spelling: str, logged: Logged) -> None:
+    digest = await origin.ingest(large)
+    file_of(origin, intermediate_key(digest)).write_bytes(b"not even looked at")
+    assert (await origin.rendition(digest, spelling, "jpeg")).tier == "render"
+    assert file_of(origin, intermediate_key(digest)).read_bytes() == b"not even looked at"
+    file_of(origin, original_key(digest)).unlink()
+    with pytest.raises(NotFoundError):
+        await origin.rendition(digest, f"{spelling},quality=70" if spelling != "full" else "quality=70", "jpeg")
+
+
+@pytest.mark.parametrize("harm", ["missing", "flipped", "cut", "empty", "of another image"])
+async def test_intermediate_that_is_missing_or_damaged_is_made_again_and_the_rendition_is_the_same(
+    origin: House, large: bytes, asked: list[str], harm: str, logged: Logged
+) -> None:
+    digest = await origin.ingest(large)
+    path = file_of(origin, intermediate_key(digest))
+    whole = path.read_bytes()
+    there = await origin.rendition(digest, "width=640")
+    match harm:
+        case "missing":
+            path.unlink()
+        case "flipped":
+            path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+        case "cut":
+            path.write_bytes(whole[:-1])
+        case "empty":
+            path.write_bytes(b"")
+        case _:
+            path.write_bytes(whole.replace(b"DRR1", b"DRR2", 1))
+    for rendition in file_of(origin, f"renditions/{digest}").iterdir():
+        rendition.unlink()
+    again = await origin.rendition(digest, "width=640")
+    assert again.tier == "render"
+    assert again.body == there.body
+    assert path.read_bytes() == whole
+    assert asked == ["Probe", "Render", "Reduce", "Render"]
+
+
+async def test_intermediate_that_many_renditions_need_at_once_is_made_once(origin: House, large: bytes, asked: list[str]) -> None:
+    digest = await origin.ingest(large)
+    file_of(origin, intermediate_key(digest)).unlink()
+    await asyncio.gather(*(origin.rendition(digest, f"width={width}") for width in (100, 200, 300, 400)))
+    assert asked.count("Reduce") == 1
+    assert asked.count("Render") == 4
+
+
+async def test_intermediate_of_a_damaged_original_is_not_made(origin: House, large: bytes, logged: Logged) -> None:
+    digest = await origin.ingest(large)
+    file_of(origin, intermediate_key(digest)).unlink()
+    file_of(origin, original_key(digest)).write_bytes(large[:-1_000])
+    with pytest.raises(DamagedOriginalError):
+        await origin.rendition(digest, "width=640")
+    assert not file_of(origin, intermediate_key(digest)).exists()
+
+
+async def test_intermediate_that_cannot_be_stored_fails_neither_the_ingest_nor_the_renders(
+    origin: House, large: bytes, asked: list[str], monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    replace = origin.storage.replace
+
+    async def full(key: str, body: bytes | Path, *, durable: bool) -> None:
+        if key.startswith("intermediates/"):
+            raise StorageFullError("no room")
+        await replace(key, body, durable=durable)
+
+    monkeypatch.setattr(origin.storage, "replace", full)
+    digest = await origin.ingest(large)
+    for width in (640, 320):
+        rendition = await origin.rendition(digest, f"width={width}")
+        assert rendition.stored
+        assert images.opened(rendition.body).width == width
+    assert asked == ["Probe", "Reduce", "Render", "Reduce", "Render"]
+    assert sum(event["event"] == "an intermediate was not stored" for event in logged) == 3
+
+
+async def test_intermediate_in_a_store_without_files_is_used_likewise(
+    tmp_path: Path, pool: RenderPool, large: bytes, asked: list[str]
+) -> None:
+    origin = House(open_storage("memory://", {}), pool, tmp_path, ())
+    digest = await origin.ingest(large)
+    await origin.storage.delete(original_key(digest))
+    assert images.opened((await origin.rendition(digest, "width=640")).body).size == (640, 427)
+    await origin.storage.delete(intermediate_key(digest))
+    with pytest.raises(NotFoundError):
+        await origin.rendition(digest, "width=641")
+    assert asked == ["Probe", "Render"]
+
+
+async def test_intermediate_of_a_heavy_original_is_made_alone_in_the_background_too(tmp_path: Path, pool: RenderPool) -> None:
+    async with house(tmp_path, pool) as origin:
+        digest = await origin.ingest(images.grey_tiff(6_400, 6_400))
+        file_of(origin, intermediate_key(digest)).unlink()
+        info = (await origin.originals.document(digest)).info
+        async with origin.sources.source(digest, info, parse("width=64"), background=True) as source:
+            assert source.reduced == info
+            assert await anyio.Path(source.path).read_bytes() == opened(file_of(origin, intermediate_key(digest)).read_bytes())
+
+
+async def test_intermediate_for_the_background_is_made_after_what_somebody_waits_for(
+    tmp_path: Path, large: bytes, asked: list[str]
+) -> None:
+    async with render_pool() as lone, house(tmp_path, lone) as origin, anyio.create_task_group() as tasks:
+        digest = await origin.ingest(large)
+        file_of(origin, intermediate_key(digest)).unlink()
+        info = (await origin.originals.document(digest)).info
+
+        async def in_background() -> None:
+            async with origin.sources.source(digest, info, parse("width=64"), background=True) as source:
+                assert source.reduced == info
+
+        with halted(lone):
+            tasks.start_soon(origin.rendition, digest, "width=3000")
+            await until(lambda: asked == ["Probe", "Render"])
+            tasks.start_soon(in_background)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(origin.rendition, digest, "width=3001")
+            await until(lambda: lone._waiting == 1)
+    assert asked == ["Probe", "Render", "Render", "Reduce"]
+
+
+# What is refused before anything is rendered.
+
+
+async def test_request_that_the_document_already_rules_out_is_refused_before_any_render(
+    origin: House, asked: list[str], logged: Logged
+) -> None:
+    digest = await origin.ingest(images.photo_jpeg(400, 300))
+    overlay = "b" * 32
+    for spelling, image_format, kind in (
+        ("crop=300:0:200:100", "webp", BadTransformError),
+        ("lossless=true", "jpeg", BadTransformError),
+        ("frame=3", "webp", BadTransformError),
+        ("width=8000,height=8000,fit=contain,enlarge=true", "png", TooManyPixelsError),
+        (f"overlay={overlay}", "webp", NotFoundError),
+    ):
+        with pytest.raises(kind) as caught:
+            await origin.rendition(digest, spelling, image_format)  # type: ignore[arg-type]
+        assert caught.value.expected
+        assert caught.value.remedy
+    assert "overlay" in caught.value.detail
+    assert caught.value.received == overlay
+    with pytest.raises(NotFoundError):
+        await origin.rendition("c" * 32, "width=10")
+    assert asked == ["Probe"]
+
+
+async def test_rendition_in_a_format_that_libvips_lacks_says_so_unless_it_is_stored(
+    origin: House, pool: RenderPool, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = await origin.ingest(images.photo_jpeg(400, 300))
+    await origin.rendition(digest, "width=64", "avif")
+
+    async def offered() -> Offered:
+        return Offered("8.0.0", ["jpeg"], ["jpeg"])
+
+    monkeypatch.setattr(pool, "offered", offered)
+    assert (await origin.rendition(digest, "width=64", "avif")).tier == "store"
+    with pytest.raises(FormatNotOfferedError):
+        await origin.rendition(digest, "width=65", "avif")
+    assert asked == ["Probe", "Render"]
+
+
+async def test_rendition_with_an_overlay_is_made_of_both_images(origin: House) -> None:
+    digest = await origin.ingest(images.flat_png(400, 300, (255, 0, 0)))
+    overlay = await origin.ingest(images.flat_png(100, 100, (0, 0, 255)))
+    plain = await origin.rendition(digest, "width=200", "png")
+    laid = await origin.rendition(digest, f"width=200,overlay={overlay}", "png")
+    assert images.near(middle_of(laid.body), (0, 0, 255))
+    assert images.near(middle_of(plain.body), (255, 0, 0))
+
+
+async def test_rendition_of_an_older_version_has_that_versions_defaults(origin: House) -> None:
+    digest = await origin.ingest(images.animated_gif(60, 40))
+    frames = {}
+    for version in (1, 2):
+        found = await origin.rendition(digest, "width=30", "webp", version=version)
+        frames[version] = getattr(images.opened(found.body), "n_frames", 1)
+    assert frames == {1: 1, 2: 3}
+
+
+async def test_find_trim_returns_what_is_left_of_the_original(origin: House, asked: list[str]) -> None:
+    bordered = Image.new("RGB", (200, 150), "white")
+    bordered.paste("navy", (20, 20, 180, 130))
+    file = io.BytesIO()
+    bordered.save(file, "PNG")
+    digest = await origin.ingest(file.getvalue())
+    found = await origin.renditions.find_trim(digest, parse("trim=10"))
+    assert (found.left, found.top, found.width, found.height) == (20, 20, 160, 110)
+    with pytest.raises(BadTransformError):
+        await origin.renditions.find_trim(digest, parse("crop=150:0:100:100,trim=10"))
+    with pytest.raises(NotFoundError):
+        await origin.renditions.find_trim("a" * 32, parse("trim=10"))
+    assert asked == ["Probe", "FindTrim"]

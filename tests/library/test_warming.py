@@ -1,0 +1,493 @@
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+import structlog
+
+from service.errors import StorageFullError, StorageUnavailableError
+from service.images.ladder import default_formats
+from service.images.picture import Minter
+from service.images.transform import FORMATS, Format, Transform
+from service.images.transform import parse as parse_transform
+from service.library import warming, warming_queue
+from service.library.renditions import Rendition
+from service.library.warming import from_one_decode, rungs
+from service.library.warming_queue import WarmingQueue
+from service.rendering import pool as pool_module
+from service.rendering.pool import RenderPool
+from service.rendering.protocol import ImageInfo, Rendered
+from service.settings import WarmFormat
+from service.storage.object_store import WARMING_FOLDER, open_storage, original_key
+from service.urls.rendition_url import Signer, parse
+from tests.support import images
+from tests.support.library import House, address, house
+from tests.support.renders import LIMITS, halted, render_pool, until, watched_jobs
+
+pytestmark = pytest.mark.anyio
+
+Logged = list[structlog.typing.EventDict]
+
+PHOTO = ImageInfo("jpeg", 3_000, 2_000, 1, alpha=False, decodes_whole=False)
+CUTOUT = ImageInfo("png", 700, 500, 1, alpha=True, decodes_whole=False)
+TOWER = ImageInfo("png", 2_600, 9_000, 1, alpha=False, decodes_whole=False)
+MOVING = ImageInfo("gif", 400, 300, 5, alpha=True, decodes_whole=True)
+DRAWING = ImageInfo("svg", 300, 200, 1, alpha=True, decodes_whole=True)
+
+
+@pytest.fixture(scope="module")
+async def lone(anyio_backend: object) -> AsyncIterator[RenderPool]:
+    async with render_pool() as running:
+        yield running
+
+
+@pytest.fixture
+async def origin(tmp_path: Path, lone: RenderPool) -> AsyncIterator[House]:
+    async with house(tmp_path, lone) as built:
+        yield built
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Give the jobs that render processes have been asked for so far, by the names of their types."""
+    return watched_jobs(monkeypatch)
+
+
+@asynccontextmanager
+async def warming_of(origin: House) -> AsyncIterator[None]:
+    """Have the warmer run meanwhile."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(origin.warmer.run)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+async def warmed(origin: House) -> None:
+    """Return once all is warmed."""
+    with anyio.fail_after(60):
+        while await origin.storage.names(WARMING_FOLDER, 1):  # noqa: ASYNC110 - what is in a store sets no event
+            await anyio.sleep(0.01)
+
+
+def minted(info: ImageInfo, digest: str, types: list[str]) -> dict[str, int]:
+    """Return the signed texts and widths of what the document of an image links to."""
+    markup = Minter(Signer([b"k"]), "", LIMITS).markup(digest, info, Transform())
+    return {
+        parse(link.url.encode())[0].signed_text: link.width
+        for source in markup.sources
+        if source.type in types
+        for link in source.renditions
+    }
+
+
+# Which renditions.
+
+
+@pytest.mark.parametrize("info", [PHOTO, CUTOUT, TOWER, MOVING, DRAWING], ids=["photo", "cutout", "tower", "moving", "drawing"])
+def test_rungs_are_the_very_addresses_of_the_document(info: ImageInfo) -> None:
+    ladder = rungs("a" * 32, info, ["webp", "fallback"], FORMATS, LIMITS)
+    types = [f"image/{name}" for name in ("webp", default_formats(info)[-1])]
+    assert {rung.address.signed_text: rung.width for rung in ladder} == minted(info, "a" * 32, types)
+    assert [rung.width for rung in ladder] == sorted((rung.width for rung in ladder), reverse=True)
+
+
+def test_rungs_that_their_format_cannot_hold_or_that_are_larger_than_is_made_are_left_out() -> None:
+    scroll = ImageInfo("png", 1_000, 20_000, 1, alpha=False, decodes_whole=False)
+    ladder = [(rung.width, rung.format) for rung in rungs("a" * 32, scroll, ["webp", "fallback"], FORMATS, LIMITS)]
+    # 20,000 × 819 / 1,000 = 16,380 is what a WebP still holds.
+    assert ladder == [(1_000, "jpeg"), (960, "jpeg"), (819, "webp")] + [(width, name) for width in (640, 320) for name in ("webp", "jpeg")]
+    few = msgspec.structs.replace(LIMITS, max_output_pixels=700_000)
+    assert {rung.width for rung in rungs("a" * 32, PHOTO, ["webp"], FORMATS, few)} == {1_024, 960, 640, 320}
+
+
+def test_rungs_are_in_the_formats_wanted_as_far_as_libvips_writes_them_and_the_document_has_them() -> None:
+    def formats(info: ImageInfo, wanted: list[WarmFormat], offered: Sequence[Format] = FORMATS) -> set[str]:
+        return {rung.format for rung in rungs("a" * 32, info, wanted, offered, LIMITS)}
+
+    assert formats(PHOTO, ["webp", "fallback"]) == {"webp", "jpeg"}
+    assert formats(CUTOUT, ["avif", "fallback", "webp"]) == {"avif", "png", "webp"}
+    assert formats(PHOTO, ["avif", "webp", "fallback"], ["jpeg", "webp"]) == {"webp", "jpeg"}
+    assert formats(PHOTO, []) == set()
+    assert formats(MOVING, ["avif", "fallback"]) == {"gif"}
+    # No WebP of a useful width: what no document links to is not rendered.
+    assert formats(ImageInfo("png", 100, 60_000, 1, alpha=False, decodes_whole=False), ["webp", "fallback"]) == {"jpeg"}
+
+
+def test_rungs_of_what_a_ladder_of_widths_cannot_make_are_made_one_by_one() -> None:
+    (line,) = rungs("a" * 32, ImageInfo("png", 1, 70_000, 1, alpha=False, decodes_whole=False), ["fallback"], FORMATS, LIMITS)
+    assert (line.transform.spelling, line.width, line.alone) == ("height=8192", 1, True)
+
+
+def test_one_decode_makes_what_has_the_same_source_and_lacks_the_same_formats() -> None:
+    ladder = rungs("a" * 32, PHOTO, ["webp", "fallback"], FORMATS, LIMITS)
+    assert from_one_decode(ladder) == ladder
+    rest = ladder[1:]
+    assert [(rung.width, rung.format) for rung in from_one_decode(rest)] == [
+        (width, "jpeg") for width in (2_560, 1_920, 1_280, 960, 640, 320)
+    ]
+    lacking_one = [rung for rung in ladder if (rung.width, rung.format) != (960, "webp")]
+    assert [rung.width for rung in from_one_decode(lacking_one)[::2]] == [2_560, 1_920, 1_280, 640, 320]
+
+
+def test_one_decode_makes_nothing_of_the_original_together_with_what_is_made_of_the_intermediate() -> None:
+    ladder = rungs("a" * 32, TOWER, ["webp"], FORMATS, LIMITS)
+    assert TOWER.intermediate is not None
+    assert [(rung.width, rung.reduced) for rung in ladder] == [
+        (2_560, False), (1_920, False), (1_280, True), (960, True), (640, True), (320, True),
+    ]  # fmt: skip
+    assert from_one_decode(ladder) == ladder[:2]
+    assert from_one_decode(ladder[2:]) == ladder[2:]
+
+
+def test_animation_is_made_by_itself() -> None:
+    ladder = rungs("a" * 32, MOVING, ["webp", "fallback"], FORMATS, LIMITS)
+    assert [(rung.width, rung.format, rung.alone) for rung in ladder] == [
+        (400, "webp", True), (400, "gif", True), (320, "webp", True), (320, "gif", True),
+    ]  # fmt: skip
+
+
+# Warming.
+
+
+async def test_warming_renders_the_default_ladder_from_one_decode_and_forgets_the_image(
+    origin: House, asked: list[str], logged: Logged
+) -> None:
+    digest = await origin.ingest(images.photo_jpeg(1_000, 750))
+    assert await origin.storage.names(WARMING_FOLDER, 9) == [digest]
+    async with warming_of(origin):
+        await warmed(origin)
+    assert asked == ["Probe", "Ladder"] + ["More"] * 7
+    for image_format, name in (("webp", "WEBP"), ("jpeg", "JPEG")):
+        for width in (320, 640, 960, 1_000):
+            found = await origin.rendition(digest, f"width={width}", image_format)  # type: ignore[arg-type]
+            picture = images.opened(found.body)
+            assert (found.tier, picture.format, picture.size) == ("store", name, (width, round(width * 0.75)))
+    assert not any(event["event"] == "rendered" for event in logged)
+    assert [(event["digest"], event["made"]) for event in logged if event["event"] == "warmed"] == [(digest, 8)]
+
+
+async def test_warming_skips_what_is_stored(origin: House, asked: list[str]) -> None:
+    digest = await origin.ingest(images.photo_jpeg(700, 525))
+    stored = {spelling: await origin.rendition(digest, spelling, "jpeg") for spelling in ("width=700", "width=640", "width=320")}
+    async with warming_of(origin):
+        await warmed(origin)
+    assert asked == ["Probe"] + ["Render"] * 3 + ["Ladder", "More", "More"]
+    for spelling, before in stored.items():
+        assert (await origin.rendition(digest, spelling, "jpeg")).body == before.body
+
+
+async def test_warming_of_an_original_with_an_intermediate_reads_that_alone(origin: House, asked: list[str]) -> None:
+    digest = await origin.ingest(images.large_jpeg(3_600, 2_400, progressive=True))
+    path = origin.storage.local_path(original_key(digest))
+    assert path is not None
+    path.unlink()
+    async with warming_of(origin):
+        await warmed(origin)
+    assert asked == ["Probe", "Ladder"] + ["More"] * 11
+    assert (await origin.rendition(digest, "width=2560")).tier == "store"
+
+
+async def test_warming_of_an_animation_renders_each_by_itself_with_its_frames(origin: House, asked: list[str]) -> None:
+    digest = await origin.ingest(images.animated_gif(400, 300))
+    async with warming_of(origin):
+        await warmed(origin)
+    found = await origin.rendition(digest, "width=320", "webp")
+    assert found.tier == "store"
+    assert getattr(images.opened(found.body), "n_frames", 1) == 3
+    assert asked.count("Render") >= 2
+
+
+async def test_warming_takes_the_newest_image_first(origin: House, logged: Logged) -> None:
+    digests = [await origin.ingest(images.photo_jpeg(64 + number, 48)) for number in range(3)]
+    async with warming_of(origin):
+        await warmed(origin)
+    assert [event["digest"] for event in logged if event["event"] == "warmed"] == digests[::-1]
+
+
+async def test_warming_waits_while_a_request_waits_and_goes_on_afterwards(
+    origin: House, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = await origin.ingest(images.photo_jpeg(1_000, 750))
+    keep = origin.renditions.keep
+    found: list[Rendition] = []
+    kept = 0
+
+    async def ask() -> None:
+        found.append(await origin.rendition(digest, "width=111", "jpeg"))
+
+    async def watched(where: object, rendered: Rendered, *more: object) -> Rendition:
+        nonlocal kept
+        kept += 1
+        if kept == 2:
+            # The slot is the ladder's until this returns.
+            tasks.start_soon(ask)
+            await until(lambda: origin_waiting(origin) == 1)
+            assert found == []
+        return await keep(where, rendered, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(origin.renditions, "keep", watched)
+    async with anyio.create_task_group() as tasks, warming_of(origin):
+        await warmed(origin)
+    assert [rendition.tier for rendition in found] == ["render"]
+    assert asked == ["Probe", "Ladder", "More", "Render", "Ladder"] + ["More"] * 5
+
+
+def origin_waiting(origin: House) -> int:
+    """Return how many jobs wait for a slot."""
+    return origin.warmer._pool._waiting
+
+
+async def test_request_for_the_rendition_at_work_waits_for_it_and_renders_nothing(
+    origin: House, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = await origin.ingest(images.photo_jpeg(1_000, 750))
+    wanted = address(digest, "width=640", "webp")
+    keep = origin.renditions.keep
+    found: list[Rendition] = []
+
+    async def ask() -> None:
+        found.append(await origin.renditions.find_or_render(wanted, parse_transform(wanted.transform)))
+
+    async def watched(where: object, rendered: Rendered, *more: object) -> Rendition:
+        if where == wanted:
+            tasks.start_soon(ask)
+            await until(lambda: bool(origin.renditions._making))
+            await anyio.wait_all_tasks_blocked()
+            assert found == []
+        return await keep(where, rendered, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(origin.renditions, "keep", watched)
+    async with anyio.create_task_group() as tasks, warming_of(origin):
+        await warmed(origin)
+        await until(lambda: len(found) == 1)
+    assert (found[0].tier, found[0].stored, images.opened(found[0].body).width) == ("render", True, 640)
+    assert asked == ["Probe", "Ladder"] + ["More"] * 7
+
+
+async def test_request_that_waits_for_a_rendition_whose_ladder_fails_renders_it(
+    origin: House, asked: list[str], monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    digest = await origin.ingest(images.photo_jpeg(1_000, 750))
+    wanted = address(digest, "width=640", "webp")
+    keep = origin.renditions.keep
+    found: list[Rendition] = []
+    failed = False
+
+    async def ask() -> None:
+        found.append(await origin.renditions.find_or_render(wanted, parse_transform(wanted.transform)))
+
+    async def watched(where: object, rendered: Rendered, *more: object) -> Rendition:
+        nonlocal failed
+        if where == wanted and not failed:
+            failed = True
+            tasks.start_soon(ask)
+            await until(lambda: bool(origin.renditions._making))
+            await anyio.wait_all_tasks_blocked()
+            raise StorageFullError("no room")
+        return await keep(where, rendered, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(origin.renditions, "keep", watched)
+    monkeypatch.setattr(warming, "_RETRY_SECONDS", 0.01)
+    async with anyio.create_task_group() as tasks, warming_of(origin):
+        await warmed(origin)
+        await until(lambda: len(found) == 1)
+    assert (found[0].tier, found[0].stored, images.opened(found[0].body).width) == ("render", True, 640)
+    assert asked.count("Render") == 1
+
+
+async def test_rendition_that_is_being_made_for_a_request_is_waited_for(origin: House, lone: RenderPool, asked: list[str]) -> None:
+    digest = await origin.ingest(images.photo_jpeg(400, 300))
+    told: list[bool] = []
+
+    async def look() -> None:
+        told.append(await origin.renditions.is_stored(address(digest, "width=320", "webp")))
+
+    async with anyio.create_task_group() as tasks:
+        with halted(lone):
+            tasks.start_soon(origin.rendition, digest, "width=320")
+            await until(lambda: asked == ["Probe", "Render"])
+            tasks.start_soon(look)
+            await anyio.wait_all_tasks_blocked()
+            assert told == []
+    assert told == [True]
+
+
+# Stops, failures.
+
+
+async def test_warming_that_is_stopped_in_the_middle_is_finished_by_the_next_one_which_renders_nothing_twice(
+    tmp_path: Path, lone: RenderPool, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path, lone) as first:
+        digest = await first.ingest(images.photo_jpeg(1_000, 750))
+        kept: list[object] = []
+        keep = first.renditions.keep
+
+        async def watched(where: object, rendered: Rendered, *more: object) -> Rendition:
+            done = await keep(where, rendered, *more)  # type: ignore[arg-type]
+            kept.append(where)
+            if len(kept) == 4:
+                await anyio.sleep_forever()
+            return done
+
+        monkeypatch.setattr(first.renditions, "keep", watched)
+        async with warming_of(first):
+            await until(lambda: len(kept) == 4)
+    assert asked == ["Probe", "Ladder", "More", "More", "More"]
+    asked.clear()
+    async with house(tmp_path, lone) as second:
+        assert await second.storage.names(WARMING_FOLDER, 9) == [digest]
+        async with warming_of(second):
+            await warmed(second)
+        assert asked == ["Ladder", "More", "More", "More"]
+        for rung in rungs(digest, (await second.originals.document(digest)).info, ["webp", "fallback"], FORMATS, LIMITS):
+            assert await second.renditions.is_stored(rung.address)
+
+
+async def test_image_that_cannot_be_rendered_is_forgotten_with_a_line_in_the_log_and_the_others_are_warmed(
+    origin: House, logged: Logged
+) -> None:
+    good = await origin.ingest(images.photo_jpeg(320, 240))
+    bad = await origin.ingest(images.photo_jpeg(321, 240))
+    path = origin.storage.local_path(original_key(bad))
+    assert path is not None
+    path.write_bytes(images.photo_jpeg(322, 240))
+    gone = "a" * 32
+    await origin.queue.note(gone)
+    async with warming_of(origin):
+        await warmed(origin)
+    told = {event["digest"]: event["kind"] for event in logged if event["event"] == "an image was not warmed"}
+    assert told == {bad: "damaged-original", gone: "not-found"}
+    assert (await origin.rendition(good, "width=320")).tier == "store"
+
+
+@pytest.mark.parametrize("failure", [StorageUnavailableError, StorageFullError])
+async def test_image_that_a_store_kept_from_being_warmed_is_warmed_when_the_store_is_back(
+    origin: House, failure: type[StorageFullError | StorageUnavailableError], monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    monkeypatch.setattr(warming, "_RETRY_SECONDS", 0.01)
+    digest = await origin.ingest(images.photo_jpeg(400, 300))
+    attempts = 0
+
+    async def broken(key: str, body: bytes, *, durable: bool) -> bool:
+        nonlocal attempts
+        attempts += 1
+        raise failure("out of order")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(origin.storage, "create", broken)
+        async with warming_of(origin):
+            await until(lambda: attempts >= 3)
+            assert await origin.storage.names(WARMING_FOLDER, 9) == [digest]
+            patch.undo()
+            await warmed(origin)
+    assert (await origin.rendition(digest, "width=320")).tier == "store"
+    assert not any(event["event"] == "an image was not warmed" for event in logged)
+
+
+async def test_store_that_cannot_be_listed_at_the_start_is_listed_later(
+    origin: House, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    monkeypatch.setattr(warming, "_RETRY_SECONDS", 0.01)
+    digest = "a" * 32
+    await origin.queue.note(digest)
+    folder = origin.storage.local_path(WARMING_FOLDER)
+    assert folder is not None
+    names = origin.storage.names
+    attempts = 0
+
+    async def broken(where: str, limit: int) -> list[str]:
+        nonlocal attempts
+        attempts += 1
+        if attempts < 3:
+            raise StorageUnavailableError("out of order")
+        return await names(where, limit)
+
+    monkeypatch.setattr(origin.storage, "names", broken)
+    async with warming_of(origin):
+        await until(lambda: not list(folder.iterdir()))
+    assert attempts >= 3
+
+
+async def test_ingest_whose_note_cannot_be_put_succeeds_and_is_warmed_all_the_same(
+    origin: House, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    folder = origin.storage.local_path(WARMING_FOLDER)
+    assert folder is not None
+    folder.write_bytes(b"a file where the folder would be")
+    digest = await origin.ingest(images.photo_jpeg(320, 240))
+    assert [event["event"] for event in logged].count("an image was not noted for warming") == 1
+    folder.unlink()
+    async with warming_of(origin):
+        await until(lambda: any(event["event"] == "warmed" for event in logged))
+    assert (await origin.rendition(digest, "width=320")).tier == "store"
+
+
+async def test_pool_that_cannot_start_a_process_forgets_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Logged) -> None:
+    monkeypatch.setattr(warming, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(pool_module, "_RETRY_START_SECONDS", 0.05)
+    async with render_pool() as whole, house(tmp_path, whole) as origin:
+        digest = await origin.ingest(images.photo_jpeg(320, 240))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", "/no/python/here")
+        pool = RenderPool(slots=1, queue_limit=9, memory_bytes=512 << 20, render_seconds=30, wait_seconds=30)
+        async with pool.running(), house(tmp_path, pool) as origin, warming_of(origin):
+            await until(lambda: sum(event["event"] == "warming pauses" for event in logged) >= 2)
+            assert await origin.storage.names(WARMING_FOLDER, 9) == [digest]
+            patch.undo()
+            await warmed(origin)
+            assert (await origin.rendition(digest, "width=320")).tier == "store"
+
+
+# The queue.
+
+
+async def test_queue_gives_the_newest_first_and_what_the_store_has_noted_last() -> None:
+    storage = open_storage("memory://", {})
+    await WarmingQueue(storage).note("a" * 32)
+    queue = WarmingQueue(storage)
+    for letter in "bcd":
+        queue.add(letter * 32)
+    assert [await queue.next() for _ in range(4)] == [letter * 32 for letter in "dcba"]
+
+
+async def test_queue_waits_for_an_image() -> None:
+    queue = WarmingQueue(open_storage("memory://", {}))
+    given: list[str] = []
+
+    async def take() -> None:
+        for _ in range(2):
+            given.append(await queue.next())  # noqa: PERF401 - one is looked at before the next comes
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(take)
+        for count, letter in enumerate("ab", 1):
+            await anyio.wait_all_tasks_blocked()
+            queue.add(letter * 32)
+            await until(lambda count=count: len(given) == count)  # type: ignore[misc]
+    assert given == ["a" * 32, "b" * 32]
+
+
+async def test_queue_longer_than_what_is_remembered_forgets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warming_queue, "_MOST_IN_MEMORY", 3)
+    storage = open_storage("memory://", {})
+    queue = WarmingQueue(storage)
+    await queue.note("b" * 32)
+    assert await queue.next() == "b" * 32
+    await queue.forget("b" * 32)
+    digests = [f"{number:a>32}" for number in range(10)]
+    for digest in digests:
+        await queue.note(digest)
+        queue.add(digest)
+    given = []
+    with anyio.fail_after(9):
+        for _ in digests:
+            digest = await queue.next()
+            await queue.forget(digest)
+            given.append(digest)
+    assert given[:3] == digests[:-4:-1]
+    assert sorted(given) == digests
+    assert await storage.names(WARMING_FOLDER, 99) == []

@@ -1,0 +1,82 @@
+"""Servers with different keys on one store: told to the one that refuses, forgotten when the key is gone, silent in a rotation."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import structlog
+
+from service.ops.signing_keys import KeyNotes, fingerprint
+from service.storage.object_store import KEYS_FOLDER, Storage, key_note_key, open_storage
+
+pytestmark = pytest.mark.anyio
+
+OLD, NEW, FOREIGN = (bytes([number]) * 16 for number in range(3))
+
+Logged = list[structlog.typing.EventDict]
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return open_storage((tmp_path / "store").as_uri(), {})
+
+
+async def conflict(storage: Storage, *keys: bytes, place: str = "arn 1857") -> str:
+    """Return what a server with these keys says of the others."""
+    notes = KeyNotes(storage, keys, place)
+    await notes.look()
+    return "" if notes.conflict is None else f"{notes.conflict.reason} {notes.conflict.remedy}"
+
+
+def age(storage: Storage, key: bytes, seconds: float) -> None:
+    path = storage.local_path(key_note_key(fingerprint(key)))
+    assert path is not None
+    os.utime(path, (time.time() - seconds, time.time() - seconds))
+
+
+async def test_servers_with_the_same_key_have_no_conflict(storage: Storage) -> None:
+    assert await conflict(storage, OLD) == ""
+    assert await conflict(storage, OLD, place="iad 99") == ""
+    assert await storage.names(KEYS_FOLDER, 9) == [fingerprint(OLD)]
+
+
+async def test_server_whose_key_another_refuses_is_told_with_its_place_and_what_to_do(storage: Storage, logged: Logged) -> None:
+    assert await conflict(storage, OLD, place="iad 99\x07") == ""
+    told = await conflict(storage, NEW)
+    assert "(iad 99\\x07) signs addresses with a key that this one refuses" in told
+    assert "DARKROOM_KEYS" in told
+    assert "(arn 1857)" in await conflict(storage, OLD)
+    assert [event["log_level"] for event in logged] == ["error", "error"]
+
+
+async def test_rotation_that_adds_the_key_everywhere_first_has_no_conflict_at_any_time(storage: Storage) -> None:
+    for keys in ((OLD,), (OLD, NEW), (OLD, NEW), (NEW, OLD), (OLD, NEW), (NEW, OLD), (NEW, OLD)):
+        assert await conflict(storage, *keys) == ""
+    age(storage, OLD, 300)
+    assert await conflict(storage, NEW) == "", "the old key is removed once nobody signs with it"
+
+
+async def test_rotation_at_once_is_told_by_those_that_do_not_have_the_key_yet(storage: Storage, logged: Logged) -> None:
+    assert await conflict(storage, NEW, OLD) == ""
+    assert "refuses" in await conflict(storage, OLD)
+    assert await conflict(storage, NEW, OLD) == ""
+
+
+async def test_key_that_nobody_signs_with_any_more_is_forgotten_by_the_clock_of_the_store(storage: Storage, logged: Logged) -> None:
+    await conflict(storage, FOREIGN)
+    age(storage, FOREIGN, 60)
+    assert await conflict(storage, OLD) != ""
+    age(storage, FOREIGN, 300)
+    assert await conflict(storage, OLD) == ""
+
+
+async def test_note_tells_nothing_of_the_key(storage: Storage) -> None:
+    await conflict(storage, OLD)
+    (entry,) = [entry async for entry in storage.entries(KEYS_FOLDER)]
+    noted = f"{entry.key} {await storage.read(entry.key)!r}"
+    assert OLD.hex() not in noted
+    assert fingerprint(OLD) != fingerprint(NEW)
+    assert len(fingerprint(OLD)) == 16

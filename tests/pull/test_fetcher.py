@@ -1,0 +1,506 @@
+"""Remote sources: what is asked, what is refused, what is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+import structlog
+import trustme
+
+from service.errors import Problem, ServiceError, SourceFailedError, SourceRefusedError, SourceSlowError, TooLargeError
+from service.pull import fetcher as remote_module
+from service.pull.fetcher import MAX_REDIRECTS, AllowedHosts, Remote, Resolve, resolved
+from service.pull.public_addresses import is_public
+from service.pull.validators import Validators
+from tests.support.source_server import Reply, Source, answered, source
+
+pytestmark = pytest.mark.anyio
+
+BODY = b"bytes of an image" * 100
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Source]:
+    async with source() as one:
+        yield one
+
+
+async def loopback(host: str, port: int) -> Sequence[str]:
+    """Resolve every name of the tests to the source."""
+    return ["127.0.0.1"]
+
+
+def anywhere(address: str) -> bool:
+    """Allow every address."""
+    return True
+
+
+def remote(running: Source, *hosts: str, max_bytes: int = 1 << 20) -> Remote:
+    """Return what may ask a source on loopback, which no setting allows."""
+    allowed = [host.format(port=running.port) for host in hosts or ("http://source.test:{port}",)]
+    return Remote(AllowedHosts.parse(allowed), max_bytes=max_bytes, is_allowed_address=anywhere, resolve=loopback)
+
+
+async def fetched(asking: Remote, url: str, validators: Validators | None = None) -> tuple[Validators | None, bytes]:
+    chunks: list[bytes] = []
+
+    async def write(chunk: bytes) -> None:
+        chunks.append(chunk)
+
+    return await asking.fetch(url, validators or Validators(), write), b"".join(chunks)
+
+
+# Fetching
+
+
+async def test_fetch_gives_the_bytes_and_their_validators(running: Source) -> None:
+    running.replies["/a.jpg"] = answered(200, 'ETag: "v1"', "Last-Modified: Tue, 24 Nov 2026 00:00:00 GMT", body=BODY)
+    assert await fetched(remote(running), running.url()) == (Validators('"v1"', "Tue, 24 Nov 2026 00:00:00 GMT"), BODY)
+    (request,) = running.requests
+    lines = request.split("\r\n")
+    assert lines[0] == "GET /a.jpg HTTP/1.1"
+    assert f"Host: source.test:{running.port}" in lines
+    assert "Accept-Encoding: identity" in lines
+    assert not [line for line in lines if line.lower().startswith(("if-", "cookie", "authorization"))]
+
+
+async def test_fetch_with_validators_asks_whether_they_still_hold(running: Source) -> None:
+    running.replies["/a.jpg"] = answered(304)
+    held = Validators('"v1"', "Tue, 24 Nov 2026 00:00:00 GMT")
+    assert await fetched(remote(running), running.url(), held) == (None, b"")
+    assert 'If-None-Match: "v1"' in running.requests[0]
+    assert "If-Modified-Since: Tue, 24 Nov 2026 00:00:00 GMT" in running.requests[0]
+
+
+async def test_fetch_over_tls_verifies_the_name_though_it_connects_to_the_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("source.test").configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    monkeypatch.setattr("httpcore.default_ssl_context", lambda: trusting)
+    async with source(context) as running:
+        running.replies["/a.jpg"] = answered(200, body=BODY)
+        asking = remote(running, "source.test:{port}", "other.test:{port}")
+        assert await fetched(asking, running.url(scheme="https")) == (Validators(), BODY)
+        with pytest.raises(SourceFailedError):
+            await fetched(asking, running.url(host="other.test", scheme="https"))
+
+
+async def test_fetch_heeds_no_proxy_of_the_environment(running: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    running.replies["/a.jpg"] = answered(200, body=BODY)
+    assert await fetched(remote(running), running.url()) == (Validators(), BODY)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_fetch_follows_three_redirects_and_no_more(running: Source, status: int) -> None:
+    for step in range(MAX_REDIRECTS):
+        running.replies[f"/{step}"] = answered(status, f"Location: /{step + 1}")
+    running.replies[f"/{MAX_REDIRECTS}"] = answered(200, body=BODY)
+    assert await fetched(remote(running), running.url("/0")) == (Validators(), BODY)
+    running.replies[f"/{MAX_REDIRECTS}"] = answered(status, "Location: /0")
+    with pytest.raises(SourceFailedError, match="redirects too often"):
+        await fetched(remote(running), running.url("/0"))
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://127.0.0.1/",
+        "http://other.test/",
+        "file:///etc/passwd",
+        "https://source.test@evil.test/",
+        "//evil.test/",
+        "gopher://source.test/",
+    ],
+)
+async def test_fetch_looks_at_every_redirect_again(running: Source, location: str) -> None:
+    running.replies["/a.jpg"] = answered(302, f"Location: {location}")
+    with pytest.raises(SourceRefusedError):
+        await fetched(remote(running), running.url())
+    assert len(running.requests) == 1
+
+
+async def test_fetch_does_not_go_from_https_to_http_where_http_is_not_allowed() -> None:
+    asking = Remote(AllowedHosts.parse(["source.test"]), max_bytes=1)
+    with pytest.raises(SourceRefusedError):
+        asking.check("http://source.test/a.jpg")
+
+
+# Bounds and failures
+
+
+async def test_fetch_of_too_many_bytes_ends_before_they_are_read(running: Source) -> None:
+    running.replies["/declared"] = answered(200, body=b"x", length=1 << 40)
+    running.replies["/endless"] = endless
+    for path in ("/declared", "/endless"):
+        with pytest.raises(TooLargeError):
+            await fetched(remote(running, max_bytes=100_000), running.url(path))
+
+
+async def endless(writer: asyncio.StreamWriter) -> None:
+    writer.write(answered(200, length=-1))
+    while True:
+        writer.write(b"x" * 10_000)
+        await writer.drain()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"\x00\xff garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\nContent-Length: ten\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000 + b"\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+    ],
+    ids=["nothing", "garbage", "cut", "no number", "no chunk", "huge header", "another protocol"],
+)
+async def test_fetch_of_what_is_no_whole_answer_fails(running: Source, reply: bytes) -> None:
+    running.replies["/a.jpg"] = reply
+    with pytest.raises(SourceFailedError) as failed:
+        await fetched(remote(running), running.url())
+    assert failed.value.source_status is None
+
+
+def flooding(beginning: bytes, unit: bytes) -> Reply:
+    """Return a source that sends a beginning, and then the same again and again for as long as it is read."""
+
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        writer.write(beginning)
+        while True:
+            writer.write(unit * (1 + 20_000 // len(unit)))
+            await writer.drain()
+
+    return reply
+
+
+_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        flooding(b"", b"HTTP/1.1 103 \r\n\r\n"),
+        flooding(b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"),
+        flooding(b"HTTP/1.1 200 OK\r\n", b"a:\r\n"),
+        flooding(_CHUNKED, b"1\r\nx\r\n"),
+        flooding(_CHUNKED, b"1;" + b"e" * 60_000 + b"\r\nx\r\n"),
+        flooding(_CHUNKED + b"0\r\n", b"a: b\r\n"),
+    ],
+    ids=["interim responses", "early hints", "fields", "chunks", "chunk extensions", "trailers"],
+)
+async def test_fetch_from_a_source_that_floods_fails_long_before_its_time_is_over(running: Source, reply: Reply) -> None:
+    running.replies["/flood"] = reply
+    running.replies["/a.jpg"] = answered(200, body=BODY)
+    asking = remote(running)
+    with pytest.raises(SourceFailedError):
+        await fetched(asking, running.url("/flood"))
+    assert (await fetched(asking, running.url()))[1] == BODY
+
+
+async def test_fetch_of_many_small_chunks_gives_others_their_turn(running: Source) -> None:
+    running.replies["/a.jpg"] = flooding(_CHUNKED, b"1\r\nx\r\n")
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    pieces: Counter[int] = Counter()
+
+    async def write(chunk: bytes) -> None:
+        pieces[turns] += 1
+
+    waiting = asyncio.create_task(others())
+    with pytest.raises(SourceFailedError, match="too many pieces"):
+        await remote(running).fetch(running.url(), Validators(), write)
+    waiting.cancel()
+    assert pieces.total() == remote_module.MAX_SMALL_PIECES
+    assert max(pieces.values()) <= 100
+
+
+async def test_fetch_takes_interim_responses_and_small_chunks_within_bounds(running: Source) -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n" + b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n" * 20
+    header = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: " + b"x" * 20_000 + b"\r\n\r\n"
+    lines = [b"%d" % number for number in range(20_000)]
+    chunks = b"".join(b"%x;note=1\r\n%b\r\n" % (len(line), line) for line in lines)
+    running.replies["/a.jpg"] = interim + header + chunks + b"0\r\n\r\n"
+    assert (await fetched(remote(running), running.url()))[1] == b"".join(lines)
+
+
+@pytest.mark.parametrize("status", [204, 304, 400, 401, 404, 410, 500, 503])
+async def test_fetch_of_another_status_fails_and_tells_it(running: Source, status: int) -> None:
+    running.replies["/a.jpg"] = answered(status)
+    with pytest.raises(SourceFailedError) as failed:
+        await fetched(remote(running), running.url())
+    assert failed.value.source_status == status
+
+
+async def test_fetch_of_compressed_bytes_fails(running: Source) -> None:
+    running.replies["/a.jpg"] = answered(200, "Content-Encoding: gzip", body=BODY)
+    with pytest.raises(SourceFailedError, match="compressed"):
+        await fetched(remote(running), running.url())
+
+
+async def test_fetch_where_nobody_listens_fails(running: Source) -> None:
+    asking = Remote(AllowedHosts.parse(["http://source.test:1"]), max_bytes=1, is_allowed_address=anywhere, resolve=loopback)
+    with pytest.raises(SourceFailedError):
+        await fetched(asking, "http://source.test:1/")
+
+
+async def silent(writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(3_600)
+
+
+async def dripping(writer: asyncio.StreamWriter) -> None:
+    writer.write(answered(200, length=1_000))
+    while True:
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+
+
+async def test_fetch_from_a_silent_source_is_given_up(running: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_module, "SILENCE_SECONDS", 0.2)
+    running.replies["/a.jpg"] = silent
+    with pytest.raises(SourceSlowError):
+        await fetched(remote(running), running.url())
+
+
+async def test_fetch_from_a_dripping_source_is_given_up(running: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_module, "FETCH_SECONDS", 0.4)
+    running.replies["/a.jpg"] = dripping
+    with pytest.raises(SourceSlowError):
+        await fetched(remote(running), running.url())
+
+
+async def test_fetch_lets_the_next_one_go_when_one_fails(running: Source) -> None:
+    running.replies["/a.jpg"] = answered(500)
+    asking = remote(running)
+    for _ in range(2 * remote_module.MOST_AT_ONCE):
+        with pytest.raises(SourceFailedError):
+            await fetched(asking, running.url())
+    running.replies["/a.jpg"] = answered(200, body=BODY)
+    assert (await fetched(asking, running.url()))[1] == BODY
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "0.0.0.0", "10.1.2.3", "100.64.0.1", "100.127.255.255", "127.0.0.1", "127.9.9.9", "169.254.169.254", "172.16.0.1",
+        "172.31.255.255", "192.0.0.8", "192.0.2.1", "192.88.99.1", "192.168.1.1", "198.18.0.1", "198.51.100.7", "203.0.113.9",
+        "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255", "::", "::1", "::7f00:1", "::ffff:127.0.0.1", "::ffff:8.8.8.8",
+        "64:ff9b::8.8.8.8", "64:ff9b:1::1", "100::1", "2001::1", "2001:db8::1", "2002:7f00:1::", "3fff::1", "fc00::1",
+        "fdaa:0:1::3", "fe80::1", "fe80::1%eth0", "fec0::1", "ff02::1", "2606:4700::1%eth0", "nonsense", "", "127.1",
+        "0x7f000001",
+    ],
+)  # fmt: skip
+def test_address_that_is_not_public_is_refused(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["1.1.1.1", "8.8.8.8", "93.184.216.34", "100.63.255.255", "172.32.0.1", "2606:4700::1111", "2a00:1450::1"]
+)
+def test_address_that_is_public_is_allowed(address: str) -> None:
+    assert is_public(address)
+
+
+def resolving(found: Sequence[str] | OSError, seconds: float = 0) -> Resolve:
+    """Return a resolver that gives, or raises, one and the same after some seconds."""
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        await asyncio.sleep(seconds)
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    return resolve
+
+
+async def unreachable(resolve: Resolve, url: str = "https://db.source.test/") -> tuple[tuple[Problem, int | None], float]:
+    """Return what a client is told of a host that cannot be reached, and after how many seconds."""
+    asking = Remote(
+        AllowedHosts.parse(["*.source.test", "http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1"]), max_bytes=1, resolve=resolve
+    )
+    started = time.monotonic()
+    with pytest.raises(ServiceError) as failed:
+        await fetched(asking, url)
+    return (failed.value.problem(), failed.value.retry_after_seconds), time.monotonic() - started
+
+
+UNKNOWN = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+@pytest.mark.parametrize("found", [["127.0.0.1"], ["93.184.216.34", "10.0.0.1"], ["fdaa::3"], [], TimeoutError()], ids=repr)
+async def test_host_inside_fails_exactly_as_one_that_does_not_exist(
+    found: Sequence[str] | OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_module, "UNREACHABLE_STEP_SECONDS", 0.2)
+    expected, _ = await unreachable(resolving(UNKNOWN))
+    told, _ = await unreachable(resolving(found))
+    assert told == expected
+    assert told[0].status == 502
+    assert "source.test" not in str(told)
+
+
+async def test_host_that_is_resolved_sooner_fails_no_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_module, "UNREACHABLE_STEP_SECONDS", 0.5)
+    for resolve in (resolving(["10.0.0.1"]), resolving(UNKNOWN, 0.1), resolving(["10.0.0.1"], 0.2)):
+        _, seconds = await unreachable(resolve)
+        assert seconds >= 0.49
+    _, seconds = await unreachable(resolving(UNKNOWN, 0.6))
+    assert seconds >= 0.99
+
+
+async def test_redirect_to_a_host_inside_fails_as_one_to_a_host_that_does_not_exist(
+    running: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_module, "UNREACHABLE_STEP_SECONDS", 0.01)
+    told = []
+    for addresses in (["10.0.0.1"], []):
+
+        async def resolve(host: str, port: int, addresses: Sequence[str] = addresses) -> Sequence[str]:
+            return ["127.0.0.1"] if host == "source.test" else addresses
+
+        hosts = AllowedHosts.parse([f"http://source.test:{running.port}", "https://*.source.test"])
+        asking = Remote(hosts, max_bytes=1 << 20, is_allowed_address=lambda address: address == "127.0.0.1", resolve=resolve)
+        running.replies["/a.jpg"] = answered(302, "Location: https://db.source.test/")
+        with pytest.raises(SourceFailedError) as failed:
+            await fetched(asking, running.url())
+        told.append(failed.value.problem())
+    assert told[0] == told[1]
+
+
+async def test_log_says_why_a_host_is_not_reached(monkeypatch: pytest.MonkeyPatch, logged: list[structlog.typing.EventDict]) -> None:
+    monkeypatch.setattr(remote_module, "UNREACHABLE_STEP_SECONDS", 0.01)
+    await unreachable(resolving(["10.0.0.1"]))
+    await unreachable(resolving(UNKNOWN))
+    told = [(event["event"], event["host"]) for event in logged if "host" in event]
+    assert told == [("a source was refused by its address", "db.source.test"), ("the host of a source was not resolved", "db.source.test")]
+    assert logged[0]["addresses"] == ["10.0.0.1"]
+
+
+async def test_name_is_resolved_once_so_that_it_cannot_lead_elsewhere_a_moment_later(
+    running: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([["127.0.0.1"], ["10.0.0.1"]])
+    asked: list[str] = []
+
+    async def rebinding(host: str, port: int) -> Sequence[str]:
+        asked.append(host)
+        return next(answers)
+
+    running.replies["/a.jpg"] = answered(200, body=BODY)
+    hosts = AllowedHosts.parse([f"http://source.test:{running.port}"])
+    asking = Remote(hosts, max_bytes=1 << 20, is_allowed_address=lambda address: address == "127.0.0.1", resolve=rebinding)
+    assert (await fetched(asking, running.url()))[1] == BODY
+    assert asked == ["source.test"]
+    monkeypatch.setattr(remote_module, "UNREACHABLE_STEP_SECONDS", 0.01)
+    with pytest.raises(SourceFailedError):
+        await fetched(asking, running.url())
+    assert len(running.requests) == 1
+
+
+async def test_real_resolver_leads_loopback_names_nowhere(
+    monkeypatch: pytest.MonkeyPatch, logged: list[structlog.typing.EventDict]
+) -> None:
+    monkeypatch.setattr(remote_module, "UNREACHABLE_STEP_SECONDS", 0.01)
+    for url in ("http://localhost:1/", "http://127.0.0.1:1/", "http://[::1]:1/"):
+        await unreachable(resolved, url)
+    assert [event["event"] for event in logged if "host" in event] == ["a source was refused by its address"] * 3
+
+
+# URLs and hosts
+
+
+@pytest.mark.parametrize(
+    ("url", "normal"),
+    [
+        ("https://source.test/a.jpg", "https://source.test/a.jpg"),
+        ("HTTPS://Source.Test/A.jpg?b=1", "https://source.test/A.jpg?b=1"),
+        ("https://source.test:443", "https://source.test/"),
+        ("https://source.test/a#part", "https://source.test/a"),
+        ("https://source.test/%7Ea", "https://source.test/%7Ea"),
+    ],
+)
+def test_url_has_one_spelling(url: str, normal: str) -> None:
+    assert Remote(AllowedHosts.parse(["source.test"]), max_bytes=1).check(url) == normal
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "a.jpg", "//source.test/", "ftp://source.test/", "file:///etc/passwd", "javascript:alert(1)", "https:///a", "https://",
+        "https://user@source.test/", "https://user:pass@source.test/", "https://source.test@evil.test/", "https://source.test:0/",
+        "https://source.test:99999/", "https://source.test:x/", "https://source.test:8443/", "https://source.test./", "https://sub.source.test/",
+        "https://evil-source.test/", "https://source.test.evil.test/", "https://127.0.0.1/", "https://127.1/", "https://0x7f000001/",
+        "https://2130706433/", "https://[::ffff:127.0.0.1]/", "https://[64:ff9b::7f00:1]/", "https://source.test\\@evil.test/",
+        "https://source.test/a\r\nX: y", "https://source.test/\x00", "https://source.test/a b", "https://söurce.test/", "https://source.test/ä",
+        "http://source.test/", "https://[::1", "https://source。test/",
+    ],
+)  # fmt: skip
+def test_url_that_is_not_fetched_is_refused_with_what_to_do(url: str) -> None:
+    with pytest.raises(SourceRefusedError) as refused:
+        Remote(AllowedHosts.parse(["source.test"]), max_bytes=1).check(url)
+    problem = refused.value.problem()
+    assert problem.expected
+    assert problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("entry", "yes", "no"),
+    [
+        ("a.test", ["https://a.test/", "https://A.test:443/"], ["http://a.test/", "https://a.test:8443/", "https://b.a.test/"]),
+        ("A.Test", ["https://a.test/"], []),
+        ("*.a.test", ["https://b.a.test/", "https://c.b.a.test/"], ["https://a.test/", "https://ba.test/"]),
+        ("http://a.test", ["http://a.test/", "https://a.test/"], ["http://a.test:8080/"]),
+        ("https://a.test:8443", ["https://a.test:8443/"], ["https://a.test/", "http://a.test:8443/"]),
+        ("http://a.test:8080", ["http://a.test:8080/", "https://a.test:8080/"], ["http://a.test/"]),
+    ],
+)
+def test_entry_allows_these_urls_and_not_those(entry: str, yes: list[str], no: list[str]) -> None:
+    asking = Remote(AllowedHosts.parse([entry]), max_bytes=1)
+    for url in yes:
+        asking.check(url)
+    for url in no:
+        with pytest.raises(SourceRefusedError):
+            asking.check(url)
+
+
+@pytest.mark.parametrize(
+    "entry", ["", "*", "*.", "ftp://a.test", "a.test/path", "a test", "a.test:0", "a.test:70000", "*.127.0.0.1", "u@a.test", "ä.test"]
+)
+def test_entry_that_is_no_host_is_refused(entry: str) -> None:
+    with pytest.raises(ValueError, match=r"is no host. Expected images\.example\.com"):
+        AllowedHosts.parse([entry])
+
+
+async def test_every_failure_tells_what_was_expected_and_what_to_do(running: Source) -> None:
+    running.replies["/500"] = answered(500)
+    running.replies["/garbage"] = b"garbage\r\n\r\n"
+    running.replies["/large"] = answered(200, body=b"x" * 2_000)
+    for path in ("/500", "/garbage", "/large"):
+        with pytest.raises(ServiceError) as failed:
+            await fetched(remote(running, max_bytes=1_000), running.url(path))
+        problem = failed.value.problem()
+        assert problem.expected
+        assert problem.received
+        assert problem.remedy

@@ -1,0 +1,311 @@
+"""The circuit: an image that ended its process twice is refused for an hour, by every server of the store, and no other one is."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import get_args
+
+import anyio
+import msgspec
+import pytest
+
+from service.errors import DeadlineExceededError, RenderFailedError, RenderGaveUpError, ServiceError
+from service.images.transform import parse
+from service.library.render_failures import RenderFailures
+from service.rendering import circuit as circuit_module
+from service.rendering import pool as pool_module
+from service.rendering.circuit import FORGOTTEN_AFTER_SECONDS, Circuit, Ending, RenderFailure
+from service.rendering.pool import RenderPool
+from service.rendering.protocol import FindTrim, Job, Ladder, Probe, Probed, Reduce, Render, Rendered, Source
+from service.storage.object_store import Storage, open_storage
+from tests.support import images
+from tests.support.library import house
+from tests.support.renders import LIMITS, halted, ready, render_job, render_pool, rendered, taken, until, written
+
+pytestmark = pytest.mark.anyio
+
+ORIGINAL, OVERLAY, OTHER = "a" * 32, "b" * 32, "c" * 32
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def render(spelling: str = "width=100", *, overlay: str | None = None, original: str = ORIGINAL) -> Render:
+    return Render(Source("", original), parse(spelling), "webp", 2, LIMITS, None if overlay is None else Source("", overlay))
+
+
+def is_refused(circuit: Circuit, job: Job) -> bool:
+    try:
+        circuit.require(job)
+    except RenderGaveUpError:
+        return True
+    return False
+
+
+def test_refusal_says_what_happened_and_when_it_is_tried_again() -> None:
+    clock = Clock()
+    circuit = Circuit(clock)
+    for _ in range(2):
+        circuit.record(render(), "crashed")
+        clock.now += 60
+    with pytest.raises(RenderGaveUpError) as caught:
+        circuit.require(render())
+    error = caught.value
+    assert error.status_code == 422
+    assert error.received == "2 failed attempts within the last hour"
+    assert error.expected
+    # 2027-01-15 08:00 UTC is when the first attempt failed.
+    assert "not tried again before 09:00 UTC" in str(error.remedy)
+
+
+IMAGE_JOBS: list[Job] = [
+    Probe("", LIMITS, digest=ORIGINAL),
+    render(),
+    render("width=50"),
+    render(overlay=OVERLAY),
+    Ladder(Source("", ORIGINAL), [100], ["webp"], 2, LIMITS),
+    Reduce(Source("", ORIGINAL), LIMITS),
+    FindTrim(Source("", ORIGINAL), parse("trim=10"), LIMITS),
+]
+
+
+def test_image_is_refused_after_two_failures_of_any_job_in_every_job() -> None:
+    for failing in IMAGE_JOBS:
+        if isinstance(failing, Render) and failing.overlay is not None:
+            continue
+        for ending in get_args(Ending):
+            circuit = Circuit()
+            circuit.record(failing, ending)
+            assert not any(is_refused(circuit, job) for job in IMAGE_JOBS)
+            circuit.record(failing, ending)
+            assert all(is_refused(circuit, job) for job in IMAGE_JOBS)
+            assert not is_refused(circuit, render(original=OTHER))
+
+
+def test_image_is_tried_again_an_hour_after_the_first_of_two_failures() -> None:
+    clock = Clock()
+    circuit = Circuit(clock)
+    circuit.record(render(), "crashed")
+    clock.now += FORGOTTEN_AFTER_SECONDS / 2
+    circuit.record(render(), "crashed")
+    assert is_refused(circuit, render())
+    clock.now += FORGOTTEN_AFTER_SECONDS / 2
+    assert not is_refused(circuit, render())
+
+
+def test_failures_with_an_overlay_are_held_against_the_two_together_only() -> None:
+    circuit = Circuit()
+    for _ in range(2):
+        circuit.record(render(overlay=OVERLAY), "crashed")
+    assert is_refused(circuit, render("width=50", overlay=OVERLAY))
+    assert not is_refused(circuit, render())
+    assert not is_refused(circuit, render(original=OVERLAY))
+    assert not is_refused(circuit, render(overlay=OVERLAY, original=OTHER))
+
+
+@pytest.mark.parametrize("spelling", ["full", "width=4000", "width=100,effort=6", "width=100,quality=auto", "width=100,max_bytes=5000"])
+def test_rendition_that_takes_long_by_the_clients_choice_is_refused_alone(spelling: str) -> None:
+    circuit = Circuit()
+    for _ in range(2):
+        circuit.record(render(spelling), "timed-out")
+    assert is_refused(circuit, render(spelling))
+    assert not is_refused(circuit, render("width=100"))
+    for _ in range(2):
+        circuit.record(render(spelling), "crashed")
+    assert is_refused(circuit, render("width=100"))
+
+
+def test_circuit_remembers_a_bounded_number_of_failures_and_forgets_old_ones_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit_module, "_MOST_REMEMBERED", 10)
+    clock = Clock()
+    circuit = Circuit(clock)
+    for number in range(50):
+        circuit.record(render(original=f"{number:032}"), "crashed")
+    assert sum(map(len, circuit._failures.values())) == 10
+    clock.now += FORGOTTEN_AFTER_SECONDS
+    for _ in range(2):
+        circuit.record(render(), "crashed")
+    assert is_refused(circuit, render())
+
+
+# With processes.
+
+
+@pytest.fixture
+async def lone(anyio_backend: object) -> AsyncIterator[RenderPool]:
+    async with render_pool() as running:
+        yield running
+
+
+async def ended_with(pool: RenderPool, job: Job, ending: signal.Signals = signal.SIGKILL) -> ServiceError:
+    """Return the error of a job whose process is ended in the middle of it."""
+    errors: list[ServiceError] = []
+
+    async def ask() -> None:
+        with pytest.raises(ServiceError) as caught:
+            await (pool.run(job, Probed) if isinstance(job, Probe) else pool.run(job, Rendered))
+        errors.append(caught.value)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        async with taken(pool):
+            os.kill(pool.process_ids[0], ending)
+    await ready(pool)
+    return errors[0]
+
+
+async def test_image_whose_process_ended_twice_costs_no_third_process(lone: RenderPool, tmp_path: Path) -> None:
+    bad = render_job(written(tmp_path, images.photo_jpeg(64, 48), "bad"), "width=40")
+    good = written(tmp_path, images.photo_jpeg(80, 60), "good")
+    for _ in range(2):
+        assert isinstance(await ended_with(lone, bad), RenderFailedError)
+    process_ids = lone.process_ids
+    for spelling in ("width=40", "width=20"):
+        with pytest.raises(RenderGaveUpError):
+            await lone.run(msgspec.structs.replace(bad, transform=parse(spelling)), Rendered)
+    assert (await rendered(lone, good, "width=40")).width == 40
+    assert lone.process_ids == process_ids
+
+
+async def test_image_that_computes_until_the_deadline_twice_is_refused_and_one_that_waits_is_not(
+    lone: RenderPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = written(tmp_path, images.large_jpeg(9000, 6000, progressive=True), "large")
+    busy = render_job(large, "width=40")
+    idle = render_job(written(tmp_path, images.photo_jpeg(64, 48), "idle"), "width=40")
+    monkeypatch.setattr(lone, "_render_seconds", 0.3)
+    for _ in range(3):
+        # Its process does nothing, as on a machine where others have all the processors.
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(waits_in_vain, lone, idle)
+            async with taken(lone):
+                await anyio.sleep(0.5)
+        await ready(lone)
+    lone.circuit.require(idle)
+    # Wall time says nothing about a busy machine: what it may take of a processor does.
+    monkeypatch.setattr(pool_module, "_BUSY_SHARE", 0.01)
+    for _ in range(2):
+        await waits_in_vain(lone, busy)
+        await ready(lone)
+    with pytest.raises(RenderGaveUpError) as caught:
+        await lone.run(busy, Rendered)
+    assert "longer than a render may take" in caught.value.detail
+
+
+async def waits_in_vain(pool: RenderPool, job: Job) -> None:
+    with pytest.raises(DeadlineExceededError):
+        await pool.run(job, Rendered)
+
+
+async def test_upload_whose_probe_ended_its_process_twice_is_refused(lone: RenderPool, tmp_path: Path) -> None:
+    async with house(tmp_path, lone) as home:
+        errors: list[ServiceError] = []
+
+        async def upload() -> None:
+            with pytest.raises(ServiceError) as caught:
+                await home.ingest(images.photo_jpeg(64, 48))
+            errors.append(caught.value)
+
+        for _ in range(2):
+            async with anyio.create_task_group() as tasks:
+                with halted(lone):
+                    tasks.start_soon(upload)
+                    await until(lambda: not lone._free)
+                    os.kill(lone.process_ids[0], signal.SIGKILL)
+            await ready(lone)
+        await upload()
+        assert [type(error) for error in errors] == [RenderFailedError, RenderFailedError, RenderGaveUpError]
+
+
+# Shared between servers.
+
+
+def shared(folder: Path, clock: Clock) -> tuple[Storage, Circuit, RenderFailures]:
+    storage = open_storage((folder / "store").as_uri(), {})
+    circuit = Circuit(clock)
+    return storage, circuit, RenderFailures(storage, circuit)
+
+
+async def test_failures_are_known_to_every_server_of_the_store_and_deleted_when_they_are_forgotten(tmp_path: Path) -> None:
+    clock = Clock()
+    storage, here, notes_here = shared(tmp_path, clock)
+    _, there, notes_there = shared(tmp_path, clock)
+    here.record(render(), "crashed")
+    there.record(render(), "timed-out")
+    await notes_here.sync()
+    await notes_there.sync()
+    await notes_here.sync()
+    assert is_refused(here, render())
+    assert is_refused(there, render())
+    # Read again, not counted again.
+    await notes_there.sync()
+    assert len(there._failures[ORIGINAL]) == 2
+    _, late, notes_late = shared(tmp_path, clock)
+    await notes_late.sync()
+    assert is_refused(late, render())
+    clock.now += FORGOTTEN_AFTER_SECONDS
+    await notes_late.sync()
+    assert not is_refused(late, render())
+    assert [entry async for entry in storage.entries("render-failures")] == []
+
+
+async def test_failure_that_the_store_does_not_take_is_kept_and_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, circuit, notes = shared(tmp_path, Clock())
+
+    async def fail(*_: object, **__: object) -> None:
+        raise RenderFailedError("no store")
+
+    circuit.record(render(), "crashed")
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "replace", fail)
+        with pytest.raises(RenderFailedError):
+            await notes.sync()
+    circuit.record(render(), "crashed")
+    await notes.sync()
+    assert len([entry async for entry in storage.entries("render-failures")]) == 2
+
+
+def test_learning_keeps_failures_that_others_do_not_know_yet() -> None:
+    circuit = Circuit()
+    circuit.record(render(), "crashed")
+    circuit.record(render(), "crashed")
+    circuit.learn([RenderFailure(OTHER, "crashed", circuit._clock())] * 2)
+    assert is_refused(circuit, render())
+    assert is_refused(circuit, render(original=OTHER))
+
+
+# Health.
+
+
+async def test_pool_whose_renders_end_their_processes_says_so_and_recovers_by_a_test_of_its_own(
+    lone: RenderPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(pool_module.FAILING_AFTER):
+        assert lone.render_failure is None
+        await ended_with(lone, render_job(written(tmp_path, images.photo_jpeg(60 + number, 48)), "width=40"))
+    assert lone.render_failure is not None
+    # Requests show it.
+    await lone.self_test()
+    assert lone.render_failure is not None
+    monkeypatch.setattr(pool_module, "_QUIET_SECONDS", 0.0)
+    await lone.self_test()
+    assert lone.render_failure is None
+
+
+async def test_pool_recovers_with_the_next_render_that_succeeds(lone: RenderPool, tmp_path: Path) -> None:
+    good = written(tmp_path, images.photo_jpeg(64, 48), "good")
+    for number in range(pool_module.FAILING_AFTER):
+        await ended_with(lone, render_job(written(tmp_path, images.photo_jpeg(70 + number, 48)), "width=40"))
+    assert lone.render_failure is not None
+    await rendered(lone, good, "width=40")
+    assert lone.render_failure is None

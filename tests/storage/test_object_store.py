@@ -1,0 +1,595 @@
+import asyncio
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+from anyio.abc import ByteStream, SocketAttribute
+from anyio.streams.buffered import BufferedByteReceiveStream
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import ServiceError, StorageFullError, StorageUnavailableError
+from service.settings import SettingsError
+from service.storage.object_store import (
+    TOMBSTONES_FOLDER,
+    WARMING_FOLDER,
+    Storage,
+    document_key,
+    intermediate_key,
+    open_storage,
+    original_key,
+    recent_name,
+    rendition_key,
+    tombstone_key,
+    warming_key,
+)
+from tests.support.s3 import Bucket
+from tests.support.server import HOST, free_port
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("without_foreign_variables")]
+
+DIGEST = "k5x7q2" + "a" * 26
+NAME = "0" * 64
+LARGE_BYTES = 9 << 20
+
+S3_KEYS = {"AWS_ACCESS_KEY_ID": "key-for-tests", "AWS_SECRET_ACCESS_KEY": "secret-for-tests"}
+
+numbers = count()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Storage:
+    return open_storage((tmp_path / "store").as_uri(), {})
+
+
+@pytest.fixture
+def bucket(s3: Bucket) -> Storage:
+    """Give the store of an empty bucket."""
+    name = f"bucket-{next(numbers)}"
+    httpx.put(f"{s3.endpoint}/{name}", trust_env=False).raise_for_status()
+    return open_storage(f"s3://{name}", s3.environment)
+
+
+@pytest.fixture(params=["memory", "disk", "s3"])
+def storage(request: pytest.FixtureRequest) -> Storage:
+    if request.param == "memory":
+        return open_storage("memory://", {})
+    found: Storage = request.getfixturevalue("disk" if request.param == "disk" else "bucket")
+    return found
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Give a file system of 2 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=False, capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no small file system can be mounted: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+# The contract of every store.
+
+
+@given(st.lists(st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1)), min_size=2, max_size=2))  # noqa: DTZ001 - UTC is said below
+def test_recent_names_are_in_the_order_of_time_newest_first(times: list[datetime]) -> None:
+    created = [time.isoformat(timespec="milliseconds") + "Z" for time in sorted(times)]
+    older, newer = (recent_name(DIGEST, text) for text in created)
+    assert newer <= older
+    assert (newer == older) == (created[0] == created[1])
+
+
+def test_recent_name_of_whole_seconds_is_that_of_no_milliseconds() -> None:
+    assert recent_name(DIGEST, "2026-11-01T12:00:00Z") == recent_name(DIGEST, "2026-11-01T12:00:00.000Z")
+
+
+async def test_read_of_a_key_that_was_never_put_is_none(storage: Storage) -> None:
+    assert await storage.read(original_key(DIGEST)) is None
+    assert await storage.read(original_key(DIGEST), consistent=True) is None
+    assert await storage.find(original_key(DIGEST)) is None
+    assert not await storage.exists(original_key(DIGEST))
+    assert not await storage.exists(original_key(DIGEST), consistent=True)
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_create_of_a_new_key_puts_the_bytes(storage: Storage, durable: bool) -> None:
+    assert await storage.create(original_key(DIGEST), b"bytes", durable=durable)
+    assert await storage.read(original_key(DIGEST)) == b"bytes"
+    assert await storage.read(original_key(DIGEST), consistent=True) == b"bytes"
+    assert await storage.find(original_key(DIGEST)) == b"bytes"
+    assert await storage.exists(original_key(DIGEST))
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_create_of_a_taken_key_puts_nothing_and_says_so(storage: Storage, durable: bool) -> None:
+    assert await storage.create(original_key(DIGEST), b"first", durable=durable)
+    assert not await storage.create(original_key(DIGEST), b"second", durable=durable)
+    assert await storage.read(original_key(DIGEST)) == b"first"
+
+
+async def test_names_after_are_the_next_ones_in_order_and_no_others(storage: Storage) -> None:
+    names = [f"{number:03}" for number in range(0, 120, 2)]
+    for name in reversed(names):
+        await storage.create(f"recent/{name}", b"", durable=False)
+    await storage.create("recentmost/000", b"", durable=False)
+    assert await storage.names_after("recent", "", 5) == names[:5]
+    assert await storage.names_after("recent", "008", 3) == ["010", "012", "014"]
+    assert await storage.names_after("recent", "009", 55) == names[5:]
+    assert await storage.names_after("recent", "118", 5) == []
+    assert await storage.names_after("nowhere", "", 5) == []
+
+
+async def test_create_of_one_key_by_sixteen_writers_at_once_has_one_winner(storage: Storage) -> None:
+    key = rendition_key(DIGEST, NAME)
+    bodies = [bytes([number]) * 50_000 for number in range(16)]
+    created = await asyncio.gather(*(storage.create(key, body, durable=True) for body in bodies))
+    assert created.count(True) == 1
+    assert await storage.read(key) == bodies[created.index(True)]
+
+
+async def test_create_of_many_keys_at_once_puts_every_one(storage: Storage) -> None:
+    keys = [rendition_key(DIGEST, f"{number:064}") for number in range(24)]
+    created = await asyncio.gather(*(storage.create(key, key.encode(), durable=True) for key in keys))
+    assert all(created)
+    assert await asyncio.gather(*(storage.read(key) for key in keys)) == [key.encode() for key in keys]
+
+
+async def test_create_of_an_empty_body_is_something(storage: Storage) -> None:
+    assert await storage.create(document_key(DIGEST), b"", durable=True)
+    assert await storage.read(document_key(DIGEST)) == b""
+    assert not await storage.create(document_key(DIGEST), b"more", durable=True)
+
+
+async def test_create_from_a_large_file_puts_all_of_it_and_leaves_the_file(storage: Storage, tmp_path: Path) -> None:
+    spooled = tmp_path / "spooled"
+    spooled.write_bytes(os.urandom(LARGE_BYTES))
+    assert await storage.create(original_key(DIGEST), spooled, durable=True)
+    assert not await storage.create(original_key(DIGEST), spooled, durable=True)
+    assert await storage.read(original_key(DIGEST)) == spooled.read_bytes()
+
+
+async def test_replace_of_any_key_puts_the_bytes(storage: Storage, tmp_path: Path) -> None:
+    await storage.replace(document_key(DIGEST), b"first", durable=True)
+    await storage.replace(document_key(DIGEST), b"second, longer", durable=False)
+    assert await storage.read(document_key(DIGEST)) == b"second, longer"
+    spooled = tmp_path / "spooled"
+    spooled.write_bytes(b"third")
+    await storage.replace(document_key(DIGEST), spooled, durable=True)
+    assert await storage.read(document_key(DIGEST)) == b"third"
+
+
+async def test_delete_of_a_key_that_is_there_or_not_leaves_nothing_there(storage: Storage) -> None:
+    await storage.create(original_key(DIGEST), b"bytes", durable=False)
+    await storage.delete(original_key(DIGEST))
+    assert await storage.read(original_key(DIGEST)) is None
+    assert not await storage.exists(original_key(DIGEST))
+    await storage.delete(original_key(DIGEST))
+    assert await storage.create(original_key(DIGEST), b"again", durable=False)
+
+
+async def test_keys_that_begin_alike_are_different_objects(storage: Storage) -> None:
+    keys = [
+        original_key(DIGEST),
+        document_key(DIGEST),
+        rendition_key(DIGEST, NAME),
+        rendition_key(DIGEST, NAME + "0"),
+        rendition_key(DIGEST, "1"),
+    ]
+    for key in keys:
+        assert await storage.create(key, key.encode(), durable=False)
+    await storage.delete(keys[2])
+    assert [await storage.read(key) for key in keys] == [None if key == keys[2] else key.encode() for key in keys]
+
+
+async def test_names_of_a_folder_are_what_lies_in_it_and_no_more_than_asked_for(storage: Storage) -> None:
+    assert await storage.names(WARMING_FOLDER, 10) == []
+    digests = [f"{number:a>32}" for number in range(5)]
+    for digest in digests:
+        await storage.create(warming_key(digest), b"", durable=False)
+    await storage.create(intermediate_key(digests[0]), b"bytes", durable=False)
+    await storage.create(f"{WARMING_FOLDER}s/{NAME}", b"bytes", durable=False)
+    assert sorted(await storage.names(WARMING_FOLDER, 5)) == digests
+    assert sorted(await storage.names(WARMING_FOLDER, 1_000)) == digests
+    some = await storage.names(WARMING_FOLDER, 3)
+    assert len(some) == 3
+    assert set(some) <= set(digests)
+    await storage.delete(warming_key(digests[0]))
+    assert sorted(await storage.names(WARMING_FOLDER, 10)) == digests[1:]
+
+
+async def test_entries_of_a_folder_tell_key_size_and_when_it_was_last_put(storage: Storage) -> None:
+    assert [entry async for entry in storage.entries("renditions")] == []
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    sizes = {rendition_key(digest * 32, name): size for size, (digest, name) in enumerate([("a", "0"), ("a", "1"), ("b", "0")])}
+    for key, size in sizes.items():
+        await storage.replace(key, b"first", durable=False)
+        await storage.replace(key, bytes(size), durable=False)
+    await storage.create(original_key(DIGEST), b"bytes", durable=False)
+    entries = [entry async for entry in storage.entries("renditions")]
+    assert {entry.key: entry.bytes for entry in entries} == sizes
+    assert all(before < entry.modified <= datetime.now(UTC) + timedelta(seconds=1) for entry in entries)
+
+
+async def test_names_of_a_folder_of_more_than_a_page_are_all_of_them(storage: Storage) -> None:
+    """S3 lists a thousand at a time."""
+    digests = [f"{number:a>32}" for number in range(1_100)]
+    for start in range(0, len(digests), 20):
+        await asyncio.gather(*(storage.create(warming_key(digest), b"", durable=False) for digest in digests[start : start + 20]))
+    assert sorted(await storage.names(WARMING_FOLDER, 2_000)) == sorted(digests)
+
+
+async def test_reach_of_a_store_that_is_there_returns_and_leaves_nothing(storage: Storage) -> None:
+    await storage.reach()
+    await storage.reach()
+    assert not await storage.exists("documents/reached")
+
+
+async def test_sweep_of_a_store_without_leftovers_removes_nothing(storage: Storage) -> None:
+    await storage.create(original_key(DIGEST), b"bytes", durable=True)
+    assert await storage.sweep() == 0
+    assert await storage.read(original_key(DIGEST)) == b"bytes"
+
+
+# Disk alone.
+
+
+async def test_disk_local_path_is_the_file_and_other_stores_have_none(disk: Storage, bucket: Storage, tmp_path: Path) -> None:
+    await disk.create(original_key(DIGEST), b"bytes", durable=False)
+    path = disk.local_path(original_key(DIGEST))
+    assert path == tmp_path / "store" / "originals" / DIGEST
+    assert path.read_bytes() == b"bytes"
+    assert bucket.local_path(original_key(DIGEST)) is None
+    assert open_storage("memory://", {}).local_path(original_key(DIGEST)) is None
+
+
+async def test_disk_create_durable_syncs_the_file_and_each_new_folder_before_it_returns(
+    disk: Storage, tmp_path: Path, synced: list[Path]
+) -> None:
+    root = tmp_path / "store"
+    key = rendition_key(DIGEST, NAME)
+    await disk.create(key, b"bytes", durable=True)
+    assert synced[0] == root / key
+    assert set(synced[1:]) == {root / "renditions" / DIGEST, root / "renditions", root}
+
+
+async def test_disk_create_durable_in_a_known_folder_syncs_the_file_and_that_folder(
+    disk: Storage, tmp_path: Path, synced: list[Path]
+) -> None:
+    root = tmp_path / "store"
+    await disk.create(original_key(DIGEST), b"bytes", durable=True)
+    synced.clear()
+    other = original_key("b" * 32)
+    await disk.create(other, b"bytes", durable=True)
+    assert synced == [root / other, root / "originals"]
+
+
+async def test_disk_create_durable_of_a_taken_key_syncs_what_the_winner_may_not_have(
+    disk: Storage, tmp_path: Path, synced: list[Path]
+) -> None:
+    key = original_key(DIGEST)
+    await disk.create(key, b"bytes", durable=False)
+    assert synced == []
+    assert not await disk.create(key, b"bytes", durable=True)
+    assert {tmp_path / "store" / key, tmp_path / "store" / "originals", tmp_path / "store"} <= set(synced)
+
+
+async def test_disk_replace_durable_syncs_the_file_and_its_folder(disk: Storage, tmp_path: Path, synced: list[Path]) -> None:
+    key = document_key(DIGEST)
+    await disk.replace(key, b"bytes", durable=False)
+    assert synced == []
+    await disk.replace(key, b"other bytes", durable=True)
+    assert {tmp_path / "store" / key, tmp_path / "store" / "documents"} <= set(synced)
+
+
+async def test_disk_create_durable_beside_another_in_a_new_folder_waits_for_the_folder_to_be_synced(
+    disk: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "store"
+    finished: list[Path] = []
+    fsync = os.fsync
+
+    def slow(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path == root and not finished:
+            time.sleep(0.2)
+        fsync(descriptor)
+        finished.append(path)
+
+    monkeypatch.setattr(os, "fsync", slow)
+
+    async def create(digest: str) -> None:
+        await disk.create(original_key(digest), b"bytes", durable=True)
+        assert root in finished
+
+    async with anyio.create_task_group() as tasks:
+        for letter in "abcd":
+            tasks.start_soon(create, letter * 32)
+
+
+async def test_disk_folder_of_a_new_store_is_synced_where_it_is_listed(tmp_path: Path, synced: list[Path]) -> None:
+    open_storage((tmp_path / "new" / "store").as_uri(), {})
+    assert synced == [tmp_path, tmp_path / "new"]
+    synced.clear()
+    open_storage((tmp_path / "new" / "store").as_uri(), {})
+    assert synced == []
+
+
+async def test_disk_create_whose_sync_fails_is_an_error(disk: Storage, monkeypatch: pytest.MonkeyPatch, logged: list[object]) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageFullError):
+        await disk.create(original_key(DIGEST), b"bytes", durable=True)
+
+
+async def test_disk_sweep_removes_what_killed_writes_left_and_nothing_else(disk: Storage, tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    for key in (original_key(DIGEST), document_key(DIGEST), rendition_key(DIGEST, NAME)):
+        await disk.create(key, b"bytes", durable=False)
+    kept = sorted(path for path in root.rglob("*") if path.is_file())
+    for name in (f"originals/{DIGEST}#1", f"originals/{'b' * 32}#12", f"renditions/{DIGEST}/{NAME}#3"):
+        (root / name).write_bytes(b"half")
+    for name in ("originals/a#b", "originals/#", "originals/a#1.txt"):
+        (root / name).write_bytes(b"somebody's")
+        kept.append(root / name)
+    (root / "folder#1").mkdir()
+    assert await disk.sweep() == 3
+    assert sorted(path for path in root.rglob("*") if path.is_file()) == sorted(kept)
+    assert (root / "folder#1").is_dir()
+    assert await disk.sweep() == 0
+
+
+async def test_disk_leftover_of_a_killed_write_is_not_the_object(disk: Storage, tmp_path: Path) -> None:
+    folder = tmp_path / "store" / "originals"
+    folder.mkdir()
+    (folder / f"{DIGEST}#1").write_bytes(b"half")
+    assert await disk.read(original_key(DIGEST)) is None
+    assert await disk.create(original_key(DIGEST), b"whole", durable=True)
+    assert await disk.read(original_key(DIGEST)) == b"whole"
+
+
+async def test_disk_that_is_full_refuses_with_what_helps_keeps_what_it_has_and_takes_more_when_there_is_room(
+    small_disk: Path, logged: list[object]
+) -> None:
+    storage = open_storage((small_disk / "store").as_uri(), {})
+    assert await storage.create(original_key(DIGEST), bytes(1 << 20), durable=True)
+    with pytest.raises(StorageFullError) as caught:
+        await storage.create(original_key("b" * 32), bytes(2 << 20), durable=True)
+    assert caught.value.status_code == 507
+    assert caught.value.remedy
+    assert await storage.read(original_key("b" * 32)) is None
+    assert await storage.read(original_key(DIGEST)) == bytes(1 << 20)
+    await storage.delete(original_key(DIGEST))
+    assert await storage.sweep() == 0
+    assert await storage.create(original_key("b" * 32), bytes(1 << 20), durable=True)
+
+
+async def test_disk_that_is_read_only_is_not_reached_but_read(small_disk: Path, logged: list[object]) -> None:
+    storage = open_storage((small_disk / "store").as_uri(), {})
+    await storage.create(original_key(DIGEST), b"bytes", durable=True)
+    await anyio.run_process(["mount", "-o", "remount,ro", str(small_disk)])
+    with pytest.raises(StorageUnavailableError):
+        await storage.reach()
+    with pytest.raises(StorageUnavailableError):
+        await storage.create(original_key("b" * 32), b"bytes", durable=True)
+    assert await storage.read(original_key(DIGEST)) == b"bytes"
+    await anyio.run_process(["mount", "-o", "remount,rw", str(small_disk)])
+    await storage.reach()
+
+
+async def test_disk_whose_folder_is_gone_or_a_file_is_not_reached(disk: Storage, tmp_path: Path, logged: list[object]) -> None:
+    root = tmp_path / "store"
+    shutil.rmtree(root)
+    with pytest.raises(StorageUnavailableError):
+        await disk.reach()
+    root.write_bytes(b"a file")
+    with pytest.raises(StorageUnavailableError):
+        await disk.reach()
+    with pytest.raises(StorageUnavailableError):
+        await disk.read(original_key(DIGEST))
+    root.unlink()
+    root.mkdir()
+    await disk.reach()
+
+
+async def test_disk_whose_folder_belongs_to_another_user_is_not_reached(disk: Storage, tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere; a read-only file system is tested instead")
+    (tmp_path / "store").chmod(0o500)
+    with pytest.raises(StorageUnavailableError):
+        await disk.reach()
+
+
+# S3 alone.
+
+
+Operation = Callable[[Storage], Awaitable[object]]
+OPERATIONS: dict[str, Operation] = {
+    "read": lambda storage: storage.read(original_key(DIGEST)),
+    "exists": lambda storage: storage.exists(original_key(DIGEST)),
+    "create": lambda storage: storage.create(original_key(DIGEST), b"bytes", durable=True),
+    "replace": lambda storage: storage.replace(original_key(DIGEST), b"bytes", durable=True),
+    "delete": lambda storage: storage.delete(original_key(DIGEST)),
+    "names": lambda storage: storage.names(WARMING_FOLDER, 10),
+    "reach": lambda storage: storage.reach(),
+}
+
+
+async def failed_within(seconds: float, storage: Storage, operation: Operation) -> ServiceError:
+    started = time.monotonic()
+    with pytest.raises(StorageUnavailableError) as caught:
+        await operation(storage)
+    assert time.monotonic() - started < seconds
+    return caught.value
+
+
+async def test_s3_server_that_is_gone_is_unavailable_within_six_seconds_whatever_is_asked(logged: list[object]) -> None:
+    storage = open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": f"http://{HOST}:{free_port()}"})
+    async with anyio.create_task_group() as tasks:
+        for operation in OPERATIONS.values():
+            tasks.start_soon(failed_within, 6, storage, operation)
+
+
+@asynccontextmanager
+async def s3_answered_by(answer: Callable[[ByteStream], Awaitable[None]]) -> AsyncIterator[Storage]:
+    """Give a store whose server does with each connection what `answer` does, and leave no connection open."""
+
+    async def serve(stream: ByteStream) -> None:
+        async with stream:
+            with suppress(anyio.BrokenResourceError, anyio.EndOfStream, anyio.IncompleteRead):
+                await answer(stream)
+
+    async with await anyio.create_tcp_listener(local_host=HOST) as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        port = listener.extra(SocketAttribute.local_port)
+        yield open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": f"http://{HOST}:{port}"})
+        tasks.cancel_scope.cancel()
+
+
+async def test_s3_failure_says_when_to_try_again_and_nothing_private(logged: list[object]) -> None:
+    port = free_port()
+    storage = open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": f"http://{HOST}:{port}"})
+    error = await failed_within(6, storage, OPERATIONS["read"])
+    assert (error.status_code, error.retry_after_seconds) == (503, 5)
+    assert str(port) not in repr(error.problem())
+    assert str(port) in repr(logged)
+    assert "secret" not in repr(logged)
+
+
+async def test_s3_bucket_that_does_not_exist_is_unavailable_for_writing(s3: Bucket, logged: list[object]) -> None:
+    storage = open_storage("s3://no-such-bucket", s3.environment)
+    await failed_within(6, storage, OPERATIONS["create"])
+
+
+async def test_s3_reads_for_takedowns_see_what_any_region_has_written_and_others_are_answered_nearby() -> None:
+    asked: list[tuple[str, bool]] = []
+
+    async def listening(stream: ByteStream) -> None:
+        buffered = BufferedByteReceiveStream(stream)
+        while True:
+            head = (await buffered.receive_until(b"\r\n\r\n", 1 << 16)).decode("latin-1")
+            lists = "list-type" in head
+            asked.append(("LIST" if lists else head.split(" ")[0], "x-tigris-consistent: true" in head.lower()))
+            body = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>" if lists else b""
+            status = b"200 OK" if lists else b"404 Not Found"
+            await stream.send(b"HTTP/1.1 %b\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
+
+    digest = "a" * 32
+    async with s3_answered_by(listening) as storage:
+        assert [name async for name in storage.all_names(TOMBSTONES_FOLDER)] == []
+        assert not await storage.exists(tombstone_key(digest), consistent=True)
+        assert not await storage.exists(document_key(digest))
+        assert await storage.read(document_key(digest)) is None
+    assert asked == [("LIST", True), ("HEAD", True), ("HEAD", False), ("GET", False)]
+
+
+async def test_s3_transfer_that_is_slow_but_alive_is_finished() -> None:
+    """A large original over a slow line takes longer, up and down, than a silent server is waited for."""
+    body = os.urandom(3 << 20)
+    part_bytes = len(body) // 6
+
+    async def slow(stream: ByteStream) -> None:
+        incoming = BufferedByteReceiveStream(stream)
+        head = await incoming.receive_until(b"\r\n\r\n", 65_536)
+        answer = b'HTTP/1.1 200 OK\r\nETag: "one"\r\nLast-Modified: Mon, 23 Nov 2026 15:00:00 GMT\r\nConnection: close\r\n'
+        if head.startswith(b"PUT"):
+            for _ in range(6):
+                await anyio.sleep(0.5)
+                await incoming.receive_exactly(part_bytes)
+            await stream.send(answer + b"Content-Length: 0\r\n\r\n")
+        else:
+            await stream.send(answer + b"Content-Length: %d\r\n\r\n" % len(body))
+            for start in range(0, len(body), part_bytes):
+                await anyio.sleep(0.5)
+                await stream.send(body[start : start + part_bytes])
+
+    async with s3_answered_by(slow) as storage:
+        created, read = await asyncio.gather(storage.create(original_key(DIGEST), body, durable=True), storage.read(original_key("b" * 32)))
+    assert created
+    assert read == body
+
+
+# What a store's address may be.
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "store",
+        "/var/darkroom",
+        "file:store",
+        "file:./store",
+        "file://store",
+        "file://host/store",
+        "memory:",
+        "memory://name",
+        "s3:bucket",
+        "s3://bucket/folder",
+        "s3://[",
+        "file://[",
+        "gs://bucket",
+        "https://example.com",
+    ],
+)
+def test_open_storage_of_an_address_that_names_no_store_says_what_does(url: str) -> None:
+    with pytest.raises(SettingsError, match="DARKROOM_STORE"):
+        open_storage(url, S3_KEYS)
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/null/store", "/proc/no/such/folder", "/tmp/a%00b"])
+def test_open_storage_of_a_folder_that_cannot_be_made_says_so(path: str) -> None:
+    with pytest.raises(SettingsError, match="the folder cannot be made"):
+        open_storage(f"file://{path}", {})
+
+
+@pytest.mark.parametrize(
+    ("url", "environ", "message"),
+    [
+        ("s3://", {}, "no bucket"),
+        ("s3://", S3_KEYS, "BUCKET_NAME"),
+        ("s3://a", S3_KEYS, "no name of a bucket"),
+        ("s3://my bucket", S3_KEYS, "no name of a bucket"),
+        ("s3://", {**S3_KEYS, "BUCKET_NAME": "my/bucket"}, "no name of a bucket"),
+        ("s3://bucket", {}, "needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        ("s3://bucket", {"AWS_ACCESS_KEY_ID": "key-for-tests"}, "needs AWS_SECRET_ACCESS_KEY"),
+        ("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": "fly.storage.tigris.dev"}, "AWS_ENDPOINT_URL_S3"),
+        ("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": "http://"}, "AWS_ENDPOINT_URL_S3"),
+        ("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": "https://user:word@example.com"}, "AWS_ENDPOINT_URL_S3"),
+    ],
+)
+def test_open_storage_of_a_bucket_that_cannot_be_reached_like_that_names_the_variable(
+    url: str, environ: dict[str, str], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        open_storage(url, environ)
+
+
+def test_open_storage_of_s3_takes_what_fly_and_aws_set() -> None:
+    open_storage("s3://bucket", S3_KEYS)
+    open_storage("s3://", {**S3_KEYS, "BUCKET_NAME": "summer-photos-1234"})
+    open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": "https://fly.storage.tigris.dev", "AWS_REGION": "auto"})
+    open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": "http://[::1]:9000/"})
+
+
+async def test_open_storage_of_a_folder_with_escapes_is_the_folder_that_they_spell(tmp_path: Path) -> None:
+    storage = open_storage((tmp_path / "my store #1 \N{LATIN SMALL LETTER O WITH DIAERESIS}").as_uri(), {})
+    await storage.create(original_key(DIGEST), b"bytes", durable=True)
+    assert (tmp_path / "my store #1 \N{LATIN SMALL LETTER O WITH DIAERESIS}" / "originals" / DIGEST).read_bytes() == b"bytes"
+    assert await storage.read(original_key(DIGEST)) == b"bytes"

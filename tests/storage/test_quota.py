@@ -1,0 +1,169 @@
+"""The budget on disk: who goes first, what is never touched, and that what went is made again."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from service.rendering.pool import RenderPool
+from service.storage import quota
+from service.storage.disk import on_disk_bytes
+from service.storage.object_store import Storage, document_key, intermediate_key, open_storage, original_key, rendition_key
+from service.storage.quota import RemadeBudget
+from tests.support import images
+from tests.support.library import House, house
+from tests.support.renders import until
+
+pytestmark = pytest.mark.anyio
+
+DIGEST = "a" * 32
+OTHER = "b" * 32
+HOUR = 3_600
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return open_storage((tmp_path / "store").as_uri(), {})
+
+
+def file_of(storage: Storage, key: str) -> Path:
+    path = storage.local_path(key)
+    assert path is not None
+    return path
+
+
+def age(storage: Storage, key: str, seconds: float) -> None:
+    """Have a file look as if it had last been read so long ago."""
+    then = time.time() - seconds
+    os.utime(file_of(storage, key), (then, then))
+
+
+async def filled(storage: Storage, count: int, size: int = 8_192) -> list[str]:
+    """Return the keys of so many renditions, each last read an hour after the one before."""
+    keys = [rendition_key(DIGEST if number % 2 else OTHER, f"{number:064}") for number in range(count)]
+    for number, key in enumerate(keys):
+        await storage.create(key, bytes(size), durable=False)
+        age(storage, key, (count - number) * HOUR)
+    return keys
+
+
+@pytest.mark.parametrize(("size", "taken"), [(0, 0), (1, 4_096), (4_096, 4_096), (4_097, 8_192)])
+def test_file_takes_whole_blocks(size: int, taken: int) -> None:
+    assert on_disk_bytes(size) == taken
+
+
+async def test_budget_that_is_not_exceeded_removes_nothing(storage: Storage) -> None:
+    keys = await filled(storage, 10)
+    assert RemadeBudget(storage, 10 * 8_192).trim() == 10 * 8_192
+    assert all([await storage.exists(key) for key in keys])
+
+
+async def test_budget_that_is_exceeded_removes_the_least_recently_read_until_some_room_is_left(storage: Storage) -> None:
+    keys = await filled(storage, 20)
+    left = RemadeBudget(storage, 10 * 8_192).trim()
+    assert left == 9 * 8_192
+    assert [await storage.exists(key) for key in keys] == [False] * 11 + [True] * 9
+
+
+async def test_budget_counts_intermediates_too_and_never_touches_anything_else(storage: Storage) -> None:
+    kept = [original_key(DIGEST), document_key(DIGEST), "pointers/one", "tombstones/one", "warming/one", "keys/one"]
+    for key in kept:
+        await storage.create(key, bytes(1 << 20), durable=False)
+        age(storage, key, 1_000 * HOUR)
+    await storage.create(intermediate_key(DIGEST), bytes(100_000), durable=False)
+    await storage.create(rendition_key(DIGEST, "0"), bytes(100_000), durable=False)
+    half_written = file_of(storage, rendition_key(DIGEST, "1")).with_name("1#1")
+    half_written.write_bytes(bytes(100_000))
+    os.utime(half_written, (0, 0))
+    assert RemadeBudget(storage, 1).trim() == 0
+    assert half_written.exists()
+    assert all([await storage.exists(key) for key in kept])
+    assert not await storage.exists(intermediate_key(DIGEST))
+    assert not await storage.exists(rendition_key(DIGEST, "0"))
+
+
+async def test_budget_removes_folders_that_it_has_emptied_and_writing_to_them_goes_on(storage: Storage) -> None:
+    await filled(storage, 4)
+    RemadeBudget(storage, 1).trim()
+    folder = file_of(storage, "renditions")
+    assert list(folder.iterdir()) == []
+    assert await storage.create(rendition_key(DIGEST, "0"), b"bytes", durable=False)
+    assert await storage.read(rendition_key(DIGEST, "0")) == b"bytes"
+
+
+async def test_read_is_noted_at_most_once_an_hour_and_what_was_read_stays(storage: Storage) -> None:
+    keys = await filled(storage, 4)
+    budget = RemadeBudget(storage, 2 * 8_192 + 4_096)
+    for key in (keys[0], keys[3]):
+        age(storage, key, HOUR / 2 if key == keys[3] else 9 * HOUR)
+        young = file_of(storage, key).stat().st_mtime
+        assert await storage.read(key) == bytes(8_192)
+    assert file_of(storage, keys[3]).stat().st_mtime == young
+    assert time.time() - file_of(storage, keys[0]).stat().st_mtime < 60
+    budget.trim()
+    assert [await storage.exists(key) for key in keys] == [True, False, False, True]
+
+
+async def test_originals_and_documents_keep_their_time_when_they_are_read(storage: Storage) -> None:
+    RemadeBudget(storage, 1)
+    await storage.create(original_key(DIGEST), b"bytes", durable=False)
+    age(storage, original_key(DIGEST), 9 * HOUR)
+    before = file_of(storage, original_key(DIGEST)).stat().st_mtime
+    await storage.read(original_key(DIGEST))
+    assert file_of(storage, original_key(DIGEST)).stat().st_mtime == before
+
+
+async def test_budget_of_a_folder_that_is_read_and_written_meanwhile_harms_nobody(storage: Storage) -> None:
+    body = bytes(20_000)
+    budget = RemadeBudget(storage, 10 * on_disk_bytes(len(body)))
+    ended = False
+
+    async def trim() -> None:
+        while not ended:
+            await anyio.to_thread.run_sync(budget.trim)
+
+    async def there_and_back(number: int) -> None:
+        for turn in range(30):
+            key = rendition_key(f"{number:a>32}", f"{turn}")
+            await storage.create(key, body, durable=False)
+            assert await storage.read(key) in {body, None}
+            await storage.replace(key, body, durable=False)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(trim)
+        async with anyio.create_task_group() as users:
+            for number in range(8):
+                users.start_soon(there_and_back, number)
+        ended = True
+    assert budget.trim() <= 10 * on_disk_bytes(len(body))
+
+
+@pytest.fixture
+async def origin(tmp_path: Path, pool: RenderPool) -> AsyncIterator[House]:
+    async with house(tmp_path, pool) as built:
+        yield built
+
+
+async def test_watch_trims_what_is_written_while_it_watches_and_renditions_are_made_again(
+    origin: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota, "LOOK_EVERY_SECONDS", 0.02)
+    digest = await origin.ingest(images.photo_jpeg(640, 480))
+    first = await origin.rendition(digest, "width=320")
+    (name,) = await origin.storage.names("renditions", 9)
+    age(origin.storage, f"renditions/{name}", 9 * HOUR)
+    bytes_of_one = on_disk_bytes(len(first.body) + 36)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(RemadeBudget(origin.storage, bytes_of_one + 4_096).watch)
+        await anyio.sleep(0.1)
+        assert len(await origin.storage.names("renditions", 9)) == 1
+        await origin.rendition(digest, "width=300")
+        await until(lambda: len(list(file_of(origin.storage, f"renditions/{digest}").iterdir())) == 1)
+        again = await origin.rendition(digest, "width=320")
+        assert (again.body, again.etag, again.tier) == (first.body, first.etag, "render")
+        tasks.cancel_scope.cancel()

@@ -1,0 +1,42 @@
+"""The `darkroom` command in tests, in this process or in one of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from click.testing import CliRunner, Result
+
+from service.cli.main import main
+from tests.support.server import DARKROOM, environment
+
+
+def run(*arguments: object, server: str = "", token: str = "", given: str | None = None) -> Result:
+    """Return what a command came to, its standard output and error apart; `given` is its standard input."""
+    cleared = {name: None for name in os.environ if name.startswith("DARKROOM_")}
+    said = {"DARKROOM_SERVER": server or None, "DARKROOM_TOKEN": token or None}
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments], input=given, env={**cleared, **said})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@contextmanager
+def started(
+    *arguments: object, server: str, stdout: int | IO[bytes] = subprocess.PIPE, stderr: int | IO[bytes] = subprocess.PIPE
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Give a running command in a process of its own, killed on leaving if it still runs."""
+    command: Sequence[str | Path] = [DARKROOM, *(str(argument) for argument in arguments)]
+    process = subprocess.Popen(command, env=environment(server=server), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+    try:
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
+    finally:
+        process.wait()

@@ -1,0 +1,596 @@
+"""The pictures that tests upload: made here with NumPy and Pillow, the same on every machine, and the shared corpus where it is.
+
+Every picture is the same scene: clouds, a few hard edges, and in each corner of the upright picture a patch of one colour.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pillow_heif
+from PIL import ExifTags, Image, ImageCms
+from PIL.Image import Transpose
+
+REPOSITORY = Path(__file__).parents[2]
+
+Colour = tuple[int, int, int]
+
+# Corner of the upright picture → the colour of its patch.
+CORNERS: dict[str, Colour] = {
+    "top left": (255, 0, 0),
+    "top right": (0, 255, 0),
+    "bottom left": (0, 0, 255),
+    "bottom right": (255, 255, 255),
+}
+
+FRAME_COLOURS: tuple[Colour, ...] = ((230, 40, 40), (40, 200, 60), (50, 70, 220), (240, 220, 40))
+
+# What `camera_jpeg` hides in its metadata, and what therefore must not be found in a rendition.
+CAMERA = "Lightbox 7"
+PLACE = "Kirkjufell"
+
+# Whose picture it is, in `owned_jpeg`.
+ARTIST = "Anna Jons"
+COPYRIGHT = "(c) 2026 Anna Jons"
+
+# Orientation (Exif 2.32, tag 0x0112) → what turns the upright picture into the stored one.
+_STORED = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_90,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_270,
+}
+
+
+def patch_side(width: int, height: int) -> int:
+    """Return the side in pixels of the corner patches of a `width` × `height` picture."""
+    return max(1, min(width, height) // 6)
+
+
+@functools.cache
+def picture(width: int = 1600, height: int = 1200, *, seed: int = 0) -> Image.Image:
+    """Return the scene upright, RGB; do not change it."""
+    down, across = np.mgrid[0:height, 0:width].astype(np.float32)
+    down, across = down / height, across / width
+    shades = np.random.default_rng(seed)
+    bands = []
+    for band in range(3):
+        cloud = 120 + 50 * np.cos(np.pi * (across * (band + 1) + down))
+        for waves in (2, 5, 11, 23):
+            turn, lean = shades.uniform(0, 2 * np.pi, 2)
+            cloud += 40 / waves**0.5 * np.sin(waves * (across * np.cos(lean) + down * np.sin(lean)) * 2 * np.pi + turn)
+        bands.append(cloud)
+    pixels = np.stack(bands, axis=-1)
+    # A disc and a bar: edges as hard as any in a photo.
+    pixels[(across - 0.5) ** 2 + (down - 0.4) ** 2 < 0.02] *= 0.4
+    pixels[(np.abs(down - 0.75) < 0.04) & (np.abs(across - 0.5) < 0.25)] += 70
+    pixels = pixels.clip(0, 255)
+    side = patch_side(width, height)
+    for corner, colour in CORNERS.items():
+        rows = slice(0, side) if "top" in corner else slice(height - side, height)
+        columns = slice(0, side) if "left" in corner else slice(width - side, width)
+        pixels[rows, columns] = colour
+    return Image.fromarray(pixels.round().astype(np.uint8), "RGB")
+
+
+def photo_jpeg(
+    width: int = 1600, height: int = 1200, *, quality: int = 88, orientation: int = 1, progressive: bool = False, seed: int = 0
+) -> bytes:
+    """Return the scene as a JPEG; `width` and `height` are the upright picture's, whatever the stored orientation."""
+    exif = Image.Exif()
+    if orientation != 1:
+        exif[ExifTags.Base.Orientation] = orientation
+    image = picture(width, height, seed=seed)
+    stored = image.transpose(_STORED[orientation]) if orientation in _STORED else image
+    return _saved(stored, "JPEG", quality=quality, progressive=progressive, subsampling=0, exif=exif)
+
+
+def turned(width: int, height: int, orientation: int, image_format: str) -> bytes:
+    """Return the scene, upright `width` × `height`, stored turned in one of Pillow's formats that can say so."""
+    stored = picture(width, height).transpose(_STORED[orientation])
+    if image_format == "TIFF":
+        return _saved(stored, "TIFF", tiffinfo={ExifTags.Base.Orientation.value: orientation})
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return _saved(stored, image_format, exif=exif, quality=92)
+
+
+def oriented(upright: Image.Image, orientation: int) -> bytes:
+    """Return a picture as a JPEG, stored as its orientation says."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    image = upright.transpose(_STORED[orientation]) if orientation in _STORED else upright
+    return _saved(image, "JPEG", quality=95, subsampling=0, exif=exif)
+
+
+@functools.cache
+def large_jpeg(width: int, height: int, *, progressive: bool = False) -> bytes:
+    """Return the scene enlarged, as a JPEG: quick to make, slow or costly to render."""
+    return _saved(picture(1500, 1000).resize((width, height)), "JPEG", quality=85, progressive=progressive)
+
+
+def camera_jpeg(width: int = 400, height: int = 300) -> bytes:
+    """Return a JPEG with a camera's name, a place, GPS coordinates, XMP, a comment and an sRGB profile in its metadata."""
+    xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/">{PLACE}</x:xmpmeta>'.encode()
+    return _saved(picture(width, height), "JPEG", quality=90, exif=_camera(), xmp=xmp, comment=PLACE, icc_profile=srgb_profile())
+
+
+def owned_jpeg(width: int = 400, height: int = 300, *, orientation: int = 1) -> bytes:
+    """Return a JPEG that says whose it is besides, stored in an orientation; the sides are the upright picture's."""
+    exif = _camera()
+    exif[ExifTags.Base.Artist] = ARTIST
+    exif[ExifTags.Base.Copyright] = COPYRIGHT
+    exif[ExifTags.Base.Orientation] = orientation
+    image = picture(width, height)
+    stored = image.transpose(_STORED[orientation]) if orientation in _STORED else image
+    return _saved(stored, "JPEG", quality=90, subsampling=0, exif=exif)
+
+
+def rgb_jpeg(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
+    """Return the scene as a JPEG, its numbers meant in `profile`."""
+    return _saved(picture(width, height), "JPEG", quality=90, icc_profile=profile)
+
+
+def rgb_png(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
+    """Return the scene as an opaque PNG, its numbers meant in `profile`."""
+    return _saved(picture(width, height), "PNG", icc_profile=profile)
+
+
+def framed_png(width: int, height: int, margin: tuple[int, int]) -> bytes:
+    """Return the scene, `width` × `height`, with a light border of `margin` pixels across and down around it, as a PNG."""
+    across, down = margin
+    framed = Image.new("RGB", (width + 2 * across, height + 2 * down), (250, 250, 250))
+    scene = picture(width, height).point(lambda level: level * 3 // 4)
+    framed.paste(scene, margin)
+    return _saved(framed, "PNG")
+
+
+def rgba_png(width: int = 400, height: int = 300) -> bytes:
+    """Return the scene as a PNG whose right half is transparent but for the two corner patches."""
+    image = picture(width, height).convert("RGBA")
+    alpha = np.full((height, width), 255, np.uint8)
+    side = patch_side(width, height)
+    alpha[side : height - side, width // 2 :] = 0
+    image.putalpha(Image.fromarray(alpha, "L"))
+    return _saved(image, "PNG")
+
+
+def grey_png(width: int = 400, height: int = 300, *, alpha: bool = False) -> bytes:
+    """Return the scene as a grey PNG, with `alpha` transparent in its right half."""
+    image = picture(width, height).convert("L")
+    if alpha:
+        mask = np.full((height, width), 255, np.uint8)
+        mask[:, width // 2 :] = 0
+        image = Image.merge("LA", (image, Image.fromarray(mask, "L")))
+    return _saved(image, "PNG")
+
+
+def png16(width: int = 400, height: int = 300, *, grey: bool = False) -> bytes:
+    """Return the scene as a PNG of 16 bits a band: RGB, which Pillow cannot write, or grey."""
+    image = picture(width, height).convert("L") if grey else picture(width, height)
+    # 257 takes 0..255 to 0..65535.
+    return png(np.asarray(image).astype(np.uint16) * np.uint16(257), 16)
+
+
+def png(
+    samples: npt.NDArray[np.uint16],
+    bits: int,
+    *,
+    interlaced: bool = False,
+    palette: Sequence[tuple[int, ...]] = (),
+    clear: tuple[int, ...] = (),
+    profile: bytes | None = None,
+) -> bytes:
+    """Return a PNG in any of its modes (W3C PNG §11.2.1).
+
+    `samples` are height × width (grey, or indices into `palette`, whose colours may have alpha) or height × width × bands (grey and
+    alpha, RGB, RGBA), as many `bits` each as the mode allows; `clear` is the one grey or colour that is transparent (tRNS).
+    """
+    height, width = samples.shape[:2]
+    pixels = samples.reshape(height, width, -1).astype(np.uint16)
+    colour_type = 3 if palette else {1: 0, 2: 4, 3: 2, 4: 6}[pixels.shape[2]]
+    passes = _ADAM7 if interlaced else [(0, 0, 1, 1)]
+    rows = b"".join(
+        b"\0" + _packed(row, bits) for left, top, across, down in passes if left < width for row in pixels[top::down, left::across]
+    )
+    chunks = [_png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, int(interlaced)))]
+    if profile is not None:
+        chunks.append(_png_chunk(b"iCCP", b"profile\0\0" + zlib.compress(profile)))
+    if palette:
+        chunks.append(_png_chunk(b"PLTE", b"".join(bytes(colour[:3]) for colour in palette)))
+        if len(palette[0]) == 4:
+            chunks.append(_png_chunk(b"tRNS", bytes(colour[3] for colour in palette)))
+    if clear:
+        chunks.append(_png_chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear)))
+    chunks += [_png_chunk(b"IDAT", zlib.compress(rows, 6)), _png_chunk(b"IEND", b"")]
+    return _PNG_SIGNATURE + b"".join(chunks)
+
+
+def grey_jpeg(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
+    """Return the scene as a JPEG of one band."""
+    return _saved(picture(width, height).convert("L"), "JPEG", quality=92, icc_profile=profile)
+
+
+def palette_png(width: int = 400, height: int = 300) -> bytes:
+    """Return the scene as a PNG of 64 colours."""
+    return _saved(picture(width, height).quantize(64), "PNG")
+
+
+def palette_gif(width: int = 400, height: int = 300) -> bytes:
+    """Return the scene as a GIF of one frame and 64 colours."""
+    return _saved(picture(width, height).quantize(64), "GIF")
+
+
+def cmyk_jpeg(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
+    """Return the scene as a CMYK JPEG, its inks meant in `profile`."""
+    return _saved(picture(width, height).convert("CMYK"), "JPEG", quality=92, subsampling=0, icc_profile=profile)
+
+
+def flat_png(width: int, height: int, colour: Colour, *, profile: bytes | None = None) -> bytes:
+    """Return a PNG of one colour."""
+    return _saved(Image.new("RGB", (width, height), colour), "PNG", icc_profile=profile)
+
+
+def clear_png(width: int, height: int) -> bytes:
+    """Return a PNG without a pixel that is seen: black, wholly transparent."""
+    return _saved(Image.new("RGBA", (width, height)), "PNG")
+
+
+def noise_png(width: int, height: int) -> bytes:
+    """Return an RGBA PNG of random bands, each 0 or 255: nothing is larger once encoded."""
+    bits = np.random.default_rng(0).integers(0, 2, (height, width, 4), np.uint8)
+    return _saved(Image.fromarray(bits * np.uint8(255), "RGBA"), "PNG")
+
+
+def two_colour_png(width: int, height: int, colour: Colour, other: Colour, share: float) -> bytes:
+    """Return a PNG whose left `share` (0 to 1) is `colour` and whose rest is `other`."""
+    image = Image.new("RGB", (width, height), other)
+    image.paste(colour, (0, 0, round(width * share), height))
+    return _saved(image, "PNG")
+
+
+def animated_gif(width: int = 120, height: int = 90, *, frames: int = 3) -> bytes:
+    """Return a GIF whose frames are of one colour each: `FRAME_COLOURS` in turn."""
+    return _animation(width, height, frames, "GIF")
+
+
+def animated_webp(width: int = 120, height: int = 90, *, frames: int = 3) -> bytes:
+    """Return a lossless WebP whose frames are of one colour each: `FRAME_COLOURS` in turn."""
+    return _animation(width, height, frames, "WEBP", lossless=True)
+
+
+def film(width: int = 120, height: int = 90, *, frames: int = 5) -> list[Image.Image]:
+    """Return the frames of an animation: few colours, a disc that wanders, and from frame to frame as much contrast as there is."""
+    down, across = np.mgrid[0:height, 0:width]
+    pictures = []
+    for frame in range(frames):
+        pixels = np.full((height, width, 3), 255 * (frame % 2), np.uint8)
+        disc = (across - width * (frame + 1) / (frames + 1)) ** 2 + (down - height * 0.4) ** 2 < (height / 5) ** 2
+        pixels[disc] = FRAME_COLOURS[frame % len(FRAME_COLOURS)]
+        pictures.append(Image.fromarray(pixels, "RGB"))
+    return pictures
+
+
+def animation(
+    pictures: Sequence[Image.Image], image_format: str, *, delays: Sequence[int] = (), loops: int | None = 0, disposal: int = 0
+) -> bytes:
+    """Return an animated GIF or lossless WebP; `delays` in milliseconds, `loops` as the format counts them, `None` for none said."""
+    options: dict[str, object] = {"duration": list(delays) or 80, "loop": loops}
+    options |= {"lossless": True} if image_format == "WEBP" else {"disposal": disposal}
+    return _saved(pictures[0], image_format, save_all=True, append_images=pictures[1:], **options)
+
+
+def lab_tiff(width: int = 400, height: int = 300) -> bytes:
+    """Return the scene as a TIFF of CIE Lab (D50), 16 bits a band: L from 0 to 65,535, a and b in 1/256 (TIFF Technical Note 4)."""
+    lab = _lab(np.asarray(picture(width, height)) / 255)
+    pixels = np.stack([lab[0] / 100 * 65_535, lab[1] * 256, lab[2] * 256], axis=-1).round().astype(np.int64) & 0xFFFF
+    body = pixels.astype("<u2").tobytes()
+    # Tag, type (3: 16 bits, 4: 32 bits), count, value (TIFF 6.0 §8); three values do not fit into the entry.
+    entries = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 3, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 8),
+        (273, 4, 1, 14),
+        (277, 3, 1, 3),
+        (278, 4, 1, height),
+        (279, 4, 1, len(body)),
+    ]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I3H", 14 + len(body), 16, 16, 16) + body + directory
+
+
+def pages_tiff(pictures: Sequence[Image.Image]) -> bytes:
+    """Return a TIFF of several pages."""
+    return _saved(pictures[0], "TIFF", save_all=True, append_images=pictures[1:], compression="tiff_adobe_deflate")
+
+
+def webp(width: int = 400, height: int = 300, *, alpha: bool = False) -> bytes:
+    """Return the scene as a lossy WebP, with `alpha` transparent as `rgba_png` is."""
+    image = Image.open(io.BytesIO(rgba_png(width, height))) if alpha else picture(width, height)
+    return _saved(image, "WEBP", quality=90)
+
+
+def avif(width: int = 400, height: int = 300, *, subsampling: str = "4:2:0") -> bytes:
+    """Return the scene as an AVIF."""
+    return _saved(picture(width, height), "AVIF", quality=85, speed=9, subsampling=subsampling)
+
+
+def heic(width: int = 400, height: int = 300) -> bytes:
+    """Return the scene as a HEIC with HEVC, its colours stored for every pixel."""
+    out = io.BytesIO()
+    pillow_heif.from_pillow(picture(width, height)).save(out, quality=90, chroma=444)
+    return out.getvalue()
+
+
+def grey_tiff(width: int, height: int) -> bytes:
+    """Return a TIFF of one grey, a small file whatever its size."""
+    return _saved(Image.new("L", (width, height), 128), "TIFF", compression="tiff_adobe_deflate")
+
+
+def tiff(width: int = 400, height: int = 300) -> bytes:
+    """Return the scene as a TIFF."""
+    return _saved(picture(width, height), "TIFF", compression="tiff_adobe_deflate")
+
+
+def truncated(image: bytes, share: float = 0.6) -> bytes:
+    """Return the first `share` (0 to 1) of an image's bytes."""
+    return image[: int(len(image) * share)]
+
+
+def mutated(image: bytes, seed: int, changes: int = 12) -> bytes:
+    """Return an image with some bytes behind its first 24 changed, and a stretch of it cut out."""
+    chance = np.random.default_rng(seed)
+    out = bytearray(image)
+    for at in chance.integers(24, len(out), changes):
+        out[at] = int(chance.integers(0, 256))
+    cut = int(chance.integers(24, len(out)))
+    del out[cut : cut + int(chance.integers(0, 64))]
+    return bytes(out)
+
+
+def png_bomb(width: int = 60_000, height: int = 60_000) -> bytes:
+    """Return a file of some hundred bytes whose header declares a grey PNG of `width` × `height` pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    lines = zlib.compress(bytes(100_000), 9)
+    return _PNG_SIGNATURE + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", lines) + _png_chunk(b"IEND", b"")
+
+
+def srgb_profile() -> bytes:
+    """Return an ICC profile of sRGB."""
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def p3_profile() -> bytes:
+    """Return an ICC profile of Display P3 (its primaries adapted to D50, and sRGB's curve as a table of 1,024 steps)."""
+    steps = np.linspace(0, 1, 1_024)
+    primaries = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
+    return _rgb_profile(b"Display P3", primaries, _curve((_linear(steps) * 65_535).round()))
+
+
+def wide_profile() -> bytes:
+    """Return an ICC profile of the primaries of Adobe RGB (1998), adapted to D50, and its gamma of 2 + 51/256."""
+    primaries = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
+    return _rgb_profile(b"Wide", primaries, _curve(np.array([563])))
+
+
+def grey_profile() -> bytes:
+    """Return an ICC profile of grey with a gamma of 1.8, which is lighter than sRGB's where numbers are equal."""
+    return _profile(b"mntr", b"GRAY", b"XYZ ", {**_named(b"Grey 1.8"), b"kTRC": _curve(np.array([461]))})
+
+
+def cmyk_profile(*, only_perceptual: bool = False) -> bytes:
+    """Return an ICC profile of four inks, plainly mixed: a table of 7 steps an ink that gives CIE Lab (ICC.1:2001-04 §6.5.8).
+
+    With `only_perceptual` it has A2B0 and no A2B1: the one table then serves every intent.
+    """
+    steps = np.linspace(0, 1, 7)
+    inks = np.stack(np.meshgrid(steps, steps, steps, steps, indexing="ij"), axis=-1)
+    # The three inks are no pure cyan, magenta and yellow, black is no pure black.
+    rgb = (1 - inks[..., :3] @ np.array([[0.9, 0.2, 0.05], [0.1, 0.85, 0.3], [0.0, 0.1, 0.9]])).clip(0, 1) * (1 - 0.85 * inks[..., 3:])
+    lab = _lab(rgb)
+    table = np.stack([lab[0] / 100 * 0xFF00, (lab[1] + 128) * 256, (lab[2] + 128) * 256], axis=-1).clip(0, 0xFFFF)
+    straight = np.array([0, 0xFFFF])
+    numbers = np.concatenate([*[straight] * 4, table.round().ravel(), *[straight] * 3])
+    head = struct.pack(">4B9i2H", 4, 3, len(steps), 0, *(65_536 * (cell % 4 == 0) for cell in range(9)), 2, 2)
+    table_of_inks = b"mft2" + bytes(4) + head + numbers.astype(">u2").tobytes()
+    intents = (b"A2B0",) if only_perceptual else (b"A2B0", b"A2B1")
+    return _profile(b"prtr", b"CMYK", b"Lab ", {**_named(b"Four inks"), **dict.fromkeys(intents, table_of_inks)})
+
+
+def unreadable_profile(name: bytes = b"\xe9\xff\xfe\xfd") -> bytes:
+    """Return an ICC profile of RGB whose curves are of a type that there is not: Little CMS quotes its four bytes in its message."""
+    # A table of three curves and nothing else (ICC.1:2010 §10.10).
+    curves = (name + bytes(8)) * 3
+    table = b"mAB " + bytes(4) + struct.pack(">BBH5I", 3, 3, 0, 32, 0, 0, 0, 0) + curves
+    return _profile(b"mntr", b"RGB ", b"XYZ ", {**_named(b"Unreadable"), b"A2B0": table})
+
+
+def jpeg_bomb(width: int = 65_000, height: int = 65_000, *, progressive: bool = False) -> bytes:
+    """Return a small JPEG whose header declares `width` × `height` pixels."""
+    image = bytearray(photo_jpeg(64, 48, progressive=progressive))
+    frame = image.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+    image[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    return bytes(image)
+
+
+def gif_bomb(width: int = 65_000, height: int = 65_000) -> bytes:
+    """Return a small GIF whose header and only frame declare `width` × `height` pixels."""
+    image = bytearray(animated_gif(4, 4, frames=1))
+    frame = image.index(b",\0\0\0\0\4\0\4\0")
+    image[6:10] = image[frame + 5 : frame + 9] = struct.pack("<HH", width, height)
+    return bytes(image)
+
+
+def webp_bomb(width: int = 16_383, height: int = 16_383) -> bytes:
+    """Return a small lossy WebP whose header declares `width` × `height` pixels (RFC 6386 §9.1)."""
+    image = bytearray(webp(16, 16))
+    start = image.index(b"\x9d\x01\x2a") + 3
+    image[start : start + 4] = struct.pack("<HH", width, height)
+    return bytes(image)
+
+
+def corpus() -> Path | None:
+    """Return the folder of real images beside the checkout, `None` where there is none."""
+    folder = REPOSITORY.parent / "shared" / "corpus"
+    return folder if folder.is_dir() else None
+
+
+def corpus_files(folder: str) -> list[Path]:
+    """Return the files of one folder of the corpus, in order; none where there is no corpus."""
+    root = corpus()
+    return sorted(root.joinpath(folder).iterdir()) if root is not None else []
+
+
+def opened(body: bytes) -> Image.Image:
+    """Return an image decoded with Pillow, to its end."""
+    image = Image.open(io.BytesIO(body))
+    image.load()
+    return image
+
+
+def distance(one: Image.Image, other: Image.Image) -> float:
+    """Return the mean absolute difference of two pictures of one size, in steps of 8-bit sRGB."""
+    if one.size != other.size:
+        raise ValueError(f"pictures of {one.size} and {other.size} cannot be compared")
+    difference = np.asarray(one.convert("RGB")).astype(np.int16) - np.asarray(other.convert("RGB"))
+    return float(np.abs(difference).mean())
+
+
+def corner_colours(image: Image.Image, inset: float = 0.04) -> dict[str, Colour]:
+    """Return the colour of the picture near each of its corners, `inset` of its shorter side away from both edges."""
+    rgb = image.convert("RGB")
+    step = int(min(rgb.size) * inset)
+    at = {
+        "top left": (step, step),
+        "top right": (rgb.width - 1 - step, step),
+        "bottom left": (step, rgb.height - 1 - step),
+        "bottom right": (rgb.width - 1 - step, rgb.height - 1 - step),
+    }
+    return {corner: _rgb(rgb, place) for corner, place in at.items()}
+
+
+def near(colour: Colour, other: Colour, tolerance: int = 40) -> bool:
+    """Return whether two colours differ by at most `tolerance` in every band."""
+    return all(abs(one - two) <= tolerance for one, two in zip(colour, other, strict=True))
+
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+# The passes of an interlaced PNG: left, top, and the steps across and down (W3C PNG §8.2).
+_ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+
+
+def _rgb(image: Image.Image, place: tuple[int, int]) -> Colour:
+    red, green, blue = np.asarray(image)[place[1], place[0]].tolist()
+    return red, green, blue
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _animation(width: int, height: int, frames: int, image_format: str, **options: object) -> bytes:
+    pictures = [Image.new("RGB", (width, height), FRAME_COLOURS[frame % len(FRAME_COLOURS)]) for frame in range(frames)]
+    return _saved(pictures[0], image_format, save_all=True, append_images=pictures[1:], duration=80, loop=0, **options)
+
+
+def _camera() -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model] = CAMERA
+    exif[ExifTags.Base.ImageDescription] = PLACE
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    gps[ExifTags.GPS.GPSLatitudeRef] = "N"
+    gps[ExifTags.GPS.GPSLatitude] = (64.0, 55.0, 34.2)
+    gps[ExifTags.GPS.GPSLongitudeRef] = "W"
+    gps[ExifTags.GPS.GPSLongitude] = (23.0, 18.0, 40.6)
+    return exif
+
+
+def _saved(image: Image.Image, image_format: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, image_format, **{name: value for name, value in options.items() if value is not None})
+    return out.getvalue()
+
+
+def _packed(row: npt.NDArray[np.uint16], bits: int) -> bytes:
+    """Return a row's samples, `bits` each, most significant first (W3C PNG §7.2)."""
+    if bits == 16:
+        return row.astype(">u2").tobytes()
+    planes = np.unpackbits(row.astype(np.uint8).reshape(-1, 1), axis=1)[:, 8 - bits :]
+    return np.packbits(planes.ravel()).tobytes()
+
+
+def _linear(encoded: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return light of sRGB's encoded values, both 0 to 1 (IEC 61966-2-1)."""
+    return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+
+
+def _lab(rgb: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
+    """Return L, a and b (D50) of sRGB, 0 to 1."""
+    xyz = _linear(rgb) @ np.array([[0.43607, 0.22250, 0.01393], [0.38506, 0.71688, 0.09710], [0.14308, 0.06062, 0.71417]])
+    ratio = xyz / np.array([0.96420, 1.0, 0.82491])
+    cube = np.where(ratio > 216 / 24_389, np.cbrt(ratio), (24_389 / 27 * ratio + 16) / 116)
+    return [116 * cube[..., 1] - 16, 500 * (cube[..., 0] - cube[..., 1]), 200 * (cube[..., 1] - cube[..., 2])]
+
+
+def _rgb_profile(name: bytes, primaries: Sequence[tuple[float, float, float]], curve: bytes) -> bytes:
+    tags = {b"rXYZ": _xyz(*primaries[0]), b"gXYZ": _xyz(*primaries[1]), b"bXYZ": _xyz(*primaries[2])}
+    return _profile(b"mntr", b"RGB ", b"XYZ ", {**_named(name), **tags, b"rTRC": curve, b"gTRC": curve, b"bTRC": curve})
+
+
+def _named(name: bytes) -> dict[bytes, bytes]:
+    return {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", len(name) + 1) + name + bytes(79),
+        b"cprt": b"text" + bytes(4) + b"CC0\0",
+        b"wtpt": _xyz(0.96420, 1.0, 0.82491),
+    }
+
+
+def _curve(entries: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> bytes:
+    return b"curv" + bytes(4) + struct.pack(">I", len(entries)) + entries.astype(">u2").tobytes()
+
+
+def _profile(device: bytes, colours: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """Return an ICC profile of version 2.1 (ICC.1:2001-04 §6.1): its header, the table of tags, the tags."""
+    table, body = struct.pack(">I", len(tags)), b""
+    start = 128 + 4 + 12 * len(tags)
+    for tag, data in tags.items():
+        table += tag + struct.pack(">II", start + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    header = struct.pack(
+        ">I4sI4s4s4s12s4s4sIIIQI12s4s44s",
+        start + len(body),
+        b"lcms",
+        0x0210_0000,
+        device,
+        colours,
+        connection,
+        struct.pack(">6H", 2024, 1, 1, 0, 0, 0),
+        b"acsp",
+        b"APPL",
+        0,
+        0,
+        0,
+        0,
+        1,
+        _xyz(0.96420, 1.0, 0.82491)[8:],
+        b"lcms",
+        bytes(44),
+    )
+    return header + table + body
+
+
+def _xyz(x: float, y: float, z: float) -> bytes:
+    return b"XYZ " + bytes(4) + struct.pack(">3i", *(round(value * 65_536) for value in (x, y, z)))

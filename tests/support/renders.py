@@ -1,0 +1,204 @@
+"""Render processes for tests, and what to ask of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+import anyio
+import msgspec
+import psutil
+import pytest
+
+from service.errors import ServiceError
+from service.images.transform import Format, parse
+from service.rendering import pool as pool_module
+from service.rendering.pool import RenderPool
+from service.rendering.protocol import ImageInfo, Job, Limits, Probe, Probed, Render, Rendered, Reply, Source
+from service.urls.rendition_url import PIPELINE_VERSION, digest_text
+
+LIMITS = Limits(
+    max_pixels=128_000_000, max_whole_pixels=100_000_000, max_output_pixels=40_000_000, max_frames=1_000, codec_bytes=335_544_320
+)
+MEBIBYTE = 1 << 20
+
+# What a process may spend on a file whose header tells that it is no good: opening a small one takes some milliseconds.
+HEADER_CPU_SECONDS = 0.2
+HEADER_BYTES = 50_000_000
+
+# Longer than anything takes that is not hung, however busy the machine is.
+PATIENCE_SECONDS = 30.0
+
+
+@asynccontextmanager
+async def render_pool(
+    *,
+    slots: int = 1,
+    queue_limit: int = 256,
+    memory_bytes: int = 512 * MEBIBYTE,
+    render_seconds: float = 60.0,
+    wait_seconds: float = 60.0,
+) -> AsyncIterator[RenderPool]:
+    """Run a pool and give it once all its processes are ready."""
+    pool = RenderPool(
+        slots=slots, queue_limit=queue_limit, memory_bytes=memory_bytes, render_seconds=render_seconds, wait_seconds=wait_seconds
+    )
+    async with pool.running():
+        await ready(pool, slots)
+        yield pool
+
+
+async def ready(pool: RenderPool, processes: int = 1) -> list[int]:
+    """Return the ids of the processes once there are so many."""
+    await until(lambda: len(pool.process_ids) >= processes)
+    return pool.process_ids
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return once a condition holds; raises `TimeoutError` if it never does."""
+    with anyio.fail_after(PATIENCE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - what other processes do sets no event
+            await anyio.sleep(0.005)
+
+
+@contextmanager
+def halted(pool: RenderPool) -> Iterator[None]:
+    """Have the processes do nothing meanwhile: whatever is asked of them waits."""
+    process_ids = pool.process_ids
+    for process_id in process_ids:
+        os.kill(process_id, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        _continue(process_ids)
+
+
+@asynccontextmanager
+async def taken(pool: RenderPool) -> AsyncIterator[None]:
+    """Return once a render process has the job that was started before, on which it does nothing until it is ended.
+
+    All others go on. The pool was idle before.
+    """
+    with halted(pool):
+        await anyio.wait_all_tasks_blocked()
+        _continue([slot.process.pid for slot in pool._free if slot.process is not None])
+        yield
+
+
+def _continue(process_ids: list[int]) -> None:
+    for process_id in process_ids:
+        with suppress(ProcessLookupError):
+            os.kill(process_id, signal.SIGCONT)
+
+
+def running_first(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
+    """Have render processes that are started from now on run a script before anything else; its files go to `folder`.
+
+    They do not get it by their environment, in which there is nothing of this process's own.
+    """
+    written(folder, script.encode(), "sitecustomize.py")
+    python = written(folder, f'#!/bin/sh\nPYTHONPATH={folder} exec {sys.executable} "$@"\n'.encode(), "python")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+
+
+def watched_jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that gets the name of its type for each job that a render process is asked for from now on."""
+    names: list[str] = []
+    ask = pool_module._RenderProcess.ask
+
+    async def watched(process: pool_module._RenderProcess, job: Job) -> Reply:
+        names.append(type(job).__name__)
+        return await ask(process, job)
+
+    monkeypatch.setattr(pool_module._RenderProcess, "ask", watched)
+    return names
+
+
+def written(folder: Path, body: bytes, name: str = "original") -> Path:
+    """Return a new file with the bytes of an original."""
+    path = folder / name
+    path.write_bytes(body)
+    return path
+
+
+def source_of(path: Path, reduced: ImageInfo | None = None) -> Source:
+    """Return the original in a file, or with `reduced` the intermediate in it of an original with that header."""
+    return Source(str(path), digest_text(hashlib.sha256(path.read_bytes()).digest()), reduced)
+
+
+def render_job(
+    path: Path,
+    spelling: str = "full",
+    image_format: Format = "jpeg",
+    *,
+    quality: int | None = None,
+    version: int = PIPELINE_VERSION,
+    limits: Limits = LIMITS,
+    overlay: Path | None = None,
+) -> Render:
+    """Return the job that makes one rendition of the original in a file; `quality` stands in for the transform's own."""
+    transform = parse(spelling)
+    if quality is not None:
+        transform = msgspec.structs.replace(transform, quality=quality)
+    return Render(source_of(path), transform, image_format, version, limits, None if overlay is None else source_of(overlay))
+
+
+async def rendered(
+    pool: RenderPool,
+    path: Path,
+    spelling: str = "full",
+    image_format: Format = "jpeg",
+    *,
+    quality: int | None = None,
+    version: int = PIPELINE_VERSION,
+    limits: Limits = LIMITS,
+    overlay: Path | None = None,
+) -> Rendered:
+    """Return a rendition of the original in a file."""
+    job = render_job(path, spelling, image_format, quality=quality, version=version, limits=limits, overlay=overlay)
+    return await pool.run(job, Rendered)
+
+
+async def probed(pool: RenderPool, path: Path, *, limits: Limits = LIMITS) -> Probed:
+    """Return what a probe tells of the original in a file."""
+    return await pool.run(Probe(str(path), limits), Probed)
+
+
+def check_words(error: ServiceError | None) -> None:
+    """Fail unless an error is the client's, and says what to do."""
+    assert error is not None
+    assert 400 <= error.status_code < 500, repr(error)
+    assert error.detail
+    assert error.remedy
+    assert "/tmp" not in f"{error.detail} {error.expected} {error.received} {error.remedy}"
+
+
+class Spent:
+    """What the processes of a pool have spent since: CPU seconds, and the most memory that any held since it began to run."""
+
+    def __init__(self, pool: RenderPool) -> None:
+        self._pool = pool
+        self._processes = {process_id: self._cpu(process_id) for process_id in pool.process_ids}
+        self._held = {process_id: self._peak(process_id) for process_id in pool.process_ids}
+
+    def check(self, cpu_seconds: float, more_bytes: int) -> None:
+        assert self._pool.process_ids == list(self._processes), "a process was lost"
+        for process_id, before in self._processes.items():
+            assert self._cpu(process_id) - before < cpu_seconds
+            assert self._peak(process_id) - self._held[process_id] < more_bytes
+
+    @staticmethod
+    def _cpu(process_id: int) -> float:
+        times = psutil.Process(process_id).cpu_times()
+        return float(times.user + times.system)
+
+    @staticmethod
+    def _peak(process_id: int) -> int:
+        status = Path(f"/proc/{process_id}/status").read_text("ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024

@@ -1,0 +1,86 @@
+"""A real S3 server for tests: moto, on a free port of loopback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import obstore
+from obstore.store import S3Store
+
+from tests.support.server import HOST, free_port
+
+_START_SECONDS = 30.0
+
+
+class Bucket:
+    """A bucket of a running server, and the variables by which it is reached."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+        self.name = "pictures"
+        self.endpoint = f"http://{HOST}:{port}"
+        self.environment = {
+            "AWS_ENDPOINT_URL_S3": self.endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }
+        self._process = process
+
+    def objects(self) -> list[str]:
+        """Return the keys of all objects."""
+        return sorted(entry["path"] for page in obstore.list(self.client()) for entry in page)
+
+    def client(self) -> S3Store:
+        """Return what reaches the bucket past all of the service."""
+        return S3Store(
+            self.name,
+            endpoint=self.endpoint,
+            region="us-east-1",
+            access_key_id="test",
+            secret_access_key="test",
+            virtual_hosted_style_request=False,
+            client_options={"allow_http": True},
+        )
+
+    def stop(self) -> None:
+        """End the server, as in an outage."""
+        self._process.terminate()
+        self._process.wait(10)
+
+
+@contextmanager
+def moto_bucket() -> Iterator[Bucket]:
+    """Give a bucket on a server of its own."""
+    port = free_port()
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "moto_server", "-H", HOST, "-p", str(port)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    bucket = Bucket(process, port)
+    try:
+        _make(bucket)
+        yield bucket
+    finally:
+        bucket.stop()
+
+
+def _make(bucket: Bucket) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            # moto asks for no signature.
+            httpx.put(f"{bucket.endpoint}/{bucket.name}", trust_env=False, timeout=5).raise_for_status()
+        except httpx.TransportError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return

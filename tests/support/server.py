@@ -1,0 +1,188 @@
+"""The real server in tests: `darkroom serve` on a free port of loopback, ended by its process id."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+DARKROOM = Path(sys.executable).parent / "darkroom"
+HOST = "127.0.0.1"
+_START_SECONDS = 30.0
+_END_SECONDS = 20.0
+
+
+class Server:
+    """A running server: where it answers, where its data lies, what it logs."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, data: Path, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self.url = f"http://{HOST}:{port}"
+        self.data = data
+        self._log = log
+
+    def client(self, **options: Any) -> httpx.Client:
+        """Return a client of this server that follows no redirect."""
+        return httpx.Client(base_url=self.url, timeout=60, trust_env=False, **options)
+
+    def log(self) -> str:
+        """Return what it has written so far, standard output and standard error."""
+        return self._log.read_text("utf-8", "replace")
+
+    def processes(self) -> list[psutil.Process]:
+        """Return its processes: the supervisor, the worker, the render processes."""
+        top = psutil.Process(self.process.pid)
+        return [top, *top.children(recursive=True)]
+
+    def render_processes(self) -> list[psutil.Process]:
+        """Return its render processes."""
+        return [process for process in self.processes() if "service.worker" in _command_line(process)]
+
+    def worker(self) -> psutil.Process:
+        """Return the process that answers."""
+        return self.render_processes()[0].parent() or psutil.Process(self.process.pid)
+
+    def stored(self, kind: str) -> list[Path]:
+        """Return the files of the default store under `kind`, such as `renditions`."""
+        return sorted(path for path in (self.data / "store" / kind).rglob("*") if path.is_file())
+
+    def stop(self, kind: signal.Signals = signal.SIGTERM) -> int:
+        """End it and return its exit code; SIGKILL goes to all its processes, as when a machine is lost."""
+        if kind == signal.SIGKILL:
+            for process in self.processes():
+                process.kill()
+        elif self.process.poll() is None:
+            self.process.send_signal(kind)
+        return self.process.wait(_END_SECONDS)
+
+
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        # It ended between the listing and this look.
+        return ""
+
+
+def was_stored(response: httpx.Response, path: str, lifetime_seconds: int = 31_536_000) -> bool:
+    """Return whether `Cache-Status` says that the response was fetched for this request and stored under `path`.
+
+    Its age at that time is at most as long as the request took: a slow render takes that much off its lifetime.
+    """
+    found = re.fullmatch(rf'darkroom; fwd=uri-miss; stored; ttl=(\d+); key="{re.escape(path)}"', response.headers["cache-status"])
+    return found is not None and 0 <= lifetime_seconds - int(found[1]) <= math.ceil(response.elapsed.total_seconds())
+
+
+def ladder_urls(client: httpx.Client, digest: str, widths: range, image_format: str) -> list[str]:
+    """Return the URLs of an image at many widths in one format, requested in as many parts as the bound on a ladder needs."""
+    found: list[str] = []
+    for first in range(0, len(widths), 32):
+        body = {"widths": list(widths[first : first + 32]), "formats": [image_format]}
+        answer = client.post(f"/v1/images/{digest}/urls", json=body).raise_for_status().json()
+        found += [rendition["url"] for source in answer["sources"] for rendition in source["renditions"]]
+    return found
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """Return this environment without settings of Darkroom, and with `settings` as its variables.
+
+    Nothing is warmed unless they say so: tests count what is rendered and stored.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "FLY_"))}
+    return (
+        kept
+        | {"DARKROOM_WARM": "none"}
+        | {name if name.isupper() else f"DARKROOM_{name.upper()}": str(value) for name, value in settings.items()}
+    )
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def darkroom(data: Path, **settings: object) -> Iterator[Server]:
+    """Give a server over the folder `data` that answers 200 on /health and has its render processes; `settings` become its variables."""
+    with started(data, **settings) as server:
+        _wait_until_healthy(server)
+        yield server
+
+
+@contextmanager
+def darkroom_with_descriptors(data: Path, limit: int) -> Iterator[Server]:
+    """Give the same with default settings, where every process may open so many descriptors (util-linux' prlimit)."""
+    with _started(data, ("prlimit", f"--nofile={limit}:{limit}"), {}) as server:
+        _wait_until_healthy(server)
+        yield server
+
+
+@contextmanager
+def started(data: Path, **settings: object) -> Iterator[Server]:
+    """Give a server that has just been started, and may never be healthy."""
+    with _started(data, (), settings) as server:
+        yield server
+
+
+@contextmanager
+def _started(data: Path, before: tuple[str, ...], settings: dict[str, object]) -> Iterator[Server]:
+    port = free_port()
+    data.mkdir(parents=True, exist_ok=True)
+    log = data / "log.txt"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [*before, DARKROOM, "serve", "--port", str(port), "--data", str(data)],
+            env=environment(**settings),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    server = Server(process, port, data, log)
+    try:
+        yield server
+    finally:
+        left = server.processes() if process.poll() is None else []
+        try:
+            server.stop()
+        except subprocess.TimeoutExpired:
+            for one in left:
+                one.kill()
+            raise
+
+
+def reported_sandbox(server: Server) -> object:
+    """Return how render processes are confined as /health says once one of them has started."""
+    deadline = time.monotonic() + _START_SECONDS
+    with server.client() as client:
+        while (sandbox := client.get("/health").json().get("sandbox")) is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+    return sandbox
+
+
+def _wait_until_healthy(server: Server) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    with server.client() as client:
+        while time.monotonic() < deadline and server.process.poll() is None:
+            try:
+                if client.get("/health").status_code == 200 and server.render_processes():
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.01)
+    raise RuntimeError(f"the server did not become healthy:\n{server.log()}")

@@ -1,0 +1,95 @@
+"""The edge and the takedowns wired as in `service/asgi.py`, over a machine that is suspended and a store that goes away."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import obstore
+import pytest
+from obstore.store import MemoryStore
+
+from edge import Edge
+from edge.clock import Clock
+from service.errors import StorageUnavailableError
+from service.library.takedowns import Takedowns
+from service.storage.object_store import Storage, document_key
+from tests.edge.asgi import NOON, Origin, ask, whole
+
+pytestmark = pytest.mark.anyio
+
+DIGEST = "a" * 32
+LONG = whole(b"public, max-age=31536000, immutable", (b"cache-tag", DIGEST.encode("ascii")))
+
+
+class Machine:
+    """One process with its clocks, whose origin answers until an image is taken down somewhere."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.steady, self.wall = 1_000.0, float(NOON)
+        self.origin = Origin(LONG)
+        self.takedowns = Takedowns(storage, self._purge, None)
+        self.edge = Edge(
+            self.origin,
+            name="darkroom",
+            max_bytes=1_000_000,
+            max_cold_requests=10,
+            hosts_differ=False,
+            catch_up=self.takedowns.look,
+            clock=Clock(lambda: self.steady, lambda: self.wall),
+            wall_clock=lambda: self.wall,
+        )
+
+    def _purge(self, digests: object) -> None:
+        assert isinstance(digests, (frozenset, list, tuple))
+        self.edge.purge_tags(digests)
+
+    def suspend(self, seconds: float) -> None:
+        """Stand still: the steady clock does too, the wall clock goes on."""
+        self.wall += seconds
+
+    async def is_hit(self) -> bool:
+        before = len(self.origin.requests)
+        await ask(self.edge)
+        return len(self.origin.requests) == before
+
+
+@pytest.fixture
+def storage() -> Storage:
+    storage = Storage(MemoryStore())
+    obstore.put(storage._store, document_key(DIGEST), b"{}")
+    return storage
+
+
+async def elsewhere_taken_down(storage: Storage) -> None:
+    await Takedowns(storage, lambda _: None, None).take_down(DIGEST)
+
+
+async def test_machine_that_was_suspended_learns_of_takedowns_before_its_next_hit(storage: Storage) -> None:
+    machine = Machine(storage)
+    await ask(machine.edge)
+    await elsewhere_taken_down(storage)
+    assert await machine.is_hit(), "it has not looked, and is not due to before a minute is over"
+    machine.suspend(61)
+    assert not await machine.is_hit()
+    assert await machine.is_hit(), "what has come since is kept"
+
+
+async def test_machine_that_was_suspended_goes_on_with_hits_while_the_store_is_away_and_learns_a_minute_later(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(storage)
+    await ask(machine.edge)
+    await elsewhere_taken_down(storage)
+    all_names = storage.all_names
+
+    def unreachable(folder: str) -> AsyncIterator[str]:
+        raise StorageUnavailableError("away")
+
+    monkeypatch.setattr(storage, "all_names", unreachable)
+    for _ in range(3):
+        machine.suspend(61)
+        assert await machine.is_hit()
+    monkeypatch.setattr(storage, "all_names", all_names)
+    assert await machine.is_hit(), "the minute counts from the last look"
+    machine.suspend(61)
+    assert not await machine.is_hit()

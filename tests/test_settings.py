@@ -1,0 +1,449 @@
+import os
+import re
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.images.options import Region
+from service.images.transform import Transform
+from service.settings import CLIENT_HELP, HELP, SCOPES, Settings, SettingsError, cores, development_key, is_loopback, load, variable
+
+KEY = "00112233445566778899aabbccddeeff"
+OTHER_KEY = KEY[::-1]
+TOKEN = "a-token-of-22-letters_"
+BEYOND = {"DARKROOM_HOST": "0.0.0.0", "DARKROOM_KEYS": KEY, "DARKROOM_TOKENS": TOKEN}
+
+
+def refusal(environ: dict[str, str]) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(environ)
+    return str(caught.value)
+
+
+def test_settings_without_any_variable_are_the_documented_defaults() -> None:
+    settings = load({})
+    assert settings == Settings()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert settings.data_path == Path.cwd() / ".darkroom"
+    assert settings.store_url == (Path.cwd() / ".darkroom" / "store").as_uri()
+    assert settings.slots == cores() == len(os.sched_getaffinity(0))
+    assert settings.cold_requests == 1_024
+    assert (settings.signing_keys, settings.token_scopes, settings.open_spellings) == ((), {}, ())
+    assert settings.render_memory_bytes == 512 << 20
+    assert (settings.wait_seconds, settings.render_seconds) == (30.0, 60.0)
+
+
+def test_settings_fields_are_all_documented_and_nothing_else_is() -> None:
+    fields = {field.name for field in msgspec.structs.fields(Settings)}
+    assert set(HELP) == {field for field in fields if not field.startswith("fly_")}
+    assert all(setting.help.endswith(".") for setting in HELP.values())
+
+
+def test_settings_whose_default_means_something_else_say_so() -> None:
+    computed = {field.name for field in msgspec.structs.fields(Settings) if field.name in HELP and field.default in {"", 0}}
+    assert {name for name, setting in HELP.items() if setting.default is not None} == computed
+
+
+def test_settings_variables_are_prefixed_except_those_of_fly() -> None:
+    assert variable("max_pixels") == "DARKROOM_MAX_PIXELS"
+    assert variable("fly_region") == "FLY_REGION"
+    assert variable("fly_machine_id") == "FLY_MACHINE_ID"
+    assert variable("fly_primary_region") == "PRIMARY_REGION"
+
+
+def test_settings_of_every_variable_are_read() -> None:
+    environ = {
+        "DARKROOM_HOST": "::1",
+        "DARKROOM_PORT": "9000",
+        "DARKROOM_DATA": "/var/darkroom",
+        "DARKROOM_STORE": "file:///proc/store",
+        "DARKROOM_KEYS": f"{KEY}, {OTHER_KEY}",
+        "DARKROOM_TOKENS": f"{TOKEN}:ingest+read , another-token-here",
+        "DARKROOM_PUBLIC_URL": "https://img.example.com",
+        "DARKROOM_OPEN_TRANSFORMS": "full width=640  width=640,height=480,fit=cover",
+        "DARKROOM_REGIONS": "fra,iad",
+        "DARKROOM_CACHE_BYTES": "1000",
+        "DARKROOM_MAX_COLD_REQUESTS": "7",
+        "DARKROOM_MAX_CONNECTIONS_PER_ADDRESS": "20",
+        "DARKROOM_MAX_HEADER_BYTES": "8192",
+        "DARKROOM_MAX_UPLOAD_BYTES": "2000",
+        "DARKROOM_MAX_PARTS": "3",
+        "DARKROOM_MAX_PIXELS": "4000",
+        "DARKROOM_MAX_WHOLE_PIXELS": "5000",
+        "DARKROOM_MAX_OUTPUT_PIXELS": "6000",
+        "DARKROOM_MAX_FRAMES": "7",
+        "DARKROOM_VARIANTS": "card: width=640,height=480,fit=cover; part_2:crop=0p:0p:50p:50p\n\n  badge : width=96,round=max ;",
+        "DARKROOM_WARM": "avif, fallback",
+        "DARKROOM_RENDITIONS_BYTES": "100000000",
+        "DARKROOM_PULL_HOSTS": "images.example.com, *.example.org",
+        "DARKROOM_PULL_SECONDS": "60",
+        "DARKROOM_CLOUDFLARE_ZONE": "0" * 32,
+        "DARKROOM_CLOUDFLARE_TOKEN": "token",
+        "DARKROOM_CLOUDFLARE_URL": "https://proxy.example.com",
+        "DARKROOM_METRICS_PORT": "9091",
+        "DARKROOM_RENDER_PROCESSES": "5",
+        "DARKROOM_RENDER_MEMORY_BYTES": "268435456",
+        "DARKROOM_RENDER_QUEUE": "8",
+        "DARKROOM_WAIT_SECONDS": "2.5",
+        "DARKROOM_RENDER_SECONDS": "9",
+        "FLY_REGION": "fra",
+        "FLY_MACHINE_ID": "148e21ea",
+        "PRIMARY_REGION": "iad",
+        "HOME": "/root",
+    }
+    assert set(environ) - {"HOME"} == {variable(field.name) for field in msgspec.structs.fields(Settings)}
+    settings = load(environ)
+    assert all(getattr(settings, field.name) != field.default for field in msgspec.structs.fields(Settings))
+    assert settings.slots == 5
+    assert settings.cold_requests == 7
+    assert settings.store_url == "file:///proc/store"
+    assert settings.signing_keys == (bytes.fromhex(KEY), bytes.fromhex(OTHER_KEY))
+    assert settings.token_scopes == {TOKEN: frozenset({"ingest", "read"}), "another-token-here": frozenset(SCOPES)}
+    assert settings.open_spellings == ("full", "width=640", "width=640,height=480,fit=cover")
+    assert (settings.wait_seconds, settings.render_seconds) == (2.5, 9.0)
+    assert settings.warm_formats == ("avif", "fallback")
+    assert settings.named_transforms == {
+        "card": Transform(width=640, height=480, fit="cover"),
+        "part_2": Transform(crop=Region(0, 0, 50, 50, percent=True)),
+        "badge": Transform(width=96, round="max"),
+    }
+
+
+def test_settings_of_the_commands_are_no_settings_of_a_server_and_do_not_keep_it_from_starting() -> None:
+    names = {variable(field) for field in CLIENT_HELP}
+    assert names == {"DARKROOM_SERVER", "DARKROOM_TOKEN"}
+    assert not names & {variable(field) for field in HELP}
+    assert all(setting.help.endswith(".") and setting.default for setting in CLIENT_HELP.values())
+    assert load({"DARKROOM_SERVER": "https://img.example.com", "DARKROOM_TOKEN": TOKEN}) == Settings()
+
+
+def test_settings_of_an_empty_variable_are_its_default() -> None:
+    assert load({variable(name): "" for name in HELP}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DARKROOM_PORT", "0"),
+        ("DARKROOM_PORT", "65536"),
+        ("DARKROOM_PORT", "http"),
+        ("DARKROOM_PORT", "80 "),
+        ("DARKROOM_CACHE_BYTES", "0"),
+        ("DARKROOM_CACHE_BYTES", "256MB"),
+        ("DARKROOM_MAX_COLD_REQUESTS", "-1"),
+        ("DARKROOM_MAX_HEADER_BYTES", "4095"),
+        ("DARKROOM_MAX_HEADER_BYTES", "1048577"),
+        ("DARKROOM_MAX_UPLOAD_BYTES", "-5"),
+        ("DARKROOM_MAX_PARTS", "0"),
+        ("DARKROOM_MAX_PIXELS", "0"),
+        ("DARKROOM_MAX_WHOLE_PIXELS", "1.5"),
+        ("DARKROOM_MAX_OUTPUT_PIXELS", "many"),
+        ("DARKROOM_RENDER_PROCESSES", "-1"),
+        ("DARKROOM_RENDER_MEMORY_BYTES", "268435455"),
+        ("DARKROOM_RENDER_QUEUE", "0"),
+        ("DARKROOM_WAIT_SECONDS", "0"),
+        ("DARKROOM_WAIT_SECONDS", "nan"),
+        ("DARKROOM_RENDER_SECONDS", "-1"),
+        ("DARKROOM_RENDER_SECONDS", "1m"),
+    ],
+)
+def test_settings_of_a_value_out_of_range_name_the_variable_the_value_and_what_it_is_for(name: str, value: str) -> None:
+    message = refusal({name: value})
+    assert message.startswith(f"{name}={value!r}: Expected ")
+    assert message.endswith(HELP[name.removeprefix("DARKROOM_").lower()].help)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("DARKROOM_KEY", "Did you mean DARKROOM_KEYS?"),
+        ("DARKROOM_TOKENZ", "Did you mean DARKROOM_TOKENS?"),
+        ("DARKROOM_MAX_UPLOAD_SIZE", "Did you mean DARKROOM_MAX_UPLOAD_BYTES?"),
+        ("DARKROOM_FLY_REGION", "Did you mean"),
+        ("DARKROOM_", "Remove it."),
+        ("DARKROOM_XYZZY_PLUGH", "Remove it."),
+    ],
+)
+def test_settings_of_an_unknown_variable_are_refused_with_a_suggestion(name: str, hint: str) -> None:
+    message = refusal({name: ""})
+    assert message.startswith(f"{name} is no setting of Darkroom.")
+    assert hint in message
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "[::1]", "localhost"])
+def test_settings_on_loopback_need_neither_key_nor_token(host: str) -> None:
+    assert is_loopback(host)
+    assert load({"DARKROOM_HOST": host}).host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]", "10.0.0.1", "192.168.1.5", "fdaa::3", "example.com", "localhost.example.com"])
+def test_settings_beyond_loopback_without_key_and_token_name_what_is_missing(host: str) -> None:
+    assert not is_loopback(host)
+    both = refusal({"DARKROOM_HOST": host})
+    assert f"Listening on {host}" in both
+    assert "missing: DARKROOM_KEYS and DARKROOM_TOKENS." in both
+    assert "missing: DARKROOM_TOKENS." in refusal({"DARKROOM_HOST": host, "DARKROOM_KEYS": KEY})
+    assert "missing: DARKROOM_KEYS." in refusal({"DARKROOM_HOST": host, "DARKROOM_TOKENS": TOKEN})
+    assert load({**BEYOND, "DARKROOM_HOST": host}).host == host
+
+
+@pytest.mark.parametrize("empty", ["", ",", " ", " , ,"])
+def test_settings_beyond_loopback_with_an_empty_list_of_keys_or_tokens_are_refused(empty: str) -> None:
+    assert "missing: DARKROOM_TOKENS." in refusal({**BEYOND, "DARKROOM_TOKENS": empty})
+    assert "missing: DARKROOM_KEYS." in refusal({**BEYOND, "DARKROOM_KEYS": empty})
+
+
+@pytest.mark.parametrize("key", ["abc", "0" * 31, "0" * 33, "g" * 32, "0x" + "0" * 32, f"{KEY} {KEY}", f"{KEY},short", f"{KEY};{KEY}"])
+def test_keys_that_are_not_hexadecimal_or_too_short_are_refused_without_showing_them(key: str) -> None:
+    message = refusal({"DARKROOM_KEYS": key})
+    assert message.startswith("DARKROOM_KEYS: ")
+    assert "hexadecimal" in message
+    assert "openssl rand -hex 32" in message
+    assert key not in message
+
+
+@given(st.lists(st.binary(min_size=16, max_size=48), min_size=1, max_size=4))
+def test_keys_in_hexadecimal_are_read_newest_first(keys: list[bytes]) -> None:
+    assert load({"DARKROOM_KEYS": ",".join(key.hex() for key in keys)}).signing_keys == tuple(keys)
+    assert load({"DARKROOM_KEYS": " , ".join(key.hex().upper() for key in keys)}).signing_keys == tuple(keys)
+
+
+@pytest.mark.parametrize(
+    ("entry", "scopes"),
+    [
+        (TOKEN, {"ingest", "delete", "read"}),
+        (f"{TOKEN}:ingest", {"ingest"}),
+        (f"{TOKEN}:read+delete", {"read", "delete"}),
+        (f"{TOKEN}:ingest+delete+read", {"ingest", "delete", "read"}),
+        ("dG9rZW4tb2YtYmFzZTY0/._~==:read", {"read"}),
+    ],
+)
+def test_tokens_have_the_scopes_that_stand_behind_the_colon_or_all(entry: str, scopes: set[str]) -> None:
+    assert load({"DARKROOM_TOKENS": entry}).token_scopes == {entry.partition(":")[0]: scopes}
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        ("short", "a token of 5 characters"),
+        ("a" * 15, "a token of 15 characters"),
+        ("token with spaces in it", "a token of 23 characters"),
+        ("t\N{LATIN SMALL LETTER O WITH DIAERESIS}ken-with-an-umlaut", "a token of 20 characters"),
+        (f"{TOKEN}:write", "unknown scope write"),
+        (f"{TOKEN}:", "unknown scope"),
+        (f"{TOKEN}:ingest+", "unknown scope"),
+        (f"{TOKEN}:Ingest", "unknown scope Ingest"),
+        (f"{TOKEN}:ingest:read", "unknown scope ingest:read"),
+        (f"{TOKEN},short", "a token of 5 characters"),
+    ],
+)
+def test_tokens_that_are_short_or_have_unknown_scopes_are_refused_without_showing_them(entry: str, what: str) -> None:
+    message = refusal({"DARKROOM_TOKENS": entry})
+    assert message.startswith(f"DARKROOM_TOKENS: {what}")
+    assert "scopes ingest, delete, read" in message
+    assert entry.partition(":")[0].split(",")[-1] not in message
+
+
+@pytest.mark.parametrize("url", ["https://img.example.com", "http://127.0.0.1:8080", "https://example.com/img", "http://[::1]:80/a/b"])
+def test_public_url_of_a_host_without_a_slash_at_the_end_is_taken(url: str) -> None:
+    assert load({"DARKROOM_PUBLIC_URL": url}).public_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "img.example.com",
+        "https://img.example.com/",
+        "https://example.com/img/",
+        "ftp://example.com",
+        "https://",
+        "https://example.com?x=1",
+        "https://user@example.com",
+        'https://example.com"><script>',
+        "https://example.com\n",
+        "//example.com",
+    ],
+)
+def test_public_url_in_another_form_is_refused(url: str) -> None:
+    assert refusal({"DARKROOM_PUBLIC_URL": url}).startswith(f"DARKROOM_PUBLIC_URL={url!r}: expected http:// or https://")
+
+
+@pytest.mark.parametrize(
+    ("spellings", "expected"),
+    [
+        ("width=0640", "Expected: width=640. Received: width=0640."),
+        ("full height=1,width=1", "Expected: width=1,height=1. Received: height=1,width=1."),
+        ("width=640;full", "Received: width=640;full."),
+        ("widht=640", "Received: widht."),
+    ],
+)
+def test_open_transforms_that_are_not_canonical_are_refused_with_the_spelling_that_is(spellings: str, expected: str) -> None:
+    message = refusal({"DARKROOM_OPEN_TRANSFORMS": spellings})
+    assert message.startswith("DARKROOM_OPEN_TRANSFORMS: ")
+    assert expected in message
+
+
+def test_wait_that_is_longer_than_a_render_may_take_is_refused() -> None:
+    message = refusal({"DARKROOM_WAIT_SECONDS": "11", "DARKROOM_RENDER_SECONDS": "10"})
+    assert "DARKROOM_WAIT_SECONDS" in message
+    assert "DARKROOM_RENDER_SECONDS" in message
+    assert load({"DARKROOM_WAIT_SECONDS": "10", "DARKROOM_RENDER_SECONDS": "10"}).wait_seconds == 10
+
+
+def test_cold_requests_on_fly_leave_room_for_hits() -> None:
+    assert load({"FLY_MACHINE_ID": "148e21ea", "DARKROOM_STORE": "s3://bucket"}).cold_requests == 12
+    assert load({"FLY_MACHINE_ID": "148e21ea", "DARKROOM_STORE": "s3://bucket", "DARKROOM_MAX_COLD_REQUESTS": "3"}).cold_requests == 3
+
+
+def test_file_store_on_fly_off_a_volume_is_refused_and_on_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) in {"/", "/data", "/my data"})
+    on_fly = {"FLY_MACHINE_ID": "148e21ea"}
+    for environ in ({}, {"DARKROOM_STORE": "file:///srv/store"}, {"DARKROOM_DATA": "/database"}, {"DARKROOM_STORE": "file:///"}):
+        message = refusal({**on_fly, **environ})
+        assert message.startswith("DARKROOM_STORE=file://")
+        assert "volume" in message
+        assert "s3://" in message
+    for environ in (
+        {"DARKROOM_DATA": "/data"},
+        {"DARKROOM_DATA": "/data/darkroom"},
+        {"DARKROOM_STORE": "file:///data/store"},
+        {"DARKROOM_STORE": "file:///my%20data/store"},
+        {"DARKROOM_DATA": "/my data"},
+        {"DARKROOM_STORE": "s3://bucket"},
+        {"DARKROOM_STORE": "memory://"},
+    ):
+        load({**on_fly, **environ})
+    load({"DARKROOM_STORE": "file:///srv/store"})
+
+
+def test_development_key_is_made_once_for_its_owner_alone_and_reused(tmp_path: Path) -> None:
+    data = tmp_path / "not" / "there"
+    key = development_key(data)
+    assert len(key) == 32
+    assert development_key(data) == key
+    assert [path.name for path in data.iterdir()] == ["signing.key"]
+    file = data / "signing.key"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert re.fullmatch(r"[0-9a-f]{64}\n", file.read_text("ascii"))
+    assert development_key(tmp_path / "elsewhere") != key
+
+
+def test_development_key_asked_for_by_many_at_once_is_one_key(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        keys = set(threads.map(lambda _: development_key(tmp_path), range(64)))
+    assert len(keys) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["signing.key"]
+
+
+def test_development_key_is_synced_with_its_folder_before_it_is_used(tmp_path: Path, synced: list[Path]) -> None:
+    development_key(tmp_path)
+    assert [path.parent for path in synced[:-1]] == [tmp_path]
+    assert synced[-1] == tmp_path
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"abc\n", b"not a key at all, but long enough\n", b"\xff\xfe" * 32, b"0" * 33])
+def test_development_key_in_a_damaged_file_is_refused_and_the_file_is_kept(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "signing.key"
+    file.write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        development_key(tmp_path)
+    assert str(file) in str(caught.value)
+    assert "32 hexadecimal digits" in str(caught.value)
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("variants", ["", " ; \n;"])
+def test_settings_without_variants_name_none(variants: str) -> None:
+    assert load({"DARKROOM_VARIANTS": variants}).named_transforms == {}
+
+
+@pytest.mark.parametrize(
+    ("variants", "told"),
+    [
+        ("card", "'card' is no name and transform"),
+        ("card=width=640", "'card=width=640' is no name and transform"),
+        ("Card: width=640", "'Card: width=640' is no name and transform"),
+        ("9: width=640", "'9: width=640' is no name and transform"),
+        ("card: width=640 height=480", "is no name and transform"),
+        ("card: width=0", "card: `width` is out of range. Expected: a whole number of pixels from 1 to 8192. Received: 0."),
+        ("good: width=9; card: widht=640", "card: The transform has an unknown key."),
+        ("card: width=640; card: width=320", "card stands twice"),
+    ],
+)
+def test_settings_with_a_bad_variant_say_which_and_why(variants: str, told: str) -> None:
+    with pytest.raises(SettingsError, match=r"^DARKROOM_VARIANTS: ") as caught:
+        load({"DARKROOM_VARIANTS": variants})
+    assert told in str(caught.value)
+
+
+def test_settings_warm_webp_and_the_fallback_unless_told_otherwise() -> None:
+    assert load({}).warm_formats == ("webp", "fallback")
+    assert load({"DARKROOM_WARM": "none"}).warm_formats == ()
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"DARKROOM_RENDITIONS_BYTES": "1000"}, "at least 16777216"),
+        ({"DARKROOM_RENDITIONS_BYTES": "100000000", "DARKROOM_STORE": "s3://bucket"}, "lifecycle rules"),
+        ({"DARKROOM_RENDITIONS_BYTES": "100000000", "DARKROOM_STORE": "memory://"}, "for a store on disk"),
+        ({"DARKROOM_RENDITIONS_BYTES": "-1"}, "DARKROOM_RENDITIONS_BYTES='-1'"),
+    ],
+)
+def test_settings_with_a_budget_that_cannot_be_held_are_refused(environ: dict[str, str], message: str) -> None:
+    assert message in refusal(environ)
+
+
+@pytest.mark.parametrize("warm", ["all", "webp,none", "webp jpeg", ",", "WEBP"])
+def test_settings_with_a_bad_word_in_warm_say_what_is_expected(warm: str) -> None:
+    with pytest.raises(SettingsError, match=r"DARKROOM_WARM=.*: expected some of webp, avif, fallback, comma-separated, or none"):
+        load({"DARKROOM_WARM": warm})
+
+
+@pytest.mark.parametrize("alone", ["DARKROOM_CLOUDFLARE_ZONE", "DARKROOM_CLOUDFLARE_TOKEN"])
+def test_settings_of_cloudflare_belong_together(alone: str) -> None:
+    with pytest.raises(SettingsError, match="DARKROOM_CLOUDFLARE_ZONE and DARKROOM_CLOUDFLARE_TOKEN belong together"):
+        load({alone: "0" * 32})
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"FLY_REGION": "a\r\nb: c"}, "FLY_REGION='a\\r\\nb: c': expected the name of a region of Fly, such as arn."),
+        ({"FLY_REGION": "ARN"}, "FLY_REGION='ARN'"),
+        ({"FLY_REGION": "ar"}, "FLY_REGION='ar'"),
+        ({"PRIMARY_REGION": "arn;state=x"}, "PRIMARY_REGION='arn;state=x'"),
+        ({"FLY_MACHINE_ID": "148e, b"}, "FLY_MACHINE_ID='148e, b': expected a Machine's id, such as 148e21ea246389."),
+        ({"DARKROOM_REGIONS": "arn,lhr,arn"}, "DARKROOM_REGIONS='arn,lhr,arn': expected regions of Fly, comma-separated, each once"),
+        ({"DARKROOM_REGIONS": "arn lhr"}, "DARKROOM_REGIONS='arn lhr'"),
+        ({"DARKROOM_REGIONS": "Stockholm"}, "DARKROOM_REGIONS='Stockholm'"),
+    ],
+)
+def test_settings_with_a_region_or_machine_that_is_none_are_refused(environ: dict[str, str], said: str) -> None:
+    assert said in refusal(environ)
+
+
+@pytest.mark.parametrize(
+    ("environ", "originals_region", "is_reader"),
+    [
+        ({}, "", False),
+        ({"DARKROOM_REGIONS": "arn,lhr"}, "", False),
+        ({"FLY_REGION": "lhr"}, "", False),
+        ({"FLY_REGION": "lhr", "PRIMARY_REGION": "arn"}, "arn", True),
+        ({"FLY_REGION": "arn", "PRIMARY_REGION": "arn"}, "arn", False),
+        # What Fly says goes before what we were told; without it, the first of the list is the primary.
+        ({"FLY_REGION": "lhr", "PRIMARY_REGION": "arn", "DARKROOM_REGIONS": "lhr,arn"}, "arn", True),
+        ({"FLY_REGION": "lhr", "DARKROOM_REGIONS": "lhr,arn"}, "lhr", False),
+        ({"FLY_REGION": "lhr", "DARKROOM_REGIONS": " arn , lhr"}, "arn", True),
+        ({"FLY_REGION": "lhr", "PRIMARY_REGION": "arn", "DARKROOM_STORE": "s3://bucket"}, "", False),
+        ({"FLY_REGION": "lhr", "PRIMARY_REGION": "arn", "DARKROOM_STORE": "memory://"}, "arn", True),
+    ],
+)
+def test_settings_know_in_which_region_originals_are(environ: dict[str, str], originals_region: str, is_reader: bool) -> None:
+    settings = load(environ)
+    assert (settings.originals_region, settings.is_reader) == (originals_region, is_reader)

@@ -1,0 +1,253 @@
+import hashlib
+import json
+import re
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from service.errors import BadAddressError, BadSignatureError
+from service.images.picture import Minter
+from service.images.transform import Transform
+from service.urls.rendition_url import (
+    AUTO,
+    MAX_TRANSFORM_CHARACTERS,
+    MEDIA_TYPES,
+    PIPELINE_VERSION,
+    UNSIGNED,
+    Address,
+    Signer,
+    base32_text,
+    digest_text,
+    is_digest,
+    parse,
+)
+from tests.support.renders import LIMITS
+from tests.vectors import make
+
+VECTORS: dict[str, list[dict[str, Any]]] = json.loads((Path(__file__).parents[1] / "vectors" / "addresses.json").read_text("ascii"))
+
+KEY = bytes(range(32))
+OTHER_KEY = bytes(range(1, 33))
+
+BASE32 = string.ascii_lowercase + "234567"
+digests = st.text(BASE32, min_size=32, max_size=32)
+extensions = st.sampled_from((*MEDIA_TYPES, AUTO))
+spellings = st.text(string.ascii_letters + string.digits + ".:_=,-", min_size=1, max_size=80)
+addresses = st.builds(Address, st.integers(1, 999_999), digests, spellings, extensions)
+
+ADDRESS = Address(1, "k5x7q2" + "a" * 26, "width=640,height=480,fit=cover,gravity=focal:0.3:0.6", "avif")
+SIGNED = Signer([KEY]).sign(ADDRESS)
+
+
+def refused(path: bytes, signer: Signer | None = None) -> type[Exception] | None:
+    """Return how a path is refused, `None` when it is taken; anything but the two errors of addresses goes through."""
+    try:
+        (signer or Signer([KEY])).verify(*parse(path))
+    except (BadAddressError, BadSignatureError) as error:
+        return type(error)
+    return None
+
+
+def test_vectors_file_is_what_its_generator_makes() -> None:
+    assert make.FILE.read_text("ascii") == make.text()
+
+
+def test_vectors_file_covers_every_extension_and_a_key_rotation() -> None:
+    assert len(VECTORS["accepted"]) >= 30
+    assert {vector["extension"] for vector in VECTORS["accepted"]} == {*MEDIA_TYPES, AUTO}
+    assert {vector["signed_by"] for vector in VECTORS["accepted"]} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("vector", VECTORS["digests"], ids=lambda vector: vector["digest"])
+def test_digest_text_of_a_vector_is_its_digest(vector: dict[str, Any]) -> None:
+    assert digest_text(hashlib.sha256(bytes.fromhex(vector["original"])).digest()) == vector["digest"]
+    assert is_digest(vector["digest"])
+
+
+@pytest.mark.parametrize("vector", VECTORS["accepted"], ids=lambda vector: f"{vector['transform']}.{vector['extension']}")
+def test_address_of_a_vector_is_built_signed_parsed_and_accepted(vector: dict[str, Any]) -> None:
+    keys = [bytes.fromhex(key) for key in vector["keys"]]
+    address = Address(vector["version"], vector["digest"], vector["transform"], vector["extension"])
+    assert address.signed_text == vector["signed_text"]
+    assert address.path(vector["signature"]) == vector["path"]
+    assert Signer(keys[vector["signed_by"] :]).sign(address) == vector["path"]
+    assert parse(vector["path"].encode("ascii")) == (address, vector["signature"])
+    assert refused(vector["path"].encode("ascii"), Signer(keys)) is None
+
+
+@pytest.mark.parametrize("vector", VECTORS["refused"], ids=lambda vector: vector["why"])
+def test_path_of_a_vector_with_a_fault_is_refused(vector: dict[str, Any]) -> None:
+    signer = Signer([bytes.fromhex(key) for key in vector["keys"]])
+    error = refused(vector["path"].encode("ascii"), signer)
+    assert error is {"bad-address": BadAddressError, "bad-signature": BadSignatureError}[vector["error"]]
+
+
+@given(addresses)
+def test_address_signed_and_parsed_is_the_same_address(address: Address) -> None:
+    path = Signer([KEY]).sign(address)
+    parsed, signature = parse(path.encode("ascii"))
+    assert parsed == address
+    assert parsed.path(signature) == path
+    assert refused(path.encode("ascii")) is None
+
+
+@given(addresses, st.data())
+def test_signed_path_with_one_byte_changed_is_refused(address: Address, data: st.DataObject) -> None:
+    path = bytearray(Signer([KEY]).sign(address).encode("ascii"))
+    at = data.draw(st.integers(0, len(path) - 1))
+    path[at] = data.draw(st.integers(0, 255).filter(lambda byte: byte != path[at]))
+    assert refused(bytes(path)) is not None
+
+
+@pytest.mark.parametrize("at", range(len(SIGNED)))
+def test_signed_path_with_a_flipped_bit_is_refused(at: int) -> None:
+    for bit in range(8):
+        path = bytearray(SIGNED.encode("ascii"))
+        path[at] ^= 1 << bit
+        assert refused(bytes(path)) is not None, bytes(path)
+
+
+@given(addresses, st.data())
+def test_signed_path_cut_short_is_refused(address: Address, data: st.DataObject) -> None:
+    path = Signer([KEY]).sign(address).encode("ascii")
+    start = data.draw(st.integers(0, len(path) - 1))
+    end = data.draw(st.integers(start, len(path)))
+    assume((start, end) != (0, len(path)))
+    assert refused(path[start:end]) is not None
+
+
+@given(addresses, st.data())
+def test_signed_path_with_a_character_percent_encoded_is_refused(address: Address, data: st.DataObject) -> None:
+    path = Signer([KEY]).sign(address)
+    at = data.draw(st.integers(0, len(path) - 1))
+    case = data.draw(st.sampled_from(("02x", "02X")))
+    assert refused(f"{path[:at]}%{ord(path[at]):{case}}{path[at + 1 :]}".encode("ascii")) is BadAddressError
+
+
+@given(addresses, st.data())
+def test_signed_path_with_a_letter_in_the_other_case_is_refused(address: Address, data: st.DataObject) -> None:
+    path = Signer([KEY]).sign(address)
+    at = data.draw(st.sampled_from([index for index, character in enumerate(path) if character.isalpha()]))
+    assert refused((path[:at] + path[at].swapcase() + path[at + 1 :]).encode("ascii")) is not None
+
+
+@given(addresses, st.data())
+def test_signed_path_with_a_character_inserted_is_refused(address: Address, data: st.DataObject) -> None:
+    path = Signer([KEY]).sign(address).encode("ascii")
+    at = data.draw(st.integers(0, len(path)))
+    inserted = data.draw(
+        st.one_of(st.sampled_from((b"/", b"//", b"%2F", b"\0", b"\r\n", b"?", b"#", b".", b" ")), st.binary(min_size=1, max_size=3))
+    )
+    assert refused(path[:at] + inserted + path[at:]) is not None
+
+
+@given(addresses, st.randoms(use_true_random=False))
+def test_signed_path_with_its_parts_reordered_is_refused(address: Address, chance: Any) -> None:
+    parts = re.split("([/,.])", Signer([KEY]).sign(address))
+    shuffled = list(parts)
+    chance.shuffle(shuffled)
+    assume(shuffled != parts)
+    assert refused("".join(shuffled).encode("ascii")) is not None
+
+
+@given(addresses, addresses)
+def test_signature_of_another_address_is_refused(address: Address, other: Address) -> None:
+    assume(address != other)
+    signature = parse(Signer([KEY]).sign(other).encode("ascii"))[1]
+    assert refused(address.path(signature).encode("ascii")) is BadSignatureError
+
+
+@given(st.one_of(st.binary(max_size=300), st.from_regex(rb"/i/v[0-9]{1,7}/[a-z2-7]{30,34}/[!-~]{0,40}/[a-z2-7-]{1,28}\.[a-z]{1,9}")))
+@example(b"")
+@example(b"/i/v1/" + b"a" * 32 + b"/full/" + b"a" * 26 + b".jpg\n")
+@example(b"/i/v1/" + b"a" * 32 + b"/full/" + b"\xc3\xa4" * 13 + b".jpg")
+@example("/i/v\N{ARABIC-INDIC DIGIT ONE}/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/full/-.jpg".encode())
+def test_path_of_any_bytes_is_refused_and_never_raises_anything_else(path: bytes) -> None:
+    assert refused(path) is not None
+
+
+@pytest.mark.parametrize("extension", ["giff", "bmp", "jpeg", "svg", "heic", "avi", "a", "webpp", "autoo"])
+def test_path_with_an_extension_that_no_rendition_has_is_refused_with_the_list(extension: str) -> None:
+    with pytest.raises(BadAddressError) as caught:
+        parse(ADDRESS.path("a" * 26).replace(".avif", f".{extension}").encode("ascii"))
+    assert caught.value.expected == "avif, webp, jpg, png, gif, auto"
+    assert caught.value.received == extension
+    assert caught.value.remedy
+
+
+def test_path_with_the_longest_transform_is_taken_and_one_longer_is_not() -> None:
+    longest = Address(1, ADDRESS.digest, "a" * MAX_TRANSFORM_CHARACTERS, "png")
+    assert refused(Signer([KEY]).sign(longest).encode("ascii")) is None
+    longer = Address(1, ADDRESS.digest, "a" * (MAX_TRANSFORM_CHARACTERS + 1), "png")
+    assert refused(Signer([KEY]).sign(longer).encode("ascii")) is BadAddressError
+
+
+def test_path_that_is_no_address_is_told_what_one_looks_like_without_control_characters() -> None:
+    with pytest.raises(BadAddressError) as caught:
+        parse(b"/i/v1/\r\nSet-Cookie: a=b/\xff" + b"x" * 5_000)
+    problem = caught.value.problem()
+    assert (problem.status, problem.expected is not None, problem.remedy is not None) == (400, True, True)
+    assert problem.received is not None
+    assert problem.received.startswith("/i/v1/\\r\\nSet-Cookie: a=b/\\xff")
+    assert len(problem.received) < 200
+
+
+@given(addresses, st.lists(st.binary(min_size=16, max_size=64), min_size=1, max_size=5, unique=True), st.data())
+def test_signature_of_every_configured_key_is_accepted(address: Address, keys: list[bytes], data: st.DataObject) -> None:
+    older = data.draw(st.sampled_from(keys))
+    # HMAC pads a short key with zeros (RFC 2104 §2): keys that differ in those alone are one key.
+    assert refused(Signer([older]).sign(address).encode("ascii"), Signer(keys)) is None
+    others = [key for key in keys if key.rstrip(b"\0") != older.rstrip(b"\0")]
+    if others:
+        assert refused(Signer([older]).sign(address).encode("ascii"), Signer(others)) is BadSignatureError
+
+
+@given(addresses)
+def test_signer_with_several_keys_signs_with_the_newest(address: Address) -> None:
+    assert Signer([KEY, OTHER_KEY]).sign(address) == Signer([KEY]).sign(address)
+    assert Signer([OTHER_KEY, KEY]).sign(address) == Signer([OTHER_KEY]).sign(address)
+
+
+def test_signer_without_a_key_cannot_be_made() -> None:
+    with pytest.raises(ValueError, match="key"):
+        Signer([])
+
+
+def test_open_transform_without_a_signature_is_accepted_in_its_canonical_spelling_only() -> None:
+    signer = Signer([KEY], ("width=640", "full"))
+    for extension in (*MEDIA_TYPES, AUTO):
+        assert refused(f"/i/v1/{ADDRESS.digest}/width=640/{UNSIGNED}.{extension}".encode("ascii"), signer) is None
+        assert refused(f"/i/v1/{ADDRESS.digest}/full/{UNSIGNED}.{extension}".encode("ascii"), signer) is None
+    for transform in ("width=641", "width=0640", "width=640.0", "width=640,fit=inside", "WIDTH=640"):
+        assert refused(f"/i/v1/{ADDRESS.digest}/{transform}/{UNSIGNED}.jpg".encode("ascii"), signer) is BadSignatureError
+
+
+def test_open_transform_with_a_wrong_signature_is_refused() -> None:
+    signer = Signer([KEY], ("width=640",))
+    assert refused(f"/i/v1/{ADDRESS.digest}/width=640/{'a' * 26}.jpg".encode("ascii"), signer) is BadSignatureError
+    assert refused(f"/i/v1/{ADDRESS.digest}/width=640/--.jpg".encode("ascii"), signer) is BadAddressError
+
+
+@given(addresses)
+def test_transform_that_is_not_open_without_a_signature_is_refused(address: Address) -> None:
+    assert refused(address.path(UNSIGNED).encode("ascii")) is BadSignatureError
+
+
+@pytest.mark.parametrize(
+    ("data", "text"), [(b"", ""), (b"f", "my"), (b"fo", "mzxq"), (b"foo", "mzxw6"), (b"foob", "mzxw6yq"), (b"fooba", "mzxw6ytb")]
+)
+def test_base32_text_of_the_vectors_of_rfc_4648_is_theirs_in_lower_case_unpadded(data: bytes, text: str) -> None:
+    assert base32_text(data) == text
+
+
+@pytest.mark.parametrize("text", ["", "a" * 31, "a" * 33, "A" * 32, "1" * 32, "a" * 31 + "\n", "a" * 32 + "\n", "../" + "a" * 29, "ä" * 32])
+def test_is_digest_of_text_that_is_none_is_false(text: str) -> None:
+    assert not is_digest(text)
+
+
+def test_pipeline_version_is_spelled_in_new_addresses() -> None:
+    assert Minter(Signer([KEY]), "", LIMITS).url(ADDRESS.digest, Transform(), "webp").startswith(f"/i/v{PIPELINE_VERSION}/")

@@ -1,0 +1,143 @@
+"""HDR and wide colours that a file names without a profile: PQ as one sees it on an ordinary screen, Display P3 understood."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pillow_heif
+import pytest
+import pyvips
+from PIL import Image
+
+from service.images.transform import parse
+from service.rendering.pool import RenderPool
+from tests.support import images, reference
+from tests.support.renders import probed, rendered, written
+
+pytestmark = pytest.mark.anyio
+
+Levels = npt.NDArray[np.float64]
+
+PQ, SRGB_CURVE = 16, 13
+REC_2020, DISPLAY_P3 = 9, 12
+
+# Steps of 8-bit sRGB: 10 bits of PQ are coarser than 8 of sRGB where it is dark.
+SAME = 1.5
+
+needs_corpus = pytest.mark.skipif(images.corpus() is None, reason="no corpus of real images beside the checkout")
+
+
+def pq(nits: Levels) -> Levels:
+    """Return the PQ levels, 0 to 1, of luminances (SMPTE ST 2084)."""
+    share = (nits / 10_000) ** 0.1593017578125
+    return ((0.8359375 + 18.8515625 * share) / (1 + 18.6875 * share)) ** 78.84375
+
+
+def nits_of(level: Levels) -> Levels:
+    root = level ** (1 / 78.84375)
+    return 10_000 * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125)
+
+
+def on_screen(nits: Levels) -> Levels:
+    """Return what luminances in Rec. 2020 are in sRGB, 0 to 255, once 1,000 nits are pressed below 203: BT.2390 §5.4.1, spline and all."""
+    graded, white = float(pq(np.array(1_000.0))), float(pq(np.array(203.0)))
+    most, knee = white / graded, 1.5 * white / graded - 0.5
+    level = np.minimum(pq(nits) / graded, 1)
+    t = (level - knee) / (1 - knee)
+    spline = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (-2 * t**3 + 3 * t**2) * most
+    light = nits_of(np.where(level < knee, level, spline) * graded) / 203
+    light = light @ np.linalg.inv(np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])).T
+    light = light.clip(0, 1)
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055) * 255
+
+
+@functools.cache
+def scene() -> Levels:
+    """Return luminances in nits, 96 × 128 × 3: rows of grey from 0 to 1,000 and of colours that sRGB has too."""
+    nits = np.geomspace(0.5, 1_000, 128)[None, :, None] * np.ones((96, 1, 3))
+    for row, colour in enumerate(((1, 0.7, 0.6), (0.6, 1, 0.8), (0.5, 0.6, 1))):
+        nits[24 * (row + 1) : 24 * (row + 2)] *= colour
+    return nits
+
+
+def deep(nits: Levels, *, alpha: bool = False) -> pyvips.Image:
+    samples = np.round(pq(nits) * 65_535).astype(np.uint16)
+    if alpha:
+        samples = np.dstack([samples, np.full(samples.shape[:2], 65_535, np.uint16)])
+    height, width, bands = samples.shape
+    return pyvips.Image.new_from_memory(samples.tobytes(), width, height, bands, "ushort").copy(interpretation="rgb16")
+
+
+def named(body: bytes, primaries: int, transfer: int) -> bytes:
+    """Return an AVIF that says so of its colours (the `nclx` box, in which its encoder has said something else)."""
+    at = body.index(b"colrnclx") + 8
+    return body[:at] + primaries.to_bytes(2, "big") + transfer.to_bytes(2, "big") + body[at + 4 :]
+
+
+def pq_avif(nits: Levels, *, alpha: bool = False) -> bytes:
+    return named(bytes(deep(nits, alpha=alpha).heifsave_buffer(compression="av1", bitdepth=10, lossless=True)), REC_2020, PQ)
+
+
+def pq_heic(nits: Levels) -> bytes:
+    samples = np.round(pq(nits) * 1_023).astype(np.uint16) << 6
+    picture = pillow_heif.from_bytes("RGB;16", (nits.shape[1], nits.shape[0]), samples.tobytes())
+    picture[0].info["bit_depth"] = 10
+    body = io.BytesIO()
+    picture.save(body, quality=-1, chroma=444, color_primaries=REC_2020, transfer_characteristics=PQ, matrix_coefficients=0)
+    return body.getvalue()
+
+
+async def pixels(pool: RenderPool, path: Path, spelling: str = "full") -> Levels:
+    return np.asarray(images.opened((await rendered(pool, path, spelling, "png")).body)).astype(float)
+
+
+@pytest.mark.parametrize("make", [pq_avif, pq_heic, functools.partial(pq_avif, alpha=True)], ids=["avif", "heic", "avif, alpha"])
+async def test_pq_is_pressed_into_what_a_screen_shows(pool: RenderPool, tmp_path: Path, make: Callable[[Levels], bytes]) -> None:
+    found = await pixels(pool, written(tmp_path, make(scene())))
+    away = np.abs(found[..., :3] - on_screen(scene()))
+    assert away.mean() < SAME
+    assert away.max() < 8
+    # What is dim is what it was: 20.3 nits are a tenth of a page's white, in sRGB 89.
+    dim = np.abs(scene()[0, :, 0] - 20.3).argmin()
+    assert found[5, dim, 0] == pytest.approx(89, abs=4)
+
+
+async def test_pq_is_turned_cropped_and_scaled_as_any_other_picture(pool: RenderPool, tmp_path: Path) -> None:
+    path = written(tmp_path, pq_avif(scene()))
+    whole = Image.fromarray((await pixels(pool, path)).astype(np.uint8))
+    for spelling in ("width=64", "crop=30:10:60:50", "rotate=90", "width=40,height=40,fit=cover,gravity=east", "width=200,enlarge=true"):
+        part = Image.fromarray((await pixels(pool, path, spelling)).astype(np.uint8))
+        ideal = reference.reference(whole, parse(spelling))
+        assert part.size == ideal.size
+        assert images.distance(part, reference.on_white(ideal)) < 2.5, spelling
+    image = images.opened((await rendered(pool, path, "profile=p3", "png")).body)
+    assert images.distance(reference.in_srgb(image, image.info["icc_profile"]), whole) < SAME
+
+
+async def test_avif_that_names_display_p3_looks_as_with_its_profile(pool: RenderPool, tmp_path: Path) -> None:
+    body = io.BytesIO()
+    images.picture(120, 90).save(body, "AVIF", quality=95, subsampling="4:4:4")
+    path = written(tmp_path, named(body.getvalue(), DISPLAY_P3, SRGB_CURVE))
+    plain = images.opened(body.getvalue()).convert("RGB")
+    ideal = reference.in_srgb(plain, images.p3_profile())
+    assert images.distance(ideal, plain) > 3
+    image = images.opened((await rendered(pool, path, "full", "png")).body)
+    assert images.distance(image, ideal) < SAME
+    kept = images.opened((await rendered(pool, path, "profile=keep", "png")).body)
+    assert images.distance(kept, plain) < SAME
+    assert kept.info["icc_profile"]
+
+
+@needs_corpus
+async def test_corpus_pq_is_no_longer_pale(pool: RenderPool) -> None:
+    (path,) = [path for path in images.corpus_files("avif") if "_pq_" in path.name]
+    assert (await probed(pool, path)).info.format == "avif"
+    image = Image.fromarray((await pixels(pool, path, "width=300")).astype(np.uint8))
+    raw = pyvips.Image.new_from_file(str(path)).resize(300 / 2_048).numpy().astype(float) / 65_535
+    ideal = on_screen(nits_of(raw))
+    assert np.abs(np.asarray(image).astype(float) - ideal).mean() < 3

@@ -1,0 +1,114 @@
+"""The reference itself, where the right answer is known without it."""
+
+from __future__ import annotations
+
+from math import erf, pi, sqrt
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.images.options import FocalPoint
+from service.images.transform import parse
+from tests.support import images, reference
+
+GREY = Image.new("RGB", (40, 30), (100, 100, 100))
+MARK = "a" * 32
+
+
+def colour_of(image: Image.Image, across: int = 20, down: int = 15) -> tuple[int, ...]:
+    pixel: list[int] = np.asarray(image)[down, across].tolist()
+    return tuple(pixel)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "level"),
+    [
+        ("brightness=1.5", 150),
+        ("brightness=4", 255),
+        ("contrast=1.5", 86),
+        ("contrast=0", 128),
+        ("gamma=2", 160),
+        ("brightness=2,contrast=0.5", 164),
+        ("saturation=4", 100),
+        ("grayscale=true", 100),
+        ("blur=5", 100),
+    ],
+)
+def test_adjusted_grey_is_what_the_formula_says(spelling: str, level: int) -> None:
+    assert colour_of(reference.reference(GREY, parse(spelling))) == (level, level, level, 255)
+
+
+def test_saturation_of_nothing_is_the_luminance() -> None:
+    image = Image.new("RGB", (4, 4), (200, 50, 10))
+    level = round(0.213 * 200 + 0.715 * 50 + 0.072 * 10)
+    for spelling in ("saturation=0", "grayscale=true"):
+        assert colour_of(reference.reference(image, parse(spelling)), 1, 1) == (level, level, level, 255)
+
+
+def test_blurred_edge_is_the_integral_of_a_gaussian() -> None:
+    edge = images.opened(images.two_colour_png(100, 20, (0, 0, 0), (255, 255, 255), 0.5))
+    row = np.asarray(reference.reference(edge, parse("blur=4")))[10, :, 0].astype(float)
+    ideal = [255 * (0.5 + 0.5 * erf((x + 0.5 - 50) / (4 * sqrt(2)))) for x in range(100)]
+    assert np.abs(row - ideal).max() < 2
+
+
+@pytest.mark.parametrize(
+    ("turn", "corners"),
+    [
+        ("rotate=90", ("bottom left", "top left", "bottom right", "top right")),
+        ("rotate=180", ("bottom right", "bottom left", "top right", "top left")),
+        ("rotate=270", ("top right", "bottom right", "top left", "bottom left")),
+        ("flip=horizontal", ("top right", "top left", "bottom right", "bottom left")),
+        ("flip=vertical", ("bottom left", "bottom right", "top left", "top right")),
+        ("rotate=90,flip=horizontal", ("top left", "bottom left", "top right", "bottom right")),
+    ],
+)
+def test_turned_picture_has_its_corners_where_they_belong(turn: str, corners: tuple[str, ...]) -> None:
+    """Clockwise: what was at the bottom left comes to the top left. Turned first, then flipped."""
+    found = images.corner_colours(reference.reference(images.picture(60, 40), parse(turn)))
+    assert [found[corner] for corner in images.CORNERS] == [images.CORNERS[corner] for corner in corners]
+
+
+def test_free_turn_by_nearly_a_quarter_is_nearly_a_quarter_turn() -> None:
+    free, quarter = (reference.reference(images.picture(120, 90), parse(f"rotate={turn}")) for turn in ("90.01", "90"))
+    assert images.distance(free.resize(quarter.size), quarter) < 2
+
+
+def test_rounded_corners_leave_the_area_of_a_circle() -> None:
+    assert reference.rounded_corners(200, 200, "max").sum() == pytest.approx(pi * 100**2, rel=0.001)
+    assert reference.rounded_corners(200, 100, 20).sum() == pytest.approx(200 * 100 - (4 - pi) * 20**2, rel=0.001)
+
+
+def test_overlay_pad_and_background_lie_where_they_are_told() -> None:
+    mark = Image.new("RGBA", (10, 10), (255, 0, 0, 128))
+    spelling = f"overlay={MARK}:southeast:0.25:1:3:2,pad=1:2:3:4,background=0000ff"
+    image = reference.reference(GREY, parse(spelling), mark)
+    assert image.size == (46, 34)
+    assert colour_of(image, 0, 0) == (0, 0, 255, 255)
+    assert colour_of(image, 4, 1) == (100, 100, 100, 255)
+    # The overlay of 10 × 10 ends 3 from the right and 2 from the bottom of the picture.
+    left, top = 4 + 40 - 10 - 3, 1 + 30 - 10 - 2
+    assert colour_of(image, left, top) == colour_of(image, left + 9, top + 9) == (178, 50, 50, 255)
+    assert colour_of(image, left - 1, top) == colour_of(image, left + 10, top + 9) == (100, 100, 100, 255)
+
+
+def test_half_clear_background_shows_half() -> None:
+    image = reference.reference(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), parse("background=ff000080"))
+    assert colour_of(image, 3, 3) == (255, 0, 0, 128)
+
+
+def test_focal_point_goes_with_the_picture() -> None:
+    whole = (0, 0, 400, 300)
+    for turn, place in (("full", (0.1, 0.2)), ("rotate=90", (0.8, 0.1)), ("rotate=180", (0.9, 0.8)), ("flip=horizontal", (0.9, 0.2))):
+        assert reference.focal_place(FocalPoint(0.1, 0.2), whole, (400, 300), parse(turn)) == pytest.approx(place)
+    assert reference.focal_place(FocalPoint(0, 0), (100, 100, 300, 200), (400, 300), parse("full")) == pytest.approx((0, 0))
+
+
+def test_clear_pixels_lend_no_colour() -> None:
+    pixels = np.zeros((20, 20, 4), np.uint8)
+    pixels[:, ::2] = (255, 0, 0, 255)
+    pixels[:, 1::2] = (0, 0, 255, 0)
+    image = np.asarray(reference.reference(Image.fromarray(pixels, "RGBA"), parse("width=7")))
+    assert (image[..., 0].min(), image[..., 2].max()) == (255, 0)
+    assert np.abs(image[..., 3].astype(int) - 128).max() < 40

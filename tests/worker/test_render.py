@@ -1,0 +1,281 @@
+"""Renditions: what holds for all of them, whatever is asked of the picture (of which `test_matrix.py` tells)."""
+
+import io
+from pathlib import Path
+
+import anyio
+import msgspec
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from service.errors import ServiceError, TooManyPixelsError
+from service.images.geometry import reduced_suffices
+from service.images.transform import FORMATS, Format
+from service.rendering.pool import RenderPool
+from service.rendering.protocol import Limits, Reduce, Reduced, Rendered
+from tests.support import images, reference
+from tests.support.renders import LIMITS, probed, render_job, rendered, source_of, written
+
+pytestmark = pytest.mark.anyio
+
+PILLOW_NAMES: dict[Format, str] = {"avif": "AVIF", "webp": "WEBP", "jpeg": "JPEG", "png": "PNG", "gif": "GIF"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("originals")
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("photo"), images.photo_jpeg(400, 300, quality=95), "photo.jpg")
+
+
+async def picture(pool: RenderPool, path: Path, spelling: str = "full", image_format: Format = "png") -> Image.Image:
+    """Return a rendition, decoded, after a look at what it says of itself."""
+    result = await rendered(pool, path, spelling, image_format)
+    image = images.opened(result.body)
+    assert image.format == PILLOW_NAMES[image_format]
+    assert image.size == (result.width, result.height)
+    return image
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+async def test_rendition_made_twice_is_the_same_bytes(pool: RenderPool, photo: Path, image_format: Format) -> None:
+    """In two processes at once: what one region makes, another would make too."""
+    bodies: list[bytes] = []
+
+    async def render() -> None:
+        bodies.append((await rendered(pool, photo, "width=200,height=200,fit=cover,gravity=attention", image_format)).body)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(render)
+        tasks.start_soon(render)
+    assert bodies[0] == bodies[1]
+
+
+@pytest.mark.parametrize("image_format", ["avif", "webp", "jpeg"])
+async def test_rendition_of_a_lower_quality_is_smaller_and_further_from_the_original(
+    pool: RenderPool, photo: Path, image_format: Format
+) -> None:
+    low, high = [(await rendered(pool, photo, f"quality={quality}", image_format)).body for quality in (15, 90)]
+    assert len(low) < len(high) / 2
+    scene = images.picture(400, 300)
+    assert images.distance(images.opened(low), scene) > images.distance(images.opened(high), scene)
+
+
+# Metadata.
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+async def test_rendition_carries_nothing_of_the_camera_the_place_or_the_profile(
+    pool: RenderPool, folder: Path, image_format: Format
+) -> None:
+    original = images.camera_jpeg()
+    assert images.opened(original).getexif().get_ifd(ExifTags.IFD.GPSInfo)
+    result = await rendered(pool, written(folder, original, "camera.jpg"), "width=200", image_format)
+    for private in (images.CAMERA, images.PLACE, "GPS", "xmpmeta", "ICC_PROFILE", "iCCP", "Exif\0\0", "eXIf", "EXIF", "XMP "):
+        assert private.encode("ascii") not in result.body
+    image = images.opened(result.body)
+    assert not image.getexif()
+    assert not {"exif", "icc_profile", "xmp", "comment", "photoshop"} & {name for name, value in image.info.items() if value}
+
+
+async def test_rendition_with_a_canvas_is_transparent_beside_the_picture(pool: RenderPool, photo: Path) -> None:
+    image = await picture(pool, photo, "width=200,height=200,fit=contain,gravity=north")
+    alpha = np.asarray(image.getchannel("A"))
+    assert alpha[:150].min() == 255
+    assert alpha[150:].max() == 0
+
+
+# What stays where something is cut.
+
+
+@pytest.mark.parametrize(
+    ("original", "gravity", "corners"),
+    [
+        ((600, 200), "west", ["top left", "bottom left"]),
+        ((600, 200), "northwest", ["top left", "bottom left"]),
+        ((600, 200), "east", ["top right", "bottom right"]),
+        ((600, 200), "southeast", ["top right", "bottom right"]),
+        ((600, 200), "focal:0:0.5", ["top left", "bottom left"]),
+        ((600, 200), "focal:1:0", ["top right", "bottom right"]),
+        ((600, 200), "center", []),
+        ((600, 200), "north", []),
+        ((600, 200), "focal:0.5:0.5", []),
+        ((200, 600), "north", ["top left", "top right"]),
+        ((200, 600), "northeast", ["top left", "top right"]),
+        ((200, 600), "south", ["bottom left", "bottom right"]),
+        ((200, 600), "focal:0.5:1", ["bottom left", "bottom right"]),
+        ((200, 600), "focal:0.9:0.02", ["top left", "top right"]),
+        ((200, 600), "center", []),
+        ((200, 600), "west", []),
+    ],
+)
+async def test_cover_gravity_keeps_the_region_that_it_names(
+    pool: RenderPool, folder: Path, original: tuple[int, int], gravity: str, corners: list[str]
+) -> None:
+    path = written(folder, images.photo_jpeg(*original, quality=95), "long.jpg")
+    image = await picture(pool, path, f"width=100,height=100,fit=cover,gravity={gravity}".replace(",gravity=center", ""))
+    found = images.corner_colours(image)
+    seen = [corner for corner in images.CORNERS if images.near(found[corner], images.CORNERS[corner])]
+    assert seen == corners
+
+
+@pytest.mark.parametrize("strategy", ["attention", "entropy"])
+@pytest.mark.parametrize("side", ["left", "right"])
+async def test_cover_strategy_finds_the_only_thing_that_is_to_be_seen(pool: RenderPool, folder: Path, strategy: str, side: str) -> None:
+    scene = images.picture(150, 150)
+    field = Image.new("RGB", (900, 200), (90, 90, 90))
+    field.paste(scene, (20 if side == "left" else 730, 25))
+    out = io.BytesIO()
+    field.save(out, "PNG")
+    image = await picture(pool, written(folder, out.getvalue(), "field.png"), f"width=200,height=200,fit=cover,gravity={strategy}")
+    pixels = np.asarray(image).astype(int)
+    lively = (np.abs(pixels - 90).max(axis=2) > 20).mean()
+    assert lively > 0.4
+
+
+# Sizes at the edge.
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (2, 1), (1, 3), (1, 400), (400, 1), (17, 15)])
+async def test_rendition_of_a_tiny_original_has_its_size(
+    pool: RenderPool, folder: Path, width: int, height: int, image_format: Format
+) -> None:
+    path = written(folder, images.flat_png(width, height, (200, 60, 40)), "tiny.png")
+    image = await picture(pool, path, "full", image_format)
+    assert image.size == (width, height)
+    assert images.near(images.corner_colours(image)["top left"], (200, 60, 40), 6)
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+async def test_rendition_of_one_pixel_s_width_is_made(pool: RenderPool, photo: Path, image_format: Format) -> None:
+    assert (await picture(pool, photo, "width=1", image_format)).size == (1, 1)
+
+
+async def test_rendition_is_never_larger_than_the_original(pool: RenderPool, photo: Path) -> None:
+    assert (await picture(pool, photo, "width=800")).size == (400, 300)
+    assert (await picture(pool, photo, "width=1000,height=1000,fit=cover")).size == (300, 300)
+    assert (await picture(pool, photo, "width=500,height=400,fit=contain")).size == (500, 400)
+
+
+async def refused(pool: RenderPool, path: Path, spelling: str, image_format: Format, limits: Limits) -> ServiceError:
+    with pytest.raises(ServiceError) as caught:
+        await rendered(pool, path, spelling, image_format, limits=limits)
+    return caught.value
+
+
+async def test_rendition_of_more_pixels_than_are_made_is_refused(pool: RenderPool, photo: Path) -> None:
+    limits = Limits(max_pixels=200_000, max_whole_pixels=200_000, max_output_pixels=10_000, max_frames=1, codec_bytes=0)
+    error = await refused(pool, photo, "width=200", "webp", limits)
+    assert type(error) is TooManyPixelsError
+    assert error.received == "200 x 150"
+    assert (await rendered(pool, photo, "width=100", "webp", limits=limits)).width == 100
+    # What counts is what comes out, not what is cut.
+    assert (await rendered(pool, photo, "width=100,height=100,fit=cover", "webp", limits=limits)).width == 100
+    assert type(await refused(pool, photo, "width=200,height=100,fit=contain", "webp", limits)) is TooManyPixelsError
+
+
+SHORT: tuple[Format, ...] = ("webp", "avif")
+
+
+async def test_rendition_with_a_longer_side_than_its_format_holds_is_refused(pool: RenderPool, folder: Path) -> None:
+    path = written(folder, images.flat_png(17_000, 100, (1, 2, 3)), "long.png")
+    limits = Limits(max_pixels=10**8, max_whole_pixels=10**8, max_output_pixels=10**8, max_frames=1, codec_bytes=0)
+    for image_format in SHORT:
+        assert type(await refused(pool, path, "full", image_format, limits)) is TooManyPixelsError
+        assert (await rendered(pool, path, "width=100,height=100,fit=cover", image_format, limits=limits)).width == 100
+    assert (await rendered(pool, path, "full", "jpeg", limits=limits)).width == 17_000
+
+
+# Made of the intermediate.
+
+REDUCED_ASKED = [
+    "width=1200",
+    "width=640,height=640,fit=cover,gravity=focal:0.8:0.2",
+    "crop=25p:25p:60p:60p,width=700",
+    "rotate=90,width=500,background=ffffff",
+    "rotate=10,width=800",
+    "width=300,blur=2,saturation=1.4",
+]
+
+
+@pytest.mark.parametrize("kind", ["png", pytest.param("alpha", marks=pytest.mark.long), pytest.param("p3", marks=pytest.mark.long)])
+async def test_rendition_of_the_intermediate_looks_as_one_of_the_original(pool: RenderPool, folder: Path, kind: str) -> None:
+    """JPEG's loss at a quality where nobody sees it, or none; sizes are those of the original."""
+    scene = images.picture(1200, 900).resize((3_600, 2_700))
+    if kind == "alpha":
+        scene.putalpha(images.opened(images.rgba_png(3_600, 2_700)).getchannel("A"))
+    out = io.BytesIO()
+    scene.save(out, "PNG", compress_level=1, icc_profile=images.p3_profile() if kind == "p3" else None)
+    path = written(folder, out.getvalue(), "large.png")
+    info = (await probed(pool, path)).info
+    assert info.intermediate is not None
+    body = (await pool.run(Reduce(source_of(path), LIMITS), Reduced)).body
+    reduced = written(folder, body, "intermediate")
+    for spelling in REDUCED_ASKED:
+        job = render_job(path, spelling, "png")
+        assert reduced_suffices(info, job.transform)
+        whole = images.opened((await pool.run(job, Rendered)).body)
+        small = images.opened((await pool.run(msgspec.structs.replace(job, source=source_of(reduced, info)), Rendered)).body)
+        assert (small.size, small.mode) == (whole.size, whole.mode)
+        for ground in ((255, 255, 255), (0, 0, 0)):
+            assert images.distance(reference.on_colour(small, ground), reference.on_colour(whole, ground)) < 1, spelling
+
+
+# Files of the world.
+
+# `faults` has files that are refused on purpose, and its own page of what is right.
+NO_GOOD = {"bomb", "broken", "faults", "svg-hostile"}
+
+
+async def good_files(pool: RenderPool) -> list[Path]:
+    """Return the files of every folder whose format is read here: HEIC needs a decoder of its own."""
+    reads = (await pool.offered()).reads
+    root = images.corpus()
+    folders = sorted(path.name for path in root.iterdir() if path.is_dir()) if root else []
+    missing = set() if "heic" in reads else {"heic"}
+    return [path for folder in folders if folder not in NO_GOOD | missing for path in images.corpus_files(folder)]
+
+
+needs_corpus = pytest.mark.skipif(images.corpus() is None, reason="no corpus of real images beside the checkout")
+
+
+@needs_corpus
+@pytest.mark.parametrize("image_format", FORMATS)
+async def test_corpus_files_are_probed_and_rendered(pool: RenderPool, image_format: Format) -> None:
+    sizes: dict[str, tuple[int, int]] = {}
+
+    async def look(path: Path) -> None:
+        info = (await probed(pool, path)).info
+        image = await picture(pool, path, "width=96,frame=0", image_format)
+        assert image.width == (96 if info.vector else min(96, info.width)), path.name
+        sizes[path.name] = image.size
+
+    files = await good_files(pool)
+    async with anyio.create_task_group() as tasks:
+        for path in files[FORMATS.index(image_format) :: 2]:
+            tasks.start_soon(look, path)
+    assert len(sizes) == len(files[FORMATS.index(image_format) :: 2]) > 20
+
+
+@needs_corpus
+@pytest.mark.parametrize("image_format", FORMATS)
+async def test_corpus_photo_looks_like_what_pillow_makes_of_it(pool: RenderPool, image_format: Format) -> None:
+    path = images.corpus_files("photo")[-1]
+    image = await picture(pool, path, "width=640", image_format)
+    ideal = images.opened(path.read_bytes()).convert("RGB").resize(image.size, Image.Resampling.LANCZOS, reducing_gap=3)
+    # Half of its pixels are grain: what two resamplers make of that differs more than on a scene.
+    assert images.distance(image, ideal) < reference.encoder_loss(ideal, image_format) * 1.2 + 2.5
+
+
+@needs_corpus
+async def test_corpus_file_with_a_place_gives_a_rendition_without_one(pool: RenderPool) -> None:
+    (path,) = images.corpus_files("exif-gps")
+    assert images.opened(path.read_bytes()).getexif().get_ifd(ExifTags.IFD.GPSInfo)
+    for image_format in FORMATS:
+        image = await picture(pool, path, "full", image_format)
+        assert not image.getexif().get_ifd(ExifTags.IFD.GPSInfo)

@@ -1,0 +1,105 @@
+"""Failures that outlive their job: after a file whose failure nobody foresaw, or whose words stay behind, good files work as before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.errors import BrokenImageError, RenderFailedError, ServiceError, UnsupportedFormatError
+from service.rendering import pool as pool_module
+from service.rendering.pool import RenderPool
+from service.rendering.protocol import Job, Reply
+from tests.support import images
+from tests.support.renders import probed, ready, render_pool, rendered, until, written
+
+pytestmark = pytest.mark.anyio
+
+LATER_UPLOADS = 30
+
+
+def not_utf8_anywhere() -> dict[str, bytes]:
+    """Return files that make libvips or a codec report bytes that are not UTF-8."""
+    files = {
+        "profile of a jpeg": images.rgb_jpeg(64, 48, profile=images.unreadable_profile()),
+        "profile of a png": images.rgb_png(64, 48, profile=images.unreadable_profile()),
+    }
+    faults = images.corpus()
+    if faults is not None:
+        files["corpus"] = (faults / "faults" / "icc-curve-name-not-utf8.jpg").read_bytes()
+    return files
+
+
+async def outcome(pool: RenderPool, path: Path) -> str:
+    """Return how a probe and a rendition of a file end."""
+    try:
+        await probed(pool, path)
+        await rendered(pool, path, "width=40", "webp")
+    except ServiceError as error:
+        return type(error).__name__
+    return "ok"
+
+
+@pytest.mark.parametrize("name", not_utf8_anywhere())
+async def test_file_whose_failure_is_not_utf8_is_no_server_error_and_every_later_upload_works(tmp_path: Path, name: str) -> None:
+    bad = written(tmp_path, not_utf8_anywhere()[name], "bad")
+    good = written(tmp_path, images.photo_jpeg(64, 48), "good")
+    async with render_pool() as pool:
+        assert await outcome(pool, bad) in {"ok", "BrokenImageError", "UnsupportedFormatError"}
+        assert [await outcome(pool, good) for _ in range(LATER_UPLOADS)] == ["ok"] * LATER_UPLOADS
+        # Not because there is a new process each time.
+        process_ids = pool.process_ids
+        assert await outcome(pool, bad) != "RenderFailedError"
+        assert pool.process_ids == process_ids
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "avif"])
+async def test_broken_file_is_broken_whatever_an_earlier_failure_said(tmp_path: Path, kind: str) -> None:
+    # libvips quotes the name of a file that it does not know, and nobody reads that.
+    unknown = written(tmp_path, b"neither image nor text", "cannot allocate memory")
+    whole = {
+        "jpeg": images.photo_jpeg(200, 150),
+        "png": images.rgb_png(200, 150),
+        "webp": images.webp(200, 150),
+        "avif": images.avif(200, 150),
+    }
+    broken = written(tmp_path, images.truncated(whole[kind]), "broken")
+    async with render_pool() as pool:
+        for _ in range(3):
+            with pytest.raises(UnsupportedFormatError):
+                await probed(pool, unknown)
+            with pytest.raises(BrokenImageError):
+                await probed(pool, broken)
+            with pytest.raises(UnsupportedFormatError):
+                await probed(pool, unknown)
+            with pytest.raises(BrokenImageError):
+                await rendered(pool, broken, "width=100")
+
+
+async def test_process_in_which_something_unforeseen_happened_is_replaced(tmp_path: Path) -> None:
+    good = written(tmp_path, images.photo_jpeg(64, 48))
+    async with render_pool() as pool:
+        before = pool.process_ids
+        with pytest.raises(RenderFailedError):
+            # There has never been such a version, which the server sees to before it asks for a render.
+            await rendered(pool, good, "width=40", version=99)
+        await until(lambda: before[0] not in pool.process_ids)
+        await ready(pool)
+        assert await outcome(pool, good) == "ok"
+
+
+async def test_jobs_go_to_the_processes_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = written(tmp_path, images.photo_jpeg(64, 48))
+    used: list[int] = []
+    ask = pool_module._RenderProcess.ask
+
+    async def noted(process: pool_module._RenderProcess, job: Job) -> Reply:
+        used.append(process.pid)
+        return await ask(process, job)
+
+    monkeypatch.setattr(pool_module._RenderProcess, "ask", noted)
+    async with render_pool(slots=2) as pool:
+        for _ in range(6):
+            await probed(pool, good)
+        assert sorted(used[:2]) == sorted(pool.process_ids)
+        assert used == used[:2] * 3

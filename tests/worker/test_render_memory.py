@@ -1,0 +1,189 @@
+"""Processes that age: what a process has done before changes no result, and want of memory is never called a broken file."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import aclosing
+from pathlib import Path
+
+import anyio
+import psutil
+import pytest
+
+from service.errors import BrokenImageError, ServiceError, TooCostlyError
+from service.images.transform import Format
+from service.rendering import pool as pool_module
+from service.rendering.pool import RenderPool
+from service.rendering.protocol import Failure, Job, Ladder, Reply
+from service.urls.rendition_url import PIPELINE_VERSION
+from service.worker import memory
+from tests.support import images
+from tests.support.renders import LIMITS, MEBIBYTE, probed, ready, render_pool, rendered, source_of, taken, until, watched_jobs, written
+
+pytestmark = pytest.mark.anyio
+
+CAP_BYTES = 512 * MEBIBYTE
+
+
+def animation(frames: int) -> bytes:
+    """Return a GIF of 400 × 300 pixels with so many frames."""
+    return images.animated_gif(400, 300, frames=frames)
+
+
+def mapped_bytes(pool: RenderPool) -> int:
+    return max(memory.usage(process_id).mapped_bytes for process_id in pool.process_ids)
+
+
+async def outcomes(pool: RenderPool, folder: Path) -> dict[str, str]:
+    """Return how a rendition of an original of each format ends, and what a process says of a broken one."""
+    originals = {
+        "heic": images.heic(800, 600),
+        "avif": images.avif(800, 600),
+        "webp": images.webp(800, 600),
+        "jpeg": images.photo_jpeg(800, 600),
+        "broken webp": images.truncated(images.webp(800, 600)),
+        "broken heic": images.truncated(images.heic(800, 600)),
+    }
+    found = {}
+    for name, body in originals.items():
+        formats: tuple[Format, ...] = ("avif", "webp")
+        for image_format in formats:
+            try:
+                await rendered(pool, written(folder, body), "width=400", image_format)
+            except ServiceError as error:
+                found[f"{name} as {image_format}"] = type(error).__name__
+            else:
+                found[f"{name} as {image_format}"] = "ok"
+    return found
+
+
+@pytest.mark.long
+async def test_process_that_has_made_animations_does_every_format_as_a_new_one_does(tmp_path: Path) -> None:
+    async with render_pool() as pool:
+        when_new = await outcomes(pool, tmp_path)
+        assert set(when_new.values()) == {"ok", "BrokenImageError"}
+    async with render_pool() as pool:
+        for frames in (20, 60, 140, 300):
+            path = written(tmp_path, animation(frames), f"{frames}.gif")
+            for image_format in ("webp", "gif"):
+                await rendered(pool, path, "width=200", image_format)
+        assert await outcomes(pool, tmp_path) == when_new
+
+
+async def test_animation_leaves_most_of_the_address_space_free(tmp_path: Path) -> None:
+    async with render_pool() as pool:
+        new_bytes = mapped_bytes(pool)
+        path = written(tmp_path, images.animated_gif(320, 240, frames=80))
+        await rendered(pool, path, "width=160", "webp")
+        await ready(pool)
+        assert mapped_bytes(pool) - new_bytes < (CAP_BYTES - new_bytes) * pool_module.RECYCLE_ABOVE_SHARE
+
+
+async def test_process_that_has_mapped_most_of_its_address_space_is_replaced_though_little_is_in_ram(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, images.photo_jpeg(64, 48))
+    async with render_pool() as pool:
+        before = pool.process_ids
+        await rendered(pool, path, "width=40")
+        assert pool.process_ids == before
+        used = memory.usage(before[0])
+        grown = used._replace(mapped_bytes=CAP_BYTES - 8 * MEBIBYTE)
+        with monkeypatch.context() as patch:
+            patch.setattr(memory, "usage", lambda _: grown)
+            await rendered(pool, path, "width=40")
+        await until(lambda: before[0] not in pool.process_ids)
+        await ready(pool)
+
+
+async def test_process_that_is_new_has_its_codecs_loaded(pool: RenderPool) -> None:
+    for process_id in pool.process_ids:
+        loaded = [mapped.path for mapped in psutil.Process(process_id).memory_maps()]
+        assert any("pillow_heif" in path for path in loaded)
+        assert any("libvips" in path for path in loaded)
+
+
+def failing_once(monkeypatch: pytest.MonkeyPatch, failure: Failure) -> list[int]:
+    """Have the next job but one fail in this way in its process, and return a list that gets the process of each job from now on."""
+    used: list[int] = []
+    ask = pool_module._RenderProcess.ask
+
+    async def noted(process: pool_module._RenderProcess, job: Job) -> Reply:
+        used.append(process.pid)
+        reply = await ask(process, job)
+        return failure if len(used) == 2 else reply
+
+    monkeypatch.setattr(pool_module._RenderProcess, "ask", noted)
+    return used
+
+
+async def test_job_that_ran_out_of_memory_in_a_used_process_is_done_in_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, images.photo_jpeg(64, 48))
+    async with render_pool() as pool:
+        used = failing_once(monkeypatch, Failure("too-costly", "No memory.", short_of_memory=True))
+        await probed(pool, path)
+        assert (await rendered(pool, path, "width=40")).width == 40
+        assert len(used) == 3
+        assert used[0] == used[1] != used[2]
+
+
+async def test_job_whose_used_process_aborts_for_want_of_memory_is_done_in_a_new_one(tmp_path: Path) -> None:
+    path = written(tmp_path, images.photo_jpeg(64, 48))
+    async with render_pool() as pool, anyio.create_task_group() as tasks:
+        await probed(pool, path)
+
+        async def render() -> None:
+            assert (await rendered(pool, path, "width=40")).width == 40
+
+        tasks.start_soon(render)
+        async with taken(pool):
+            os.kill(pool.process_ids[0], signal.SIGABRT)
+
+
+async def test_job_that_a_new_process_has_no_memory_for_is_too_costly_after_one_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, images.large_jpeg(9000, 6000, progressive=True))
+    async with render_pool(memory_bytes=256 * MEBIBYTE) as pool:
+        attempts = watched_jobs(monkeypatch)
+        with pytest.raises(TooCostlyError):
+            await rendered(pool, path, "width=640", "webp")
+        # Once to find that nothing as heavy may run beside it, and once without.
+        assert attempts == ["Render", "Render"]
+
+
+async def test_broken_file_in_a_process_with_next_to_no_address_space_left_is_not_called_broken_before_a_new_one_has_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = written(tmp_path, images.truncated(images.photo_jpeg(200, 150)), "broken")
+    good = written(tmp_path, images.photo_jpeg(64, 48), "good")
+    async with render_pool() as pool:
+        await probed(pool, good)
+        (aged,) = pool.process_ids
+        usage = memory.usage
+
+        def tight(process_id: int) -> memory.Usage:
+            found = usage(process_id)
+            return found._replace(most_mapped_bytes=CAP_BYTES) if process_id == aged else found
+
+        monkeypatch.setattr(memory, "usage", tight)
+        with pytest.raises(BrokenImageError):
+            await probed(pool, broken)
+        assert aged not in pool.process_ids
+
+
+async def widths_of(pool: RenderPool, job: Ladder) -> list[int]:
+    async with aclosing(pool.ladder(job)) as renditions:
+        return [rendition.width async for rendition in renditions]
+
+
+async def test_ladder_that_runs_out_of_memory_ends_early_and_goes_on_in_a_new_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Ladder(source_of(written(tmp_path, images.photo_jpeg(64, 48))), [40, 20], ["webp"], PIPELINE_VERSION, LIMITS)
+    async with render_pool() as pool:
+        used = failing_once(monkeypatch, Failure("too-costly", "No memory.", short_of_memory=True))
+        assert await widths_of(pool, job) == [40]
+        await until(lambda: bool(pool.process_ids) and used[0] not in pool.process_ids)
+        assert await widths_of(pool, job) == [40, 20]
