@@ -11,7 +11,7 @@ It wraps any ASGI application, which says in its headers what may be kept:
     ...     headers = [(b"cache-control", b"max-age=60, stale-while-revalidate=600"), (b"etag", b'"1"'), (b"vary", b"accept")]
     ...     await send({"type": "http.response.start", "status": 200, "headers": headers})
     ...     await send({"type": "http.response.body", "body": b"Hello from " + scope["path"].encode()})
-    >>> app = Edge(application, name="example", max_bytes=1_000_000, max_cold_requests=100)
+    >>> app = Edge(application, name="example", max_bytes=1_000_000, max_concurrent_misses=100)
 
 A server gives it requests; here is one by hand, asked three times, the last time with a condition:
 

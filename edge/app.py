@@ -8,18 +8,18 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
-from edge.answer import Answer, ASGIApp, Headers, Message, Receive, Scope, Send, field_values, problem
-from edge.clock import Clock
+from edge.asgi import Answer, ASGIApp, Headers, Message, Receive, Scope, Send, field_values, problem
+from edge.clock import SuspendAwareClock
 from edge.collapse import Client, ClientLeftError, Fetched, Flight, Sought
 from edge.conditional import CONDITIONS, none_match_fails
-from edge.counts import Count
+from edge.counters import CacheCounters
 from edge.exchange import Streamed
 from edge.fetching import Fetching
+from edge.fly import FlyRegion
 from edge.freshness import ERRORS, Unsaid, cache_control, refusal, stand_in_until
 from edge.keys import Keys, key_text, secondary_key
 from edge.memory import Kept, Memory, Varies
-from edge.regions import Place
-from edge.reply import SMALL_BODY_BYTES, PieceBytes, send_answer, send_body, send_stream, whole
+from edge.reply import SMALL_BODY_BYTES, MaxMessageBytes, send_answer, send_body, send_stream, whole
 
 log = logging.getLogger(__name__)
 
@@ -84,86 +84,97 @@ class Edge:
         *,
         name: str,
         max_bytes: int,
-        max_cold_requests: int,
-        pass_paths: Sequence[str] = (),
-        hosts_differ: bool = True,
-        normalisers: Mapping[bytes, Callable[[bytes], bytes]] | None = None,
-        kind: Callable[[str], str] = lambda path: "any",  # noqa: ARG005
-        kind_shares: Mapping[str, float] | None = None,
-        stores_queries: bool = True,
+        max_concurrent_misses: int,
+        bypass_paths: Sequence[str] = (),
+        key_includes_host: bool = True,
+        vary_normalizers: Mapping[bytes, Callable[[bytes], bytes]] | None = None,
+        metric_label: Callable[[str], str] = lambda path: "any",  # noqa: ARG005
+        max_fraction_by_label: Mapping[str, float] | None = None,
+        store_responses_to_queries: bool = True,
         heuristic_fraction: float = 0.0,
         stale_if_error_seconds: int = 0,
-        place: Place | None = None,
-        check: Callable[[Scope], Answer | None] = lambda scope: None,  # noqa: ARG005
-        catch_up: Callable[[], Awaitable[object]] | None = None,
-        max_gap_seconds: float = 60.0,
-        piece_bytes: PieceBytes = whole,
+        region: FlyRegion | None = None,
+        check_request: Callable[[Scope], Answer | None] = lambda scope: None,  # noqa: ARG005
+        sync_purges: Callable[[], Awaitable[object]] | None = None,
+        max_purge_lag_seconds: float = 60.0,
+        max_message_bytes: MaxMessageBytes = whole,
         clock: Callable[[], float] | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Wrap `app`.
+        """Wrap an ASGI application.
 
-        `name` is what `Cache-Status` calls this cache, and `<name>-CDN-Cache-Control` the targeted field for it alone, obeyed first
-        and never sent on. `max_bytes` bounds what is kept. At most `max_cold_requests` clients at a time wait for the origin, the
-        next get 503. Requests whose path starts with one of `pass_paths` go straight to `app`: never kept, collapsed or refused.
-        `hosts_differ`: whether the answers of two hosts may differ. `normalisers` take the value of a request's field by which answers
-        vary (lower-case name) and return one of few that stand for it. `kind` names the kind of answer that a path has, one of few,
-        under which it is counted; `kind_shares` says for some of them which part of `max_bytes`, from 0 to 1, their responses take at most.
-        Without `stores_queries`, the response to a request with a query is never stored: for an application whose stored responses do
-        not depend on a query, where anybody could multiply entries with one. `heuristic_fraction`, from 0 to 1, is the part of its time
-        since `Last-Modified` for which a response without an explicit lifetime is fresh, a day at most (RFC 9111 §4.2.2); 0 turns this
-        off. `stale_if_error_seconds` is how long after its lifetime a stored response is served in place of an error where it says
-        nothing itself (RFC 5861 §4). `place` is where this process stands: in a region that has not everything, whatever changes
-        something, and whatever `app` answers with a field `<name>-Elsewhere`, is handed on to the region that has. `check` returns
-        the response that refuses a request, or None. It is called before a body is read, for every request but one that is answered
-        from memory at once: that has exactly one `Host`, and no field that the edge obeys but `If-None-Match`. Before a kept answer
-        is given more than `max_gap_seconds` after the last `purge_tags`, `catch_up` is awaited, which is to purge what has been missed.
-        `piece_bytes` returns, of a request's scope and the size of a body of more than 32 KiB, how many of its bytes may be sent in one
-        message: a server holds a copy of a message until the client has read it. `clock` gives seconds that never go back, `wall_clock`
-        Unix time.
+        Parameters:
+            app: The origin, any ASGI application.
+            name: The name of this cache in `Cache-Status`. The origin's targeted field `<name>-CDN-Cache-Control` (RFC 9213) takes
+                precedence over every other field and is removed from responses.
+            max_bytes: Maximum size of all stored responses in bytes, including bookkeeping; 0 stores nothing.
+            max_concurrent_misses: Maximum number of clients that wait for the origin. Further ones get 503.
+            bypass_paths: Requests whose path starts with one of these go straight to `app`: never stored, collapsed or rejected.
+            key_includes_host: Whether the scheme and `Host` are part of the cache key. False if every host has the same responses.
+            vary_normalizers: By name of a request header in lower case, a function that maps its values to a few equivalent ones;
+                responses that vary by this header are stored once for each.
+            metric_label: Returns the label under which requests for a path are counted. It must have few different results.
+            max_fraction_by_label: By metric label, the maximum fraction of `max_bytes`, 0 to 1, that its responses may take.
+            store_responses_to_queries: Whether responses to requests with a query are stored. False for an application whose stored
+                responses do not depend on the query: otherwise anybody could multiply entries with one.
+            heuristic_fraction: A response without an explicit lifetime is fresh for this fraction, 0 to 1, of the time since its
+                `Last-Modified`, and for a day at most (RFC 9111 §4.2.2). 0 turns this off.
+            stale_if_error_seconds: How long after its lifetime a stored response may be served in place of an error, unless it says so
+                itself (RFC 5861 §4).
+            region: Where this process runs on Fly. In a replica region, unsafe requests and responses with the field `<name>-Replay`
+                are replayed in the primary region.
+            check_request: Returns the response that rejects a request, or None. It is called before a body is read, for every request
+                except a plain hit: one fresh stored response, exactly one `Host`, and no field that the edge obeys but `If-None-Match`.
+            sync_purges: Called to make the purges that this process missed, before a stored response is served more than
+                `max_purge_lag_seconds` after the last call of `purge_tags`.
+            max_purge_lag_seconds: See `sync_purges`. Without that it has no effect.
+            max_message_bytes: Returns the maximum number of body bytes in one ASGI message, for the scope of a request and the size of a
+                body above 32 KiB. A server holds a copy of each message until the client has read it.
+            clock: Returns seconds that never go back.
+            wall_clock: Returns the Unix time in seconds.
         """
         self._app = app
         self._name = name.lower().encode("ascii")
-        self._memory = Memory(max_bytes, kind_shares)
-        self._keys = Keys(normalisers or {}, hosts_differ=hosts_differ)
+        self._memory = Memory(max_bytes, max_fraction_by_label)
+        self._keys = Keys(vary_normalizers or {}, key_includes_host=key_includes_host)
         # What every hit calls, found once.
         self._address, self._get = self._keys.address, self._memory.get
-        self._max_cold_requests = max_cold_requests
+        self._max_cold_requests = max_concurrent_misses
         self._cold_requests = 0
-        self._pass_paths = tuple(pass_paths)
-        self._kind = kind
-        self._stores_queries = stores_queries
-        self._place = place or Place()
-        self._check = check
-        self._tier = self._place.memory_timing
-        self._catch_up = catch_up
+        self._pass_paths = tuple(bypass_paths)
+        self._metric_label = metric_label
+        self._stores_queries = store_responses_to_queries
+        self._region = region or FlyRegion()
+        self._check_request = check_request
+        self._tier = self._region.memory_timing
+        self._catch_up = sync_purges
         self._catching_up: asyncio.Task[None] | None = None
-        self._max_gap_seconds = max_gap_seconds
-        self._piece_bytes = piece_bytes
-        self._clock = clock or Clock()
+        self._max_gap_seconds = max_purge_lag_seconds
+        self._piece_bytes = max_message_bytes
+        self._clock = clock or SuspendAwareClock()
         self._wall_clock = wall_clock
         self._fetching = Fetching(
             app,
             self._memory,
             self._keys,
-            kind,
+            metric_label,
             self._count,
             unsaid=Unsaid(heuristic_fraction, stale_if_error_seconds),
             own_field=self._name + b"-cdn-cache-control",
-            elsewhere_field=self._name + b"-elsewhere",
+            replay_field=self._name + b"-replay",
             clock=self._clock,
             wall_clock=wall_clock,
         )
-        self._current_until = self._clock() + max_gap_seconds if catch_up else float("inf")
-        self.counts: dict[str, Count] = {}
+        self._current_until = self._clock() + max_purge_lag_seconds if sync_purges else float("inf")
+        self.counters: dict[str, CacheCounters] = {}
 
     @property
-    def kept_bytes(self) -> int:
+    def stored_bytes(self) -> int:
         """What the kept answers count for, in bytes, bookkeeping included."""
         return self._memory.used_bytes
 
     @property
-    def kept_entries(self) -> int:
+    def stored_entries(self) -> int:
         """How many answers are kept."""
         return len(self._memory)
 
@@ -201,7 +212,7 @@ class Edge:
                 await send(kept.start(int(age), self._name, self._tier))
                 if method == "GET":
                     body = kept.body
-                    kept.count.bytes += len(body)
+                    kept.count.sent_bytes += len(body)
                     small = len(body) <= SMALL_BODY_BYTES
                     await (send({"type": "http.response.body", "body": body}) if small else send_body(body, scope, send, self._piece_bytes))
                 else:
@@ -210,7 +221,7 @@ class Edge:
         await self._look_closer(address, scope, receive, send)
 
     def purge(self, path: bytes) -> None:
-        """Drop what is kept for a path with its query, as `raw_path` spells it; with `hosts_differ`, its authority before it."""
+        """Drop what is kept for a path with its query, as `raw_path` spells it; with `key_includes_host`, its authority before it."""
         self._fetching.purge(path)
 
     def purge_tags(self, tags: Iterable[str]) -> int:
@@ -224,7 +235,7 @@ class Edge:
 
     async def _look_closer(self, address: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request for which there is no fresh answer, or one that asks for more than the answer."""
-        if (refused := self._check(scope)) is not None:
+        if (refused := self._check_request(scope)) is not None:
             await self._refuse(refused, scope, send)
             return
         if self._clock() >= self._current_until:
@@ -238,7 +249,7 @@ class Edge:
         elif scope["path"].startswith(self._pass_paths):
             await self._pass(scope, receive, send, b"bypass")
         elif self._cold_requests >= self._max_cold_requests:
-            self._count(scope["path"]).busy += 1
+            self._count(scope["path"]).rejected += 1
             await self._send_fetched(Fetched(_BUSY, shared=True), visit, word=b"detail=busy")
         else:
             self._cold_requests += 1
@@ -329,7 +340,7 @@ class Edge:
             count.stale += 1
             if age < kept.terms.lifetime + kept.terms.stale_while_revalidate:
                 self._revalidate(visit)
-        count.bytes += await _send_kept(kept, kept.told(int(age), self._name, self._tier), visit, self._piece_bytes)
+        count.sent_bytes += await _send_kept(kept, kept.told(int(age), self._name, self._tier), visit, self._piece_bytes)
         return True
 
     def _revalidate(self, visit: _Visit) -> None:
@@ -362,7 +373,9 @@ class Edge:
             count = self._count(visit.scope["path"])
             count.stale += 1
             instead = b"fwd-status=%d; ttl=%d; detail=stale-if-error" % (answer.status, kept.terms.lifetime - int(age))
-            count.bytes += await _send_kept(kept, [(b"age", b"%d" % age), *self._told(visit.sought, instead)], visit, self._piece_bytes)
+            count.sent_bytes += await _send_kept(
+                kept, [(b"age", b"%d" % age), *self._told(visit.sought, instead)], visit, self._piece_bytes
+            )
             return
         words = [b"fwd-status=304"] if fetched.validated else []
         if fetched.kept is not None or word != b"stored":
@@ -373,7 +386,7 @@ class Edge:
         if not isinstance(answer, Streamed):
             await send_answer(answer, told, visit.scope, visit.send, self._piece_bytes, received=self._wall_clock())
         elif client is not None:
-            await send_stream(answer, told, visit.scope, visit.send, client, piece_bytes=self._piece_bytes)
+            await send_stream(answer, told, visit.scope, visit.send, client, max_message_bytes=self._piece_bytes)
 
     def _stand_in(self, fetched: Fetched, visit: _Visit) -> Kept | None:
         """Return the stale answer to give in place of an error of the origin, if there is one that may (RFC 5861 §4)."""
@@ -387,41 +400,41 @@ class Edge:
     def _told(self, sought: Sought, *words: bytes) -> Headers:
         """Return what is said of a request that was forwarded, or would have been (RFC 9211 §2), and where that was."""
         parts = (self._name, b"fwd=" + sought.reason, *words, b'key="%b"' % key_text(sought.key))
-        return [(b"cache-status", b"; ".join(parts)), *self._place.timing]
+        return [(b"cache-status", b"; ".join(parts)), *self._region.timing]
 
     def _elsewhere(self, scope: Scope) -> Answer | None:
         """Return what hands a request on to the region that has what is not here; nothing where there is no such region."""
-        answer = self._place.elsewhere(scope["headers"])
+        answer = self._region.elsewhere(scope["headers"])
         if answer is not None:
-            self._count(scope["path"]).elsewhere += 1
+            self._count(scope["path"]).replayed += 1
         return answer
 
     async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that changes something, and so belongs to the region that has everything."""
-        self._count(scope["path"]).elsewhere += 1
-        answer = await self._place.hand_on(scope["headers"], receive) or (_BROKEN_OFF if _has_body(scope) else None)
+        self._count(scope["path"]).replayed += 1
+        answer = await self._region.hand_on(scope["headers"], receive) or (_BROKEN_OFF if _has_body(scope) else None)
         if answer is not None:
-            told = [(b"cache-status", self._name + b"; fwd=method; detail=elsewhere"), *self._place.timing]
+            told = [(b"cache-status", self._name + b"; fwd=method; detail=elsewhere"), *self._region.timing]
             await send_answer(answer, told, scope, send)
 
     async def _handle_other_method(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to a request that is neither GET nor HEAD: no stored response is for it."""
-        if (refused := self._check(scope)) is not None:
+        if (refused := self._check_request(scope)) is not None:
             await self._refuse(refused, scope, send)
-        elif self._place.is_reader and scope["method"] not in _SAFE:
+        elif self._region.is_replica and scope["method"] not in _SAFE:
             await self._hand_on(scope, receive, send)
         else:
             await self._pass(scope, receive, send, b"method")
 
     async def _refuse(self, answer: Answer, scope: Scope, send: Send) -> None:
-        """Send a response of `check`: the request was not forwarded, and nothing stored was looked at for it."""
-        await send_answer(answer, [(b"cache-status", self._name + b"; detail=refused"), *self._place.timing], scope, send)
+        """Send a response of `check_request`: the request was not forwarded, and nothing stored was looked at for it."""
+        await send_answer(answer, [(b"cache-status", self._name + b"; detail=refused"), *self._region.timing], scope, send)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, reason: bytes) -> None:
         """Hand a request to the origin as it is (HEAD as GET, its body dropped) and the answer back as it comes."""
         head = scope["method"] == "HEAD"
-        told = [(b"cache-status", self._name + b"; fwd=" + reason), *self._place.timing]
-        self._count(scope["path"]).passed += 1
+        told = [(b"cache-status", self._name + b"; fwd=" + reason), *self._region.timing]
+        self._count(scope["path"]).bypassed += 1
         handed_on: Answer | None = None
 
         async def send_on(message: Message) -> None:
@@ -448,11 +461,11 @@ class Edge:
 
         await self._app({**scope, "method": "GET", "extensions": {}} if head else scope, receive, send_on)
 
-    def _count(self, path: str) -> Count:
-        kind = self._kind(path)
-        count = self.counts.get(kind)
+    def _count(self, path: str) -> CacheCounters:
+        kind = self._metric_label(path)
+        count = self.counters.get(kind)
         if count is None:
-            count = self.counts[kind] = Count()
+            count = self.counters[kind] = CacheCounters()
         return count
 
     async def _catch_up_once(self) -> None:
@@ -472,9 +485,9 @@ class Edge:
             self._catching_up = None
 
 
-async def _send_kept(kept: Kept, told: Headers, visit: _Visit, piece_bytes: PieceBytes) -> int:
+async def _send_kept(kept: Kept, told: Headers, visit: _Visit, max_message_bytes: MaxMessageBytes) -> int:
     answer = Answer(kept.status, kept.headers, kept.body)
-    return await send_answer(answer, told, visit.scope, visit.send, piece_bytes, received=kept.received)
+    return await send_answer(answer, told, visit.scope, visit.send, max_message_bytes, received=kept.received)
 
 
 def _has_body(scope: Scope) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 _LEAP_SECONDS = 1.0
 
 
-class Clock:
+class SuspendAwareClock:
     """Seconds that never go back and count the time that a machine was suspended.
 
     The monotonic clock stands still in a suspended machine, and the wall clock may be set back. This one follows the monotonic

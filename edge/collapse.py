@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from edge.answer import Answer, Receive, Scope
+from edge.asgi import Answer, Receive, Scope
 from edge.exchange import BodyStream, Exchange, Streamed
 from edge.memory import Kept
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from edge.answer import Headers
+from edge.asgi import Headers
 from edge.freshness import http_date
 
 # What a client says about its own copy, or which part it wants: evaluated here, against an answer that the origin gave in full.

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-from edge.answer import Answer, ASGIApp, Headers, Message, Scope, field_values
+from edge.asgi import Answer, ASGIApp, Headers, Message, Scope, field_values
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from email.utils import formatdate
 from functools import partial
 
-from edge.answer import Answer, ASGIApp, Headers, Scope, field_values, problem
+from edge.asgi import Answer, ASGIApp, Headers, Scope, field_values, problem
 from edge.collapse import Fetched, Flight, Flights, Sought
 from edge.conditional import CONDITIONS
-from edge.counts import Count
+from edge.counters import CacheCounters
 from edge.exchange import Exchange, OriginFailedError, Streamed
 from edge.freshness import ERRORS, Terms, Unsaid, forbids_sharing, initial_age, terms
 from edge.keys import Keys, secondary_key, varies
@@ -42,17 +42,17 @@ class Fetching:
         memory: Memory,
         keys: Keys,
         kind: Callable[[str], str],
-        count: Callable[[str], Count],
+        count: Callable[[str], CacheCounters],
         *,
         unsaid: Unsaid,
         own_field: bytes,
-        elsewhere_field: bytes,
+        replay_field: bytes,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
         """Take the origin, where its answers are kept and by what keys, their kind by path, what counts them by path, and the time.
 
-        `unsaid` is what holds where a response says nothing. `own_field` is the targeted field for us alone, `elsewhere_field` the one
+        `unsaid` is what holds where a response says nothing. `own_field` is the targeted field for us alone, `replay_field` the one
         by which the origin says that something is in another region; neither is sent on.
         """
         self._app = app
@@ -61,8 +61,8 @@ class Fetching:
         self._kind = kind
         self._count = count
         self._unsaid = unsaid
-        self._private = frozenset({own_field, elsewhere_field})
-        self._elsewhere_field = elsewhere_field
+        self._private = frozenset({own_field, replay_field})
+        self._replay_field = replay_field
         self._targeted = (own_field, b"cdn-cache-control")
         self._deciding = {*self._targeted, b"cache-control", b"expires"}
         self._clock = clock
@@ -214,7 +214,7 @@ class Fetching:
 
     def is_elsewhere(self, headers: Headers) -> bool:
         """Return whether the origin says that what is asked for is not here but may be in another region."""
-        return any(name == self._elsewhere_field for name, _ in headers)
+        return any(name == self._replay_field for name, _ in headers)
 
 
 def _is_worth_storing(status: int, headers: Headers, agreed: Terms, *, age: float) -> bool:

@@ -8,7 +8,7 @@ from calendar import monthrange, timegm
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from edge.answer import Headers, field_values
+from edge.asgi import Headers, field_values
 
 # RFC 9651: a dictionary member is a key, optionally with a bare item, optionally with parameters. Inner lists, dates and display
 # strings are left out: no cache directive has one, and a field that does not parse is ignored as a whole (RFC 9213 §2.2).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from urllib.parse import quote, urljoin, urlsplit
 
-from edge.answer import Headers, Scope, field_values
+from edge.asgi import Headers, Scope, field_values
 
 # What a request without a field has in place of its value: no field can have it.
 _ABSENT = b"\x01"
@@ -14,11 +14,11 @@ _ABSENT = b"\x01"
 class Keys:
     """How requests are told apart."""
 
-    def __init__(self, normalisers: Mapping[bytes, Callable[[bytes], bytes]], *, hosts_differ: bool) -> None:
+    def __init__(self, vary_normalizers: Mapping[bytes, Callable[[bytes], bytes]], *, key_includes_host: bool) -> None:
         """Take what returns one of few values in place of a field's (lower-case name), and whether the answers of two hosts may differ."""
-        self._normalisers = dict(normalisers)
-        self._hosts_differ = hosts_differ
-        self.address: Callable[[Scope], bytes] = _absolute if hosts_differ else _target
+        self._normalisers = dict(vary_normalizers)
+        self._hosts_differ = key_includes_host
+        self.address: Callable[[Scope], bytes] = _absolute if key_includes_host else _target
         """What a request asks for: the path as it was spelled and the query, after scheme and host where hosts differ."""
 
     def values(self, fields: Collection[bytes], scope: Scope) -> list[bytes]:

@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 from cachetools import LRUCache
 
-from edge.answer import Answer, Headers, Message, field_values
+from edge.asgi import Answer, Headers, Message, field_values
 from edge.conditional import not_modified_headers
-from edge.counts import Count
+from edge.counters import CacheCounters
 from edge.freshness import Terms
 from edge.keys import key_text
 
@@ -56,7 +56,7 @@ class Kept:
         key: bytes,
         born: float,
         received: float,
-        count: Count,
+        count: CacheCounters,
     ) -> None:
         """Take an answer without the fields that belong to one request, to be kept on `terms` under `key`.
 
@@ -109,7 +109,7 @@ class Kept:
         )
 
     def count_evicted(self) -> None:
-        """Count that this had to go to make room."""
+        """CacheCounters that this had to go to make room."""
         self.count.evicted += 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from edge.answer import Answer, Headers, Message, Scope, Send, problem
+from edge.asgi import Answer, Headers, Message, Scope, Send, problem
 from edge.collapse import Client
 from edge.conditional import CONDITIONS, WHOLE, not_modified_headers, part_headers, select
 from edge.exchange import Streamed
@@ -17,21 +17,21 @@ _PRECONDITION_FAILED = problem(412, "Precondition failed", "What the request's I
 SMALL_BODY_BYTES = 32_768
 
 # How many bytes may be sent in one message of a body of so many bytes, in response to the request of a scope.
-PieceBytes: TypeAlias = Callable[[Scope, int], int]
+MaxMessageBytes: TypeAlias = Callable[[Scope, int], int]
 
 
-def whole(scope: Scope, size: int) -> int:  # noqa: ARG001 - a `PieceBytes`
+def whole(scope: Scope, size: int) -> int:  # noqa: ARG001 - a `MaxMessageBytes`
     """Return that all bytes of a body may be sent in one message."""
     return size
 
 
-async def send_body(body: bytes, scope: Scope, send: Send, piece_bytes: PieceBytes, *, more: bool = False) -> None:
-    """Send a body, or a part of one that has `more`, in as many messages as `piece_bytes` asks for.
+async def send_body(body: bytes, scope: Scope, send: Send, max_message_bytes: MaxMessageBytes, *, more: bool = False) -> None:
+    """Send a body, or a part of one that has `more`, in as many messages as `max_message_bytes` asks for.
 
     The server awaits its client between messages, but copies and holds each of them.
     """
     size = len(body)
-    step = size if size <= SMALL_BODY_BYTES else piece_bytes(scope, size)
+    step = size if size <= SMALL_BODY_BYTES else max_message_bytes(scope, size)
     start = 0
     while start + step < size:
         await send({"type": "http.response.body", "body": body[start : start + step], "more_body": True})
@@ -41,7 +41,7 @@ async def send_body(body: bytes, scope: Scope, send: Send, piece_bytes: PieceByt
 
 
 async def send_answer(
-    answer: Answer, told: Headers, scope: Scope, send: Send, piece_bytes: PieceBytes = whole, *, received: float = 0.0
+    answer: Answer, told: Headers, scope: Scope, send: Send, max_message_bytes: MaxMessageBytes = whole, *, received: float = 0.0
 ) -> int:
     """Send what a request gets of a whole answer, with what is `told` of this cache; return how many bytes of body that were."""
     status, headers, body = answer
@@ -61,11 +61,13 @@ async def send_answer(
     if scope["method"] == "HEAD":
         body = b""
     await send({"type": "http.response.start", "status": status, "headers": [*headers, *told]})
-    await send_body(body, scope, send, piece_bytes)
+    await send_body(body, scope, send, max_message_bytes)
     return len(body)
 
 
-async def send_stream(answer: Streamed, told: Headers, scope: Scope, send: Send, client: Client, *, piece_bytes: PieceBytes) -> None:
+async def send_stream(
+    answer: Streamed, told: Headers, scope: Scope, send: Send, client: Client, *, max_message_bytes: MaxMessageBytes
+) -> None:
     """Send an answer as it comes; what a range would cut from it is not waited for."""
     status, headers, stream = answer
     asked = {name: value for name, value in _conditions(scope).items() if name not in {b"range", b"if-range"}} if status == 200 else {}
@@ -80,7 +82,7 @@ async def send_stream(answer: Streamed, told: Headers, scope: Scope, send: Send,
         message = await client.take(stream)
         more = bool(message.get("more_body"))
         body = message.get("body", b"")
-        await (send(message) if len(body) <= SMALL_BODY_BYTES else send_body(body, scope, send, piece_bytes, more=more))
+        await (send(message) if len(body) <= SMALL_BODY_BYTES else send_body(body, scope, send, max_message_bytes, more=more))
 
 
 def _conditions(scope: Scope) -> dict[bytes, bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.answer import Headers, field_values
+from edge.asgi import Headers, field_values
 from edge.memory import Kept
 
 # What a 304 does not replace: it describes the body that is kept (RFC 9111 §3.2).

@@ -8,8 +8,8 @@ from collections.abc import Collection
 from typing import cast
 
 from edge import Edge
-from edge.answer import Answer, ASGIApp, Scope
-from edge.regions import Place
+from edge.asgi import Answer, ASGIApp, Scope
+from edge.fly import FlyRegion
 from service.errors import ServiceError
 from service.http.app import create_app
 from service.http.connections import Connections, max_connections
@@ -21,7 +21,7 @@ from service.process import end_with_parent, end_with_supervisor
 from service.settings import load
 
 # What is asked of this process itself, and what changes something: neither kept nor refused.
-PASS_PATHS = ("/health", "/livez", "/v1/")
+BYPASS_PATHS = ("/health", "/livez", "/v1/")
 
 _KINDS = {"/i/": "rendition", "/pull/": "pointer", "/v1/": "api", "/health": "health", "/livez": "health"}
 
@@ -63,20 +63,20 @@ def build() -> Edge:
         cast(ASGIApp, origin.app),
         name="darkroom",
         max_bytes=settings.cache_bytes,
-        max_cold_requests=settings.cold_requests,
-        pass_paths=PASS_PATHS,
+        max_concurrent_misses=settings.cold_requests,
+        bypass_paths=BYPASS_PATHS,
         # No answer depends on Host, and whoever could choose it could multiply entries.
-        hosts_differ=False,
-        normalisers={b"accept": normalised_accept},
-        kind=kind,
+        key_includes_host=False,
+        vary_normalizers={b"accept": normalised_accept},
+        metric_label=kind,
         # Anybody can have every page and file stored. That must not cost renditions their place.
-        kind_shares={"page": 1 / 16},
+        max_fraction_by_label={"page": 1 / 16},
         # What is stored does not depend on a query, and whoever sends one chooses it.
-        stores_queries=False,
-        place=Place(region=settings.fly_region, machine=settings.fly_machine_id, primary=settings.originals_region),
-        check=check,
-        catch_up=origin.look_for_takedowns,
-        piece_bytes=connections.piece_bytes,
+        store_responses_to_queries=False,
+        region=FlyRegion(region=settings.fly_region, machine=settings.fly_machine_id, primary=settings.originals_region),
+        check_request=check,
+        sync_purges=origin.look_for_takedowns,
+        max_message_bytes=connections.piece_bytes,
     )
     if settings.metrics_port:
         # Imported by those alone who ask for it: a start should be short.

@@ -9,7 +9,7 @@ import pytest
 from obstore.store import MemoryStore
 
 from edge import Edge
-from edge.clock import Clock
+from edge.clock import SuspendAwareClock
 from service.errors import StorageUnavailableError
 from service.library.takedowns import Takedowns
 from service.storage.object_store import Storage, document_key
@@ -32,10 +32,10 @@ class Machine:
             self.origin,
             name="darkroom",
             max_bytes=1_000_000,
-            max_cold_requests=10,
-            hosts_differ=False,
-            catch_up=self.takedowns.look,
-            clock=Clock(lambda: self.steady, lambda: self.wall),
+            max_concurrent_misses=10,
+            key_includes_host=False,
+            sync_purges=self.takedowns.look,
+            clock=SuspendAwareClock(lambda: self.steady, lambda: self.wall),
             wall_clock=lambda: self.wall,
         )
 

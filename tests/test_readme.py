@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from edge import Edge
-from edge.counts import Count
+from edge.counters import CacheCounters
 from service.asgi import kind
 from service.cli.push import push
 from service.ops import metrics
@@ -83,8 +83,8 @@ def test_changelog_begins_with_the_version_of_the_package() -> None:
 
 
 def test_operation_page_names_every_metric_of_the_edge_with_its_labels() -> None:
-    edge = Edge(_no_origin, name="x", max_bytes=0, max_cold_requests=0)
-    edge.counts["any"] = Count()
+    edge = Edge(_no_origin, name="x", max_bytes=0, max_concurrent_misses=0)
+    edge.counters["any"] = CacheCounters()
     families = {family.name: family for family in metrics.EdgeCollector(edge).collect()}
     rows = [row for row in OPERATION.splitlines() if row.startswith("| `darkroom_edge_")]
     named = {name.partition("{")[0].removesuffix("_total") for row in rows for name in re.findall(r"`(darkroom_edge_[^`]*)`", row)}

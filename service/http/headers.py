@@ -102,7 +102,7 @@ def error_headers(*, shared: bool) -> dict[str, str]:
 
 def elsewhere_headers() -> dict[str, str]:
     """Return the fields of a 404 for what may be in the primary region: all who wait are to ask there, by the edge's doing."""
-    return {**error_headers(shared=True), "Darkroom-Elsewhere": "primary"}
+    return {**error_headers(shared=True), "Darkroom-Replay": "primary"}
 
 
 def page_headers() -> dict[str, str]:

@@ -22,61 +22,56 @@ SCRAPE_SECONDS = 10.0
 # Connections, and threads, at a time: a few Prometheus servers and people.
 MAX_SCRAPES = 32
 
-_RESULTS = ("hits", "stale", "misses", "revalidated", "collapsed", "passed", "elsewhere", "busy")
 
+class CountersView(Protocol):
+    """The edge's counters of one kind of response."""
 
-class Counted(Protocol):
-    """How often requests for one kind of answer were answered in which way, entries evicted, and bytes sent from memory."""
-
-    hits: int
-    stale: int
-    misses: int
-    revalidated: int
-    collapsed: int
-    passed: int
-    elsewhere: int
-    busy: int
     evicted: int
-    bytes: int
+    sent_bytes: int
+
+    def by_result(self) -> Mapping[str, int]:
+        """Return the number of requests by how they were answered."""
 
 
-class EdgeFigures(Protocol):
-    """What the edge counts, by kind of answer, and what it keeps."""
-
-    @property
-    def counts(self) -> Mapping[str, Counted]:
-        """How often what was done, by kind of answer."""
-
-    @property
-    def kept_bytes(self) -> int:
-        """What the kept answers count for, in bytes."""
+class EdgeView(Protocol):
+    """The figures of the edge that are exported."""
 
     @property
-    def kept_entries(self) -> int:
-        """How many answers are kept."""
+    def counters(self) -> Mapping[str, CountersView]:
+        """Return the counters by kind of response."""
+
+    @property
+    def stored_bytes(self) -> int:
+        """Return the size of the stored responses in bytes."""
+
+    @property
+    def stored_entries(self) -> int:
+        """Return the number of stored responses."""
 
 
 class EdgeCollector(Collector):
-    """Reads the edge's plain numbers when somebody asks: nothing is counted twice, and a hit pays for none of this."""
+    """Reads the edge's counters at each scrape: nothing is counted twice, and a hit costs nothing extra."""
 
-    def __init__(self, edge: EdgeFigures) -> None:
-        """Take what is asked."""
+    def __init__(self, edge: EdgeView) -> None:
+        """Collect the figures of `edge`."""
         self._edge = edge
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        """Give every figure of this moment."""
-        counts = dict(self._edge.counts)
+        """Yield every metric of the edge with its current value."""
         requests = CounterMetricFamily("darkroom_edge_requests", "Requests by how the edge answered them.", labels=["kind", "result"])
         sent = CounterMetricFamily("darkroom_edge_sent_bytes", "Bytes of bodies sent from memory.", labels=["kind"])
-        evicted = CounterMetricFamily("darkroom_edge_evicted", "Kept answers that had to go to make room.", labels=["kind"])
-        for kind, count in counts.items():
-            for result in _RESULTS:
-                requests.add_metric([kind, result], getattr(count, result))
-            sent.add_metric([kind], count.bytes)
-            evicted.add_metric([kind], count.evicted)
+        evicted = CounterMetricFamily("darkroom_edge_evicted", "Stored responses that were evicted to make room.", labels=["kind"])
+        # A copy, because the event loop's thread may add a kind meanwhile.
+        for kind, counters in dict(self._edge.counters).items():
+            for result, number in counters.by_result().items():
+                requests.add_metric([kind, result], number)
+            sent.add_metric([kind], counters.sent_bytes)
+            evicted.add_metric([kind], counters.evicted)
         yield from (requests, sent, evicted)
-        yield GaugeMetricFamily("darkroom_edge_kept_bytes", "What the kept answers count for, bookkeeping included.", self._edge.kept_bytes)
-        yield GaugeMetricFamily("darkroom_edge_kept_entries", "Kept answers.", self._edge.kept_entries)
+        yield GaugeMetricFamily(
+            "darkroom_edge_kept_bytes", "Size of the stored responses in bytes, including bookkeeping.", self._edge.stored_bytes
+        )
+        yield GaugeMetricFamily("darkroom_edge_kept_entries", "Number of stored responses.", self._edge.stored_entries)
 
 
 class _Handler(WSGIRequestHandler):
@@ -136,7 +131,7 @@ class _Server(ThreadingMixIn, WSGIServer):
             connection.shutdown(socket.SHUT_RDWR)
 
 
-def serve(edge: EdgeFigures, host: str, port: int) -> None:
+def serve(edge: EdgeView, host: str, port: int) -> None:
     """Answer `/metrics` on a port from threads of its own until the process ends; raises `OSError` where that cannot be."""
     registry = CollectorRegistry()
     registry.register(EdgeCollector(edge))

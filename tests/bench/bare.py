@@ -11,7 +11,7 @@ from urllib.parse import quote
 import msgspec
 
 from edge import Edge
-from edge.answer import ASGIApp, Message, Receive, Scope, Send
+from edge.asgi import ASGIApp, Message, Receive, Scope, Send
 
 # What the applications are told by: a file with a `Fixed`, and how many entries there are.
 ANSWER_FILE = "BENCH_ANSWER"
@@ -84,7 +84,7 @@ def filled_edge() -> ASGIApp:
         await send({"type": "http.response.start", "status": 200, "headers": _entry_headers(answer)})
         await send({"type": "http.response.body", "body": body})
 
-    edge = Edge(origin, name="darkroom", max_bytes=8 << 30, max_cold_requests=100, hosts_differ=False)
+    edge = Edge(origin, name="darkroom", max_bytes=8 << 30, max_concurrent_misses=100, key_includes_host=False)
 
     async def fill() -> None:
         for number in range(len(bodies)):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import FilePayload, expect
 
-from edge.regions import REPLAY_BYTES
+from edge.fly import REPLAY_BYTES
 from tests.browser.conftest import Visit, Watch
 from tests.browser.test_playground import choose, part, wait_until_measured
 from tests.regions.world import World, volume_world

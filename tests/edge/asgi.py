@@ -10,7 +10,7 @@ from math import inf
 from typing import Any
 
 from edge import Edge
-from edge.answer import Answer, ASGIApp, Headers, Message, Receive, Scope, Send, field_values
+from edge.asgi import Answer, ASGIApp, Headers, Message, Receive, Scope, Send, field_values
 
 # As the service answers a rendition.
 RENDITION = Answer(
@@ -322,7 +322,13 @@ class Clock:
 def shared_edge(app: ASGIApp, clock: Clock | None = None, **options: Any) -> Edge:
     """Return an edge called Darkroom, whose hosts have the same answers unless `options` say otherwise."""
     clock = clock or Clock()
-    given = {"name": "Darkroom", "max_bytes": 1_000_000, "max_cold_requests": 100, "hosts_differ": False, "pass_paths": ("/health", "/v1/")}
+    given = {
+        "name": "Darkroom",
+        "max_bytes": 1_000_000,
+        "max_concurrent_misses": 100,
+        "key_includes_host": False,
+        "bypass_paths": ("/health", "/v1/"),
+    }
     return Edge(app, clock=clock, wall_clock=clock.wall, **{**given, **options})
 
 

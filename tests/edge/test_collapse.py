@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from edge import Edge
-from edge.answer import Answer, Message
+from edge.asgi import Answer, Message
 from edge.collapse import RELEASED_AT_ONCE
 from tests.edge.asgi import (
     RENDITION,
@@ -42,8 +42,15 @@ MOMENTARY = Answer(
 PRIVATE = Answer(200, [(b"cache-control", b"private, max-age=60"), (b"content-length", b"5"), (b"accept-ranges", b"bytes")], b"yours")
 
 
-def edge_of(origin: Origin, *, max_cold_requests: int = 1_000) -> Edge:
-    return Edge(origin, name="Darkroom", max_bytes=1_000_000, max_cold_requests=max_cold_requests, hosts_differ=False, clock=lambda: 0.0)
+def edge_of(origin: Origin, *, max_concurrent_misses: int = 1_000) -> Edge:
+    return Edge(
+        origin,
+        name="Darkroom",
+        max_bytes=1_000_000,
+        max_concurrent_misses=max_concurrent_misses,
+        key_includes_host=False,
+        clock=lambda: 0.0,
+    )
 
 
 async def gather(origin: Origin, edge: Edge, number: int) -> list[Visit]:
@@ -210,7 +217,7 @@ async def test_collapse_client_that_comes_after_all_have_left_joins_the_same_req
 
 async def test_collapse_clients_that_leave_free_their_places() -> None:
     origin = Origin(held=True)
-    edge = edge_of(origin, max_cold_requests=2)
+    edge = edge_of(origin, max_concurrent_misses=2)
     visits = await gather(origin, edge, 2)
     assert (await ask(edge)).status == 503
     visits[0].leave()
@@ -224,7 +231,7 @@ async def test_collapse_clients_that_leave_free_their_places() -> None:
 
 async def test_collapse_request_that_all_have_left_keeps_one_place_until_it_ends() -> None:
     origin = Origin(held=True)
-    edge = edge_of(origin, max_cold_requests=2)
+    edge = edge_of(origin, max_concurrent_misses=2)
     for each in await gather(origin, edge, 2):
         each.leave()
         assert await each.over() == []

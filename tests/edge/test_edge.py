@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge import Edge
-from edge.answer import Answer, ASGIApp, Headers, Message, Receive, Scope, Send
+from edge.asgi import Answer, ASGIApp, Headers, Message, Receive, Scope, Send
 from tests.edge.asgi import (
     RENDITION,
     TIER,
@@ -43,14 +43,14 @@ BUSY_BODY = (
 )
 
 
-def edge_of(app: ASGIApp, *, max_bytes: int = 1_000_000, max_cold_requests: int = 100, clock: Clock | None = None) -> Edge:
+def edge_of(app: ASGIApp, *, max_bytes: int = 1_000_000, max_concurrent_misses: int = 100, clock: Clock | None = None) -> Edge:
     return Edge(
         app,
         name="Darkroom",
         max_bytes=max_bytes,
-        max_cold_requests=max_cold_requests,
-        hosts_differ=False,
-        pass_paths=("/health", "/v1/"),
+        max_concurrent_misses=max_concurrent_misses,
+        key_includes_host=False,
+        bypass_paths=("/health", "/v1/"),
         clock=clock or Clock(),
     )
 
@@ -460,7 +460,7 @@ async def test_answer_without_a_body_has_no_part_and_is_kept(status: int) -> Non
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_busy_edge_answers_503_with_retry_after(method: str) -> None:
     origin = Origin(held=True)
-    edge = edge_of(origin, max_cold_requests=3)
+    edge = edge_of(origin, max_concurrent_misses=3)
     visits = [visit(edge, path) for path in ("/a", "/b", "/b")]
     await all_wait(visits)
     assert await ask(edge, "/b", method=method) == Reply(
@@ -484,7 +484,7 @@ async def test_busy_edge_answers_503_with_retry_after(method: str) -> None:
 async def test_busy_edge_answers_hits_and_passes_the_rest() -> None:
     origin = Origin(held=True)
     await origin.release(first=1)
-    edge = edge_of(origin, max_cold_requests=1)
+    edge = edge_of(origin, max_concurrent_misses=1)
     await ask(edge, "/kept")
     waiting = visit(edge, "/cold")
     await waiting.waits()
@@ -574,7 +574,7 @@ async def test_pass_is_never_kept_collapsed_or_changed(request_of: dict[str, Any
     await origin.release()
     replies = [await each.reply() for each in visits]
     assert replies == [Reply(200, [*RENDITION.headers, (STATUS, b"darkroom; fwd=bypass")], b"picture")] * 2
-    assert edge.kept_entries == 0
+    assert edge.stored_entries == 0
 
 
 async def test_pass_with_a_matching_condition_is_left_to_the_origin() -> None:
@@ -599,7 +599,7 @@ async def test_authorized_requests_are_fetched_each_for_itself_and_not_kept() ->
     await origin.release()
     assert [await each.reply() for each in visits] == [Reply(200, [*headers, (STATUS, unkept())], b"picture")] * 3
     assert all((b"authorization", b"Bearer a") in scope["headers"] for scope in origin.requests)
-    assert edge.kept_entries == 0
+    assert edge.stored_entries == 0
 
 
 @pytest.mark.parametrize("directives", [b"max-age=60, public", b"s-maxage=60", b"max-age=60, must-revalidate"])
@@ -615,7 +615,7 @@ async def test_authorized_request_is_judged_by_the_field_that_decides() -> None:
     headers = [(b"cache-control", b"public, max-age=60"), (b"cdn-cache-control", b"max-age=60")]
     edge = edge_of(Origin(answer(*headers)))
     assert (await ask(edge, headers=AUTHORIZED)).field(STATUS) == unkept()
-    assert edge.kept_entries == 0
+    assert edge.stored_entries == 0
 
 
 async def test_authorized_request_neither_leads_nor_joins_others() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.answer import Headers
+from edge.asgi import Headers
 from edge.freshness import age_seconds, cache_control, initial_age, structured_dictionary, terms
 
 OWN = b"darkroom-cdn-cache-control"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from edge import Edge
-from edge.answer import Headers, Receive, Scope, Send, field_values
-from edge.clock import Clock
+from edge.asgi import Headers, Receive, Scope, Send, field_values
+from edge.clock import SuspendAwareClock
 from tests.edge.asgi import NOON, Reply, Visit, settled, visit
 
 PATHS = ("/i/a", "/i/b")
@@ -209,15 +209,15 @@ class EdgeMachine(RuleBasedStateMachine):
         self.order = 0
         self.purges: list[tuple[int, object]] = []
         self.sure: dict[tuple[str, bytes], Made] = {}
-        self.clock = Clock(lambda: self.steady, lambda: self.wall)
+        self.clock = SuspendAwareClock(lambda: self.steady, lambda: self.wall)
         self.source = Source(self)
         self.source.open.set()
         self.edge = Edge(
             self.source,
             name="Darkroom",
             max_bytes=1_000_000,
-            max_cold_requests=100,
-            hosts_differ=False,
+            max_concurrent_misses=100,
+            key_includes_host=False,
             clock=self.clock,
             wall_clock=lambda: self.wall,
         )

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from edge.answer import Answer, Headers, Receive, Scope, Send
-from edge.counts import Count
+from edge.asgi import Answer, Headers, Receive, Scope, Send
+from edge.counters import CacheCounters
 from edge.freshness import Terms
 from edge.keys import varies
 from edge.memory import (
@@ -43,10 +43,10 @@ def kept(
     status: int = 200,
     lifetime: int = 60,
     key: bytes = b"/i/picture",
-    count: Count | None = None,
+    count: CacheCounters | None = None,
 ) -> Kept:
     terms = Terms(keeps=True, shares=True, lifetime=lifetime)
-    return Kept(Answer(status, headers, body), terms, key=key, born=5.0, received=0.0, count=count or Count())
+    return Kept(Answer(status, headers, body), terms, key=key, born=5.0, received=0.0, count=count or CacheCounters())
 
 
 # One entry and its time
@@ -178,7 +178,7 @@ def test_memory_without_the_key_has_nothing() -> None:
     assert memory.get(b"/b") is None
 
 
-def entry_of(size_bytes: int, key: bytes, *, count: Count | None = None, headers: Headers = ()) -> Kept:
+def entry_of(size_bytes: int, key: bytes, *, count: CacheCounters | None = None, headers: Headers = ()) -> Kept:
     """Return an entry that counts for exactly `size_bytes` under `key`."""
     body_bytes = size_bytes - size_of(key, headers, len(cache_tags(headers)))
     return kept(bytes(body_bytes), headers=headers, key=key, count=count)
@@ -236,7 +236,7 @@ def test_memory_of_used_entries_alone_lets_the_oldest_go() -> None:
 
 
 def test_memory_evicted_entry_is_counted_once_and_a_purged_or_replaced_one_is_not() -> None:
-    memory, count = Memory(80_000), Count()
+    memory, count = Memory(80_000), CacheCounters()
     for number in range(8):
         memory.keep(b"/%d" % number, entry_of(10_000, b"/%d" % number, count=count))
     memory.keep(b"/7", entry_of(10_000, b"/7", count=count))
@@ -426,7 +426,7 @@ KEYS = [b"/%d" % number for number in range(30)]
 TAGS = [b"one", b"two", b"three"]
 
 
-class Place:
+class ModelEntry:
     """What the model knows of one entry."""
 
     def __init__(self, entry: object, size_bytes: int, tags: frozenset[bytes] = frozenset(), fields: tuple[bytes, ...] = ()) -> None:
@@ -449,9 +449,9 @@ class MemoryMachine(RuleBasedStateMachine):
         super().__init__()
         self.memory = Memory(self.MAX_BYTES)
         self.order: list[bytes] = []
-        self.model: dict[bytes, Place] = {}
+        self.model: dict[bytes, ModelEntry] = {}
         self.evicted = 0
-        self.count = Count()
+        self.count = CacheCounters()
         self.generations: set[int] = set()
 
     def drop(self, key: bytes) -> None:
@@ -459,9 +459,9 @@ class MemoryMachine(RuleBasedStateMachine):
             self.order.remove(key)
             del self.model[key]
 
-    def put(self, key: bytes, place: Place) -> None:
+    def put(self, key: bytes, modeled: ModelEntry) -> None:
         self.drop(key)
-        while sum(each.size_bytes for each in self.model.values()) + place.size_bytes > self.MAX_BYTES:
+        while sum(each.size_bytes for each in self.model.values()) + modeled.size_bytes > self.MAX_BYTES:
             oldest = self.order.pop(0)
             if self.model[oldest].used:
                 self.model[oldest].used = False
@@ -469,7 +469,7 @@ class MemoryMachine(RuleBasedStateMachine):
             else:
                 self.evicted += isinstance(self.model.pop(oldest).entry, Kept)
         self.order.append(key)
-        self.model[key] = place
+        self.model[key] = modeled
 
     @rule(key=st.sampled_from(KEYS), body_bytes=st.integers(0, 6_000), tags=st.frozensets(st.sampled_from(TAGS), max_size=2))
     def keep(self, key: bytes, body_bytes: int, tags: frozenset[bytes]) -> None:
@@ -479,7 +479,7 @@ class MemoryMachine(RuleBasedStateMachine):
         small_enough = size_bytes <= self.MAX_BYTES // 8
         assert self.memory.keep(key, entry) is small_enough
         if small_enough:
-            self.put(key, Place(entry, size_bytes, tags))
+            self.put(key, ModelEntry(entry, size_bytes, tags))
         else:
             self.drop(key)
 
@@ -494,7 +494,7 @@ class MemoryMachine(RuleBasedStateMachine):
         else:
             assert mark.generation not in self.generations
             self.generations.add(mark.generation)
-            self.put(key, Place(mark, VARIES_BYTES + len(key) + sum(map(len, fields)), fields=fields))
+            self.put(key, ModelEntry(mark, VARIES_BYTES + len(key) + sum(map(len, fields)), fields=fields))
 
     @rule(key=st.sampled_from(KEYS))
     def use(self, key: bytes) -> None:
@@ -510,7 +510,7 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule(tags=st.frozensets(st.sampled_from(TAGS)))
     def purge_tags(self, tags: frozenset[bytes]) -> None:
-        carrying = [key for key, place in self.model.items() if place.tags & tags]
+        carrying = [key for key, modeled in self.model.items() if modeled.tags & tags]
         assert self.memory.purge_tags(tags) == len(carrying)
         for key in carrying:
             self.drop(key)
@@ -518,19 +518,19 @@ class MemoryMachine(RuleBasedStateMachine):
     @invariant()
     def has_what_the_model_has(self) -> None:
         for key in KEYS:
-            place = self.model.get(key)
-            assert self.memory.get(key) is (place.entry if place else None)
+            modeled = self.model.get(key)
+            assert self.memory.get(key) is (modeled.entry if modeled else None)
         assert len(self.memory) == len(self.model)
         assert self.count.evicted == self.evicted
 
     @invariant()
     def never_exceeds_its_bytes(self) -> None:
         assert self.memory.used_bytes <= self.MAX_BYTES
-        assert self.memory.used_bytes == sum(place.size_bytes for place in self.model.values())
+        assert self.memory.used_bytes == sum(modeled.size_bytes for modeled in self.model.values())
 
     @invariant()
     def knows_the_tags_of_what_it_has(self) -> None:
-        expected = {tag: {key for key, place in self.model.items() if tag in place.tags} for tag in TAGS}
+        expected = {tag: {key for key, modeled in self.model.items() if tag in modeled.tags} for tag in TAGS}
         assert self.memory._index.keys_by_tag == {tag: keys for tag, keys in expected.items() if keys}
 
 
@@ -591,7 +591,7 @@ async def cost_and_count(fields: Callable[[int], Headers], entries: int) -> tupl
     edge = shared_edge(origin, max_bytes=2**30)
     # The first ones pay for what is there once, whatever the number.
     await fill(range(50))
-    counted_before = edge.kept_bytes
+    counted_before = edge.stored_bytes
     gc.collect()
     tracemalloc.start()
     try:
@@ -600,8 +600,8 @@ async def cost_and_count(fields: Callable[[int], Headers], entries: int) -> tupl
         traced_bytes = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert edge.kept_entries == 50 + entries
-    return traced_bytes / entries - 2_000, (edge.kept_bytes - counted_before) / entries - 2_000
+    assert edge.stored_entries == 50 + entries
+    return traced_bytes / entries - 2_000, (edge.stored_bytes - counted_before) / entries - 2_000
 
 
 @pytest.mark.anyio

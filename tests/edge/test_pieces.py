@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge import Edge
-from edge.answer import Message, Receive, Scope, Send
+from edge.asgi import Message, Receive, Scope, Send
 
 pytestmark = pytest.mark.anyio
 
@@ -14,7 +14,7 @@ LARGE = bytes(range(256)) * 400
 SMALL = b"s" * 32_768
 
 
-def edge_over(body: bytes, cache_control: bytes, asked: list[int] | None = None, *, pass_paths: tuple[str, ...] = ()) -> Edge:
+def edge_over(body: bytes, cache_control: bytes, asked: list[int] | None = None, *, bypass_paths: tuple[str, ...] = ()) -> Edge:
     """Return an edge over an origin with one response; its server wants pieces of `PIECE` bytes, and the sizes of bodies go to `asked`."""
 
     async def origin(scope: Scope, receive: Receive, send: Send) -> None:
@@ -22,13 +22,15 @@ def edge_over(body: bytes, cache_control: bytes, asked: list[int] | None = None,
         await send({"type": "http.response.start", "status": 200, "headers": fields})
         await send({"type": "http.response.body", "body": body})
 
-    def piece_bytes(scope: Scope, size: int) -> int:
+    def max_message_bytes(scope: Scope, size: int) -> int:
         assert scope["client"] == ("192.0.2.1", 1)
         if asked is not None:
             asked.append(size)
         return PIECE
 
-    return Edge(origin, name="edge", max_bytes=10_000_000, max_cold_requests=10, pass_paths=pass_paths, piece_bytes=piece_bytes)
+    return Edge(
+        origin, name="edge", max_bytes=10_000_000, max_concurrent_misses=10, bypass_paths=bypass_paths, max_message_bytes=max_message_bytes
+    )
 
 
 async def messages(edge: Edge, *headers: tuple[bytes, bytes]) -> list[Message]:
@@ -73,7 +75,7 @@ async def test_pieces_of_a_response_that_is_not_stored_are_the_whole_body(cache_
 
 
 async def test_pieces_of_a_response_that_passes_are_the_whole_body() -> None:
-    check(await messages(edge_over(LARGE, b"no-store", pass_paths=("/one",))), LARGE)
+    check(await messages(edge_over(LARGE, b"no-store", bypass_paths=("/one",))), LARGE)
 
 
 async def test_small_body_is_one_message_whatever_the_server_wants() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from edge import Edge
-from edge.answer import Answer
+from edge.asgi import Answer
 from tests.edge.asgi import RENDITION, TIER, Clock, Origin, Reply, all_wait, ask, hit, settled, shared_edge, stored, unkept, visit, whole
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
@@ -47,11 +47,11 @@ async def test_purge_of_an_address_that_is_not_kept_changes_nothing() -> None:
     await ask(edge)
     edge.purge(b"/i/other")
     edge.purge(b"")
-    assert (edge.kept_entries, await is_kept(edge)) == (1, True)
+    assert (edge.stored_entries, await is_kept(edge)) == (1, True)
 
 
 async def test_purge_where_hosts_differ_names_the_authority() -> None:
-    edge = shared_edge(Origin(), hosts_differ=True)
+    edge = shared_edge(Origin(), key_includes_host=True)
     await ask(edge)
     edge.purge(b"/i/picture")
     edge.purge(b"http://other/i/picture")
@@ -72,7 +72,7 @@ async def test_purge_of_an_address_answers_those_that_wait_and_keeps_nothing() -
     await origin.asked(2)
     await origin.release(first=1)
     assert [(await each.reply()).body for each in before] == [b"picture"] * 2
-    assert edge.kept_entries == 0
+    assert edge.stored_entries == 0
     origin.answer = whole(b"max-age=60", body=b"renewed")
     await origin.release()
     assert await after.reply() == Reply(200, [*origin.answer.headers, (STATUS, stored())], b"renewed")
@@ -109,8 +109,8 @@ async def test_purge_of_tags_on_two_lines_and_of_two_tags_counts_each_entry_once
     edge = shared_edge(origin)
     await ask(edge)
     assert edge.purge_tags(iter(["a", "b", "c"])) == 1
-    assert edge.kept_entries == 0
-    assert edge.kept_bytes == 0
+    assert edge.stored_entries == 0
+    assert edge.stored_bytes == 0
 
 
 async def test_purge_of_no_tags_drops_nothing() -> None:
@@ -229,10 +229,10 @@ async def test_method_that_nobody_knows_counts_as_a_change() -> None:
         b"http://LOCALHOST/i/other?x=1",
     ],
 )
-@pytest.mark.parametrize("hosts_differ", [False, True])
-async def test_change_drops_what_its_answer_names_on_the_same_host(field: bytes, value: bytes, hosts_differ: bool) -> None:
+@pytest.mark.parametrize("key_includes_host", [False, True])
+async def test_change_drops_what_its_answer_names_on_the_same_host(field: bytes, value: bytes, key_includes_host: bool) -> None:
     origin = Origin()
-    edge = shared_edge(origin, hosts_differ=hosts_differ)
+    edge = shared_edge(origin, key_includes_host=key_includes_host)
     await ask(edge, "/i/other", query=b"x=1")
     await ask(edge, "/i/other")
     origin.answer = Answer(201, [(field, value)], b"")
@@ -251,10 +251,10 @@ async def test_change_drops_what_its_answer_names_on_the_same_host(field: bytes,
         b"https://localhost/i/other",
     ],
 )
-@pytest.mark.parametrize("hosts_differ", [False, True])
-async def test_change_drops_nothing_that_its_answer_names_on_another_host(field: bytes, value: bytes, hosts_differ: bool) -> None:
+@pytest.mark.parametrize("key_includes_host", [False, True])
+async def test_change_drops_nothing_that_its_answer_names_on_another_host(field: bytes, value: bytes, key_includes_host: bool) -> None:
     origin = Origin()
-    edge = shared_edge(origin, hosts_differ=hosts_differ)
+    edge = shared_edge(origin, key_includes_host=key_includes_host)
     await ask(edge, "/i/other")
     origin.answer = Answer(201, [(field, value)], b"")
     await ask(edge, method="POST")
@@ -319,7 +319,7 @@ class News:
 
 
 def with_news(origin: Origin, clock: Clock, news: Callable[[], Awaitable[object]]) -> Edge:
-    return shared_edge(origin, clock, catch_up=news, max_gap_seconds=60.0)
+    return shared_edge(origin, clock, sync_purges=news, max_purge_lag_seconds=60.0)
 
 
 LONG = whole(b"max-age=600", (b"cache-tag", b"a"))
@@ -432,7 +432,7 @@ async def test_gap_begins_anew_with_every_purge_of_tags_even_of_none(tags: list[
 
 
 async def test_gap_is_nothing_to_an_edge_that_has_nobody_to_ask(clock: Clock) -> None:
-    edge = shared_edge(Origin(LONG), clock, max_gap_seconds=1.0)
+    edge = shared_edge(Origin(LONG), clock, max_purge_lag_seconds=1.0)
     await ask(edge)
     clock.now += 500
     assert (await ask(edge)).field(STATUS) == hit(100)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge.answer import Headers
+from edge.asgi import Headers
 from tests.edge.asgi import TIER, Clock, Origin, Reply, all_wait, ask, collapsed, date, hit, shared_edge, stored, unkept, visit, whole
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from edge import Edge, regions
-from edge.answer import Answer, ASGIApp, Headers, Message, Scope
-from edge.regions import REPLAY_BYTES, Place
+from edge import Edge, fly
+from edge.asgi import Answer, ASGIApp, Headers, Message, Scope
+from edge.fly import REPLAY_BYTES, FlyRegion
 from tests.edge.asgi import RENDITION, Clock, Origin, Reply, all_wait, ask, hit, shared_edge, stored, unkept, visit, whole
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
@@ -19,12 +19,12 @@ STATUS = b"cache-status"
 TIMING = (b"server-timing", b"region;desc=lhr, machine;desc=148e21ea246389")
 MEMORY_TIMING = (b"server-timing", b"tier;desc=memory, region;desc=lhr, machine;desc=148e21ea246389")
 REPLAY = (b"fly-replay", b"region=arn;timeout=5s;fallback=prefer_self")
-FIELD = (b"darkroom-elsewhere", b"primary")
+FIELD = (b"darkroom-replay", b"primary")
 CLOSE = (b"connection", b"close")
 
-READER = Place(region="lhr", machine="148e21ea246389", primary="arn")
-PRIMARY = Place(region="arn", machine="148e21ea246389", primary="arn")
-SHARED = Place(region="lhr", machine="148e21ea246389")
+READER = FlyRegion(region="lhr", machine="148e21ea246389", primary="arn")
+PRIMARY = FlyRegion(region="arn", machine="148e21ea246389", primary="arn")
+SHARED = FlyRegion(region="lhr", machine="148e21ea246389")
 
 NOT_HERE = Answer(
     404,
@@ -35,7 +35,7 @@ SENT_HERE = [(b"fly-replay-src", b"instance=abc;region=lhr;t=1"), (b"fly-replay-
 
 
 def reader(app: ASGIApp, clock: Clock | None = None, **options: Any) -> Edge:
-    return shared_edge(app, clock, place=READER, **options)
+    return shared_edge(app, clock, region=READER, **options)
 
 
 def problem(status: int, title: str, detail: str, cache_status: bytes, *extra: tuple[bytes, bytes], **members: str) -> Reply:
@@ -106,7 +106,7 @@ async def test_answer_that_is_passed_on_names_region_and_machine(path: str, meth
 
 async def test_answers_of_the_edge_itself_name_region_and_machine() -> None:
     origin = Origin(held=True)
-    edge = reader(origin, max_cold_requests=1)
+    edge = reader(origin, max_concurrent_misses=1)
     first = visit(edge)
     await first.waits()
     busy = await ask(edge)
@@ -137,15 +137,15 @@ async def test_edge_without_a_place_says_nothing_of_it() -> None:
 
 
 async def test_place_that_knows_its_region_alone_names_that() -> None:
-    assert list(Place(region="arn").timing) == [(b"server-timing", b"region;desc=arn")]
-    assert Place(region="arn").memory_timing == (b"server-timing", b"tier;desc=memory, region;desc=arn")
+    assert list(FlyRegion(region="arn").timing) == [(b"server-timing", b"region;desc=arn")]
+    assert FlyRegion(region="arn").memory_timing == (b"server-timing", b"tier;desc=memory, region;desc=arn")
 
 
 @pytest.mark.parametrize("bad", ["a\r\nx: y", "a b", "a;b", 'a"', "ä", "a" * 65, "a,b", "a=b"])
 @pytest.mark.parametrize("which", ["region", "machine", "primary"])
 async def test_place_with_a_name_that_is_none_is_refused(which: str, bad: str) -> None:
     with pytest.raises(ValueError, match="no name of a region or a Machine: expected 1 to 64"):
-        Place(**{which: bad})
+        FlyRegion(**{which: bad})
 
 
 # Reads of what is not here
@@ -157,7 +157,7 @@ async def test_read_that_is_elsewhere_is_replayed_and_never_kept() -> None:
     for _ in range(2):
         assert await ask(edge) == replayed(READ)
     assert len(origin.requests) == 2
-    assert (edge.kept_entries, edge.counts["any"].elsewhere) == (0, 2)
+    assert (edge.stored_entries, edge.counters["any"].replayed) == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ async def test_read_that_is_elsewhere_is_replayed_for_every_waiter_and_never_kep
     await all_wait(visits)
     await origin.release()
     assert [await each.reply() for each in visits] == [replayed(READ)] * 50
-    assert (len(origin.requests), edge.kept_entries) == (1, 0)
+    assert (len(origin.requests), edge.stored_entries) == (1, 0)
 
 
 @pytest.mark.parametrize("sent_here", SENT_HERE)
@@ -196,12 +196,12 @@ async def test_waiters_of_one_read_are_each_judged_by_what_they_are() -> None:
     assert len(origin.requests) == 1
 
 
-@pytest.mark.parametrize("place", [PRIMARY, SHARED, Place(), Place(primary="arn")])
-async def test_read_where_there_is_no_other_region_gets_the_origins_own_answer_without_the_field(place: Place) -> None:
-    reply = await ask(shared_edge(Origin(NOT_HERE), place=place))
+@pytest.mark.parametrize("region", [PRIMARY, SHARED, FlyRegion(), FlyRegion(primary="arn")])
+async def test_read_where_there_is_no_other_region_gets_the_origins_own_answer_without_the_field(region: FlyRegion) -> None:
+    reply = await ask(shared_edge(Origin(NOT_HERE), region=region))
     assert (reply.status, reply.body) == (404, b"none")
     assert reply.headers[:2] == NOT_HERE.headers[:2]
-    assert not {b"darkroom-elsewhere", b"darkroom-cdn-cache-control", b"fly-replay"} & {name for name, _ in reply.headers}
+    assert not {b"darkroom-replay", b"darkroom-cdn-cache-control", b"fly-replay"} & {name for name, _ in reply.headers}
 
 
 @pytest.mark.parametrize("headers", [[(b"authorization", b"Bearer x")], [(b"cache-control", b"no-store")], [(b"range", b"bytes=0-1")]])
@@ -223,13 +223,13 @@ async def test_read_that_is_passed_on_and_is_elsewhere_is_replayed() -> None:
     edge = reader(Origin(NOT_HERE))
     assert await ask(edge, "/v1/images/abc") == replayed(BYPASS)
     assert await ask(edge, "/v1/images/abc", headers=[SENT_HERE[1]]) == out_of_reach(BYPASS)
-    plain = await ask(shared_edge(Origin(NOT_HERE), place=PRIMARY), "/v1/images/abc")
-    assert (plain.status, plain.body, plain.field(b"darkroom-elsewhere")) == (404, b"none", None)
+    plain = await ask(shared_edge(Origin(NOT_HERE), region=PRIMARY), "/v1/images/abc")
+    assert (plain.status, plain.body, plain.field(b"darkroom-replay")) == (404, b"none", None)
 
 
 async def test_field_of_an_answer_in_pieces_is_obeyed_too() -> None:
     async def in_pieces(scope: Any, receive: Any, send: Any) -> None:
-        headers = [(b"cache-control", b"private"), (b"Darkroom-Elsewhere", b"primary")]
+        headers = [(b"cache-control", b"private"), (b"Darkroom-Replay", b"primary")]
         await send({"type": "http.response.start", "status": 404, "headers": headers})
         await send({"type": "http.response.body", "body": b"no", "more_body": True})
         await send({"type": "http.response.body", "body": b"ne"})
@@ -262,7 +262,7 @@ async def test_change_in_a_reader_is_replayed_and_its_origin_not_asked(method: s
     assert await ask(edge, "/v1/images", method=method, chunks=chunks) == replayed(WRITE)
     assert await ask(edge, "/v1/images", method=method, headers=[(b"content-length", b"1500")], chunks=chunks) == replayed(WRITE)
     assert origin.requests == []
-    assert edge.counts["any"].elsewhere == 2
+    assert edge.counters["any"].replayed == 2
 
 
 @pytest.mark.parametrize("sent_here", SENT_HERE)
@@ -272,11 +272,11 @@ async def test_change_that_was_replayed_before_is_neither_sent_on_nor_made_here(
     assert origin.requests == []
 
 
-@pytest.mark.parametrize("place", [PRIMARY, SHARED, Place(), Place(primary="arn")])
-async def test_change_where_there_is_no_other_region_is_made_here(place: Place) -> None:
+@pytest.mark.parametrize("region", [PRIMARY, SHARED, FlyRegion(), FlyRegion(primary="arn")])
+async def test_change_where_there_is_no_other_region_is_made_here(region: FlyRegion) -> None:
     origin = Origin()
     body = bytes(REPLAY_BYTES + 1)
-    reply = await ask(shared_edge(origin, place=place), "/v1/images", method="POST", chunks=[body])
+    reply = await ask(shared_edge(origin, region=region), "/v1/images", method="POST", chunks=[body])
     assert (reply.status, reply.body) == (200, b"picture")
     assert origin.bodies == [[body]]
 
@@ -334,7 +334,7 @@ async def test_change_in_a_reader_that_may_not_be_made_is_refused_before_its_bod
     def check(scope: Scope) -> Answer | None:
         return None if (b"authorization", b"Bearer x") in scope["headers"] else Answer(401, [(b"content-length", b"0")], b"")
 
-    edge = reader(Origin(), check=check)
+    edge = reader(Origin(), check_request=check)
     refused = visit(edge, "/v1/images", method="POST", headers=[(b"transfer-encoding", b"chunked")], chunks=[b"x"] * 9)
     assert (await refused.reply()).status == 401
     assert len(refused._chunks) == 9
@@ -364,7 +364,7 @@ async def test_change_whose_body_is_not_valid_is_400() -> None:
 
 
 async def test_change_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regions, "_BODY_GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(fly, "_BODY_GRACE_SECONDS", 0.05)
 
     async def receive() -> Message:
         await asyncio.sleep(0.01)
@@ -383,7 +383,7 @@ async def test_change_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_change_that_comes_fast_enough_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regions, "_BODY_GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(fly, "_BODY_GRACE_SECONDS", 0.05)
     # Each chunk is worth a tenth of a second, of which it takes a fifth.
     left = 10
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from edge import Edge
-from edge.answer import Answer, Headers, Scope
+from edge.asgi import Answer, Headers, Scope
 from tests.edge.asgi import (
     RENDITION,
     TIER,
@@ -116,7 +116,7 @@ async def test_no_store_is_fetched_and_not_kept() -> None:
         reply = await ask(edge, headers=control(b"no-store"))
         assert reply == Reply(200, [*MUTABLE.headers, (STATUS, unkept())], b"picture")
     assert len(origin.requests) == 2
-    assert edge.kept_entries == 0
+    assert edge.stored_entries == 0
 
 
 async def test_no_store_is_answered_from_what_is_kept_already() -> None:
@@ -310,20 +310,20 @@ async def test_hosts_that_do_not_differ_have_one_answer() -> None:
 
 async def test_hosts_that_differ_have_each_their_own() -> None:
     origin = Origin()
-    edge = shared_edge(origin, hosts_differ=True)
+    edge = shared_edge(origin, key_includes_host=True)
     different = [host(b"a"), host(b"b"), host(b"a:8080"), host(b"a", scheme="https"), {**http_scope(), "headers": []}]
     assert await statuses(edge, different) == ["fwd=uri-miss"] * 5
     assert await statuses(edge, [*different, host(b"A"), host(b"a", path="/i/other")]) == [*["hit"] * 6, "fwd=uri-miss"]
 
 
 async def test_hosts_differ_unless_the_edge_is_told_otherwise() -> None:
-    edge = Edge(Origin(), name="Darkroom", max_bytes=1_000_000, max_cold_requests=10)
+    edge = Edge(Origin(), name="Darkroom", max_bytes=1_000_000, max_concurrent_misses=10)
     assert await statuses(edge, [host(b"a"), host(b"b"), host(b"a")]) == ["fwd=uri-miss", "fwd=uri-miss", "hit"]
 
 
 async def test_hosts_that_differ_never_share_an_answer_on_its_way() -> None:
     origin = Origin(held=True)
-    edge = shared_edge(origin, hosts_differ=True)
+    edge = shared_edge(origin, key_includes_host=True)
     visits = [Visit(edge, host(name), [b""]) for name in (b"a", b"b")]
     await all_wait(visits)
     await origin.asked(2)
@@ -403,7 +403,7 @@ async def test_cache_status_begins_with_the_name_of_the_cache_in_lower_case() ->
 
 async def test_counts_tell_how_requests_were_answered_by_kind(clock: Clock) -> None:
     origin = Origin(whole(b"max-age=60, stale-while-revalidate=60"), held=True)
-    edge = shared_edge(origin, clock, max_cold_requests=2, kind=lambda path: path.split("/")[1])
+    edge = shared_edge(origin, clock, max_concurrent_misses=2, metric_label=lambda path: path.split("/")[1])
     visits = [visit(edge), visit(edge)]
     await all_wait(visits)
     await ask(edge, "/i/busy")
@@ -413,5 +413,7 @@ async def test_counts_tell_how_requests_were_answered_by_kind(clock: Clock) -> N
     await ask(edge)
     await ask(edge, method="HEAD")
     await ask(edge, "/health")
-    counts = {kind: {name: getattr(count, name) for name in count.__slots__ if getattr(count, name)} for kind, count in edge.counts.items()}
-    assert counts == {"i": {"misses": 1, "hits": 2, "collapsed": 1, "busy": 1, "bytes": 7}, "health": {"passed": 1}}
+    counts = {
+        kind: {name: getattr(count, name) for name in count.__slots__ if getattr(count, name)} for kind, count in edge.counters.items()
+    }
+    assert counts == {"i": {"misses": 1, "hits": 2, "collapsed": 1, "rejected": 1, "sent_bytes": 7}, "health": {"bypassed": 1}}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edge.answer import Answer, Headers, field_values
+from edge.asgi import Answer, Headers, field_values
 from edge.conditional import none_match_fails
 from edge.freshness import cache_control, http_date, initial_age
 from tests.edge.asgi import NOON, Clock, Origin, ask, date, settled, shared_edge, visit, whole

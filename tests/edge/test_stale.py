@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from edge.answer import Answer, Headers, Scope
+from edge.asgi import Answer, Headers, Scope
 from tests.edge.asgi import (
     TIER,
     Clock,
@@ -83,7 +83,7 @@ async def test_stale_answer_is_given_while_one_request_renews_it(clock: Clock) -
     await settled(edge)
     assert await ask(edge) == Reply(200, [*WITHIN.headers, (b"age", b"0"), (STATUS, hit(60)), TIER], b"renewed")
     assert len(origin.requests) == 2
-    assert edge.counts["any"].stale == 5
+    assert edge.counters["any"].stale == 5
     assert edge._cold_requests == 0
 
 
@@ -94,7 +94,7 @@ async def test_stale_answer_is_renewed_by_a_304_in_the_background(clock: Clock) 
     assert (await ask(edge)).field(STATUS) == hit(-5)
     await settled(edge)
     assert await ask(edge) == Reply(200, [*WITHIN.headers, (b"x-seen", b"2"), (b"age", b"0"), (STATUS, hit(60)), TIER], b"picture")
-    assert edge.counts["any"].revalidated == 1
+    assert edge.counters["any"].revalidated == 1
 
 
 @pytest.mark.parametrize("condition", [(NO_MATCH, b'"one"'), (b"range", b"bytes=0-1")])
@@ -126,7 +126,7 @@ async def test_stale_answer_past_its_window_is_waited_for(clock: Clock) -> None:
 async def test_stale_answer_is_not_renewed_when_all_places_are_taken(clock: Clock) -> None:
     origin = Origin(WITHIN, held=True)
     await origin.release(first=1)
-    edge = shared_edge(origin, clock, max_cold_requests=1)
+    edge = shared_edge(origin, clock, max_concurrent_misses=1)
     await ask(edge)
     clock.now += 65
     cold = visit(edge, "/cold")
@@ -144,7 +144,7 @@ async def test_stale_answer_is_not_renewed_when_all_places_are_taken(clock: Cloc
 async def test_renewal_takes_a_place_until_it_ends(clock: Clock) -> None:
     origin = Origin(WITHIN, held=True)
     await origin.release(first=1)
-    edge = shared_edge(origin, clock, max_cold_requests=1)
+    edge = shared_edge(origin, clock, max_concurrent_misses=1)
     await ask(edge)
     clock.now += 65
     await ask(edge)
@@ -169,7 +169,7 @@ async def test_renewal_of_an_entry_purged_meanwhile_is_not_kept_and_not_joined(c
     await origin.asked(3)
     await origin.release(first=2)
     await asyncio.wait(set(edge._fetching._tasks), return_when=asyncio.FIRST_COMPLETED)
-    assert edge.kept_entries == 0
+    assert edge.stored_entries == 0
     origin.answer = renewed(WITHIN)
     await origin.release()
     assert await after.reply() == Reply(200, [*WITHIN.headers, (STATUS, stored())], b"renewed")
@@ -203,7 +203,7 @@ async def test_renewal_that_finds_nothing_any_more_drops_the_old_answer(clock: C
     origin.answer = whole(b"no-store", status=404, body=b"gone")
     assert (await ask(edge)).status == 200
     await settled(edge)
-    assert edge.kept_entries == 0
+    assert edge.stored_entries == 0
     assert await ask(edge) == Reply(404, [*origin.answer.headers, (STATUS, unkept())], b"gone")
 
 
@@ -247,7 +247,7 @@ async def test_stale_answer_stands_in_for_an_error(status: int, clock: Clock) ->
     for _ in range(2):
         assert await ask(edge) == Reply(200, [*ON_ERROR.headers, (b"age", b"70"), (STATUS, instead(status, -10))], b"picture")
     assert len(origin.requests) == 3
-    assert edge.counts["any"].stale == 2
+    assert edge.counters["any"].stale == 2
     origin.answer = renewed(ON_ERROR)
     assert await ask(edge) == Reply(200, [*ON_ERROR.headers, (STATUS, stored(reason="stale"))], b"renewed")
 
@@ -292,7 +292,7 @@ async def test_stale_answer_never_stands_in_for_what_is_no_error_of_the_origin(s
     clock.now += 70
     origin.answer = whole(b"no-store", status=status, body=b"no")
     assert await ask(edge) == Reply(status, [*origin.answer.headers, (STATUS, unkept(reason="stale"))], b"no")
-    assert edge.kept_entries == 0
+    assert edge.stored_entries == 0
 
 
 async def test_stale_answer_too_old_to_stand_in_gives_way_to_the_error(clock: Clock) -> None:
@@ -304,7 +304,7 @@ async def test_stale_answer_too_old_to_stand_in_gives_way_to_the_error(clock: Cl
     assert (await ask(edge)).field(STATUS) == instead(503, -599)
     clock.now += 0.5
     assert await ask(edge) == Reply(503, [*origin.answer.headers, (STATUS, unkept(reason="stale"))], b"no")
-    assert edge.kept_entries == 1
+    assert edge.stored_entries == 1
 
 
 async def test_stale_answer_stands_in_for_as_long_as_the_client_accepts(clock: Clock) -> None:
@@ -355,7 +355,7 @@ async def test_answer_of_no_cache_never_stands_in(clock: Clock) -> None:
 async def test_busy_edge_gives_the_stale_answer_that_may_stand_in(clock: Clock) -> None:
     origin = Origin(ON_ERROR, held=True)
     await origin.release(first=1)
-    edge = shared_edge(origin, clock, max_cold_requests=1)
+    edge = shared_edge(origin, clock, max_concurrent_misses=1)
     await ask(edge)
     clock.now += 70
     cold = visit(edge, "/cold")
@@ -468,7 +468,7 @@ async def test_304_that_nobody_asked_for_is_sent_and_not_kept() -> None:
     edge = shared_edge(origin)
     for _ in range(2):
         assert await ask(edge) == Reply(304, [(b"cache-control", b"max-age=60"), ETAG, (STATUS, unkept())], b"")
-    assert edge.kept_entries == 0
+    assert edge.stored_entries == 0
 
 
 @pytest.mark.parametrize("directives", [b"no-cache", b"no-cache, max-age=60", b"max-age=0", b"max-age=0, must-revalidate"])
@@ -490,7 +490,7 @@ async def test_answer_to_be_validated_that_cannot_be_is_not_kept(directives: byt
     origin = Origin(whole(directives))
     edge = shared_edge(origin)
     assert [(await ask(edge)).field(STATUS) for _ in range(2)] == [unkept()] * 2
-    assert edge.kept_entries == 0
+    assert edge.stored_entries == 0
 
 
 async def test_answer_to_be_validated_is_validated_for_each_client_that_waits() -> None:
@@ -508,7 +508,7 @@ async def test_answer_to_be_validated_is_validated_for_each_client_that_waits() 
 async def test_private_answer_with_a_validator_is_not_kept() -> None:
     edge = shared_edge(Origin(whole(b"private, no-cache", ETAG)))
     assert (await ask(edge)).field(STATUS) == unkept()
-    assert edge.kept_entries == 0
+    assert edge.stored_entries == 0
 
 
 async def test_answer_that_is_no_200_is_asked_for_anew_not_validated(clock: Clock) -> None:
@@ -528,7 +528,7 @@ async def test_answer_that_may_not_be_kept_any_more_drops_the_one_kept(now: Answ
     clock.now += 70
     origin.answer = now
     assert await ask(edge) == Reply(200, [*now.headers, (STATUS, unkept(reason="stale"))], b"picture")
-    assert edge.kept_entries == 0
+    assert edge.stored_entries == 0
     assert (await ask(edge)).field(STATUS) == unkept()
     assert origin.asked_with(NO_MATCH)[2] == []
 
@@ -541,7 +541,7 @@ async def test_304_that_forbids_to_keep_drops_the_one_kept(clock: Clock) -> None
     reply = await ask(edge)
     assert reply.field(STATUS) == b'darkroom; fwd=stale; fwd-status=304; key="/i/picture"'
     assert (reply.status, reply.body, reply.field(b"cache-control")) == (200, b"picture", b"private")
-    assert edge.kept_entries == 0
+    assert edge.stored_entries == 0
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
@@ -616,7 +616,7 @@ async def test_304_for_one_client_alone_drops_the_one_kept(clock: Clock, field: 
     clock.now += 61
     reply = await ask(edge)
     assert (reply.status, reply.body, reply.field(field[0])) == (200, b"picture", field[1])
-    assert edge.kept_entries == 0
+    assert edge.stored_entries == 0
 
 
 async def test_stale_answer_is_not_renewed_by_a_client_that_wants_nothing_kept(clock: Clock) -> None:

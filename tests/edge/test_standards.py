@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.answer import Answer, Headers, Receive, Scope, Send, field_values
+from edge.asgi import Answer, Headers, Receive, Scope, Send, field_values
 from edge.freshness import http_date
 from edge.memory import Kept
 from tests.edge.asgi import Clock, Origin, ask, date, shared_edge, stored, unkept, whole
@@ -268,7 +268,7 @@ async def test_status_of_a_condition_that_the_origin_sends_itself_is_sent_on_as_
         assert (reply.status, reply.body) == (status, b"picture")
         assert [pair for pair in reply.headers if pair[0] not in {STATUS, b"date"}] == answer.headers
         assert reply.field(STATUS) == unkept()
-    assert (edge.kept_entries, len(origin.requests)) == (0, 2)
+    assert (edge.stored_entries, len(origin.requests)) == (0, 2)
 
 
 @pytest.mark.anyio

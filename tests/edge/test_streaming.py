@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from edge.answer import ASGIApp, Headers, Message, Receive, Scope, Send
+from edge.asgi import ASGIApp, Headers, Message, Receive, Scope, Send
 from edge.collapse import RELEASED_AT_ONCE
 from edge.exchange import OriginFailedError
 from tests.edge.asgi import (
@@ -83,7 +83,7 @@ async def test_private_answer_in_pieces_is_sent_on_in_the_same_pieces() -> None:
         assert messages == [start(PRIVATE, (STATUS, unkept())), *(piece(body) for body in PIECES), piece(b"", more=False)]
     await origin.over.wait()
     assert len(origin.requests) == 2
-    assert (edge.kept_entries, edge._cold_requests) == (0, 0)
+    assert (edge.stored_entries, edge._cold_requests) == (0, 0)
 
 
 async def test_private_answer_in_pieces_reaches_the_client_before_its_end() -> None:
@@ -133,7 +133,7 @@ async def test_answer_in_pieces_too_large_to_be_kept_is_sent_on_and_not_kept(len
     for _ in range(2):
         reply = await ask(edge)
         assert reply == Reply(200, [*headers, (STATUS, unkept())], bytes(20_000))
-    assert edge.kept_entries == 0
+    assert edge.stored_entries == 0
     assert len(origin.requests) == 2
 
 
@@ -149,7 +149,7 @@ async def test_answer_that_says_how_large_it_is_is_sent_on_from_its_first_piece(
 
 
 async def test_stream_holds_the_place_of_its_client_until_it_ends() -> None:
-    edge = shared_edge(Pieces(PRIVATE, PIECES), max_cold_requests=1)
+    edge = shared_edge(Pieces(PRIVATE, PIECES), max_concurrent_misses=1)
     client = Slow(edge, http_scope())
     await client.takes(2)
     assert (await ask(edge, "/other")).field(STATUS) == unkept("/other", word="detail=busy")
@@ -303,7 +303,7 @@ async def test_collected_answer_that_fails_midway_is_500() -> None:
     origin.error = OSError("secret path")
     edge = shared_edge(origin)
     assert (await ask(edge)).status == 500
-    assert edge.kept_entries == 0
+    assert edge.stored_entries == 0
 
 
 async def test_stream_of_an_error_gives_way_to_the_stale_answer(clock: Clock) -> None:
@@ -333,7 +333,7 @@ async def test_stream_that_comes_for_a_renewal_is_ended_and_drops_what_was_kept(
     await asyncio.wait_for(origin.over.wait(), 10)
     assert origin.events == ["http.request", "http.disconnect"]
     await settled(edge)
-    assert (edge.kept_entries, edge._cold_requests) == (0, 0)
+    assert (edge.stored_entries, edge._cold_requests) == (0, 0)
 
 
 # What a client gets that asks for less than the whole

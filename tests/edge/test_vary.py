@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from edge.answer import Answer, Headers, Scope, field_values
+from edge.asgi import Answer, Headers, Scope, field_values
 from tests.edge.asgi import TIER, Clock, Origin, Reply, all_wait, ask, settled, shared_edge, unkept, visit, whole
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
@@ -118,7 +118,7 @@ async def test_answer_that_varies_by_everything_is_neither_kept_nor_shared(vary:
     await origin.release()
     assert [await each.reply() for each in visits] == [Reply(200, [*answer.headers, (STATUS, unkept())], b"picture")] * 3
     assert len(origin.requests) == 3
-    assert edge.kept_entries == 0
+    assert edge.stored_entries == 0
 
 
 async def test_absent_field_and_empty_field_are_two() -> None:
@@ -166,7 +166,7 @@ async def test_value_of_one_field_never_passes_for_that_of_another() -> None:
 
 async def test_normaliser_makes_many_values_one() -> None:
     origin = Origin(whole(b"max-age=60", (b"vary", b"accept, accept-language")))
-    edge = shared_edge(origin, normalisers={ACCEPT: lambda value: b"avif" if b"image/avif" in value else b"any"})
+    edge = shared_edge(origin, vary_normalizers={ACCEPT: lambda value: b"avif" if b"image/avif" in value else b"any"})
     await ask(edge, headers=[(ACCEPT, b"image/avif,image/webp")])
     assert words(await ask(edge, headers=[(ACCEPT, b"*/*"), (ACCEPT, b"image/avif;q=0.5")])) == HIT
     assert words(await ask(edge, headers=WEBP)) == LATER
@@ -210,7 +210,7 @@ async def test_waiters_that_asked_differently_never_share_what_is_not_kept() -> 
     await all_wait(visits)
     await origin.release()
     assert [(await each.reply()).body for each in visits] == [b"image/avif", b"image/avif", b"image/webp", b"image/webp"]
-    assert edge.kept_entries == 0
+    assert edge.stored_entries == 0
 
 
 async def test_requests_for_two_known_variants_at_once_are_two_flights() -> None:

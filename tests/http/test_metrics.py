@@ -43,8 +43,8 @@ def test_metrics_tell_what_the_edge_counted_by_kind_of_answer(data: Path) -> Non
         told = figures(port)
         assert told["requests_total", "rendition", "hits"] == 6
         assert told["requests_total", "rendition", "misses"] == 2
-        assert told["requests_total", "api", "passed"] == 1
-        assert told["requests_total", "health", "passed"] >= 1
+        assert told["requests_total", "api", "bypassed"] == 1
+        assert told["requests_total", "health", "bypassed"] >= 1
         assert told["sent_bytes_total", "rendition"] == 3 * len(body) + 10
         assert told["evicted_total", "rendition"] == 0
         assert told["kept_entries",] == 1

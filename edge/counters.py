@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+# The counters of requests: each request adds one to exactly one of these.
+RESULTS = ("hits", "stale", "misses", "revalidated", "collapsed", "bypassed", "replayed", "rejected")
 
-class Count:
+
+class CacheCounters:
     """The requests for one kind of answer by how they were answered. Written in the event loop's thread, read from any."""
 
-    __slots__ = ("busy", "bytes", "collapsed", "elsewhere", "evicted", "hits", "misses", "passed", "revalidated", "stale")
+    __slots__ = ("bypassed", "collapsed", "evicted", "hits", "misses", "rejected", "replayed", "revalidated", "sent_bytes", "stale")
 
     def __init__(self) -> None:
         self.hits = 0
@@ -19,13 +22,17 @@ class Count:
         """Asked of the origin, which said that what is kept still holds."""
         self.collapsed = 0
         """Answered with what another client's request brought."""
-        self.passed = 0
+        self.bypassed = 0
         """Handed on as they were, nothing looked for."""
-        self.elsewhere = 0
+        self.replayed = 0
         """Handed on to another region, or refused because that is out of reach."""
-        self.busy = 0
+        self.rejected = 0
         """Refused, because too many wait already."""
         self.evicted = 0
         """Entries that had to go to make room."""
-        self.bytes = 0
+        self.sent_bytes = 0
         """Of bodies sent from memory."""
+
+    def by_result(self) -> dict[str, int]:
+        """Return the number of requests by how they were answered."""
+        return {result: getattr(self, result) for result in RESULTS}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 
-from edge.answer import Answer, Headers, Receive, field_values, problem
+from edge.asgi import Answer, Headers, Receive, field_values, problem
 
 # The largest body that Fly's proxy is asked to repeat. Its limit is 1 MB; which megabyte, and whether the head counts, is not said.
 REPLAY_BYTES = 960_000
@@ -47,7 +47,7 @@ _TOO_MANY_CHUNKS = problem(
 )
 
 
-class Place:
+class FlyRegion:
     """A region, a Machine in it, and the region to which belongs whatever is not here."""
 
     def __init__(self, *, region: str = "", machine: str = "", primary: str = "") -> None:
@@ -59,7 +59,7 @@ class Place:
             if name and _WORD.fullmatch(name) is None:
                 raise ValueError(f"{name!r} is no name of a region or a Machine: expected 1 to 64 of A-Z a-z 0-9 _ -")
         self._primary = primary.encode("ascii")
-        self.is_reader = bool(region and primary and region != primary)
+        self.is_replica = bool(region and primary and region != primary)
         """Whether some requests belong to another region."""
         words = [f"{name};desc={value}" for name, value in (("region", region), ("machine", machine)) if value]
         self.timing: Headers = [(b"server-timing", ", ".join(words).encode("ascii"))] if words else []
@@ -72,7 +72,7 @@ class Place:
 
         Fly's proxy takes it for an order to repeat the request there. What it has repeated before is never sent on again.
         """
-        if not self.is_reader:
+        if not self.is_replica:
             return None
         if _was_sent_here(asked):
             return self._out_of_reach()
