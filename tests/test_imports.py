@@ -69,8 +69,8 @@ def reported(path: str, line: str) -> bool:
     ("path", "line"),
     [
         ("edge/x.py", "import service"),
-        ("edge/x.py", "import service.headers"),
-        ("edge/x.py", "from service.headers import IMMUTABLE"),
+        ("edge/x.py", "import service.http.headers"),
+        ("edge/x.py", "from service.http.headers import IMMUTABLE"),
         ("edge/x.py", "import litestar"),
         ("edge/x.py", "from litestar.types import Scope"),
         ("edge/x.py", "import pyvips"),

@@ -175,7 +175,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
             render_plugins=[OpenAPIJson(path="/")],
             use_handler_docstrings=True,
         ),
-        # Bodies are bounded while they stream, in `service.bodies`, which also says what to do.
+        # Bodies are bounded while they stream, in `service.http.bodies`, which also says what to do.
         request_max_body_size=None,
         logging_config=None,
     )

@@ -4,7 +4,7 @@ Granian 2.8 has no write time-out: a client that sends a GET and reads nothing h
 response's body. `Connections` looks at the TCP connections of this process once a second, by `TCP_INFO` of each descriptor (tcp(7)):
 
 - A connection with unacknowledged or unsent bytes must acknowledge `WINDOW_BYTES` in each `WINDOW_SECONDS`, or have nothing more to
-  acknowledge; otherwise it is closed. That is the minimum rate of request bodies (`service.bodies`), without credit for earlier bytes.
+  acknowledge; otherwise it is closed. That is the minimum rate of request bodies (`service.http.bodies`), without credit for earlier bytes.
 - When more than a quarter of all connections have bytes to acknowledge, those that have made the least progress for longest are closed
   at once, so that the others are still accepted. Connections that are idle, or have never sent a byte, make room in the same way, down to
   a quarter, when three quarters of all connections are open; Granian itself closes them at its header time-out.

@@ -152,7 +152,7 @@ async def test_process_leads_a_group_in_the_session_of_the_server_and_has_nothin
 PARENT = """
 import sys, anyio
 from pathlib import Path
-from tests.service.renders import rendered, render_pool
+from tests.support.renders import rendered, render_pool
 
 async def main(original, told):
     async with render_pool(slots=2) as pool, anyio.create_task_group() as tasks:

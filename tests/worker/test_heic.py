@@ -325,8 +325,8 @@ import importlib.util, sys
 from pathlib import Path
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: None if name == "pillow_heif" else found(name, package)
-from service.render.messages import ImageError, Limits
-from service.render.probe import allow_only_offered_loaders, offered, probe
+from service.rendering.protocol import ImageError, Limits
+from service.worker.probe import allow_only_offered_loaders, offered, probe
 allow_only_offered_loaders()
 print(",".join(offered()))
 try:
@@ -344,7 +344,7 @@ except ImageError as error:
 def test_heic_decoder_is_offered_but_not_loaded_before_such_a_file_comes() -> None:
     script = """
 import sys
-from service.render import job, probe
+from service.worker import jobs, probe
 print("heic" in probe.offered(), "pillow_heif" in sys.modules, "PIL" in sys.modules)
 """
     printed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout

@@ -210,7 +210,7 @@ def field(status: Path, name: str) -> str:
 OLD_RUNTIME = """
 import ctypes, os, platform, struct
 if os.environ.get("DARKROOM_HOST"):
-    from service.render import sandbox
+    from service.worker import sandbox
     steps = [
         sandbox._step(sandbox._LOAD, sandbox._NUMBER_AT),
         sandbox._step(sandbox._IF_EQUAL, sandbox._LANDLOCK_CREATE_RULESET, 0, 1),
