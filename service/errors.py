@@ -23,10 +23,10 @@ class ServiceError(Exception):
     """A failure with a public face. Nothing private goes into its words: paths, secrets and causes belong in the log."""
 
     status_code: ClassVar[int] = 500
-    kind: ClassVar[str] = "internal-error"
+    slug: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Internal error"
     # What to do about it in general; the `remedy` of an answer says it of the request at hand.
-    advice: ClassVar[str] = "Try again. If it stays, the server's log has the reason: it is a mistake of Darkroom's, worth an issue."
+    help: ClassVar[str] = "Try again. If it stays, the server's log has the reason: it is a mistake of Darkroom's, worth an issue."
 
     def __init__(
         self,
@@ -41,20 +41,20 @@ class ServiceError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.expected = expected
-        self.received = None if received is None else printable(received)
+        self.received = None if received is None else sanitize(received)
         self.remedy = remedy
         self.retry_after_seconds = retry_after_seconds
         self.extra_headers = extra_headers
 
     @classmethod
-    def page(cls) -> str:
+    def type_uri(cls) -> str:
         """Return the path of the page that tells what this problem is and what to do: its `type` (RFC 9457 §3.1.1)."""
-        return f"/problems/{cls.kind}"
+        return f"/problems/{cls.slug}"
 
     def problem(self) -> Problem:
         """Return the problem document of this failure."""
         return Problem(
-            type=self.page(),
+            type=self.type_uri(),
             title=self.title,
             status=self.status_code,
             detail=self.detail,
@@ -68,27 +68,25 @@ class BadRequestError(ServiceError):
     """The request cannot be understood."""
 
     status_code = 400
-    kind = "bad-request"
+    slug = "bad-request"
     title = "Bad request"
-    advice = "Compare what was sent with `expected` and `received` of the answer; `/docs` describes every request with examples."
+    help = "Compare what was sent with `expected` and `received` of the answer; `/docs` describes every request with examples."
 
 
 class EmptyBodyError(BadRequestError):
     """An upload without a byte."""
 
-    kind = "empty-body"
+    slug = "empty-body"
     title = "Empty body"
-    advice = (
-        "Send the bytes of an image as the body. A client that lost the file, or a form whose part is not called `file`, sends nothing."
-    )
+    help = "Send the bytes of an image as the body. A client that lost the file, or a form whose part is not called `file`, sends nothing."
 
 
 class BadTransformError(BadRequestError):
     """A transform with an unknown key, a value out of range, options that contradict each other, or another spelling."""
 
-    kind = "bad-transform"
+    slug = "bad-transform"
     title = "Bad transform"
-    advice = (
+    help = (
         "Change or leave out the option that `detail` names. `/docs` lists every option with its range; the playground has a "
         "control for each."
     )
@@ -97,9 +95,9 @@ class BadTransformError(BadRequestError):
 class FormatNotOfferedError(BadRequestError):
     """A rendition in a format that the running libvips cannot write."""
 
-    kind = "format-not-offered"
+    slug = "format-not-offered"
     title = "Format not offered"
-    advice = (
+    help = (
         "Ask for another format, or run the server with a libvips that writes this one. `picture` of an image document names "
         "only formats that are offered."
     )
@@ -108,36 +106,36 @@ class FormatNotOfferedError(BadRequestError):
 class BadAddressError(BadRequestError):
     """A path that is not the address of a rendition."""
 
-    kind = "bad-address"
+    slug = "bad-address"
     title = "Bad address"
-    advice = "Use URLs as the server gave them, and make none by hand: POST /v1/images/{digest}/urls makes them."
+    help = "Use URLs as the server gave them, and make none by hand: POST /v1/images/{digest}/urls makes them."
 
 
 class UnauthorizedError(ServiceError):
     """A token is needed and none that is known came."""
 
     status_code = 401
-    kind = "unauthorized"
+    slug = "unauthorized"
     title = "Unauthorized"
-    advice = "Send `Authorization: Bearer <token>` with a token of DARKROOM_TOKENS. Never put it into a URL."
+    help = "Send `Authorization: Bearer <token>` with a token of DARKROOM_TOKENS. Never put it into a URL."
 
 
 class ForbiddenError(ServiceError):
     """The token does not carry the scope that this needs."""
 
     status_code = 403
-    kind = "forbidden"
+    slug = "forbidden"
     title = "Forbidden"
-    advice = "Use a token that has the scope that `expected` names, or give this one the scope in DARKROOM_TOKENS: `token:ingest+read`."
+    help = "Use a token that has the scope that `expected` names, or give this one the scope in DARKROOM_TOKENS: `token:ingest+read`."
 
 
 class BadSignatureError(ServiceError):
     """An address that none of the configured keys has signed."""
 
     status_code = 403
-    kind = "bad-signature"
+    slug = "bad-signature"
     title = "Bad signature"
-    advice = (
+    help = (
         "Use URLs as the server gave them: a changed transform needs a new one. After a change of keys, keep the old key in "
         "DARKROOM_KEYS behind the new one."
     )
@@ -147,18 +145,18 @@ class SourceRefusedError(ServiceError):
     """A URL that is not fetched: its host is not among those allowed."""
 
     status_code = 403
-    kind = "source-refused"
+    slug = "source-refused"
     title = "Source refused"
-    advice = "List the host in DARKROOM_PULL_HOSTS if images may come from there, or upload the bytes of the image."
+    help = "List the host in DARKROOM_PULL_HOSTS if images may come from there, or upload the bytes of the image."
 
 
 class NotFoundError(ServiceError):
     """Nothing is here under that name."""
 
     status_code = 404
-    kind = "not-found"
+    slug = "not-found"
     title = "Not found"
-    advice = "Check the digest or the path. An image is here once its upload was answered with 200 or 201."
+    help = "Check the digest or the path. An image is here once its upload was answered with 200 or 201."
 
 
 class UnknownImageError(NotFoundError):
@@ -169,81 +167,81 @@ class SlowUploadError(ServiceError):
     """An upload that drips."""
 
     status_code = 408
-    kind = "slow-upload"
+    slug = "slow-upload"
     title = "Upload too slow"
-    advice = "Send again over a better connection; nothing of the broken upload was kept."
+    help = "Send again over a better connection; nothing of the broken upload was kept."
 
 
 class GoneError(ServiceError):
     """An image that has been taken down."""
 
     status_code = 410
-    kind = "gone"
+    slug = "gone"
     title = "Taken down"
-    advice = "This is meant. Who may delete can allow the image again with DELETE /v1/images/{digest}/tombstone, and upload it once more."
+    help = "This is meant. Who may delete can allow the image again with DELETE /v1/images/{digest}/tombstone, and upload it once more."
 
 
 class PreconditionFailedError(ServiceError):
     """What was to be changed is no longer what the client has seen (RFC 9110 §15.5.13)."""
 
     status_code = 412
-    kind = "precondition-failed"
+    slug = "precondition-failed"
     title = "Precondition failed"
-    advice = "Read the document again, make the change to what it says now, and send its new ETag in If-Match."
+    help = "Read the document again, make the change to what it says now, and send its new ETag in If-Match."
 
 
 class PreconditionRequiredError(ServiceError):
     """A change that does not say of what (RFC 6585 §3)."""
 
     status_code = 428
-    kind = "precondition-required"
+    slug = "precondition-required"
     title = "Precondition required"
-    advice = "Send the ETag of the document that was read in If-Match, so that nobody's change is overwritten unseen."
+    help = "Send the ETag of the document that was read in If-Match, so that nobody's change is overwritten unseen."
 
 
 class TooLargeError(ServiceError):
     """An upload of more bytes than are taken."""
 
     status_code = 413
-    kind = "too-large"
+    slug = "too-large"
     title = "Upload too large"
-    advice = "Make the file smaller, send fewer files at once, or raise DARKROOM_MAX_UPLOAD_BYTES on the server."
+    help = "Make the file smaller, send fewer files at once, or raise DARKROOM_MAX_UPLOAD_BYTES on the server."
 
 
 class UnsupportedFormatError(ServiceError):
     """Bytes that are no image, or an image in a format that is not offered."""
 
     status_code = 415
-    kind = "unsupported-format"
+    slug = "unsupported-format"
     title = "Not a supported image"
-    advice = "Send JPEG, PNG, WebP, GIF, AVIF, HEIC, TIFF or SVG. What a file is, is found from its bytes, not from its name."
+    help = "Send JPEG, PNG, WebP, GIF, AVIF, HEIC, TIFF or SVG. What a file is, is found from its bytes, not from its name."
 
 
 class BrokenImageError(ServiceError):
     """An image that cannot be decoded to its end."""
 
     status_code = 422
-    kind = "broken-image"
+    slug = "broken-image"
     title = "Broken image"
-    advice = "Export or copy the image again: part of it is missing or damaged. Nothing of it was kept."
+    help = "Export or copy the image again: part of it is missing or damaged. Nothing of it was kept."
 
 
 class TooManyPixelsError(ServiceError):
     """An image, or a rendition, of more pixels than are taken."""
 
     status_code = 422
-    kind = "too-many-pixels"
+    slug = "too-many-pixels"
     title = "Too many pixels"
-    advice = "Make the image, or the rendition that was asked for, smaller, or raise the limit that `remedy` names."
+    help = "Make the image, or the rendition that was asked for, smaller, or raise the limit that `remedy` names."
 
 
 class TooComplexError(ServiceError):
     """An image that costs far more time or memory to decode than its pixels explain."""
 
     status_code = 422
-    kind = "too-complex"
+    slug = "too-complex"
     title = "Too complex"
-    advice = (
+    help = (
         "Export the image again from the program that made it, without layers, metadata, or hundreds of progressive scans. Simplify a "
         "drawing, or export it as PNG. `detail` says what there is too much of."
     )
@@ -253,18 +251,18 @@ class CannotFitError(ServiceError):
     """A rendition that no quality makes as small as it must be."""
 
     status_code = 422
-    kind = "cannot-fit"
+    slug = "cannot-fit"
     title = "Does not fit"
-    advice = "Raise `max_bytes`, or ask for a smaller width or another format."
+    help = "Raise `max_bytes`, or ask for a smaller width or another format."
 
 
 class RenderGaveUpError(ServiceError):
     """An image whose rendering ended its render process twice within an hour."""
 
     status_code = 422
-    kind = "render-gave-up"
+    slug = "render-gave-up"
     title = "Rendering gave up"
-    advice = (
+    help = (
         "Export the image again, simpler or in another format, and upload that: each attempt to render this one crashed or timed out. "
         "It is tried again an hour after the first of two failed attempts. After a change of DARKROOM_RENDER_SECONDS or "
         "DARKROOM_RENDER_MEMORY_BYTES, delete `render-failures/` in the store to have it tried at once."
@@ -275,27 +273,27 @@ class DamagedOriginalError(ServiceError):
     """A stored original whose bytes are no longer those of its digest."""
 
     status_code = 500
-    kind = "damaged-original"
+    slug = "damaged-original"
     title = "Damaged original"
-    advice = "Upload the same image again: it gets the same digest, and every URL of it works again. Then look at the disk or the store."
+    help = "Upload the same image again: it gets the same digest, and every URL of it works again. Then look at the disk or the store."
 
 
 class DamagedDocumentError(ServiceError):
     """A stored document that cannot be read, or is another image's."""
 
     status_code = 500
-    kind = "damaged-document"
+    slug = "damaged-document"
     title = "Damaged document"
-    advice = "Upload the same image again: its document is made anew, without text and focal point. Then look at the disk or the store."
+    help = "Upload the same image again: its document is made anew, without text and focal point. Then look at the disk or the store."
 
 
 class RenderFailedError(ServiceError):
     """A render process ended in the middle of its work."""
 
     status_code = 500
-    kind = "render-failed"
+    slug = "render-failed"
     title = "Render failed"
-    advice = (
+    help = (
         "Try again. If it fails each time, the image is one that a codec cannot bear: send it to the maintainers, the server "
         "itself goes on."
     )
@@ -305,18 +303,18 @@ class HeaderTooLargeError(ServiceError):
     """A request whose target and header fields are larger than is read (RFC 6585 §5)."""
 
     status_code = 431
-    kind = "header-too-large"
+    slug = "header-too-large"
     title = "Header too large"
-    advice = "Send fewer cookies and shorter header fields, or raise DARKROOM_MAX_HEADER_BYTES on the server."
+    help = "Send fewer cookies and shorter header fields, or raise DARKROOM_MAX_HEADER_BYTES on the server."
 
 
 class CdnError(ServiceError):
     """The CDN in front was not reached, or refused to purge."""
 
     status_code = 502
-    kind = "cdn-failed"
+    slug = "cdn-failed"
     title = "CDN not purged"
-    advice = "Send the DELETE again: it purges whatever was left undone. See that the CDN's token is valid and may purge."
+    help = "Send the DELETE again: it purges whatever was left undone. See that the CDN's token is valid and may purge."
 
 
 class SourceFailedError(ServiceError):
@@ -326,9 +324,9 @@ class SourceFailedError(ServiceError):
     """
 
     status_code = 502
-    kind = "source-failed"
+    slug = "source-failed"
     title = "Source failed"
-    advice = "See that the source answers with an image at this URL, then try again. What it answered last is told in `received`."
+    help = "See that the source answers with an image at this URL, then try again. What it answered last is told in `received`."
 
     def __init__(
         self,
@@ -348,9 +346,9 @@ class OverloadedError(ServiceError):
     """More work is waiting than can be done in time."""
 
     status_code = 503
-    kind = "overloaded"
+    slug = "overloaded"
     title = "Too busy"
-    advice = (
+    help = (
         "Wait as many seconds as Retry-After says and ask again. If it comes often: more render processes, another machine, or "
         "a CDN in front."
     )
@@ -360,54 +358,54 @@ class DeadlineExceededError(ServiceError):
     """A render took longer than a client is kept waiting."""
 
     status_code = 503
-    kind = "deadline-exceeded"
+    slug = "deadline-exceeded"
     title = "Took too long"
-    advice = "Ask again: what was begun may be ready by then. Smaller widths, WebP in place of AVIF, and a lower `effort` take less time."
+    help = "Ask again: what was begun may be ready by then. Smaller widths, WebP in place of AVIF, and a lower `effort` take less time."
 
 
 class TooCostlyError(ServiceError):
     """A render needs more memory than a render process may have."""
 
     status_code = 503
-    kind = "too-costly"
+    slug = "too-costly"
     title = "Too costly"
-    advice = "Ask for a smaller rendition, or give render processes more memory with DARKROOM_RENDER_MEMORY_BYTES."
+    help = "Ask for a smaller rendition, or give render processes more memory with DARKROOM_RENDER_MEMORY_BYTES."
 
 
 class NewerVersionError(ServiceError):
     """An address of a pipeline version that this process does not know yet."""
 
     status_code = 503
-    kind = "newer-version"
+    slug = "newer-version"
     title = "Newer version"
-    advice = "Ask again shortly: another process of this deployment already runs a newer version, and this one is about to be replaced."
+    help = "Ask again shortly: another process of this deployment already runs a newer version, and this one is about to be replaced."
 
 
 class StorageUnavailableError(ServiceError):
     """The store cannot be reached, or refuses."""
 
     status_code = 503
-    kind = "storage-unavailable"
+    slug = "storage-unavailable"
     title = "Storage unavailable"
-    advice = "Ask again shortly. Renditions in memory are served meanwhile; `/health` says when the store is back."
+    help = "Ask again shortly. Renditions in memory are served meanwhile; `/health` says when the store is back."
 
 
 class SourceSlowError(ServiceError):
     """A remote source that does not answer in time."""
 
     status_code = 504
-    kind = "source-slow"
+    slug = "source-slow"
     title = "Source too slow"
-    advice = "Try again, or upload the bytes of the image in place of its URL."
+    help = "Try again, or upload the bytes of the image in place of its URL."
 
 
 class StorageFullError(ServiceError):
     """The store has no room."""
 
     status_code = 507
-    kind = "storage-full"
+    slug = "storage-full"
     title = "Storage full"
-    advice = "Make room in the store. Nothing half was kept; the same upload can be sent again."
+    help = "Make room in the store. Nothing half was kept; the same upload can be sent again."
 
 
 def every_problem() -> list[type[ServiceError]]:
@@ -415,15 +413,15 @@ def every_problem() -> list[type[ServiceError]]:
     found: dict[str, type[ServiceError]] = {}
 
     def collect(error: type[ServiceError]) -> None:
-        found.setdefault(error.kind, error)
+        found.setdefault(error.slug, error)
         for narrower in error.__subclasses__():
             collect(narrower)
 
     collect(ServiceError)
-    return sorted(found.values(), key=lambda error: (error.status_code, error.kind))
+    return sorted(found.values(), key=lambda error: (error.status_code, error.slug))
 
 
-def printable(text: str, limit: int = 120) -> str:
+def sanitize(text: str, limit: int = 120) -> str:
     """Return `text` short enough and without control or non-ASCII characters, so that it may be echoed and logged."""
     escaped = text.encode("unicode_escape", "backslashreplace").decode("ascii")
     return escaped if len(escaped) <= limit else escaped[:limit] + "…"

@@ -10,7 +10,7 @@ from litestar import Request, Response
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
-from service.errors import Problem, ServiceError, UnknownImageError, printable
+from service.errors import Problem, ServiceError, UnknownImageError, sanitize
 from service.http import headers
 
 log = structlog.get_logger(__name__)
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 def service_error_answer(request: Request[object, object, State], error: ServiceError) -> Response[Problem]:
     """Return the answer to a failure of ours; waiting clients share it where the work that failed was a rendition's."""
     if error.status_code >= 500:
-        log.warning("failed", kind=error.kind, detail=error.detail, path=printable(request.scope["path"]), cause=repr(error.__cause__))
+        log.warning("failed", problem=error.slug, detail=error.detail, path=sanitize(request.scope["path"]), cause=repr(error.__cause__))
     fields = headers.error_headers(shared=request.scope["path"].startswith(("/i/", "/pull/")) and error.status_code not in {400, 403})
     if error.retry_after_seconds is not None:
         fields["Retry-After"] = str(error.retry_after_seconds)
@@ -66,7 +66,7 @@ def http_exception_answer(request: Request[object, object, State], error: HTTPEx
             title=HTTPStatus(error.status_code).phrase,
             status=error.status_code,
             detail=detail,
-            received=printable(f"{request.method} {request.scope['path']}"),
+            received=sanitize(f"{request.method} {request.scope['path']}"),
             remedy=remedy,
         ),
         fields,
@@ -75,7 +75,7 @@ def http_exception_answer(request: Request[object, object, State], error: HTTPEx
 
 def unexpected_answer(request: Request[object, object, State], error: Exception) -> Response[Problem]:
     """Return the answer to a failure that nobody foresaw: its trace goes to the log, never to the client."""
-    log.error("unexpected failure", path=printable(request.scope["path"]), exc_info=error)
+    log.error("unexpected failure", path=sanitize(request.scope["path"]), exc_info=error)
     return service_error_answer(
         request, ServiceError("Something failed that should not have.", remedy="Try again; the server's log has the reason.")
     )

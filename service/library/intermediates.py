@@ -73,7 +73,7 @@ class Sources:
         try:
             await self._storage.replace(intermediate_key(digest), await anyio.to_thread.run_sync(sealed, body), durable=False)
         except (StorageFullError, StorageUnavailableError) as error:
-            log.warning("an intermediate was not stored", digest=digest, kind=error.kind)
+            log.warning("an intermediate was not stored", digest=digest, problem=error.slug)
 
     async def finish(self) -> None:
         """Give up what is still being made: nobody is left to wait for it."""

@@ -84,7 +84,7 @@ class Listing:
             try:
                 await self._complete()
             except ServiceError as error:
-                log.warning("images could not be listed", kind=error.kind)
+                log.warning("images could not be listed", problem=error.slug)
                 await anyio.sleep(_AGAIN_SECONDS)
             except Exception:
                 log.exception("images could not be listed")

@@ -42,7 +42,7 @@ class RenderFailures:
                 try:
                     await self.sync()
                 except ServiceError as error:
-                    log.warning("render failures could not be shared", kind=error.kind)
+                    log.warning("render failures could not be shared", problem=error.slug)
                     await anyio.sleep(SYNC_EVERY_SECONDS)
             await anyio.sleep(WRITE_EVERY_SECONDS)
 

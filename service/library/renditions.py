@@ -203,7 +203,7 @@ class Renditions:
         try:
             made = await self.keep(address, rendered, digests(address, transform))
         except (StorageFullError, StorageUnavailableError) as error:
-            log.warning("a rendition was not stored", key=key, kind=error.kind)
+            log.warning("a rendition was not stored", key=key, problem=error.slug)
             made = Rendition(rendered.body, _sha256(rendered.body), "render", _timings(rendered), stored=False)
         timings = msgspec.structs.replace(made.timings, total=time.perf_counter() - started, fetch=fetch_seconds)
         return msgspec.structs.replace(made, timings=timings)

@@ -80,7 +80,7 @@ class Takedowns:
                 await self.look()
                 await self._purge_again()
             except ServiceError as error:
-                log.warning("takedowns could not be looked for", kind=error.kind)
+                log.warning("takedowns could not be looked for", problem=error.slug)
                 # What is kept goes on being given while the store is out of reach.
                 self._purge(())
                 await anyio.sleep(LOOK_AGAIN_SECONDS)

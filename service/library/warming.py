@@ -78,7 +78,7 @@ class Warmer:
                 await self._warm(digest)
                 await self._queue.forget(digest)
             except ServiceError as error:
-                log.info("warming pauses", kind=error.kind)
+                log.info("warming pauses", problem=error.slug)
                 if digest is not None:
                     self._queue.add(digest)
                 await anyio.sleep(_RETRY_SECONDS)
@@ -95,7 +95,7 @@ class Warmer:
         except ServiceError as error:
             if isinstance(error, _NOT_THE_IMAGES_FAULT) or self._pool.start_failure is not None:
                 raise
-            log.error("an image was not warmed", digest=digest, kind=error.kind, detail=error.detail, made=made)  # noqa: TRY400 - it tells
+            log.error("an image was not warmed", digest=digest, problem=error.slug, detail=error.detail, made=made)  # noqa: TRY400 - it tells
         except Exception:
             log.exception("an image was not warmed", digest=digest, made=made)
         else:

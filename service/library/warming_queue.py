@@ -32,7 +32,7 @@ class WarmingQueue:
         try:
             await self._storage.replace(warming_key(digest), b"", durable=False)
         except (StorageFullError, StorageUnavailableError) as error:
-            log.warning("an image was not noted for warming", digest=digest, kind=error.kind)
+            log.warning("an image was not noted for warming", digest=digest, problem=error.slug)
 
     def add(self, digest: str) -> None:
         """Have an image be the next one."""

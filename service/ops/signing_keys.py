@@ -10,7 +10,7 @@ import anyio
 import msgspec
 import structlog
 
-from service.errors import ServiceError, printable
+from service.errors import ServiceError, sanitize
 from service.storage.object_store import KEYS_FOLDER, Entry, Storage, key_note_key
 from service.urls.rendition_url import base32_text
 
@@ -50,7 +50,7 @@ class KeyNotes:
             try:
                 await self.look()
             except ServiceError as error:
-                log.warning("the keys of other servers could not be looked at", kind=error.kind)
+                log.warning("the keys of other servers could not be looked at", problem=error.slug)
                 await anyio.sleep(LOOK_AGAIN_SECONDS)
             else:
                 await anyio.sleep(LOOK_EVERY_SECONDS)
@@ -73,7 +73,7 @@ class KeyNotes:
         self.conflict = conflict
 
     async def _told(self, note: Entry) -> Concern:
-        place = printable((await self._storage.read(note.key) or b"").decode("utf-8", "replace")) or "a server"
+        place = sanitize((await self._storage.read(note.key) or b"").decode("utf-8", "replace")) or "a server"
         return Concern(
             f"Another server of this store ({place}) signs addresses with a key that this one refuses.",
             "Give all of them the same DARKROOM_KEYS; to change the key, first add the new one at the end everywhere, then put it first.",

@@ -107,7 +107,7 @@ class Pointers:
                 ) from error
             if document is None:
                 raise
-            log.warning("a source failed; what it had is shown", kind=error.kind, detail=error.detail, digest=document.digest)
+            log.warning("a source failed; what it had is shown", problem=error.slug, detail=error.detail, digest=document.digest)
             return Found(document, _RETRY_SECONDS)
 
     async def _known(self, url: str) -> tuple[Pointer | None, Document | None]:
@@ -142,7 +142,7 @@ class Pointers:
         try:
             await self._storage.replace(pointer_key(url), msgspec.json.encode(pointer), durable=False)
         except ServiceError as error:
-            log.warning("a pointer was not stored", kind=error.kind)
+            log.warning("a pointer was not stored", problem=error.slug)
         return Found(document, self._fresh_seconds)
 
 

@@ -33,7 +33,7 @@ from service.errors import (
     TooCostlyError,
     TooManyPixelsError,
     UnsupportedFormatError,
-    printable,
+    sanitize,
 )
 from service.images.transform import Format
 from service.rendering import protocol
@@ -198,7 +198,7 @@ class RenderPool:
         try:
             await self.run_in_background(SelfTest(), Rendered)
         except ServiceError as error:
-            log.error("render processes fail a test with a picture of one pixel", kind=error.kind)  # noqa: TRY400 - its cause is logged
+            log.error("render processes fail a test with a picture of one pixel", problem=error.slug)  # noqa: TRY400 - its cause is logged
 
     @property
     def process_ids(self) -> list[int]:
@@ -620,7 +620,7 @@ async def _log_and_reap(process: anyio.abc.Process, jobs: anyio.abc.UNIXSocketSt
         with suppress(*_PIPE_ENDED):
             async for chunk in process.stderr:
                 for line in chunk.decode("utf-8", "replace").splitlines():
-                    log.warning("a render process says", pid=process.pid, line=printable(line, 500))
+                    log.warning("a render process says", pid=process.pid, line=sanitize(line, 500))
     finally:
         with anyio.CancelScope(shield=True):
             await jobs.aclose()
@@ -643,7 +643,7 @@ def _alone(job: Job) -> Job:
 
 def _checked(reply: Reply, expect: type[ReplyT]) -> ReplyT:
     if isinstance(reply, Failure):
-        log.info("a job failed", kind=reply.kind, cause=printable(reply.cause, 4_000))
+        log.info("a job failed", kind=reply.kind, cause=sanitize(reply.cause, 4_000))
         raise _ERRORS[reply.kind](reply.detail, expected=reply.expected, received=reply.received, remedy=reply.remedy)
     if not isinstance(reply, expect):
         raise TypeError(f"expected {expect.__name__} from the render process, received {type(reply).__name__}")

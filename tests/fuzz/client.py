@@ -11,7 +11,7 @@ import httpx
 import msgspec
 from PIL import Image
 
-from service.errors import printable
+from service.errors import sanitize
 from service.urls.rendition_url import MEDIA_TYPES, Signer
 from tests.fuzz import declared
 from tests.fuzz.cases import AddressCase, ApiCase, Case, ImageCase, WireCase
@@ -169,7 +169,7 @@ class Client:
     def _judged(self, kind: Input, received: Received, *, is_small: bool) -> Outcome:
         status, headers, body = received
         verdict = judge(kind, status, headers, body, is_small=is_small, secrets=self._secrets)
-        reason = verdict.reason and f"{verdict.reason}: {printable(body[:400].decode('utf-8', 'replace'), 600)}"
+        reason = verdict.reason and f"{verdict.reason}: {sanitize(body[:400].decode('utf-8', 'replace'), 600)}"
         return Outcome(kind, status, verdict.problem, reason)
 
     def _request(self, method: str, path: str | bytes, headers: Mapping[str, str], body: bytes | None = None) -> Received:
@@ -181,11 +181,11 @@ class Client:
             try:
                 response = self._client.send(request)
             except httpx.TimeoutException as error:
-                raise NoResponseError(f"nothing in {_TIMEOUT_SECONDS} s for {method} {printable(raw.decode('latin-1'))}") from error
+                raise NoResponseError(f"nothing in {_TIMEOUT_SECONDS} s for {method} {sanitize(raw.decode('latin-1'))}") from error
             except httpx.TransportError as error:
                 # The server may close an idle connection at the moment at which it is used again: the second time it is a new one.
                 if attempt == 2:
-                    raise NoResponseError(f"{error!r} for {method} {printable(raw.decode('latin-1'))}") from error
+                    raise NoResponseError(f"{error!r} for {method} {sanitize(raw.decode('latin-1'))}") from error
             else:
                 return response.status_code, dict(response.headers), response.content
         raise AssertionError("unreachable")

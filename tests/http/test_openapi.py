@@ -159,10 +159,10 @@ def test_every_problem_is_told_of_by_some_route(description: dict[str, Any]) -> 
         if name.endswith("problem+json")
         for example in body["examples"].values()
     }
-    assert told == {error.page() for error in every_problem() if error is not ServiceError}
+    assert told == {error.type_uri() for error in every_problem() if error is not ServiceError}
 
 
-@pytest.mark.parametrize("error", every_problem(), ids=lambda error: error.kind)
+@pytest.mark.parametrize("error", every_problem(), ids=lambda error: error.slug)
 def test_every_problem_has_words_of_its_own(error: type[ServiceError]) -> None:
-    assert {"kind", "title", "advice"} <= set(vars(error))
+    assert {"slug", "title", "help"} <= set(vars(error))
     assert problem_example(error)["remedy"].endswith(".")  # type: ignore[index]

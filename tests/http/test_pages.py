@@ -70,14 +70,14 @@ def test_modules_that_import_each_other_in_a_circle_are_refused() -> None:
         hashed_files({"a.js": b'import "x" from "./b.js";', "b.js": b'import "x" from "./a.js";'})
 
 
-@pytest.mark.parametrize("error", every_problem(), ids=lambda error: error.kind)
+@pytest.mark.parametrize("error", every_problem(), ids=lambda error: error.slug)
 def test_every_problem_has_a_page_where_its_type_points(client: httpx.Client, error: type[ServiceError]) -> None:
-    page = client.get(error.page())
+    page = client.get(error.type_uri())
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert f"<h2>{error.title}</h2>" in page.text
     assert f"{error.status_code} " in page.text
     assert "What to do" in page.text
-    assert f'href="{error.page()}"' in client.get("/problems").text
+    assert f'href="{error.type_uri()}"' in client.get("/problems").text
 
 
 def test_type_of_an_answered_problem_leads_to_its_page(client: httpx.Client) -> None:

@@ -161,7 +161,7 @@ def test_original_that_cannot_be_rendered_is_noted_no_longer_and_the_log_says_wh
     with darkroom(data, warm="webp") as server:
         until(lambda: warm(server))
         assert server.log().count('"event": "an image was not warmed"') == 1
-        assert '"kind": "damaged-original"' in server.log()
+        assert '"problem": "damaged-original"' in server.log()
     with darkroom(data, warm="webp") as server, server.client() as client:
         uploaded(client, images.photo_jpeg(320, 240))
         until(lambda: server.log().count('"event": "warmed"') == 1)

@@ -359,7 +359,7 @@ async def test_image_that_cannot_be_rendered_is_forgotten_with_a_line_in_the_log
     await origin.queue.note(gone)
     async with warming_of(origin):
         await warmed(origin)
-    told = {event["digest"]: event["kind"] for event in logged if event["event"] == "an image was not warmed"}
+    told = {event["digest"]: event["problem"] for event in logged if event["event"] == "an image was not warmed"}
     assert told == {bad: "damaged-original", gone: "not-found"}
     assert (await origin.rendition(good, "width=320")).tier == "store"
 

@@ -172,7 +172,7 @@ async def test_file_that_costs_more_than_its_pixels_is_refused_before_it_is_deco
     spent = Spent(pool)
     with pytest.raises(ServiceError) as caught:
         await probed(pool, path)
-    assert (caught.value.status_code, caught.value.kind) == (422, kind), repr(caught.value)
+    assert (caught.value.status_code, caught.value.slug) == (422, kind), repr(caught.value)
     check_words(caught.value)
     assert caught.value.expected
     assert caught.value.received

@@ -12,7 +12,7 @@ from itertools import pairwise
 import msgspec
 
 from service.cli.client.problems import NotTaken, RefusedError, UsageError, problem
-from service.errors import Problem, printable
+from service.errors import Problem, sanitize
 from service.urls.rendition_url import digest_text
 
 IMAGES = "JPEG, PNG, WebP, GIF, AVIF, HEIC, TIFF or SVG"
@@ -153,7 +153,7 @@ def digest_of(path: str) -> tuple[str, int]:
                     problem(
                         "This is no image.",
                         expected=IMAGES,
-                        received=f"a file that begins with `{printable(beginning[:_RECEIVED_BYTES].decode('latin-1'))}`",
+                        received=f"a file that begins with `{sanitize(beginning[:_RECEIVED_BYTES].decode('latin-1'))}`",
                         remedy="Leave it out, or convert it.",
                     )
                 )

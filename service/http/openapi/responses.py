@@ -67,14 +67,14 @@ def responses(route: Route) -> dict[str, Any]:
                 "content": {"application/problem+json": {"schema": {"$ref": _REF.format(name="Problem")}, "examples": {}}},
             },
         )
-        entry["content"]["application/problem+json"]["examples"][error.kind] = {"summary": error.title, "value": problem_example(error)}
+        entry["content"]["application/problem+json"]["examples"][error.slug] = {"summary": error.title, "value": problem_example(error)}
     return written
 
 
 def problem_example(error: type[ServiceError]) -> object:
     """Return a problem of a kind as it may be answered."""
     meaning = (error.__doc__ or "").partition("\n")[0]
-    return msgspec.to_builtins(Problem(error.page(), error.title, error.status_code, meaning, remedy=error.advice))
+    return msgspec.to_builtins(Problem(error.type_uri(), error.title, error.status_code, meaning, remedy=error.help))
 
 
 def _answer(answer: Answer) -> dict[str, Any]:

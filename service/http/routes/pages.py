@@ -82,12 +82,12 @@ def page_router() -> Router:
     async def problems() -> Response[str]:
         return _page(problem_page.substitute(title="Problems", content=_problem_list()))
 
-    @get("/problems/{kind:str}", media_type="text/html", include_in_schema=False)
-    async def problem(kind: str) -> Response[str]:
+    @get("/problems/{slug:str}", media_type="text/html", include_in_schema=False)
+    async def problem(slug: str) -> Response[str]:
         for error in every_problem():
-            if error.kind == kind:
+            if error.slug == slug:
                 return _page(problem_page.substitute(title=html.escape(error.title), content=_problem_article(error)))
-        raise NotFoundError("There is no such problem.", received=kind, remedy="GET /problems lists all.")
+        raise NotFoundError("There is no such problem.", received=slug, remedy="GET /problems lists all.")
 
     return Router(
         "/", route_handlers=[playground, page_file, newest, docs, docs_file, problems, problem], before_request=redirect_to_one_address
@@ -161,7 +161,7 @@ def _file(contents: dict[str, tuple[bytes, str]], name: str) -> Response[bytes]:
 
 def _problem_list() -> str:
     rows = [
-        f'<tr><th scope="row">{error.status_code}</th><td><a href="{error.page()}">{html.escape(error.title)}</a></td>'
+        f'<tr><th scope="row">{error.status_code}</th><td><a href="{error.type_uri()}">{html.escape(error.title)}</a></td>'
         f"<td>{_prose(_meaning(error))}</td></tr>"
         for error in every_problem()
     ]
@@ -175,7 +175,7 @@ def _problem_list() -> str:
 
 
 def _problem_article(error: type[ServiceError]) -> str:
-    example = Problem(error.page(), error.title, error.status_code, "What is wrong with this request, in a sentence.")
+    example = Problem(error.type_uri(), error.title, error.status_code, "What is wrong with this request, in a sentence.")
     members = {
         **msgspec.to_builtins(example),
         "expected": "what was wanted",
@@ -186,7 +186,7 @@ def _problem_article(error: type[ServiceError]) -> str:
     return (
         f'<article class="card problems"><p class="quiet">{error.status_code} {HTTPStatus(error.status_code).phrase}</p>'
         f"<h2>{html.escape(error.title)}</h2><p>{_prose(_meaning(error))}</p>"
-        f"<h3>What to do</h3><p>{_prose(error.advice)}</p>"
+        f"<h3>What to do</h3><p>{_prose(error.help)}</p>"
         f'<h3 id="looks">How it looks</h3><pre tabindex="0" role="region" aria-labelledby="looks"><code>{html.escape(text)}</code></pre>'
         "</article>"
     )
