@@ -71,7 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keys: str = ""
     tokens: str = ""
     public_url: str = ""
-    open_transforms: str = ""
+    unsigned_transforms: str = ""
     regions: str = ""
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
     cache_bytes: Positive = 256 * MEBIBYTE
@@ -171,7 +171,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def open_spellings(self) -> tuple[str, ...]:
         """The transforms that need no signature."""
-        return tuple(self.open_transforms.split())
+        return tuple(self.unsigned_transforms.split())
 
 
 HELP: Mapping[str, Setting] = {
@@ -196,7 +196,7 @@ HELP: Mapping[str, Setting] = {
     "public_url": Setting(
         "URL prefix of the URLs in image documents, for example `https://img.example.com`.", "none: the URLs are relative"
     ),
-    "open_transforms": Setting("Transforms in canonical form, separated by spaces, that need no signature (`-` in its place).", "none"),
+    "unsigned_transforms": Setting("Transforms in canonical form, separated by spaces, that need no signature (`-` in its place).", "none"),
     "regions": Setting(
         "The regions of this deployment, separated by commas, the primary region first. `/health` reports them, and `darkroom regions` "
         "reads them.",
@@ -367,7 +367,7 @@ def _check(settings: Settings) -> None:
             transform.parse_canonical(spelling)
         except BadTransformError as error:
             raise SettingsError(
-                f"DARKROOM_OPEN_TRANSFORMS: {error.detail} Expected: {error.expected}. Received: {error.received}."
+                f"DARKROOM_UNSIGNED_TRANSFORMS: {error.detail} Expected: {error.expected}. Received: {error.received}."
             ) from error
     words = _listed(settings.warm)
     if words != ["none"] and (not words or set(words) - set(WARM_FORMATS)):

@@ -65,7 +65,7 @@ def test_settings_of_every_variable_are_read() -> None:
         "DARKROOM_KEYS": f"{KEY}, {OTHER_KEY}",
         "DARKROOM_TOKENS": f"{TOKEN}:ingest+read , another-token-here",
         "DARKROOM_PUBLIC_URL": "https://img.example.com",
-        "DARKROOM_OPEN_TRANSFORMS": "full width=640  width=640,height=480,fit=cover",
+        "DARKROOM_UNSIGNED_TRANSFORMS": "full width=640  width=640,height=480,fit=cover",
         "DARKROOM_REGIONS": "fra,iad",
         "DARKROOM_CACHE_BYTES": "1000",
         "DARKROOM_MAX_COLD_REQUESTS": "7",
@@ -282,9 +282,9 @@ def test_public_url_in_another_form_is_refused(url: str) -> None:
         ("widht=640", "Received: widht."),
     ],
 )
-def test_open_transforms_that_are_not_canonical_are_refused_with_the_spelling_that_is(spellings: str, expected: str) -> None:
-    message = refusal({"DARKROOM_OPEN_TRANSFORMS": spellings})
-    assert message.startswith("DARKROOM_OPEN_TRANSFORMS: ")
+def test_unsigned_transforms_that_are_not_canonical_are_refused_with_the_spelling_that_is(spellings: str, expected: str) -> None:
+    message = refusal({"DARKROOM_UNSIGNED_TRANSFORMS": spellings})
+    assert message.startswith("DARKROOM_UNSIGNED_TRANSFORMS: ")
     assert expected in message
 
 

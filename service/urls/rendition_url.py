@@ -152,12 +152,12 @@ def _check_extension(extension: str) -> None:
 class Signer:
     """Signs with the newest key and accepts every configured one, so that a key can be replaced without breaking a URL."""
 
-    def __init__(self, keys: Sequence[bytes], open_transforms: Collection[str] = ()) -> None:
+    def __init__(self, keys: Sequence[bytes], unsigned_transforms: Collection[str] = ()) -> None:
         """Take the keys, newest first, and the canonical transforms that need no signature."""
         if not keys:
             raise ValueError("at least one signing key is needed")
         self._keys = tuple(keys)
-        self._open_transforms = frozenset(open_transforms)
+        self._unsigned_transforms = frozenset(unsigned_transforms)
 
     def sign(self, address: Address | PointerAddress) -> str:
         """Return the path of `address` with its signature."""
@@ -166,14 +166,14 @@ class Signer:
     def verify(self, address: Address | PointerAddress, signature: str) -> None:
         """Return if `signature` is right for `address`, compared in constant time, under any key.
 
-        Raises `BadSignatureError` otherwise; `-` is right for open transforms alone.
+        Raises `BadSignatureError` otherwise; `-` is right only for unsigned transforms.
         """
         if signature == UNSIGNED:
-            if address.transform in self._open_transforms:
+            if address.transform in self._unsigned_transforms:
                 return
             raise BadSignatureError(
                 "This transform needs a signature.",
-                expected="a signature, or one of the transforms that DARKROOM_OPEN_TRANSFORMS lists, in canonical spelling",
+                expected="a signature, or one of the transforms that DARKROOM_UNSIGNED_TRANSFORMS lists, in canonical spelling",
                 received=address.transform,
                 remedy="Have the URL made by POST /v1/images/{digest}/urls.",
             )

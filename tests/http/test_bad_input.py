@@ -24,7 +24,7 @@ OUTSIDE = "crop=5000:0:10:10"
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Give a server with limits low enough to meet."""
-    settings = {"max_upload_bytes": MAX_UPLOAD_BYTES, "max_parts": 3, "open_transforms": OUTSIDE}
+    settings = {"max_upload_bytes": MAX_UPLOAD_BYTES, "max_parts": 3, "unsigned_transforms": OUTSIDE}
     with darkroom(tmp_path_factory.mktemp("small"), **settings) as running:
         yield running
 

@@ -19,13 +19,13 @@ from tests.support.server import Server, darkroom, was_stored
 
 KEY = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 OLD_KEY = "f" * 64
-OPEN = "width=100,height=100,fit=cover"
+UNSIGNED = "width=100,height=100,fit=cover"
 
 
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Give a server whose keys the tests know, with one open transform."""
-    with darkroom(tmp_path_factory.mktemp("keyed"), keys=f"{KEY},{OLD_KEY}", open_transforms=OPEN) as running:
+    """Give a server whose keys the tests know, with one unsigned transform."""
+    with darkroom(tmp_path_factory.mktemp("keyed"), keys=f"{KEY},{OLD_KEY}", unsigned_transforms=UNSIGNED) as running:
         yield running
 
 
@@ -192,14 +192,14 @@ def test_other_spelling_of_an_address_is_400(client: httpx.Client, document: dic
     check_error(answer, 400, "bad-address")
 
 
-def test_open_transform_needs_no_signature_but_its_canonical_spelling(client: httpx.Client, document: dict[str, Any]) -> None:
-    path = f"/i/v2/{document['digest']}/{OPEN}/-.webp"
+def test_unsigned_transform_needs_no_signature_but_its_canonical_spelling(client: httpx.Client, document: dict[str, Any]) -> None:
+    path = f"/i/v2/{document['digest']}/{UNSIGNED}/-.webp"
     answer = client.get(path)
     assert answer.status_code == 200
     assert was_stored(answer, path)
     other = client.get(f"/i/v2/{document['digest']}/height=100,width=100,fit=cover/-.webp")
     check_error(other, 400, "bad-transform")
-    assert other.json()["expected"] == OPEN
+    assert other.json()["expected"] == UNSIGNED
     check_error(client.get(f"/i/v2/{document['digest']}/width=101,height=100,fit=cover/-.webp"), 403, "bad-signature")
 
 

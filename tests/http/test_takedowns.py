@@ -81,7 +81,7 @@ def test_takedown_reaches_renditions_that_only_overlay_the_image(client: httpx.C
 
 
 def test_takedown_reaches_negotiated_answers(server: Server, client: httpx.Client, data: Path) -> None:
-    with darkroom(data, open_transforms="full") as own, own.client() as asking:
+    with darkroom(data, unsigned_transforms="full") as own, own.client() as asking:
         digest, _ = uploaded(asking)
         path = f"/i/v2/{digest}/full/-.auto"
         for accept in ("image/webp", "*/*"):

@@ -16,13 +16,13 @@ from tests.support import images
 from tests.support.server import Server, darkroom
 
 VARIANTS = "card: width=320,height=240,fit=cover,quality=70; badge: width=64,height=64,fit=cover,round=max"
-OPEN = "width=50,lossless=true width=50 frame=7"
+UNSIGNED = "width=50,lossless=true width=50 frame=7"
 MEDIA_TYPES = {"avif": "image/avif", "webp": "image/webp", "jpeg": "image/jpeg", "png": "image/png", "gif": "image/gif"}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with darkroom(tmp_path_factory.mktemp("transforms"), variants=VARIANTS, open_transforms=OPEN) as running:
+    with darkroom(tmp_path_factory.mktemp("transforms"), variants=VARIANTS, unsigned_transforms=UNSIGNED) as running:
         yield running
 
 

@@ -217,7 +217,7 @@ def test_signer_without_a_key_cannot_be_made() -> None:
         Signer([])
 
 
-def test_open_transform_without_a_signature_is_accepted_in_its_canonical_spelling_only() -> None:
+def test_unsigned_transform_without_a_signature_is_accepted_in_its_canonical_spelling_only() -> None:
     signer = Signer([KEY], ("width=640", "full"))
     for extension in (*MEDIA_TYPES, AUTO):
         assert refused(f"/i/v1/{ADDRESS.digest}/width=640/{UNSIGNED}.{extension}".encode("ascii"), signer) is None
@@ -226,7 +226,7 @@ def test_open_transform_without_a_signature_is_accepted_in_its_canonical_spellin
         assert refused(f"/i/v1/{ADDRESS.digest}/{transform}/{UNSIGNED}.jpg".encode("ascii"), signer) is BadSignatureError
 
 
-def test_open_transform_with_a_wrong_signature_is_refused() -> None:
+def test_unsigned_transform_with_a_wrong_signature_is_refused() -> None:
     signer = Signer([KEY], ("width=640",))
     assert refused(f"/i/v1/{ADDRESS.digest}/width=640/{'a' * 26}.jpg".encode("ascii"), signer) is BadSignatureError
     assert refused(f"/i/v1/{ADDRESS.digest}/width=640/--.jpg".encode("ascii"), signer) is BadAddressError

@@ -328,7 +328,7 @@ _SIGNATURE = {
     "in": "path",
     "required": True,
     "schema": {"type": "string", "pattern": "^([a-z2-7]{26}|-)$"},
-    "description": "made by the server; `-` for a transform that DARKROOM_OPEN_TRANSFORMS lists",
+    "description": "made by the server; `-` for a transform that DARKROOM_UNSIGNED_TRANSFORMS lists",
     "example": SIGNATURE_EXAMPLE,
 }
 
