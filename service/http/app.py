@@ -24,6 +24,7 @@ from service.http.routes import health, images, pull, renditions
 from service.http.routes import listing as listing_routes
 from service.http.routes import takedowns as takedowns_routes
 from service.http.routes.pages import page_router
+from service.images.info import Limits, codec_bytes
 from service.images.picture import Minter
 from service.library.intermediates import Sources
 from service.library.listing import Listing
@@ -37,7 +38,6 @@ from service.ops.health import Health
 from service.ops.signing_keys import KeyNotes
 from service.pull.sources import Pointers
 from service.rendering.pool import RenderPool
-from service.rendering.protocol import Limits, codec_bytes
 from service.settings import Settings, SettingsError, development_key
 from service.storage.object_store import Storage, open_storage
 from service.storage.quota import RemadeBudget

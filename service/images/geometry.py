@@ -9,9 +9,9 @@ from operator import ge, le
 import msgspec
 
 from service.errors import BadTransformError, TooComplexError, TooManyPixelsError
+from service.images.info import ImageInfo, Limits
 from service.images.options import Flip, FocalPoint, Gravity, Region, Sides
 from service.images.transform import Format, Transform
-from service.rendering.protocol import ImageInfo, Limits
 
 # WebP and AVIF hold no longer side, GIF's header has 16 bits for one.
 _LONGEST_SIDE: dict[Format, int] = {"webp": 16_383, "avif": 16_384, "jpeg": 65_500, "png": 65_500, "gif": 65_535}

@@ -10,9 +10,9 @@ import msgspec
 
 from service.errors import BadTransformError
 from service.images.geometry import Plan, check, is_drawn_in_time, is_worth_offering, plan, require_frame
+from service.images.info import ImageInfo, Limits
 from service.images.options import BLUR, MAX_SIDE_PIXELS
 from service.images.transform import DEFAULTS, FORMATS, Format, Transform, scaled
-from service.rendering.protocol import ImageInfo, Limits
 from service.urls.rendition_url import PIPELINE_VERSION
 
 # From a phone in a column to a wide screen at twice the density: each step saves about half of the next one's bytes.

@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
+from service.images.info import ImageInfo, Limits
 from service.images.ladder import Ladder, ladders
 from service.images.transform import FORMATS, Format, Transform, for_format
-from service.rendering.protocol import ImageInfo, Limits
 from service.urls.rendition_url import PIPELINE_VERSION, Address, PointerAddress, Signer
 
 # The `src` for browsers that read no srcset: a middle step.

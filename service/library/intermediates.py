@@ -12,10 +12,11 @@ import structlog
 
 from service.errors import ServiceError, StorageFullError, StorageUnavailableError, UnknownImageError
 from service.images.geometry import reduced_suffices
+from service.images.info import ImageInfo, Limits
 from service.images.transform import Transform
 from service.library.takedowns import Takedowns
 from service.rendering.pool import RenderPool
-from service.rendering.protocol import ImageInfo, Limits, Reduce, Reduced, Source
+from service.rendering.protocol import Reduce, Reduced, Source
 from service.storage.checksum import opened, sealed
 from service.storage.object_store import Storage, intermediate_key, original_key
 

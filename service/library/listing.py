@@ -11,7 +11,7 @@ import structlog
 
 from service.concurrency import for_each
 from service.errors import GoneError, ServiceError
-from service.library.originals import Document, opened_document
+from service.images.document import Document, opened_document
 from service.library.takedowns import Takedowns
 from service.storage.object_store import (
     DOCUMENTS_FOLDER,

@@ -22,12 +22,13 @@ from service.errors import (
     UnknownImageError,
 )
 from service.http.bodies import too_large
-from service.images.options import FocalPoint
+from service.images.document import Document, opened_document
+from service.images.info import Limits
 from service.library.intermediates import Sources
 from service.library.takedowns import Takedowns
 from service.library.warming_queue import WarmingQueue
 from service.rendering.pool import RenderPool
-from service.rendering.protocol import ImageInfo, Limits, Placeholder, Probe, Probed
+from service.rendering.protocol import Probe, Probed
 from service.storage.object_store import Storage, document_key, intermediate_key, original_key, recent_key, warming_key
 from service.urls.rendition_url import digest_text, is_digest
 
@@ -37,18 +38,6 @@ log = structlog.get_logger(__name__)
 _WRITE_BYTES = 1 << 20
 
 _ENOSPC_NUMBERS = frozenset({28, 122})
-
-
-class Document(msgspec.Struct, frozen=True):
-    """The facts of an image, as they are stored; URLs are minted on reading. `bytes` and sizes are the original's, upright."""
-
-    digest: str
-    info: ImageInfo
-    bytes: int
-    created: str
-    placeholder: Placeholder
-    alt: str = ""
-    focal: FocalPoint | None = None
 
 
 class Ingested(msgspec.Struct, frozen=True):
@@ -260,15 +249,6 @@ class Originals:
                 return
         log.warning("a damaged original was replaced", digest=digest, missing=stored is None)
         await self._storage.replace(original_key(digest), upload.path, durable=True)
-
-
-def opened_document(digest: str, body: bytes) -> Document | None:
-    """Return the document that is stored of an image, `None` if what is stored is damaged."""
-    try:
-        document = msgspec.json.decode(body, type=Document)
-    except msgspec.DecodeError:
-        return None
-    return document if document.digest == digest else None
 
 
 def _write_all(descriptor: int, data: bytearray) -> None:

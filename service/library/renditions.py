@@ -23,12 +23,13 @@ from service.errors import (
     UnknownImageError,
 )
 from service.images import geometry, ladder
+from service.images.info import ImageInfo, Limits
 from service.images.transform import DEFAULTS, Format, Transform, for_format
 from service.library.intermediates import Sources
 from service.library.originals import Originals
 from service.library.takedowns import Takedowns
 from service.rendering.pool import RenderPool
-from service.rendering.protocol import FindTrim, ImageInfo, Limits, Render, Rendered, Trimmed
+from service.rendering.protocol import FindTrim, Render, Rendered, Trimmed
 from service.storage.checksum import opened, sealed, sealed_sha256
 from service.storage.object_store import Storage, rendition_key
 from service.urls.rendition_url import PIPELINE_VERSION, Address, base32_text

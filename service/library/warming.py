@@ -11,6 +11,7 @@ import structlog
 
 from service.errors import GoneError, OverloadedError, ServiceError, StorageFullError, StorageUnavailableError
 from service.images.geometry import reduced_suffices
+from service.images.info import ImageInfo, Limits
 from service.images.ladder import ladders
 from service.images.picture import EXTENSIONS
 from service.images.transform import DEFAULTS, Format, Transform, for_format
@@ -19,7 +20,7 @@ from service.library.originals import Originals
 from service.library.renditions import Renditions
 from service.library.warming_queue import WarmingQueue
 from service.rendering.pool import RenderPool
-from service.rendering.protocol import ImageInfo, Ladder, Limits
+from service.rendering.protocol import Ladder
 from service.settings import WarmFormat
 from service.urls.rendition_url import PIPELINE_VERSION, Address
 

@@ -12,9 +12,9 @@ from service.errors import ServiceError
 from service.ops import regions
 from service.ops.signing_keys import Concern, KeyNotes
 from service.rendering.pool import RenderPool
+from service.rendering.protocol import Sandbox
 from service.settings import Settings
 from service.storage.object_store import Storage
-from service.worker.sandbox import Sandbox
 
 log = structlog.get_logger(__name__)
 

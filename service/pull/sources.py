@@ -10,7 +10,8 @@ import msgspec
 import structlog
 
 from service.errors import GoneError, NotFoundError, ServiceError, SourceFailedError, SourceSlowError
-from service.library.originals import Document, Ingested, Originals
+from service.images.document import Document
+from service.library.originals import Ingested, Originals
 from service.pull.validators import Validators
 from service.storage.object_store import Storage, pointer_key
 

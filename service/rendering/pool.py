@@ -8,9 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
-from pathlib import Path
 from typing import TypeVar
 
 import anyio
@@ -36,7 +35,7 @@ from service.errors import (
     sanitize,
 )
 from service.images.transform import Format
-from service.rendering import protocol
+from service.rendering import process_stats, protocol
 from service.rendering.circuit import Circuit, Ending
 from service.rendering.handover import handed_over
 from service.rendering.protocol import (
@@ -55,11 +54,10 @@ from service.rendering.protocol import (
     Render,
     Rendered,
     Reply,
+    Sandbox,
     SelfTest,
     Trimmed,
 )
-from service.worker import memory
-from service.worker.sandbox import Sandbox, environment
 
 log = structlog.get_logger(__name__)
 
@@ -85,7 +83,6 @@ _QUIET_SECONDS = 5.0
 
 # A job that is ended at the deadline has computed for this share of the time at least, if the time is its own fault.
 _BUSY_SHARE = 0.5
-_CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 _START_SECONDS = 20.0
 _RETRY_START_SECONDS = 2.0
@@ -105,6 +102,10 @@ _ERRORS: dict[str, type[ServiceError]] = {
     "bad-transform": BadTransformError,
     "cannot-fit": CannotFitError,
 }
+
+# What a render process is given of the server's environment, by name or by how the name begins.
+_VARIABLES = ("PATH", "LANG")
+_VARIABLE_PREFIXES = ("MALLOC_", "VIPS_")
 
 _ENVIRONMENT = {
     # One arena per core is what fragments glibc's heap, and each but the first reserves 64 MB of the address space that is capped.
@@ -534,11 +535,11 @@ class _RenderProcess:
     @property
     def cpu_seconds(self) -> float:
         """The CPU time that it has taken so far."""
-        return _cpu_seconds(self.pid)
+        return process_stats.cpu_seconds(self.pid)
 
     @property
     def has_grown(self) -> bool:
-        used = memory.usage(self.pid)
+        used = process_stats.memory_usage(self.pid)
         room_bytes = self._memory_bytes - self._mapped_when_new_bytes
         grown_bytes = used.mapped_bytes - self._mapped_when_new_bytes
         return used.resident_bytes > RECYCLE_ABOVE_BYTES or grown_bytes > RECYCLE_ABOVE_SHARE * room_bytes
@@ -548,7 +549,7 @@ class _RenderProcess:
         ready = await self.reply()
         if not isinstance(ready, Ready):
             raise TypeError(f"expected Ready from a new render process, received {type(ready).__name__}")
-        self._mapped_when_new_bytes = memory.usage(self.pid).mapped_bytes
+        self._mapped_when_new_bytes = process_stats.memory_usage(self.pid).mapped_bytes
         return ready
 
     async def ask(self, job: Job) -> Reply:
@@ -571,8 +572,8 @@ class _RenderProcess:
 
     def _doubted(self, failure: Failure) -> Failure:
         """Return a failure, as one for want of memory where the process had nearly none left: codecs report that as a broken file."""
-        tightest_bytes = self._memory_bytes - memory.usage(self.pid).most_mapped_bytes
-        if failure.kind not in {"broken", "unsupported", "failed"} or tightest_bytes > memory.NARROW_BYTES:
+        tightest_bytes = self._memory_bytes - process_stats.memory_usage(self.pid).most_mapped_bytes
+        if failure.kind not in {"broken", "unsupported", "failed"} or tightest_bytes > process_stats.NARROW_BYTES:
             return failure
         return Failure("too-costly", _TOO_COSTLY, remedy=_TOO_COSTLY_REMEDY, cause=failure.cause, short_of_memory=True)
 
@@ -627,14 +628,9 @@ async def _log_and_reap(process: anyio.abc.Process, jobs: anyio.abc.UNIXSocketSt
             await process.aclose()
 
 
-def _cpu_seconds(process_id: int) -> float:
-    """Return the CPU time of a process in user and kernel mode, 0 if it has ended (proc_pid_stat(5): utime, stime)."""
-    try:
-        # The name of the program, in parentheses, may have spaces in it.
-        fields = Path(f"/proc/{process_id}/stat").read_bytes().rpartition(b")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
-    except (OSError, IndexError):
-        return 0.0
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what a render process is given of the server's environment: no secret, and nothing that leads to one."""
+    return {name: value for name, value in environ.items() if name in _VARIABLES or name.startswith(_VARIABLE_PREFIXES)}
 
 
 def _alone(job: Job) -> Job:

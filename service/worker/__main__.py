@@ -34,6 +34,7 @@ from service.rendering.protocol import (
     Render,
     Rendered,
     Reply,
+    Sandbox,
     SelfTest,
 )
 from service.worker import memory, probe, sandbox, save, vips_errors, warm_up
@@ -81,7 +82,7 @@ def main() -> None:
     warm_up.load_codecs()
     version = ".".join(str(pyvips.version(part)) for part in range(3))
     reads, writes = probe.offered(), save.offered()
-    confined = sandbox.Sandbox(landlock, seccomp=sandbox.filter_system_calls(), no_new_privs=sandbox.has_no_new_privs())
+    confined = Sandbox(landlock, seccomp=sandbox.filter_system_calls(), no_new_privs=sandbox.has_no_new_privs())
     _send(replies, Ready(version, reads, writes, confined))
     ladder: Iterator[Reply] = iter(())
     jobs = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=sys.stdin.fileno())

@@ -6,7 +6,8 @@ comes; a drawing is looked at by `svg`.
 
 from __future__ import annotations
 
-from service.rendering.protocol import Failure, ImageError, Limits
+from service.images.info import Limits
+from service.rendering.protocol import Failure, ImageError
 from service.worker.formats import gif, isobmff, jpeg, png, tiff, webp
 
 # Profiles, Exif, XMP, comments, of a page. Decoders copy them; libvips itself refuses more than 50 MB of a TIFF's.

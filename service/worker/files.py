@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import pyvips
 
-from service.rendering.protocol import ImageInfo, Source
+from service.images.info import ImageInfo
+from service.rendering.protocol import Source
 
 
 class Input(NamedTuple):

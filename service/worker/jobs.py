@@ -12,23 +12,10 @@ import pyvips
 
 from service.images import geometry
 from service.images.geometry import Box, Plan, plan
+from service.images.info import ImageInfo, Limits
 from service.images.options import AUTO, BLUR, Profile
 from service.images.transform import DEFAULTS, Transform, for_format
-from service.rendering.protocol import (
-    Failure,
-    FindTrim,
-    ImageError,
-    ImageInfo,
-    Ladder,
-    Limits,
-    Probe,
-    Probed,
-    Reduce,
-    Reduced,
-    Render,
-    Rendered,
-    Trimmed,
-)
+from service.rendering.protocol import Failure, FindTrim, ImageError, Ladder, Probe, Probed, Reduce, Reduced, Render, Rendered, Trimmed
 from service.urls.rendition_url import digest_text
 from service.worker import color, composite, load, memory, placeholder, quality
 from service.worker.adjust import adjusted

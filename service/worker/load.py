@@ -8,8 +8,9 @@ from fractions import Fraction
 import pyvips
 
 from service.images.geometry import Box, Plan, drawing_at, half_up
+from service.images.info import ImageInfo
 from service.images.options import Profile
-from service.rendering.protocol import Failure, ImageError, ImageInfo
+from service.rendering.protocol import Failure, ImageError
 from service.worker import bounds, color
 from service.worker.files import Input, load
 from service.worker.formats import gif, hdr, heic, isobmff, png, svg

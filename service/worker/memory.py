@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import NamedTuple
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -36,28 +34,6 @@ _ABSURD_SIGNS = (
 # Words that are about no allocation of any size: of Little CMS for a profile in memory that ends before a tag of it does, and of libtiff
 # for a directory without entries.
 _MISLEADING = ("read from memory error", "failed to allocate memory for to read tiff directory (0 elements")
-
-# A process that had less address space left than this at its tightest may have failed for want of it, whatever its codecs say: a thread's
-# stack takes 8 MiB, and libde265 and libheif report a failed allocation as a broken file.
-NARROW_BYTES = 16 << 20
-
-
-class Usage(NamedTuple):
-    """Address space that is mapped now, and that was at most so far; and how much of it is in RAM. In bytes."""
-
-    mapped_bytes: int
-    most_mapped_bytes: int
-    resident_bytes: int
-
-
-def usage(process_id: int) -> Usage:
-    """Return what a process uses, zeros if it has ended (proc_pid_status(5): VmSize, VmPeak, VmRSS)."""
-    try:
-        status = Path(f"/proc/{process_id}/status").read_bytes()
-    except OSError:
-        status = b""
-    fields = dict(line.split(b":", 1) for line in status.splitlines() if line.startswith(b"Vm"))
-    return Usage(*(int(fields.get(name, b"0 kB").split()[0]) << 10 for name in (b"VmSize", b"VmPeak", b"VmRSS")))
 
 
 def resident_bytes(statm: bytes) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pyvips
 
-from service.rendering.protocol import Placeholder
+from service.images.info import Placeholder
 
 # ThumbHash looks at no more than 100 × 100 pixels and keeps at most 7 × 7 frequencies: 32 pixels are plenty for those.
 _SIDE = 32

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pyvips
 
-from service.rendering.protocol import Failure, ImageError, ImageInfo, Limits
+from service.images.info import ImageInfo, Limits
+from service.rendering.protocol import Failure, ImageError
 from service.worker import bounds, memory, vips_errors
 from service.worker.files import load
 from service.worker.formats import heic, svg, tiff

@@ -14,15 +14,11 @@ import os
 import platform
 import stat
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
-# What a render process is given of the server's environment, by name or by how the name begins.
-_VARIABLES = ("PATH", "LANG")
-_VARIABLE_PREFIXES = ("MALLOC_", "VIPS_")
+from service.rendering.protocol import Sandbox
 
 # Shared libraries that are loaded on demand (plug-ins of libvips, encodings of iconv); fonts, their configuration and its cache as Linux
 # distributions have them; randomness. Files that do not exist are left out.
@@ -199,24 +195,6 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Sandbox(msgspec.Struct, frozen=True):
-    """How render processes are confined.
-
-    `landlock` is the version of Landlock's ABI, 0 without it; `seccomp` is whether system calls are filtered; `no_new_privs` whether no
-    program could give more rights (PR_SET_NO_NEW_PRIVS).
-    """
-
-    landlock: int
-    seccomp: bool
-    no_new_privs: bool
-
-    @property
-    def missing(self) -> list[str]:
-        """What is not in force, by name."""
-        parts = {"Landlock": self.landlock, "seccomp": self.seccomp, "no_new_privs": self.no_new_privs}
-        return [name for name, in_force in parts.items() if not in_force]
-
-
 def supported() -> Sandbox:
     """Return what the running kernel, and the container around this process, have for a confinement. Nothing is put in force."""
     action = ctypes.c_uint32(_REFUSE & 0xFFFF0000)
@@ -226,11 +204,6 @@ def supported() -> Sandbox:
         seccomp=architecture is not None and _call(architecture.seccomp, _SECCOMP_GET_ACTION_AVAIL, 0, ctypes.byref(action)) == 0,
         no_new_privs=_libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) >= 0,
     )
-
-
-def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what a render process is given of the server's environment: no secret, and nothing that leads to one."""
-    return {name: value for name, value in environ.items() if name in _VARIABLES or name.startswith(_VARIABLE_PREFIXES)}
 
 
 def readable_paths(*module_folders: Path) -> list[Path]:

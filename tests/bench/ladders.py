@@ -8,9 +8,9 @@ from contextlib import aclosing
 import click
 import msgspec
 
+from service.images.document import Document
 from service.images.ladder import LADDER_WIDTHS
 from service.images.transform import Format, Transform
-from service.library.originals import Document
 from service.rendering.protocol import Ladder, Rendered
 from service.urls.rendition_url import PIPELINE_VERSION
 from tests.bench import photos

@@ -16,12 +16,14 @@ import structlog
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from structlog import PrintLoggerFactory, make_filtering_bound_logger
 
+from service.images.document import Document
+from service.images.info import Limits, codec_bytes
 from service.images.transform import Format, Transform
 from service.library.intermediates import Sources
-from service.library.originals import Document, Originals
+from service.library.originals import Originals
 from service.library.takedowns import Takedowns
 from service.rendering.pool import Offered, RenderPool
-from service.rendering.protocol import Limits, Render, Rendered, Source, codec_bytes
+from service.rendering.protocol import Render, Rendered, Source
 from service.settings import Settings
 from service.storage.object_store import open_storage
 from service.urls.rendition_url import PIPELINE_VERSION

@@ -15,7 +15,7 @@ import obstore
 import pytest
 from PIL import Image
 
-from service.library.originals import Document
+from service.images.document import Document
 from service.urls.rendition_url import digest_text
 from tests.support.s3 import Bucket
 from tests.support.server import DARKROOM, darkroom, environment

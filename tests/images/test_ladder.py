@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from service.errors import BadTransformError, TooComplexError, TooManyPixelsError
 from service.images.geometry import check
+from service.images.info import ImageInfo, Limits, codec_bytes
 from service.images.ladder import Ladder, ladders, possible_formats
 from service.images.picture import Minter
 from service.images.transform import DEFAULTS, FORMATS, Format, Transform, parse, parse_canonical
 from service.library.renditions import FORMATS as BY_EXTENSION
-from service.rendering.protocol import ImageInfo, Limits, codec_bytes
 from service.settings import Settings
 from service.urls.rendition_url import PIPELINE_VERSION, Signer
 from service.urls.rendition_url import parse as parse_address

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from service.errors import BadTransformError
 from service.images.geometry import plan
+from service.images.info import ImageInfo
 from service.images.ladder import LADDER_WIDTHS, default_formats, fallback_format, ladder_widths
 from service.images.options import FocalPoint
 from service.images.picture import Markup, Minter
 from service.images.transform import Format, Transform, parse, parse_canonical
-from service.rendering.protocol import ImageInfo
 from service.urls.rendition_url import Signer
 from service.urls.rendition_url import parse as parse_address
 from tests.support.renders import LIMITS

@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from service.errors import StorageFullError, StorageUnavailableError
+from service.images.info import ImageInfo
 from service.images.ladder import default_formats
 from service.images.picture import Minter
 from service.images.transform import FORMATS, Format, Transform
@@ -19,7 +20,7 @@ from service.library.warming import from_one_decode, rungs
 from service.library.warming_queue import WarmingQueue
 from service.rendering import pool as pool_module
 from service.rendering.pool import RenderPool
-from service.rendering.protocol import ImageInfo, Rendered
+from service.rendering.protocol import Rendered
 from service.settings import WarmFormat
 from service.storage.object_store import WARMING_FOLDER, open_storage, original_key
 from service.urls.rendition_url import Signer, parse

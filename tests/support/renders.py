@@ -16,10 +16,11 @@ import psutil
 import pytest
 
 from service.errors import ServiceError
+from service.images.info import ImageInfo, Limits
 from service.images.transform import Format, parse
 from service.rendering import pool as pool_module
 from service.rendering.pool import RenderPool
-from service.rendering.protocol import ImageInfo, Job, Limits, Probe, Probed, Render, Rendered, Reply, Source
+from service.rendering.protocol import Job, Probe, Probed, Render, Rendered, Reply, Source
 from service.urls.rendition_url import PIPELINE_VERSION, digest_text
 
 LIMITS = Limits(

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.images import picture
+from service.images.info import ImageInfo
 from service.images.picture import Minter
 from service.images.transform import Transform
-from service.rendering.protocol import ImageInfo
 from service.urls.rendition_url import (
     AUTO,
     MAX_TRANSFORM_CHARACTERS,

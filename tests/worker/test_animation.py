@@ -15,10 +15,10 @@ from msgspec import structs
 from PIL import ExifTags, Image, ImageSequence
 
 from service.errors import BadTransformError, TooManyPixelsError
+from service.images.info import ImageInfo
 from service.images.picture import Minter
 from service.images.transform import Format, for_format, parse
 from service.rendering.pool import RenderPool
-from service.rendering.protocol import ImageInfo
 from service.urls.rendition_url import Signer
 from service.worker.formats.animation import rounded_delays
 from service.worker.formats.tiff import page_sizes

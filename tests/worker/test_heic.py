@@ -17,9 +17,10 @@ import pyvips
 from PIL import ExifTags, Image
 
 from service.errors import BrokenImageError, ServiceError, TooCostlyError, TooManyPixelsError
+from service.images.info import Limits
 from service.images.transform import FORMATS, Format
 from service.rendering.pool import RenderPool
-from service.rendering.protocol import ImageError, Limits
+from service.rendering.protocol import ImageError
 from service.worker.formats import heic
 from tests.support import images
 from tests.support.renders import MEBIBYTE, probed, render_pool, rendered, written
@@ -325,7 +326,8 @@ import importlib.util, sys
 from pathlib import Path
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: None if name == "pillow_heif" else found(name, package)
-from service.rendering.protocol import ImageError, Limits
+from service.rendering.protocol import ImageError
+from service.images.info import Limits
 from service.worker.probe import allow_only_offered_loaders, offered, probe
 allow_only_offered_loaders()
 print(",".join(offered()))

@@ -11,9 +11,10 @@ from PIL import ExifTags, Image
 
 from service.errors import ServiceError, TooManyPixelsError
 from service.images.geometry import reduced_suffices
+from service.images.info import Limits
 from service.images.transform import FORMATS, Format
 from service.rendering.pool import RenderPool
-from service.rendering.protocol import Limits, Reduce, Reduced, Rendered
+from service.rendering.protocol import Reduce, Reduced, Rendered
 from tests.support import images, reference
 from tests.support.renders import LIMITS, probed, render_job, rendered, source_of, written
 

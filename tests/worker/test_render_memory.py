@@ -14,10 +14,10 @@ import pytest
 from service.errors import BrokenImageError, ServiceError, TooCostlyError
 from service.images.transform import Format
 from service.rendering import pool as pool_module
+from service.rendering import process_stats
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Failure, Job, Ladder, Reply
 from service.urls.rendition_url import PIPELINE_VERSION
-from service.worker import memory
 from tests.support import images
 from tests.support.renders import LIMITS, MEBIBYTE, probed, ready, render_pool, rendered, source_of, taken, until, watched_jobs, written
 
@@ -32,7 +32,7 @@ def animation(frames: int) -> bytes:
 
 
 def mapped_bytes(pool: RenderPool) -> int:
-    return max(memory.usage(process_id).mapped_bytes for process_id in pool.process_ids)
+    return max(process_stats.memory_usage(process_id).mapped_bytes for process_id in pool.process_ids)
 
 
 async def outcomes(pool: RenderPool, folder: Path) -> dict[str, str]:
@@ -88,10 +88,10 @@ async def test_process_that_has_mapped_most_of_its_address_space_is_replaced_tho
         before = pool.process_ids
         await rendered(pool, path, "width=40")
         assert pool.process_ids == before
-        used = memory.usage(before[0])
+        used = process_stats.memory_usage(before[0])
         grown = used._replace(mapped_bytes=CAP_BYTES - 8 * MEBIBYTE)
         with monkeypatch.context() as patch:
-            patch.setattr(memory, "usage", lambda _: grown)
+            patch.setattr(process_stats, "memory_usage", lambda _: grown)
             await rendered(pool, path, "width=40")
         await until(lambda: before[0] not in pool.process_ids)
         await ready(pool)
@@ -161,13 +161,13 @@ async def test_broken_file_in_a_process_with_next_to_no_address_space_left_is_no
     async with render_pool() as pool:
         await probed(pool, good)
         (aged,) = pool.process_ids
-        usage = memory.usage
+        usage = process_stats.memory_usage
 
-        def tight(process_id: int) -> memory.Usage:
+        def tight(process_id: int) -> process_stats.MemoryUsage:
             found = usage(process_id)
             return found._replace(most_mapped_bytes=CAP_BYTES) if process_id == aged else found
 
-        monkeypatch.setattr(memory, "usage", tight)
+        monkeypatch.setattr(process_stats, "memory_usage", tight)
         with pytest.raises(BrokenImageError):
             await probed(pool, broken)
         assert aged not in pool.process_ids

@@ -17,8 +17,10 @@ import pytest
 import pyvips
 
 from service.errors import TooCostlyError
+from service.rendering.pool import environment
+from service.rendering.protocol import Sandbox
 from service.worker import sandbox
-from service.worker.sandbox import Sandbox, environment, supported
+from service.worker.sandbox import supported
 from tests.support import images
 from tests.support.renders import PATIENCE_SECONDS, ready, render_pool, rendered, running_first, written
 from tests.support.server import darkroom, reported_sandbox

@@ -26,13 +26,14 @@ from service.errors import (
 )
 from service.http import headers
 from service.http.bodies import body_pieces, decode_json, json_body
+from service.images.document import Document
+from service.images.info import Placeholder
 from service.images.options import API_OPTIONS, MAX_SIDE_PIXELS, STRATEGIES, FocalPoint, Region
 from service.images.picture import DEFAULT_SIZES, Markup, Minter, Source
 from service.images.transform import FORMATS, Format, Transform, from_options
-from service.library.originals import Document, Ingested, Originals, Spooled
+from service.library.originals import Ingested, Originals, Spooled
 from service.library.renditions import Renditions
 from service.pull.sources import Pointers
-from service.rendering.protocol import Placeholder
 from service.settings import SCOPES, Scope, Settings
 from service.urls.rendition_url import base32_text
 

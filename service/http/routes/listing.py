@@ -13,10 +13,11 @@ from service.errors import BadRequestError
 from service.http import headers
 from service.http.bodies import json_body
 from service.http.routes.images import Access, ImageDocument, image_document
+from service.images.document import Document
 from service.images.picture import Minter
 from service.images.transform import FORMATS
 from service.library.listing import Listing
-from service.library.originals import Document, Originals
+from service.library.originals import Originals
 from service.library.renditions import Renditions
 from service.ops.regions import require_originals
 from service.settings import Settings

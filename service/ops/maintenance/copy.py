@@ -11,7 +11,7 @@ import anyio.to_thread
 import msgspec
 
 from service.concurrency import Progress, for_each, listed, patiently
-from service.library.originals import opened_document
+from service.images.document import opened_document
 from service.library.takedowns import Tombstone, in_order_of_removal
 from service.storage.checksum import opened
 from service.storage.object_store import (

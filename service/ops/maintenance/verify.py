@@ -12,7 +12,7 @@ import anyio.to_thread
 import msgspec
 
 from service.concurrency import Progress, for_each, listed, patiently
-from service.library.originals import opened_document
+from service.images.document import opened_document
 from service.pull.sources import Pointer
 from service.storage.checksum import opened
 from service.storage.object_store import (

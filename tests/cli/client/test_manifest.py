@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from service.cli.client.manifest import absolute
 from service.cli.client.problems import NotTaken, problem, shown, told, told_together
+from service.images.info import ImageInfo
 from service.images.picture import Minter
 from service.images.transform import Transform
-from service.rendering.protocol import ImageInfo
 from service.urls.rendition_url import Signer
 from tests.support.renders import LIMITS
 
