@@ -39,7 +39,7 @@ def codec_bytes(memory_bytes: int) -> int:
 class ImageInfo(msgspec.Struct, frozen=True):
     """What a header tells. Sizes are pixels of one frame, upright (after its orientation); `frames` counts pages too.
 
-    `decodes_whole`: the decoder cannot go line by line, so that memory grows with the pixels. `page_sizes` has the width and height of
+    `needs_full_decode`: the decoder cannot go line by line, so that memory grows with the pixels. `page_sizes` has the width and height of
     each page where they differ; the image's own are those of the first. `max_width` is the largest width at which the whole of a vector
     image can be drawn in time, `None` if there is no such limit, or if it is unknown.
     """
@@ -49,7 +49,8 @@ class ImageInfo(msgspec.Struct, frozen=True):
     height: int
     frames: int
     alpha: bool
-    decodes_whole: bool
+    # Stored documents spell it this way.
+    needs_full_decode: bool = msgspec.field(name="decodes_whole")
     page_sizes: tuple[tuple[int, int], ...] = ()
     max_width: int | None = None
 
@@ -83,7 +84,7 @@ class ImageInfo(msgspec.Struct, frozen=True):
 
         The answer depends on the original alone, so that a rendition has the same pixels in every region.
         """
-        shrinks_on_load = self.vector or (self.format == "jpeg" and not self.decodes_whole)
+        shrinks_on_load = self.vector or (self.format == "jpeg" and not self.needs_full_decode)
         if shrinks_on_load or self.animated or self.width * self.height <= _INTERMEDIATE_ABOVE_PIXELS:
             return None
         scale = min(_INTERMEDIATE_WIDTH / self.width, (_INTERMEDIATE_PIXELS / (self.width * self.height)) ** 0.5, 1.0)

@@ -47,7 +47,7 @@ def run_probe(job: Probe, descriptor: int) -> Probed:
     info = probe(body, job.limits, uploaded=True)
     _check_alone(info, alone=job.alone)
     source = Input(body, "", None)
-    with _failures_told(info):
+    with _translate_vips_errors(info):
         load.check(source, info)
         if info.intermediate is None:
             steps = Plan.whole(info.width, info.height, *placeholder.size(info.width, info.height))
@@ -203,14 +203,14 @@ def _shrunk(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
 def _verified(source: Input, limits: Limits, *, alone: bool) -> Iterator[ImageInfo]:
     """Give what the original's header tells, and compare its digest while it is worked on: unless all went well, first of all."""
     if source.reduced is not None:
-        with _failures_told(source.reduced):
+        with _translate_vips_errors(source.reduced):
             yield source.reduced
         return
     digest = _DigestBeside(source.body)
     try:
         info = probe(source.body, limits)
         _check_alone(info, alone=alone)
-        with _failures_told(info):
+        with _translate_vips_errors(info):
             yield info
     except ImageError as error:
         # What looks like a broken image may be a damaged copy of a good one.
@@ -229,7 +229,7 @@ def _overlay_verified(job: Render, overlay: Input | None) -> Iterator[ImageInfo 
 
 
 @contextmanager
-def _failures_told(info: ImageInfo) -> Iterator[None]:
+def _translate_vips_errors(info: ImageInfo) -> Iterator[None]:
     """Turn what libvips raises into `ImageError`: decoding is lazy, so a broken file may show at any step."""
     try:
         yield
@@ -238,7 +238,7 @@ def _failures_told(info: ImageInfo) -> Iterator[None]:
 
 
 def _check_alone(info: ImageInfo, *, alone: bool) -> None:
-    if info.decodes_whole and info.pixels > HEAVY_PIXELS and not alone:
+    if info.needs_full_decode and info.pixels > HEAVY_PIXELS and not alone:
         raise HeavyError
 
 

@@ -34,7 +34,7 @@ def with_metadata(image: pyvips.Image, transform: Transform) -> pyvips.Image:
         private = field.startswith("exif-") and field != "exif-data" and field not in _COPYRIGHT_FIELDS
         if field in _STALE_FIELDS or field.startswith("exif-ifd1-") or (private and transform.metadata == "copyright"):
             image.remove(field)
-    for field, made_true in (("xmp-data", true_xmp), ("iptc-data", without_miniatures)):
+    for field, made_true in (("xmp-data", correct_xmp), ("iptc-data", strip_thumbnails)):
         if not image.get_typeof(field):
             continue
         block = made_true(bytes(image.get(field)))
@@ -44,7 +44,7 @@ def with_metadata(image: pyvips.Image, transform: Transform) -> pyvips.Image:
     return image
 
 
-def true_xmp(packet: bytes) -> bytes:
+def correct_xmp(packet: bytes) -> bytes:
     """Return an XMP packet (UTF-8) of a picture that is upright and alone in its file; nothing where an element has no end."""
     packet = _XMP_STALE_ATTRIBUTE.sub(b"", _XMP_TURN.sub(rb"\g<1>1", packet))
     kept, at = bytearray(), 0
@@ -60,7 +60,7 @@ def true_xmp(packet: bytes) -> bytes:
     return bytes(kept + packet[at:])
 
 
-def without_miniatures(block: bytes) -> bytes:
+def strip_thumbnails(block: bytes) -> bytes:
     """Return a JPEG's Photoshop block without pictures in miniature; as far as it can be read."""
     if not block.startswith(_PHOTOSHOP):
         return block

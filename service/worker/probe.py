@@ -76,7 +76,7 @@ def probe(body: memoryview, limits: Limits, *, uploaded: bool = False) -> ImageI
     beginning = bytes(body[:_BEGINNING_BYTES])
     if svg.is_svg(beginning):
         width, height, max_width = svg.measured(bytes(body)) if uploaded else (*svg.size(svg.sanitised(bytes(body))), None)
-        info = ImageInfo("svg", width, height, 1, alpha=True, decodes_whole=True, max_width=max_width)
+        info = ImageInfo("svg", width, height, 1, alpha=True, needs_full_decode=True, max_width=max_width)
         _check_size(info, limits)
         return info
     bounds.check(body, limits)
@@ -177,10 +177,10 @@ def _too_large_to_open(limits: Limits, error: pyvips.Error) -> Failure:
 
 def _check_size(info: ImageInfo, limits: Limits) -> None:
     bounds.check_frames(info.frames, limits)
-    limit = limits.max_whole_pixels if info.decodes_whole else limits.max_pixels
+    limit = limits.max_whole_pixels if info.needs_full_decode else limits.max_pixels
     if info.pixels <= limit:
         return
-    kind = "of this kind, which decodes as a whole" if info.decodes_whole else "in all frames together"
+    kind = "of this kind, which decodes as a whole" if info.needs_full_decode else "in all frames together"
     raise ImageError(
         Failure(
             "too-many-pixels",

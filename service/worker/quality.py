@@ -74,7 +74,7 @@ _TILE = 256
 _TILES = 20
 
 
-class Likeness:
+class PerceptualDistance:
     """A lossless picture that encoded ones are held against.
 
     The distance is a sum of weighted differences in blocks of 4 × 4 pixels, of lightness at four scales and of the Lab colour
@@ -168,7 +168,7 @@ def auto(image: pyvips.Image, image_format: Format, usual_quality: int, asked: E
         image = on_white(image).copy_memory()
     whole = image.get_page_height() == image.height and image.width * image.height <= _SEARCHED_PIXELS
     picture = image if whole else _tiles(image)
-    likeness = Likeness(picture)
+    likeness = PerceptualDistance(picture)
 
     def choice(level: int, how: Encoding) -> _Choice:
         return _Choice(level, how, encode(picture, image_format, level, how))
@@ -227,7 +227,9 @@ class _Choice(NamedTuple):
     body: bytes
 
 
-def _smallest(choice: Callable[[int], _Choice], likeness: Likeness, goal: float, steps: Sequence[int], first: int) -> _Choice | None:
+def _smallest(
+    choice: Callable[[int], _Choice], likeness: PerceptualDistance, goal: float, steps: Sequence[int], first: int
+) -> _Choice | None:
     """Return the choice of the lowest of the qualities `steps` whose distance is within `goal`; `None` if 4 encodes find none.
 
     The logarithm of the distance is taken to fall evenly with the steps: at the usual rate as long as all are on one side of the

@@ -463,7 +463,7 @@ LIMITS = Limits(max_pixels=10**9, max_whole_pixels=10**9, max_output_pixels=40_0
 
 
 def info(width: int, height: int, *, frames: int = 1, image_format: str = "png") -> ImageInfo:
-    return ImageInfo(image_format, width, height, frames, alpha=False, decodes_whole=False)
+    return ImageInfo(image_format, width, height, frames, alpha=False, needs_full_decode=False)
 
 
 @pytest.mark.parametrize(

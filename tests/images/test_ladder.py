@@ -36,7 +36,7 @@ infos = st.builds(
     height=st.integers(1, 100_000) | st.integers(1, 9),
     frames=st.integers(1, 512) | st.just(1),
     alpha=st.booleans(),
-    decodes_whole=st.booleans(),
+    needs_full_decode=st.booleans(),
 )
 heavy_drawings = st.builds(
     lambda width, height, more: heavy(width, height, max_width=width + more),
@@ -55,12 +55,12 @@ limits = st.just(LIMITS) | st.builds(
 
 
 def still(width: int, height: int, *, image_format: str = "png", frames: int = 1) -> ImageInfo:
-    return ImageInfo(image_format, width, height, frames, alpha=False, decodes_whole=False)
+    return ImageInfo(image_format, width, height, frames, alpha=False, needs_full_decode=False)
 
 
 def heavy(width: int, height: int, *, max_width: int) -> ImageInfo:
     """Return a drawing that takes too long to draw at a larger width."""
-    return ImageInfo("svg", width, height, 1, alpha=True, decodes_whole=True, max_width=max_width)
+    return ImageInfo("svg", width, height, 1, alpha=True, needs_full_decode=True, max_width=max_width)
 
 
 def widths(found: list[Ladder]) -> dict[str, list[int]]:
@@ -127,7 +127,7 @@ def test_ladder_of_a_long_screenshot_ends_with_the_widest_step_that_each_format_
 
 
 def test_ladder_of_a_long_drawing_ends_with_the_widest_step_that_is_made() -> None:
-    drawing = ImageInfo("svg", 400, 10_000, 1, alpha=True, decodes_whole=True)
+    drawing = ImageInfo("svg", 400, 10_000, 1, alpha=True, needs_full_decode=True)
     found = widths(ladders(drawing, Transform(), LIMITS))
     assert found["png"] == [320, 640, 960, 1_264]
     assert found["webp"] == [320, 640, 655]
@@ -237,7 +237,7 @@ def test_one_rendition_is_negotiated_among_the_formats_that_it_can_be_made_in(
 )
 def test_avif_is_offered_as_large_as_a_render_process_has_memory_for(memory_bytes: int, alpha: bool, widest: int) -> None:
     limits = msgspec.structs.replace(LIMITS, codec_bytes=codec_bytes(memory_bytes))
-    photo = ImageInfo("png", 4_000, 3_000, 1, alpha=alpha, decodes_whole=False)
+    photo = ImageInfo("png", 4_000, 3_000, 1, alpha=alpha, needs_full_decode=False)
     found = widths(ladders(photo, Transform(), limits))
     assert found["avif"][-1] == widest
     assert found["webp"][-1] == 2_560

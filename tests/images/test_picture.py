@@ -22,15 +22,15 @@ MINTER = Minter(SIGNER, "", LIMITS)
 
 
 def image(width: int = 4032, height: int = 3024, *, alpha: bool = False) -> ImageInfo:
-    return ImageInfo("png" if alpha else "jpeg", width, height, 1, alpha, decodes_whole=False)
+    return ImageInfo("png" if alpha else "jpeg", width, height, 1, alpha, needs_full_decode=False)
 
 
 def animation() -> ImageInfo:
-    return ImageInfo("gif", 600, 400, 12, alpha=True, decodes_whole=True)
+    return ImageInfo("gif", 600, 400, 12, alpha=True, needs_full_decode=True)
 
 
 def drawing() -> ImageInfo:
-    return ImageInfo("svg", 24, 24, 1, alpha=True, decodes_whole=True)
+    return ImageInfo("svg", 24, 24, 1, alpha=True, needs_full_decode=True)
 
 
 def srcset_candidates(srcset: str) -> list[tuple[str, str]]:

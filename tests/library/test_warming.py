@@ -32,11 +32,11 @@ pytestmark = pytest.mark.anyio
 
 Logged = list[structlog.typing.EventDict]
 
-PHOTO = ImageInfo("jpeg", 3_000, 2_000, 1, alpha=False, decodes_whole=False)
-CUTOUT = ImageInfo("png", 700, 500, 1, alpha=True, decodes_whole=False)
-TOWER = ImageInfo("png", 2_600, 9_000, 1, alpha=False, decodes_whole=False)
-MOVING = ImageInfo("gif", 400, 300, 5, alpha=True, decodes_whole=True)
-DRAWING = ImageInfo("svg", 300, 200, 1, alpha=True, decodes_whole=True)
+PHOTO = ImageInfo("jpeg", 3_000, 2_000, 1, alpha=False, needs_full_decode=False)
+CUTOUT = ImageInfo("png", 700, 500, 1, alpha=True, needs_full_decode=False)
+TOWER = ImageInfo("png", 2_600, 9_000, 1, alpha=False, needs_full_decode=False)
+MOVING = ImageInfo("gif", 400, 300, 5, alpha=True, needs_full_decode=True)
+DRAWING = ImageInfo("svg", 300, 200, 1, alpha=True, needs_full_decode=True)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_rungs_are_the_very_addresses_of_the_document(info: ImageInfo) -> None:
 
 
 def test_rungs_that_their_format_cannot_hold_or_that_are_larger_than_is_made_are_left_out() -> None:
-    scroll = ImageInfo("png", 1_000, 20_000, 1, alpha=False, decodes_whole=False)
+    scroll = ImageInfo("png", 1_000, 20_000, 1, alpha=False, needs_full_decode=False)
     ladder = [(rung.width, rung.format) for rung in rungs("a" * 32, scroll, ["webp", "fallback"], FORMATS, LIMITS)]
     # 20,000 × 819 / 1,000 = 16,380 is what a WebP still holds.
     assert ladder == [(1_000, "jpeg"), (960, "jpeg"), (819, "webp")] + [(width, name) for width in (640, 320) for name in ("webp", "jpeg")]
@@ -114,11 +114,11 @@ def test_rungs_are_in_the_formats_wanted_as_far_as_libvips_writes_them_and_the_d
     assert formats(PHOTO, []) == set()
     assert formats(MOVING, ["avif", "fallback"]) == {"gif"}
     # No WebP of a useful width: what no document links to is not rendered.
-    assert formats(ImageInfo("png", 100, 60_000, 1, alpha=False, decodes_whole=False), ["webp", "fallback"]) == {"jpeg"}
+    assert formats(ImageInfo("png", 100, 60_000, 1, alpha=False, needs_full_decode=False), ["webp", "fallback"]) == {"jpeg"}
 
 
 def test_rungs_of_what_a_ladder_of_widths_cannot_make_are_made_one_by_one() -> None:
-    (line,) = rungs("a" * 32, ImageInfo("png", 1, 70_000, 1, alpha=False, decodes_whole=False), ["fallback"], FORMATS, LIMITS)
+    (line,) = rungs("a" * 32, ImageInfo("png", 1, 70_000, 1, alpha=False, needs_full_decode=False), ["fallback"], FORMATS, LIMITS)
     assert (line.transform.spelling, line.width, line.alone) == ("height=8192", 1, True)
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from service.images.transform import Format
-from service.worker.quality import Likeness
+from service.worker.quality import PerceptualDistance
 from service.worker.save import encode
 from tests.quality.judge import score
 from tests.quality.pictures import for_service, graphics, text
@@ -43,7 +43,7 @@ def test_score_of_a_blurred_picture_falls_with_the_blur() -> None:
 @pytest.mark.parametrize("draw", [images.picture, text, graphics])
 def test_distance_orders_qualities_as_the_judge_does(draw: Callable[[int, int], Image.Image], image_format: Format) -> None:
     image = draw(320, 240)
-    likeness = Likeness(for_service(image))
+    likeness = PerceptualDistance(for_service(image))
     files = [encode(for_service(image), image_format, level) for level in (20, 40, 60, 75, 85, 95)]
     scores = [score(image, file) for file in files]
     distances = [likeness.distance(file) for file in files]

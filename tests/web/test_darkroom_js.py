@@ -31,11 +31,11 @@ from tests.web.conftest import DarkroomJs, DarkroomJsError
 
 DIGEST = "k5x7q2" + "a" * 26
 SIGNER = Signer([bytes(range(32))])
-PHOTO = ImageInfo("jpeg", 2400, 1800, 1, alpha=False, decodes_whole=False)
-ANIMATION = ImageInfo("gif", 600, 400, 12, alpha=True, decodes_whole=True)
+PHOTO = ImageInfo("jpeg", 2400, 1800, 1, alpha=False, needs_full_decode=False)
+ANIMATION = ImageInfo("gif", 600, 400, 12, alpha=True, needs_full_decode=True)
 # Its ladders end at different widths, and of this one there is only the fallback's.
-SCREENSHOT = ImageInfo("png", 1200, 18_000, 1, alpha=False, decodes_whole=False)
-LINE = ImageInfo("png", 100, 60_000, 1, alpha=False, decodes_whole=False)
+SCREENSHOT = ImageInfo("png", 1200, 18_000, 1, alpha=False, needs_full_decode=False)
+LINE = ImageInfo("png", 100, 60_000, 1, alpha=False, needs_full_decode=False)
 
 MADE_ANEW = "Remove its file and run `darkroom push --manifest` again: it is made anew, and nothing is sent twice."
 

@@ -313,7 +313,7 @@ async def test_page_of_another_size_keeps_its_shape(pool: RenderPool, tmp_path: 
 
 
 def test_markup_of_a_page_of_another_size_has_its_sizes() -> None:
-    info = ImageInfo("tiff", 120, 90, 3, alpha=False, decodes_whole=True, page_sizes=tuple(SIZES))
+    info = ImageInfo("tiff", 120, 90, 3, alpha=False, needs_full_decode=True, page_sizes=tuple(SIZES))
     made = Minter(Signer([b"k" * 16]), "", LIMITS).markup("a" * 32, info, parse("frame=1"))
     assert [(step.width, step.height) for step in made.sources[0].renditions] == [(40, 70)]
 

@@ -96,7 +96,7 @@ async def png(pool: RenderPool, path: Path, spelling: str = "full") -> Image.Ima
 async def test_heic_is_rendered_in_every_format(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
     path = written(tmp_path, photo())
     info = (await probed(pool, path)).info
-    assert (info.format, info.width, info.height, info.frames, info.alpha, info.decodes_whole) == ("heic", 400, 300, 1, False, True)
+    assert (info.format, info.width, info.height, info.frames, info.alpha, info.needs_full_decode) == ("heic", 400, 300, 1, False, True)
     image = images.opened((await rendered(pool, path, "width=200", image_format)).body)
     assert image.size == (200, 150)
     reference = images.picture(400, 300).resize((200, 150), Image.Resampling.LANCZOS)

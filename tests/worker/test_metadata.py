@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from service.images.transform import Format
 from service.rendering.pool import RenderPool
-from service.worker.metadata import true_xmp, without_miniatures
+from service.worker.metadata import correct_xmp, strip_thumbnails
 from tests.support import images
 from tests.support.renders import rendered, written
 
@@ -126,7 +126,7 @@ def test_xmp_tells_nothing_of_what_stood_behind_the_picture(quote: str) -> None:
     packet = kept + b"\nhdrgm:Version='1.0' hdrgm:GainMapMax='2.5'>".replace(b"'", quote.encode())
     packet += b"<hdrgm:Gamma><rdf:Seq><rdf:li>1</rdf:li></rdf:Seq></hdrgm:Gamma><Container:Directory><rdf:Seq>"
     packet += b"<rdf:li Item:Semantic='GainMap' Item:Length='9'/></rdf:Seq></Container:Directory><dc:title>Directory</dc:title>"
-    assert true_xmp(packet) == kept + b"><dc:title>Directory</dc:title>"
+    assert correct_xmp(packet) == kept + b"><dc:title>Directory</dc:title>"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_xmp_of_any_length_is_looked_at_at_once(part: bytes) -> None:
     """Whatever begins again and again, nothing is looked for again and again."""
     packet = b"<x:xmpmeta>" + part * 200_000
     started = time.process_time()
-    found = true_xmp(packet)
+    found = correct_xmp(packet)
     assert time.process_time() - started < 2
     assert len(found) <= len(packet)
     assert b"hdrgm:a>" not in found
@@ -162,7 +162,7 @@ async def test_metadata_all_has_no_miniature_of_photoshop_s(pool: RenderPool, tm
 @given(block=st.binary(max_size=80), whole=st.booleans())
 def test_photoshop_s_block_of_any_bytes_is_read_to_an_end(block: bytes, whole: bool) -> None:
     source = b"Photoshop 3.0\0" + (resource(0x0404, block) if whole else b"8BIM" + block)
-    assert without_miniatures(source) == source if whole else len(without_miniatures(source)) <= len(source)
+    assert strip_thumbnails(source) == source if whole else len(strip_thumbnails(source)) <= len(source)
 
 
 def exif_with_miniature(miniature: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Likeness, `quality=auto` and `max_bytes`: on generated pictures, each kind with what is hard about it."""
+"""PerceptualDistance, `quality=auto` and `max_bytes`: on generated pictures, each kind with what is hard about it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image, ImageFilter
 from service.images.transform import Format
 from service.rendering.protocol import ImageError
 from service.worker import quality
-from service.worker.quality import CEILING, INVISIBLE, Likeness, auto, within
+from service.worker.quality import CEILING, INVISIBLE, PerceptualDistance, auto, within
 from service.worker.save import Encoding, encode
 from tests.quality.pictures import for_service, graphics, noise, sky, text
 from tests.support import images
@@ -43,7 +43,7 @@ def png(image: Image.Image) -> bytes:
 
 
 def apart(image: Image.Image, other: Image.Image) -> float:
-    return Likeness(for_service(image)).distance(png(other))
+    return PerceptualDistance(for_service(image)).distance(png(other))
 
 
 def shifted(image: Image.Image, by: int) -> Image.Image:
@@ -61,7 +61,7 @@ def test_distance_of_equal_pictures_is_nothing(mode: str, size: tuple[int, int])
 @pytest.mark.parametrize("kind", KINDS)
 def test_distance_with_lower_quality_grows(image_format: Format, kind: str) -> None:
     image = for_service(KINDS[kind](320, 240))
-    likeness = Likeness(image)
+    likeness = PerceptualDistance(image)
     found = [likeness.distance(encode(image, image_format, level)) for level in (92, 75, 55, 35, 15)]
     # A sky of few shades is at first as good as it gets; SSIMULACRA2 wavers there as much.
     assert all(worse >= better * 0.95 for better, worse in pairwise(found)), found
@@ -117,7 +117,7 @@ def test_distance_of_a_grey_picture_encoded_in_colour_compares_its_grey() -> Non
     grey = images.picture(320, 240).convert("L")
     assert apart(grey, grey.convert("RGB")) == 0
     body = encode(for_service(grey), "webp", 60)
-    assert 0 < Likeness(for_service(grey)).distance(body) <= Likeness(for_service(grey.convert("RGB"))).distance(body)
+    assert 0 < PerceptualDistance(for_service(grey)).distance(body) <= PerceptualDistance(for_service(grey.convert("RGB"))).distance(body)
 
 
 def test_distance_of_transparent_pixels_ignores_what_is_under_them() -> None:
@@ -156,7 +156,7 @@ def test_auto_is_no_larger_and_looks_no_worse_in_at_most_six_encodes(
     image_format: Format, kind: str, encodes: list[tuple[Format, int, Encoding]]
 ) -> None:
     image = for_service(KINDS[kind](320, 240))
-    likeness = Likeness(image)
+    likeness = PerceptualDistance(image)
     usual = encode(image, image_format, USUAL[image_format])
     seen = likeness.distance(usual)
     body = auto(image, image_format, USUAL[image_format])
@@ -170,21 +170,21 @@ def test_auto_of_what_nobody_sees_is_smaller_than_the_usual(image_format: Format
     image = for_service(Image.new("RGB", (320, 240), (40, 90, 160)))
     body = auto(image, image_format, 95)
     assert len(body) <= len(encode(image, image_format, 95))
-    assert Likeness(image).distance(body) <= INVISIBLE
+    assert PerceptualDistance(image).distance(body) <= INVISIBLE
 
 
 def test_auto_of_a_picture_far_above_the_goal_lowers_its_quality() -> None:
     image = for_service(images.picture(480, 320).convert("L"))
     fine = encode(image, "webp", 100)
     body = auto(image, "webp", 100)
-    assert Likeness(image).distance(fine) < 0.7 * INVISIBLE
-    assert Likeness(image).distance(body) <= INVISIBLE
+    assert PerceptualDistance(image).distance(fine) < 0.7 * INVISIBLE
+    assert PerceptualDistance(image).distance(body) <= INVISIBLE
     assert len(body) < 0.9 * len(fine)
 
 
 def test_auto_of_a_picture_below_the_ceiling_raises_its_quality() -> None:
     image = for_service(images.picture(480, 320))
-    likeness = Likeness(image)
+    likeness = PerceptualDistance(image)
     assert likeness.distance(encode(image, "jpeg", 10)) > CEILING
     assert likeness.distance(auto(image, "jpeg", 10)) <= CEILING
 
@@ -221,7 +221,7 @@ def test_auto_of_a_large_picture_searches_on_tiles(image_format: Format, encodes
     assert images.opened(body).size == (2_100, 1_300)
     usual = encode(image, image_format, USUAL[image_format])
     assert len(body) <= len(usual)
-    assert Likeness(image).distance(body) <= 1.05 * Likeness(image).distance(usual)
+    assert PerceptualDistance(image).distance(body) <= 1.05 * PerceptualDistance(image).distance(usual)
 
 
 def test_auto_of_an_animation_keeps_its_frames() -> None:
@@ -250,7 +250,7 @@ def test_auto_of_transparency_as_jpeg_is_held_against_white() -> None:
     body = auto(for_service(image), "jpeg", USUAL["jpeg"])
     laid = Image.new("RGB", image.size, "white")
     laid.paste(image.convert("RGB"), mask=image.getchannel("A"))
-    assert Likeness(for_service(laid)).distance(body) < CEILING
+    assert PerceptualDistance(for_service(laid)).distance(body) < CEILING
     assert len(body) <= len(encode(for_service(image), "jpeg", USUAL["jpeg"]))
 
 

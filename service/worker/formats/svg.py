@@ -144,11 +144,11 @@ def measured(source: bytes) -> tuple[int, int, int | None]:
     return width, height, width - 1 + bisect_left(range(width, largest), True, key=takes_too_long)
 
 
-def _cleaned(source: bytes, drawn_at: tuple[int, int, float] | None) -> tuple[_Cleaner, bytes]:
+def _cleaned(source: bytes, drawn_at: tuple[int, int, float] | None) -> tuple[_Sanitizer, bytes]:
     """Return the cleaner that has read a document, and the document as `sanitised` returns it; raises `ImageError` as that does."""
     if len(source) > MAX_BYTES:
         _refuse("too-many-pixels", "The SVG document is larger than is taken.", f"at most {MAX_BYTES} bytes", f"{len(source)} bytes")
-    cleaner = _Cleaner()
+    cleaner = _Sanitizer()
     try:
         cleaner.parser.Parse(source, True)
         drawn = cleaner.drawn()
@@ -188,7 +188,7 @@ def rasterised(clean: bytes, region: Box, width: int, height: int) -> pyvips.Ima
     return image
 
 
-class _Cleaner:
+class _Sanitizer:
     """Writes a document anew while it is read. `out` is what has been written."""
 
     def __init__(self) -> None:

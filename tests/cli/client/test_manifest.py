@@ -16,7 +16,7 @@ from service.urls.rendition_url import Signer
 from tests.support.renders import LIMITS
 
 DIGEST = "k5x7q2" + "a" * 26
-INFO = ImageInfo("jpeg", 1600, 1200, 1, alpha=False, decodes_whole=False)
+INFO = ImageInfo("jpeg", 1600, 1200, 1, alpha=False, needs_full_decode=False)
 BASE = "https://img.example.com/pics"
 
 
