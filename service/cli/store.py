@@ -59,7 +59,7 @@ def check(url: str | None, at_a_time: int, as_json: bool) -> None:
     """
     storage = _opened(url or _settings().store_url)
     with _shown() as progress:
-        found = _run(lambda: Check(storage, progress, at_a_time=at_a_time).run())
+        found = _run(lambda: Check(storage, progress, concurrency=at_a_time).run())
     if as_json:
         _write_json(found)
     else:
@@ -86,7 +86,7 @@ def sweep(url: str | None, older_than: int, at_a_time: int, as_json: bool) -> No
     """
     storage = _opened(url or _settings().store_url)
     with _shown() as progress:
-        removed = _run(lambda: Sweep(storage, progress, older_than_seconds=older_than, at_a_time=at_a_time).run())
+        removed = _run(lambda: Sweep(storage, progress, older_than_seconds=older_than, concurrency=at_a_time).run())
     if not url and (uploads := sweep_spool(_settings().data_path / "spool", older_than)):
         removed["uploads"] = uploads
     if as_json:
@@ -117,7 +117,7 @@ def copy(source: str, destination: str, renditions: bool, at_a_time: int, as_jso
         _fail("SOURCE and DESTINATION are the same store.")
     taken_from, brought_to = _opened(source, "SOURCE_" if apart else ""), _opened(destination, make=True)
     with _shown() as progress:
-        done = _run(lambda: Copy(taken_from, brought_to, progress, renditions=renditions, at_a_time=at_a_time).run())
+        done = _run(lambda: Copy(taken_from, brought_to, progress, renditions=renditions, concurrency=at_a_time).run())
     if as_json:
         _write_json(done)
     else:

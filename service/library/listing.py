@@ -9,7 +9,7 @@ import anyio
 import msgspec
 import structlog
 
-from service.concurrency import for_each
+from service.concurrency.for_each import for_each
 from service.errors import GoneError, ServiceError
 from service.images.document import Document, opened_document
 from service.library.takedowns import Takedowns
@@ -124,7 +124,7 @@ class Listing:
                 else:
                     found[digest] = document
 
-        await for_each(digests, read, at_a_time=READS_AT_ONCE)
+        await for_each(digests, read, concurrency=READS_AT_ONCE)
         return found
 
     def _is_gone(self, digest: str) -> bool:

@@ -10,9 +10,11 @@ from typing import Literal, TypeAlias
 import anyio.to_thread
 import msgspec
 
-from service.concurrency import Progress, for_each, listed, patiently
+from service.concurrency.for_each import for_each
 from service.images.document import opened_document
 from service.library.takedowns import Tombstone, in_order_of_removal
+from service.ops.maintenance.progress import Progress
+from service.ops.maintenance.retrying import list_all, retry_unavailable
 from service.storage.checksum import opened
 from service.storage.object_store import (
     DOCUMENTS_FOLDER,
@@ -55,13 +57,13 @@ class Copied(msgspec.Struct, frozen=True):
 class Copy:
     """One run from a source to a destination. Killed at any moment it leaves whole objects alone, and the next run brings the rest."""
 
-    def __init__(self, source: Storage, destination: Storage, progress: Progress, *, renditions: bool, at_a_time: int) -> None:
+    def __init__(self, source: Storage, destination: Storage, progress: Progress, *, renditions: bool, concurrency: int) -> None:
         """Take the two stores, who is told, whether to bring what can be made again, and how many objects are under way at a time."""
         self._source = source
         self._destination = destination
         self._progress = progress
         self._renditions = renditions
-        self._at_a_time = at_a_time
+        self._concurrency = concurrency
         self._copied: Counter[str] = Counter()
         self._bytes = 0
         self._there_already = 0
@@ -100,8 +102,8 @@ class Copy:
 
         async def one(key: str) -> None:
             digest = digest_in(key)
-            body = await patiently(lambda: self._source.find(key))
-            document = await patiently(lambda: self._destination.find(document_key(digest)))
+            body = await retry_unavailable(lambda: self._source.find(key))
+            document = await retry_unavailable(lambda: self._destination.find(document_key(digest)))
             if body is None:
                 return
             known = None if document is None else opened_document(digest, document)
@@ -111,11 +113,11 @@ class Copy:
             folder = renditions_folder(digest)
             renditions = [f"{folder}/{name}" async for name in self._destination.all_names(folder)]
             for left in in_order_of_removal(digest, document, renditions):
-                if await patiently(lambda left=left: self._destination.exists(left, consistent=True)):  # type: ignore[misc]
-                    await patiently(lambda left=left: self._destination.delete(left))  # type: ignore[misc]
+                if await retry_unavailable(lambda left=left: self._destination.exists(left, consistent=True)):  # type: ignore[misc]
+                    await retry_unavailable(lambda left=left: self._destination.delete(left))  # type: ignore[misc]
                     self._removed += 1
 
-        await for_each([key for key in tombstones if key not in there], one, at_a_time=self._at_a_time)
+        await for_each([key for key in tombstones if key not in there], one, concurrency=self._concurrency)
         return lifted
 
     async def _bring(self, folder: str, entries: dict[str, Entry], there: dict[str, Entry]) -> None:
@@ -129,11 +131,11 @@ class Copy:
                 await self._bring_one(folder, entry, already)
             self._progress.advance(entry.bytes)
 
-        await for_each(entries.values(), one, at_a_time=self._at_a_time)
+        await for_each(entries.values(), one, concurrency=self._concurrency)
 
     async def _bring_one(self, folder: str, entry: Entry, already: Entry | None) -> None:
         key = entry.key
-        body = await patiently(lambda: self._source.find(key))
+        body = await retry_unavailable(lambda: self._source.find(key))
         if body is None:
             # Taken down, trimmed or warmed since it was listed.
             return
@@ -141,11 +143,11 @@ class Copy:
             self._not_copied.append(NotCopied(key, "damaged"))
             return
         original = original_key(digest_in(key))
-        if folder == DOCUMENTS_FOLDER and not await patiently(lambda: self._destination.exists(original, consistent=True)):
+        if folder == DOCUMENTS_FOLDER and not await retry_unavailable(lambda: self._destination.exists(original, consistent=True)):
             self._not_copied.append(NotCopied(key, "no-original"))
             return
         if already is None:
-            brought = await patiently(lambda: self._destination.create(key, body, durable=True))
+            brought = await retry_unavailable(lambda: self._destination.create(key, body, durable=True))
         else:
             brought = await self._bring_over(folder, key, body)
         if brought:
@@ -156,15 +158,15 @@ class Copy:
 
     async def _bring_over(self, folder: str, key: str, body: bytes) -> bool:
         """Put an object in place of another; return whether it was another."""
-        stored = await patiently(lambda: self._destination.read(key, consistent=True))
+        stored = await retry_unavailable(lambda: self._destination.read(key, consistent=True))
         if stored == body or (stored is not None and folder not in _MUTABLE and _is_whole(folder, key, stored)):
             return False
-        await patiently(lambda: self._destination.replace(key, body, durable=True))
+        await retry_unavailable(lambda: self._destination.replace(key, body, durable=True))
         return True
 
 
 async def _by_key(storage: Storage, folder: str) -> dict[str, Entry]:
-    return {entry.key: entry for entry in await listed(storage, folder)}
+    return {entry.key: entry for entry in await list_all(storage, folder)}
 
 
 def _stays(folder: str, entry: Entry, already: Entry) -> bool:

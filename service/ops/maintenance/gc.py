@@ -8,7 +8,9 @@ from pathlib import Path
 
 import anyio.to_thread
 
-from service.concurrency import Progress, for_each, listed, patiently
+from service.concurrency.for_each import for_each
+from service.ops.maintenance.progress import Progress
+from service.ops.maintenance.retrying import list_all, retry_unavailable
 from service.storage.object_store import (
     DOCUMENTS_FOLDER,
     KEYS_FOLDER,
@@ -34,12 +36,12 @@ class Sweep:
     An original is never removed, and a document neither, unless a tombstone says that the image was taken down after they were written.
     """
 
-    def __init__(self, storage: Storage, progress: Progress, *, older_than_seconds: float, at_a_time: int) -> None:
+    def __init__(self, storage: Storage, progress: Progress, *, older_than_seconds: float, concurrency: int) -> None:
         """Take what is swept, who is told, the age in seconds from which a thing is left over, and how much is done at a time."""
         self._storage = storage
         self._progress = progress
         self._older_than = timedelta(seconds=older_than_seconds)
-        self._at_a_time = at_a_time
+        self._concurrency = concurrency
         self._removed: Counter[str] = Counter()
 
     async def run(self) -> dict[str, int]:
@@ -48,16 +50,16 @@ class Sweep:
         for key in await anyio.to_thread.run_sync(self._storage.leftovers, self._older_than.total_seconds()):
             await self._storage.remove_leftover(key)
             self._removed["killed-writes"] += 1
-        tombstones = {digest_in(entry.key): entry for entry in await listed(self._storage, TOMBSTONES_FOLDER)}
-        documents = await listed(self._storage, DOCUMENTS_FOLDER)
+        tombstones = {digest_in(entry.key): entry for entry in await list_all(self._storage, TOMBSTONES_FOLDER)}
+        documents = await list_all(self._storage, DOCUMENTS_FOLDER)
         here = {digest_in(entry.key) for entry in documents}
-        originals = await listed(self._storage, "originals")
-        remade = [entry for folder in REMADE_FOLDERS for entry in await listed(self._storage, folder.rstrip("/"))]
-        notes = [entry for folder in (WARMING_FOLDER, RECENT_FOLDER) for entry in await listed(self._storage, folder)]
+        originals = await list_all(self._storage, "originals")
+        remade = [entry for folder in REMADE_FOLDERS for entry in await list_all(self._storage, folder.rstrip("/"))]
+        notes = [entry for folder in (WARMING_FOLDER, RECENT_FOLDER) for entry in await list_all(self._storage, folder)]
         await self._remove("taken-down", [entry for entry in (*documents, *notes, *remade, *originals) if _remains(entry, tombstones)])
         unknown = [entry for entry in (*notes, *remade) if digest_in(entry.key) not in here and not _remains(entry, tombstones)]
         await self._remove("strays", [entry for entry in unknown if self._old(entry)])
-        keys = await listed(self._storage, KEYS_FOLDER)
+        keys = await list_all(self._storage, KEYS_FOLDER)
         await self._remove("key-notes", [entry for entry in keys if datetime.now(UTC) - entry.modified > _KEYS_KEPT])
         return dict(self._removed)
 
@@ -66,18 +68,18 @@ class Sweep:
 
         async def one(entry: Entry) -> None:
             if await self._still_left_over(what, digest_in(entry.key)):
-                await patiently(lambda: self._storage.delete(entry.key))
+                await retry_unavailable(lambda: self._storage.delete(entry.key))
                 self._removed[what] += 1
             self._progress.advance(entry.bytes)
 
-        await for_each(entries, one, at_a_time=self._at_a_time)
+        await for_each(entries, one, concurrency=self._concurrency)
 
     async def _still_left_over(self, what: str, digest: str) -> bool:
         """Return whether a thing is left over still: the takedown may have been lifted, or the image uploaded, since it was listed."""
         if what == "taken-down":
-            return await patiently(lambda: self._storage.exists(tombstone_key(digest), consistent=True))
+            return await retry_unavailable(lambda: self._storage.exists(tombstone_key(digest), consistent=True))
         if what == "strays":
-            return not (is_digest(digest) and await patiently(lambda: self._storage.exists(document_key(digest), consistent=True)))
+            return not (is_digest(digest) and await retry_unavailable(lambda: self._storage.exists(document_key(digest), consistent=True)))
         return True
 
     def _old(self, entry: Entry) -> bool:

@@ -11,8 +11,10 @@ from typing import Literal, TypeAlias
 import anyio.to_thread
 import msgspec
 
-from service.concurrency import Progress, for_each, listed, patiently
+from service.concurrency.for_each import for_each
 from service.images.document import opened_document
+from service.ops.maintenance.progress import Progress
+from service.ops.maintenance.retrying import list_all, retry_unavailable
 from service.pull.sources import Pointer
 from service.storage.checksum import opened
 from service.storage.object_store import (
@@ -75,11 +77,11 @@ class Checked(msgspec.Struct, frozen=True):
 class Check:
     """One walk through a store. It changes nothing, and may run beside a server."""
 
-    def __init__(self, storage: Storage, progress: Progress, *, at_a_time: int) -> None:
+    def __init__(self, storage: Storage, progress: Progress, *, concurrency: int) -> None:
         """Take what is checked, who is told, and how many objects are read at a time."""
         self._storage = storage
         self._progress = progress
-        self._at_a_time = at_a_time
+        self._concurrency = concurrency
         self._objects: Counter[str] = Counter()
         self._bytes = 0
         self._findings: list[Finding] = []
@@ -97,10 +99,10 @@ class Check:
         await self._look("originals", list(self._originals.values()), self._original)
         await self._look("documents", list(self._documents.values()), self._document)
         for folder in REMADE_FOLDERS:
-            await self._look(folder.rstrip("/"), await listed(self._storage, folder.rstrip("/")), self._remade)
-        await self._look("pointers", await listed(self._storage, "pointers"), self._pointer)
+            await self._look(folder.rstrip("/"), await list_all(self._storage, folder.rstrip("/")), self._remade)
+        await self._look("pointers", await list_all(self._storage, "pointers"), self._pointer)
         for folder in (WARMING_FOLDER, RECENT_FOLDER):
-            for entry in await listed(self._storage, folder):
+            for entry in await list_all(self._storage, folder):
                 if digest_in(entry.key) not in self._documents and _settled(entry):
                     self._add("stray", entry.key, "The note is of an image that is not here.")
         for path in await anyio.to_thread.run_sync(self._storage.leftovers, SETTLED_AFTER.total_seconds()):
@@ -109,7 +111,7 @@ class Check:
 
     async def _listed(self, folder: str) -> dict[str, Entry]:
         found = {}
-        for entry in await listed(self._storage, folder):
+        for entry in await list_all(self._storage, folder):
             if is_digest(_name(entry)):
                 found[_name(entry)] = entry
             else:
@@ -120,7 +122,7 @@ class Check:
         self._progress.begin(folder, len(entries), sum(entry.bytes for entry in entries))
 
         async def one(entry: Entry) -> None:
-            body = await patiently(lambda: self._storage.find(entry.key))
+            body = await retry_unavailable(lambda: self._storage.find(entry.key))
             # What is gone by now was taken down, or trimmed, since it was listed.
             if body is not None:
                 self._objects[folder] += 1
@@ -128,7 +130,7 @@ class Check:
                 await look(entry, body)
             self._progress.advance(entry.bytes)
 
-        await for_each(entries, one, at_a_time=self._at_a_time)
+        await for_each(entries, one, concurrency=self._concurrency)
 
     async def _original(self, entry: Entry, body: bytes) -> None:
         digest = _name(entry)
@@ -147,7 +149,9 @@ class Check:
         document = opened_document(digest, body)
         if document is None:
             self._add("damaged-document", entry.key, "The document cannot be read, or is another image's.")
-        elif not (digest in self._originals or await patiently(lambda: self._storage.exists(original_key(digest), consistent=True))):
+        elif not (
+            digest in self._originals or await retry_unavailable(lambda: self._storage.exists(original_key(digest), consistent=True))
+        ):
             self._add("missing-original", entry.key, "The document has no original.")
 
     async def _remade(self, entry: Entry, body: bytes) -> None:
