@@ -34,7 +34,7 @@ class Machine:
             max_bytes=1_000_000,
             max_concurrent_misses=10,
             key_includes_host=False,
-            sync_purges=self.takedowns.look,
+            sync_purges=self.takedowns.refresh,
             clock=SuspendAwareClock(lambda: self.steady, lambda: self.wall),
             wall_clock=lambda: self.wall,
         )

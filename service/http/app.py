@@ -26,7 +26,7 @@ from service.http.routes import takedowns as takedowns_routes
 from service.http.routes.pages import page_router
 from service.images.info import Limits, codec_bytes
 from service.images.picture import Minter
-from service.library.intermediates import Sources
+from service.library.intermediates import Intermediates
 from service.library.listing import Listing
 from service.library.originals import Originals
 from service.library.render_failures import RenderFailures
@@ -36,7 +36,7 @@ from service.library.warming import Warmer
 from service.library.warming_queue import WarmingQueue
 from service.ops.health import Health
 from service.ops.signing_keys import KeyNotes
-from service.pull.sources import Pointers
+from service.pull.sources import Sources
 from service.rendering.pool import RenderPool
 from service.settings import Settings, SettingsError, development_key
 from service.storage.object_store import Storage, open_storage
@@ -82,21 +82,21 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
     signer = Signer(keys, settings.open_spellings)
     key_notes = KeyNotes(storage, keys, " ".join(filter(None, (settings.fly_region, settings.fly_machine_id))))
     takedowns = Takedowns(storage, purge, _cdn(settings))
-    sources = Sources(storage, pool, takedowns, limits=limits)
+    intermediates = Intermediates(storage, pool, takedowns, limits=limits)
     to_warm = WarmingQueue(storage) if settings.warm_formats else None
     originals = Originals(
         storage,
         pool,
-        sources,
+        intermediates,
         takedowns,
         warming=to_warm,
         spool=settings.data_path / "spool",
         limits=limits,
         max_upload_bytes=settings.max_upload_bytes,
     )
-    found = Renditions(storage, pool, originals, sources, takedowns, limits=limits, wait_seconds=settings.wait_seconds)
+    found = Renditions(storage, pool, originals, intermediates, takedowns, limits=limits, wait_seconds=settings.wait_seconds)
     listing = Listing(storage, takedowns)
-    pointers = _pointers(settings, storage, originals)
+    sources = _sources(settings, storage, originals)
     budget = RemadeBudget(storage, settings.renditions_bytes) if settings.renditions_bytes else None
     vitals = Health(settings, storage, pool, key_notes, version("darkroom"))
 
@@ -114,18 +114,18 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
             tasks.start_soon(key_notes.watch)
             if budget is not None:
                 tasks.start_soon(budget.watch)
-            tasks.start_soon(listing.complete)
+            tasks.start_soon(listing.backfill)
             if to_warm is not None:
-                warmer = Warmer(to_warm, originals, found, sources, pool, limits=limits, formats=settings.warm_formats)
+                warmer = Warmer(to_warm, originals, found, intermediates, pool, limits=limits, formats=settings.warm_formats)
                 tasks.start_soon(warmer.run)
             try:
                 yield
             finally:
                 vitals.draining = True
-                await found.finish()
-                await sources.finish()
-                if pointers is not None:
-                    await pointers.finish()
+                await found.aclose()
+                await intermediates.aclose()
+                if sources is not None:
+                    await sources.aclose()
                 tasks.cancel_scope.cancel()
 
     access = images.Access(settings.token_scopes)
@@ -135,7 +135,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
         "listing": listing,
         "minter": Minter(signer, settings.public_url, limits),
         "originals": originals,
-        "pointers": pointers,
+        "sources": sources,
         "renditions": found,
         "settings": settings,
         "signer": signer,
@@ -179,21 +179,21 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
         request_max_body_size=None,
         logging_config=None,
     )
-    return Origin(_with_security_headers(origin), takedowns.look, access)
+    return Origin(_with_security_headers(origin), takedowns.refresh, access)
 
 
-def _pointers(settings: Settings, storage: Storage, originals: Originals) -> Pointers | None:
+def _sources(settings: Settings, storage: Storage, originals: Originals) -> Sources | None:
     hosts = settings.pull_hosts.replace(",", " ").split()
     if not hosts:
         return None
     # As in `_cdn`.
-    from service.pull.fetcher import AllowedHosts, Remote  # noqa: PLC0415
+    from service.pull.fetcher import AllowedHosts, SourceFetcher  # noqa: PLC0415
 
     try:
-        remote = Remote(AllowedHosts.parse(hosts), max_bytes=settings.max_upload_bytes)
+        fetcher = SourceFetcher(AllowedHosts.parse(hosts), max_bytes=settings.max_upload_bytes)
     except ValueError as error:
         raise SettingsError(f"DARKROOM_PULL_HOSTS: {error}") from error
-    return Pointers(storage, originals, remote, fresh_seconds=settings.pull_seconds)
+    return Sources(storage, originals, fetcher, fresh_seconds=settings.pull_seconds)
 
 
 def _cdn(settings: Settings) -> Cdn | None:

@@ -23,7 +23,7 @@ from service.storage.object_store import Storage, intermediate_key, original_key
 log = structlog.get_logger(__name__)
 
 
-class Sources:
+class Intermediates:
     """The originals and intermediates in the store, as files that a render process can read.
 
     Which of the two a rendition is made from depends on the original and on what is asked, never on what happens to be stored.
@@ -38,13 +38,13 @@ class Sources:
         self._making: dict[str, asyncio.Task[bytes]] = {}
 
     @asynccontextmanager
-    async def source(self, digest: str, info: ImageInfo, transform: Transform, *, background: bool = False) -> AsyncIterator[Source]:
+    async def open_input(self, digest: str, info: ImageInfo, transform: Transform, *, background: bool = False) -> AsyncIterator[Source]:
         """Give what `transform` of an image is made from; with `background`, what has to be made first waits for everybody else.
 
         Raises `UnknownImageError`, and what the pool and the store raise.
         """
         if not reduced_suffices(info, transform):
-            async with self.original(digest) as source:
+            async with self.open_original(digest) as source:
                 yield source
             return
         body = await self._intermediate(digest, background=background)
@@ -53,7 +53,7 @@ class Sources:
             yield Source(path, digest, reduced=info)
 
     @asynccontextmanager
-    async def original(self, digest: str) -> AsyncIterator[Source]:
+    async def open_original(self, digest: str) -> AsyncIterator[Source]:
         """Give the original of an image; raises `UnknownImageError`."""
         key = original_key(digest)
         path = self._storage.local_path(key)
@@ -69,14 +69,14 @@ class Sources:
             del body
             yield Source(name, digest)
 
-    async def keep_intermediate(self, digest: str, body: bytes) -> None:
+    async def store(self, digest: str, body: bytes) -> None:
         """Store an intermediate. That it cannot be stored is logged alone: it can be made again."""
         try:
             await self._storage.replace(intermediate_key(digest), await anyio.to_thread.run_sync(sealed, body), durable=False)
         except (StorageFullError, StorageUnavailableError) as error:
             log.warning("an intermediate was not stored", digest=digest, problem=error.slug)
 
-    async def finish(self) -> None:
+    async def aclose(self) -> None:
         """Give up what is still being made: nobody is left to wait for it."""
         tasks = list(self._making.values())
         for task in tasks:
@@ -107,10 +107,10 @@ class Sources:
     async def _make(self, digest: str, *, missing: bool, background: bool) -> bytes:
         if not missing:
             log.warning("a damaged intermediate is made again", digest=digest)
-        async with self.original(digest) as source:
+        async with self.open_original(digest) as source:
             job = Reduce(source, self._limits)
             reduced = await (self._pool.run_in_background(job, Reduced) if background else self._pool.run(job, Reduced))
-        await self.keep_intermediate(digest, reduced.body)
+        await self.store(digest, reduced.body)
         await self._takedowns.require_after_writing([digest], intermediate_key(digest))
         return reduced.body
 

@@ -26,7 +26,7 @@ from service.storage.object_store import (
 log = structlog.get_logger(__name__)
 
 # Documents that are read from the store at a time, for one request.
-READS_AT_ONCE = 32
+MAX_CONCURRENT_READS = 32
 
 # While the processes of a deployment are replaced one by one, those of a version that lists nothing take images in still.
 SETTLED_AFTER = timedelta(days=1)
@@ -41,7 +41,7 @@ class Page(msgspec.Struct, frozen=True):
     next: str | None
 
 
-class Known(msgspec.Struct, frozen=True):
+class Lookup(msgspec.Struct, frozen=True):
     """Of some digests: the documents of those that are here, and those that have been taken down."""
 
     documents: list[Document]
@@ -68,21 +68,21 @@ class Listing:
         ]
         return Page(listed, shown[-1] if len(names) > limit else None)
 
-    async def known(self, digests: Sequence[str]) -> Known:
+    async def lookup(self, digests: Sequence[str]) -> Lookup:
         """Return what is here of some digests, in their order, each once."""
         distinct = list(dict.fromkeys(digests))
         gone = [digest for digest in distinct if self._is_gone(digest)]
         documents = await self._documents(distinct)
-        return Known([documents[digest] for digest in distinct if digest in documents], gone)
+        return Lookup([documents[digest] for digest in distinct if digest in documents], gone)
 
-    async def complete(self) -> None:
+    async def backfill(self) -> None:
         """Give every image its entry, those too that an earlier version has taken in; again after a failure of the store.
 
         Whatever else goes wrong is logged alone: images are served without being listed.
         """
         while True:
             try:
-                await self._complete()
+                await self._backfill()
             except ServiceError as error:
                 log.warning("images could not be listed", problem=error.slug)
                 await anyio.sleep(_AGAIN_SECONDS)
@@ -92,14 +92,14 @@ class Listing:
             else:
                 return
 
-    async def _complete(self) -> None:
+    async def _backfill(self) -> None:
         noted = await self._storage.read(RECENT_COMPLETE_KEY)
         if noted is not None and datetime.now(UTC) - datetime.fromisoformat(noted.decode("ascii")) > SETTLED_AFTER:
             return
         listed = {_digest(name) async for name in self._storage.all_names(RECENT_FOLDER)}
         missing = [digest async for digest in self._storage.all_names(DOCUMENTS_FOLDER) if digest not in listed]
-        for start in range(0, len(missing), READS_AT_ONCE):
-            for document in (await self._documents(missing[start : start + READS_AT_ONCE])).values():
+        for start in range(0, len(missing), MAX_CONCURRENT_READS):
+            for document in (await self._documents(missing[start : start + MAX_CONCURRENT_READS])).values():
                 key = recent_key(document.digest, document.created)
                 await self._storage.create(key, b"", durable=False)
                 try:
@@ -124,12 +124,12 @@ class Listing:
                 else:
                     found[digest] = document
 
-        await for_each(digests, read, concurrency=READS_AT_ONCE)
+        await for_each(digests, read, concurrency=MAX_CONCURRENT_READS)
         return found
 
     def _is_gone(self, digest: str) -> bool:
         try:
-            self._takedowns.require([digest])
+            self._takedowns.raise_if_taken_down([digest])
         except GoneError:
             return True
         return False

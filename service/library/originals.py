@@ -24,7 +24,7 @@ from service.errors import (
 from service.http.bodies import too_large
 from service.images.document import Document, opened_document
 from service.images.info import Limits
-from service.library.intermediates import Sources
+from service.library.intermediates import Intermediates
 from service.library.takedowns import Takedowns
 from service.library.warming_queue import WarmingQueue
 from service.rendering.pool import RenderPool
@@ -40,14 +40,14 @@ _WRITE_BYTES = 1 << 20
 _ENOSPC_NUMBERS = frozenset({28, 122})
 
 
-class Ingested(msgspec.Struct, frozen=True):
+class IngestResult(msgspec.Struct, frozen=True):
     """An image that is stored, and whether it was not before."""
 
     document: Document
     created: bool
 
 
-class Spooled:
+class Upload:
     """An upload on its way in: a file of the spool, its size and the digest of its bytes so far."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
@@ -98,7 +98,7 @@ class Originals:
         self,
         storage: Storage,
         pool: RenderPool,
-        sources: Sources,
+        intermediates: Intermediates,
         takedowns: Takedowns,
         *,
         warming: WarmingQueue | None,
@@ -109,7 +109,7 @@ class Originals:
         """Take where images are kept, what probes them, where intermediates go, what is taken down, what is warmed, the uploads' folder."""
         self._storage = storage
         self._pool = pool
-        self._sources = sources
+        self._intermediates = intermediates
         self._warming = warming
         self._takedowns = takedowns
         self._spool = spool
@@ -124,17 +124,17 @@ class Originals:
             path.unlink()
 
     @asynccontextmanager
-    async def spooled(self) -> AsyncIterator[Spooled]:
+    async def spooled(self) -> AsyncIterator[Upload]:
         """Give a place for one upload, gone when it is done with."""
         descriptor, name = tempfile.mkstemp(dir=self._spool)
         os.close(descriptor)
-        upload = Spooled(Path(name), self.max_upload_bytes)
+        upload = Upload(Path(name), self.max_upload_bytes)
         try:
             yield upload
         finally:
             upload.close()
 
-    async def ingest(self, upload: Spooled) -> Ingested:
+    async def ingest(self, upload: Upload) -> IngestResult:
         """Return the document of an upload once original and document are stored durably.
 
         Raises `EmptyBodyError`, `GoneError` for what has been taken down, and what a probe finds: `UnsupportedFormatError`,
@@ -149,19 +149,19 @@ class Originals:
             )
         await upload.flush()
         digest = upload.digest
-        await self._takedowns.require_in_store([digest])
+        await self._takedowns.raise_if_tombstoned([digest])
         if (known := await self._known(digest, upload)) is not None:
-            return Ingested(known, created=False)
+            return IngestResult(known, created=False)
         probed = await self._pool.run(Probe(str(upload.path), self._limits, digest=digest), Probed)
         created = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         document = Document(digest, probed.info, upload.bytes, created, probed.placeholder)
         if not await self._storage.create(original_key(digest), upload.path, durable=True):
-            await self._heal(digest, upload)
+            await self._repair_original(digest, upload)
         if probed.intermediate is not None:
-            await self._sources.keep_intermediate(digest, probed.intermediate)
+            await self._intermediates.store(digest, probed.intermediate)
         if self._warming is not None:
             # Before the document: nothing is forgotten by a crash in between.
-            await self._warming.note(digest)
+            await self._warming.enqueue(digest)
         listed = recent_key(digest, created)
         await self._storage.create(listed, b"", durable=True)
         is_first = await self._store_document(document)
@@ -174,23 +174,23 @@ class Originals:
             faster = await self.document(digest)
             if recent_key(digest, faster.created) != listed:
                 await self._storage.delete(listed)
-            return Ingested(faster, created=False)
+            return IngestResult(faster, created=False)
         log.info("ingested", digest=digest, format=probed.info.format, bytes=upload.bytes)
-        return Ingested(document, created=True)
+        return IngestResult(document, created=True)
 
     async def document(self, digest: str) -> Document:
         """Return the facts of an image; raises `UnknownImageError`, `GoneError` and `DamagedDocumentError`."""
         return await self._document(digest, consistent=False)
 
     async def _document(self, digest: str, *, consistent: bool) -> Document:
-        self._takedowns.require([digest])
+        self._takedowns.raise_if_taken_down([digest])
         body = None
         if is_digest(digest):
             key = document_key(digest)
             body = await (self._storage.read(key, consistent=True) if consistent else self._storage.find(key))
         if body is None:
             if is_digest(digest):
-                await self._takedowns.require_in_store([digest])
+                await self._takedowns.raise_if_tombstoned([digest])
             raise UnknownImageError(
                 "No image has this digest.",
                 expected="a digest that an upload was answered with",
@@ -219,12 +219,12 @@ class Originals:
             await self._takedowns.require_after_writing([digest], document_key(digest))
             return changed
 
-    async def _known(self, digest: str, upload: Spooled) -> Document | None:
+    async def _known(self, digest: str, upload: Upload) -> Document | None:
         body = await self._storage.read(document_key(digest))
         document = None if body is None else opened_document(digest, body)
         if document is None:
             return None
-        await self._heal(digest, upload)
+        await self._repair_original(digest, upload)
         await self._takedowns.require_after_writing([digest], original_key(digest))
         return document
 
@@ -240,7 +240,7 @@ class Originals:
         await self._storage.replace(key, body, durable=True)
         return True
 
-    async def _heal(self, digest: str, upload: Spooled) -> None:
+    async def _repair_original(self, digest: str, upload: Upload) -> None:
         """Put the upload in place of a stored original that is missing or no longer what its name says."""
         stored = await self._storage.read(original_key(digest))
         if stored is not None:

@@ -25,7 +25,7 @@ from service.errors import (
 from service.images import geometry, ladder
 from service.images.info import ImageInfo, Limits
 from service.images.transform import DEFAULTS, Format, Transform, for_format
-from service.library.intermediates import Sources
+from service.library.intermediates import Intermediates
 from service.library.originals import Originals
 from service.library.takedowns import Takedowns
 from service.rendering.pool import RenderPool
@@ -77,7 +77,7 @@ class Renditions:
         storage: Storage,
         pool: RenderPool,
         originals: Originals,
-        sources: Sources,
+        intermediates: Intermediates,
         takedowns: Takedowns,
         *,
         limits: Limits,
@@ -87,14 +87,14 @@ class Renditions:
         self._storage = storage
         self._pool = pool
         self._originals = originals
-        self._sources = sources
+        self._intermediates = intermediates
         self._takedowns = takedowns
         self._limits = limits
         self._wait_seconds = wait_seconds
         self._making: dict[str, asyncio.Task[Rendition]] = {}
         self._coming: dict[str, asyncio.Future[Rendition | None]] = {}
 
-    async def find_or_render(self, address: Address, transform: Transform) -> Rendition:
+    async def get_or_render(self, address: Address, transform: Transform) -> Rendition:
         """Return the rendition of a verified address.
 
         A render goes on when this stops waiting for it, so that the next client finds it stored. Raises `NotFoundError`, `GoneError`,
@@ -102,7 +102,7 @@ class Renditions:
         and the store raise.
         """
         _check_version(address)
-        self._takedowns.require(digests(address, transform))
+        self._takedowns.raise_if_taken_down(digests(address, transform))
         key = _key(address)
         started = time.perf_counter()
         if (found := await self._opened(key, await self._storage.read(key))) is not None:
@@ -127,9 +127,9 @@ class Renditions:
 
         Raises `NotFoundError`, `BadTransformError` for a crop outside the picture, and what the pool and the store raise.
         """
-        info = (await self.facts(digest)).of_page(transform.frame)
+        info = (await self.image_info(digest)).of_page(transform.frame)
         geometry.plan(info.width, info.height, transform, vector=info.vector)
-        async with self._sources.original(digest) as source:
+        async with self._intermediates.open_original(digest) as source:
             return await self._pool.run(FindTrim(source, transform, self._limits), Trimmed)
 
     async def is_stored(self, address: Address) -> bool:
@@ -140,11 +140,11 @@ class Renditions:
         return await self._storage.exists(key)
 
     async def render_in_background(self, address: Address, transform: Transform) -> None:
-        """Have a rendition stored that nobody waits for; raises as `find_or_render` does, and what a store does that cannot be written."""
+        """Have a rendition stored that nobody waits for; raises as `get_or_render` does, and what a store does that cannot be written."""
         rendered, _ = await self._rendered(address, transform, background=True)
-        await self.keep(address, rendered, digests(address, transform))
+        await self.store(address, rendered, digests(address, transform))
 
-    async def keep(self, address: Address, rendered: Rendered, made_from: Collection[str] = ()) -> Rendition:
+    async def store(self, address: Address, rendered: Rendered, made_from: Collection[str] = ()) -> Rendition:
         """Return a rendition that has just been made, stored, or the one that another process was faster with.
 
         Every region serves the same bytes, those that are stored. `made_from` are the images in it, without any that of the address.
@@ -161,7 +161,7 @@ class Renditions:
         return Rendition(body, sha256, "render", _timings(rendered), stored)
 
     @contextmanager
-    def coming(self, address: Address) -> Iterator[asyncio.Future[Rendition | None]]:
+    def announce(self, address: Address) -> Iterator[asyncio.Future[Rendition | None]]:
         """Have requests for a rendition wait for it, which is made at this moment; `None`, or nothing, sends them to render it."""
         key = _key(address)
         future = self._coming[key] = asyncio.get_running_loop().create_future()
@@ -172,7 +172,7 @@ class Renditions:
             if not future.done():
                 future.set_result(None)
 
-    async def finish(self) -> None:
+    async def aclose(self) -> None:
         """Give up what is still being made: nobody is left to wait for it."""
         tasks = list(self._making.values())
         for task in tasks:
@@ -202,14 +202,14 @@ class Renditions:
             return found
         rendered, fetch_seconds = await self._rendered(address, transform, background=False)
         try:
-            made = await self.keep(address, rendered, digests(address, transform))
+            made = await self.store(address, rendered, digests(address, transform))
         except (StorageFullError, StorageUnavailableError) as error:
             log.warning("a rendition was not stored", key=key, problem=error.slug)
             made = Rendition(rendered.body, _sha256(rendered.body), "render", _timings(rendered), stored=False)
         timings = msgspec.structs.replace(made.timings, total=time.perf_counter() - started, fetch=fetch_seconds)
         return msgspec.structs.replace(made, timings=timings)
 
-    async def facts(self, digest: str) -> ImageInfo:
+    async def image_info(self, digest: str) -> ImageInfo:
         """Return what the header of an original tells; raises `NotFoundError`."""
         return (await self._originals.document(digest)).info
 
@@ -218,10 +218,10 @@ class Renditions:
 
         Raises `NotFoundError`, and `BadTransformError` for a crop outside the picture.
         """
-        offered = await self.offered(FORMATS.values())
-        return ladder.possible_formats(await self.facts(digest), transform, self._limits, offered, version=version)
+        offered = await self.supported_formats(FORMATS.values())
+        return ladder.possible_formats(await self.image_info(digest), transform, self._limits, offered, version=version)
 
-    async def offered(self, formats: Iterable[Format]) -> list[Format]:
+    async def supported_formats(self, formats: Iterable[Format]) -> list[Format]:
         """Return those of some formats that the running libvips writes."""
         writes = (await self._pool.offered()).writes
         return [image_format for image_format in formats if image_format in writes]
@@ -233,12 +233,12 @@ class Renditions:
         overlay.
         """
         transform = for_format(transform, image_format)
-        await self.require(transform, [image_format])
+        await self.check_supported(transform, [image_format])
         animated = info.animates(transform, image_format, by_default=DEFAULTS[version].animates)
         geometry.check(info, transform, image_format, self._limits, frames=info.frames if animated else 1)
         return transform
 
-    async def require(self, transform: Transform, formats: Iterable[Format]) -> None:
+    async def check_supported(self, transform: Transform, formats: Iterable[Format]) -> None:
         """Return if the running libvips writes some formats, and the overlay of a transform is here.
 
         Raises `FormatNotOfferedError`, and `NotFoundError` for an unknown overlay.
@@ -253,13 +253,15 @@ class Renditions:
         """Return a rendition and the seconds until what it is made of was at hand; what the document already rules out is refused first."""
         started = time.perf_counter()
         image_format = FORMATS[address.extension]
-        info = await self.facts(address.digest)
+        info = await self.image_info(address.digest)
         transform = await self.check(info, transform, image_format, address.version)
         async with AsyncExitStack() as opened_files:
-            source = await opened_files.enter_async_context(self._sources.source(address.digest, info, transform, background=background))
+            source = await opened_files.enter_async_context(
+                self._intermediates.open_input(address.digest, info, transform, background=background)
+            )
             overlay = None
             if transform.overlay is not None:
-                overlay = await opened_files.enter_async_context(self._sources.original(transform.overlay.digest))
+                overlay = await opened_files.enter_async_context(self._intermediates.open_original(transform.overlay.digest))
             fetched = time.perf_counter()
             job = Render(source, transform, image_format, address.version, self._limits, overlay)
             rendered = await (self._pool.run_in_background(job, Rendered) if background else self._pool.run(job, Rendered))

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 # How often the other processes look for takedowns, and how soon again where the store did not answer, in seconds.
-LOOK_EVERY_SECONDS = 20.0
-LOOK_AGAIN_SECONDS = 5.0
+REFRESH_EVERY_SECONDS = 20.0
+RETRY_AFTER_SECONDS = 5.0
 
 # A CDN may fetch an image once more from a process that has not looked yet: it is purged again when every process has.
-PURGE_AGAIN_AFTER = timedelta(seconds=80)
+SECOND_PURGE_AFTER = timedelta(seconds=80)
 
 Purge = Callable[[Collection[str]], object]
 
@@ -77,17 +77,17 @@ class Takedowns:
         """Look for takedowns by other processes again and again, for as long as this process serves."""
         while True:
             try:
-                await self.look()
+                await self.refresh()
                 await self._purge_again()
             except ServiceError as error:
                 log.warning("takedowns could not be looked for", problem=error.slug)
                 # What is kept goes on being given while the store is out of reach.
                 self._purge(())
-                await anyio.sleep(LOOK_AGAIN_SECONDS)
+                await anyio.sleep(RETRY_AFTER_SECONDS)
             else:
-                await anyio.sleep(LOOK_EVERY_SECONDS)
+                await anyio.sleep(REFRESH_EVERY_SECONDS)
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Learn what has been taken down since, and drop it; raises `StorageUnavailableError`."""
         async with self._learning:
             listed = frozenset([name async for name in self._storage.all_names(TOMBSTONES_FOLDER)])
@@ -97,13 +97,13 @@ class Takedowns:
         if new:
             log.info("taken down", images=len(new))
 
-    def require(self, digests: Iterable[str]) -> None:
+    def raise_if_taken_down(self, digests: Iterable[str]) -> None:
         """Return if none of some images is known to be taken down; raises `GoneError`."""
         for digest in digests:
             if digest in self._known:
                 raise _gone(digest)
 
-    async def require_in_store(self, digests: Iterable[str]) -> None:
+    async def raise_if_tombstoned(self, digests: Iterable[str]) -> None:
         """Return if none of some images is taken down, whoever did it; raises `GoneError` and `StorageUnavailableError`."""
         for digest in digests:
             if digest in self._known or await self._storage.exists(tombstone_key(digest), consistent=True):
@@ -115,7 +115,7 @@ class Takedowns:
         Written first and asked then, nothing of a taken-down image stays: either this sees the tombstone, or who wrote that sees this.
         """
         try:
-            await self.require_in_store(digests)
+            await self.raise_if_tombstoned(digests)
         except GoneError:
             for key in keys:
                 await self._storage.delete(key)
@@ -124,7 +124,7 @@ class Takedowns:
     async def take_down(self, digest: str) -> TakenDown:
         """Take an image down: nothing of it is given or stored by the time this returns, in this process and in the store.
 
-        Other processes follow within `LOOK_EVERY_SECONDS`. Raises `NotFoundError`, `StorageUnavailableError` (whatever was done stays
+        Other processes follow within `REFRESH_EVERY_SECONDS`. Raises `NotFoundError`, `StorageUnavailableError` (whatever was done stays
         done, and may be repeated) and `CdnError`.
         """
         known = await self._storage.find(tombstone_key(digest))
@@ -149,7 +149,7 @@ class Takedowns:
         await self._cdn.purge_tags([digest])
         return TakenDown(digest, tombstone.taken_down, len(renditions), "purged")
 
-    async def lift(self, digest: str) -> None:
+    async def delete_tombstone(self, digest: str) -> None:
         """Let an image be taken in again; raises `NotFoundError` where it is not taken down."""
         if not await self._storage.exists(tombstone_key(digest), consistent=True):
             raise NotFoundError(
@@ -174,7 +174,7 @@ class Takedowns:
         due = []
         async for digest in self._storage.all_names(PURGES_FOLDER):
             noted = await self._storage.read(purge_key(digest))
-            if noted is not None and _now() - datetime.fromisoformat(noted.decode("ascii")) > PURGE_AGAIN_AFTER:
+            if noted is not None and _now() - datetime.fromisoformat(noted.decode("ascii")) > SECOND_PURGE_AFTER:
                 due.append(digest)
         if not due:
             return

@@ -15,7 +15,7 @@ from service.images.info import ImageInfo, Limits
 from service.images.ladder import ladders
 from service.images.picture import EXTENSIONS
 from service.images.transform import DEFAULTS, Format, Transform, for_format
-from service.library.intermediates import Sources
+from service.library.intermediates import Intermediates
 from service.library.originals import Originals
 from service.library.renditions import Renditions
 from service.library.warming_queue import WarmingQueue
@@ -32,7 +32,7 @@ _RETRY_SECONDS = 10.0
 _NOT_THE_IMAGES_FAULT = (StorageUnavailableError, StorageFullError, OverloadedError)
 
 
-class Rung(msgspec.Struct, frozen=True):
+class LadderStep(msgspec.Struct, frozen=True):
     """One rendition of a ladder. `alone`: an animation, or a step that is lower than its shape: no decode is made for others too."""
 
     address: Address
@@ -51,7 +51,7 @@ class Warmer:
         queue: WarmingQueue,
         originals: Originals,
         renditions: Renditions,
-        sources: Sources,
+        intermediates: Intermediates,
         pool: RenderPool,
         *,
         limits: Limits,
@@ -61,7 +61,7 @@ class Warmer:
         self._queue = queue
         self._originals = originals
         self._renditions = renditions
-        self._sources = sources
+        self._intermediates = intermediates
         self._pool = pool
         self._limits = limits
         self._formats = formats
@@ -77,7 +77,7 @@ class Warmer:
             try:
                 digest = await self._queue.next()
                 await self._warm(digest)
-                await self._queue.forget(digest)
+                await self._queue.acknowledge(digest)
             except ServiceError as error:
                 log.info("warming pauses", problem=error.slug)
                 if digest is not None:
@@ -88,8 +88,8 @@ class Warmer:
         made = 0
         try:
             info = (await self._originals.document(digest)).info
-            ladder = rungs(digest, info, self._formats, (await self._pool.offered()).writes, self._limits)
-            while missing := [rung for rung in ladder if not await self._renditions.is_stored(rung.address)]:
+            ladder = ladder_steps(digest, info, self._formats, (await self._pool.offered()).writes, self._limits)
+            while missing := [step for step in ladder if not await self._renditions.is_stored(step.address)]:
                 made += await self._make(digest, info, missing)
         except GoneError:
             log.info("a taken-down image is not warmed", digest=digest)
@@ -102,37 +102,39 @@ class Warmer:
         else:
             log.info("warmed", digest=digest, made=made)
 
-    async def _make(self, digest: str, info: ImageInfo, missing: Sequence[Rung]) -> int:
-        """Make what can be made from one decode together with the first rung; return how many were made until somebody waited."""
+    async def _make(self, digest: str, info: ImageInfo, missing: Sequence[LadderStep]) -> int:
+        """Make what can be made from one decode together with the first step; return how many were made until somebody waited."""
         first = missing[0]
         # An object store's originals lie in memory while they are worked on: not while they wait.
         await self._pool.spare_time()
         if first.alone:
             await self._renditions.render_in_background(first.address, first.transform)
             return 1
-        together = from_one_decode(missing)
-        job_formats = list(dict.fromkeys(rung.format for rung in together))
-        job_widths = list(dict.fromkeys(rung.width for rung in together))
+        together = steps_of_one_decode(missing)
+        job_formats = list(dict.fromkeys(step.format for step in together))
+        job_widths = list(dict.fromkeys(step.width for step in together))
         made = 0
-        async with self._sources.source(digest, info, first.transform, background=True) as source:
+        async with self._intermediates.open_input(digest, info, first.transform, background=True) as source:
             job = Ladder(source, job_widths, job_formats, PIPELINE_VERSION, self._limits)
             async with aclosing(self._pool.ladder(job)) as renditions:
-                for rung in together:
+                for step in together:
                     if made == 0:
                         # Its turn may be long in coming: nobody is told to wait for it.
                         rendered = await anext(renditions)
-                        await self._renditions.keep(rung.address, rendered)
+                        await self._renditions.store(step.address, rendered)
                     else:
-                        with self._renditions.coming(rung.address) as coming:
+                        with self._renditions.announce(step.address) as coming:
                             following = await anext(renditions, None)
                             if following is None:
                                 return made
-                            coming.set_result(await self._renditions.keep(rung.address, following))
+                            coming.set_result(await self._renditions.store(step.address, following))
                     made += 1
         return made
 
 
-def rungs(digest: str, info: ImageInfo, wanted: Collection[WarmFormat], offered: Collection[Format], limits: Limits) -> list[Rung]:
+def ladder_steps(
+    digest: str, info: ImageInfo, wanted: Collection[WarmFormat], offered: Collection[Format], limits: Limits
+) -> list[LadderStep]:
     """Return what is rendered of an image, widest first: the very addresses that its document has in the formats that are `wanted`.
 
     `offered`: the formats that the running libvips writes.
@@ -141,7 +143,7 @@ def rungs(digest: str, info: ImageInfo, wanted: Collection[WarmFormat], offered:
     document = ladders(info, Transform(), limits, offered=offered)
     chosen = [ladder for ladder in document if ladder.format in wanted or (ladder is document[-1] and "fallback" in wanted)]
     ladder = [
-        Rung(
+        LadderStep(
             Address(PIPELINE_VERSION, digest, transform.spelling, EXTENSIONS[ladder.format]),
             transform,
             step.width,
@@ -153,15 +155,15 @@ def rungs(digest: str, info: ImageInfo, wanted: Collection[WarmFormat], offered:
         for step in ladder.steps
         for transform in [for_format(step.transform, ladder.format)]
     ]
-    return sorted(ladder, key=lambda rung: rung.width, reverse=True)
+    return sorted(ladder, key=lambda step: step.width, reverse=True)
 
 
-def from_one_decode(missing: Sequence[Rung]) -> list[Rung]:
-    """Return the rungs that one job makes with the first: of the same source, and at each width the formats that the first width lacks."""
+def steps_of_one_decode(missing: Sequence[LadderStep]) -> list[LadderStep]:
+    """Return the steps that one job makes with the first: of the same source, and at each width the formats that the first width lacks."""
     first = missing[0]
-    alike = [rung for rung in missing if rung.reduced == first.reduced]
+    alike = [step for step in missing if step.reduced == first.reduced]
     lacking: dict[int, list[Format]] = {}
-    for rung in alike:
-        lacking.setdefault(rung.width, []).append(rung.format)
+    for step in alike:
+        lacking.setdefault(step.width, []).append(step.format)
     formats = lacking[first.width]
-    return [rung for rung in alike if set(formats) <= set(lacking[rung.width]) and rung.format in formats]
+    return [step for step in alike if set(formats) <= set(lacking[step.width]) and step.format in formats]

@@ -27,7 +27,7 @@ class WarmingQueue:
         # Until it has been looked at, the store may have any number.
         self._more_in_store = True
 
-    async def note(self, digest: str) -> None:
+    async def enqueue(self, digest: str) -> None:
         """Put into the store that an image is to be warmed. That this fails is logged alone: its renditions are made when asked for."""
         try:
             await self._storage.replace(warming_key(digest), b"", durable=False)
@@ -54,6 +54,6 @@ class WarmingQueue:
                 await self._added.wait()
         return self._digests.pop()
 
-    async def forget(self, digest: str) -> None:
+    async def acknowledge(self, digest: str) -> None:
         """Remove what the store has noted of an image."""
         await self._storage.delete(warming_key(digest))

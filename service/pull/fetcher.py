@@ -47,7 +47,7 @@ _PIECES_AT_A_TIME = 64
 UNREACHABLE_STEP_SECONDS = 1.0
 
 # As many fetches at a time: each has a spool file and a socket.
-MOST_AT_ONCE = 16
+MAX_CONCURRENT_FETCHES = 16
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _DEFAULT_PORTS = {"https": 443, "http": 80}
@@ -107,7 +107,7 @@ async def resolved(host: str, port: int) -> Sequence[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-class Remote:
+class SourceFetcher:
     """Remote sources. No connection is kept, no proxy or credential of the environment is used."""
 
     def __init__(
@@ -116,13 +116,13 @@ class Remote:
         """Take what may be asked, the most bytes of an image, and how names and addresses are looked at."""
         self._allowed = allowed
         self._max_bytes = max_bytes
-        self._fetches = anyio.Semaphore(MOST_AT_ONCE)
+        self._fetches = anyio.Semaphore(MAX_CONCURRENT_FETCHES)
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=httpcore.default_ssl_context(),
-            max_connections=MOST_AT_ONCE,
+            max_connections=MAX_CONCURRENT_FETCHES,
             # After a suspend a kept connection is dead; one more handshake is nothing against an image.
             max_keepalive_connections=0,
-            network_backend=_CheckingBackend(is_allowed_address, resolve),
+            network_backend=_PublicAddressBackend(is_allowed_address, resolve),
         )
 
     def check(self, url: str) -> str:
@@ -246,7 +246,7 @@ class Remote:
         return parts
 
 
-class _CheckingBackend(httpcore.AsyncNetworkBackend):
+class _PublicAddressBackend(httpcore.AsyncNetworkBackend):
     """Connects to an address that has been looked at: the name is resolved once, so that it cannot lead elsewhere a moment later.
 
     A name that does not exist fails as one of the network inside does, in words and in time: under an allowed wildcard the difference

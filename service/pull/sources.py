@@ -1,4 +1,4 @@
-"""Pointers: what a remote source had when it was last asked. All that is mutable lies in them, never in a rendition."""
+"""Sources: what a remote source had when it was last asked. All that is mutable lies in them, never in a rendition."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import structlog
 
 from service.errors import GoneError, NotFoundError, ServiceError, SourceFailedError, SourceSlowError
 from service.images.document import Document
-from service.library.originals import Ingested, Originals
+from service.library.originals import IngestResult, Originals
 from service.pull.validators import Validators
 from service.storage.object_store import Storage, pointer_key
 
 if TYPE_CHECKING:
     # It brings an HTTP client, which those who fetch nothing need not load.
-    from service.pull.fetcher import Remote
+    from service.pull.fetcher import SourceFetcher
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +28,7 @@ _GONE = frozenset({404, 410})
 _RETRY_SECONDS = 30
 
 
-class Pointer(msgspec.Struct, frozen=True):
+class PullMapping(msgspec.Struct, frozen=True):
     """Which image a URL led to, the validators it had, and when it was last asked (Unix time in seconds)."""
 
     url: str
@@ -44,20 +44,20 @@ class Found(msgspec.Struct, frozen=True):
     fresh_seconds: int
 
 
-class Pointers:
+class Sources:
     """The remote sources that have been asked for. One that several ask for at once is fetched once."""
 
-    def __init__(self, storage: Storage, originals: Originals, remote: Remote, *, fresh_seconds: int) -> None:
+    def __init__(self, storage: Storage, originals: Originals, fetcher: SourceFetcher, *, fresh_seconds: int) -> None:
         """Take where pointers are kept, what takes images in, what fetches, and how long a source is not asked again."""
         self._storage = storage
         self._originals = originals
-        self._remote = remote
+        self._fetcher = fetcher
         self._fresh_seconds = fresh_seconds
         self._asking: dict[str, asyncio.Task[Found]] = {}
 
     def check(self, url: str) -> str:
         """Return a URL in the spelling that is signed; raises `SourceRefusedError` for one that would not be fetched."""
-        return self._remote.check(url)
+        return self._fetcher.check(url)
 
     async def find(self, url: str) -> Found:
         """Return the image that a URL leads to now, or did when it was last asked if that is not long ago or it fails to answer.
@@ -71,13 +71,13 @@ class Pointers:
             task.add_done_callback(lambda done: self._found(url, done))
         return await asyncio.shield(task)
 
-    async def ingest(self, url: str) -> Ingested:
+    async def ingest(self, url: str) -> IngestResult:
         """Return the document of the image that a URL leads to, once it is stored."""
         async with self._originals.spooled() as upload:
-            await self._remote.fetch(url, Validators(), upload.write)
+            await self._fetcher.fetch(url, Validators(), upload.write)
             return await self._originals.ingest(upload)
 
-    async def finish(self) -> None:
+    async def aclose(self) -> None:
         """Give up what is being fetched: nobody is left to wait for it."""
         tasks = list(self._asking.values())
         for task in tasks:
@@ -111,37 +111,37 @@ class Pointers:
             log.warning("a source failed; what it had is shown", problem=error.slug, detail=error.detail, digest=document.digest)
             return Found(document, _RETRY_SECONDS)
 
-    async def _known(self, url: str) -> tuple[Pointer | None, Document | None]:
+    async def _known(self, url: str) -> tuple[PullMapping | None, Document | None]:
         """Return what is known of a URL, and the image if it is still here."""
         noted = await self._storage.read(pointer_key(url))
         if noted is None:
             return None, None
         try:
-            pointer = msgspec.json.decode(noted, type=Pointer)
+            mapping = msgspec.json.decode(noted, type=PullMapping)
         except msgspec.DecodeError:
             log.warning("a damaged pointer is made again")
             return None, None
         try:
-            return pointer, await self._originals.document(pointer.digest)
+            return mapping, await self._originals.document(mapping.digest)
         except (NotFoundError, GoneError):
             # What was taken down stays so; the source may have something else by now.
-            return pointer, None
+            return mapping, None
 
-    async def _ask(self, url: str, known: Pointer | None, document: Document | None) -> Found:
+    async def _ask(self, url: str, known: PullMapping | None, document: Document | None) -> Found:
         """Ask the source, whether what is here still holds where that is known, and note what it says."""
         held = Validators() if known is None or document is None else known.validators
         asked = _now()
         async with self._originals.spooled() as upload:
-            validators = await self._remote.fetch(url, held, upload.write)
+            validators = await self._fetcher.fetch(url, held, upload.write)
             if validators is not None:
                 document = (await self._originals.ingest(upload)).document
         if document is None:
             raise SourceFailedError(
                 "The source says that nothing has changed, though it was not asked.", remedy="Tell whoever runs the source."
             )
-        pointer = Pointer(url, document.digest, held if validators is None else validators, asked)
+        mapping = PullMapping(url, document.digest, held if validators is None else validators, asked)
         try:
-            await self._storage.replace(pointer_key(url), msgspec.json.encode(pointer), durable=False)
+            await self._storage.replace(pointer_key(url), msgspec.json.encode(mapping), durable=False)
         except ServiceError as error:
             log.warning("a pointer was not stored", problem=error.slug)
         return Found(document, self._fresh_seconds)

@@ -81,7 +81,11 @@ def _ladder(
     digest, info = original.document.digest, original.document.info
 
     async def together() -> list[Rendered]:
-        whole = rendering.sources.source(digest, info, Transform(width=widths[-1])) if as_warmed else rendering.sources.original(digest)
+        whole = (
+            rendering.intermediates.open_input(digest, info, Transform(width=widths[-1]))
+            if as_warmed
+            else rendering.intermediates.open_original(digest)
+        )
         async with whole as source:
             if as_warmed and source.reduced is None:
                 raise RuntimeError(f"{original.what} has no intermediate for {widths[-1]}: {info}")
@@ -93,7 +97,7 @@ def _ladder(
         made = []
         for width in widths:
             for image_format in FORMATS:
-                async with rendering.sources.original(digest) as source:
+                async with rendering.intermediates.open_original(digest) as source:
                     made.append(await rendering.render(source, width, image_format))
         return made
 
@@ -113,14 +117,14 @@ def _later(bench: Bench, rendering: Renderer, original: _Original, image_format:
     async def from_intermediate() -> list[Rendered]:
         made = []
         for _ in range(_LATER_AT_A_TIME):
-            async with rendering.sources.source(document.digest, document.info, Transform(width=_LATER_WIDTH)) as source:
+            async with rendering.intermediates.open_input(document.digest, document.info, Transform(width=_LATER_WIDTH)) as source:
                 if source.reduced is None:
                     raise RuntimeError(f"{original.what} has no intermediate: {document.info}")
                 made.append(await rendering.render(source, _LATER_WIDTH, image_format))
         return made
 
     async def from_original() -> list[Rendered]:
-        async with rendering.sources.original(original.document.digest) as source:
+        async with rendering.intermediates.open_original(original.document.digest) as source:
             return [await rendering.render(source, _LATER_WIDTH, image_format)]
 
     taken = rendering.in_turn(from_intermediate, from_original, bench.extent.later_rounds)

@@ -19,7 +19,7 @@ from structlog import PrintLoggerFactory, make_filtering_bound_logger
 from service.images.document import Document
 from service.images.info import Limits, codec_bytes
 from service.images.transform import Format, Transform
-from service.library.intermediates import Sources
+from service.library.intermediates import Intermediates
 from service.library.originals import Originals
 from service.library.takedowns import Takedowns
 from service.rendering.pool import Offered, RenderPool
@@ -57,11 +57,11 @@ class Renderer:
         self.limits = _limits(settings)
         storage = open_storage((folder / "store").as_uri(), {})
         takedowns = Takedowns(storage, list, None)
-        self.sources = Sources(storage, pool, takedowns, limits=self.limits)
+        self.intermediates = Intermediates(storage, pool, takedowns, limits=self.limits)
         self._originals = Originals(
             storage,
             pool,
-            self.sources,
+            self.intermediates,
             takedowns,
             warming=None,
             spool=folder / "spool",

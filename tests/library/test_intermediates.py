@@ -223,7 +223,7 @@ async def test_intermediate_of_a_heavy_original_is_made_alone_in_the_background_
         digest = await origin.ingest(images.grey_tiff(6_400, 6_400))
         file_of(origin, intermediate_key(digest)).unlink()
         info = (await origin.originals.document(digest)).info
-        async with origin.sources.source(digest, info, parse("width=64"), background=True) as source:
+        async with origin.intermediates.open_input(digest, info, parse("width=64"), background=True) as source:
             assert source.reduced == info
             assert await anyio.Path(source.path).read_bytes() == opened(file_of(origin, intermediate_key(digest)).read_bytes())
 
@@ -237,7 +237,7 @@ async def test_intermediate_for_the_background_is_made_after_what_somebody_waits
         info = (await origin.originals.document(digest)).info
 
         async def in_background() -> None:
-            async with origin.sources.source(digest, info, parse("width=64"), background=True) as source:
+            async with origin.intermediates.open_input(digest, info, parse("width=64"), background=True) as source:
                 assert source.reduced == info
 
         with halted(lone):

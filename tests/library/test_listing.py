@@ -82,7 +82,7 @@ async def test_list_is_completed_once_and_again_for_a_day(home: House, listing: 
         if age is not None:
             noted = (datetime.now(UTC) - age).isoformat().encode("ascii")
             await home.storage.replace(RECENT_COMPLETE_KEY, noted, durable=False)
-        await listing.complete()
+        await listing.backfill()
         assert await shown(listing) == ([digest] if completed else [])
 
 
@@ -93,14 +93,14 @@ async def test_list_is_completed_with_what_an_earlier_version_wrote(home: House,
     )
     await home.storage.replace(document_key(digest), document, durable=False)
     await home.storage.delete(f"recent/{(await entries(home))[0]}")
-    await listing.complete()
+    await listing.backfill()
     assert await entries(home) == [recent_key(digest, "2026-11-01T12:00:00Z").removeprefix("recent/")]
 
 
 async def test_known_leaves_out_what_is_taken_down_and_says_so(home: House, listing: Listing) -> None:
     digest, other = await home.ingest(images.photo_jpeg(300, 200)), await home.ingest(images.rgba_png(40, 40))
     await home.takedowns.take_down(other)
-    known = await listing.known([other, "a" * 32, digest])
+    known = await listing.lookup([other, "a" * 32, digest])
     assert ([document.digest for document in known.documents], known.gone) == ([digest], [other])
 
 
@@ -109,6 +109,6 @@ async def test_list_that_cannot_be_completed_is_logged_and_ends_nothing(
 ) -> None:
     digest = await home.ingest(images.photo_jpeg(300, 200))
     await home.storage.replace(RECENT_COMPLETE_KEY, b"no time", durable=False)
-    await listing.complete()
+    await listing.backfill()
     assert [event["event"] for event in logged if event["log_level"] == "error"] == ["images could not be listed"]
     assert await shown(listing) == [digest]

@@ -146,7 +146,7 @@ async def test_upload_that_is_taken_down_while_it_is_probed_leaves_nothing(home:
     body = images.photo_jpeg(400, 300)
     digest = await home.ingest(body)
     await home.takedowns.take_down(digest)
-    await home.takedowns.lift(digest)
+    await home.takedowns.delete_tombstone(digest)
     create = home.storage.create
 
     async def taken_down_before_the_document(key: str, *arguments: object, **options: object) -> bool:
@@ -165,7 +165,7 @@ async def test_image_may_come_back_once_its_takedown_is_lifted(home: House) -> N
     digest = await home.ingest(body)
     before = (await home.rendition(digest, "width=100")).body
     await home.takedowns.take_down(digest)
-    await home.takedowns.lift(digest)
+    await home.takedowns.delete_tombstone(digest)
     with pytest.raises(NotFoundError):
         await home.rendition(digest, "width=100")
     assert await home.ingest(body) == digest
@@ -176,7 +176,7 @@ async def test_takedown_of_an_unknown_image_is_not_found_and_leaves_nothing(home
     with pytest.raises(NotFoundError):
         await home.takedowns.take_down(DIGEST)
     with pytest.raises(NotFoundError):
-        await home.takedowns.lift(DIGEST)
+        await home.takedowns.delete_tombstone(DIGEST)
     assert keys(home) == []
 
 
@@ -192,7 +192,7 @@ async def test_takedown_again_removes_what_was_left_and_keeps_its_time(home: Hou
 async def test_taken_down_image_is_not_warmed_and_its_note_goes(home: House, logged: list[structlog.typing.EventDict]) -> None:
     digest = await home.ingest(images.photo_jpeg(400, 300))
     await home.takedowns.take_down(digest)
-    await home.queue.note(digest)
+    await home.queue.enqueue(digest)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(home.warmer.run)
         await until(lambda: keys(home) == [tombstone_key(digest)])
@@ -207,25 +207,25 @@ async def test_look_purges_what_is_new_once() -> None:
     storage = here(Storage(MemoryStore()), DIGEST, OTHER)
     one, other = Process(storage), Process(storage)
     await one.takedowns.take_down(DIGEST)
-    await other.takedowns.look()
-    await other.takedowns.look()
+    await other.takedowns.refresh()
+    await other.takedowns.refresh()
     await one.takedowns.take_down(OTHER)
-    await other.takedowns.look()
+    await other.takedowns.refresh()
     assert other.told == [[DIGEST], [], [OTHER]]
     for digest in (DIGEST, OTHER):
         with pytest.raises(GoneError):
-            other.takedowns.require([digest])
+            other.takedowns.raise_if_taken_down([digest])
 
 
 async def test_look_forgets_what_was_lifted() -> None:
     storage = here(Storage(MemoryStore()), DIGEST)
     one, other = Process(storage), Process(storage)
     await one.takedowns.take_down(DIGEST)
-    await other.takedowns.look()
-    await one.takedowns.lift(DIGEST)
-    await other.takedowns.look()
-    other.takedowns.require([DIGEST])
-    one.takedowns.require([DIGEST])
+    await other.takedowns.refresh()
+    await one.takedowns.delete_tombstone(DIGEST)
+    await other.takedowns.refresh()
+    other.takedowns.raise_if_taken_down([DIGEST])
+    one.takedowns.raise_if_taken_down([DIGEST])
 
 
 async def test_look_during_a_takedown_of_its_own_does_not_forget_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,19 +243,19 @@ async def test_look_during_a_takedown_of_its_own_does_not_forget_it(monkeypatch:
 
     monkeypatch.setattr(storage, "all_names", slow_names)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(process.takedowns.look)
+        tasks.start_soon(process.takedowns.refresh)
         await listed.wait()
         monkeypatch.setattr(storage, "all_names", all_names)
         await process.takedowns.take_down(DIGEST)
     with pytest.raises(GoneError):
-        process.takedowns.require([DIGEST])
+        process.takedowns.raise_if_taken_down([DIGEST])
 
 
 async def test_watch_in_a_store_outage_lets_hits_go_on_and_looks_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = here(Storage(MemoryStore()), DIGEST)
     await Process(storage).takedowns.take_down(DIGEST)
     process = Process(storage)
-    monkeypatch.setattr(takedowns_module, "LOOK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(takedowns_module, "RETRY_AFTER_SECONDS", 0.01)
     all_names = storage.all_names
 
     def unreachable(folder: str) -> AsyncIterator[str]:
@@ -283,7 +283,7 @@ async def test_cdn_is_purged_at_once_and_again_when_every_process_has_looked(mon
         assert cloudflare.purged_tags == [DIGEST]
         await process.takedowns._purge_again()
         assert cloudflare.purged_tags == [DIGEST]
-        monkeypatch.setattr(takedowns_module, "PURGE_AGAIN_AFTER", timedelta(0))
+        monkeypatch.setattr(takedowns_module, "SECOND_PURGE_AFTER", timedelta(0))
         await process.takedowns._purge_again()
         await process.takedowns._purge_again()
         assert cloudflare.purged_tags == [DIGEST, DIGEST]
@@ -297,8 +297,8 @@ async def test_cdn_that_refuses_is_told_the_image_is_down_all_the_same_and_it_is
         with pytest.raises(CdnError):
             await process.takedowns.take_down(DIGEST)
         with pytest.raises(GoneError):
-            process.takedowns.require([DIGEST])
+            process.takedowns.raise_if_taken_down([DIGEST])
         assert not await storage.exists(original_key(DIGEST))
-        monkeypatch.setattr(takedowns_module, "PURGE_AGAIN_AFTER", timedelta(0))
+        monkeypatch.setattr(takedowns_module, "SECOND_PURGE_AFTER", timedelta(0))
         await process.takedowns._purge_again()
         assert cloudflare.purged_tags == [DIGEST]

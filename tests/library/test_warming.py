@@ -16,7 +16,7 @@ from service.images.transform import FORMATS, Format, Transform
 from service.images.transform import parse as parse_transform
 from service.library import warming, warming_queue
 from service.library.renditions import Rendition
-from service.library.warming import from_one_decode, rungs
+from service.library.warming import ladder_steps, steps_of_one_decode
 from service.library.warming_queue import WarmingQueue
 from service.rendering import pool as pool_module
 from service.rendering.pool import RenderPool
@@ -89,24 +89,24 @@ def minted(info: ImageInfo, digest: str, types: list[str]) -> dict[str, int]:
 
 @pytest.mark.parametrize("info", [PHOTO, CUTOUT, TOWER, MOVING, DRAWING], ids=["photo", "cutout", "tower", "moving", "drawing"])
 def test_rungs_are_the_very_addresses_of_the_document(info: ImageInfo) -> None:
-    ladder = rungs("a" * 32, info, ["webp", "fallback"], FORMATS, LIMITS)
+    ladder = ladder_steps("a" * 32, info, ["webp", "fallback"], FORMATS, LIMITS)
     types = [f"image/{name}" for name in ("webp", default_formats(info)[-1])]
-    assert {rung.address.signed_text: rung.width for rung in ladder} == minted(info, "a" * 32, types)
-    assert [rung.width for rung in ladder] == sorted((rung.width for rung in ladder), reverse=True)
+    assert {step.address.signed_text: step.width for step in ladder} == minted(info, "a" * 32, types)
+    assert [step.width for step in ladder] == sorted((step.width for step in ladder), reverse=True)
 
 
 def test_rungs_that_their_format_cannot_hold_or_that_are_larger_than_is_made_are_left_out() -> None:
     scroll = ImageInfo("png", 1_000, 20_000, 1, alpha=False, needs_full_decode=False)
-    ladder = [(rung.width, rung.format) for rung in rungs("a" * 32, scroll, ["webp", "fallback"], FORMATS, LIMITS)]
+    ladder = [(step.width, step.format) for step in ladder_steps("a" * 32, scroll, ["webp", "fallback"], FORMATS, LIMITS)]
     # 20,000 × 819 / 1,000 = 16,380 is what a WebP still holds.
     assert ladder == [(1_000, "jpeg"), (960, "jpeg"), (819, "webp")] + [(width, name) for width in (640, 320) for name in ("webp", "jpeg")]
     few = msgspec.structs.replace(LIMITS, max_output_pixels=700_000)
-    assert {rung.width for rung in rungs("a" * 32, PHOTO, ["webp"], FORMATS, few)} == {1_024, 960, 640, 320}
+    assert {step.width for step in ladder_steps("a" * 32, PHOTO, ["webp"], FORMATS, few)} == {1_024, 960, 640, 320}
 
 
 def test_rungs_are_in_the_formats_wanted_as_far_as_libvips_writes_them_and_the_document_has_them() -> None:
     def formats(info: ImageInfo, wanted: list[WarmFormat], offered: Sequence[Format] = FORMATS) -> set[str]:
-        return {rung.format for rung in rungs("a" * 32, info, wanted, offered, LIMITS)}
+        return {step.format for step in ladder_steps("a" * 32, info, wanted, offered, LIMITS)}
 
     assert formats(PHOTO, ["webp", "fallback"]) == {"webp", "jpeg"}
     assert formats(CUTOUT, ["avif", "fallback", "webp"]) == {"avif", "png", "webp"}
@@ -118,34 +118,34 @@ def test_rungs_are_in_the_formats_wanted_as_far_as_libvips_writes_them_and_the_d
 
 
 def test_rungs_of_what_a_ladder_of_widths_cannot_make_are_made_one_by_one() -> None:
-    (line,) = rungs("a" * 32, ImageInfo("png", 1, 70_000, 1, alpha=False, needs_full_decode=False), ["fallback"], FORMATS, LIMITS)
+    (line,) = ladder_steps("a" * 32, ImageInfo("png", 1, 70_000, 1, alpha=False, needs_full_decode=False), ["fallback"], FORMATS, LIMITS)
     assert (line.transform.spelling, line.width, line.alone) == ("height=8192", 1, True)
 
 
 def test_one_decode_makes_what_has_the_same_source_and_lacks_the_same_formats() -> None:
-    ladder = rungs("a" * 32, PHOTO, ["webp", "fallback"], FORMATS, LIMITS)
-    assert from_one_decode(ladder) == ladder
+    ladder = ladder_steps("a" * 32, PHOTO, ["webp", "fallback"], FORMATS, LIMITS)
+    assert steps_of_one_decode(ladder) == ladder
     rest = ladder[1:]
-    assert [(rung.width, rung.format) for rung in from_one_decode(rest)] == [
+    assert [(step.width, step.format) for step in steps_of_one_decode(rest)] == [
         (width, "jpeg") for width in (2_560, 1_920, 1_280, 960, 640, 320)
     ]
-    lacking_one = [rung for rung in ladder if (rung.width, rung.format) != (960, "webp")]
-    assert [rung.width for rung in from_one_decode(lacking_one)[::2]] == [2_560, 1_920, 1_280, 640, 320]
+    lacking_one = [step for step in ladder if (step.width, step.format) != (960, "webp")]
+    assert [step.width for step in steps_of_one_decode(lacking_one)[::2]] == [2_560, 1_920, 1_280, 640, 320]
 
 
 def test_one_decode_makes_nothing_of_the_original_together_with_what_is_made_of_the_intermediate() -> None:
-    ladder = rungs("a" * 32, TOWER, ["webp"], FORMATS, LIMITS)
+    ladder = ladder_steps("a" * 32, TOWER, ["webp"], FORMATS, LIMITS)
     assert TOWER.intermediate is not None
-    assert [(rung.width, rung.reduced) for rung in ladder] == [
+    assert [(step.width, step.reduced) for step in ladder] == [
         (2_560, False), (1_920, False), (1_280, True), (960, True), (640, True), (320, True),
     ]  # fmt: skip
-    assert from_one_decode(ladder) == ladder[:2]
-    assert from_one_decode(ladder[2:]) == ladder[2:]
+    assert steps_of_one_decode(ladder) == ladder[:2]
+    assert steps_of_one_decode(ladder[2:]) == ladder[2:]
 
 
 def test_animation_is_made_by_itself() -> None:
-    ladder = rungs("a" * 32, MOVING, ["webp", "fallback"], FORMATS, LIMITS)
-    assert [(rung.width, rung.format, rung.alone) for rung in ladder] == [
+    ladder = ladder_steps("a" * 32, MOVING, ["webp", "fallback"], FORMATS, LIMITS)
+    assert [(step.width, step.format, step.alone) for step in ladder] == [
         (400, "webp", True), (400, "gif", True), (320, "webp", True), (320, "gif", True),
     ]  # fmt: skip
 
@@ -153,7 +153,7 @@ def test_animation_is_made_by_itself() -> None:
 # Warming.
 
 
-async def test_warming_renders_the_default_ladder_from_one_decode_and_forgets_the_image(
+async def test_warming_renders_the_default_ladder_steps_of_one_decode_and_forgets_the_image(
     origin: House, asked: list[str], logged: Logged
 ) -> None:
     digest = await origin.ingest(images.photo_jpeg(1_000, 750))
@@ -212,7 +212,7 @@ async def test_warming_waits_while_a_request_waits_and_goes_on_afterwards(
     origin: House, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = await origin.ingest(images.photo_jpeg(1_000, 750))
-    keep = origin.renditions.keep
+    store = origin.renditions.store
     found: list[Rendition] = []
     kept = 0
 
@@ -227,9 +227,9 @@ async def test_warming_waits_while_a_request_waits_and_goes_on_afterwards(
             tasks.start_soon(ask)
             await until(lambda: origin_waiting(origin) == 1)
             assert found == []
-        return await keep(where, rendered, *more)  # type: ignore[arg-type]
+        return await store(where, rendered, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(origin.renditions, "keep", watched)
+    monkeypatch.setattr(origin.renditions, "store", watched)
     async with anyio.create_task_group() as tasks, warming_of(origin):
         await warmed(origin)
     assert [rendition.tier for rendition in found] == ["render"]
@@ -246,11 +246,11 @@ async def test_request_for_the_rendition_at_work_waits_for_it_and_renders_nothin
 ) -> None:
     digest = await origin.ingest(images.photo_jpeg(1_000, 750))
     wanted = address(digest, "width=640", "webp")
-    keep = origin.renditions.keep
+    store = origin.renditions.store
     found: list[Rendition] = []
 
     async def ask() -> None:
-        found.append(await origin.renditions.find_or_render(wanted, parse_transform(wanted.transform)))
+        found.append(await origin.renditions.get_or_render(wanted, parse_transform(wanted.transform)))
 
     async def watched(where: object, rendered: Rendered, *more: object) -> Rendition:
         if where == wanted:
@@ -258,9 +258,9 @@ async def test_request_for_the_rendition_at_work_waits_for_it_and_renders_nothin
             await until(lambda: bool(origin.renditions._making))
             await anyio.wait_all_tasks_blocked()
             assert found == []
-        return await keep(where, rendered, *more)  # type: ignore[arg-type]
+        return await store(where, rendered, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(origin.renditions, "keep", watched)
+    monkeypatch.setattr(origin.renditions, "store", watched)
     async with anyio.create_task_group() as tasks, warming_of(origin):
         await warmed(origin)
         await until(lambda: len(found) == 1)
@@ -273,12 +273,12 @@ async def test_request_that_waits_for_a_rendition_whose_ladder_fails_renders_it(
 ) -> None:
     digest = await origin.ingest(images.photo_jpeg(1_000, 750))
     wanted = address(digest, "width=640", "webp")
-    keep = origin.renditions.keep
+    store = origin.renditions.store
     found: list[Rendition] = []
     failed = False
 
     async def ask() -> None:
-        found.append(await origin.renditions.find_or_render(wanted, parse_transform(wanted.transform)))
+        found.append(await origin.renditions.get_or_render(wanted, parse_transform(wanted.transform)))
 
     async def watched(where: object, rendered: Rendered, *more: object) -> Rendition:
         nonlocal failed
@@ -288,9 +288,9 @@ async def test_request_that_waits_for_a_rendition_whose_ladder_fails_renders_it(
             await until(lambda: bool(origin.renditions._making))
             await anyio.wait_all_tasks_blocked()
             raise StorageFullError("no room")
-        return await keep(where, rendered, *more)  # type: ignore[arg-type]
+        return await store(where, rendered, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(origin.renditions, "keep", watched)
+    monkeypatch.setattr(origin.renditions, "store", watched)
     monkeypatch.setattr(warming, "_RETRY_SECONDS", 0.01)
     async with anyio.create_task_group() as tasks, warming_of(origin):
         await warmed(origin)
@@ -325,16 +325,16 @@ async def test_warming_that_is_stopped_in_the_middle_is_finished_by_the_next_one
     async with house(tmp_path, lone) as first:
         digest = await first.ingest(images.photo_jpeg(1_000, 750))
         kept: list[object] = []
-        keep = first.renditions.keep
+        store = first.renditions.store
 
         async def watched(where: object, rendered: Rendered, *more: object) -> Rendition:
-            done = await keep(where, rendered, *more)  # type: ignore[arg-type]
+            done = await store(where, rendered, *more)  # type: ignore[arg-type]
             kept.append(where)
             if len(kept) == 4:
                 await anyio.sleep_forever()
             return done
 
-        monkeypatch.setattr(first.renditions, "keep", watched)
+        monkeypatch.setattr(first.renditions, "store", watched)
         async with warming_of(first):
             await until(lambda: len(kept) == 4)
     assert asked == ["Probe", "Ladder", "More", "More", "More"]
@@ -344,8 +344,8 @@ async def test_warming_that_is_stopped_in_the_middle_is_finished_by_the_next_one
         async with warming_of(second):
             await warmed(second)
         assert asked == ["Ladder", "More", "More", "More"]
-        for rung in rungs(digest, (await second.originals.document(digest)).info, ["webp", "fallback"], FORMATS, LIMITS):
-            assert await second.renditions.is_stored(rung.address)
+        for step in ladder_steps(digest, (await second.originals.document(digest)).info, ["webp", "fallback"], FORMATS, LIMITS):
+            assert await second.renditions.is_stored(step.address)
 
 
 async def test_image_that_cannot_be_rendered_is_forgotten_with_a_line_in_the_log_and_the_others_are_warmed(
@@ -357,7 +357,7 @@ async def test_image_that_cannot_be_rendered_is_forgotten_with_a_line_in_the_log
     assert path is not None
     path.write_bytes(images.photo_jpeg(322, 240))
     gone = "a" * 32
-    await origin.queue.note(gone)
+    await origin.queue.enqueue(gone)
     async with warming_of(origin):
         await warmed(origin)
     told = {event["digest"]: event["problem"] for event in logged if event["event"] == "an image was not warmed"}
@@ -394,7 +394,7 @@ async def test_store_that_cannot_be_listed_at_the_start_is_listed_later(
 ) -> None:
     monkeypatch.setattr(warming, "_RETRY_SECONDS", 0.01)
     digest = "a" * 32
-    await origin.queue.note(digest)
+    await origin.queue.enqueue(digest)
     folder = origin.storage.local_path(WARMING_FOLDER)
     assert folder is not None
     names = origin.storage.names
@@ -448,7 +448,7 @@ async def test_pool_that_cannot_start_a_process_forgets_no_image(tmp_path: Path,
 
 async def test_queue_gives_the_newest_first_and_what_the_store_has_noted_last() -> None:
     storage = open_storage("memory://", {})
-    await WarmingQueue(storage).note("a" * 32)
+    await WarmingQueue(storage).enqueue("a" * 32)
     queue = WarmingQueue(storage)
     for letter in "bcd":
         queue.add(letter * 32)
@@ -476,18 +476,18 @@ async def test_queue_longer_than_what_is_remembered_forgets_nothing(monkeypatch:
     monkeypatch.setattr(warming_queue, "_MOST_IN_MEMORY", 3)
     storage = open_storage("memory://", {})
     queue = WarmingQueue(storage)
-    await queue.note("b" * 32)
+    await queue.enqueue("b" * 32)
     assert await queue.next() == "b" * 32
-    await queue.forget("b" * 32)
+    await queue.acknowledge("b" * 32)
     digests = [f"{number:a>32}" for number in range(10)]
     for digest in digests:
-        await queue.note(digest)
+        await queue.enqueue(digest)
         queue.add(digest)
     given = []
     with anyio.fail_after(9):
         for _ in digests:
             digest = await queue.next()
-            await queue.forget(digest)
+            await queue.acknowledge(digest)
             given.append(digest)
     assert given[:3] == digests[:-4:-1]
     assert sorted(given) == digests

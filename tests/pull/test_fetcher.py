@@ -16,7 +16,7 @@ import trustme
 
 from service.errors import Problem, ServiceError, SourceFailedError, SourceRefusedError, SourceSlowError, TooLargeError
 from service.pull import fetcher as remote_module
-from service.pull.fetcher import MAX_REDIRECTS, AllowedHosts, Remote, Resolve, resolved
+from service.pull.fetcher import MAX_REDIRECTS, AllowedHosts, Resolve, SourceFetcher, resolved
 from service.pull.public_addresses import is_public
 from service.pull.validators import Validators
 from tests.support.source_server import Reply, Source, answered, source
@@ -42,13 +42,13 @@ def anywhere(address: str) -> bool:
     return True
 
 
-def remote(running: Source, *hosts: str, max_bytes: int = 1 << 20) -> Remote:
+def remote(running: Source, *hosts: str, max_bytes: int = 1 << 20) -> SourceFetcher:
     """Return what may ask a source on loopback, which no setting allows."""
     allowed = [host.format(port=running.port) for host in hosts or ("http://source.test:{port}",)]
-    return Remote(AllowedHosts.parse(allowed), max_bytes=max_bytes, is_allowed_address=anywhere, resolve=loopback)
+    return SourceFetcher(AllowedHosts.parse(allowed), max_bytes=max_bytes, is_allowed_address=anywhere, resolve=loopback)
 
 
-async def fetched(asking: Remote, url: str, validators: Validators | None = None) -> tuple[Validators | None, bytes]:
+async def fetched(asking: SourceFetcher, url: str, validators: Validators | None = None) -> tuple[Validators | None, bytes]:
     chunks: list[bytes] = []
 
     async def write(chunk: bytes) -> None:
@@ -131,7 +131,7 @@ async def test_fetch_looks_at_every_redirect_again(running: Source, location: st
 
 
 async def test_fetch_does_not_go_from_https_to_http_where_http_is_not_allowed() -> None:
-    asking = Remote(AllowedHosts.parse(["source.test"]), max_bytes=1)
+    asking = SourceFetcher(AllowedHosts.parse(["source.test"]), max_bytes=1)
     with pytest.raises(SourceRefusedError):
         asking.check("http://source.test/a.jpg")
 
@@ -257,7 +257,7 @@ async def test_fetch_of_compressed_bytes_fails(running: Source) -> None:
 
 
 async def test_fetch_where_nobody_listens_fails(running: Source) -> None:
-    asking = Remote(AllowedHosts.parse(["http://source.test:1"]), max_bytes=1, is_allowed_address=anywhere, resolve=loopback)
+    asking = SourceFetcher(AllowedHosts.parse(["http://source.test:1"]), max_bytes=1, is_allowed_address=anywhere, resolve=loopback)
     with pytest.raises(SourceFailedError):
         await fetched(asking, "http://source.test:1/")
 
@@ -291,7 +291,7 @@ async def test_fetch_from_a_dripping_source_is_given_up(running: Source, monkeyp
 async def test_fetch_lets_the_next_one_go_when_one_fails(running: Source) -> None:
     running.replies["/a.jpg"] = answered(500)
     asking = remote(running)
-    for _ in range(2 * remote_module.MOST_AT_ONCE):
+    for _ in range(2 * remote_module.MAX_CONCURRENT_FETCHES):
         with pytest.raises(SourceFailedError):
             await fetched(asking, running.url())
     running.replies["/a.jpg"] = answered(200, body=BODY)
@@ -337,7 +337,7 @@ def resolving(found: Sequence[str] | OSError, seconds: float = 0) -> Resolve:
 
 async def unreachable(resolve: Resolve, url: str = "https://db.source.test/") -> tuple[tuple[Problem, int | None], float]:
     """Return what a client is told of a host that cannot be reached, and after how many seconds."""
-    asking = Remote(
+    asking = SourceFetcher(
         AllowedHosts.parse(["*.source.test", "http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1"]), max_bytes=1, resolve=resolve
     )
     started = time.monotonic()
@@ -381,7 +381,7 @@ async def test_redirect_to_a_host_inside_fails_as_one_to_a_host_that_does_not_ex
             return ["127.0.0.1"] if host == "source.test" else addresses
 
         hosts = AllowedHosts.parse([f"http://source.test:{running.port}", "https://*.source.test"])
-        asking = Remote(hosts, max_bytes=1 << 20, is_allowed_address=lambda address: address == "127.0.0.1", resolve=resolve)
+        asking = SourceFetcher(hosts, max_bytes=1 << 20, is_allowed_address=lambda address: address == "127.0.0.1", resolve=resolve)
         running.replies["/a.jpg"] = answered(302, "Location: https://db.source.test/")
         with pytest.raises(SourceFailedError) as failed:
             await fetched(asking, running.url())
@@ -410,7 +410,7 @@ async def test_name_is_resolved_once_so_that_it_cannot_lead_elsewhere_a_moment_l
 
     running.replies["/a.jpg"] = answered(200, body=BODY)
     hosts = AllowedHosts.parse([f"http://source.test:{running.port}"])
-    asking = Remote(hosts, max_bytes=1 << 20, is_allowed_address=lambda address: address == "127.0.0.1", resolve=rebinding)
+    asking = SourceFetcher(hosts, max_bytes=1 << 20, is_allowed_address=lambda address: address == "127.0.0.1", resolve=rebinding)
     assert (await fetched(asking, running.url()))[1] == BODY
     assert asked == ["source.test"]
     monkeypatch.setattr(remote_module, "UNREACHABLE_STEP_SECONDS", 0.01)
@@ -442,7 +442,7 @@ async def test_real_resolver_leads_loopback_names_nowhere(
     ],
 )
 def test_url_has_one_spelling(url: str, normal: str) -> None:
-    assert Remote(AllowedHosts.parse(["source.test"]), max_bytes=1).check(url) == normal
+    assert SourceFetcher(AllowedHosts.parse(["source.test"]), max_bytes=1).check(url) == normal
 
 
 @pytest.mark.parametrize(
@@ -459,7 +459,7 @@ def test_url_has_one_spelling(url: str, normal: str) -> None:
 )  # fmt: skip
 def test_url_that_is_not_fetched_is_refused_with_what_to_do(url: str) -> None:
     with pytest.raises(SourceRefusedError) as refused:
-        Remote(AllowedHosts.parse(["source.test"]), max_bytes=1).check(url)
+        SourceFetcher(AllowedHosts.parse(["source.test"]), max_bytes=1).check(url)
     problem = refused.value.problem()
     assert problem.expected
     assert problem.remedy
@@ -477,7 +477,7 @@ def test_url_that_is_not_fetched_is_refused_with_what_to_do(url: str) -> None:
     ],
 )
 def test_entry_allows_these_urls_and_not_those(entry: str, yes: list[str], no: list[str]) -> None:
-    asking = Remote(AllowedHosts.parse([entry]), max_bytes=1)
+    asking = SourceFetcher(AllowedHosts.parse([entry]), max_bytes=1)
     for url in yes:
         asking.check(url)
     for url in no:

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.library.takedowns import LOOK_EVERY_SECONDS
+from service.library.takedowns import REFRESH_EVERY_SECONDS
 from tests.regions.load import load, share_right
 from tests.regions.world import REGIONS, Line, World, placed, shared_world
 from tests.support import images
@@ -131,7 +131,7 @@ def test_takedown_in_one_region_is_seen_by_the_others_within_its_bound(
         began = time.monotonic()
         assert clients["arn"].delete(f"/v1/images/{digest}").status_code == 200
         seen: dict[str, float] = {}
-        while len(seen) < len(REGIONS) and time.monotonic() < began + LOOK_EVERY_SECONDS + 10:
+        while len(seen) < len(REGIONS) and time.monotonic() < began + REFRESH_EVERY_SECONDS + 10:
             for region, client in clients.items():
                 answer = client.get(path)
                 assert placed(answer) == region
@@ -148,4 +148,4 @@ def test_takedown_in_one_region_is_seen_by_the_others_within_its_bound(
     assert set(seen) == set(REGIONS)
     assert seen["arn"] < 1
     # A look takes its moment, and so does a round of asking.
-    assert all(seconds <= LOOK_EVERY_SECONDS + 1 for seconds in seen.values()), seen
+    assert all(seconds <= REFRESH_EVERY_SECONDS + 1 for seconds in seen.values()), seen

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service.images.picture import EXTENSIONS
 from service.images.transform import Format, parse
-from service.library.intermediates import Sources
+from service.library.intermediates import Intermediates
 from service.library.originals import Originals
 from service.library.renditions import Rendition, Renditions
 from service.library.takedowns import Takedowns
@@ -29,14 +29,14 @@ class House:
         self.queue = WarmingQueue(storage)
         self.purged: list[str] = []
         self.takedowns = Takedowns(storage, self.purged.extend, None)
-        self.sources = Sources(storage, pool, self.takedowns, limits=LIMITS)
+        self.intermediates = Intermediates(storage, pool, self.takedowns, limits=LIMITS)
         self.originals = Originals(
-            storage, pool, self.sources, self.takedowns, warming=self.queue, spool=spool, limits=LIMITS, max_upload_bytes=1 << 30
+            storage, pool, self.intermediates, self.takedowns, warming=self.queue, spool=spool, limits=LIMITS, max_upload_bytes=1 << 30
         )
         self.renditions = Renditions(
-            storage, pool, self.originals, self.sources, self.takedowns, limits=LIMITS, wait_seconds=PATIENCE_SECONDS
+            storage, pool, self.originals, self.intermediates, self.takedowns, limits=LIMITS, wait_seconds=PATIENCE_SECONDS
         )
-        self.warmer = Warmer(self.queue, self.originals, self.renditions, self.sources, pool, limits=LIMITS, formats=formats)
+        self.warmer = Warmer(self.queue, self.originals, self.renditions, self.intermediates, pool, limits=LIMITS, formats=formats)
 
     async def ingest(self, body: bytes) -> str:
         """Return the digest of an image that has been taken in."""
@@ -46,7 +46,7 @@ class House:
 
     async def rendition(self, digest: str, spelling: str, image_format: Format = "webp", *, version: int = PIPELINE_VERSION) -> Rendition:
         """Return a rendition as a request for it gets it."""
-        return await self.renditions.find_or_render(address(digest, spelling, image_format, version=version), parse(spelling))
+        return await self.renditions.get_or_render(address(digest, spelling, image_format, version=version), parse(spelling))
 
 
 @asynccontextmanager
@@ -59,8 +59,8 @@ async def house(
     try:
         yield built
     finally:
-        await built.renditions.finish()
-        await built.sources.finish()
+        await built.renditions.aclose()
+        await built.intermediates.aclose()
 
 
 def address(digest: str, spelling: str, image_format: Format, *, version: int = PIPELINE_VERSION) -> Address:

@@ -31,9 +31,9 @@ from service.images.info import Placeholder
 from service.images.options import API_OPTIONS, MAX_SIDE_PIXELS, STRATEGIES, FocalPoint, Region
 from service.images.picture import DEFAULT_SIZES, Markup, Minter, Source
 from service.images.transform import FORMATS, Format, Transform, from_options
-from service.library.originals import Ingested, Originals, Spooled
+from service.library.originals import IngestResult, Originals, Upload
 from service.library.renditions import Renditions
-from service.pull.sources import Pointers
+from service.pull.sources import Sources
 from service.settings import SCOPES, Scope, Settings
 from service.urls.rendition_url import base32_text
 
@@ -181,7 +181,7 @@ async def ingest(
     originals: Originals,
     renditions: Renditions,
     minter: Minter,
-    pointers: Pointers | None,
+    sources: Sources | None,
     settings: Settings,
 ) -> Response[ImageDocument] | Response[ImageDocuments]:
     """Store an image and return its document: 201, or 200 when the same bytes are here already.
@@ -191,10 +191,10 @@ async def ingest(
     is fetched from there, if `DARKROOM_PULL_HOSTS` allows it.
     """
     access.require(request, "ingest")
-    offered = await renditions.offered(FORMATS)
+    offered = await renditions.supported_formats(FORMATS)
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     if content_type != "multipart/form-data":
-        ingested = await _ingest_body(request, originals, pointers, is_json=content_type == "application/json")
+        ingested = await _ingest_body(request, originals, sources, is_json=content_type == "application/json")
         return _document_answer(image_document(ingested.document, minter, offered), 201 if ingested.created else 200)
     outcomes = await _ingest_parts(request, originals, options.get("boundary", ""), settings.max_parts)
     if len(outcomes) == 1 and isinstance(outcomes[0], ServiceError):
@@ -224,7 +224,7 @@ async def document(
     """Return the image document, or 304 while it is what `If-None-Match` names."""
     access.require(request, "read")
     known = await originals.document(digest)
-    answer = _document_answer(image_document(known, minter, await renditions.offered(FORMATS)), 200)
+    answer = _document_answer(image_document(known, minter, await renditions.supported_formats(FORMATS)), 200)
     # Compared weakly, as this condition always is (RFC 9110 §13.1.2).
     seen = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
     if seen & {"*", answer.headers["ETag"]}:
@@ -264,14 +264,14 @@ async def urls(
         await renditions.check(known.info, transform, image_format)
         return Response(OneUrl(minter.url(digest, transform, image_format)), headers=headers.document_headers())
     formats = _formats(wanted)
-    await renditions.require(transform, formats)
+    await renditions.check_supported(transform, formats)
     markup = minter.markup(
         digest,
         known.info,
         transform,
         widths=[_width(width) for width in wanted.widths],
         formats=formats,
-        offered=await renditions.offered(FORMATS),
+        offered=await renditions.supported_formats(FORMATS),
         sizes=wanted.sizes,
         alt=known.alt if wanted.alt is None else wanted.alt,
     )
@@ -302,7 +302,7 @@ async def change(
             received="none",
             remedy="Read the document, and send its ETag in If-Match.",
         )
-    offered = await renditions.offered(FORMATS)
+    offered = await renditions.supported_formats(FORMATS)
 
     def changed(known: Document) -> Document:
         current_tag = _etag(image_document(known, minter, offered))
@@ -319,16 +319,16 @@ async def change(
     return _document_answer(image_document(await originals.change(digest, changed), minter, offered), 200)
 
 
-def allowed(pointers: Pointers | None) -> Pointers:
+def allowed(sources: Sources | None) -> Sources:
     """Return what fetches remote sources; raises `SourceRefusedError` where none is allowed."""
-    if pointers is None:
+    if sources is None:
         raise SourceRefusedError(
             "This server fetches from nowhere.",
             expected="a host that DARKROOM_PULL_HOSTS allows",
             received="no host is allowed",
             remedy="List the hosts in DARKROOM_PULL_HOSTS on the server, or upload the image's bytes.",
         )
-    return pointers
+    return sources
 
 
 def preset(name: str | None, settings: Settings) -> Transform | None:
@@ -393,15 +393,15 @@ def _etag(document: ImageDocument) -> str:
 
 
 async def _ingest_body(
-    request: Request[object, object, State], originals: Originals, pointers: Pointers | None, *, is_json: bool
-) -> Ingested:
+    request: Request[object, object, State], originals: Originals, sources: Sources | None, *, is_json: bool
+) -> IngestResult:
     """Return what became of an image, or of the URL of one: no image begins with white space or a brace."""
     pieces = body_pieces(request, originals.max_upload_bytes)
     first = await anext(pieces, b"") if is_json else b""
     if first and (first.isspace() or first.lstrip().startswith(b"{")):
         # The first piece is the whole body, or longer than JSON may be.
         wanted = decode_json(first, FromUrl, _FROM_URL_EXPECTED)
-        return await allowed(pointers).ingest(wanted.url)
+        return await allowed(sources).ingest(wanted.url)
     async with originals.spooled() as upload:
         await upload.write(first)
         async for piece in pieces:
@@ -411,11 +411,11 @@ async def _ingest_body(
 
 async def _ingest_parts(
     request: Request[object, object, State], originals: Originals, boundary: str, max_parts: int
-) -> list[Ingested | ServiceError]:
+) -> list[IngestResult | ServiceError]:
     """Return what became of each `file` part, in the order sent; raises where the body as a whole cannot be read."""
     expected = f"multipart/form-data (RFC 7578) with 1 to {max_parts} parts called `file`"
     remedy = "Let the HTTP client make the body and its Content-Type; with curl: -F file=@photo.jpg."
-    outcomes: list[Ingested | ServiceError] = []
+    outcomes: list[IngestResult | ServiceError] = []
     try:
         events = _multipart_events(body_pieces(request, originals.max_upload_bytes), boundary, max_parts)
         async for event in events:
@@ -429,7 +429,7 @@ async def _ingest_parts(
     return outcomes
 
 
-async def _ingest_part(events: AsyncIterator[PartEvent], originals: Originals, upload: Spooled) -> Ingested | ServiceError:
+async def _ingest_part(events: AsyncIterator[PartEvent], originals: Originals, upload: Upload) -> IngestResult | ServiceError:
     async for data in events:
         if not isinstance(data, (bytes, bytearray)):
             break

@@ -104,13 +104,13 @@ async def known(
             received=f"{len(asked):,} digests" if wrong is None else wrong,
             remedy="Ask for fewer at a time." if wrong is None else "Take the first 160 bits of the SHA-256, in lower-case base32.",
         )
-    found = await listing.known(asked)
+    found = await listing.lookup(asked)
     documents = await _minted(found.documents, renditions, minter)
     return Response(KnownImages(documents, found.gone, originals.max_upload_bytes), headers=headers.document_headers())
 
 
 async def _minted(documents: list[Document], renditions: Renditions, minter: Minter) -> list[ImageDocument]:
-    offered = await renditions.offered(FORMATS)
+    offered = await renditions.supported_formats(FORMATS)
     minted = []
     for document in documents:
         minted.append(image_document(document, minter, offered))

@@ -13,7 +13,7 @@ from service.images.picture import EXTENSIONS, Minter
 from service.images.transform import for_format, from_options, parse
 from service.library.renditions import FORMATS, Renditions, digests
 from service.ops.regions import require_originals
-from service.pull.sources import Pointers
+from service.pull.sources import Sources
 from service.settings import Settings
 from service.urls import rendition_url
 from service.urls.rendition_url import AUTO, PIPELINE_VERSION, Address, PointerAddress, Signer
@@ -27,7 +27,7 @@ async def pull(
     *,
     signer: Signer,
     minter: Minter,
-    pointers: Pointers | None,
+    sources: Sources | None,
     renditions: Renditions,
     settings: Settings,
     rest: str,  # noqa: ARG001
@@ -41,9 +41,9 @@ async def pull(
     transform = parse(asked.transform)
     if request.scope["query_string"]:
         return Response(b"", status_code=308, headers=headers.redirect_headers(asked.path(signature)))
-    sources = allowed(pointers)
+    pull_sources = allowed(sources)
     require_originals(settings)
-    found = await sources.find(asked.url)
+    found = await pull_sources.find(asked.url)
     document = found.document
     transform = await resolved(document, transform, renditions)
     if asked.extension != AUTO:
@@ -59,7 +59,7 @@ async def pull_url(
     *,
     access: Access,
     minter: Minter,
-    pointers: Pointers | None,
+    sources: Sources | None,
     settings: Settings,
 ) -> Response[OneUrl]:
     """Return a URL that always leads to the rendition of what the source has; nothing is fetched yet.
@@ -68,7 +68,7 @@ async def pull_url(
     """
     access.require(request, "ingest")
     wanted = await json_body(request, PullRequest, _PULL_EXPECTED)
-    url = allowed(pointers).check(wanted.url)
+    url = allowed(sources).check(wanted.url)
     if len(rendition_url.base64url(url)) > rendition_url.MAX_URL_CHARACTERS:
         raise BadRequestError(
             "This URL is too long for the address of its renditions.",

@@ -43,10 +43,10 @@ async def rendition(request: Request[object, object, State], signer: Signer, ren
         formats = await renditions.possible_formats(asked.digest, transform, asked.version)
         extension = negotiated_extension(request.headers.get("accept", ""), formats)
         chosen = Address(asked.version, asked.digest, asked.transform, extension)
-        found = await renditions.find_or_render(chosen, transform)
+        found = await renditions.get_or_render(chosen, transform)
         fields = headers.negotiated_headers(found.etag, found.sha256, seen)
         return _answer(found, chosen.extension, fields)
-    found = await renditions.find_or_render(asked, transform)
+    found = await renditions.get_or_render(asked, transform)
     return _answer(found, asked.extension, headers.rendition_headers(found.etag, found.sha256, seen))
 
 

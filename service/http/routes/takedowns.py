@@ -27,7 +27,7 @@ async def take_down(request: Request[object, object, State], *, access: Access, 
 async def lift(request: Request[object, object, State], *, access: Access, takedowns: Takedowns, digest: str) -> Response[None]:
     """Remove the tombstone. The image itself is gone: it has to be uploaded again."""
     access.require(request, "delete")
-    await takedowns.lift(_digest(digest))
+    await takedowns.delete_tombstone(_digest(digest))
     return Response(None, status_code=204, headers=headers.document_headers())
 
 

@@ -15,7 +15,7 @@ from service.concurrency.for_each import for_each
 from service.images.document import opened_document
 from service.ops.maintenance.progress import Progress
 from service.ops.maintenance.retrying import list_all, retry_unavailable
-from service.pull.sources import Pointer
+from service.pull.sources import PullMapping
 from service.storage.checksum import opened
 from service.storage.object_store import (
     DOCUMENTS_FOLDER,
@@ -163,7 +163,7 @@ class Check:
 
     async def _pointer(self, entry: Entry, body: bytes) -> None:
         try:
-            pointer = msgspec.json.decode(body, type=Pointer)
+            pointer = msgspec.json.decode(body, type=PullMapping)
         except msgspec.DecodeError:
             pointer = None
         if pointer is None or pointer_key(pointer.url) != entry.key:
