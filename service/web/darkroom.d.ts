@@ -1,13 +1,13 @@
-/** The types of darkroom.js. What comes from JSON is typed as `import` of a JSON file types it, so that a manifest fits as it is. */
+/** The types of darkroom.js. JSON is typed as TypeScript types an imported JSON file, so you can pass an imported manifest without a cast. */
 
-/** One step of a ladder: the size in pixels of the rendition, and its URL. */
+/** One step of a ladder: the rendition's size in pixels, and its URL. */
 export interface Rendition {
   readonly width: number;
   readonly height: number;
   readonly url: string;
 }
 
-/** One format's ladder, narrowest first, and the same as a srcset. */
+/** The ladder of one format, narrowest step first, and the same as a srcset. */
 export interface Source {
   /** Such as `image/avif`. */
   readonly type: string;
@@ -15,7 +15,7 @@ export interface Source {
   readonly renditions: readonly Rendition[];
 }
 
-/** What stands in for an image until it is there. */
+/** Shown in place of an image until it has loaded. */
 export interface Placeholder {
   /** In base64. */
   readonly thumbhash: string;
@@ -26,7 +26,7 @@ export interface Placeholder {
   readonly palette: readonly string[];
 }
 
-/** What a server or a manifest says of an image. Sizes are pixels of the upright original. */
+/** An image as a server or a manifest describes it. Sizes are in pixels of the upright original. */
 export interface ImageDocument {
   readonly digest: string;
   readonly format: string;
@@ -34,7 +34,7 @@ export interface ImageDocument {
   readonly height: number;
   readonly frames: number;
   readonly alpha: boolean;
-  /** What the image shows, in words; empty until somebody says it. */
+  /** The alternative text; empty until it is set. */
   readonly alt: string;
   /** x and y from the top left, each 0 to 1. */
   readonly focal: readonly number[] | null;
@@ -43,14 +43,14 @@ export interface ImageDocument {
   readonly src: string;
   /** In the order of preference, the fallback last. */
   readonly sources: readonly Source[];
-  /** All of it as HTML. */
+  /** The `<picture>` element as HTML. */
   readonly picture: string;
 }
 
-/** What `darkroom push --manifest` writes. */
+/** The content of the file that `darkroom push --manifest` writes. */
 export interface Manifest {
   readonly version: number;
-  /** By path, relative to the folder that was pushed. */
+  /** Images by path, relative to the pushed folder. */
   readonly images: Readonly<Record<string, ImageDocument & { readonly srcset: string }>>;
 }
 
@@ -58,66 +58,66 @@ export type Format = "avif" | "webp" | "jpeg" | "jpg" | "png" | "gif";
 export type Extension = "avif" | "webp" | "jpg" | "png" | "gif" | "auto";
 
 export interface PictureOptions {
-  /** As in `<img sizes>`; `100vw` unless told otherwise. */
+  /** As in `<img sizes>`; `100vw` by default. */
   sizes?: string;
-  /** In place of the image's own. */
+  /** Replaces the image's own alternative text. */
   alt?: string;
   /** Further attributes of the `<img>`. */
   [attribute: string]: string | number | boolean | null | undefined;
 }
 
-/** As Next.js calls its loaders; `quality` is not looked at. */
-export type Loader = (asked: { src: string; width: number; quality?: number }) => string;
+/** A loader for Next.js; `quality` is ignored. */
+export type Loader = (wanted: { src: string; width: number; quality?: number }) => string;
 
-/** As unpic calls its transformers; a height is not looked at: a ladder keeps the image's shape. */
+/** A transformer for unpic; the height is ignored, because a ladder has the image's aspect ratio. */
 export type Transformer = (
   src: string | URL,
-  asked?: { width?: number | string; height?: number | string; format?: string },
+  wanted?: { width?: number | string; height?: number | string; format?: string },
   options?: unknown,
 ) => string;
 
-export interface RenditionAddress {
+export interface RenditionUrl {
   digest: string;
-  /** As spelled in addresses, such as `width=640,height=480,fit=cover`; `full` unless told otherwise. */
+  /** In canonical form, such as `width=640,height=480,fit=cover`; `full` by default. */
   transform?: string;
   extension: Extension;
-  /** The pipeline version, today's unless told otherwise. */
+  /** The pipeline version, the newest by default. */
   version?: number;
 }
 
-export interface PointerAddress {
-  /** Of the remote source; its host must be one that DARKROOM_PULL_HOSTS allows. */
+export interface PullUrl {
+  /** The URL of the image at its source, whose host DARKROOM_PULL_HOSTS must allow. */
   url: string;
   transform?: string;
-  /** `auto`, by the browser's `Accept`, unless told otherwise. */
+  /** `auto` by default: the browser's `Accept` decides. */
   extension?: Extension;
 }
 
-export type Signer = (address: RenditionAddress | PointerAddress) => Promise<string>;
+export type Signer = (url: RenditionUrl | PullUrl) => Promise<string>;
 
-/** The version of manifests that is read here. */
+/** The version of manifests that this module reads. */
 export const MANIFEST_VERSION: number;
 
-/** The pipeline version of new addresses. */
+/** The pipeline version of new URLs. */
 export const PIPELINE_VERSION: number;
 
-/** The image that a manifest has under `path`; throws for a manifest of another version and an unknown path. */
+/** Return the image at `path` of a manifest. Throws if the manifest has another version or no such path. */
 export function image(manifest: Manifest, path: string): ImageDocument & { readonly srcset: string };
 
-/** The srcset of an image in `format`, by default the one that every browser shows. */
+/** Return the srcset of an image in `format`, by default in the fallback format, which every browser supports. */
 export function srcset(image: Pick<ImageDocument, "sources">, format?: Format): string;
 
-/** An image as `<picture>` in HTML, all values escaped. */
+/** Return an image as `<picture>` in HTML, with all values escaped. */
 export function picture(image: Pick<ImageDocument, "sources" | "src" | "alt">, options?: PictureOptions): string;
 
-/** A loader as Next.js has them: the URL of the narrowest step that is at least as wide as asked; WebP unless told otherwise. */
+/** Return a loader for Next.js. It chooses the narrowest step that is wide enough, in WebP by default. */
 export function loader(from: Manifest | Pick<ImageDocument, "sources">, options?: { format?: Format }): Loader;
 
-/** The same as a transformer of unpic. */
+/** Return the same as a transformer for unpic. */
 export function transformer(
   from: Manifest | Pick<ImageDocument, "sources">,
   options?: { format?: Format },
 ): Transformer;
 
-/** What signs addresses, on servers: `keys` is DARKROOM_KEYS, `crypto` WebCrypto. It gives the path, without the server's origin. */
+/** Return a function that signs URLs on servers. `keys` is DARKROOM_KEYS, `crypto` is WebCrypto. It resolves to the path, without the server's origin. */
 export function signer(keys: string, crypto?: { readonly subtle: unknown }): Signer;

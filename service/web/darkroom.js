@@ -1,12 +1,12 @@
-// darkroom.js: Darkroom's images on pages and sites, from a manifest (`darkroom push --manifest`) or an image document
-// (GET /v1/images/{digest}): srcset, `<picture>`, loaders of frameworks. And signed URLs, on servers that have the key.
+// darkroom.js puts Darkroom's images on pages: it makes srcset, `<picture>` and loaders for frameworks from a manifest
+// (`darkroom push --manifest`) or an image document (GET /v1/images/{digest}). On servers that have the key, it signs URLs.
 //
-// No dependency, and nothing of the DOM or of Node: it runs wherever ES modules do. Types are in darkroom.d.ts.
+// It has no dependencies and uses neither the DOM nor Node, so it runs wherever ES modules do. Types are in darkroom.d.ts.
 
-/** The version of manifests that is read here. */
+/** The version of manifests that this module reads. */
 export const MANIFEST_VERSION = 1;
 
-/** The pipeline version of new addresses: PIPELINE_VERSION of service/address.py. */
+/** The pipeline version of new URLs: PIPELINE_VERSION of service/urls/rendition_url.py. */
 export const PIPELINE_VERSION = 2;
 
 const FORMATS = ["avif", "webp", "jpeg", "png", "gif"];
@@ -18,14 +18,14 @@ const SIGNATURE_BYTES = 16;
 const DIGEST = /^[a-z2-7]{32}$/;
 const TRANSFORM = /^[A-Za-z0-9.:_=,-]+$/;
 const HEX_KEY = /^(?:[0-9a-fA-F]{2}){16,}$/;
-// With the flag `u` the two halves of a pair are one character, so that only halves without the other are found.
-const HALF_CHARACTER = /\p{Surrogate}/u;
+// With the flag `u` a surrogate pair is one character, so only lone surrogates match.
+const LONE_SURROGATE = /\p{Surrogate}/u;
 
 // ---- Images
 
-/** The image that a manifest has under `path`; a leading `/` or `./` does not matter. Throws for a manifest of another version and an unknown path. */
+/** Return the image at `path` of a manifest; a leading `/` or `./` is ignored. Throws if the manifest has another version or no such path. */
 export function image(manifest, path) {
-  const { images } = checked(manifest);
+  const { images } = requireManifest(manifest);
   const name = String(path).replace(/^\.?\/+/, "");
   if (Object.hasOwn(images, name)) return images[name];
   const paths = Object.keys(images);
@@ -38,16 +38,16 @@ export function image(manifest, path) {
   );
 }
 
-/** The srcset of an image in `format`, by default the one that every browser shows. */
+/** Return the srcset of an image in `format`, by default in the fallback format, which every browser supports. */
 export function srcset(image, format) {
   return source(image, format).srcset;
 }
 
 /**
- * An image as `<picture>` in HTML, as in its document: the best format that the browser knows, at the width that it needs.
+ * Return an image as `<picture>` in HTML: the browser loads the best format that it supports, at the width that it needs.
  *
- * Further `attributes` go to the `<img>`, over those that it has: `{ class: "hero", loading: "eager" }`. `false`, `null` and `undefined`
- * leave one out, `true` is one without a value. All values are escaped.
+ * Further `attributes` are added to the `<img>` or replace its own: `{ class: "hero", loading: "eager" }`. `false`, `null` and `undefined`
+ * remove an attribute, `true` is an attribute without a value. All values are escaped.
  */
 export function picture(image, { sizes = "100vw", alt = image.alt, ...attributes } = {}) {
   const fallback = source(image);
@@ -65,8 +65,10 @@ export function picture(image, { sizes = "100vw", alt = image.alt, ...attributes
   };
   return [
     "<picture>",
-    ...image.sources.slice(0, -1).map(({ type, srcset }) => `  <source${written({ type, srcset, sizes })}>`),
-    `  <img${written(img)}>`,
+    ...image.sources
+      .slice(0, -1)
+      .map(({ type, srcset }) => `  <source${serializeAttributes({ type, srcset, sizes })}>`),
+    `  <img${serializeAttributes(img)}>`,
     "</picture>",
   ].join("\n");
 }
@@ -74,29 +76,29 @@ export function picture(image, { sizes = "100vw", alt = image.alt, ...attributes
 // ---- Loaders
 
 /**
- * A loader as Next.js has them: `({ src, width })` → the URL of the narrowest step that is at least `width` pixels wide, or of the widest.
+ * Return a loader for Next.js: `({ src, width })` → the URL of the narrowest step that is at least `width` pixels wide, or of the widest step.
  *
- * `from` is a manifest, whose paths are then the values of `src`, or one image's document, whatever `src` says. One URL has one format:
- * WebP is shown by every browser since 2020, "avif" is smaller and shown by those since 2024. `quality` is Darkroom's affair.
+ * `from` is a manifest, and then `src` is one of its paths; or it is the document of one image, and then `src` is ignored. A URL has one
+ * format: browsers support WebP since 2020, and "avif", which is smaller, since 2024. Darkroom chooses the quality.
  */
 export function loader(from, { format = "webp" } = {}) {
   const find = finder(from);
   return ({ src, width }) => step(source(find(src), format), width).url;
 }
 
-/** The same as a transformer of unpic: `(src, { width, format })` → URL; without a width that of the widest step. */
+/** Return the same as a transformer for unpic: `(src, { width, format })` → URL; without a width, the URL of the widest step. */
 export function transformer(from, { format = "webp" } = {}) {
   const find = finder(from);
-  return (src, asked = {}) => step(source(find(src), asked.format ?? format), asked.width).url;
+  return (src, wanted = {}) => step(source(find(src), wanted.format ?? format), wanted.width).url;
 }
 
 function finder(from) {
   if (Array.isArray(from?.sources)) return () => from;
-  checked(from);
+  requireManifest(from);
   return (path) => image(from, path);
 }
 
-function checked(manifest) {
+function requireManifest(manifest) {
   const version = manifest?.version;
   if (version === MANIFEST_VERSION && typeof manifest.images === "object" && manifest.images !== null) return manifest;
   const received =
@@ -105,16 +107,16 @@ function checked(manifest) {
       : `version ${JSON.stringify(version)}${"images" in manifest ? "" : " without images"}`;
   const remedy =
     version > MANIFEST_VERSION
-      ? "It was written by a newer Darkroom: take darkroom.js from there too, or push with the one that this came with."
-      : "Remove its file and run `darkroom push --manifest` again: it is made anew, and nothing is sent twice.";
+      ? "It was written by a newer Darkroom: update darkroom.js, or run `darkroom push` with the Darkroom that this darkroom.js came from."
+      : "Delete the file and run `darkroom push --manifest` again: it writes a new manifest, and uploads nothing twice.";
   throw new Error(
     `This is not a manifest that darkroom.js can read: expected version ${MANIFEST_VERSION}, got ${received}. ${remedy}`,
   );
 }
 
 /**
- * An image's ladder in `format`. Where it does not come in that one: for "avif" its best, since who shows AVIF shows all the others;
- * else the last, which everybody shows.
+ * Return an image's ladder in `format`. If the image has no such ladder, return its best format for "avif", because browsers that support
+ * AVIF support all the others, and its fallback for any other format.
  */
 function source({ sources }, format = sources.at(-1).type.replace("image/", "")) {
   const name = format === "jpg" ? "jpeg" : format;
@@ -131,7 +133,7 @@ function step({ renditions }, width = Infinity) {
 
 const ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;" };
 
-function written(attributes) {
+function serializeAttributes(attributes) {
   return Object.entries(attributes)
     .filter(([, value]) => value !== false && value !== null && value !== undefined)
     .map(([name, value]) => {
@@ -147,11 +149,12 @@ function written(attributes) {
 // ---- Signing
 
 /**
- * What signs addresses, for servers and edge functions: the key must never reach a browser.
+ * Return a function that signs URLs, for servers and edge functions. The key must never reach a browser.
  *
- * `keys` is DARKROOM_KEYS as the server has it: hexadecimal, the first signs. `crypto` is WebCrypto, which Node 18 has as `webcrypto` of
- * `node:crypto` alone. The signer takes `{ digest, transform, extension, version }` or, for a remote source, `{ url, transform, extension }`
- * and gives the path; the server's own origin goes before it. `transform` is spelled as in addresses, its keys in the order in which they act.
+ * `keys` has the same value as the server's DARKROOM_KEYS: hexadecimal, the first key signs. `crypto` is WebCrypto; Node 18 has it only as
+ * `webcrypto` in `node:crypto`. The signer takes `{ digest, transform, extension, version }` or, for a remote source,
+ * `{ url, transform, extension }`, and resolves to the path of the URL; put the server's origin before it. `transform` is in canonical
+ * form: its options in the order in which they act.
  */
 export function signer(keys, crypto = globalThis.crypto) {
   const [newest = ""] = String(keys ?? "")
@@ -161,27 +164,27 @@ export function signer(keys, crypto = globalThis.crypto) {
   if (!HEX_KEY.test(newest)) {
     // The key itself is a secret, and errors go to logs.
     throw new Error(
-      `A signing key is an even number, at least 32, of hexadecimal digits; this one has ${newest.length} characters. ` +
-        "Give DARKROOM_KEYS as the server has it.",
+      `This is not a signing key: expected an even number of hexadecimal digits, at least 32, got ${newest.length} characters. ` +
+        "Use the value of the server's DARKROOM_KEYS.",
     );
   }
   if (!crypto?.subtle) {
     throw new Error(
-      'Signing needs WebCrypto, which this runtime has not. On Node 18: `import { webcrypto } from "node:crypto"`, and `signer(keys, webcrypto)`.',
+      'Signing needs WebCrypto, which this runtime does not have. On Node 18, write `import { webcrypto } from "node:crypto"` and `signer(keys, webcrypto)`.',
     );
   }
   const bytes = Uint8Array.from(newest.match(/../g), (digits) => parseInt(digits, 16));
   let key;
-  return async (address) => {
-    const [start, end] = spelled(address);
+  return async (renditionUrl) => {
+    const [start, end] = signedParts(renditionUrl);
     key ??= await crypto.subtle.importKey("raw", bytes, { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
     const mac = await crypto.subtle.sign("HMAC", key, new TextEncoder().encode(start + end));
     return `${start}/${base32(new Uint8Array(mac, 0, SIGNATURE_BYTES))}${end}`;
   };
 }
 
-/** What stands before the signature in an address, and after it: the two together are what is signed. */
-function spelled({
+/** Return the parts of a URL's path before and after its signature; together they are the signed text. */
+function signedParts({
   digest,
   url,
   transform = "full",
@@ -189,13 +192,12 @@ function spelled({
   version = PIPELINE_VERSION,
 }) {
   const must = (right, what, expected, received) => {
-    if (!right)
-      throw new Error(`An address cannot have this ${what}. Expected ${expected}, got ${JSON.stringify(received)}.`);
+    if (!right) throw new Error(`The ${what} is invalid: expected ${expected}, got ${JSON.stringify(received)}.`);
   };
   must(
     typeof transform === "string" && TRANSFORM.test(transform) && transform.length <= MAX_TRANSFORM_CHARACTERS,
     "transform",
-    `key=value pairs as in addresses, such as "width=640,height=480,fit=cover", or "full"; at most ${MAX_TRANSFORM_CHARACTERS} characters`,
+    `options in canonical form, such as "width=640,height=480,fit=cover", or "full"; at most ${MAX_TRANSFORM_CHARACTERS} characters`,
     transform,
   );
   must(EXTENSIONS.includes(extension), "extension", EXTENSIONS.join(", "), extension);
@@ -225,7 +227,7 @@ function spelled({
   return [`/i/v${version}/${digest}/${transform}`, `.${extension}`];
 }
 
-/** RFC 4648 §6 base32 in lower case without padding. */
+/** Encode bytes in lower-case base32 without padding (RFC 4648 §6). */
 function base32(bytes) {
   const bits = Array.from(bytes, (byte) => byte.toString(2).padStart(8, "0")).join("");
   return bits
@@ -234,9 +236,9 @@ function base32(bytes) {
     .join("");
 }
 
-/** RFC 4648 §5 base64url of the UTF-8 of a text, without padding; null for what has no UTF-8, or none that an address could hold. */
+/** Encode a text's UTF-8 in base64url without padding (RFC 4648 §5); return null if it has no UTF-8 or is too long for a URL. */
 function base64url(text) {
-  if (typeof text !== "string" || text === "" || text.length > MAX_URL_CHARACTERS || HALF_CHARACTER.test(text))
+  if (typeof text !== "string" || text === "" || text.length > MAX_URL_CHARACTERS || LONE_SURROGATE.test(text))
     return null;
   const bytes = new TextEncoder().encode(text);
   return btoa(String.fromCharCode(...bytes))

@@ -37,7 +37,7 @@ ANIMATION = ImageInfo("gif", 600, 400, 12, alpha=True, needs_full_decode=True)
 SCREENSHOT = ImageInfo("png", 1200, 18_000, 1, alpha=False, needs_full_decode=False)
 LINE = ImageInfo("png", 100, 60_000, 1, alpha=False, needs_full_decode=False)
 
-MADE_ANEW = "Remove its file and run `darkroom push --manifest` again: it is made anew, and nothing is sent twice."
+DELETE_THE_FILE = "Delete the file and run `darkroom push --manifest` again: it writes a new manifest, and uploads nothing twice."
 
 ADDRESS = {"digest": DIGEST, "transform": "width=640", "extension": "webp"}
 
@@ -174,13 +174,13 @@ def test_image_that_a_manifest_lacks_is_an_error_that_says_what_is_near(js: Dark
 @pytest.mark.parametrize(
     ("content", "received", "remedy"),
     [
-        ({"version": 0, "images": {}}, "version 0", MADE_ANEW),
-        ({"images": {}}, "version undefined", MADE_ANEW),
-        ({"version": 1}, "version 1 without images", MADE_ANEW),
+        ({"version": 0, "images": {}}, "version 0", DELETE_THE_FILE),
+        ({"images": {}}, "version undefined", DELETE_THE_FILE),
+        ({"version": 1}, "version 1 without images", DELETE_THE_FILE),
         ({"version": 2, "images": {}}, "version 2", "It was written by a newer Darkroom"),
-        (None, "object", MADE_ANEW),
-        ("images.json", "string", MADE_ANEW),
-        ([], "version undefined without images", MADE_ANEW),
+        (None, "object", DELETE_THE_FILE),
+        ("images.json", "string", DELETE_THE_FILE),
+        ([], "version undefined without images", DELETE_THE_FILE),
     ],
 )
 def test_manifest_of_another_version_is_an_error_that_says_what_to_do(js: DarkroomJs, content: object, received: str, remedy: str) -> None:
@@ -247,7 +247,7 @@ def test_signer_leaves_out_what_an_address_has_by_default(js: DarkroomJs) -> Non
 def test_signer_with_what_is_no_key_is_an_error_that_does_not_tell_it(js: DarkroomJs, keys: str | None) -> None:
     error = thrown(js, "signer", keys)
     assert re.match(
-        r"A signing key is an even number, at least 32, of hexadecimal digits; this one has \d+ characters\. Give DARKROOM_KEYS", error
+        r"This is not a signing key: expected an even number of hexadecimal digits, at least 32, got \d+ characters\. Use the value", error
     )
     assert "secret" not in error
 
@@ -258,10 +258,10 @@ def test_signer_with_what_is_no_key_is_an_error_that_does_not_tell_it(js: Darkro
         ({"digest": None}, "digest", "32 of a-z and 2-7"),
         ({"digest": DIGEST.upper()}, "digest", "32 of a-z and 2-7"),
         ({"digest": DIGEST[1:]}, "digest", "32 of a-z and 2-7"),
-        ({"transform": ""}, "transform", "key=value pairs"),
-        ({"transform": "width=640/../x"}, "transform", "key=value pairs"),
-        ({"transform": "width=640\n"}, "transform", "key=value pairs"),
-        ({"transform": {"width": 640}}, "transform", "key=value pairs"),
+        ({"transform": ""}, "transform", "options in canonical form"),
+        ({"transform": "width=640/../x"}, "transform", "options in canonical form"),
+        ({"transform": "width=640\n"}, "transform", "options in canonical form"),
+        ({"transform": {"width": 640}}, "transform", "options in canonical form"),
         ({"transform": "a" * (MAX_TRANSFORM_CHARACTERS + 1)}, "transform", "at most 1024 characters"),
         ({"extension": "jpeg"}, "extension", "avif, webp, jpg, png, gif, auto, got"),
         ({"extension": None}, "extension", "avif, webp, jpg, png, gif, auto, got"),
@@ -280,7 +280,7 @@ def test_signer_with_what_no_address_has_is_an_error_that_says_what_is_expected(
 ) -> None:
     address = {name: value for name, value in (ADDRESS | change).items() if value is not None}
     error = thrown(js, "sign", "00" * 32, [address])
-    assert error.startswith(f"An address cannot have this {what}. Expected ")
+    assert error.startswith(f"The {what} is invalid: expected ")
     assert expected in error
 
 

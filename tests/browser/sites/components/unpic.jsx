@@ -7,7 +7,7 @@ const transform = transformer(manifest, { format: "avif" });
 const lake = image(manifest, "lake.jpg");
 const evening = image(manifest, "evening.png");
 
-// Darkroom's ladder, so that every width that unpic asks for is one that there is.
+// The widths of Darkroom's ladder, so that unpic only requests widths that exist.
 const breakpoints = [320, 640, 960, 1280, 1920, 2560];
 
 createRoot(document.querySelector("main")).render(

@@ -3,7 +3,7 @@ export default {
   images: {
     loader: "custom",
     loaderFile: "./image-loader.js",
-    // Darkroom's ladder, so that every width that Next asks for is one that there is.
+    // The widths of Darkroom's ladder, so that Next only requests widths that exist.
     deviceSizes: [320, 640, 960, 1280, 1920, 2560],
     imageSizes: [],
   },

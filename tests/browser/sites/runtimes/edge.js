@@ -2,7 +2,7 @@ import { signer } from "darkroom.js";
 
 let sign;
 
-/** /avatar/<digest> → the image cut to a circle, in the format that the browser takes. */
+/** /avatar/<digest> → the image cropped to a circle, in the best format that the browser supports. */
 export default {
   async fetch(request, env) {
     sign ??= signer(env.DARKROOM_KEYS);

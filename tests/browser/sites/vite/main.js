@@ -5,6 +5,6 @@ const lake = image(manifest, "lake.jpg");
 const evening = image(manifest, "evening.png");
 
 document.querySelector("main").innerHTML =
-  // The first thing that is seen: not lazy, its placeholder behind it until it comes.
+  // The first picture that visitors see: it loads eagerly, with its placeholder as background until it has loaded.
   picture(lake, { alt: "A lake", loading: "eager", fetchpriority: "high", style: `background: url("${lake.placeholder.data_url}") center / cover` }) +
   picture(evening, { alt: "An evening", sizes: "(min-width: 60em) 50vw, 100vw" });

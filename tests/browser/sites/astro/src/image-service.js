@@ -4,4 +4,4 @@ import manifest from "../images.json";
 
 const transform = transformer(manifest);
 
-export default { ...baseService, getURL: (asked) => transform(asked.src, asked) };
+export default { ...baseService, getURL: (wanted) => transform(wanted.src, wanted) };
