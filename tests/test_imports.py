@@ -1,4 +1,4 @@
-"""Who may import whom: as the files stand, as Python sees it, and as the linter holds it."""
+"""Who may import whom: in the files themselves, in a running Python, and by the rules of the linter."""
 
 from __future__ import annotations
 
@@ -13,38 +13,83 @@ import pytest
 ROOT = Path(__file__).parents[1]
 EDGE = sorted((ROOT / "edge").rglob("*.py"))
 SERVICE = sorted((ROOT / "service").rglob("*.py"))
+CODECS = {"pyvips", "pillow_heif"}
+
+# The layers of `service`, the uppermost first. A module imports from its own room and from the layers below; rooms of one layer do not
+# import each other, except for images and urls, and for rendering and storage, which are written to be used together.
+LAYERS = (
+    ("asgi", "cli"),
+    ("http",),
+    ("ops",),
+    ("pull",),
+    ("library",),
+    ("storage", "rendering"),
+    ("settings",),
+    ("images", "urls"),
+    ("errors", "concurrency", "process"),
+)
+# `worker` stands beside them, in a process of its own: the rooms and modules that it shares with the server.
+SHARED_WITH_WORKER = ("service.images", "service.urls", "service.errors", "service.process", "service.rendering.protocol")
 
 
-def imported(path: Path) -> set[str]:
-    """Return the top-level packages that a file imports anywhere in it."""
+def imports(path: Path) -> set[str]:
+    """Return the dotted names that a file imports anywhere in it; of `from package import name`, both with and without the name."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import"
-            found.add((node.module or "").split(".")[0])
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
+def top_level_imports(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(path)}
+
+
 def importers(paths: list[Path], package: str) -> set[str]:
-    return {path.relative_to(ROOT).as_posix() for path in paths if package in imported(path)}
+    return {path.relative_to(ROOT).as_posix() for path in paths if package in top_level_imports(path)}
 
 
-def test_edge_imports_the_standard_library_and_cachetools_alone() -> None:
+def room(name: str) -> str:
+    """Return the room of a dotted name of `service`, or of a path in it."""
+    return name.replace("/", ".").removesuffix(".py").split(".")[1]
+
+
+def layer(name: str) -> int:
+    """Return how far below the top a room lies."""
+    return next(depth for depth, rooms in enumerate(LAYERS) if name in rooms)
+
+
+def test_edge_imports_only_the_standard_library_and_cachetools() -> None:
     assert len(EDGE) > 1
     for path in EDGE:
-        assert imported(path) - sys.stdlib_module_names <= {"edge", "cachetools"}, path
+        assert top_level_imports(path) - sys.stdlib_module_names <= {"edge", "cachetools"}, path
 
 
-def test_service_imports_edge_in_its_wiring_alone() -> None:
+def test_edge_is_imported_only_by_the_wiring() -> None:
     assert importers(SERVICE, "edge") == {"service/asgi.py"}
 
 
-def test_service_imports_pyvips_in_render_alone() -> None:
-    found = importers(SERVICE, "pyvips")
+@pytest.mark.parametrize("codec", sorted(CODECS))
+def test_codec_is_imported_only_by_the_worker(codec: str) -> None:
+    found = importers(SERVICE, codec)
     assert found
     assert all(path.startswith("service/worker/") for path in found)
+
+
+@pytest.mark.parametrize("path", [path for path in SERVICE if path.parent != ROOT / "service" or path.stem != "__init__"], ids=str)
+def test_module_imports_only_from_its_own_layer_and_the_layers_below(path: Path) -> None:
+    own = room(path.relative_to(ROOT).as_posix())
+    for name in imports(path):
+        if not name.startswith("service.") or room(name) == own:
+            continue
+        if own == "worker":
+            assert name.startswith(SHARED_WITH_WORKER), f"{path} imports {name}"
+        else:
+            assert room(name) != "worker", f"{path} imports {name}"
+            assert layer(room(name)) >= layer(own), f"{path} imports {name}"
 
 
 def test_edge_in_a_fresh_process_loads_neither_service_nor_litestar_nor_pyvips() -> None:
@@ -57,10 +102,10 @@ def test_edge_in_a_fresh_process_loads_neither_service_nor_litestar_nor_pyvips()
 
 
 def reported(path: str, line: str) -> bool:
-    """Return whether the linter reports a banned import when `line` stands in the file at `path`."""
+    """Return whether the linter reports a banned import for `line` in a file at `path`."""
     command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=json", f"--stdin-filename={path}", "-"]
     done = subprocess.run(command, cwd=ROOT, input=f"{line}\n", capture_output=True, text=True, check=False)
-    # 1 says that there is something to report; anything above is a failure of the linter itself.
+    # 1 means that there are findings; anything above is a failure of the linter itself.
     assert done.returncode in {0, 1}, done.stderr
     return "TID251" in {finding["code"] for finding in json.loads(done.stdout)}
 
@@ -80,13 +125,26 @@ def reported(path: str, line: str) -> bool:
         ("service/cli/main.py", "from edge import Edge"),
         ("service/x.py", "from edge.asgi import Scope"),
         ("service/x.py", "import pyvips"),
+        ("service/x.py", "import pillow_heif"),
         ("service/http/routes/x.py", "import edge"),
         ("service/http/routes/x.py", "import pyvips"),
+        ("service/http/x.py", "from service.worker import memory"),
+        ("service/ops/maintenance/x.py", "import service.http.app"),
+        ("service/pull/x.py", "from service.ops import health"),
+        ("service/library/x.py", "from service.pull.fetcher import SourceFetcher"),
+        ("service/storage/x.py", "from service.library.renditions import Renditions"),
+        ("service/rendering/x.py", "import service.worker"),
+        ("service/rendering/x.py", "import pillow_heif"),
+        ("service/images/x.py", "from service.settings import Settings"),
+        ("service/urls/x.py", "from service.storage import keys"),
+        ("service/concurrency/x.py", "from service.images import formats"),
         ("service/worker/x.py", "import edge"),
         ("service/worker/x.py", "from edge.asgi import Scope"),
+        ("service/worker/x.py", "from service.library.renditions import Renditions"),
+        ("service/worker/formats/x.py", "from service.storage import keys"),
     ],
 )
-def test_linter_import_that_the_house_forbids_is_reported(path: str, line: str) -> None:
+def test_linter_reports_an_import_that_the_layers_forbid(path: str, line: str) -> None:
     assert reported(path, line)
 
 
@@ -94,11 +152,16 @@ def test_linter_import_that_the_house_forbids_is_reported(path: str, line: str) 
     ("path", "line"),
     [
         ("service/worker/x.py", "import pyvips"),
+        ("service/worker/formats/x.py", "import pillow_heif"),
+        ("service/worker/x.py", "from service.rendering.protocol import Job"),
         ("service/asgi.py", "from edge import Edge"),
         ("service/x.py", "import litestar"),
+        ("service/http/routes/x.py", "from service.library.renditions import Renditions"),
+        ("service/ops/x.py", "from service.pull.sources import PullMapping"),
+        ("service/library/x.py", "from service.rendering.pool import RenderPool"),
         ("edge/x.py", "from cachetools import LRUCache"),
         ("tests/x.py", "import edge, service, pyvips"),
     ],
 )
-def test_linter_import_that_the_house_allows_is_not_reported(path: str, line: str) -> None:
+def test_linter_accepts_an_import_that_the_layers_allow(path: str, line: str) -> None:
     assert not reported(path, line)

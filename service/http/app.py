@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 import structlog
@@ -31,7 +31,7 @@ from service.library.listing import Listing
 from service.library.originals import Originals
 from service.library.render_failures import RenderFailures
 from service.library.renditions import Renditions
-from service.library.takedowns import Purge, Takedowns
+from service.library.takedowns import Cdn, Purge, Takedowns
 from service.library.warming import Warmer
 from service.library.warming_queue import WarmingQueue
 from service.ops.health import Health
@@ -42,9 +42,6 @@ from service.settings import Settings, SettingsError, development_key
 from service.storage.object_store import Storage, open_storage
 from service.storage.quota import RemadeBudget
 from service.urls.rendition_url import Signer
-
-if TYPE_CHECKING:
-    from service.ops.cdn import Cdn
 
 log = structlog.get_logger(__name__)
 

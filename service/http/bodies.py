@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 import msgspec
 
-from service.errors import BadRequestError, SlowUploadError, TooLargeError
+from service.errors import RAISE_UPLOAD_LIMIT, BadRequestError, SlowUploadError, body_too_large
 
 if TYPE_CHECKING:
     # Commands that serve nothing import this too, and should be there at once.
@@ -31,13 +31,12 @@ LEAST_MESSAGE_BYTES = 512
 MAX_JSON_BYTES = 64 << 10
 
 _CLOSE = (("Connection", "close"),)
-_RAISE_LIMIT = "Send a smaller file, or raise DARKROOM_MAX_UPLOAD_BYTES on the server."
 _SEND_LESS = "Send fewer entries at a time, or shorter ones."
 
 BodyT = TypeVar("BodyT", bound=msgspec.Struct)
 
 
-async def body_pieces(request: Request[object, object, State], max_bytes: int, remedy: str = _RAISE_LIMIT) -> AsyncIterator[bytes]:
+async def body_pieces(request: Request[object, object, State], max_bytes: int, remedy: str = RAISE_UPLOAD_LIMIT) -> AsyncIterator[bytes]:
     """Yield a request's body in pieces of more than `PIECE_BYTES` bytes, the last one aside, none of them empty.
 
     Only the time that the client keeps the server waiting counts against it: what the caller does between two pieces does not.
@@ -47,7 +46,7 @@ async def body_pieces(request: Request[object, object, State], max_bytes: int, r
     """
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
-        raise too_large(max_bytes, f"{declared} bytes", remedy)
+        raise body_too_large(max_bytes, f"{declared} bytes", remedy)
     body = _Body(request, max_bytes, remedy)
     while piece := await body.piece():
         yield piece
@@ -67,7 +66,7 @@ def decode_json(body: bytes, kind: type[BodyT], expected: str) -> BodyT:
     Raises `BadRequestError`, which says what was `expected`, and `TooLargeError` for more than `MAX_JSON_BYTES`.
     """
     if len(body) > MAX_JSON_BYTES:
-        raise too_large(MAX_JSON_BYTES, f"more than {MAX_JSON_BYTES} bytes of JSON", _SEND_LESS)
+        raise body_too_large(MAX_JSON_BYTES, f"more than {MAX_JSON_BYTES} bytes of JSON", _SEND_LESS)
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
     # msgspec checks the UTF-8 of strings as Python does, and the depth of lists and objects too.
@@ -75,17 +74,6 @@ def decode_json(body: bytes, kind: type[BodyT], expected: str) -> BodyT:
         raise BadRequestError(
             "The request's JSON cannot be used.", expected=expected, received=str(error), remedy="See GET /docs."
         ) from error
-
-
-def too_large(max_bytes: int, received: str, remedy: str = _RAISE_LIMIT) -> TooLargeError:
-    """Return that a body has more than `max_bytes`."""
-    return TooLargeError(
-        "The request's body is larger than is taken.",
-        expected=f"at most {max_bytes} bytes",
-        received=received,
-        remedy=remedy,
-        extra_headers=_CLOSE,
-    )
 
 
 class _Body:
@@ -143,7 +131,7 @@ class _Body:
         self._bytes += len(chunk)
         self._messages += 1
         if self._bytes > self._max_bytes:
-            raise too_large(self._max_bytes, f"more than {self._max_bytes} bytes", self._remedy)
+            raise body_too_large(self._max_bytes, f"more than {self._max_bytes} bytes", self._remedy)
         if self._messages > FREE_MESSAGES + self._bytes // LEAST_MESSAGE_BYTES:
             raise BadRequestError(
                 "The body comes in too many too small chunks.",

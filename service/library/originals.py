@@ -20,8 +20,8 @@ from service.errors import (
     EmptyBodyError,
     StorageFullError,
     UnknownImageError,
+    body_too_large,
 )
-from service.http.bodies import too_large
 from service.images.document import Document, opened_document
 from service.images.info import Limits
 from service.library.intermediates import Intermediates
@@ -67,7 +67,7 @@ class Upload:
         """Add bytes; raises `TooLargeError` and `StorageFullError`."""
         self.bytes += len(chunk)
         if self.bytes > self._max_bytes:
-            raise too_large(self._max_bytes, f"more than {self._max_bytes} bytes")
+            raise body_too_large(self._max_bytes, f"more than {self._max_bytes} bytes")
         self._sha256.update(chunk)
         self._pending += chunk
         if len(self._pending) >= _WRITE_BYTES:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import anyio
 import msgspec
@@ -25,9 +25,6 @@ from service.storage.object_store import (
     warming_key,
 )
 
-if TYPE_CHECKING:
-    from service.ops.cdn import Cdn
-
 log = structlog.get_logger(__name__)
 
 # How often the other processes look for takedowns, and how soon again where the store did not answer, in seconds.
@@ -38,6 +35,14 @@ RETRY_AFTER_SECONDS = 5.0
 SECOND_PURGE_AFTER = timedelta(seconds=80)
 
 Purge = Callable[[Collection[str]], object]
+
+
+class Cdn(Protocol):
+    """A CDN in front, which purges responses by their `Cache-Tag`."""
+
+    async def purge_tags(self, tags: Sequence[str]) -> None:
+        """Purge every response that has any of `tags`; raises `CdnError`."""
+        ...
 
 
 class Tombstone(msgspec.Struct, frozen=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Protocol
 
 import anyio
 import httpcore
@@ -28,14 +27,6 @@ _RETRY_AFTER = re.compile(r"[0-9]{1,6}")
 _TOKEN_CODES = frozenset({6003, 6111, 9103, 9106, 9109, 10000})
 _ZONE_CODES = frozenset({1001, 7000, 7003})
 _PLAN_CODES = frozenset({1107})
-
-
-class Cdn(Protocol):
-    """What stands in front and keeps answers by the tags that they carry."""
-
-    async def purge_tags(self, tags: Sequence[str]) -> None:
-        """Purge what carries any of `tags`; raises CdnError."""
-        ...
 
 
 class Answer(msgspec.Struct, frozen=True):
