@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from service.images.transform import Format, parse
+from service.images.digest import digest_from_sha256
+from service.images.transform import PIPELINE_VERSION, Format, parse
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Render, Rendered, Source
-from service.urls.rendition_url import PIPELINE_VERSION, digest_text
 from tests.browser.landscape import evening_lake
 from tests.support.renders import LIMITS, render_pool
 
@@ -33,7 +33,7 @@ _BADGE_COLOUR = (255, 255, 255, 235)
 class Example(msgspec.Struct, frozen=True):
     """One cell: a transform (`{badge}` stands for the overlay's digest) of an original, in a format."""
 
-    spelling: str
+    transform: str
     format: Format = "webp"
     original: str = "lake"
 
@@ -130,7 +130,7 @@ def _sheet(cells: list[Image.Image], columns: int) -> Image.Image:
 
 
 async def _rendered(pool: RenderPool, example: Example, originals: dict[str, Source]) -> Rendered:
-    transform = parse(example.spelling.format(badge=originals["badge"].digest))
+    transform = parse(example.transform.format(badge=originals["badge"].digest))
     overlay = originals["badge"] if transform.overlay else None
     job = Render(originals[example.original], transform, example.format, PIPELINE_VERSION, LIMITS, overlay)
     return await pool.run(job, Rendered)
@@ -143,7 +143,7 @@ def _cell(example: Example, rendered: Rendered) -> Image.Image:
     cell.paste(_checkered(film.size), (left, top))
     cell.paste(film, (left, top), film)
     kilobytes = f"{len(rendered.body) / 1000:.1f} kB {example.format}"
-    lines = [*_lines(example.spelling.format(badge="<digest>")), f"{rendered.width} x {rendered.height}, {kilobytes}"]
+    lines = [*_lines(example.transform.format(badge="<digest>")), f"{rendered.width} x {rendered.height}, {kilobytes}"]
     draw = ImageDraw.Draw(cell)
     for number, line in enumerate(lines):
         draw.text((_CELL[0] / 2, 212 + 14 * number), line, _INK, ImageFont.load_default(11), anchor="ma")
@@ -183,7 +183,7 @@ def _lines(spelling: str) -> list[str]:
 def _kept(folder: Path, name: str, body: bytes) -> Source:
     path = folder / name
     path.write_bytes(body)
-    return Source(str(path), digest_text(hashlib.sha256(body).digest()))
+    return Source(str(path), digest_from_sha256(hashlib.sha256(body).digest()))
 
 
 def _originals() -> dict[str, bytes]:

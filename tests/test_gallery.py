@@ -4,5 +4,5 @@ from tests.gallery import EXAMPLES
 
 
 def test_gallery_shows_every_option() -> None:
-    shown = {key for example in EXAMPLES for key in parse(example.spelling.format(badge="a" * 32)).options()}
+    shown = {key for example in EXAMPLES for key in parse(example.transform.format(badge="a" * 32)).options()}
     assert shown == set(OPTIONS)

@@ -10,7 +10,7 @@ import click
 from service.cli.client.command import SOME_REFUSED, end, run, server_option
 from service.cli.client.problems import NotTaken, RefusedError, UsageError, problem, told_together
 from service.cli.client.server import Server
-from service.urls.rendition_url import is_digest
+from service.images.digest import is_digest
 
 
 @click.command()

@@ -25,7 +25,6 @@ from service.http.routes import listing as listing_routes
 from service.http.routes import takedowns as takedowns_routes
 from service.http.routes.pages import page_router
 from service.images.info import Limits, codec_bytes
-from service.images.picture import Minter
 from service.library.intermediates import Intermediates
 from service.library.listing import Listing
 from service.library.originals import Originals
@@ -41,7 +40,7 @@ from service.rendering.pool import RenderPool
 from service.settings import Settings, SettingsError, development_key
 from service.storage.object_store import Storage, open_storage
 from service.storage.quota import RemadeBudget
-from service.urls.rendition_url import Signer
+from service.urls.signing import Signer, UrlBuilder
 
 log = structlog.get_logger(__name__)
 
@@ -130,7 +129,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
         "access": access,
         "health": vitals,
         "listing": listing,
-        "minter": Minter(signer, settings.public_url, limits),
+        "url_builder": UrlBuilder(signer, settings.public_url, limits),
         "originals": originals,
         "sources": sources,
         "renditions": found,

@@ -12,8 +12,7 @@ from service.errors import BadTransformError
 from service.images.geometry import Plan, check, is_drawn_in_time, is_worth_offering, plan, require_frame
 from service.images.info import ImageInfo, Limits
 from service.images.options import BLUR, MAX_SIDE_PIXELS
-from service.images.transform import DEFAULTS, FORMATS, Format, Transform, scaled
-from service.urls.rendition_url import PIPELINE_VERSION
+from service.images.transform import DEFAULTS, FORMATS, PIPELINE_VERSION, Format, Transform, scaled
 
 # From a phone in a column to a wide screen at twice the density: each step saves about half of the next one's bytes.
 LADDER_WIDTHS = (320, 640, 960, 1280, 1920, 2560)
@@ -254,7 +253,7 @@ def _require_shape(transform: Transform) -> None:
         raise BadTransformError(
             "A ladder of widths of a transform that has a height alone has no shape.",
             expected="width and height, a width alone, or neither",
-            received=transform.spelling,
+            received=transform.canonical_form,
             remedy="Give the width too, or ask for one URL with `format`.",
         )
 

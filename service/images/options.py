@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias, get_args
 import msgspec
 
 from service.errors import BadTransformError
-from service.urls.rendition_url import is_digest
+from service.images.digest import is_digest
 
 Fit: TypeAlias = Literal["inside", "outside", "cover", "contain", "fill"]
 Compass: TypeAlias = Literal["center", "north", "northeast", "east", "southeast", "south", "southwest", "west", "northwest"]

@@ -1,16 +1,14 @@
-"""URLs of renditions, srcset, `<picture>`."""
+"""The srcset and the `<picture>` of an image."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from service.images.info import ImageInfo, Limits
-from service.images.ladder import Ladder, ladders
-from service.images.transform import FORMATS, Format, Transform, for_format
-from service.urls.rendition_url import PIPELINE_VERSION, Address, PointerAddress, Signer
+from service.images.ladder import Ladder, LadderStep
+from service.images.transform import Format
 
 # The `src` for browsers that read no srcset: a middle step.
 SRC_WIDTH = 1280
@@ -27,8 +25,8 @@ class RenditionLink(msgspec.Struct, frozen=True):
     url: str
 
 
-class Source(msgspec.Struct, frozen=True):
-    """One format's ladder, narrowest first, and the same as a srcset."""
+class PictureSource(msgspec.Struct, frozen=True):
+    """The ladder of one format, narrowest step first, and the same as a srcset."""
 
     type: str
     srcset: str
@@ -36,65 +34,32 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Markup(msgspec.Struct, frozen=True):
-    """What a page needs: `src` the fallback, `sources` in the order of preference, the fallback last, and both as HTML."""
+    """What a page needs to show an image.
+
+    src: the URL for browsers that read no srcset. sources: in the order of preference, the fallback last. picture: both as HTML.
+    """
 
     src: str
-    sources: list[Source]
+    sources: list[PictureSource]
     picture: str
 
 
-class Minter:
-    """Makes URLs: addresses of today's pipeline version, signed, under the public URL."""
-
-    def __init__(self, signer: Signer, public_url: str, limits: Limits) -> None:
-        """Make URLs that `signer` signs.
-
-        `public_url`: what stands before every path, "" for relative URLs. `limits`: what ladders leave out.
-        """
-        self._signer = signer
-        self._public_url = public_url
-        self._limits = limits
-
-    def url(self, digest: str, transform: Transform, image_format: Format) -> str:
-        """Return the URL of one rendition; raises `BadTransformError` for what `image_format` cannot do."""
-        return self.sign(Address(PIPELINE_VERSION, digest, for_format(transform, image_format).spelling, EXTENSIONS[image_format]))
-
-    def sign(self, address: Address | PointerAddress) -> str:
-        """Return the URL of an address as it stands."""
-        return self._public_url + self._signer.sign(address)
-
-    def markup(
-        self,
-        digest: str,
-        info: ImageInfo,
-        transform: Transform,
-        *,
-        widths: Sequence[int] = (),
-        formats: Sequence[Format] = (),
-        offered: Collection[Format] = FORMATS,
-        sizes: str = DEFAULT_SIZES,
-        alt: str = "",
-    ) -> Markup:
-        """Return the ladders of `transform`, of which see `ladders`, with their URLs.
-
-        Raises `TooManyPixelsError` for what is larger than is made, `TooComplexError` for a drawing that takes too long to draw, and
-        `BadTransformError` for a frame that the image has not, a crop outside the picture, a transform that has a height only, and what a
-        format cannot do.
-        """
-        found = ladders(info, transform, self._limits, widths=widths, formats=formats, offered=offered)
-        sources = [self._source(digest, ladder) for ladder in found]
-        fallback = sources[-1].renditions
-        middle = min(fallback, key=lambda link: (abs(link.width - SRC_WIDTH), link.width))
-        return Markup(middle.url, sources, picture(sources, middle, sizes, alt))
-
-    def _source(self, digest: str, ladder: Ladder) -> Source:
-        renditions = [RenditionLink(step.width, step.height, self.url(digest, step.transform, ladder.format)) for step in ladder.steps]
-        srcset = ", ".join(f"{link.url} {link.width}w" for link in renditions)
-        return Source(f"image/{ladder.format}", srcset, renditions)
+def markup(ladders: Sequence[Ladder], url_of: Callable[[LadderStep, Format], str], *, sizes: str, alt: str) -> Markup:
+    """Return the markup of `ladders`, the fallback's last; `url_of` returns the URL of a step in a format."""
+    sources = []
+    for ladder in ladders:
+        links = [RenditionLink(step.width, step.height, url_of(step, ladder.format)) for step in ladder.steps]
+        srcset = ", ".join(f"{link.url} {link.width}w" for link in links)
+        sources.append(PictureSource(f"image/{ladder.format}", srcset, links))
+    middle = min(sources[-1].renditions, key=lambda link: (abs(link.width - SRC_WIDTH), link.width))
+    return Markup(middle.url, sources, picture(sources, middle, sizes, alt))
 
 
-def picture(sources: Sequence[Source], fallback: RenditionLink, sizes: str, alt: str) -> str:
-    """Return a `<picture>`: the browser takes the first type that it knows at the width that it needs; the size avoids layout shift."""
+def picture(sources: Sequence[PictureSource], fallback: RenditionLink, sizes: str, alt: str) -> str:
+    """Return a `<picture>`, whose width and height prevent a layout shift.
+
+    The browser takes the first type that it supports, at the width that it needs.
+    """
     lines = ["<picture>"]
     quoted_sizes = html.escape(sizes, quote=True)
     lines += [

@@ -110,8 +110,8 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True):
     progressive: bool = False
 
     @property
-    def spelling(self) -> str:
-        """The canonical spelling."""
+    def canonical_form(self) -> str:
+        """The transform as text, in its only canonical form."""
         pairs = [f"{key}={spelled(value)}" for key, value in self.options().items()]
         return ",".join(pairs) or FULL
 
@@ -135,6 +135,9 @@ class Defaults(msgspec.Struct, frozen=True):
     quality: Mapping[Format, int]
     animates: bool
 
+
+# Raised whenever the same transform would give other pixels, or other bytes that are worth having.
+PIPELINE_VERSION = 2
 
 # A row is never changed once released: old addresses keep their meaning. A new default is a new version.
 DEFAULTS: Mapping[int, Defaults] = {
@@ -170,10 +173,10 @@ def parse(spelling: str) -> Transform:
 def parse_canonical(spelling: str) -> Transform:
     """Return the transform of a canonical spelling; raises `BadTransformError` for any other spelling of it too."""
     transform = parse(spelling)
-    if transform.spelling != spelling:
+    if transform.canonical_form != spelling:
         raise BadTransformError(
             "This is not the canonical spelling of the transform.",
-            expected=transform.spelling,
+            expected=transform.canonical_form,
             received=spelling,
             remedy="Use the expected spelling: keys in the declared order, defaults left out, numbers in their shortest form.",
         )
@@ -292,14 +295,14 @@ def _check_box(transform: Transform) -> None:
         raise BadTransformError(
             f"`fit={transform.fit}` needs a box.",
             expected="width and height",
-            received=transform.spelling,
+            received=transform.canonical_form,
             remedy="Give both, or leave `fit` out.",
         )
     if transform.gravity != "center" and transform.fit not in {"cover", "contain"}:
         raise BadTransformError(
             f"`gravity` acts with fit=cover or fit=contain only, not with fit={transform.fit}.",
             expected="fit=cover or fit=contain",
-            received=transform.spelling,
+            received=transform.canonical_form,
             remedy="Leave `gravity` out, or change `fit`.",
         )
     if transform.fit == "contain" and transform.gravity not in COMPASS:
@@ -313,7 +316,7 @@ def _check_box(transform: Transform) -> None:
         raise BadTransformError(
             "`enlarge` needs a size to grow to.",
             expected="width or height",
-            received=transform.spelling,
+            received=transform.canonical_form,
             remedy="Give one of them, or leave `enlarge` out.",
         )
 
@@ -331,6 +334,6 @@ def _check_together(transform: Transform) -> None:
             raise BadTransformError(
                 f"`{one}` and `{other}` contradict each other: {meaning}.",
                 expected="one of them",
-                received=transform.spelling,
+                received=transform.canonical_form,
                 remedy=f"Leave `{one}` or `{other}` out.",
             )

@@ -22,6 +22,7 @@ from service.errors import (
     UnknownImageError,
     body_too_large,
 )
+from service.images.digest import digest_from_sha256, is_digest
 from service.images.document import Document, opened_document
 from service.images.info import Limits
 from service.library.intermediates import Intermediates
@@ -30,7 +31,6 @@ from service.library.warming_queue import WarmingQueue
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Probe, Probed
 from service.storage.object_store import Storage, document_key, intermediate_key, original_key, recent_key, warming_key
-from service.urls.rendition_url import digest_text, is_digest
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +61,7 @@ class Upload:
     @property
     def digest(self) -> str:
         """The name that the bytes so far would have."""
-        return digest_text(self._sha256.digest())
+        return digest_from_sha256(self._sha256.digest())
 
     async def write(self, chunk: bytes) -> None:
         """Add bytes; raises `TooLargeError` and `StorageFullError`."""
@@ -245,7 +245,7 @@ class Originals:
         stored = await self._storage.read(original_key(digest))
         if stored is not None:
             sha256 = await anyio.to_thread.run_sync(hashlib.sha256, stored)
-            if digest_text(sha256.digest()) == digest:
+            if digest_from_sha256(sha256.digest()) == digest:
                 return
         log.warning("a damaged original was replaced", digest=digest, missing=stored is None)
         await self._storage.replace(original_key(digest), upload.path, durable=True)

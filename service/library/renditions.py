@@ -23,8 +23,9 @@ from service.errors import (
     UnknownImageError,
 )
 from service.images import geometry, ladder
+from service.images.digest import base32
 from service.images.info import ImageInfo, Limits
-from service.images.transform import DEFAULTS, Format, Transform, for_format
+from service.images.transform import DEFAULTS, PIPELINE_VERSION, Format, Transform, for_format
 from service.library.intermediates import Intermediates
 from service.library.originals import Originals
 from service.library.takedowns import Takedowns
@@ -32,7 +33,7 @@ from service.rendering.pool import RenderPool
 from service.rendering.protocol import FindTrim, Render, Rendered, Trimmed
 from service.storage.checksum import opened, sealed, sealed_sha256
 from service.storage.object_store import Storage, rendition_key
-from service.urls.rendition_url import PIPELINE_VERSION, Address, base32_text
+from service.urls.rendition_url import RenditionUrl
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +67,7 @@ class Rendition(msgspec.Struct, frozen=True):
     @property
     def etag(self) -> str:
         """The strong entity tag: the base32 of the first 160 bits of the SHA-256, the same in every region."""
-        return f'"{base32_text(self.sha256[:20])}"'
+        return f'"{base32(self.sha256[:20])}"'
 
 
 class Renditions:
@@ -94,7 +95,7 @@ class Renditions:
         self._making: dict[str, asyncio.Task[Rendition]] = {}
         self._coming: dict[str, asyncio.Future[Rendition | None]] = {}
 
-    async def get_or_render(self, address: Address, transform: Transform) -> Rendition:
+    async def get_or_render(self, address: RenditionUrl, transform: Transform) -> Rendition:
         """Return the rendition of a verified address.
 
         A render goes on when this stops waiting for it, so that the next client finds it stored. Raises `NotFoundError`, `GoneError`,
@@ -132,19 +133,19 @@ class Renditions:
         async with self._intermediates.open_original(digest) as source:
             return await self._pool.run(FindTrim(source, transform, self._limits), Trimmed)
 
-    async def is_stored(self, address: Address) -> bool:
+    async def is_stored(self, address: RenditionUrl) -> bool:
         """Return whether a rendition is stored, once it is if it is being made."""
         key = _key(address)
         if (task := self._making.get(key)) is not None:
             await asyncio.wait([task])
         return await self._storage.exists(key)
 
-    async def render_in_background(self, address: Address, transform: Transform) -> None:
+    async def render_in_background(self, address: RenditionUrl, transform: Transform) -> None:
         """Have a rendition stored that nobody waits for; raises as `get_or_render` does, and what a store does that cannot be written."""
         rendered, _ = await self._rendered(address, transform, background=True)
         await self.store(address, rendered, digests(address, transform))
 
-    async def store(self, address: Address, rendered: Rendered, made_from: Collection[str] = ()) -> Rendition:
+    async def store(self, address: RenditionUrl, rendered: Rendered, made_from: Collection[str] = ()) -> Rendition:
         """Return a rendition that has just been made, stored, or the one that another process was faster with.
 
         Every region serves the same bytes, those that are stored. `made_from` are the images in it, without any that of the address.
@@ -161,7 +162,7 @@ class Renditions:
         return Rendition(body, sha256, "render", _timings(rendered), stored)
 
     @contextmanager
-    def announce(self, address: Address) -> Iterator[asyncio.Future[Rendition | None]]:
+    def announce(self, address: RenditionUrl) -> Iterator[asyncio.Future[Rendition | None]]:
         """Have requests for a rendition wait for it, which is made at this moment; `None`, or nothing, sends them to render it."""
         key = _key(address)
         future = self._coming[key] = asyncio.get_running_loop().create_future()
@@ -196,7 +197,7 @@ class Renditions:
             return None
         return body, sealed_sha256(stored)
 
-    async def _make(self, key: str, address: Address, transform: Transform) -> Rendition:
+    async def _make(self, key: str, address: RenditionUrl, transform: Transform) -> Rendition:
         started = time.perf_counter()
         if (coming := self._coming.get(key)) is not None and (found := await asyncio.shield(coming)) is not None:
             return found
@@ -249,7 +250,7 @@ class Renditions:
         if transform.overlay is not None:
             await self._check_overlay(transform.overlay.digest)
 
-    async def _rendered(self, address: Address, transform: Transform, *, background: bool) -> tuple[Rendered, float]:
+    async def _rendered(self, address: RenditionUrl, transform: Transform, *, background: bool) -> tuple[Rendered, float]:
         """Return a rendition and the seconds until what it is made of was at hand; what the document already rules out is refused first."""
         started = time.perf_counter()
         image_format = FORMATS[address.extension]
@@ -281,7 +282,7 @@ class Renditions:
             ) from error
 
 
-def digests(address: Address, transform: Transform) -> list[str]:
+def digests(address: RenditionUrl, transform: Transform) -> list[str]:
     """Return the images that are seen in a rendition."""
     return [address.digest] if transform.overlay is None else [address.digest, transform.overlay.digest]
 
@@ -291,7 +292,7 @@ def _timings(rendered: Rendered) -> Timings:
     return Timings(total, queue=rendered.queue_seconds, decode=rendered.decode_seconds, encode=rendered.encode_seconds)
 
 
-def _check_version(address: Address) -> None:
+def _check_version(address: RenditionUrl) -> None:
     if address.version > PIPELINE_VERSION:
         raise NewerVersionError(
             "This address is of a newer pipeline version than this process knows.",
@@ -309,7 +310,7 @@ def _check_version(address: Address) -> None:
         )
 
 
-def _key(address: Address) -> str:
+def _key(address: RenditionUrl) -> str:
     name = hashlib.sha256(f"v{address.version}/{address.transform}.{address.extension}".encode("ascii")).hexdigest()
     return rendition_key(address.digest, name)
 

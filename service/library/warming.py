@@ -14,7 +14,7 @@ from service.images.geometry import reduced_suffices
 from service.images.info import ImageInfo, Limits
 from service.images.ladder import ladders
 from service.images.picture import EXTENSIONS
-from service.images.transform import DEFAULTS, Format, Transform, for_format
+from service.images.transform import DEFAULTS, PIPELINE_VERSION, Format, Transform, for_format
 from service.library.intermediates import Intermediates
 from service.library.originals import Originals
 from service.library.renditions import Renditions
@@ -22,7 +22,7 @@ from service.library.warming_queue import WarmingQueue
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Ladder
 from service.settings import WarmFormat
-from service.urls.rendition_url import PIPELINE_VERSION, Address
+from service.urls.rendition_url import RenditionUrl
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +35,7 @@ _NOT_THE_IMAGES_FAULT = (StorageUnavailableError, StorageFullError, OverloadedEr
 class LadderStep(msgspec.Struct, frozen=True):
     """One rendition of a ladder. `alone`: an animation, or a step that is lower than its shape: no decode is made for others too."""
 
-    address: Address
+    address: RenditionUrl
     transform: Transform
     width: int
     format: Format
@@ -144,7 +144,7 @@ def ladder_steps(
     chosen = [ladder for ladder in document if ladder.format in wanted or (ladder is document[-1] and "fallback" in wanted)]
     ladder = [
         LadderStep(
-            Address(PIPELINE_VERSION, digest, transform.spelling, EXTENSIONS[ladder.format]),
+            RenditionUrl(PIPELINE_VERSION, digest, transform.canonical_form, EXTENSIONS[ladder.format]),
             transform,
             step.width,
             ladder.format,

@@ -11,8 +11,8 @@ import msgspec
 import structlog
 
 from service.errors import ServiceError, sanitize
+from service.images.digest import base32
 from service.storage.object_store import KEYS_FOLDER, Entry, Storage, key_note_key
-from service.urls.rendition_url import base32_text
 
 log = structlog.get_logger(__name__)
 
@@ -82,4 +82,4 @@ class KeyNotes:
 
 def fingerprint(key: bytes) -> str:
     """Return by what a signing key is told from others."""
-    return base32_text(hashlib.sha256(b"darkroom signing key\0" + key).digest()[:_FINGERPRINT_BYTES])
+    return base32(hashlib.sha256(b"darkroom signing key\0" + key).digest()[:_FINGERPRINT_BYTES])

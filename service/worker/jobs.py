@@ -11,12 +11,12 @@ from contextlib import contextmanager
 import pyvips
 
 from service.images import geometry
+from service.images.digest import digest_from_sha256
 from service.images.geometry import Box, Plan, plan
 from service.images.info import ImageInfo, Limits
 from service.images.options import AUTO, BLUR, Profile
 from service.images.transform import DEFAULTS, Transform, for_format
 from service.rendering.protocol import Failure, FindTrim, ImageError, Ladder, Probe, Probed, Reduce, Reduced, Render, Rendered, Trimmed
-from service.urls.rendition_url import digest_text
 from service.worker import color, composite, load, memory, placeholder, quality
 from service.worker.adjust import adjusted
 from service.worker.files import Input, mapped
@@ -264,7 +264,7 @@ class _DigestBeside:
         self._thread.start()
 
     def _compute(self) -> None:
-        self._digest = digest_text(hashlib.sha256(self._body).digest())
+        self._digest = digest_from_sha256(hashlib.sha256(self._body).digest())
 
     def check(self, expected: str) -> None:
         """Return if the file is the original `expected`; raises `ImageError` if its bytes have changed."""

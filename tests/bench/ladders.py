@@ -10,9 +10,8 @@ import msgspec
 
 from service.images.document import Document
 from service.images.ladder import LADDER_WIDTHS
-from service.images.transform import Format, Transform
+from service.images.transform import PIPELINE_VERSION, Format, Transform
 from service.rendering.protocol import Ladder, Rendered
-from service.urls.rendition_url import PIPELINE_VERSION
 from tests.bench import photos
 from tests.bench.bench import Bench
 from tests.bench.renderer import Renderer, renderer

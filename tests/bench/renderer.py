@@ -18,7 +18,7 @@ from structlog import PrintLoggerFactory, make_filtering_bound_logger
 
 from service.images.document import Document
 from service.images.info import Limits, codec_bytes
-from service.images.transform import Format, Transform
+from service.images.transform import PIPELINE_VERSION, Format, Transform
 from service.library.intermediates import Intermediates
 from service.library.originals import Originals
 from service.library.takedowns import Takedowns
@@ -26,7 +26,6 @@ from service.rendering.pool import Offered, RenderPool
 from service.rendering.protocol import Render, Rendered, Source
 from service.settings import Settings
 from service.storage.object_store import open_storage
-from service.urls.rendition_url import PIPELINE_VERSION
 from tests.bench import measure
 from tests.bench.measure import Compared, in_turn
 from tests.bench.report import Row, compared

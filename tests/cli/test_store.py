@@ -20,8 +20,8 @@ import structlog
 from click.testing import CliRunner
 
 from service.cli.main import main
+from service.images.digest import digest_from_sha256
 from service.storage.checksum import sealed
-from service.urls.rendition_url import digest_text
 from tests.support import images
 from tests.support.s3 import Bucket, moto_bucket
 from tests.support.server import DARKROOM, darkroom, environment
@@ -123,7 +123,7 @@ def test_check_names_each_kind_of_harm_with_what_to_do_and_changes_nothing(store
     old(store / "documents" / digests[2], b'{"digest": ')
     rendition = one(store, "renditions")
     old(rendition, rendition.read_bytes()[:-1])
-    lonely = digest_text(hashlib.sha256(b"lonely").digest())
+    lonely = digest_from_sha256(hashlib.sha256(b"lonely").digest())
     old(store / "originals" / lonely, b"lonely")
     (tombstone,) = (store / "tombstones").iterdir()
     os.utime(old(store / "originals" / tombstone.name, b"left"), (time.time() - 9_000, time.time() - 9_000))
@@ -156,7 +156,7 @@ def test_check_names_each_kind_of_harm_with_what_to_do_and_changes_nothing(store
 
 def test_check_of_an_upload_under_way_finds_nothing(store: Path) -> None:
     """Its original is stored before its document."""
-    (store / "originals" / digest_text(hashlib.sha256(b"on its way").digest())).write_bytes(b"on its way")
+    (store / "originals" / digest_from_sha256(hashlib.sha256(b"on its way").digest())).write_bytes(b"on its way")
     (store / "originals" / "x#1").write_bytes(b"half")
     assert told("check", store.as_uri())["findings"] == []
 

@@ -15,8 +15,8 @@ import obstore
 import pytest
 from PIL import Image
 
+from service.images.digest import digest_from_sha256
 from service.images.document import Document
-from service.urls.rendition_url import digest_text
 from tests.support.s3 import Bucket
 from tests.support.server import DARKROOM, darkroom, environment
 
@@ -41,7 +41,7 @@ def filled(data: Path, count: int) -> dict[str, bytes]:
     originals = {}
     for number in range(count):
         body = small_png(number)
-        digest = digest_text(hashlib.sha256(body).digest())
+        digest = digest_from_sha256(hashlib.sha256(body).digest())
         originals[digest] = body
         (store / "originals" / digest).write_bytes(body)
         told = msgspec.structs.replace(document, digest=digest, bytes=len(body), alt=f"picture {number}")
@@ -62,7 +62,7 @@ def test_copy_to_s3_that_is_killed_twice_leaves_whole_objects_alone_and_the_next
         assert running.wait() == -9
         there = stored(s3, "originals")
         assert share * ORIGINALS <= len(there) < ORIGINALS, "it was killed on the way"
-        assert all(digest_text(hashlib.sha256(body).digest()) == digest for digest, body in there.items())
+        assert all(digest_from_sha256(hashlib.sha256(body).digest()) == digest for digest, body in there.items())
         assert all(digest in there for digest in stored(s3, "documents"))
     ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
     done = json.loads(ended.stdout)

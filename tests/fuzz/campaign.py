@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from service.urls.rendition_url import Signer
+from service.urls.signing import Signer
 from tests.fuzz.canaries import Canaries
 from tests.fuzz.cases import Case, Cases
 from tests.fuzz.client import Client

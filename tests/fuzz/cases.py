@@ -9,7 +9,9 @@ from typing import TypeAlias
 
 import msgspec
 
-from service.urls.rendition_url import PIPELINE_VERSION, Address, Signer
+from service.images.transform import PIPELINE_VERSION
+from service.urls.rendition_url import RenditionUrl
+from service.urls.signing import Signer
 from tests.fuzz.seeds import Kind, Seed
 from tests.fuzz.structures import mutators, name_of
 from tests.fuzz.transforms import EXTENSIONS, api_body, spelling
@@ -40,7 +42,7 @@ class RenditionRequest(msgspec.Struct, frozen=True):
 
     def path(self, digest: str, signer: Signer) -> str:
         """Return the signed path of this rendition of an image."""
-        return signer.sign(Address(PIPELINE_VERSION, digest, self.transform, self.extension))
+        return signer.sign(RenditionUrl(PIPELINE_VERSION, digest, self.transform, self.extension))
 
 
 class ImageCase(msgspec.Struct, frozen=True):

@@ -12,7 +12,8 @@ import msgspec
 from PIL import Image
 
 from service.errors import sanitize
-from service.urls.rendition_url import MEDIA_TYPES, Signer
+from service.urls.rendition_url import MEDIA_TYPES
+from service.urls.signing import Signer
 from tests.fuzz import declared
 from tests.fuzz.cases import AddressCase, ApiCase, Case, ImageCase, WireCase
 from tests.fuzz.judge import BUSY_PROBLEMS, Input, judge

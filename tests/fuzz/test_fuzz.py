@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.urls.rendition_url import Signer
+from service.urls.signing import Signer
 from tests.fuzz.campaign import MAX_CPU_SECONDS, RENDER_MEMORY_BYTES, SETTINGS, SLOTS, Plan, run
 from tests.fuzz.canaries import Canaries
 from tests.fuzz.cases import Cases

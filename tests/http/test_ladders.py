@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from service.settings import development_key
-from service.urls.rendition_url import Address, Signer
+from service.urls.rendition_url import RenditionUrl
+from service.urls.signing import Signer
 from tests.support import images
 from tests.support.server import Server, darkroom
 
@@ -94,7 +95,7 @@ def test_document_of_a_drawing_that_is_slow_to_draw_ends_with_the_widest_that_is
         widest = document["sources"][-1]["renditions"][-1]["width"]
         assert 1_280 < widest < 2_560
         assert {source["renditions"][-1]["width"] for source in document["sources"]} == {widest}
-        url = Signer([development_key(server.data)]).sign(Address(2, document["digest"], f"width={widest + 1}", "png"))
+        url = Signer([development_key(server.data)]).sign(RenditionUrl(2, document["digest"], f"width={widest + 1}", "png"))
         for refused in (
             client.get(url),
             client.post(path, json={"widths": [widest + 1]}),
@@ -112,7 +113,7 @@ def test_url_whose_format_is_negotiated_has_one_that_the_rendition_can_be_made_i
     with server.client() as client:
         digest = client.post("/v1/images", content=images.flat_png(200, 18_000, (20, 90, 30))).json()["digest"]
         for transform, media_type in (("width=100", "image/avif"), ("full", "image/jpeg")):
-            url = Signer([development_key(server.data)]).sign(Address(2, digest, transform, "auto"))
+            url = Signer([development_key(server.data)]).sign(RenditionUrl(2, digest, transform, "auto"))
             answer = client.get(url, headers={"Accept": BROWSER})
             assert (answer.status_code, answer.headers["content-type"]) == (200, media_type)
 

@@ -11,7 +11,8 @@ import pytest
 
 from service.images.options import OPTIONS
 from service.images.transform import FORMATS
-from service.urls.rendition_url import Address, Signer
+from service.urls.rendition_url import RenditionUrl
+from service.urls.signing import Signer
 from tests.support import images
 from tests.support.server import Server, darkroom
 
@@ -166,7 +167,7 @@ def test_overlay_that_is_not_here_is_told_when_asked_for_and_when_rendered(clien
     problem = check_problem(asked(client, photo, transform={"overlay": stranger}, format="webp"), 404, "not-found")
     assert problem["received"] == stranger
     key = bytes.fromhex((server.data / "signing.key").read_text())
-    check_problem(client.get(Signer([key]).sign(Address(2, photo, f"overlay={stranger}", "webp"))), 404, "not-found")
+    check_problem(client.get(Signer([key]).sign(RenditionUrl(2, photo, f"overlay={stranger}", "webp"))), 404, "not-found")
 
 
 def test_variant_is_written_out_in_the_url(client: httpx.Client, photo: str) -> None:

@@ -11,12 +11,11 @@ from service.errors import BadTransformError, TooComplexError, TooManyPixelsErro
 from service.images.geometry import check
 from service.images.info import ImageInfo, Limits, codec_bytes
 from service.images.ladder import Ladder, ladders, possible_formats
-from service.images.picture import Minter
-from service.images.transform import DEFAULTS, FORMATS, Format, Transform, parse, parse_canonical
+from service.images.transform import DEFAULTS, FORMATS, PIPELINE_VERSION, Format, Transform, parse, parse_canonical
 from service.library.renditions import FORMATS as BY_EXTENSION
 from service.settings import Settings
-from service.urls.rendition_url import PIPELINE_VERSION, Signer
-from service.urls.rendition_url import parse as parse_address
+from service.urls.rendition_url import parse_rendition_url as parse_address
+from service.urls.signing import Signer, UrlBuilder
 
 SETTINGS = Settings()
 LIMITS = Limits(
@@ -69,7 +68,7 @@ def widths(found: list[Ladder]) -> dict[str, list[int]]:
 
 @given(infos | heavy_drawings, limits)
 def test_document_of_any_image_links_only_to_what_can_be_made_and_always_to_something(info: ImageInfo, limit: Limits) -> None:
-    made = Minter(Signer([bytes(32)]), "", limit).markup(DIGEST, info, Transform())
+    made = UrlBuilder(Signer([bytes(32)]), "", limit).markup(DIGEST, info, Transform())
     assert made.sources
     assert made.src in {link.url for link in made.sources[-1].renditions}
     assert len({source.type for source in made.sources}) == len(made.sources)
@@ -181,7 +180,7 @@ def test_ladder_of_an_animation_of_which_no_frame_is_small_enough_is_that_of_its
 def test_ladder_of_a_line_has_the_formats_that_hold_it_and_of_a_longer_one_a_step_that_is_lower() -> None:
     assert widths(ladders(still(2, 70_000), Transform(), LIMITS)) == {"jpeg": [1]}
     for ladder in ladders(still(1, 70_000), Transform(), LIMITS):
-        assert [(step.transform.spelling, step.width, step.height) for step in ladder.steps] == [("height=8192", 1, 8_192)]
+        assert [(step.transform.canonical_form, step.width, step.height) for step in ladder.steps] == [("height=8192", 1, 8_192)]
     assert widths(ladders(still(70_000, 1), Transform(), LIMITS))["webp"][-1] == 2_560
 
 

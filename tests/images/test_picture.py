@@ -10,15 +10,15 @@ from service.images.geometry import plan
 from service.images.info import ImageInfo
 from service.images.ladder import LADDER_WIDTHS, default_formats, fallback_format, ladder_widths
 from service.images.options import FocalPoint
-from service.images.picture import Markup, Minter
+from service.images.picture import Markup
 from service.images.transform import Format, Transform, parse, parse_canonical
-from service.urls.rendition_url import Signer
-from service.urls.rendition_url import parse as parse_address
+from service.urls.rendition_url import parse_rendition_url as parse_address
+from service.urls.signing import Signer, UrlBuilder
 from tests.support.renders import LIMITS
 
 DIGEST = "k5x7q2" + "a" * 26
 SIGNER = Signer([bytes(range(32))])
-MINTER = Minter(SIGNER, "", LIMITS)
+MINTER = UrlBuilder(SIGNER, "", LIMITS)
 
 
 def image(width: int = 4032, height: int = 3024, *, alpha: bool = False) -> ImageInfo:
@@ -109,7 +109,7 @@ def test_formats_of_an_opaque_image_end_with_jpeg_and_of_one_with_alpha_with_png
 )
 def test_url_of_a_rendition_is_its_signed_address_behind_the_public_url(image_format: Format, extension: str) -> None:
     wanted = Transform(width=640, height=480, fit="cover", gravity=FocalPoint(0.3, 0.6))
-    url = Minter(SIGNER, "https://img.example.com/x", LIMITS).url(DIGEST, wanted, image_format)
+    url = UrlBuilder(SIGNER, "https://img.example.com/x", LIMITS).url(DIGEST, wanted, image_format)
     assert url.startswith(f"https://img.example.com/x/i/v2/{DIGEST}/width=640,height=480,fit=cover,gravity=focal:0.3:0.6/")
     assert url.endswith(extension)
     SIGNER.verify(*parse_address(url.removeprefix("https://img.example.com/x").encode("ascii")))

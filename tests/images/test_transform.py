@@ -28,8 +28,20 @@ from service.images.options import (
     Sides,
     spelled,
 )
-from service.images.transform import DEFAULTS, FORMATS, FULL, Format, Transform, for_format, from_options, parse, parse_canonical, scaled
-from service.urls.rendition_url import MAX_TRANSFORM_CHARACTERS, PIPELINE_VERSION
+from service.images.transform import (
+    DEFAULTS,
+    FORMATS,
+    FULL,
+    PIPELINE_VERSION,
+    Format,
+    Transform,
+    for_format,
+    from_options,
+    parse,
+    parse_canonical,
+    scaled,
+)
+from service.urls.rendition_url import MAX_TRANSFORM_CHARACTERS
 
 DIGEST = "k5x7q2abcdefghijklmnopqrstuvwxyz"
 
@@ -165,31 +177,31 @@ SPELLINGS = [
 
 @pytest.mark.parametrize(("transform", "spelling"), SPELLINGS, ids=[spelling for _, spelling in SPELLINGS])
 def test_transform_is_spelled_and_read_as_the_table_says(transform: Transform, spelling: str) -> None:
-    assert transform.spelling == spelling
+    assert transform.canonical_form == spelling
     assert parse(spelling) == transform
     assert parse_canonical(spelling) == transform
 
 
 @given(transforms)
 def test_transform_spelled_and_parsed_is_the_same_transform(transform: Transform) -> None:
-    assert parse(transform.spelling) == transform
-    assert parse_canonical(transform.spelling).spelling == transform.spelling
+    assert parse(transform.canonical_form) == transform
+    assert parse_canonical(transform.canonical_form).canonical_form == transform.canonical_form
 
 
 @given(transforms, transforms)
 def test_transforms_with_one_spelling_are_one_transform(one: Transform, other: Transform) -> None:
-    assert (one.spelling == other.spelling) == (one == other)
+    assert (one.canonical_form == other.canonical_form) == (one == other)
 
 
 @given(transforms)
 def test_spelling_fits_into_an_address(transform: Transform) -> None:
-    assert 0 < len(transform.spelling) <= MAX_TRANSFORM_CHARACTERS
-    assert set(transform.spelling) <= set("abcdefghijklmnopqrstuvwxyz0123456789.:=,_-")
+    assert 0 < len(transform.canonical_form) <= MAX_TRANSFORM_CHARACTERS
+    assert set(transform.canonical_form) <= set("abcdefghijklmnopqrstuvwxyz0123456789.:=,_-")
 
 
 @given(transforms, st.data())
 def test_another_spelling_of_a_transform_is_read_alike_and_is_not_canonical(transform: Transform, data: st.DataObject) -> None:
-    pairs = [] if transform.spelling == FULL else transform.spelling.split(",")
+    pairs = [] if transform.canonical_form == FULL else transform.canonical_form.split(",")
     if transform.flip == "none" and data.draw(st.booleans()):
         pairs.append("flip=none")
     if transform.fit == "inside" and data.draw(st.booleans()):
@@ -199,12 +211,12 @@ def test_another_spelling_of_a_transform_is_read_alike_and_is_not_canonical(tran
     pairs = [loosely(pair, data) for pair in data.draw(st.permutations(pairs))]
     spelling = ",".join(pairs) or FULL
     assert parse(spelling) == transform
-    if spelling == transform.spelling:
+    if spelling == transform.canonical_form:
         assert parse_canonical(spelling) == transform
     else:
         with pytest.raises(BadTransformError) as caught:
             parse_canonical(spelling)
-        assert caught.value.expected == transform.spelling
+        assert caught.value.expected == transform.canonical_form
         assert caught.value.remedy
 
 
@@ -386,7 +398,7 @@ def test_transform_of_any_text_is_read_or_refused_and_never_raises_anything_else
     except BadTransformError as refused:
         error = refused
     else:
-        assert parse(transform.spelling) == transform
+        assert parse(transform.canonical_form) == transform
         return
     assert error.expected
     assert error.remedy
@@ -425,7 +437,7 @@ def test_transform_of_any_text_is_read_or_refused_and_never_raises_anything_else
     ],
 )
 def test_from_options_of_json_members_is_their_transform(options: dict[str, object], spelling: str) -> None:
-    assert from_options(options).spelling == spelling
+    assert from_options(options).canonical_form == spelling
 
 
 @pytest.mark.parametrize(
@@ -468,8 +480,10 @@ def test_from_options_of_a_member_that_fits_no_option_is_refused(options: dict[s
 def test_from_options_goes_over_the_preset() -> None:
     card = parse("width=640,height=480,fit=cover,quality=70")
     assert from_options({}, card) == card
-    assert from_options({"quality": 50, "gravity": "north"}, card).spelling == "width=640,height=480,fit=cover,gravity=north,quality=50"
-    assert from_options({"dpr": 2}, card).spelling == "width=1280,height=960,fit=cover,quality=70"
+    assert (
+        from_options({"quality": 50, "gravity": "north"}, card).canonical_form == "width=640,height=480,fit=cover,gravity=north,quality=50"
+    )
+    assert from_options({"dpr": 2}, card).canonical_form == "width=1280,height=960,fit=cover,quality=70"
     with pytest.raises(BadTransformError):
         from_options({"lossless": True}, card)
 
@@ -486,7 +500,7 @@ def test_scaled_transform_is_one_that_can_be_spelled_and_is_as_much_larger(trans
             scaled(transform, factor)
         return
     larger = scaled(transform, factor)
-    assert parse(larger.spelling) == larger
+    assert parse(larger.canonical_form) == larger
     for before, after in ((transform.width, larger.width), (transform.height, larger.height)):
         assert (before is None) == (after is None)
         if before is not None and after is not None:

@@ -18,11 +18,11 @@ from service.errors import (
     StorageFullError,
     TooManyPixelsError,
 )
+from service.images.digest import digest_from_sha256
 from service.images.transform import parse
 from service.rendering.pool import Offered, RenderPool
 from service.storage.checksum import opened, sealed
 from service.storage.object_store import document_key, intermediate_key, open_storage, original_key
-from service.urls.rendition_url import digest_text
 from tests.support import images
 from tests.support.library import House, house
 from tests.support.renders import halted, render_pool, until, watched_jobs
@@ -107,7 +107,7 @@ async def test_intermediate_that_is_large_enough_is_all_that_is_read(origin: Hou
 async def test_image_whose_document_is_of_an_older_server_gets_its_intermediate_when_it_is_needed(
     origin: House, large: bytes, asked: list[str]
 ) -> None:
-    digest = digest_text(hashlib.sha256(large).digest())
+    digest = digest_from_sha256(hashlib.sha256(large).digest())
     info = {"format": "jpeg", "width": 3600, "height": 2400, "frames": 1, "alpha": False, "decodes_whole": True, "profile": False}
     placeholder = {"thumbhash": "", "data_url": "", "color": "#000000", "palette": []}
     document = {"digest": digest, "info": info, "bytes": len(large), "created": "2026-11-01T12:00:00Z", "placeholder": placeholder}

@@ -100,7 +100,7 @@ async def test_taken_down_image_is_gone_for_a_process_that_has_not_looked_yet(tm
 async def test_rendition_with_a_taken_down_overlay_is_gone_though_it_is_stored(home: House) -> None:
     under = await home.ingest(images.photo_jpeg(400, 300))
     over = await home.ingest(images.rgba_png(64, 64))
-    spelling = parse(f"width=200,overlay={over}").spelling
+    spelling = parse(f"width=200,overlay={over}").canonical_form
     await home.rendition(under, spelling)
     await home.takedowns.take_down(over)
     with pytest.raises(GoneError) as gone:

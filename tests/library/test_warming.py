@@ -11,7 +11,6 @@ import structlog
 from service.errors import StorageFullError, StorageUnavailableError
 from service.images.info import ImageInfo
 from service.images.ladder import default_formats
-from service.images.picture import Minter
 from service.images.transform import FORMATS, Format, Transform
 from service.images.transform import parse as parse_transform
 from service.library import warming, warming_queue
@@ -23,7 +22,8 @@ from service.rendering.pool import RenderPool
 from service.rendering.protocol import Rendered
 from service.settings import WarmFormat
 from service.storage.object_store import WARMING_FOLDER, open_storage, original_key
-from service.urls.rendition_url import Signer, parse
+from service.urls.rendition_url import parse_rendition_url
+from service.urls.signing import Signer, UrlBuilder
 from tests.support import images
 from tests.support.library import House, address, house
 from tests.support.renders import LIMITS, halted, render_pool, until, watched_jobs
@@ -75,9 +75,9 @@ async def warmed(origin: House) -> None:
 
 def minted(info: ImageInfo, digest: str, types: list[str]) -> dict[str, int]:
     """Return the signed texts and widths of what the document of an image links to."""
-    markup = Minter(Signer([b"k"]), "", LIMITS).markup(digest, info, Transform())
+    markup = UrlBuilder(Signer([b"k"]), "", LIMITS).markup(digest, info, Transform())
     return {
-        parse(link.url.encode())[0].signed_text: link.width
+        parse_rendition_url(link.url.encode())[0].signing_payload: link.width
         for source in markup.sources
         if source.type in types
         for link in source.renditions
@@ -91,7 +91,7 @@ def minted(info: ImageInfo, digest: str, types: list[str]) -> dict[str, int]:
 def test_rungs_are_the_very_addresses_of_the_document(info: ImageInfo) -> None:
     ladder = ladder_steps("a" * 32, info, ["webp", "fallback"], FORMATS, LIMITS)
     types = [f"image/{name}" for name in ("webp", default_formats(info)[-1])]
-    assert {step.address.signed_text: step.width for step in ladder} == minted(info, "a" * 32, types)
+    assert {step.address.signing_payload: step.width for step in ladder} == minted(info, "a" * 32, types)
     assert [step.width for step in ladder] == sorted((step.width for step in ladder), reverse=True)
 
 
@@ -119,7 +119,7 @@ def test_rungs_are_in_the_formats_wanted_as_far_as_libvips_writes_them_and_the_d
 
 def test_rungs_of_what_a_ladder_of_widths_cannot_make_are_made_one_by_one() -> None:
     (line,) = ladder_steps("a" * 32, ImageInfo("png", 1, 70_000, 1, alpha=False, needs_full_decode=False), ["fallback"], FORMATS, LIMITS)
-    assert (line.transform.spelling, line.width, line.alone) == ("height=8192", 1, True)
+    assert (line.transform.canonical_form, line.width, line.alone) == ("height=8192", 1, True)
 
 
 def test_one_decode_makes_what_has_the_same_source_and_lacks_the_same_formats() -> None:

@@ -9,8 +9,7 @@ from statistics import mean
 import click
 import msgspec
 
-from service.images.transform import DEFAULTS, Format
-from service.urls.rendition_url import PIPELINE_VERSION
+from service.images.transform import DEFAULTS, PIPELINE_VERSION, Format
 from service.worker import quality
 from service.worker.save import encode
 from tests.quality.judge import score

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from edge.fly import REPLAY_BYTES
-from service.urls.rendition_url import PointerAddress, Signer
+from service.urls.rendition_url import PullUrl
+from service.urls.signing import Signer
 from tests.regions.world import PRIMARY, REGIONS, World, placed, volume_world
 from tests.support import images
 from tests.support.server import DARKROOM, environment
@@ -159,7 +160,7 @@ def test_what_a_reader_can_tell_by_itself_is_not_replayed(world: World) -> None:
 
 
 def test_remote_source_in_a_reader_is_left_to_the_primary(world: World) -> None:
-    signed = Signer((bytes(32),)).sign(PointerAddress("https://images.example.com/a", "full", "jpg"))
+    signed = Signer((bytes(32),)).sign(PullUrl("https://images.example.com/a", "full", "jpg"))
     with world.servers["lhr"].client() as client:
         answer = client.get(signed)
         check_problem(answer, 421, "lhr")

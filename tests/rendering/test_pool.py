@@ -26,12 +26,11 @@ from service.errors import (
     TooManyPixelsError,
     UnsupportedFormatError,
 )
-from service.images.transform import Format
+from service.images.transform import PIPELINE_VERSION, Format
 from service.rendering import pool as pool_module
 from service.rendering.circuit import Circuit
 from service.rendering.pool import Offered, RenderPool
 from service.rendering.protocol import Heavy, Job, Ladder, More, Probe, Probed, Rendered, Reply, SelfTest, Source
-from service.urls.rendition_url import PIPELINE_VERSION
 from tests.support import images
 from tests.support.images import REPOSITORY
 from tests.support.renders import (

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from service.images.picture import EXTENSIONS
-from service.images.transform import Format, parse
+from service.images.transform import PIPELINE_VERSION, Format, parse
 from service.library.intermediates import Intermediates
 from service.library.originals import Originals
 from service.library.renditions import Rendition, Renditions
@@ -17,7 +17,7 @@ from service.library.warming_queue import WarmingQueue
 from service.rendering.pool import RenderPool
 from service.settings import WarmFormat
 from service.storage.object_store import Storage, open_storage
-from service.urls.rendition_url import PIPELINE_VERSION, Address
+from service.urls.rendition_url import RenditionUrl
 from tests.support.renders import LIMITS, PATIENCE_SECONDS
 
 
@@ -63,6 +63,6 @@ async def house(
         await built.intermediates.aclose()
 
 
-def address(digest: str, spelling: str, image_format: Format, *, version: int = PIPELINE_VERSION) -> Address:
+def address(digest: str, spelling: str, image_format: Format, *, version: int = PIPELINE_VERSION) -> RenditionUrl:
     """Return the address of a rendition."""
-    return Address(version, digest, spelling, EXTENSIONS[image_format])
+    return RenditionUrl(version, digest, spelling, EXTENSIONS[image_format])

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler
 
 import msgspec
 
-from service.urls.rendition_url import digest_text
+from service.images.digest import digest_from_sha256
 from tests.support.server import HOST
 from tests.support.threads import serving
 
@@ -156,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
                     continue
             break
         whole = len(body) == declared
-        digest = digest_text(hashlib.sha256(body).digest())
+        digest = digest_from_sha256(hashlib.sha256(body).digest())
         self.front.came.append(Came(self.command, self.path, fields, len(body), digest, whole))
         return bytes(body) if whole else None
 

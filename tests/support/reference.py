@@ -17,8 +17,7 @@ from PIL import Image, ImageCms, ImageOps
 from PIL.Image import Resampling
 
 from service.images.options import FocalPoint, Overlay, Sides
-from service.images.transform import DEFAULTS, Format, Transform
-from service.urls.rendition_url import PIPELINE_VERSION
+from service.images.transform import DEFAULTS, PIPELINE_VERSION, Format, Transform
 
 Pixels = npt.NDArray[np.float64]
 

@@ -16,12 +16,12 @@ import psutil
 import pytest
 
 from service.errors import ServiceError
+from service.images.digest import digest_from_sha256
 from service.images.info import ImageInfo, Limits
-from service.images.transform import Format, parse
+from service.images.transform import PIPELINE_VERSION, Format, parse
 from service.rendering import pool as pool_module
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Job, Probe, Probed, Render, Rendered, Reply, Source
-from service.urls.rendition_url import PIPELINE_VERSION, digest_text
 
 LIMITS = Limits(
     max_pixels=128_000_000, max_whole_pixels=100_000_000, max_output_pixels=40_000_000, max_frames=1_000, codec_bytes=335_544_320
@@ -130,7 +130,7 @@ def written(folder: Path, body: bytes, name: str = "original") -> Path:
 
 def source_of(path: Path, reduced: ImageInfo | None = None) -> Source:
     """Return the original in a file, or with `reduced` the intermediate in it of an original with that header."""
-    return Source(str(path), digest_text(hashlib.sha256(path.read_bytes()).digest()), reduced)
+    return Source(str(path), digest_from_sha256(hashlib.sha256(path.read_bytes()).digest()), reduced)
 
 
 def render_job(

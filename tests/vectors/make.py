@@ -57,8 +57,8 @@ def digest(original: bytes) -> str:
 def accepted(keys: list[bytes], version: int, original: bytes, transform: str, extension: str, *, signed_by: int = 0) -> dict[str, Any]:
     """Return one address that `keys`, newest first, accept, signed by one of them."""
     name = digest(original)
-    signed_text = f"/i/v{version}/{name}/{transform}.{extension}"
-    signature = base32(hmac.new(keys[signed_by], signed_text.encode("ascii"), hashlib.sha256).digest()[:16])
+    signing_payload = f"/i/v{version}/{name}/{transform}.{extension}"
+    signature = base32(hmac.new(keys[signed_by], signing_payload.encode("ascii"), hashlib.sha256).digest()[:16])
     return {
         "keys": [key.hex() for key in keys],
         "signed_by": signed_by,
@@ -66,7 +66,7 @@ def accepted(keys: list[bytes], version: int, original: bytes, transform: str, e
         "digest": name,
         "transform": transform,
         "extension": extension,
-        "signed_text": signed_text,
+        "signed_text": signing_payload,
         "signature": signature,
         "path": f"/i/v{version}/{name}/{transform}/{signature}.{extension}",
     }

@@ -13,18 +13,9 @@ from hypothesis import strategies as st
 
 from service.images import picture
 from service.images.info import ImageInfo
-from service.images.picture import Minter
-from service.images.transform import Transform
-from service.urls.rendition_url import (
-    AUTO,
-    MAX_TRANSFORM_CHARACTERS,
-    MAX_URL_CHARACTERS,
-    MEDIA_TYPES,
-    PIPELINE_VERSION,
-    Address,
-    PointerAddress,
-    Signer,
-)
+from service.images.transform import PIPELINE_VERSION, Transform
+from service.urls.rendition_url import AUTO, MAX_TRANSFORM_CHARACTERS, MAX_URL_CHARACTERS, MEDIA_TYPES, PullUrl, RenditionUrl
+from service.urls.signing import Signer, UrlBuilder
 from tests.support.renders import LIMITS
 from tests.vectors import make
 from tests.web.conftest import DarkroomJs, DarkroomJsError
@@ -44,7 +35,7 @@ ADDRESS = {"digest": DIGEST, "transform": "width=640", "extension": "webp"}
 
 def document(info: ImageInfo = PHOTO, **changes: object) -> dict[str, Any]:
     """Return those fields of an image document that are read."""
-    made = Minter(SIGNER, "https://img.example.com", LIMITS).markup(DIGEST, info, Transform())
+    made = UrlBuilder(SIGNER, "https://img.example.com", LIMITS).markup(DIGEST, info, Transform())
     return {"alt": "A boat", "width": info.width, "height": info.height, **msgspec.to_builtins(made), **changes}
 
 
@@ -76,7 +67,7 @@ def thrown(js: DarkroomJs, name: str, *arguments: Any) -> str:
 
 def test_picture_of_a_document_is_the_markup_of_the_service(js: DarkroomJs) -> None:
     for info in (PHOTO, ANIMATION, SCREENSHOT, LINE):
-        made = Minter(SIGNER, "", LIMITS).markup(DIGEST, info, Transform(), alt="A boat")
+        made = UrlBuilder(SIGNER, "", LIMITS).markup(DIGEST, info, Transform(), alt="A boat")
         image = {"alt": "A boat", **msgspec.to_builtins(made)}
         assert js("picture", image) == made.picture == image["picture"]
 
@@ -90,7 +81,7 @@ def test_picture_of_a_document_is_the_markup_of_the_service(js: DarkroomJs) -> N
 )
 def test_picture_with_any_text_is_escaped_as_the_service_does(js: DarkroomJs, alt: str, sizes: str, src: str) -> None:
     image = document(src=src)
-    sources = msgspec.convert(image["sources"], list[picture.Source])
+    sources = msgspec.convert(image["sources"], list[picture.PictureSource])
     expected = picture.picture(sources, picture.RenditionLink(1, 1, src), sizes, alt)
     assert js("picture", image, {"alt": alt, "sizes": sizes}) == expected
 
@@ -194,7 +185,7 @@ def test_manifest_of_another_version_is_an_error_that_says_what_to_do(js: Darkro
 # ---- Signing
 
 
-def random_address(chance: random.Random) -> Address | PointerAddress:
+def random_address(chance: random.Random) -> RenditionUrl | PullUrl:
     """Return an address of any shape that the grammar has."""
     # Mostly such as people write, some as long as may be.
     longest = chance.choice((12, 80, MAX_TRANSFORM_CHARACTERS))
@@ -206,9 +197,9 @@ def random_address(chance: random.Random) -> Address | PointerAddress:
             chr(chance.choice((chance.randint(33, 126), chance.randint(0xA1, 0xD7FF), chance.randint(0x10000, 0x1FFFF))))
             for _ in range(chance.randint(0, 300))
         )
-        return PointerAddress(f"https://example.com/{path}", transform, extension)
+        return PullUrl(f"https://example.com/{path}", transform, extension)
     digest = "".join(chance.choices("abcdefghijklmnopqrstuvwxyz234567", k=32))
-    return Address(chance.choice((1, PIPELINE_VERSION, chance.randint(1, 999_999))), digest, transform, extension)
+    return RenditionUrl(chance.choice((1, PIPELINE_VERSION, chance.randint(1, 999_999))), digest, transform, extension)
 
 
 def test_signer_signs_a_thousand_random_addresses_as_python_does(js: DarkroomJs) -> None:
@@ -236,9 +227,9 @@ def test_signer_leaves_out_what_an_address_has_by_default(js: DarkroomJs) -> Non
     key = bytes(range(32))
     assert js("PIPELINE_VERSION") == PIPELINE_VERSION
     short = [{"digest": DIGEST, "extension": "avif"}, {"url": "https://example.com/ä.jpg"}]
-    full: list[Address | PointerAddress] = [
-        Address(PIPELINE_VERSION, DIGEST, "full", "avif"),
-        PointerAddress("https://example.com/ä.jpg", "full", AUTO),
+    full: list[RenditionUrl | PullUrl] = [
+        RenditionUrl(PIPELINE_VERSION, DIGEST, "full", "avif"),
+        PullUrl("https://example.com/ä.jpg", "full", AUTO),
     ]
     assert js("sign", key.hex(), short) == [Signer([key]).sign(address) for address in full]
 
@@ -286,4 +277,4 @@ def test_signer_with_what_no_address_has_is_an_error_that_says_what_is_expected(
 
 def test_signer_signs_a_remote_source_as_long_as_addresses_have(js: DarkroomJs) -> None:
     longest = "a" * (MAX_URL_CHARACTERS * 3 // 4)
-    assert js("sign", "00" * 32, [{"url": longest}]) == [Signer([bytes(32)]).sign(PointerAddress(longest, "full", AUTO))]
+    assert js("sign", "00" * 32, [{"url": longest}]) == [Signer([bytes(32)]).sign(PullUrl(longest, "full", AUTO))]

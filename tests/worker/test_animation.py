@@ -16,10 +16,9 @@ from PIL import ExifTags, Image, ImageSequence
 
 from service.errors import BadTransformError, TooManyPixelsError
 from service.images.info import ImageInfo
-from service.images.picture import Minter
 from service.images.transform import Format, for_format, parse
 from service.rendering.pool import RenderPool
-from service.urls.rendition_url import Signer
+from service.urls.signing import Signer, UrlBuilder
 from service.worker.formats.animation import rounded_delays
 from service.worker.formats.tiff import page_sizes
 from tests.support import images, reference
@@ -314,7 +313,7 @@ async def test_page_of_another_size_keeps_its_shape(pool: RenderPool, tmp_path: 
 
 def test_markup_of_a_page_of_another_size_has_its_sizes() -> None:
     info = ImageInfo("tiff", 120, 90, 3, alpha=False, needs_full_decode=True, page_sizes=tuple(SIZES))
-    made = Minter(Signer([b"k" * 16]), "", LIMITS).markup("a" * 32, info, parse("frame=1"))
+    made = UrlBuilder(Signer([b"k" * 16]), "", LIMITS).markup("a" * 32, info, parse("frame=1"))
     assert [(step.width, step.height) for step in made.sources[0].renditions] == [(40, 70)]
 
 

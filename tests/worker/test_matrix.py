@@ -583,7 +583,7 @@ async def test_combination_of_options_is_what_the_reference_makes_of_it(
     wrong: list[str] = []
 
     async def compare(transform: Transform) -> None:
-        spelling = transform.spelling
+        spelling = transform.canonical_form
         image = images.opened((await rendered(pool, path, spelling, "png", overlay=overlay if transform.overlay else None)).body)
         ideal, other = (
             reference.reference(images.opened(body), transform, images.opened(mark()), resampling=resampling)

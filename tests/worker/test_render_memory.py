@@ -12,12 +12,11 @@ import psutil
 import pytest
 
 from service.errors import BrokenImageError, ServiceError, TooCostlyError
-from service.images.transform import Format
+from service.images.transform import PIPELINE_VERSION, Format
 from service.rendering import pool as pool_module
 from service.rendering import process_stats
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Failure, Job, Ladder, Reply
-from service.urls.rendition_url import PIPELINE_VERSION
 from tests.support import images
 from tests.support.renders import LIMITS, MEBIBYTE, probed, ready, render_pool, rendered, source_of, taken, until, watched_jobs, written
 

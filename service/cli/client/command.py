@@ -14,8 +14,8 @@ import click
 from service.cli.client.files import digest_of
 from service.cli.client.problems import ClientError, RefusedError, UsageError, problem, told
 from service.cli.client.server import Server, opened
+from service.images.digest import is_digest
 from service.settings import CLIENT_HELP, variable
-from service.urls.rendition_url import is_digest
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 

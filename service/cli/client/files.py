@@ -13,7 +13,7 @@ import msgspec
 
 from service.cli.client.problems import NotTaken, RefusedError, UsageError, problem
 from service.errors import Problem, sanitize
-from service.urls.rendition_url import digest_text
+from service.images.digest import digest_from_sha256
 
 IMAGES = "JPEG, PNG, WebP, GIF, AVIF, HEIC, TIFF or SVG"
 
@@ -159,7 +159,7 @@ def digest_of(path: str) -> tuple[str, int]:
                 )
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256")
-            return digest_text(sha256.digest()), file.tell()
+            return digest_from_sha256(sha256.digest()), file.tell()
     except OSError as error:
         raise RefusedError(_unreadable(error)) from error
 

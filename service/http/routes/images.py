@@ -26,16 +26,17 @@ from service.errors import (
 )
 from service.http import headers
 from service.http.bodies import body_pieces, decode_json, json_body
+from service.images.digest import base32
 from service.images.document import Document
 from service.images.info import Placeholder
 from service.images.options import API_OPTIONS, MAX_SIDE_PIXELS, STRATEGIES, FocalPoint, Region
-from service.images.picture import DEFAULT_SIZES, Markup, Minter, Source
+from service.images.picture import DEFAULT_SIZES, Markup, PictureSource
 from service.images.transform import FORMATS, Format, Transform, from_options
 from service.library.originals import IngestResult, Originals, Upload
 from service.library.renditions import Renditions
 from service.pull.sources import Sources
 from service.settings import SCOPES, Scope, Settings
-from service.urls.rendition_url import base32_text
+from service.urls.signing import UrlBuilder
 
 PartEvent: TypeAlias = MultipartSegment | bytes | bytearray | None
 
@@ -76,7 +77,7 @@ class ImageDocument(msgspec.Struct, frozen=True, kw_only=True):
     focal: tuple[float, float] | None
     placeholder: Placeholder
     src: str
-    sources: list[Source]
+    sources: list[PictureSource]
     picture: str
 
 
@@ -180,7 +181,7 @@ async def ingest(
     access: Access,
     originals: Originals,
     renditions: Renditions,
-    minter: Minter,
+    url_builder: UrlBuilder,
     sources: Sources | None,
     settings: Settings,
 ) -> Response[ImageDocument] | Response[ImageDocuments]:
@@ -195,12 +196,12 @@ async def ingest(
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     if content_type != "multipart/form-data":
         ingested = await _ingest_body(request, originals, sources, is_json=content_type == "application/json")
-        return _document_answer(image_document(ingested.document, minter, offered), 201 if ingested.created else 200)
+        return _document_answer(image_document(ingested.document, url_builder, offered), 201 if ingested.created else 200)
     outcomes = await _ingest_parts(request, originals, options.get("boundary", ""), settings.max_parts)
     if len(outcomes) == 1 and isinstance(outcomes[0], ServiceError):
         raise outcomes[0]
     documents = [
-        outcome.problem() if isinstance(outcome, ServiceError) else image_document(outcome.document, minter, offered)
+        outcome.problem() if isinstance(outcome, ServiceError) else image_document(outcome.document, url_builder, offered)
         for outcome in outcomes
     ]
     codes = {outcome.status_code if isinstance(outcome, ServiceError) else 201 if outcome.created else 200 for outcome in outcomes}
@@ -218,13 +219,13 @@ async def document(
     access: Access,
     originals: Originals,
     renditions: Renditions,
-    minter: Minter,
+    url_builder: UrlBuilder,
     digest: str,
 ) -> Response[ImageDocument] | Response[None]:
     """Return the image document, or 304 while it is what `If-None-Match` names."""
     access.require(request, "read")
     known = await originals.document(digest)
-    answer = _document_answer(image_document(known, minter, await renditions.supported_formats(FORMATS)), 200)
+    answer = _document_answer(image_document(known, url_builder, await renditions.supported_formats(FORMATS)), 200)
     # Compared weakly, as this condition always is (RFC 9110 §13.1.2).
     seen = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
     if seen & {"*", answer.headers["ETag"]}:
@@ -239,7 +240,7 @@ async def urls(
     access: Access,
     originals: Originals,
     renditions: Renditions,
-    minter: Minter,
+    url_builder: UrlBuilder,
     settings: Settings,
     digest: str,
 ) -> Response[Markup] | Response[OneUrl]:
@@ -262,10 +263,10 @@ async def urls(
             )
         image_format = _format(wanted.format)
         await renditions.check(known.info, transform, image_format)
-        return Response(OneUrl(minter.url(digest, transform, image_format)), headers=headers.document_headers())
+        return Response(OneUrl(url_builder.url(digest, transform, image_format)), headers=headers.document_headers())
     formats = _formats(wanted)
     await renditions.check_supported(transform, formats)
-    markup = minter.markup(
+    markup = url_builder.markup(
         digest,
         known.info,
         transform,
@@ -285,7 +286,7 @@ async def change(
     access: Access,
     originals: Originals,
     renditions: Renditions,
-    minter: Minter,
+    url_builder: UrlBuilder,
     digest: str,
 ) -> Response[ImageDocument]:
     """Change what people say of an image, if it is what `If-Match` names, and return the document.
@@ -305,7 +306,7 @@ async def change(
     offered = await renditions.supported_formats(FORMATS)
 
     def changed(known: Document) -> Document:
-        current_tag = _etag(image_document(known, minter, offered))
+        current_tag = _etag(image_document(known, url_builder, offered))
         if expected_tag.strip() != "*" and current_tag not in [tag.strip() for tag in expected_tag.split(",")]:
             raise PreconditionFailedError(
                 "The image has been changed since it was read.",
@@ -316,7 +317,7 @@ async def change(
         focal = known.focal if asked.focal is msgspec.UNSET else asked.focal and FocalPoint(*(round(part, 4) for part in asked.focal))
         return msgspec.structs.replace(known, focal=focal or None, alt=known.alt if asked.alt is msgspec.UNSET else asked.alt)
 
-    return _document_answer(image_document(await originals.change(digest, changed), minter, offered), 200)
+    return _document_answer(image_document(await originals.change(digest, changed), url_builder, offered), 200)
 
 
 def allowed(sources: Sources | None) -> Sources:
@@ -360,9 +361,9 @@ async def resolved(known: Document, transform: Transform, renditions: Renditions
     return msgspec.structs.replace(transform, trim=None, crop=region)
 
 
-def image_document(known: Document, minter: Minter, offered: Collection[Format]) -> ImageDocument:
+def image_document(known: Document, url_builder: UrlBuilder, offered: Collection[Format]) -> ImageDocument:
     """Return the public document of stored facts, its URLs minted now, in those formats that are `offered`."""
-    markup = minter.markup(known.digest, known.info, Transform(), offered=offered, alt=known.alt)
+    markup = url_builder.markup(known.digest, known.info, Transform(), offered=offered, alt=known.alt)
     return ImageDocument(
         digest=known.digest,
         format=known.info.format,
@@ -389,7 +390,7 @@ def _document_answer(document: ImageDocument, status_code: int) -> Response[Imag
 
 
 def _etag(document: ImageDocument) -> str:
-    return f'"{base32_text(hashlib.sha256(msgspec.json.encode(document)).digest()[:20])}"'
+    return f'"{base32(hashlib.sha256(msgspec.json.encode(document)).digest()[:20])}"'
 
 
 async def _ingest_body(

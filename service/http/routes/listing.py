@@ -13,15 +13,15 @@ from service.errors import BadRequestError
 from service.http import headers
 from service.http.bodies import json_body
 from service.http.routes.images import Access, ImageDocument, image_document
+from service.images.digest import is_digest
 from service.images.document import Document
-from service.images.picture import Minter
 from service.images.transform import FORMATS
 from service.library.listing import Listing
 from service.library.originals import Originals
 from service.library.renditions import Renditions
 from service.ops.regions import require_originals
 from service.settings import Settings
-from service.urls.rendition_url import is_digest
+from service.urls.signing import UrlBuilder
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
@@ -61,7 +61,7 @@ async def recent(
     access: Access,
     listing: Listing,
     renditions: Renditions,
-    minter: Minter,
+    url_builder: UrlBuilder,
     settings: Settings,
 ) -> Response[ImagesPage]:
     """Return a page of image documents, newest first.
@@ -77,7 +77,7 @@ async def recent(
     fields = headers.document_headers()
     if page.next is not None:
         fields["Link"] = f'</v1/images?limit={limit}&cursor={page.next}>; rel="next"'
-    return Response(ImagesPage(await _minted(page.documents, renditions, minter)), headers=fields)
+    return Response(ImagesPage(await _minted(page.documents, renditions, url_builder)), headers=fields)
 
 
 @post("/v1/images/known", summary="Which of some images are here", tags=["images"], status_code=200)
@@ -88,7 +88,7 @@ async def known(
     listing: Listing,
     originals: Originals,
     renditions: Renditions,
-    minter: Minter,
+    url_builder: UrlBuilder,
 ) -> Response[KnownImages]:
     """Return the documents of those images that are here, in the order asked for; whoever uploads many sends only the others.
 
@@ -105,15 +105,15 @@ async def known(
             remedy="Ask for fewer at a time." if wrong is None else "Take the first 160 bits of the SHA-256, in lower-case base32.",
         )
     found = await listing.lookup(asked)
-    documents = await _minted(found.documents, renditions, minter)
+    documents = await _minted(found.documents, renditions, url_builder)
     return Response(KnownImages(documents, found.gone, originals.max_upload_bytes), headers=headers.document_headers())
 
 
-async def _minted(documents: list[Document], renditions: Renditions, minter: Minter) -> list[ImageDocument]:
+async def _minted(documents: list[Document], renditions: Renditions, url_builder: UrlBuilder) -> list[ImageDocument]:
     offered = await renditions.supported_formats(FORMATS)
     minted = []
     for document in documents:
-        minted.append(image_document(document, minter, offered))
+        minted.append(image_document(document, url_builder, offered))
         # Signing the URLs of a thousand takes a while: others get their turn.
         await anyio.lowlevel.checkpoint()
     return minted

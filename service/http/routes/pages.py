@@ -21,7 +21,7 @@ from litestar.datastructures import State
 
 from service.errors import NotFoundError, Problem, ServiceError, every_problem
 from service.http import headers
-from service.urls.rendition_url import base32_text
+from service.images.digest import base32
 
 _MEDIA_TYPES = {".css": "text/css", ".d.ts": "application/typescript", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -211,4 +211,4 @@ def _extension(name: str) -> str:
 
 
 def _hash(body: bytes) -> str:
-    return base32_text(hashlib.sha256(body).digest()[:10])
+    return base32(hashlib.sha256(body).digest()[:10])

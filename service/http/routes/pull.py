@@ -9,14 +9,14 @@ from service.errors import BadRequestError
 from service.http import headers
 from service.http.bodies import json_body
 from service.http.routes.images import Access, OneUrl, PullRequest, allowed, preset, resolved
-from service.images.picture import EXTENSIONS, Minter
-from service.images.transform import for_format, from_options, parse
+from service.images.picture import EXTENSIONS
+from service.images.transform import PIPELINE_VERSION, for_format, from_options, parse
 from service.library.renditions import FORMATS, Renditions, digests
 from service.ops.regions import require_originals
 from service.pull.sources import Sources
 from service.settings import Settings
-from service.urls import rendition_url
-from service.urls.rendition_url import AUTO, PIPELINE_VERSION, Address, PointerAddress, Signer
+from service.urls.rendition_url import AUTO, MAX_URL_CHARACTERS, PullUrl, RenditionUrl, base64url, parse_pull_url
+from service.urls.signing import Signer, UrlBuilder
 
 _PULL_EXPECTED = '{"url": "https://…", "transform": {…}, "variant": "…", "format": "…"}, all but the URL optional'
 
@@ -26,7 +26,7 @@ async def pull(
     request: Request[object, object, State],
     *,
     signer: Signer,
-    minter: Minter,
+    url_builder: UrlBuilder,
     sources: Sources | None,
     renditions: Renditions,
     settings: Settings,
@@ -36,7 +36,7 @@ async def pull(
 
     It takes images in, which is done where every original is.
     """
-    asked, signature = rendition_url.parse_pointer(request.scope["raw_path"])
+    asked, signature = parse_pull_url(request.scope["raw_path"])
     signer.verify(asked, signature)
     transform = parse(asked.transform)
     if request.scope["query_string"]:
@@ -48,8 +48,8 @@ async def pull(
     transform = await resolved(document, transform, renditions)
     if asked.extension != AUTO:
         transform = await renditions.check(document.info, transform, FORMATS[asked.extension])
-    target = Address(PIPELINE_VERSION, document.digest, transform.spelling, asked.extension)
-    fields = headers.pointer_headers(minter.sign(target), digests(target, transform), found.fresh_seconds)
+    target = RenditionUrl(PIPELINE_VERSION, document.digest, transform.canonical_form, asked.extension)
+    fields = headers.pointer_headers(url_builder.sign(target), digests(target, transform), found.fresh_seconds)
     return Response(b"", status_code=302, headers=fields)
 
 
@@ -58,7 +58,7 @@ async def pull_url(
     request: Request[object, object, State],
     *,
     access: Access,
-    minter: Minter,
+    url_builder: UrlBuilder,
     sources: Sources | None,
     settings: Settings,
 ) -> Response[OneUrl]:
@@ -69,10 +69,10 @@ async def pull_url(
     access.require(request, "ingest")
     wanted = await json_body(request, PullRequest, _PULL_EXPECTED)
     url = allowed(sources).check(wanted.url)
-    if len(rendition_url.base64url(url)) > rendition_url.MAX_URL_CHARACTERS:
+    if len(base64url(url)) > MAX_URL_CHARACTERS:
         raise BadRequestError(
             "This URL is too long for the address of its renditions.",
-            expected=f"a URL of at most {rendition_url.MAX_URL_CHARACTERS * 3 // 4} bytes",
+            expected=f"a URL of at most {MAX_URL_CHARACTERS * 3 // 4} bytes",
             received=f"{len(url.encode())} bytes",
             remedy="Use a shorter one, or take the image in with POST /v1/images.",
         )
@@ -89,4 +89,4 @@ async def pull_url(
             )
         extension = EXTENSIONS[image_format]
         transform = for_format(transform, image_format)
-    return Response(OneUrl(minter.sign(PointerAddress(url, transform.spelling, extension))), headers=headers.document_headers())
+    return Response(OneUrl(url_builder.sign(PullUrl(url, transform.canonical_form, extension))), headers=headers.document_headers())

@@ -12,8 +12,8 @@ from service.http import headers
 from service.images.picture import EXTENSIONS
 from service.images.transform import Format, parse, parse_canonical
 from service.library.renditions import Rendition, Renditions, digests
-from service.urls import rendition_url
-from service.urls.rendition_url import AUTO, MEDIA_TYPES, UNSIGNED, Address, Signer
+from service.urls.rendition_url import AUTO, MEDIA_TYPES, RenditionUrl, parse_rendition_url
+from service.urls.signing import UNSIGNED, Signer
 
 # Browsers send about 150 characters; a list of thousands of nothing takes a while to read.
 MAX_ACCEPT_CHARACTERS = 1_024
@@ -29,7 +29,7 @@ async def rendition(request: Request[object, object, State], signer: Signer, ren
     Verified first and parsed then; with a query string a redirect to the address without it, so that nobody can multiply entries.
     """
     raw_path: bytes = request.scope["raw_path"]
-    asked, signature = rendition_url.parse(raw_path)
+    asked, signature = parse_rendition_url(raw_path)
     if signature == UNSIGNED:
         transform = parse_canonical(asked.transform)
         signer.verify(asked, signature)
@@ -42,7 +42,7 @@ async def rendition(request: Request[object, object, State], signer: Signer, ren
     if asked.extension == AUTO:
         formats = await renditions.possible_formats(asked.digest, transform, asked.version)
         extension = negotiated_extension(request.headers.get("accept", ""), formats)
-        chosen = Address(asked.version, asked.digest, asked.transform, extension)
+        chosen = RenditionUrl(asked.version, asked.digest, asked.transform, extension)
         found = await renditions.get_or_render(chosen, transform)
         fields = headers.negotiated_headers(found.etag, found.sha256, seen)
         return _answer(found, chosen.extension, fields)

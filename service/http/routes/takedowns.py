@@ -8,8 +8,8 @@ from litestar.datastructures import State
 from service.errors import NotFoundError
 from service.http import headers
 from service.http.routes.images import Access
+from service.images.digest import is_digest
 from service.library.takedowns import Takedowns, TakenDown
-from service.urls.rendition_url import is_digest
 
 
 @delete("/v1/images/{digest:str}", summary="Take an image down", tags=["images"], status_code=200)

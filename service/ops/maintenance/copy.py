@@ -11,6 +11,7 @@ import anyio.to_thread
 import msgspec
 
 from service.concurrency.for_each import for_each
+from service.images.digest import digest_from_sha256, is_digest
 from service.images.document import opened_document
 from service.library.takedowns import Tombstone, in_order_of_removal
 from service.ops.maintenance.progress import Progress
@@ -29,7 +30,6 @@ from service.storage.object_store import (
     original_key,
     renditions_folder,
 )
-from service.urls.rendition_url import digest_text, is_digest
 
 # What may change in place: there the later one counts.
 _MUTABLE = frozenset({DOCUMENTS_FOLDER, "pointers"})
@@ -183,7 +183,7 @@ def _stays(folder: str, entry: Entry, already: Entry) -> bool:
 def _is_whole(folder: str, key: str, body: bytes) -> bool:
     """Return whether the bytes are what their key says."""
     if folder == "originals":
-        return is_digest(digest_in(key)) and digest_text(hashlib.sha256(body).digest()) == digest_in(key)
+        return is_digest(digest_in(key)) and digest_from_sha256(hashlib.sha256(body).digest()) == digest_in(key)
     if folder == DOCUMENTS_FOLDER:
         return opened_document(digest_in(key), body) is not None
     return f"{folder}/" not in REMADE_FOLDERS or opened(body) is not None

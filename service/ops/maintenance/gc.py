@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from service.concurrency.for_each import for_each
+from service.images.digest import is_digest
 from service.ops.maintenance.progress import Progress
 from service.ops.maintenance.retrying import list_all, retry_unavailable
 from service.storage.object_store import (
@@ -24,7 +25,6 @@ from service.storage.object_store import (
     document_key,
     tombstone_key,
 )
-from service.urls.rendition_url import is_digest
 
 # The key of a server that has not been seen for so long is noted no more.
 _KEYS_KEPT = timedelta(days=30)

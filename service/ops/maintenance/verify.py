@@ -12,6 +12,7 @@ import anyio.to_thread
 import msgspec
 
 from service.concurrency.for_each import for_each
+from service.images.digest import digest_from_sha256, is_digest
 from service.images.document import opened_document
 from service.ops.maintenance.progress import Progress
 from service.ops.maintenance.retrying import list_all, retry_unavailable
@@ -29,7 +30,6 @@ from service.storage.object_store import (
     original_key,
     pointer_key,
 )
-from service.urls.rendition_url import digest_text, is_digest
 
 FindingKind: TypeAlias = Literal[
     "damaged-original", "missing-original", "damaged-document", "missing-document", "taken-down-remains",
@@ -137,7 +137,7 @@ class Check:
         if self._taken_down(entry, digest):
             return
         sha256 = await anyio.to_thread.run_sync(hashlib.sha256, body)
-        if digest_text(sha256.digest()) != digest:
+        if digest_from_sha256(sha256.digest()) != digest:
             self._add("damaged-original", entry.key, f"Its {len(body)} bytes have another digest.")
         elif digest not in self._documents and _settled(entry):
             self._add("missing-document", entry.key, "The original has no document.")

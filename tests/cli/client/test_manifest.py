@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from service.cli.client.manifest import absolute
 from service.cli.client.problems import NotTaken, problem, shown, told, told_together
 from service.images.info import ImageInfo
-from service.images.picture import Minter
 from service.images.transform import Transform
-from service.urls.rendition_url import Signer
+from service.urls.signing import Signer, UrlBuilder
 from tests.support.renders import LIMITS
 
 DIGEST = "k5x7q2" + "a" * 26
@@ -22,7 +21,7 @@ BASE = "https://img.example.com/pics"
 
 def document(public_url: str, alt: str = "") -> dict[str, Any]:
     """Return what a page needs of an image, as a server tells it that has this public URL."""
-    markup = Minter(Signer([b"0" * 32]), public_url, LIMITS).markup(DIGEST, INFO, Transform(), alt=alt)
+    markup = UrlBuilder(Signer([b"0" * 32]), public_url, LIMITS).markup(DIGEST, INFO, Transform(), alt=alt)
     return {
         "src": markup.src,
         "sources": [
