@@ -1,4 +1,4 @@
-"""The words of ASGI that the edge speaks, and one whole answer of the origin."""
+"""ASGI's types, and a whole response as a value."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 
-class Answer(NamedTuple):
-    """A status, header fields with lower-case names in the order sent, and the whole body in bytes."""
+class Response(NamedTuple):
+    """A status, headers with lower-case names in the order sent, and the whole body."""
 
     status: int
     headers: Headers
     body: bytes
 
 
-def field_values(headers: Headers, name: bytes) -> list[bytes]:
-    """Return the value of each field line called `name` (lower case), in order."""
-    return [value for field, value in headers if field == name]
+def get_header_values(headers: Headers, name: bytes) -> list[bytes]:
+    """Return the value of each header line called `name` (lower case), in order."""
+    return [value for header, value in headers if header == name]
 
 
-def problem(status: int, title: str, detail: str, *extra: tuple[bytes, bytes], members: Mapping[str, str] | None = None) -> Answer:
-    """Return an answer of the edge's own as `application/problem+json` (RFC 9457), with `members` of our own; never kept by anyone."""
-    told = {"type": "about:blank", "title": title, "status": status, "detail": detail, **(members or {})}
-    body = json.dumps(told, separators=(",", ":")).encode("ascii")
-    headers = [
+def problem_response(
+    status: int, title: str, detail: str, *headers: tuple[bytes, bytes], members: Mapping[str, str] | None = None
+) -> Response:
+    """Return an `application/problem+json` response (RFC 9457) that no cache stores, with additional `headers` and `members`."""
+    problem = {"type": "about:blank", "title": title, "status": status, "detail": detail, **(members or {})}
+    body = json.dumps(problem, separators=(",", ":")).encode("ascii")
+    common = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
         (b"x-content-type-options", b"nosniff"),
-        *extra,
     ]
-    return Answer(status, headers, body)
+    return Response(status, [*common, *headers], body)

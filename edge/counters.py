@@ -1,37 +1,37 @@
-"""How often the edge did what, by kind of answer: plain numbers, because a hit must not pay for being counted."""
+"""Counters of what the edge did: plain integers, because counting must cost a hit next to nothing."""
 
 from __future__ import annotations
 
-# The counters of requests: each request adds one to exactly one of these.
+# The counters of requests. Each request is counted in at least one; `by_result` returns them.
 RESULTS = ("hits", "stale", "misses", "revalidated", "collapsed", "bypassed", "replayed", "rejected")
 
 
 class CacheCounters:
-    """The requests for one kind of answer by how they were answered. Written in the event loop's thread, read from any."""
+    """Requests under one metric label by result, and what they cost. Only the event loop's thread writes; any thread may read."""
 
-    __slots__ = ("bypassed", "collapsed", "evicted", "hits", "misses", "rejected", "replayed", "revalidated", "sent_bytes", "stale")
+    __slots__ = (*RESULTS, "evicted", "sent_bytes")
 
     def __init__(self) -> None:
         self.hits = 0
-        """Answered from memory, fresh."""
+        """Responses from memory that were fresh."""
         self.stale = 0
-        """Answered from memory, stale."""
+        """Responses from memory that were stale."""
         self.misses = 0
-        """Asked of the origin, whose whole answer came back."""
+        """Requests to the origin that returned a whole response."""
         self.revalidated = 0
-        """Asked of the origin, which said that what is kept still holds."""
+        """Requests to the origin that confirmed the stored response with 304."""
         self.collapsed = 0
-        """Answered with what another client's request brought."""
+        """Responses that another client's request had fetched (RFC 9211 §2.7)."""
         self.bypassed = 0
-        """Handed on as they were, nothing looked for."""
+        """Requests that were forwarded unchanged, without a look at the store."""
         self.replayed = 0
-        """Handed on to another region, or refused because that is out of reach."""
+        """Requests that belong to another region: replayed there, or refused because it is unreachable."""
         self.rejected = 0
-        """Refused, because too many wait already."""
+        """Requests that got 503 because too many clients were waiting already."""
         self.evicted = 0
-        """Entries that had to go to make room."""
+        """Stored responses that were evicted to make room."""
         self.sent_bytes = 0
-        """Of bodies sent from memory."""
+        """Bytes of bodies sent from memory."""
 
     def by_result(self) -> dict[str, int]:
         """Return the number of requests by how they were answered."""

@@ -1,147 +1,151 @@
-"""Where this process stands among the regions on Fly, and what becomes of a request that belongs to another one."""
+"""Regions on Fly: where this process runs, and how its proxy replays a request in the primary region.
+
+A replica region does not have everything. It responds to a request that belongs to the primary with a `Fly-Replay` header, which Fly's
+proxy takes as an instruction to send the request there (https://fly.io/docs/networking/dynamic-request-routing/).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
 
-from edge.asgi import Answer, Headers, Receive, field_values, problem
+from edge.asgi import Headers, Receive, Response, get_header_values, problem_response
 
-# The largest body that Fly's proxy is asked to repeat. Its limit is 1 MB; which megabyte, and whether the head counts, is not said.
+# The largest body that Fly's proxy replays. Its limit is 1 MB; whether that is 10^6 or 2^20 bytes, and includes the headers, is not
+# documented.
 REPLAY_BYTES = 960_000
 
-# How long the proxy tries to reach the other region before it comes back here, to be told that there is none.
+# How long the proxy tries to reach the primary region before it returns to this one.
 REPLAY_TIMEOUT = b"5s"
 
-# A body that is on its way may take this long, and as much longer as its bytes so far are worth at the slowest rate that is served.
+# A body may take this long, and additionally the time that its bytes so far take at the minimum rate.
 _BODY_GRACE_SECONDS = 25.0
-_SLOWEST_BYTES_PER_SECOND = 8_192
+_MIN_BYTES_PER_SECOND = 8_192
 
-# Each message of a body costs about 35 µs of CPU whatever its size: after the first ones they have this many bytes on average, or more.
+# Each message of a body costs about 35 µs of CPU whatever its size: after the first ones, they must have this size on average.
 _FREE_MESSAGES = 1_024
-_LEAST_MESSAGE_BYTES = 512
+_MIN_MESSAGE_BYTES = 512
 
-# What says that the proxy has repeated a request once, or tried to: nobody may be sent in a circle. Anybody can send them, so they
-# authorise nothing.
-_SENT_HERE = frozenset({b"fly-replay-src", b"fly-replay-failed"})
+# The proxy adds these to a request that it has replayed, or could not replay. Such a request must not be replayed again, or it could go
+# in circles. Clients can forge them, so they authorize nothing.
+_REPLAYED_HEADERS = frozenset({b"fly-replay-src", b"fly-replay-failed"})
 
-_WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
-# A body that nobody reads to its end must not pass for the next request.
+# The rest of a body that was not read must not be mistaken for the next request.
 _CLOSE = (b"connection", b"close")
 
-_SLOW = problem(
+_UPLOAD_TOO_SLOW = problem_response(
     408,
     "Upload too slow",
-    f"Expected at least {_SLOWEST_BYTES_PER_SECOND} bytes a second after the first {_BODY_GRACE_SECONDS:g} seconds. "
+    f"Expected at least {_MIN_BYTES_PER_SECOND} bytes a second after the first {_BODY_GRACE_SECONDS:g} seconds. "
     "Try again over a faster connection.",
     _CLOSE,
 )
 
-_TOO_MANY_CHUNKS = problem(
+_CHUNKS_TOO_SMALL = problem_response(
     400,
     "Bad request",
-    f"The body comes in too many too small chunks. Expected {_LEAST_MESSAGE_BYTES} bytes or more on average, after the first "
-    f"{_FREE_MESSAGES} chunks. Send larger chunks, or the body in one piece with its Content-Length.",
+    f"The chunks of the body are too small. After the first {_FREE_MESSAGES} chunks, expected an average of {_MIN_MESSAGE_BYTES} bytes "
+    "or more. Send larger chunks, or the body in one piece with its Content-Length.",
     _CLOSE,
 )
 
 
 class FlyRegion:
-    """A region, a Machine in it, and the region to which belongs whatever is not here."""
+    """The region and Machine of this process, and the primary region, to which belongs everything that this one does not have."""
 
     def __init__(self, *, region: str = "", machine: str = "", primary: str = "") -> None:
-        """Take the names that Fly gives, each empty where there is none; without `primary`, every region does everything.
+        """Describe where this process runs. All names have 1 to 64 characters of A-Z a-z 0-9 _ - or are empty.
 
-        Raises `ValueError` for what is no name: it would stand in a field of every answer.
+        Parameters:
+            region: The region of this process, as in `FLY_REGION`.
+            machine: The Machine of this process, as in `FLY_MACHINE_ID`.
+            primary: The primary region. Without it, no region is a replica.
+
+        Raises:
+            ValueError: A name has other characters, which could break the headers that it is part of.
         """
         for name in (region, machine, primary):
-            if name and _WORD.fullmatch(name) is None:
-                raise ValueError(f"{name!r} is no name of a region or a Machine: expected 1 to 64 of A-Z a-z 0-9 _ -")
+            if name and _NAME.fullmatch(name) is None:
+                raise ValueError(f"Expected the name of a region or a Machine, 1 to 64 characters of A-Z a-z 0-9 _ -, got {name!r}.")
         self._primary = primary.encode("ascii")
         self.is_replica = bool(region and primary and region != primary)
         """Whether some requests belong to another region."""
-        words = [f"{name};desc={value}" for name, value in (("region", region), ("machine", machine)) if value]
-        self.timing: Headers = [(b"server-timing", ", ".join(words).encode("ascii"))] if words else []
-        """What every answer made here says of where that was (W3C Server Timing), except those from memory."""
-        self.memory_timing = (b"server-timing", ", ".join(["tier;desc=memory", *words]).encode("ascii"))
-        """The same with the tier, for answers from memory."""
+        metrics = [f"{name};desc={value}" for name, value in (("region", region), ("machine", machine)) if value]
+        self.server_timing: Headers = [(b"server-timing", ", ".join(metrics).encode("ascii"))] if metrics else []
+        """Names region and Machine in every response that was not served from memory (W3C Server Timing). Empty if there are none."""
+        self.memory_server_timing = (b"server-timing", ", ".join(["tier;desc=memory", *metrics]).encode("ascii"))
+        """Names the memory tier, region and Machine in every response from memory."""
 
-    def elsewhere(self, asked: Headers) -> Answer | None:
-        """Return what is answered to a request for what is not here but may be in the primary; nothing where this is the primary.
+    def replay_response(self, request_headers: Headers) -> Response | None:
+        """Return the response that makes Fly's proxy replay a request in the primary region; `None` in the primary itself.
 
-        Fly's proxy takes it for an order to repeat the request there. What it has repeated before is never sent on again.
+        If the proxy has replayed the request before, the response is 503: the primary could not be reached.
         """
         if not self.is_replica:
             return None
-        if _was_sent_here(asked):
-            return self._out_of_reach()
-        # `prefer_self`: where the primary is not to be reached, the request comes back, and is told so in our own words.
-        order = b"region=%b;timeout=%b;fallback=prefer_self" % (self._primary, REPLAY_TIMEOUT)
-        return self._misdirected("Fly's proxy repeats the request there.", (b"fly-replay", order))
+        if _was_replayed(request_headers):
+            return self._primary_out_of_reach()
+        # `prefer_self`: if the primary cannot be reached, the request comes back, and the client gets an error of ours, not the proxy's.
+        replay = b"region=%b;timeout=%b;fallback=prefer_self" % (self._primary, REPLAY_TIMEOUT)
+        return self._misdirected("Fly's proxy replays the request there.", (b"fly-replay", replay))
 
-    async def hand_on(self, asked: Headers, receive: Receive) -> Answer | None:
-        """Return what is answered to a request that changes something, which belongs to the primary; nothing where the client left.
+    async def replay_request(self, request_headers: Headers, receive: Receive) -> Response | None:
+        """Return the response that makes Fly's proxy replay a request with a body; `None` if the client disconnected.
 
-        Its body goes nowhere: the proxy has it, and repeats it unless it is larger than `REPLAY_BYTES`.
+        The body is read only to measure it: the proxy has a copy, and replays it unless it is larger than `REPLAY_BYTES`.
         """
         try:
-            received = await _body_bytes(asked, receive)
+            body_bytes = await _measure_body(request_headers, receive)
         except TimeoutError:
-            return _SLOW
-        except _TooManyChunksError:
-            return _TOO_MANY_CHUNKS
-        if received is None:
+            return _UPLOAD_TOO_SLOW
+        except _ChunksTooSmallError:
+            return _CHUNKS_TOO_SMALL
+        if body_bytes is None:
             return None
-        if received <= REPLAY_BYTES:
-            return self.elsewhere(asked)
-        if _was_sent_here(asked) or self._primary in field_values(asked, b"fly-prefer-region"):
-            return self._out_of_reach(_CLOSE)
+        if body_bytes <= REPLAY_BYTES:
+            return self.replay_response(request_headers)
+        if _was_replayed(request_headers) or self._primary in get_header_values(request_headers, b"fly-prefer-region"):
+            return self._primary_out_of_reach(_CLOSE)
         return self._misdirected(
-            f"The request is larger than the {REPLAY_BYTES} bytes that can be handed on. "
+            f"The body is larger than {REPLAY_BYTES} bytes, the most that can be replayed. "
             f"Send it again with the header fly-prefer-region: {self._primary.decode('ascii')}.",
             (b"fly-prefer-region", self._primary),
             _CLOSE,
         )
 
-    def _misdirected(self, detail: str, *extra: tuple[bytes, bytes]) -> Answer:
-        region = self._primary.decode("ascii")
-        return problem(
-            421,
-            "Belongs to another region",
-            f"What is asked for is in the region {region}. {detail}",
-            *extra,
-            members={"prefer_region": region},
-        )
+    def _misdirected(self, remedy: str, *headers: tuple[bytes, bytes]) -> Response:
+        primary = self._primary.decode("ascii")
+        detail = f"This request must be handled in the region {primary}. {remedy}"
+        return problem_response(421, "Belongs to another region", detail, *headers, members={"prefer_region": primary})
 
-    def _out_of_reach(self, *extra: tuple[bytes, bytes]) -> Answer:
-        return problem(
-            503,
-            "Primary region out of reach",
-            f"What is asked for is in the region {self._primary.decode('ascii')}, which does not answer. Try again in a few seconds.",
-            (b"retry-after", b"5"),
-            *extra,
-        )
+    def _primary_out_of_reach(self, *headers: tuple[bytes, bytes]) -> Response:
+        detail = f"This request must be handled in the region {self._primary.decode('ascii')}, which does not respond. "
+        detail += "Try again in a few seconds."
+        return problem_response(503, "Primary region out of reach", detail, (b"retry-after", b"5"), *headers)
 
 
-class _TooManyChunksError(Exception):
-    """A body in so many chunks that it is read no further."""
+class _ChunksTooSmallError(Exception):
+    """A body consists of so many small chunks that the rest is not read."""
 
 
-def _was_sent_here(asked: Headers) -> bool:
-    return any(name in _SENT_HERE for name, _ in asked)
+def _was_replayed(request_headers: Headers) -> bool:
+    return any(name in _REPLAYED_HEADERS for name, _ in request_headers)
 
 
-async def _body_bytes(asked: Headers, receive: Receive) -> int | None:
-    """Return how large a request's body is, or that it is larger than can be replayed; nothing where the client left before its end.
+async def _measure_body(request_headers: Headers, receive: Receive) -> int | None:
+    """Return the size of a request's body in bytes, or any number above `REPLAY_BYTES`; `None` if the client disconnected before its end.
 
-    Raises `TimeoutError` for one that drips, `_TooManyChunksError` for one in very many very small chunks.
+    Raises:
+        TimeoutError: The body arrives too slowly.
+        _ChunksTooSmallError: It consists of too many small chunks.
     """
-    declared = [value for value in field_values(asked, b"content-length") if value.isdigit() and len(value) < 19]
+    declared = [value for value in get_header_values(request_headers, b"content-length") if value.isdigit() and len(value) < 19]
     if any(int(value) > REPLAY_BYTES for value in declared):
         return max(int(value) for value in declared)
     received = messages = 0
-    async with asyncio.timeout(_BODY_GRACE_SECONDS) as patience:
+    async with asyncio.timeout(_BODY_GRACE_SECONDS) as timeout:
         while received <= REPLAY_BYTES:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -149,9 +153,9 @@ async def _body_bytes(asked: Headers, receive: Receive) -> int | None:
             chunk = len(message.get("body", b""))
             received += chunk
             messages += 1
-            if messages > _FREE_MESSAGES + received // _LEAST_MESSAGE_BYTES:
-                raise _TooManyChunksError
-            patience.reschedule((patience.when() or 0.0) + chunk / _SLOWEST_BYTES_PER_SECOND)
+            if messages > _FREE_MESSAGES + received // _MIN_MESSAGE_BYTES:
+                raise _ChunksTooSmallError
+            timeout.reschedule((timeout.when() or 0.0) + chunk / _MIN_BYTES_PER_SECOND)
             if not message.get("more_body"):
                 break
     return received

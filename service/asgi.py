@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import cast
 
 from edge import Edge
-from edge.asgi import Answer, ASGIApp, Scope
+from edge.asgi import ASGIApp, Response, Scope
 from edge.fly import FlyRegion
 from service.errors import ServiceError
 from service.http.app import create_app
@@ -51,12 +51,12 @@ def build() -> Edge:
     # Where changes are only handed on, no route asks for a token before the body is read.
     guard = Guard(settings.max_header_bytes, origin.access.scopes if settings.is_reader else None)
 
-    def check(scope: Scope) -> Answer | None:
+    def check(scope: Scope) -> Response | None:
         """Return the response that refuses a request, None for one that may go on."""
         try:
             guard.check(scope)
         except ServiceError as error:
-            return Answer(*plain_response(error))
+            return Response(*plain_response(error))
         return None
 
     edge = Edge(

@@ -10,10 +10,10 @@ from math import inf
 from typing import Any
 
 from edge import Edge
-from edge.asgi import Answer, ASGIApp, Headers, Message, Receive, Scope, Send, field_values
+from edge.asgi import ASGIApp, Headers, Message, Receive, Response, Scope, Send, get_header_values
 
 # As the service answers a rendition.
-RENDITION = Answer(
+RENDITION = Response(
     200,
     [
         (b"content-type", b"image/webp"),
@@ -27,8 +27,6 @@ RENDITION = Answer(
     b"picture",
 )
 
-
-TIER = (b"server-timing", b"tier;desc=memory")
 
 # Mon, 23 Nov 2026 12:00:00 GMT, when a test's clock begins.
 NOON = 1_795_435_200
@@ -54,10 +52,10 @@ def unkept(key: str = "/i/picture", reason: str = "uri-miss", word: str = "") ->
     return f'darkroom; fwd={reason};{f" {word};" if word else ""} key="{key}"'.encode()
 
 
-def whole(directives: bytes, *more: tuple[bytes, bytes], status: int = 200, body: bytes = b"picture") -> Answer:
+def whole(directives: bytes, *more: tuple[bytes, bytes], status: int = 200, body: bytes = b"picture") -> Response:
     """Return an answer that says of its body all that the edge would add."""
     ranges = [(b"accept-ranges", b"bytes")] if status == 200 else []
-    return Answer(status, [(b"cache-control", directives), (b"content-length", b"%d" % len(body)), *ranges, *more], body)
+    return Response(status, [(b"cache-control", directives), (b"content-length", b"%d" % len(body)), *ranges, *more], body)
 
 
 def date(seconds: float = 0) -> bytes:
@@ -76,7 +74,7 @@ class Reply:
     date: bytes | None = field(default=None, init=False, compare=False)
 
     def __post_init__(self) -> None:
-        dates = field_values(self.headers, b"date")
+        dates = get_header_values(self.headers, b"date")
         assert len(dates) <= 1
         object.__setattr__(self, "date", next(iter(dates), None))
         object.__setattr__(self, "headers", [pair for pair in self.headers if pair[0] != b"date"])
@@ -84,7 +82,7 @@ class Reply:
     def field(self, name: bytes) -> bytes | None:
         """Return the value of the only field line called `name`."""
         assert name != b"date"
-        values = field_values(self.headers, name)
+        values = get_header_values(self.headers, name)
         assert len(values) <= 1, f"{name!r} is there {len(values)} times"
         return values[0] if values else None
 
@@ -93,7 +91,7 @@ def failed(cache_status: bytes) -> Reply:
     """Return what a client gets when the origin failed without an answer."""
     body = (
         b'{"type":"about:blank","title":"Internal error","status":500,'
-        b'"detail":"The server failed to answer. Try again; its log has the reason."}'
+        b'"detail":"The server could not respond because of an internal error. Try again. The reason is in its log."}'
     )
     headers = [
         (b"content-type", b"application/problem+json"),
@@ -205,7 +203,7 @@ async def all_wait(visits: Iterable[Visit]) -> None:
 class Origin:
     """An application that gives every request `answer`, or raises `error`; while held, it has requests and no answers."""
 
-    def __init__(self, answer: Answer | Callable[[Scope], Answer] = RENDITION, *, held: bool = False) -> None:
+    def __init__(self, answer: Response | Callable[[Scope], Response] = RENDITION, *, held: bool = False) -> None:
         self.answer = answer
         self.error: BaseException | None = None
         self.requests: list[Scope] = []
@@ -334,4 +332,4 @@ def shared_edge(app: ASGIApp, clock: Clock | None = None, **options: Any) -> Edg
 
 async def settled(edge: Edge) -> None:
     """Return once every request to the origin is over and its answer has been taken."""
-    await asyncio.wait_for(asyncio.gather(*edge._fetching._tasks), 10)
+    await asyncio.wait_for(asyncio.gather(*edge._origin._tasks), 10)

@@ -9,15 +9,30 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from edge import Edge
-from edge.asgi import Answer
-from tests.edge.asgi import RENDITION, TIER, Clock, Origin, Reply, all_wait, ask, hit, settled, shared_edge, stored, unkept, visit, whole
+from edge.asgi import Response
+from edge.store import MEMORY_TIER
+from tests.edge.asgi import (
+    RENDITION,
+    Clock,
+    Origin,
+    Reply,
+    all_wait,
+    ask,
+    hit,
+    settled,
+    shared_edge,
+    stored,
+    unkept,
+    visit,
+    whole,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
 
 STATUS = b"cache-status"
 
 
-def tagged(tags: bytes, body: bytes = b"picture") -> Answer:
+def tagged(tags: bytes, body: bytes = b"picture") -> Response:
     return whole(b"max-age=60", (b"cache-tag", tags), body=body)
 
 
@@ -123,7 +138,7 @@ async def test_purge_of_no_tags_drops_nothing() -> None:
 async def test_tags_are_sent_on_to_the_cache_in_front() -> None:
     edge = shared_edge(Origin(tagged(b"a, b")))
     assert (await ask(edge)).field(b"cache-tag") == b"a, b"
-    assert await ask(edge) == Reply(200, [*tagged(b"a, b").headers, (b"age", b"0"), (STATUS, hit(60)), TIER], b"picture")
+    assert await ask(edge) == Reply(200, [*tagged(b"a, b").headers, (b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER], b"picture")
 
 
 async def test_purge_of_a_tag_on_its_way_answers_those_that_wait_and_keeps_nothing() -> None:
@@ -167,7 +182,7 @@ async def test_purge_of_a_tag_reaches_what_is_being_renewed(clock: Clock) -> Non
     await ask(edge)
     await origin.asked(2)
     assert edge.purge_tags(["a"]) == 1
-    origin.answer = Answer(304, [], b"")
+    origin.answer = Response(304, [], b"")
     await origin.release()
     await settled(edge)
     assert not await is_kept(edge)
@@ -183,7 +198,7 @@ async def test_successful_change_drops_what_is_kept_of_its_address(method: str, 
     edge = shared_edge(origin)
     await ask(edge)
     await ask(edge, "/i/other")
-    origin.answer = Answer(status, [], b"")
+    origin.answer = Response(status, [], b"")
     assert await ask(edge, method=method) == Reply(status, [(STATUS, b"darkroom; fwd=method")], b"")
     assert [await is_kept(edge), await is_kept(edge, "/i/other")] == [False, True]
 
@@ -194,7 +209,7 @@ async def test_change_that_failed_drops_nothing(status: int) -> None:
     edge = shared_edge(origin)
     for path in ("/i/picture", "/i/other"):
         await ask(edge, path)
-    origin.answer = Answer(status, [(b"location", b"/i/other"), (b"content-location", b"/i/other")], b"")
+    origin.answer = Response(status, [(b"location", b"/i/other"), (b"content-location", b"/i/other")], b"")
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         await ask(edge, method=method)
     assert [await is_kept(edge), await is_kept(edge, "/i/other")] == [True, True]
@@ -235,7 +250,7 @@ async def test_change_drops_what_its_answer_names_on_the_same_host(field: bytes,
     edge = shared_edge(origin, key_includes_host=key_includes_host)
     await ask(edge, "/i/other", query=b"x=1")
     await ask(edge, "/i/other")
-    origin.answer = Answer(201, [(field, value)], b"")
+    origin.answer = Response(201, [(field, value)], b"")
     await ask(edge, method="POST")
     assert [await is_kept(edge, "/i/other", b"x=1"), await is_kept(edge, "/i/other")] == [False, True]
 
@@ -256,7 +271,7 @@ async def test_change_drops_nothing_that_its_answer_names_on_another_host(field:
     origin = Origin()
     edge = shared_edge(origin, key_includes_host=key_includes_host)
     await ask(edge, "/i/other")
-    origin.answer = Answer(201, [(field, value)], b"")
+    origin.answer = Response(201, [(field, value)], b"")
     await ask(edge, method="POST")
     assert await is_kept(edge, "/i/other")
 
@@ -266,7 +281,7 @@ async def test_change_whose_location_is_malformed_is_answered(value: bytes) -> N
     origin = Origin()
     edge = shared_edge(origin)
     await ask(edge)
-    origin.answer = Answer(201, [(b"location", value)], b"made")
+    origin.answer = Response(201, [(b"location", value)], b"made")
     reply = await ask(edge, method="POST")
     assert reply == Reply(201, [(b"location", value), (STATUS, b"darkroom; fwd=method")], b"made")
     assert not await is_kept(edge)
@@ -290,7 +305,7 @@ async def test_change_of_a_path_that_is_passed_drops_what_its_answer_names() -> 
     origin = Origin()
     edge = shared_edge(origin)
     await ask(edge)
-    origin.answer = Answer(201, [(b"location", b"/i/picture")], b"")
+    origin.answer = Response(201, [(b"location", b"/i/picture")], b"")
     await ask(edge, "/v1/images", method="POST")
     assert not await is_kept(edge)
 
@@ -393,7 +408,7 @@ async def test_gap_that_cannot_be_caught_up_with_lets_hits_go_on(clock: Clock, c
     with caplog.at_level(logging.ERROR):
         assert (await ask(edge)).field(STATUS) == hit(540)
     (record,) = caplog.records
-    assert record.getMessage() == "missed purges could not be asked for; what is kept is given as it is"
+    assert record.getMessage() == "missed purges could not be fetched: stored responses are served without them"
     assert record.exc_info is not None
     assert record.exc_info[1] is news.error
     # It is not tried for every hit.
@@ -404,7 +419,7 @@ async def test_gap_that_cannot_be_caught_up_with_lets_hits_go_on(clock: Clock, c
 async def test_gap_that_takes_too_long_to_catch_up_with_lets_hits_go_on(
     clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.app.CATCH_UP_SECONDS", 0.01)
+    monkeypatch.setattr("edge.middleware.SYNC_PURGES_SECONDS", 0.01)
     news = News()
     edge = with_news(Origin(LONG), clock, news)
     await ask(edge)
@@ -412,7 +427,9 @@ async def test_gap_that_takes_too_long_to_catch_up_with_lets_hits_go_on(
     news.may_end.clear()
     with caplog.at_level(logging.ERROR):
         assert (await ask(edge)).field(STATUS) == hit(540)
-    assert [record.getMessage() for record in caplog.records] == ["missed purges could not be asked for; what is kept is given as it is"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "missed purges could not be fetched: stored responses are served without them"
+    ]
     assert news.times == 1
 
 

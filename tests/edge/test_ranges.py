@@ -5,7 +5,22 @@ from __future__ import annotations
 import pytest
 
 from edge.asgi import Headers
-from tests.edge.asgi import TIER, Clock, Origin, Reply, all_wait, ask, collapsed, date, hit, shared_edge, stored, unkept, visit, whole
+from edge.store import MEMORY_TIER
+from tests.edge.asgi import (
+    Clock,
+    Origin,
+    Reply,
+    all_wait,
+    ask,
+    collapsed,
+    date,
+    hit,
+    shared_edge,
+    stored,
+    unkept,
+    visit,
+    whole,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
 
@@ -15,16 +30,15 @@ ETAG = (b"etag", b'"one"')
 MODIFIED = date(-3_600)
 ANSWER = whole(b"max-age=60", ETAG, (b"last-modified", MODIFIED), (b"date", date()), (b"content-type", b"image/webp"), body=BODY)
 
-KEPT = [(b"age", b"0"), (STATUS, hit(60)), TIER]
+KEPT = [(b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER]
 FETCHED = [(STATUS, stored())]
 NOT_MODIFIED = [pair for pair in ANSWER.headers if pair[0] in {b"cache-control", b"etag", b"date"}]
 PRECONDITION_FAILED = (
-    b'{"type":"about:blank","title":"Precondition failed","status":412,'
-    b'"detail":"What the request\'s If-Match or If-Unmodified-Since asks for does not hold."}'
+    b'{"type":"about:blank","title":"Precondition failed","status":412,"detail":"The request\'s If-Match or If-Unmodified-Since is false."}'
 )
 UNSATISFIABLE = (
     b'{"type":"about:blank","title":"Range not satisfiable","status":416,'
-    b'"detail":"The answer has 10 bytes, from 0 on, and the range asked for none of them."}'
+    b'"detail":"The response has 10 bytes, counted from 0, and the requested range has none of them."}'
 )
 
 
@@ -329,7 +343,7 @@ async def test_answer_that_grows_old_says_so_in_its_parts(clock: Clock) -> None:
     edge = shared_edge(Origin(answer), clock)
     await ask(edge)
     clock.now += 20
-    told = {b"age": b"20", STATUS: hit(40), TIER[0]: TIER[1]}
+    told = {b"age": b"20", STATUS: hit(40), MEMORY_TIER[0]: MEMORY_TIER[1]}
     for headers, status in (
         ([(b"range", b"bytes=0-1")], 206),
         ([(b"range", b"bytes=10-")], 416),

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from edge.asgi import Answer, Headers, field_values
+from edge.asgi import Headers, Response, get_header_values
 from edge.conditional import none_match_fails
-from edge.freshness import cache_control, http_date, initial_age
+from edge.fields import parse_cache_control, parse_http_date
+from edge.policy import initial_age
 from tests.edge.asgi import NOON, Clock, Origin, ask, date, settled, shared_edge, visit, whole
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
@@ -20,7 +21,7 @@ AUTHORIZED = (b"authorization", b"Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")
 
 async def is_used(clock: Clock, headers: Headers, *, after: float = 1, status: int = 200, asked: Headers = (), later: Headers = ()) -> bool:
     """Return whether an answer that came is used again `after` so many seconds, without asking the origin first."""
-    origin = Origin(Answer(status, headers, b"picture"))
+    origin = Origin(Response(status, headers, b"picture"))
     edge = shared_edge(origin, clock)
     await ask(edge, headers=asked)
     clock.now += after
@@ -103,7 +104,7 @@ async def test_rfc_9111_3_1_fields_of_one_connection_are_not_stored(clock: Clock
     await ask(edge)
     hit = await ask(edge)
     assert not {name for name, _ in hit.headers} & {name for name, _ in passing}
-    assert field_values(hit.headers, b"x-end") == [b"1"]
+    assert get_header_values(hit.headers, b"x-end") == [b"1"]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ async def test_rfc_5861_4_1_stale_answer_stands_in_for_an_error(clock: Clock, af
     edge = shared_edge(origin, clock)
     await ask(edge)
     clock.now += after
-    origin.answer = Answer(failing, [], b"failed")
+    origin.answer = Response(failing, [], b"failed")
     assert (await ask(edge)).status == status
 
 
@@ -213,7 +214,7 @@ async def test_rfc_9110_8_8_3_2_entity_tags_are_compared(clock: Clock, value: by
 
 @pytest.mark.parametrize("spelling", [b"Sun, 06 Nov 1994 08:49:37 GMT", b"Sunday, 06-Nov-94 08:49:37 GMT", b"Sun Nov  6 08:49:37 1994"])
 async def test_rfc_9110_5_6_7_dates_in_three_formats_are_one(spelling: bytes) -> None:
-    assert http_date(spelling) == 784_111_777
+    assert parse_http_date(spelling) == 784_111_777
 
 
 @pytest.mark.parametrize(
@@ -292,4 +293,4 @@ async def test_rfc_9211_cache_status(clock: Clock, after: float, asked: dict[str
 
 
 async def test_rfc_9111_5_2_directive_with_a_quoted_comma_is_one() -> None:
-    assert cache_control(b'private="x-a, x-b", max-age=60') == {"private": "x-a, x-b", "max-age": "60"}
+    assert parse_cache_control(b'private="x-a, x-b", max-age=60') == {"private": "x-a, x-b", "max-age": "60"}

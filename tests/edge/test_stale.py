@@ -7,9 +7,9 @@ import logging
 
 import pytest
 
-from edge.asgi import Answer, Headers, Scope
+from edge.asgi import Headers, Response, Scope
+from edge.store import MEMORY_TIER
 from tests.edge.asgi import (
-    TIER,
     Clock,
     Origin,
     Reply,
@@ -37,7 +37,7 @@ ON_ERROR = whole(b"max-age=60, stale-if-error=600", ETAG)
 NO_MATCH, NOT_SINCE = b"if-none-match", b"if-modified-since"
 
 
-def renewed(answer: Answer) -> Answer:
+def renewed(answer: Response) -> Response:
     """Return an answer of the same fields with another body as long."""
     return answer._replace(body=b"renewed")
 
@@ -45,14 +45,14 @@ def renewed(answer: Answer) -> Answer:
 class Validating:
     """What an origin answers that has `answer`: 304 with `fields` to whoever names it, else the whole."""
 
-    def __init__(self, answer: Answer, *fields: tuple[bytes, bytes]) -> None:
+    def __init__(self, answer: Response, *fields: tuple[bytes, bytes]) -> None:
         self.answer = answer
         self.fields = fields
 
-    def __call__(self, scope: Scope) -> Answer:
+    def __call__(self, scope: Scope) -> Response:
         current = {value for name, value in self.answer.headers if name in {b"etag", b"last-modified"}}
         named = {value for name, value in scope["headers"] if name in {NO_MATCH, NOT_SINCE}}
-        return Answer(304, list(self.fields), b"") if named & current else self.answer
+        return Response(304, list(self.fields), b"") if named & current else self.answer
 
 
 def instead(status: int, ttl: int) -> bytes:
@@ -75,16 +75,16 @@ async def test_stale_answer_is_given_while_one_request_renews_it(clock: Clock) -
     await ask(edge)
     clock.now += 65
     origin.answer = renewed(WITHIN)
-    stale = Reply(200, [*WITHIN.headers, (b"age", b"65"), (STATUS, hit(-5)), TIER], b"picture")
+    stale = Reply(200, [*WITHIN.headers, (b"age", b"65"), (STATUS, hit(-5)), MEMORY_TIER], b"picture")
     assert [await ask(edge) for _ in range(5)] == [stale] * 5
     await origin.asked(2)
     assert origin.asked_with(NO_MATCH) == [[], [(NO_MATCH, b'"one"')]]
     await origin.release()
     await settled(edge)
-    assert await ask(edge) == Reply(200, [*WITHIN.headers, (b"age", b"0"), (STATUS, hit(60)), TIER], b"renewed")
+    assert await ask(edge) == Reply(200, [*WITHIN.headers, (b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER], b"renewed")
     assert len(origin.requests) == 2
     assert edge.counters["any"].stale == 5
-    assert edge._cold_requests == 0
+    assert edge._concurrent_misses == 0
 
 
 async def test_stale_answer_is_renewed_by_a_304_in_the_background(clock: Clock) -> None:
@@ -93,7 +93,7 @@ async def test_stale_answer_is_renewed_by_a_304_in_the_background(clock: Clock) 
     clock.now += 65
     assert (await ask(edge)).field(STATUS) == hit(-5)
     await settled(edge)
-    assert await ask(edge) == Reply(200, [*WITHIN.headers, (b"x-seen", b"2"), (b"age", b"0"), (STATUS, hit(60)), TIER], b"picture")
+    assert await ask(edge) == Reply(200, [*WITHIN.headers, (b"x-seen", b"2"), (b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER], b"picture")
     assert edge.counters["any"].revalidated == 1
 
 
@@ -168,7 +168,7 @@ async def test_renewal_of_an_entry_purged_meanwhile_is_not_kept_and_not_joined(c
     await after.waits()
     await origin.asked(3)
     await origin.release(first=2)
-    await asyncio.wait(set(edge._fetching._tasks), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(set(edge._origin._tasks), return_when=asyncio.FIRST_COMPLETED)
     assert edge.stored_entries == 0
     origin.answer = renewed(WITHIN)
     await origin.release()
@@ -187,12 +187,12 @@ async def test_renewal_that_fails_keeps_the_old_answer_and_is_tried_again(clock:
             assert (await ask(edge)).field(STATUS) == hit(-5)
             await settled(edge)
         assert len(origin.requests) == asked
-    assert [record.getMessage() for record in caplog.records] == ["the origin failed"] * 2
+    assert [record.getMessage() for record in caplog.records] == ["the application failed"] * 2
     origin.error = None
     await ask(edge)
     await settled(edge)
     assert (await ask(edge)).field(STATUS) == hit(60)
-    assert edge._cold_requests == 0
+    assert edge._concurrent_misses == 0
 
 
 async def test_renewal_that_finds_nothing_any_more_drops_the_old_answer(clock: Clock) -> None:
@@ -222,7 +222,7 @@ async def test_renewal_is_joined_by_a_client_that_does_not_accept_a_stale_answer
     assert await strict.reply() == Reply(200, [*WITHIN.headers, (STATUS, collapsed(reason="stale"))], b"renewed")
     assert len(origin.requests) == 2
     await settled(edge)
-    assert edge._cold_requests == 0
+    assert edge._concurrent_misses == 0
 
 
 @pytest.mark.parametrize("word", [b"must-revalidate", b"proxy-revalidate"])
@@ -263,7 +263,7 @@ async def test_stale_answer_stands_in_for_an_origin_that_raises(method: str, clo
         reply = await ask(edge, method=method)
     body = b"picture" if method == "GET" else b""
     assert reply == Reply(200, [*ON_ERROR.headers, (b"age", b"70"), (STATUS, instead(500, -10))], body)
-    assert [record.getMessage() for record in caplog.records] == ["the origin failed"]
+    assert [record.getMessage() for record in caplog.records] == ["the application failed"]
 
 
 async def test_stale_answer_stands_in_for_each_client_as_it_asked(clock: Clock) -> None:
@@ -387,7 +387,7 @@ async def test_stale_answer_is_validated_by_what_it_is_known_by(fields: Headers,
     clock.now += 70
     assert await ask(edge) == Reply(200, [*current.headers, (b"age", b"0"), (STATUS, validated(60))], b"picture")
     assert origin.asked_with(NO_MATCH, NOT_SINCE) == [[], asked]
-    assert await ask(edge) == Reply(200, [*current.headers, (b"age", b"0"), (STATUS, hit(60)), TIER], b"picture")
+    assert await ask(edge) == Reply(200, [*current.headers, (b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER], b"picture")
 
 
 async def test_conditions_of_the_client_give_way_to_those_of_the_edge(clock: Clock) -> None:
@@ -425,7 +425,7 @@ async def test_304_puts_its_fields_in_the_place_of_those_kept_but_not_those_of_t
     clock.now += 70
     kept = [(b"content-length", b"7"), (b"accept-ranges", b"bytes"), (b"content-type", b"image/webp"), (b"x-b", b"1")]
     assert await ask(edge) == Reply(200, [*kept, *newer, (b"age", b"0"), (STATUS, validated(90))], b"picture")
-    assert await ask(edge) == Reply(200, [*kept, *newer, (b"age", b"0"), (STATUS, hit(90)), TIER], b"picture")
+    assert await ask(edge) == Reply(200, [*kept, *newer, (b"age", b"0"), (STATUS, hit(90)), MEMORY_TIER], b"picture")
 
 
 async def test_304_that_says_nothing_of_caching_renews_on_the_terms_kept(clock: Clock) -> None:
@@ -454,7 +454,7 @@ async def test_304_about_something_else_has_the_whole_asked_for_again(clock: Clo
     clock.now += 70
     other = whole(b"max-age=60", (b"etag", b'"two"'), body=b"renewed")
     origin.answer = lambda scope: (
-        Answer(304, [(b"etag", b'"two"')], b"") if any(pair[0] == NO_MATCH for pair in scope["headers"]) else other
+        Response(304, [(b"etag", b'"two"')], b"") if any(pair[0] == NO_MATCH for pair in scope["headers"]) else other
     )
     visits = [visit(edge) for _ in range(3)]
     leader, *waiters = [await each.reply() for each in visits]
@@ -464,7 +464,7 @@ async def test_304_about_something_else_has_the_whole_asked_for_again(clock: Clo
 
 
 async def test_304_that_nobody_asked_for_is_sent_and_not_kept() -> None:
-    origin = Origin(Answer(304, [(b"cache-control", b"max-age=60"), ETAG], b""))
+    origin = Origin(Response(304, [(b"cache-control", b"max-age=60"), ETAG], b""))
     edge = shared_edge(origin)
     for _ in range(2):
         assert await ask(edge) == Reply(304, [(b"cache-control", b"max-age=60"), ETAG, (STATUS, unkept())], b"")
@@ -521,7 +521,7 @@ async def test_answer_that_is_no_200_is_asked_for_anew_not_validated(clock: Cloc
 
 
 @pytest.mark.parametrize("now", [whole(b"private, max-age=60"), whole(b"no-store"), whole(b"max-age=60", (b"set-cookie", b"a=b"))])
-async def test_answer_that_may_not_be_kept_any_more_drops_the_one_kept(now: Answer, clock: Clock) -> None:
+async def test_answer_that_may_not_be_kept_any_more_drops_the_one_kept(now: Response, clock: Clock) -> None:
     origin = Origin(whole(b"max-age=60, stale-if-error=600", ETAG))
     edge = shared_edge(origin, clock)
     await ask(edge)
@@ -578,7 +578,7 @@ async def test_stale_answer_that_is_purged_while_the_origin_fails_never_stands_i
     await ask(edge)
     clock.now += 61
     await origin.hold()
-    origin.answer = Answer(503, [], b"out")
+    origin.answer = Response(503, [], b"out")
     waiting = visit(edge)
     await origin.asked(2)
     if purge == "tag":
@@ -603,7 +603,7 @@ async def test_stale_answer_that_was_renewed_while_the_origin_failed_stands_in_a
     await origin.asked(3)
     await origin.release(first=2)
     assert (await other.reply()).body == b"renewed"
-    origin.answer = Answer(503, [], b"out")
+    origin.answer = Response(503, [], b"out")
     await origin.release()
     assert (await alone.reply()).body == b"renewed"
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.asgi import Answer, Headers, Receive, Scope, Send, field_values
-from edge.freshness import http_date
-from edge.memory import Kept
+from edge.asgi import Headers, Receive, Response, Scope, Send, get_header_values
+from edge.fields import parse_http_date
+from edge.store import StoredResponse
 from tests.edge.asgi import Clock, Origin, ask, date, shared_edge, stored, unkept, whole
 
 STATUS = b"cache-status"
@@ -110,35 +110,35 @@ INVALID_DATES = [
 
 @pytest.mark.parametrize(("value", "seconds"), VALID_DATES.items())
 def test_date_of_the_grammar_is_its_time(value: bytes, seconds: int) -> None:
-    assert http_date(value) == seconds
+    assert parse_http_date(value) == seconds
 
 
 @pytest.mark.parametrize("value", INVALID_DATES, ids=lambda value: value[:40])
 def test_date_outside_the_grammar_is_none(value: bytes) -> None:
-    assert http_date(value) is None
+    assert parse_http_date(value) is None
 
 
 @given(st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)))  # noqa: DTZ001 - every HTTP date is in UTC
 def test_date_of_any_second_is_read_in_both_formats_of_four_digits(moment: datetime) -> None:
     seconds = int((moment.replace(microsecond=0, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds())
-    assert http_date(f"{moment:%a, %d %b} {moment.year:04} {moment:%H:%M:%S} GMT".encode()) == seconds
-    assert http_date(f"{moment:%a %b} {moment.day:2} {moment:%H:%M:%S} {moment.year:04}".encode()) == seconds
+    assert parse_http_date(f"{moment:%a, %d %b} {moment.year:04} {moment:%H:%M:%S} GMT".encode()) == seconds
+    assert parse_http_date(f"{moment:%a %b} {moment.day:2} {moment:%H:%M:%S} {moment.year:04}".encode()) == seconds
 
 
 @given(st.integers(-49 * 365, 49 * 365))
 def test_date_with_a_year_of_two_digits_is_the_nearest_within_fifty_years(days: int) -> None:
     moment = datetime.now(UTC).replace(microsecond=0) + timedelta(days)
-    assert http_date(f"{moment:%A, %d-%b-%y %H:%M:%S} GMT".encode()) == moment.timestamp()
+    assert parse_http_date(f"{moment:%A, %d-%b-%y %H:%M:%S} GMT".encode()) == moment.timestamp()
 
 
 def test_date_with_a_year_of_two_digits_more_than_fifty_years_ahead_is_of_the_last_century() -> None:
     year = datetime.now(UTC).year + 51
-    assert http_date(f"Monday, 01-Feb-{year % 100:02} 00:00:00 GMT".encode()) == datetime(year - 100, 2, 1, tzinfo=UTC).timestamp()
+    assert parse_http_date(f"Monday, 01-Feb-{year % 100:02} 00:00:00 GMT".encode()) == datetime(year - 100, 2, 1, tzinfo=UTC).timestamp()
 
 
 @given(st.binary(max_size=60) | st.text("SunMoNovGT,:- \t0123456789", max_size=40).map(str.encode))
 def test_date_of_arbitrary_bytes_never_raises(value: bytes) -> None:
-    assert http_date(value) is None or isinstance(http_date(value), int)
+    assert parse_http_date(value) is None or isinstance(parse_http_date(value), int)
 
 
 @pytest.mark.anyio
@@ -146,7 +146,7 @@ def test_date_of_arbitrary_bytes_never_raises(value: bytes) -> None:
     "expires", [b"Thu, 18  Aug  2050 02:01:18 GMT", b"Thu, 18 Aug 2050 2:01:18 GMT", b"Thu, 18 Aug 2050\t02:01:18 GMT", b"0", b"soon"]
 )
 async def test_invalid_expires_is_in_the_past(clock: Clock, expires: bytes) -> None:
-    edge = shared_edge(Origin(Answer(200, [(b"date", date()), (b"expires", expires)], b"picture")), clock)
+    edge = shared_edge(Origin(Response(200, [(b"date", date()), (b"expires", expires)], b"picture")), clock)
     assert [(await ask(edge)).field(STATUS) for _ in range(2)] == [unkept()] * 2
 
 
@@ -244,8 +244,8 @@ async def test_dates_of_responses_of_one_second_are_one_object_in_memory(clock: 
     edge = shared_edge(Origin(whole(b"max-age=60")), clock)
     for number in range(50):
         await ask(edge, f"/{number}")
-    entries = [edge._memory.get(b"/%d" % number) for number in range(50)]
-    assert len({id(pair) for kept in entries if isinstance(kept, Kept) for pair in kept.headers if pair[0] == b"date"}) == 1
+    entries = [edge._store.get(b"/%d" % number) for number in range(50)]
+    assert len({id(pair) for kept in entries if isinstance(kept, StoredResponse) for pair in kept.headers if pair[0] == b"date"}) == 1
 
 
 # Statuses of the origin's own
@@ -274,7 +274,7 @@ async def test_status_of_a_condition_that_the_origin_sends_itself_is_sent_on_as_
 @pytest.mark.anyio
 async def test_field_with_the_password_of_a_proxy_is_not_stored() -> None:
     edge = shared_edge(Origin(whole(b"max-age=60", (b"proxy-authorization", b"Basic c2VjcmV0"))))
-    assert [bool(field_values((await ask(edge)).headers, b"proxy-authorization")) for _ in range(2)] == [True, False]
+    assert [bool(get_header_values((await ask(edge)).headers, b"proxy-authorization")) for _ in range(2)] == [True, False]
 
 
 # Estimates and assumptions, which are options
@@ -319,7 +319,7 @@ async def test_field_with_the_password_of_a_proxy_is_not_stored() -> None:
     ],
 )
 async def test_rfc_9111_4_2_2_heuristic_freshness(clock: Clock, status: int, fields: Headers, lifetime: int | None) -> None:
-    answer = Answer(status, fields, b"" if status == 204 else b"picture")
+    answer = Response(status, fields, b"" if status == 204 else b"picture")
     edge = shared_edge(Origin(answer), clock, heuristic_fraction=0.1)
     await ask(edge)
     again = (await ask(edge)).field(STATUS)
@@ -328,7 +328,7 @@ async def test_rfc_9111_4_2_2_heuristic_freshness(clock: Clock, status: int, fie
 
 @pytest.mark.anyio
 async def test_heuristic_freshness_is_off_unless_the_edge_is_set_up_otherwise(clock: Clock) -> None:
-    edge = shared_edge(Origin(Answer(200, [(b"last-modified", date(-1000))], b"picture")), clock)
+    edge = shared_edge(Origin(Response(200, [(b"last-modified", date(-1000))], b"picture")), clock)
     assert [(await ask(edge)).field(STATUS) for _ in range(2)] == [unkept()] * 2
 
 

@@ -8,10 +8,10 @@ import logging
 import pytest
 
 from edge.asgi import ASGIApp, Headers, Message, Receive, Scope, Send
-from edge.collapse import RELEASED_AT_ONCE
-from edge.exchange import OriginFailedError
+from edge.coalescing import MAX_CONCURRENT_RETRIES
+from edge.store import MEMORY_TIER
+from edge.streaming import OriginFailedError
 from tests.edge.asgi import (
-    TIER,
     Clock,
     Pieces,
     Reply,
@@ -83,7 +83,7 @@ async def test_private_answer_in_pieces_is_sent_on_in_the_same_pieces() -> None:
         assert messages == [start(PRIVATE, (STATUS, unkept())), *(piece(body) for body in PIECES), piece(b"", more=False)]
     await origin.over.wait()
     assert len(origin.requests) == 2
-    assert (edge.stored_entries, edge._cold_requests) == (0, 0)
+    assert (edge.stored_entries, edge._concurrent_misses) == (0, 0)
 
 
 async def test_private_answer_in_pieces_reaches_the_client_before_its_end() -> None:
@@ -182,7 +182,7 @@ async def test_leader_that_leaves_midway_ends_the_stream() -> None:
     assert await client.over() == [start(PRIVATE, (STATUS, unkept())), piece(b"01")]
     await settled(edge)
     assert events == ["http.request", "http.disconnect"]
-    assert edge._cold_requests == 0
+    assert edge._concurrent_misses == 0
 
 
 async def test_leader_that_leaves_before_the_first_piece_ends_the_stream() -> None:
@@ -192,13 +192,13 @@ async def test_leader_that_leaves_before_the_first_piece_ends_the_stream() -> No
     await client.waits()
     client.leave()
     assert await client.over() == []
-    assert edge._cold_requests == 1
+    assert edge._concurrent_misses == 1
     origin.may_answer.set()
     await asyncio.wait_for(origin.over.wait(), 10)
     assert origin.events == ["http.request", "http.disconnect"]
     assert origin.sent < 10
     await settled(edge)
-    assert edge._cold_requests == 0
+    assert edge._concurrent_misses == 0
 
 
 async def test_leader_whose_task_is_cancelled_midway_ends_the_stream() -> None:
@@ -217,14 +217,14 @@ async def test_leader_whose_task_is_cancelled_midway_ends_the_stream() -> None:
 async def test_waiters_of_a_stream_ask_for_themselves() -> None:
     origin = Pieces(PRIVATE, PIECES, held=True)
     edge = shared_edge(origin)
-    visits = [visit(edge) for _ in range(3 + RELEASED_AT_ONCE)]
+    visits = [visit(edge) for _ in range(3 + MAX_CONCURRENT_RETRIES)]
     await all_wait(visits)
     assert len(origin.requests) == 1
     origin.may_answer.set()
     assert [await each.reply() for each in visits] == [Reply(200, [*PRIVATE, (STATUS, unkept())], BODY)] * len(visits)
     assert len(origin.requests) == len(visits)
     await settled(edge)
-    assert edge._cold_requests == 0
+    assert edge._concurrent_misses == 0
 
 
 async def test_waiters_of_a_stream_whose_leader_has_left_ask_for_themselves() -> None:
@@ -258,13 +258,13 @@ async def test_stream_that_fails_midway_raises_to_the_server(caplog: pytest.LogC
     origin.error = OSError("secret path")
     edge = shared_edge(origin)
     request = visit(edge)
-    with caplog.at_level(logging.ERROR), pytest.raises(OriginFailedError, match="the origin failed in the middle of its answer"):
+    with caplog.at_level(logging.ERROR), pytest.raises(OriginFailedError, match="the origin failed in the middle of its response"):
         await request.over()
     # The client sees that the answer is cut off: its end never comes.
     assert request.messages == [start(PRIVATE, (STATUS, unkept())), *(piece(body) for body in PIECES)]
-    assert [record.getMessage() for record in caplog.records] == ["the origin failed"]
+    assert [record.getMessage() for record in caplog.records] == ["the application failed"]
     await settled(edge)
-    assert edge._cold_requests == 0
+    assert edge._concurrent_misses == 0
 
 
 async def test_stream_that_the_origin_leaves_unfinished_raises_to_the_server() -> None:
@@ -295,7 +295,7 @@ async def test_stream_that_fails_when_its_client_has_left_is_logged_alone(caplog
     step.set()
     with caplog.at_level(logging.ERROR):
         await settled(edge)
-    assert [record.getMessage() for record in caplog.records] == ["the origin failed"]
+    assert [record.getMessage() for record in caplog.records] == ["the application failed"]
 
 
 async def test_collected_answer_that_fails_midway_is_500() -> None:
@@ -333,7 +333,7 @@ async def test_stream_that_comes_for_a_renewal_is_ended_and_drops_what_was_kept(
     await asyncio.wait_for(origin.over.wait(), 10)
     assert origin.events == ["http.request", "http.disconnect"]
     await settled(edge)
-    assert (edge.stored_entries, edge._cold_requests) == (0, 0)
+    assert (edge.stored_entries, edge._concurrent_misses) == (0, 0)
 
 
 # What a client gets that asks for less than the whole
@@ -399,7 +399,7 @@ async def test_small_answer_in_pieces_that_may_be_kept_is_collected() -> None:
     leader, *waiters = [await each.over() for each in visits]
     assert leader == [start(headers, *of_whole, (STATUS, stored())), {"type": "http.response.body", "body": BODY}]
     assert [messages[1] for messages in waiters] == [leader[1]] * 2
-    assert await ask(edge) == Reply(200, [*headers, *of_whole, (b"age", b"0"), (STATUS, hit(60)), TIER], BODY)
+    assert await ask(edge) == Reply(200, [*headers, *of_whole, (b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER], BODY)
     assert len(origin.requests) == 1
 
 

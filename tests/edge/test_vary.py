@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from edge.asgi import Answer, Headers, Scope, field_values
-from tests.edge.asgi import TIER, Clock, Origin, Reply, all_wait, ask, settled, shared_edge, unkept, visit, whole
+from edge.asgi import Headers, Response, Scope, get_header_values
+from edge.store import MEMORY_TIER
+from tests.edge.asgi import Clock, Origin, Reply, all_wait, ask, settled, shared_edge, unkept, visit, whole
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
 
@@ -25,8 +26,8 @@ class Varying:
         self.directives = directives
         self.tag = tag
 
-    def __call__(self, scope: Scope) -> Answer:
-        body = b"; ".join(b", ".join(field_values(scope["headers"], name)) for name in self.names)
+    def __call__(self, scope: Scope) -> Response:
+        body = b"; ".join(b", ".join(get_header_values(scope["headers"], name)) for name in self.names)
         more = [(b"cache-tag", self.tag)] if self.tag else []
         return whole(self.directives, (b"vary", self.vary), *more, body=body)
 
@@ -60,7 +61,7 @@ async def test_varying_answer_has_exact_headers_on_miss_and_hit(clock: Clock) ->
     assert await ask(edge, headers=AVIF) == Reply(200, [*headers, (STATUS, b"darkroom; " + FIRST + b'; key="/i/picture"')], b"image/avif")
     key = b'key="/i/picture%001%00image/avif"'
     clock.now += 5
-    told = [(b"age", b"5"), (STATUS, b"darkroom; hit; ttl=55; " + key), TIER]
+    told = [(b"age", b"5"), (STATUS, b"darkroom; hit; ttl=55; " + key), MEMORY_TIER]
     assert await ask(edge, headers=AVIF) == Reply(200, [*headers, *told], b"image/avif")
     other = whole(b"max-age=60", (b"vary", b"accept"), body=b"image/webp").headers
     key = b'key="/i/picture%001%00image/webp"'
@@ -175,7 +176,7 @@ async def test_normaliser_makes_many_values_one() -> None:
     # The other field has none, and is compared as it stands.
     assert words(await ask(edge, headers=[*AVIF, (LANGUAGE, b"en")])) == LATER
     # The origin sees what the client sent.
-    assert [field_values(scope["headers"], ACCEPT) for scope in origin.requests][:2] == [[b"image/avif,image/webp"], [b"image/webp"]]
+    assert [get_header_values(scope["headers"], ACCEPT) for scope in origin.requests][:2] == [[b"image/avif,image/webp"], [b"image/webp"]]
 
 
 # Who waits with whom
@@ -199,7 +200,7 @@ async def test_waiters_that_asked_differently_lead_one_request_for_each_value() 
     later = b"fwd=vary-miss; collapsed; ttl=60"
     assert [words(reply) for reply in replies] == [FIRST, LATER, LATER, SHARED, later, later, later]
     assert len(origin.requests) == 3
-    assert edge._cold_requests == 0
+    assert edge._concurrent_misses == 0
 
 
 async def test_waiters_that_asked_differently_never_share_what_is_not_kept() -> None:
@@ -309,7 +310,7 @@ async def test_stale_variant_is_renewed_by_itself(clock: Clock) -> None:
     assert words(await ask(edge, headers=WEBP)) == HIT
     assert words(await ask(edge, headers=AVIF)) == b"hit; ttl=-5"
     await settled(edge)
-    assert [field_values(scope["headers"], ACCEPT) for scope in origin.requests] == [
+    assert [get_header_values(scope["headers"], ACCEPT) for scope in origin.requests] == [
         [b"image/avif"], [b"image/webp"], [b"image/webp"], [b"image/avif"],
     ]  # fmt: skip
 

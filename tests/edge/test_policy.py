@@ -10,19 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.asgi import Headers
-from edge.freshness import age_seconds, cache_control, initial_age, structured_dictionary, terms
+from edge.fields import MAX_DELTA_SECONDS, parse_age, parse_cache_control, parse_structured_dictionary
+from edge.policy import evaluate_policy, initial_age
 
 OWN = b"darkroom-cdn-cache-control"
 CDN = b"cdn-cache-control"
 TARGETED = (OWN, CDN)
-LONGEST_SECONDS = 2**31
 NOW = 1_795_000_000.0
 
 
 def lifetime(*headers: tuple[bytes, bytes], status: int = 200) -> int:
     """Return for how many seconds an answer with these headers is fresh when it comes, 0 if it may not be kept."""
-    agreed = terms(status, headers, TARGETED, now=NOW)
-    return max(0, agreed.lifetime - int(initial_age(headers, now=NOW, delay=0))) if agreed.keeps else 0
+    policy = evaluate_policy(status, headers, TARGETED, now=NOW)
+    return max(0, policy.lifetime - int(initial_age(headers, now=NOW, delay=0))) if policy.storable else 0
 
 
 # RFC 9111 §5.2 and §4.2.1
@@ -53,10 +53,10 @@ def lifetime(*headers: tuple[bytes, bytes], status: int = 200) -> int:
         (b"max-age=0060", 60),
         (b"max-age=10, max-age=20", 10),
         (b"max-age=1234567890", 1_234_567_890),
-        (b"max-age=2147483648", LONGEST_SECONDS),
-        (b"max-age=2147483649", LONGEST_SECONDS),
-        (b"max-age=99999999999", LONGEST_SECONDS),
-        (b"max-age=" + b"9" * 5_000, LONGEST_SECONDS),
+        (b"max-age=2147483648", MAX_DELTA_SECONDS),
+        (b"max-age=2147483649", MAX_DELTA_SECONDS),
+        (b"max-age=99999999999", MAX_DELTA_SECONDS),
+        (b"max-age=" + b"9" * 5_000, MAX_DELTA_SECONDS),
         (b"max-age=" + b"0" * 5_000, 0),
         (b"max-age=" + b"0" * 5_000 + b"60", 60),
     ],
@@ -188,11 +188,11 @@ def test_age_on_arrival_is_taken_off_and_nonsense_ignored(policy: bytes, age: by
 
 
 def test_age_on_several_lines_is_the_first() -> None:
-    assert age_seconds([(b"age", b"10"), (b"age", b"20")]) == 10
+    assert parse_age([(b"age", b"10"), (b"age", b"20")]) == 10
 
 
 def test_age_that_is_absent_is_0() -> None:
-    assert age_seconds([(b"date", b"Mon, 23 Nov 2026 12:00:00 GMT")]) == 0
+    assert parse_age([(b"date", b"Mon, 23 Nov 2026 12:00:00 GMT")]) == 0
 
 
 # RFC 9213 §2.1 and §2.2
@@ -301,7 +301,7 @@ def test_targeted_field_that_parses_is_obeyed(value: bytes) -> None:
 )
 @pytest.mark.parametrize("field", TARGETED)
 def test_targeted_field_that_does_not_parse_is_ignored_as_a_whole(field: bytes, value: bytes) -> None:
-    assert structured_dictionary(value) is None
+    assert parse_structured_dictionary(value) is None
     assert lifetime((field, value), (b"cache-control", b"max-age=7")) == 7
 
 
@@ -335,7 +335,7 @@ def test_targeted_field_that_parses_without_a_usable_lifetime_is_not_kept(field:
 
 def test_structured_dictionary_values_are_text_as_spelled() -> None:
     value = b'a, b=1, c=-1.50, d="x \\"y\\"", e=tok/en, f=:aGk=:, g=?0, h;p=1, i=5;p="q"'
-    assert structured_dictionary(value) == {
+    assert parse_structured_dictionary(value) == {
         "a": "",
         "b": "1",
         "c": "-1.50",
@@ -349,14 +349,14 @@ def test_structured_dictionary_values_are_text_as_spelled() -> None:
 
 
 def test_structured_dictionary_empty_has_no_members() -> None:
-    assert structured_dictionary(b"") == {}
-    assert structured_dictionary(b"   ") == {}
+    assert parse_structured_dictionary(b"") == {}
+    assert parse_structured_dictionary(b"   ") == {}
 
 
 def test_structured_dictionary_with_many_parameters_takes_linear_time() -> None:
     # Would outlast everyone if a token could also swallow the parameters after it.
-    assert structured_dictionary(b"a=a" + b";b=a" * 5_000 + b" !") is None
-    assert structured_dictionary(b"a=a" + b";b=a" * 5_000) == {"a": "a"}
+    assert parse_structured_dictionary(b"a=a" + b";b=a" * 5_000 + b" !") is None
+    assert parse_structured_dictionary(b"a=a" + b";b=a" * 5_000) == {"a": "a"}
 
 
 LOWER, UPPER, DIGITS = "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "0123456789"
@@ -399,7 +399,7 @@ def test_structured_dictionary_round_trips(members: dict[str, tuple[str, list[tu
         for key, (item, parameters) in members.items()
     ]
     text = margin + comma.join(spellings) + margin
-    assert structured_dictionary(text.encode("ascii")) == {key: item for key, (item, _) in members.items()}
+    assert parse_structured_dictionary(text.encode("ascii")) == {key: item for key, (item, _) in members.items()}
 
 
 TOKENS = st.text(LOWER + DIGITS + TOKEN_MARKS, min_size=1, max_size=12)
@@ -410,7 +410,7 @@ QUOTED = st.text("ab ,=", max_size=12).map('"{}"'.format)
 @given(st.dictionaries(TOKENS, TOKENS | QUOTED | BARE, max_size=5), st.booleans())
 def test_cache_control_round_trips(directives: dict[str, str], shout: bool) -> None:
     spellings = [f"{name.upper() if shout else name}={value}" if value else name for name, value in directives.items()]
-    assert cache_control(", ".join(spellings).encode("ascii")) == {name: value.strip('"') for name, value in directives.items()}
+    assert parse_cache_control(", ".join(spellings).encode("ascii")) == {name: value.strip('"') for name, value in directives.items()}
 
 
 # What holds for whatever an origin sends.
@@ -426,24 +426,24 @@ FIELDS = st.sampled_from([b"cache-control", CDN, OWN, b"age"])
 def test_lifetime_of_arbitrary_headers_is_never_negative_nor_longer_than_any_number_said(headers: Headers, status: int) -> None:
     seconds = lifetime(*headers, status=status)
     numbers = [int(digits[-4_000:]) for _, value in headers for digits in re.findall(rb"[0-9]+", value)]
-    assert 0 <= seconds <= min(LONGEST_SECONDS, max(numbers, default=0))
+    assert 0 <= seconds <= min(MAX_DELTA_SECONDS, max(numbers, default=0))
 
 
 @settings(deadline=None)
 @given(st.sampled_from([b"cache-control", CDN, OWN]), st.integers(0, 10**14), st.integers(0, 10**14))
 def test_lifetime_and_age_together_are_what_was_said(policy: bytes, max_age: int, age: int) -> None:
-    said, gone = min(max_age, LONGEST_SECONDS), min(age, LONGEST_SECONDS)
+    said, gone = min(max_age, MAX_DELTA_SECONDS), min(age, MAX_DELTA_SECONDS)
     assert lifetime((policy, b"max-age=%d" % max_age), (b"age", b"%d" % age)) == max(0, said - gone)
 
 
 @settings(deadline=None)
 @given(VALUES)
 def test_age_of_arbitrary_bytes_is_in_range(value: bytes) -> None:
-    assert 0 <= age_seconds([(b"age", value)]) <= LONGEST_SECONDS
+    assert 0 <= parse_age([(b"age", value)]) <= MAX_DELTA_SECONDS
 
 
 @settings(deadline=None)
 @given(VALUES)
 def test_structured_dictionary_of_arbitrary_bytes_never_raises(value: bytes) -> None:
-    members = structured_dictionary(value)
+    members = parse_structured_dictionary(value)
     assert members is None or all(re.fullmatch(r"[a-z*][a-z0-9_.*-]*", key) for key in members)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from edge import Edge
-from edge.asgi import Answer, ASGIApp, Headers, Message, Receive, Scope, Send
+from edge.asgi import ASGIApp, Headers, Message, Receive, Response, Scope, Send
+from edge.store import MEMORY_TIER
 from tests.edge.asgi import (
     RENDITION,
-    TIER,
     Clock,
     Origin,
     Reply,
@@ -39,7 +39,7 @@ WHOLE = [(b"content-length", b"7"), (b"accept-ranges", b"bytes")]
 
 BUSY_BODY = (
     b'{"type":"about:blank","title":"Too many cold requests","status":503,'
-    b'"detail":"As many clients as are allowed wait for answers that are not in memory. Try again in a second."}'
+    b'"detail":"The maximum number of clients is waiting for responses that are not in memory. Try again in a second."}'
 )
 
 
@@ -55,8 +55,8 @@ def edge_of(app: ASGIApp, *, max_bytes: int = 1_000_000, max_concurrent_misses: 
     )
 
 
-def answer(*headers: tuple[bytes, bytes], status: int = 200, body: bytes = b"picture") -> Answer:
-    return Answer(status, list(headers), body)
+def answer(*headers: tuple[bytes, bytes], status: int = 200, body: bytes = b"picture") -> Response:
+    return Response(status, list(headers), body)
 
 
 # Hits
@@ -107,15 +107,15 @@ async def test_miss_headers_are_those_of_the_origin_and_cache_status() -> None:
 async def test_hit_headers_are_those_of_the_origin_with_age_and_cache_status(clock: Clock) -> None:
     edge = edge_of(Origin(), clock=clock)
     await ask(edge)
-    assert await ask(edge) == Reply(200, [*RENDITION.headers, (b"age", b"0"), (STATUS, hit(60)), TIER], b"picture")
+    assert await ask(edge) == Reply(200, [*RENDITION.headers, (b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER], b"picture")
     clock.now += 12.5
-    assert await ask(edge) == Reply(200, [*RENDITION.headers, (b"age", b"12"), (STATUS, hit(48)), TIER], b"picture")
+    assert await ask(edge) == Reply(200, [*RENDITION.headers, (b"age", b"12"), (STATUS, hit(48)), MEMORY_TIER], b"picture")
 
 
 async def test_head_hit_has_the_headers_of_get_and_no_body() -> None:
     edge = edge_of(Origin())
     await ask(edge)
-    assert await ask(edge, method="HEAD") == Reply(200, [*RENDITION.headers, (b"age", b"0"), (STATUS, hit(60)), TIER], b"")
+    assert await ask(edge, method="HEAD") == Reply(200, [*RENDITION.headers, (b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER], b"")
 
 
 async def test_head_miss_fetches_with_get_and_the_next_get_is_a_hit() -> None:
@@ -142,7 +142,7 @@ async def test_conditional_hit_is_304(condition: bytes, method: str) -> None:
     edge = edge_of(Origin())
     await ask(edge)
     reply = await ask(edge, method=method, headers=[(b"if-none-match", condition)])
-    assert reply == Reply(304, [*NOT_MODIFIED, (b"age", b"0"), (STATUS, hit(60)), TIER], b"")
+    assert reply == Reply(304, [*NOT_MODIFIED, (b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER], b"")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -208,7 +208,7 @@ async def test_expired_answer_whose_successor_is_not_kept_is_not_called_stored(c
     await ask(edge)
     clock.now += 60
     headers = [(b"cache-control", b"no-store"), (b"content-length", b"5")]
-    origin.answer = Answer(503, headers, b"later")
+    origin.answer = Response(503, headers, b"later")
     for _ in range(2):
         assert await ask(edge) == Reply(503, [*headers, (STATUS, unkept(reason="stale"))], b"later")
     assert len(origin.requests) == 3
@@ -250,7 +250,7 @@ async def test_age_of_the_origin_is_sent_on_and_counted_from(clock: Clock) -> No
     assert await ask(edge) == Reply(200, [*headers, *WHOLE, (STATUS, stored(40))], b"picture")
     clock.now += 5
     reply = await ask(edge)
-    assert reply == Reply(200, [headers[0], *WHOLE, (b"age", b"25"), (STATUS, hit(35)), TIER], b"picture")
+    assert reply == Reply(200, [headers[0], *WHOLE, (b"age", b"25"), (STATUS, hit(35)), MEMORY_TIER], b"picture")
     clock.now += 35
     assert (await ask(edge)).field(STATUS) == stored(40, reason="stale")
 
@@ -264,7 +264,7 @@ async def test_server_timing_of_the_miss_is_not_told_of_hits() -> None:
 async def test_cache_status_of_the_origin_stays_before_that_of_the_edge() -> None:
     edge = edge_of(Origin(answer((b"cache-control", b"max-age=60"), *WHOLE, (STATUS, b"inner; hit"))))
     assert (await ask(edge)).headers[3:] == [(STATUS, b"inner; hit"), (STATUS, stored())]
-    assert (await ask(edge)).headers[3:] == [(STATUS, b"inner; hit"), (b"age", b"0"), (STATUS, hit(60)), TIER]
+    assert (await ask(edge)).headers[3:] == [(STATUS, b"inner; hit"), (b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER]
 
 
 @pytest.mark.parametrize("name", [OWN, b"Darkroom-CDN-Cache-Control"])
@@ -272,7 +272,7 @@ async def test_own_field_is_obeyed_and_never_leaves(name: bytes) -> None:
     headers = [(b"cache-control", b"private"), (b"cdn-cache-control", b"no-store"), (b"etag", ETAG)]
     edge = edge_of(Origin(answer(*headers, (name, b"max-age=60"))))
     assert (await ask(edge)).headers == [*headers, *WHOLE, (STATUS, stored())]
-    told = [(b"age", b"0"), (STATUS, hit(60)), TIER]
+    told = [(b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER]
     assert (await ask(edge)).headers == [*headers, *WHOLE, *told]
     assert (await ask(edge, method="HEAD")).headers == [*headers, *WHOLE, *told]
     assert (await ask(edge, headers=[(b"if-none-match", ETAG)])).headers == [*headers, *told]
@@ -417,13 +417,13 @@ async def test_origin_without_a_whole_answer_is_500_and_nothing_is_kept(
     app: ASGIApp, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     edge = edge_of(app)
-    told = "the origin failed" if app is half_and_raises else "the application returned without a whole answer"
+    message = "the application failed" if app is half_and_raises else "the application returned without a whole response"
     for times in (1, 2):
         reply = await ask(edge, method=method)
         assert reply.status == 500
         assert reply.headers == failed(unkept()).headers
         assert reply.body == (failed(b"").body if method == "GET" else b"")
-        assert [(record.levelno, record.getMessage()) for record in caplog.records] == [(logging.ERROR, told)] * times
+        assert [(record.levelno, record.getMessage()) for record in caplog.records] == [(logging.ERROR, message)] * times
 
 
 @pytest.mark.parametrize("lengths", [[b"6"], [b"8"], [b"07"], [b"seven"], [b"7", b"8"]])
@@ -433,7 +433,9 @@ async def test_answer_not_as_long_as_it_says_is_500_and_nothing_is_kept(lengths:
     edge = edge_of(origin)
     with caplog.at_level(logging.ERROR):
         assert [await ask(edge) for _ in range(2)] == [failed(unkept())] * 2
-    assert [record.getMessage() for record in caplog.records] == [f"the origin sent 7 bytes and called them {lengths}"] * 2
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the application sent a body of 7 bytes with a Content-Length of {lengths}"
+    ] * 2
     assert len(origin.requests) == 2
 
 
@@ -444,7 +446,7 @@ async def test_answer_whose_start_is_nonsense_is_500_and_the_next_request_asks_a
 
     edge = edge_of(nonsense)
     assert [await ask(edge) for _ in range(2)] == [failed(unkept())] * 2
-    assert [record.getMessage() for record in caplog.records] == ["an answer of the origin could not be used"] * 2
+    assert [record.getMessage() for record in caplog.records] == ["a response of the application could not be processed"] * 2
 
 
 @pytest.mark.parametrize("status", [204, 205])

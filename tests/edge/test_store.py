@@ -15,21 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from edge.asgi import Answer, Headers, Receive, Scope, Send
+from edge.asgi import Headers, Receive, Response, Scope, Send
 from edge.counters import CacheCounters
-from edge.freshness import Terms
-from edge.keys import varies
-from edge.memory import (
+from edge.fields import parse_cache_tags, parse_vary
+from edge.policy import CachePolicy
+from edge.store import (
     ENTRY_OVERHEAD_BYTES,
-    FIELD_OVERHEAD_BYTES,
-    LARGEST_SHARE,
+    HEADER_OVERHEAD_BYTES,
+    MAX_ENTRY_FRACTION,
+    MEMORY_TIER,
     TAG_OVERHEAD_BYTES,
-    VARIES_BYTES,
-    Kept,
-    Memory,
-    cache_tags,
+    VARY_MARKER_BYTES,
+    MemoryStore,
+    StoredResponse,
 )
-from tests.edge.asgi import TIER, Clock, Origin, ask, date, hit, shared_edge, stored, whole
+from tests.edge.asgi import Clock, Origin, ask, date, hit, shared_edge, stored, whole
 
 HEADERS: Headers = [(b"content-type", b"image/webp"), (b"etag", b'"k5x7q2"'), (b"cache-control", b"max-age=60")]
 
@@ -43,62 +43,64 @@ def kept(
     status: int = 200,
     lifetime: int = 60,
     key: bytes = b"/i/picture",
-    count: CacheCounters | None = None,
-) -> Kept:
-    terms = Terms(keeps=True, shares=True, lifetime=lifetime)
-    return Kept(Answer(status, headers, body), terms, key=key, born=5.0, received=0.0, count=count or CacheCounters())
+    counters: CacheCounters | None = None,
+) -> StoredResponse:
+    policy = CachePolicy(storable=True, shareable=True, lifetime=lifetime)
+    return StoredResponse(
+        Response(status, headers, body), policy, key=key, generated_at=5.0, received_at=0.0, counters=counters or CacheCounters()
+    )
 
 
 # One entry and its time
 
 
 def test_kept_start_is_the_answer_with_age_cache_status_and_tier() -> None:
-    assert kept().start(0, NAME) == {
+    assert kept().start_message(0, NAME) == {
         "type": "http.response.start",
         "status": 200,
-        "headers": [*HEADERS, (b"age", b"0"), (b"cache-status", hit(60)), TIER],
+        "headers": [*HEADERS, (b"age", b"0"), (b"cache-status", hit(60)), MEMORY_TIER],
     }
 
 
 def test_kept_not_modified_is_a_304_with_its_fields_and_the_same_said_of_the_hit() -> None:
-    assert kept().not_modified(7, NAME) == {
+    assert kept().not_modified_message(7, NAME) == {
         "type": "http.response.start",
         "status": 304,
-        "headers": [(b"etag", b'"k5x7q2"'), (b"cache-control", b"max-age=60"), (b"age", b"7"), (b"cache-status", hit(53)), TIER],
+        "headers": [(b"etag", b'"k5x7q2"'), (b"cache-control", b"max-age=60"), (b"age", b"7"), (b"cache-status", hit(53)), MEMORY_TIER],
     }
 
 
 def test_kept_start_later_leaves_what_was_sent_before_as_it_was() -> None:
     entry = kept()
-    start, not_modified = entry.start(0, NAME), entry.not_modified(0, NAME)
-    later, later_not_modified = entry.start(10, NAME), entry.not_modified(10, NAME)
+    start, not_modified = entry.start_message(0, NAME), entry.not_modified_message(0, NAME)
+    later, later_not_modified = entry.start_message(10, NAME), entry.not_modified_message(10, NAME)
     said = [message["headers"][-3:] for message in (start, not_modified, later, later_not_modified)]
     assert said == [
-        [(b"age", b"0"), (b"cache-status", hit(60)), TIER],
-        [(b"age", b"0"), (b"cache-status", hit(60)), TIER],
-        [(b"age", b"10"), (b"cache-status", hit(50)), TIER],
-        [(b"age", b"10"), (b"cache-status", hit(50)), TIER],
+        [(b"age", b"0"), (b"cache-status", hit(60)), MEMORY_TIER],
+        [(b"age", b"0"), (b"cache-status", hit(60)), MEMORY_TIER],
+        [(b"age", b"10"), (b"cache-status", hit(50)), MEMORY_TIER],
+        [(b"age", b"10"), (b"cache-status", hit(50)), MEMORY_TIER],
     ]
 
 
 def test_kept_start_changed_by_a_server_leaves_the_next_as_it_should_be() -> None:
     # A layer between us and the server may add fields to a message's list.
     entry = kept()
-    for message in (entry.start(0, NAME), entry.not_modified(0, NAME)):
+    for message in (entry.start_message(0, NAME), entry.not_modified_message(0, NAME)):
         message["headers"].append((b"x-added", b"1"))
-    assert entry.start(0, NAME)["headers"] == [*HEADERS, *entry.told(0, NAME)]
-    assert entry.not_modified(0, NAME)["headers"] == [*HEADERS[1:], *entry.told(0, NAME)]
+    assert entry.start_message(0, NAME)["headers"] == [*HEADERS, *entry.hit_headers(0, NAME)]
+    assert entry.not_modified_message(0, NAME)["headers"] == [*HEADERS[1:], *entry.hit_headers(0, NAME)]
 
 
 def test_kept_told_stale_has_a_negative_ttl() -> None:
-    assert kept(lifetime=60).told(75, NAME) == ((b"age", b"75"), (b"cache-status", hit(-15)), TIER)
+    assert kept(lifetime=60).hit_headers(75, NAME) == ((b"age", b"75"), (b"cache-status", hit(-15)), MEMORY_TIER)
 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**31), st.integers(-(2**31), 2**31))
 def test_kept_age_and_ttl_add_up_to_the_lifetime(lifetime: int, left: int) -> None:
     second = max(0, lifetime - left)
-    (_, age), (_, status), _ = kept(lifetime=lifetime).told(second, NAME)
+    (_, age), (_, status), _ = kept(lifetime=lifetime).hit_headers(second, NAME)
     assert int(age) == second
     assert status == hit(lifetime - second)
 
@@ -147,44 +149,44 @@ def test_kept_without_entity_tag_has_none() -> None:
 
 
 def test_memory_counts_body_headers_key_and_overhead() -> None:
-    memory = Memory(1_000_000)
-    memory.keep(b"/i/picture", kept(b"x" * 1_000))
+    memory = MemoryStore(1_000_000)
+    memory.store(b"/i/picture", kept(b"x" * 1_000))
     assert memory.used_bytes == 1_000 + size_of(b"/i/picture", HEADERS)
     assert len(memory) == 1
 
 
 def size_of(key: bytes, headers: Headers, tags: int = 0) -> int:
     """Return what an entry counts for without its body."""
-    fields = sum(FIELD_OVERHEAD_BYTES + len(name) + len(value) for name, value in headers)
+    fields = sum(HEADER_OVERHEAD_BYTES + len(name) + len(value) for name, value in headers)
     return ENTRY_OVERHEAD_BYTES + len(key) + fields + tags * TAG_OVERHEAD_BYTES
 
 
 def test_memory_counts_each_tag_and_the_spelling_of_a_key_that_is_another() -> None:
-    memory = Memory(1_000_000)
+    memory = MemoryStore(1_000_000)
     headers = tagged(b"one", b"two", b"two")
-    memory.keep(b"/a\x00", kept(b"", headers=headers, key=b"/a\x00"))
+    memory.store(b"/a\x00", kept(b"", headers=headers, key=b"/a\x00"))
     assert memory.used_bytes == size_of(b"/a\x00", headers, 2) + len(b"/a%00")
 
 
 def test_memory_counts_a_mark_of_what_varies() -> None:
-    memory = Memory(1_000_000)
-    memory.varies(b"/i/picture", (b"accept",))
-    assert memory.used_bytes == VARIES_BYTES + len(b"/i/picture") + len(b"accept")
+    memory = MemoryStore(1_000_000)
+    memory.mark_varying(b"/i/picture", (b"accept",))
+    assert memory.used_bytes == VARY_MARKER_BYTES + len(b"/i/picture") + len(b"accept")
 
 
 def test_memory_without_the_key_has_nothing() -> None:
-    memory = Memory(1_000_000)
-    memory.keep(b"/a", kept())
+    memory = MemoryStore(1_000_000)
+    memory.store(b"/a", kept())
     assert memory.get(b"/b") is None
 
 
-def entry_of(size_bytes: int, key: bytes, *, count: CacheCounters | None = None, headers: Headers = ()) -> Kept:
+def entry_of(size_bytes: int, key: bytes, *, counters: CacheCounters | None = None, headers: Headers = ()) -> StoredResponse:
     """Return an entry that counts for exactly `size_bytes` under `key`."""
-    body_bytes = size_bytes - size_of(key, headers, len(cache_tags(headers)))
-    return kept(bytes(body_bytes), headers=headers, key=key, count=count)
+    body_bytes = size_bytes - size_of(key, headers, len(parse_cache_tags(headers)))
+    return kept(bytes(body_bytes), headers=headers, key=key, counters=counters)
 
 
-def use(memory: Memory, key: bytes) -> None:
+def use(memory: MemoryStore, key: bytes) -> None:
     """Use what is kept as a hit does: it is marked, not moved."""
     entry = memory.get(key)
     assert entry is not None
@@ -192,77 +194,77 @@ def use(memory: Memory, key: bytes) -> None:
 
 
 def test_memory_full_lets_the_oldest_that_was_not_used_go() -> None:
-    memory = Memory(80_000)
+    memory = MemoryStore(80_000)
     for key in (b"/a", b"/b", b"/c", b"/d", b"/e", b"/f", b"/g", b"/h"):
-        assert memory.keep(key, entry_of(10_000, key))
+        assert memory.store(key, entry_of(10_000, key))
     assert memory.used_bytes == 80_000
     use(memory, b"/a")
-    memory.keep(b"/i", entry_of(10_000, b"/i"))
+    memory.store(b"/i", entry_of(10_000, b"/i"))
     assert memory.get(b"/b") is None
     assert memory.get(b"/a")
-    memory.keep(b"/c", entry_of(9_000, b"/c"))
-    memory.keep(b"/j", entry_of(10_000, b"/j"))
+    memory.store(b"/c", entry_of(9_000, b"/c"))
+    memory.store(b"/j", entry_of(10_000, b"/j"))
     assert memory.get(b"/d") is None
     assert memory.get(b"/c")
     assert memory.used_bytes == 79_000
 
 
 def test_memory_used_entry_is_spared_once_for_each_time_it_is_used() -> None:
-    memory = Memory(80_000)
+    memory = MemoryStore(80_000)
     keys = [b"/%d" % number for number in range(8)]
     for key in keys:
-        memory.keep(key, entry_of(10_000, key))
+        memory.store(key, entry_of(10_000, key))
     use(memory, b"/0")
     for number in range(8, 15):
-        memory.keep(b"/%d" % number, entry_of(10_000, b"/%d" % number))
+        memory.store(b"/%d" % number, entry_of(10_000, b"/%d" % number))
     # The seven others of the first eight are gone; /0 was spared, and would be the next.
     assert all(memory.get(key) is None for key in keys[1:])
     assert memory.get(b"/0")
-    memory.keep(b"/15", entry_of(10_000, b"/15"))
+    memory.store(b"/15", entry_of(10_000, b"/15"))
     assert memory.get(b"/0") is None
 
 
 def test_memory_of_used_entries_alone_lets_the_oldest_go() -> None:
-    memory = Memory(80_000)
+    memory = MemoryStore(80_000)
     keys = [b"/%d" % number for number in range(8)]
     for key in keys:
-        memory.keep(key, entry_of(10_000, key))
+        memory.store(key, entry_of(10_000, key))
         use(memory, key)
-    memory.keep(b"/8", entry_of(10_000, b"/8"))
+    memory.store(b"/8", entry_of(10_000, b"/8"))
     assert [key for key in keys if memory.get(key) is None] == [b"/0"]
     # All have had their second chance: now they go in order.
-    memory.keep(b"/9", entry_of(10_000, b"/9"))
+    memory.store(b"/9", entry_of(10_000, b"/9"))
     assert [key for key in keys if memory.get(key) is None] == [b"/0", b"/1"]
 
 
 def test_memory_evicted_entry_is_counted_once_and_a_purged_or_replaced_one_is_not() -> None:
-    memory, count = Memory(80_000), CacheCounters()
+    memory, counters = MemoryStore(80_000), CacheCounters()
     for number in range(8):
-        memory.keep(b"/%d" % number, entry_of(10_000, b"/%d" % number, count=count))
-    memory.keep(b"/7", entry_of(10_000, b"/7", count=count))
+        memory.store(b"/%d" % number, entry_of(10_000, b"/%d" % number, counters=counters))
+    memory.store(b"/7", entry_of(10_000, b"/7", counters=counters))
     memory.purge(b"/6")
-    memory.keep(b"/8", entry_of(10_000, b"/8", count=count))
-    assert count.evicted == 0
+    memory.store(b"/8", entry_of(10_000, b"/8", counters=counters))
+    assert counters.evicted == 0
     use(memory, b"/0")
-    memory.keep(b"/9", entry_of(10_000, b"/9", count=count))
-    assert count.evicted == 1
+    memory.store(b"/9", entry_of(10_000, b"/9", counters=counters))
+    assert counters.evicted == 1
     assert memory.get(b"/1") is None
 
 
 def test_memory_entry_of_the_largest_share_is_kept_and_one_byte_more_is_not() -> None:
-    memory = Memory(80_000)
-    assert LARGEST_SHARE == 1 / 8
-    assert memory.keep(b"/a", entry_of(10_000, b"/a"))
-    assert not memory.keep(b"/b", entry_of(10_001, b"/b"))
+    memory = MemoryStore(80_000)
+    assert MAX_ENTRY_FRACTION == 1 / 8
+    assert memory.store(b"/a", entry_of(10_000, b"/a"))
+    assert not memory.store(b"/b", entry_of(10_001, b"/b"))
     assert memory.get(b"/b") is None
     assert memory.get(b"/a")
     assert memory.used_bytes == 10_000
 
 
 def test_memory_entry_that_is_too_large_removes_the_one_it_would_replace() -> None:
-    memory = Memory(80_000)
-    memory.keep(b"/a", entry_of(5_000, b"/a"))
-    assert not memory.keep(b"/a", entry_of(10_001, b"/a"))
+    memory = MemoryStore(80_000)
+    memory.store(b"/a", entry_of(5_000, b"/a"))
+    assert not memory.store(b"/a", entry_of(10_001, b"/a"))
     assert memory.get(b"/a") is None
     assert memory.used_bytes == 0
 
@@ -280,7 +282,7 @@ steps = st.lists(
 @given(steps)
 def test_memory_with_shares_keeps_to_each_of_them_and_to_the_whole(steps: list[tuple[str, str, str | int]]) -> None:
     shares = {"page": 1 / 16, "file": 1 / 4}
-    memory = Memory(80_000, shares)
+    memory = MemoryStore(80_000, shares)
     model: dict[bytes, tuple[str, int]] = {}
     for kind, name, step in steps:
         key = f"/{kind}/{name}".encode()
@@ -292,11 +294,11 @@ def test_memory_with_shares_keeps_to_each_of_them_and_to_the_whole(steps: list[t
             assert memory.purge(key) == (found is not None)
             model.pop(key, None)
         elif step == "vary":
-            model[key] = kind, memory.varies(key, (b"accept",), kind).size_bytes
+            model[key] = kind, memory.mark_varying(key, (b"accept",), kind).size_bytes
         else:
             new = kept(bytes(int(step)), headers=(), key=key)
             fits = new.size_bytes <= min(80_000 / 8, 80_000 * shares.get(kind, 1))
-            assert memory.keep(key, new, kind) == fits
+            assert memory.store(key, new, kind) == fits
             # Whatever is put in is there, and what was there before it is not.
             assert memory.get(key) is (new if fits else None)
             model[key] = kind, new.size_bytes
@@ -308,40 +310,40 @@ def test_memory_with_shares_keeps_to_each_of_them_and_to_the_whole(steps: list[t
 
 
 def test_memory_entry_of_a_small_kind_lets_its_own_kind_go_first() -> None:
-    memory = Memory(80_000, {"page": 1 / 16})
+    memory = MemoryStore(80_000, {"page": 1 / 16})
     for number in range(20):
-        memory.keep(b"/i/%d" % number, kept(bytes(1_000), headers=(), key=b"/i/%d" % number), "picture")
+        memory.store(b"/i/%d" % number, kept(bytes(1_000), headers=(), key=b"/i/%d" % number), "picture")
     for number in range(50):
-        memory.keep(b"/page/%d" % number, kept(bytes(1_000), headers=(), key=b"/page/%d" % number), "page")
+        memory.store(b"/page/%d" % number, kept(bytes(1_000), headers=(), key=b"/page/%d" % number), "page")
     assert all(memory.get(b"/i/%d" % number) for number in range(20))
     assert [number for number in range(50) if memory.get(b"/page/%d" % number)] == [47, 48, 49]
 
 
 def test_memory_of_no_bytes_keeps_nothing() -> None:
-    memory = Memory(0)
-    assert not memory.keep(b"/a", kept())
-    memory.varies(b"/b", (b"accept",))
+    memory = MemoryStore(0)
+    assert not memory.store(b"/a", kept())
+    memory.mark_varying(b"/b", (b"accept",))
     assert memory.used_bytes == len(memory) == 0
 
 
 def test_memory_holds_fields_and_terms_that_many_entries_have_once() -> None:
-    memory = Memory(1_000_000)
+    memory = MemoryStore(1_000_000)
     entries = [kept(headers=[(b"content-type", b"image/%b" % b"webp"), (b"etag", b'"%d"' % number)]) for number in range(3)]
     for number, entry in enumerate(entries):
-        memory.keep(b"/%d" % number, entry)
+        memory.store(b"/%d" % number, entry)
     first, *others = entries
-    assert all(entry.headers[0] is first.headers[0] and entry.terms is first.terms for entry in others)
+    assert all(entry.headers[0] is first.headers[0] and entry.policy is first.policy for entry in others)
     assert [entry.headers[1] for entry in entries] == [(b"etag", b'"0"'), (b"etag", b'"1"'), (b"etag", b'"2"')]
 
 
 def test_memory_given_ever_new_fields_holds_few_of_them_for_sharing() -> None:
-    memory = Memory(1_000_000)
+    memory = MemoryStore(1_000_000)
     for number in range(1_000):
-        memory.keep(b"/", kept(headers=[(b"x-%d" % number, b"1"), (b"etag", b'"%d"' % number)], lifetime=number))
+        memory.store(b"/", kept(headers=[(b"x-%d" % number, b"1"), (b"etag", b'"%d"' % number)], lifetime=number))
     assert len(memory) == 1
-    assert len(memory._names) == 64
-    assert {len(values) for values in memory._names.values()} == {1, 8}
-    assert len(memory._terms) == 64
+    assert len(memory._shared_headers) == 64
+    assert {len(values) for values in memory._shared_headers.values()} == {1, 8}
+    assert len(memory._shared_policies) == 64
 
 
 # Purging
@@ -352,9 +354,9 @@ def tagged(*tags: bytes) -> Headers:
 
 
 def test_memory_purged_by_key_has_all_but_that() -> None:
-    memory = Memory(1_000_000)
+    memory = MemoryStore(1_000_000)
     for key in (b"/a", b"/b"):
-        memory.keep(key, kept(key=key))
+        memory.store(key, kept(key=key))
     assert memory.purge(b"/a")
     assert not memory.purge(b"/a")
     assert memory.get(b"/a") is None
@@ -362,30 +364,30 @@ def test_memory_purged_by_key_has_all_but_that() -> None:
 
 
 def test_memory_purged_by_tags_drops_what_carries_any_and_counts_each_entry_once() -> None:
-    memory = Memory(1_000_000)
-    memory.keep(b"/a", kept(headers=tagged(b"one", b"two")))
-    memory.keep(b"/b", kept(headers=tagged(b"two")))
-    memory.keep(b"/c", kept(headers=tagged(b"three")))
-    memory.keep(b"/d", kept())
+    memory = MemoryStore(1_000_000)
+    memory.store(b"/a", kept(headers=tagged(b"one", b"two")))
+    memory.store(b"/b", kept(headers=tagged(b"two")))
+    memory.store(b"/c", kept(headers=tagged(b"three")))
+    memory.store(b"/d", kept())
     assert memory.purge_tags([b"one", b"two", b"nobody's"]) == 2
     assert [key for key in (b"/a", b"/b", b"/c", b"/d") if memory.get(key)] == [b"/c", b"/d"]
     assert memory.purge_tags([b"one", b"two"]) == 0
 
 
 def test_memory_replaced_entry_is_purged_by_its_newer_tags_alone() -> None:
-    memory = Memory(1_000_000)
-    memory.keep(b"/a", kept(headers=tagged(b"old", b"both")))
-    memory.keep(b"/a", kept(headers=tagged(b"new", b"both")))
+    memory = MemoryStore(1_000_000)
+    memory.store(b"/a", kept(headers=tagged(b"old", b"both")))
+    memory.store(b"/a", kept(headers=tagged(b"new", b"both")))
     assert memory.purge_tags([b"old"]) == 0
     assert memory.get(b"/a")
     assert memory.purge_tags([b"new"]) == 1
 
 
 def test_memory_without_entries_has_no_tags_left() -> None:
-    memory = Memory(80_000)
+    memory = MemoryStore(80_000)
     for number in range(20):
         key = b"/%d" % number
-        memory.keep(key, entry_of(10_000, key, headers=tagged(b"all", key)))
+        memory.store(key, entry_of(10_000, key, headers=tagged(b"all", key)))
     assert len(memory) == 8
     assert len(memory._index.keys_by_tag) == 9
     memory.purge_tags([b"all"])
@@ -395,29 +397,29 @@ def test_memory_without_entries_has_no_tags_left() -> None:
 
 def test_cache_tags_are_the_members_of_every_line_without_the_space_around_them() -> None:
     headers = [(b"cache-tag", b" one,two ,, "), (b"etag", b'"x"'), (b"cache-tag", b"three")]
-    assert cache_tags(headers) == {b"one", b"two", b"three"}
+    assert parse_cache_tags(headers) == {b"one", b"two", b"three"}
 
 
 # What varies
 
 
 def test_memory_mark_of_the_same_fields_stays_and_of_others_is_another() -> None:
-    memory = Memory(1_000_000)
-    mark = memory.varies(b"/a", (b"accept",))
+    memory = MemoryStore(1_000_000)
+    mark = memory.mark_varying(b"/a", (b"accept",))
     assert memory.get(b"/a") is mark
-    assert memory.varies(b"/a", (b"accept",)) is mark
-    other = memory.varies(b"/a", (b"accept", b"origin"))
+    assert memory.mark_varying(b"/a", (b"accept",)) is mark
+    other = memory.mark_varying(b"/a", (b"accept", b"origin"))
     assert memory.get(b"/a") is other
     assert other.generation != mark.generation
     # Even the fields of before are not those answers: they were dropped when the address answered otherwise.
-    assert memory.varies(b"/a", (b"accept",)).generation not in {mark.generation, other.generation}
+    assert memory.mark_varying(b"/a", (b"accept",)).generation not in {mark.generation, other.generation}
 
 
 def test_memory_mark_purged_is_another_when_it_comes_back() -> None:
-    memory = Memory(1_000_000)
-    mark = memory.varies(b"/a", (b"accept",))
+    memory = MemoryStore(1_000_000)
+    mark = memory.mark_varying(b"/a", (b"accept",))
     assert memory.purge(b"/a")
-    assert memory.varies(b"/a", (b"accept",)).generation != mark.generation
+    assert memory.mark_varying(b"/a", (b"accept",)).generation != mark.generation
 
 
 # Any sequence
@@ -429,11 +431,11 @@ TAGS = [b"one", b"two", b"three"]
 class ModelEntry:
     """What the model knows of one entry."""
 
-    def __init__(self, entry: object, size_bytes: int, tags: frozenset[bytes] = frozenset(), fields: tuple[bytes, ...] = ()) -> None:
+    def __init__(self, entry: object, size_bytes: int, tags: frozenset[bytes] = frozenset(), names: tuple[bytes, ...] = ()) -> None:
         self.entry = entry
         self.size_bytes = size_bytes
         self.tags = tags
-        self.fields = fields
+        self.names = names
         self.used = False
 
 
@@ -447,11 +449,11 @@ class MemoryMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.memory = Memory(self.MAX_BYTES)
+        self.memory = MemoryStore(self.MAX_BYTES)
         self.order: list[bytes] = []
         self.model: dict[bytes, ModelEntry] = {}
         self.evicted = 0
-        self.count = CacheCounters()
+        self.counters = CacheCounters()
         self.generations: set[int] = set()
 
     def drop(self, key: bytes) -> None:
@@ -467,34 +469,34 @@ class MemoryMachine(RuleBasedStateMachine):
                 self.model[oldest].used = False
                 self.order.append(oldest)
             else:
-                self.evicted += isinstance(self.model.pop(oldest).entry, Kept)
+                self.evicted += isinstance(self.model.pop(oldest).entry, StoredResponse)
         self.order.append(key)
         self.model[key] = modeled
 
     @rule(key=st.sampled_from(KEYS), body_bytes=st.integers(0, 6_000), tags=st.frozensets(st.sampled_from(TAGS), max_size=2))
     def keep(self, key: bytes, body_bytes: int, tags: frozenset[bytes]) -> None:
         headers = tagged(*sorted(tags)) if tags else []
-        entry = kept(bytes(body_bytes), headers=headers, key=key, count=self.count)
+        entry = kept(bytes(body_bytes), headers=headers, key=key, counters=self.counters)
         size_bytes = body_bytes + size_of(key, headers, len(tags))
         small_enough = size_bytes <= self.MAX_BYTES // 8
-        assert self.memory.keep(key, entry) is small_enough
+        assert self.memory.store(key, entry) is small_enough
         if small_enough:
             self.put(key, ModelEntry(entry, size_bytes, tags))
         else:
             self.drop(key)
 
-    @rule(key=st.sampled_from(KEYS), fields=st.sampled_from([(b"accept",), (b"accept", b"origin")]))
-    def vary(self, key: bytes, fields: tuple[bytes, ...]) -> None:
-        mark = self.memory.varies(key, fields)
-        assert mark.fields == fields
+    @rule(key=st.sampled_from(KEYS), names=st.sampled_from([(b"accept",), (b"accept", b"origin")]))
+    def vary(self, key: bytes, names: tuple[bytes, ...]) -> None:
+        mark = self.memory.mark_varying(key, names)
+        assert mark.names == names
         known = self.model.get(key)
-        if known is not None and known.fields == fields:
+        if known is not None and known.names == names:
             assert mark is known.entry
             known.used = True
         else:
             assert mark.generation not in self.generations
             self.generations.add(mark.generation)
-            self.put(key, ModelEntry(mark, VARIES_BYTES + len(key) + sum(map(len, fields)), fields=fields))
+            self.put(key, ModelEntry(mark, VARY_MARKER_BYTES + len(key) + sum(map(len, names)), names=names))
 
     @rule(key=st.sampled_from(KEYS))
     def use(self, key: bytes) -> None:
@@ -521,7 +523,7 @@ class MemoryMachine(RuleBasedStateMachine):
             modeled = self.model.get(key)
             assert self.memory.get(key) is (modeled.entry if modeled else None)
         assert len(self.memory) == len(self.model)
-        assert self.count.evicted == self.evicted
+        assert self.counters.evicted == self.evicted
 
     @invariant()
     def never_exceeds_its_bytes(self) -> None:
@@ -618,15 +620,15 @@ async def test_memory_of_renditions_costs_between_half_and_all_of_what_it_counts
 
 
 def test_memory_mark_of_what_varies_costs_what_it_counts_within_15_percent() -> None:
-    memory = Memory(2**30)
+    memory = MemoryStore(2**30)
     for number in range(50):
-        memory.varies(b"/i/%032d" % number, (b"accept",))
+        memory.mark_varying(b"/i/%032d" % number, (b"accept",))
     counted_before = memory.used_bytes
     gc.collect()
     tracemalloc.start()
     try:
         for number in range(100, 2_100):
-            memory.varies(b"/i/%032d" % number, varies([(b"vary", b"accept")]))
+            memory.mark_varying(b"/i/%032d" % number, parse_vary([(b"vary", b"accept")]))
         gc.collect()
         traced_bytes = tracemalloc.get_traced_memory()[0]
     finally:

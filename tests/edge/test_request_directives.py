@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import pytest
 
 from edge import Edge
-from edge.asgi import Answer, Headers, Scope
+from edge.asgi import Headers, Response, Scope
+from edge.store import MEMORY_TIER
 from tests.edge.asgi import (
     RENDITION,
-    TIER,
     Clock,
     Origin,
     Reply,
@@ -38,8 +38,8 @@ RENEWED = stored(reason="stale")
 ASKED = stored(reason="request")
 
 NOT_KEPT_BODY = (
-    b'{"type":"about:blank","title":"Not kept","status":504,'
-    b'"detail":"The request asks for a kept answer alone (only-if-cached), and none that it accepts is kept."}'
+    b'{"type":"about:blank","title":"Not in cache","status":504,'
+    b'"detail":"The request accepts only a stored response (only-if-cached), and no stored response satisfies it."}'
 )
 
 
@@ -66,7 +66,7 @@ async def test_only_if_cached_is_answered_from_memory(clock: Clock) -> None:
     edge = shared_edge(Origin(MUTABLE), clock)
     await ask(edge)
     clock.now += 5
-    expected = Reply(200, [*MUTABLE.headers, (b"age", b"5"), (STATUS, hit(55)), TIER], b"picture")
+    expected = Reply(200, [*MUTABLE.headers, (b"age", b"5"), (STATUS, hit(55)), MEMORY_TIER], b"picture")
     assert await ask(edge, headers=control(b"only-if-cached")) == expected
 
 
@@ -188,7 +188,7 @@ async def test_directive_of_a_request_never_asks_again_for_what_is_immutable_and
     edge = shared_edge(origin, clock)
     await ask(edge)
     clock.now += 20
-    expected = Reply(200, [*answer.headers, (b"age", b"20"), (STATUS, hit(40)), TIER], b"picture")
+    expected = Reply(200, [*answer.headers, (b"age", b"20"), (STATUS, hit(40)), MEMORY_TIER], b"picture")
     assert await ask(edge, headers=control(value)) == expected
     clock.now += 40
     assert (await ask(edge, headers=control(value))).field(STATUS) == RENEWED
@@ -255,7 +255,7 @@ async def test_fields_of_a_request_that_are_huge_or_many_change_nothing(headers:
     ],
 )
 @pytest.mark.parametrize("answer", [MUTABLE, IMMUTABLE])
-async def test_directive_of_a_request_for_what_is_stale(value: bytes, status: bytes, answer: Answer, clock: Clock) -> None:
+async def test_directive_of_a_request_for_what_is_stale(value: bytes, status: bytes, answer: Response, clock: Clock) -> None:
     edge = shared_edge(Origin(answer), clock)
     await ask(edge)
     clock.now += 65

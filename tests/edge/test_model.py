@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from edge import Edge
-from edge.asgi import Headers, Receive, Scope, Send, field_values
+from edge.asgi import Headers, Receive, Scope, Send, get_header_values
 from edge.clock import SuspendAwareClock
 from tests.edge.asgi import NOON, Reply, Visit, settled, visit
 
@@ -227,7 +227,7 @@ class EdgeMachine(RuleBasedStateMachine):
         left = self.run(_others())
         self.runner.close()
         assert not left
-        assert self.edge._cold_requests == 0
+        assert self.edge._concurrent_misses == 0
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(coroutine)
@@ -418,8 +418,8 @@ class EdgeMachine(RuleBasedStateMachine):
             assert reply.body == (b"" if asked.method == "HEAD" else whole)
             assert reply.field(b"content-length") == b"%d" % len(whole)
             assert (reply.status == 206) <= (asked.ranged and asked.method == "GET")
-        assert field_values(reply.headers, OWN) == []
-        ages = {int(value) for value in field_values(reply.headers, b"age")}
+        assert get_header_values(reply.headers, OWN) == []
+        ages = {int(value) for value in get_header_values(reply.headers, b"age")}
         allowed = [made for made in candidates if self.may_have(asked, made)]
         assert allowed, f"{asked} must not have {candidates} at {self.now}"
         assert not ages or ages & {int(self.now - made.at) for made in allowed}, f"wrong age {ages}"

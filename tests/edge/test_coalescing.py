@@ -8,8 +8,8 @@ import logging
 import pytest
 
 from edge import Edge
-from edge.asgi import Answer, Message
-from edge.collapse import RELEASED_AT_ONCE
+from edge.asgi import Message, Response
+from edge.coalescing import MAX_CONCURRENT_RETRIES
 from tests.edge.asgi import (
     RENDITION,
     Clock,
@@ -34,12 +34,12 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
 OWN = b"darkroom-cdn-cache-control"
 
 # A failed render as the service answers it: nobody keeps it, the clients that wait may share it.
-MOMENTARY = Answer(
+MOMENTARY = Response(
     503, [(b"cache-control", b"no-store"), (OWN, b"max-age=1"), (b"retry-after", b"5"), (b"content-length", b"9")], b"try again"
 )
 
 # For the client that asked and no other.
-PRIVATE = Answer(200, [(b"cache-control", b"private, max-age=60"), (b"content-length", b"5"), (b"accept-ranges", b"bytes")], b"yours")
+PRIVATE = Response(200, [(b"cache-control", b"private, max-age=60"), (b"content-length", b"5"), (b"accept-ranges", b"bytes")], b"yours")
 
 
 def edge_of(origin: Origin, *, max_concurrent_misses: int = 1_000) -> Edge:
@@ -123,20 +123,20 @@ async def test_collapse_momentary_answer_is_shared_and_not_kept() -> None:
 async def test_collapse_private_answer_releases_waiters_a_few_at_a_time() -> None:
     origin = Origin(PRIVATE, held=True)
     edge = edge_of(origin)
-    waiters = 3 * RELEASED_AT_ONCE + 1
+    waiters = 3 * MAX_CONCURRENT_RETRIES + 1
     visits = await gather(origin, edge, 1 + waiters)
     assert origin.most_at_once == 1
     await origin.release(first=1)
     await visits[0].reply()
-    await origin.asked(1 + RELEASED_AT_ONCE)
+    await origin.asked(1 + MAX_CONCURRENT_RETRIES)
     for _ in range(10):
         await asyncio.sleep(0)
-    assert origin.at_once == RELEASED_AT_ONCE
+    assert origin.at_once == MAX_CONCURRENT_RETRIES
     await origin.release()
     answered = await replies(visits)
     assert answered == [Reply(200, [*PRIVATE.headers, (b"cache-status", unkept())], b"yours")] * (1 + waiters)
     assert len(origin.requests) == 1 + waiters
-    assert origin.most_at_once == RELEASED_AT_ONCE == 8
+    assert origin.most_at_once == MAX_CONCURRENT_RETRIES == 8
 
 
 async def test_collapse_private_answers_are_made_for_each_client_from_its_own_request() -> None:
@@ -194,7 +194,7 @@ async def test_collapse_when_all_leave_the_answer_is_still_fetched_and_kept() ->
     for each in visits:
         each.leave()
     assert [await each.over() for each in visits] == [[]] * 5
-    (task,) = edge._fetching._tasks
+    (task,) = edge._origin._tasks
     await origin.release()
     await task
     assert (await ask(edge)).field(b"cache-status") == hit(60)
@@ -226,7 +226,7 @@ async def test_collapse_clients_that_leave_free_their_places() -> None:
     await third.waits()
     await origin.release()
     assert [reply.status for reply in await replies([visits[1], third])] == [200, 200]
-    assert edge._cold_requests == 0
+    assert edge._concurrent_misses == 0
 
 
 async def test_collapse_request_that_all_have_left_keeps_one_place_until_it_ends() -> None:
@@ -240,8 +240,8 @@ async def test_collapse_request_that_all_have_left_keeps_one_place_until_it_ends
     assert (await ask(edge, "/third")).field(b"cache-status") == unkept("/third", word="detail=busy")
     await origin.release()
     assert (await other.reply()).field(b"cache-status") == stored(key="/other")
-    await asyncio.gather(*edge._fetching._tasks)
-    assert edge._cold_requests == 0
+    await asyncio.gather(*edge._origin._tasks)
+    assert edge._concurrent_misses == 0
     assert (await ask(edge, "/third")).field(b"cache-status") == stored(key="/third")
 
 
@@ -251,18 +251,18 @@ async def test_collapse_client_that_leaves_in_the_moment_of_the_answer_is_answer
     leaving = visit(edge)
     await leaving.waits()
     await origin.release()
-    (flight,) = edge._fetching._flights._all
-    flight.landed.add_done_callback(lambda _: leaving.leave())
+    (fetch,) = edge._origin._in_flight._all
+    fetch.completed.add_done_callback(lambda _: leaving.leave())
     assert (await leaving.reply()).body == b"picture"
 
 
 async def test_collapse_released_waiter_that_has_left_is_not_asked_for() -> None:
     origin = Origin(PRIVATE, held=True)
     edge = edge_of(origin)
-    visits = await gather(origin, edge, 1 + RELEASED_AT_ONCE + 5)
+    visits = await gather(origin, edge, 1 + MAX_CONCURRENT_RETRIES + 5)
     await origin.release(first=1)
     await visits[0].reply()
-    await origin.asked(1 + RELEASED_AT_ONCE)
+    await origin.asked(1 + MAX_CONCURRENT_RETRIES)
     # The first ones are at the origin, the last five queue behind them.
     for queued in visits[-5:]:
         queued.leave()
@@ -271,7 +271,7 @@ async def test_collapse_released_waiter_that_has_left_is_not_asked_for() -> None
     await origin.release()
     assert [await queued.over() for queued in visits[-5:]] == [[]] * 5
     await replies(visits[:-5])
-    assert len(origin.requests) == 1 + RELEASED_AT_ONCE
+    assert len(origin.requests) == 1 + MAX_CONCURRENT_RETRIES
 
 
 @pytest.mark.parametrize("leads", [True, False])
@@ -286,7 +286,7 @@ async def test_collapse_client_whose_task_is_cancelled_harms_nobody(leads: bool)
     await origin.release()
     assert [reply.body for reply in await replies(visits)] == [b"picture"] * 2
     assert len(origin.requests) == 1
-    assert edge._cold_requests == 0
+    assert edge._concurrent_misses == 0
 
 
 async def test_collapse_client_that_cannot_be_read_from_fails_alone() -> None:
@@ -332,7 +332,7 @@ async def test_collapse_origin_that_raises_gives_all_the_same_error_and_the_next
     assert len(origin.requests) == 1
     # Told once, not once for each client, and with its cause.
     (record,) = caplog.records
-    assert record.getMessage() == "the origin failed"
+    assert record.getMessage() == "the application failed"
     assert record.exc_info is not None
     assert record.exc_info[1] is origin.error
     origin.error = None
@@ -348,10 +348,10 @@ async def test_collapse_origin_that_raises_when_all_have_left_is_logged_and_forg
     for each in visits:
         each.leave()
         await each.over()
-    (task,) = edge._fetching._tasks
+    (task,) = edge._origin._tasks
     await origin.release()
     await task
-    assert [record.getMessage() for record in caplog.records] == ["the origin failed"]
+    assert [record.getMessage() for record in caplog.records] == ["the application failed"]
     origin.error = None
     assert (await ask(edge)).status == 200
 

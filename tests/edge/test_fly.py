@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge import Edge, fly
-from edge.asgi import Answer, ASGIApp, Headers, Message, Scope
+from edge.asgi import ASGIApp, Headers, Message, Response, Scope
 from edge.fly import REPLAY_BYTES, FlyRegion
 from tests.edge.asgi import RENDITION, Clock, Origin, Reply, all_wait, ask, hit, shared_edge, stored, unkept, visit, whole
 
@@ -26,7 +26,7 @@ READER = FlyRegion(region="lhr", machine="148e21ea246389", primary="arn")
 PRIMARY = FlyRegion(region="arn", machine="148e21ea246389", primary="arn")
 SHARED = FlyRegion(region="lhr", machine="148e21ea246389")
 
-NOT_HERE = Answer(
+NOT_HERE = Response(
     404,
     [(b"content-length", b"4"), (b"cache-control", b"no-store"), (b"darkroom-cdn-cache-control", b"max-age=1"), FIELD],
     b"none",
@@ -54,20 +54,20 @@ def problem(status: int, title: str, detail: str, cache_status: bytes, *extra: t
 
 
 def replayed(cache_status: bytes) -> Reply:
-    detail = "What is asked for is in the region arn. Fly's proxy repeats the request there."
+    detail = "This request must be handled in the region arn. Fly's proxy replays the request there."
     return problem(421, "Belongs to another region", detail, cache_status, REPLAY, prefer_region="arn")
 
 
 def refused_as_large() -> Reply:
     detail = (
-        f"What is asked for is in the region arn. The request is larger than the {REPLAY_BYTES} bytes that can be handed on. "
+        f"This request must be handled in the region arn. The body is larger than {REPLAY_BYTES} bytes, the most that can be replayed. "
         "Send it again with the header fly-prefer-region: arn."
     )
     return problem(421, "Belongs to another region", detail, WRITE, (b"fly-prefer-region", b"arn"), CLOSE, prefer_region="arn")
 
 
 def out_of_reach(cache_status: bytes, *extra: tuple[bytes, bytes]) -> Reply:
-    detail = "What is asked for is in the region arn, which does not answer. Try again in a few seconds."
+    detail = "This request must be handled in the region arn, which does not respond. Try again in a few seconds."
     return problem(503, "Primary region out of reach", detail, cache_status, (b"retry-after", b"5"), *extra)
 
 
@@ -122,7 +122,7 @@ async def test_stale_answer_names_region_and_machine() -> None:
     edge = reader(Origin(whole(b"max-age=60, stale-if-error=600")), clock)
     await ask(edge)
     clock.now += 61
-    edge._fetching._app = Origin(Answer(503, [], b""))
+    edge._origin._app = Origin(Response(503, [], b""))
     reply = await ask(edge)
     assert (reply.status, reply.headers[-1]) == (200, TIMING)
     within = reader(Origin(whole(b"max-age=60, stale-while-revalidate=600")), clock)
@@ -137,14 +137,14 @@ async def test_edge_without_a_place_says_nothing_of_it() -> None:
 
 
 async def test_place_that_knows_its_region_alone_names_that() -> None:
-    assert list(FlyRegion(region="arn").timing) == [(b"server-timing", b"region;desc=arn")]
-    assert FlyRegion(region="arn").memory_timing == (b"server-timing", b"tier;desc=memory, region;desc=arn")
+    assert list(FlyRegion(region="arn").server_timing) == [(b"server-timing", b"region;desc=arn")]
+    assert FlyRegion(region="arn").memory_server_timing == (b"server-timing", b"tier;desc=memory, region;desc=arn")
 
 
 @pytest.mark.parametrize("bad", ["a\r\nx: y", "a b", "a;b", 'a"', "ä", "a" * 65, "a,b", "a=b"])
 @pytest.mark.parametrize("which", ["region", "machine", "primary"])
 async def test_place_with_a_name_that_is_none_is_refused(which: str, bad: str) -> None:
-    with pytest.raises(ValueError, match="no name of a region or a Machine: expected 1 to 64"):
+    with pytest.raises(ValueError, match="Expected the name of a region or a Machine, 1 to 64"):
         FlyRegion(**{which: bad})
 
 
@@ -172,7 +172,7 @@ async def test_read_that_is_elsewhere_is_replayed_and_never_kept() -> None:
     ],
 )
 async def test_read_that_is_elsewhere_is_replayed_for_every_waiter_and_never_kept_whatever_the_origin_says(fields: Headers) -> None:
-    origin = Origin(Answer(404, [*fields, FIELD], b"none"), held=True)
+    origin = Origin(Response(404, [*fields, FIELD], b"none"), held=True)
     edge = reader(origin)
     visits = [visit(edge, headers=[(b"accept", b"image/%d" % number)]) for number in range(50)]
     await all_wait(visits)
@@ -331,8 +331,8 @@ async def test_client_that_leaves_in_the_middle_of_its_change_is_answered_nothin
 
 
 async def test_change_in_a_reader_that_may_not_be_made_is_refused_before_its_body_is_read() -> None:
-    def check(scope: Scope) -> Answer | None:
-        return None if (b"authorization", b"Bearer x") in scope["headers"] else Answer(401, [(b"content-length", b"0")], b"")
+    def check(scope: Scope) -> Response | None:
+        return None if (b"authorization", b"Bearer x") in scope["headers"] else Response(401, [(b"content-length", b"0")], b"")
 
     edge = reader(Origin(), check_request=check)
     refused = visit(edge, "/v1/images", method="POST", headers=[(b"transfer-encoding", b"chunked")], chunks=[b"x"] * 9)
@@ -346,7 +346,7 @@ async def test_change_in_very_many_small_chunks_is_read_no_further() -> None:
     sent = visit(reader(Origin()), "/v1/images", method="POST", chunks=[b"x"] * 10_000)
     reply = await sent.reply()
     assert (reply.status, CLOSE in reply.headers) == (400, True)
-    assert json.loads(reply.body)["detail"].startswith("The body comes in too many too small chunks.")
+    assert json.loads(reply.body)["detail"].startswith("The chunks of the body are too small.")
     assert 8_900 < len(sent._chunks) < 9_000
 
 
@@ -360,7 +360,7 @@ async def test_change_whose_body_is_not_valid_is_400() -> None:
     sent.leave()
     reply = await sent.reply()
     assert (reply.status, CLOSE in reply.headers) == (400, True)
-    assert json.loads(reply.body)["detail"].startswith("The request's body breaks off or is not valid")
+    assert json.loads(reply.body)["detail"].startswith("The request's body is incomplete or not valid")
 
 
 async def test_change_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,6 +393,6 @@ async def test_change_that_comes_fast_enough_is_not_given_up(monkeypatch: pytest
         left -= 1
         return {"type": "http.request", "body": bytes(820), "more_body": left > 0}
 
-    answer = await READER.hand_on([], receive)
+    answer = await READER.replay_request([], receive)
     assert answer is not None
     assert (answer.status, REPLAY in answer.headers) == (421, True)
