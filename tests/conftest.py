@@ -13,7 +13,7 @@ import structlog
 from service.rendering.pool import RenderPool
 from tests.support.renders import render_pool
 from tests.support.s3 import Bucket, moto_bucket
-from tests.support.s3_proxy import Front, front_of
+from tests.support.s3_proxy import S3Proxy, s3_proxy_of
 from tests.support.server import Server, darkroom
 
 # The machine that runs the tests may be busy: how long one example takes says nothing.
@@ -87,7 +87,7 @@ def s3() -> Iterator[Bucket]:
 
 
 @pytest.fixture
-def front(s3: Bucket) -> Iterator[Front]:
+def s3_proxy(s3: Bucket) -> Iterator[S3Proxy]:
     """Give a proxy before that server which does to it what stores do at their worst."""
-    with front_of(s3) as running:
+    with s3_proxy_of(s3) as running:
         yield running

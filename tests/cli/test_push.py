@@ -26,7 +26,7 @@ from service.cli.client import server as client_server
 from tests.http.test_ingest import digest_of
 from tests.support import images
 from tests.support.command import run, started
-from tests.support.proxy import Fault, Front, front_of
+from tests.support.proxy import Fault, Proxy, proxy_of
 from tests.support.server import DARKROOM, Server, darkroom, environment, free_port
 
 PATIENCE_SECONDS = 20.0
@@ -36,8 +36,8 @@ _sizes = iter(range(200, 2_000))
 
 
 @pytest.fixture
-def front(server: Server) -> Iterator[Front]:
-    with front_of(server.port) as running:
+def proxy(server: Server) -> Iterator[Proxy]:
+    with proxy_of(server.port) as running:
         yield running
 
 
@@ -74,8 +74,8 @@ def manifest_of(path: Path) -> dict[str, Any]:
     return found
 
 
-def sent(front: Front) -> list[str]:
-    return sorted(upload.digest for upload in front.uploads)
+def sent(proxy: Proxy) -> list[str]:
+    return sorted(upload.digest for upload in proxy.uploads)
 
 
 def digests(folder: Path) -> list[str]:
@@ -93,96 +93,96 @@ def until(condition: Callable[[], object]) -> None:
 # What is sent
 
 
-def test_push_of_a_folder_sends_every_image_once_and_then_nothing(front: Front, folder: Path) -> None:
-    first = run("push", folder, server=front.url)
+def test_push_of_a_folder_sends_every_image_once_and_then_nothing(proxy: Proxy, folder: Path) -> None:
+    first = run("push", folder, server=proxy.url)
     assert (first.exit_code, first.stderr) == (0, "")
     assert re.fullmatch(
-        rf"3 files are on {front.url}, 3 images: 3 sent, \d+\.\d MB in \d+\.\d s\.\n",
+        rf"3 files are on {proxy.url}, 3 images: 3 sent, \d+\.\d MB in \d+\.\d s\.\n",
         first.stdout,
     )
-    assert sent(front) == digests(folder)
-    again = run("push", folder, server=front.url)
+    assert sent(proxy) == digests(folder)
+    again = run("push", folder, server=proxy.url)
     assert (again.exit_code, again.stderr) == (0, "")
-    assert again.stdout == f"3 files are on {front.url}, 3 images: nothing had to be sent.\n"
-    assert len(front.uploads) == 3
+    assert again.stdout == f"3 files are on {proxy.url}, 3 images: nothing had to be sent.\n"
+    assert len(proxy.uploads) == 3
 
 
-def test_push_of_the_same_bytes_under_two_names_sends_them_once_and_has_both_names(front: Front, folder: Path) -> None:
+def test_push_of_the_same_bytes_under_two_names_sends_them_once_and_has_both_names(proxy: Proxy, folder: Path) -> None:
     (folder / "trips" / "copy of one.png").write_bytes((folder / "one.png").read_bytes())
-    pushed = run("push", folder, "--json", server=front.url)
+    pushed = run("push", folder, "--json", server=proxy.url)
     assert pushed.exit_code == 0
     told = json.loads(pushed.stdout)
-    assert told["sent"]["images"] == len(front.uploads) == 3
+    assert told["sent"]["images"] == len(proxy.uploads) == 3
     assert told["images"]["one.png"] == told["images"]["trips/copy of one.png"]
     assert list(told["images"]) == ["one.png", "trips/copy of one.png", "trips/three.png", "two.png"]
 
 
-def test_push_killed_midway_and_run_again_sends_nothing_that_was_stored(front: Front, server: Server, tmp_path: Path) -> None:
+def test_push_killed_midway_and_run_again_sends_nothing_that_was_stored(proxy: Proxy, server: Server, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(12):
         (folder / f"{number}.png").write_bytes(noise())
     begun = threading.Semaphore(0)
-    front.at_upload = begun.release
-    with started("push", folder, server=front.url) as process:
+    proxy.on_upload = begun.release
+    with started("push", folder, server=proxy.url) as process:
         for _ in range(6):
             assert begun.acquire(timeout=PATIENCE_SECONDS)
         process.send_signal(signal.SIGKILL)
-    front.wait_until_idle()
+    proxy.wait_until_idle()
     wanted = {digest_of(path.read_bytes()): path.stat().st_size for path in folder.iterdir()}
     with server.client() as client:
         answer = client.post("/v1/images/known", json={"digests": list(wanted)})
     stored = {document["digest"] for document in answer.json()["images"]}
     assert 2 <= len(stored) < 12
-    before = len(front.uploads)
-    pushed = run("push", folder, "--json", server=front.url)
+    before = len(proxy.uploads)
+    pushed = run("push", folder, "--json", server=proxy.url)
     assert pushed.exit_code == 0
     assert len(json.loads(pushed.stdout)["images"]) == 12
-    later = front.uploads[before:]
+    later = proxy.uploads[before:]
     assert sorted(upload.digest for upload in later) == sorted(set(wanted) - stored)
     assert sum(upload.bytes for upload in later) == sum(size for digest, size in wanted.items() if digest not in stored)
     assert json.loads(pushed.stdout)["sent"] == {"images": len(later), "bytes": sum(upload.bytes for upload in later)}
 
 
 @pytest.mark.long
-def test_push_killed_again_and_again_sends_nothing_that_was_stored(front: Front, server: Server, tmp_path: Path) -> None:
+def test_push_killed_again_and_again_sends_nothing_that_was_stored(proxy: Proxy, server: Server, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(40):
         (folder / f"{number}.png").write_bytes(noise())
     wanted = {digest_of(path.read_bytes()) for path in folder.iterdir()}
     begun = threading.Semaphore(0)
-    front.at_upload = begun.release
+    proxy.on_upload = begun.release
     moments = random.Random(6)
     stored: set[str] = set()
     seen = 0
     for _ in range(8):
-        with started("push", folder, server=front.url) as process:
+        with started("push", folder, server=proxy.url) as process:
             for _ in range(moments.randint(1, 5)):
                 begun.acquire(timeout=PATIENCE_SECONDS)
             time.sleep(moments.uniform(0, 0.05))
             process.send_signal(signal.SIGKILL)
-        front.wait_until_idle()
-        assert not stored & {upload.digest for upload in front.uploads[seen:]}
-        seen = len(front.uploads)
+        proxy.wait_until_idle()
+        assert not stored & {upload.digest for upload in proxy.uploads[seen:]}
+        seen = len(proxy.uploads)
         with server.client() as client:
             answer = client.post("/v1/images/known", json={"digests": sorted(wanted)}).raise_for_status()
         stored = {document["digest"] for document in answer.json()["images"]}
     assert 8 <= len(stored) < 40
-    assert run("push", folder, server=front.url).exit_code == 0
-    assert sorted(upload.digest for upload in front.uploads[seen:]) == sorted(wanted - stored)
+    assert run("push", folder, server=proxy.url).exit_code == 0
+    assert sorted(upload.digest for upload in proxy.uploads[seen:]) == sorted(wanted - stored)
     assert not [path for path in server.stored("originals") if "#" in path.name]
 
 
-def test_push_that_is_interrupted_says_how_to_go_on_and_leaves_the_manifest(front: Front, folder: Path, tmp_path: Path) -> None:
+def test_push_that_is_interrupted_says_how_to_go_on_and_leaves_the_manifest(proxy: Proxy, folder: Path, tmp_path: Path) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
         begun.set()
         go_on.wait(PATIENCE_SECONDS)
 
-    front.at_upload = hold
-    with started("push", folder, "--manifest", tmp_path / "images.json", server=front.url) as process:
+    proxy.on_upload = hold
+    with started("push", folder, "--manifest", tmp_path / "images.json", server=proxy.url) as process:
         assert begun.wait(PATIENCE_SECONDS)
         process.send_signal(signal.SIGINT)
         said, complained = process.communicate(timeout=PATIENCE_SECONDS)
@@ -193,93 +193,93 @@ def test_push_that_is_interrupted_says_how_to_go_on_and_leaves_the_manifest(fron
 
 
 @pytest.mark.parametrize("at_a_time", [1, 3])
-def test_push_goes_to_the_region_that_the_server_names_and_stays_there(front: Front, folder: Path, at_a_time: int) -> None:
+def test_push_goes_to_the_region_that_the_server_names_and_stays_there(proxy: Proxy, folder: Path, at_a_time: int) -> None:
     together = threading.Barrier(at_a_time)
     # Those that are under way together are all told.
-    front.at_upload = lambda: len(front.uploads) < at_a_time and together.wait(PATIENCE_SECONDS)
-    front.faults.extend(Fault(status=421, headers={"fly-prefer-region": "arn"}, body=b"{}") for _ in range(at_a_time))
-    assert run("push", folder, "--parallel", at_a_time, server=front.url).exit_code == 0
-    regions = [upload.headers.get("fly-prefer-region") for upload in front.uploads]
+    proxy.on_upload = lambda: len(proxy.uploads) < at_a_time and together.wait(PATIENCE_SECONDS)
+    proxy.faults.extend(Fault(status=421, headers={"fly-prefer-region": "arn"}, body=b"{}") for _ in range(at_a_time))
+    assert run("push", folder, "--parallel", at_a_time, server=proxy.url).exit_code == 0
+    regions = [upload.headers.get("fly-prefer-region") for upload in proxy.uploads]
     assert regions == [None] * at_a_time + ["arn"] * 3
-    assert {upload.digest for upload in front.uploads[:at_a_time]} <= {upload.digest for upload in front.uploads[at_a_time:]}
+    assert {upload.digest for upload in proxy.uploads[:at_a_time]} <= {upload.digest for upload in proxy.uploads[at_a_time:]}
 
 
 @pytest.mark.usefixtures("quick")
-def test_push_to_a_region_that_sends_it_there_again_ends(front: Front, folder: Path) -> None:
-    front.faults.extend(Fault(status=421, headers={"fly-prefer-region": "arn"}) for _ in range(2))
-    pushed = run("push", folder / "one.png", server=front.url)
+def test_push_to_a_region_that_sends_it_there_again_ends(proxy: Proxy, folder: Path) -> None:
+    proxy.faults.extend(Fault(status=421, headers={"fly-prefer-region": "arn"}) for _ in range(2))
+    pushed = run("push", folder / "one.png", server=proxy.url)
     assert pushed.exit_code == 1
     assert "The server answered 421 (Misdirected Request)." in pushed.stderr
-    assert len(front.uploads) == 2
+    assert len(proxy.uploads) == 2
 
 
 # What goes wrong on the way
 
 
 @pytest.mark.usefixtures("quick")
-def test_push_after_an_answer_that_was_lost_does_not_send_again(front: Front, folder: Path) -> None:
-    front.faults.append(Fault(lose_answer=True))
-    assert run("push", folder, server=front.url).exit_code == 0
-    assert sent(front) == digests(folder)
+def test_push_after_an_answer_that_was_lost_does_not_send_again(proxy: Proxy, folder: Path) -> None:
+    proxy.faults.append(Fault(lose_response=True))
+    assert run("push", folder, server=proxy.url).exit_code == 0
+    assert sent(proxy) == digests(folder)
 
 
 @pytest.mark.usefixtures("quick")
-def test_push_over_a_connection_that_broke_midway_sends_that_image_again(front: Front, tmp_path: Path) -> None:
+def test_push_over_a_connection_that_broke_midway_sends_that_image_again(proxy: Proxy, tmp_path: Path) -> None:
     (tmp_path / "noise.png").write_bytes(noise())
-    front.faults.append(Fault(cut_after=40_000))
-    pushed = run("push", tmp_path / "noise.png", "--json", server=front.url)
+    proxy.faults.append(Fault(cut_after=40_000))
+    pushed = run("push", tmp_path / "noise.png", "--json", server=proxy.url)
     assert pushed.exit_code == 0
-    assert [upload.whole for upload in front.uploads] == [False, True]
-    assert 40_000 <= front.uploads[0].bytes < front.uploads[1].bytes
+    assert [upload.whole for upload in proxy.uploads] == [False, True]
+    assert 40_000 <= proxy.uploads[0].bytes < proxy.uploads[1].bytes
 
 
-def test_push_to_a_busy_server_waits_as_long_as_it_is_told(front: Front, folder: Path) -> None:
-    front.faults.append(Fault(status=503, headers={"Retry-After": "1"}))
+def test_push_to_a_busy_server_waits_as_long_as_it_is_told(proxy: Proxy, folder: Path) -> None:
+    proxy.faults.append(Fault(status=503, headers={"Retry-After": "1"}))
     started_at = time.monotonic()
-    assert run("push", folder, "--parallel", "1", server=front.url).exit_code == 0
+    assert run("push", folder, "--parallel", "1", server=proxy.url).exit_code == 0
     assert time.monotonic() - started_at >= 1
-    assert len(front.uploads) == 4
-    assert front.uploads[0].digest == front.uploads[1].digest
+    assert len(proxy.uploads) == 4
+    assert proxy.uploads[0].digest == proxy.uploads[1].digest
 
 
 @pytest.mark.usefixtures("quick")
-def test_push_of_an_image_that_is_always_refused_for_a_while_goes_on_with_the_rest(front: Front, folder: Path) -> None:
-    front.faults.extend(Fault(status=503) for _ in range(5))
-    pushed = run("push", folder, "--parallel", "1", server=front.url)
+def test_push_of_an_image_that_is_always_refused_for_a_while_goes_on_with_the_rest(proxy: Proxy, folder: Path) -> None:
+    proxy.faults.extend(Fault(status=503) for _ in range(5))
+    pushed = run("push", folder, "--parallel", "1", server=proxy.url)
     assert pushed.exit_code == 1
     assert "2 files are on" in pushed.stdout
     assert "1 file was not taken:" in pushed.stderr
     assert "The server answered 503 (Service Unavailable)." in pushed.stderr
     # Two files are hashed at a time, so either of them may be sent first.
-    refused = {digest_of(path.read_bytes()): path for path in folder.rglob("*.png")}[front.uploads[0].digest]
+    refused = {digest_of(path.read_bytes()): path for path in folder.rglob("*.png")}[proxy.uploads[0].digest]
     assert pushed.stderr.endswith(f"    {refused}\n")
-    assert [upload.digest for upload in front.uploads].count(front.uploads[0].digest) == 5
-    assert len(front.uploads) == 7
+    assert [upload.digest for upload in proxy.uploads].count(proxy.uploads[0].digest) == 5
+    assert len(proxy.uploads) == 7
 
 
 @pytest.mark.usefixtures("quick")
-def test_push_to_a_server_that_goes_away_midway_says_so_and_leaves_nothing_half(front: Front, tmp_path: Path, folder: Path) -> None:
+def test_push_to_a_server_that_goes_away_midway_says_so_and_leaves_nothing_half(proxy: Proxy, tmp_path: Path, folder: Path) -> None:
     manifest = tmp_path / "images.json"
     before = b'{"version":1,"images":{"kept.png":{"digest":"x"}}}'
     manifest.write_bytes(before)
-    behind = front.behind
+    behind = proxy.upstream_port
 
     def go_away() -> None:
-        if len(front.uploads) == 1:
-            front.behind = free_port()
+        if len(proxy.uploads) == 1:
+            proxy.upstream_port = free_port()
 
-    front.at_upload = go_away
-    pushed = run("push", folder, "--parallel", "1", "--manifest", manifest, server=front.url)
+    proxy.on_upload = go_away
+    pushed = run("push", folder, "--parallel", "1", "--manifest", manifest, server=proxy.url)
     assert (pushed.exit_code, pushed.stdout) == (2, "")
-    assert pushed.stderr.startswith(f"darkroom: The server does not answer.\n  expected  a Darkroom at {front.url}\n  received  ")
+    assert pushed.stderr.startswith(f"darkroom: The server does not answer.\n  expected  a Darkroom at {proxy.url}\n  received  ")
     assert pushed.stderr.endswith("Run it again: only what is not there yet is sent. The manifest is as it was.\n")
     assert manifest.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images.json", "pictures"]
     # It is back.
-    front.at_upload, front.behind, seen = (lambda: None), behind, len(front.uploads)
-    assert run("push", folder, "--manifest", manifest, server=front.url).exit_code == 0
-    assert [upload.digest for upload in front.uploads[seen:]].count(front.uploads[0].digest) == 0
-    assert len(front.uploads) == seen + 2
+    proxy.on_upload, proxy.upstream_port, seen = (lambda: None), behind, len(proxy.uploads)
+    assert run("push", folder, "--manifest", manifest, server=proxy.url).exit_code == 0
+    assert [upload.digest for upload in proxy.uploads[seen:]].count(proxy.uploads[0].digest) == 0
+    assert len(proxy.uploads) == seen + 2
     assert list(manifest_of(manifest)) == ["kept.png", "one.png", "trips/three.png", "two.png"]
 
 
@@ -301,7 +301,7 @@ def test_push_to_nobody_says_where_it_looked_and_what_to_do(folder: Path) -> Non
     [("", "This needs a token."), ("another-token-00000", "This needs a token."), ("reader-token-00000", "This token may not do that.")],
 )
 def test_push_without_the_right_token_says_what_to_set_and_never_what_it_was(
-    protected: Front, folder: Path, token: str, detail: str
+    protected: Proxy, folder: Path, token: str, detail: str
 ) -> None:
     pushed = run("push", folder, server=protected.url, token=token)
     assert (pushed.exit_code, pushed.stdout) == (2, "")
@@ -311,7 +311,7 @@ def test_push_without_the_right_token_says_what_to_set_and_never_what_it_was(
     assert all(not upload.whole or len(upload.digest) == 32 for upload in protected.uploads)
 
 
-def test_push_with_a_token_that_may_only_take_images_in_is_enough(protected: Front, folder: Path) -> None:
+def test_push_with_a_token_that_may_only_take_images_in_is_enough(protected: Proxy, folder: Path) -> None:
     for _ in range(2):
         assert run("push", folder, server=protected.url, token="ingest-token-00000").exit_code == 0
     assert len(protected.uploads) == 3
@@ -324,14 +324,14 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def protected(guarded: Server) -> Iterator[Front]:
-    with front_of(guarded.port) as running:
+def protected(guarded: Server) -> Iterator[Proxy]:
+    with proxy_of(guarded.port) as running:
         yield running
 
 
-def test_push_to_a_url_that_redirects_names_the_other(front: Front, folder: Path) -> None:
-    front.faults.append(Fault("/v1/images/known", status=301, headers={"Location": "https://img.example.com/v1/images/known"}))
-    pushed = run("push", folder, server=front.url)
+def test_push_to_a_url_that_redirects_names_the_other(proxy: Proxy, folder: Path) -> None:
+    proxy.faults.append(Fault("/v1/images/known", status=301, headers={"Location": "https://img.example.com/v1/images/known"}))
+    pushed = run("push", folder, server=proxy.url)
     assert pushed.exit_code == 2
     assert "remedy    Use --server https://img.example.com." in pushed.stderr
 
@@ -343,30 +343,30 @@ def test_push_over_tls_needs_a_certificate_that_is_trusted(
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    with front_of(server.port, context) as front:
-        untrusted = run("push", folder, server=front.url)
+    with proxy_of(server.port, context) as proxy:
+        untrusted = run("push", folder, server=proxy.url)
         assert untrusted.exit_code == 2
         assert "certificate verify failed" in untrusted.stderr.lower()
         authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-        assert run("push", folder, server=front.url).exit_code == 0
-        assert sent(front) == digests(folder)
+        assert run("push", folder, server=proxy.url).exit_code == 0
+        assert sent(proxy) == digests(folder)
 
 
 @pytest.mark.parametrize("status", [200, 404, 405])
-def test_push_to_what_is_no_darkroom_says_so(front: Front, folder: Path, status: int) -> None:
-    front.faults.append(Fault("/v1/images/known", status=status, headers={"Content-Type": "text/html"}, body=b"<html>"))
-    pushed = run("push", folder, server=front.url)
+def test_push_to_what_is_no_darkroom_says_so(proxy: Proxy, folder: Path, status: int) -> None:
+    proxy.faults.append(Fault("/v1/images/known", status=status, headers={"Content-Type": "text/html"}, body=b"<html>"))
+    pushed = run("push", folder, server=proxy.url)
     assert pushed.exit_code == 2
     assert "What answers there is no Darkroom, or one older than 0.2." in pushed.stderr
-    assert front.uploads == []
+    assert proxy.uploads == []
 
 
-def test_push_into_a_full_store_ends_at_once(front: Front, folder: Path) -> None:
-    front.faults.append(Fault(status=507))
-    pushed = run("push", folder, "--parallel", "1", server=front.url)
+def test_push_into_a_full_store_ends_at_once(proxy: Proxy, folder: Path) -> None:
+    proxy.faults.append(Fault(status=507))
+    pushed = run("push", folder, "--parallel", "1", server=proxy.url)
     assert pushed.exit_code == 2
-    assert len(front.uploads) == 1
+    assert len(proxy.uploads) == 1
 
 
 @pytest.mark.parametrize(
@@ -433,8 +433,8 @@ def test_push_of_a_folder_with_all_that_is_no_image_takes_the_rest_and_tells_eac
         "latin\\xe9.png": "The name is not UTF-8.",
     }
     names = [*wanted, "link.png", "elsewhere/deep.png", "linked/deep.png"]
-    with darkroom(data, max_upload_bytes=(folder / "huge.png").stat().st_size - 1) as server, front_of(server.port) as front:
-        pushed = run("push", folder, "--json", "--manifest", tmp_path / "images.json", server=front.url)
+    with darkroom(data, max_upload_bytes=(folder / "huge.png").stat().st_size - 1) as server, proxy_of(server.port) as proxy:
+        pushed = run("push", folder, "--json", "--manifest", tmp_path / "images.json", server=proxy.url)
         assert pushed.exit_code == 1
         told = json.loads(pushed.stdout)
         assert sorted(told["images"]) == sorted(names)
@@ -443,11 +443,11 @@ def test_push_of_a_folder_with_all_that_is_no_image_takes_the_rest_and_tells_eac
             one["path"].removeprefix(f"{folder}/").replace("\\udce9", "\\xe9"): one["problem"]["detail"] for one in told["not_taken"]
         }
         assert not_taken == reasons
-        assert all(upload.whole for upload in front.uploads)
+        assert all(upload.whole for upload in proxy.uploads)
         # Three that are images, and one that had to be looked at to be known as broken.
-        assert len(front.uploads) == len({upload.digest for upload in front.uploads}) == 4
+        assert len(proxy.uploads) == len({upload.digest for upload in proxy.uploads}) == 4
         assert len(server.stored("originals")) == 3
-        plain = run("push", folder, server=front.url)
+        plain = run("push", folder, server=proxy.url)
         assert plain.exit_code == 1
         assert "10 files were not taken:" in plain.stderr
         assert "two\\nlines.png" not in plain.stderr
@@ -475,20 +475,20 @@ def test_push_of_files_that_may_not_be_read_takes_the_others(server: Server, tmp
     assert sorted(found) == [(str(tmp_path / name), "It cannot be read.", "Permission denied") for name in ("closed", "secret.png")]
 
 
-def test_push_of_an_image_that_was_taken_down_says_so_and_sends_nothing(front: Front, server: Server, folder: Path) -> None:
+def test_push_of_an_image_that_was_taken_down_says_so_and_sends_nothing(proxy: Proxy, server: Server, folder: Path) -> None:
     body = (folder / "two.png").read_bytes()
     with server.client() as client:
         client.post("/v1/images", content=body).raise_for_status()
         client.delete(f"/v1/images/{digest_of(body)}").raise_for_status()
-    pushed = run("push", folder, server=front.url)
+    pushed = run("push", folder, server=proxy.url)
     assert pushed.exit_code == 1
     assert "This image was taken down from the server." in pushed.stderr
     assert "DELETE /v1/images/{digest}/tombstone" in pushed.stderr
-    assert digest_of(body) not in sent(front)
+    assert digest_of(body) not in sent(proxy)
     assert "2 files are on" in pushed.stdout
 
 
-def test_push_of_an_image_that_is_taken_down_meanwhile_says_so(front: Front, server: Server, tmp_path: Path) -> None:
+def test_push_of_an_image_that_is_taken_down_meanwhile_says_so(proxy: Proxy, server: Server, tmp_path: Path) -> None:
     body = picture()
     (tmp_path / "one.png").write_bytes(body)
     with server.client() as client:
@@ -497,25 +497,25 @@ def test_push_of_an_image_that_is_taken_down_meanwhile_says_so(front: Front, ser
             client.post("/v1/images", content=body).raise_for_status()
             client.delete(f"/v1/images/{digest_of(body)}").raise_for_status()
 
-        front.at_upload = take_down
-        pushed = run("push", tmp_path / "one.png", server=front.url)
+        proxy.on_upload = take_down
+        pushed = run("push", tmp_path / "one.png", server=proxy.url)
     assert pushed.exit_code == 1
     assert "This image has been taken down." in pushed.stderr
 
 
-def test_push_of_a_file_that_is_cut_short_meanwhile_is_not_taken_and_nothing_of_it_is_stored(front: Front, tmp_path: Path) -> None:
+def test_push_of_a_file_that_is_cut_short_meanwhile_is_not_taken_and_nothing_of_it_is_stored(proxy: Proxy, tmp_path: Path) -> None:
     path = tmp_path / "growing.png"
     path.write_bytes(noise())
-    front.after_known = lambda: os.truncate(path, 1_000)
-    pushed = run("push", path, server=front.url)
+    proxy.after_lookup = lambda: os.truncate(path, 1_000)
+    pushed = run("push", path, server=proxy.url)
     assert pushed.exit_code == 1
     assert "The file was changed while it was sent." in pushed.stderr
     assert "growing.png: 1000\n" in pushed.stderr
-    assert all(not upload.whole for upload in front.uploads)
+    assert all(not upload.whole for upload in proxy.uploads)
 
 
 def test_push_of_a_file_that_becomes_another_image_meanwhile_has_each_under_what_was_sent(
-    front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # With two readers, either of the two files may be hashed first, and be the one that is sent.
     monkeypatch.setattr(sending, "_READERS", 1)
@@ -524,8 +524,8 @@ def test_push_of_a_file_that_becomes_another_image_meanwhile_has_each_under_what
     assert len(before) == len(after)
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(before)
-    front.after_known = lambda: (tmp_path / "a.png").write_bytes(after)
-    pushed = run("push", tmp_path, "--json", server=front.url)
+    proxy.after_lookup = lambda: (tmp_path / "a.png").write_bytes(after)
+    pushed = run("push", tmp_path, "--json", server=proxy.url)
     assert pushed.exit_code == 0
     told = {name: image["digest"] for name, image in json.loads(pushed.stdout)["images"].items()}
     assert told == {"a.png": digest_of(after), "b.png": digest_of(before)}
@@ -536,11 +536,11 @@ def test_push_of_an_empty_folder_is_no_failure(server: Server, tmp_path: Path) -
     assert run("push", tmp_path / "empty", server=server.url).exit_code == 0
 
 
-def test_push_of_a_path_that_is_not_there_is_refused_before_anything_is_sent(front: Front, folder: Path) -> None:
-    pushed = run("push", folder, folder / "nowhere", server=front.url)
+def test_push_of_a_path_that_is_not_there_is_refused_before_anything_is_sent(proxy: Proxy, folder: Path) -> None:
+    pushed = run("push", folder, folder / "nowhere", server=proxy.url)
     assert pushed.exit_code == 2
     assert "nowhere" in pushed.stderr
-    assert front.came == []
+    assert proxy.received == []
 
 
 # The manifest
@@ -620,41 +620,41 @@ def test_manifest_in_the_pushed_folder_is_none_of_its_images_and_keeps_its_mode(
     ],
 )
 def test_manifest_of_another_version_is_left_as_it_is_and_nothing_is_sent(
-    front: Front, folder: Path, tmp_path: Path, body: bytes, received: str
+    proxy: Proxy, folder: Path, tmp_path: Path, body: bytes, received: str
 ) -> None:
     path = tmp_path / "images.json"
     path.write_bytes(body)
-    pushed = run("push", folder, "--manifest", path, server=front.url)
+    pushed = run("push", folder, "--manifest", path, server=proxy.url)
     assert (pushed.exit_code, pushed.stdout) == (2, "")
     assert "is no manifest that this version writes; it was left as it is." in pushed.stderr
     assert f"received  {received}\n" in pushed.stderr
     assert "remove the file" in pushed.stderr
     assert path.read_bytes() == body
-    assert front.came == []
+    assert proxy.received == []
 
 
 @pytest.mark.parametrize("name", ["nowhere/images.json", "pictures"])
-def test_manifest_that_cannot_be_written_is_said_before_anything_is_sent(front: Front, folder: Path, tmp_path: Path, name: str) -> None:
-    pushed = run("push", folder, "--manifest", tmp_path / name, server=front.url)
+def test_manifest_that_cannot_be_written_is_said_before_anything_is_sent(proxy: Proxy, folder: Path, tmp_path: Path, name: str) -> None:
+    pushed = run("push", folder, "--manifest", tmp_path / name, server=proxy.url)
     assert pushed.exit_code == 2
     assert pushed.stderr.startswith("darkroom: The manifest cannot be written.")
-    assert front.came == []
+    assert proxy.received == []
 
 
 def test_manifest_of_two_folders_with_one_name_in_both_is_refused_and_without_a_manifest_taken(
-    front: Front, folder: Path, tmp_path: Path
+    proxy: Proxy, folder: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "others"
     other.mkdir()
     (other / "one.png").write_bytes(picture())
-    pushed = run("push", folder, other, "--manifest", tmp_path / "images.json", server=front.url)
+    pushed = run("push", folder, other, "--manifest", tmp_path / "images.json", server=proxy.url)
     assert pushed.exit_code == 2
     assert "Two files would have one name in the manifest." in pushed.stderr
     assert f"one.png for {folder}/one.png and for {other}/one.png" in pushed.stderr
-    assert front.came == []
-    assert run("push", folder, other, server=front.url).exit_code == 0
+    assert proxy.received == []
+    assert run("push", folder, other, server=proxy.url).exit_code == 0
     # The same file twice is no collision.
-    assert run("push", folder, folder, folder / "one.png", "--manifest", tmp_path / "images.json", server=front.url).exit_code == 0
+    assert run("push", folder, folder, folder / "one.png", "--manifest", tmp_path / "images.json", server=proxy.url).exit_code == 0
     assert list(manifest_of(tmp_path / "images.json")) == ["one.png", "trips/three.png", "two.png"]
 
 
@@ -669,15 +669,15 @@ def test_push_quietly_says_only_what_went_wrong(server: Server, folder: Path) ->
     assert pushed.stderr.startswith("1 file was not taken:\n  This is no image.\n    expected  JPEG")
 
 
-def test_push_on_a_terminal_shows_files_bytes_rate_and_time_left_and_elsewhere_none(front: Front, folder: Path) -> None:
+def test_push_on_a_terminal_shows_files_bytes_rate_and_time_left_and_elsewhere_none(proxy: Proxy, folder: Path) -> None:
     (folder / "noise.png").write_bytes(noise())
     terminal, side = pty.openpty()
     slow = threading.Event()
-    front.at_upload = lambda: slow.wait(0.4)
+    proxy.on_upload = lambda: slow.wait(0.4)
     with (
         os.fdopen(terminal, "rb", buffering=0) as screen,
         os.fdopen(side, "wb", buffering=0) as theirs,
-        started("push", folder, server=front.url, stderr=theirs) as process,
+        started("push", folder, server=proxy.url, stderr=theirs) as process,
     ):
         theirs.close()
         seen = b""
@@ -710,11 +710,11 @@ class Watching:
 
 
 @pytest.fixture
-def watching(front: Front, folder: Path, tmp_path: Path) -> Iterator[Watching]:
+def watching(proxy: Proxy, folder: Path, tmp_path: Path) -> Iterator[Watching]:
     manifest = tmp_path / "images.json"
     with (
         (tmp_path / "said").open("wb") as said,
-        started("push", folder, "--watch", "--prune", "--manifest", manifest, server=front.url, stdout=said, stderr=said) as process,
+        started("push", folder, "--watch", "--prune", "--manifest", manifest, server=proxy.url, stdout=said, stderr=said) as process,
     ):
         running = Watching(process, manifest)
         until(lambda: len(running.images()) == 3)
@@ -722,7 +722,7 @@ def watching(front: Front, folder: Path, tmp_path: Path) -> Iterator[Watching]:
 
 
 def test_watch_pushes_what_is_new_or_changed_and_forgets_what_is_gone(
-    watching: Watching, front: Front, folder: Path, tmp_path: Path
+    watching: Watching, proxy: Proxy, folder: Path, tmp_path: Path
 ) -> None:
     new, changed = picture(), picture()
     (folder / "new.png").write_bytes(new)
@@ -732,7 +732,7 @@ def test_watch_pushes_what_is_new_or_changed_and_forgets_what_is_gone(
     assert watching.images()["new.png"]["digest"] == digest_of(new)
     (folder / "two.png").unlink()
     until(lambda: "two.png" not in watching.images())
-    assert len(front.uploads) == 5
+    assert len(proxy.uploads) == 5
     said = (tmp_path / "said").read_text()
     assert said.count("This is no image.") == 1
     watching.process.send_signal(signal.SIGINT)
@@ -744,19 +744,19 @@ def test_watch_pushes_what_is_new_or_changed_and_forgets_what_is_gone(
 def test_watch_goes_on_when_the_server_is_back(data: Path, folder: Path, tmp_path: Path) -> None:
     manifest, said = tmp_path / "images.json", tmp_path / "said"
     port = free_port()
-    with front_of(port) as front:
+    with proxy_of(port) as proxy:
         with darkroom(data) as server:
-            front.behind = server.port
+            proxy.upstream_port = server.port
             with (
                 said.open("wb") as output,
-                started("push", folder, "--watch", "--manifest", manifest, server=front.url, stdout=output, stderr=output) as process,
+                started("push", folder, "--watch", "--manifest", manifest, server=proxy.url, stdout=output, stderr=output) as process,
             ):
                 until(manifest.exists)
                 server.stop()
                 (folder / "new.png").write_bytes(picture())
                 until(lambda: "It is asked again until it does." in said.read_text())
                 with darkroom(data) as back:
-                    front.behind = back.port
+                    proxy.upstream_port = back.port
                     until(lambda: "new.png" in manifest_of(manifest))
                 assert process.poll() is None
         assert said.read_text().count("The server does not answer.") == 1

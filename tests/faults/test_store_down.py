@@ -18,7 +18,7 @@ import pytest
 
 from tests.support import images
 from tests.support.s3 import Bucket
-from tests.support.s3_proxy import Front
+from tests.support.s3_proxy import S3Proxy
 from tests.support.server import HOST, Server, darkroom, ladder_urls
 
 DOWN_SECONDS = 60
@@ -57,32 +57,32 @@ def hits(server: Server, path: str) -> Iterator[Hits]:
     got.statuses, got.slowest = decoded.statuses, decoded.slowest
 
 
-def refuse(front: Front) -> None:
-    front.refuse()
+def refuse(s3_proxy: S3Proxy) -> None:
+    s3_proxy.refuse()
 
 
-def fall_silent(front: Front) -> None:
-    front.silent = True
+def fall_silent(s3_proxy: S3Proxy) -> None:
+    s3_proxy.silent = True
 
 
-def err(front: Front) -> None:
-    front.error_share = 1.0
+def err(s3_proxy: S3Proxy) -> None:
+    s3_proxy.error_share = 1.0
 
 
-def come_back(front: Front) -> None:
-    front.silent, front.error_share = False, 0.0
-    front.refuse()
-    front.start()
+def come_back(s3_proxy: S3Proxy) -> None:
+    s3_proxy.silent, s3_proxy.error_share = False, 0.0
+    s3_proxy.refuse()
+    s3_proxy.start()
 
 
-def outage(front: Front, s3: Bucket, data: Path, fails: Callable[[Front], None], seconds: float) -> dict[str, Any]:
+def outage(s3_proxy: S3Proxy, s3: Bucket, data: Path, fails: Callable[[S3Proxy], None], seconds: float) -> dict[str, Any]:
     """Return how long misses took to be told during an outage, and how long it was until they came again; hits are checked."""
-    with darkroom(data, store=f"s3://{s3.name}", keys="0" * 64, **front.environment) as server, server.client() as client:
+    with darkroom(data, store=f"s3://{s3.name}", keys="0" * 64, **s3_proxy.environment) as server, server.client() as client:
         kept, *cold = urls_of(client, 200)
         before = client.get(kept).raise_for_status().content
         waits = []
         with hits(server, kept) as hit:
-            fails(front)
+            fails(s3_proxy)
             ends = time.monotonic() + seconds
             while time.monotonic() < ends:
                 started = time.monotonic()
@@ -94,7 +94,7 @@ def outage(front: Front, s3: Bucket, data: Path, fails: Callable[[Front], None],
             report = client.get("/health")
             assert (report.status_code, report.json()["status"]) == (200, "degraded")
             assert report.json()["remedy"]
-            come_back(front)
+            come_back(s3_proxy)
             back = time.monotonic()
             while client.get(cold.pop()).status_code != 200:
                 assert time.monotonic() - back < 2 * RECOVERED_SECONDS
@@ -111,9 +111,9 @@ def outage(front: Front, s3: Bucket, data: Path, fails: Callable[[Front], None],
 @pytest.mark.long
 @pytest.mark.parametrize(("fails", "seconds"), [(refuse, DOWN_SECONDS), (fall_silent, DOWN_SECONDS), (err, 10)])
 def test_store_that_is_down_for_a_minute_lets_hits_go_on_tells_misses_within_five_seconds_and_heals(
-    data: Path, s3: Bucket, front: Front, fails: Callable[[Front], None], seconds: float
+    data: Path, s3: Bucket, s3_proxy: S3Proxy, fails: Callable[[S3Proxy], None], seconds: float
 ) -> None:
-    found = outage(front, s3, data, fails, seconds)
+    found = outage(s3_proxy, s3, data, fails, seconds)
     assert found["hits"] > 10 * seconds
     assert found["misses"] >= seconds / TOLD_SECONDS - 1
     assert found["told"] < TOLD_SECONDS
@@ -123,17 +123,17 @@ def test_store_that_is_down_for_a_minute_lets_hits_go_on_tells_misses_within_fiv
 
 @pytest.mark.long
 def test_store_with_an_error_in_five_answers_and_two_seconds_for_each_serves_99_in_100_and_never_stalls(
-    data: Path, s3: Bucket, front: Front
+    data: Path, s3: Bucket, s3_proxy: S3Proxy
 ) -> None:
     """A miss asks the store five times one after the other: ten seconds at least of the thirty that a client is kept waiting."""
-    with darkroom(data, store=f"s3://{s3.name}", keys="0" * 64, **front.environment) as server, server.client() as client:
+    with darkroom(data, store=f"s3://{s3.name}", keys="0" * 64, **s3_proxy.environment) as server, server.client() as client:
         kept, *cold = urls_of(client, 301)
         client.get(kept).raise_for_status()
-        front.seen.clear()
-        front.error_share, front.delay_seconds = 0.2, 2.0
+        s3_proxy.seen.clear()
+        s3_proxy.error_share, s3_proxy.delay_seconds = 0.2, 2.0
         with hits(server, kept) as hit, ThreadPoolExecutor(40) as threads:
             statuses = Counter(threads.map(lambda url: client.get(url).status_code, cold))
-        front.error_share = front.delay_seconds = 0.0
+        s3_proxy.error_share = s3_proxy.delay_seconds = 0.0
     assert statuses[200] >= 0.99 * len(cold)
     assert set(hit.statuses) == {200}
     assert hit.slowest < STALL_SECONDS

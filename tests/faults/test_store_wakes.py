@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import images
 from tests.support.s3 import Bucket
-from tests.support.s3_proxy import Front
+from tests.support.s3_proxy import S3Proxy
 from tests.support.server import Server, darkroom
 
 SUSPENDED_SECONDS = 600
@@ -55,12 +55,12 @@ def set_clock(clock: Path, ahead_seconds: int) -> None:
 
 
 @contextmanager
-def freezable(folder: Path, front: Front, bucket: Bucket) -> Iterator[Frozen]:
+def freezable(folder: Path, s3_proxy: S3Proxy, bucket: Bucket) -> Iterator[Frozen]:
     if not LIBRARIES:
         pytest.skip("libfaketime is not installed: apt-get install libfaketime")
     clock = folder / "clock"
     set_clock(clock, 0)
-    settings: dict[str, Any] = front.environment | {
+    settings: dict[str, Any] = s3_proxy.environment | {
         "LD_PRELOAD": LIBRARIES[0],
         "FAKETIME_TIMESTAMP_FILE": clock,
         "FAKETIME_NO_CACHE": "1",
@@ -73,9 +73,9 @@ def freezable(folder: Path, front: Front, bucket: Bucket) -> Iterator[Frozen]:
 
 @pytest.mark.long
 def test_first_request_after_ten_frozen_minutes_is_right_within_two_seconds_whatever_became_of_the_connections(
-    tmp_path: Path, s3: Bucket, front: Front
+    tmp_path: Path, s3: Bucket, s3_proxy: S3Proxy
 ) -> None:
-    with freezable(tmp_path, front, s3) as frozen, frozen.server.client() as client:
+    with freezable(tmp_path, s3_proxy, s3) as frozen, frozen.server.client() as client:
         document = client.post("/v1/images", content=images.photo_jpeg(1200, 900)).json()
         urls = [link["url"] for source in document["sources"][1:3] for link in source["renditions"]]
         with darkroom(tmp_path / "other", store=f"s3://{s3.name}", keys="0" * 64, **s3.environment) as other, other.client() as elsewhere:
@@ -83,7 +83,7 @@ def test_first_request_after_ten_frozen_minutes_is_right_within_two_seconds_what
         kept, *stored = urls
         client.get(kept).raise_for_status()
         rendered = iter([client.post(f"/v1/images/{document['digest']}/urls", json=asked(width)).json()["url"] for width in (200, 201)])
-        for lose in (front.cut, front.stun):
+        for lose in (s3_proxy.cut, s3_proxy.stun):
             for url, tier in ((kept, "memory"), (stored.pop(), "store"), (next(rendered), "render")):
                 warm(client, document["digest"])
                 with frozen.suspended():

@@ -20,7 +20,7 @@ RANGES = [("bytes=0-99", slice(0, 100)), ("bytes=100-", slice(100, None)), ("byt
 _widths = iter(range(100, 1_000))
 
 
-class Front(NamedTuple):
+class CacheInFront(NamedTuple):
     """A cache before a server: its name, a client of it, a client of the server itself, and what comes through."""
 
     name: str
@@ -37,7 +37,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module", params=CACHES)
-def front(request: pytest.FixtureRequest, origin: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+def front(request: pytest.FixtureRequest, origin: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CacheInFront]:
     name: str = request.param
     if not is_here(name):
         pytest.skip(f"{name} is not installed: .ci/run names the Debian package")
@@ -45,23 +45,23 @@ def front(request: pytest.FixtureRequest, origin: Server, tmp_path_factory: pyte
     with counting(origin.url) as counted, running(tmp_path_factory.mktemp("cache"), counted.port) as port, origin.client() as direct:
         digest = direct.post("/v1/images", content=images.photo_jpeg(1_200, 900)).json()["digest"]
         with httpx.Client(base_url=f"http://{HOST}:{port}", trust_env=False, timeout=60) as client:
-            yield Front(name, client, direct, counted, digest)
+            yield CacheInFront(name, client, direct, counted, digest)
 
 
 @pytest.fixture
-def path(front: Front) -> str:
+def path(front: CacheInFront) -> str:
     """Give the path of a rendition that nobody has asked for."""
     wanted = {"transform": {"width": next(_widths)}, "format": "webp"}
     made: str = front.origin.post(f"/v1/images/{front.digest}/urls", json=wanted).json()["url"]
     return made
 
 
-def purge(front: Front, path: str) -> httpx.Response:
+def purge(front: CacheInFront, path: str) -> httpx.Response:
     """Have a cache drop a path, the way each is asked to."""
     return front.client.get(f"/purge{path}") if front.name == "nginx" else front.client.request("PURGE", path)
 
 
-def test_rendition_is_fetched_once_and_its_headers_arrive_whole(front: Front, path: str) -> None:
+def test_rendition_is_fetched_once_and_its_headers_arrive_whole(front: CacheInFront, path: str) -> None:
     answers = [front.client.get(path) for _ in range(5)]
     direct = front.origin.get(path)
     assert front.counted.fetches(path) == 1
@@ -73,7 +73,7 @@ def test_rendition_is_fetched_once_and_its_headers_arrive_whole(front: Front, pa
     assert answers[0].headers["cache-control"] == "public, max-age=31536000, immutable"
 
 
-def test_rendition_that_many_want_at_once_is_fetched_and_rendered_once(front: Front, path: str) -> None:
+def test_rendition_that_many_want_at_once_is_fetched_and_rendered_once(front: CacheInFront, path: str) -> None:
     with ThreadPoolExecutor(20) as threads:
         answers = list(threads.map(lambda _: httpx.get(front.client.base_url.join(path), trust_env=False, timeout=60), range(20)))
     assert {answer.status_code for answer in answers} == {200}
@@ -83,7 +83,7 @@ def test_rendition_that_many_want_at_once_is_fetched_and_rendered_once(front: Fr
     assert "; hit; " in front.origin.get(path).headers["cache-status"]
 
 
-def test_condition_is_answered_304_by_the_cache(front: Front, path: str) -> None:
+def test_condition_is_answered_304_by_the_cache(front: CacheInFront, path: str) -> None:
     etag = front.client.get(path).headers["etag"]
     # Varnish compares the field as a whole; a browser sends one tag.
     for condition in (etag,) if front.name == "Varnish" else (etag, f'"other", {etag}'):
@@ -95,7 +95,7 @@ def test_condition_is_answered_304_by_the_cache(front: Front, path: str) -> None
 
 
 @pytest.mark.parametrize(("asked", "part"), RANGES)
-def test_range_is_cut_from_what_the_cache_keeps(front: Front, path: str, asked: str, part: slice) -> None:
+def test_range_is_cut_from_what_the_cache_keeps(front: CacheInFront, path: str, asked: str, part: slice) -> None:
     whole = front.client.get(path).content
     answer = front.client.get(path, headers={"Range": asked})
     assert (answer.status_code, answer.content) == (206, whole[part])
@@ -103,21 +103,21 @@ def test_range_is_cut_from_what_the_cache_keeps(front: Front, path: str, asked: 
     assert front.counted.fetches(path) == 1
 
 
-def test_range_of_a_cold_rendition_is_right_and_the_whole_is_right_afterwards(front: Front, path: str) -> None:
+def test_range_of_a_cold_rendition_is_right_and_the_whole_is_right_afterwards(front: CacheInFront, path: str) -> None:
     answer = front.client.get(path, headers={"Range": "bytes=10-19"})
     whole = front.client.get(path)
     assert (answer.status_code, answer.content) == (206, whole.content[10:20])
     assert whole.status_code == 200
 
 
-def test_range_beyond_the_end_is_416(front: Front, path: str) -> None:
+def test_range_beyond_the_end_is_416(front: CacheInFront, path: str) -> None:
     whole = front.client.get(path).content
     answer = front.client.get(path, headers={"Range": f"bytes={len(whole)}-"})
     assert answer.status_code == 416
     assert front.client.get(path).content == whole
 
 
-def test_head_is_answered_by_the_cache(front: Front, path: str) -> None:
+def test_head_is_answered_by_the_cache(front: CacheInFront, path: str) -> None:
     whole = front.client.get(path)
     answer = front.client.head(path)
     assert (answer.status_code, answer.content) == (200, b"")
@@ -125,14 +125,14 @@ def test_head_is_answered_by_the_cache(front: Front, path: str) -> None:
     assert (front.counted.fetches(path), front.counted.requests["HEAD", path]) == (1, 0)
 
 
-def test_client_that_asks_for_a_fresh_one_gets_the_right_one(front: Front, path: str) -> None:
+def test_client_that_asks_for_a_fresh_one_gets_the_right_one(front: CacheInFront, path: str) -> None:
     whole = front.client.get(path).content
     for directive in ("no-cache", "max-age=0"):
         answer = front.client.get(path, headers={"Cache-Control": directive})
         assert (answer.status_code, answer.content) == (200, whole)
 
 
-def test_purged_rendition_is_fetched_again(front: Front, path: str) -> None:
+def test_purged_rendition_is_fetched_again(front: CacheInFront, path: str) -> None:
     front.client.get(path)
     assert purge(front, path).status_code == 200
     assert front.client.get(path).status_code == 200
@@ -140,7 +140,7 @@ def test_purged_rendition_is_fetched_again(front: Front, path: str) -> None:
 
 
 @pytest.mark.parametrize("front", ["Varnish"], indirect=True)
-def test_varnish_purges_by_the_tag_of_an_image(front: Front, path: str) -> None:
+def test_varnish_purges_by_the_tag_of_an_image(front: CacheInFront, path: str) -> None:
     other = front.origin.post("/v1/images", content=images.photo_jpeg(200, 100)).json()["src"]
     for one in (path, other):
         front.client.get(one)
@@ -150,7 +150,7 @@ def test_varnish_purges_by_the_tag_of_an_image(front: Front, path: str) -> None:
     assert (front.counted.fetches(path), front.counted.fetches(other)) == (2, 1)
 
 
-def test_taken_down_image_is_gone_once_the_cache_is_purged(front: Front) -> None:
+def test_taken_down_image_is_gone_once_the_cache_is_purged(front: CacheInFront) -> None:
     document = front.origin.post("/v1/images", content=images.photo_jpeg(next(_widths), 90)).json()
     assert front.client.get(document["src"]).status_code == 200
     front.origin.delete(f"/v1/images/{document['digest']}")
@@ -159,7 +159,7 @@ def test_taken_down_image_is_gone_once_the_cache_is_purged(front: Front) -> None
         assert front.client.get(document["src"]).status_code == 410
 
 
-def test_errors_are_never_kept(front: Front, path: str) -> None:
+def test_errors_are_never_kept(front: CacheInFront, path: str) -> None:
     unsigned = path.rpartition("/")[0] + "/-.webp"
     for wrong, status in ((unsigned, 403), (path.replace(".webp", ".xyz"), 400), ("/i/v2/nothing", 400), ("/nothing", 404)):
         for _ in range(2):
@@ -168,14 +168,14 @@ def test_errors_are_never_kept(front: Front, path: str) -> None:
         assert front.counted.fetches(wrong) == 2
 
 
-def test_negotiated_rendition_is_not_kept_so_that_nobody_gets_what_another_accepts(front: Front) -> None:
+def test_negotiated_rendition_is_not_kept_so_that_nobody_gets_what_another_accepts(front: CacheInFront) -> None:
     negotiated = f"/i/v2/{front.digest}/full/-.auto"
     for accept, media_type in (("image/avif,image/webp,*/*", "image/avif"), ("*/*", "image/jpeg"), ("image/webp", "image/webp")) * 2:
         answer = front.client.get(negotiated, headers={"Accept": accept})
         assert (answer.status_code, answer.headers["content-type"]) == (200, media_type)
 
 
-def test_upload_and_health_pass_through_unkept(front: Front) -> None:
+def test_upload_and_health_pass_through_unkept(front: CacheInFront) -> None:
     body = images.photo_jpeg(333, next(_widths))
     assert [front.client.post("/v1/images", content=body).status_code for _ in range(2)] == [201, 200]
     before = front.counted.fetches("/health")

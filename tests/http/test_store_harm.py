@@ -16,7 +16,7 @@ from service.ops.signing_keys import fingerprint
 from service.storage.object_store import key_note_key
 from tests.support import images
 from tests.support.s3 import Bucket
-from tests.support.s3_proxy import Front
+from tests.support.s3_proxy import S3Proxy
 from tests.support.server import Server, darkroom, started
 
 KEYS = "0" * 64
@@ -141,17 +141,17 @@ def test_start_over_a_bucket_that_is_not_there_is_503_with_the_reason_and_what_t
 
 @pytest.mark.long
 def test_credentials_and_clock_that_the_store_refuses_are_told_one_after_the_other_and_the_server_heals(
-    data: Path, s3: Bucket, front: Front
+    data: Path, s3: Bucket, s3_proxy: S3Proxy
 ) -> None:
-    with darkroom(data, store=f"s3://{s3.name}", keys=KEYS, **front.environment) as server, server.client() as client:
+    with darkroom(data, store=f"s3://{s3.name}", keys=KEYS, **s3_proxy.environment) as server, server.client() as client:
         for code, reason in (("RequestTimeTooSkewed", "clocks of the two differ"), ("InvalidAccessKeyId", "credentials")):
-            front.answers = lambda _, code=code: (403, f"<Error><Code>{code}</Code></Error>")  # type: ignore[misc]
+            s3_proxy.answers = lambda _, code=code: (403, f"<Error><Code>{code}</Code></Error>")  # type: ignore[misc]
             report = when(client, lambda report, reason=reason: reason in report.get("reason", ""))  # type: ignore[misc]
             assert (report["status"], bool(report["remedy"])) == ("degraded", True)
             answer = client.post("/v1/images", content=images.photo_jpeg(64, 48))
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
             assert reason in answer.json()["detail"]
-        front.answers = lambda _: None
+        s3_proxy.answers = lambda _: None
         when(client, lambda report: report["status"] == "ok")
 
 

@@ -21,7 +21,7 @@ from service.storage.object_store import Storage, document_key, open_storage, or
 from tests.support import images
 from tests.support.library import House, house
 from tests.support.s3 import Bucket
-from tests.support.s3_proxy import Front, Request
+from tests.support.s3_proxy import Request, S3Proxy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("without_foreign_variables")]
 
@@ -32,11 +32,11 @@ numbers = count()
 
 
 @pytest.fixture
-def storage(s3: Bucket, front: Front) -> Storage:
+def storage(s3: Bucket, s3_proxy: S3Proxy) -> Storage:
     """Give the store of an empty bucket behind the proxy."""
     name = f"bucket-{next(numbers)}"
     httpx.put(f"{s3.endpoint}/{name}", trust_env=False).raise_for_status()
-    return open_storage(f"s3://{name}", front.environment)
+    return open_storage(f"s3://{name}", s3_proxy.environment)
 
 
 Operation = Callable[[Storage], Awaitable[object]]
@@ -70,20 +70,20 @@ async def pooled(storage: Storage, connections: int) -> None:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-async def test_bucket_whose_connections_were_cut_is_asked_over_new_ones(storage: Storage, front: Front, name: str) -> None:
+async def test_bucket_whose_connections_were_cut_is_asked_over_new_ones(storage: Storage, s3_proxy: S3Proxy, name: str) -> None:
     operation, given = OPERATIONS[name]
     await pooled(storage, 12)
-    assert front.cut() >= 12
+    assert s3_proxy.cut() >= 12
     assert await operation(storage) == given
 
 
 @pytest.mark.parametrize("name", ["read", "list"])
 async def test_bucket_whose_connections_are_dead_without_a_word_answers_the_first_read_within_two_seconds(
-    storage: Storage, front: Front, name: str
+    storage: Storage, s3_proxy: S3Proxy, name: str
 ) -> None:
     operation, given = OPERATIONS[name]
     await pooled(storage, 12)
-    assert front.stun() >= 12
+    assert s3_proxy.stun() >= 12
     started = time.monotonic()
     assert await operation(storage) == given
     assert time.monotonic() - started < 2
@@ -92,20 +92,20 @@ async def test_bucket_whose_connections_are_dead_without_a_word_answers_the_firs
     assert time.monotonic() - again < 0.5, "the pool was let go with its first dead connection"
 
 
-async def test_bucket_create_whose_answer_is_lost_says_that_it_was_put(storage: Storage, front: Front) -> None:
+async def test_bucket_create_whose_answer_is_lost_says_that_it_was_put(storage: Storage, s3_proxy: S3Proxy) -> None:
     lost = iter([True])
-    front.loses = lambda request: "all" if request.method == "PUT" and next(lost, False) else None
+    s3_proxy.loses = lambda request: "all" if request.method == "PUT" and next(lost, False) else None
     assert await storage.create(document_key(DIGEST), b"ours", durable=True)
     assert not await storage.create(document_key(DIGEST), b"others", durable=True)
     assert await storage.read(document_key(DIGEST)) == b"ours"
-    assert [request.method for request in front.seen].count("PUT") == 3
+    assert [request.method for request in s3_proxy.seen].count("PUT") == 3
 
 
-async def test_bucket_read_that_breaks_off_in_the_body_is_read_again_whole(storage: Storage, front: Front) -> None:
+async def test_bucket_read_that_breaks_off_in_the_body_is_read_again_whole(storage: Storage, s3_proxy: S3Proxy) -> None:
     body = os.urandom(300_000)
     await storage.create(original_key(DIGEST), body, durable=True)
     halves: Iterator[Literal["half"]] = iter(["half", "half"])
-    front.loses = lambda request: next(halves, None) if request.method == "GET" else None
+    s3_proxy.loses = lambda request: next(halves, None) if request.method == "GET" else None
     assert await storage.read(original_key(DIGEST)) == body
 
 
@@ -113,25 +113,25 @@ async def test_bucket_read_that_breaks_off_in_the_body_is_read_again_whole(stora
 
 
 async def test_bucket_with_an_error_in_five_answers_does_99_in_100_of_what_it_is_asked(
-    storage: Storage, front: Front, logged: list[object]
+    storage: Storage, s3_proxy: S3Proxy, logged: list[object]
 ) -> None:
     """Five attempts fail all five once in three thousand times."""
-    front.error_share = 0.2
+    s3_proxy.error_share = 0.2
     keys = [rendition_key(DIGEST, f"{number:064}") for number in range(150)]
     put = await asyncio.gather(*(storage.create(key, key.encode(), durable=False) for key in keys), return_exceptions=True)
     found = await asyncio.gather(*(storage.read(key) for key in keys), return_exceptions=True)
     done = [isinstance(created, bool) for created in put] + [body == key.encode() for key, body in zip(keys, found, strict=True)]
     assert sum(done) >= 0.99 * len(done)
     assert {type(outcome) for outcome in (*put, *found)} <= {bool, bytes, type(None), StorageUnavailableError}
-    assert len(front.seen) > 1.1 * len(done), "errors were met"
+    assert len(s3_proxy.seen) > 1.1 * len(done), "errors were met"
 
 
-async def test_bucket_listing_goes_on_after_an_error_where_it_was(storage: Storage, front: Front) -> None:
+async def test_bucket_listing_goes_on_after_an_error_where_it_was(storage: Storage, s3_proxy: S3Proxy) -> None:
     keys = [rendition_key(DIGEST, f"{number:064}") for number in range(45)]
     await asyncio.gather(*(storage.create(key, b"", durable=False) for key in keys))
-    front.page_objects = 10
+    s3_proxy.page_objects = 10
     errs = iter([False, True, True, False, True])
-    front.answers = lambda request: (500, "<Error/>") if "list-type=2" in request.path and next(errs, False) else None
+    s3_proxy.answers = lambda request: (500, "<Error/>") if "list-type=2" in request.path and next(errs, False) else None
     assert [entry.key async for entry in storage.entries(f"renditions/{DIGEST}")] == keys
     assert next(errs, None) is None, "the errors were met"
 
@@ -144,16 +144,16 @@ async def failed(operation: Operation, storage: Storage, within_seconds: float) 
     return caught.value
 
 
-async def test_bucket_that_errs_always_is_asked_five_times(storage: Storage, front: Front, logged: list[object]) -> None:
-    front.error_share = 1.0
+async def test_bucket_that_errs_always_is_asked_five_times(storage: Storage, s3_proxy: S3Proxy, logged: list[object]) -> None:
+    s3_proxy.error_share = 1.0
     error = await failed(OPERATIONS["read"][0], storage, 3)
-    assert len(front.seen) == 5
+    assert len(s3_proxy.seen) == 5
     assert error.detail == "The store answers with errors."
     assert error.retry_after_seconds == 5
 
 
-async def test_bucket_that_is_silent_is_given_up_within_five_seconds(storage: Storage, front: Front, logged: list[object]) -> None:
-    front.silent = True
+async def test_bucket_that_is_silent_is_given_up_within_five_seconds(storage: Storage, s3_proxy: S3Proxy, logged: list[object]) -> None:
+    s3_proxy.silent = True
     errors = await asyncio.gather(*(failed(operation, storage, 5) for name, (operation, _) in OPERATIONS.items()))
     assert {error.detail for error in errors} == {"The store cannot be reached."}
 
@@ -172,20 +172,20 @@ CAUSES = {
 
 @pytest.mark.parametrize(("status", "code"), CAUSES)
 async def test_bucket_that_refuses_is_named_with_what_helps_and_is_not_asked_again(
-    storage: Storage, front: Front, logged: list[object], status: int, code: str
+    storage: Storage, s3_proxy: S3Proxy, logged: list[object], status: int, code: str
 ) -> None:
-    front.answers = lambda _: (status, f"<Error><Code>{code}</Code><Message>private</Message></Error>")
+    s3_proxy.answers = lambda _: (status, f"<Error><Code>{code}</Code><Message>private</Message></Error>")
     for name in ("read", "create", "replace", "delete", "list", "reach"):
-        front.seen.clear()
+        s3_proxy.seen.clear()
         error = await failed(OPERATIONS[name][0], storage, 1)
         assert CAUSES[status, code][0] in error.detail
         assert CAUSES[status, code][1] in (error.remedy or "")
         assert "private" not in repr(error.problem())
-        assert len(front.seen) == 1
+        assert len(s3_proxy.seen) == 1
 
 
-async def test_bucket_without_room_is_full(storage: Storage, front: Front, logged: list[object]) -> None:
-    front.answers = lambda _: (507, "<Error><Code>InsufficientStorage</Code></Error>")
+async def test_bucket_without_room_is_full(storage: Storage, s3_proxy: S3Proxy, logged: list[object]) -> None:
+    s3_proxy.answers = lambda _: (507, "<Error><Code>InsufficientStorage</Code></Error>")
     with pytest.raises(StorageFullError):
         await storage.create(original_key(DIGEST), b"bytes", durable=True)
 
@@ -201,20 +201,20 @@ async def test_bucket_that_does_not_exist_has_nothing_that_could_be_missing(s3: 
 # Regions that lag behind.
 
 
-async def test_bucket_that_does_not_show_an_object_yet_is_asked_once_more_consistently(storage: Storage, front: Front) -> None:
+async def test_bucket_that_does_not_show_an_object_yet_is_asked_once_more_consistently(storage: Storage, s3_proxy: S3Proxy) -> None:
     await storage.create(original_key(DIGEST), b"bytes", durable=True)
-    front.hides = lambda request: request.method in {"GET", "HEAD"}
+    s3_proxy.hides = lambda request: request.method in {"GET", "HEAD"}
     assert await storage.read(original_key(DIGEST)) is None
-    front.seen.clear()
+    s3_proxy.seen.clear()
     assert await storage.find(original_key(DIGEST)) == b"bytes"
-    assert [request.consistent for request in front.seen] == [False, True]
-    front.seen.clear()
+    assert [request.consistent for request in s3_proxy.seen] == [False, True]
+    s3_proxy.seen.clear()
     assert await storage.find(original_key(OTHER)) is None
-    assert [request.consistent for request in front.seen] == [False, True]
-    front.hides = lambda _: False
-    front.seen.clear()
+    assert [request.consistent for request in s3_proxy.seen] == [False, True]
+    s3_proxy.hides = lambda _: False
+    s3_proxy.seen.clear()
     assert await storage.find(original_key(DIGEST)) == b"bytes"
-    assert [request.consistent for request in front.seen] == [False], "what is seen is not asked for twice"
+    assert [request.consistent for request in s3_proxy.seen] == [False], "what is seen is not asked for twice"
 
 
 @pytest.fixture
@@ -223,9 +223,9 @@ async def origin(tmp_path: Path, pool: RenderPool, storage: Storage) -> AsyncIte
         yield built
 
 
-async def test_image_that_another_region_has_just_taken_in_is_shown_and_rendered_once(origin: House, front: Front) -> None:
+async def test_image_that_another_region_has_just_taken_in_is_shown_and_rendered_once(origin: House, s3_proxy: S3Proxy) -> None:
     digest = await origin.ingest(images.photo_jpeg(400, 300))
-    front.hides = lambda request: request.method in {"GET", "HEAD"}
+    s3_proxy.hides = lambda request: request.method in {"GET", "HEAD"}
     assert (await origin.originals.document(digest)).digest == digest
     first = await origin.rendition(digest, "width=100")
     assert (first.tier, first.stored) == ("render", True)
@@ -233,9 +233,9 @@ async def test_image_that_another_region_has_just_taken_in_is_shown_and_rendered
     assert (again.body, again.etag, again.stored) == (first.body, first.etag, True), "what another region has stored is what is served"
 
 
-async def test_image_that_another_region_has_just_taken_down_is_gone(origin: House, front: Front, storage: Storage) -> None:
+async def test_image_that_another_region_has_just_taken_down_is_gone(origin: House, s3_proxy: S3Proxy, storage: Storage) -> None:
     digest = await origin.ingest(images.photo_jpeg(400, 300))
-    front.hides = lambda request: request.method in {"GET", "HEAD"}
+    s3_proxy.hides = lambda request: request.method in {"GET", "HEAD"}
     taken_down = await origin.takedowns.take_down(digest)
     assert taken_down.digest == digest
     assert await storage.exists(tombstone_key(digest), consistent=True)
@@ -243,7 +243,7 @@ async def test_image_that_another_region_has_just_taken_down_is_gone(origin: Hou
         await origin.takedowns.take_down(OTHER)
 
 
-async def test_change_of_a_document_is_of_what_another_region_left_last(origin: House, front: Front, storage: Storage) -> None:
+async def test_change_of_a_document_is_of_what_another_region_left_last(origin: House, s3_proxy: S3Proxy, storage: Storage) -> None:
     digest = await origin.ingest(images.photo_jpeg(400, 300))
     before = (await storage.read(document_key(digest)) or b"").decode()
     await origin.originals.change(digest, lambda document: replace(document, alt="A panda."))
@@ -251,7 +251,7 @@ async def test_change_of_a_document_is_of_what_another_region_left_last(origin: 
     def lags(request: Request) -> tuple[int, str] | None:
         return (200, before) if request.method == "GET" and "/documents/" in request.path and not request.consistent else None
 
-    front.answers = lags
+    s3_proxy.answers = lags
     assert (await origin.originals.document(digest)).alt == "", "the region lags"
     changed = await origin.originals.change(digest, lambda document: replace(document, focal=FocalPoint(0.3, 0.6)))
     assert (changed.alt, changed.focal) == ("A panda.", FocalPoint(0.3, 0.6))

@@ -1,4 +1,4 @@
-"""What may stand between a client and a server: it hands requests on, notes what came, and does wrong what it is told to."""
+"""An HTTP proxy between a client and a server. It records the requests, forwards them, and fails in the ways that a test wants."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _CHUNK_BYTES = 16 << 10
 _SECONDS = 30.0
 
 
-class Came(msgspec.Struct, frozen=True):
-    """A request: how much of its body came, under which name that would be stored, and whether it was all."""
+class ReceivedRequest(msgspec.Struct, frozen=True):
+    """A request: how many bytes of its body arrived, their digest, and whether the body is complete (`whole`)."""
 
     method: str
     path: str
@@ -33,10 +33,10 @@ class Came(msgspec.Struct, frozen=True):
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """What goes wrong with the next request for `path`.
+    """How the next request for `path` fails.
 
-    `status`: it is answered so, and goes no further. `cut_after`: the connection ends after so many bytes of the body. `lose_answer`: it
-    goes on to the server, and the connection ends instead of the answer.
+    `status`: the proxy responds with it, and does not forward the request. `cut_after`: the proxy closes the connection after so many bytes
+    of the body. `lose_response`: the proxy forwards the request, and closes the connection in place of responding.
     """
 
     path: str = "/v1/images"
@@ -44,35 +44,35 @@ class Fault(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
     body: bytes = b""
     cut_after: int = -1
-    lose_answer: bool = False
+    lose_response: bool = False
 
 
-class Front:
-    """A server's front: where it answers, what came in the order in which it ended, what is to go wrong."""
+class Proxy:
+    """A running proxy: its URL, the requests received so far in the order in which they ended, and the faults to come."""
 
-    def __init__(self, port: int, behind: int) -> None:
+    def __init__(self, port: int, upstream_port: int) -> None:
         self.url = f"http://{HOST}:{port}"
-        self.behind = behind
-        self.came: list[Came] = []
+        self.upstream_port = upstream_port
+        self.received: list[ReceivedRequest] = []
         self.faults: deque[Fault] = deque()
-        # Told of every upload that begins, before its body is read.
-        self.at_upload: Callable[[], object] = lambda: None
-        # Told when a client has asked which images are there, before it is answered.
-        self.after_known: Callable[[], object] = lambda: None
+        # Called for every upload, before its body is read.
+        self.on_upload: Callable[[], object] = lambda: None
+        # Called when a client has requested which images the server has, before the response.
+        self.after_lookup: Callable[[], object] = lambda: None
         self._lock = threading.Lock()
         self._busy = 0
         self._idle = threading.Condition(self._lock)
 
     @property
-    def uploads(self) -> list[Came]:
-        """The uploads that came, cut-off ones included."""
-        return [came for came in self.came if (came.method, came.path) == ("POST", "/v1/images")]
+    def uploads(self) -> list[ReceivedRequest]:
+        """The uploads received so far, including incomplete ones."""
+        return [request for request in self.received if (request.method, request.path) == ("POST", "/v1/images")]
 
     def wait_until_idle(self) -> None:
-        """Return when nothing is on its way to the server any more."""
+        """Wait until no request is in flight."""
         with self._idle:
             if not self._idle.wait_for(lambda: self._busy == 0, _SECONDS):
-                raise TimeoutError("requests are still on their way")
+                raise TimeoutError("requests are still in flight")
 
     def begin(self) -> None:
         with self._lock:
@@ -84,65 +84,65 @@ class Front:
             self._idle.notify_all()
 
     def fault(self, path: str) -> Fault | None:
-        """Return the next fault, if it is of a request for this path."""
+        """Return and remove the next fault if it is for this path."""
         with self._lock:
             return self.faults.popleft() if self.faults and self.faults[0].path == path else None
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    front: Front
+    proxy: Proxy
 
     def log_message(self, *arguments: object) -> None:
         pass
 
     def do_GET(self) -> None:
-        self._hand_on()
+        self._serve()
 
     def do_POST(self) -> None:
-        self._hand_on()
+        self._serve()
 
     def do_DELETE(self) -> None:
-        self._hand_on()
+        self._serve()
 
-    def _hand_on(self) -> None:
-        self.front.begin()
+    def _serve(self) -> None:
+        self.proxy.begin()
         try:
-            self._handed_on()
+            self._forward()
         except (OSError, HTTPException):
             self.close_connection = True
         finally:
-            self.front.end()
+            self.proxy.end()
 
-    def _handed_on(self) -> None:
+    def _forward(self) -> None:
         fields = {name.lower(): value for name, value in self.headers.items()}
-        fault = self.front.fault(self.path)
+        fault = self.proxy.fault(self.path)
         if (self.command, self.path) == ("POST", "/v1/images"):
-            self.front.at_upload()
+            self.proxy.on_upload()
         elif self.path == "/v1/images/known":
-            self.front.after_known()
+            self.proxy.after_lookup()
         body = self._body(fields, fault.cut_after if fault else -1)
         if body is None:
             self.close_connection = True
             return
         if fault is not None and fault.status:
-            self._answer(fault.status, dict(fault.headers), fault.body)
+            self._respond(fault.status, dict(fault.headers), fault.body)
             return
-        connection = HTTPConnection(HOST, self.front.behind, timeout=_SECONDS)
+        connection = HTTPConnection(HOST, self.proxy.upstream_port, timeout=_SECONDS)
         try:
             connection.request(self.command, self.path, body, {**fields, "connection": "close"})
             response = connection.getresponse()
-            answer = response.read()
+            content = response.read()
         except (OSError, HTTPException):
-            # As a proxy says that nobody is there behind it: the connection ends.
+            # A proxy whose upstream server is not reachable closes the connection.
             self.close_connection = True
             return
         finally:
             connection.close()
-        if fault is not None and fault.lose_answer:
+        if fault is not None and fault.lose_response:
             self.close_connection = True
             return
-        self._answer(response.status, {name: value for name, value in response.getheaders() if name.lower() in _KEPT}, answer)
+        self._respond(response.status, {name: value for name, value in response.getheaders() if name.lower() in _FORWARDED_FIELDS}, content)
 
     def _body(self, fields: Mapping[str, str], cut_after: int) -> bytes | None:
         declared = int(fields.get("content-length", "0"))
@@ -157,10 +157,10 @@ class _Handler(BaseHTTPRequestHandler):
             break
         whole = len(body) == declared
         digest = digest_from_sha256(hashlib.sha256(body).digest())
-        self.front.came.append(Came(self.command, self.path, fields, len(body), digest, whole))
+        self.proxy.received.append(ReceivedRequest(self.command, self.path, fields, len(body), digest, whole))
         return bytes(body) if whole else None
 
-    def _answer(self, status: int, fields: Mapping[str, str], body: bytes) -> None:
+    def _respond(self, status: int, fields: Mapping[str, str], body: bytes) -> None:
         self.send_response(status)
         for name, value in fields.items():
             self.send_header(name, value)
@@ -169,15 +169,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-_KEPT = frozenset({"content-type", "cache-control", "etag", "location", "link", "retry-after", "fly-prefer-region"})
+_FORWARDED_FIELDS = frozenset({"content-type", "cache-control", "etag", "location", "link", "retry-after", "fly-prefer-region"})
 
 
 @contextmanager
-def front_of(port: int, tls: ssl.SSLContext | None = None) -> Iterator[Front]:
-    """Give a front of the server that listens on a port of loopback, on a free port of its own; with `tls` it speaks that."""
+def proxy_of(port: int, tls: ssl.SSLContext | None = None) -> Iterator[Proxy]:
+    """Yield a proxy, on a free port of loopback, for the server on `port`; with `tls` it speaks TLS."""
     handler = type("Handler", (_Handler,), {})
     with serving(handler, tls=tls) as own_port:
-        front = handler.front = Front(own_port, port)  # type: ignore[attr-defined]
+        proxy = handler.proxy = Proxy(own_port, port)  # type: ignore[attr-defined]
         if tls is not None:
-            front.url = front.url.replace("http:", "https:")
-        yield front
+            proxy.url = proxy.url.replace("http:", "https:")
+        yield proxy

@@ -1,4 +1,4 @@
-"""What stands between a server and its store in tests: an HTTP proxy before moto that errs, delays, hides, falls silent and hangs up."""
+"""An HTTP proxy between a server and its S3 store (moto). It fails, delays, hides objects, stops responding and closes connections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.server import HOST, free_port
 
 
 class Request(NamedTuple):
-    """A request on its way to the store: its method, its path with the query, its header fields by lower-case name."""
+    """A request to the store: its method, its path with the query, its header fields by lower-case name."""
 
     method: str
     path: str
@@ -25,26 +25,26 @@ class Request(NamedTuple):
 
     @property
     def consistent(self) -> bool:
-        """Whether it asks for what any region has written."""
+        """Whether it is a consistent read."""
         return self.fields.get("x-tigris-consistent") == "true"
 
 
-class Front:
-    """A proxy on a port of loopback, told from the test's own thread what to do with what comes."""
+class S3Proxy:
+    """A proxy on a port of loopback. The thread of the test controls how it treats requests."""
 
     def __init__(self, upstream: Bucket) -> None:
         self.port = free_port()
         self.environment = {**upstream.environment, "AWS_ENDPOINT_URL_S3": f"http://{HOST}:{self.port}"}
         self.seen: list[Request] = []
-        # What happens to requests from now on, one by one.
+        # How requests are treated from now on.
         self.error_share = 0.0
         self.delay_seconds = 0.0
         self.hides: Callable[[Request], bool] = lambda _: False
         self.answers: Callable[[Request], tuple[int, str] | None] = lambda _: None
-        # Whether the answer is lost on the way, after the store has done what was asked, or half of it.
+        # Whether all or half of the response is lost, after the store has done its work.
         self.loses: Callable[[Request], Literal["all", "half"] | None] = lambda _: None
         self.silent = False
-        # How many objects a page of a listing has, if not the thousand of S3.
+        # How many objects a page of a listing has; `None` is the default of S3, 1000.
         self.page_objects: int | None = None
         self._upstream_port = int(upstream.endpoint.rpartition(":")[2])
         self._dice = random.Random(5)
@@ -55,25 +55,25 @@ class Front:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def start(self) -> None:
-        """Listen, and go on listening."""
+        """Listen for connections."""
         if not self._thread.is_alive():
             self._thread.start()
         self._call(self._listen())
 
     def refuse(self) -> None:
-        """Listen no more and hang up: the store is down."""
+        """Stop listening and close every connection: the store is down."""
         self._call(self._close())
 
     def cut(self) -> int:
-        """Hang up on every connection, as a peer that has forgotten them; return how many those were."""
+        """Reset every connection, as a peer that has forgotten them does; return how many there were."""
         return int(self._call(self._cut()))
 
     def stun(self) -> int:
-        """Let nothing come over the connections of now any more, though nobody hangs up; return how many those were."""
+        """Stop responding on the current connections without closing them; return how many there are."""
         return int(self._call(self._stun()))
 
     def end(self) -> None:
-        """End it."""
+        """Stop the proxy."""
         self._call(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -98,7 +98,7 @@ class Front:
     async def _cut(self) -> int:
         clients = list(self._clients)
         for writer in clients:
-            # A reset, not a farewell.
+            # With a linger time of zero, closing sends a reset (socket(7)).
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
         return len(clients)
@@ -153,24 +153,24 @@ class Front:
             answered = await reader.read()
         finally:
             writer.close()
-        # The connection to the client stays, whatever becomes of the one to the store.
+        # The connection to the client stays open after the one to the store has closed.
         return answered.replace(b"Connection: close\r\n", b"", 1)
 
 
 async def _send(writer: asyncio.StreamWriter, request: Request, status: int, text: str) -> None:
     body = text.encode()
-    head = f"HTTP/1.1 {status} Told\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n".encode()
-    head += b'ETag: "told"\r\nLast-Modified: Mon, 23 Nov 2026 15:00:00 GMT\r\n\r\n'
+    head = f"HTTP/1.1 {status} Reason\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n".encode()
+    head += b'ETag: "fake"\r\nLast-Modified: Mon, 23 Nov 2026 15:00:00 GMT\r\n\r\n'
     writer.write(head if request.method == "HEAD" else head + body)
     await writer.drain()
 
 
 @contextmanager
-def front_of(bucket: Bucket) -> Iterator[Front]:
-    """Give a proxy before the server of a bucket."""
-    front = Front(bucket)
-    front.start()
+def s3_proxy_of(bucket: Bucket) -> Iterator[S3Proxy]:
+    """Yield a proxy in front of the server of a bucket."""
+    s3_proxy = S3Proxy(bucket)
+    s3_proxy.start()
     try:
-        yield front
+        yield s3_proxy
     finally:
-        front.end()
+        s3_proxy.end()

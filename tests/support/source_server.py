@@ -43,7 +43,7 @@ class Source:
 def answered(status: int, *fields: str, body: bytes = b"", length: int | None = None) -> bytes:
     """Return an HTTP/1.1 answer; `length` in place of the body's own, below 0 for none."""
     counted = len(body) if length is None else length
-    lines = [f"HTTP/1.1 {status} Told", *fields, *([f"Content-Length: {counted}"] if counted >= 0 else []), "Connection: close"]
+    lines = [f"HTTP/1.1 {status} Reason", *fields, *([f"Content-Length: {counted}"] if counted >= 0 else []), "Connection: close"]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 
