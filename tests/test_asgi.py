@@ -12,7 +12,8 @@ from edge import Edge
 from edge.clock import SuspendAwareClock
 from service.errors import StorageUnavailableError
 from service.library.takedowns import Takedowns
-from service.storage.object_store import Storage, document_key
+from service.storage.keys import document_key
+from service.storage.object_store import Storage
 from tests.edge.asgi import NOON, Origin, ask, whole
 
 pytestmark = pytest.mark.anyio
@@ -80,16 +81,16 @@ async def test_machine_that_was_suspended_goes_on_with_hits_while_the_store_is_a
     machine = Machine(storage)
     await ask(machine.edge)
     await elsewhere_taken_down(storage)
-    all_names = storage.all_names
+    all_names = storage.list_names
 
     def unreachable(folder: str) -> AsyncIterator[str]:
         raise StorageUnavailableError("away")
 
-    monkeypatch.setattr(storage, "all_names", unreachable)
+    monkeypatch.setattr(storage, "list_names", unreachable)
     for _ in range(3):
         machine.suspend(61)
         assert await machine.is_hit()
-    monkeypatch.setattr(storage, "all_names", all_names)
+    monkeypatch.setattr(storage, "list_names", all_names)
     assert await machine.is_hit(), "the minute counts from the last look"
     machine.suspend(61)
     assert not await machine.is_hit()

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from service.errors import ServiceError
 from service.ops.maintenance.copy import Copied, Copy, Failure
-from service.ops.maintenance.gc import Sweep, sweep_spool
+from service.ops.maintenance.gc import Sweep, remove_abandoned_uploads
 from service.ops.maintenance.verify import Check, Checked
 from service.settings import Settings, SettingsError, load
 from service.storage.object_store import Storage, open_storage
@@ -87,7 +87,7 @@ def sweep(url: str | None, older_than: int, at_a_time: int, as_json: bool) -> No
     storage = _opened(url or _settings().store_url)
     with _shown() as progress:
         removed = _run(lambda: Sweep(storage, progress, older_than_seconds=older_than, concurrency=at_a_time).run())
-    if not url and (uploads := sweep_spool(_settings().data_path / "spool", older_than)):
+    if not url and (uploads := remove_abandoned_uploads(_settings().data_path / "spool", older_than)):
         removed["uploads"] = uploads
     if as_json:
         _write_json({"removed": removed})

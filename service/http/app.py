@@ -34,12 +34,12 @@ from service.library.takedowns import Cdn, Purge, Takedowns
 from service.library.warming import Warmer
 from service.library.warming_queue import WarmingQueue
 from service.ops.health import Health
-from service.ops.signing_keys import KeyNotes
+from service.ops.signing_keys import SigningKeyMonitor
 from service.pull.sources import Sources
 from service.rendering.pool import RenderPool
 from service.settings import Settings, SettingsError, development_key
 from service.storage.object_store import Storage, open_storage
-from service.storage.quota import RemadeBudget
+from service.storage.quota import DerivedQuota
 from service.urls.signing import Signer, UrlBuilder
 
 log = structlog.get_logger(__name__)
@@ -76,7 +76,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
     )
     keys = settings.signing_keys or (development_key(settings.data_path),)
     signer = Signer(keys, settings.open_spellings)
-    key_notes = KeyNotes(storage, keys, " ".join(filter(None, (settings.fly_region, settings.fly_machine_id))))
+    signing_key_monitor = SigningKeyMonitor(storage, keys, " ".join(filter(None, (settings.fly_region, settings.fly_machine_id))))
     takedowns = Takedowns(storage, purge, _cdn(settings))
     intermediates = Intermediates(storage, pool, takedowns, limits=limits)
     to_warm = WarmingQueue(storage) if settings.warm_formats else None
@@ -93,13 +93,13 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
     found = Renditions(storage, pool, originals, intermediates, takedowns, limits=limits, wait_seconds=settings.wait_seconds)
     listing = Listing(storage, takedowns)
     sources = _sources(settings, storage, originals)
-    budget = RemadeBudget(storage, settings.renditions_bytes) if settings.renditions_bytes else None
-    vitals = Health(settings, storage, pool, key_notes, version("darkroom"))
+    budget = DerivedQuota(storage, settings.renditions_bytes) if settings.renditions_bytes else None
+    vitals = Health(settings, storage, pool, signing_key_monitor, version("darkroom"))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         originals.clear_spool()
-        if leftovers := await storage.sweep():
+        if leftovers := await storage.remove_orphaned_temp_files():
             log.info("removed what killed writes had left", files=leftovers)
         async with pool.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(watch)
@@ -107,7 +107,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
             tasks.start_soon(vitals.watch_renders)
             tasks.start_soon(RenderFailures(storage, pool.circuit).watch)
             tasks.start_soon(takedowns.watch)
-            tasks.start_soon(key_notes.watch)
+            tasks.start_soon(signing_key_monitor.watch)
             if budget is not None:
                 tasks.start_soon(budget.watch)
             tasks.start_soon(listing.backfill)

@@ -17,8 +17,9 @@ from service.images.transform import Transform
 from service.library.takedowns import Takedowns
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Reduce, Reduced, Source
-from service.storage.checksum import opened, sealed
-from service.storage.object_store import Storage, intermediate_key, original_key
+from service.storage import checksum
+from service.storage.keys import intermediate_key, original_key
+from service.storage.object_store import Storage
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +63,7 @@ class Intermediates:
                 raise _gone(digest)
             yield Source(str(path), digest)
             return
-        body = await self._storage.find(key)
+        body = await self._storage.get_from_any_region(key)
         if body is None:
             raise _gone(digest)
         with _in_memory(digest, body) as name:
@@ -72,7 +73,7 @@ class Intermediates:
     async def store(self, digest: str, body: bytes) -> None:
         """Store an intermediate. That it cannot be stored is logged alone: it can be made again."""
         try:
-            await self._storage.replace(intermediate_key(digest), await anyio.to_thread.run_sync(sealed, body), durable=False)
+            await self._storage.put(intermediate_key(digest), await anyio.to_thread.run_sync(checksum.wrap, body), durable=False)
         except (StorageFullError, StorageUnavailableError) as error:
             log.warning("an intermediate was not stored", digest=digest, problem=error.slug)
 
@@ -85,8 +86,8 @@ class Intermediates:
 
     async def _intermediate(self, digest: str, *, background: bool) -> bytes:
         key = intermediate_key(digest)
-        stored = await self._storage.read(key)
-        body = None if stored is None else await anyio.to_thread.run_sync(opened, stored)
+        stored = await self._storage.get(key)
+        body = None if stored is None else await anyio.to_thread.run_sync(checksum.verify, stored)
         if body is not None:
             return body
         task = self._making.get(digest)

@@ -13,15 +13,8 @@ from service.concurrency.for_each import for_each
 from service.errors import GoneError, ServiceError
 from service.images.document import Document, opened_document
 from service.library.takedowns import Takedowns
-from service.storage.object_store import (
-    DOCUMENTS_FOLDER,
-    RECENT_COMPLETE_KEY,
-    RECENT_FOLDER,
-    Storage,
-    document_key,
-    recent_key,
-    recent_name,
-)
+from service.storage.keys import DOCUMENTS_PREFIX, RECENT_BACKFILLED_KEY, RECENT_PREFIX, document_key, recent_key, recent_name
+from service.storage.object_store import Storage
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +51,7 @@ class Listing:
 
     async def page(self, after: str, limit: int) -> Page:
         """Return up to `limit` images behind the entry called `after`, "" for the newest; fewer where entries have lost their image."""
-        names = await self._storage.names_after(RECENT_FOLDER, after, limit + 1)
+        names = await self._storage.list_names_after(RECENT_PREFIX, after, limit + 1)
         shown = names[:limit]
         documents = await self._documents(_digest(name) for name in shown)
         listed = [
@@ -93,21 +86,21 @@ class Listing:
                 return
 
     async def _backfill(self) -> None:
-        noted = await self._storage.read(RECENT_COMPLETE_KEY)
+        noted = await self._storage.get(RECENT_BACKFILLED_KEY)
         if noted is not None and datetime.now(UTC) - datetime.fromisoformat(noted.decode("ascii")) > SETTLED_AFTER:
             return
-        listed = {_digest(name) async for name in self._storage.all_names(RECENT_FOLDER)}
-        missing = [digest async for digest in self._storage.all_names(DOCUMENTS_FOLDER) if digest not in listed]
+        listed = {_digest(name) async for name in self._storage.list_names(RECENT_PREFIX)}
+        missing = [digest async for digest in self._storage.list_names(DOCUMENTS_PREFIX) if digest not in listed]
         for start in range(0, len(missing), MAX_CONCURRENT_READS):
             for document in (await self._documents(missing[start : start + MAX_CONCURRENT_READS])).values():
                 key = recent_key(document.digest, document.created)
-                await self._storage.create(key, b"", durable=False)
+                await self._storage.put_if_absent(key, b"", durable=False)
                 try:
                     await self._takedowns.require_after_writing([document.digest], key)
                 except GoneError:
                     continue
         if noted is None:
-            await self._storage.create(RECENT_COMPLETE_KEY, datetime.now(UTC).isoformat().encode("ascii"), durable=False)
+            await self._storage.put_if_absent(RECENT_BACKFILLED_KEY, datetime.now(UTC).isoformat().encode("ascii"), durable=False)
         if missing:
             log.info("listed what earlier versions took in", images=len(missing))
 
@@ -116,7 +109,7 @@ class Listing:
         found: dict[str, Document] = {}
 
         async def read(digest: str) -> None:
-            body = await self._storage.read(document_key(digest))
+            body = await self._storage.get(document_key(digest))
             if body is not None and not self._is_gone(digest):
                 document = opened_document(digest, body)
                 if document is None:

@@ -30,7 +30,8 @@ from service.library.takedowns import Takedowns
 from service.library.warming_queue import WarmingQueue
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Probe, Probed
-from service.storage.object_store import Storage, document_key, intermediate_key, original_key, recent_key, warming_key
+from service.storage.keys import document_key, intermediate_key, original_key, recent_key, warming_key
+from service.storage.object_store import Storage
 
 log = structlog.get_logger(__name__)
 
@@ -155,7 +156,7 @@ class Originals:
         probed = await self._pool.run(Probe(str(upload.path), self._limits, digest=digest), Probed)
         created = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         document = Document(digest, probed.info, upload.bytes, created, probed.placeholder)
-        if not await self._storage.create(original_key(digest), upload.path, durable=True):
+        if not await self._storage.put_if_absent(original_key(digest), upload.path, durable=True):
             await self._repair_original(digest, upload)
         if probed.intermediate is not None:
             await self._intermediates.store(digest, probed.intermediate)
@@ -163,7 +164,7 @@ class Originals:
             # Before the document: nothing is forgotten by a crash in between.
             await self._warming.enqueue(digest)
         listed = recent_key(digest, created)
-        await self._storage.create(listed, b"", durable=True)
+        await self._storage.put_if_absent(listed, b"", durable=True)
         is_first = await self._store_document(document)
         keys = (document_key(digest), listed, warming_key(digest), intermediate_key(digest), original_key(digest))
         await self._takedowns.require_after_writing([digest], *keys)
@@ -187,7 +188,7 @@ class Originals:
         body = None
         if is_digest(digest):
             key = document_key(digest)
-            body = await (self._storage.read(key, consistent=True) if consistent else self._storage.find(key))
+            body = await (self._storage.get(key, consistent=True) if consistent else self._storage.get_from_any_region(key))
         if body is None:
             if is_digest(digest):
                 await self._takedowns.raise_if_tombstoned([digest])
@@ -215,12 +216,12 @@ class Originals:
         async with self._changing:
             # Another region may have changed it a moment ago.
             changed = change(await self._document(digest, consistent=True))
-            await self._storage.replace(document_key(digest), msgspec.json.encode(changed), durable=True)
+            await self._storage.put(document_key(digest), msgspec.json.encode(changed), durable=True)
             await self._takedowns.require_after_writing([digest], document_key(digest))
             return changed
 
     async def _known(self, digest: str, upload: Upload) -> Document | None:
-        body = await self._storage.read(document_key(digest))
+        body = await self._storage.get(document_key(digest))
         document = None if body is None else opened_document(digest, body)
         if document is None:
             return None
@@ -231,24 +232,24 @@ class Originals:
     async def _store_document(self, document: Document) -> bool:
         """Store a document unless there is one; return whether it was stored. One that is damaged is no document."""
         key, body = document_key(document.digest), msgspec.json.encode(document)
-        if await self._storage.create(key, body, durable=True):
+        if await self._storage.put_if_absent(key, body, durable=True):
             return True
-        stored = await self._storage.find(key)
+        stored = await self._storage.get_from_any_region(key)
         if stored is not None and opened_document(document.digest, stored) is not None:
             return False
         log.warning("a damaged document was replaced", digest=document.digest)
-        await self._storage.replace(key, body, durable=True)
+        await self._storage.put(key, body, durable=True)
         return True
 
     async def _repair_original(self, digest: str, upload: Upload) -> None:
         """Put the upload in place of a stored original that is missing or no longer what its name says."""
-        stored = await self._storage.read(original_key(digest))
+        stored = await self._storage.get(original_key(digest))
         if stored is not None:
             sha256 = await anyio.to_thread.run_sync(hashlib.sha256, stored)
             if digest_from_sha256(sha256.digest()) == digest:
                 return
         log.warning("a damaged original was replaced", digest=digest, missing=stored is None)
-        await self._storage.replace(original_key(digest), upload.path, durable=True)
+        await self._storage.put(original_key(digest), upload.path, durable=True)
 
 
 def _write_all(descriptor: int, data: bytearray) -> None:

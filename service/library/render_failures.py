@@ -10,7 +10,8 @@ import structlog
 
 from service.errors import ServiceError
 from service.rendering.circuit import Circuit, Ending, RenderFailure
-from service.storage.object_store import RENDER_FAILURES_FOLDER, Storage, render_failure_key
+from service.storage.keys import RENDER_FAILURES_PREFIX, render_failure_key
+from service.storage.object_store import Storage
 
 log = structlog.get_logger(__name__)
 
@@ -52,11 +53,11 @@ class RenderFailures:
         while unshared:
             failure = unshared[0]
             key = render_failure_key(failure.subject, f"{int(failure.at)}-{failure.ending}-{secrets.token_hex(4)}")
-            await self._storage.replace(key, b"", durable=False)
+            await self._storage.put(key, b"", durable=False)
             unshared.popleft()
         found: list[RenderFailure] = []
         forgotten: list[str] = []
-        async for entry in self._storage.entries(RENDER_FAILURES_FOLDER):
+        async for entry in self._storage.list_objects(RENDER_FAILURES_PREFIX):
             noted = _parsed(entry.key)
             if noted is None or self._circuit.is_forgotten(noted):
                 forgotten.append(entry.key)

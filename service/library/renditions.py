@@ -31,8 +31,9 @@ from service.library.originals import Originals
 from service.library.takedowns import Takedowns
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import FindTrim, Render, Rendered, Trimmed
-from service.storage.checksum import opened, sealed, sealed_sha256
-from service.storage.object_store import Storage, rendition_key
+from service.storage import checksum
+from service.storage.keys import rendition_key
+from service.storage.object_store import Storage
 from service.urls.rendition_url import RenditionUrl
 
 log = structlog.get_logger(__name__)
@@ -106,7 +107,7 @@ class Renditions:
         self._takedowns.raise_if_taken_down(digests(address, transform))
         key = _key(address)
         started = time.perf_counter()
-        if (found := await self._opened(key, await self._storage.read(key))) is not None:
+        if (found := await self._opened(key, await self._storage.get(key))) is not None:
             seconds = time.perf_counter() - started
             return Rendition(*found, "store", Timings(seconds, fetch=seconds), stored=True)
         task = self._making.get(key)
@@ -152,11 +153,11 @@ class Renditions:
         Raises `GoneError` when one of them has been taken down meanwhile.
         """
         key = _key(address)
-        whole = await _in_thread_if_large(sealed, rendered.body)
-        stored = await self._storage.create(key, whole, durable=False)
+        whole = await _in_thread_if_large(checksum.wrap, rendered.body)
+        stored = await self._storage.put_if_absent(key, whole, durable=False)
         await self._takedowns.require_after_writing(made_from or [address.digest], key)
-        body, sha256 = rendered.body, sealed_sha256(whole)
-        if not stored and (winner := await self._opened(key, await self._storage.find(key))) is not None:
+        body, sha256 = rendered.body, checksum.stored_sha256(whole)
+        if not stored and (winner := await self._opened(key, await self._storage.get_from_any_region(key))) is not None:
             stored = True
             body, sha256 = winner
         return Rendition(body, sha256, "render", _timings(rendered), stored)
@@ -190,12 +191,12 @@ class Renditions:
         """Return the bytes of a stored rendition and their SHA-256, `None` if there is none; a damaged one is removed."""
         if stored is None:
             return None
-        body = await _in_thread_if_large(opened, stored)
+        body = await _in_thread_if_large(checksum.verify, stored)
         if body is None:
             log.warning("a damaged rendition is made again", key=key)
             await self._storage.delete(key)
             return None
-        return body, sealed_sha256(stored)
+        return body, checksum.stored_sha256(stored)
 
     async def _make(self, key: str, address: RenditionUrl, transform: Transform) -> Rendition:
         started = time.perf_counter()

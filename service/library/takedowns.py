@@ -11,19 +11,19 @@ import msgspec
 import structlog
 
 from service.errors import CdnError, GoneError, NotFoundError, ServiceError
-from service.storage.object_store import (
-    PURGES_FOLDER,
-    TOMBSTONES_FOLDER,
-    Storage,
+from service.storage.keys import (
+    PURGES_PREFIX,
+    TOMBSTONES_PREFIX,
     document_key,
     intermediate_key,
     original_key,
     purge_key,
     recent_key,
-    renditions_folder,
+    renditions_prefix,
     tombstone_key,
     warming_key,
 )
+from service.storage.object_store import Storage
 
 log = structlog.get_logger(__name__)
 
@@ -95,7 +95,7 @@ class Takedowns:
     async def refresh(self) -> None:
         """Learn what has been taken down since, and drop it; raises `StorageUnavailableError`."""
         async with self._learning:
-            listed = frozenset([name async for name in self._storage.all_names(TOMBSTONES_FOLDER)])
+            listed = frozenset([name async for name in self._storage.list_names(TOMBSTONES_PREFIX)])
             new = listed - self._known
             self._known = listed
         self._purge(new)
@@ -132,25 +132,25 @@ class Takedowns:
         Other processes follow within `REFRESH_EVERY_SECONDS`. Raises `NotFoundError`, `StorageUnavailableError` (whatever was done stays
         done, and may be repeated) and `CdnError`.
         """
-        known = await self._storage.find(tombstone_key(digest))
+        known = await self._storage.get_from_any_region(tombstone_key(digest))
         if known is None and not await self._is_here(digest):
             raise _unknown(digest)
         tombstone = Tombstone(_now().isoformat(timespec="seconds").replace("+00:00", "Z"))
         async with self._learning:
-            await self._storage.create(tombstone_key(digest), msgspec.json.encode(tombstone), durable=True)
+            await self._storage.put_if_absent(tombstone_key(digest), msgspec.json.encode(tombstone), durable=True)
             self._known |= {digest}
         if known is not None:
             tombstone = msgspec.json.decode(known, type=Tombstone)
         self._purge([digest])
-        folder = renditions_folder(digest)
-        renditions = [f"{folder}/{name}" async for name in self._storage.all_names(folder)]
-        document = await self._storage.find(document_key(digest))
+        folder = renditions_prefix(digest)
+        renditions = [f"{folder}/{name}" async for name in self._storage.list_names(folder)]
+        document = await self._storage.get_from_any_region(document_key(digest))
         for key in in_order_of_removal(digest, document, renditions):
             await self._storage.delete(key)
         log.info("taken down", digest=digest, renditions=len(renditions))
         if self._cdn is None:
             return TakenDown(digest, tombstone.taken_down, len(renditions), "none")
-        await self._storage.replace(purge_key(digest), _now().isoformat().encode("ascii"), durable=True)
+        await self._storage.put(purge_key(digest), _now().isoformat().encode("ascii"), durable=True)
         await self._cdn.purge_tags([digest])
         return TakenDown(digest, tombstone.taken_down, len(renditions), "purged")
 
@@ -177,8 +177,8 @@ class Takedowns:
         if self._cdn is None:
             return
         due = []
-        async for digest in self._storage.all_names(PURGES_FOLDER):
-            noted = await self._storage.read(purge_key(digest))
+        async for digest in self._storage.list_names(PURGES_PREFIX):
+            noted = await self._storage.get(purge_key(digest))
             if noted is not None and _now() - datetime.fromisoformat(noted.decode("ascii")) > SECOND_PURGE_AFTER:
                 due.append(digest)
         if not due:

@@ -8,7 +8,8 @@ import anyio
 import structlog
 
 from service.errors import StorageFullError, StorageUnavailableError
-from service.storage.object_store import WARMING_FOLDER, Storage, warming_key
+from service.storage.keys import WARMING_PREFIX, warming_key
+from service.storage.object_store import Storage
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +31,7 @@ class WarmingQueue:
     async def enqueue(self, digest: str) -> None:
         """Put into the store that an image is to be warmed. That this fails is logged alone: its renditions are made when asked for."""
         try:
-            await self._storage.replace(warming_key(digest), b"", durable=False)
+            await self._storage.put(warming_key(digest), b"", durable=False)
         except (StorageFullError, StorageUnavailableError) as error:
             log.warning("an image was not noted for warming", digest=digest, problem=error.slug)
 
@@ -45,7 +46,7 @@ class WarmingQueue:
         """Return the newest image once there is one, out of the queue; raises `StorageUnavailableError` where the store must be asked."""
         while not self._digests:
             if self._more_in_store:
-                noted = await self._storage.names(WARMING_FOLDER, _MOST_IN_MEMORY)
+                noted = await self._storage.list_names_after(WARMING_PREFIX, "", _MOST_IN_MEMORY)
                 self._more_in_store = len(noted) == _MOST_IN_MEMORY
                 # What was added meanwhile stays the newest.
                 self._digests.extendleft(name for name in noted if name not in self._digests)

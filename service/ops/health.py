@@ -10,7 +10,7 @@ import structlog
 
 from service.errors import ServiceError
 from service.ops import regions
-from service.ops.signing_keys import Concern, KeyNotes
+from service.ops.signing_keys import HealthIssue, SigningKeyMonitor
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Sandbox
 from service.settings import Settings
@@ -45,16 +45,16 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
 class Health:
     """What is known of the parts that this process depends on."""
 
-    def __init__(self, settings: Settings, storage: Storage, pool: RenderPool, key_notes: KeyNotes, version: str) -> None:
+    def __init__(self, settings: Settings, storage: Storage, pool: RenderPool, signing_keys: SigningKeyMonitor, version: str) -> None:
         """Take where this process stands and what it depends on."""
         self._settings = settings
         self._storage = storage
         self._pool = pool
-        self._key_notes = key_notes
+        self._signing_keys = signing_keys
         self._version = version
         self._warnings = [str(finding) for finding in regions.findings(settings)]
         self._reached_once = False
-        self._store_failure: Concern | None = Concern("the store has not been reached yet")
+        self._store_failure: HealthIssue | None = HealthIssue("the store has not been reached yet")
         self.draining = False
 
     def report(self) -> tuple[int, Report]:
@@ -62,14 +62,14 @@ class Health:
 
         A later outage of the store is 200: a process that still has hits must stay in rotation.
         """
-        concern = None if self._pool.start_failure is None else Concern(self._pool.start_failure)
+        concern = None if self._pool.start_failure is None else HealthIssue(self._pool.start_failure)
         if self.draining:
-            concern = Concern("draining: this process is about to end")
+            concern = HealthIssue("draining: this process is about to end")
         elif not self._reached_once:
             concern = self._store_failure
         if concern is not None:
             return 503, self._told("unavailable", concern)
-        concern = self._store_failure or self._render_failure() or self._key_notes.conflict
+        concern = self._store_failure or self._render_failure() or self._signing_keys.conflict
         return 200, self._told("ok" if concern is None else "degraded", concern)
 
     async def watch(self) -> None:
@@ -84,11 +84,11 @@ class Health:
             await self._pool.self_test()
             await anyio.sleep(CHECK_EVERY_SECONDS)
 
-    def _render_failure(self) -> Concern | None:
+    def _render_failure(self) -> HealthIssue | None:
         """Return that renders fail. It is no reason to be taken out of rotation: hits are served, and another image may do."""
         if (reason := self._pool.render_failure) is None:
             return None
-        return Concern(
+        return HealthIssue(
             reason, "See the server's log for the causes. If no image renders, restart this server; if it stays, report it with the log."
         )
 
@@ -96,12 +96,12 @@ class Health:
         """Ask the store once."""
         try:
             with anyio.fail_after(CHECK_TIMEOUT_SECONDS):
-                await self._storage.reach()
+                await self._storage.ping()
         except Exception as error:
             # Whatever it is, it is told and must not end the watch.
-            failure = Concern(f"the store does not answer: {type(error).__name__}")
+            failure = HealthIssue(f"the store does not answer: {type(error).__name__}")
             if isinstance(error, ServiceError):
-                failure = Concern(error.detail, error.remedy)
+                failure = HealthIssue(error.detail, error.remedy)
             if failure != self._store_failure:
                 log.warning("the store is out of reach", reason=failure.reason, remedy=failure.remedy)
             self._store_failure = failure
@@ -111,7 +111,7 @@ class Health:
             self._store_failure = None
             self._reached_once = True
 
-    def _told(self, status: Literal["ok", "degraded", "unavailable"], concern: Concern | None) -> Report:
+    def _told(self, status: Literal["ok", "degraded", "unavailable"], concern: HealthIssue | None) -> Report:
         sandbox = self._pool.sandbox
         return Report(
             status,

@@ -34,7 +34,7 @@ def standing(settings: Settings) -> str:
     return f"{where}; originals are here"
 
 
-def require_originals(settings: Settings) -> None:
+def require_primary(settings: Settings) -> None:
     """Return where every original is, or a store that all share; raises `UnknownImageError` where one region alone can answer."""
     if settings.is_reader:
         raise UnknownImageError(

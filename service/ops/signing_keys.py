@@ -12,7 +12,8 @@ import structlog
 
 from service.errors import ServiceError, sanitize
 from service.images.digest import base32
-from service.storage.object_store import KEYS_FOLDER, Entry, Storage, key_note_key
+from service.storage.keys import SIGNING_KEYS_PREFIX, signing_key_record_key
+from service.storage.object_store import ObjectInfo, Storage
 
 log = structlog.get_logger(__name__)
 
@@ -27,14 +28,14 @@ FORGOTTEN_AFTER = timedelta(minutes=4)
 _FINGERPRINT_BYTES = 10
 
 
-class Concern(msgspec.Struct, frozen=True):
+class HealthIssue(msgspec.Struct, frozen=True):
     """What is wrong, and what helps."""
 
     reason: str
     remedy: str | None = None
 
 
-class KeyNotes:
+class SigningKeyMonitor:
     """The key that this process signs with, and those that others on the same store do."""
 
     def __init__(self, storage: Storage, keys: Sequence[bytes], place: str) -> None:
@@ -42,7 +43,7 @@ class KeyNotes:
         self._storage = storage
         self._fingerprints = [fingerprint(key) for key in keys]
         self._place = place
-        self.conflict: Concern | None = None
+        self.conflict: HealthIssue | None = None
 
     async def watch(self) -> None:
         """Note and look again and again, for as long as this process serves."""
@@ -61,20 +62,20 @@ class KeyNotes:
         During a rotation the key that signed before is accepted still; once it is removed, the last note of it is forgotten. Times are
         those of the store: a clock of ours may be wrong.
         """
-        signing = key_note_key(self._fingerprints[0])
-        await self._storage.replace(signing, self._place.encode(), durable=False)
-        notes = [entry async for entry in self._storage.entries(KEYS_FOLDER)]
+        signing = signing_key_record_key(self._fingerprints[0])
+        await self._storage.put(signing, self._place.encode(), durable=False)
+        notes = [entry async for entry in self._storage.list_objects(SIGNING_KEYS_PREFIX)]
         ours = max((note.modified for note in notes if note.key == signing), default=None)
-        accepted = {key_note_key(name) for name in self._fingerprints}
+        accepted = {signing_key_record_key(name) for name in self._fingerprints}
         foreign = [note for note in notes if note.key not in accepted and ours is not None and ours - note.modified < FORGOTTEN_AFTER]
         conflict = await self._told(foreign[0]) if foreign else None
         if conflict is not None and self.conflict is None:
             log.error("another server signs with a key that is not accepted here", keys=[note.key for note in foreign])
         self.conflict = conflict
 
-    async def _told(self, note: Entry) -> Concern:
-        place = sanitize((await self._storage.read(note.key) or b"").decode("utf-8", "replace")) or "a server"
-        return Concern(
+    async def _told(self, note: ObjectInfo) -> HealthIssue:
+        place = sanitize((await self._storage.get(note.key) or b"").decode("utf-8", "replace")) or "a server"
+        return HealthIssue(
             f"Another server of this store ({place}) signs addresses with a key that this one refuses.",
             "Give all of them the same DARKROOM_KEYS; to change the key, first add the new one at the end everywhere, then put it first.",
         )

@@ -13,7 +13,8 @@ from service.errors import GoneError, NotFoundError, ServiceError, SourceFailedE
 from service.images.document import Document
 from service.library.originals import IngestResult, Originals
 from service.pull.validators import Validators
-from service.storage.object_store import Storage, pointer_key
+from service.storage.keys import pull_mapping_key
+from service.storage.object_store import Storage
 
 if TYPE_CHECKING:
     # It brings an HTTP client, which those who fetch nothing need not load.
@@ -113,7 +114,7 @@ class Sources:
 
     async def _known(self, url: str) -> tuple[PullMapping | None, Document | None]:
         """Return what is known of a URL, and the image if it is still here."""
-        noted = await self._storage.read(pointer_key(url))
+        noted = await self._storage.get(pull_mapping_key(url))
         if noted is None:
             return None, None
         try:
@@ -141,7 +142,7 @@ class Sources:
             )
         mapping = PullMapping(url, document.digest, held if validators is None else validators, asked)
         try:
-            await self._storage.replace(pointer_key(url), msgspec.json.encode(mapping), durable=False)
+            await self._storage.put(pull_mapping_key(url), msgspec.json.encode(mapping), durable=False)
         except ServiceError as error:
             log.warning("a pointer was not stored", problem=error.slug)
         return Found(document, self._fresh_seconds)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,8 @@ from service.errors import StorageUnavailableError
 from service.settings import SettingsError
 from service.storage.disk import make_folder, on_disk_bytes, sync_one, whose
 from service.storage.errors import failures, require_bucket
-from service.storage.s3 import Bucket, open_bucket
+from service.storage.keys import is_derived
+from service.storage.s3 import S3Client, open_s3_client
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -43,97 +43,8 @@ _MOST_TRANSFERS = 3
 # How often a file's time is set to when it was last read: a budget needs to know which have not been for long, not more.
 _USE_NOTED_EVERY = timedelta(hours=1)
 
-WARMING_FOLDER = "warming"
-TOMBSTONES_FOLDER = "tombstones"
-PURGES_FOLDER = "purges"
-KEYS_FOLDER = "keys"
-RENDER_FAILURES_FOLDER = "render-failures"
-DOCUMENTS_FOLDER = "documents"
-RECENT_FOLDER = "recent"
 
-# Where it is noted when every document was last seen to have its entry in `RECENT_FOLDER`.
-RECENT_COMPLETE_KEY = "recent-complete"
-
-# Milliseconds since 1970 that no clock shows before the year 2286: what is taken from it has thirteen digits, fewer the later it is.
-_END_OF_TIME = 10**13 - 1
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-# What can be made again from the originals: a budget and a lifecycle rule may take it away.
-REMADE_FOLDERS = ("renditions/", "intermediates/")
-
-
-def original_key(digest: str) -> str:
-    """Return where an original lies."""
-    return f"originals/{digest}"
-
-
-def document_key(digest: str) -> str:
-    """Return where the facts of an image lie. They are written after the original: where they are, it is."""
-    return f"{DOCUMENTS_FOLDER}/{digest}"
-
-
-def renditions_folder(digest: str) -> str:
-    """Return where the renditions of an image lie."""
-    return f"renditions/{digest}"
-
-
-def rendition_key(digest: str, name: str) -> str:
-    """Return where a rendition lies; `name` tells version, transform and extension."""
-    return f"{renditions_folder(digest)}/{name}"
-
-
-def intermediate_key(digest: str) -> str:
-    """Return where the intermediate of an original lies."""
-    return f"intermediates/{digest}"
-
-
-def warming_key(digest: str) -> str:
-    """Return where it is noted that an image is to be warmed."""
-    return f"{WARMING_FOLDER}/{digest}"
-
-
-def tombstone_key(digest: str) -> str:
-    """Return where it is noted that an image has been taken down."""
-    return f"{TOMBSTONES_FOLDER}/{digest}"
-
-
-def purge_key(digest: str) -> str:
-    """Return where it is noted that a CDN is to be purged of an image once more."""
-    return f"{PURGES_FOLDER}/{digest}"
-
-
-def key_note_key(fingerprint: str) -> str:
-    """Return where it is noted that addresses are signed with the key of a fingerprint."""
-    return f"{KEYS_FOLDER}/{fingerprint}"
-
-
-def render_failure_key(subject: str, name: str) -> str:
-    """Return the key of a note that rendering `subject`, a digest or a hash, ended its process; `name` says when and how."""
-    return f"{RENDER_FAILURES_FOLDER}/{subject}/{name}"
-
-
-def recent_name(digest: str, created: str) -> str:
-    """Return the name under which an image that was taken in at `created` (RFC 3339) is listed: in the order of names, newest first."""
-    milliseconds = (datetime.fromisoformat(created) - _EPOCH) // timedelta(milliseconds=1)
-    return f"{_END_OF_TIME - milliseconds:013}-{digest}"
-
-
-def digest_in(key: str) -> str:
-    """Return the digest of the image that an object is of, whichever folder it lies in."""
-    return key.split("/")[1].rpartition("-")[2]
-
-
-def recent_key(digest: str, created: str) -> str:
-    """Return where an image is listed among the others, newest first."""
-    return f"{RECENT_FOLDER}/{recent_name(digest, created)}"
-
-
-def pointer_key(url: str) -> str:
-    """Return where it is noted what a remote source had when it was last asked."""
-    return f"pointers/{hashlib.sha256(url.encode()).hexdigest()}"
-
-
-class Entry(msgspec.Struct, frozen=True):
+class ObjectInfo(msgspec.Struct, frozen=True):
     """What a listing tells of an object: its key, its size in bytes, and when the store took it in, by the store's own clock."""
 
     key: str
@@ -144,15 +55,15 @@ class Entry(msgspec.Struct, frozen=True):
 class Storage:
     """Objects by key, written whole or not at all. Raises `StorageUnavailableError` and `StorageFullError`."""
 
-    def __init__(self, store: LocalStore | MemoryStore | S3Store, *, root: Path | None = None, bucket: Bucket | None = None) -> None:
+    def __init__(self, store: LocalStore | MemoryStore | S3Store, *, root: Path | None = None, bucket: S3Client | None = None) -> None:
         """Take an obstore store, and its folder if it is on this machine's disk, or what asks it if it is a bucket."""
         self._store = store
         self._root = root
         self._bucket = bucket
         self._synced_folders: set[Path] = set()
         # For a budget: whether what can be made again is to tell when it was last read, and how many bytes of it have been put so far.
-        self.notes_use = False
-        self.remade_bytes = 0
+        self.track_access = False
+        self.derived_bytes_written = 0
 
     @property
     def root(self) -> Path | None:
@@ -163,7 +74,7 @@ class Storage:
         """Return the file that holds `key`, `None` in a store without files."""
         return None if self._root is None else self._root / key
 
-    async def read(self, key: str, *, consistent: bool = False) -> bytes | None:
+    async def get(self, key: str, *, consistent: bool = False) -> bytes | None:
         """Return the bytes under `key`, `None` if there are none; with `consistent`, what was written last in whichever region."""
         async with failures("read"):
             try:
@@ -174,10 +85,10 @@ class Storage:
             await self._note_use(key, modified)
             return body
 
-    async def find(self, key: str) -> bytes | None:
+    async def get_from_any_region(self, key: str) -> bytes | None:
         """Return the bytes under `key`, `None` if no region has put any there: what is not seen is looked for once more, consistently."""
-        body = await self.read(key)
-        return body if body is not None or self._bucket is None else await self.read(key, consistent=True)
+        body = await self.get(key)
+        return body if body is not None or self._bucket is None else await self.get(key, consistent=True)
 
     async def exists(self, key: str, *, consistent: bool = False) -> bool:
         """Return whether there is something under `key`; with `consistent`, whichever region has put it there."""
@@ -192,42 +103,32 @@ class Storage:
                 raise
             return True
 
-    async def entries(self, folder: str) -> AsyncIterator[Entry]:
+    async def list_objects(self, folder: str) -> AsyncIterator[ObjectInfo]:
         """Give all that lies in a folder and the folders in it, whichever region has put it there."""
         async with failures("list"):
             async for page in self._pages(f"{folder}/"):
                 for meta in page:
-                    yield Entry(meta["path"], meta["size"], meta["last_modified"])
+                    yield ObjectInfo(meta["path"], meta["size"], meta["last_modified"])
 
-    async def names(self, folder: str, limit: int) -> list[str]:
-        """Return the names of what lies in a folder, in no order, `limit` of them at most."""
-        found: list[str] = []
-        async with aclosing(self.all_names(folder)) as names:
-            async for name in names:
-                if len(found) == limit:
-                    break
-                found.append(name)
-        return found
-
-    async def names_after(self, folder: str, after: str, limit: int) -> list[str]:
+    async def list_names_after(self, prefix: str, after: str, limit: int) -> list[str]:
         """Return the first `limit` names behind `after` of what lies in a folder, in the order of their characters."""
-        if self._root is not None:
-            return await anyio.to_thread.run_sync(_names_on_disk, self._root / folder, after, limit)
         async with failures("list"):
+            if self._root is not None:
+                return await anyio.to_thread.run_sync(_names_on_disk, self._root / prefix, after, limit)
             found: list[str] = []
-            # S3 and the memory store list in the order of keys: what lies behind the limit is not asked for.
-            async for page in self._pages(f"{folder}/", after=f"{folder}/{after}", at_a_time=max(limit, 50)):
+            # S3 and the memory store list in the order of keys: nothing behind the limit is requested.
+            async for page in self._pages(f"{prefix}/", after=f"{prefix}/{after}", page_size=max(limit, 50)):
                 found += [meta["path"].rpartition("/")[2] for meta in page]
                 if len(found) >= limit:
                     break
             return found[:limit]
 
-    async def all_names(self, folder: str) -> AsyncGenerator[str]:
+    async def list_names(self, folder: str) -> AsyncGenerator[str]:
         """Give the names of all that lies in a folder and the folders in it, relative to it, whichever region has put them there."""
-        async for entry in self.entries(folder):
+        async for entry in self.list_objects(folder):
             yield entry.key.removeprefix(f"{folder}/")
 
-    async def create(self, key: str, body: bytes | Path, *, durable: bool) -> bool:
+    async def put_if_absent(self, key: str, body: bytes | Path, *, durable: bool) -> bool:
         """Put bytes, or a file's, under `key` unless something is there; return whether they were put.
 
         With `durable`, what is there when this returns, whoever put it, survives a power cut: obstore writes to disk but does not sync.
@@ -245,14 +146,14 @@ class Storage:
                 await self._put(put, body)
             except AlreadyExistsError:
                 # An attempt whose answer was lost may have been what put it.
-                created = attempts > 1 and isinstance(body, bytes) and await self.read(key, consistent=True) == body
+                created = attempts > 1 and isinstance(body, bytes) and await self.get(key, consistent=True) == body
             if created:
                 self._count(key, body)
             if durable and self._root is not None:
                 await anyio.to_thread.run_sync(self._sync, self._root / key)
             return created
 
-    async def replace(self, key: str, body: bytes | Path, *, durable: bool) -> None:
+    async def put(self, key: str, body: bytes | Path, *, durable: bool) -> None:
         """Put bytes, or a file's, under `key`, whatever is there."""
         async with failures("write"):
             await self._put(lambda store: obstore.put_async(store, key, body, mode="overwrite", use_multipart=False), body)
@@ -271,7 +172,7 @@ class Storage:
             except FileNotFoundError as error:
                 require_bucket(error)
 
-    async def reach(self, *, to_write: bool = True) -> None:
+    async def ping(self, *, to_write: bool = True) -> None:
         """Return if the store answers, and, on disk, may be written to."""
         if to_write and self._root is not None and not (self._root.is_dir() and os.access(self._root, os.W_OK | os.X_OK)):
             raise StorageUnavailableError(
@@ -280,16 +181,16 @@ class Storage:
                 retry_after_seconds=5,
             )
         # Not whether there is something: that is answered without a word of why it fails.
-        await self.read("documents/reached")
+        await self.get("documents/reached")
 
-    async def sweep(self, older_than_seconds: float = 0.0) -> int:
+    async def remove_orphaned_temp_files(self, older_than_seconds: float = 0.0) -> int:
         """Remove what killed writes have left on disk, and return how many files that were."""
-        keys = await anyio.to_thread.run_sync(self.leftovers, older_than_seconds)
+        keys = await anyio.to_thread.run_sync(self.orphaned_temp_files, older_than_seconds)
         for key in keys:
             await self.remove_leftover(key)
         return len(keys)
 
-    def leftovers(self, older_than_seconds: float) -> list[str]:
+    def orphaned_temp_files(self, older_than_seconds: float) -> list[str]:
         """Return what killed writes have left on disk.
 
         obstore writes `<key>#<n>` and links it; its own listings do not show such files. Beside a server that writes, only what is older
@@ -309,10 +210,10 @@ class Storage:
             if self._root is not None:
                 await anyio.to_thread.run_sync(partial((self._root / key).unlink, missing_ok=True))
 
-    def _pages(self, prefix: str, *, after: str | None = None, at_a_time: int = 1_000) -> AsyncIterator[Sequence[ObjectMeta]]:
+    def _pages(self, prefix: str, *, after: str | None = None, page_size: int = 1_000) -> AsyncIterator[Sequence[ObjectMeta]]:
         if self._bucket is None:
-            return aiter(obstore.list(self._store, prefix, offset=after, chunk_size=at_a_time))
-        return self._bucket.pages(prefix, after=after, at_a_time=at_a_time)
+            return aiter(obstore.list(self._store, prefix, offset=after, chunk_size=page_size))
+        return self._bucket.pages(prefix, after=after, page_size=page_size)
 
     async def _ask(self, question: Callable[[Any], Awaitable[T]], *, consistent: bool) -> T:
         if self._bucket is None:
@@ -338,15 +239,15 @@ class Storage:
 
     async def _note_use(self, key: str, modified: datetime) -> None:
         """Have a file that can be made again say when it was last read, to the hour: the access time is switched off on many disks."""
-        if not self.notes_use or not key.startswith(REMADE_FOLDERS) or datetime.now(UTC) - modified < _USE_NOTED_EVERY:
+        if not self.track_access or not is_derived(key) or datetime.now(UTC) - modified < _USE_NOTED_EVERY:
             return
         if (path := self.local_path(key)) is not None:
             with suppress(OSError):
                 await anyio.to_thread.run_sync(os.utime, path)
 
     def _count(self, key: str, body: bytes | Path) -> None:
-        if key.startswith(REMADE_FOLDERS):
-            self.remade_bytes += on_disk_bytes(_size(body))
+        if is_derived(key):
+            self.derived_bytes_written += on_disk_bytes(_size(body))
 
     def _sync(self, path: Path) -> None:
         sync_one(path)
@@ -382,7 +283,7 @@ def open_storage(url: str, environ: Mapping[str, str], *, prefix: str = "", make
             owner = whose(root) if isinstance(error, PermissionError) else ""
             raise SettingsError(f"DARKROOM_STORE={url}: the folder cannot be made: {str(error).splitlines()[0]}{owner}") from error
     if parts.scheme == "s3" and parts.path in {"", "/"}:
-        bucket = open_bucket(parts.netloc or environ.get(f"{prefix}BUCKET_NAME", ""), environ, prefix)
+        bucket = open_s3_client(parts.netloc or environ.get(f"{prefix}BUCKET_NAME", ""), environ, prefix)
         return Storage(bucket.client("usual"), bucket=bucket)
     raise SettingsError(f"DARKROOM_STORE={url!r}: expected file:///folder, memory:// or s3://bucket.")
 

@@ -13,7 +13,8 @@ import msgspec
 import structlog
 
 from service.storage.disk import on_disk_bytes
-from service.storage.object_store import REMADE_FOLDERS, Storage
+from service.storage.keys import DERIVED_PREFIXES
+from service.storage.object_store import Storage
 
 log = structlog.get_logger(__name__)
 
@@ -35,26 +36,26 @@ class _File(msgspec.Struct, frozen=True, order=True):
     path: str
 
 
-class RemadeBudget:
+class DerivedQuota:
     """What keeps `renditions/` and `intermediates/` within a number of bytes. Nothing else of the store is ever touched."""
 
     def __init__(self, storage: Storage, most_bytes: int) -> None:
         """Take a store on disk, and what the two folders may take: whole blocks, as `du` counts."""
         self._storage = storage
-        storage.notes_use = True
+        storage.track_access = True
         self._most_bytes = most_bytes
 
     async def watch(self) -> None:
         """Trim whenever the budget is exceeded, for as long as this process serves."""
         while True:
-            written = self._storage.remade_bytes
+            written = self._storage.derived_bytes_written
             try:
                 left = await anyio.to_thread.run_sync(self.trim)
             except OSError as error:
                 log.warning("renditions could not be counted", cause=str(error))
                 left = 0
             until = time.monotonic() + COUNT_EVERY_SECONDS
-            while left + self._storage.remade_bytes - written <= self._most_bytes and time.monotonic() < until:  # noqa: ASYNC110 - no event
+            while left + self._storage.derived_bytes_written - written <= self._most_bytes and time.monotonic() < until:  # noqa: ASYNC110 - no event
                 await anyio.sleep(LOOK_EVERY_SECONDS)
 
     def trim(self) -> int:
@@ -65,7 +66,7 @@ class RemadeBudget:
         root = self._storage.root
         if root is None:
             return 0
-        files = [file for folder in REMADE_FOLDERS for file in _files(root / folder)]
+        files = [file for folder in DERIVED_PREFIXES for file in _files(root / folder)]
         taken = before = sum(file.bytes for file in files)
         if taken <= self._most_bytes:
             return taken

@@ -54,7 +54,7 @@ _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?/?|https?://\[[0-9a-fA
 _STATUS = re.compile(r"status code: (\d{3})")
 
 
-class Bucket:
+class S3Client:
     """A bucket and the clients that ask it. obstore's own retries are off: they know neither a dead pool nor a request's time."""
 
     def __init__(self, name: str, *, endpoint: str, region: str, access_key_id: str, secret_access_key: str) -> None:
@@ -83,7 +83,7 @@ class Bucket:
         silent_seconds = _TRANSFER_SECONDS if large else SILENT_SECONDS
         return await self._ask(question, "patient" if large else "usual", beside_seconds=None, silent_seconds=silent_seconds)
 
-    async def pages(self, prefix: str, *, after: str | None = None, at_a_time: int = 1_000) -> AsyncIterator[Sequence[ObjectMeta]]:
+    async def pages(self, prefix: str, *, after: str | None = None, page_size: int = 1_000) -> AsyncIterator[Sequence[ObjectMeta]]:
         """Give what begins with a prefix, page by page, whichever region has written it; where it breaks off, it is gone on with."""
         now = asyncio.get_running_loop().time
         last = after
@@ -92,7 +92,7 @@ class Bucket:
         patience = BESIDE_SECONDS
         while True:
             generation = self._generation
-            pages = aiter(obstore.list(self.client("consistent"), prefix, offset=last, chunk_size=at_a_time))
+            pages = aiter(obstore.list(self.client("consistent"), prefix, offset=last, chunk_size=page_size))
             try:
                 while (page := await asyncio.wait_for(_next_page(pages), patience)) is not None:
                     attempts, since = 0, now()
@@ -186,7 +186,7 @@ class Bucket:
         )
 
 
-def open_bucket(name: str, environ: Mapping[str, str], prefix: str = "") -> Bucket:
+def open_s3_client(name: str, environ: Mapping[str, str], prefix: str = "") -> S3Client:
     """Return the bucket of a name, reached as the environment says; raises `SettingsError`.
 
     `prefix` stands before the variables of a second store, such as `SOURCE_`.
@@ -205,7 +205,7 @@ def open_bucket(name: str, environ: Mapping[str, str], prefix: str = "") -> Buck
         )
     region = environ.get(f"{prefix}AWS_REGION") or environ.get(f"{prefix}AWS_DEFAULT_REGION") or ("auto" if configured else "us-east-1")
     access_key_id, secret_access_key = keys.values()
-    bucket = Bucket(
+    client = S3Client(
         name,
         endpoint=configured or f"https://s3.{region}.amazonaws.com",
         region=region,
@@ -213,8 +213,8 @@ def open_bucket(name: str, environ: Mapping[str, str], prefix: str = "") -> Buck
         secret_access_key=secret_access_key,
     )
     # What obstore refuses is told at start, not by the first request.
-    bucket.client("usual")
-    return bucket
+    client.client("usual")
+    return client
 
 
 async def _asked(question: Callable[[S3Store], Awaitable[T]], client: S3Store) -> T:

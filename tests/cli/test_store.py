@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from service.cli.main import main
 from service.images.digest import digest_from_sha256
-from service.storage.checksum import sealed
+from service.storage import checksum
 from tests.support import images
 from tests.support.s3 import Bucket, moto_bucket
 from tests.support.server import DARKROOM, darkroom, environment
@@ -127,7 +127,7 @@ def test_check_names_each_kind_of_harm_with_what_to_do_and_changes_nothing(store
     old(store / "originals" / lonely, b"lonely")
     (tombstone,) = (store / "tombstones").iterdir()
     os.utime(old(store / "originals" / tombstone.name, b"left"), (time.time() - 9_000, time.time() - 9_000))
-    old(store / "renditions" / ("b" * 32) / "0", sealed(b"stray"))
+    old(store / "renditions" / ("b" * 32) / "0", checksum.wrap(b"stray"))
     old(store / "warming" / ("c" * 32), b"")
     old(store / "originals" / f"{lonely}#1", b"half")
     old(store / "pointers" / ("0" * 64), b"no pointer")
@@ -207,7 +207,7 @@ def test_sweep_removes_what_is_left_over_and_nothing_else(store: Path, tmp_path:
         os.utime(old(store / key, b"left"), (time.time() - 9_000, time.time() - 9_000))
     old(store / "originals" / f"{'d' * 32}#1", b"half")
     old(store / "warming" / ("c" * 32), b"")
-    old(store / "intermediates" / ("b" * 32), sealed(b"stray"))
+    old(store / "intermediates" / ("b" * 32), checksum.wrap(b"stray"))
     os.utime(old(store / "keys" / "former", b""), (0, 0))
     lonely = old(store / "originals" / ("e" * 32), b"an original without a document is somebody's picture")
     spool = tmp_path / "spool"

@@ -13,7 +13,7 @@ import pytest
 from obstore.store import LocalStore, S3Store
 
 from service.ops.signing_keys import fingerprint
-from service.storage.object_store import key_note_key
+from service.storage.keys import signing_key_record_key
 from tests.support import images
 from tests.support.s3 import Bucket
 from tests.support.s3_proxy import S3Proxy
@@ -167,13 +167,13 @@ def when(client: httpx.Client, holds: Callable[[dict[str, Any]], bool]) -> dict[
 
 def test_server_that_refuses_what_another_on_its_store_signs_is_degraded_and_says_where_that_is(data: Path, s3: Bucket) -> None:
     other, ours = b"\x22" * 16, b"\x11" * 16
-    obstore.put(s3.client(), key_note_key(fingerprint(other)), b"iad 1857")
+    obstore.put(s3.client(), signing_key_record_key(fingerprint(other)), b"iad 1857")
     with darkroom(data, store=f"s3://{s3.name}", keys=f"{ours.hex()},{KEYS}", **s3.environment) as server, server.client() as client:
         report = when(client, lambda report: report["status"] == "degraded")
         assert "(iad 1857) signs addresses with a key that this one refuses" in report["reason"]
         assert "DARKROOM_KEYS" in report["remedy"]
         assert client.get("/health").status_code == 200
-        assert bytes(obstore.get(s3.client(), key_note_key(fingerprint(ours))).bytes()) == b"", "this one is noted too"
+        assert bytes(obstore.get(s3.client(), signing_key_record_key(fingerprint(ours))).bytes()) == b"", "this one is noted too"
 
 
 @pytest.mark.long

@@ -21,8 +21,9 @@ from service.errors import (
 from service.images.digest import digest_from_sha256
 from service.images.transform import parse
 from service.rendering.pool import Offered, RenderPool
-from service.storage.checksum import opened, sealed
-from service.storage.object_store import document_key, intermediate_key, open_storage, original_key
+from service.storage import checksum
+from service.storage.keys import document_key, intermediate_key, original_key
+from service.storage.object_store import open_storage
 from tests.support import images
 from tests.support.library import House, house
 from tests.support.renders import halted, render_pool, until, watched_jobs
@@ -69,16 +70,16 @@ def file_of(origin: House, key: str) -> Path:
 
 def test_seal_opens_to_the_bytes_that_were_sealed() -> None:
     for body in (b"", b"bytes", bytes(100_000)):
-        assert opened(sealed(body)) == body
+        assert checksum.verify(checksum.wrap(body)) == body
 
 
 def test_seal_of_bytes_that_were_flipped_cut_or_put_without_one_does_not_open() -> None:
-    whole = sealed(b"some bytes of a picture")
+    whole = checksum.wrap(b"some bytes of a picture")
     for place in range(len(whole)):
-        assert opened(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]) is None
-        assert opened(whole[:place]) is None
-    assert opened(whole + b"x") is None
-    assert opened(b"some bytes of a picture") is None
+        assert checksum.verify(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]) is None
+        assert checksum.verify(whole[:place]) is None
+    assert checksum.verify(whole + b"x") is None
+    assert checksum.verify(b"some bytes of a picture") is None
 
 
 # Intermediates.
@@ -88,7 +89,7 @@ async def test_intermediate_is_made_at_ingest_of_a_large_original_that_decodes_w
     digest = await origin.ingest(large)
     other = await origin.ingest(images.large_jpeg(3_600, 2_400))
     small = await origin.ingest(images.photo_jpeg(800, 600, progressive=True))
-    body = opened(file_of(origin, intermediate_key(digest)).read_bytes())
+    body = checksum.verify(file_of(origin, intermediate_key(digest)).read_bytes())
     assert body is not None
     assert images.opened(body).size == (2_560, 1_707)
     assert not file_of(origin, intermediate_key(other)).exists()
@@ -111,8 +112,8 @@ async def test_image_whose_document_is_of_an_older_server_gets_its_intermediate_
     info = {"format": "jpeg", "width": 3600, "height": 2400, "frames": 1, "alpha": False, "decodes_whole": True, "profile": False}
     placeholder = {"thumbhash": "", "data_url": "", "color": "#000000", "palette": []}
     document = {"digest": digest, "info": info, "bytes": len(large), "created": "2026-11-01T12:00:00Z", "placeholder": placeholder}
-    await origin.storage.create(original_key(digest), large, durable=False)
-    await origin.storage.create(document_key(digest), json.dumps({**document, "alt": ""}).encode(), durable=False)
+    await origin.storage.put_if_absent(original_key(digest), large, durable=False)
+    await origin.storage.put_if_absent(document_key(digest), json.dumps({**document, "alt": ""}).encode(), durable=False)
     assert (await origin.rendition(digest, "width=640")).stored
     assert (await origin.rendition(digest, "width=320")).stored
     assert asked == ["Reduce", "Render", "Render"]
@@ -188,14 +189,14 @@ async def test_intermediate_of_a_damaged_original_is_not_made(origin: House, lar
 async def test_intermediate_that_cannot_be_stored_fails_neither_the_ingest_nor_the_renders(
     origin: House, large: bytes, asked: list[str], monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    replace = origin.storage.replace
+    replace = origin.storage.put
 
     async def full(key: str, body: bytes | Path, *, durable: bool) -> None:
         if key.startswith("intermediates/"):
             raise StorageFullError("no room")
         await replace(key, body, durable=durable)
 
-    monkeypatch.setattr(origin.storage, "replace", full)
+    monkeypatch.setattr(origin.storage, "put", full)
     digest = await origin.ingest(large)
     for width in (640, 320):
         rendition = await origin.rendition(digest, f"width={width}")
@@ -225,7 +226,7 @@ async def test_intermediate_of_a_heavy_original_is_made_alone_in_the_background_
         info = (await origin.originals.document(digest)).info
         async with origin.intermediates.open_input(digest, info, parse("width=64"), background=True) as source:
             assert source.reduced == info
-            assert await anyio.Path(source.path).read_bytes() == opened(file_of(origin, intermediate_key(digest)).read_bytes())
+            assert await anyio.Path(source.path).read_bytes() == checksum.verify(file_of(origin, intermediate_key(digest)).read_bytes())
 
 
 async def test_intermediate_for_the_background_is_made_after_what_somebody_waits_for(

@@ -13,7 +13,7 @@ import structlog
 from service.library import originals as originals_module
 from service.library.listing import SETTLED_AFTER, Listing
 from service.rendering.pool import RenderPool
-from service.storage.object_store import RECENT_COMPLETE_KEY, document_key, recent_key
+from service.storage.keys import RECENT_BACKFILLED_KEY, document_key, recent_key
 from tests.support import images
 from tests.support.library import House, house
 
@@ -32,7 +32,7 @@ def listing(home: House) -> Listing:
 
 
 async def entries(home: House) -> list[str]:
-    return [name async for name in home.storage.all_names("recent")]
+    return [name async for name in home.storage.list_names("recent")]
 
 
 async def shown(listing: Listing) -> list[str]:
@@ -60,7 +60,7 @@ async def test_image_that_is_taken_in_by_several_at_once_has_one_entry(
 async def test_entry_whose_image_never_came_is_not_shown_and_does_not_end_the_list(home: House, listing: Listing) -> None:
     digest = await home.ingest(images.photo_jpeg(300, 200))
     for day in range(1, 4):
-        await home.storage.create(recent_key("b" * 32, f"2100-01-0{day}T00:00:00Z"), b"", durable=False)
+        await home.storage.put_if_absent(recent_key("b" * 32, f"2100-01-0{day}T00:00:00Z"), b"", durable=False)
     assert await shown(listing) == [digest]
     first = await listing.page("", 2)
     assert first.documents == []
@@ -70,7 +70,7 @@ async def test_entry_whose_image_never_came_is_not_shown_and_does_not_end_the_li
 
 async def test_entry_of_an_earlier_time_of_the_same_image_is_not_shown(home: House, listing: Listing) -> None:
     digest = await home.ingest(images.photo_jpeg(300, 200))
-    await home.storage.create(recent_key(digest, "2020-01-01T00:00:00Z"), b"", durable=False)
+    await home.storage.put_if_absent(recent_key(digest, "2020-01-01T00:00:00Z"), b"", durable=False)
     assert await shown(listing) == [digest]
 
 
@@ -81,17 +81,17 @@ async def test_list_is_completed_once_and_again_for_a_day(home: House, listing: 
         await home.storage.delete(f"recent/{name}")
         if age is not None:
             noted = (datetime.now(UTC) - age).isoformat().encode("ascii")
-            await home.storage.replace(RECENT_COMPLETE_KEY, noted, durable=False)
+            await home.storage.put(RECENT_BACKFILLED_KEY, noted, durable=False)
         await listing.backfill()
         assert await shown(listing) == ([digest] if completed else [])
 
 
 async def test_list_is_completed_with_what_an_earlier_version_wrote(home: House, listing: Listing) -> None:
     digest = await home.ingest(images.photo_jpeg(300, 200))
-    document = (await home.storage.read(document_key(digest)) or b"").replace(
+    document = (await home.storage.get(document_key(digest)) or b"").replace(
         (await home.originals.document(digest)).created.encode(), b"2026-11-01T12:00:00Z"
     )
-    await home.storage.replace(document_key(digest), document, durable=False)
+    await home.storage.put(document_key(digest), document, durable=False)
     await home.storage.delete(f"recent/{(await entries(home))[0]}")
     await listing.backfill()
     assert await entries(home) == [recent_key(digest, "2026-11-01T12:00:00Z").removeprefix("recent/")]
@@ -108,7 +108,7 @@ async def test_list_that_cannot_be_completed_is_logged_and_ends_nothing(
     home: House, listing: Listing, logged: list[structlog.typing.EventDict]
 ) -> None:
     digest = await home.ingest(images.photo_jpeg(300, 200))
-    await home.storage.replace(RECENT_COMPLETE_KEY, b"no time", durable=False)
+    await home.storage.put(RECENT_BACKFILLED_KEY, b"no time", durable=False)
     await listing.backfill()
     assert [event["event"] for event in logged if event["log_level"] == "error"] == ["images could not be listed"]
     assert await shown(listing) == [digest]

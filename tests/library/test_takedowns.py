@@ -18,7 +18,8 @@ from service.library import takedowns as takedowns_module
 from service.library.takedowns import Takedowns
 from service.ops.cdn import Cloudflare
 from service.rendering.pool import RenderPool
-from service.storage.object_store import Storage, document_key, original_key, tombstone_key
+from service.storage.keys import document_key, original_key, tombstone_key
+from service.storage.object_store import Storage
 from tests.support import images
 from tests.support.cloudflare import Fault, fake_cloudflare
 from tests.support.library import House, house
@@ -147,14 +148,14 @@ async def test_upload_that_is_taken_down_while_it_is_probed_leaves_nothing(home:
     digest = await home.ingest(body)
     await home.takedowns.take_down(digest)
     await home.takedowns.delete_tombstone(digest)
-    create = home.storage.create
+    create = home.storage.put_if_absent
 
     async def taken_down_before_the_document(key: str, *arguments: object, **options: object) -> bool:
         if key == document_key(digest):
             await home.takedowns.take_down(digest)
         return await create(key, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(home.storage, "create", taken_down_before_the_document)
+    monkeypatch.setattr(home.storage, "put_if_absent", taken_down_before_the_document)
     with pytest.raises(GoneError):
         await home.ingest(body)
     assert [key for key in keys(home) if digest in key] == [tombstone_key(digest)]
@@ -232,7 +233,7 @@ async def test_look_during_a_takedown_of_its_own_does_not_forget_it(monkeypatch:
     storage = here(Storage(MemoryStore()), DIGEST)
     process = Process(storage)
     listed = anyio.Event()
-    all_names = storage.all_names
+    all_names = storage.list_names
 
     async def slow_names(folder: str) -> AsyncIterator[str]:
         names = [name async for name in all_names(folder)]
@@ -241,11 +242,11 @@ async def test_look_during_a_takedown_of_its_own_does_not_forget_it(monkeypatch:
         for name in names:
             yield name
 
-    monkeypatch.setattr(storage, "all_names", slow_names)
+    monkeypatch.setattr(storage, "list_names", slow_names)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(process.takedowns.refresh)
         await listed.wait()
-        monkeypatch.setattr(storage, "all_names", all_names)
+        monkeypatch.setattr(storage, "list_names", all_names)
         await process.takedowns.take_down(DIGEST)
     with pytest.raises(GoneError):
         process.takedowns.raise_if_taken_down([DIGEST])
@@ -256,17 +257,17 @@ async def test_watch_in_a_store_outage_lets_hits_go_on_and_looks_again_soon(monk
     await Process(storage).takedowns.take_down(DIGEST)
     process = Process(storage)
     monkeypatch.setattr(takedowns_module, "RETRY_AFTER_SECONDS", 0.01)
-    all_names = storage.all_names
+    all_names = storage.list_names
 
     def unreachable(folder: str) -> AsyncIterator[str]:
         raise StorageUnavailableError("away")
 
-    monkeypatch.setattr(storage, "all_names", unreachable)
+    monkeypatch.setattr(storage, "list_names", unreachable)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(process.takedowns.watch)
         await until(lambda: len(process.told) >= 2)
         assert process.told[:2] == [[], []]
-        monkeypatch.setattr(storage, "all_names", all_names)
+        monkeypatch.setattr(storage, "list_names", all_names)
         await until(lambda: process.told[-1] == [DIGEST])
         tasks.cancel_scope.cancel()
 

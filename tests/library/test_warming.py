@@ -21,7 +21,8 @@ from service.rendering import pool as pool_module
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Rendered
 from service.settings import WarmFormat
-from service.storage.object_store import WARMING_FOLDER, open_storage, original_key
+from service.storage.keys import WARMING_PREFIX, original_key
+from service.storage.object_store import open_storage
 from service.urls.rendition_url import parse_rendition_url
 from service.urls.signing import Signer, UrlBuilder
 from tests.support import images
@@ -69,7 +70,7 @@ async def warming_of(origin: House) -> AsyncIterator[None]:
 async def warmed(origin: House) -> None:
     """Return once all is warmed."""
     with anyio.fail_after(60):
-        while await origin.storage.names(WARMING_FOLDER, 1):  # noqa: ASYNC110 - what is in a store sets no event
+        while await origin.storage.list_names_after(WARMING_PREFIX, "", 1):  # noqa: ASYNC110 - what is in a store sets no event
             await anyio.sleep(0.01)
 
 
@@ -157,7 +158,7 @@ async def test_warming_renders_the_default_ladder_steps_of_one_decode_and_forget
     origin: House, asked: list[str], logged: Logged
 ) -> None:
     digest = await origin.ingest(images.photo_jpeg(1_000, 750))
-    assert await origin.storage.names(WARMING_FOLDER, 9) == [digest]
+    assert await origin.storage.list_names_after(WARMING_PREFIX, "", 9) == [digest]
     async with warming_of(origin):
         await warmed(origin)
     assert asked == ["Probe", "Ladder"] + ["More"] * 7
@@ -340,7 +341,7 @@ async def test_warming_that_is_stopped_in_the_middle_is_finished_by_the_next_one
     assert asked == ["Probe", "Ladder", "More", "More", "More"]
     asked.clear()
     async with house(tmp_path, lone) as second:
-        assert await second.storage.names(WARMING_FOLDER, 9) == [digest]
+        assert await second.storage.list_names_after(WARMING_PREFIX, "", 9) == [digest]
         async with warming_of(second):
             await warmed(second)
         assert asked == ["Ladder", "More", "More", "More"]
@@ -379,10 +380,10 @@ async def test_image_that_a_store_kept_from_being_warmed_is_warmed_when_the_stor
         raise failure("out of order")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(origin.storage, "create", broken)
+        patch.setattr(origin.storage, "put_if_absent", broken)
         async with warming_of(origin):
             await until(lambda: attempts >= 3)
-            assert await origin.storage.names(WARMING_FOLDER, 9) == [digest]
+            assert await origin.storage.list_names_after(WARMING_PREFIX, "", 9) == [digest]
             patch.undo()
             await warmed(origin)
     assert (await origin.rendition(digest, "width=320")).tier == "store"
@@ -395,19 +396,19 @@ async def test_store_that_cannot_be_listed_at_the_start_is_listed_later(
     monkeypatch.setattr(warming, "_RETRY_SECONDS", 0.01)
     digest = "a" * 32
     await origin.queue.enqueue(digest)
-    folder = origin.storage.local_path(WARMING_FOLDER)
+    folder = origin.storage.local_path(WARMING_PREFIX)
     assert folder is not None
-    names = origin.storage.names
+    names = origin.storage.list_names_after
     attempts = 0
 
-    async def broken(where: str, limit: int) -> list[str]:
+    async def broken(prefix: str, after: str, limit: int) -> list[str]:
         nonlocal attempts
         attempts += 1
         if attempts < 3:
             raise StorageUnavailableError("out of order")
-        return await names(where, limit)
+        return await names(prefix, after, limit)
 
-    monkeypatch.setattr(origin.storage, "names", broken)
+    monkeypatch.setattr(origin.storage, "list_names_after", broken)
     async with warming_of(origin):
         await until(lambda: not list(folder.iterdir()))
     assert attempts >= 3
@@ -416,7 +417,7 @@ async def test_store_that_cannot_be_listed_at_the_start_is_listed_later(
 async def test_ingest_whose_note_cannot_be_put_succeeds_and_is_warmed_all_the_same(
     origin: House, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    folder = origin.storage.local_path(WARMING_FOLDER)
+    folder = origin.storage.local_path(WARMING_PREFIX)
     assert folder is not None
     folder.write_bytes(b"a file where the folder would be")
     digest = await origin.ingest(images.photo_jpeg(320, 240))
@@ -437,7 +438,7 @@ async def test_pool_that_cannot_start_a_process_forgets_no_image(tmp_path: Path,
         pool = RenderPool(slots=1, queue_limit=9, memory_bytes=512 << 20, render_seconds=30, wait_seconds=30)
         async with pool.running(), house(tmp_path, pool) as origin, warming_of(origin):
             await until(lambda: sum(event["event"] == "warming pauses" for event in logged) >= 2)
-            assert await origin.storage.names(WARMING_FOLDER, 9) == [digest]
+            assert await origin.storage.list_names_after(WARMING_PREFIX, "", 9) == [digest]
             patch.undo()
             await warmed(origin)
             assert (await origin.rendition(digest, "width=320")).tier == "store"
@@ -491,4 +492,4 @@ async def test_queue_longer_than_what_is_remembered_forgets_nothing(monkeypatch:
             given.append(digest)
     assert given[:3] == digests[:-4:-1]
     assert sorted(given) == digests
-    assert await storage.names(WARMING_FOLDER, 99) == []
+    assert await storage.list_names_after(WARMING_PREFIX, "", 99) == []

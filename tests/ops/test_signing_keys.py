@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from service.ops.signing_keys import KeyNotes, fingerprint
-from service.storage.object_store import KEYS_FOLDER, Storage, key_note_key, open_storage
+from service.ops.signing_keys import SigningKeyMonitor, fingerprint
+from service.storage.keys import SIGNING_KEYS_PREFIX, signing_key_record_key
+from service.storage.object_store import Storage, open_storage
 
 pytestmark = pytest.mark.anyio
 
@@ -26,13 +27,13 @@ def storage(tmp_path: Path) -> Storage:
 
 async def conflict(storage: Storage, *keys: bytes, place: str = "arn 1857") -> str:
     """Return what a server with these keys says of the others."""
-    notes = KeyNotes(storage, keys, place)
+    notes = SigningKeyMonitor(storage, keys, place)
     await notes.look()
     return "" if notes.conflict is None else f"{notes.conflict.reason} {notes.conflict.remedy}"
 
 
 def age(storage: Storage, key: bytes, seconds: float) -> None:
-    path = storage.local_path(key_note_key(fingerprint(key)))
+    path = storage.local_path(signing_key_record_key(fingerprint(key)))
     assert path is not None
     os.utime(path, (time.time() - seconds, time.time() - seconds))
 
@@ -40,7 +41,7 @@ def age(storage: Storage, key: bytes, seconds: float) -> None:
 async def test_servers_with_the_same_key_have_no_conflict(storage: Storage) -> None:
     assert await conflict(storage, OLD) == ""
     assert await conflict(storage, OLD, place="iad 99") == ""
-    assert await storage.names(KEYS_FOLDER, 9) == [fingerprint(OLD)]
+    assert await storage.list_names_after(SIGNING_KEYS_PREFIX, "", 9) == [fingerprint(OLD)]
 
 
 async def test_server_whose_key_another_refuses_is_told_with_its_place_and_what_to_do(storage: Storage, logged: Logged) -> None:
@@ -75,8 +76,8 @@ async def test_key_that_nobody_signs_with_any_more_is_forgotten_by_the_clock_of_
 
 async def test_note_tells_nothing_of_the_key(storage: Storage) -> None:
     await conflict(storage, OLD)
-    (entry,) = [entry async for entry in storage.entries(KEYS_FOLDER)]
-    noted = f"{entry.key} {await storage.read(entry.key)!r}"
+    (entry,) = [entry async for entry in storage.list_objects(SIGNING_KEYS_PREFIX)]
+    noted = f"{entry.key} {await storage.get(entry.key)!r}"
     assert OLD.hex() not in noted
     assert fingerprint(OLD) != fingerprint(NEW)
     assert len(fingerprint(OLD)) == 16

@@ -256,7 +256,7 @@ async def test_failures_are_known_to_every_server_of_the_store_and_deleted_when_
     clock.now += FORGOTTEN_AFTER_SECONDS
     await notes_late.sync()
     assert not is_refused(late, render())
-    assert [entry async for entry in storage.entries("render-failures")] == []
+    assert [entry async for entry in storage.list_objects("render-failures")] == []
 
 
 async def test_failure_that_the_store_does_not_take_is_kept_and_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,12 +267,12 @@ async def test_failure_that_the_store_does_not_take_is_kept_and_written_later(tm
 
     circuit.record(render(), "crashed")
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "replace", fail)
+        patch.setattr(storage, "put", fail)
         with pytest.raises(RenderFailedError):
             await notes.sync()
     circuit.record(render(), "crashed")
     await notes.sync()
-    assert len([entry async for entry in storage.entries("render-failures")]) == 2
+    assert len([entry async for entry in storage.list_objects("render-failures")]) == 2
 
 
 def test_learning_keeps_failures_that_others_do_not_know_yet() -> None:

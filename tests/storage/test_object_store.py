@@ -19,19 +19,18 @@ from hypothesis import strategies as st
 
 from service.errors import ServiceError, StorageFullError, StorageUnavailableError
 from service.settings import SettingsError
-from service.storage.object_store import (
-    TOMBSTONES_FOLDER,
-    WARMING_FOLDER,
-    Storage,
+from service.storage.keys import (
+    TOMBSTONES_PREFIX,
+    WARMING_PREFIX,
     document_key,
     intermediate_key,
-    open_storage,
     original_key,
     recent_name,
     rendition_key,
     tombstone_key,
     warming_key,
 )
+from service.storage.object_store import Storage, open_storage
 from tests.support.s3 import Bucket
 from tests.support.server import HOST, free_port
 
@@ -99,87 +98,87 @@ def test_recent_name_of_whole_seconds_is_that_of_no_milliseconds() -> None:
 
 
 async def test_read_of_a_key_that_was_never_put_is_none(storage: Storage) -> None:
-    assert await storage.read(original_key(DIGEST)) is None
-    assert await storage.read(original_key(DIGEST), consistent=True) is None
-    assert await storage.find(original_key(DIGEST)) is None
+    assert await storage.get(original_key(DIGEST)) is None
+    assert await storage.get(original_key(DIGEST), consistent=True) is None
+    assert await storage.get_from_any_region(original_key(DIGEST)) is None
     assert not await storage.exists(original_key(DIGEST))
     assert not await storage.exists(original_key(DIGEST), consistent=True)
 
 
 @pytest.mark.parametrize("durable", [True, False])
 async def test_create_of_a_new_key_puts_the_bytes(storage: Storage, durable: bool) -> None:
-    assert await storage.create(original_key(DIGEST), b"bytes", durable=durable)
-    assert await storage.read(original_key(DIGEST)) == b"bytes"
-    assert await storage.read(original_key(DIGEST), consistent=True) == b"bytes"
-    assert await storage.find(original_key(DIGEST)) == b"bytes"
+    assert await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=durable)
+    assert await storage.get(original_key(DIGEST)) == b"bytes"
+    assert await storage.get(original_key(DIGEST), consistent=True) == b"bytes"
+    assert await storage.get_from_any_region(original_key(DIGEST)) == b"bytes"
     assert await storage.exists(original_key(DIGEST))
 
 
 @pytest.mark.parametrize("durable", [True, False])
 async def test_create_of_a_taken_key_puts_nothing_and_says_so(storage: Storage, durable: bool) -> None:
-    assert await storage.create(original_key(DIGEST), b"first", durable=durable)
-    assert not await storage.create(original_key(DIGEST), b"second", durable=durable)
-    assert await storage.read(original_key(DIGEST)) == b"first"
+    assert await storage.put_if_absent(original_key(DIGEST), b"first", durable=durable)
+    assert not await storage.put_if_absent(original_key(DIGEST), b"second", durable=durable)
+    assert await storage.get(original_key(DIGEST)) == b"first"
 
 
 async def test_names_after_are_the_next_ones_in_order_and_no_others(storage: Storage) -> None:
     names = [f"{number:03}" for number in range(0, 120, 2)]
     for name in reversed(names):
-        await storage.create(f"recent/{name}", b"", durable=False)
-    await storage.create("recentmost/000", b"", durable=False)
-    assert await storage.names_after("recent", "", 5) == names[:5]
-    assert await storage.names_after("recent", "008", 3) == ["010", "012", "014"]
-    assert await storage.names_after("recent", "009", 55) == names[5:]
-    assert await storage.names_after("recent", "118", 5) == []
-    assert await storage.names_after("nowhere", "", 5) == []
+        await storage.put_if_absent(f"recent/{name}", b"", durable=False)
+    await storage.put_if_absent("recentmost/000", b"", durable=False)
+    assert await storage.list_names_after("recent", "", 5) == names[:5]
+    assert await storage.list_names_after("recent", "008", 3) == ["010", "012", "014"]
+    assert await storage.list_names_after("recent", "009", 55) == names[5:]
+    assert await storage.list_names_after("recent", "118", 5) == []
+    assert await storage.list_names_after("nowhere", "", 5) == []
 
 
 async def test_create_of_one_key_by_sixteen_writers_at_once_has_one_winner(storage: Storage) -> None:
     key = rendition_key(DIGEST, NAME)
     bodies = [bytes([number]) * 50_000 for number in range(16)]
-    created = await asyncio.gather(*(storage.create(key, body, durable=True) for body in bodies))
+    created = await asyncio.gather(*(storage.put_if_absent(key, body, durable=True) for body in bodies))
     assert created.count(True) == 1
-    assert await storage.read(key) == bodies[created.index(True)]
+    assert await storage.get(key) == bodies[created.index(True)]
 
 
 async def test_create_of_many_keys_at_once_puts_every_one(storage: Storage) -> None:
     keys = [rendition_key(DIGEST, f"{number:064}") for number in range(24)]
-    created = await asyncio.gather(*(storage.create(key, key.encode(), durable=True) for key in keys))
+    created = await asyncio.gather(*(storage.put_if_absent(key, key.encode(), durable=True) for key in keys))
     assert all(created)
-    assert await asyncio.gather(*(storage.read(key) for key in keys)) == [key.encode() for key in keys]
+    assert await asyncio.gather(*(storage.get(key) for key in keys)) == [key.encode() for key in keys]
 
 
 async def test_create_of_an_empty_body_is_something(storage: Storage) -> None:
-    assert await storage.create(document_key(DIGEST), b"", durable=True)
-    assert await storage.read(document_key(DIGEST)) == b""
-    assert not await storage.create(document_key(DIGEST), b"more", durable=True)
+    assert await storage.put_if_absent(document_key(DIGEST), b"", durable=True)
+    assert await storage.get(document_key(DIGEST)) == b""
+    assert not await storage.put_if_absent(document_key(DIGEST), b"more", durable=True)
 
 
 async def test_create_from_a_large_file_puts_all_of_it_and_leaves_the_file(storage: Storage, tmp_path: Path) -> None:
     spooled = tmp_path / "spooled"
     spooled.write_bytes(os.urandom(LARGE_BYTES))
-    assert await storage.create(original_key(DIGEST), spooled, durable=True)
-    assert not await storage.create(original_key(DIGEST), spooled, durable=True)
-    assert await storage.read(original_key(DIGEST)) == spooled.read_bytes()
+    assert await storage.put_if_absent(original_key(DIGEST), spooled, durable=True)
+    assert not await storage.put_if_absent(original_key(DIGEST), spooled, durable=True)
+    assert await storage.get(original_key(DIGEST)) == spooled.read_bytes()
 
 
 async def test_replace_of_any_key_puts_the_bytes(storage: Storage, tmp_path: Path) -> None:
-    await storage.replace(document_key(DIGEST), b"first", durable=True)
-    await storage.replace(document_key(DIGEST), b"second, longer", durable=False)
-    assert await storage.read(document_key(DIGEST)) == b"second, longer"
+    await storage.put(document_key(DIGEST), b"first", durable=True)
+    await storage.put(document_key(DIGEST), b"second, longer", durable=False)
+    assert await storage.get(document_key(DIGEST)) == b"second, longer"
     spooled = tmp_path / "spooled"
     spooled.write_bytes(b"third")
-    await storage.replace(document_key(DIGEST), spooled, durable=True)
-    assert await storage.read(document_key(DIGEST)) == b"third"
+    await storage.put(document_key(DIGEST), spooled, durable=True)
+    assert await storage.get(document_key(DIGEST)) == b"third"
 
 
 async def test_delete_of_a_key_that_is_there_or_not_leaves_nothing_there(storage: Storage) -> None:
-    await storage.create(original_key(DIGEST), b"bytes", durable=False)
+    await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=False)
     await storage.delete(original_key(DIGEST))
-    assert await storage.read(original_key(DIGEST)) is None
+    assert await storage.get(original_key(DIGEST)) is None
     assert not await storage.exists(original_key(DIGEST))
     await storage.delete(original_key(DIGEST))
-    assert await storage.create(original_key(DIGEST), b"again", durable=False)
+    assert await storage.put_if_absent(original_key(DIGEST), b"again", durable=False)
 
 
 async def test_keys_that_begin_alike_are_different_objects(storage: Storage) -> None:
@@ -191,36 +190,36 @@ async def test_keys_that_begin_alike_are_different_objects(storage: Storage) -> 
         rendition_key(DIGEST, "1"),
     ]
     for key in keys:
-        assert await storage.create(key, key.encode(), durable=False)
+        assert await storage.put_if_absent(key, key.encode(), durable=False)
     await storage.delete(keys[2])
-    assert [await storage.read(key) for key in keys] == [None if key == keys[2] else key.encode() for key in keys]
+    assert [await storage.get(key) for key in keys] == [None if key == keys[2] else key.encode() for key in keys]
 
 
 async def test_names_of_a_folder_are_what_lies_in_it_and_no_more_than_asked_for(storage: Storage) -> None:
-    assert await storage.names(WARMING_FOLDER, 10) == []
+    assert await storage.list_names_after(WARMING_PREFIX, "", 10) == []
     digests = [f"{number:a>32}" for number in range(5)]
     for digest in digests:
-        await storage.create(warming_key(digest), b"", durable=False)
-    await storage.create(intermediate_key(digests[0]), b"bytes", durable=False)
-    await storage.create(f"{WARMING_FOLDER}s/{NAME}", b"bytes", durable=False)
-    assert sorted(await storage.names(WARMING_FOLDER, 5)) == digests
-    assert sorted(await storage.names(WARMING_FOLDER, 1_000)) == digests
-    some = await storage.names(WARMING_FOLDER, 3)
+        await storage.put_if_absent(warming_key(digest), b"", durable=False)
+    await storage.put_if_absent(intermediate_key(digests[0]), b"bytes", durable=False)
+    await storage.put_if_absent(f"{WARMING_PREFIX}s/{NAME}", b"bytes", durable=False)
+    assert sorted(await storage.list_names_after(WARMING_PREFIX, "", 5)) == digests
+    assert sorted(await storage.list_names_after(WARMING_PREFIX, "", 1_000)) == digests
+    some = await storage.list_names_after(WARMING_PREFIX, "", 3)
     assert len(some) == 3
     assert set(some) <= set(digests)
     await storage.delete(warming_key(digests[0]))
-    assert sorted(await storage.names(WARMING_FOLDER, 10)) == digests[1:]
+    assert sorted(await storage.list_names_after(WARMING_PREFIX, "", 10)) == digests[1:]
 
 
 async def test_entries_of_a_folder_tell_key_size_and_when_it_was_last_put(storage: Storage) -> None:
-    assert [entry async for entry in storage.entries("renditions")] == []
+    assert [entry async for entry in storage.list_objects("renditions")] == []
     before = datetime.now(UTC) - timedelta(seconds=2)
     sizes = {rendition_key(digest * 32, name): size for size, (digest, name) in enumerate([("a", "0"), ("a", "1"), ("b", "0")])}
     for key, size in sizes.items():
-        await storage.replace(key, b"first", durable=False)
-        await storage.replace(key, bytes(size), durable=False)
-    await storage.create(original_key(DIGEST), b"bytes", durable=False)
-    entries = [entry async for entry in storage.entries("renditions")]
+        await storage.put(key, b"first", durable=False)
+        await storage.put(key, bytes(size), durable=False)
+    await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=False)
+    entries = [entry async for entry in storage.list_objects("renditions")]
     assert {entry.key: entry.bytes for entry in entries} == sizes
     assert all(before < entry.modified <= datetime.now(UTC) + timedelta(seconds=1) for entry in entries)
 
@@ -229,27 +228,27 @@ async def test_names_of_a_folder_of_more_than_a_page_are_all_of_them(storage: St
     """S3 lists a thousand at a time."""
     digests = [f"{number:a>32}" for number in range(1_100)]
     for start in range(0, len(digests), 20):
-        await asyncio.gather(*(storage.create(warming_key(digest), b"", durable=False) for digest in digests[start : start + 20]))
-    assert sorted(await storage.names(WARMING_FOLDER, 2_000)) == sorted(digests)
+        await asyncio.gather(*(storage.put_if_absent(warming_key(digest), b"", durable=False) for digest in digests[start : start + 20]))
+    assert sorted(await storage.list_names_after(WARMING_PREFIX, "", 2_000)) == sorted(digests)
 
 
 async def test_reach_of_a_store_that_is_there_returns_and_leaves_nothing(storage: Storage) -> None:
-    await storage.reach()
-    await storage.reach()
+    await storage.ping()
+    await storage.ping()
     assert not await storage.exists("documents/reached")
 
 
 async def test_sweep_of_a_store_without_leftovers_removes_nothing(storage: Storage) -> None:
-    await storage.create(original_key(DIGEST), b"bytes", durable=True)
-    assert await storage.sweep() == 0
-    assert await storage.read(original_key(DIGEST)) == b"bytes"
+    await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=True)
+    assert await storage.remove_orphaned_temp_files() == 0
+    assert await storage.get(original_key(DIGEST)) == b"bytes"
 
 
 # Disk alone.
 
 
 async def test_disk_local_path_is_the_file_and_other_stores_have_none(disk: Storage, bucket: Storage, tmp_path: Path) -> None:
-    await disk.create(original_key(DIGEST), b"bytes", durable=False)
+    await disk.put_if_absent(original_key(DIGEST), b"bytes", durable=False)
     path = disk.local_path(original_key(DIGEST))
     assert path == tmp_path / "store" / "originals" / DIGEST
     assert path.read_bytes() == b"bytes"
@@ -262,7 +261,7 @@ async def test_disk_create_durable_syncs_the_file_and_each_new_folder_before_it_
 ) -> None:
     root = tmp_path / "store"
     key = rendition_key(DIGEST, NAME)
-    await disk.create(key, b"bytes", durable=True)
+    await disk.put_if_absent(key, b"bytes", durable=True)
     assert synced[0] == root / key
     assert set(synced[1:]) == {root / "renditions" / DIGEST, root / "renditions", root}
 
@@ -271,10 +270,10 @@ async def test_disk_create_durable_in_a_known_folder_syncs_the_file_and_that_fol
     disk: Storage, tmp_path: Path, synced: list[Path]
 ) -> None:
     root = tmp_path / "store"
-    await disk.create(original_key(DIGEST), b"bytes", durable=True)
+    await disk.put_if_absent(original_key(DIGEST), b"bytes", durable=True)
     synced.clear()
     other = original_key("b" * 32)
-    await disk.create(other, b"bytes", durable=True)
+    await disk.put_if_absent(other, b"bytes", durable=True)
     assert synced == [root / other, root / "originals"]
 
 
@@ -282,17 +281,17 @@ async def test_disk_create_durable_of_a_taken_key_syncs_what_the_winner_may_not_
     disk: Storage, tmp_path: Path, synced: list[Path]
 ) -> None:
     key = original_key(DIGEST)
-    await disk.create(key, b"bytes", durable=False)
+    await disk.put_if_absent(key, b"bytes", durable=False)
     assert synced == []
-    assert not await disk.create(key, b"bytes", durable=True)
+    assert not await disk.put_if_absent(key, b"bytes", durable=True)
     assert {tmp_path / "store" / key, tmp_path / "store" / "originals", tmp_path / "store"} <= set(synced)
 
 
 async def test_disk_replace_durable_syncs_the_file_and_its_folder(disk: Storage, tmp_path: Path, synced: list[Path]) -> None:
     key = document_key(DIGEST)
-    await disk.replace(key, b"bytes", durable=False)
+    await disk.put(key, b"bytes", durable=False)
     assert synced == []
-    await disk.replace(key, b"other bytes", durable=True)
+    await disk.put(key, b"other bytes", durable=True)
     assert {tmp_path / "store" / key, tmp_path / "store" / "documents"} <= set(synced)
 
 
@@ -313,7 +312,7 @@ async def test_disk_create_durable_beside_another_in_a_new_folder_waits_for_the_
     monkeypatch.setattr(os, "fsync", slow)
 
     async def create(digest: str) -> None:
-        await disk.create(original_key(digest), b"bytes", durable=True)
+        await disk.put_if_absent(original_key(digest), b"bytes", durable=True)
         assert root in finished
 
     async with anyio.create_task_group() as tasks:
@@ -335,13 +334,13 @@ async def test_disk_create_whose_sync_fails_is_an_error(disk: Storage, monkeypat
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageFullError):
-        await disk.create(original_key(DIGEST), b"bytes", durable=True)
+        await disk.put_if_absent(original_key(DIGEST), b"bytes", durable=True)
 
 
 async def test_disk_sweep_removes_what_killed_writes_left_and_nothing_else(disk: Storage, tmp_path: Path) -> None:
     root = tmp_path / "store"
     for key in (original_key(DIGEST), document_key(DIGEST), rendition_key(DIGEST, NAME)):
-        await disk.create(key, b"bytes", durable=False)
+        await disk.put_if_absent(key, b"bytes", durable=False)
     kept = sorted(path for path in root.rglob("*") if path.is_file())
     for name in (f"originals/{DIGEST}#1", f"originals/{'b' * 32}#12", f"renditions/{DIGEST}/{NAME}#3"):
         (root / name).write_bytes(b"half")
@@ -349,63 +348,63 @@ async def test_disk_sweep_removes_what_killed_writes_left_and_nothing_else(disk:
         (root / name).write_bytes(b"somebody's")
         kept.append(root / name)
     (root / "folder#1").mkdir()
-    assert await disk.sweep() == 3
+    assert await disk.remove_orphaned_temp_files() == 3
     assert sorted(path for path in root.rglob("*") if path.is_file()) == sorted(kept)
     assert (root / "folder#1").is_dir()
-    assert await disk.sweep() == 0
+    assert await disk.remove_orphaned_temp_files() == 0
 
 
 async def test_disk_leftover_of_a_killed_write_is_not_the_object(disk: Storage, tmp_path: Path) -> None:
     folder = tmp_path / "store" / "originals"
     folder.mkdir()
     (folder / f"{DIGEST}#1").write_bytes(b"half")
-    assert await disk.read(original_key(DIGEST)) is None
-    assert await disk.create(original_key(DIGEST), b"whole", durable=True)
-    assert await disk.read(original_key(DIGEST)) == b"whole"
+    assert await disk.get(original_key(DIGEST)) is None
+    assert await disk.put_if_absent(original_key(DIGEST), b"whole", durable=True)
+    assert await disk.get(original_key(DIGEST)) == b"whole"
 
 
 async def test_disk_that_is_full_refuses_with_what_helps_keeps_what_it_has_and_takes_more_when_there_is_room(
     small_disk: Path, logged: list[object]
 ) -> None:
     storage = open_storage((small_disk / "store").as_uri(), {})
-    assert await storage.create(original_key(DIGEST), bytes(1 << 20), durable=True)
+    assert await storage.put_if_absent(original_key(DIGEST), bytes(1 << 20), durable=True)
     with pytest.raises(StorageFullError) as caught:
-        await storage.create(original_key("b" * 32), bytes(2 << 20), durable=True)
+        await storage.put_if_absent(original_key("b" * 32), bytes(2 << 20), durable=True)
     assert caught.value.status_code == 507
     assert caught.value.remedy
-    assert await storage.read(original_key("b" * 32)) is None
-    assert await storage.read(original_key(DIGEST)) == bytes(1 << 20)
+    assert await storage.get(original_key("b" * 32)) is None
+    assert await storage.get(original_key(DIGEST)) == bytes(1 << 20)
     await storage.delete(original_key(DIGEST))
-    assert await storage.sweep() == 0
-    assert await storage.create(original_key("b" * 32), bytes(1 << 20), durable=True)
+    assert await storage.remove_orphaned_temp_files() == 0
+    assert await storage.put_if_absent(original_key("b" * 32), bytes(1 << 20), durable=True)
 
 
 async def test_disk_that_is_read_only_is_not_reached_but_read(small_disk: Path, logged: list[object]) -> None:
     storage = open_storage((small_disk / "store").as_uri(), {})
-    await storage.create(original_key(DIGEST), b"bytes", durable=True)
+    await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=True)
     await anyio.run_process(["mount", "-o", "remount,ro", str(small_disk)])
     with pytest.raises(StorageUnavailableError):
-        await storage.reach()
+        await storage.ping()
     with pytest.raises(StorageUnavailableError):
-        await storage.create(original_key("b" * 32), b"bytes", durable=True)
-    assert await storage.read(original_key(DIGEST)) == b"bytes"
+        await storage.put_if_absent(original_key("b" * 32), b"bytes", durable=True)
+    assert await storage.get(original_key(DIGEST)) == b"bytes"
     await anyio.run_process(["mount", "-o", "remount,rw", str(small_disk)])
-    await storage.reach()
+    await storage.ping()
 
 
 async def test_disk_whose_folder_is_gone_or_a_file_is_not_reached(disk: Storage, tmp_path: Path, logged: list[object]) -> None:
     root = tmp_path / "store"
     shutil.rmtree(root)
     with pytest.raises(StorageUnavailableError):
-        await disk.reach()
+        await disk.ping()
     root.write_bytes(b"a file")
     with pytest.raises(StorageUnavailableError):
-        await disk.reach()
+        await disk.ping()
     with pytest.raises(StorageUnavailableError):
-        await disk.read(original_key(DIGEST))
+        await disk.get(original_key(DIGEST))
     root.unlink()
     root.mkdir()
-    await disk.reach()
+    await disk.ping()
 
 
 async def test_disk_whose_folder_belongs_to_another_user_is_not_reached(disk: Storage, tmp_path: Path) -> None:
@@ -413,7 +412,7 @@ async def test_disk_whose_folder_belongs_to_another_user_is_not_reached(disk: St
         pytest.skip("root may write everywhere; a read-only file system is tested instead")
     (tmp_path / "store").chmod(0o500)
     with pytest.raises(StorageUnavailableError):
-        await disk.reach()
+        await disk.ping()
 
 
 # S3 alone.
@@ -421,13 +420,13 @@ async def test_disk_whose_folder_belongs_to_another_user_is_not_reached(disk: St
 
 Operation = Callable[[Storage], Awaitable[object]]
 OPERATIONS: dict[str, Operation] = {
-    "read": lambda storage: storage.read(original_key(DIGEST)),
+    "read": lambda storage: storage.get(original_key(DIGEST)),
     "exists": lambda storage: storage.exists(original_key(DIGEST)),
-    "create": lambda storage: storage.create(original_key(DIGEST), b"bytes", durable=True),
-    "replace": lambda storage: storage.replace(original_key(DIGEST), b"bytes", durable=True),
+    "create": lambda storage: storage.put_if_absent(original_key(DIGEST), b"bytes", durable=True),
+    "replace": lambda storage: storage.put(original_key(DIGEST), b"bytes", durable=True),
     "delete": lambda storage: storage.delete(original_key(DIGEST)),
-    "names": lambda storage: storage.names(WARMING_FOLDER, 10),
-    "reach": lambda storage: storage.reach(),
+    "names": lambda storage: storage.list_names_after(WARMING_PREFIX, "", 10),
+    "reach": lambda storage: storage.ping(),
 }
 
 
@@ -492,10 +491,10 @@ async def test_s3_reads_for_takedowns_see_what_any_region_has_written_and_others
 
     digest = "a" * 32
     async with s3_answered_by(listening) as storage:
-        assert [name async for name in storage.all_names(TOMBSTONES_FOLDER)] == []
+        assert [name async for name in storage.list_names(TOMBSTONES_PREFIX)] == []
         assert not await storage.exists(tombstone_key(digest), consistent=True)
         assert not await storage.exists(document_key(digest))
-        assert await storage.read(document_key(digest)) is None
+        assert await storage.get(document_key(digest)) is None
     assert asked == [("LIST", True), ("HEAD", True), ("HEAD", False), ("GET", False)]
 
 
@@ -520,7 +519,9 @@ async def test_s3_transfer_that_is_slow_but_alive_is_finished() -> None:
                 await stream.send(body[start : start + part_bytes])
 
     async with s3_answered_by(slow) as storage:
-        created, read = await asyncio.gather(storage.create(original_key(DIGEST), body, durable=True), storage.read(original_key("b" * 32)))
+        created, read = await asyncio.gather(
+            storage.put_if_absent(original_key(DIGEST), body, durable=True), storage.get(original_key("b" * 32))
+        )
     assert created
     assert read == body
 
@@ -590,6 +591,6 @@ def test_open_storage_of_s3_takes_what_fly_and_aws_set() -> None:
 
 async def test_open_storage_of_a_folder_with_escapes_is_the_folder_that_they_spell(tmp_path: Path) -> None:
     storage = open_storage((tmp_path / "my store #1 \N{LATIN SMALL LETTER O WITH DIAERESIS}").as_uri(), {})
-    await storage.create(original_key(DIGEST), b"bytes", durable=True)
+    await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=True)
     assert (tmp_path / "my store #1 \N{LATIN SMALL LETTER O WITH DIAERESIS}" / "originals" / DIGEST).read_bytes() == b"bytes"
-    assert await storage.read(original_key(DIGEST)) == b"bytes"
+    assert await storage.get(original_key(DIGEST)) == b"bytes"

@@ -13,8 +13,9 @@ import pytest
 from service.rendering.pool import RenderPool
 from service.storage import quota
 from service.storage.disk import on_disk_bytes
-from service.storage.object_store import Storage, document_key, intermediate_key, open_storage, original_key, rendition_key
-from service.storage.quota import RemadeBudget
+from service.storage.keys import document_key, intermediate_key, original_key, rendition_key
+from service.storage.object_store import Storage, open_storage
+from service.storage.quota import DerivedQuota
 from tests.support import images
 from tests.support.library import House, house
 from tests.support.renders import until
@@ -47,7 +48,7 @@ async def filled(storage: Storage, count: int, size: int = 8_192) -> list[str]:
     """Return the keys of so many renditions, each last read an hour after the one before."""
     keys = [rendition_key(DIGEST if number % 2 else OTHER, f"{number:064}") for number in range(count)]
     for number, key in enumerate(keys):
-        await storage.create(key, bytes(size), durable=False)
+        await storage.put_if_absent(key, bytes(size), durable=False)
         age(storage, key, (count - number) * HOUR)
     return keys
 
@@ -59,13 +60,13 @@ def test_file_takes_whole_blocks(size: int, taken: int) -> None:
 
 async def test_budget_that_is_not_exceeded_removes_nothing(storage: Storage) -> None:
     keys = await filled(storage, 10)
-    assert RemadeBudget(storage, 10 * 8_192).trim() == 10 * 8_192
+    assert DerivedQuota(storage, 10 * 8_192).trim() == 10 * 8_192
     assert all([await storage.exists(key) for key in keys])
 
 
 async def test_budget_that_is_exceeded_removes_the_least_recently_read_until_some_room_is_left(storage: Storage) -> None:
     keys = await filled(storage, 20)
-    left = RemadeBudget(storage, 10 * 8_192).trim()
+    left = DerivedQuota(storage, 10 * 8_192).trim()
     assert left == 9 * 8_192
     assert [await storage.exists(key) for key in keys] == [False] * 11 + [True] * 9
 
@@ -73,14 +74,14 @@ async def test_budget_that_is_exceeded_removes_the_least_recently_read_until_som
 async def test_budget_counts_intermediates_too_and_never_touches_anything_else(storage: Storage) -> None:
     kept = [original_key(DIGEST), document_key(DIGEST), "pointers/one", "tombstones/one", "warming/one", "keys/one"]
     for key in kept:
-        await storage.create(key, bytes(1 << 20), durable=False)
+        await storage.put_if_absent(key, bytes(1 << 20), durable=False)
         age(storage, key, 1_000 * HOUR)
-    await storage.create(intermediate_key(DIGEST), bytes(100_000), durable=False)
-    await storage.create(rendition_key(DIGEST, "0"), bytes(100_000), durable=False)
+    await storage.put_if_absent(intermediate_key(DIGEST), bytes(100_000), durable=False)
+    await storage.put_if_absent(rendition_key(DIGEST, "0"), bytes(100_000), durable=False)
     half_written = file_of(storage, rendition_key(DIGEST, "1")).with_name("1#1")
     half_written.write_bytes(bytes(100_000))
     os.utime(half_written, (0, 0))
-    assert RemadeBudget(storage, 1).trim() == 0
+    assert DerivedQuota(storage, 1).trim() == 0
     assert half_written.exists()
     assert all([await storage.exists(key) for key in kept])
     assert not await storage.exists(intermediate_key(DIGEST))
@@ -89,20 +90,20 @@ async def test_budget_counts_intermediates_too_and_never_touches_anything_else(s
 
 async def test_budget_removes_folders_that_it_has_emptied_and_writing_to_them_goes_on(storage: Storage) -> None:
     await filled(storage, 4)
-    RemadeBudget(storage, 1).trim()
+    DerivedQuota(storage, 1).trim()
     folder = file_of(storage, "renditions")
     assert list(folder.iterdir()) == []
-    assert await storage.create(rendition_key(DIGEST, "0"), b"bytes", durable=False)
-    assert await storage.read(rendition_key(DIGEST, "0")) == b"bytes"
+    assert await storage.put_if_absent(rendition_key(DIGEST, "0"), b"bytes", durable=False)
+    assert await storage.get(rendition_key(DIGEST, "0")) == b"bytes"
 
 
 async def test_read_is_noted_at_most_once_an_hour_and_what_was_read_stays(storage: Storage) -> None:
     keys = await filled(storage, 4)
-    budget = RemadeBudget(storage, 2 * 8_192 + 4_096)
+    budget = DerivedQuota(storage, 2 * 8_192 + 4_096)
     for key in (keys[0], keys[3]):
         age(storage, key, HOUR / 2 if key == keys[3] else 9 * HOUR)
         young = file_of(storage, key).stat().st_mtime
-        assert await storage.read(key) == bytes(8_192)
+        assert await storage.get(key) == bytes(8_192)
     assert file_of(storage, keys[3]).stat().st_mtime == young
     assert time.time() - file_of(storage, keys[0]).stat().st_mtime < 60
     budget.trim()
@@ -110,17 +111,17 @@ async def test_read_is_noted_at_most_once_an_hour_and_what_was_read_stays(storag
 
 
 async def test_originals_and_documents_keep_their_time_when_they_are_read(storage: Storage) -> None:
-    RemadeBudget(storage, 1)
-    await storage.create(original_key(DIGEST), b"bytes", durable=False)
+    DerivedQuota(storage, 1)
+    await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=False)
     age(storage, original_key(DIGEST), 9 * HOUR)
     before = file_of(storage, original_key(DIGEST)).stat().st_mtime
-    await storage.read(original_key(DIGEST))
+    await storage.get(original_key(DIGEST))
     assert file_of(storage, original_key(DIGEST)).stat().st_mtime == before
 
 
 async def test_budget_of_a_folder_that_is_read_and_written_meanwhile_harms_nobody(storage: Storage) -> None:
     body = bytes(20_000)
-    budget = RemadeBudget(storage, 10 * on_disk_bytes(len(body)))
+    budget = DerivedQuota(storage, 10 * on_disk_bytes(len(body)))
     ended = False
 
     async def trim() -> None:
@@ -130,9 +131,9 @@ async def test_budget_of_a_folder_that_is_read_and_written_meanwhile_harms_nobod
     async def there_and_back(number: int) -> None:
         for turn in range(30):
             key = rendition_key(f"{number:a>32}", f"{turn}")
-            await storage.create(key, body, durable=False)
-            assert await storage.read(key) in {body, None}
-            await storage.replace(key, body, durable=False)
+            await storage.put_if_absent(key, body, durable=False)
+            assert await storage.get(key) in {body, None}
+            await storage.put(key, body, durable=False)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(trim)
@@ -155,13 +156,13 @@ async def test_watch_trims_what_is_written_while_it_watches_and_renditions_are_m
     monkeypatch.setattr(quota, "LOOK_EVERY_SECONDS", 0.02)
     digest = await origin.ingest(images.photo_jpeg(640, 480))
     first = await origin.rendition(digest, "width=320")
-    (name,) = await origin.storage.names("renditions", 9)
+    (name,) = [name async for name in origin.storage.list_names("renditions")]
     age(origin.storage, f"renditions/{name}", 9 * HOUR)
     bytes_of_one = on_disk_bytes(len(first.body) + 36)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(RemadeBudget(origin.storage, bytes_of_one + 4_096).watch)
+        tasks.start_soon(DerivedQuota(origin.storage, bytes_of_one + 4_096).watch)
         await anyio.sleep(0.1)
-        assert len(await origin.storage.names("renditions", 9)) == 1
+        assert len([name async for name in origin.storage.list_names("renditions")]) == 1
         await origin.rendition(digest, "width=300")
         await until(lambda: len(list(file_of(origin.storage, f"renditions/{digest}").iterdir())) == 1)
         again = await origin.rendition(digest, "width=320")

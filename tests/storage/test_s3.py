@@ -17,7 +17,8 @@ from msgspec.structs import replace
 from service.errors import NotFoundError, StorageFullError, StorageUnavailableError
 from service.images.options import FocalPoint
 from service.rendering.pool import RenderPool
-from service.storage.object_store import Storage, document_key, open_storage, original_key, rendition_key, tombstone_key
+from service.storage.keys import document_key, original_key, rendition_key, tombstone_key
+from service.storage.object_store import Storage, open_storage
 from tests.support import images
 from tests.support.library import House, house
 from tests.support.s3 import Bucket
@@ -43,27 +44,27 @@ Operation = Callable[[Storage], Awaitable[object]]
 
 
 async def listed(storage: Storage) -> list[str]:
-    return [entry.key async for entry in storage.entries("originals")]
+    return [entry.key async for entry in storage.list_objects("originals")]
 
 
 # Each with what it gives over a bucket that has one original.
 OPERATIONS: dict[str, tuple[Operation, object]] = {
-    "read": (lambda storage: storage.read(original_key(DIGEST)), b"bytes"),
-    "find": (lambda storage: storage.find(original_key(DIGEST)), b"bytes"),
+    "read": (lambda storage: storage.get(original_key(DIGEST)), b"bytes"),
+    "find": (lambda storage: storage.get_from_any_region(original_key(DIGEST)), b"bytes"),
     "exists": (lambda storage: storage.exists(original_key(DIGEST), consistent=True), True),
-    "create": (lambda storage: storage.create(original_key(OTHER), b"others", durable=True), True),
-    "replace": (lambda storage: storage.replace(original_key(OTHER), b"others", durable=True), None),
+    "create": (lambda storage: storage.put_if_absent(original_key(OTHER), b"others", durable=True), True),
+    "replace": (lambda storage: storage.put(original_key(OTHER), b"others", durable=True), None),
     "delete": (lambda storage: storage.delete(original_key(OTHER)), None),
     "list": (listed, [original_key(DIGEST)]),
-    "reach": (lambda storage: storage.reach(), None),
+    "reach": (lambda storage: storage.ping(), None),
 }
 
 
 async def pooled(storage: Storage, connections: int) -> None:
     """Have so many connections in the pools of the store."""
-    await storage.create(original_key(DIGEST), b"bytes", durable=True)
+    await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=True)
     for consistent in (False, True):
-        await asyncio.gather(*(storage.read(original_key(DIGEST), consistent=consistent) for _ in range(connections)))
+        await asyncio.gather(*(storage.get(original_key(DIGEST), consistent=consistent) for _ in range(connections)))
 
 
 # Dead connections.
@@ -95,18 +96,18 @@ async def test_bucket_whose_connections_are_dead_without_a_word_answers_the_firs
 async def test_bucket_create_whose_answer_is_lost_says_that_it_was_put(storage: Storage, s3_proxy: S3Proxy) -> None:
     lost = iter([True])
     s3_proxy.loses = lambda request: "all" if request.method == "PUT" and next(lost, False) else None
-    assert await storage.create(document_key(DIGEST), b"ours", durable=True)
-    assert not await storage.create(document_key(DIGEST), b"others", durable=True)
-    assert await storage.read(document_key(DIGEST)) == b"ours"
+    assert await storage.put_if_absent(document_key(DIGEST), b"ours", durable=True)
+    assert not await storage.put_if_absent(document_key(DIGEST), b"others", durable=True)
+    assert await storage.get(document_key(DIGEST)) == b"ours"
     assert [request.method for request in s3_proxy.seen].count("PUT") == 3
 
 
 async def test_bucket_read_that_breaks_off_in_the_body_is_read_again_whole(storage: Storage, s3_proxy: S3Proxy) -> None:
     body = os.urandom(300_000)
-    await storage.create(original_key(DIGEST), body, durable=True)
+    await storage.put_if_absent(original_key(DIGEST), body, durable=True)
     halves: Iterator[Literal["half"]] = iter(["half", "half"])
     s3_proxy.loses = lambda request: next(halves, None) if request.method == "GET" else None
-    assert await storage.read(original_key(DIGEST)) == body
+    assert await storage.get(original_key(DIGEST)) == body
 
 
 # Errors.
@@ -118,8 +119,8 @@ async def test_bucket_with_an_error_in_five_answers_does_99_in_100_of_what_it_is
     """Five attempts fail all five once in three thousand times."""
     s3_proxy.error_share = 0.2
     keys = [rendition_key(DIGEST, f"{number:064}") for number in range(150)]
-    put = await asyncio.gather(*(storage.create(key, key.encode(), durable=False) for key in keys), return_exceptions=True)
-    found = await asyncio.gather(*(storage.read(key) for key in keys), return_exceptions=True)
+    put = await asyncio.gather(*(storage.put_if_absent(key, key.encode(), durable=False) for key in keys), return_exceptions=True)
+    found = await asyncio.gather(*(storage.get(key) for key in keys), return_exceptions=True)
     done = [isinstance(created, bool) for created in put] + [body == key.encode() for key, body in zip(keys, found, strict=True)]
     assert sum(done) >= 0.99 * len(done)
     assert {type(outcome) for outcome in (*put, *found)} <= {bool, bytes, type(None), StorageUnavailableError}
@@ -128,11 +129,11 @@ async def test_bucket_with_an_error_in_five_answers_does_99_in_100_of_what_it_is
 
 async def test_bucket_listing_goes_on_after_an_error_where_it_was(storage: Storage, s3_proxy: S3Proxy) -> None:
     keys = [rendition_key(DIGEST, f"{number:064}") for number in range(45)]
-    await asyncio.gather(*(storage.create(key, b"", durable=False) for key in keys))
+    await asyncio.gather(*(storage.put_if_absent(key, b"", durable=False) for key in keys))
     s3_proxy.page_objects = 10
     errs = iter([False, True, True, False, True])
     s3_proxy.answers = lambda request: (500, "<Error/>") if "list-type=2" in request.path and next(errs, False) else None
-    assert [entry.key async for entry in storage.entries(f"renditions/{DIGEST}")] == keys
+    assert [entry.key async for entry in storage.list_objects(f"renditions/{DIGEST}")] == keys
     assert next(errs, None) is None, "the errors were met"
 
 
@@ -187,7 +188,7 @@ async def test_bucket_that_refuses_is_named_with_what_helps_and_is_not_asked_aga
 async def test_bucket_without_room_is_full(storage: Storage, s3_proxy: S3Proxy, logged: list[object]) -> None:
     s3_proxy.answers = lambda _: (507, "<Error><Code>InsufficientStorage</Code></Error>")
     with pytest.raises(StorageFullError):
-        await storage.create(original_key(DIGEST), b"bytes", durable=True)
+        await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=True)
 
 
 async def test_bucket_that_does_not_exist_has_nothing_that_could_be_missing(s3: Bucket, logged: list[object]) -> None:
@@ -202,18 +203,18 @@ async def test_bucket_that_does_not_exist_has_nothing_that_could_be_missing(s3: 
 
 
 async def test_bucket_that_does_not_show_an_object_yet_is_asked_once_more_consistently(storage: Storage, s3_proxy: S3Proxy) -> None:
-    await storage.create(original_key(DIGEST), b"bytes", durable=True)
+    await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=True)
     s3_proxy.hides = lambda request: request.method in {"GET", "HEAD"}
-    assert await storage.read(original_key(DIGEST)) is None
+    assert await storage.get(original_key(DIGEST)) is None
     s3_proxy.seen.clear()
-    assert await storage.find(original_key(DIGEST)) == b"bytes"
+    assert await storage.get_from_any_region(original_key(DIGEST)) == b"bytes"
     assert [request.consistent for request in s3_proxy.seen] == [False, True]
     s3_proxy.seen.clear()
-    assert await storage.find(original_key(OTHER)) is None
+    assert await storage.get_from_any_region(original_key(OTHER)) is None
     assert [request.consistent for request in s3_proxy.seen] == [False, True]
     s3_proxy.hides = lambda _: False
     s3_proxy.seen.clear()
-    assert await storage.find(original_key(DIGEST)) == b"bytes"
+    assert await storage.get_from_any_region(original_key(DIGEST)) == b"bytes"
     assert [request.consistent for request in s3_proxy.seen] == [False], "what is seen is not asked for twice"
 
 
@@ -245,7 +246,7 @@ async def test_image_that_another_region_has_just_taken_down_is_gone(origin: Hou
 
 async def test_change_of_a_document_is_of_what_another_region_left_last(origin: House, s3_proxy: S3Proxy, storage: Storage) -> None:
     digest = await origin.ingest(images.photo_jpeg(400, 300))
-    before = (await storage.read(document_key(digest)) or b"").decode()
+    before = (await storage.get(document_key(digest)) or b"").decode()
     await origin.originals.change(digest, lambda document: replace(document, alt="A panda."))
 
     def lags(request: Request) -> tuple[int, str] | None:

@@ -19,7 +19,7 @@ from service.images.transform import FORMATS
 from service.library.listing import Listing
 from service.library.originals import Originals
 from service.library.renditions import Renditions
-from service.ops.regions import require_originals
+from service.ops.regions import require_primary
 from service.settings import Settings
 from service.urls.signing import UrlBuilder
 
@@ -70,7 +70,7 @@ async def recent(
     asks for, because some have been taken down; that alone does not end the list.
     """
     access.require(request, "read")
-    require_originals(settings)
+    require_primary(settings)
     asked = _query(request)
     limit = _limit(asked.get("limit", str(DEFAULT_LIMIT)))
     page = await listing.page(_cursor(asked.get("cursor")), limit)

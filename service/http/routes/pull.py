@@ -12,7 +12,7 @@ from service.http.routes.images import Access, OneUrl, PullRequest, allowed, pre
 from service.images.picture import EXTENSIONS
 from service.images.transform import PIPELINE_VERSION, for_format, from_options, parse
 from service.library.renditions import FORMATS, Renditions, digests
-from service.ops.regions import require_originals
+from service.ops.regions import require_primary
 from service.pull.sources import Sources
 from service.settings import Settings
 from service.urls.rendition_url import AUTO, MAX_URL_CHARACTERS, PullUrl, RenditionUrl, base64url, parse_pull_url
@@ -42,7 +42,7 @@ async def pull(
     if request.scope["query_string"]:
         return Response(b"", status_code=308, headers=headers.redirect_headers(asked.path(signature)))
     pull_sources = allowed(sources)
-    require_originals(settings)
+    require_primary(settings)
     found = await pull_sources.find(asked.url)
     document = found.document
     transform = await resolved(document, transform, renditions)

@@ -12,19 +12,19 @@ from service.concurrency.for_each import for_each
 from service.images.digest import is_digest
 from service.ops.maintenance.progress import Progress
 from service.ops.maintenance.retrying import list_all, retry_unavailable
-from service.storage.object_store import (
-    DOCUMENTS_FOLDER,
-    KEYS_FOLDER,
-    RECENT_FOLDER,
-    REMADE_FOLDERS,
-    TOMBSTONES_FOLDER,
-    WARMING_FOLDER,
-    Entry,
-    Storage,
+from service.storage.keys import (
+    DERIVED_PREFIXES,
+    DOCUMENTS_PREFIX,
+    ORIGINALS_PREFIX,
+    RECENT_PREFIX,
+    SIGNING_KEYS_PREFIX,
+    TOMBSTONES_PREFIX,
+    WARMING_PREFIX,
     digest_in,
     document_key,
     tombstone_key,
 )
+from service.storage.object_store import ObjectInfo, Storage
 
 # The key of a server that has not been seen for so long is noted no more.
 _KEYS_KEPT = timedelta(days=30)
@@ -46,27 +46,27 @@ class Sweep:
 
     async def run(self) -> dict[str, int]:
         """Return how many objects were removed, by what they were; raises `StorageUnavailableError`."""
-        await self._storage.reach()
-        for key in await anyio.to_thread.run_sync(self._storage.leftovers, self._older_than.total_seconds()):
+        await self._storage.ping()
+        for key in await anyio.to_thread.run_sync(self._storage.orphaned_temp_files, self._older_than.total_seconds()):
             await self._storage.remove_leftover(key)
             self._removed["killed-writes"] += 1
-        tombstones = {digest_in(entry.key): entry for entry in await list_all(self._storage, TOMBSTONES_FOLDER)}
-        documents = await list_all(self._storage, DOCUMENTS_FOLDER)
+        tombstones = {digest_in(entry.key): entry for entry in await list_all(self._storage, TOMBSTONES_PREFIX)}
+        documents = await list_all(self._storage, DOCUMENTS_PREFIX)
         here = {digest_in(entry.key) for entry in documents}
-        originals = await list_all(self._storage, "originals")
-        remade = [entry for folder in REMADE_FOLDERS for entry in await list_all(self._storage, folder.rstrip("/"))]
-        notes = [entry for folder in (WARMING_FOLDER, RECENT_FOLDER) for entry in await list_all(self._storage, folder)]
+        originals = await list_all(self._storage, ORIGINALS_PREFIX)
+        remade = [entry for folder in DERIVED_PREFIXES for entry in await list_all(self._storage, folder)]
+        notes = [entry for folder in (WARMING_PREFIX, RECENT_PREFIX) for entry in await list_all(self._storage, folder)]
         await self._remove("taken-down", [entry for entry in (*documents, *notes, *remade, *originals) if _remains(entry, tombstones)])
         unknown = [entry for entry in (*notes, *remade) if digest_in(entry.key) not in here and not _remains(entry, tombstones)]
         await self._remove("strays", [entry for entry in unknown if self._old(entry)])
-        keys = await list_all(self._storage, KEYS_FOLDER)
+        keys = await list_all(self._storage, SIGNING_KEYS_PREFIX)
         await self._remove("key-notes", [entry for entry in keys if datetime.now(UTC) - entry.modified > _KEYS_KEPT])
         return dict(self._removed)
 
-    async def _remove(self, what: str, entries: list[Entry]) -> None:
+    async def _remove(self, what: str, entries: list[ObjectInfo]) -> None:
         self._progress.begin(what, len(entries), sum(entry.bytes for entry in entries))
 
-        async def one(entry: Entry) -> None:
+        async def one(entry: ObjectInfo) -> None:
             if await self._still_left_over(what, digest_in(entry.key)):
                 await retry_unavailable(lambda: self._storage.delete(entry.key))
                 self._removed[what] += 1
@@ -82,11 +82,11 @@ class Sweep:
             return not (is_digest(digest) and await retry_unavailable(lambda: self._storage.exists(document_key(digest), consistent=True)))
         return True
 
-    def _old(self, entry: Entry) -> bool:
+    def _old(self, entry: ObjectInfo) -> bool:
         return datetime.now(UTC) - entry.modified > self._older_than
 
 
-def sweep_spool(folder: Path, older_than_seconds: float) -> int:
+def remove_abandoned_uploads(folder: Path, older_than_seconds: float) -> int:
     """Remove the uploads that an ended server has left in a spool, and return how many those were; a slow one is written to all along."""
     removed = 0
     oldest = datetime.now(UTC).timestamp() - older_than_seconds
@@ -97,7 +97,7 @@ def sweep_spool(folder: Path, older_than_seconds: float) -> int:
     return removed
 
 
-def _remains(entry: Entry, tombstones: dict[str, Entry]) -> bool:
+def _remains(entry: ObjectInfo, tombstones: dict[str, ObjectInfo]) -> bool:
     """Return whether a thing was there when its image was taken down: nothing is stored of it later, unless that is lifted."""
     tombstone = tombstones.get(digest_in(entry.key))
     return tombstone is not None and entry.modified <= tombstone.modified

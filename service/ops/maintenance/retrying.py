@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from service.concurrency.retrying import retry
 from service.errors import StorageUnavailableError
-from service.storage.object_store import Entry, Storage
+from service.storage.object_store import ObjectInfo, Storage
 
 T = TypeVar("T")
 
@@ -22,10 +22,10 @@ async def retry_unavailable(function: Callable[[], Awaitable[T]]) -> T:
     )
 
 
-async def list_all(storage: Storage, folder: str) -> list[Entry]:
+async def list_all(storage: Storage, folder: str) -> list[ObjectInfo]:
     """Return every object in a folder of a store, retried in the same way."""
 
-    async def list_once() -> list[Entry]:
-        return [entry async for entry in storage.entries(folder)]
+    async def list_once() -> list[ObjectInfo]:
+        return [entry async for entry in storage.list_objects(folder)]
 
     return await retry_unavailable(list_once)

@@ -17,19 +17,20 @@ from service.images.document import opened_document
 from service.ops.maintenance.progress import Progress
 from service.ops.maintenance.retrying import list_all, retry_unavailable
 from service.pull.sources import PullMapping
-from service.storage.checksum import opened
-from service.storage.object_store import (
-    DOCUMENTS_FOLDER,
-    RECENT_FOLDER,
-    REMADE_FOLDERS,
-    TOMBSTONES_FOLDER,
-    WARMING_FOLDER,
-    Entry,
-    Storage,
+from service.storage import checksum
+from service.storage.keys import (
+    DERIVED_PREFIXES,
+    DOCUMENTS_PREFIX,
+    ORIGINALS_PREFIX,
+    PULL_MAPPINGS_PREFIX,
+    RECENT_PREFIX,
+    TOMBSTONES_PREFIX,
+    WARMING_PREFIX,
     digest_in,
     original_key,
-    pointer_key,
+    pull_mapping_key,
 )
+from service.storage.object_store import ObjectInfo, Storage
 
 FindingKind: TypeAlias = Literal[
     "damaged-original", "missing-original", "damaged-document", "missing-document", "taken-down-remains",
@@ -54,7 +55,7 @@ _REMEDIES: Mapping[FindingKind, str] = {
 SETTLED_AFTER = timedelta(minutes=10)
 
 
-_Look: TypeAlias = Callable[[Entry, bytes], Awaitable[None]]
+_Look: TypeAlias = Callable[[ObjectInfo, bytes], Awaitable[None]]
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -85,31 +86,31 @@ class Check:
         self._objects: Counter[str] = Counter()
         self._bytes = 0
         self._findings: list[Finding] = []
-        self._originals: dict[str, Entry] = {}
-        self._documents: dict[str, Entry] = {}
-        self._tombstones: dict[str, Entry] = {}
+        self._originals: dict[str, ObjectInfo] = {}
+        self._documents: dict[str, ObjectInfo] = {}
+        self._tombstones: dict[str, ObjectInfo] = {}
 
     async def run(self) -> Checked:
         """Return what was found; raises `StorageUnavailableError`."""
-        await self._storage.reach(to_write=False)
+        await self._storage.ping(to_write=False)
         # Originals before documents: one whose document is not listed has none.
-        self._originals = await self._listed("originals")
-        self._documents = await self._listed(DOCUMENTS_FOLDER)
-        self._tombstones = await self._listed(TOMBSTONES_FOLDER)
-        await self._look("originals", list(self._originals.values()), self._original)
-        await self._look("documents", list(self._documents.values()), self._document)
-        for folder in REMADE_FOLDERS:
-            await self._look(folder.rstrip("/"), await list_all(self._storage, folder.rstrip("/")), self._remade)
-        await self._look("pointers", await list_all(self._storage, "pointers"), self._pointer)
-        for folder in (WARMING_FOLDER, RECENT_FOLDER):
+        self._originals = await self._listed(ORIGINALS_PREFIX)
+        self._documents = await self._listed(DOCUMENTS_PREFIX)
+        self._tombstones = await self._listed(TOMBSTONES_PREFIX)
+        await self._look(ORIGINALS_PREFIX, list(self._originals.values()), self._original)
+        await self._look(DOCUMENTS_PREFIX, list(self._documents.values()), self._document)
+        for folder in DERIVED_PREFIXES:
+            await self._look(folder, await list_all(self._storage, folder), self._remade)
+        await self._look(PULL_MAPPINGS_PREFIX, await list_all(self._storage, PULL_MAPPINGS_PREFIX), self._pointer)
+        for folder in (WARMING_PREFIX, RECENT_PREFIX):
             for entry in await list_all(self._storage, folder):
                 if digest_in(entry.key) not in self._documents and _settled(entry):
                     self._add("stray", entry.key, "The note is of an image that is not here.")
-        for path in await anyio.to_thread.run_sync(self._storage.leftovers, SETTLED_AFTER.total_seconds()):
+        for path in await anyio.to_thread.run_sync(self._storage.orphaned_temp_files, SETTLED_AFTER.total_seconds()):
             self._add("leftover", path, "A write that was killed left this.")
         return Checked(dict(self._objects), self._bytes, sorted(self._findings, key=lambda finding: (finding.kind, finding.key)))
 
-    async def _listed(self, folder: str) -> dict[str, Entry]:
+    async def _listed(self, folder: str) -> dict[str, ObjectInfo]:
         found = {}
         for entry in await list_all(self._storage, folder):
             if is_digest(_name(entry)):
@@ -118,11 +119,11 @@ class Check:
                 self._add("unknown-object", entry.key, "Its name is no digest.")
         return found
 
-    async def _look(self, folder: str, entries: list[Entry], look: _Look) -> None:
+    async def _look(self, folder: str, entries: list[ObjectInfo], look: _Look) -> None:
         self._progress.begin(folder, len(entries), sum(entry.bytes for entry in entries))
 
-        async def one(entry: Entry) -> None:
-            body = await retry_unavailable(lambda: self._storage.find(entry.key))
+        async def one(entry: ObjectInfo) -> None:
+            body = await retry_unavailable(lambda: self._storage.get_from_any_region(entry.key))
             # What is gone by now was taken down, or trimmed, since it was listed.
             if body is not None:
                 self._objects[folder] += 1
@@ -132,7 +133,7 @@ class Check:
 
         await for_each(entries, one, concurrency=self._concurrency)
 
-    async def _original(self, entry: Entry, body: bytes) -> None:
+    async def _original(self, entry: ObjectInfo, body: bytes) -> None:
         digest = _name(entry)
         if self._taken_down(entry, digest):
             return
@@ -142,7 +143,7 @@ class Check:
         elif digest not in self._documents and _settled(entry):
             self._add("missing-document", entry.key, "The original has no document.")
 
-    async def _document(self, entry: Entry, body: bytes) -> None:
+    async def _document(self, entry: ObjectInfo, body: bytes) -> None:
         digest = _name(entry)
         if self._taken_down(entry, digest):
             return
@@ -154,22 +155,22 @@ class Check:
         ):
             self._add("missing-original", entry.key, "The document has no original.")
 
-    async def _remade(self, entry: Entry, body: bytes) -> None:
+    async def _remade(self, entry: ObjectInfo, body: bytes) -> None:
         digest = digest_in(entry.key)
         if digest not in self._documents and _settled(entry):
             self._add("stray", entry.key, "It is of an image that is not here.")
-        elif await anyio.to_thread.run_sync(opened, body) is None:
+        elif await anyio.to_thread.run_sync(checksum.verify, body) is None:
             self._add("damaged-rendition", entry.key, "Its seal does not fit its bytes.")
 
-    async def _pointer(self, entry: Entry, body: bytes) -> None:
+    async def _pointer(self, entry: ObjectInfo, body: bytes) -> None:
         try:
             pointer = msgspec.json.decode(body, type=PullMapping)
         except msgspec.DecodeError:
             pointer = None
-        if pointer is None or pointer_key(pointer.url) != entry.key:
+        if pointer is None or pull_mapping_key(pointer.url) != entry.key:
             self._add("damaged-pointer", entry.key, "The pointer cannot be read, or is another source's.")
 
-    def _taken_down(self, entry: Entry, digest: str) -> bool:
+    def _taken_down(self, entry: ObjectInfo, digest: str) -> bool:
         tombstone = self._tombstones.get(digest)
         if tombstone is None or not _settled(tombstone):
             return tombstone is not None
@@ -181,9 +182,9 @@ class Check:
         self._findings.append(Finding(kind, key, detail, _REMEDIES[kind]))
 
 
-def _name(entry: Entry) -> str:
+def _name(entry: ObjectInfo) -> str:
     return entry.key.rpartition("/")[2]
 
 
-def _settled(entry: Entry) -> bool:
+def _settled(entry: ObjectInfo) -> bool:
     return datetime.now(UTC) - entry.modified > SETTLED_AFTER
