@@ -126,7 +126,7 @@ def _announce(settings: Settings) -> None:
     click.echo(f"Darkroom listens on {url}")
     click.echo(f"  data   {settings.data_path}")
     click.echo(f"  store  {settings.store_url}")
-    for finding in regions.findings(settings):
+    for finding in regions.region_warnings(settings):
         click.echo(f"  note   {finding}")
     click.echo(f"  try    curl{token} --data-binary @photo.jpg {url}/v1/images   or open {url}/ in a browser")
 

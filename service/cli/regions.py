@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import click
 import msgspec
 
-from service.ops.regions import Finding, findings, standing, unlisted
+from service.ops.regions import RegionWarning, describe_region, region_warnings, unlisted_region
 from service.settings import Settings, SettingsError, load
 
 # Where the image that the Dockerfile makes keeps its data, unless fly.toml says otherwise.
@@ -98,7 +98,7 @@ def regions(config: Path | None, machines: IO[bytes] | None, *, check: bool) -> 
         click.echo(f"darkroom: {error}", err=True)
         sys.exit(2)
     if check or running is not None:
-        found = [*(_of_config(toml, meant) if toml else ()), *(_of_environment(toml, meant, here) if toml else findings(here))]
+        found = [*(_of_config(toml, meant) if toml else ()), *(_of_environment(toml, meant, here) if toml else region_warnings(here))]
         found += _of_machines(meant, running) if running is not None else []
         for finding in found:
             click.echo(_told(finding))
@@ -106,7 +106,7 @@ def regions(config: Path | None, machines: IO[bytes] | None, *, check: bool) -> 
         sys.exit(1 if found else 0)
     click.echo(f"regions  {_listed(meant)}")
     click.echo(f"store    {meant.store_url}, {'shared by all regions' if meant.shares_store else 'of one Machine alone'}")
-    click.echo(f"here     {standing(here)}")
+    click.echo(f"here     {describe_region(here)}")
     click.echo("\nThese commands make it so:\n")
     for command in commands(meant, min_machines=toml.http_service.min_machines_running if toml else 1, config=config):
         click.echo(f"  {command}")
@@ -162,18 +162,18 @@ def _listed(meant: Settings) -> str:
     return ", ".join(declared) or "none: DARKROOM_REGIONS is not set"
 
 
-def _told(finding: Finding) -> str:
+def _told(finding: RegionWarning) -> str:
     return f"{finding.detail}\n  expected  {finding.expected}\n  received  {finding.received}\n  do        {finding.remedy}\n"
 
 
-def _of_config(toml: FlyToml, meant: Settings) -> list[Finding]:
+def _of_config(toml: FlyToml, meant: Settings) -> list[RegionWarning]:
     """Return what contradicts itself in a fly.toml."""
     found = []
     if not toml.primary_region:
-        found.append(Finding("fly.toml has no primary_region.", "the region that is always awake", "none", "Set primary_region."))
+        found.append(RegionWarning("fly.toml has no primary_region.", "the region that is always awake", "none", "Set primary_region."))
     if not meant.declared_regions:
         found.append(
-            Finding(
+            RegionWarning(
                 "fly.toml does not say in which regions the deployment runs.",
                 "DARKROOM_REGIONS in [env], the primary first",
                 "none",
@@ -181,18 +181,18 @@ def _of_config(toml: FlyToml, meant: Settings) -> list[Finding]:
             )
         )
     # As the primary's own Machine would say it.
-    found += findings(meant)
+    found += region_warnings(meant)
     return found + (_of_shared_store(toml, meant) if meant.shares_store else _of_own_store(toml, meant))
 
 
-def _of_shared_store(toml: FlyToml, meant: Settings) -> list[Finding]:
+def _of_shared_store(toml: FlyToml, meant: Settings) -> list[RegionWarning]:
     found = []
     if toml.http_service.min_machines_running < 1:
         found.append(_awake(toml, "at least 1"))
     data = PurePosixPath(meant.data)
     if idle := [str(folder) for folder in toml.folders if not data.is_relative_to(folder)]:
         found.append(
-            Finding(
+            RegionWarning(
                 "A volume is mounted on which nothing is kept: the store is a bucket.",
                 "no [[mounts]]",
                 ", ".join(idle),
@@ -202,12 +202,12 @@ def _of_shared_store(toml: FlyToml, meant: Settings) -> list[Finding]:
     return found
 
 
-def _of_own_store(toml: FlyToml, meant: Settings) -> list[Finding]:
+def _of_own_store(toml: FlyToml, meant: Settings) -> list[RegionWarning]:
     """Return what does not fit a store that one Machine has alone: it is on a volume, and the primary region has one Machine."""
     found = []
     if meant.store_url.startswith("memory:"):
         found.append(
-            Finding(
+            RegionWarning(
                 "Images would be kept in the memory of one Machine, and be lost with it.",
                 "a bucket, or a folder on a volume",
                 meant.store_url,
@@ -218,7 +218,7 @@ def _of_own_store(toml: FlyToml, meant: Settings) -> list[Finding]:
         store = PurePosixPath(unquote(urlsplit(meant.store_url).path))
         if not any(store.is_relative_to(folder) for folder in toml.folders):
             found.append(
-                Finding(
+                RegionWarning(
                     "The store is on no volume: the next deploy would lose it.",
                     f"[[mounts]] with a destination that holds {store}",
                     ", ".join(map(str, toml.folders)) or "no [[mounts]]",
@@ -229,7 +229,7 @@ def _of_own_store(toml: FlyToml, meant: Settings) -> list[Finding]:
         found.append(_awake(toml, "1: a volume is one Machine's, and the primary region has every original on one"))
     if toml.deploy.strategy in _TWO_AT_A_TIME:
         found.append(
-            Finding(
+            RegionWarning(
                 "This deploy strategy starts new Machines beside the old ones, which a volume does not allow.",
                 "rolling or immediate",
                 toml.deploy.strategy,
@@ -239,8 +239,8 @@ def _of_own_store(toml: FlyToml, meant: Settings) -> list[Finding]:
     return found
 
 
-def _awake(toml: FlyToml, expected: str) -> Finding:
-    return Finding(
+def _awake(toml: FlyToml, expected: str) -> RegionWarning:
+    return RegionWarning(
         "The number of Machines that are always awake in the primary region does not fit the store.",
         expected,
         str(toml.http_service.min_machines_running),
@@ -248,7 +248,7 @@ def _awake(toml: FlyToml, expected: str) -> Finding:
     )
 
 
-def _of_environment(toml: FlyToml, meant: Settings, here: Settings) -> list[Finding]:
+def _of_environment(toml: FlyToml, meant: Settings, here: Settings) -> list[RegionWarning]:
     """Return where this machine's environment is not what a deploy of fly.toml gives a Machine."""
     deployed = "Run `fly deploy` for fly.toml to take effect, or bring fly.toml up to date."
     # By the settings that were set alone: what is not set disagrees with nothing.
@@ -259,29 +259,29 @@ def _of_environment(toml: FlyToml, meant: Settings, here: Settings) -> list[Find
         ("DARKROOM_STORE", meant.store_url, here.store, deployed),
     ]
     found = [
-        Finding(f"{name} in fly.toml is not what this machine has.", expected or "none", received, remedy)
+        RegionWarning(f"{name} in fly.toml is not what this machine has.", expected or "none", received, remedy)
         for name, expected, received, remedy in pairs
         if received and received != expected
     ]
     if here.fly_region and here.fly_region not in meant.declared_regions:
-        found.append(unlisted(here.fly_region, ",".join(meant.declared_regions)))
+        found.append(unlisted_region(here.fly_region, ",".join(meant.declared_regions)))
     return found
 
 
-def _of_machines(meant: Settings, running: list[Machine]) -> list[Finding]:
+def _of_machines(meant: Settings, running: list[Machine]) -> list[RegionWarning]:
     """Return where the Machines that there are, awake or not, are not those that are meant."""
     counts = Counter(machine.region for machine in running)
     found = [
-        Finding(f"The region {region} has no Machine.", "at least 1", "0", f"Run: fly scale count 1 --region {region}")
+        RegionWarning(f"The region {region} has no Machine.", "at least 1", "0", f"Run: fly scale count 1 --region {region}")
         for region in meant.declared_regions
         if not counts[region]
     ]
     declared = ",".join(meant.declared_regions)
-    found += [unlisted(region, declared) for region in counts if region not in meant.declared_regions]
+    found += [unlisted_region(region, declared) for region in counts if region not in meant.declared_regions]
     primary = meant.originals_region
     if primary and counts[primary] > 1:
         found.append(
-            Finding(
+            RegionWarning(
                 "The primary region has more than one Machine, each with a volume of its own: an image is on one of them alone.",
                 "1",
                 str(counts[primary]),

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from service.errors import ServiceError
-from service.ops.maintenance.copy import Copied, Copy, Failure
-from service.ops.maintenance.gc import Sweep, remove_abandoned_uploads
-from service.ops.maintenance.verify import Check, Checked
+from service.ops.maintenance.copy import Copier, CopyReport, Failure
+from service.ops.maintenance.gc import GarbageCollector, remove_abandoned_uploads
+from service.ops.maintenance.verify import Verifier, VerifyReport
 from service.settings import Settings, SettingsError, load
 from service.storage.object_store import Storage, open_storage
 
@@ -59,7 +59,7 @@ def check(url: str | None, at_a_time: int, as_json: bool) -> None:
     """
     storage = _opened(url or _settings().store_url)
     with _shown() as progress:
-        found = _run(lambda: Check(storage, progress, concurrency=at_a_time).run())
+        found = _run(lambda: Verifier(storage, progress, concurrency=at_a_time).run())
     if as_json:
         _write_json(found)
     else:
@@ -86,7 +86,7 @@ def sweep(url: str | None, older_than: int, at_a_time: int, as_json: bool) -> No
     """
     storage = _opened(url or _settings().store_url)
     with _shown() as progress:
-        removed = _run(lambda: Sweep(storage, progress, older_than_seconds=older_than, concurrency=at_a_time).run())
+        removed = _run(lambda: GarbageCollector(storage, progress, older_than_seconds=older_than, concurrency=at_a_time).run())
     if not url and (uploads := remove_abandoned_uploads(_settings().data_path / "spool", older_than)):
         removed["uploads"] = uploads
     if as_json:
@@ -117,7 +117,7 @@ def copy(source: str, destination: str, renditions: bool, at_a_time: int, as_jso
         _fail("SOURCE and DESTINATION are the same store.")
     taken_from, brought_to = _opened(source, "SOURCE_" if apart else ""), _opened(destination, make=True)
     with _shown() as progress:
-        done = _run(lambda: Copy(taken_from, brought_to, progress, renditions=renditions, concurrency=at_a_time).run())
+        done = _run(lambda: Copier(taken_from, brought_to, progress, renditions=renditions, concurrency=at_a_time).run())
     if as_json:
         _write_json(done)
     else:
@@ -189,7 +189,7 @@ def _opened(url: str, prefix: str = "", *, make: bool = False) -> Storage:
         _fail(str(error))
 
 
-def _tell_checked(found: Checked) -> None:
+def _tell_checked(found: VerifyReport) -> None:
     for finding in found.findings:
         click.echo(f"{finding.kind}  {finding.key}\n  {finding.detail}\n  {finding.remedy}")
     looked_at = ", ".join(f"{number} {folder}" for folder, number in found.objects.items()) or "nothing is there"
@@ -197,7 +197,7 @@ def _tell_checked(found: Checked) -> None:
     click.echo(f"Checked: {looked_at}; {found.bytes} bytes; {verdict}.")
 
 
-def _tell_copied(done: Copied) -> None:
+def _tell_copied(done: CopyReport) -> None:
     for left in done.not_copied:
         click.echo(f"{left.key}\n  {_LEFT[left.reason]}")
     copied = ", ".join(f"{number} {folder}" for folder, number in done.copied.items()) or "nothing"

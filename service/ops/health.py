@@ -52,7 +52,7 @@ class Health:
         self._pool = pool
         self._signing_keys = signing_keys
         self._version = version
-        self._warnings = [str(finding) for finding in regions.findings(settings)]
+        self._warnings = [str(finding) for finding in regions.region_warnings(settings)]
         self._reached_once = False
         self._store_failure: HealthIssue | None = HealthIssue("the store has not been reached yet")
         self.draining = False

@@ -8,7 +8,7 @@ from service.errors import UnknownImageError
 from service.settings import Settings
 
 
-class Finding(msgspec.Struct, frozen=True):
+class RegionWarning(msgspec.Struct, frozen=True):
     """One thing that does not fit: what it is, what was expected, what is there, and what to do."""
 
     detail: str
@@ -20,7 +20,7 @@ class Finding(msgspec.Struct, frozen=True):
         return f"{self.detail} Expected: {self.expected}. Received: {self.received}. {self.remedy}"
 
 
-def standing(settings: Settings) -> str:
+def describe_region(settings: Settings) -> str:
     """Return in words where this process stands and what that means."""
     if not settings.fly_region:
         return "not on Fly: FLY_REGION is not set"
@@ -45,15 +45,15 @@ def require_primary(settings: Settings) -> None:
         )
 
 
-def findings(settings: Settings) -> list[Finding]:
+def region_warnings(settings: Settings) -> list[RegionWarning]:
     """Return what does not fit in where this process stands: nothing that keeps it from serving, but nothing that was meant."""
     found = []
     declared = ",".join(settings.declared_regions)
     if settings.fly_region and declared and settings.fly_region not in settings.declared_regions:
-        found.append(unlisted(settings.fly_region, declared))
+        found.append(unlisted_region(settings.fly_region, declared))
     if settings.fly_primary_region and declared and settings.fly_primary_region != settings.declared_regions[0]:
         found.append(
-            Finding(
+            RegionWarning(
                 "The first of DARKROOM_REGIONS is not the primary region.",
                 f"{settings.fly_primary_region} first, as primary_region in fly.toml says",
                 declared,
@@ -62,7 +62,7 @@ def findings(settings: Settings) -> list[Finding]:
         )
     if settings.fly_region and not settings.shares_store and not settings.originals_region:
         found.append(
-            Finding(
+            RegionWarning(
                 "Nothing says which region has every original.",
                 "primary_region in fly.toml, or DARKROOM_REGIONS with the primary first",
                 "neither",
@@ -72,9 +72,9 @@ def findings(settings: Settings) -> list[Finding]:
     return found
 
 
-def unlisted(region: str, declared: str) -> Finding:
+def unlisted_region(region: str, declared: str) -> RegionWarning:
     """Return that there is a Machine in a region that is not declared."""
-    return Finding(
+    return RegionWarning(
         f"DARKROOM_REGIONS does not list the region {region}, in which there is a Machine.",
         declared or "none",
         region,

@@ -49,14 +49,14 @@ class SigningKeyMonitor:
         """Note and look again and again, for as long as this process serves."""
         while True:
             try:
-                await self.look()
+                await self.refresh()
             except ServiceError as error:
                 log.warning("the keys of other servers could not be looked at", problem=error.slug)
                 await anyio.sleep(LOOK_AGAIN_SECONDS)
             else:
                 await anyio.sleep(LOOK_EVERY_SECONDS)
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Note the key that signs, and find out whether another server signs with one that is not accepted here.
 
         During a rotation the key that signed before is accepted still; once it is removed, the last note of it is forgotten. Times are

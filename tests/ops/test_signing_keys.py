@@ -28,7 +28,7 @@ def storage(tmp_path: Path) -> Storage:
 async def conflict(storage: Storage, *keys: bytes, place: str = "arn 1857") -> str:
     """Return what a server with these keys says of the others."""
     notes = SigningKeyMonitor(storage, keys, place)
-    await notes.look()
+    await notes.refresh()
     return "" if notes.conflict is None else f"{notes.conflict.reason} {notes.conflict.remedy}"
 
 

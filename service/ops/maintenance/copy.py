@@ -45,7 +45,7 @@ class NotCopied(msgspec.Struct, frozen=True):
     reason: Failure
 
 
-class Copied(msgspec.Struct, frozen=True):
+class CopyReport(msgspec.Struct, frozen=True):
     """How many objects were copied, by folder, were there already, or removed because they were taken down; and what was not copied."""
 
     copied: dict[str, int]
@@ -55,7 +55,7 @@ class Copied(msgspec.Struct, frozen=True):
     not_copied: list[NotCopied]
 
 
-class Copy:
+class Copier:
     """One run from a source to a destination. Killed at any moment it leaves whole objects alone, and the next run brings the rest."""
 
     def __init__(self, source: Storage, destination: Storage, progress: Progress, *, renditions: bool, concurrency: int) -> None:
@@ -71,7 +71,7 @@ class Copy:
         self._removed = 0
         self._not_copied: list[NotCopied] = []
 
-    async def run(self) -> Copied:
+    async def run(self) -> CopyReport:
         """Return what was done; raises `StorageUnavailableError` and `StorageFullError`.
 
         Tombstones come first, so that nothing that was taken down is brought; originals before documents, so that where a document is,
@@ -89,7 +89,7 @@ class Copy:
             staying = {key: entry for key, entry in entries.items() if folder == PULL_MAPPINGS_PREFIX or digest_in(key) not in gone}
             await self._bring(folder, staying, await _by_key(self._destination, folder))
         not_copied = sorted(self._not_copied, key=lambda one: one.key)
-        return Copied(dict(self._copied), self._bytes, self._there_already, self._removed, not_copied)
+        return CopyReport(dict(self._copied), self._bytes, self._there_already, self._removed, not_copied)
 
     def _remade_folders(self) -> tuple[str, ...]:
         return DERIVED_PREFIXES if self._renditions else ()

@@ -30,7 +30,7 @@ from service.storage.object_store import ObjectInfo, Storage
 _KEYS_KEPT = timedelta(days=30)
 
 
-class Sweep:
+class GarbageCollector:
     """One walk through a store that removes leftovers. It may run beside servers: what is younger than an age is left alone.
 
     An original is never removed, and a document neither, unless a tombstone says that the image was taken down after they were written.

@@ -67,7 +67,7 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str
 
 
-class Checked(msgspec.Struct, frozen=True):
+class VerifyReport(msgspec.Struct, frozen=True):
     """What was looked at, objects by their folder and bytes in all, and what was found."""
 
     objects: dict[str, int]
@@ -75,7 +75,7 @@ class Checked(msgspec.Struct, frozen=True):
     findings: list[Finding]
 
 
-class Check:
+class Verifier:
     """One walk through a store. It changes nothing, and may run beside a server."""
 
     def __init__(self, storage: Storage, progress: Progress, *, concurrency: int) -> None:
@@ -90,7 +90,7 @@ class Check:
         self._documents: dict[str, ObjectInfo] = {}
         self._tombstones: dict[str, ObjectInfo] = {}
 
-    async def run(self) -> Checked:
+    async def run(self) -> VerifyReport:
         """Return what was found; raises `StorageUnavailableError`."""
         await self._storage.ping(to_write=False)
         # Originals before documents: one whose document is not listed has none.
@@ -108,7 +108,7 @@ class Check:
                     self._add("stray", entry.key, "The note is of an image that is not here.")
         for path in await anyio.to_thread.run_sync(self._storage.orphaned_temp_files, SETTLED_AFTER.total_seconds()):
             self._add("leftover", path, "A write that was killed left this.")
-        return Checked(dict(self._objects), self._bytes, sorted(self._findings, key=lambda finding: (finding.kind, finding.key)))
+        return VerifyReport(dict(self._objects), self._bytes, sorted(self._findings, key=lambda finding: (finding.kind, finding.key)))
 
     async def _listed(self, folder: str) -> dict[str, ObjectInfo]:
         found = {}
