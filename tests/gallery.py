@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from service.images.digest import digest_from_sha256
 from service.images.transform import PIPELINE_VERSION, Format, parse
 from service.rendering.pool import RenderPool
-from service.rendering.protocol import Render, Rendered, Source
+from service.rendering.protocol import InputFile, Render, Rendered
 from tests.browser.landscape import evening_lake
 from tests.support.renders import LIMITS, render_pool
 
@@ -129,7 +129,7 @@ def _sheet(cells: list[Image.Image], columns: int) -> Image.Image:
     return sheet
 
 
-async def _rendered(pool: RenderPool, example: Example, originals: dict[str, Source]) -> Rendered:
+async def _rendered(pool: RenderPool, example: Example, originals: dict[str, InputFile]) -> Rendered:
     transform = parse(example.transform.format(badge=originals["badge"].digest))
     overlay = originals["badge"] if transform.overlay else None
     job = Render(originals[example.original], transform, example.format, PIPELINE_VERSION, LIMITS, overlay)
@@ -180,10 +180,10 @@ def _lines(spelling: str) -> list[str]:
     return lines
 
 
-def _kept(folder: Path, name: str, body: bytes) -> Source:
+def _kept(folder: Path, name: str, body: bytes) -> InputFile:
     path = folder / name
     path.write_bytes(body)
-    return Source(str(path), digest_from_sha256(hashlib.sha256(body).digest()))
+    return InputFile(str(path), digest_from_sha256(hashlib.sha256(body).digest()))
 
 
 def _originals() -> dict[str, bytes]:

@@ -105,7 +105,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
             tasks.start_soon(watch)
             tasks.start_soon(vitals.watch)
             tasks.start_soon(vitals.watch_renders)
-            tasks.start_soon(RenderFailures(storage, pool.circuit).watch)
+            tasks.start_soon(RenderFailures(storage, pool.circuit_breaker).watch)
             tasks.start_soon(takedowns.watch)
             tasks.start_soon(signing_key_monitor.watch)
             if budget is not None:

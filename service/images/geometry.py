@@ -200,7 +200,7 @@ def _whole_drawing(info: ImageInfo, width: int) -> tuple[int, int, float]:
     return drawing_at(plan(info.width, info.height, Transform(width=width), vector=True))
 
 
-def reduced_suffices(info: ImageInfo, transform: Transform) -> bool:
+def intermediate_suffices(info: ImageInfo, transform: Transform) -> bool:
     """Return whether a rendition is made from the intermediate: a question of the original and of what is asked, of nothing else.
 
     An intermediate has no metadata, only the first page, and 8 bits, too few for levels that are spread. Raises `BadTransformError` for a

@@ -66,12 +66,12 @@ def ladder_widths(width: int, *, grows: bool = False) -> list[int]:
 
 
 def possible_formats(
-    info: ImageInfo, transform: Transform, limits: Limits, offered: Collection[Format], *, version: int = PIPELINE_VERSION
+    info: ImageInfo, transform: Transform, limits: Limits, supported: Collection[Format], *, version: int = PIPELINE_VERSION
 ) -> Sequence[Format]:
     """Return the formats of `default_formats` that one rendition can be made in, the smallest first, the fallback last.
 
     Where an animation can be made in none, they are those of its first frame; where that cannot be made either, the fallback alone.
-    `version`: the pipeline version of the rendition; `offered`: the formats that the running libvips writes. Raises `BadTransformError`
+    `version`: the pipeline version of the rendition; `supported`: the formats that the running libvips writes. Raises `BadTransformError`
     for a crop outside the picture.
     """
     animates = version not in DEFAULTS or DEFAULTS[version].animates
@@ -82,7 +82,7 @@ def possible_formats(
         possible = [
             image_format
             for image_format in formats
-            if image_format in offered
+            if image_format in supported
             and is_worth_offering(
                 steps, image_format, limits, frames=_frames(info, transform, image_format, animates=animates), alpha=alpha
             )
@@ -99,13 +99,13 @@ def ladders(
     *,
     widths: Sequence[int] = (),
     formats: Sequence[Format] = (),
-    offered: Collection[Format] = FORMATS,
+    supported: Collection[Format] = FORMATS,
 ) -> list[Ladder]:
     """Return the ladders of `transform` at `widths` (pixels) and in `formats`, the fallback last.
 
-    By default a ladder has the steps of `ladder_widths`, those left out that a limit or the format excludes, and ends with the widest that
-    is possible; the formats are those of `default_formats` that are `offered` and have steps. An animation that has none becomes its first
-    frame, and an image that is too narrow for any width has one step, lower than its shape.
+    By default a ladder has the steps of `ladder_widths`, without those that a limit or the format excludes, and ends with the widest
+    possible one; the formats are those of `default_formats` that are `supported` and have steps. An animation that has none becomes its
+    first frame, and an image that is too narrow for any width has one step, lower than its shape.
 
     Every length of a transform follows its width, so that a crop keeps its shape, and a round corner its look, at every step.
 
@@ -116,14 +116,14 @@ def ladders(
     require_frame(info, transform)
     steps = _Steps(info, transform, limits)
     if widths or formats:
-        return _named_ladders(steps, sorted(set(widths)), formats, [name for name in default_formats(info, transform) if name in offered])
+        return _named_ladders(steps, sorted(set(widths)), formats, [name for name in default_formats(info, transform) if name in supported])
     still = transform
-    found = _default_ladders(steps, offered)
+    found = _default_ladders(steps, supported)
     if not found and steps.animates and not transform.animate:
         still = msgspec.structs.replace(transform, frame=0)
-        found = _default_ladders(_Steps(info, still, limits), offered)
+        found = _default_ladders(_Steps(info, still, limits), supported)
     if not found and transform.width is None:
-        found = _lowest_ladders(info, still, limits, offered)
+        found = _lowest_ladders(info, still, limits, supported)
     if not found:
         steps.require(1, fallback_format(info, transform))
     return found
@@ -195,9 +195,9 @@ class _Steps:
         return self._planned[width]
 
 
-def _default_ladders(steps: _Steps, offered: Collection[Format]) -> list[Ladder]:
+def _default_ladders(steps: _Steps, supported: Collection[Format]) -> list[Ladder]:
     """Return the default ladders that have steps, and reach far enough."""
-    formats = [image_format for image_format in default_formats(steps.info, steps.transform) if image_format in offered]
+    formats = [image_format for image_format in default_formats(steps.info, steps.transform) if image_format in supported]
     found = [ladder for ladder in map(steps.ladder, formats) if ladder.steps]
     return [ladder for ladder in found if ladder.steps[-1].width >= found[-1].steps[-1].width * _LEAST_REACH]
 
@@ -219,7 +219,7 @@ def _named_ladders(steps: _Steps, widths: Sequence[int], formats: Sequence[Forma
     return found
 
 
-def _lowest_ladders(info: ImageInfo, transform: Transform, limits: Limits, offered: Collection[Format]) -> list[Ladder]:
+def _lowest_ladders(info: ImageInfo, transform: Transform, limits: Limits, supported: Collection[Format]) -> list[Ladder]:
     """Return ladders of one step for an image so narrow that it is too high at the width of one pixel."""
     page = info.of_page(transform.frame)
     height = min(MAX_SIDE_PIXELS, limits.max_output_pixels)
@@ -229,7 +229,7 @@ def _lowest_ladders(info: ImageInfo, transform: Transform, limits: Limits, offer
     return [
         Ladder(name, [LadderStep(lower, *steps.output)])
         for name in default_formats(info, transform)
-        if name in offered and is_worth_offering(steps, name, limits, frames=1, alpha=info.alpha)
+        if name in supported and is_worth_offering(steps, name, limits, frames=1, alpha=info.alpha)
     ]
 
 

@@ -11,12 +11,12 @@ import anyio.to_thread
 import structlog
 
 from service.errors import ServiceError, StorageFullError, StorageUnavailableError, UnknownImageError
-from service.images.geometry import reduced_suffices
+from service.images.geometry import intermediate_suffices
 from service.images.info import ImageInfo, Limits
 from service.images.transform import Transform
 from service.library.takedowns import Takedowns
 from service.rendering.pool import RenderPool
-from service.rendering.protocol import Reduce, Reduced, Source
+from service.rendering.protocol import InputFile, Intermediate, MakeIntermediate
 from service.storage import checksum
 from service.storage.keys import intermediate_key, original_key
 from service.storage.object_store import Storage
@@ -39,36 +39,36 @@ class Intermediates:
         self._making: dict[str, asyncio.Task[bytes]] = {}
 
     @asynccontextmanager
-    async def open_input(self, digest: str, info: ImageInfo, transform: Transform, *, background: bool = False) -> AsyncIterator[Source]:
+    async def open_input(self, digest: str, info: ImageInfo, transform: Transform, *, background: bool = False) -> AsyncIterator[InputFile]:
         """Give what `transform` of an image is made from; with `background`, what has to be made first waits for everybody else.
 
         Raises `UnknownImageError`, and what the pool and the store raise.
         """
-        if not reduced_suffices(info, transform):
+        if not intermediate_suffices(info, transform):
             async with self.open_original(digest) as source:
                 yield source
             return
         body = await self._intermediate(digest, background=background)
         with _in_memory(digest, body) as path:
             del body
-            yield Source(path, digest, reduced=info)
+            yield InputFile(path, digest, intermediate_of=info)
 
     @asynccontextmanager
-    async def open_original(self, digest: str) -> AsyncIterator[Source]:
+    async def open_original(self, digest: str) -> AsyncIterator[InputFile]:
         """Give the original of an image; raises `UnknownImageError`."""
         key = original_key(digest)
         path = self._storage.local_path(key)
         if path is not None:
             if not path.exists():
                 raise _gone(digest)
-            yield Source(str(path), digest)
+            yield InputFile(str(path), digest)
             return
         body = await self._storage.get_from_any_region(key)
         if body is None:
             raise _gone(digest)
         with _in_memory(digest, body) as name:
             del body
-            yield Source(name, digest)
+            yield InputFile(name, digest)
 
     async def store(self, digest: str, body: bytes) -> None:
         """Store an intermediate. That it cannot be stored is logged alone: it can be made again."""
@@ -109,8 +109,8 @@ class Intermediates:
         if not missing:
             log.warning("a damaged intermediate is made again", digest=digest)
         async with self.open_original(digest) as source:
-            job = Reduce(source, self._limits)
-            reduced = await (self._pool.run_in_background(job, Reduced) if background else self._pool.run(job, Reduced))
+            job = MakeIntermediate(source, self._limits)
+            reduced = await (self._pool.run_in_background(job, Intermediate) if background else self._pool.run(job, Intermediate))
         await self.store(digest, reduced.body)
         await self._takedowns.require_after_writing([digest], intermediate_key(digest))
         return reduced.body

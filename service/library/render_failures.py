@@ -9,7 +9,7 @@ import anyio
 import structlog
 
 from service.errors import ServiceError
-from service.rendering.circuit import Circuit, Ending, RenderFailure
+from service.rendering.circuit_breaker import CircuitBreaker, FailureMode, RenderFailure
 from service.storage.keys import RENDER_FAILURES_PREFIX, render_failure_key
 from service.storage.object_store import Storage
 
@@ -19,13 +19,13 @@ log = structlog.get_logger(__name__)
 SYNC_EVERY_SECONDS = 10.0
 WRITE_EVERY_SECONDS = 0.5
 
-_ENDINGS = frozenset(get_args(Ending))
+_FAILURE_MODES = frozenset(get_args(FailureMode))
 
 
 class RenderFailures:
     """Writes the failures of this process to the store, and reads those of the others, so that no request has to."""
 
-    def __init__(self, storage: Storage, circuit: Circuit) -> None:
+    def __init__(self, storage: Storage, circuit: CircuitBreaker) -> None:
         """Share the failures of a circuit.
 
         storage: where each failure is an empty object, whose name says what failed and how.
@@ -52,18 +52,18 @@ class RenderFailures:
         unshared = self._circuit.unshared
         while unshared:
             failure = unshared[0]
-            key = render_failure_key(failure.subject, f"{int(failure.at)}-{failure.ending}-{secrets.token_hex(4)}")
+            key = render_failure_key(failure.subject, f"{int(failure.at)}-{failure.mode}-{secrets.token_hex(4)}")
             await self._storage.put(key, b"", durable=False)
             unshared.popleft()
         found: list[RenderFailure] = []
         forgotten: list[str] = []
         async for entry in self._storage.list_objects(RENDER_FAILURES_PREFIX):
             noted = _parsed(entry.key)
-            if noted is None or self._circuit.is_forgotten(noted):
+            if noted is None or self._circuit.has_expired(noted):
                 forgotten.append(entry.key)
             else:
                 found.append(noted)
-        self._circuit.learn(found)
+        self._circuit.synchronize(found)
         for key in forgotten:
             await self._storage.delete(key)
 
@@ -73,7 +73,7 @@ def _parsed(key: str) -> RenderFailure | None:
     _, _, name = key.partition("/")
     subject, _, rest = name.partition("/")
     seconds, _, rest = rest.partition("-")
-    ending = rest.rpartition("-")[0]
-    if not seconds.isascii() or not seconds.isdigit() or ending not in _ENDINGS:
+    mode = rest.rpartition("-")[0]
+    if not seconds.isascii() or not seconds.isdigit() or mode not in _FAILURE_MODES:
         return None
-    return RenderFailure(subject, ending, float(seconds))  # type: ignore[arg-type]
+    return RenderFailure(subject, mode, float(seconds))  # type: ignore[arg-type]

@@ -225,7 +225,7 @@ class Renditions:
 
     async def supported_formats(self, formats: Iterable[Format]) -> list[Format]:
         """Return those of some formats that the running libvips writes."""
-        writes = (await self._pool.offered()).writes
+        writes = (await self._pool.codec_support()).writes
         return [image_format for image_format in formats if image_format in writes]
 
     async def check(self, info: ImageInfo, transform: Transform, image_format: Format, version: int = PIPELINE_VERSION) -> Transform:
@@ -245,9 +245,9 @@ class Renditions:
 
         Raises `FormatNotOfferedError`, and `NotFoundError` for an unknown overlay.
         """
-        offered = await self._pool.offered()
+        offered = await self._pool.codec_support()
         for image_format in formats:
-            offered.require(image_format)
+            offered.require_writable(image_format)
         if transform.overlay is not None:
             await self._check_overlay(transform.overlay.digest)
 

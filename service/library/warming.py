@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from service.errors import GoneError, OverloadedError, ServiceError, StorageFullError, StorageUnavailableError
-from service.images.geometry import reduced_suffices
+from service.images.geometry import intermediate_suffices
 from service.images.info import ImageInfo, Limits
 from service.images.ladder import ladders
 from service.images.picture import EXTENSIONS
@@ -20,7 +20,7 @@ from service.library.originals import Originals
 from service.library.renditions import Renditions
 from service.library.warming_queue import WarmingQueue
 from service.rendering.pool import RenderPool
-from service.rendering.protocol import Ladder
+from service.rendering.protocol import RenderLadder
 from service.settings import WarmFormat
 from service.urls.rendition_url import RenditionUrl
 
@@ -88,7 +88,7 @@ class Warmer:
         made = 0
         try:
             info = (await self._originals.document(digest)).info
-            ladder = ladder_steps(digest, info, self._formats, (await self._pool.offered()).writes, self._limits)
+            ladder = ladder_steps(digest, info, self._formats, (await self._pool.codec_support()).writes, self._limits)
             while missing := [step for step in ladder if not await self._renditions.is_stored(step.address)]:
                 made += await self._make(digest, info, missing)
         except GoneError:
@@ -106,7 +106,7 @@ class Warmer:
         """Make what can be made from one decode together with the first step; return how many were made until somebody waited."""
         first = missing[0]
         # An object store's originals lie in memory while they are worked on: not while they wait.
-        await self._pool.spare_time()
+        await self._pool.wait_until_idle()
         if first.alone:
             await self._renditions.render_in_background(first.address, first.transform)
             return 1
@@ -115,8 +115,8 @@ class Warmer:
         job_widths = list(dict.fromkeys(step.width for step in together))
         made = 0
         async with self._intermediates.open_input(digest, info, first.transform, background=True) as source:
-            job = Ladder(source, job_widths, job_formats, PIPELINE_VERSION, self._limits)
-            async with aclosing(self._pool.ladder(job)) as renditions:
+            job = RenderLadder(source, job_widths, job_formats, PIPELINE_VERSION, self._limits)
+            async with aclosing(self._pool.render_ladder(job)) as renditions:
                 for step in together:
                     if made == 0:
                         # Its turn may be long in coming: nobody is told to wait for it.
@@ -140,7 +140,7 @@ def ladder_steps(
     `offered`: the formats that the running libvips writes.
     """
     by_default = DEFAULTS[PIPELINE_VERSION].animates
-    document = ladders(info, Transform(), limits, offered=offered)
+    document = ladders(info, Transform(), limits, supported=offered)
     chosen = [ladder for ladder in document if ladder.format in wanted or (ladder is document[-1] and "fallback" in wanted)]
     ladder = [
         LadderStep(
@@ -148,7 +148,7 @@ def ladder_steps(
             transform,
             step.width,
             ladder.format,
-            reduced=reduced_suffices(info, transform),
+            reduced=intermediate_suffices(info, transform),
             alone=transform.height is not None or info.animates(transform, ladder.format, by_default=by_default),
         )
         for ladder in chosen

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from service.errors import RenderFailedError
-from service.rendering.protocol import Job, More, Probe, Render, SelfTest, Source
+from service.rendering.protocol import InputFile, Job, NextRendition, Probe, Render, SelfTest
 
 log = structlog.get_logger(__name__)
 
@@ -41,16 +41,16 @@ def _opened(path: str) -> int:
 
 def _without_paths(job: Job) -> tuple[Job, list[str]]:
     match job:
-        case More() | SelfTest():
+        case NextRendition() | SelfTest():
             return job, []
         case Probe():
             return msgspec.structs.replace(job, path=""), [job.path]
-        case Render(overlay=Source() as overlay):
-            nameless = msgspec.structs.replace(job, source=_without_path(job.source), overlay=_without_path(overlay))
-            return nameless, [job.source.path, overlay.path]
+        case Render(overlay=InputFile() as overlay):
+            nameless = msgspec.structs.replace(job, input_file=_without_path(job.input_file), overlay=_without_path(overlay))
+            return nameless, [job.input_file.path, overlay.path]
         case _:
-            return msgspec.structs.replace(job, source=_without_path(job.source)), [job.source.path]
+            return msgspec.structs.replace(job, input_file=_without_path(job.input_file)), [job.input_file.path]
 
 
-def _without_path(source: Source) -> Source:
+def _without_path(source: InputFile) -> InputFile:
     return msgspec.structs.replace(source, path="")

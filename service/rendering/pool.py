@@ -36,23 +36,23 @@ from service.errors import (
 )
 from service.images.transform import Format
 from service.rendering import process_stats, protocol
-from service.rendering.circuit import Circuit, Ending
+from service.rendering.circuit_breaker import CircuitBreaker, FailureMode
 from service.rendering.handover import handed_over
 from service.rendering.protocol import (
     LENGTH_BYTES,
     Failure,
     FindTrim,
-    Heavy,
+    Intermediate,
     Job,
-    Ladder,
-    More,
+    MakeIntermediate,
+    NeedsExclusive,
+    NextRendition,
     Probe,
     Probed,
     Ready,
-    Reduce,
-    Reduced,
     Render,
     Rendered,
+    RenderLadder,
     Reply,
     Sandbox,
     SelfTest,
@@ -61,7 +61,7 @@ from service.rendering.protocol import (
 
 log = structlog.get_logger(__name__)
 
-ReplyT = TypeVar("ReplyT", Probed, Rendered, Reduced, Trimmed)
+ReplyT = TypeVar("ReplyT", Probed, Rendered, Intermediate, Trimmed)
 
 # A process that has grown past this between jobs is replaced: fragmentation and codec caches do not shrink by themselves.
 RECYCLE_ABOVE_BYTES = 160 << 20
@@ -118,14 +118,14 @@ _ENVIRONMENT = {
 }
 
 
-class Offered(msgspec.Struct, frozen=True):
+class CodecSupport(msgspec.Struct, frozen=True):
     """What the libvips of the render processes can do: its version, and the formats that it reads and writes."""
 
     libvips: str
     reads: list[str]
     writes: list[Format]
 
-    def require(self, image_format: Format) -> None:
+    def require_writable(self, image_format: Format) -> None:
         """Return if renditions can be made in `image_format`; raises `FormatNotOfferedError`."""
         if image_format not in self.writes:
             raise FormatNotOfferedError(
@@ -155,14 +155,14 @@ class RenderPool:
         self._slots: list[_Slot] = []
         self._free: list[_Slot] = []
         self._gate = anyio.Semaphore(slots, fast_acquire=True)
-        self._heavy = anyio.Lock()
+        self._exclusive = anyio.Lock()
         self._waiting = 0
         self._mean_seconds = _FIRST_GUESS_SECONDS
-        self._freed = anyio.Event()
+        self._slot_released = anyio.Event()
         self._started = anyio.Event()
         self._failures_in_a_row = 0
         self._last_ended_at = 0.0
-        self.circuit = Circuit()
+        self.circuit_breaker = CircuitBreaker()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[RenderPool]:
@@ -211,10 +211,10 @@ class RenderPool:
         """How the render processes are confined, `None` before one has started."""
         return next((slot.sandbox for slot in self._slots if slot.sandbox is not None), None)
 
-    async def offered(self) -> Offered:
+    async def codec_support(self) -> CodecSupport:
         """Return what a render process has said of its libvips, once one has started; raises `RenderFailedError` when none can be."""
         await self._started.wait()
-        told = next((slot.offered for slot in self._slots if slot.offered is not None), None)
+        told = next((slot.codec_support for slot in self._slots if slot.codec_support is not None), None)
         if told is None:
             raise _not_started()
         return told
@@ -226,24 +226,24 @@ class RenderPool:
         killed, `RenderFailedError` or `TooCostlyError` when its process ended, `RenderGaveUpError` when that has happened twice (see
         `circuit`), and the error that the job itself met.
         """
-        self.circuit.require(job)
-        self._refuse_if_hopeless()
+        self.circuit_breaker.raise_if_open(job)
+        self._admit()
         with self._deadline():
             reply = await self._run_in_turn(job)
-            if isinstance(reply, Heavy):
+            if isinstance(reply, NeedsExclusive):
                 try:
-                    async with self._heavy:
-                        reply = await self._run_in_turn(_alone(job))
+                    async with self._exclusive:
+                        reply = await self._run_in_turn(_exclusive(job))
                 finally:
-                    self._freed.set()
+                    self._slot_released.set()
         return _checked(reply, expect)
 
-    async def run_in_background(self, job: Probe | Render | Reduce | FindTrim | SelfTest, expect: type[ReplyT]) -> ReplyT:
+    async def run_in_background(self, job: Probe | Render | MakeIntermediate | FindTrim | SelfTest, expect: type[ReplyT]) -> ReplyT:
         """Return what a render process makes of `job` when no one else needs it; raises as `run` does, save `OverloadedError`."""
         async with aclosing(self._replies_in_background(job)) as replies:
             return _checked(await anext(replies), expect)
 
-    async def ladder(self, job: Ladder) -> AsyncGenerator[Rendered, None]:
+    async def render_ladder(self, job: RenderLadder) -> AsyncGenerator[Rendered, None]:
         """Give the renditions of a ladder in the order of its widths and formats, when no one else needs a render process.
 
         It starts when nobody waits and, where there are several slots, leaves one of them free. When somebody waits it ends after the
@@ -257,19 +257,19 @@ class RenderPool:
                     return
                 yield _checked(reply, Rendered)
 
-    async def spare_time(self, *, alone: bool = False) -> None:
+    async def wait_until_idle(self, *, exclusive: bool = False) -> None:
         """Return once nobody waits and a job in the background has a slot: what it works on is best read then.
 
-        With `alone`, once no other heavy original is worked on either.
+        With `exclusive`, once no other heavy original is worked on either.
         """
         # Where there are several slots one stays free: who comes next finds it.
         needed = min(2, self._slot_count)
-        while self._crowded or len(self._free) < needed or (alone and self._heavy.locked()):
-            if self._freed.is_set():
-                self._freed = anyio.Event()
-            await self._freed.wait()
+        while self._has_waiters or len(self._free) < needed or (exclusive and self._exclusive.locked()):
+            if self._slot_released.is_set():
+                self._slot_released = anyio.Event()
+            await self._slot_released.wait()
 
-    def _refuse_if_hopeless(self) -> None:
+    def _admit(self) -> None:
         expected_seconds = (self._waiting + 1) / self._slot_count * self._mean_seconds if not self._free else 0.0
         if self._waiting < self._queue_limit and expected_seconds <= self._wait_seconds:
             return
@@ -301,7 +301,7 @@ class RenderPool:
         finally:
             self._waiting -= 1
             # The last one who waited may have given up.
-            self._freed.set()
+            self._slot_released.set()
         slot = self._take()
         started = anyio.current_time()
         try:
@@ -312,60 +312,60 @@ class RenderPool:
             self._give_back(slot)
 
     async def _replies_in_background(self, job: Job) -> AsyncGenerator[Reply, None]:
-        """Give one reply after another, each but the first asked for by `More`, until somebody waits."""
-        self.circuit.require(job)
+        """Give one reply after another, each but the first asked for by `NextRendition`, until somebody waits."""
+        self.circuit_breaker.raise_if_open(job)
         heavy = False
-        async with aclosing(self._replies_in_spare_time(job, alone=False)) as replies:
+        async with aclosing(self._replies_in_spare_time(job, exclusive=False)) as replies:
             async for reply in replies:
-                if isinstance(reply, Heavy):
+                if isinstance(reply, NeedsExclusive):
                     heavy = True
                     break
                 yield reply
         if heavy:
-            async with aclosing(self._replies_in_spare_time(_alone(job), alone=True)) as replies:
+            async with aclosing(self._replies_in_spare_time(_exclusive(job), exclusive=True)) as replies:
                 async for reply in replies:
                     yield reply
 
-    async def _replies_in_spare_time(self, job: Job, *, alone: bool) -> AsyncGenerator[Reply, None]:
-        await self.spare_time(alone=alone)
+    async def _replies_in_spare_time(self, job: Job, *, exclusive: bool) -> AsyncGenerator[Reply, None]:
+        await self.wait_until_idle(exclusive=exclusive)
         self._gate.acquire_nowait()
         slot = self._take()
-        if alone:
-            self._heavy.acquire_nowait()
+        if exclusive:
+            self._exclusive.acquire_nowait()
         try:
             with self._deadline():
                 reply = await slot.begin(job)
             yield reply
-            while not self._crowded:
+            while not self._has_waiters:
                 with self._deadline():
-                    reply = await slot.ask(More())
+                    reply = await slot.submit(NextRendition())
                 if isinstance(reply, Failure) and reply.short_of_memory:
                     # A new process may have room for the rest, which is asked for again as if somebody waited.
                     slot.replace()
                     return
                 yield reply
         finally:
-            slot.renew_if_grown()
-            if alone:
-                self._heavy.release()
+            slot.recycle_if_large()
+            if exclusive:
+                self._exclusive.release()
             self._give_back(slot)
 
-    def _process_ended(self, job: Job, ending: Ending | None, busy_seconds: float) -> None:
+    def _process_ended(self, job: Job, mode: FailureMode | None, busy_seconds: float) -> None:
         """Take note of a job that has a reply, or that ended its process and how. `busy_seconds`: the CPU time that it took."""
         self._last_ended_at = anyio.current_time()
-        if ending is None:
+        if mode is None:
             self._failures_in_a_row = 0
             return
-        if ending == "timed-out" and busy_seconds < self._render_seconds * _BUSY_SHARE:
+        if mode == "timed-out" and busy_seconds < self._render_seconds * _BUSY_SHARE:
             # It waited for a slot, for others on this machine or for the disk: that is no fault of the image.
             return
         self._failures_in_a_row += 1
-        self.circuit.record(job, ending)
+        self.circuit_breaker.record(job, mode)
 
     @property
-    def _crowded(self) -> bool:
+    def _has_waiters(self) -> bool:
         """Whether somebody waits whom the end of a job in the background would help."""
-        return self._waiting > 0 or self._heavy.statistics().tasks_waiting > 0
+        return self._waiting > 0 or self._exclusive.statistics().tasks_waiting > 0
 
     def _take(self) -> _Slot:
         """Take the slot that has been free for longest; one that waits for a new process only where no other is free.
@@ -379,7 +379,7 @@ class RenderPool:
     def _give_back(self, slot: _Slot) -> None:
         self._free.append(slot)
         self._gate.release()
-        self._freed.set()
+        self._slot_released.set()
 
 
 class _Slot:
@@ -390,7 +390,7 @@ class _Slot:
         memory_bytes: int,
         tasks: anyio.abc.TaskGroup,
         started: anyio.Event,
-        report: Callable[[Job, Ending | None, float], None],
+        report: Callable[[Job, FailureMode | None, float], None],
     ) -> None:
         """Create a slot whose process is started by `warm`.
 
@@ -400,7 +400,7 @@ class _Slot:
         report: called after each job with how it ended its process, if it did, and the CPU time it took, in seconds.
         """
         self._report = report
-        self._job: Job = More()
+        self._job: Job = NextRendition()
         self._memory_bytes = memory_bytes
         self._tasks = tasks
         self._started = started
@@ -408,7 +408,7 @@ class _Slot:
         self._closed = False
         self.process: _RenderProcess | None = None
         self.start_failure: str | None = None
-        self.offered: Offered | None = None
+        self.codec_support: CodecSupport | None = None
         self.sandbox: Sandbox | None = None
 
     async def warm(self) -> None:
@@ -424,7 +424,7 @@ class _Slot:
     async def run(self, job: Job) -> Reply:
         """Return the reply of this slot's process to `job`; whatever goes wrong, the slot is usable again at once."""
         reply = await self.begin(job)
-        self.renew_if_grown()
+        self.recycle_if_large()
         return reply
 
     async def begin(self, job: Job) -> Reply:
@@ -435,7 +435,7 @@ class _Slot:
         self._job = job
         is_new = (await self._ready()).jobs == 0
         try:
-            reply = await self.ask(job)
+            reply = await self.submit(job)
         except TooCostlyError:
             if is_new:
                 raise
@@ -444,14 +444,14 @@ class _Slot:
                 return reply
         log.info("a job that ran out of memory is done again in a new process", job=type(job).__name__)
         self.replace()
-        return await self.ask(job)
+        return await self.submit(job)
 
-    async def ask(self, job: Job) -> Reply:
-        """Return the next reply of this slot's process to `job`, with which it goes on if that is `More`."""
+    async def submit(self, job: Job) -> Reply:
+        """Return the next reply of this slot's process to `job`, with which it goes on if that is `NextRendition`."""
         process = await self._ready()
         busy_before_seconds = process.cpu_seconds
         try:
-            reply = await process.ask(job)
+            reply = await process.submit(job)
         except RenderFailedError:
             # Its file cannot be opened: nothing was sent.
             raise
@@ -470,13 +470,13 @@ class _Slot:
             # Nobody foresaw this, so nobody knows in what state it has left the process.
             self.replace()
             self._report(self._job, "failed", 0.0)
-        elif not isinstance(reply, Failure | Heavy):
+        elif not isinstance(reply, Failure | NeedsExclusive):
             self._report(self._job, None, 0.0)
         return reply
 
-    def renew_if_grown(self) -> None:
+    def recycle_if_large(self) -> None:
         """Replace a process that has grown too large."""
-        if self.process is not None and self.process.has_grown:
+        if self.process is not None and self.process.is_too_large:
             self.replace()
 
     def close(self) -> None:
@@ -505,7 +505,7 @@ class _Slot:
                     self._started.set()
                     raise _not_started() from error
                 self.start_failure = None
-                self.offered = Offered(ready.libvips, ready.reads, ready.writes)
+                self.codec_support = CodecSupport(ready.libvips, ready.reads, ready.writes)
                 self.sandbox = ready.sandbox
                 if ready.sandbox.missing and not self._started.is_set():
                     log.warning("render processes are not fully confined", missing=ready.sandbox.missing)
@@ -538,7 +538,7 @@ class _RenderProcess:
         return process_stats.cpu_seconds(self.pid)
 
     @property
-    def has_grown(self) -> bool:
+    def is_too_large(self) -> bool:
         used = process_stats.memory_usage(self.pid)
         room_bytes = self._memory_bytes - self._mapped_when_new_bytes
         grown_bytes = used.mapped_bytes - self._mapped_when_new_bytes
@@ -552,7 +552,7 @@ class _RenderProcess:
         self._mapped_when_new_bytes = process_stats.memory_usage(self.pid).mapped_bytes
         return ready
 
-    async def ask(self, job: Job) -> Reply:
+    async def submit(self, job: Job) -> Reply:
         with handed_over(job) as (nameless, descriptors):
             message = protocol.framed(nameless)
             if descriptors:
@@ -562,7 +562,7 @@ class _RenderProcess:
             await self._jobs.send(message)
         reply = await self.reply()
         # A heavy original has been looked at, no more.
-        self.jobs += not isinstance(reply, Heavy)
+        self.jobs += not isinstance(reply, NeedsExclusive)
         return self._doubted(reply) if isinstance(reply, Failure) else reply
 
     async def reply(self) -> Reply:
@@ -633,8 +633,8 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name in _VARIABLES or name.startswith(_VARIABLE_PREFIXES)}
 
 
-def _alone(job: Job) -> Job:
-    return job if isinstance(job, More | SelfTest) else msgspec.structs.replace(job, alone=True)
+def _exclusive(job: Job) -> Job:
+    return job if isinstance(job, NextRendition | SelfTest) else msgspec.structs.replace(job, exclusive=True)
 
 
 def _checked(reply: Reply, expect: type[ReplyT]) -> ReplyT:

@@ -15,67 +15,67 @@ FailureKind: TypeAlias = Literal[
 
 
 class Probe(msgspec.Struct, frozen=True, tag="probe"):
-    """Read the header of the file at `path` (see `Source`), decode it to its end, make a placeholder and, if it has one, its intermediate.
+    """Read the header of a file, decode it to its end, make its placeholder, and its intermediate if it has one.
 
-    Of `alone` see `Heavy`. `digest` names the file's bytes, or is empty: failures of it are counted then (see `circuit`).
+    path: the file (see `InputFile`). digest: of its bytes; failures are counted by it (see `circuit_breaker`), unless it is empty.
+    exclusive: see `NeedsExclusive`.
     """
 
     path: str
     limits: Limits
-    alone: bool = False
+    exclusive: bool = False
     digest: str = ""
 
 
-class Source(msgspec.Struct, frozen=True):
-    """Where the pixels of the original `digest` come from: the file at `path`, which the server opens when it hands over the job.
+class InputFile(msgspec.Struct, frozen=True):
+    """A file that pixels are read from.
 
-    A render process gets the open file with the job, and no path.
-
-    It holds the original's own bytes, which must have that digest, or with `reduced`, which is what the original's header tells,
-    its intermediate.
+    path: opened by the server when it hands over the job; a render process gets the open file, and no path.
+    digest: of the original; its own bytes must have it.
+    intermediate_of: the header of the original, if the file is its intermediate.
     """
 
     path: str
     digest: str
-    reduced: ImageInfo | None = None
+    intermediate_of: ImageInfo | None = None
 
 
 class Render(msgspec.Struct, frozen=True, tag="render"):
     """Make one rendition with the defaults of a pipeline version; `overlay` is the image that the transform names."""
 
-    source: Source
+    input_file: InputFile
     transform: Transform
     format: Format
     version: int
     limits: Limits
-    overlay: Source | None = None
-    alone: bool = False
+    overlay: InputFile | None = None
+    exclusive: bool = False
 
 
-class Ladder(msgspec.Struct, frozen=True, tag="ladder"):
+class RenderLadder(msgspec.Struct, frozen=True, tag="render-ladder"):
     """Make the plain renditions of one original from one decode: each of `widths`, widest first, in each of `formats`.
 
-    Each is answered by itself; `More` asks for the next one, any other job ends the ladder.
+    Each is answered by itself; `NextRendition` asks for the next one, any other job ends the ladder.
     """
 
-    source: Source
+    input_file: InputFile
     widths: list[int]
     formats: list[Format]
     version: int
     limits: Limits
-    alone: bool = False
+    exclusive: bool = False
 
 
-class More(msgspec.Struct, frozen=True, tag="more"):
+class NextRendition(msgspec.Struct, frozen=True, tag="next-rendition"):
     """Go on with the ladder."""
 
 
-class Reduce(msgspec.Struct, frozen=True, tag="reduce"):
+class MakeIntermediate(msgspec.Struct, frozen=True, tag="make-intermediate"):
     """Make the intermediate of an original that has one."""
 
-    source: Source
+    input_file: InputFile
     limits: Limits
-    alone: bool = False
+    exclusive: bool = False
 
 
 class SelfTest(msgspec.Struct, frozen=True, tag="self-test"):
@@ -85,10 +85,10 @@ class SelfTest(msgspec.Struct, frozen=True, tag="self-test"):
 class FindTrim(msgspec.Struct, frozen=True, tag="find-trim"):
     """Find what is left of an original when its borders are trimmed as `transform` says (within its crop)."""
 
-    source: Source
+    input_file: InputFile
     transform: Transform
     limits: Limits
-    alone: bool = False
+    exclusive: bool = False
 
 
 class Sandbox(msgspec.Struct, frozen=True):
@@ -141,8 +141,8 @@ class Rendered(msgspec.Struct, frozen=True, tag="rendered"):
     encode_seconds: float = 0.0
 
 
-class Reduced(msgspec.Struct, frozen=True, tag="reduced"):
-    """What `Reduce` made."""
+class Intermediate(msgspec.Struct, frozen=True, tag="intermediate"):
+    """What `MakeIntermediate` made."""
 
     body: bytes
 
@@ -156,8 +156,8 @@ class Trimmed(msgspec.Struct, frozen=True, tag="trimmed"):
     height: int
 
 
-class Heavy(msgspec.Struct, frozen=True, tag="heavy"):
-    """The job was not done: its original needs so much memory that no other such job may run meanwhile. Give it again, `alone`."""
+class NeedsExclusive(msgspec.Struct, frozen=True, tag="needs-exclusive"):
+    """The job was not done: its original needs so much memory that no other such job may run meanwhile. Give it again, `exclusive`."""
 
 
 class Failure(msgspec.Struct, frozen=True, tag="failure"):
@@ -183,8 +183,8 @@ class ImageError(Exception):
         self.failure = failure
 
 
-Job: TypeAlias = Probe | Render | Ladder | More | Reduce | FindTrim | SelfTest
-Reply: TypeAlias = Ready | Probed | Rendered | Reduced | Trimmed | Heavy | Failure
+Job: TypeAlias = Probe | Render | RenderLadder | NextRendition | MakeIntermediate | FindTrim | SelfTest
+Reply: TypeAlias = Ready | Probed | Rendered | Intermediate | Trimmed | NeedsExclusive | Failure
 
 LENGTH_BYTES = 4
 encode = msgspec.msgpack.Encoder().encode

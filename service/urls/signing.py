@@ -98,7 +98,7 @@ class UrlBuilder:
         *,
         widths: Sequence[int] = (),
         formats: Sequence[Format] = (),
-        offered: Collection[Format] = FORMATS,
+        supported: Collection[Format] = FORMATS,
         sizes: str = DEFAULT_SIZES,
         alt: str = "",
     ) -> Markup:
@@ -108,7 +108,7 @@ class UrlBuilder:
 
         Raises what `ladders` does, and `BadTransformError` for an option that contradicts a format.
         """
-        found = ladders(info, transform, self._limits, widths=widths, formats=formats, offered=offered)
+        found = ladders(info, transform, self._limits, widths=widths, formats=formats, supported=supported)
         return markup(found, lambda step, image_format: self.url(digest, step.transform, image_format), sizes=sizes, alt=alt)
 
 

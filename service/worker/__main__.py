@@ -23,22 +23,22 @@ from service.rendering.protocol import (
     Failure,
     FailureKind,
     FindTrim,
-    Heavy,
     ImageError,
     Job,
-    Ladder,
-    More,
+    MakeIntermediate,
+    NeedsExclusive,
+    NextRendition,
     Probe,
     Ready,
-    Reduce,
     Render,
     Rendered,
+    RenderLadder,
     Reply,
     Sandbox,
     SelfTest,
 )
 from service.worker import memory, probe, sandbox, save, vips_errors, warm_up
-from service.worker.jobs import HeavyError, run_find_trim, run_ladder, run_probe, run_reduce, run_render, too_costly
+from service.worker.jobs import NeedsExclusiveError, run_find_trim, run_ladder, run_make_intermediate, run_probe, run_render, too_costly
 from service.worker.probe import allow_only_offered_loaders
 
 # The lowest priority there is: with two AVIF renders running, a hit's p99 was 7 to 12 times its idle value at 0, and equal at 19.
@@ -88,9 +88,9 @@ def main() -> None:
     jobs = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=sys.stdin.fileno())
     while (received := _receive(jobs)) is not None:
         job, descriptors = received
-        if not isinstance(job, More):
+        if not isinstance(job, NextRendition):
             # A ladder that is not gone on with lets its picture go.
-            ladder = run_ladder(job, *descriptors) if isinstance(job, Ladder) else iter(())
+            ladder = run_ladder(job, *descriptors) if isinstance(job, RenderLadder) else iter(())
         reply = _answer(job, descriptors, ladder)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -112,8 +112,8 @@ def _answer(job: Job, descriptors: list[int], ladder: Iterator[Reply]) -> Reply:
     vips_errors.clear()
     try:
         return _done(job, descriptors, ladder)
-    except HeavyError:
-        return Heavy()
+    except NeedsExclusiveError:
+        return NeedsExclusive()
     except ImageError as error:
         return error.failure
     except (BadTransformError, TooManyPixelsError) as error:
@@ -133,14 +133,14 @@ def _done(job: Job, descriptors: list[int], ladder: Iterator[Reply]) -> Reply:
             return run_probe(job, *descriptors)
         case Render():
             return run_render(job, *descriptors)
-        case Reduce():
-            return run_reduce(job, *descriptors)
+        case MakeIntermediate():
+            return run_make_intermediate(job, *descriptors)
         case FindTrim():
             return run_find_trim(job, *descriptors)
         case SelfTest():
             warm_up.load_codecs()
             return Rendered(b"", 1, 1)
-        case Ladder() | More():
+        case RenderLadder() | NextRendition():
             return next(ladder, Failure("failed", "The ladder has no more renditions."))
 
 

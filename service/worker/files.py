@@ -10,23 +10,23 @@ from typing import Any, NamedTuple
 import pyvips
 
 from service.images.info import ImageInfo
-from service.rendering.protocol import Source
+from service.rendering.protocol import InputFile
 
 
 class Input(NamedTuple):
     """An image to be decoded: `body` is all of its file.
 
-    With `reduced` it is the intermediate of an original with that header, else the original named `digest`.
+    With `intermediate_of` it is the intermediate of an original with that header, else the original named `digest`.
     """
 
     body: memoryview
     digest: str
-    reduced: ImageInfo | None
+    intermediate_of: ImageInfo | None
 
     @classmethod
-    def of(cls, source: Source, descriptor: int) -> Input:
+    def of(cls, source: InputFile, descriptor: int) -> Input:
         """Return the image that a message describes, in the file behind `descriptor`; raises as `mapped` does."""
-        return cls(mapped(descriptor), source.digest, source.reduced)
+        return cls(mapped(descriptor), source.digest, source.intermediate_of)
 
 
 def mapped(descriptor: int) -> memoryview:

@@ -16,7 +16,19 @@ from service.images.geometry import Box, Plan, plan
 from service.images.info import ImageInfo, Limits
 from service.images.options import AUTO, BLUR, Profile
 from service.images.transform import DEFAULTS, Transform, for_format
-from service.rendering.protocol import Failure, FindTrim, ImageError, Ladder, Probe, Probed, Reduce, Reduced, Render, Rendered, Trimmed
+from service.rendering.protocol import (
+    Failure,
+    FindTrim,
+    ImageError,
+    Intermediate,
+    MakeIntermediate,
+    Probe,
+    Probed,
+    Render,
+    Rendered,
+    RenderLadder,
+    Trimmed,
+)
 from service.worker import color, composite, load, memory, placeholder, quality
 from service.worker.adjust import adjusted
 from service.worker.files import Input, mapped
@@ -37,15 +49,15 @@ _APART_PIXELS = 4_000_000
 _TRIM_SIDE = 2_048
 
 
-class HeavyError(Exception):
+class NeedsExclusiveError(Exception):
     """The original of this job needs so much memory that it must be the only such one."""
 
 
 def run_probe(job: Probe, descriptor: int) -> Probed:
-    """Return the facts, the placeholder and the intermediate of an original; raises `ImageError` and `HeavyError`."""
+    """Return the facts, the placeholder and the intermediate of an original; raises `ImageError` and `NeedsExclusiveError`."""
     body = mapped(descriptor)
     info = probe(body, job.limits, uploaded=True)
-    _check_alone(info, alone=job.alone)
+    _require_exclusive(info, exclusive=job.exclusive)
     source = Input(body, "", None)
     with _translate_vips_errors(info):
         load.check(source, info)
@@ -56,29 +68,29 @@ def run_probe(job: Probe, descriptor: int) -> Probed:
         return Probed(info, placeholder.make(_shrunk(whole, *placeholder.size(whole.width, whole.height))), encode_intermediate(whole))
 
 
-def run_reduce(job: Reduce, descriptor: int) -> Reduced:
-    """Return the intermediate of an original that has one; raises `ImageError` and `HeavyError`."""
-    source = Input.of(job.source, descriptor)
-    with _verified(source, job.limits, alone=job.alone) as info:
+def run_make_intermediate(job: MakeIntermediate, descriptor: int) -> Intermediate:
+    """Return the intermediate of an original that has one; raises `ImageError` and `NeedsExclusiveError`."""
+    source = Input.of(job.input_file, descriptor)
+    with _verified(source, job.limits, exclusive=job.exclusive) as info:
         body = encode_intermediate(load.reduced(source, info))
-    return Reduced(body)
+    return Intermediate(body)
 
 
 def run_find_trim(job: FindTrim, descriptor: int) -> Trimmed:
-    """Return what trimming leaves of an original; raises `ImageError`, `HeavyError` and `BadTransformError`."""
-    source = Input.of(job.source, descriptor)
-    with _verified(source, job.limits, alone=job.alone) as info:
+    """Return what trimming leaves of an original; raises `ImageError`, `NeedsExclusiveError` and `BadTransformError`."""
+    source = Input.of(job.input_file, descriptor)
+    with _verified(source, job.limits, exclusive=job.exclusive) as info:
         box = _trimmed(source, info.of_page(job.transform.frame), job.transform)
     return Trimmed(box.left, box.top, box.width, box.height)
 
 
 def run_render(job: Render, descriptor: int, overlay_descriptor: int | None = None) -> Rendered:
-    """Return one rendition; raises `ImageError`, `HeavyError`, and what `geometry.check` and `for_format` do."""
+    """Return one rendition; raises `ImageError`, `NeedsExclusiveError`, and what `geometry.check` and `for_format` do."""
     started = time.perf_counter()
     transform = for_format(job.transform, job.format)
-    source = Input.of(job.source, descriptor)
+    source = Input.of(job.input_file, descriptor)
     overlay = None if job.overlay is None or overlay_descriptor is None else Input.of(job.overlay, overlay_descriptor)
-    with _verified(source, job.limits, alone=job.alone) as info, _overlay_verified(job, overlay) as overlay_info:
+    with _verified(source, job.limits, exclusive=job.exclusive) as info, _overlay_verified(job, overlay) as overlay_info:
         animated = info.animates(transform, job.format, by_default=DEFAULTS[job.version].animates)
         frames = info.frames if animated else 1
         geometry.check(info, transform, job.format, job.limits, frames=frames)
@@ -99,15 +111,15 @@ def run_render(job: Render, descriptor: int, overlay_descriptor: int | None = No
     return Rendered(body, image.width, image.get_page_height(), decode_seconds=decoded - started, encode_seconds=encoded - decoded)
 
 
-def run_ladder(job: Ladder, descriptor: int) -> Iterator[Rendered]:
+def run_ladder(job: RenderLadder, descriptor: int) -> Iterator[Rendered]:
     """Give the plain renditions of a ladder from one decode: the widest is decoded, the others are made of it.
 
-    Raises `ImageError` and `HeavyError`.
+    Raises `ImageError` and `NeedsExclusiveError`.
     """
     widths = sorted(job.widths, reverse=True)
     defaults = DEFAULTS[job.version]
-    source = Input.of(job.source, descriptor)
-    with _verified(source, job.limits, alone=job.alone) as info:
+    source = Input.of(job.input_file, descriptor)
+    with _verified(source, job.limits, exclusive=job.exclusive) as info:
         geometry.check(info, Transform(width=widths[0]), job.formats[0], job.limits, frames=1)
         widest = load.still(source, info, _plain(info, widths[0])).copy_memory()
     for width in widths:
@@ -200,16 +212,16 @@ def _shrunk(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
 
 
 @contextmanager
-def _verified(source: Input, limits: Limits, *, alone: bool) -> Iterator[ImageInfo]:
+def _verified(source: Input, limits: Limits, *, exclusive: bool) -> Iterator[ImageInfo]:
     """Give what the original's header tells, and compare its digest while it is worked on: unless all went well, first of all."""
-    if source.reduced is not None:
-        with _translate_vips_errors(source.reduced):
-            yield source.reduced
+    if source.intermediate_of is not None:
+        with _translate_vips_errors(source.intermediate_of):
+            yield source.intermediate_of
         return
     digest = _DigestBeside(source.body)
     try:
         info = probe(source.body, limits)
-        _check_alone(info, alone=alone)
+        _require_exclusive(info, exclusive=exclusive)
         with _translate_vips_errors(info):
             yield info
     except ImageError as error:
@@ -224,7 +236,7 @@ def _overlay_verified(job: Render, overlay: Input | None) -> Iterator[ImageInfo 
     if overlay is None:
         yield None
         return
-    with _verified(overlay, job.limits, alone=job.alone) as info:
+    with _verified(overlay, job.limits, exclusive=job.exclusive) as info:
         yield info
 
 
@@ -237,9 +249,9 @@ def _translate_vips_errors(info: ImageInfo) -> Iterator[None]:
         raise ImageError(too_costly(str(error)) if memory.ran_out(str(error)) else broken(info.format, error)) from error
 
 
-def _check_alone(info: ImageInfo, *, alone: bool) -> None:
-    if info.needs_full_decode and info.pixels > HEAVY_PIXELS and not alone:
-        raise HeavyError
+def _require_exclusive(info: ImageInfo, *, exclusive: bool) -> None:
+    if info.needs_full_decode and info.pixels > HEAVY_PIXELS and not exclusive:
+        raise NeedsExclusiveError
 
 
 def too_costly(cause: str) -> Failure:

@@ -117,13 +117,13 @@ def reduced(source: Input, info: ImageInfo) -> pyvips.Image:
 
 
 def _opened(source: Input, info: ImageInfo, steps: Plan, page: int) -> pyvips.Image:
-    if info.format == "heic" and source.reduced is None:
+    if info.format == "heic" and source.intermediate_of is None:
         return heic.decoded(source.body)
     pages = {"page": page} if page else {}
     image = load(source.body, access="sequential", fail_on=FAIL_ON, **pages)
     if image.get("vips-loader").startswith("jpegload") and (shrink := _shrink_on_load(image, info, steps)) > 1:
         return load(source.body, access="sequential", fail_on=FAIL_ON, shrink=shrink)
-    if info.format == "avif" and source.reduced is None and not image.get_typeof("icc-profile-data"):
+    if info.format == "avif" and source.intermediate_of is None and not image.get_typeof("icc-profile-data"):
         return _told_of_colours(image, isobmff.colours(source.body))
     return image
 

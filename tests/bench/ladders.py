@@ -11,7 +11,7 @@ import msgspec
 from service.images.document import Document
 from service.images.ladder import LADDER_WIDTHS
 from service.images.transform import PIPELINE_VERSION, Format, Transform
-from service.rendering.protocol import Ladder, Rendered
+from service.rendering.protocol import Rendered, RenderLadder
 from tests.bench import photos
 from tests.bench.bench import Bench
 from tests.bench.renderer import Renderer, renderer
@@ -86,10 +86,10 @@ def _ladder(
             else rendering.intermediates.open_original(digest)
         )
         async with whole as source:
-            if as_warmed and source.reduced is None:
+            if as_warmed and source.intermediate_of is None:
                 raise RuntimeError(f"{original.what} has no intermediate for {widths[-1]}: {info}")
-            job = Ladder(source, list(widths), list(FORMATS), PIPELINE_VERSION, rendering.limits)
-            async with aclosing(rendering.pool.ladder(job)) as renditions:
+            job = RenderLadder(source, list(widths), list(FORMATS), PIPELINE_VERSION, rendering.limits)
+            async with aclosing(rendering.pool.render_ladder(job)) as renditions:
                 return [rendered async for rendered in renditions]
 
     async def one_by_one() -> list[Rendered]:
@@ -117,7 +117,7 @@ def _later(bench: Bench, rendering: Renderer, original: _Original, image_format:
         made = []
         for _ in range(_LATER_AT_A_TIME):
             async with rendering.intermediates.open_input(document.digest, document.info, Transform(width=_LATER_WIDTH)) as source:
-                if source.reduced is None:
+                if source.intermediate_of is None:
                     raise RuntimeError(f"{original.what} has no intermediate: {document.info}")
                 made.append(await rendering.render(source, _LATER_WIDTH, image_format))
         return made

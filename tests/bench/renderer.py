@@ -22,8 +22,8 @@ from service.images.transform import PIPELINE_VERSION, Format, Transform
 from service.library.intermediates import Intermediates
 from service.library.originals import Originals
 from service.library.takedowns import Takedowns
-from service.rendering.pool import Offered, RenderPool
-from service.rendering.protocol import Render, Rendered, Source
+from service.rendering.pool import CodecSupport, RenderPool
+from service.rendering.protocol import InputFile, Render, Rendered
 from service.settings import Settings
 from service.storage.object_store import open_storage
 from tests.bench import measure
@@ -70,15 +70,15 @@ class Renderer:
         self._originals.clear_spool()
         self._portal = portal
 
-    def offered(self) -> Offered:
+    def offered(self) -> CodecSupport:
         """Return what can be read and written, once the process has started."""
-        return self._portal.call(self.pool.offered)
+        return self._portal.call(self.pool.codec_support)
 
     def ingest(self, path: Path) -> Document:
         """Return a file as stored, its intermediate made if it has one."""
         return self._portal.call(self._ingested, path.read_bytes())
 
-    async def render(self, source: Source, width: int, image_format: Format) -> Rendered:
+    async def render(self, source: InputFile, width: int, image_format: Format) -> Rendered:
         """Return one plain rendition."""
         return await self.pool.run(Render(source, Transform(width=width), image_format, PIPELINE_VERSION, self.limits), Rendered)
 
@@ -127,7 +127,7 @@ def renderer(folder: Path) -> Iterator[Renderer]:
         start_blocking_portal("asyncio", {"use_uvloop": True}) as portal,
         portal.wrap_async_context_manager(pool.running()),
     ):
-        portal.call(pool.offered)
+        portal.call(pool.codec_support)
         yield Renderer(folder, settings, portal, pool)
 
 

@@ -243,5 +243,5 @@ def test_avif_is_offered_as_large_as_a_render_process_has_memory_for(memory_byte
 
 
 def test_formats_that_libvips_does_not_write_are_in_no_ladder() -> None:
-    assert list(widths(ladders(still(400, 300), Transform(), LIMITS, offered=["webp", "jpeg"]))) == ["webp", "jpeg"]
+    assert list(widths(ladders(still(400, 300), Transform(), LIMITS, supported=["webp", "jpeg"]))) == ["webp", "jpeg"]
     assert list(possible_formats(still(400, 300), Transform(), LIMITS, ["jpeg"])) == ["jpeg"]

@@ -20,7 +20,7 @@ from service.errors import (
 )
 from service.images.digest import digest_from_sha256
 from service.images.transform import parse
-from service.rendering.pool import Offered, RenderPool
+from service.rendering.pool import CodecSupport, RenderPool
 from service.storage import checksum
 from service.storage.keys import document_key, intermediate_key, original_key
 from service.storage.object_store import open_storage
@@ -116,7 +116,7 @@ async def test_image_whose_document_is_of_an_older_server_gets_its_intermediate_
     await origin.storage.put_if_absent(document_key(digest), json.dumps({**document, "alt": ""}).encode(), durable=False)
     assert (await origin.rendition(digest, "width=640")).stored
     assert (await origin.rendition(digest, "width=320")).stored
-    assert asked == ["Reduce", "Render", "Render"]
+    assert asked == ["MakeIntermediate", "Render", "Render"]
 
 
 @pytest.mark.parametrize(
@@ -166,14 +166,14 @@ async def test_intermediate_that_is_missing_or_damaged_is_made_again_and_the_ren
     assert again.tier == "render"
     assert again.body == there.body
     assert path.read_bytes() == whole
-    assert asked == ["Probe", "Render", "Reduce", "Render"]
+    assert asked == ["Probe", "Render", "MakeIntermediate", "Render"]
 
 
 async def test_intermediate_that_many_renditions_need_at_once_is_made_once(origin: House, large: bytes, asked: list[str]) -> None:
     digest = await origin.ingest(large)
     file_of(origin, intermediate_key(digest)).unlink()
     await asyncio.gather(*(origin.rendition(digest, f"width={width}") for width in (100, 200, 300, 400)))
-    assert asked.count("Reduce") == 1
+    assert asked.count("MakeIntermediate") == 1
     assert asked.count("Render") == 4
 
 
@@ -202,7 +202,7 @@ async def test_intermediate_that_cannot_be_stored_fails_neither_the_ingest_nor_t
         rendition = await origin.rendition(digest, f"width={width}")
         assert rendition.stored
         assert images.opened(rendition.body).width == width
-    assert asked == ["Probe", "Reduce", "Render", "Reduce", "Render"]
+    assert asked == ["Probe", "MakeIntermediate", "Render", "MakeIntermediate", "Render"]
     assert sum(event["event"] == "an intermediate was not stored" for event in logged) == 3
 
 
@@ -225,7 +225,7 @@ async def test_intermediate_of_a_heavy_original_is_made_alone_in_the_background_
         file_of(origin, intermediate_key(digest)).unlink()
         info = (await origin.originals.document(digest)).info
         async with origin.intermediates.open_input(digest, info, parse("width=64"), background=True) as source:
-            assert source.reduced == info
+            assert source.intermediate_of == info
             assert await anyio.Path(source.path).read_bytes() == checksum.verify(file_of(origin, intermediate_key(digest)).read_bytes())
 
 
@@ -239,7 +239,7 @@ async def test_intermediate_for_the_background_is_made_after_what_somebody_waits
 
         async def in_background() -> None:
             async with origin.intermediates.open_input(digest, info, parse("width=64"), background=True) as source:
-                assert source.reduced == info
+                assert source.intermediate_of == info
 
         with halted(lone):
             tasks.start_soon(origin.rendition, digest, "width=3000")
@@ -248,7 +248,7 @@ async def test_intermediate_for_the_background_is_made_after_what_somebody_waits
             await anyio.wait_all_tasks_blocked()
             tasks.start_soon(origin.rendition, digest, "width=3001")
             await until(lambda: lone._waiting == 1)
-    assert asked == ["Probe", "Render", "Render", "Reduce"]
+    assert asked == ["Probe", "Render", "Render", "MakeIntermediate"]
 
 
 # What is refused before anything is rendered.
@@ -283,10 +283,10 @@ async def test_rendition_in_a_format_that_libvips_lacks_says_so_unless_it_is_sto
     digest = await origin.ingest(images.photo_jpeg(400, 300))
     await origin.rendition(digest, "width=64", "avif")
 
-    async def offered() -> Offered:
-        return Offered("8.0.0", ["jpeg"], ["jpeg"])
+    async def codec_support() -> CodecSupport:
+        return CodecSupport("8.0.0", ["jpeg"], ["jpeg"])
 
-    monkeypatch.setattr(pool, "offered", offered)
+    monkeypatch.setattr(pool, "codec_support", codec_support)
     assert (await origin.rendition(digest, "width=64", "avif")).tier == "store"
     with pytest.raises(FormatNotOfferedError):
         await origin.rendition(digest, "width=65", "avif")

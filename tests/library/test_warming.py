@@ -161,7 +161,7 @@ async def test_warming_renders_the_default_ladder_steps_of_one_decode_and_forget
     assert await origin.storage.list_names_after(WARMING_PREFIX, "", 9) == [digest]
     async with warming_of(origin):
         await warmed(origin)
-    assert asked == ["Probe", "Ladder"] + ["More"] * 7
+    assert asked == ["Probe", "RenderLadder"] + ["NextRendition"] * 7
     for image_format, name in (("webp", "WEBP"), ("jpeg", "JPEG")):
         for width in (320, 640, 960, 1_000):
             found = await origin.rendition(digest, f"width={width}", image_format)  # type: ignore[arg-type]
@@ -176,7 +176,7 @@ async def test_warming_skips_what_is_stored(origin: House, asked: list[str]) -> 
     stored = {spelling: await origin.rendition(digest, spelling, "jpeg") for spelling in ("width=700", "width=640", "width=320")}
     async with warming_of(origin):
         await warmed(origin)
-    assert asked == ["Probe"] + ["Render"] * 3 + ["Ladder", "More", "More"]
+    assert asked == ["Probe"] + ["Render"] * 3 + ["RenderLadder", "NextRendition", "NextRendition"]
     for spelling, before in stored.items():
         assert (await origin.rendition(digest, spelling, "jpeg")).body == before.body
 
@@ -188,7 +188,7 @@ async def test_warming_of_an_original_with_an_intermediate_reads_that_alone(orig
     path.unlink()
     async with warming_of(origin):
         await warmed(origin)
-    assert asked == ["Probe", "Ladder"] + ["More"] * 11
+    assert asked == ["Probe", "RenderLadder"] + ["NextRendition"] * 11
     assert (await origin.rendition(digest, "width=2560")).tier == "store"
 
 
@@ -234,7 +234,7 @@ async def test_warming_waits_while_a_request_waits_and_goes_on_afterwards(
     async with anyio.create_task_group() as tasks, warming_of(origin):
         await warmed(origin)
     assert [rendition.tier for rendition in found] == ["render"]
-    assert asked == ["Probe", "Ladder", "More", "Render", "Ladder"] + ["More"] * 5
+    assert asked == ["Probe", "RenderLadder", "NextRendition", "Render", "RenderLadder"] + ["NextRendition"] * 5
 
 
 def origin_waiting(origin: House) -> int:
@@ -266,7 +266,7 @@ async def test_request_for_the_rendition_at_work_waits_for_it_and_renders_nothin
         await warmed(origin)
         await until(lambda: len(found) == 1)
     assert (found[0].tier, found[0].stored, images.opened(found[0].body).width) == ("render", True, 640)
-    assert asked == ["Probe", "Ladder"] + ["More"] * 7
+    assert asked == ["Probe", "RenderLadder"] + ["NextRendition"] * 7
 
 
 async def test_request_that_waits_for_a_rendition_whose_ladder_fails_renders_it(
@@ -338,13 +338,13 @@ async def test_warming_that_is_stopped_in_the_middle_is_finished_by_the_next_one
         monkeypatch.setattr(first.renditions, "store", watched)
         async with warming_of(first):
             await until(lambda: len(kept) == 4)
-    assert asked == ["Probe", "Ladder", "More", "More", "More"]
+    assert asked == ["Probe", "RenderLadder", "NextRendition", "NextRendition", "NextRendition"]
     asked.clear()
     async with house(tmp_path, lone) as second:
         assert await second.storage.list_names_after(WARMING_PREFIX, "", 9) == [digest]
         async with warming_of(second):
             await warmed(second)
-        assert asked == ["Ladder", "More", "More", "More"]
+        assert asked == ["RenderLadder", "NextRendition", "NextRendition", "NextRendition"]
         for step in ladder_steps(digest, (await second.originals.document(digest)).info, ["webp", "fallback"], FORMATS, LIMITS):
             assert await second.renditions.is_stored(step.address)
 

@@ -28,9 +28,9 @@ from service.errors import (
 )
 from service.images.transform import PIPELINE_VERSION, Format
 from service.rendering import pool as pool_module
-from service.rendering.circuit import Circuit
-from service.rendering.pool import Offered, RenderPool
-from service.rendering.protocol import Heavy, Job, Ladder, More, Probe, Probed, Rendered, Reply, SelfTest, Source
+from service.rendering.circuit_breaker import CircuitBreaker
+from service.rendering.pool import CodecSupport, RenderPool
+from service.rendering.protocol import InputFile, Job, NeedsExclusive, NextRendition, Probe, Probed, Rendered, RenderLadder, Reply, SelfTest
 from tests.support import images
 from tests.support.images import REPOSITORY
 from tests.support.renders import (
@@ -77,7 +77,7 @@ async def lone_pool(anyio_backend: object) -> AsyncIterator[RenderPool]:
 async def lone(lone_pool: RenderPool, monkeypatch: pytest.MonkeyPatch) -> RenderPool:
     """Give a pool of one process, whatever an earlier test has done to it: that it recovers is what these tests are about."""
     monkeypatch.setattr(lone_pool, "_mean_seconds", 0.2)
-    monkeypatch.setattr(lone_pool, "circuit", Circuit())
+    monkeypatch.setattr(lone_pool, "circuit_breaker", CircuitBreaker())
     await ready(lone_pool)
     return lone_pool
 
@@ -432,22 +432,22 @@ async def test_original_that_decodes_whole_and_is_heavy_is_worked_on_alone_while
     heavy = written(tmp_path, images.grey_tiff(6_400, 6_400), "heavy.tiff")
     at_work: list[object] = []
     replies: list[tuple[bool, bool]] = []
-    ask = pool_module._RenderProcess.ask
+    submit = pool_module._RenderProcess.submit
 
     async def watched(process: pool_module._RenderProcess, job: Job) -> Reply:
-        alone = not isinstance(job, More | SelfTest) and job.alone
-        if alone:
+        exclusive = not isinstance(job, NextRendition | SelfTest) and job.exclusive
+        if exclusive:
             at_work.append(process)
             assert len(at_work) == 1
         try:
-            reply = await ask(process, job)
+            reply = await submit(process, job)
         finally:
-            if alone:
+            if exclusive:
                 at_work.remove(process)
-        replies.append((alone, isinstance(reply, Heavy)))
+        replies.append((exclusive, isinstance(reply, NeedsExclusive)))
         return reply
 
-    monkeypatch.setattr(pool_module._RenderProcess, "ask", watched)
+    monkeypatch.setattr(pool_module._RenderProcess, "submit", watched)
     widths: list[int] = []
 
     async def render(path: Path) -> None:
@@ -463,13 +463,13 @@ async def test_original_that_decodes_whole_and_is_heavy_is_worked_on_alone_while
 # The background: a ladder for which nobody waits.
 
 
-def ladder_job(path: Path, widths: list[int], formats: list[Format]) -> Ladder:
-    return Ladder(source_of(path), widths, formats, PIPELINE_VERSION, LIMITS)
+def ladder_job(path: Path, widths: list[int], formats: list[Format]) -> RenderLadder:
+    return RenderLadder(source_of(path), widths, formats, PIPELINE_VERSION, LIMITS)
 
 
-async def all_of(pool: RenderPool, job: Ladder) -> list[Rendered]:
+async def all_of(pool: RenderPool, job: RenderLadder) -> list[Rendered]:
     """Return the renditions of a ladder until it ends."""
-    async with aclosing(pool.ladder(job)) as renditions:
+    async with aclosing(pool.render_ladder(job)) as renditions:
         return [rendition async for rendition in renditions]
 
 
@@ -486,7 +486,7 @@ async def test_ladder_gives_each_format_at_each_width_the_widest_first(pool: Ren
         (320, "WEBP"), (320, "JPEG"), (200, "WEBP"), (200, "JPEG"), (64, "WEBP"), (64, "JPEG"),
     ]  # fmt: skip
     assert [(rendition.width, rendition.height) for rendition in renditions[::2]] == [(320, 240), (200, 150), (64, 48)]
-    assert asked == ["Ladder"] + ["More"] * 5
+    assert asked == ["RenderLadder"] + ["NextRendition"] * 5
 
 
 async def test_ladder_ends_after_the_rendition_at_work_when_somebody_waits_and_the_rest_can_be_asked_for_again(
@@ -497,7 +497,7 @@ async def test_ladder_ends_after_the_rendition_at_work_when_somebody_waits_and_t
     async def ask() -> None:
         done.append((await rendered(lone, photo, "width=50")).width)
 
-    async with aclosing(lone.ladder(ladder_job(photo, [320, 200, 64], ["webp"]))) as renditions, anyio.create_task_group() as tasks:
+    async with aclosing(lone.render_ladder(ladder_job(photo, [320, 200, 64], ["webp"]))) as renditions, anyio.create_task_group() as tasks:
         assert (await anext(renditions)).width == 320
         tasks.start_soon(ask)
         await anyio.wait_all_tasks_blocked()
@@ -505,7 +505,7 @@ async def test_ladder_ends_after_the_rendition_at_work_when_somebody_waits_and_t
         assert [rendition async for rendition in renditions] == []
         await until(lambda: done == [50])
     assert [rendition.width for rendition in await all_of(lone, ladder_job(photo, [200, 64], ["webp"]))] == [200, 64]
-    assert asked == ["Ladder", "Render", "Ladder", "More"]
+    assert asked == ["RenderLadder", "Render", "RenderLadder", "NextRendition"]
 
 
 async def test_ladder_starts_when_nobody_waits_any_more(lone: RenderPool, photo: Path, asked: list[str]) -> None:
@@ -518,7 +518,7 @@ async def test_ladder_starts_when_nobody_waits_any_more(lone: RenderPool, photo:
             for _ in range(3):
                 tasks.start_soon(rendered, lone, photo, "width=50")
             await anyio.wait_all_tasks_blocked()
-    assert asked == ["Render"] * 4 + ["Ladder"]
+    assert asked == ["Render"] * 4 + ["RenderLadder"]
 
 
 async def test_ladder_leaves_one_of_several_slots_free_for_who_comes_next(pool: RenderPool, photo: Path, asked: list[str]) -> None:
@@ -547,7 +547,7 @@ async def test_ladder_leaves_one_of_several_slots_free_for_who_comes_next(pool: 
 
 
 async def test_ladder_goes_on_beside_a_request_that_has_a_slot(pool: RenderPool, photo: Path) -> None:
-    async with aclosing(pool.ladder(ladder_job(photo, [64, 32, 16], ["webp"]))) as renditions:
+    async with aclosing(pool.render_ladder(ladder_job(photo, [64, 32, 16], ["webp"]))) as renditions:
         widths = [(await anext(renditions)).width]
         assert (await rendered(pool, photo, "width=50")).width == 50
         widths += [rendition.width async for rendition in renditions]
@@ -558,12 +558,12 @@ async def test_ladders_are_made_one_after_the_other(pool: RenderPool, photo: Pat
     async with anyio.create_task_group() as tasks:
         for _ in range(3):
             tasks.start_soon(all_of, pool, ladder_job(photo, [64, 32], ["webp"]))
-    assert asked == ["Ladder", "More"] * 3
+    assert asked == ["RenderLadder", "NextRendition"] * 3
 
 
 async def test_ladder_that_is_left_after_one_rendition_frees_its_slot_and_keeps_its_process(lone: RenderPool, photo: Path) -> None:
     before = lone.process_ids
-    async with aclosing(lone.ladder(ladder_job(photo, [64, 32], ["webp"]))) as renditions:
+    async with aclosing(lone.render_ladder(ladder_job(photo, [64, 32], ["webp"]))) as renditions:
         await anext(renditions)
     assert (await rendered(lone, photo, "width=50")).width == 50
     assert lone.process_ids == before
@@ -573,7 +573,7 @@ async def test_ladder_whose_process_is_killed_between_two_renditions_is_a_failed
     lone: RenderPool, photo: Path
 ) -> None:
     (process_id,) = lone.process_ids
-    async with aclosing(lone.ladder(ladder_job(photo, [64, 32], ["webp"]))) as renditions:
+    async with aclosing(lone.render_ladder(ladder_job(photo, [64, 32], ["webp"]))) as renditions:
         await anext(renditions)
         os.kill(process_id, signal.SIGKILL)
         await until(lambda: is_gone(process_id))
@@ -633,10 +633,10 @@ async def test_ladder_of_a_heavy_original_is_worked_on_alone_and_ends_when_anoth
     async def ask() -> None:
         done.append((await rendered(pool, heavy, "width=50")).width)
 
-    async with aclosing(pool.ladder(ladder_job(heavy, [64, 32], ["webp"]))) as renditions, anyio.create_task_group() as tasks:
+    async with aclosing(pool.render_ladder(ladder_job(heavy, [64, 32], ["webp"]))) as renditions, anyio.create_task_group() as tasks:
         assert (await anext(renditions)).width == 64
         tasks.start_soon(ask)
-        await until(lambda: pool._heavy.statistics().tasks_waiting == 1)
+        await until(lambda: pool._exclusive.statistics().tasks_waiting == 1)
         assert done == []
         assert [rendition async for rendition in renditions] == []
         await until(lambda: done == [50])
@@ -672,17 +672,17 @@ async def test_pool_offers_what_the_libvips_of_its_processes_reads_and_writes_on
     pool = RenderPool(slots=1, queue_limit=1, memory_bytes=512 * MEBIBYTE, render_seconds=9, wait_seconds=9)
     async with pool.running():
         assert pool.process_ids == []
-        offered = await pool.offered()
+        offered = await pool.codec_support()
     assert offered.libvips.startswith("8.")
     assert {"jpeg", "png", "webp"} <= set(offered.reads)
     assert {"jpeg", "png", "webp"} <= set(offered.writes)
 
 
 async def test_format_that_libvips_does_not_write_is_refused_with_those_that_it_does() -> None:
-    offered = Offered("8.18.0", ["jpeg"], ["webp", "jpeg"])
-    offered.require("webp")
+    offered = CodecSupport("8.18.0", ["jpeg"], ["webp", "jpeg"])
+    offered.require_writable("webp")
     with pytest.raises(FormatNotOfferedError) as caught:
-        offered.require("avif")
+        offered.require_writable("avif")
     assert (caught.value.status_code, caught.value.expected, caught.value.received) == (400, "webp, jpeg", "avif")
 
 
@@ -751,9 +751,9 @@ async def test_render_of_an_original_whose_bytes_have_changed_is_damaged(pool: R
     for body in (images.photo_jpeg(404, 300), images.truncated(images.photo_jpeg(400, 300)), b"", b"not an image"):
         job = render_job(photo, "width=100")
         path = written(tmp_path, body)
-        error = await refused(pool, msgspec.structs.replace(job, source=Source(str(path), job.source.digest)))
+        error = await refused(pool, msgspec.structs.replace(job, input_file=InputFile(str(path), job.input_file.digest)))
         assert isinstance(error, DamagedOriginalError)
-        assert error.expected == job.source.digest
+        assert error.expected == job.input_file.digest
         assert "Upload" in str(error.remedy)
 
 
@@ -778,12 +778,12 @@ async def test_pool_that_cannot_start_a_process_says_so_and_forgets_it_when_one_
             assert isinstance(error, RenderFailedError)
             assert error.retry_after_seconds == 5
             with pytest.raises(RenderFailedError):
-                await pool.offered()
+                await pool.codec_support()
             patch.undo()
             await until(lambda: pool.start_failure is None)
             await ready(pool, 2)
             assert (await rendered(pool, photo, "width=100")).width == 100
-            assert "jpeg" in (await pool.offered()).writes
+            assert "jpeg" in (await pool.codec_support()).writes
 
 
 async def test_pool_whose_processes_end_while_they_start_says_so_and_logs_their_words(

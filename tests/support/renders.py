@@ -21,7 +21,7 @@ from service.images.info import ImageInfo, Limits
 from service.images.transform import PIPELINE_VERSION, Format, parse
 from service.rendering import pool as pool_module
 from service.rendering.pool import RenderPool
-from service.rendering.protocol import Job, Probe, Probed, Render, Rendered, Reply, Source
+from service.rendering.protocol import InputFile, Job, Probe, Probed, Render, Rendered, Reply
 
 LIMITS = Limits(
     max_pixels=128_000_000, max_whole_pixels=100_000_000, max_output_pixels=40_000_000, max_frames=1_000, codec_bytes=335_544_320
@@ -111,13 +111,13 @@ def running_first(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) ->
 def watched_jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that gets the name of its type for each job that a render process is asked for from now on."""
     names: list[str] = []
-    ask = pool_module._RenderProcess.ask
+    submit = pool_module._RenderProcess.submit
 
     async def watched(process: pool_module._RenderProcess, job: Job) -> Reply:
         names.append(type(job).__name__)
-        return await ask(process, job)
+        return await submit(process, job)
 
-    monkeypatch.setattr(pool_module._RenderProcess, "ask", watched)
+    monkeypatch.setattr(pool_module._RenderProcess, "submit", watched)
     return names
 
 
@@ -128,9 +128,9 @@ def written(folder: Path, body: bytes, name: str = "original") -> Path:
     return path
 
 
-def source_of(path: Path, reduced: ImageInfo | None = None) -> Source:
-    """Return the original in a file, or with `reduced` the intermediate in it of an original with that header."""
-    return Source(str(path), digest_from_sha256(hashlib.sha256(path.read_bytes()).digest()), reduced)
+def source_of(path: Path, intermediate_of: ImageInfo | None = None) -> InputFile:
+    """Return the original in a file, or with `intermediate_of` the intermediate in it of an original with that header."""
+    return InputFile(str(path), digest_from_sha256(hashlib.sha256(path.read_bytes()).digest()), intermediate_of)
 
 
 def render_job(

@@ -119,7 +119,7 @@ async def test_original_with_a_flipped_bit_is_damaged(pool: RenderPool, tmp_path
     body[len(body) // 2] ^= 1
     path = written(tmp_path, bytes(body), "flipped.jpg")
     with pytest.raises(DamagedOriginalError):
-        await pool.run(msgspec.structs.replace(job, source=msgspec.structs.replace(job.source, path=str(path))), Rendered)
+        await pool.run(msgspec.structs.replace(job, input_file=msgspec.structs.replace(job.input_file, path=str(path))), Rendered)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 from PIL import ExifTags, Image
 
 from service.errors import ServiceError, TooManyPixelsError
-from service.images.geometry import reduced_suffices
+from service.images.geometry import intermediate_suffices
 from service.images.info import Limits
 from service.images.transform import FORMATS, Format
 from service.rendering.pool import RenderPool
-from service.rendering.protocol import Reduce, Reduced, Rendered
+from service.rendering.protocol import Intermediate, MakeIntermediate, Rendered
 from tests.support import images, reference
 from tests.support.renders import LIMITS, probed, render_job, rendered, source_of, written
 
@@ -215,13 +215,13 @@ async def test_rendition_of_the_intermediate_looks_as_one_of_the_original(pool: 
     path = written(folder, out.getvalue(), "large.png")
     info = (await probed(pool, path)).info
     assert info.intermediate is not None
-    body = (await pool.run(Reduce(source_of(path), LIMITS), Reduced)).body
+    body = (await pool.run(MakeIntermediate(source_of(path), LIMITS), Intermediate)).body
     reduced = written(folder, body, "intermediate")
     for spelling in REDUCED_ASKED:
         job = render_job(path, spelling, "png")
-        assert reduced_suffices(info, job.transform)
+        assert intermediate_suffices(info, job.transform)
         whole = images.opened((await pool.run(job, Rendered)).body)
-        small = images.opened((await pool.run(msgspec.structs.replace(job, source=source_of(reduced, info)), Rendered)).body)
+        small = images.opened((await pool.run(msgspec.structs.replace(job, input_file=source_of(reduced, info)), Rendered)).body)
         assert (small.size, small.mode) == (whole.size, whole.mode)
         for ground in ((255, 255, 255), (0, 0, 0)):
             assert images.distance(reference.on_colour(small, ground), reference.on_colour(whole, ground)) < 1, spelling
@@ -235,7 +235,7 @@ NO_GOOD = {"bomb", "broken", "faults", "svg-hostile"}
 
 async def good_files(pool: RenderPool) -> list[Path]:
     """Return the files of every folder whose format is read here: HEIC needs a decoder of its own."""
-    reads = (await pool.offered()).reads
+    reads = (await pool.codec_support()).reads
     root = images.corpus()
     folders = sorted(path.name for path in root.iterdir() if path.is_dir()) if root else []
     missing = set() if "heic" in reads else {"heic"}

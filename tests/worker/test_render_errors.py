@@ -91,13 +91,13 @@ async def test_process_in_which_something_unforeseen_happened_is_replaced(tmp_pa
 async def test_jobs_go_to_the_processes_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = written(tmp_path, images.photo_jpeg(64, 48))
     used: list[int] = []
-    ask = pool_module._RenderProcess.ask
+    submit = pool_module._RenderProcess.submit
 
     async def noted(process: pool_module._RenderProcess, job: Job) -> Reply:
         used.append(process.pid)
-        return await ask(process, job)
+        return await submit(process, job)
 
-    monkeypatch.setattr(pool_module._RenderProcess, "ask", noted)
+    monkeypatch.setattr(pool_module._RenderProcess, "submit", noted)
     async with render_pool(slots=2) as pool:
         for _ in range(6):
             await probed(pool, good)

@@ -16,7 +16,7 @@ from service.images.transform import PIPELINE_VERSION, Format
 from service.rendering import pool as pool_module
 from service.rendering import process_stats
 from service.rendering.pool import RenderPool
-from service.rendering.protocol import Failure, Job, Ladder, Reply
+from service.rendering.protocol import Failure, Job, RenderLadder, Reply
 from tests.support import images
 from tests.support.renders import LIMITS, MEBIBYTE, probed, ready, render_pool, rendered, source_of, taken, until, watched_jobs, written
 
@@ -106,14 +106,14 @@ async def test_process_that_is_new_has_its_codecs_loaded(pool: RenderPool) -> No
 def failing_once(monkeypatch: pytest.MonkeyPatch, failure: Failure) -> list[int]:
     """Have the next job but one fail in this way in its process, and return a list that gets the process of each job from now on."""
     used: list[int] = []
-    ask = pool_module._RenderProcess.ask
+    submit = pool_module._RenderProcess.submit
 
     async def noted(process: pool_module._RenderProcess, job: Job) -> Reply:
         used.append(process.pid)
-        reply = await ask(process, job)
+        reply = await submit(process, job)
         return failure if len(used) == 2 else reply
 
-    monkeypatch.setattr(pool_module._RenderProcess, "ask", noted)
+    monkeypatch.setattr(pool_module._RenderProcess, "submit", noted)
     return used
 
 
@@ -172,15 +172,15 @@ async def test_broken_file_in_a_process_with_next_to_no_address_space_left_is_no
         assert aged not in pool.process_ids
 
 
-async def widths_of(pool: RenderPool, job: Ladder) -> list[int]:
-    async with aclosing(pool.ladder(job)) as renditions:
+async def widths_of(pool: RenderPool, job: RenderLadder) -> list[int]:
+    async with aclosing(pool.render_ladder(job)) as renditions:
         return [rendition.width async for rendition in renditions]
 
 
 async def test_ladder_that_runs_out_of_memory_ends_early_and_goes_on_in_a_new_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = Ladder(source_of(written(tmp_path, images.photo_jpeg(64, 48))), [40, 20], ["webp"], PIPELINE_VERSION, LIMITS)
+    job = RenderLadder(source_of(written(tmp_path, images.photo_jpeg(64, 48))), [40, 20], ["webp"], PIPELINE_VERSION, LIMITS)
     async with render_pool() as pool:
         used = failing_once(monkeypatch, Failure("too-costly", "No memory.", short_of_memory=True))
         assert await widths_of(pool, job) == [40]

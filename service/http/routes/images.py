@@ -272,7 +272,7 @@ async def urls(
         transform,
         widths=[_width(width) for width in wanted.widths],
         formats=formats,
-        offered=await renditions.supported_formats(FORMATS),
+        supported=await renditions.supported_formats(FORMATS),
         sizes=wanted.sizes,
         alt=known.alt if wanted.alt is None else wanted.alt,
     )
@@ -363,7 +363,7 @@ async def resolved(known: Document, transform: Transform, renditions: Renditions
 
 def image_document(known: Document, url_builder: UrlBuilder, offered: Collection[Format]) -> ImageDocument:
     """Return the public document of stored facts, its URLs minted now, in those formats that are `offered`."""
-    markup = url_builder.markup(known.digest, known.info, Transform(), offered=offered, alt=known.alt)
+    markup = url_builder.markup(known.digest, known.info, Transform(), supported=offered, alt=known.alt)
     return ImageDocument(
         digest=known.digest,
         format=known.info.format,

@@ -16,14 +16,14 @@ import msgspec
 
 from service.errors import RenderGaveUpError
 from service.images.options import AUTO
-from service.rendering.protocol import FindTrim, Job, Ladder, Probe, Reduce, Render
+from service.rendering.protocol import FindTrim, Job, MakeIntermediate, Probe, Render, RenderLadder
 
 # How a job ended its process: it computed until the deadline, the process crashed or was killed, or an exception that nobody foresaw made
 # it unusable.
-Ending: TypeAlias = Literal["timed-out", "crashed", "failed"]
+FailureMode: TypeAlias = Literal["timed-out", "crashed", "failed"]
 
-TRIPS_AFTER = 2
-FORGOTTEN_AFTER_SECONDS = 3_600.0
+TRIPS_AFTER_FAILURES = 2
+EXPIRES_AFTER_SECONDS = 3_600.0
 
 # Failures that are remembered at most: whoever makes up a new image for each attempt must not fill the memory, nor the store's folder.
 _MOST_REMEMBERED = 1_000
@@ -31,7 +31,7 @@ _MOST_REMEMBERED = 1_000
 # A rendition whose longer side may exceed this, in pixels, is expensive by the client's choice, whatever it is made of.
 _MODEST_SIDE = 2_560
 
-_REASONS: dict[Ending, str] = {
+_REASONS: dict[FailureMode, str] = {
     "timed-out": "took longer than a render may take",
     "crashed": "ended the render process",
     "failed": "failed in a way that nobody foresaw",
@@ -42,11 +42,11 @@ class RenderFailure(NamedTuple):
     """One failure: what ended its process, how, and when (Unix time in seconds)."""
 
     subject: str
-    ending: Ending
+    mode: FailureMode
     at: float
 
 
-class Circuit:
+class CircuitBreaker:
     """The failures of the last hour, by subject: an image, an image with another laid over it, or one expensive rendition."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -60,28 +60,28 @@ class Circuit:
         # Failures of this process that other servers do not know of yet.
         self.unshared: deque[RenderFailure] = deque(maxlen=_MOST_REMEMBERED)
 
-    def require(self, job: Job) -> None:
+    def raise_if_open(self, job: Job) -> None:
         """Return if `job` may be tried; raises `RenderGaveUpError` for one that ended its process twice within the last hour."""
         for subject in subjects(job):
             failures = self._recent(subject)
-            if len(failures) >= TRIPS_AFTER:
+            if len(failures) >= TRIPS_AFTER_FAILURES:
                 raise _gave_up(failures)
 
-    def record(self, job: Job, ending: Ending) -> None:
+    def record(self, job: Job, mode: FailureMode) -> None:
         """Record that a job ended its process."""
-        failure = RenderFailure(_blamed(job, ending), ending, self._clock())
+        failure = RenderFailure(_blamed(job, mode), mode, self._clock())
         if failure.subject and self._add(failure):
             self.unshared.append(failure)
 
-    def learn(self, failures: Iterable[RenderFailure]) -> None:
+    def synchronize(self, failures: Iterable[RenderFailure]) -> None:
         """Replace all that is remembered by what the servers of the store have noted, and what they have not been told yet."""
         self._failures, self._count = {}, 0
         for failure in [*failures, *self.unshared]:
             self._add(failure)
 
-    def is_forgotten(self, failure: RenderFailure) -> bool:
+    def has_expired(self, failure: RenderFailure) -> bool:
         """Return whether a failure is too old to count."""
-        return failure.at <= self._clock() - FORGOTTEN_AFTER_SECONDS
+        return failure.at <= self._clock() - EXPIRES_AFTER_SECONDS
 
     def _add(self, failure: RenderFailure) -> bool:
         """Remember a failure; return whether there was room and need for it."""
@@ -95,7 +95,7 @@ class Circuit:
         return True
 
     def _recent(self, subject: str) -> list[RenderFailure]:
-        return [failure for failure in self._failures.get(subject, ()) if not self.is_forgotten(failure)]
+        return [failure for failure in self._failures.get(subject, ()) if not self.has_expired(failure)]
 
 
 def subjects(job: Job) -> list[str]:
@@ -103,25 +103,25 @@ def subjects(job: Job) -> list[str]:
     match job:
         case Probe(digest=digest):
             return [digest] if digest else []
-        case Render(source=source, overlay=overlay):
-            together = [] if overlay is None else [f"{source.digest}-{overlay.digest}"]
-            return [source.digest, *together, _rendition(job)]
-        case Ladder() | Reduce() | FindTrim():
-            return [job.source.digest]
+        case Render(input_file=input_file, overlay=overlay):
+            together = [] if overlay is None else [f"{input_file.digest}-{overlay.digest}"]
+            return [input_file.digest, *together, _rendition(job)]
+        case RenderLadder() | MakeIntermediate() | FindTrim():
+            return [job.input_file.digest]
         case _:
             return []
 
 
-def _blamed(job: Job, ending: Ending) -> str:
+def _blamed(job: Job, mode: FailureMode) -> str:
     """Return the name of what is held responsible for a failure.
 
     Never the original alone where an overlay was decoded beside it, and never the image where the client chose what took so long.
     """
     if isinstance(job, Render):
-        if ending == "timed-out" and _is_expensive(job):
+        if mode == "timed-out" and _is_expensive(job):
             return _rendition(job)
         if job.overlay is not None:
-            return f"{job.source.digest}-{job.overlay.digest}"
+            return f"{job.input_file.digest}-{job.overlay.digest}"
     return next(iter(subjects(job)), "")
 
 
@@ -133,15 +133,15 @@ def _is_expensive(job: Render) -> bool:
 
 
 def _rendition(job: Render) -> str:
-    name = msgspec.json.encode((job.source.digest, job.transform, job.format, job.version))
+    name = msgspec.json.encode((job.input_file.digest, job.transform, job.format, job.version))
     return hashlib.sha256(name).hexdigest()
 
 
 def _gave_up(failures: list[RenderFailure]) -> RenderGaveUpError:
     latest = max(failures, key=lambda failure: failure.at)
-    again = datetime.fromtimestamp(sorted(failure.at for failure in failures)[-TRIPS_AFTER] + FORGOTTEN_AFTER_SECONDS, UTC)
+    again = datetime.fromtimestamp(sorted(failure.at for failure in failures)[-TRIPS_AFTER_FAILURES] + EXPIRES_AFTER_SECONDS, UTC)
     return RenderGaveUpError(
-        f"Rendering this image {_REASONS[latest.ending]} each time it was tried.",
+        f"Rendering this image {_REASONS[latest.mode]} each time it was tried.",
         expected="an image that can be rendered within the limits of this server",
         received=f"{len(failures)} failed attempts within the last hour",
         remedy=f"Export the image again, simpler or in another format, and send that. It is not tried again before {again:%H:%M} UTC.",

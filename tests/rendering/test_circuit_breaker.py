@@ -15,11 +15,11 @@ import pytest
 from service.errors import DeadlineExceededError, RenderFailedError, RenderGaveUpError, ServiceError
 from service.images.transform import parse
 from service.library.render_failures import RenderFailures
-from service.rendering import circuit as circuit_module
+from service.rendering import circuit_breaker as circuit_module
 from service.rendering import pool as pool_module
-from service.rendering.circuit import FORGOTTEN_AFTER_SECONDS, Circuit, Ending, RenderFailure
+from service.rendering.circuit_breaker import EXPIRES_AFTER_SECONDS, CircuitBreaker, FailureMode, RenderFailure
 from service.rendering.pool import RenderPool
-from service.rendering.protocol import FindTrim, Job, Ladder, Probe, Probed, Reduce, Render, Rendered, Source
+from service.rendering.protocol import FindTrim, InputFile, Job, MakeIntermediate, Probe, Probed, Render, Rendered, RenderLadder
 from service.storage.object_store import Storage, open_storage
 from tests.support import images
 from tests.support.library import house
@@ -41,12 +41,12 @@ class Clock:
 
 
 def render(spelling: str = "width=100", *, overlay: str | None = None, original: str = ORIGINAL) -> Render:
-    return Render(Source("", original), parse(spelling), "webp", 2, LIMITS, None if overlay is None else Source("", overlay))
+    return Render(InputFile("", original), parse(spelling), "webp", 2, LIMITS, None if overlay is None else InputFile("", overlay))
 
 
-def is_refused(circuit: Circuit, job: Job) -> bool:
+def is_refused(circuit: CircuitBreaker, job: Job) -> bool:
     try:
-        circuit.require(job)
+        circuit.raise_if_open(job)
     except RenderGaveUpError:
         return True
     return False
@@ -54,12 +54,12 @@ def is_refused(circuit: Circuit, job: Job) -> bool:
 
 def test_refusal_says_what_happened_and_when_it_is_tried_again() -> None:
     clock = Clock()
-    circuit = Circuit(clock)
+    circuit = CircuitBreaker(clock)
     for _ in range(2):
         circuit.record(render(), "crashed")
         clock.now += 60
     with pytest.raises(RenderGaveUpError) as caught:
-        circuit.require(render())
+        circuit.raise_if_open(render())
     error = caught.value
     assert error.status_code == 422
     assert error.received == "2 failed attempts within the last hour"
@@ -73,9 +73,9 @@ IMAGE_JOBS: list[Job] = [
     render(),
     render("width=50"),
     render(overlay=OVERLAY),
-    Ladder(Source("", ORIGINAL), [100], ["webp"], 2, LIMITS),
-    Reduce(Source("", ORIGINAL), LIMITS),
-    FindTrim(Source("", ORIGINAL), parse("trim=10"), LIMITS),
+    RenderLadder(InputFile("", ORIGINAL), [100], ["webp"], 2, LIMITS),
+    MakeIntermediate(InputFile("", ORIGINAL), LIMITS),
+    FindTrim(InputFile("", ORIGINAL), parse("trim=10"), LIMITS),
 ]
 
 
@@ -83,28 +83,28 @@ def test_image_is_refused_after_two_failures_of_any_job_in_every_job() -> None:
     for failing in IMAGE_JOBS:
         if isinstance(failing, Render) and failing.overlay is not None:
             continue
-        for ending in get_args(Ending):
-            circuit = Circuit()
-            circuit.record(failing, ending)
+        for mode in get_args(FailureMode):
+            circuit = CircuitBreaker()
+            circuit.record(failing, mode)
             assert not any(is_refused(circuit, job) for job in IMAGE_JOBS)
-            circuit.record(failing, ending)
+            circuit.record(failing, mode)
             assert all(is_refused(circuit, job) for job in IMAGE_JOBS)
             assert not is_refused(circuit, render(original=OTHER))
 
 
 def test_image_is_tried_again_an_hour_after_the_first_of_two_failures() -> None:
     clock = Clock()
-    circuit = Circuit(clock)
+    circuit = CircuitBreaker(clock)
     circuit.record(render(), "crashed")
-    clock.now += FORGOTTEN_AFTER_SECONDS / 2
+    clock.now += EXPIRES_AFTER_SECONDS / 2
     circuit.record(render(), "crashed")
     assert is_refused(circuit, render())
-    clock.now += FORGOTTEN_AFTER_SECONDS / 2
+    clock.now += EXPIRES_AFTER_SECONDS / 2
     assert not is_refused(circuit, render())
 
 
 def test_failures_with_an_overlay_are_held_against_the_two_together_only() -> None:
-    circuit = Circuit()
+    circuit = CircuitBreaker()
     for _ in range(2):
         circuit.record(render(overlay=OVERLAY), "crashed")
     assert is_refused(circuit, render("width=50", overlay=OVERLAY))
@@ -115,7 +115,7 @@ def test_failures_with_an_overlay_are_held_against_the_two_together_only() -> No
 
 @pytest.mark.parametrize("spelling", ["full", "width=4000", "width=100,effort=6", "width=100,quality=auto", "width=100,max_bytes=5000"])
 def test_rendition_that_takes_long_by_the_clients_choice_is_refused_alone(spelling: str) -> None:
-    circuit = Circuit()
+    circuit = CircuitBreaker()
     for _ in range(2):
         circuit.record(render(spelling), "timed-out")
     assert is_refused(circuit, render(spelling))
@@ -128,11 +128,11 @@ def test_rendition_that_takes_long_by_the_clients_choice_is_refused_alone(spelli
 def test_circuit_remembers_a_bounded_number_of_failures_and_forgets_old_ones_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(circuit_module, "_MOST_REMEMBERED", 10)
     clock = Clock()
-    circuit = Circuit(clock)
+    circuit = CircuitBreaker(clock)
     for number in range(50):
         circuit.record(render(original=f"{number:032}"), "crashed")
     assert sum(map(len, circuit._failures.values())) == 10
-    clock.now += FORGOTTEN_AFTER_SECONDS
+    clock.now += EXPIRES_AFTER_SECONDS
     for _ in range(2):
         circuit.record(render(), "crashed")
     assert is_refused(circuit, render())
@@ -191,7 +191,7 @@ async def test_image_that_computes_until_the_deadline_twice_is_refused_and_one_t
             async with taken(lone):
                 await anyio.sleep(0.5)
         await ready(lone)
-    lone.circuit.require(idle)
+    lone.circuit_breaker.raise_if_open(idle)
     # Wall time says nothing about a busy machine: what it may take of a processor does.
     monkeypatch.setattr(pool_module, "_BUSY_SHARE", 0.01)
     for _ in range(2):
@@ -230,9 +230,9 @@ async def test_upload_whose_probe_ended_its_process_twice_is_refused(lone: Rende
 # Shared between servers.
 
 
-def shared(folder: Path, clock: Clock) -> tuple[Storage, Circuit, RenderFailures]:
+def shared(folder: Path, clock: Clock) -> tuple[Storage, CircuitBreaker, RenderFailures]:
     storage = open_storage((folder / "store").as_uri(), {})
-    circuit = Circuit(clock)
+    circuit = CircuitBreaker(clock)
     return storage, circuit, RenderFailures(storage, circuit)
 
 
@@ -253,7 +253,7 @@ async def test_failures_are_known_to_every_server_of_the_store_and_deleted_when_
     _, late, notes_late = shared(tmp_path, clock)
     await notes_late.sync()
     assert is_refused(late, render())
-    clock.now += FORGOTTEN_AFTER_SECONDS
+    clock.now += EXPIRES_AFTER_SECONDS
     await notes_late.sync()
     assert not is_refused(late, render())
     assert [entry async for entry in storage.list_objects("render-failures")] == []
@@ -276,10 +276,10 @@ async def test_failure_that_the_store_does_not_take_is_kept_and_written_later(tm
 
 
 def test_learning_keeps_failures_that_others_do_not_know_yet() -> None:
-    circuit = Circuit()
+    circuit = CircuitBreaker()
     circuit.record(render(), "crashed")
     circuit.record(render(), "crashed")
-    circuit.learn([RenderFailure(OTHER, "crashed", circuit._clock())] * 2)
+    circuit.synchronize([RenderFailure(OTHER, "crashed", circuit._clock())] * 2)
     assert is_refused(circuit, render())
     assert is_refused(circuit, render(original=OTHER))
 
