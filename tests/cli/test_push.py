@@ -13,7 +13,7 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from tests.support import images
 from tests.support.command import run, started
 from tests.support.proxy import Fault, Proxy, proxy_of
 from tests.support.server import DARKROOM, Server, darkroom, environment, free_port
+from tests.support.waiting import wait_until
 
 PATIENCE_SECONDS = 20.0
 
@@ -80,14 +81,6 @@ def sent(proxy: Proxy) -> list[str]:
 
 def digests(folder: Path) -> list[str]:
     return sorted(digest_of(path.read_bytes()) for path in folder.rglob("*.png"))
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("it did not come to that")
-        time.sleep(0.01)
 
 
 # What is sent
@@ -717,7 +710,7 @@ def watching(proxy: Proxy, folder: Path, tmp_path: Path) -> Iterator[Watching]:
         started("push", folder, "--watch", "--prune", "--manifest", manifest, server=proxy.url, stdout=said, stderr=said) as process,
     ):
         running = Watching(process, manifest)
-        until(lambda: len(running.images()) == 3)
+        wait_until(lambda: len(running.images()) == 3)
         yield running
 
 
@@ -728,10 +721,10 @@ def test_watch_pushes_what_is_new_or_changed_and_forgets_what_is_gone(
     (folder / "new.png").write_bytes(new)
     (folder / "one.png").write_bytes(changed)
     (folder / "notes.txt").write_text("no picture")
-    until(lambda: watching.images().get("one.png", {}).get("digest") == digest_of(changed) and "new.png" in watching.images())
+    wait_until(lambda: watching.images().get("one.png", {}).get("digest") == digest_of(changed) and "new.png" in watching.images())
     assert watching.images()["new.png"]["digest"] == digest_of(new)
     (folder / "two.png").unlink()
-    until(lambda: "two.png" not in watching.images())
+    wait_until(lambda: "two.png" not in watching.images())
     assert len(proxy.uploads) == 5
     said = (tmp_path / "said").read_text()
     assert said.count("This is no image.") == 1
@@ -751,12 +744,12 @@ def test_watch_goes_on_when_the_server_is_back(data: Path, folder: Path, tmp_pat
                 said.open("wb") as output,
                 started("push", folder, "--watch", "--manifest", manifest, server=proxy.url, stdout=output, stderr=output) as process,
             ):
-                until(manifest.exists)
+                wait_until(manifest.exists)
                 server.stop()
                 (folder / "new.png").write_bytes(picture())
-                until(lambda: "It is asked again until it does." in said.read_text())
+                wait_until(lambda: "It is asked again until it does." in said.read_text())
                 with darkroom(data) as back:
                     proxy.upstream_port = back.port
-                    until(lambda: "new.png" in manifest_of(manifest))
+                    wait_until(lambda: "new.png" in manifest_of(manifest))
                 assert process.poll() is None
         assert said.read_text().count("The server does not answer.") == 1

@@ -16,6 +16,7 @@ import pytest
 from service.http.connections import MAX_CONNECTIONS, WINDOW_SECONDS
 from tests.support import images
 from tests.support.server import HOST, Server, darkroom, darkroom_with_descriptors
+from tests.support.waiting import wait_until
 
 MEBIBYTE = 1 << 20
 
@@ -65,15 +66,6 @@ def is_closed(connection: socket.socket) -> bool:
     poll = select.poll()
     poll.register(connection, select.POLLRDHUP)
     return bool(poll.poll(0))
-
-
-def wait_until(condition: object, *, seconds: float) -> None:
-    """Return as soon as `condition()` is true; raises `AssertionError` where it is not within so many seconds."""
-    assert callable(condition)
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def is_alive(server: Server, *, seconds: float) -> bool:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import b32encode
-from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from tests.support import images
-from tests.support.server import Server, darkroom
+from tests.support.server import darkroom
 
 DOCUMENT_MEMBERS = [
     "digest", "format", "width", "height", "frames", "bytes", "alpha",
@@ -21,12 +20,6 @@ DOCUMENT_MEMBERS = [
 
 def digest_of(body: bytes) -> str:
     return b32encode(hashlib.sha256(body).digest()[:20]).decode().lower()
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as open_client:
-        yield open_client
 
 
 def test_ingest_new_photo_is_201_with_the_document_and_its_location(client: httpx.Client) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tests.support import images
 from tests.support.s3 import Bucket, moto_bucket
 from tests.support.server import Server, darkroom
+from tests.support.upload import upload
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +28,6 @@ def large() -> bytes:
     return images.large_jpeg(3_600, 2_400, progressive=True)
 
 
-def uploaded(client: httpx.Client, body: bytes) -> dict[str, Any]:
-    """Return the document of an image that has been taken in."""
-    document: dict[str, Any] = client.post("/v1/images", content=body).raise_for_status().json()
-    return document
-
-
 def rendition(client: httpx.Client, document: dict[str, Any], **transform: object) -> httpx.Response:
     """Return the answer to a request for a JPEG rendition."""
     asked = client.post(f"/v1/images/{document['digest']}/urls", json={"transform": transform, "format": "jpeg"})
@@ -45,16 +40,16 @@ def without_renditions(server: Server) -> None:
 
 def test_intermediate_is_made_at_ingest_of_what_decodes_whole_and_is_large(data: Path, large: bytes) -> None:
     with darkroom(data, warm="none") as server, server.client() as client:
-        document = uploaded(client, large)
+        document = upload(client, large)
         assert [path.name for path in server.stored("intermediates")] == [document["digest"]]
-        uploaded(client, images.photo_jpeg(800, 600, progressive=True))
-        uploaded(client, images.large_jpeg(3_600, 2_400))
+        upload(client, images.photo_jpeg(800, 600, progressive=True))
+        upload(client, images.large_jpeg(3_600, 2_400))
         assert len(server.stored("intermediates")) == 1
 
 
 def test_rendition_that_the_intermediate_is_large_enough_for_never_reads_the_original(data: Path, large: bytes) -> None:
     with darkroom(data, warm="none") as server, server.client() as client:
-        document = uploaded(client, large)
+        document = upload(client, large)
         (original,) = server.stored("originals")
         original.write_bytes(images.truncated(large))
         for asked, size in (({"width": 640}, (640, 427)), ({"width": 300, "height": 300, "fit": "cover"}, (300, 300))):
@@ -72,7 +67,7 @@ def test_intermediate_that_is_missing_or_damaged_is_made_again_and_every_renditi
 ) -> None:
     asked: tuple[dict[str, object], ...] = ({"width": 640}, {"width": 1_280}, {"width": 200, "height": 200, "fit": "cover"})
     with darkroom(data, warm="none") as server, server.client() as client:
-        document = uploaded(client, large)
+        document = upload(client, large)
         before = [rendition(client, document, **transform).content for transform in asked]
     (intermediate,) = server.stored("intermediates")
     whole = intermediate.read_bytes()
@@ -93,7 +88,7 @@ def test_intermediate_that_is_missing_or_damaged_is_made_again_and_every_renditi
 def test_intermediate_looks_like_the_original(data: Path) -> None:
     body = images.photo_jpeg(3_600, 2_700, progressive=True)
     with darkroom(data, warm="none") as server, server.client() as client:
-        document = uploaded(client, body)
+        document = upload(client, body)
         assert len(server.stored("intermediates")) == 1
         reduced = images.opened(rendition(client, document, width=1_280, quality=95).content)
         whole = images.opened(rendition(client, document, width=1_280, quality=95, metadata="all").content)
@@ -103,7 +98,7 @@ def test_intermediate_looks_like_the_original(data: Path) -> None:
 def test_intermediate_in_an_object_store_is_used_by_another_machine(tmp_path: Path, large: bytes, bucket: Bucket) -> None:
     settings = {"warm": "none", "keys": "0" * 64, "store": f"s3://{bucket.name}", **bucket.environment}
     with darkroom(tmp_path / "one", **settings) as server, server.client() as client:
-        document = uploaded(client, large)
+        document = upload(client, large)
         assert f"intermediates/{document['digest']}" in bucket.objects()
     with darkroom(tmp_path / "two", **settings) as server, server.client() as client:
         answer = rendition(client, document, width=640)

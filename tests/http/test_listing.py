@@ -14,7 +14,7 @@ from service.http.routes.listing import DEFAULT_LIMIT, MAX_DIGESTS, MAX_LIMIT
 from tests.http.test_ingest import digest_of
 from tests.http.test_takedowns import check_problem
 from tests.support import images
-from tests.support.server import Server, darkroom
+from tests.support.server import darkroom
 
 UNKNOWN = "a" * 32
 TOKENS = {"reader-token-00000": "read", "ingest-token-00000": "ingest", "delete-token-00000": "delete"}
@@ -26,12 +26,6 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Cli
     with darkroom(tmp_path_factory.mktemp("listed")) as server, server.client() as client:
         digests = [upload(client, 40 + number) for number in range(7)]
         yield client, digests[::-1]
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as open_client:
-        yield open_client
 
 
 def upload(client: httpx.Client, width: int) -> str:

@@ -12,13 +12,6 @@ from service.http.openapi.document import OPTION_EXAMPLES
 from service.http.openapi.responses import ROUTES, problem_example
 from service.images.options import API_OPTIONS, OPTIONS
 from tests.support import images
-from tests.support.server import Server
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Any:
-    with server.client() as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

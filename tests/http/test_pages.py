@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import httpx
 import pytest
 
 from service.errors import ServiceError, every_problem
 from service.http.routes.pages import hashed_files
-from tests.support.server import Server
 
 PAGES = ("/", "/docs", "/problems")
 IMMUTABLE = "public, max-age=31536000, immutable"
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Any:
-    with server.client() as client:
-        yield client
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -1,6 +1,5 @@
 """`PATCH /v1/images/{digest}`: the focal point and the alternative text, against a real server."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,9 @@ import httpx
 import pytest
 
 from tests.support import images
-from tests.support.server import Server, darkroom
+from tests.support.server import darkroom
 
 COVER = {"width": 64, "height": 64, "fit": "cover"}
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
 
 
 _seeds = iter(range(1_000, 2_000))

@@ -17,6 +17,7 @@ from tests.support import images
 from tests.support.network import PUBLIC_ADDRESS, in_own_network
 from tests.support.server import Server, darkroom, was_stored
 from tests.support.threads import serving
+from tests.support.waiting import wait_until
 
 
 class Source:
@@ -89,13 +90,6 @@ def check_problem(answer: httpx.Response, status: int, kind: str) -> None:
     assert problem["remedy"]
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
-
-
 def test_pull_redirects_to_an_immutable_rendition_of_what_the_source_has(data: Path) -> None:
     def test(server: Server, client: httpx.Client, running: Source) -> None:
         path = pull_path(client, running.url(), transform={"width": 200}, format="webp")
@@ -134,11 +128,11 @@ def test_pull_asks_the_source_again_in_the_background_and_follows_what_it_has(da
         stale = client.get(path)
         assert stale.headers["location"] == first
         assert "; hit; ttl=-" in stale.headers["cache-status"] or "; hit; ttl=0;" in stale.headers["cache-status"]
-        until(lambda: len(running.requests) == 2)
+        wait_until(lambda: len(running.requests) == 2)
         assert running.requests[1]["if-none-match"] == '"v1"'
         running.body, running.tag = images.photo_jpeg(640, 480), '"v2"'
         time.sleep(1.1)
-        until(lambda: bool(client.get(path).headers["location"] != first))
+        wait_until(lambda: bool(client.get(path).headers["location"] != first))
         assert images.opened(client.get(client.get(path).headers["location"]).content).size == (640, 480)
         assert client.get(first).status_code == 200
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,12 +14,6 @@ from tests.support.server import Server, darkroom
 
 # Each test takes down an image of its own.
 _widths = iter(range(300, 1_000))
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
 
 
 def uploaded(client: httpx.Client) -> tuple[str, bytes]:

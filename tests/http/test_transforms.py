@@ -15,6 +15,7 @@ from service.urls.rendition_url import RenditionUrl
 from service.urls.signing import Signer
 from tests.support import images
 from tests.support.server import Server, darkroom
+from tests.support.upload import upload
 
 VARIANTS = "card: width=320,height=240,fit=cover,quality=70; badge: width=64,height=64,fit=cover,round=max"
 UNSIGNED = "width=50,lossless=true width=50 frame=7"
@@ -28,31 +29,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
-
-
-def uploaded(client: httpx.Client, body: bytes) -> str:
-    answer = client.post("/v1/images", content=body)
-    assert answer.status_code in {200, 201}
-    digest: str = answer.json()["digest"]
-    return digest
-
-
-@pytest.fixture(scope="module")
 def photo(client: httpx.Client) -> str:
-    return uploaded(client, images.photo_jpeg(400, 300))
+    return str(upload(client, images.photo_jpeg(400, 300))["digest"])
 
 
 @pytest.fixture(scope="module")
 def badge(client: httpx.Client) -> str:
-    return uploaded(client, images.rgba_png(64, 64))
+    return str(upload(client, images.rgba_png(64, 64))["digest"])
 
 
 @pytest.fixture(scope="module")
 def film(client: httpx.Client) -> str:
-    return uploaded(client, images.animated_gif(120, 90))
+    return str(upload(client, images.animated_gif(120, 90))["digest"])
 
 
 def asked(client: httpx.Client, digest: str, **wanted: Any) -> httpx.Response:
@@ -181,7 +169,7 @@ def test_variant_is_written_out_in_the_url(client: httpx.Client, photo: str) -> 
 
 
 def test_trim_is_written_out_as_the_crop_that_it_found(client: httpx.Client) -> None:
-    framed = uploaded(client, images.framed_png(200, 100, (20, 10)))
+    framed = upload(client, images.framed_png(200, 100, (20, 10)))["digest"]
     assert "/crop=20:10:200:100/" in url(client, framed, {"trim": 10}, "png")
     assert "/crop=20:10:200:100,width=100/" in url(client, framed, {"trim": 10, "width": 100}, "png")
     ladder = asked(client, framed, transform={"trim": 10}, widths=[100]).json()

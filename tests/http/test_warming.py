@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import pytest
 from tests.support import images
 from tests.support.s3 import Bucket, moto_bucket
 from tests.support.server import Server, darkroom
+from tests.support.upload import upload
+from tests.support.waiting import wait_until
 
 _PATIENCE_SECONDS = 60.0
 
@@ -22,20 +23,6 @@ _PATIENCE_SECONDS = 60.0
 def bucket() -> Iterator[Bucket]:
     with moto_bucket() as running:
         yield running
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Return once a condition holds."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def uploaded(client: httpx.Client, body: bytes) -> dict[str, Any]:
-    """Return the document of an image that has been taken in."""
-    document: dict[str, Any] = client.post("/v1/images", content=body).raise_for_status().json()
-    return document
 
 
 def urls(document: dict[str, Any], *types: str) -> list[str]:
@@ -69,8 +56,8 @@ def warm(server: Server) -> bool:
 )
 def test_first_request_for_a_warmed_rendition_is_no_render(data: Path, body: bytes, types: tuple[str, ...]) -> None:
     with darkroom(data, warm="webp,fallback") as server, server.client() as client:
-        document = uploaded(client, body)
-        until(lambda: warm(server))
+        document = upload(client, body)
+        wait_until(lambda: warm(server))
         paths = urls(document, *types)
         assert len(paths) == len(server.stored("renditions")) >= 6
         assert tiers(client, paths) == ["store"] * len(paths)
@@ -84,8 +71,8 @@ def test_first_request_for_a_warmed_rendition_is_no_render(data: Path, body: byt
 
 def test_warming_of_every_format_leaves_nothing_to_render(data: Path) -> None:
     with darkroom(data, warm="avif,webp,fallback") as server, server.client() as client:
-        document = uploaded(client, images.photo_jpeg(640, 480))
-        until(lambda: warm(server))
+        document = upload(client, images.photo_jpeg(640, 480))
+        wait_until(lambda: warm(server))
         paths = urls(document, "image/avif", "image/webp", "image/jpeg")
         assert tiers(client, paths) == ["store"] * 6
         assert renders(server) == 0
@@ -93,8 +80,8 @@ def test_warming_of_every_format_leaves_nothing_to_render(data: Path) -> None:
 
 def test_warming_of_an_animation_leaves_nothing_to_render_in_what_shows_it(data: Path) -> None:
     with darkroom(data, warm="webp,fallback") as server, server.client() as client:
-        document = uploaded(client, images.animated_gif(400, 300))
-        until(lambda: warm(server))
+        document = upload(client, images.animated_gif(400, 300))
+        wait_until(lambda: warm(server))
         paths = urls(document, "image/webp", "image/gif")
         assert tiers(client, paths) == ["store"] * 4
         for path in paths:
@@ -103,7 +90,7 @@ def test_warming_of_an_animation_leaves_nothing_to_render_in_what_shows_it(data:
 
 def test_warming_that_is_switched_off_renders_and_notes_nothing(data: Path) -> None:
     with darkroom(data, warm="none") as server, server.client() as client:
-        document = uploaded(client, images.photo_jpeg(640, 480))
+        document = upload(client, images.photo_jpeg(640, 480))
         assert tiers(client, [document["src"]]) == ["render"]
         assert len(server.stored("renditions")) == 1
         assert not (data / "store" / "warming").exists()
@@ -111,19 +98,19 @@ def test_warming_that_is_switched_off_renders_and_notes_nothing(data: Path) -> N
 
 def test_upload_of_an_image_that_is_here_already_warms_nothing_again(data: Path) -> None:
     with darkroom(data, warm="webp") as server, server.client() as client:
-        uploaded(client, images.photo_jpeg(320, 240))
-        until(lambda: warm(server))
-        uploaded(client, images.photo_jpeg(320, 240))
-        uploaded(client, images.photo_jpeg(321, 240))
-        until(lambda: server.log().count('"event": "warmed"') == 2)
+        upload(client, images.photo_jpeg(320, 240))
+        wait_until(lambda: warm(server))
+        upload(client, images.photo_jpeg(320, 240))
+        upload(client, images.photo_jpeg(321, 240))
+        wait_until(lambda: server.log().count('"event": "warmed"') == 2)
         assert warm(server)
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
 def test_warming_that_is_stopped_in_the_middle_is_finished_after_the_next_start(data: Path, ending: signal.Signals) -> None:
     with darkroom(data, warm="webp,fallback") as server, server.client() as client:
-        documents = [uploaded(client, images.photo_jpeg(1_400 + number, 1_050)) for number in range(5)]
-        until(lambda: len(server.stored("renditions")) >= 3)
+        documents = [upload(client, images.photo_jpeg(1_400 + number, 1_050)) for number in range(5)]
+        wait_until(lambda: len(server.stored("renditions")) >= 3)
         code = server.stop(ending)
         assert code == (0 if ending == signal.SIGTERM else -signal.SIGKILL)
         before = {path: path.stat().st_mtime_ns for path in server.stored("renditions")}
@@ -131,7 +118,7 @@ def test_warming_that_is_stopped_in_the_middle_is_finished_after_the_next_start(
         assert 3 <= len(before) < 50
         assert noted
     with darkroom(data, warm="webp,fallback") as server, server.client() as client:
-        until(lambda: warm(server))
+        wait_until(lambda: warm(server))
         assert len(server.stored("renditions")) == 50
         assert {path: path.stat().st_mtime_ns for path in before} == before
         for document in documents:
@@ -142,36 +129,36 @@ def test_warming_that_is_stopped_in_the_middle_is_finished_after_the_next_start(
 
 def test_request_that_comes_while_a_ladder_is_warmed_is_answered_before_the_rest_of_it(data: Path) -> None:
     with darkroom(data, warm="avif", render_processes=1) as server, server.client() as client:
-        document = uploaded(client, images.photo_jpeg(2_560, 1_920))
-        until(lambda: len(server.stored("renditions")) >= 1)
+        document = upload(client, images.photo_jpeg(2_560, 1_920))
+        wait_until(lambda: len(server.stored("renditions")) >= 1)
         path = client.post(f"/v1/images/{document['digest']}/urls", json={"transform": {"width": 50}, "format": "jpeg"}).json()["url"]
         assert tiers(client, [path]) == ["render"]
         assert not warm(server)
-        until(lambda: warm(server))
+        wait_until(lambda: warm(server))
         assert tiers(client, urls(document, "image/avif")) == ["store"] * 6
 
 
 def test_original_that_cannot_be_rendered_is_noted_no_longer_and_the_log_says_why(data: Path) -> None:
     with darkroom(data, warm="none") as server, server.client() as client:
-        document = uploaded(client, images.photo_jpeg(640, 480))
+        document = upload(client, images.photo_jpeg(640, 480))
     (original,) = server.stored("originals")
     original.write_bytes(images.truncated(original.read_bytes()))
     (data / "store" / "warming").mkdir()
     (data / "store" / "warming" / document["digest"]).touch()
     with darkroom(data, warm="webp") as server:
-        until(lambda: warm(server))
+        wait_until(lambda: warm(server))
         assert server.log().count('"event": "an image was not warmed"') == 1
         assert '"problem": "damaged-original"' in server.log()
     with darkroom(data, warm="webp") as server, server.client() as client:
-        uploaded(client, images.photo_jpeg(320, 240))
-        until(lambda: server.log().count('"event": "warmed"') == 1)
+        upload(client, images.photo_jpeg(320, 240))
+        wait_until(lambda: server.log().count('"event": "warmed"') == 1)
         assert server.log().count('"event": "an image was not warmed"') == 1
 
 
 def test_warming_over_an_object_store_leaves_nothing_to_render_and_no_note(data: Path, bucket: Bucket) -> None:
     with darkroom(data, warm="webp,fallback", store=f"s3://{bucket.name}", **bucket.environment) as server, server.client() as client:
-        document = uploaded(client, images.photo_jpeg(640, 480))
-        until(lambda: server.log().count('"event": "warmed"') == 1)
+        document = upload(client, images.photo_jpeg(640, 480))
+        wait_until(lambda: server.log().count('"event": "warmed"') == 1)
         assert tiers(client, urls(document, "image/webp", "image/jpeg")) == ["store"] * 4
         assert renders(server) == 0
-        until(lambda: not any(key.startswith("warming/") for key in bucket.objects()))
+        wait_until(lambda: not any(key.startswith("warming/") for key in bucket.objects()))
