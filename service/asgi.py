@@ -17,7 +17,7 @@ from service.http.guard import Guard
 from service.http.problem_details import plain_response
 from service.http.routes.renditions import normalised_accept
 from service.ops.logging import configure_logs
-from service.process import end_with_parent, end_with_supervisor
+from service.process import end_with_parent, end_with_supervisor, hold_signals
 from service.settings import load
 
 # What is asked of this process itself, and what changes something: neither kept nor refused.
@@ -28,9 +28,9 @@ _KINDS = {"/i/": "rendition", "/pull/": "pointer", "/v1/": "api", "/health": "he
 
 def build() -> Edge:
     """Return the whole server, set up from the environment; raises `SettingsError`."""
-    # A killed supervisor must not leave a server behind that nobody watches. Until the application has started, Granian's own handler of
-    # SIGTERM, which the process has inherited, would ignore the signal, and there is nothing yet to finish.
+    # A killed supervisor must not leave a server behind that nobody watches. Until the application has started there is nothing to finish.
     end_with_supervisor(signal.SIGKILL)
+    hold_signals()
     configure_logs()
     settings = load(os.environ)
 

@@ -97,8 +97,10 @@ def run_granian(factory: str, host: str, port: int, *, buffer_bytes: int = BUFFE
     from granian.log import LogLevels  # noqa: PLC0415
 
     from service.http.connections import max_connections  # noqa: PLC0415
+    from service.process import reset_signals_in_forks  # noqa: PLC0415
 
-    Granian(
+    reset_signals_in_forks()
+    server = Granian(
         factory,
         factory=True,
         address=host,
@@ -116,7 +118,13 @@ def run_granian(factory: str, host: str, port: int, *, buffer_bytes: int = BUFFE
         respawn_failed_workers=True,
         workers_kill_timeout=DRAIN_SECONDS,
         log_level=LogLevels.warning,
-    ).serve()
+    )
+    try:
+        server.serve()
+    except SystemExit:
+        # Granian reports a failure if the worker ended first, as it may when a signal goes to the whole process group.
+        if not server.interrupt_signal:
+            raise
 
 
 def _announce(settings: Settings) -> None:

@@ -35,6 +35,7 @@ from service.library.warming import Warmer
 from service.library.warming_queue import WarmingQueue
 from service.ops.health import Health
 from service.ops.signing_keys import SigningKeyMonitor
+from service.process import end_at_once
 from service.pull.sources import Sources
 from service.rendering.pool import RenderPool
 from service.settings import Settings, SettingsError, development_key
@@ -98,9 +99,10 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        originals.clear_spool()
-        if leftovers := await storage.remove_orphaned_temp_files():
-            log.info("removed what killed writes had left", files=leftovers)
+        with end_at_once():
+            originals.clear_spool()
+            if leftovers := await storage.remove_orphaned_temp_files():
+                log.info("removed what killed writes had left", files=leftovers)
         async with pool.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(watch)
             tasks.start_soon(vitals.watch)

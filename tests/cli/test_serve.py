@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,7 +15,7 @@ import psutil
 import pytest
 
 from tests.support import images
-from tests.support.server import DARKROOM, Server, darkroom, environment, free_port
+from tests.support.server import DARKROOM, END_SECONDS, Server, darkroom, environment, free_port
 
 
 def refused(data: Path, *options: str, **settings: str) -> str:
@@ -115,8 +116,8 @@ def processes_of_session(leader: int) -> list[psutil.Process]:
     return found
 
 
-def killed_supervisor(data: Path, *, after_seconds: float | None) -> list[psutil.Process]:
-    """Return what goes on running after the supervisor was killed so long after its start, or as soon as it had started the server."""
+def left_after_a_signal(data: Path, ending: signal.Signals, *, after_seconds: float | None) -> list[psutil.Process]:
+    """Return the processes that outlive a supervisor which got `ending` so long after its start, or once it had started the server."""
     supervisor = subprocess.Popen(
         [DARKROOM, "serve", "--port", str(free_port()), "--data", data],
         env=environment(),
@@ -124,28 +125,81 @@ def killed_supervisor(data: Path, *, after_seconds: float | None) -> list[psutil
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 30
-    while after_seconds is None and not processes_of_session(supervisor.pid) and time.monotonic() < deadline:
-        time.sleep(0.001)
-    time.sleep(after_seconds or 0)
-    supervisor.kill()
-    supervisor.wait()
-    # What had been started needs a moment to import its modules before it can look.
-    _, alive = psutil.wait_procs(processes_of_session(supervisor.pid), timeout=15)
-    left = [*alive, *processes_of_session(supervisor.pid)]
-    for process in left:
-        process.kill()
+    try:
+        while after_seconds is None and not processes_of_session(supervisor.pid) and supervisor.poll() is None:
+            time.sleep(0.001)
+        time.sleep(after_seconds or 0)
+        supervisor.send_signal(ending)
+        supervisor.wait(END_SECONDS)
+    finally:
+        supervisor.kill()
+        supervisor.wait()
+        # A process that has just been started imports its modules before it notices that its parent has ended.
+        _, alive = psutil.wait_procs(processes_of_session(supervisor.pid), timeout=END_SECONDS)
+        left = [*alive, *processes_of_session(supervisor.pid)]
+        for process in left:
+            process.kill()
     return left
 
 
-def test_kill_of_the_supervisor_before_the_server_has_started_leaves_no_process(data: Path) -> None:
-    assert killed_supervisor(data, after_seconds=None) == []
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_ending_as_soon_as_the_server_is_started_leaves_no_process(data: Path, ending: signal.Signals) -> None:
+    assert left_after_a_signal(data, ending, after_seconds=None) == []
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("moment", range(20))
-def test_kill_of_the_supervisor_at_any_moment_of_the_start_leaves_no_process(data: Path, moment: int) -> None:
-    assert killed_supervisor(data, after_seconds=0.2 + moment * 0.06) == []
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_ending_at_any_moment_of_the_start_leaves_no_process(data: Path, ending: signal.Signals, moment: int) -> None:
+    assert left_after_a_signal(data, ending, after_seconds=0.2 + moment * 0.06) == []
+
+
+STARTING_APPLICATION = """
+import asyncio, os, signal, sys, time
+from service.process import end_at_once, hold_signals
+
+def reached(phase):
+    if phase != sys.argv[1]:
+        return False
+    (os.kill if sys.argv[3] == "supervisor" else os.killpg)(os.getppid(), signal.Signals[sys.argv[2]])
+    return True
+
+if reached("import"):
+    time.sleep(3_600)
+
+def build():
+    if reached("build"):
+        time.sleep(3_600)
+    hold_signals()
+    return application
+
+async def application(scope, receive, send):
+    await receive()
+    with end_at_once():
+        if reached("startup"):
+            await asyncio.sleep(3_600)
+    if reached("end of startup"):
+        await asyncio.sleep(0.1)
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+"""
+
+
+@pytest.mark.parametrize("phase", ["import", "build", "startup", "end of startup"])
+@pytest.mark.parametrize(("ending", "to"), [("SIGTERM", "supervisor"), ("SIGTERM", "group"), ("SIGINT", "group")])
+def test_signal_while_the_worker_starts_ends_it_with_status_0(tmp_path: Path, phase: str, ending: str, to: str) -> None:
+    (tmp_path / "starting.py").write_text(STARTING_APPLICATION)
+    serve = f"from service.cli.main import run_granian; run_granian('starting:build', '127.0.0.1', {free_port()})"
+    supervisor = subprocess.Popen([sys.executable, "-c", serve, phase, ending, to], cwd=tmp_path, start_new_session=True)
+    try:
+        assert supervisor.wait(END_SECONDS) == 0
+        assert processes_of_session(supervisor.pid) == []
+    finally:
+        for process in processes_of_session(supervisor.pid):
+            process.kill()
+        supervisor.kill()
+        supervisor.wait()
 
 
 def test_kill_of_the_server_leaves_no_render_process(data: Path) -> None:

@@ -20,8 +20,10 @@ import psutil
 
 DARKROOM = Path(sys.executable).parent / "darkroom"
 HOST = "127.0.0.1"
-_START_SECONDS = 30.0
-_END_SECONDS = 20.0
+
+# Each bounds a hang, on however busy a machine. An end takes less than a server's grace period, after which its worker is killed.
+START_SECONDS = 180.0
+END_SECONDS = 60.0
 
 
 class Server:
@@ -66,7 +68,7 @@ class Server:
                 process.kill()
         elif self.process.poll() is None:
             self.process.send_signal(kind)
-        return self.process.wait(_END_SECONDS)
+        return self.process.wait(END_SECONDS)
 
 
 def _command_line(process: psutil.Process) -> str:
@@ -168,7 +170,7 @@ def _started(data: Path, before: tuple[str, ...], settings: dict[str, object]) -
 
 def reported_sandbox(server: Server) -> object:
     """Return how render processes are confined as /health says once one of them has started."""
-    deadline = time.monotonic() + _START_SECONDS
+    deadline = time.monotonic() + START_SECONDS
     with server.client() as client:
         while (sandbox := client.get("/health").json().get("sandbox")) is None and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -176,7 +178,7 @@ def reported_sandbox(server: Server) -> object:
 
 
 def _wait_until_healthy(server: Server) -> None:
-    deadline = time.monotonic() + _START_SECONDS
+    deadline = time.monotonic() + START_SECONDS
     with server.client() as client:
         while time.monotonic() < deadline and server.process.poll() is None:
             try:
