@@ -14,12 +14,12 @@ from service.errors import StorageUnavailableError
 from service.library.takedowns import Takedowns
 from service.storage.keys import document_key
 from service.storage.object_store import Storage
-from tests.edge.asgi import NOON, Origin, ask, whole
+from tests.edge.asgi import NOON, Origin, full_response, send_request
 
 pytestmark = pytest.mark.anyio
 
 DIGEST = "a" * 32
-LONG = whole(b"public, max-age=31536000, immutable", (b"cache-tag", DIGEST.encode("ascii")))
+LONG = full_response(b"public, max-age=31536000, immutable", (b"cache-tag", DIGEST.encode("ascii")))
 
 
 class Machine:
@@ -50,7 +50,7 @@ class Machine:
 
     async def is_hit(self) -> bool:
         before = len(self.origin.requests)
-        await ask(self.edge)
+        await send_request(self.edge)
         return len(self.origin.requests) == before
 
 
@@ -67,7 +67,7 @@ async def elsewhere_taken_down(storage: Storage) -> None:
 
 async def test_machine_that_was_suspended_learns_of_takedowns_before_its_next_hit(storage: Storage) -> None:
     machine = Machine(storage)
-    await ask(machine.edge)
+    await send_request(machine.edge)
     await elsewhere_taken_down(storage)
     assert await machine.is_hit(), "it has not looked, and is not due to before a minute is over"
     machine.suspend(61)
@@ -79,7 +79,7 @@ async def test_machine_that_was_suspended_goes_on_with_hits_while_the_store_is_a
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine(storage)
-    await ask(machine.edge)
+    await send_request(machine.edge)
     await elsewhere_taken_down(storage)
     all_names = storage.list_names
 

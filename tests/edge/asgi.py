@@ -47,12 +47,12 @@ def collapsed(ttl: int = 60, key: str = "/i/picture", reason: str = "uri-miss") 
     return f'darkroom; fwd={reason}; collapsed; ttl={ttl}; key="{key}"'.encode()
 
 
-def unkept(key: str = "/i/picture", reason: str = "uri-miss", word: str = "") -> bytes:
+def not_stored(key: str = "/i/picture", reason: str = "uri-miss", word: str = "") -> bytes:
     """Return the `Cache-Status` of a forwarded request whose answer was not kept."""
     return f'darkroom; fwd={reason};{f" {word};" if word else ""} key="{key}"'.encode()
 
 
-def whole(directives: bytes, *more: tuple[bytes, bytes], status: int = 200, body: bytes = b"picture") -> Response:
+def full_response(directives: bytes, *more: tuple[bytes, bytes], status: int = 200, body: bytes = b"picture") -> Response:
     """Return an answer that says of its body all that the edge would add."""
     ranges = [(b"accept-ranges", b"bytes")] if status == 200 else []
     return Response(status, [(b"cache-control", directives), (b"content-length", b"%d" % len(body)), *ranges, *more], body)
@@ -64,7 +64,7 @@ def date(seconds: float = 0) -> bytes:
 
 
 @dataclass(frozen=True)
-class Reply:
+class ClientResponse:
     """What a client has received when its request is over."""
 
     status: int
@@ -87,7 +87,7 @@ class Reply:
         return values[0] if values else None
 
 
-def failed(cache_status: bytes) -> Reply:
+def failed(cache_status: bytes) -> ClientResponse:
     """Return what a client gets when the origin failed without an answer."""
     body = (
         b'{"type":"about:blank","title":"Internal error","status":500,'
@@ -100,54 +100,54 @@ def failed(cache_status: bytes) -> Reply:
         (b"x-content-type-options", b"nosniff"),
         (b"cache-status", cache_status),
     ]
-    return Reply(500, headers, body)
+    return ClientResponse(500, headers, body)
 
 
-class Visit:
+class ClientRequest:
     """One request under way: it sends its body, then stays until it is answered or told to leave."""
 
     def __init__(self, app: ASGIApp, scope: Scope, chunks: Iterable[bytes]) -> None:
         self.messages: list[Message] = []
         self._chunks = list(chunks)
-        self._waits = asyncio.Event()
-        self._left = asyncio.Event()
+        self._waiting = asyncio.Event()
+        self._disconnected = asyncio.Event()
         self.task = asyncio.ensure_future(app(scope, self._receive, self._send))
 
-    async def waits(self) -> None:
+    async def until_waiting(self) -> None:
         """Return once the application has had the whole request and asks whether the client is still there."""
-        await _first(self._waits.wait(), self.task)
+        await _first(self._waiting.wait(), self.task)
 
-    async def is_over(self) -> bool:
+    async def is_done(self) -> bool:
         """Return whether it has been answered, as soon as it has been or waits for that."""
-        waiting = asyncio.ensure_future(self._waits.wait())
+        waiting = asyncio.ensure_future(self._waiting.wait())
         await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED, timeout=10)
         waiting.cancel()
         return self.task.done()
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         """Close the connection, as seen by the application."""
-        self._left.set()
+        self._disconnected.set()
 
-    async def over(self) -> list[Message]:
+    async def sent_messages(self) -> list[Message]:
         """Return all that was sent to the client once the application has returned; raises what it raised."""
         await asyncio.wait_for(self.task, 10)
         return self.messages
 
-    async def reply(self) -> Reply:
+    async def response(self) -> ClientResponse:
         """Return the whole answer; fails if it is not one."""
-        start, *rest = await self.over()
+        start, *rest = await self.sent_messages()
         assert start["type"] == "http.response.start"
         assert rest, "no body"
         assert all(message["type"] == "http.response.body" for message in rest)
         assert [bool(message.get("more_body")) for message in rest] == [True] * (len(rest) - 1) + [False]
-        return Reply(start["status"], start["headers"], b"".join(message.get("body", b"") for message in rest))
+        return ClientResponse(start["status"], start["headers"], b"".join(message.get("body", b"") for message in rest))
 
     async def _receive(self) -> Message:
         if self._chunks:
             body = self._chunks.pop(0)
             return {"type": "http.request", "body": body, "more_body": bool(self._chunks)}
-        self._waits.set()
-        await self._left.wait()
+        self._waiting.set()
+        await self._disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
@@ -185,51 +185,51 @@ def http_scope(
     }
 
 
-def visit(app: ASGIApp, path: str = "/i/picture", *, chunks: Iterable[bytes] = (b"",), **request: Any) -> Visit:
+def open_request(app: ASGIApp, path: str = "/i/picture", *, chunks: Iterable[bytes] = (b"",), **request: Any) -> ClientRequest:
     """Start a request."""
-    return Visit(app, http_scope(path, **request), chunks)
+    return ClientRequest(app, http_scope(path, **request), chunks)
 
 
-async def ask(app: ASGIApp, path: str = "/i/picture", **request: Any) -> Reply:
+async def send_request(app: ASGIApp, path: str = "/i/picture", **request: Any) -> ClientResponse:
     """Return the answer to a request whose client stays to the end."""
-    return await visit(app, path, **request).reply()
+    return await open_request(app, path, **request).response()
 
 
-async def all_wait(visits: Iterable[Visit]) -> None:
+async def wait_for_all(requests: Iterable[ClientRequest]) -> None:
     """Return once every one of these clients waits for its answer."""
-    await asyncio.gather(*(each.waits() for each in visits))
+    await asyncio.gather(*(each.until_waiting() for each in requests))
 
 
 class Origin:
     """An application that gives every request `answer`, or raises `error`; while held, it has requests and no answers."""
 
-    def __init__(self, answer: Response | Callable[[Scope], Response] = RENDITION, *, held: bool = False) -> None:
-        self.answer = answer
+    def __init__(self, response: Response | Callable[[Scope], Response] = RENDITION, *, held: bool = False) -> None:
+        self.response = response
         self.error: BaseException | None = None
         self.requests: list[Scope] = []
         self.bodies: list[list[bytes]] = []
-        self.at_once = 0
-        self.most_at_once = 0
-        self._answered = 0.0 if held else inf
+        self.concurrent = 0
+        self.max_concurrent = 0
+        self._released = 0.0 if held else inf
         self._changed = asyncio.Condition()
 
     async def release(self, first: float = inf) -> None:
         """Answer the first so many requests, or all."""
         async with self._changed:
-            self._answered = first
+            self._released = first
             self._changed.notify_all()
 
     async def hold(self) -> None:
         """Answer no request that comes from now on, until released."""
         async with self._changed:
-            self._answered = len(self.requests)
+            self._released = len(self.requests)
 
-    async def asked(self, times: int) -> None:
+    async def until_requested(self, times: int) -> None:
         """Return once there have been that many requests."""
         async with self._changed:
             await asyncio.wait_for(self._changed.wait_for(lambda: len(self.requests) >= times), 10)
 
-    def asked_with(self, *names: bytes) -> list[list[tuple[bytes, bytes]]]:
+    def requested_headers(self, *names: bytes) -> list[list[tuple[bytes, bytes]]]:
         """Return of each request the fields called `names`, in order."""
         return [[pair for pair in scope["headers"] if pair[0] in names] for scope in self.requests]
 
@@ -238,19 +238,19 @@ class Origin:
             self.requests.append(scope)
             number = len(self.requests)
             self._changed.notify_all()
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.concurrent += 1
+        self.max_concurrent = max(self.max_concurrent, self.concurrent)
         try:
             self.bodies.append(await _chunks(receive))
             async with self._changed:
-                await self._changed.wait_for(lambda: number <= self._answered)
+                await self._changed.wait_for(lambda: number <= self._released)
             if self.error is not None:
                 raise self.error
-            status, headers, body = self.answer(scope) if callable(self.answer) else self.answer
+            status, headers, body = self.response(scope) if callable(self.response) else self.response
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
         finally:
-            self.at_once -= 1
+            self.concurrent -= 1
 
 
 async def _chunks(receive: Receive) -> list[bytes]:
@@ -262,48 +262,48 @@ async def _chunks(receive: Receive) -> list[bytes]:
             return chunks
 
 
-class Pieces:
+class ChunkedOrigin:
     """An application that sends the start of an answer, then a piece at a time, each when the one before has been taken.
 
     `sent` counts the pieces that `send` has taken, `events` is what it has received.
     """
 
-    def __init__(self, headers: Headers, pieces: Iterable[bytes], *, status: int = 200, held: bool = False) -> None:
+    def __init__(self, headers: Headers, chunks: Iterable[bytes], *, status: int = 200, held: bool = False) -> None:
         self.status = status
         self.headers = headers
-        self.pieces = list(pieces)
+        self.chunks = list(chunks)
         self.error: Exception | None = None
         self.requests: list[Scope] = []
         self.events: list[str] = []
         self.sent = 0
-        self.over = asyncio.Event()
-        self.may_answer = asyncio.Event()
+        self.finished = asyncio.Event()
+        self.may_respond = asyncio.Event()
         if not held:
-            self.may_answer.set()
+            self.may_respond.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.requests.append(scope)
         self.events.append((await receive())["type"])
-        await self.may_answer.wait()
-        gone = asyncio.ensure_future(receive())
+        await self.may_respond.wait()
+        disconnected = asyncio.ensure_future(receive())
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
-        for piece in self.pieces:
-            if gone.done():
+        for chunk in self.chunks:
+            if disconnected.done():
                 break
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
             self.sent += 1
             # As an application does that reads what it sends.
             await asyncio.sleep(0)
         if self.error is not None:
-            gone.cancel()
+            disconnected.cancel()
             raise self.error
-        if not gone.done():
+        if not disconnected.done():
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-        self.events.append((await gone)["type"])
-        self.over.set()
+        self.events.append((await disconnected)["type"])
+        self.finished.set()
 
 
-class Clock:
+class ManualClock:
     """A monotonic clock that a test moves, and the wall clock beside it."""
 
     def __init__(self) -> None:
@@ -317,9 +317,9 @@ class Clock:
         return NOON + self.now - 1_000.25
 
 
-def shared_edge(app: ASGIApp, clock: Clock | None = None, **options: Any) -> Edge:
+def shared_edge(app: ASGIApp, clock: ManualClock | None = None, **options: Any) -> Edge:
     """Return an edge called Darkroom, whose hosts have the same answers unless `options` say otherwise."""
-    clock = clock or Clock()
+    clock = clock or ManualClock()
     given = {
         "name": "Darkroom",
         "max_bytes": 1_000_000,
@@ -330,6 +330,6 @@ def shared_edge(app: ASGIApp, clock: Clock | None = None, **options: Any) -> Edg
     return Edge(app, clock=clock, wall_clock=clock.wall, **{**given, **options})
 
 
-async def settled(edge: Edge) -> None:
+async def settle(edge: Edge) -> None:
     """Return once every request to the origin is over and its answer has been taken."""
     await asyncio.wait_for(asyncio.gather(*edge._origin._tasks), 10)

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.edge.asgi import Clock
+from tests.edge.asgi import ManualClock
 
 
 @pytest.fixture
-def clock() -> Clock:
+def clock() -> ManualClock:
     """Give a clock that stands still until the test moves it."""
-    return Clock()
+    return ManualClock()
 
 
 @pytest.fixture

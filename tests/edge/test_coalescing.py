@@ -12,21 +12,21 @@ from edge.asgi import Message, Response
 from edge.coalescing import MAX_CONCURRENT_RETRIES
 from tests.edge.asgi import (
     RENDITION,
-    Clock,
+    ClientRequest,
+    ClientResponse,
+    ManualClock,
     Origin,
-    Reply,
-    Visit,
-    all_wait,
-    ask,
     collapsed,
     failed,
+    full_response,
     hit,
     http_scope,
+    not_stored,
+    open_request,
+    send_request,
     shared_edge,
     stored,
-    unkept,
-    visit,
-    whole,
+    wait_for_all,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
@@ -53,51 +53,51 @@ def edge_of(origin: Origin, *, max_concurrent_misses: int = 1_000) -> Edge:
     )
 
 
-async def gather(origin: Origin, edge: Edge, number: int) -> list[Visit]:
+async def gather(origin: Origin, edge: Edge, number: int) -> list[ClientRequest]:
     """Return that many clients that wait for one answer of a held origin, the leader first."""
-    visits = [visit(edge) for _ in range(number)]
-    await all_wait(visits)
+    requests = [open_request(edge) for _ in range(number)]
+    await wait_for_all(requests)
     assert len(origin.requests) == 1
-    return visits
+    return requests
 
 
-async def replies(visits: list[Visit]) -> list[Reply]:
-    return [await each.reply() for each in visits]
+async def responses(requests: list[ClientRequest]) -> list[ClientResponse]:
+    return [await each.response() for each in requests]
 
 
 # Sharing
 
 
-async def test_collapse_200_clients_at_once_are_one_origin_request() -> None:
+async def test_collapse_200_concurrent_clients_are_one_origin_request() -> None:
     origin = Origin(held=True)
     edge = edge_of(origin)
-    visits = await gather(origin, edge, 200)
+    requests = await gather(origin, edge, 200)
     await origin.release()
-    leader, *waiters = await replies(visits)
+    leader, *waiters = await responses(requests)
     assert len(origin.requests) == 1
-    assert leader == Reply(200, [*RENDITION.headers, (b"cache-status", stored())], b"picture")
-    shared = Reply(200, [*RENDITION.headers, (b"cache-status", collapsed())], b"picture")
+    assert leader == ClientResponse(200, [*RENDITION.headers, (b"cache-status", stored())], b"picture")
+    shared = ClientResponse(200, [*RENDITION.headers, (b"cache-status", collapsed())], b"picture")
     assert waiters == [shared] * 199
-    assert (await ask(edge)).field(b"cache-status") == hit(60)
+    assert (await send_request(edge)).field(b"cache-status") == hit(60)
 
 
-async def test_collapse_different_keys_are_origin_requests_of_their_own() -> None:
+async def test_collapse_different_keys_are_separate_origin_requests() -> None:
     origin = Origin(held=True)
     edge = edge_of(origin)
-    visits = [visit(edge, "/a"), visit(edge, "/b"), visit(edge, "/a", query=b"x")]
-    await all_wait(visits)
+    requests = [open_request(edge, "/a"), open_request(edge, "/b"), open_request(edge, "/a", query=b"x")]
+    await wait_for_all(requests)
     assert len(origin.requests) == 3
     await origin.release()
-    assert [reply.field(b"cache-status") for reply in await replies(visits)] == [stored(key=key) for key in ("/a", "/b", "/a?x")]
+    assert [response.field(b"cache-status") for response in await responses(requests)] == [stored(key=key) for key in ("/a", "/b", "/a?x")]
 
 
-async def test_collapse_head_and_conditional_clients_each_get_what_they_asked_for() -> None:
+async def test_collapse_head_and_conditional_clients_each_get_what_they_requested() -> None:
     origin = Origin(held=True)
     edge = edge_of(origin)
-    visits = [visit(edge, method="HEAD"), visit(edge), visit(edge, headers=[(b"if-none-match", b'"k5x7q2"')])]
-    await all_wait(visits)
+    requests = [open_request(edge, method="HEAD"), open_request(edge), open_request(edge, headers=[(b"if-none-match", b'"k5x7q2"')])]
+    await wait_for_all(requests)
     await origin.release()
-    head, full, conditional = await replies(visits)
+    head, full, conditional = await responses(requests)
     assert (head.status, head.body) == (200, b"")
     assert (full.status, full.body) == (200, b"picture")
     assert (conditional.status, conditional.body) == (304, b"")
@@ -105,191 +105,191 @@ async def test_collapse_head_and_conditional_clients_each_get_what_they_asked_fo
     assert origin.requests[0]["method"] == "GET"
 
 
-async def test_collapse_momentary_answer_is_shared_and_not_kept() -> None:
+async def test_collapse_response_with_minimal_lifetime_is_shared_and_not_stored() -> None:
     origin = Origin(MOMENTARY, held=True)
     edge = edge_of(origin)
-    visits = await gather(origin, edge, 20)
+    requests = await gather(origin, edge, 20)
     await origin.release()
-    leader, *waiters = await replies(visits)
+    leader, *waiters = await responses(requests)
     assert len(origin.requests) == 1
-    told = [(b"cache-control", b"no-store"), (b"retry-after", b"5"), (b"content-length", b"9")]
-    assert leader == Reply(503, [*told, (b"cache-status", unkept())], b"try again")
-    assert waiters == [Reply(503, [*told, (b"cache-status", unkept(word="collapsed"))], b"try again")] * 19
-    origin.answer = RENDITION
-    assert (await ask(edge)).field(b"cache-status") == stored()
+    headers = [(b"cache-control", b"no-store"), (b"retry-after", b"5"), (b"content-length", b"9")]
+    assert leader == ClientResponse(503, [*headers, (b"cache-status", not_stored())], b"try again")
+    assert waiters == [ClientResponse(503, [*headers, (b"cache-status", not_stored(word="collapsed"))], b"try again")] * 19
+    origin.response = RENDITION
+    assert (await send_request(edge)).field(b"cache-status") == stored()
     assert len(origin.requests) == 2
 
 
-async def test_collapse_private_answer_releases_waiters_a_few_at_a_time() -> None:
+async def test_collapse_private_response_lets_waiters_retry_a_few_at_a_time() -> None:
     origin = Origin(PRIVATE, held=True)
     edge = edge_of(origin)
     waiters = 3 * MAX_CONCURRENT_RETRIES + 1
-    visits = await gather(origin, edge, 1 + waiters)
-    assert origin.most_at_once == 1
+    requests = await gather(origin, edge, 1 + waiters)
+    assert origin.max_concurrent == 1
     await origin.release(first=1)
-    await visits[0].reply()
-    await origin.asked(1 + MAX_CONCURRENT_RETRIES)
+    await requests[0].response()
+    await origin.until_requested(1 + MAX_CONCURRENT_RETRIES)
     for _ in range(10):
         await asyncio.sleep(0)
-    assert origin.at_once == MAX_CONCURRENT_RETRIES
+    assert origin.concurrent == MAX_CONCURRENT_RETRIES
     await origin.release()
-    answered = await replies(visits)
-    assert answered == [Reply(200, [*PRIVATE.headers, (b"cache-status", unkept())], b"yours")] * (1 + waiters)
+    answered = await responses(requests)
+    assert answered == [ClientResponse(200, [*PRIVATE.headers, (b"cache-status", not_stored())], b"yours")] * (1 + waiters)
     assert len(origin.requests) == 1 + waiters
-    assert origin.most_at_once == MAX_CONCURRENT_RETRIES == 8
+    assert origin.max_concurrent == MAX_CONCURRENT_RETRIES == 8
 
 
-async def test_collapse_private_answers_are_made_for_each_client_from_its_own_request() -> None:
+async def test_collapse_private_responses_are_fetched_with_each_clients_own_request() -> None:
     origin = Origin(PRIVATE, held=True)
     edge = edge_of(origin)
-    visits = [visit(edge, headers=[(b"cookie", b"client=%d" % number)]) for number in range(20)]
-    await all_wait(visits)
+    requests = [open_request(edge, headers=[(b"cookie", b"client=%d" % number)]) for number in range(20)]
+    await wait_for_all(requests)
     await origin.release()
-    await replies(visits)
+    await responses(requests)
     cookies = [value for scope in origin.requests for name, value in scope["headers"] if name == b"cookie"]
     assert sorted(cookies) == sorted(b"client=%d" % number for number in range(20))
 
 
-async def test_collapse_answer_that_may_be_kept_after_a_private_one_is_stored_by_a_released_waiter() -> None:
+async def test_collapse_storable_response_after_a_private_one_is_stored_by_a_retrying_waiter() -> None:
     origin = Origin(PRIVATE, held=True)
     edge = edge_of(origin)
-    visits = await gather(origin, edge, 2)
+    requests = await gather(origin, edge, 2)
     await origin.release(first=1)
-    await visits[0].reply()
-    origin.answer = RENDITION
+    await requests[0].response()
+    origin.response = RENDITION
     await origin.release()
-    assert (await visits[1].reply()).field(b"cache-status") == stored()
+    assert (await requests[1].response()).field(b"cache-status") == stored()
 
 
 # Leaving
 
 
-async def test_collapse_leader_that_leaves_harms_nobody() -> None:
+async def test_collapse_leader_that_disconnects_harms_nobody() -> None:
     origin = Origin(held=True)
     edge = edge_of(origin)
     leader, *waiters = await gather(origin, edge, 20)
-    leader.leave()
-    assert await leader.over() == []
+    leader.disconnect()
+    assert await leader.sent_messages() == []
     await origin.release()
-    assert [reply.body for reply in await replies(waiters)] == [b"picture"] * 19
+    assert [response.body for response in await responses(waiters)] == [b"picture"] * 19
     assert len(origin.requests) == 1
-    assert (await ask(edge)).field(b"cache-status") == hit(60)
+    assert (await send_request(edge)).field(b"cache-status") == hit(60)
 
 
-async def test_collapse_waiter_that_leaves_harms_nobody() -> None:
+async def test_collapse_waiter_that_disconnects_harms_nobody() -> None:
     origin = Origin(held=True)
     edge = edge_of(origin)
-    leader, gone, waiter = await gather(origin, edge, 3)
-    gone.leave()
-    assert await gone.over() == []
+    leader, disconnected, waiter = await gather(origin, edge, 3)
+    disconnected.disconnect()
+    assert await disconnected.sent_messages() == []
     await origin.release()
-    assert [reply.body for reply in await replies([leader, waiter])] == [b"picture"] * 2
+    assert [response.body for response in await responses([leader, waiter])] == [b"picture"] * 2
     assert len(origin.requests) == 1
 
 
-async def test_collapse_when_all_leave_the_answer_is_still_fetched_and_kept() -> None:
+async def test_collapse_all_clients_disconnected_response_is_still_fetched_and_stored() -> None:
     origin = Origin(held=True)
     edge = edge_of(origin)
-    visits = await gather(origin, edge, 5)
-    for each in visits:
-        each.leave()
-    assert [await each.over() for each in visits] == [[]] * 5
+    requests = await gather(origin, edge, 5)
+    for each in requests:
+        each.disconnect()
+    assert [await each.sent_messages() for each in requests] == [[]] * 5
     (task,) = edge._origin._tasks
     await origin.release()
     await task
-    assert (await ask(edge)).field(b"cache-status") == hit(60)
+    assert (await send_request(edge)).field(b"cache-status") == hit(60)
     assert len(origin.requests) == 1
 
 
-async def test_collapse_client_that_comes_after_all_have_left_joins_the_same_request() -> None:
+async def test_collapse_client_after_all_have_disconnected_joins_the_same_fetch() -> None:
     origin = Origin(held=True)
     edge = edge_of(origin)
-    leader = visit(edge)
-    await leader.waits()
-    leader.leave()
-    await leader.over()
-    late = visit(edge)
-    await late.waits()
+    leader = open_request(edge)
+    await leader.until_waiting()
+    leader.disconnect()
+    await leader.sent_messages()
+    late = open_request(edge)
+    await late.until_waiting()
     await origin.release()
-    assert (await late.reply()).field(b"cache-status") == collapsed()
+    assert (await late.response()).field(b"cache-status") == collapsed()
     assert len(origin.requests) == 1
 
 
-async def test_collapse_clients_that_leave_free_their_places() -> None:
+async def test_collapse_clients_that_disconnect_free_their_places() -> None:
     origin = Origin(held=True)
     edge = edge_of(origin, max_concurrent_misses=2)
-    visits = await gather(origin, edge, 2)
-    assert (await ask(edge)).status == 503
-    visits[0].leave()
-    await visits[0].over()
-    third = visit(edge)
-    await third.waits()
+    requests = await gather(origin, edge, 2)
+    assert (await send_request(edge)).status == 503
+    requests[0].disconnect()
+    await requests[0].sent_messages()
+    third = open_request(edge)
+    await third.until_waiting()
     await origin.release()
-    assert [reply.status for reply in await replies([visits[1], third])] == [200, 200]
+    assert [response.status for response in await responses([requests[1], third])] == [200, 200]
     assert edge._concurrent_misses == 0
 
 
-async def test_collapse_request_that_all_have_left_keeps_one_place_until_it_ends() -> None:
+async def test_collapse_fetch_without_clients_occupies_one_place_until_it_ends() -> None:
     origin = Origin(held=True)
     edge = edge_of(origin, max_concurrent_misses=2)
     for each in await gather(origin, edge, 2):
-        each.leave()
-        assert await each.over() == []
-    other = visit(edge, "/other")
-    await other.waits()
-    assert (await ask(edge, "/third")).field(b"cache-status") == unkept("/third", word="detail=busy")
+        each.disconnect()
+        assert await each.sent_messages() == []
+    other = open_request(edge, "/other")
+    await other.until_waiting()
+    assert (await send_request(edge, "/third")).field(b"cache-status") == not_stored("/third", word="detail=busy")
     await origin.release()
-    assert (await other.reply()).field(b"cache-status") == stored(key="/other")
+    assert (await other.response()).field(b"cache-status") == stored(key="/other")
     await asyncio.gather(*edge._origin._tasks)
     assert edge._concurrent_misses == 0
-    assert (await ask(edge, "/third")).field(b"cache-status") == stored(key="/third")
+    assert (await send_request(edge, "/third")).field(b"cache-status") == stored(key="/third")
 
 
-async def test_collapse_client_that_leaves_in_the_moment_of_the_answer_is_answered() -> None:
+async def test_collapse_client_that_disconnects_as_the_response_arrives_gets_it() -> None:
     origin = Origin(held=True)
     edge = edge_of(origin)
-    leaving = visit(edge)
-    await leaving.waits()
+    leaving = open_request(edge)
+    await leaving.until_waiting()
     await origin.release()
     (fetch,) = edge._origin._in_flight._all
-    fetch.completed.add_done_callback(lambda _: leaving.leave())
-    assert (await leaving.reply()).body == b"picture"
+    fetch.completed.add_done_callback(lambda _: leaving.disconnect())
+    assert (await leaving.response()).body == b"picture"
 
 
-async def test_collapse_released_waiter_that_has_left_is_not_asked_for() -> None:
+async def test_collapse_retrying_waiter_that_has_disconnected_makes_no_origin_request() -> None:
     origin = Origin(PRIVATE, held=True)
     edge = edge_of(origin)
-    visits = await gather(origin, edge, 1 + MAX_CONCURRENT_RETRIES + 5)
+    requests = await gather(origin, edge, 1 + MAX_CONCURRENT_RETRIES + 5)
     await origin.release(first=1)
-    await visits[0].reply()
-    await origin.asked(1 + MAX_CONCURRENT_RETRIES)
+    await requests[0].response()
+    await origin.until_requested(1 + MAX_CONCURRENT_RETRIES)
     # The first ones are at the origin, the last five queue behind them.
-    for queued in visits[-5:]:
-        queued.leave()
+    for queued in requests[-5:]:
+        queued.disconnect()
     for _ in range(3):
         await asyncio.sleep(0)
     await origin.release()
-    assert [await queued.over() for queued in visits[-5:]] == [[]] * 5
-    await replies(visits[:-5])
+    assert [await queued.sent_messages() for queued in requests[-5:]] == [[]] * 5
+    await responses(requests[:-5])
     assert len(origin.requests) == 1 + MAX_CONCURRENT_RETRIES
 
 
 @pytest.mark.parametrize("leads", [True, False])
-async def test_collapse_client_whose_task_is_cancelled_harms_nobody(leads: bool) -> None:
+async def test_collapse_client_whose_task_is_canceled_harms_nobody(leads: bool) -> None:
     origin = Origin(held=True)
     edge = edge_of(origin)
-    visits = await gather(origin, edge, 3)
-    cancelled = visits.pop(0 if leads else 1)
+    requests = await gather(origin, edge, 3)
+    cancelled = requests.pop(0 if leads else 1)
     cancelled.task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await cancelled.task
     await origin.release()
-    assert [reply.body for reply in await replies(visits)] == [b"picture"] * 2
+    assert [response.body for response in await responses(requests)] == [b"picture"] * 2
     assert len(origin.requests) == 1
     assert edge._concurrent_misses == 0
 
 
-async def test_collapse_client_that_cannot_be_read_from_fails_alone() -> None:
+async def test_collapse_client_that_cannot_be_read_from_fails_by_itself() -> None:
     origin = Origin(held=True)
     edge = edge_of(origin)
 
@@ -303,32 +303,34 @@ async def test_collapse_client_that_cannot_be_read_from_fails_alone() -> None:
     with pytest.raises(OSError, match="connection reset"):
         await edge(http_scope("/i/picture"), receive, send)
     await origin.release()
-    assert (await waiter.reply()).body == b"picture"
+    assert (await waiter.response()).body == b"picture"
 
 
 async def test_collapse_client_that_sends_a_body_with_its_get_still_waits() -> None:
     origin = Origin(held=True)
     edge = edge_of(origin)
-    talker = visit(edge, chunks=[b"a", b"b", b"c"])
-    await talker.waits()
+    talker = open_request(edge, chunks=[b"a", b"b", b"c"])
+    await talker.until_waiting()
     await origin.release()
-    assert (await talker.reply()).body == b"picture"
+    assert (await talker.response()).body == b"picture"
     assert origin.bodies == [[b""]]
 
 
 # Failing
 
 
-async def test_collapse_origin_that_raises_gives_all_the_same_error_and_the_next_a_fresh_try(caplog: pytest.LogCaptureFixture) -> None:
+async def test_collapse_origin_that_raises_is_the_same_error_for_all_and_is_retried_by_the_next_request(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     origin = Origin(held=True)
     origin.error = ValueError("secret detail")
     edge = edge_of(origin)
-    visits = await gather(origin, edge, 50)
+    requests = await gather(origin, edge, 50)
     with caplog.at_level(logging.ERROR):
         await origin.release()
-        leader, *waiters = await replies(visits)
-    assert leader == failed(unkept())
-    assert waiters == [failed(unkept(word="collapsed"))] * 49
+        leader, *waiters = await responses(requests)
+    assert leader == failed(not_stored())
+    assert waiters == [failed(not_stored(word="collapsed"))] * 49
     assert len(origin.requests) == 1
     # Told once, not once for each client, and with its cause.
     (record,) = caplog.records
@@ -336,63 +338,63 @@ async def test_collapse_origin_that_raises_gives_all_the_same_error_and_the_next
     assert record.exc_info is not None
     assert record.exc_info[1] is origin.error
     origin.error = None
-    assert (await ask(edge)).field(b"cache-status") == stored()
+    assert (await send_request(edge)).field(b"cache-status") == stored()
     assert len(origin.requests) == 2
 
 
-async def test_collapse_origin_that_raises_when_all_have_left_is_logged_and_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+async def test_collapse_origin_that_raises_after_all_have_disconnected_is_logged_and_forgotten(caplog: pytest.LogCaptureFixture) -> None:
     origin = Origin(held=True)
     origin.error = ValueError("secret detail")
     edge = edge_of(origin)
-    visits = await gather(origin, edge, 3)
-    for each in visits:
-        each.leave()
-        await each.over()
+    requests = await gather(origin, edge, 3)
+    for each in requests:
+        each.disconnect()
+        await each.sent_messages()
     (task,) = edge._origin._tasks
     await origin.release()
     await task
     assert [record.getMessage() for record in caplog.records] == ["the application failed"]
     origin.error = None
-    assert (await ask(edge)).status == 200
+    assert (await send_request(edge)).status == 200
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 30])
-async def test_collapse_momentary_error_is_shared_however_long_it_took(clock: Clock, seconds: int) -> None:
+async def test_collapse_error_with_minimal_lifetime_is_shared_however_long_it_took(clock: ManualClock, seconds: int) -> None:
     origin = Origin(MOMENTARY, held=True)
     edge = shared_edge(origin, clock)
-    visits = await gather(origin, edge, 20)
+    requests = await gather(origin, edge, 20)
     clock.now += seconds
     await origin.release()
-    assert {reply.status for reply in await replies(visits)} == {503}
+    assert {response.status for response in await responses(requests)} == {503}
     assert len(origin.requests) == 1
 
 
-async def test_collapse_answer_that_was_stale_when_it_came_is_for_its_leader_alone(clock: Clock) -> None:
-    origin = Origin(whole(b"max-age=60", (b"age", b"60")), held=True)
+async def test_collapse_response_that_was_stale_on_arrival_is_for_its_leader_only(clock: ManualClock) -> None:
+    origin = Origin(full_response(b"max-age=60", (b"age", b"60")), held=True)
     edge = shared_edge(origin, clock)
-    visits = await gather(origin, edge, 3)
+    requests = await gather(origin, edge, 3)
     await origin.release()
-    assert [reply.status for reply in await replies(visits)] == [200] * 3
+    assert [response.status for response in await responses(requests)] == [200] * 3
     assert len(origin.requests) == 3
 
 
 @pytest.mark.parametrize("field", [(b"transfer-encoding", b"chunked"), (b"content-length", b"5")])
-async def test_client_whose_body_breaks_off_while_it_waits_is_400(field: tuple[bytes, bytes]) -> None:
+async def test_waiting_client_whose_body_is_incomplete_gets_400(field: tuple[bytes, bytes]) -> None:
     origin = Origin(held=True)
-    waiting = visit(shared_edge(origin), headers=[field])
-    await waiting.waits()
-    waiting.leave()
-    reply = await waiting.reply()
-    assert (reply.status, (b"connection", b"close") in reply.headers) == (400, True)
+    waiting = open_request(shared_edge(origin), headers=[field])
+    await waiting.until_waiting()
+    waiting.disconnect()
+    response = await waiting.response()
+    assert (response.status, (b"connection", b"close") in response.headers) == (400, True)
     await origin.release()
 
 
-async def test_body_of_a_waiting_client_is_not_read_at_its_speed() -> None:
+async def test_waiting_clients_body_is_read_slowly() -> None:
     origin = Origin(held=True)
-    waiting = visit(shared_edge(origin), headers=[(b"transfer-encoding", b"chunked")], chunks=[b"x"] * 1_000)
-    await origin.asked(1)
+    waiting = open_request(shared_edge(origin), headers=[(b"transfer-encoding", b"chunked")], chunks=[b"x"] * 1_000)
+    await origin.until_requested(1)
     for _ in range(100):
         await asyncio.sleep(0)
     assert len(waiting._chunks) > 900
     await origin.release()
-    assert (await waiting.reply()).status == 200
+    assert (await waiting.response()).status == 200

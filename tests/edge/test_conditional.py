@@ -28,7 +28,7 @@ WEAK = b'W/"k5x7q2"'
     ],
 )
 @pytest.mark.parametrize("etag", [STRONG, WEAK])
-def test_none_match_naming_the_entity_tag_fails(etag: bytes, if_none_match: bytes) -> None:
+def test_if_none_match_with_the_entity_tag_is_false(etag: bytes, if_none_match: bytes) -> None:
     assert none_match_fails(etag, if_none_match)
 
 
@@ -55,11 +55,11 @@ def test_none_match_naming_the_entity_tag_fails(etag: bytes, if_none_match: byte
     ],
 )
 @pytest.mark.parametrize("etag", [STRONG, WEAK])
-def test_none_match_naming_no_such_entity_tag_holds(etag: bytes, if_none_match: bytes) -> None:
+def test_if_none_match_without_the_entity_tag_is_true(etag: bytes, if_none_match: bytes) -> None:
     assert not none_match_fails(etag, if_none_match)
 
 
-def test_none_match_of_a_malformed_entity_tag_fails_when_the_same_bytes_come_back() -> None:
+def test_if_none_match_with_a_malformed_entity_tag_is_false_for_the_same_bytes() -> None:
     assert none_match_fails(b"k5x7q2", b"k5x7q2")
     assert not none_match_fails(b"k5x7q2", b"k5x7q")
 
@@ -73,14 +73,14 @@ ENTITY_TAGS = st.builds(
 
 @settings(deadline=None)
 @given(ENTITY_TAGS, st.lists(ENTITY_TAGS, max_size=5), st.sampled_from([b",", b", ", b" ,\t"]))
-def test_none_match_list_fails_exactly_when_an_opaque_tag_is_the_same(etag: bytes, tags: list[bytes], comma: bytes) -> None:
+def test_if_none_match_with_a_list_is_false_exactly_if_an_opaque_tag_is_equal(etag: bytes, tags: list[bytes], comma: bytes) -> None:
     expected = etag.removeprefix(b"W/") in {tag.removeprefix(b"W/") for tag in tags}
     assert none_match_fails(etag, comma.join(tags)) is expected
 
 
 @settings(deadline=None)
 @given(st.binary())
-def test_none_match_of_arbitrary_bytes_never_raises_and_fails_only_if_the_tag_is_in_them(if_none_match: bytes) -> None:
+def test_if_none_match_with_arbitrary_bytes_never_raises_and_is_false_only_if_they_contain_the_tag(if_none_match: bytes) -> None:
     if none_match_fails(STRONG, if_none_match):
         assert STRONG in if_none_match or if_none_match.strip() == b"*"
 

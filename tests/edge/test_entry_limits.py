@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.edge.asgi import Origin, all_wait, ask, hit, shared_edge, stored, unkept, visit, whole
+from tests.edge.asgi import Origin, full_response, hit, not_stored, open_request, send_request, shared_edge, stored, wait_for_all
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
 
@@ -19,23 +19,23 @@ def kind_of(path: str) -> str:
 # Queries
 
 
-async def test_query_where_queries_are_not_stored_makes_no_entry_and_leaves_what_is_stored() -> None:
+async def test_query_if_not_stored_makes_no_entry_and_keeps_stored_ones() -> None:
     origin = Origin()
     edge = shared_edge(origin, store_responses_to_queries=False)
-    assert (await ask(edge)).field(b"cache-status") == stored()
+    assert (await send_request(edge)).field(b"cache-status") == stored()
     for number in range(100):
-        reply = await ask(edge, query=b"v=%d" % number, headers=[(b"range", b"bytes=0-0")])
-        assert (reply.status, reply.body) == (206, b"p")
-        assert reply.field(b"cache-status") == unkept(f"/i/picture?v={number}")
+        response = await send_request(edge, query=b"v=%d" % number, headers=[(b"range", b"bytes=0-0")])
+        assert (response.status, response.body) == (206, b"p")
+        assert response.field(b"cache-status") == not_stored(f"/i/picture?v={number}")
     assert edge.stored_entries == 1
     assert len(origin.requests) == 101
-    assert (await ask(edge)).field(b"cache-status") == hit(60)
+    assert (await send_request(edge)).field(b"cache-status") == hit(60)
 
 
-async def test_query_where_queries_are_not_stored_is_never_answered_with_what_has_none() -> None:
-    origin = Origin(lambda scope: whole(b"max-age=60", body=scope["query_string"] or b"none"))
+async def test_query_if_not_stored_never_gets_the_response_without_a_query() -> None:
+    origin = Origin(lambda scope: full_response(b"max-age=60", body=scope["query_string"] or b"none"))
     edge = shared_edge(origin, store_responses_to_queries=False)
-    assert [(await ask(edge, query=query)).body for query in (b"", b"a=1", b"", b"a=2", b"a=1")] == [
+    assert [(await send_request(edge, query=query)).body for query in (b"", b"a=1", b"", b"a=2", b"a=1")] == [
         b"none",
         b"a=1",
         b"none",
@@ -44,79 +44,82 @@ async def test_query_where_queries_are_not_stored_is_never_answered_with_what_ha
     ]
 
 
-async def test_query_where_queries_are_not_stored_is_one_request_for_many_clients_at_once() -> None:
+async def test_query_if_not_stored_is_one_origin_request_for_concurrent_clients() -> None:
     origin = Origin(held=True)
     edge = shared_edge(origin, store_responses_to_queries=False)
-    visits = [visit(edge, query=b"utm_source=mail") for _ in range(20)]
-    await all_wait(visits)
+    requests = [open_request(edge, query=b"utm_source=mail") for _ in range(20)]
+    await wait_for_all(requests)
     await origin.release()
-    replies = [await each.reply() for each in visits]
+    responses = [await each.response() for each in requests]
     assert len(origin.requests) == 1
-    assert {reply.body for reply in replies} == {b"picture"}
-    assert {reply.field(b"cache-status") for reply in replies[1:]} == {
+    assert {response.body for response in responses} == {b"picture"}
+    assert {response.field(b"cache-status") for response in responses[1:]} == {
         b'darkroom; fwd=uri-miss; collapsed; key="/i/picture?utm_source=mail"'
     }
     assert edge.stored_entries == 0
 
 
-async def test_query_is_stored_unless_the_edge_is_set_up_otherwise() -> None:
+async def test_query_is_stored_by_default() -> None:
     edge = shared_edge(Origin())
     for query in (b"a", b"b"):
-        assert (await ask(edge, query=query)).field(b"cache-status") == stored(key=f"/i/picture?{query.decode()}")
+        assert (await send_request(edge, query=query)).field(b"cache-status") == stored(key=f"/i/picture?{query.decode()}")
     assert edge.stored_entries == 2
 
 
 # Shares
 
 
-async def test_share_of_a_kind_is_never_exceeded_and_costs_the_other_kinds_no_more() -> None:
-    origin = Origin(whole(b"max-age=60", body=bytes(1_000)))
+async def test_fraction_of_a_label_is_never_exceeded_and_takes_no_more_from_other_labels() -> None:
+    origin = Origin(full_response(b"max-age=60", body=bytes(1_000)))
     edge = shared_edge(origin, max_bytes=MAX_BYTES, metric_label=kind_of, max_fraction_by_label={"page": SHARE})
     for number in range(30):
-        await ask(edge, f"/i/{number}")
+        await send_request(edge, f"/i/{number}")
     for number in range(400):
-        await ask(edge, f"/page/{number}")
+        await send_request(edge, f"/page/{number}")
     assert edge.stored_bytes <= MAX_BYTES
     assert (edge.counters["picture"].evicted, edge.stored_entries) == (0, 30 + 2)
     assert edge.counters["page"].evicted == 400 - 2
     for number in range(30):
-        assert (await ask(edge, f"/i/{number}")).field(b"cache-status") == hit(60, f"/i/{number}")
+        assert (await send_request(edge, f"/i/{number}")).field(b"cache-status") == hit(60, f"/i/{number}")
 
 
-async def test_share_that_is_not_used_is_there_for_the_rest() -> None:
-    origin = Origin(whole(b"max-age=60", body=bytes(1_000)))
+async def test_fraction_that_is_not_used_is_available_to_other_labels() -> None:
+    origin = Origin(full_response(b"max-age=60", body=bytes(1_000)))
     edge = shared_edge(origin, max_bytes=MAX_BYTES, metric_label=kind_of, max_fraction_by_label={"page": SHARE})
     for number in range(200):
-        await ask(edge, f"/i/{number}")
+        await send_request(edge, f"/i/{number}")
     assert MAX_BYTES - 2_000 < edge.stored_bytes <= MAX_BYTES
     # A page finds room at the cost of the others, as far as its share goes.
-    await ask(edge, "/page")
-    assert (await ask(edge, "/page")).field(b"cache-status") == hit(60, "/page")
+    await send_request(edge, "/page")
+    assert (await send_request(edge, "/page")).field(b"cache-status") == hit(60, "/page")
     assert edge.stored_bytes <= MAX_BYTES
 
 
-async def test_share_too_small_for_a_response_has_it_sent_and_not_stored() -> None:
+async def test_fraction_too_small_for_a_response_sends_it_without_storing_it() -> None:
     edge = shared_edge(
-        Origin(whole(b"max-age=60", body=bytes(6_000))), max_bytes=MAX_BYTES, metric_label=kind_of, max_fraction_by_label={"page": SHARE}
+        Origin(full_response(b"max-age=60", body=bytes(6_000))),
+        max_bytes=MAX_BYTES,
+        metric_label=kind_of,
+        max_fraction_by_label={"page": SHARE},
     )
     for _ in range(2):
-        reply = await ask(edge, "/page")
-        assert (len(reply.body), reply.field(b"cache-status")) == (6_000, unkept("/page"))
-    assert (await ask(edge)).field(b"cache-status") == stored()
+        response = await send_request(edge, "/page")
+        assert (len(response.body), response.field(b"cache-status")) == (6_000, not_stored("/page"))
+    assert (await send_request(edge)).field(b"cache-status") == stored()
 
 
-async def test_share_holds_what_varies_too() -> None:
-    origin = Origin(whole(b"max-age=60", (b"vary", b"accept"), body=bytes(1_000)))
+async def test_fraction_of_a_label_includes_varying_responses() -> None:
+    origin = Origin(full_response(b"max-age=60", (b"vary", b"accept"), body=bytes(1_000)))
     edge = shared_edge(origin, max_bytes=MAX_BYTES, metric_label=kind_of, max_fraction_by_label={"page": SHARE})
     for number in range(100):
-        await ask(edge, "/page", headers=[(b"accept", b"text/%d" % number)])
+        await send_request(edge, "/page", headers=[(b"accept", b"text/%d" % number)])
         assert edge.stored_bytes <= MAX_BYTES * SHARE
 
 
 @pytest.mark.parametrize("times", [1, 2])
-async def test_share_is_free_again_once_its_entries_are_purged(times: int) -> None:
+async def test_fraction_of_a_label_is_free_again_after_a_purge(times: int) -> None:
     edge = shared_edge(Origin(), metric_label=kind_of, max_fraction_by_label={"page": SHARE})
-    await ask(edge, "/page")
+    await send_request(edge, "/page")
     for _ in range(times):
         edge.purge(b"/page")
     assert (edge.stored_bytes, edge.stored_entries) == (0, 0)

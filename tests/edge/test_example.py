@@ -7,7 +7,7 @@ import doctest
 import edge
 
 
-def test_example_of_the_edge_alone_around_a_small_application_runs() -> None:
+def test_example_in_the_docstring_of_the_edge_runs() -> None:
     outcome = doctest.testmod(edge)
     assert outcome.attempted > 5
     assert outcome.failed == 0

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from edge import Edge
 from edge.asgi import Headers, Receive, Scope, Send, get_header_values
 from edge.clock import SuspendAwareClock
-from tests.edge.asgi import NOON, Reply, Visit, settled, visit
+from tests.edge.asgi import NOON, ClientRequest, ClientResponse, open_request, settle
 
 PATHS = ("/i/a", "/i/b")
 ACCEPTS = (b"image/avif", b"image/webp")
@@ -32,7 +32,7 @@ class Policy:
     while_revalidate: int = 0
     if_error: int = 0
     for_all: bool = True
-    """Whether anybody but who asked may have it."""
+    """Whether anybody but who request may have it."""
     despite_authorization: bool = False
     """Whether the same holds where the request had `Authorization`."""
     never_stale: bool = False
@@ -78,7 +78,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Made:
+class ModelResponse:
     """One answer of the origin, or its word that what is kept still holds. Orders count events, times are the model's."""
 
     number: int
@@ -89,7 +89,7 @@ class Made:
     tag: bytes
     visitor: int
     for_all: bool
-    asked: int
+    requested: int
     order: int
     at: float
 
@@ -103,7 +103,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ModelRequest:
     """A client's request."""
 
     path: str
@@ -130,21 +130,21 @@ class Source:
     pages: dict[str, Page] = field(default_factory=lambda: {path: Page() for path in PATHS})
     failing: str = ""
     requests: int = 0
-    made: dict[int, Made] = field(default_factory=dict)
+    made: dict[int, ModelResponse] = field(default_factory=dict)
     failures: list[int] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.requests += 1
-        asked, at = self.machine.tick(), self.machine.now
+        requested, at = self.machine.tick(), self.machine.now
         assert not (await receive()).get("body")
         await self.open.wait()
         order = self.machine.tick()
-        status, headers, body = self._answer(scope, asked, at, order)
+        status, headers, body = self._answer(scope, requested, at, order)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _answer(self, scope: Scope, asked: int, at: float, order: int) -> tuple[int, Headers, bytes]:
+    def _answer(self, scope: Scope, requested: int, at: float, order: int) -> tuple[int, Headers, bytes]:
         if self.failing:
             self.failures.append(order)
             if self.failing == "raises":
@@ -157,7 +157,7 @@ class Source:
             return 204, [], b""
         fields = dict(scope["headers"])
         alone = not page.policy.for_all or b"no-store" in fields.get(CC, b"")
-        made = Made(
+        made = ModelResponse(
             number=order,
             path=scope["path"],
             accept=fields[b"accept"] if page.varies else None,
@@ -166,7 +166,7 @@ class Source:
             tag=page.tag,
             visitor=int(fields[b"x-visitor"]),
             for_all=not alone and (page.policy.despite_authorization or b"authorization" not in fields),
-            asked=asked,
+            requested=requested,
             order=order,
             # `Date` has whole seconds: what was made within one is taken for as old as that (RFC 9111 §4.2.3).
             at=min(at, self.machine.now - self.machine.wall % 1),
@@ -184,7 +184,7 @@ LEAPS = st.integers(8, 14_400).map(lambda quarters: quarters / 4)
 
 DIRECTIVES = st.sampled_from([b""] * 6 + [b"no-cache", b"no-store", b"only-if-cached", b"max-stale"])
 REQUESTS = st.builds(
-    Asked,
+    ModelRequest,
     path=st.sampled_from(PATHS),
     accept=st.sampled_from(ACCEPTS),
     directive=DIRECTIVES,
@@ -208,7 +208,7 @@ class EdgeMachine(RuleBasedStateMachine):
         self.steady, self.wall, self.now = 1_000.0, float(NOON), 0.0
         self.order = 0
         self.purges: list[tuple[int, object]] = []
-        self.sure: dict[tuple[str, bytes], Made] = {}
+        self.sure: dict[tuple[str, bytes], ModelResponse] = {}
         self.clock = SuspendAwareClock(lambda: self.steady, lambda: self.wall)
         self.source = Source(self)
         self.source.open.set()
@@ -223,7 +223,7 @@ class EdgeMachine(RuleBasedStateMachine):
         )
 
     def teardown(self) -> None:
-        self.run(settled(self.edge))
+        self.run(settle(self.edge))
         left = self.run(_others())
         self.runner.close()
         assert not left
@@ -289,25 +289,25 @@ class EdgeMachine(RuleBasedStateMachine):
     @rule(path=st.sampled_from(PATHS))
     def page_is_changed_by_a_client(self, path: str) -> None:
         if self.source.failing != "raises":
-            _, reply = self.run(self.alone(Asked(path, method="POST")))
-            assert reply.status == (503 if self.source.failing else 204)
+            _, response = self.run(self.alone(ModelRequest(path, method="POST")))
+            assert response.status == (503 if self.source.failing else 204)
             self.forget(path)
 
-    @rule(asked=REQUESTS)
-    def client_asks(self, asked: Asked) -> None:
-        sure = self.sure.get((asked.path, asked.accept))
+    @rule(request=REQUESTS)
+    def client_asks(self, request: ModelRequest) -> None:
+        sure = self.sure.get((request.path, request.accept))
         before = self.source.requests
-        asked, reply = self.run(self.alone(asked))
-        self.check(asked, reply)
-        if sure is not None and asked.plain and self.now - sure.at < sure.policy.lifetime:
-            assert self.source.requests == before, "what is fresh was asked for again"
-            assert b"; hit; " in (reply.field(b"cache-status") or b"")
+        request, response = self.run(self.alone(request))
+        self.check(request, response)
+        if sure is not None and request.plain and self.now - sure.at < sure.policy.lifetime:
+            assert self.source.requests == before, "what is fresh was request for again"
+            assert b"; hit; " in (response.field(b"cache-status") or b"")
             return
         if self.source.requests > before:
-            self.forget(asked.path)
-            brought = [made for made in self.source.made.values() if made.order > asked.began]
-            if len(brought) == 1 and asked.plain and brought[0].for_all and brought[0].policy.lifetime > 1:
-                self.sure[asked.path, asked.accept] = brought[0]
+            self.forget(request.path)
+            brought = [made for made in self.source.made.values() if made.order > request.began]
+            if len(brought) == 1 and request.plain and brought[0].for_all and brought[0].policy.lifetime > 1:
+                self.sure[request.path, request.accept] = brought[0]
 
     @rule(
         first=st.lists(REQUESTS, min_size=1, max_size=5),
@@ -316,9 +316,9 @@ class EdgeMachine(RuleBasedStateMachine):
         late=st.lists(REQUESTS, max_size=3),
         alike=st.booleans(),
     )
-    def many_ask_at_once(self, first: list[Asked], leaving: set[int], event: str, late: list[Asked], alike: bool) -> None:
+    def many_ask_at_once(self, first: list[ModelRequest], leaving: set[int], event: str, late: list[ModelRequest], alike: bool) -> None:
         if alike:
-            first, late = [_alike(asked, first[0]) for asked in first], [_alike(asked, first[0]) for asked in late]
+            first, late = [_alike(request, first[0]) for request in first], [_alike(request, first[0]) for request in late]
         self.forget(*PATHS)
         self.run(self.crowd(first, leaving, event, late))
 
@@ -328,59 +328,60 @@ class EdgeMachine(RuleBasedStateMachine):
         """Be sure no longer that something of these paths is kept."""
         self.sure = {key: made for key, made in self.sure.items() if key[0] not in paths}
 
-    def begun(self, asked: Asked) -> Asked:
+    def begun(self, request: ModelRequest) -> ModelRequest:
         order = self.tick()
-        return Asked(**{**asked.__dict__, "number": order, "began": order})
+        return ModelRequest(**{**request.__dict__, "number": order, "began": order})
 
-    def start(self, asked: Asked) -> Visit:
-        fields = [(b"accept", asked.accept), (b"x-visitor", b"%d" % asked.number)]
-        if asked.directive:
-            fields.append((CC, asked.directive))
-        if asked.authorized:
+    def start(self, request: ModelRequest) -> ClientRequest:
+        fields = [(b"accept", request.accept), (b"x-visitor", b"%d" % request.number)]
+        if request.directive:
+            fields.append((CC, request.directive))
+        if request.authorized:
             fields.append((b"authorization", b"somebody"))
-        if asked.ranged:
+        if request.ranged:
             fields.append((b"range", b"bytes=4-7"))
-        if asked.names is not None:
+        if request.names is not None:
             fields += [
-                (b"if-none-match", b'"%b %b %d"' % (asked.path.encode("ascii"), accept, asked.names)) for accept in (b"", asked.accept)
+                (b"if-none-match", b'"%b %b %d"' % (request.path.encode("ascii"), accept, request.names))
+                for accept in (b"", request.accept)
             ]
-        return visit(self.edge, asked.path, method=asked.method, headers=fields)
+        return open_request(self.edge, request.path, method=request.method, headers=fields)
 
-    async def alone(self, asked: Asked) -> tuple[Asked, Reply]:
-        asked = self.begun(asked)
-        reply = await self.start(asked).reply()
-        await settled(self.edge)
-        return asked, reply
+    async def alone(self, request: ModelRequest) -> tuple[ModelRequest, ClientResponse]:
+        request = self.begun(request)
+        response = await self.start(request).response()
+        await settle(self.edge)
+        return request, response
 
-    async def crowd(self, first: Iterable[Asked], leaving: set[int], event: str, late: Iterable[Asked]) -> None:
+    async def crowd(self, first: Iterable[ModelRequest], leaving: set[int], event: str, late: Iterable[ModelRequest]) -> None:
         self.source.open.clear()
-        waiting: list[tuple[Asked, Visit]] = []
+        waiting: list[tuple[ModelRequest, ClientRequest]] = []
         try:
-            for asked in first:
-                waiting += await self.one_more(asked)
+            for request in first:
+                waiting += await self.one_more(request)
             self.meanwhile(event)
-            for asked in late:
-                waiting += await self.one_more(asked)
+            for request in late:
+                waiting += await self.one_more(request)
             for index, (_, each) in enumerate(waiting):
                 if index in leaving:
-                    each.leave()
+                    each.disconnect()
         finally:
             self.source.open.set()
-        for index, (asked, each) in enumerate(waiting):
+        for index, (request, each) in enumerate(waiting):
             if index in leaving:
-                await each.over()
+                await each.sent_messages()
             else:
-                self.check(asked, await each.reply())
-        await settled(self.edge)
+                self.check(request, await each.response())
+        await settle(self.edge)
 
-    async def one_more(self, asked: Asked) -> list[tuple[Asked, Visit]]:
+    async def one_more(self, request: ModelRequest) -> list[tuple[ModelRequest, ClientRequest]]:
         """Have one more client ask: what is answered at once is checked at once."""
-        asked = self.begun(asked)
-        each = self.start(asked)
-        if await each.is_over():
-            self.check(asked, await each.reply())
+        request = self.begun(request)
+        each = self.start(request)
+        if await each.is_done():
+            self.check(request, await each.response())
             return []
-        return [(asked, each)]
+        return [(request, each)]
 
     def meanwhile(self, event: str) -> None:
         if event == "purge":
@@ -398,71 +399,71 @@ class EdgeMachine(RuleBasedStateMachine):
 
     # The model
 
-    def check(self, asked: Asked, reply: Reply) -> None:
+    def check(self, request: ModelRequest, response: ClientResponse) -> None:
         """Fail if HTTP forbids that this request got this."""
-        if reply.status in {500, 503}:
-            assert self.failed_since(asked), "an error that the origin did not have"
+        if response.status in {500, 503}:
+            assert self.failed_since(request), "an error that the origin did not have"
             return
-        if reply.status == 504:
-            assert asked.directive == b"only-if-cached"
+        if response.status == 504:
+            assert request.directive == b"only-if-cached"
             return
-        assert reply.status in {200, 206, 304}
-        if reply.status == 304:
-            assert asked.names is not None
-            candidates = [made for made in self.source.made.values() if made.etag == reply.field(b"etag")]
-            assert reply.body == b""
+        assert response.status in {200, 206, 304}
+        if response.status == 304:
+            assert request.names is not None
+            candidates = [made for made in self.source.made.values() if made.etag == response.field(b"etag")]
+            assert response.body == b""
         else:
-            made = self.source.made[int(reply.field(b"x-number") or 0)]
+            made = self.source.made[int(response.field(b"x-number") or 0)]
             candidates = [made]
-            whole = made.body[4:8] if reply.status == 206 else made.body
-            assert reply.body == (b"" if asked.method == "HEAD" else whole)
-            assert reply.field(b"content-length") == b"%d" % len(whole)
-            assert (reply.status == 206) <= (asked.ranged and asked.method == "GET")
-        assert get_header_values(reply.headers, OWN) == []
-        ages = {int(value) for value in get_header_values(reply.headers, b"age")}
-        allowed = [made for made in candidates if self.may_have(asked, made)]
-        assert allowed, f"{asked} must not have {candidates} at {self.now}"
+            full_response = made.body[4:8] if response.status == 206 else made.body
+            assert response.body == (b"" if request.method == "HEAD" else full_response)
+            assert response.field(b"content-length") == b"%d" % len(full_response)
+            assert (response.status == 206) <= (request.ranged and request.method == "GET")
+        assert get_header_values(response.headers, OWN) == []
+        ages = {int(value) for value in get_header_values(response.headers, b"age")}
+        allowed = [made for made in candidates if self.may_have(request, made)]
+        assert allowed, f"{request} must not have {candidates} at {self.now}"
         assert not ages or ages & {int(self.now - made.at) for made in allowed}, f"wrong age {ages}"
 
-    def may_have(self, asked: Asked, made: Made) -> bool:
+    def may_have(self, request: ModelRequest, made: ModelResponse) -> bool:
         """Return whether HTTP lets a client have an answer of the origin now."""
-        if made.path != asked.path or made.accept not in {None, asked.accept}:
+        if made.path != request.path or made.accept not in {None, request.accept}:
             return False
         if not made.for_all:
-            return made.visitor == asked.number
-        if any(made.asked < order < asked.began and what in {made.path, made.tag} for order, what in self.purges):
+            return made.visitor == request.number
+        if any(made.requested < order < request.began and what in {made.path, made.tag} for order, what in self.purges):
             return False
-        if made.order > asked.began and (made.visitor == asked.number or made.policy.lifetime > 0):
+        if made.order > request.began and (made.visitor == request.number or made.policy.lifetime > 0):
             return True
-        return not self.superseded(made, asked) and self.may_use(asked, made)
+        return not self.superseded(made, request) and self.may_use(request, made)
 
-    def may_use(self, asked: Asked, made: Made) -> bool:
+    def may_use(self, request: ModelRequest, made: ModelResponse) -> bool:
         """Return whether what is kept may be used for a request now (RFC 9111 §4.2, RFC 5861)."""
         policy = made.policy
         left = policy.lifetime - (self.now - made.at)
-        if self.failed_since(asked) and left > -policy.if_error:
+        if self.failed_since(request) and left > -policy.if_error:
             return not policy.never_stale or left > 0
-        if asked.directive == b"no-cache" and not (policy.immutable and left > 0):
+        if request.directive == b"no-cache" and not (policy.immutable and left > 0):
             return False
         if left > 0 or -left < policy.while_revalidate:
             return True
-        return asked.directive == b"max-stale" and not policy.never_stale
+        return request.directive == b"max-stale" and not policy.never_stale
 
-    def superseded(self, made: Made, asked: Asked) -> bool:
-        """Return whether there was a newer answer for the same before the client asked (RFC 9111 §4)."""
+    def superseded(self, made: ModelResponse, request: ModelRequest) -> bool:
+        """Return whether there was a newer answer for the same before the client request (RFC 9111 §4)."""
         return any(
-            newer.path == made.path and made.order < newer.asked and newer.order < asked.began and newer.for_all
+            newer.path == made.path and made.order < newer.requested and newer.order < request.began and newer.for_all
             for newer in self.source.made.values()
             if newer.accept is None or made.accept in {None, newer.accept}
         )
 
-    def failed_since(self, asked: Asked) -> bool:
-        return any(order > asked.began for order in self.source.failures)
+    def failed_since(self, request: ModelRequest) -> bool:
+        return any(order > request.began for order in self.source.failures)
 
 
-def _alike(asked: Asked, first: Asked) -> Asked:
+def _alike(request: ModelRequest, first: ModelRequest) -> ModelRequest:
     """Return a request for what another asks for."""
-    return Asked(**{**asked.__dict__, "path": first.path, "accept": first.accept, "authorized": False, "directive": b""})
+    return ModelRequest(**{**request.__dict__, "path": first.path, "accept": first.accept, "authorized": False, "directive": b""})
 
 
 async def _others() -> list[asyncio.Task[Any]]:

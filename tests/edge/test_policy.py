@@ -61,7 +61,7 @@ def lifetime(*headers: tuple[bytes, bytes], status: int = 200) -> int:
         (b"max-age=" + b"0" * 5_000 + b"60", 60),
     ],
 )
-def test_cache_control_with_a_lifetime_is_kept_for_it(value: bytes, seconds: int) -> None:
+def test_cache_control_with_a_lifetime_is_stored_for_it(value: bytes, seconds: int) -> None:
     assert lifetime((b"cache-control", value)) == seconds
 
 
@@ -81,7 +81,7 @@ def test_cache_control_with_a_lifetime_is_kept_for_it(value: bytes, seconds: int
         b'x="unterminated, no-store, max-age=60',
     ],
 )
-def test_cache_control_that_forbids_shared_caches_is_not_kept(value: bytes) -> None:
+def test_cache_control_that_forbids_shared_caches_is_not_stored(value: bytes) -> None:
     assert lifetime((b"cache-control", value)) == 0
 
 
@@ -114,15 +114,15 @@ def test_cache_control_that_forbids_shared_caches_is_not_kept(value: bytes) -> N
         b"stale-while-revalidate=60",
     ],
 )
-def test_cache_control_without_a_valid_lifetime_is_not_kept(value: bytes) -> None:
+def test_cache_control_without_a_valid_lifetime_is_not_stored(value: bytes) -> None:
     assert lifetime((b"cache-control", value)) == 0
 
 
-def test_cache_control_quoted_argument_hides_what_looks_like_a_directive() -> None:
+def test_cache_control_quoted_argument_hides_directives_in_it() -> None:
     assert lifetime((b"cache-control", b'x="no-store, private", max-age=60')) == 60
 
 
-def test_cache_control_of_several_lines_is_one_list() -> None:
+def test_cache_control_on_several_lines_is_one_list() -> None:
     assert lifetime((b"cache-control", b"public"), (b"etag", b'"a"'), (b"cache-control", b"max-age=60")) == 60
     assert lifetime((b"cache-control", b"max-age=60"), (b"cache-control", b"no-store")) == 0
     assert lifetime((b"cache-control", b"max-age=10"), (b"cache-control", b"max-age=20")) == 10
@@ -137,24 +137,24 @@ def test_cache_control_of_several_lines_is_one_list() -> None:
         [(b"other-cdn-cache-control", b"max-age=60")],
     ],
 )
-def test_answer_without_explicit_lifetime_is_not_kept(headers: Headers) -> None:
+def test_response_without_an_explicit_lifetime_is_not_stored(headers: Headers) -> None:
     assert lifetime(*headers) == 0
 
 
 @pytest.mark.parametrize("status", [200, 203, 204, 300, 301, 302, 307, 308, 404, 405, 410, 414, 500, 501, 503])
-def test_answer_of_any_final_status_is_kept_if_it_says_so(status: int) -> None:
+def test_response_of_any_final_status_with_a_lifetime_is_stored(status: int) -> None:
     assert lifetime((b"cache-control", b"max-age=60"), status=status) == 60
     assert lifetime((b"cache-control", b"public"), status=status) == 0
 
 
 @pytest.mark.parametrize("status", [100, 101, 103, 206, 304])
-def test_answer_that_is_not_whole_or_not_final_is_not_kept(status: int) -> None:
+def test_response_that_is_partial_or_not_final_is_not_stored(status: int) -> None:
     assert lifetime((b"cache-control", b"max-age=60"), (OWN, b"max-age=60"), status=status) == 0
 
 
 @pytest.mark.parametrize("field", [(b"set-cookie", b"a=b"), (b"set-cookie", b""), (b"vary", b"*"), (b"vary", b"accept, *")])
 @pytest.mark.parametrize("policy", [b"cache-control", CDN, OWN])
-def test_answer_with_set_cookie_or_vary_star_is_not_kept(policy: bytes, field: tuple[bytes, bytes]) -> None:
+def test_response_with_set_cookie_or_vary_star_is_not_stored(policy: bytes, field: tuple[bytes, bytes]) -> None:
     assert lifetime((policy, b"max-age=60"), field) == 0
 
 
@@ -183,7 +183,7 @@ def test_answer_with_set_cookie_or_vary_star_is_not_kept(policy: bytes, field: t
     ],
 )
 @pytest.mark.parametrize("policy", [b"cache-control", CDN, OWN])
-def test_age_on_arrival_is_taken_off_and_nonsense_ignored(policy: bytes, age: bytes, seconds: int) -> None:
+def test_age_on_arrival_is_subtracted_and_an_invalid_one_ignored(policy: bytes, age: bytes, seconds: int) -> None:
     assert lifetime((policy, b"max-age=60"), (b"age", age)) == seconds
 
 
@@ -191,7 +191,7 @@ def test_age_on_several_lines_is_the_first() -> None:
     assert parse_age([(b"age", b"10"), (b"age", b"20")]) == 10
 
 
-def test_age_that_is_absent_is_0() -> None:
+def test_missing_age_is_0() -> None:
     assert parse_age([(b"date", b"Mon, 23 Nov 2026 12:00:00 GMT")]) == 0
 
 
@@ -326,14 +326,14 @@ def test_targeted_field_that_does_not_parse_is_ignored_as_a_whole(field: bytes, 
     ],
 )
 @pytest.mark.parametrize("field", TARGETED)
-def test_targeted_field_that_parses_without_a_usable_lifetime_is_not_kept(field: bytes, value: bytes) -> None:
+def test_targeted_field_that_parses_without_a_valid_lifetime_is_not_stored(field: bytes, value: bytes) -> None:
     assert lifetime((field, value), (b"cache-control", b"max-age=7")) == 0
 
 
 # RFC 9651
 
 
-def test_structured_dictionary_values_are_text_as_spelled() -> None:
+def test_structured_dictionary_values_are_unparsed_text() -> None:
     value = b'a, b=1, c=-1.50, d="x \\"y\\"", e=tok/en, f=:aGk=:, g=?0, h;p=1, i=5;p="q"'
     assert parse_structured_dictionary(value) == {
         "a": "",
@@ -348,7 +348,7 @@ def test_structured_dictionary_values_are_text_as_spelled() -> None:
     }
 
 
-def test_structured_dictionary_empty_has_no_members() -> None:
+def test_empty_structured_dictionary_has_no_members() -> None:
     assert parse_structured_dictionary(b"") == {}
     assert parse_structured_dictionary(b"   ") == {}
 
@@ -423,7 +423,7 @@ FIELDS = st.sampled_from([b"cache-control", CDN, OWN, b"age"])
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(FIELDS, VALUES), max_size=5), st.integers(100, 599))
-def test_lifetime_of_arbitrary_headers_is_never_negative_nor_longer_than_any_number_said(headers: Headers, status: int) -> None:
+def test_lifetime_of_arbitrary_headers_is_never_negative_nor_above_the_largest_number_in_them(headers: Headers, status: int) -> None:
     seconds = lifetime(*headers, status=status)
     numbers = [int(digits[-4_000:]) for _, value in headers for digits in re.findall(rb"[0-9]+", value)]
     assert 0 <= seconds <= min(MAX_DELTA_SECONDS, max(numbers, default=0))
@@ -431,9 +431,9 @@ def test_lifetime_of_arbitrary_headers_is_never_negative_nor_longer_than_any_num
 
 @settings(deadline=None)
 @given(st.sampled_from([b"cache-control", CDN, OWN]), st.integers(0, 10**14), st.integers(0, 10**14))
-def test_lifetime_and_age_together_are_what_was_said(policy: bytes, max_age: int, age: int) -> None:
-    said, gone = min(max_age, MAX_DELTA_SECONDS), min(age, MAX_DELTA_SECONDS)
-    assert lifetime((policy, b"max-age=%d" % max_age), (b"age", b"%d" % age)) == max(0, said - gone)
+def test_lifetime_and_age_add_up_to_max_age(policy: bytes, max_age: int, age: int) -> None:
+    said, disconnected = min(max_age, MAX_DELTA_SECONDS), min(age, MAX_DELTA_SECONDS)
+    assert lifetime((policy, b"max-age=%d" % max_age), (b"age", b"%d" % age)) == max(0, said - disconnected)
 
 
 @settings(deadline=None)

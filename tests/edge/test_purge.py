@@ -13,18 +13,18 @@ from edge.asgi import Response
 from edge.store import MEMORY_TIER
 from tests.edge.asgi import (
     RENDITION,
-    Clock,
+    ClientResponse,
+    ManualClock,
     Origin,
-    Reply,
-    all_wait,
-    ask,
+    full_response,
     hit,
-    settled,
+    not_stored,
+    open_request,
+    send_request,
+    settle,
     shared_edge,
     stored,
-    unkept,
-    visit,
-    whole,
+    wait_for_all,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
@@ -33,41 +33,41 @@ STATUS = b"cache-status"
 
 
 def tagged(tags: bytes, body: bytes = b"picture") -> Response:
-    return whole(b"max-age=60", (b"cache-tag", tags), body=body)
+    return full_response(b"max-age=60", (b"cache-tag", tags), body=body)
 
 
 async def is_kept(edge: Edge, path: str = "/i/picture", query: bytes = b"") -> bool:
     """Return whether an answer is kept; nothing is fetched."""
-    return (await ask(edge, path, query=query, headers=[(b"cache-control", b"only-if-cached")])).status == 200
+    return (await send_request(edge, path, query=query, headers=[(b"cache-control", b"only-if-cached")])).status == 200
 
 
 # By address
 
 
-async def test_purge_of_an_address_drops_it_alone() -> None:
+async def test_purge_of_a_path_removes_only_its_response() -> None:
     origin = Origin()
     edge = shared_edge(origin)
     for path in ("/a", "/b"):
-        await ask(edge, path)
-    await ask(edge, "/a", query=b"x")
+        await send_request(edge, path)
+    await send_request(edge, "/a", query=b"x")
     edge.purge(b"/a")
     assert [await is_kept(edge, "/a"), await is_kept(edge, "/b"), await is_kept(edge, "/a", b"x")] == [False, True, True]
     edge.purge(b"/a?x")
     assert not await is_kept(edge, "/a", b"x")
-    assert await ask(edge, "/a") == Reply(200, [*RENDITION.headers, (STATUS, stored(key="/a"))], b"picture")
+    assert await send_request(edge, "/a") == ClientResponse(200, [*RENDITION.headers, (STATUS, stored(key="/a"))], b"picture")
 
 
-async def test_purge_of_an_address_that_is_not_kept_changes_nothing() -> None:
+async def test_purge_of_a_path_that_is_not_stored_changes_nothing() -> None:
     edge = shared_edge(Origin())
-    await ask(edge)
+    await send_request(edge)
     edge.purge(b"/i/other")
     edge.purge(b"")
     assert (edge.stored_entries, await is_kept(edge)) == (1, True)
 
 
-async def test_purge_where_hosts_differ_names_the_authority() -> None:
+async def test_purge_if_keys_include_the_host_names_it() -> None:
     edge = shared_edge(Origin(), key_includes_host=True)
-    await ask(edge)
+    await send_request(edge)
     edge.purge(b"/i/picture")
     edge.purge(b"http://other/i/picture")
     assert await is_kept(edge)
@@ -75,116 +75,118 @@ async def test_purge_where_hosts_differ_names_the_authority() -> None:
     assert not await is_kept(edge)
 
 
-async def test_purge_of_an_address_answers_those_that_wait_and_keeps_nothing() -> None:
+async def test_purge_of_a_path_lets_waiters_finish_and_stores_nothing() -> None:
     origin = Origin(held=True)
     edge = shared_edge(origin)
-    before = [visit(edge) for _ in range(2)]
-    await all_wait(before)
-    await origin.asked(1)
+    before = [open_request(edge) for _ in range(2)]
+    await wait_for_all(before)
+    await origin.until_requested(1)
     edge.purge(b"/i/picture")
-    after = visit(edge)
-    await after.waits()
-    await origin.asked(2)
+    after = open_request(edge)
+    await after.until_waiting()
+    await origin.until_requested(2)
     await origin.release(first=1)
-    assert [(await each.reply()).body for each in before] == [b"picture"] * 2
+    assert [(await each.response()).body for each in before] == [b"picture"] * 2
     assert edge.stored_entries == 0
-    origin.answer = whole(b"max-age=60", body=b"renewed")
+    origin.response = full_response(b"max-age=60", body=b"renewed")
     await origin.release()
-    assert await after.reply() == Reply(200, [*origin.answer.headers, (STATUS, stored())], b"renewed")
-    assert (await ask(edge)).field(STATUS) == hit(60)
+    assert await after.response() == ClientResponse(200, [*origin.response.headers, (STATUS, stored())], b"renewed")
+    assert (await send_request(edge)).field(STATUS) == hit(60)
 
 
-async def test_purge_of_another_address_leaves_what_is_on_its_way() -> None:
+async def test_purge_of_another_path_does_not_affect_a_response_on_its_way() -> None:
     origin = Origin(held=True)
     edge = shared_edge(origin)
-    waiting = visit(edge)
-    await waiting.waits()
+    waiting = open_request(edge)
+    await waiting.until_waiting()
     edge.purge(b"/i/other")
     await origin.release()
-    assert (await waiting.reply()).field(STATUS) == stored()
+    assert (await waiting.response()).field(STATUS) == stored()
 
 
 # By tag
 
 
 @pytest.mark.parametrize("tags", [b"a", b"a,b", b" b , a ", b"b,,a,"])
-async def test_purge_of_a_tag_drops_what_carries_it(tags: bytes) -> None:
+async def test_purge_of_a_tag_removes_responses_with_it(tags: bytes) -> None:
     origin = Origin(tagged(tags))
     edge = shared_edge(origin)
-    await ask(edge)
-    origin.answer = tagged(b"ab, A")
-    await ask(edge, "/other")
+    await send_request(edge)
+    origin.response = tagged(b"ab, A")
+    await send_request(edge, "/other")
     assert edge.purge_tags(["a"]) == 1
     assert [await is_kept(edge), await is_kept(edge, "/other")] == [False, True]
     assert edge.purge_tags(["a"]) == 0
 
 
 async def test_purge_of_tags_on_two_lines_and_of_two_tags_counts_each_entry_once() -> None:
-    origin = Origin(whole(b"max-age=60", (b"cache-tag", b"a"), (b"cache-tag", b"b")))
+    origin = Origin(full_response(b"max-age=60", (b"cache-tag", b"a"), (b"cache-tag", b"b")))
     edge = shared_edge(origin)
-    await ask(edge)
+    await send_request(edge)
     assert edge.purge_tags(iter(["a", "b", "c"])) == 1
     assert edge.stored_entries == 0
     assert edge.stored_bytes == 0
 
 
-async def test_purge_of_no_tags_drops_nothing() -> None:
+async def test_purge_of_no_tags_removes_nothing() -> None:
     edge = shared_edge(Origin(tagged(b"a")))
-    await ask(edge)
+    await send_request(edge)
     assert edge.purge_tags([]) == 0
     assert await is_kept(edge)
 
 
-async def test_tags_are_sent_on_to_the_cache_in_front() -> None:
+async def test_tags_are_forwarded_to_the_cache_in_front() -> None:
     edge = shared_edge(Origin(tagged(b"a, b")))
-    assert (await ask(edge)).field(b"cache-tag") == b"a, b"
-    assert await ask(edge) == Reply(200, [*tagged(b"a, b").headers, (b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER], b"picture")
+    assert (await send_request(edge)).field(b"cache-tag") == b"a, b"
+    assert await send_request(edge) == ClientResponse(
+        200, [*tagged(b"a, b").headers, (b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER], b"picture"
+    )
 
 
-async def test_purge_of_a_tag_on_its_way_answers_those_that_wait_and_keeps_nothing() -> None:
+async def test_purge_of_a_tag_on_its_way_lets_waiters_finish_and_stores_nothing() -> None:
     origin = Origin(tagged(b"a"), held=True)
     edge = shared_edge(origin)
-    before = [visit(edge) for _ in range(3)]
-    await all_wait(before)
-    await origin.asked(1)
+    before = [open_request(edge) for _ in range(3)]
+    await wait_for_all(before)
+    await origin.until_requested(1)
     assert edge.purge_tags(["a"]) == 0
-    after = visit(edge)
-    await after.waits()
-    await origin.asked(2)
+    after = open_request(edge)
+    await after.until_waiting()
+    await origin.until_requested(2)
     await origin.release(first=1)
-    assert [(await each.reply()).body for each in before] == [b"picture"] * 3
+    assert [(await each.response()).body for each in before] == [b"picture"] * 3
     assert len(origin.requests) == 2
-    origin.answer = tagged(b"a", b"renewed")
+    origin.response = tagged(b"a", b"renewed")
     await origin.release()
-    assert (await after.reply()).body == b"renewed"
-    assert (await ask(edge)).body == b"renewed"
+    assert (await after.response()).body == b"renewed"
+    assert (await send_request(edge)).body == b"renewed"
     assert len(origin.requests) == 2
 
 
-async def test_purge_of_another_tag_keeps_what_is_on_its_way() -> None:
+async def test_purge_of_another_tag_stores_the_response_on_its_way() -> None:
     origin = Origin(tagged(b"a"), held=True)
     edge = shared_edge(origin)
-    waiting = visit(edge)
-    await waiting.waits()
+    waiting = open_request(edge)
+    await waiting.until_waiting()
     edge.purge_tags(["b"])
     await origin.release()
-    assert (await waiting.reply()).field(STATUS) == stored()
+    assert (await waiting.response()).field(STATUS) == stored()
     assert await is_kept(edge)
 
 
-async def test_purge_of_a_tag_reaches_what_is_being_renewed(clock: Clock) -> None:
-    answer = whole(b"max-age=60, stale-while-revalidate=30", (b"cache-tag", b"a"), (b"etag", b'"one"'))
-    origin = Origin(answer, held=True)
+async def test_purge_of_a_tag_affects_a_revalidation_on_its_way(clock: ManualClock) -> None:
+    response = full_response(b"max-age=60, stale-while-revalidate=30", (b"cache-tag", b"a"), (b"etag", b'"one"'))
+    origin = Origin(response, held=True)
     await origin.release(first=1)
     edge = shared_edge(origin, clock)
-    await ask(edge)
+    await send_request(edge)
     clock.now += 65
-    await ask(edge)
-    await origin.asked(2)
+    await send_request(edge)
+    await origin.until_requested(2)
     assert edge.purge_tags(["a"]) == 1
-    origin.answer = Response(304, [], b"")
+    origin.response = Response(304, [], b"")
     await origin.release()
-    await settled(edge)
+    await settle(edge)
     assert not await is_kept(edge)
 
 
@@ -193,42 +195,42 @@ async def test_purge_of_a_tag_reaches_what_is_being_renewed(clock: Clock) -> Non
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 @pytest.mark.parametrize("status", [200, 201, 204, 302, 303])
-async def test_successful_change_drops_what_is_kept_of_its_address(method: str, status: int) -> None:
+async def test_successful_change_removes_the_responses_to_its_url(method: str, status: int) -> None:
     origin = Origin()
     edge = shared_edge(origin)
-    await ask(edge)
-    await ask(edge, "/i/other")
-    origin.answer = Response(status, [], b"")
-    assert await ask(edge, method=method) == Reply(status, [(STATUS, b"darkroom; fwd=method")], b"")
+    await send_request(edge)
+    await send_request(edge, "/i/other")
+    origin.response = Response(status, [], b"")
+    assert await send_request(edge, method=method) == ClientResponse(status, [(STATUS, b"darkroom; fwd=method")], b"")
     assert [await is_kept(edge), await is_kept(edge, "/i/other")] == [False, True]
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 412, 500, 503])
-async def test_change_that_failed_drops_nothing(status: int) -> None:
+async def test_failed_change_removes_nothing(status: int) -> None:
     origin = Origin()
     edge = shared_edge(origin)
     for path in ("/i/picture", "/i/other"):
-        await ask(edge, path)
-    origin.answer = Response(status, [(b"location", b"/i/other"), (b"content-location", b"/i/other")], b"")
+        await send_request(edge, path)
+    origin.response = Response(status, [(b"location", b"/i/other"), (b"content-location", b"/i/other")], b"")
     for method in ("POST", "PUT", "DELETE", "PATCH"):
-        await ask(edge, method=method)
+        await send_request(edge, method=method)
     assert [await is_kept(edge), await is_kept(edge, "/i/other")] == [True, True]
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "TRACE"])
-async def test_safe_method_drops_nothing(method: str) -> None:
+async def test_safe_method_removes_nothing(method: str) -> None:
     origin = Origin()
     edge = shared_edge(origin)
-    await ask(edge)
-    await ask(edge, method=method)
+    await send_request(edge)
+    await send_request(edge, method=method)
     assert await is_kept(edge)
 
 
-async def test_method_that_nobody_knows_counts_as_a_change() -> None:
+async def test_unknown_method_counts_as_a_change() -> None:
     origin = Origin()
     edge = shared_edge(origin)
-    await ask(edge)
-    await ask(edge, method="BREW")
+    await send_request(edge)
+    await send_request(edge, method="BREW")
     assert not await is_kept(edge)
 
 
@@ -245,13 +247,15 @@ async def test_method_that_nobody_knows_counts_as_a_change() -> None:
     ],
 )
 @pytest.mark.parametrize("key_includes_host", [False, True])
-async def test_change_drops_what_its_answer_names_on_the_same_host(field: bytes, value: bytes, key_includes_host: bool) -> None:
+async def test_change_removes_the_urls_that_its_response_names_on_the_same_host(
+    field: bytes, value: bytes, key_includes_host: bool
+) -> None:
     origin = Origin()
     edge = shared_edge(origin, key_includes_host=key_includes_host)
-    await ask(edge, "/i/other", query=b"x=1")
-    await ask(edge, "/i/other")
-    origin.answer = Response(201, [(field, value)], b"")
-    await ask(edge, method="POST")
+    await send_request(edge, "/i/other", query=b"x=1")
+    await send_request(edge, "/i/other")
+    origin.response = Response(201, [(field, value)], b"")
+    await send_request(edge, method="POST")
     assert [await is_kept(edge, "/i/other", b"x=1"), await is_kept(edge, "/i/other")] == [False, True]
 
 
@@ -267,53 +271,53 @@ async def test_change_drops_what_its_answer_names_on_the_same_host(field: bytes,
     ],
 )
 @pytest.mark.parametrize("key_includes_host", [False, True])
-async def test_change_drops_nothing_that_its_answer_names_on_another_host(field: bytes, value: bytes, key_includes_host: bool) -> None:
+async def test_change_removes_no_urls_that_its_response_names_on_another_host(field: bytes, value: bytes, key_includes_host: bool) -> None:
     origin = Origin()
     edge = shared_edge(origin, key_includes_host=key_includes_host)
-    await ask(edge, "/i/other")
-    origin.answer = Response(201, [(field, value)], b"")
-    await ask(edge, method="POST")
+    await send_request(edge, "/i/other")
+    origin.response = Response(201, [(field, value)], b"")
+    await send_request(edge, method="POST")
     assert await is_kept(edge, "/i/other")
 
 
 @pytest.mark.parametrize("value", [b"", b"http://[", b"http://localhost:port/i/other", b"\xff\xfe", b"mailto:a@b", b"#"])
-async def test_change_whose_location_is_malformed_is_answered(value: bytes) -> None:
+async def test_change_whose_location_is_malformed_is_forwarded(value: bytes) -> None:
     origin = Origin()
     edge = shared_edge(origin)
-    await ask(edge)
-    origin.answer = Response(201, [(b"location", value)], b"made")
-    reply = await ask(edge, method="POST")
-    assert reply == Reply(201, [(b"location", value), (STATUS, b"darkroom; fwd=method")], b"made")
+    await send_request(edge)
+    origin.response = Response(201, [(b"location", value)], b"made")
+    response = await send_request(edge, method="POST")
+    assert response == ClientResponse(201, [(b"location", value), (STATUS, b"darkroom; fwd=method")], b"made")
     assert not await is_kept(edge)
 
 
-async def test_change_keeps_nothing_that_began_before_it() -> None:
+async def test_change_keeps_an_earlier_request_from_being_stored() -> None:
     origin = Origin(held=True)
     edge = shared_edge(origin)
-    reading = visit(edge)
-    await reading.waits()
-    await origin.asked(1)
-    changing = visit(edge, method="PUT")
-    await origin.asked(2)
+    reading = open_request(edge)
+    await reading.until_waiting()
+    await origin.until_requested(1)
+    changing = open_request(edge, method="PUT")
+    await origin.until_requested(2)
     await origin.release(first=2)
-    await asyncio.gather(changing.over(), reading.over())
+    await asyncio.gather(changing.sent_messages(), reading.sent_messages())
     # Which of the two the origin answers first is open: neither order may leave the old answer.
     assert not await is_kept(edge)
 
 
-async def test_change_of_a_path_that_is_passed_drops_what_its_answer_names() -> None:
+async def test_change_of_a_bypassed_path_removes_the_urls_that_its_response_names() -> None:
     origin = Origin()
     edge = shared_edge(origin)
-    await ask(edge)
-    origin.answer = Response(201, [(b"location", b"/i/picture")], b"")
-    await ask(edge, "/v1/images", method="POST")
+    await send_request(edge)
+    origin.response = Response(201, [(b"location", b"/i/picture")], b"")
+    await send_request(edge, "/v1/images", method="POST")
     assert not await is_kept(edge)
 
 
 # After a gap without news
 
 
-class News:
+class PurgeSync:
     """What an edge catches up with: purges that it has missed, counted; may be held, or fail."""
 
     def __init__(self) -> None:
@@ -333,132 +337,132 @@ class News:
             self.edge.purge_tags(self.missed)
 
 
-def with_news(origin: Origin, clock: Clock, news: Callable[[], Awaitable[object]]) -> Edge:
-    return shared_edge(origin, clock, sync_purges=news, max_purge_lag_seconds=60.0)
+def edge_with_sync(origin: Origin, clock: ManualClock, sync: Callable[[], Awaitable[object]]) -> Edge:
+    return shared_edge(origin, clock, sync_purges=sync, max_purge_lag_seconds=60.0)
 
 
-LONG = whole(b"max-age=600", (b"cache-tag", b"a"))
+LONG = full_response(b"max-age=600", (b"cache-tag", b"a"))
 
 
-async def test_gap_missed_purges_are_made_before_the_next_hit(clock: Clock) -> None:
-    origin, news = Origin(LONG), News()
-    edge = news.edge = with_news(origin, clock, news)
-    await ask(edge)
+async def test_sync_makes_missed_purges_before_the_next_hit(clock: ManualClock) -> None:
+    origin, sync = Origin(LONG), PurgeSync()
+    edge = sync.edge = edge_with_sync(origin, clock, sync)
+    await send_request(edge)
     clock.now += 59
-    assert (await ask(edge)).field(STATUS) == hit(541)
-    assert news.times == 0
+    assert (await send_request(edge)).field(STATUS) == hit(541)
+    assert sync.times == 0
     clock.now += 1
-    news.missed = ["a"]
-    assert await ask(edge) == Reply(200, [*LONG.headers, (STATUS, stored(600))], b"picture")
-    assert (news.times, len(origin.requests)) == (1, 2)
+    sync.missed = ["a"]
+    assert await send_request(edge) == ClientResponse(200, [*LONG.headers, (STATUS, stored(600))], b"picture")
+    assert (sync.times, len(origin.requests)) == (1, 2)
     clock.now += 59
-    assert (await ask(edge)).field(STATUS) == hit(541)
-    assert news.times == 1
+    assert (await send_request(edge)).field(STATUS) == hit(541)
+    assert sync.times == 1
 
 
-async def test_gap_without_missed_purges_leaves_what_is_kept(clock: Clock) -> None:
-    news = News()
-    edge = with_news(Origin(LONG), clock, news)
-    await ask(edge)
+async def test_sync_without_missed_purges_keeps_stored_responses(clock: ManualClock) -> None:
+    sync = PurgeSync()
+    edge = edge_with_sync(Origin(LONG), clock, sync)
+    await send_request(edge)
     for times in (1, 2):
         clock.now += 60
-        assert (await ask(edge)).field(STATUS) == hit(600 - 60 * times)
-        assert news.times == times
+        assert (await send_request(edge)).field(STATUS) == hit(600 - 60 * times)
+        assert sync.times == times
 
 
-async def test_gap_is_caught_up_with_once_for_many_clients(clock: Clock) -> None:
-    origin, news = Origin(LONG), News()
-    edge = news.edge = with_news(origin, clock, news)
-    await ask(edge)
+async def test_sync_is_called_once_for_concurrent_clients(clock: ManualClock) -> None:
+    origin, sync = Origin(LONG), PurgeSync()
+    edge = sync.edge = edge_with_sync(origin, clock, sync)
+    await send_request(edge)
     clock.now += 60
-    news.may_end.clear()
-    visits = [visit(edge) for _ in range(20)]
+    sync.may_end.clear()
+    requests = [open_request(edge) for _ in range(20)]
     for _ in range(5):
         await asyncio.sleep(0)
-    assert news.times == 1
-    assert not any(each.messages for each in visits)
-    news.may_end.set()
-    assert [(await each.reply()).field(STATUS) for each in visits] == [hit(540)] * 20
-    assert (news.times, len(origin.requests)) == (1, 1)
+    assert sync.times == 1
+    assert not any(each.messages for each in requests)
+    sync.may_end.set()
+    assert [(await each.response()).field(STATUS) for each in requests] == [hit(540)] * 20
+    assert (sync.times, len(origin.requests)) == (1, 1)
 
 
-async def test_gap_client_that_is_cancelled_does_not_end_it_for_the_others(clock: Clock) -> None:
-    news = News()
-    edge = with_news(Origin(LONG), clock, news)
-    await ask(edge)
+async def test_sync_goes_on_for_others_if_one_client_is_canceled(clock: ManualClock) -> None:
+    sync = PurgeSync()
+    edge = edge_with_sync(Origin(LONG), clock, sync)
+    await send_request(edge)
     clock.now += 60
-    news.may_end.clear()
-    gone, stays = visit(edge), visit(edge)
+    sync.may_end.clear()
+    disconnected, stays = open_request(edge), open_request(edge)
     for _ in range(3):
         await asyncio.sleep(0)
-    gone.task.cancel()
+    disconnected.task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await gone.task
-    news.may_end.set()
-    assert (await stays.reply()).field(STATUS) == hit(540)
-    assert news.times == 1
+        await disconnected.task
+    sync.may_end.set()
+    assert (await stays.response()).field(STATUS) == hit(540)
+    assert sync.times == 1
 
 
-async def test_gap_that_cannot_be_caught_up_with_lets_hits_go_on(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    news = News()
-    edge = with_news(Origin(LONG), clock, news)
-    await ask(edge)
+async def test_sync_that_fails_lets_hits_continue(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    sync = PurgeSync()
+    edge = edge_with_sync(Origin(LONG), clock, sync)
+    await send_request(edge)
     clock.now += 60
-    news.error = OSError("no route")
+    sync.error = OSError("no route")
     with caplog.at_level(logging.ERROR):
-        assert (await ask(edge)).field(STATUS) == hit(540)
+        assert (await send_request(edge)).field(STATUS) == hit(540)
     (record,) = caplog.records
     assert record.getMessage() == "missed purges could not be fetched: stored responses are served without them"
     assert record.exc_info is not None
-    assert record.exc_info[1] is news.error
+    assert record.exc_info[1] is sync.error
     # It is not tried for every hit.
-    assert (await ask(edge)).field(STATUS) == hit(540)
-    assert news.times == 1
+    assert (await send_request(edge)).field(STATUS) == hit(540)
+    assert sync.times == 1
 
 
-async def test_gap_that_takes_too_long_to_catch_up_with_lets_hits_go_on(
-    clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+async def test_sync_that_takes_too_long_lets_hits_continue(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edge.middleware.SYNC_PURGES_SECONDS", 0.01)
-    news = News()
-    edge = with_news(Origin(LONG), clock, news)
-    await ask(edge)
+    sync = PurgeSync()
+    edge = edge_with_sync(Origin(LONG), clock, sync)
+    await send_request(edge)
     clock.now += 60
-    news.may_end.clear()
+    sync.may_end.clear()
     with caplog.at_level(logging.ERROR):
-        assert (await ask(edge)).field(STATUS) == hit(540)
+        assert (await send_request(edge)).field(STATUS) == hit(540)
     assert [record.getMessage() for record in caplog.records] == [
         "missed purges could not be fetched: stored responses are served without them"
     ]
-    assert news.times == 1
+    assert sync.times == 1
 
 
 @pytest.mark.parametrize("tags", [[], ["b"]])
-async def test_gap_begins_anew_with_every_purge_of_tags_even_of_none(tags: list[str], clock: Clock) -> None:
-    news = News()
-    edge = with_news(Origin(LONG), clock, news)
-    await ask(edge)
+async def test_sync_is_due_after_the_last_purge_of_tags_even_of_none(tags: list[str], clock: ManualClock) -> None:
+    sync = PurgeSync()
+    edge = edge_with_sync(Origin(LONG), clock, sync)
+    await send_request(edge)
     for _ in range(5):
         clock.now += 59
         edge.purge_tags(tags)
-    assert (await ask(edge)).field(STATUS) == hit(305)
-    assert news.times == 0
+    assert (await send_request(edge)).field(STATUS) == hit(305)
+    assert sync.times == 0
     clock.now += 60
-    await ask(edge)
-    assert news.times == 1
+    await send_request(edge)
+    assert sync.times == 1
 
 
-async def test_gap_is_nothing_to_an_edge_that_has_nobody_to_ask(clock: Clock) -> None:
+async def test_sync_is_never_due_without_a_callback(clock: ManualClock) -> None:
     edge = shared_edge(Origin(LONG), clock, max_purge_lag_seconds=1.0)
-    await ask(edge)
+    await send_request(edge)
     clock.now += 500
-    assert (await ask(edge)).field(STATUS) == hit(100)
+    assert (await send_request(edge)).field(STATUS) == hit(100)
 
 
-async def test_unkept_answer_with_a_tag_is_fetched_after_a_purge_as_before() -> None:
-    origin = Origin(whole(b"no-store", (b"cache-tag", b"a")))
+async def test_response_that_is_not_storable_is_fetched_after_a_purge_of_its_tag_as_before() -> None:
+    origin = Origin(full_response(b"no-store", (b"cache-tag", b"a")))
     edge = shared_edge(origin)
-    await ask(edge)
+    await send_request(edge)
     assert edge.purge_tags(["a"]) == 0
-    assert (await ask(edge)).field(STATUS) == unkept()
+    assert (await send_request(edge)).field(STATUS) == not_stored()
     assert len(origin.requests) == 2

@@ -7,19 +7,19 @@ import pytest
 from edge.asgi import Headers
 from edge.store import MEMORY_TIER
 from tests.edge.asgi import (
-    Clock,
+    ClientResponse,
+    ManualClock,
     Origin,
-    Reply,
-    all_wait,
-    ask,
     collapsed,
     date,
+    full_response,
     hit,
+    not_stored,
+    open_request,
+    send_request,
     shared_edge,
     stored,
-    unkept,
-    visit,
-    whole,
+    wait_for_all,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
@@ -28,11 +28,11 @@ STATUS = b"cache-status"
 BODY = b"0123456789"
 ETAG = (b"etag", b'"one"')
 MODIFIED = date(-3_600)
-ANSWER = whole(b"max-age=60", ETAG, (b"last-modified", MODIFIED), (b"date", date()), (b"content-type", b"image/webp"), body=BODY)
+RESPONSE = full_response(b"max-age=60", ETAG, (b"last-modified", MODIFIED), (b"date", date()), (b"content-type", b"image/webp"), body=BODY)
 
-KEPT = [(b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER]
+FROM_MEMORY = [(b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER]
 FETCHED = [(STATUS, stored())]
-NOT_MODIFIED = [pair for pair in ANSWER.headers if pair[0] in {b"cache-control", b"etag", b"date"}]
+NOT_MODIFIED = [pair for pair in RESPONSE.headers if pair[0] in {b"cache-control", b"etag", b"date"}]
 PRECONDITION_FAILED = (
     b'{"type":"about:blank","title":"Precondition failed","status":412,"detail":"The request\'s If-Match or If-Unmodified-Since is false."}'
 )
@@ -53,38 +53,40 @@ def own(body: bytes, *more: tuple[bytes, bytes]) -> Headers:
     ]
 
 
-def part(first: int, last: int, told: Headers) -> Reply:
+def part(first: int, last: int, added: Headers) -> ClientResponse:
     """Return the 206 with these bytes of the answer."""
-    whole_fields = [pair for pair in ANSWER.headers if pair[0] != b"content-length"]
+    whole_fields = [pair for pair in RESPONSE.headers if pair[0] != b"content-length"]
     of_part = [(b"content-length", b"%d" % (last - first + 1)), (b"content-range", b"bytes %d-%d/10" % (first, last))]
-    return Reply(206, [*whole_fields, *of_part, *told], BODY[first : last + 1])
+    return ClientResponse(206, [*whole_fields, *of_part, *added], BODY[first : last + 1])
 
 
-def full(told: Headers) -> Reply:
-    return Reply(200, [*ANSWER.headers, *told], BODY)
+def full(added: Headers) -> ClientResponse:
+    return ClientResponse(200, [*RESPONSE.headers, *added], BODY)
 
 
-def not_modified(told: Headers) -> Reply:
-    return Reply(304, [*NOT_MODIFIED, *told], b"")
+def not_modified(added: Headers) -> ClientResponse:
+    return ClientResponse(304, [*NOT_MODIFIED, *added], b"")
 
 
-def failed_precondition(told: Headers) -> Reply:
-    return Reply(412, [*own(PRECONDITION_FAILED), *told], PRECONDITION_FAILED)
+def failed_precondition(added: Headers) -> ClientResponse:
+    return ClientResponse(412, [*own(PRECONDITION_FAILED), *added], PRECONDITION_FAILED)
 
 
-def unsatisfiable(told: Headers) -> Reply:
-    return Reply(416, [*own(UNSATISFIABLE, (b"content-range", b"bytes */10")), *told], UNSATISFIABLE)
+def unsatisfiable(added: Headers) -> ClientResponse:
+    return ClientResponse(416, [*own(UNSATISFIABLE, (b"content-range", b"bytes */10")), *added], UNSATISFIABLE)
 
 
-async def on_miss_and_hit(*headers: tuple[bytes, bytes], method: str = "GET", clock: Clock | None = None) -> tuple[Reply, Reply]:
+async def on_miss_and_hit(
+    *headers: tuple[bytes, bytes], method: str = "GET", clock: ManualClock | None = None
+) -> tuple[ClientResponse, ClientResponse]:
     """Return what a request gets of a cold edge and again of the same, now warm; the origin has been asked once, for the whole."""
-    origin = Origin(ANSWER)
+    origin = Origin(RESPONSE)
     edge = shared_edge(origin, clock)
-    miss, kept = [await ask(edge, method=method, headers=headers) for _ in range(2)]
+    miss, stored_response = [await send_request(edge, method=method, headers=headers) for _ in range(2)]
     (scope,) = origin.requests
     assert (scope["method"], scope["headers"]) == ("GET", [(b"host", b"localhost")])
-    assert await ask(edge) == full(KEPT)
-    return miss, kept
+    assert await send_request(edge) == full(FROM_MEMORY)
+    return miss, stored_response
 
 
 # Ranges
@@ -111,14 +113,14 @@ async def on_miss_and_hit(*headers: tuple[bytes, bytes], method: str = "GET", cl
     ],
 )
 async def test_range_is_206_on_miss_and_on_hit(value: bytes, first: int, last: int) -> None:
-    assert await on_miss_and_hit((b"range", value)) == (part(first, last, FETCHED), part(first, last, KEPT))
+    assert await on_miss_and_hit((b"range", value)) == (part(first, last, FETCHED), part(first, last, FROM_MEMORY))
 
 
 @pytest.mark.parametrize(
     "value", [b"bytes=10-", b"bytes=10-12", b"bytes=99999999999999999999-", b"bytes=-0", b"bytes=" + b"9" * 5_000 + b"-"]
 )
 async def test_range_past_the_end_is_416_with_the_length(value: bytes) -> None:
-    assert await on_miss_and_hit((b"range", value)) == (unsatisfiable(FETCHED), unsatisfiable(KEPT))
+    assert await on_miss_and_hit((b"range", value)) == (unsatisfiable(FETCHED), unsatisfiable(FROM_MEMORY))
 
 
 @pytest.mark.parametrize(
@@ -147,61 +149,61 @@ async def test_range_past_the_end_is_416_with_the_length(value: bytes) -> None:
     ],
 )
 async def test_range_that_is_malformed_of_another_unit_or_more_than_one_gets_the_whole(value: bytes) -> None:
-    assert await on_miss_and_hit((b"range", value)) == (full(FETCHED), full(KEPT))
+    assert await on_miss_and_hit((b"range", value)) == (full(FETCHED), full(FROM_MEMORY))
 
 
 async def test_range_on_two_lines_is_more_than_one() -> None:
-    assert await on_miss_and_hit((b"range", b"bytes=0-1"), (b"range", b"bytes=4-5")) == (full(FETCHED), full(KEPT))
+    assert await on_miss_and_hit((b"range", b"bytes=0-1"), (b"range", b"bytes=4-5")) == (full(FETCHED), full(FROM_MEMORY))
 
 
 @pytest.mark.parametrize("value", [b"bytes=2-4", b"bytes=10-"])
 async def test_range_of_head_is_ignored(value: bytes) -> None:
-    expected = Reply(200, [*ANSWER.headers, *FETCHED], b""), Reply(200, [*ANSWER.headers, *KEPT], b"")
+    expected = ClientResponse(200, [*RESPONSE.headers, *FETCHED], b""), ClientResponse(200, [*RESPONSE.headers, *FROM_MEMORY], b"")
     assert await on_miss_and_hit((b"range", value), method="HEAD") == expected
 
 
 @pytest.mark.parametrize("status", [404, 410, 500])
-async def test_range_of_what_is_no_200_is_ignored(status: int) -> None:
-    answer = whole(b"max-age=60", ETAG, status=status, body=BODY)
-    edge = shared_edge(Origin(answer))
-    for told in (FETCHED, KEPT):
-        reply = await ask(edge, headers=[(b"range", b"bytes=0-1"), (b"if-match", b'"two"')])
-        assert reply == Reply(status, [*answer.headers, *told], BODY)
+async def test_range_of_a_status_other_than_200_is_ignored(status: int) -> None:
+    origin_response = full_response(b"max-age=60", ETAG, status=status, body=BODY)
+    edge = shared_edge(Origin(origin_response))
+    for added in (FETCHED, FROM_MEMORY):
+        response = await send_request(edge, headers=[(b"range", b"bytes=0-1"), (b"if-match", b'"two"')])
+        assert response == ClientResponse(status, [*origin_response.headers, *added], BODY)
 
 
-async def test_range_of_an_empty_answer_is_416() -> None:
-    edge = shared_edge(Origin(whole(b"max-age=60", body=b"")))
+async def test_range_of_an_empty_response_is_416() -> None:
+    edge = shared_edge(Origin(full_response(b"max-age=60", body=b"")))
     for value in (b"bytes=0-", b"bytes=-1"):
         for _ in range(2):
-            reply = await ask(edge, headers=[(b"range", value)])
-            assert (reply.status, reply.field(b"content-range")) == (416, b"bytes */0")
+            response = await send_request(edge, headers=[(b"range", value)])
+            assert (response.status, response.field(b"content-range")) == (416, b"bytes */0")
 
 
-async def test_range_of_an_answer_that_is_not_kept_is_cut_from_it() -> None:
-    answer = whole(b"no-store", body=BODY)
-    edge = shared_edge(Origin(answer))
-    reply = await ask(edge, headers=[(b"range", b"bytes=2-4")])
+async def test_range_of_a_response_that_is_not_stored_is_cut_from_it() -> None:
+    origin_response = full_response(b"no-store", body=BODY)
+    edge = shared_edge(Origin(origin_response))
+    response = await send_request(edge, headers=[(b"range", b"bytes=2-4")])
     rest = [(b"cache-control", b"no-store"), (b"accept-ranges", b"bytes"), (b"content-length", b"3"), (b"content-range", b"bytes 2-4/10")]
-    assert reply == Reply(206, [*rest, (STATUS, unkept())], b"234")
+    assert response == ClientResponse(206, [*rest, (STATUS, not_stored())], b"234")
 
 
-async def test_range_of_an_origin_that_takes_none_still_comes_from_the_whole() -> None:
+async def test_range_if_the_origin_supports_none_is_cut_from_the_whole() -> None:
     headers = [(b"cache-control", b"max-age=60"), (b"content-length", b"10"), (b"accept-ranges", b"none")]
-    edge = shared_edge(Origin(ANSWER._replace(headers=headers)))
+    edge = shared_edge(Origin(RESPONSE._replace(headers=headers)))
     for _ in range(2):
-        reply = await ask(edge, headers=[(b"range", b"bytes=2-4")])
-        assert (reply.status, reply.body) == (206, b"234")
+        response = await send_request(edge, headers=[(b"range", b"bytes=2-4")])
+        assert (response.status, response.body) == (206, b"234")
 
 
-async def test_ranges_of_clients_that_wait_are_cut_from_one_answer() -> None:
-    origin = Origin(ANSWER, held=True)
+async def test_ranges_of_waiting_clients_are_cut_from_one_response() -> None:
+    origin = Origin(RESPONSE, held=True)
     edge = shared_edge(origin)
     values = [b"bytes=0-1", b"bytes=2-4", b"bytes=10-"]
-    visits = [visit(edge, headers=[(b"range", value)]) for value in values]
-    await all_wait(visits)
+    requests = [open_request(edge, headers=[(b"range", value)]) for value in values]
+    await wait_for_all(requests)
     await origin.release()
-    told = [(STATUS, collapsed())]
-    assert [await each.reply() for each in visits] == [part(0, 1, FETCHED), part(2, 4, told), unsatisfiable(told)]
+    added = [(STATUS, collapsed())]
+    assert [await each.response() for each in requests] == [part(0, 1, FETCHED), part(2, 4, added), unsatisfiable(added)]
     assert len(origin.requests) == 1
 
 
@@ -209,8 +211,8 @@ async def test_ranges_of_clients_that_wait_are_cut_from_one_answer() -> None:
 
 
 @pytest.mark.parametrize("value", [b'"one"', b' "one" ', MODIFIED])
-async def test_if_range_that_holds_has_the_part(value: bytes) -> None:
-    expected = part(2, 4, FETCHED), part(2, 4, KEPT)
+async def test_if_range_that_is_true_gets_the_part(value: bytes) -> None:
+    expected = part(2, 4, FETCHED), part(2, 4, FROM_MEMORY)
     assert await on_miss_and_hit((b"range", b"bytes=2-4"), (b"if-range", value)) == expected
     assert await on_miss_and_hit((b"if-range", value), (b"range", b"bytes=2-4")) == expected
 
@@ -218,16 +220,16 @@ async def test_if_range_that_holds_has_the_part(value: bytes) -> None:
 @pytest.mark.parametrize(
     "value", [b'"two"', b'W/"one"', b'"one", "two"', b"*", b"one", b"", date(-3_601), date(-3_599), date(), b"yesterday"]
 )
-async def test_if_range_that_does_not_hold_has_the_whole(value: bytes) -> None:
-    assert await on_miss_and_hit((b"range", b"bytes=2-4"), (b"if-range", value)) == (full(FETCHED), full(KEPT))
+async def test_if_range_that_is_false_gets_the_whole(value: bytes) -> None:
+    assert await on_miss_and_hit((b"range", b"bytes=2-4"), (b"if-range", value)) == (full(FETCHED), full(FROM_MEMORY))
 
 
-async def test_if_range_that_does_not_hold_makes_an_unsatisfiable_range_the_whole() -> None:
-    assert await on_miss_and_hit((b"range", b"bytes=10-"), (b"if-range", b'"two"')) == (full(FETCHED), full(KEPT))
+async def test_if_range_that_is_false_makes_an_unsatisfiable_range_the_whole() -> None:
+    assert await on_miss_and_hit((b"range", b"bytes=10-"), (b"if-range", b'"two"')) == (full(FETCHED), full(FROM_MEMORY))
 
 
 async def test_if_range_without_a_range_is_ignored() -> None:
-    assert await on_miss_and_hit((b"if-range", b'"one"')) == (full(FETCHED), full(KEPT))
+    assert await on_miss_and_hit((b"if-range", b'"one"')) == (full(FETCHED), full(FROM_MEMORY))
 
 
 @pytest.mark.parametrize(
@@ -239,10 +241,10 @@ async def test_if_range_without_a_range_is_ignored() -> None:
         [],
     ],
 )
-async def test_if_range_by_a_weak_validator_has_the_whole(fields: Headers) -> None:
-    edge = shared_edge(Origin(whole(b"max-age=60", *fields, body=BODY)))
+async def test_if_range_with_a_weak_validator_gets_the_whole(fields: Headers) -> None:
+    edge = shared_edge(Origin(full_response(b"max-age=60", *fields, body=BODY)))
     for value in (b'W/"one"', date()):
-        assert (await ask(edge, headers=[(b"range", b"bytes=2-4"), (b"if-range", value)])).status == 200
+        assert (await send_request(edge, headers=[(b"range", b"bytes=2-4"), (b"if-range", value)])).status == 200
 
 
 # Preconditions
@@ -268,8 +270,8 @@ async def test_if_range_by_a_weak_validator_has_the_whole(fields: Headers) -> No
         [(b"if-none-match", b"")],
     ],
 )
-async def test_precondition_that_lets_it_pass_or_is_malformed_has_the_whole(headers: Headers) -> None:
-    assert await on_miss_and_hit(*headers) == (full(FETCHED), full(KEPT))
+async def test_precondition_that_is_true_or_malformed_gets_the_whole(headers: Headers) -> None:
+    assert await on_miss_and_hit(*headers) == (full(FETCHED), full(FROM_MEMORY))
 
 
 @pytest.mark.parametrize(
@@ -287,10 +289,10 @@ async def test_precondition_that_lets_it_pass_or_is_malformed_has_the_whole(head
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_precondition_that_fails_is_412(headers: Headers, method: str) -> None:
-    expected = [failed_precondition(FETCHED), failed_precondition(KEPT)]
+async def test_precondition_that_is_false_is_412(headers: Headers, method: str) -> None:
+    expected = [failed_precondition(FETCHED), failed_precondition(FROM_MEMORY)]
     if method == "HEAD":
-        expected = [Reply(reply.status, reply.headers, b"") for reply in expected]
+        expected = [ClientResponse(response.status, response.headers, b"") for response in expected]
     assert list(await on_miss_and_hit(*headers, method=method)) == expected
 
 
@@ -308,47 +310,47 @@ async def test_precondition_that_fails_is_412(headers: Headers, method: str) -> 
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_what_the_client_has_already_is_304(headers: Headers, method: str) -> None:
-    assert await on_miss_and_hit(*headers, method=method) == (not_modified(FETCHED), not_modified(KEPT))
+async def test_precondition_that_matches_the_clients_copy_is_304(headers: Headers, method: str) -> None:
+    assert await on_miss_and_hit(*headers, method=method) == (not_modified(FETCHED), not_modified(FROM_MEMORY))
 
 
-async def test_precondition_that_holds_has_the_part_that_is_asked_for() -> None:
-    asked = [(b"if-match", b'"one"'), (b"if-none-match", b'"two"'), (b"range", b"bytes=2-4"), (b"if-range", b'"one"')]
-    assert await on_miss_and_hit(*asked) == (part(2, 4, FETCHED), part(2, 4, KEPT))
+async def test_precondition_that_is_true_with_a_range_gets_the_part() -> None:
+    conditions = [(b"if-match", b'"one"'), (b"if-none-match", b'"two"'), (b"range", b"bytes=2-4"), (b"if-range", b'"one"')]
+    assert await on_miss_and_hit(*conditions) == (part(2, 4, FETCHED), part(2, 4, FROM_MEMORY))
 
 
-async def test_answer_without_a_date_of_its_own_is_as_new_as_its_coming(clock: Clock) -> None:
-    edge = shared_edge(Origin(whole(b"max-age=60", body=BODY)), clock)
-    await ask(edge)
+async def test_response_without_a_date_is_dated_by_its_arrival(clock: ManualClock) -> None:
+    edge = shared_edge(Origin(full_response(b"max-age=60", body=BODY)), clock)
+    await send_request(edge)
     clock.now += 30
-    assert (await ask(edge, headers=[(b"if-modified-since", date(-1))])).status == 200
-    assert (await ask(edge, headers=[(b"if-modified-since", date())])).status == 304
+    assert (await send_request(edge, headers=[(b"if-modified-since", date(-1))])).status == 200
+    assert (await send_request(edge, headers=[(b"if-modified-since", date())])).status == 304
 
 
-async def test_if_match_any_holds_without_an_entity_tag() -> None:
-    edge = shared_edge(Origin(whole(b"max-age=60", body=BODY)))
+async def test_if_match_any_is_true_without_an_entity_tag() -> None:
+    edge = shared_edge(Origin(full_response(b"max-age=60", body=BODY)))
     for _ in range(2):
-        assert (await ask(edge, headers=[(b"if-match", b"*")])).status == 200
-        assert (await ask(edge, headers=[(b"if-match", b'"one"')])).status == 412
+        assert (await send_request(edge, headers=[(b"if-match", b"*")])).status == 200
+        assert (await send_request(edge, headers=[(b"if-match", b'"one"')])).status == 412
 
 
-async def test_if_unmodified_since_without_a_date_of_modification_is_ignored() -> None:
-    edge = shared_edge(Origin(whole(b"max-age=60", (b"date", date()), body=BODY)))
+async def test_if_unmodified_since_without_last_modified_is_ignored() -> None:
+    edge = shared_edge(Origin(full_response(b"max-age=60", (b"date", date()), body=BODY)))
     for _ in range(2):
-        assert (await ask(edge, headers=[(b"if-unmodified-since", date(-7_200))])).status == 200
+        assert (await send_request(edge, headers=[(b"if-unmodified-since", date(-7_200))])).status == 200
 
 
-async def test_answer_that_grows_old_says_so_in_its_parts(clock: Clock) -> None:
-    answer = whole(b"max-age=60", ETAG, body=BODY)
-    edge = shared_edge(Origin(answer), clock)
-    await ask(edge)
+async def test_age_of_a_part_is_that_of_the_whole(clock: ManualClock) -> None:
+    origin_response = full_response(b"max-age=60", ETAG, body=BODY)
+    edge = shared_edge(Origin(origin_response), clock)
+    await send_request(edge)
     clock.now += 20
-    told = {b"age": b"20", STATUS: hit(40), MEMORY_TIER[0]: MEMORY_TIER[1]}
+    expected = {b"age": b"20", STATUS: hit(40), MEMORY_TIER[0]: MEMORY_TIER[1]}
     for headers, status in (
         ([(b"range", b"bytes=0-1")], 206),
         ([(b"range", b"bytes=10-")], 416),
         ([(b"if-match", b'"two"')], 412),
         ([(b"if-none-match", b'"one"')], 304),
     ):
-        reply = await ask(edge, headers=headers)
-        assert (reply.status, {name: reply.field(name) for name in told}) == (status, told)
+        response = await send_request(edge, headers=headers)
+        assert (response.status, {name: response.field(name) for name in expected}) == (status, expected)

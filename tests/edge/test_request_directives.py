@@ -12,27 +12,27 @@ from edge.asgi import Headers, Response, Scope
 from edge.store import MEMORY_TIER
 from tests.edge.asgi import (
     RENDITION,
-    Clock,
+    ClientRequest,
+    ClientResponse,
+    ManualClock,
     Origin,
-    Reply,
-    Visit,
-    all_wait,
-    ask,
     collapsed,
+    full_response,
     hit,
     http_scope,
+    not_stored,
+    open_request,
+    send_request,
     shared_edge,
     stored,
-    unkept,
-    visit,
-    whole,
+    wait_for_all,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
 
 STATUS = b"cache-status"
-MUTABLE = whole(b"max-age=60")
-IMMUTABLE = whole(b"max-age=60, immutable")
+MUTABLE = full_response(b"max-age=60")
+IMMUTABLE = full_response(b"max-age=60, immutable")
 STALE = hit(-5)
 RENEWED = stored(reason="stale")
 ASKED = stored(reason="request")
@@ -47,93 +47,93 @@ def control(*values: bytes) -> Headers:
     return [(b"cache-control", value) for value in values]
 
 
-def not_kept(reason: str) -> Reply:
+def not_kept(reason: str) -> ClientResponse:
     """Return the answer to a request that wants nothing fetched."""
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(NOT_KEPT_BODY)),
         (b"cache-control", b"no-store"),
         (b"x-content-type-options", b"nosniff"),
-        (STATUS, unkept(reason=reason, word="detail=only-if-cached")),
+        (STATUS, not_stored(reason=reason, word="detail=only-if-cached")),
     ]
-    return Reply(504, headers, NOT_KEPT_BODY)
+    return ClientResponse(504, headers, NOT_KEPT_BODY)
 
 
 # only-if-cached
 
 
-async def test_only_if_cached_is_answered_from_memory(clock: Clock) -> None:
+async def test_only_if_cached_is_served_from_memory(clock: ManualClock) -> None:
     edge = shared_edge(Origin(MUTABLE), clock)
-    await ask(edge)
+    await send_request(edge)
     clock.now += 5
-    expected = Reply(200, [*MUTABLE.headers, (b"age", b"5"), (STATUS, hit(55)), MEMORY_TIER], b"picture")
-    assert await ask(edge, headers=control(b"only-if-cached")) == expected
+    expected = ClientResponse(200, [*MUTABLE.headers, (b"age", b"5"), (STATUS, hit(55)), MEMORY_TIER], b"picture")
+    assert await send_request(edge, headers=control(b"only-if-cached")) == expected
 
 
 @pytest.mark.parametrize("value", [b"only-if-cached", b"Only-If-Cached", b"max-age=0, only-if-cached", b"only-if-cached, no-cache"])
-async def test_only_if_cached_without_a_kept_answer_is_504(value: bytes) -> None:
+async def test_only_if_cached_without_a_stored_response_is_504(value: bytes) -> None:
     origin = Origin()
     edge = shared_edge(origin)
-    assert await ask(edge, headers=control(value)) == not_kept("uri-miss")
-    assert await ask(edge, method="HEAD", headers=control(value)) == Reply(504, not_kept("uri-miss").headers, b"")
+    assert await send_request(edge, headers=control(value)) == not_kept("uri-miss")
+    assert await send_request(edge, method="HEAD", headers=control(value)) == ClientResponse(504, not_kept("uri-miss").headers, b"")
     assert not origin.requests
 
 
-async def test_only_if_cached_does_not_wait_for_what_is_on_its_way() -> None:
+async def test_only_if_cached_does_not_wait_for_a_response_on_its_way() -> None:
     origin = Origin(held=True)
     edge = shared_edge(origin)
-    waiting = visit(edge)
-    await waiting.waits()
-    assert await ask(edge, headers=control(b"only-if-cached")) == not_kept("uri-miss")
+    waiting = open_request(edge)
+    await waiting.until_waiting()
+    assert await send_request(edge, headers=control(b"only-if-cached")) == not_kept("uri-miss")
     await origin.release()
-    await waiting.reply()
+    await waiting.response()
 
 
-async def test_only_if_cached_of_a_stale_answer_is_504_unless_the_client_takes_it(clock: Clock) -> None:
+async def test_only_if_cached_for_a_stale_response_is_504_unless_the_client_accepts_it(clock: ManualClock) -> None:
     origin = Origin(MUTABLE)
     edge = shared_edge(origin, clock)
-    await ask(edge)
+    await send_request(edge)
     clock.now += 65
-    assert await ask(edge, headers=control(b"only-if-cached")) == not_kept("stale")
-    assert (await ask(edge, headers=control(b"only-if-cached, max-stale"))).field(STATUS) == STALE
+    assert await send_request(edge, headers=control(b"only-if-cached")) == not_kept("stale")
+    assert (await send_request(edge, headers=control(b"only-if-cached, max-stale"))).field(STATUS) == STALE
     assert len(origin.requests) == 1
 
 
-async def test_only_if_cached_that_refuses_what_is_fresh_is_504(clock: Clock) -> None:
+async def test_only_if_cached_with_a_directive_that_refuses_a_fresh_response_is_504(clock: ManualClock) -> None:
     edge = shared_edge(Origin(MUTABLE), clock)
-    await ask(edge)
+    await send_request(edge)
     clock.now += 5
-    assert await ask(edge, headers=control(b"only-if-cached, max-age=4")) == not_kept("request")
+    assert await send_request(edge, headers=control(b"only-if-cached, max-age=4")) == not_kept("request")
 
 
 # no-store
 
 
-async def test_no_store_is_fetched_and_not_kept() -> None:
+async def test_no_store_is_fetched_and_not_stored() -> None:
     origin = Origin(MUTABLE)
     edge = shared_edge(origin)
     for _ in range(2):
-        reply = await ask(edge, headers=control(b"no-store"))
-        assert reply == Reply(200, [*MUTABLE.headers, (STATUS, unkept())], b"picture")
+        response = await send_request(edge, headers=control(b"no-store"))
+        assert response == ClientResponse(200, [*MUTABLE.headers, (STATUS, not_stored())], b"picture")
     assert len(origin.requests) == 2
     assert edge.stored_entries == 0
 
 
-async def test_no_store_is_answered_from_what_is_kept_already() -> None:
+async def test_no_store_is_served_from_memory_if_stored_already() -> None:
     edge = shared_edge(Origin(MUTABLE))
-    await ask(edge)
-    assert (await ask(edge, headers=control(b"no-store"))).field(STATUS) == hit(60)
+    await send_request(edge)
+    assert (await send_request(edge, headers=control(b"no-store"))).field(STATUS) == hit(60)
 
 
 async def test_no_store_neither_leads_nor_joins_others() -> None:
     origin = Origin(MUTABLE, held=True)
     edge = shared_edge(origin)
-    visits = [visit(edge, headers=headers) for headers in (control(b"no-store"), [], control(b"no-store"), [])]
-    await all_wait(visits)
-    await origin.asked(3)
+    requests = [open_request(edge, headers=headers) for headers in (control(b"no-store"), [], control(b"no-store"), [])]
+    await wait_for_all(requests)
+    await origin.until_requested(3)
     await origin.release()
-    replies = [await each.reply() for each in visits]
-    assert [reply.field(STATUS) for reply in replies] == [unkept(), stored(), unkept(), collapsed()]
+    responses = [await each.response() for each in requests]
+    assert [response.field(STATUS) for response in responses] == [not_stored(), stored(), not_stored(), collapsed()]
     assert len(origin.requests) == 3
 
 
@@ -173,65 +173,65 @@ async def test_no_store_neither_leads_nor_joins_others() -> None:
         (b"no cache", hit(40)),
     ],
 )
-async def test_directive_of_a_request_for_what_is_fresh_and_may_change(value: bytes, status: bytes, clock: Clock) -> None:
+async def test_request_directive_for_a_fresh_mutable_response_is_obeyed(value: bytes, status: bytes, clock: ManualClock) -> None:
     edge = shared_edge(Origin(MUTABLE), clock)
-    await ask(edge)
+    await send_request(edge)
     clock.now += 20
-    assert (await ask(edge, headers=control(value))).field(STATUS) == status
+    assert (await send_request(edge, headers=control(value))).field(STATUS) == status
 
 
 @pytest.mark.parametrize("value", [b"no-cache", b"max-age=0", b"min-fresh=600", b"no-cache, max-age=0, min-fresh=600"])
 @pytest.mark.parametrize("field", [b"cache-control", b"cdn-cache-control"])
-async def test_directive_of_a_request_never_asks_again_for_what_is_immutable_and_fresh(value: bytes, field: bytes, clock: Clock) -> None:
-    answer = IMMUTABLE if field == b"cache-control" else whole(b"private", (field, b"max-age=60, immutable"))
-    origin = Origin(answer)
+async def test_request_directive_for_a_fresh_immutable_response_never_revalidates(value: bytes, field: bytes, clock: ManualClock) -> None:
+    response = IMMUTABLE if field == b"cache-control" else full_response(b"private", (field, b"max-age=60, immutable"))
+    origin = Origin(response)
     edge = shared_edge(origin, clock)
-    await ask(edge)
+    await send_request(edge)
     clock.now += 20
-    expected = Reply(200, [*answer.headers, (b"age", b"20"), (STATUS, hit(40)), MEMORY_TIER], b"picture")
-    assert await ask(edge, headers=control(value)) == expected
+    expected = ClientResponse(200, [*response.headers, (b"age", b"20"), (STATUS, hit(40)), MEMORY_TIER], b"picture")
+    assert await send_request(edge, headers=control(value)) == expected
     clock.now += 40
-    assert (await ask(edge, headers=control(value))).field(STATUS) == RENEWED
+    assert (await send_request(edge, headers=control(value))).field(STATUS) == RENEWED
     assert len(origin.requests) == 2
 
 
-async def test_no_cache_asks_anew_and_what_comes_is_kept_for_all(clock: Clock) -> None:
+async def test_no_cache_is_fetched_and_the_response_stored_for_all(clock: ManualClock) -> None:
     origin = Origin(MUTABLE)
     edge = shared_edge(origin, clock)
-    await ask(edge)
-    origin.answer = whole(b"max-age=60", body=b"renewed")
-    assert await ask(edge, headers=control(b"no-cache")) == Reply(200, [*MUTABLE.headers, (STATUS, ASKED)], b"renewed")
-    assert (await ask(edge)).body == b"renewed"
+    await send_request(edge)
+    origin.response = full_response(b"max-age=60", body=b"renewed")
+    assert await send_request(edge, headers=control(b"no-cache")) == ClientResponse(200, [*MUTABLE.headers, (STATUS, ASKED)], b"renewed")
+    assert (await send_request(edge)).body == b"renewed"
     assert len(origin.requests) == 2
 
 
-async def test_no_cache_of_many_at_once_is_one_request() -> None:
+async def test_no_cache_of_concurrent_clients_is_one_origin_request() -> None:
     origin = Origin(MUTABLE, held=True)
     await origin.release(first=1)
     edge = shared_edge(origin)
-    await ask(edge)
-    visits = [visit(edge, headers=control(b"no-cache")) for _ in range(5)]
-    await all_wait(visits)
+    await send_request(edge)
+    requests = [open_request(edge, headers=control(b"no-cache")) for _ in range(5)]
+    await wait_for_all(requests)
     # Whoever takes what is fresh does not wait for them.
-    assert (await ask(edge)).field(STATUS) == hit(60)
+    assert (await send_request(edge)).field(STATUS) == hit(60)
     await origin.release()
-    assert [(await each.reply()).field(STATUS) for each in visits] == [ASKED] + [collapsed(reason="request")] * 4
+    assert [(await each.response()).field(STATUS) for each in requests] == [ASKED] + [collapsed(reason="request")] * 4
     assert len(origin.requests) == 2
 
 
-async def test_directives_on_two_lines_are_all_obeyed(clock: Clock) -> None:
+async def test_request_directives_on_two_lines_are_all_obeyed(clock: ManualClock) -> None:
     edge = shared_edge(Origin(MUTABLE), clock)
-    await ask(edge)
+    await send_request(edge)
     clock.now += 20
-    assert (await ask(edge, headers=control(b"max-age=600", b"min-fresh=41"))).field(STATUS) == ASKED
-    assert (await ask(edge, headers=control(b"max-stale", b"no-cache"))).field(STATUS) == ASKED
+    assert (await send_request(edge, headers=control(b"max-age=600", b"min-fresh=41"))).field(STATUS) == ASKED
+    assert (await send_request(edge, headers=control(b"max-stale", b"no-cache"))).field(STATUS) == ASKED
 
 
 @pytest.mark.parametrize("headers", [control(b"a" * 100_000), control(*[b"max-age=600"] * 1_000), [(b"x-a", b"b" * 1_000_000)]])
-async def test_fields_of_a_request_that_are_huge_or_many_change_nothing(headers: Headers) -> None:
+async def test_request_headers_that_are_huge_or_many_change_nothing(headers: Headers) -> None:
     edge = shared_edge(Origin(MUTABLE))
-    assert (await ask(edge, headers=headers)).field(STATUS) == stored()
-    assert (await ask(edge, headers=headers)).field(STATUS) == hit(60)
+    assert (await send_request(edge, headers=headers)).field(STATUS) == stored()
+    assert (await send_request(edge, headers=headers)).field(STATUS) == hit(60)
 
 
 # max-stale
@@ -254,35 +254,37 @@ async def test_fields_of_a_request_that_are_huge_or_many_change_nothing(headers:
         (b"", RENEWED),
     ],
 )
-@pytest.mark.parametrize("answer", [MUTABLE, IMMUTABLE])
-async def test_directive_of_a_request_for_what_is_stale(value: bytes, status: bytes, answer: Response, clock: Clock) -> None:
-    edge = shared_edge(Origin(answer), clock)
-    await ask(edge)
+@pytest.mark.parametrize("response", [MUTABLE, IMMUTABLE])
+async def test_request_directive_for_a_stale_response_is_obeyed(
+    value: bytes, status: bytes, response: Response, clock: ManualClock
+) -> None:
+    edge = shared_edge(Origin(response), clock)
+    await send_request(edge)
     clock.now += 65
-    assert (await ask(edge, headers=control(value))).field(STATUS) == status
+    assert (await send_request(edge, headers=control(value))).field(STATUS) == status
 
 
 @pytest.mark.parametrize("directives", [b"max-age=60, must-revalidate", b"max-age=60, proxy-revalidate", b"s-maxage=60"])
-async def test_max_stale_never_has_what_the_origin_wants_validated(directives: bytes, clock: Clock) -> None:
-    edge = shared_edge(Origin(whole(directives)), clock)
-    await ask(edge)
+async def test_max_stale_never_gets_a_response_with_must_revalidate(directives: bytes, clock: ManualClock) -> None:
+    edge = shared_edge(Origin(full_response(directives)), clock)
+    await send_request(edge)
     clock.now += 65
-    assert (await ask(edge, headers=control(b"max-stale"))).field(STATUS) == RENEWED
+    assert (await send_request(edge, headers=control(b"max-stale"))).field(STATUS) == RENEWED
 
 
-async def test_max_stale_never_has_an_answer_of_no_cache() -> None:
-    origin = Origin(whole(b"no-cache", (b"etag", b'"one"')))
+async def test_max_stale_never_gets_a_response_with_no_cache() -> None:
+    origin = Origin(full_response(b"no-cache", (b"etag", b'"one"')))
     edge = shared_edge(origin)
-    await ask(edge)
-    assert (await ask(edge, headers=control(b"max-stale, only-if-cached"))).status == 504
+    await send_request(edge)
+    assert (await send_request(edge, headers=control(b"max-stale, only-if-cached"))).status == 504
 
 
 @pytest.mark.parametrize("value", [b"no-cache", b"max-age=600", b"min-fresh=1"])
-async def test_client_that_wants_it_fresh_is_not_given_what_is_being_renewed(value: bytes, clock: Clock) -> None:
-    edge = shared_edge(Origin(whole(b"max-age=60, stale-while-revalidate=30")), clock)
-    await ask(edge)
+async def test_client_that_wants_a_fresh_response_never_gets_the_one_under_revalidation(value: bytes, clock: ManualClock) -> None:
+    edge = shared_edge(Origin(full_response(b"max-age=60, stale-while-revalidate=30")), clock)
+    await send_request(edge)
     clock.now += 65
-    assert (await ask(edge, headers=control(value))).field(STATUS) == RENEWED
+    assert (await send_request(edge, headers=control(value))).field(STATUS) == RENEWED
 
 
 # Hosts
@@ -296,19 +298,19 @@ async def statuses(edge: Edge, scopes: Sequence[Scope]) -> list[str]:
     """Return of each request whether it was a hit, or why it was forwarded."""
     found = []
     for scope in scopes:
-        value = (await Visit(edge, scope, [b""]).reply()).field(STATUS)
+        value = (await ClientRequest(edge, scope, [b""]).response()).field(STATUS)
         assert value is not None
         found.append(value.decode().split("; ")[1])
     return found
 
 
-async def test_hosts_that_do_not_differ_have_one_answer() -> None:
+async def test_hosts_outside_the_key_share_one_response() -> None:
     edge = shared_edge(Origin())
     scopes = [host(b"a"), host(b"b"), host(b"a:8080"), host(b"a", scheme="https"), {**http_scope(), "headers": []}]
     assert await statuses(edge, scopes) == ["fwd=uri-miss", *["hit"] * 4]
 
 
-async def test_hosts_that_differ_have_each_their_own() -> None:
+async def test_hosts_in_the_key_have_a_response_each() -> None:
     origin = Origin()
     edge = shared_edge(origin, key_includes_host=True)
     different = [host(b"a"), host(b"b"), host(b"a:8080"), host(b"a", scheme="https"), {**http_scope(), "headers": []}]
@@ -316,19 +318,19 @@ async def test_hosts_that_differ_have_each_their_own() -> None:
     assert await statuses(edge, [*different, host(b"A"), host(b"a", path="/i/other")]) == [*["hit"] * 6, "fwd=uri-miss"]
 
 
-async def test_hosts_differ_unless_the_edge_is_told_otherwise() -> None:
+async def test_hosts_are_in_the_key_by_default() -> None:
     edge = Edge(Origin(), name="Darkroom", max_bytes=1_000_000, max_concurrent_misses=10)
     assert await statuses(edge, [host(b"a"), host(b"b"), host(b"a")]) == ["fwd=uri-miss", "fwd=uri-miss", "hit"]
 
 
-async def test_hosts_that_differ_never_share_an_answer_on_its_way() -> None:
+async def test_hosts_in_the_key_never_share_a_response_on_its_way() -> None:
     origin = Origin(held=True)
     edge = shared_edge(origin, key_includes_host=True)
-    visits = [Visit(edge, host(name), [b""]) for name in (b"a", b"b")]
-    await all_wait(visits)
-    await origin.asked(2)
+    requests = [ClientRequest(edge, host(name), [b""]) for name in (b"a", b"b")]
+    await wait_for_all(requests)
+    await origin.until_requested(2)
     await origin.release()
-    keys = [(await each.reply()).field(STATUS) for each in visits]
+    keys = [(await each.response()).field(STATUS) for each in requests]
     assert keys == [stored(key=f"http://{name}/i/picture") for name in ("a", "b")]
 
 
@@ -336,11 +338,11 @@ async def test_hosts_that_differ_never_share_an_answer_on_its_way() -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_body_of_a_get_never_reaches_the_origin_nor_changes_the_answer(method: str) -> None:
+async def test_body_of_a_get_neither_reaches_the_origin_nor_changes_the_response(method: str) -> None:
     origin = Origin()
     edge = shared_edge(origin)
-    first = await visit(edge, method=method, chunks=[b"a" * 1_000, b"b"]).reply()
-    second = await visit(edge, method=method, chunks=[b"c"]).reply()
+    first = await open_request(edge, method=method, chunks=[b"a" * 1_000, b"b"]).response()
+    second = await open_request(edge, method=method, chunks=[b"c"]).response()
     assert (first.field(STATUS), second.field(STATUS)) == (stored(), hit(60))
     assert origin.bodies == [[b""]]
 
@@ -367,52 +369,52 @@ _MEMBER = re.compile(rf"[A-Za-z*][A-Za-z0-9_./-]*(?:; [a-z*][a-z0-9_.*-]*(?:={_I
         (b"/i/a", b"\xe4=\t", "/i/a?%E4=%09"),
     ],
 )
-async def test_cache_status_key_is_a_string_whatever_the_path(raw_path: bytes, query: bytes, key: str) -> None:
+async def test_cache_status_key_is_a_valid_string_for_any_path(raw_path: bytes, query: bytes, key: str) -> None:
     edge = shared_edge(Origin())
     for expected in (stored(key=key), hit(60, key)):
-        assert (await ask(edge, "/i/decoded", raw_path=raw_path, query=query)).field(STATUS) == expected
+        assert (await send_request(edge, "/i/decoded", raw_path=raw_path, query=query)).field(STATUS) == expected
         assert _MEMBER.fullmatch(expected.decode("ascii"))
 
 
-async def test_cache_status_of_every_way_is_well_formed(clock: Clock) -> None:
-    origin = Origin(whole(b"max-age=60, stale-if-error=60", (b"etag", b'"one"'), (b"vary", b"accept")))
+async def test_cache_status_of_every_result_is_well_formed(clock: ManualClock) -> None:
+    origin = Origin(full_response(b"max-age=60, stale-if-error=60", (b"etag", b'"one"'), (b"vary", b"accept")))
     edge = shared_edge(origin, clock)
-    replies = [await ask(edge, headers=headers) for headers in ([], [], [(b"accept", b'"\xff,;')], control(b"no-cache"))]
+    responses = [await send_request(edge, headers=headers) for headers in ([], [], [(b"accept", b'"\xff,;')], control(b"no-cache"))]
     clock.now += 65
-    replies.append(await ask(edge))
+    responses.append(await send_request(edge))
     clock.now += 65
-    origin.answer = whole(b"no-store", status=503)
-    replies.append(await ask(edge))
-    replies.append(await ask(edge, "/health"))
-    replies.append(await ask(edge, method="POST"))
-    replies.append(await ask(edge, headers=control(b"only-if-cached")))
-    assert len({reply.field(STATUS) for reply in replies}) == len(replies)
-    for reply in replies:
-        value = reply.field(STATUS)
+    origin.response = full_response(b"no-store", status=503)
+    responses.append(await send_request(edge))
+    responses.append(await send_request(edge, "/health"))
+    responses.append(await send_request(edge, method="POST"))
+    responses.append(await send_request(edge, headers=control(b"only-if-cached")))
+    assert len({response.field(STATUS) for response in responses}) == len(responses)
+    for response in responses:
+        value = response.field(STATUS)
         assert value is not None
         assert _MEMBER.fullmatch(value.decode("ascii"))
 
 
 async def test_cache_status_begins_with_the_name_of_the_cache_in_lower_case() -> None:
     edge = shared_edge(Origin(), name="Edge-One")
-    assert await ask(edge) == Reply(
+    assert await send_request(edge) == ClientResponse(
         200, [*RENDITION.headers, (STATUS, b'edge-one; fwd=uri-miss; stored; ttl=60; key="/i/picture"')], b"picture"
     )
-    assert (await ask(edge)).field(STATUS) == b'edge-one; hit; ttl=60; key="/i/picture"'
+    assert (await send_request(edge)).field(STATUS) == b'edge-one; hit; ttl=60; key="/i/picture"'
 
 
-async def test_counts_tell_how_requests_were_answered_by_kind(clock: Clock) -> None:
-    origin = Origin(whole(b"max-age=60, stale-while-revalidate=60"), held=True)
+async def test_counters_are_by_label_and_by_result(clock: ManualClock) -> None:
+    origin = Origin(full_response(b"max-age=60, stale-while-revalidate=60"), held=True)
     edge = shared_edge(origin, clock, max_concurrent_misses=2, metric_label=lambda path: path.split("/")[1])
-    visits = [visit(edge), visit(edge)]
-    await all_wait(visits)
-    await ask(edge, "/i/busy")
+    requests = [open_request(edge), open_request(edge)]
+    await wait_for_all(requests)
+    await send_request(edge, "/i/busy")
     await origin.release()
-    for each in visits:
-        await each.reply()
-    await ask(edge)
-    await ask(edge, method="HEAD")
-    await ask(edge, "/health")
+    for each in requests:
+        await each.response()
+    await send_request(edge)
+    await send_request(edge, method="HEAD")
+    await send_request(edge, "/health")
     counts = {
         kind: {name: getattr(count, name) for name in count.__slots__ if getattr(count, name)} for kind, count in edge.counters.items()
     }

@@ -10,7 +10,7 @@ from edge.asgi import Headers, Response, get_header_values
 from edge.conditional import none_match_fails
 from edge.fields import parse_cache_control, parse_http_date
 from edge.policy import initial_age
-from tests.edge.asgi import NOON, Clock, Origin, ask, date, settled, shared_edge, visit, whole
+from tests.edge.asgi import NOON, ManualClock, Origin, date, full_response, open_request, send_request, settle, shared_edge
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
 
@@ -19,18 +19,20 @@ ETAG = (b"etag", b'"one"')
 AUTHORIZED = (b"authorization", b"Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")
 
 
-async def is_used(clock: Clock, headers: Headers, *, after: float = 1, status: int = 200, asked: Headers = (), later: Headers = ()) -> bool:
+async def is_used(
+    clock: ManualClock, headers: Headers, *, after: float = 1, status: int = 200, first_headers: Headers = (), later_headers: Headers = ()
+) -> bool:
     """Return whether an answer that came is used again `after` so many seconds, without asking the origin first."""
     origin = Origin(Response(status, headers, b"picture"))
     edge = shared_edge(origin, clock)
-    await ask(edge, headers=asked)
+    await send_request(edge, headers=first_headers)
     clock.now += after
     await origin.hold()
-    waiting = visit(edge, headers=later)
-    used = await waiting.is_over()
+    waiting = open_request(edge, headers=later_headers)
+    used = await waiting.is_done()
     await origin.release()
-    await waiting.reply()
-    await settled(edge)
+    await waiting.response()
+    await settle(edge)
     return used
 
 
@@ -80,7 +82,7 @@ async def is_used(clock: Clock, headers: Headers, *, after: float = 1, status: i
         ("7.3", 200, [(CC, b"public, max-age=60"), (b"set-cookie", b"a=b")], False),
     ],
 )
-async def test_rfc_9111_answer_is_used_again(clock: Clock, section: str, status: int, headers: Headers, *, used: bool) -> None:
+async def test_rfc_9111_response_is_reused(clock: ManualClock, section: str, status: int, headers: Headers, *, used: bool) -> None:
     assert await is_used(clock, headers, status=status) is used, section
 
 
@@ -91,18 +93,20 @@ async def test_rfc_9111_answer_is_used_again(clock: Clock, section: str, status:
         (b"proxy-revalidate, max-age=60", False),
     ],
 )  # fmt: skip
-async def test_rfc_9111_3_5_answer_to_a_request_with_authorization_is_used_again(clock: Clock, directives: bytes, *, used: bool) -> None:
-    assert await is_used(clock, [(CC, directives)], asked=[AUTHORIZED]) is used
+async def test_rfc_9111_3_5_response_to_a_request_with_authorization_is_reused(
+    clock: ManualClock, directives: bytes, *, used: bool
+) -> None:
+    assert await is_used(clock, [(CC, directives)], first_headers=[AUTHORIZED]) is used
 
 
-async def test_rfc_9111_3_1_fields_of_one_connection_are_not_stored(clock: Clock) -> None:
+async def test_rfc_9111_3_1_connection_headers_are_not_stored(clock: ManualClock) -> None:
     passing = [
         (b"connection", b"x-hop, Close"), (b"x-hop", b"1"), (b"keep-alive", b"1"), (b"proxy-authenticate", b"Basic"), (b"te", b"trailers"),
         (b"proxy-authentication-info", b"a=b"), (b"upgrade", b"h2c"), (b"trailer", b"x"), (b"proxy-connection", b"close"),
     ]  # fmt: skip
-    edge = shared_edge(Origin(whole(b"max-age=60", *passing, (b"x-end", b"1"))), clock)
-    await ask(edge)
-    hit = await ask(edge)
+    edge = shared_edge(Origin(full_response(b"max-age=60", *passing, (b"x-end", b"1"))), clock)
+    await send_request(edge)
+    hit = await send_request(edge)
     assert not {name for name, _ in hit.headers} & {name for name, _ in passing}
     assert get_header_values(hit.headers, b"x-end") == [b"1"]
 
@@ -121,7 +125,7 @@ async def test_rfc_9111_4_2_3_corrected_initial_age(headers: Headers, delay: flo
 
 
 @pytest.mark.parametrize(
-    ("section", "answer", "after", "asked", "used"),
+    ("section", "response", "after", "request_directives", "used"),
     [
         # RFC 9111 §5.2.1: directives of requests.
         ("5.2.1.1", b"max-age=60", 30, b"max-age=30", True), ("5.2.1.1", b"max-age=60", 31, b"max-age=30", False),
@@ -130,7 +134,7 @@ async def test_rfc_9111_4_2_3_corrected_initial_age(headers: Headers, delay: flo
         ("5.2.1.3", b"max-age=60", 40, b"min-fresh=20", True), ("5.2.1.3", b"max-age=60", 41, b"min-fresh=20", False),
         ("5.2.1.4", b"max-age=60", 1, b"no-cache", False), ("5.2.1.5", b"max-age=60", 1, b"no-store", True),
         ("5.2.1.6", b"max-age=60", 1, b"no-transform", True), ("5.2.1.7", b"max-age=60", 1, b"only-if-cached", True),
-        # §4.2.4: an answer that must not be given stale is not, whatever the client takes.
+        # §4.2.4: an response that must not be given stale is not, whatever the client takes.
         ("4.2.4", b"max-age=60, must-revalidate", 61, b"max-stale", False),
         ("4.2.4", b"max-age=60, proxy-revalidate", 61, b"max-stale", False),
         ("4.2.4", b"s-maxage=60", 61, b"max-stale", False), ("4.2.4", b"max-age=60, no-cache", 1, b"max-stale", False),
@@ -139,15 +143,18 @@ async def test_rfc_9111_4_2_3_corrected_initial_age(headers: Headers, delay: flo
         ("5861 3.1", b"max-age=600, stale-while-revalidate=30", 599, b"", True),
         ("5861 3.1", b"max-age=600, stale-while-revalidate=30", 629, b"", True),
         ("5861 3.1", b"max-age=600, stale-while-revalidate=30", 630, b"", False),
-        # RFC 8246 §2: a reload of what is immutable and fresh is not asked for; of what is stale it is.
+        # RFC 8246 §2: a reload of what is immutable and fresh is not request_directives for; of what is stale it is.
         ("8246 2", b"max-age=3600, immutable", 3_599, b"no-cache", True), ("8246 2", b"max-age=3600, immutable", 3_599, b"max-age=0", True),
         ("8246 2", b"max-age=3600, immutable", 3_600, b"no-cache", False),
     ],
 )  # fmt: skip
-async def test_rfc_request_is_answered_from_what_is_kept(
-    clock: Clock, section: str, answer: bytes, after: float, asked: bytes, *, used: bool
+async def test_rfc_request_is_served_from_memory(
+    clock: ManualClock, section: str, response: bytes, after: float, request_directives: bytes, *, used: bool
 ) -> None:
-    assert await is_used(clock, [(CC, answer), ETAG], after=after, later=[(CC, asked)] if asked else []) is used, section
+    assert (
+        await is_used(clock, [(CC, response), ETAG], after=after, later_headers=[(CC, request_directives)] if request_directives else [])
+        is used
+    ), section
 
 
 @pytest.mark.parametrize(
@@ -163,13 +170,13 @@ async def test_rfc_request_is_answered_from_what_is_kept(
         (1_800, 500, 500),
     ],
 )  # fmt: skip
-async def test_rfc_5861_4_1_stale_answer_stands_in_for_an_error(clock: Clock, after: float, failing: int, status: int) -> None:
-    origin = Origin(whole(b"max-age=600, stale-if-error=1200"))
+async def test_rfc_5861_4_1_stale_response_in_place_of_an_error(clock: ManualClock, after: float, failing: int, status: int) -> None:
+    origin = Origin(full_response(b"max-age=600, stale-if-error=1200"))
     edge = shared_edge(origin, clock)
-    await ask(edge)
+    await send_request(edge)
     clock.now += after
-    origin.answer = Response(failing, [], b"failed")
-    assert (await ask(edge)).status == status
+    origin.response = Response(failing, [], b"failed")
+    assert (await send_request(edge)).status == status
 
 
 @pytest.mark.parametrize(
@@ -191,24 +198,24 @@ async def test_rfc_5861_4_1_stale_answer_stands_in_for_an_error(clock: Clock, af
         ([(CC, b"max-age=60"), (b"examplecdn-cache-control", b"max-age=600")], 60),
     ],
 )
-async def test_rfc_9213_targeted_field_decides(clock: Clock, headers: Headers, lifetime: int) -> None:
+async def test_rfc_9213_targeted_field_decides(clock: ManualClock, headers: Headers, lifetime: int) -> None:
     if lifetime:
         assert await is_used(clock, headers, after=lifetime - 1)
-    assert not await is_used(Clock(), headers, after=lifetime)
+    assert not await is_used(ManualClock(), headers, after=lifetime)
 
 
 @pytest.mark.parametrize(
     ("value", "other", "weakly"),
     [(b'W/"1"', b'W/"1"', True), (b'W/"1"', b'W/"2"', False), (b'W/"1"', b'"1"', True), (b'"1"', b'"1"', True), (b'"1"', b'"2"', False)],
 )
-async def test_rfc_9110_8_8_3_2_entity_tags_are_compared(clock: Clock, value: bytes, other: bytes, *, weakly: bool) -> None:
+async def test_rfc_9110_8_8_3_2_entity_tags_are_compared(clock: ManualClock, value: bytes, other: bytes, *, weakly: bool) -> None:
     assert none_match_fails(value, other) is weakly
-    edge = shared_edge(Origin(whole(b"max-age=60", (b"etag", value))), clock)
+    edge = shared_edge(Origin(full_response(b"max-age=60", (b"etag", value))), clock)
     strongly = value == other and not value.startswith(b"W/")
     for _ in range(2):
-        assert (await ask(edge, headers=[(b"if-none-match", other)])).status == (304 if weakly else 200)
-        assert (await ask(edge, headers=[(b"if-match", other)])).status == (200 if strongly else 412)
-        part = await ask(edge, headers=[(b"range", b"bytes=0-0"), (b"if-range", other)])
+        assert (await send_request(edge, headers=[(b"if-none-match", other)])).status == (304 if weakly else 200)
+        assert (await send_request(edge, headers=[(b"if-match", other)])).status == (200 if strongly else 412)
+        part = await send_request(edge, headers=[(b"range", b"bytes=0-0"), (b"if-range", other)])
         assert part.status == (206 if strongly else 200)
 
 
@@ -218,7 +225,7 @@ async def test_rfc_9110_5_6_7_dates_in_three_formats_are_one(spelling: bytes) ->
 
 
 @pytest.mark.parametrize(
-    ("asked", "content_range"),
+    ("byte_range", "content_range"),
     [
         # RFC 9110 §14.1.2: of an answer of 10,000 bytes.
         (b"bytes=0-499", b"bytes 0-499/10000"),
@@ -237,21 +244,21 @@ async def test_rfc_9110_5_6_7_dates_in_three_formats_are_one(spelling: bytes) ->
         (b"bytes=9-0", None),
     ],
 )
-async def test_rfc_9110_14_1_2_byte_ranges(clock: Clock, asked: bytes, content_range: bytes | None) -> None:
+async def test_rfc_9110_14_1_2_byte_ranges(clock: ManualClock, byte_range: bytes, content_range: bytes | None) -> None:
     body = bytes(number % 251 for number in range(10_000))
-    edge = shared_edge(Origin(whole(b"max-age=60", body=body)), clock)
+    edge = shared_edge(Origin(full_response(b"max-age=60", body=body)), clock)
     for _ in range(2):
-        reply = await ask(edge, headers=[(b"range", asked)])
-        assert (reply.status, reply.field(b"content-range")) == ((206, content_range) if content_range else (200, None))
+        response = await send_request(edge, headers=[(b"range", byte_range)])
+        assert (response.status, response.field(b"content-range")) == ((206, content_range) if content_range else (200, None))
         if content_range:
             first, last = content_range.removeprefix(b"bytes ").removesuffix(b"/10000").split(b"-")
-            assert reply.body == body[int(first) : int(last) + 1]
+            assert response.body == body[int(first) : int(last) + 1]
         else:
-            assert reply.body == body
+            assert response.body == body
 
 
 @pytest.mark.parametrize(
-    ("asked", "status"),
+    ("request_headers", "status"),
     [
         # RFC 9110 §13.2.2: in this order.
         ([(b"if-match", b'"other"'), (b"if-none-match", b'"one"')], 412),
@@ -267,14 +274,14 @@ async def test_rfc_9110_14_1_2_byte_ranges(clock: Clock, asked: bytes, content_r
         ([(b"if-range", b'"one"')], 200),
     ],
 )
-async def test_rfc_9110_13_2_2_order_of_preconditions(clock: Clock, asked: Headers, status: int) -> None:
-    edge = shared_edge(Origin(whole(b"max-age=60", ETAG, (b"last-modified", date(-3_600)), (b"date", date(0)))), clock)
+async def test_rfc_9110_13_2_2_order_of_preconditions(clock: ManualClock, request_headers: Headers, status: int) -> None:
+    edge = shared_edge(Origin(full_response(b"max-age=60", ETAG, (b"last-modified", date(-3_600)), (b"date", date(0)))), clock)
     for _ in range(2):
-        assert (await ask(edge, headers=asked)).status == status
+        assert (await send_request(edge, headers=request_headers)).status == status
 
 
 @pytest.mark.parametrize(
-    ("after", "asked", "told"),
+    ("after", "options", "cache_status"),
     [
         # RFC 9211 §2: a hit; forwarded for its method, because nothing was there, because the client wanted it, because it was stale.
         (1, {}, b'darkroom; hit; ttl=59; key="/i/picture"'),
@@ -285,11 +292,11 @@ async def test_rfc_9110_13_2_2_order_of_preconditions(clock: Clock, asked: Heade
         (61, {}, b'darkroom; fwd=stale; stored; ttl=60; key="/i/picture"'),
     ],
 )
-async def test_rfc_9211_cache_status(clock: Clock, after: float, asked: dict[str, Any], told: bytes) -> None:
-    edge = shared_edge(Origin(whole(b"max-age=60")), clock)
-    await ask(edge)
+async def test_rfc_9211_cache_status(clock: ManualClock, after: float, options: dict[str, Any], cache_status: bytes) -> None:
+    edge = shared_edge(Origin(full_response(b"max-age=60")), clock)
+    await send_request(edge)
     clock.now += after
-    assert (await ask(edge, **asked)).field(b"cache-status") == told
+    assert (await send_request(edge, **options)).field(b"cache-status") == cache_status
 
 
 async def test_rfc_9111_5_2_directive_with_a_quoted_comma_is_one() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edge.asgi import Headers, Receive, Response, Scope, Send, get_header_values
 from edge.fields import parse_http_date
 from edge.store import StoredResponse
-from tests.edge.asgi import Clock, Origin, ask, date, shared_edge, stored, unkept, whole
+from tests.edge.asgi import ManualClock, Origin, date, full_response, not_stored, send_request, shared_edge, stored
 
 STATUS = b"cache-status"
 ETAG = (b"etag", b'"one"')
@@ -22,9 +22,9 @@ DAY_SECONDS = 86_400
 class InPieces:
     """An application that validates what it has, and sends every response as a start and several messages of body."""
 
-    def __init__(self, headers: Headers, pieces: list[bytes], *, validates: tuple[bytes, bytes]) -> None:
+    def __init__(self, headers: Headers, chunks: list[bytes], *, validates: tuple[bytes, bytes]) -> None:
         self.headers = headers
-        self.pieces = pieces
+        self.chunks = chunks
         self.validates = validates
         self.statuses: list[int] = []
 
@@ -33,8 +33,8 @@ class InPieces:
         current = self.validates in scope["headers"]
         self.statuses.append(304 if current else 200)
         await send({"type": "http.response.start", "status": self.statuses[-1], "headers": self.headers})
-        for piece in [b"", b""] if current else self.pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        for chunk in [b"", b""] if current else self.chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 
@@ -109,7 +109,7 @@ INVALID_DATES = [
 
 
 @pytest.mark.parametrize(("value", "seconds"), VALID_DATES.items())
-def test_date_of_the_grammar_is_its_time(value: bytes, seconds: int) -> None:
+def test_date_in_the_grammar_is_its_time(value: bytes, seconds: int) -> None:
     assert parse_http_date(value) == seconds
 
 
@@ -119,19 +119,19 @@ def test_date_outside_the_grammar_is_none(value: bytes) -> None:
 
 
 @given(st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)))  # noqa: DTZ001 - every HTTP date is in UTC
-def test_date_of_any_second_is_read_in_both_formats_of_four_digits(moment: datetime) -> None:
+def test_date_of_any_second_is_parsed_in_both_formats_with_four_digit_years(moment: datetime) -> None:
     seconds = int((moment.replace(microsecond=0, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds())
     assert parse_http_date(f"{moment:%a, %d %b} {moment.year:04} {moment:%H:%M:%S} GMT".encode()) == seconds
     assert parse_http_date(f"{moment:%a %b} {moment.day:2} {moment:%H:%M:%S} {moment.year:04}".encode()) == seconds
 
 
 @given(st.integers(-49 * 365, 49 * 365))
-def test_date_with_a_year_of_two_digits_is_the_nearest_within_fifty_years(days: int) -> None:
+def test_date_with_a_two_digit_year_is_the_nearest_within_fifty_years(days: int) -> None:
     moment = datetime.now(UTC).replace(microsecond=0) + timedelta(days)
     assert parse_http_date(f"{moment:%A, %d-%b-%y %H:%M:%S} GMT".encode()) == moment.timestamp()
 
 
-def test_date_with_a_year_of_two_digits_more_than_fifty_years_ahead_is_of_the_last_century() -> None:
+def test_date_with_a_two_digit_year_more_than_fifty_years_ahead_is_in_the_last_century() -> None:
     year = datetime.now(UTC).year + 51
     assert parse_http_date(f"Monday, 01-Feb-{year % 100:02} 00:00:00 GMT".encode()) == datetime(year - 100, 2, 1, tzinfo=UTC).timestamp()
 
@@ -145,9 +145,9 @@ def test_date_of_arbitrary_bytes_never_raises(value: bytes) -> None:
 @pytest.mark.parametrize(
     "expires", [b"Thu, 18  Aug  2050 02:01:18 GMT", b"Thu, 18 Aug 2050 2:01:18 GMT", b"Thu, 18 Aug 2050\t02:01:18 GMT", b"0", b"soon"]
 )
-async def test_invalid_expires_is_in_the_past(clock: Clock, expires: bytes) -> None:
+async def test_invalid_expires_is_in_the_past(clock: ManualClock, expires: bytes) -> None:
     edge = shared_edge(Origin(Response(200, [(b"date", date()), (b"expires", expires)], b"picture")), clock)
-    assert [(await ask(edge)).field(STATUS) for _ in range(2)] == [unkept()] * 2
+    assert [(await send_request(edge)).field(STATUS) for _ in range(2)] == [not_stored()] * 2
 
 
 # A 304 in several messages (RFC 9111 §4.3)
@@ -155,31 +155,33 @@ async def test_invalid_expires_is_in_the_past(clock: Clock, expires: bytes) -> N
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("length", [[], [(b"content-length", b"7")], [(b"content-length", b"900000")]])
-async def test_304_in_several_messages_renews_what_is_stored_and_a_client_without_conditions_has_the_body(
-    clock: Clock, length: Headers
+async def test_304_in_several_messages_renews_the_stored_response_and_an_unconditional_client_gets_the_body(
+    clock: ManualClock, length: Headers
 ) -> None:
     origin = InPieces([(b"cache-control", b"max-age=10"), ETAG], [b"pic", b"ture"], validates=(b"if-none-match", b'"one"'))
     edge = shared_edge(origin, clock)
-    assert (await ask(edge)).body == b"picture"
+    assert (await send_request(edge)).body == b"picture"
     clock.now += 20
     origin.headers = [(b"cache-control", b"max-age=30"), ETAG, *length]
-    renewed = await ask(edge)
+    renewed = await send_request(edge)
     assert (renewed.status, renewed.body) == (200, b"picture")
     assert renewed.field(STATUS) == b'darkroom; fwd=stale; fwd-status=304; stored; ttl=30; key="/i/picture"'
     assert renewed.field(b"content-length") == b"7"
     clock.now += 20
-    assert (await ask(edge)).field(STATUS) == b'darkroom; hit; ttl=10; key="/i/picture"'
+    assert (await send_request(edge)).field(STATUS) == b'darkroom; hit; ttl=10; key="/i/picture"'
     assert origin.statuses == [200, 304]
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("condition", [(b"if-none-match", b'"one"'), (b"if-none-match", b'"other"')])
-async def test_304_in_several_messages_is_no_answer_to_the_condition_of_the_client(clock: Clock, condition: tuple[bytes, bytes]) -> None:
+async def test_304_in_several_messages_is_not_the_result_of_the_clients_condition(
+    clock: ManualClock, condition: tuple[bytes, bytes]
+) -> None:
     origin = InPieces([(b"cache-control", b"max-age=10"), ETAG], [b"pic", b"ture"], validates=(b"if-none-match", b'"one"'))
     edge = shared_edge(origin, clock)
-    await ask(edge)
+    await send_request(edge)
     clock.now += 20
-    assert (await ask(edge, headers=[condition])).status == (304 if condition[1] == b'"one"' else 200)
+    assert (await send_request(edge, headers=[condition])).status == (304 if condition[1] == b'"one"' else 200)
     assert origin.statuses == [200, 304]
 
 
@@ -189,14 +191,14 @@ async def test_304_in_several_messages_is_no_answer_to_the_condition_of_the_clie
     ("validator", "condition"),
     [(ETAG, (b"if-none-match", b'"one"')), ((b"last-modified", date(-60)), (b"if-modified-since", date(-60)))],
 )
-async def test_response_to_be_validated_that_comes_in_several_messages_is_stored(
+async def test_no_cache_response_in_several_messages_is_stored(
     directives: bytes, validator: tuple[bytes, bytes], condition: tuple[bytes, bytes]
 ) -> None:
     origin = InPieces([(b"cache-control", directives), validator], [b"pic", b"ture"], validates=condition)
     edge = shared_edge(origin)
-    assert (await ask(edge)).field(STATUS) == stored(0)
+    assert (await send_request(edge)).field(STATUS) == stored(0)
     for _ in range(2):
-        again = await ask(edge)
+        again = await send_request(edge)
         assert (again.status, again.body) == (200, b"picture")
         assert again.field(STATUS) == b'darkroom; fwd=stale; fwd-status=304; stored; ttl=0; key="/i/picture"'
     assert origin.statuses == [200, 304, 304]
@@ -206,75 +208,86 @@ async def test_response_to_be_validated_that_comes_in_several_messages_is_stored
 
 
 @pytest.mark.anyio
-async def test_stored_response_without_a_date_has_that_of_its_reception_at_every_hit(clock: Clock) -> None:
-    edge = shared_edge(Origin(whole(b"max-age=60", ETAG)), clock)
+async def test_stored_response_without_a_date_has_that_of_its_arrival_at_every_hit(clock: ManualClock) -> None:
+    edge = shared_edge(Origin(full_response(b"max-age=60", ETAG)), clock)
     clock.now += 7
-    await ask(edge)
+    await send_request(edge)
     clock.now += 20
-    for asked in ({}, {"method": "HEAD"}, {"headers": [(b"range", b"bytes=0-0")]}, {"headers": [(b"if-none-match", b'"one"')]}):
-        hit = await ask(edge, **asked)
-        assert (hit.date, hit.field(b"age")) == (date(7), b"20"), asked
+    for options in ({}, {"method": "HEAD"}, {"headers": [(b"range", b"bytes=0-0")]}, {"headers": [(b"if-none-match", b'"one"')]}):
+        hit = await send_request(edge, **options)
+        assert (hit.date, hit.field(b"age")) == (date(7), b"20"), options
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("spelling", [date(-3), b"Mon, 23 Nov 2026 11:59:57 gmt", b"yesterday"])
-async def test_stored_response_with_a_date_of_the_origin_keeps_it(clock: Clock, spelling: bytes) -> None:
-    edge = shared_edge(Origin(whole(b"max-age=60", ETAG, (b"date", spelling))), clock)
+async def test_stored_response_with_a_date_of_the_origin_keeps_it(clock: ManualClock, spelling: bytes) -> None:
+    edge = shared_edge(Origin(full_response(b"max-age=60", ETAG, (b"date", spelling))), clock)
     for _ in range(2):
-        for asked in ([], [(b"range", b"bytes=0-0")], [(b"if-none-match", b'"one"')]):
-            assert (await ask(edge, headers=asked)).date == spelling
+        for request_headers in ([], [(b"range", b"bytes=0-0")], [(b"if-none-match", b'"one"')]):
+            assert (await send_request(edge, headers=request_headers)).date == spelling
         clock.now += 10
 
 
 @pytest.mark.anyio
-async def test_stored_response_that_is_validated_has_the_date_of_that(clock: Clock) -> None:
+async def test_stored_response_that_is_validated_has_the_date_of_the_validation(clock: ManualClock) -> None:
     origin = InPieces([(b"cache-control", b"max-age=10"), ETAG], [b"picture"], validates=(b"if-none-match", b'"one"'))
     edge = shared_edge(origin, clock)
-    await ask(edge)
+    await send_request(edge)
     clock.now += 20
-    assert (await ask(edge)).date == date(20)
+    assert (await send_request(edge)).date == date(20)
     clock.now += 5
-    again = await ask(edge)
+    again = await send_request(edge)
     assert (again.date, again.field(b"age")) == (date(20), b"5")
     assert origin.statuses == [200, 304]
 
 
 @pytest.mark.anyio
-async def test_dates_of_responses_of_one_second_are_one_object_in_memory(clock: Clock) -> None:
-    edge = shared_edge(Origin(whole(b"max-age=60")), clock)
+async def test_dates_of_responses_of_one_second_are_one_object_in_memory(clock: ManualClock) -> None:
+    edge = shared_edge(Origin(full_response(b"max-age=60")), clock)
     for number in range(50):
-        await ask(edge, f"/{number}")
+        await send_request(edge, f"/{number}")
     entries = [edge._store.get(b"/%d" % number) for number in range(50)]
-    assert len({id(pair) for kept in entries if isinstance(kept, StoredResponse) for pair in kept.headers if pair[0] == b"date"}) == 1
+    assert (
+        len(
+            {
+                id(pair)
+                for stored_response in entries
+                if isinstance(stored_response, StoredResponse)
+                for pair in stored_response.headers
+                if pair[0] == b"date"
+            }
+        )
+        == 1
+    )
 
 
 # Statuses of the origin's own
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("asked", [[], [(b"range", b"bytes=0-1")], [(b"if-match", b'"two"')], [(b"if-none-match", b'"one"')]])
+@pytest.mark.parametrize("request_headers", [[], [(b"range", b"bytes=0-1")], [(b"if-match", b'"two"')], [(b"if-none-match", b'"one"')]])
 @pytest.mark.parametrize(
     ("status", "fields"),
     [(206, [(b"content-range", b"bytes 4-10/20")]), (412, []), (416, [(b"content-range", b"bytes */7")])],
 )
-async def test_status_of_a_condition_that_the_origin_sends_itself_is_sent_on_as_it_is_and_not_stored(
-    status: int, fields: Headers, asked: Headers
+async def test_conditional_status_sent_by_the_origin_itself_is_forwarded_unchanged_and_not_stored(
+    status: int, fields: Headers, request_headers: Headers
 ) -> None:
-    answer = whole(b"max-age=60", ETAG, *fields, status=status)
-    origin = Origin(answer)
+    origin_response = full_response(b"max-age=60", ETAG, *fields, status=status)
+    origin = Origin(origin_response)
     edge = shared_edge(origin)
     for _ in range(2):
-        reply = await ask(edge, headers=asked)
-        assert (reply.status, reply.body) == (status, b"picture")
-        assert [pair for pair in reply.headers if pair[0] not in {STATUS, b"date"}] == answer.headers
-        assert reply.field(STATUS) == unkept()
+        response = await send_request(edge, headers=request_headers)
+        assert (response.status, response.body) == (status, b"picture")
+        assert [pair for pair in response.headers if pair[0] not in {STATUS, b"date"}] == origin_response.headers
+        assert response.field(STATUS) == not_stored()
     assert (edge.stored_entries, len(origin.requests)) == (0, 2)
 
 
 @pytest.mark.anyio
-async def test_field_with_the_password_of_a_proxy_is_not_stored() -> None:
-    edge = shared_edge(Origin(whole(b"max-age=60", (b"proxy-authorization", b"Basic c2VjcmV0"))))
-    assert [bool(get_header_values((await ask(edge)).headers, b"proxy-authorization")) for _ in range(2)] == [True, False]
+async def test_header_with_a_proxys_password_is_not_stored() -> None:
+    edge = shared_edge(Origin(full_response(b"max-age=60", (b"proxy-authorization", b"Basic c2VjcmV0"))))
+    assert [bool(get_header_values((await send_request(edge)).headers, b"proxy-authorization")) for _ in range(2)] == [True, False]
 
 
 # Estimates and assumptions, which are options
@@ -318,18 +331,18 @@ async def test_field_with_the_password_of_a_proxy_is_not_stored() -> None:
         (404, [(b"last-modified", date(-1000)), (b"set-cookie", b"a=b")], None),
     ],
 )
-async def test_rfc_9111_4_2_2_heuristic_freshness(clock: Clock, status: int, fields: Headers, lifetime: int | None) -> None:
-    answer = Response(status, fields, b"" if status == 204 else b"picture")
-    edge = shared_edge(Origin(answer), clock, heuristic_fraction=0.1)
-    await ask(edge)
-    again = (await ask(edge)).field(STATUS)
-    assert again == (unkept() if lifetime is None else b'darkroom; hit; ttl=%d; key="/i/picture"' % lifetime)
+async def test_rfc_9111_4_2_2_heuristic_freshness(clock: ManualClock, status: int, fields: Headers, lifetime: int | None) -> None:
+    response = Response(status, fields, b"" if status == 204 else b"picture")
+    edge = shared_edge(Origin(response), clock, heuristic_fraction=0.1)
+    await send_request(edge)
+    again = (await send_request(edge)).field(STATUS)
+    assert again == (not_stored() if lifetime is None else b'darkroom; hit; ttl=%d; key="/i/picture"' % lifetime)
 
 
 @pytest.mark.anyio
-async def test_heuristic_freshness_is_off_unless_the_edge_is_set_up_otherwise(clock: Clock) -> None:
+async def test_heuristic_freshness_is_off_by_default(clock: ManualClock) -> None:
     edge = shared_edge(Origin(Response(200, [(b"last-modified", date(-1000))], b"picture")), clock)
-    assert [(await ask(edge)).field(STATUS) for _ in range(2)] == [unkept()] * 2
+    assert [(await send_request(edge)).field(STATUS) for _ in range(2)] == [not_stored()] * 2
 
 
 @pytest.mark.anyio
@@ -347,14 +360,14 @@ async def test_heuristic_freshness_is_off_unless_the_edge_is_set_up_otherwise(cl
         (b"no-cache", {"stale_if_error_seconds": 30}, -10),
     ],
 )
-async def test_default_of_stale_if_error_holds_where_the_response_says_nothing(
-    clock: Clock, directives: bytes, options: dict[str, Any], seconds: int
+async def test_default_stale_if_error_applies_if_the_response_has_none(
+    clock: ManualClock, directives: bytes, options: dict[str, Any], seconds: int
 ) -> None:
-    origin = Origin(whole(directives, ETAG))
+    origin = Origin(full_response(directives, ETAG))
     edge = shared_edge(origin, clock, **options)
-    await ask(edge)
-    origin.answer = whole(b"no-store", status=503)
+    await send_request(edge)
+    origin.response = full_response(b"no-store", status=503)
     clock.now += 10 + seconds - 1 if seconds > 0 else 10
-    assert (await ask(edge)).status == (200 if seconds > 0 else 503)
+    assert (await send_request(edge)).status == (200 if seconds > 0 else 503)
     clock.now += 1
-    assert (await ask(edge)).status == 503
+    assert (await send_request(edge)).status == 503

@@ -29,14 +29,14 @@ from edge.store import (
     MemoryStore,
     StoredResponse,
 )
-from tests.edge.asgi import Clock, Origin, ask, date, hit, shared_edge, stored, whole
+from tests.edge.asgi import ManualClock, Origin, date, full_response, hit, send_request, shared_edge, stored
 
 HEADERS: Headers = [(b"content-type", b"image/webp"), (b"etag", b'"k5x7q2"'), (b"cache-control", b"max-age=60")]
 
 NAME = b"darkroom"
 
 
-def kept(
+def stored_response(
     body: bytes = b"picture",
     *,
     headers: Headers = HEADERS,
@@ -54,24 +54,24 @@ def kept(
 # One entry and its time
 
 
-def test_kept_start_is_the_answer_with_age_cache_status_and_tier() -> None:
-    assert kept().start_message(0, NAME) == {
+def test_start_message_is_the_response_with_age_cache_status_and_tier() -> None:
+    assert stored_response().start_message(0, NAME) == {
         "type": "http.response.start",
         "status": 200,
         "headers": [*HEADERS, (b"age", b"0"), (b"cache-status", hit(60)), MEMORY_TIER],
     }
 
 
-def test_kept_not_modified_is_a_304_with_its_fields_and_the_same_said_of_the_hit() -> None:
-    assert kept().not_modified_message(7, NAME) == {
+def test_not_modified_message_is_a_304_with_its_headers_and_those_of_a_hit() -> None:
+    assert stored_response().not_modified_message(7, NAME) == {
         "type": "http.response.start",
         "status": 304,
         "headers": [(b"etag", b'"k5x7q2"'), (b"cache-control", b"max-age=60"), (b"age", b"7"), (b"cache-status", hit(53)), MEMORY_TIER],
     }
 
 
-def test_kept_start_later_leaves_what_was_sent_before_as_it_was() -> None:
-    entry = kept()
+def test_start_message_later_leaves_earlier_messages_unchanged() -> None:
+    entry = stored_response()
     start, not_modified = entry.start_message(0, NAME), entry.not_modified_message(0, NAME)
     later, later_not_modified = entry.start_message(10, NAME), entry.not_modified_message(10, NAME)
     said = [message["headers"][-3:] for message in (start, not_modified, later, later_not_modified)]
@@ -83,74 +83,74 @@ def test_kept_start_later_leaves_what_was_sent_before_as_it_was() -> None:
     ]
 
 
-def test_kept_start_changed_by_a_server_leaves_the_next_as_it_should_be() -> None:
+def test_start_message_changed_by_a_server_leaves_the_next_one_unchanged() -> None:
     # A layer between us and the server may add fields to a message's list.
-    entry = kept()
+    entry = stored_response()
     for message in (entry.start_message(0, NAME), entry.not_modified_message(0, NAME)):
         message["headers"].append((b"x-added", b"1"))
     assert entry.start_message(0, NAME)["headers"] == [*HEADERS, *entry.hit_headers(0, NAME)]
     assert entry.not_modified_message(0, NAME)["headers"] == [*HEADERS[1:], *entry.hit_headers(0, NAME)]
 
 
-def test_kept_told_stale_has_a_negative_ttl() -> None:
-    assert kept(lifetime=60).hit_headers(75, NAME) == ((b"age", b"75"), (b"cache-status", hit(-15)), MEMORY_TIER)
+def test_hit_headers_of_a_stale_response_have_a_negative_ttl() -> None:
+    assert stored_response(lifetime=60).hit_headers(75, NAME) == ((b"age", b"75"), (b"cache-status", hit(-15)), MEMORY_TIER)
 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**31), st.integers(-(2**31), 2**31))
-def test_kept_age_and_ttl_add_up_to_the_lifetime(lifetime: int, left: int) -> None:
+def test_hit_headers_age_and_ttl_add_up_to_the_lifetime(lifetime: int, left: int) -> None:
     second = max(0, lifetime - left)
-    (_, age), (_, status), _ = kept(lifetime=lifetime).hit_headers(second, NAME)
+    (_, age), (_, status), _ = stored_response(lifetime=lifetime).hit_headers(second, NAME)
     assert int(age) == second
     assert status == hit(lifetime - second)
 
 
-async def visits(age: int, lifetime: int, passed: list[float]) -> list[tuple[int, bytes | None]]:
+async def requests(age: int, lifetime: int, passed: list[float]) -> list[tuple[int, bytes | None]]:
     """Return `Age` and `Cache-Status` of visits so many seconds apart to an answer that comes with an `Age`."""
-    clock = Clock()
-    edge = shared_edge(Origin(whole(b"max-age=%d" % lifetime, (b"age", b"%d" % age))), clock)
+    clock = ManualClock()
+    edge = shared_edge(Origin(full_response(b"max-age=%d" % lifetime, (b"age", b"%d" % age))), clock)
     said = []
     for seconds in (0.0, *passed):
         clock.now += seconds
-        reply = await ask(edge)
-        said.append((int(reply.field(b"age") or 0), reply.field(b"cache-status")))
+        response = await send_request(edge)
+        said.append((int(response.field(b"age") or 0), response.field(b"cache-status")))
     return said
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**20), st.integers(2, 2**20), st.lists(st.floats(0, 2**18, allow_subnormal=False), max_size=4))
-def test_kept_age_counts_up_from_the_age_on_arrival_and_ttl_down(age: int, left: int, passed: list[float]) -> None:
+def test_age_counts_up_from_the_age_on_arrival_and_ttl_down(age: int, left: int, passed: list[float]) -> None:
     lifetime = age + left
-    said = asyncio.run(visits(age, lifetime, passed))
+    said = asyncio.run(requests(age, lifetime, passed))
     assert said[0] == (age, stored(left))
-    clock = Clock()
+    clock = ManualClock()
     born = clock.now - age
-    for seconds, (told, status) in zip(passed, said[1:], strict=True):
+    for seconds, (seen, status) in zip(passed, said[1:], strict=True):
         clock.now += seconds
         if clock.now - born >= lifetime:
             # It is asked for anew, and comes with the age that it had.
             born = clock.now - age
-            assert (told, status) == (age, stored(left, reason="stale"))
+            assert (seen, status) == (age, stored(left, reason="stale"))
         else:
-            assert told == int(clock.now - born)
-            assert status == hit(lifetime - told)
+            assert seen == int(clock.now - born)
+            assert status == hit(lifetime - seen)
 
 
 @pytest.mark.parametrize(("status", "etag"), [(200, b'"k5x7q2"'), (302, None), (404, None), (410, None)])
-def test_kept_entity_tag_is_compared_for_a_200_alone(status: int, etag: bytes | None) -> None:
-    assert kept(status=status).etag == etag
+def test_entity_tag_is_compared_only_for_a_200(status: int, etag: bytes | None) -> None:
+    assert stored_response(status=status).etag == etag
 
 
-def test_kept_without_entity_tag_has_none() -> None:
-    assert kept(headers=[(b"content-type", b"image/webp")]).etag is None
+def test_entity_tag_is_none_without_the_header() -> None:
+    assert stored_response(headers=[(b"content-type", b"image/webp")]).etag is None
 
 
 # The budget
 
 
-def test_memory_counts_body_headers_key_and_overhead() -> None:
+def test_store_counts_body_headers_key_and_overhead() -> None:
     memory = MemoryStore(1_000_000)
-    memory.store(b"/i/picture", kept(b"x" * 1_000))
+    memory.store(b"/i/picture", stored_response(b"x" * 1_000))
     assert memory.used_bytes == 1_000 + size_of(b"/i/picture", HEADERS)
     assert len(memory) == 1
 
@@ -161,29 +161,29 @@ def size_of(key: bytes, headers: Headers, tags: int = 0) -> int:
     return ENTRY_OVERHEAD_BYTES + len(key) + fields + tags * TAG_OVERHEAD_BYTES
 
 
-def test_memory_counts_each_tag_and_the_spelling_of_a_key_that_is_another() -> None:
+def test_store_counts_each_tag_and_an_escaped_key() -> None:
     memory = MemoryStore(1_000_000)
     headers = tagged(b"one", b"two", b"two")
-    memory.store(b"/a\x00", kept(b"", headers=headers, key=b"/a\x00"))
+    memory.store(b"/a\x00", stored_response(b"", headers=headers, key=b"/a\x00"))
     assert memory.used_bytes == size_of(b"/a\x00", headers, 2) + len(b"/a%00")
 
 
-def test_memory_counts_a_mark_of_what_varies() -> None:
+def test_store_counts_a_vary_marker() -> None:
     memory = MemoryStore(1_000_000)
     memory.mark_varying(b"/i/picture", (b"accept",))
     assert memory.used_bytes == VARY_MARKER_BYTES + len(b"/i/picture") + len(b"accept")
 
 
-def test_memory_without_the_key_has_nothing() -> None:
+def test_store_without_the_key_has_nothing() -> None:
     memory = MemoryStore(1_000_000)
-    memory.store(b"/a", kept())
+    memory.store(b"/a", stored_response())
     assert memory.get(b"/b") is None
 
 
 def entry_of(size_bytes: int, key: bytes, *, counters: CacheCounters | None = None, headers: Headers = ()) -> StoredResponse:
     """Return an entry that counts for exactly `size_bytes` under `key`."""
     body_bytes = size_bytes - size_of(key, headers, len(parse_cache_tags(headers)))
-    return kept(bytes(body_bytes), headers=headers, key=key, counters=counters)
+    return stored_response(bytes(body_bytes), headers=headers, key=key, counters=counters)
 
 
 def use(memory: MemoryStore, key: bytes) -> None:
@@ -193,7 +193,7 @@ def use(memory: MemoryStore, key: bytes) -> None:
     entry.used = True
 
 
-def test_memory_full_lets_the_oldest_that_was_not_used_go() -> None:
+def test_store_that_is_full_evicts_the_oldest_unused_entry() -> None:
     memory = MemoryStore(80_000)
     for key in (b"/a", b"/b", b"/c", b"/d", b"/e", b"/f", b"/g", b"/h"):
         assert memory.store(key, entry_of(10_000, key))
@@ -209,7 +209,7 @@ def test_memory_full_lets_the_oldest_that_was_not_used_go() -> None:
     assert memory.used_bytes == 79_000
 
 
-def test_memory_used_entry_is_spared_once_for_each_time_it_is_used() -> None:
+def test_used_entry_is_spared_once_for_each_use() -> None:
     memory = MemoryStore(80_000)
     keys = [b"/%d" % number for number in range(8)]
     for key in keys:
@@ -224,7 +224,7 @@ def test_memory_used_entry_is_spared_once_for_each_time_it_is_used() -> None:
     assert memory.get(b"/0") is None
 
 
-def test_memory_of_used_entries_alone_lets_the_oldest_go() -> None:
+def test_store_of_used_entries_only_evicts_the_oldest() -> None:
     memory = MemoryStore(80_000)
     keys = [b"/%d" % number for number in range(8)]
     for key in keys:
@@ -237,7 +237,7 @@ def test_memory_of_used_entries_alone_lets_the_oldest_go() -> None:
     assert [key for key in keys if memory.get(key) is None] == [b"/0", b"/1"]
 
 
-def test_memory_evicted_entry_is_counted_once_and_a_purged_or_replaced_one_is_not() -> None:
+def test_evicted_entry_is_counted_once_and_a_purged_or_replaced_one_is_not() -> None:
     memory, counters = MemoryStore(80_000), CacheCounters()
     for number in range(8):
         memory.store(b"/%d" % number, entry_of(10_000, b"/%d" % number, counters=counters))
@@ -251,7 +251,7 @@ def test_memory_evicted_entry_is_counted_once_and_a_purged_or_replaced_one_is_no
     assert memory.get(b"/1") is None
 
 
-def test_memory_entry_of_the_largest_share_is_kept_and_one_byte_more_is_not() -> None:
+def test_entry_of_the_largest_size_is_stored_and_one_byte_more_is_not() -> None:
     memory = MemoryStore(80_000)
     assert MAX_ENTRY_FRACTION == 1 / 8
     assert memory.store(b"/a", entry_of(10_000, b"/a"))
@@ -261,7 +261,7 @@ def test_memory_entry_of_the_largest_share_is_kept_and_one_byte_more_is_not() ->
     assert memory.used_bytes == 10_000
 
 
-def test_memory_entry_that_is_too_large_removes_the_one_it_would_replace() -> None:
+def test_entry_that_is_too_large_removes_the_one_it_would_replace() -> None:
     memory = MemoryStore(80_000)
     memory.store(b"/a", entry_of(5_000, b"/a"))
     assert not memory.store(b"/a", entry_of(10_001, b"/a"))
@@ -280,7 +280,7 @@ steps = st.lists(
 
 
 @given(steps)
-def test_memory_with_shares_keeps_to_each_of_them_and_to_the_whole(steps: list[tuple[str, str, str | int]]) -> None:
+def test_store_with_fractions_exceeds_neither_them_nor_the_budget(steps: list[tuple[str, str, str | int]]) -> None:
     shares = {"page": 1 / 16, "file": 1 / 4}
     memory = MemoryStore(80_000, shares)
     model: dict[bytes, tuple[str, int]] = {}
@@ -296,7 +296,7 @@ def test_memory_with_shares_keeps_to_each_of_them_and_to_the_whole(steps: list[t
         elif step == "vary":
             model[key] = kind, memory.mark_varying(key, (b"accept",), kind).size_bytes
         else:
-            new = kept(bytes(int(step)), headers=(), key=key)
+            new = stored_response(bytes(int(step)), headers=(), key=key)
             fits = new.size_bytes <= min(80_000 / 8, 80_000 * shares.get(kind, 1))
             assert memory.store(key, new, kind) == fits
             # Whatever is put in is there, and what was there before it is not.
@@ -309,26 +309,26 @@ def test_memory_with_shares_keeps_to_each_of_them_and_to_the_whole(steps: list[t
             assert sum(size for kind, size in left.values() if kind == limited) <= 80_000 * share
 
 
-def test_memory_entry_of_a_small_kind_lets_its_own_kind_go_first() -> None:
+def test_entry_of_a_limited_label_evicts_its_own_label_first() -> None:
     memory = MemoryStore(80_000, {"page": 1 / 16})
     for number in range(20):
-        memory.store(b"/i/%d" % number, kept(bytes(1_000), headers=(), key=b"/i/%d" % number), "picture")
+        memory.store(b"/i/%d" % number, stored_response(bytes(1_000), headers=(), key=b"/i/%d" % number), "picture")
     for number in range(50):
-        memory.store(b"/page/%d" % number, kept(bytes(1_000), headers=(), key=b"/page/%d" % number), "page")
+        memory.store(b"/page/%d" % number, stored_response(bytes(1_000), headers=(), key=b"/page/%d" % number), "page")
     assert all(memory.get(b"/i/%d" % number) for number in range(20))
     assert [number for number in range(50) if memory.get(b"/page/%d" % number)] == [47, 48, 49]
 
 
-def test_memory_of_no_bytes_keeps_nothing() -> None:
+def test_store_of_no_bytes_stores_nothing() -> None:
     memory = MemoryStore(0)
-    assert not memory.store(b"/a", kept())
+    assert not memory.store(b"/a", stored_response())
     memory.mark_varying(b"/b", (b"accept",))
     assert memory.used_bytes == len(memory) == 0
 
 
-def test_memory_holds_fields_and_terms_that_many_entries_have_once() -> None:
+def test_common_headers_and_policies_of_entries_are_one_object() -> None:
     memory = MemoryStore(1_000_000)
-    entries = [kept(headers=[(b"content-type", b"image/%b" % b"webp"), (b"etag", b'"%d"' % number)]) for number in range(3)]
+    entries = [stored_response(headers=[(b"content-type", b"image/%b" % b"webp"), (b"etag", b'"%d"' % number)]) for number in range(3)]
     for number, entry in enumerate(entries):
         memory.store(b"/%d" % number, entry)
     first, *others = entries
@@ -336,10 +336,10 @@ def test_memory_holds_fields_and_terms_that_many_entries_have_once() -> None:
     assert [entry.headers[1] for entry in entries] == [(b"etag", b'"0"'), (b"etag", b'"1"'), (b"etag", b'"2"')]
 
 
-def test_memory_given_ever_new_fields_holds_few_of_them_for_sharing() -> None:
+def test_store_given_ever_new_headers_remembers_few_of_them_for_sharing() -> None:
     memory = MemoryStore(1_000_000)
     for number in range(1_000):
-        memory.store(b"/", kept(headers=[(b"x-%d" % number, b"1"), (b"etag", b'"%d"' % number)], lifetime=number))
+        memory.store(b"/", stored_response(headers=[(b"x-%d" % number, b"1"), (b"etag", b'"%d"' % number)], lifetime=number))
     assert len(memory) == 1
     assert len(memory._shared_headers) == 64
     assert {len(values) for values in memory._shared_headers.values()} == {1, 8}
@@ -353,37 +353,37 @@ def tagged(*tags: bytes) -> Headers:
     return [(b"cache-tag", b", ".join(tags))]
 
 
-def test_memory_purged_by_key_has_all_but_that() -> None:
+def test_purge_by_key_removes_only_that_entry() -> None:
     memory = MemoryStore(1_000_000)
     for key in (b"/a", b"/b"):
-        memory.store(key, kept(key=key))
+        memory.store(key, stored_response(key=key))
     assert memory.purge(b"/a")
     assert not memory.purge(b"/a")
     assert memory.get(b"/a") is None
     assert memory.get(b"/b")
 
 
-def test_memory_purged_by_tags_drops_what_carries_any_and_counts_each_entry_once() -> None:
+def test_purge_by_tags_removes_entries_with_any_of_them_and_counts_each_once() -> None:
     memory = MemoryStore(1_000_000)
-    memory.store(b"/a", kept(headers=tagged(b"one", b"two")))
-    memory.store(b"/b", kept(headers=tagged(b"two")))
-    memory.store(b"/c", kept(headers=tagged(b"three")))
-    memory.store(b"/d", kept())
+    memory.store(b"/a", stored_response(headers=tagged(b"one", b"two")))
+    memory.store(b"/b", stored_response(headers=tagged(b"two")))
+    memory.store(b"/c", stored_response(headers=tagged(b"three")))
+    memory.store(b"/d", stored_response())
     assert memory.purge_tags([b"one", b"two", b"nobody's"]) == 2
     assert [key for key in (b"/a", b"/b", b"/c", b"/d") if memory.get(key)] == [b"/c", b"/d"]
     assert memory.purge_tags([b"one", b"two"]) == 0
 
 
-def test_memory_replaced_entry_is_purged_by_its_newer_tags_alone() -> None:
+def test_replaced_entry_is_purged_only_by_its_newer_tags() -> None:
     memory = MemoryStore(1_000_000)
-    memory.store(b"/a", kept(headers=tagged(b"old", b"both")))
-    memory.store(b"/a", kept(headers=tagged(b"new", b"both")))
+    memory.store(b"/a", stored_response(headers=tagged(b"old", b"both")))
+    memory.store(b"/a", stored_response(headers=tagged(b"new", b"both")))
     assert memory.purge_tags([b"old"]) == 0
     assert memory.get(b"/a")
     assert memory.purge_tags([b"new"]) == 1
 
 
-def test_memory_without_entries_has_no_tags_left() -> None:
+def test_store_without_entries_has_no_tags_left() -> None:
     memory = MemoryStore(80_000)
     for number in range(20):
         key = b"/%d" % number
@@ -395,7 +395,7 @@ def test_memory_without_entries_has_no_tags_left() -> None:
     assert memory.used_bytes == len(memory) == 0
 
 
-def test_cache_tags_are_the_members_of_every_line_without_the_space_around_them() -> None:
+def test_cache_tags_are_the_members_of_every_line_without_surrounding_space() -> None:
     headers = [(b"cache-tag", b" one,two ,, "), (b"etag", b'"x"'), (b"cache-tag", b"three")]
     assert parse_cache_tags(headers) == {b"one", b"two", b"three"}
 
@@ -403,7 +403,7 @@ def test_cache_tags_are_the_members_of_every_line_without_the_space_around_them(
 # What varies
 
 
-def test_memory_mark_of_the_same_fields_stays_and_of_others_is_another() -> None:
+def test_vary_marker_of_the_same_names_stays_and_of_others_is_replaced() -> None:
     memory = MemoryStore(1_000_000)
     mark = memory.mark_varying(b"/a", (b"accept",))
     assert memory.get(b"/a") is mark
@@ -415,7 +415,7 @@ def test_memory_mark_of_the_same_fields_stays_and_of_others_is_another() -> None
     assert memory.mark_varying(b"/a", (b"accept",)).generation not in {mark.generation, other.generation}
 
 
-def test_memory_mark_purged_is_another_when_it_comes_back() -> None:
+def test_vary_marker_after_a_purge_is_a_new_one() -> None:
     memory = MemoryStore(1_000_000)
     mark = memory.mark_varying(b"/a", (b"accept",))
     assert memory.purge(b"/a")
@@ -476,7 +476,7 @@ class MemoryMachine(RuleBasedStateMachine):
     @rule(key=st.sampled_from(KEYS), body_bytes=st.integers(0, 6_000), tags=st.frozensets(st.sampled_from(TAGS), max_size=2))
     def keep(self, key: bytes, body_bytes: int, tags: frozenset[bytes]) -> None:
         headers = tagged(*sorted(tags)) if tags else []
-        entry = kept(bytes(body_bytes), headers=headers, key=key, counters=self.counters)
+        entry = stored_response(bytes(body_bytes), headers=headers, key=key, counters=self.counters)
         size_bytes = body_bytes + size_of(key, headers, len(tags))
         small_enough = size_bytes <= self.MAX_BYTES // 8
         assert self.memory.store(key, entry) is small_enough
@@ -588,7 +588,7 @@ async def cost_and_count(fields: Callable[[int], Headers], entries: int) -> tupl
         # Asked twice, the second time with a condition: an entry that was hit so holds what its 304 has.
         for conditions in ([], [(b"if-none-match", b"*")]):
             for number in numbers:
-                await ask(edge, query=b"%d" % number, headers=conditions)
+                await send_request(edge, query=b"%d" % number, headers=conditions)
 
     edge = shared_edge(origin, max_bytes=2**30)
     # The first ones pay for what is there once, whatever the number.
@@ -608,18 +608,18 @@ async def cost_and_count(fields: Callable[[int], Headers], entries: int) -> tupl
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("fields", "tags"), [(14, 1), (14, 4), (40, 1)])
-async def test_memory_of_distinct_fields_costs_what_it_counts_within_5_percent(fields: int, tags: int) -> None:
+async def test_distinct_headers_take_the_counted_memory_within_5_percent(fields: int, tags: int) -> None:
     cost, count = await cost_and_count(partial(distinct_fields, fields=fields, tags=tags), 500)
     assert cost == pytest.approx(count, rel=0.05)
 
 
 @pytest.mark.anyio
-async def test_memory_of_renditions_costs_between_half_and_all_of_what_it_counts_because_they_share_fields() -> None:
+async def test_renditions_take_half_to_all_of_the_counted_memory_because_they_share_headers() -> None:
     cost, count = await cost_and_count(rendition_fields, 500)
     assert 0.45 * count < cost < count
 
 
-def test_memory_mark_of_what_varies_costs_what_it_counts_within_15_percent() -> None:
+def test_vary_marker_takes_the_counted_memory_within_15_percent() -> None:
     memory = MemoryStore(2**30)
     for number in range(50):
         memory.mark_varying(b"/i/%032d" % number, (b"accept",))

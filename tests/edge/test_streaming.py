@@ -12,20 +12,20 @@ from edge.coalescing import MAX_CONCURRENT_RETRIES
 from edge.store import MEMORY_TIER
 from edge.streaming import OriginFailedError
 from tests.edge.asgi import (
-    Clock,
-    Pieces,
-    Reply,
-    Visit,
-    all_wait,
-    ask,
+    ChunkedOrigin,
+    ClientRequest,
+    ClientResponse,
+    ManualClock,
+    full_response,
     hit,
     http_scope,
-    settled,
+    not_stored,
+    open_request,
+    send_request,
+    settle,
     shared_edge,
     stored,
-    unkept,
-    visit,
-    whole,
+    wait_for_all,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
@@ -40,7 +40,7 @@ SMALL_EDGE = 80_000
 LARGE = [bytes(4_000)] * 5
 
 
-class Slow(Visit):
+class Slow(ClientRequest):
     """A client that takes a message when it is told to."""
 
     def __init__(self, app: ASGIApp, scope: Scope) -> None:
@@ -64,46 +64,46 @@ async def quiet() -> None:
         await asyncio.sleep(0)
 
 
-def start(headers: Headers, *told: tuple[bytes, bytes], status: int = 200) -> Message:
-    return {"type": "http.response.start", "status": status, "headers": [*headers, *told]}
+def start(headers: Headers, *added: tuple[bytes, bytes], status: int = 200) -> Message:
+    return {"type": "http.response.start", "status": status, "headers": [*headers, *added]}
 
 
-def piece(body: bytes, *, more: bool = True) -> Message:
+def chunk(body: bytes, *, more: bool = True) -> Message:
     return {"type": "http.response.body", "body": body, "more_body": more}
 
 
 # Handed on as it comes
 
 
-async def test_private_answer_in_pieces_is_sent_on_in_the_same_pieces() -> None:
-    origin = Pieces(PRIVATE, PIECES)
+async def test_private_response_in_chunks_is_forwarded_in_the_same_chunks() -> None:
+    origin = ChunkedOrigin(PRIVATE, PIECES)
     edge = shared_edge(origin)
     for _ in range(2):
-        messages = await visit(edge).over()
-        assert messages == [start(PRIVATE, (STATUS, unkept())), *(piece(body) for body in PIECES), piece(b"", more=False)]
-    await origin.over.wait()
+        messages = await open_request(edge).sent_messages()
+        assert messages == [start(PRIVATE, (STATUS, not_stored())), *(chunk(body) for body in PIECES), chunk(b"", more=False)]
+    await origin.finished.wait()
     assert len(origin.requests) == 2
     assert (edge.stored_entries, edge._concurrent_misses) == (0, 0)
 
 
-async def test_private_answer_in_pieces_reaches_the_client_before_its_end() -> None:
+async def test_private_response_in_chunks_reaches_the_client_before_its_end() -> None:
     step = asyncio.Event()
 
     async def waits_midway(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start([(b"Cache-Control", b"no-store"), (b"Darkroom-CDN-Cache-Control", b"no-store")]))
-        await send(piece(b"first"))
+        await send(chunk(b"first"))
         await step.wait()
         await send({"type": "http.response.body", "body": b"second"})
 
-    request = visit(shared_edge(waits_midway))
+    request = open_request(shared_edge(waits_midway))
     await quiet()
-    assert request.messages == [start([(b"cache-control", b"no-store")], (STATUS, unkept())), piece(b"first")]
+    assert request.messages == [start([(b"cache-control", b"no-store")], (STATUS, not_stored())), chunk(b"first")]
     step.set()
-    assert (await request.reply()).body == b"firstsecond"
+    assert (await request.response()).body == b"firstsecond"
 
 
 async def test_origin_never_runs_ahead_of_a_slow_client() -> None:
-    origin = Pieces(PRIVATE[:1], [b"%d" % number for number in range(20)])
+    origin = ChunkedOrigin(PRIVATE[:1], [b"%d" % number for number in range(20)])
     client = Slow(shared_edge(origin), http_scope())
     await quiet()
     assert origin.sent <= 1
@@ -112,310 +112,310 @@ async def test_origin_never_runs_ahead_of_a_slow_client() -> None:
         # One piece is with the client, one more waits for it.
         assert origin.sent <= taken + 2
     await client.takes(2)
-    assert (await client.reply()).body == b"".join(origin.pieces)
+    assert (await client.response()).body == b"".join(origin.chunks)
     assert origin.sent == 20
 
 
-async def test_client_that_waits_for_the_origin_has_the_next_piece_at_once() -> None:
-    origin = Pieces(PRIVATE[:1], [b"a", b"b", b"c"])
+async def test_client_that_waits_for_the_origin_gets_the_next_chunk_at_once() -> None:
+    origin = ChunkedOrigin(PRIVATE[:1], [b"a", b"b", b"c"])
     client = Slow(shared_edge(origin), http_scope())
     await client.takes(3)
-    assert client.messages == [start(PRIVATE[:1], (STATUS, unkept())), piece(b"a"), piece(b"b")]
+    assert client.messages == [start(PRIVATE[:1], (STATUS, not_stored())), chunk(b"a"), chunk(b"b")]
     await client.takes(2)
-    await client.over()
+    await client.sent_messages()
 
 
 @pytest.mark.parametrize("length", [[(b"content-length", b"20000")], []])
-async def test_answer_in_pieces_too_large_to_be_kept_is_sent_on_and_not_kept(length: Headers) -> None:
+async def test_response_in_chunks_too_large_to_be_stored_is_streamed(length: Headers) -> None:
     headers = [(b"cache-control", b"max-age=60"), *length]
-    origin = Pieces(headers, LARGE)
+    origin = ChunkedOrigin(headers, LARGE)
     edge = shared_edge(origin, max_bytes=SMALL_EDGE)
     for _ in range(2):
-        reply = await ask(edge)
-        assert reply == Reply(200, [*headers, (STATUS, unkept())], bytes(20_000))
+        response = await send_request(edge)
+        assert response == ClientResponse(200, [*headers, (STATUS, not_stored())], bytes(20_000))
     assert edge.stored_entries == 0
     assert len(origin.requests) == 2
 
 
-async def test_answer_that_says_how_large_it_is_is_sent_on_from_its_first_piece() -> None:
-    origin = Pieces([(b"cache-control", b"max-age=60"), (b"content-length", b"20000")], LARGE)
+async def test_response_in_chunks_that_declares_its_length_is_streamed_from_its_first_chunk() -> None:
+    origin = ChunkedOrigin([(b"cache-control", b"max-age=60"), (b"content-length", b"20000")], LARGE)
     client = Slow(shared_edge(origin, max_bytes=SMALL_EDGE), http_scope())
     await client.takes(2)
     assert len(client.messages[1]["body"]) == 4_000
     # One piece more is with the client, one waits for it: they are not collected first.
     assert origin.sent <= 3
     await client.takes(10)
-    await client.over()
+    await client.sent_messages()
 
 
-async def test_stream_holds_the_place_of_its_client_until_it_ends() -> None:
-    edge = shared_edge(Pieces(PRIVATE, PIECES), max_concurrent_misses=1)
+async def test_stream_occupies_the_place_of_its_client_until_it_ends() -> None:
+    edge = shared_edge(ChunkedOrigin(PRIVATE, PIECES), max_concurrent_misses=1)
     client = Slow(edge, http_scope())
     await client.takes(2)
-    assert (await ask(edge, "/other")).field(STATUS) == unkept("/other", word="detail=busy")
+    assert (await send_request(edge, "/other")).field(STATUS) == not_stored("/other", word="detail=busy")
     await client.takes(10)
-    assert (await client.reply()).body == BODY
-    await settled(edge)
-    assert (await ask(edge, "/other")).body == BODY
+    assert (await client.response()).body == BODY
+    await settle(edge)
+    assert (await send_request(edge, "/other")).body == BODY
 
 
 # Leaving
 
 
-async def test_leader_that_leaves_midway_ends_the_stream() -> None:
+async def test_stream_whose_leader_disconnects_midway_ends() -> None:
     events: list[str] = []
 
     async def pauses(scope: Scope, receive: Receive, send: Send) -> None:
         events.append((await receive())["type"])
         await send(start(PRIVATE))
-        await send(piece(b"01"))
+        await send(chunk(b"01"))
         events.append((await receive())["type"])
         # What it sends still is for nobody, and must not hold it up.
         for _ in range(10):
-            await send(piece(b"2"))
+            await send(chunk(b"2"))
 
     edge = shared_edge(pauses)
-    client = visit(edge)
+    client = open_request(edge)
     await quiet()
     assert events == ["http.request"]
-    client.leave()
-    assert await client.over() == [start(PRIVATE, (STATUS, unkept())), piece(b"01")]
-    await settled(edge)
+    client.disconnect()
+    assert await client.sent_messages() == [start(PRIVATE, (STATUS, not_stored())), chunk(b"01")]
+    await settle(edge)
     assert events == ["http.request", "http.disconnect"]
     assert edge._concurrent_misses == 0
 
 
-async def test_leader_that_leaves_before_the_first_piece_ends_the_stream() -> None:
-    origin = Pieces(PRIVATE, PIECES * 100, held=True)
+async def test_stream_whose_leader_disconnects_before_the_first_chunk_ends() -> None:
+    origin = ChunkedOrigin(PRIVATE, PIECES * 100, held=True)
     edge = shared_edge(origin)
-    client = visit(edge)
-    await client.waits()
-    client.leave()
-    assert await client.over() == []
+    client = open_request(edge)
+    await client.until_waiting()
+    client.disconnect()
+    assert await client.sent_messages() == []
     assert edge._concurrent_misses == 1
-    origin.may_answer.set()
-    await asyncio.wait_for(origin.over.wait(), 10)
+    origin.may_respond.set()
+    await asyncio.wait_for(origin.finished.wait(), 10)
     assert origin.events == ["http.request", "http.disconnect"]
     assert origin.sent < 10
-    await settled(edge)
+    await settle(edge)
     assert edge._concurrent_misses == 0
 
 
-async def test_leader_whose_task_is_cancelled_midway_ends_the_stream() -> None:
-    origin = Pieces(PRIVATE, PIECES * 100)
+async def test_stream_whose_leaders_task_is_canceled_midway_ends() -> None:
+    origin = ChunkedOrigin(PRIVATE, PIECES * 100)
     edge = shared_edge(origin)
     client = Slow(edge, http_scope())
     await client.takes(3)
     client.task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await client.task
-    await asyncio.wait_for(origin.over.wait(), 10)
+    await asyncio.wait_for(origin.finished.wait(), 10)
     assert origin.events == ["http.request", "http.disconnect"]
-    await settled(edge)
+    await settle(edge)
 
 
-async def test_waiters_of_a_stream_ask_for_themselves() -> None:
-    origin = Pieces(PRIVATE, PIECES, held=True)
+async def test_stream_waiters_make_their_own_requests() -> None:
+    origin = ChunkedOrigin(PRIVATE, PIECES, held=True)
     edge = shared_edge(origin)
-    visits = [visit(edge) for _ in range(3 + MAX_CONCURRENT_RETRIES)]
-    await all_wait(visits)
+    requests = [open_request(edge) for _ in range(3 + MAX_CONCURRENT_RETRIES)]
+    await wait_for_all(requests)
     assert len(origin.requests) == 1
-    origin.may_answer.set()
-    assert [await each.reply() for each in visits] == [Reply(200, [*PRIVATE, (STATUS, unkept())], BODY)] * len(visits)
-    assert len(origin.requests) == len(visits)
-    await settled(edge)
+    origin.may_respond.set()
+    assert [await each.response() for each in requests] == [ClientResponse(200, [*PRIVATE, (STATUS, not_stored())], BODY)] * len(requests)
+    assert len(origin.requests) == len(requests)
+    await settle(edge)
     assert edge._concurrent_misses == 0
 
 
-async def test_waiters_of_a_stream_whose_leader_has_left_ask_for_themselves() -> None:
-    origin = Pieces(PRIVATE, PIECES, held=True)
+async def test_stream_waiters_whose_leader_has_disconnected_make_their_own_requests() -> None:
+    origin = ChunkedOrigin(PRIVATE, PIECES, held=True)
     edge = shared_edge(origin)
-    leader, waiter = visit(edge), visit(edge)
-    await all_wait([leader, waiter])
-    leader.leave()
-    await leader.over()
-    origin.may_answer.set()
-    assert (await waiter.reply()).body == BODY
+    leader, waiter = open_request(edge), open_request(edge)
+    await wait_for_all([leader, waiter])
+    leader.disconnect()
+    await leader.sent_messages()
+    origin.may_respond.set()
+    assert (await waiter.response()).body == BODY
     assert len(origin.requests) == 2
-    await settled(edge)
+    await settle(edge)
 
 
-async def test_waiters_of_a_stream_do_not_wait_for_its_end() -> None:
-    edge = shared_edge(Pieces(PRIVATE, PIECES))
-    slow, waiter = Slow(edge, http_scope()), visit(edge)
+async def test_stream_waiters_do_not_wait_for_its_end() -> None:
+    edge = shared_edge(ChunkedOrigin(PRIVATE, PIECES))
+    slow, waiter = Slow(edge, http_scope()), open_request(edge)
     await slow.takes(2)
-    assert (await waiter.reply()).body == BODY
+    assert (await waiter.response()).body == BODY
     assert len(slow.messages) == 2
     await slow.takes(10)
-    await slow.over()
+    await slow.sent_messages()
 
 
 # Failing
 
 
 async def test_stream_that_fails_midway_raises_to_the_server(caplog: pytest.LogCaptureFixture) -> None:
-    origin = Pieces(PRIVATE, PIECES)
+    origin = ChunkedOrigin(PRIVATE, PIECES)
     origin.error = OSError("secret path")
     edge = shared_edge(origin)
-    request = visit(edge)
+    request = open_request(edge)
     with caplog.at_level(logging.ERROR), pytest.raises(OriginFailedError, match="the origin failed in the middle of its response"):
-        await request.over()
+        await request.sent_messages()
     # The client sees that the answer is cut off: its end never comes.
-    assert request.messages == [start(PRIVATE, (STATUS, unkept())), *(piece(body) for body in PIECES)]
+    assert request.messages == [start(PRIVATE, (STATUS, not_stored())), *(chunk(body) for body in PIECES)]
     assert [record.getMessage() for record in caplog.records] == ["the application failed"]
-    await settled(edge)
+    await settle(edge)
     assert edge._concurrent_misses == 0
 
 
 async def test_stream_that_the_origin_leaves_unfinished_raises_to_the_server() -> None:
     async def unfinished(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start(PRIVATE))
-        await send(piece(b"01"))
+        await send(chunk(b"01"))
 
-    request = visit(shared_edge(unfinished))
+    request = open_request(shared_edge(unfinished))
     with pytest.raises(OriginFailedError):
-        await request.over()
-    assert request.messages == [start(PRIVATE, (STATUS, unkept())), piece(b"01")]
+        await request.sent_messages()
+    assert request.messages == [start(PRIVATE, (STATUS, not_stored())), chunk(b"01")]
 
 
-async def test_stream_that_fails_when_its_client_has_left_is_logged_alone(caplog: pytest.LogCaptureFixture) -> None:
+async def test_stream_that_fails_after_its_client_has_disconnected_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
     step = asyncio.Event()
 
     async def fails(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start(PRIVATE))
-        await send(piece(b"01"))
+        await send(chunk(b"01"))
         await step.wait()
         raise OSError("secret path")
 
     edge = shared_edge(fails)
-    request = visit(edge)
+    request = open_request(edge)
     await quiet()
-    request.leave()
-    await request.over()
+    request.disconnect()
+    await request.sent_messages()
     step.set()
     with caplog.at_level(logging.ERROR):
-        await settled(edge)
+        await settle(edge)
     assert [record.getMessage() for record in caplog.records] == ["the application failed"]
 
 
-async def test_collected_answer_that_fails_midway_is_500() -> None:
-    origin = Pieces([(b"cache-control", b"max-age=60")], PIECES)
+async def test_collected_response_that_fails_midway_is_500() -> None:
+    origin = ChunkedOrigin([(b"cache-control", b"max-age=60")], PIECES)
     origin.error = OSError("secret path")
     edge = shared_edge(origin)
-    assert (await ask(edge)).status == 500
+    assert (await send_request(edge)).status == 500
     assert edge.stored_entries == 0
 
 
-async def test_stream_of_an_error_gives_way_to_the_stale_answer(clock: Clock) -> None:
-    kept = whole(b"max-age=60, stale-if-error=600")
-    origin = Pieces(kept.headers, [b"picture"])
+async def test_stream_of_an_error_is_replaced_by_the_stale_response(clock: ManualClock) -> None:
+    stored_response = full_response(b"max-age=60, stale-if-error=600")
+    origin = ChunkedOrigin(stored_response.headers, [b"picture"])
     edge = shared_edge(origin, clock)
-    await ask(edge)
+    await send_request(edge)
     clock.now += 70
-    origin.status, origin.headers, origin.pieces, origin.events = 503, [(b"cache-control", b"no-store")], PIECES * 100, []
-    origin.over.clear()
-    told = b'darkroom; fwd=stale; fwd-status=503; ttl=-10; detail=stale-if-error; key="/i/picture"'
-    assert await ask(edge) == Reply(200, [*kept.headers, (b"age", b"70"), (STATUS, told)], b"picture")
-    await asyncio.wait_for(origin.over.wait(), 10)
+    origin.status, origin.headers, origin.chunks, origin.events = 503, [(b"cache-control", b"no-store")], PIECES * 100, []
+    origin.finished.clear()
+    cache_status = b'darkroom; fwd=stale; fwd-status=503; ttl=-10; detail=stale-if-error; key="/i/picture"'
+    assert await send_request(edge) == ClientResponse(200, [*stored_response.headers, (b"age", b"70"), (STATUS, cache_status)], b"picture")
+    await asyncio.wait_for(origin.finished.wait(), 10)
     assert origin.events == ["http.request", "http.disconnect"]
-    await settled(edge)
+    await settle(edge)
 
 
-async def test_stream_that_comes_for_a_renewal_is_ended_and_drops_what_was_kept(clock: Clock) -> None:
-    kept = whole(b"max-age=60, stale-while-revalidate=30")
-    origin = Pieces(kept.headers, [b"picture"])
+async def test_stream_in_response_to_a_revalidation_is_canceled_and_removes_the_stored_response(clock: ManualClock) -> None:
+    stored_response = full_response(b"max-age=60, stale-while-revalidate=30")
+    origin = ChunkedOrigin(stored_response.headers, [b"picture"])
     edge = shared_edge(origin, clock)
-    await ask(edge)
+    await send_request(edge)
     clock.now += 65
-    origin.headers, origin.pieces, origin.events = PRIVATE, PIECES * 100, []
-    origin.over.clear()
-    assert (await ask(edge)).field(STATUS) == hit(-5)
-    await asyncio.wait_for(origin.over.wait(), 10)
+    origin.headers, origin.chunks, origin.events = PRIVATE, PIECES * 100, []
+    origin.finished.clear()
+    assert (await send_request(edge)).field(STATUS) == hit(-5)
+    await asyncio.wait_for(origin.finished.wait(), 10)
     assert origin.events == ["http.request", "http.disconnect"]
-    await settled(edge)
+    await settle(edge)
     assert (edge.stored_entries, edge._concurrent_misses) == (0, 0)
 
 
 # What a client gets that asks for less than the whole
 
 
-async def test_head_of_a_stream_has_its_fields_and_ends_it() -> None:
-    origin = Pieces(PRIVATE, PIECES * 100)
+async def test_head_of_a_stream_has_its_headers_and_cancels_it() -> None:
+    origin = ChunkedOrigin(PRIVATE, PIECES * 100)
     edge = shared_edge(origin)
-    assert await ask(edge, method="HEAD") == Reply(200, [*PRIVATE, (STATUS, unkept())], b"")
-    await asyncio.wait_for(origin.over.wait(), 10)
+    assert await send_request(edge, method="HEAD") == ClientResponse(200, [*PRIVATE, (STATUS, not_stored())], b"")
+    await asyncio.wait_for(origin.finished.wait(), 10)
     assert [scope["method"] for scope in origin.requests] == ["GET"]
     assert origin.events == ["http.request", "http.disconnect"]
-    await settled(edge)
+    await settle(edge)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_stream_that_the_client_has_already_is_304_and_ends(method: str) -> None:
-    origin = Pieces(PRIVATE, PIECES * 100)
+async def test_stream_that_matches_the_clients_copy_is_304_and_canceled(method: str) -> None:
+    origin = ChunkedOrigin(PRIVATE, PIECES * 100)
     edge = shared_edge(origin)
-    reply = await ask(edge, method=method, headers=[(b"if-none-match", b'"one"')])
-    assert reply == Reply(304, [(b"cache-control", b"private"), (b"etag", b'"one"'), (STATUS, unkept())], b"")
-    await asyncio.wait_for(origin.over.wait(), 10)
+    response = await send_request(edge, method=method, headers=[(b"if-none-match", b'"one"')])
+    assert response == ClientResponse(304, [(b"cache-control", b"private"), (b"etag", b'"one"'), (STATUS, not_stored())], b"")
+    await asyncio.wait_for(origin.finished.wait(), 10)
     assert origin.events == ["http.request", "http.disconnect"]
-    await settled(edge)
+    await settle(edge)
 
 
-async def test_stream_whose_precondition_fails_is_412_and_ends() -> None:
-    origin = Pieces(PRIVATE, PIECES * 100)
+async def test_stream_whose_precondition_is_false_is_412_and_canceled() -> None:
+    origin = ChunkedOrigin(PRIVATE, PIECES * 100)
     edge = shared_edge(origin)
-    reply = await ask(edge, headers=[(b"if-match", b'"two"')])
-    assert (reply.status, reply.field(b"content-type")) == (412, b"application/problem+json")
-    await asyncio.wait_for(origin.over.wait(), 10)
-    await settled(edge)
+    response = await send_request(edge, headers=[(b"if-match", b'"two"')])
+    assert (response.status, response.field(b"content-type")) == (412, b"application/problem+json")
+    await asyncio.wait_for(origin.finished.wait(), 10)
+    await settle(edge)
 
 
 @pytest.mark.parametrize("value", [b"bytes=0-1", b"bytes=99-", b"bytes=-1"])
 async def test_range_of_a_stream_gets_the_whole(value: bytes) -> None:
-    edge = shared_edge(Pieces(PRIVATE, PIECES))
-    reply = await ask(edge, headers=[(b"range", value)])
-    assert reply == Reply(200, [*PRIVATE, (STATUS, unkept())], BODY)
-    await settled(edge)
+    edge = shared_edge(ChunkedOrigin(PRIVATE, PIECES))
+    response = await send_request(edge, headers=[(b"range", value)])
+    assert response == ClientResponse(200, [*PRIVATE, (STATUS, not_stored())], BODY)
+    await settle(edge)
 
 
 @pytest.mark.parametrize("status", [404, 500])
-async def test_conditions_on_a_stream_that_is_no_200_are_ignored(status: int) -> None:
-    edge = shared_edge(Pieces(PRIVATE, PIECES, status=status))
-    reply = await ask(edge, headers=[(b"if-none-match", b'"one"'), (b"if-match", b'"two"')])
-    assert reply == Reply(status, [*PRIVATE, (STATUS, unkept())], BODY)
-    await settled(edge)
+async def test_conditions_on_a_stream_other_than_200_are_ignored(status: int) -> None:
+    edge = shared_edge(ChunkedOrigin(PRIVATE, PIECES, status=status))
+    response = await send_request(edge, headers=[(b"if-none-match", b'"one"'), (b"if-match", b'"two"')])
+    assert response == ClientResponse(status, [*PRIVATE, (STATUS, not_stored())], BODY)
+    await settle(edge)
 
 
 # Collected
 
 
-async def test_small_answer_in_pieces_that_may_be_kept_is_collected() -> None:
+async def test_small_storable_response_in_chunks_is_collected() -> None:
     headers = [(b"cache-control", b"max-age=60")]
-    origin = Pieces(headers, PIECES, held=True)
+    origin = ChunkedOrigin(headers, PIECES, held=True)
     edge = shared_edge(origin)
-    visits = [visit(edge) for _ in range(3)]
-    await all_wait(visits)
-    origin.may_answer.set()
+    requests = [open_request(edge) for _ in range(3)]
+    await wait_for_all(requests)
+    origin.may_respond.set()
     of_whole = [(b"content-length", b"10"), (b"accept-ranges", b"bytes")]
-    leader, *waiters = [await each.over() for each in visits]
+    leader, *waiters = [await each.sent_messages() for each in requests]
     assert leader == [start(headers, *of_whole, (STATUS, stored())), {"type": "http.response.body", "body": BODY}]
     assert [messages[1] for messages in waiters] == [leader[1]] * 2
-    assert await ask(edge) == Reply(200, [*headers, *of_whole, (b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER], BODY)
+    assert await send_request(edge) == ClientResponse(200, [*headers, *of_whole, (b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER], BODY)
     assert len(origin.requests) == 1
 
 
-async def test_small_answer_in_pieces_is_collected_though_its_clients_leave() -> None:
-    origin = Pieces([(b"cache-control", b"max-age=60")], PIECES, held=True)
+async def test_small_response_in_chunks_is_collected_after_its_clients_have_disconnected() -> None:
+    origin = ChunkedOrigin([(b"cache-control", b"max-age=60")], PIECES, held=True)
     edge = shared_edge(origin)
-    client = visit(edge)
-    await client.waits()
-    client.leave()
-    await client.over()
-    origin.may_answer.set()
-    await settled(edge)
+    client = open_request(edge)
+    await client.until_waiting()
+    client.disconnect()
+    await client.sent_messages()
+    origin.may_respond.set()
+    await settle(edge)
     assert origin.events == ["http.request", "http.disconnect"]
     assert origin.sent == len(PIECES)
-    assert (await ask(edge)).field(STATUS) == hit(60)
+    assert (await send_request(edge)).field(STATUS) == hit(60)
 
 
-async def test_answer_in_one_piece_that_is_shorter_than_it_says_is_500_though_it_is_private() -> None:
-    assert (await ask(shared_edge(Pieces(PRIVATE, [])))).status == 500
+async def test_private_response_in_one_chunk_that_is_shorter_than_declared_is_500() -> None:
+    assert (await send_request(shared_edge(ChunkedOrigin(PRIVATE, [])))).status == 500
