@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import msgspec
 
 from tests.bench import measure
 from tests.bench.client import answers
+from tests.support.server import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -82,14 +82,6 @@ def bare_starting() -> Iterator[Server]:
     port = free_port()
     with _serving([sys.executable, "-m", "tests.bench.bare_start", str(port)], port, dict(os.environ), within_seconds=30) as server:
         yield server
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

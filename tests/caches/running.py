@@ -17,9 +17,9 @@ import httpx
 
 from tests.support.server import HOST, free_port
 from tests.support.threads import serving
+from tests.support.waiting import PATIENCE_SECONDS
 
 _HERE = Path(__file__).parent
-_START_SECONDS = 40.0
 
 # Of one connection, and the proxy's own business.
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
@@ -157,7 +157,7 @@ def _running(command: list[str], folder: Path, port: int) -> Iterator[None]:
     with (folder / "output.txt").open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder)
     try:
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not _answers(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{command[0]} did not answer:\n{(folder / 'output.txt').read_text()}")

@@ -28,9 +28,7 @@ from tests.support import images
 from tests.support.command import run, started
 from tests.support.proxy import Fault, Proxy, proxy_of
 from tests.support.server import DARKROOM, Server, darkroom, environment, free_port
-from tests.support.waiting import wait_until
-
-PATIENCE_SECONDS = 20.0
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 # Every test has images of its own, so that one server can be had by all.
 _sizes = iter(range(200, 2_000))

@@ -12,8 +12,7 @@ import pytest
 from service.library.render_failures import SYNC_EVERY_SECONDS
 from tests.support import images
 from tests.support.server import Server, darkroom
-
-PATIENCE_SECONDS = 30.0
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 def uploaded(server: Server, body: bytes) -> httpx.Response:

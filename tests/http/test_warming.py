@@ -16,8 +16,6 @@ from tests.support.server import Server, darkroom
 from tests.support.upload import upload
 from tests.support.waiting import wait_until
 
-_PATIENCE_SECONDS = 60.0
-
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[Bucket]:

@@ -36,7 +36,6 @@ from tests.support.images import REPOSITORY
 from tests.support.renders import (
     LIMITS,
     MEBIBYTE,
-    PATIENCE_SECONDS,
     halted,
     probed,
     ready,
@@ -50,6 +49,7 @@ from tests.support.renders import (
     watched_jobs,
     written,
 )
+from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -152,6 +152,7 @@ PARENT = """
 import sys, anyio
 from pathlib import Path
 from tests.support.renders import rendered, render_pool
+from tests.support.waiting import PATIENCE_SECONDS
 
 async def main(original, told):
     async with render_pool(slots=2) as pool, anyio.create_task_group() as tasks:

@@ -18,7 +18,8 @@ from service.rendering.pool import RenderPool
 from service.settings import WarmFormat
 from service.storage.object_store import Storage, open_storage
 from service.urls.rendition_url import RenditionUrl
-from tests.support.renders import LIMITS, PATIENCE_SECONDS
+from tests.support.renders import LIMITS
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 class House:

@@ -22,6 +22,7 @@ from service.images.transform import PIPELINE_VERSION, Format, parse
 from service.rendering import pool as pool_module
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import InputFile, Job, Probe, Probed, Render, Rendered, Reply
+from tests.support.waiting import PATIENCE_SECONDS
 
 LIMITS = Limits(
     max_pixels=128_000_000, max_whole_pixels=100_000_000, max_output_pixels=40_000_000, max_frames=1_000, codec_bytes=335_544_320
@@ -32,9 +33,6 @@ MEBIBYTE = 1 << 20
 HEADER_CPU_SECONDS = 0.2
 HEADER_BYTES = 50_000_000
 
-# Longer than anything takes that is not hung, however busy the machine is.
-PATIENCE_SECONDS = 30.0
-
 
 @asynccontextmanager
 async def render_pool(
@@ -42,8 +40,8 @@ async def render_pool(
     slots: int = 1,
     queue_limit: int = 256,
     memory_bytes: int = 512 * MEBIBYTE,
-    render_seconds: float = 60.0,
-    wait_seconds: float = 60.0,
+    render_seconds: float = PATIENCE_SECONDS,
+    wait_seconds: float = PATIENCE_SECONDS,
 ) -> AsyncIterator[RenderPool]:
     """Run a pool and give it once all its processes are ready."""
     pool = RenderPool(

@@ -14,8 +14,7 @@ import obstore
 from obstore.store import S3Store
 
 from tests.support.server import HOST, free_port
-
-_START_SECONDS = 30.0
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 class Bucket:
@@ -73,7 +72,7 @@ def moto_bucket() -> Iterator[Bucket]:
 
 
 def _make(bucket: Bucket) -> None:
-    deadline = time.monotonic() + _START_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             # moto asks for no signature.

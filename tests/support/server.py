@@ -9,21 +9,25 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
+from tests.support.waiting import wait_until
+
 DARKROOM = Path(sys.executable).parent / "darkroom"
 HOST = "127.0.0.1"
 
-# Each bounds a hang, on however busy a machine. An end takes less than a server's grace period, after which its worker is killed.
-START_SECONDS = 180.0
+# Bounds a hang on however busy a machine, and is less than a server's grace period, after which its worker is killed.
 END_SECONDS = 60.0
+
+_PORTS_IN_A_BLOCK = 500
 
 
 class Server:
@@ -112,11 +116,31 @@ def environment(**settings: object) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of loopback that nobody listens on, and that nobody else takes before it is used.
+
+    Its range is below the one from which the kernel takes ports for clients and for servers that leave the choice to it (ip(7):
+    ip_local_port_range), and no other process of tests takes ports of the same block.
+    """
+    _, ports = _block_of_ports()
+    for port in islice(ports, _PORTS_IN_A_BLOCK):
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind((HOST, port))
+            return port
+    raise RuntimeError(f"all {_PORTS_IN_A_BLOCK} ports of this process's block are taken")
+
+
+@cache
+def _block_of_ports() -> tuple[socket.socket, Iterator[int]]:
+    """Return the ports that are this process's own as long as the socket, whose name in the abstract namespace reserves them, is open."""
+    for first in range(10_000, 32_000, _PORTS_IN_A_BLOCK):
+        reservation = socket.socket(socket.AF_UNIX)
+        try:
+            reservation.bind(f"\0darkroom-tests-ports-{first}")
+        except OSError:
+            reservation.close()
+        else:
+            return reservation, cycle(range(first, first + _PORTS_IN_A_BLOCK))
+    raise RuntimeError("other processes of tests have reserved all blocks of ports")
 
 
 @contextmanager
@@ -170,21 +194,21 @@ def _started(data: Path, before: tuple[str, ...], settings: dict[str, object]) -
 
 def reported_sandbox(server: Server) -> object:
     """Return how render processes are confined as /health says once one of them has started."""
-    deadline = time.monotonic() + START_SECONDS
     with server.client() as client:
-        while (sandbox := client.get("/health").json().get("sandbox")) is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-    return sandbox
+        wait_until(lambda: client.get("/health").json().get("sandbox") is not None)
+        return client.get("/health").json()["sandbox"]
 
 
 def _wait_until_healthy(server: Server) -> None:
-    deadline = time.monotonic() + START_SECONDS
     with server.client() as client:
-        while time.monotonic() < deadline and server.process.poll() is None:
-            try:
-                if client.get("/health").status_code == 200 and server.render_processes():
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.01)
+
+        def is_healthy() -> bool:
+            with suppress(httpx.TransportError):
+                return client.get("/health").status_code == 200 and bool(server.render_processes())
+            return False
+
+        with suppress(TimeoutError):
+            wait_until(lambda: server.process.poll() is not None or is_healthy())
+            if server.process.poll() is None:
+                return
     raise RuntimeError(f"the server did not become healthy:\n{server.log()}")

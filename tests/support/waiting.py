@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 # Bounds a hang; a busy machine may take a good part of it.
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 
 
 def wait_until(condition: Callable[[], object], *, seconds: float = PATIENCE_SECONDS) -> None:

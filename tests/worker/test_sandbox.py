@@ -22,8 +22,9 @@ from service.rendering.protocol import Sandbox
 from service.worker import sandbox
 from service.worker.sandbox import supported
 from tests.support import images
-from tests.support.renders import PATIENCE_SECONDS, ready, render_pool, rendered, running_first, written
+from tests.support.renders import ready, render_pool, rendered, running_first, written
 from tests.support.server import darkroom, reported_sandbox
+from tests.support.waiting import PATIENCE_SECONDS
 
 confined_here = pytest.mark.skipif(bool(supported().missing), reason=f"this kernel has no {' and '.join(supported().missing)}")
 
