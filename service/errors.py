@@ -160,7 +160,17 @@ class NotFoundError(ServiceError):
 
 
 class UnknownImageError(NotFoundError):
-    """No image has this digest here. Where regions share no store, it may be in the one that has every original."""
+    """No image in this server's store has the digest. If regions do not share a store, the primary region may have the image."""
+
+    @classmethod
+    def for_digest(cls, digest: str, *, option: str | None = None) -> UnknownImageError:
+        """Return the error for a digest that no stored image has; `option` names the transform option that contains it, if one does."""
+        return cls(
+            "No image has this digest." if option is None else f"No image has the digest in `{option}`.",
+            expected="the digest of an image that was uploaded and not taken down",
+            received=digest,
+            remedy="Check the digest. If it is right, upload the image with POST /v1/images.",
+        )
 
 
 class SlowUploadError(ServiceError):

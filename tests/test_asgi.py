@@ -11,6 +11,7 @@ from obstore.store import MemoryStore
 from edge import Edge
 from edge.clock import SuspendAwareClock
 from service.errors import StorageUnavailableError
+from service.library.image_store import ImageStore
 from service.library.takedowns import Takedowns
 from service.storage.keys import document_key
 from service.storage.object_store import Storage
@@ -28,7 +29,7 @@ class Machine:
     def __init__(self, storage: Storage) -> None:
         self.steady, self.wall = 1_000.0, float(NOON)
         self.origin = Origin(LONG)
-        self.takedowns = Takedowns(storage, self._purge, None)
+        self.takedowns = Takedowns(ImageStore(storage), self._purge, None)
         self.edge = Edge(
             self.origin,
             name="darkroom",
@@ -62,7 +63,7 @@ def storage() -> Storage:
 
 
 async def elsewhere_taken_down(storage: Storage) -> None:
-    await Takedowns(storage, lambda _: None, None).take_down(DIGEST)
+    await Takedowns(ImageStore(storage), lambda _: None, None).take_down(DIGEST)
 
 
 async def test_machine_that_was_suspended_learns_of_takedowns_before_its_next_hit(storage: Storage) -> None:

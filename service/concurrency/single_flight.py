@@ -23,6 +23,10 @@ class SingleFlight(Generic[K, V]):
     def __repr__(self) -> str:
         return f"<SingleFlight: {len(self._tasks)} in flight>"
 
+    def __contains__(self, key: K) -> bool:
+        """Return whether a task is in flight for `key`."""
+        return key in self._tasks
+
     async def run(self, key: K, factory: Callable[[], Coroutine[Any, Any, V]]) -> V:
         """Return the result of the task in flight for `key`, or of a new one that runs `factory()`; raises the task's error.
 

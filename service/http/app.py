@@ -25,12 +25,15 @@ from service.http.routes import listing as listing_routes
 from service.http.routes import takedowns as takedowns_routes
 from service.http.routes.pages import page_router
 from service.images.info import Limits, codec_bytes
+from service.library.documents import Documents
+from service.library.image_store import ImageStore
+from service.library.ingest import Ingester
 from service.library.intermediates import Intermediates
 from service.library.listing import Listing
-from service.library.originals import Originals
 from service.library.render_failures import RenderFailures
 from service.library.renditions import Renditions
 from service.library.takedowns import Cdn, Purge, Takedowns
+from service.library.uploads import UploadSpool
 from service.library.warming import Warmer
 from service.library.warming_queue import WarmingQueue
 from service.ops.health import Health
@@ -78,29 +81,23 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
     keys = settings.signing_keys or (development_key(settings.data_path),)
     signer = Signer(keys, settings.open_spellings)
     signing_key_monitor = SigningKeyMonitor(storage, keys, " ".join(filter(None, (settings.fly_region, settings.fly_machine_id))))
-    takedowns = Takedowns(storage, purge, _cdn(settings))
-    intermediates = Intermediates(storage, pool, takedowns, limits=limits)
-    to_warm = WarmingQueue(storage) if settings.warm_formats else None
-    originals = Originals(
-        storage,
-        pool,
-        intermediates,
-        takedowns,
-        warming=to_warm,
-        spool=settings.data_path / "spool",
-        limits=limits,
-        max_upload_bytes=settings.max_upload_bytes,
-    )
-    found = Renditions(storage, pool, originals, intermediates, takedowns, limits=limits, wait_seconds=settings.wait_seconds)
-    listing = Listing(storage, takedowns)
-    sources = _sources(settings, storage, originals)
+    image_store = ImageStore(storage)
+    takedowns = Takedowns(image_store, purge, _cdn(settings))
+    documents = Documents(image_store, takedowns)
+    intermediates = Intermediates(image_store, pool, limits=limits)
+    to_warm = WarmingQueue(image_store) if settings.warm_formats else None
+    spool = UploadSpool(settings.data_path / "spool")
+    ingester = Ingester(image_store, documents, pool, intermediates, takedowns, spool=spool, warming=to_warm, limits=limits)
+    found = Renditions(image_store, pool, documents, intermediates, takedowns, limits=limits, wait_seconds=settings.wait_seconds)
+    listing = Listing(storage, image_store, takedowns)
+    sources = _sources(settings, storage, documents, ingester)
     budget = DerivedQuota(storage, settings.renditions_bytes) if settings.renditions_bytes else None
     vitals = Health(settings, storage, pool, signing_key_monitor, version("darkroom"))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         with end_at_once():
-            originals.clear_spool()
+            spool.clear()
             if leftovers := await storage.remove_orphaned_temp_files():
                 log.info("removed what killed writes had left", files=leftovers)
         async with pool.running(), anyio.create_task_group() as tasks:
@@ -114,7 +111,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
                 tasks.start_soon(budget.watch)
             tasks.start_soon(listing.backfill)
             if to_warm is not None:
-                warmer = Warmer(to_warm, originals, found, intermediates, pool, limits=limits, formats=settings.warm_formats)
+                warmer = Warmer(to_warm, documents, found, intermediates, pool, limits=limits, formats=settings.warm_formats)
                 tasks.start_soon(warmer.run)
             try:
                 yield
@@ -132,7 +129,8 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
         "health": vitals,
         "listing": listing,
         "url_builder": UrlBuilder(signer, settings.public_url, limits),
-        "originals": originals,
+        "documents": documents,
+        "ingester": ingester,
         "sources": sources,
         "renditions": found,
         "settings": settings,
@@ -180,7 +178,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
     return Origin(_with_security_headers(origin), takedowns.refresh, access)
 
 
-def _sources(settings: Settings, storage: Storage, originals: Originals) -> Sources | None:
+def _sources(settings: Settings, storage: Storage, documents: Documents, ingester: Ingester) -> Sources | None:
     hosts = settings.pull_hosts.replace(",", " ").split()
     if not hosts:
         return None
@@ -191,7 +189,7 @@ def _sources(settings: Settings, storage: Storage, originals: Originals) -> Sour
         fetcher = SourceFetcher(AllowedHosts.parse(hosts), max_bytes=settings.max_upload_bytes)
     except ValueError as error:
         raise SettingsError(f"DARKROOM_PULL_HOSTS: {error}") from error
-    return Sources(storage, originals, fetcher, fresh_seconds=settings.pull_seconds)
+    return Sources(storage, documents, ingester, fetcher, fresh_seconds=settings.pull_seconds)
 
 
 def _cdn(settings: Settings) -> Cdn | None:

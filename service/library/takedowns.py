@@ -1,4 +1,48 @@
-"""Takedowns: the images that are not to be shown any more, noted in the store, and known to every process that serves."""
+"""Takedowns: an image is removed, in every process, every region and the CDN, and cannot come back by accident.
+
+Theory of operation
+===================
+
+A takedown is a *tombstone*: an object `tombstones/<digest>` in the store. While it exists, the image is gone: uploads of the same bytes,
+renditions, and renditions of other images with this one as overlay get 410. Deleting the tombstone makes it possible to upload the image
+again; nothing else comes back.
+
+`take_down` works in this order, and every step may be repeated after a failure:
+
+1. Create the tombstone. From now on no process can add anything to the image and leave it there (see below).
+2. Purge this process's edge cache.
+3. Remove the image's objects from the store, the document first.
+4. Note in the store that the CDN needs a second purge, and purge it for the first time.
+
+What each process sees:
+
+- The process that takes an image down knows it at once.
+- Every other process lists the tombstones every `REFRESH_EVERY_SECONDS` (`watch`). It keeps their digests in memory, so that a request
+  costs no look-up in the store, and purges its edge cache of the new ones. In between it may still serve what it has in its cache, and
+  read renditions that step 3 has not removed yet.
+- Operations that are rare or that write do not rely on that memory. An ingest looks for the tombstone in the store before it starts, and
+  so does the read of a document that is not found, to tell "gone" from "never uploaded". Each write is followed by another look:
+  `ImageStore.writing` explains why that needs no lock. Such looks are consistent across regions; the list in memory may lag.
+
+Suspended machines. A Fly machine may be suspended for hours and resume without noticing; its cache may then hold images that were taken
+down meanwhile, and the next poll may be 20 seconds away. The edge measures time on a clock that runs on during a suspend. Each poll calls
+`purge`, with no digests if nothing is new, and that tells the edge that its cache is up to date. If the last call is more than a minute
+old, the edge calls `refresh` before it serves anything that is stored.
+
+Store outages. `watch` cannot list the tombstones then, and calls `purge` with no digests all the same: an outage of the store must not
+stop hits, which need no store. It tries again after `RETRY_AFTER_SECONDS`.
+
+The CDN. A CDN that is purged at once may fetch the image again a moment later, from a process that does not know the takedown yet. So a
+note in the store, `purges/<digest>`, asks for a second purge after `SECOND_PURGE_AFTER`, when every process has polled several times. Any
+process makes it, so that it does not depend on this one. Copies in browsers cannot be recalled.
+
+Beware:
+
+- `refresh` replaces the set of digests by the one it has listed. A takedown by this process that starts between the listing and the
+  replacement would be lost, hence the lock around both.
+- `SECOND_PURGE_AFTER` must not be shorter than the edge's largest purge lag (60 seconds) plus one poll.
+- A tombstone is created before anything is removed and nothing here removes it, not even a failed takedown: half a takedown shows nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +54,17 @@ import anyio
 import msgspec
 import structlog
 
-from service.errors import CdnError, GoneError, NotFoundError, ServiceError
-from service.storage.keys import (
-    PURGES_PREFIX,
-    TOMBSTONES_PREFIX,
-    document_key,
-    intermediate_key,
-    original_key,
-    purge_key,
-    recent_key,
-    renditions_prefix,
-    tombstone_key,
-    warming_key,
-)
-from service.storage.object_store import Storage
+from service.concurrency.polling import poll
+from service.errors import CdnError, NotFoundError, ServiceError, UnknownImageError
+from service.library.image_store import ImageStore, gone
 
 log = structlog.get_logger(__name__)
 
-# How often the other processes look for takedowns, and how soon again where the store did not answer, in seconds.
+# How often a process lists the tombstones, and how soon again if the store did not respond, in seconds.
 REFRESH_EVERY_SECONDS = 20.0
 RETRY_AFTER_SECONDS = 5.0
 
-# A CDN may fetch an image once more from a process that has not looked yet: it is purged again when every process has.
+# By then every process knows the takedown, and none can give the image to the CDN any more.
 SECOND_PURGE_AFTER = timedelta(seconds=80)
 
 Purge = Callable[[Collection[str]], object]
@@ -46,13 +79,13 @@ class Cdn(Protocol):
 
 
 class Tombstone(msgspec.Struct, frozen=True):
-    """What is left of an image that was taken down: when that was."""
+    """The content of a tombstone: when the image was taken down (RFC 3339)."""
 
     taken_down: str
 
 
 class TakenDown(msgspec.Struct, frozen=True):
-    """What a takedown did: when it was, how many renditions it removed from the store, and whether there is a CDN that was purged."""
+    """The result of a takedown: its time, how many renditions it removed from the store, and whether it purged a CDN."""
 
     digest: str
     taken_down: str
@@ -60,127 +93,110 @@ class TakenDown(msgspec.Struct, frozen=True):
     cdn: Literal["purged", "none"]
 
 
-class _Created(msgspec.Struct, frozen=True):
-    """Of a document: when the image was taken in."""
-
-    created: str
-
-
 class Takedowns:
-    """What has been taken down. A tombstone is written first, so that whatever is made meanwhile is found out afterwards."""
+    """The images that are taken down, as far as this process knows, and the operations that change that."""
 
-    def __init__(self, storage: Storage, purge: Purge, cdn: Cdn | None) -> None:
-        """Take where images are kept, what drops the answers that carry some digests from this process, and the CDN in front."""
-        self._storage = storage
+    def __init__(self, images: ImageStore, purge: Purge, cdn: Cdn | None) -> None:
+        """Start without any digest in memory: `watch` lists the tombstones at once.
+
+        images: where the tombstones are, and the objects of the images.
+        purge: removes responses that show any of the given digests from this process's edge cache. Called without digests, it says that
+            nothing new is taken down.
+        cdn: the CDN in front of the server, `None` if there is none.
+        """
+        self._images = images
         self._purge = purge
         self._cdn = cdn
         self._known: frozenset[str] = frozenset()
-        # A list that was begun before a takedown of our own must not make it forgotten.
-        self._learning = anyio.Lock()
+        # Held while `_known` is replaced: a listing that was started before a takedown by this process must not undo it.
+        self._updating = anyio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Takedowns: {len(self._known)} images>"
 
     async def watch(self) -> None:
-        """Look for takedowns by other processes again and again, for as long as this process serves."""
-        while True:
-            try:
-                await self.refresh()
-                await self._purge_again()
-            except ServiceError as error:
-                log.warning("takedowns could not be looked for", problem=error.slug)
-                # What is kept goes on being given while the store is out of reach.
-                self._purge(())
-                await anyio.sleep(RETRY_AFTER_SECONDS)
-            else:
-                await anyio.sleep(REFRESH_EVERY_SECONDS)
+        """Follow takedowns by other processes, and make second purges of the CDN, for as long as this process serves."""
+        await poll(self._poll, every=REFRESH_EVERY_SECONDS, retry_after=RETRY_AFTER_SECONDS, on_error=self._poll_failed)
 
     async def refresh(self) -> None:
-        """Learn what has been taken down since, and drop it; raises `StorageUnavailableError`."""
-        async with self._learning:
-            listed = frozenset([name async for name in self._storage.list_names(TOMBSTONES_PREFIX)])
+        """List the tombstones, and purge the images that were not known to be taken down; raises `StorageUnavailableError`."""
+        async with self._updating:
+            listed = await self._images.tombstoned_digests()
             new = listed - self._known
             self._known = listed
         self._purge(new)
         if new:
             log.info("taken down", images=len(new))
 
+    def is_taken_down(self, digest: str) -> bool:
+        """Return whether this process knows that an image is taken down."""
+        return digest in self._known
+
     def raise_if_taken_down(self, digests: Iterable[str]) -> None:
-        """Return if none of some images is known to be taken down; raises `GoneError`."""
+        """Raise `GoneError` if this process knows that one of some images is taken down."""
         for digest in digests:
             if digest in self._known:
-                raise _gone(digest)
+                raise gone(digest)
 
     async def raise_if_tombstoned(self, digests: Iterable[str]) -> None:
-        """Return if none of some images is taken down, whoever did it; raises `GoneError` and `StorageUnavailableError`."""
+        """Raise `GoneError` if one of some images is taken down, by whichever process; raises `StorageUnavailableError` too."""
         for digest in digests:
-            if digest in self._known or await self._storage.exists(tombstone_key(digest), consistent=True):
-                raise _gone(digest)
-
-    async def require_after_writing(self, digests: Iterable[str], *keys: str) -> None:
-        """Return if what has just been put under `keys` may stay; else it is removed and `GoneError` raised.
-
-        Written first and asked then, nothing of a taken-down image stays: either this sees the tombstone, or who wrote that sees this.
-        """
-        try:
-            await self.raise_if_tombstoned(digests)
-        except GoneError:
-            for key in keys:
-                await self._storage.delete(key)
-            raise
+            if digest in self._known or await self._images.has_tombstone(digest):
+                raise gone(digest)
 
     async def take_down(self, digest: str) -> TakenDown:
-        """Take an image down: nothing of it is given or stored by the time this returns, in this process and in the store.
+        """Take an image down. On return this process serves nothing of it, and the store has only its tombstone.
 
-        Other processes follow within `REFRESH_EVERY_SECONDS`. Raises `NotFoundError`, `StorageUnavailableError` (whatever was done stays
-        done, and may be repeated) and `CdnError`.
+        Other processes follow within `REFRESH_EVERY_SECONDS`. Raises `UnknownImageError`, `StorageUnavailableError` and `CdnError`; after
+        the last two the steps made so far stay made, and the call may be repeated.
         """
-        known = await self._storage.get_from_any_region(tombstone_key(digest))
-        if known is None and not await self._is_here(digest):
-            raise _unknown(digest)
+        known = await self._images.find_tombstone(digest)
+        if known is None and not await self._images.exists(digest):
+            raise UnknownImageError.for_digest(digest)
         tombstone = Tombstone(_now().isoformat(timespec="seconds").replace("+00:00", "Z"))
-        async with self._learning:
-            await self._storage.put_if_absent(tombstone_key(digest), msgspec.json.encode(tombstone), durable=True)
+        async with self._updating:
+            await self._images.create_tombstone(digest, msgspec.json.encode(tombstone))
             self._known |= {digest}
         if known is not None:
             tombstone = msgspec.json.decode(known, type=Tombstone)
         self._purge([digest])
-        folder = renditions_prefix(digest)
-        renditions = [f"{folder}/{name}" async for name in self._storage.list_names(folder)]
-        document = await self._storage.get_from_any_region(document_key(digest))
-        for key in in_order_of_removal(digest, document, renditions):
-            await self._storage.delete(key)
-        log.info("taken down", digest=digest, renditions=len(renditions))
+        renditions = await self._images.remove(digest)
+        log.info("taken down", digest=digest, renditions=renditions)
         if self._cdn is None:
-            return TakenDown(digest, tombstone.taken_down, len(renditions), "none")
-        await self._storage.put(purge_key(digest), _now().isoformat().encode("ascii"), durable=True)
+            return TakenDown(digest, tombstone.taken_down, renditions, "none")
+        await self._images.put_purge_note(digest, _now().isoformat().encode("ascii"))
         await self._cdn.purge_tags([digest])
-        return TakenDown(digest, tombstone.taken_down, len(renditions), "purged")
+        return TakenDown(digest, tombstone.taken_down, renditions, "purged")
 
     async def delete_tombstone(self, digest: str) -> None:
-        """Let an image be taken in again; raises `NotFoundError` where it is not taken down."""
-        if not await self._storage.exists(tombstone_key(digest), consistent=True):
+        """Allow an image to be uploaded again; raises `NotFoundError` if it is not taken down, and `StorageUnavailableError`."""
+        if not await self._images.has_tombstone(digest):
             raise NotFoundError(
                 "This image is not taken down.",
                 expected="the digest of an image that was taken down",
                 received=digest,
-                remedy="There is nothing to lift: upload the image with POST /v1/images.",
+                remedy="No tombstone has to be deleted: upload the image with POST /v1/images.",
             )
-        async with self._learning:
-            await self._storage.delete(tombstone_key(digest))
+        async with self._updating:
+            await self._images.delete_tombstone(digest)
             self._known -= {digest}
         log.info("a takedown was lifted", digest=digest)
 
-    async def _is_here(self, digest: str) -> bool:
-        keys = (document_key(digest), original_key(digest))
-        return any([await self._storage.exists(key, consistent=True) for key in keys])
+    async def _poll(self) -> None:
+        await self.refresh()
+        await self._purge_again()
+
+    def _poll_failed(self, error: ServiceError) -> None:
+        log.warning("takedowns could not be looked for", problem=error.slug)
+        # Hits go on while the store cannot be reached.
+        self._purge(())
 
     async def _purge_again(self) -> None:
-        """Purge the CDN of what may have come back to it; what could not be purged is tried again at the next look."""
+        """Make the second purges that are due; one that fails is due again at the next poll."""
         if self._cdn is None:
             return
-        due = []
-        async for digest in self._storage.list_names(PURGES_PREFIX):
-            noted = await self._storage.get(purge_key(digest))
-            if noted is not None and _now() - datetime.fromisoformat(noted.decode("ascii")) > SECOND_PURGE_AFTER:
-                due.append(digest)
+        notes = await self._images.purge_notes()
+        due = [digest for digest, noted in notes.items() if _now() - datetime.fromisoformat(noted.decode("ascii")) > SECOND_PURGE_AFTER]
         if not due:
             return
         try:
@@ -189,43 +205,8 @@ class Takedowns:
             log.warning("the CDN was not purged again", detail=error.detail, images=len(due))
             return
         for digest in due:
-            await self._storage.delete(purge_key(digest))
+            await self._images.delete_purge_note(digest)
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def in_order_of_removal(digest: str, document: bytes | None, renditions: Iterable[str]) -> list[str]:
-    """Return the keys of all that a store has of an image, given its stored document and the keys of its renditions.
-
-    Its place in the list while the document tells it, and then the document: where it is not, nothing more is made.
-    """
-    listed = _place_in_list(digest, document)
-    return [*listed, document_key(digest), warming_key(digest), *renditions, intermediate_key(digest), original_key(digest)]
-
-
-def _place_in_list(digest: str, document: bytes | None) -> list[str]:
-    """Return where an image is listed, if its document tells: a damaged one must not keep it from being taken down."""
-    try:
-        return [] if document is None else [recent_key(digest, msgspec.json.decode(document, type=_Created).created)]
-    except ValueError:
-        return []
-
-
-def _gone(digest: str) -> GoneError:
-    return GoneError(
-        "This image has been taken down.",
-        expected="an image that has not been",
-        received=digest,
-        remedy="It can be taken in again after DELETE /v1/images/{digest}/tombstone.",
-    )
-
-
-def _unknown(digest: str) -> NotFoundError:
-    return NotFoundError(
-        "No image has this digest.",
-        expected="the digest of an image that is here",
-        received=digest,
-        remedy="There is nothing to take down.",
-    )

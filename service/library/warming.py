@@ -1,22 +1,22 @@
-"""Warming: the default ladder of every new image, rendered when nobody waits for anything else."""
+"""Warming: the default ladder of every new image is rendered in advance, while no request needs a render process."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import aclosing
 
-import anyio
 import msgspec
 import structlog
 
+from service.concurrency.polling import poll
 from service.errors import GoneError, OverloadedError, ServiceError, StorageFullError, StorageUnavailableError
 from service.images.geometry import intermediate_suffices
 from service.images.info import ImageInfo, Limits
 from service.images.ladder import ladders
 from service.images.picture import EXTENSIONS
 from service.images.transform import DEFAULTS, PIPELINE_VERSION, Format, Transform, for_format
+from service.library.documents import Documents
 from service.library.intermediates import Intermediates
-from service.library.originals import Originals
 from service.library.renditions import Renditions
 from service.library.warming_queue import WarmingQueue
 from service.rendering.pool import RenderPool
@@ -26,14 +26,18 @@ from service.urls.rendition_url import RenditionUrl
 
 log = structlog.get_logger(__name__)
 
-# Between two attempts when the store, or the start of a render process, has failed.
+# The pause after a failure of the store or of the start of a render process.
 _RETRY_SECONDS = 10.0
 
-_NOT_THE_IMAGES_FAULT = (StorageUnavailableError, StorageFullError, OverloadedError)
+_PASSING_ERRORS = (StorageUnavailableError, StorageFullError, OverloadedError)
 
 
 class LadderStep(msgspec.Struct, frozen=True):
-    """One rendition of a ladder. `alone`: an animation, or a step that is lower than its shape: no decode is made for others too."""
+    """One rendition of a ladder.
+
+    `reduced`: it is rendered from the intermediate. `alone`: it cannot share a decode with other steps, because it is animated or
+    sized by its height.
+    """
 
     address: RenditionUrl
     transform: Transform
@@ -44,12 +48,12 @@ class LadderStep(msgspec.Struct, frozen=True):
 
 
 class Warmer:
-    """Works the queue off, one image at a time."""
+    """Renders the ladders of the images in the queue, one image at a time."""
 
     def __init__(
         self,
         queue: WarmingQueue,
-        originals: Originals,
+        documents: Documents,
         renditions: Renditions,
         intermediates: Intermediates,
         pool: RenderPool,
@@ -57,55 +61,68 @@ class Warmer:
         limits: Limits,
         formats: Sequence[WarmFormat],
     ) -> None:
-        """Take what is to be warmed, what is known of it, who keeps and who makes its renditions from what, and which ones."""
+        """Wire up.
+
+        queue: the images to warm.
+        documents: says what an original is.
+        renditions: renders and stores single renditions, and knows which are stored.
+        intermediates: opens the files that renditions are made from.
+        pool: renders several renditions from one decode.
+        limits: the pixels and frames that a rendition may have.
+        formats: the formats to render; `fallback` stands for the last format of an image's document.
+        """
         self._queue = queue
-        self._originals = originals
+        self._documents = documents
         self._renditions = renditions
         self._intermediates = intermediates
         self._pool = pool
         self._limits = limits
         self._formats = formats
+        self._warmed = 0
+
+    def __repr__(self) -> str:
+        return f"<Warmer: {self._warmed} images warmed, {self._queue!r}>"
 
     async def run(self) -> None:
         """Warm one image after the other, for as long as this process serves.
 
-        An image that cannot be warmed is forgotten, so that it does not come again at every start. One that a stop, the store or a want
-        of render processes kept from being warmed is not.
+        An image that cannot be warmed is dropped, so that it does not fail again at every start. One whose warming was stopped by a
+        shutdown, or by a failure of the store or of render processes, stays in the queue.
         """
-        while True:
-            digest = None
-            try:
-                digest = await self._queue.next()
-                await self._warm(digest)
-                await self._queue.acknowledge(digest)
-            except ServiceError as error:
-                log.info("warming pauses", problem=error.slug)
-                if digest is not None:
-                    self._queue.add(digest)
-                await anyio.sleep(_RETRY_SECONDS)
+        await poll(self._warm_next, every=0.0, retry_after=_RETRY_SECONDS, on_error=_pausing)
+
+    async def _warm_next(self) -> None:
+        digest = await self._queue.next()
+        try:
+            await self._warm(digest)
+            await self._queue.acknowledge(digest)
+        except ServiceError:
+            self._queue.add(digest)
+            raise
 
     async def _warm(self, digest: str) -> None:
         made = 0
         try:
-            info = (await self._originals.document(digest)).info
+            info = (await self._documents.get(digest)).info
             ladder = ladder_steps(digest, info, self._formats, (await self._pool.codec_support()).writes, self._limits)
             while missing := [step for step in ladder if not await self._renditions.is_stored(step.address)]:
                 made += await self._make(digest, info, missing)
         except GoneError:
             log.info("a taken-down image is not warmed", digest=digest)
         except ServiceError as error:
-            if isinstance(error, _NOT_THE_IMAGES_FAULT) or self._pool.start_failure is not None:
+            if isinstance(error, _PASSING_ERRORS) or self._pool.start_failure is not None:
                 raise
-            log.error("an image was not warmed", digest=digest, problem=error.slug, detail=error.detail, made=made)  # noqa: TRY400 - it tells
+            log.error("an image was not warmed", digest=digest, problem=error.slug, detail=error.detail, made=made)  # noqa: TRY400 - no bug
         except Exception:
             log.exception("an image was not warmed", digest=digest, made=made)
         else:
+            self._warmed += 1
             log.info("warmed", digest=digest, made=made)
 
     async def _make(self, digest: str, info: ImageInfo, missing: Sequence[LadderStep]) -> int:
-        """Make what can be made from one decode together with the first step; return how many were made until somebody waited."""
+        """Render the steps that can share one decode with the first; return how many were rendered before a request needed the slot."""
         first = missing[0]
-        # An object store's originals lie in memory while they are worked on: not while they wait.
+        # Before the input is opened: an original from S3 takes up memory while it is open, so it must not wait for a slot.
         await self._pool.wait_until_idle()
         if first.alone:
             await self._renditions.render_in_background(first.address, first.transform)
@@ -119,25 +136,30 @@ class Warmer:
             async with aclosing(self._pool.render_ladder(job)) as renditions:
                 for step in together:
                     if made == 0:
-                        # Its turn may be long in coming: nobody is told to wait for it.
+                        # Not announced: the first rendition may wait long for its slot, and a request should not wait with it.
                         rendered = await anext(renditions)
                         await self._renditions.store(step.address, rendered)
                     else:
-                        with self._renditions.announce(step.address) as coming:
+                        with self._renditions.announce(step.address) as announced:
                             following = await anext(renditions, None)
                             if following is None:
                                 return made
-                            coming.set_result(await self._renditions.store(step.address, following))
+                            announced.set_result(await self._renditions.store(step.address, following))
                     made += 1
         return made
+
+
+def _pausing(error: ServiceError) -> None:
+    log.info("warming pauses", problem=error.slug)
 
 
 def ladder_steps(
     digest: str, info: ImageInfo, wanted: Collection[WarmFormat], offered: Collection[Format], limits: Limits
 ) -> list[LadderStep]:
-    """Return what is rendered of an image, widest first: the very addresses that its document has in the formats that are `wanted`.
+    """Return the steps to render of an image, widest first: exactly the URLs in its document that have a wanted format.
 
-    `offered`: the formats that the running libvips writes.
+    wanted: formats; `fallback` stands for the last format of the document.
+    offered: the formats that the installed libvips can write.
     """
     by_default = DEFAULTS[PIPELINE_VERSION].animates
     document = ladders(info, Transform(), limits, supported=offered)
@@ -159,7 +181,10 @@ def ladder_steps(
 
 
 def steps_of_one_decode(missing: Sequence[LadderStep]) -> list[LadderStep]:
-    """Return the steps that one job makes with the first: of the same source, and at each width the formats that the first width lacks."""
+    """Return the steps that one job renders together with the first missing step.
+
+    They have the same input, and at each of the widths all formats that are missing at the first width are missing.
+    """
     first = missing[0]
     alike = [step for step in missing if step.reduced == first.reduced]
     lacking: dict[int, list[Format]] = {}

@@ -11,7 +11,8 @@ import structlog
 
 from service.errors import GoneError, NotFoundError, ServiceError, SourceFailedError, SourceSlowError
 from service.images.document import Document
-from service.library.originals import IngestResult, Originals
+from service.library.documents import Documents
+from service.library.ingest import Ingester, IngestResult
 from service.pull.validators import Validators
 from service.storage.keys import pull_mapping_key
 from service.storage.object_store import Storage
@@ -48,10 +49,11 @@ class Found(msgspec.Struct, frozen=True):
 class Sources:
     """The remote sources that have been asked for. One that several ask for at once is fetched once."""
 
-    def __init__(self, storage: Storage, originals: Originals, fetcher: SourceFetcher, *, fresh_seconds: int) -> None:
+    def __init__(self, storage: Storage, documents: Documents, ingester: Ingester, fetcher: SourceFetcher, *, fresh_seconds: int) -> None:
         """Take where pointers are kept, what takes images in, what fetches, and how long a source is not asked again."""
         self._storage = storage
-        self._originals = originals
+        self._documents = documents
+        self._ingester = ingester
         self._fetcher = fetcher
         self._fresh_seconds = fresh_seconds
         self._asking: dict[str, asyncio.Task[Found]] = {}
@@ -74,9 +76,9 @@ class Sources:
 
     async def ingest(self, url: str) -> IngestResult:
         """Return the document of the image that a URL leads to, once it is stored."""
-        async with self._originals.spooled() as upload:
+        async with self._ingester.spool.open() as upload:
             await self._fetcher.fetch(url, Validators(), upload.write)
-            return await self._originals.ingest(upload)
+            return await self._ingester.ingest(upload)
 
     async def aclose(self) -> None:
         """Give up what is being fetched: nobody is left to wait for it."""
@@ -123,7 +125,7 @@ class Sources:
             log.warning("a damaged pointer is made again")
             return None, None
         try:
-            return mapping, await self._originals.document(mapping.digest)
+            return mapping, await self._documents.get(mapping.digest)
         except (NotFoundError, GoneError):
             # What was taken down stays so; the source may have something else by now.
             return mapping, None
@@ -132,10 +134,10 @@ class Sources:
         """Ask the source, whether what is here still holds where that is known, and note what it says."""
         held = Validators() if known is None or document is None else known.validators
         asked = _now()
-        async with self._originals.spooled() as upload:
+        async with self._ingester.spool.open() as upload:
             validators = await self._fetcher.fetch(url, held, upload.write)
             if validators is not None:
-                document = (await self._originals.ingest(upload)).document
+                document = (await self._ingester.ingest(upload)).document
         if document is None:
             raise SourceFailedError(
                 "The source says that nothing has changed, though it was not asked.", remedy="Tell whoever runs the source."

@@ -19,9 +19,12 @@ from structlog import PrintLoggerFactory, make_filtering_bound_logger
 from service.images.document import Document
 from service.images.info import Limits, codec_bytes
 from service.images.transform import PIPELINE_VERSION, Format, Transform
+from service.library.documents import Documents
+from service.library.image_store import ImageStore
+from service.library.ingest import Ingester
 from service.library.intermediates import Intermediates
-from service.library.originals import Originals
 from service.library.takedowns import Takedowns
+from service.library.uploads import UploadSpool
 from service.rendering.pool import CodecSupport, RenderPool
 from service.rendering.protocol import InputFile, Render, Rendered
 from service.settings import Settings
@@ -55,19 +58,20 @@ class Renderer:
         self.pool = pool
         self.limits = _limits(settings)
         storage = open_storage((folder / "store").as_uri(), {})
-        takedowns = Takedowns(storage, list, None)
-        self.intermediates = Intermediates(storage, pool, takedowns, limits=self.limits)
-        self._originals = Originals(
-            storage,
+        store = ImageStore(storage)
+        takedowns = Takedowns(store, list, None)
+        self.intermediates = Intermediates(store, pool, limits=self.limits)
+        self._ingester = Ingester(
+            store,
+            Documents(store, takedowns),
             pool,
             self.intermediates,
             takedowns,
+            spool=UploadSpool(folder / "spool"),
             warming=None,
-            spool=folder / "spool",
             limits=self.limits,
-            max_upload_bytes=settings.max_upload_bytes,
         )
-        self._originals.clear_spool()
+        self._ingester.spool.clear()
         self._portal = portal
 
     def offered(self) -> CodecSupport:
@@ -101,9 +105,9 @@ class Renderer:
         return Taken(figures, cpu)
 
     async def _ingested(self, body: bytes) -> Document:
-        async with self._originals.spooled() as upload:
+        async with self._ingester.spool.open() as upload:
             await upload.write(body)
-            return (await self._originals.ingest(upload)).document
+            return (await self._ingester.ingest(upload)).document
 
     def _cpu_seconds(self) -> float:
         # This process waits for those that have ended: theirs is in its own.

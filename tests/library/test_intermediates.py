@@ -223,7 +223,7 @@ async def test_intermediate_of_a_heavy_original_is_made_alone_in_the_background_
     async with house(tmp_path, pool) as origin:
         digest = await origin.ingest(images.grey_tiff(6_400, 6_400))
         file_of(origin, intermediate_key(digest)).unlink()
-        info = (await origin.originals.document(digest)).info
+        info = (await origin.documents.get(digest)).info
         async with origin.intermediates.open_input(digest, info, parse("width=64"), background=True) as source:
             assert source.intermediate_of == info
             assert await anyio.Path(source.path).read_bytes() == checksum.verify(file_of(origin, intermediate_key(digest)).read_bytes())
@@ -235,7 +235,7 @@ async def test_intermediate_for_the_background_is_made_after_what_somebody_waits
     async with render_pool() as lone, house(tmp_path, lone) as origin, anyio.create_task_group() as tasks:
         digest = await origin.ingest(large)
         file_of(origin, intermediate_key(digest)).unlink()
-        info = (await origin.originals.document(digest)).info
+        info = (await origin.documents.get(digest)).info
 
         async def in_background() -> None:
             async with origin.intermediates.open_input(digest, info, parse("width=64"), background=True) as source:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from service.library import originals as originals_module
+from service.library import ingest as ingest_module
 from service.library.listing import SETTLED_AFTER, Listing
 from service.rendering.pool import RenderPool
 from service.storage.keys import RECENT_BACKFILLED_KEY, document_key, recent_key
@@ -28,7 +28,7 @@ async def home(tmp_path: Path, pool: RenderPool) -> AsyncIterator[House]:
 
 @pytest.fixture
 def listing(home: House) -> Listing:
-    return Listing(home.storage, home.takedowns)
+    return Listing(home.storage, home.images, home.takedowns)
 
 
 async def entries(home: House) -> list[str]:
@@ -49,7 +49,7 @@ async def test_image_that_is_taken_in_by_several_at_once_has_one_entry(
         def now(cls, tz: object = None) -> datetime:  # type: ignore[override]  # noqa: ARG003 - as `datetime` has it
             return next(times)
 
-    monkeypatch.setattr(originals_module, "datetime", Clock)
+    monkeypatch.setattr(ingest_module, "datetime", Clock)
     body = images.photo_jpeg(300, 200)
     taken = await asyncio.gather(*(home.ingest(body) for _ in range(4)))
     assert len(set(taken)) == 1
@@ -89,7 +89,7 @@ async def test_list_is_completed_once_and_again_for_a_day(home: House, listing: 
 async def test_list_is_completed_with_what_an_earlier_version_wrote(home: House, listing: Listing) -> None:
     digest = await home.ingest(images.photo_jpeg(300, 200))
     document = (await home.storage.get(document_key(digest)) or b"").replace(
-        (await home.originals.document(digest)).created.encode(), b"2026-11-01T12:00:00Z"
+        (await home.documents.get(digest)).created.encode(), b"2026-11-01T12:00:00Z"
     )
     await home.storage.put(document_key(digest), document, durable=False)
     await home.storage.delete(f"recent/{(await entries(home))[0]}")

@@ -15,10 +15,11 @@ from obstore.store import MemoryStore
 from service.errors import CdnError, GoneError, NotFoundError, StorageUnavailableError
 from service.images.transform import parse
 from service.library import takedowns as takedowns_module
+from service.library.image_store import ImageStore
 from service.library.takedowns import Takedowns
 from service.ops.cdn import Cloudflare
 from service.rendering.pool import RenderPool
-from service.storage.keys import document_key, original_key, tombstone_key
+from service.storage.keys import document_key, original_key, tombstone_key, warming_key
 from service.storage.object_store import Storage
 from tests.support import images
 from tests.support.cloudflare import Fault, fake_cloudflare
@@ -36,7 +37,7 @@ class Process:
 
     def __init__(self, storage: Storage, cdn: Cloudflare | None = None) -> None:
         self.told: list[list[str]] = []
-        self.takedowns = Takedowns(storage, self._purge, cdn)
+        self.takedowns = Takedowns(ImageStore(storage), self._purge, cdn)
 
     def _purge(self, digests: Collection[str]) -> None:
         self.told.append(sorted(digests))
@@ -80,9 +81,9 @@ async def test_taken_down_image_is_gone_for_every_use(home: House) -> None:
     with pytest.raises(GoneError):
         await home.rendition(digest, "width=100")
     with pytest.raises(GoneError):
-        await home.originals.document(digest)
+        await home.documents.get(digest)
     with pytest.raises(GoneError):
-        await home.originals.change(digest, lambda document: document)
+        await home.documents.update(digest, lambda document: document)
     with pytest.raises(GoneError):
         await home.ingest(body)
     assert [key for key in keys(home) if digest in key] == [tombstone_key(digest)]
@@ -112,14 +113,14 @@ async def test_rendition_with_a_taken_down_overlay_is_gone_though_it_is_stored(h
 
 async def test_render_that_ends_after_the_tombstone_is_neither_given_nor_stored(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = await home.ingest(images.photo_jpeg(400, 300))
-    render = home.renditions._rendered
+    render = home.renditions._render
 
     async def taken_down_meanwhile(*arguments: object, **options: object) -> object:
         rendered = await render(*arguments, **options)  # type: ignore[arg-type]
         await home.takedowns.take_down(digest)
         return rendered
 
-    monkeypatch.setattr(home.renditions, "_rendered", taken_down_meanwhile)
+    monkeypatch.setattr(home.renditions, "_render", taken_down_meanwhile)
     with pytest.raises(GoneError):
         await home.rendition(digest, "width=100")
     assert [key for key in keys(home) if digest in key] == [tombstone_key(digest)]
@@ -130,14 +131,14 @@ async def test_render_that_another_process_takes_down_meanwhile_is_not_stored(
 ) -> None:
     async with house(tmp_path, pool) as one, house(tmp_path, pool) as other:
         digest = await one.ingest(images.photo_jpeg(400, 300))
-        render = one.renditions._rendered
+        render = one.renditions._render
 
         async def taken_down_meanwhile(*arguments: object, **options: object) -> object:
             rendered = await render(*arguments, **options)  # type: ignore[arg-type]
             await other.takedowns.take_down(digest)
             return rendered
 
-        monkeypatch.setattr(one.renditions, "_rendered", taken_down_meanwhile)
+        monkeypatch.setattr(one.renditions, "_render", taken_down_meanwhile)
         with pytest.raises(GoneError):
             await one.rendition(digest, "width=100")
         assert [key for key in keys(one) if digest in key] == [tombstone_key(digest)]
@@ -193,7 +194,7 @@ async def test_takedown_again_removes_what_was_left_and_keeps_its_time(home: Hou
 async def test_taken_down_image_is_not_warmed_and_its_note_goes(home: House, logged: list[structlog.typing.EventDict]) -> None:
     digest = await home.ingest(images.photo_jpeg(400, 300))
     await home.takedowns.take_down(digest)
-    await home.queue.enqueue(digest)
+    await home.storage.put(warming_key(digest), b"", durable=False)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(home.warmer.run)
         await until(lambda: keys(home) == [tombstone_key(digest)])

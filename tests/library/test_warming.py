@@ -14,6 +14,7 @@ from service.images.ladder import default_formats
 from service.images.transform import FORMATS, Format, Transform
 from service.images.transform import parse as parse_transform
 from service.library import warming, warming_queue
+from service.library.image_store import ImageStore
 from service.library.renditions import Rendition
 from service.library.warming import ladder_steps, steps_of_one_decode
 from service.library.warming_queue import WarmingQueue
@@ -21,7 +22,7 @@ from service.rendering import pool as pool_module
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Rendered
 from service.settings import WarmFormat
-from service.storage.keys import WARMING_PREFIX, original_key
+from service.storage.keys import WARMING_PREFIX, original_key, warming_key
 from service.storage.object_store import open_storage
 from service.urls.rendition_url import parse_rendition_url
 from service.urls.signing import Signer, UrlBuilder
@@ -256,7 +257,7 @@ async def test_request_for_the_rendition_at_work_waits_for_it_and_renders_nothin
     async def watched(where: object, rendered: Rendered, *more: object) -> Rendition:
         if where == wanted:
             tasks.start_soon(ask)
-            await until(lambda: bool(origin.renditions._making))
+            await until(lambda: bool(origin.renditions._rendering._tasks))
             await anyio.wait_all_tasks_blocked()
             assert found == []
         return await store(where, rendered, *more)  # type: ignore[arg-type]
@@ -286,7 +287,7 @@ async def test_request_that_waits_for_a_rendition_whose_ladder_fails_renders_it(
         if where == wanted and not failed:
             failed = True
             tasks.start_soon(ask)
-            await until(lambda: bool(origin.renditions._making))
+            await until(lambda: bool(origin.renditions._rendering._tasks))
             await anyio.wait_all_tasks_blocked()
             raise StorageFullError("no room")
         return await store(where, rendered, *more)  # type: ignore[arg-type]
@@ -345,7 +346,7 @@ async def test_warming_that_is_stopped_in_the_middle_is_finished_by_the_next_one
         async with warming_of(second):
             await warmed(second)
         assert asked == ["RenderLadder", "NextRendition", "NextRendition", "NextRendition"]
-        for step in ladder_steps(digest, (await second.originals.document(digest)).info, ["webp", "fallback"], FORMATS, LIMITS):
+        for step in ladder_steps(digest, (await second.documents.get(digest)).info, ["webp", "fallback"], FORMATS, LIMITS):
             assert await second.renditions.is_stored(step.address)
 
 
@@ -358,7 +359,7 @@ async def test_image_that_cannot_be_rendered_is_forgotten_with_a_line_in_the_log
     assert path is not None
     path.write_bytes(images.photo_jpeg(322, 240))
     gone = "a" * 32
-    await origin.queue.enqueue(gone)
+    await origin.storage.put(warming_key(gone), b"", durable=False)
     async with warming_of(origin):
         await warmed(origin)
     told = {event["digest"]: event["problem"] for event in logged if event["event"] == "an image was not warmed"}
@@ -395,7 +396,7 @@ async def test_store_that_cannot_be_listed_at_the_start_is_listed_later(
 ) -> None:
     monkeypatch.setattr(warming, "_RETRY_SECONDS", 0.01)
     digest = "a" * 32
-    await origin.queue.enqueue(digest)
+    await enqueue(origin.images, origin.queue, digest)
     folder = origin.storage.local_path(WARMING_PREFIX)
     assert folder is not None
     names = origin.storage.list_names_after
@@ -447,17 +448,23 @@ async def test_pool_that_cannot_start_a_process_forgets_no_image(tmp_path: Path,
 # The queue.
 
 
+async def enqueue(image_store: ImageStore, queue: WarmingQueue, digest: str) -> None:
+    """Note an image in the store, as ingest does."""
+    async with image_store.writing(digest) as writer:
+        await queue.enqueue(writer)
+
+
 async def test_queue_gives_the_newest_first_and_what_the_store_has_noted_last() -> None:
-    storage = open_storage("memory://", {})
-    await WarmingQueue(storage).enqueue("a" * 32)
-    queue = WarmingQueue(storage)
+    image_store = ImageStore(open_storage("memory://", {}))
+    await enqueue(image_store, WarmingQueue(image_store), "a" * 32)
+    queue = WarmingQueue(image_store)
     for letter in "bcd":
         queue.add(letter * 32)
     assert [await queue.next() for _ in range(4)] == [letter * 32 for letter in "dcba"]
 
 
 async def test_queue_waits_for_an_image() -> None:
-    queue = WarmingQueue(open_storage("memory://", {}))
+    queue = WarmingQueue(ImageStore(open_storage("memory://", {})))
     given: list[str] = []
 
     async def take() -> None:
@@ -474,15 +481,16 @@ async def test_queue_waits_for_an_image() -> None:
 
 
 async def test_queue_longer_than_what_is_remembered_forgets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warming_queue, "_MOST_IN_MEMORY", 3)
+    monkeypatch.setattr(warming_queue, "_MAX_IN_MEMORY", 3)
     storage = open_storage("memory://", {})
-    queue = WarmingQueue(storage)
-    await queue.enqueue("b" * 32)
+    image_store = ImageStore(storage)
+    queue = WarmingQueue(image_store)
+    await enqueue(image_store, queue, "b" * 32)
     assert await queue.next() == "b" * 32
     await queue.acknowledge("b" * 32)
     digests = [f"{number:a>32}" for number in range(10)]
     for digest in digests:
-        await queue.enqueue(digest)
+        await enqueue(image_store, queue, digest)
         queue.add(digest)
     given = []
     with anyio.fail_after(9):

@@ -227,7 +227,7 @@ async def origin(tmp_path: Path, pool: RenderPool, storage: Storage) -> AsyncIte
 async def test_image_that_another_region_has_just_taken_in_is_shown_and_rendered_once(origin: House, s3_proxy: S3Proxy) -> None:
     digest = await origin.ingest(images.photo_jpeg(400, 300))
     s3_proxy.hides = lambda request: request.method in {"GET", "HEAD"}
-    assert (await origin.originals.document(digest)).digest == digest
+    assert (await origin.documents.get(digest)).digest == digest
     first = await origin.rendition(digest, "width=100")
     assert (first.tier, first.stored) == ("render", True)
     again = await origin.rendition(digest, "width=100")
@@ -247,12 +247,12 @@ async def test_image_that_another_region_has_just_taken_down_is_gone(origin: Hou
 async def test_change_of_a_document_is_of_what_another_region_left_last(origin: House, s3_proxy: S3Proxy, storage: Storage) -> None:
     digest = await origin.ingest(images.photo_jpeg(400, 300))
     before = (await storage.get(document_key(digest)) or b"").decode()
-    await origin.originals.change(digest, lambda document: replace(document, alt="A panda."))
+    await origin.documents.update(digest, lambda document: replace(document, alt="A panda."))
 
     def lags(request: Request) -> tuple[int, str] | None:
         return (200, before) if request.method == "GET" and "/documents/" in request.path and not request.consistent else None
 
     s3_proxy.answers = lags
-    assert (await origin.originals.document(digest)).alt == "", "the region lags"
-    changed = await origin.originals.change(digest, lambda document: replace(document, focal=FocalPoint(0.3, 0.6)))
+    assert (await origin.documents.get(digest)).alt == "", "the region lags"
+    changed = await origin.documents.update(digest, lambda document: replace(document, focal=FocalPoint(0.3, 0.6)))
     assert (changed.alt, changed.focal) == ("A panda.", FocalPoint(0.3, 0.6))

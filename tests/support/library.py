@@ -8,10 +8,13 @@ from pathlib import Path
 
 from service.images.picture import EXTENSIONS
 from service.images.transform import PIPELINE_VERSION, Format, parse
+from service.library.documents import Documents
+from service.library.image_store import ImageStore
+from service.library.ingest import Ingester
 from service.library.intermediates import Intermediates
-from service.library.originals import Originals
 from service.library.renditions import Rendition, Renditions
 from service.library.takedowns import Takedowns
+from service.library.uploads import UploadSpool
 from service.library.warming import Warmer
 from service.library.warming_queue import WarmingQueue
 from service.rendering.pool import RenderPool
@@ -27,23 +30,32 @@ class House:
 
     def __init__(self, storage: Storage, pool: RenderPool, spool: Path, formats: Sequence[WarmFormat]) -> None:
         self.storage = storage
-        self.queue = WarmingQueue(storage)
+        self.images = ImageStore(storage)
+        self.queue = WarmingQueue(self.images)
         self.purged: list[str] = []
-        self.takedowns = Takedowns(storage, self.purged.extend, None)
-        self.intermediates = Intermediates(storage, pool, self.takedowns, limits=LIMITS)
-        self.originals = Originals(
-            storage, pool, self.intermediates, self.takedowns, warming=self.queue, spool=spool, limits=LIMITS, max_upload_bytes=1 << 30
+        self.takedowns = Takedowns(self.images, self.purged.extend, None)
+        self.documents = Documents(self.images, self.takedowns)
+        self.intermediates = Intermediates(self.images, pool, limits=LIMITS)
+        self.ingester = Ingester(
+            self.images,
+            self.documents,
+            pool,
+            self.intermediates,
+            self.takedowns,
+            spool=UploadSpool(spool),
+            warming=self.queue,
+            limits=LIMITS,
         )
         self.renditions = Renditions(
-            storage, pool, self.originals, self.intermediates, self.takedowns, limits=LIMITS, wait_seconds=PATIENCE_SECONDS
+            self.images, pool, self.documents, self.intermediates, self.takedowns, limits=LIMITS, wait_seconds=PATIENCE_SECONDS
         )
-        self.warmer = Warmer(self.queue, self.originals, self.renditions, self.intermediates, pool, limits=LIMITS, formats=formats)
+        self.warmer = Warmer(self.queue, self.documents, self.renditions, self.intermediates, pool, limits=LIMITS, formats=formats)
 
     async def ingest(self, body: bytes) -> str:
         """Return the digest of an image that has been taken in."""
-        async with self.originals.spooled() as upload:
+        async with self.ingester.spool.open() as upload:
             await upload.write(body)
-            return (await self.originals.ingest(upload)).document.digest
+            return (await self.ingester.ingest(upload)).document.digest
 
     async def rendition(self, digest: str, spelling: str, image_format: Format = "webp", *, version: int = PIPELINE_VERSION) -> Rendition:
         """Return a rendition as a request for it gets it."""
@@ -56,7 +68,7 @@ async def house(
 ) -> AsyncIterator[House]:
     """Give an origin whose store is in a folder, unless it is another; nothing is warmed until its warmer runs."""
     built = House(storage or open_storage((folder / "store").as_uri(), {}), pool, folder / "spool", formats)
-    built.originals.clear_spool()
+    built.ingester.spool.clear()
     try:
         yield built
     finally:

@@ -32,8 +32,10 @@ from service.images.info import Placeholder
 from service.images.options import API_OPTIONS, MAX_SIDE_PIXELS, STRATEGIES, FocalPoint, Region
 from service.images.picture import DEFAULT_SIZES, Markup, PictureSource
 from service.images.transform import FORMATS, Format, Transform, from_options
-from service.library.originals import IngestResult, Originals, Upload
+from service.library.documents import Documents
+from service.library.ingest import Ingester, IngestResult
 from service.library.renditions import Renditions
+from service.library.uploads import Upload
 from service.pull.sources import Sources
 from service.settings import SCOPES, Scope, Settings
 from service.urls.signing import UrlBuilder
@@ -179,7 +181,7 @@ async def ingest(
     request: Request[object, object, State],
     *,
     access: Access,
-    originals: Originals,
+    ingester: Ingester,
     renditions: Renditions,
     url_builder: UrlBuilder,
     sources: Sources | None,
@@ -195,9 +197,9 @@ async def ingest(
     offered = await renditions.supported_formats(FORMATS)
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     if content_type != "multipart/form-data":
-        ingested = await _ingest_body(request, originals, sources, is_json=content_type == "application/json")
+        ingested = await _ingest_body(request, ingester, sources, settings.max_upload_bytes, is_json=content_type == "application/json")
         return _document_answer(image_document(ingested.document, url_builder, offered), 201 if ingested.created else 200)
-    outcomes = await _ingest_parts(request, originals, options.get("boundary", ""), settings.max_parts)
+    outcomes = await _ingest_parts(request, ingester, options.get("boundary", ""), settings)
     if len(outcomes) == 1 and isinstance(outcomes[0], ServiceError):
         raise outcomes[0]
     documents = [
@@ -217,14 +219,14 @@ async def document(
     request: Request[object, object, State],
     *,
     access: Access,
-    originals: Originals,
+    documents: Documents,
     renditions: Renditions,
     url_builder: UrlBuilder,
     digest: str,
 ) -> Response[ImageDocument] | Response[None]:
     """Return the image document, or 304 while it is what `If-None-Match` names."""
     access.require(request, "read")
-    known = await originals.document(digest)
+    known = await documents.get(digest)
     answer = _document_answer(image_document(known, url_builder, await renditions.supported_formats(FORMATS)), 200)
     # Compared weakly, as this condition always is (RFC 9110 §13.1.2).
     seen = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
@@ -238,7 +240,7 @@ async def urls(
     request: Request[object, object, State],
     *,
     access: Access,
-    originals: Originals,
+    documents: Documents,
     renditions: Renditions,
     url_builder: UrlBuilder,
     settings: Settings,
@@ -251,7 +253,7 @@ async def urls(
     access.require(request, "read")
     wanted = await json_body(request, UrlsRequest, _URLS_EXPECTED)
     transform = from_options(wanted.transform, preset(wanted.variant, settings))
-    known = await originals.document(digest)
+    known = await documents.get(digest)
     transform = await resolved(known, transform, renditions)
     if wanted.format is not None:
         if wanted.widths or wanted.formats:
@@ -284,7 +286,7 @@ async def change(
     request: Request[object, object, State],
     *,
     access: Access,
-    originals: Originals,
+    documents: Documents,
     renditions: Renditions,
     url_builder: UrlBuilder,
     digest: str,
@@ -317,7 +319,7 @@ async def change(
         focal = known.focal if asked.focal is msgspec.UNSET else asked.focal and FocalPoint(*(round(part, 4) for part in asked.focal))
         return msgspec.structs.replace(known, focal=focal or None, alt=known.alt if asked.alt is msgspec.UNSET else asked.alt)
 
-    return _document_answer(image_document(await originals.change(digest, changed), url_builder, offered), 200)
+    return _document_answer(image_document(await documents.update(digest, changed), url_builder, offered), 200)
 
 
 def allowed(sources: Sources | None) -> Sources:
@@ -394,35 +396,35 @@ def _etag(document: ImageDocument) -> str:
 
 
 async def _ingest_body(
-    request: Request[object, object, State], originals: Originals, sources: Sources | None, *, is_json: bool
+    request: Request[object, object, State], ingester: Ingester, sources: Sources | None, max_bytes: int, *, is_json: bool
 ) -> IngestResult:
     """Return what became of an image, or of the URL of one: no image begins with white space or a brace."""
-    pieces = body_pieces(request, originals.max_upload_bytes)
+    pieces = body_pieces(request, max_bytes)
     first = await anext(pieces, b"") if is_json else b""
     if first and (first.isspace() or first.lstrip().startswith(b"{")):
         # The first piece is the whole body, or longer than JSON may be.
         wanted = decode_json(first, FromUrl, _FROM_URL_EXPECTED)
         return await allowed(sources).ingest(wanted.url)
-    async with originals.spooled() as upload:
+    async with ingester.spool.open() as upload:
         await upload.write(first)
         async for piece in pieces:
             await upload.write(piece)
-        return await originals.ingest(upload)
+        return await ingester.ingest(upload)
 
 
 async def _ingest_parts(
-    request: Request[object, object, State], originals: Originals, boundary: str, max_parts: int
+    request: Request[object, object, State], ingester: Ingester, boundary: str, settings: Settings
 ) -> list[IngestResult | ServiceError]:
     """Return what became of each `file` part, in the order sent; raises where the body as a whole cannot be read."""
-    expected = f"multipart/form-data (RFC 7578) with 1 to {max_parts} parts called `file`"
+    expected = f"multipart/form-data (RFC 7578) with 1 to {settings.max_parts} parts called `file`"
     remedy = "Let the HTTP client make the body and its Content-Type; with curl: -F file=@photo.jpg."
     outcomes: list[IngestResult | ServiceError] = []
     try:
-        events = _multipart_events(body_pieces(request, originals.max_upload_bytes), boundary, max_parts)
+        events = _multipart_events(body_pieces(request, settings.max_upload_bytes), boundary, settings.max_parts)
         async for event in events:
             if isinstance(event, MultipartSegment) and event.name == "file":
-                async with originals.spooled() as upload:
-                    outcomes.append(await _ingest_part(events, originals, upload))
+                async with ingester.spool.open() as upload:
+                    outcomes.append(await _ingest_part(events, ingester, upload))
     except MultipartError as error:
         raise BadRequestError("The multipart body cannot be read.", expected=expected, received=str(error), remedy=remedy) from error
     if not outcomes:
@@ -430,13 +432,13 @@ async def _ingest_parts(
     return outcomes
 
 
-async def _ingest_part(events: AsyncIterator[PartEvent], originals: Originals, upload: Upload) -> IngestResult | ServiceError:
+async def _ingest_part(events: AsyncIterator[PartEvent], ingester: Ingester, upload: Upload) -> IngestResult | ServiceError:
     async for data in events:
         if not isinstance(data, (bytes, bytearray)):
             break
         await upload.write(bytes(data))
     try:
-        return await originals.ingest(upload)
+        return await ingester.ingest(upload)
     except ServiceError as error:
         return error
 

@@ -17,7 +17,6 @@ from service.images.digest import is_digest
 from service.images.document import Document
 from service.images.transform import FORMATS
 from service.library.listing import Listing
-from service.library.originals import Originals
 from service.library.renditions import Renditions
 from service.ops.regions import require_primary
 from service.settings import Settings
@@ -86,9 +85,9 @@ async def known(
     *,
     access: Access,
     listing: Listing,
-    originals: Originals,
     renditions: Renditions,
     url_builder: UrlBuilder,
+    settings: Settings,
 ) -> Response[KnownImages]:
     """Return the documents of those images that are here, in the order asked for; whoever uploads many sends only the others.
 
@@ -106,7 +105,7 @@ async def known(
         )
     found = await listing.lookup(asked)
     documents = await _minted(found.documents, renditions, url_builder)
-    return Response(KnownImages(documents, found.gone, originals.max_upload_bytes), headers=headers.document_headers())
+    return Response(KnownImages(documents, found.gone, settings.max_upload_bytes), headers=headers.document_headers())
 
 
 async def _minted(documents: list[Document], renditions: Renditions, url_builder: UrlBuilder) -> list[ImageDocument]:

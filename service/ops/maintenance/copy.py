@@ -13,7 +13,8 @@ import msgspec
 from service.concurrency.for_each import for_each
 from service.images.digest import digest_from_sha256, is_digest
 from service.images.document import opened_document
-from service.library.takedowns import Tombstone, in_order_of_removal
+from service.library.image_store import ImageStore
+from service.library.takedowns import Tombstone
 from service.ops.maintenance.progress import Progress
 from service.ops.maintenance.retrying import list_all, retry_unavailable
 from service.storage import checksum
@@ -28,7 +29,6 @@ from service.storage.keys import (
     digest_in,
     document_key,
     original_key,
-    renditions_prefix,
 )
 from service.storage.object_store import ObjectInfo, Storage
 
@@ -111,9 +111,7 @@ class Copier:
             if known is not None and datetime.fromisoformat(known.created) > _taken_down(body):
                 lifted.add(digest)
                 return
-            folder = renditions_prefix(digest)
-            renditions = [f"{folder}/{name}" async for name in self._destination.list_names(folder)]
-            for left in in_order_of_removal(digest, document, renditions):
+            for left in await retry_unavailable(lambda: ImageStore(self._destination).keys_in_order_of_removal(digest)):
                 if await retry_unavailable(lambda left=left: self._destination.exists(left, consistent=True)):  # type: ignore[misc]
                     await retry_unavailable(lambda left=left: self._destination.delete(left))  # type: ignore[misc]
                     self._removed += 1
