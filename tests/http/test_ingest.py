@@ -102,7 +102,7 @@ def test_document_of_unknown_digest_is_404(client: httpx.Client) -> None:
     answer = client.get(f"/v1/images/{'a' * 32}")
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["remedy"] == "Upload the image with POST /v1/images."
+    assert answer.json()["remedy"] == "Check the digest. If it is right, upload the image with POST /v1/images."
 
 
 @pytest.mark.parametrize("digest", ["..%2f..%2fetc%2fpasswd", "%00", "A" * 32, "a" * 31, "a" * 200])
