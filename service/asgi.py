@@ -18,7 +18,7 @@ from service.http.problem_details import plain_response
 from service.http.routes.renditions import normalised_accept
 from service.ops.logging import configure_logs
 from service.process import end_with_parent, end_with_supervisor, hold_signals
-from service.settings import load
+from service.settings.environment import load
 
 # What is asked of this process itself, and what changes something: neither kept nor refused.
 BYPASS_PATHS = ("/health", "/livez", "/v1/")
@@ -38,7 +38,8 @@ def build() -> Edge:
         """Tell the edge what the service has to say beside its answers."""
         edge.purge_tags(digests)
 
-    connections = Connections(settings.port, max_connections=max_connections(), max_per_address=settings.max_connections_per_address)
+    server = settings.server
+    connections = Connections(server.port, max_connections=max_connections(), max_per_address=server.max_connections_per_address)
 
     async def watch() -> None:
         """Guard the process while it serves."""
@@ -49,7 +50,7 @@ def build() -> Edge:
     origin = create_app(settings, purge, watch)
 
     # Where changes are only handed on, no route asks for a token before the body is read.
-    guard = Guard(settings.max_header_bytes, origin.access.scopes if settings.is_reader else None)
+    guard = Guard(server.max_header_bytes, origin.access.scopes if settings.is_replica else None)
 
     def check(scope: Scope) -> Response | None:
         """Return the response that refuses a request, None for one that may go on."""
@@ -62,8 +63,8 @@ def build() -> Edge:
     edge = Edge(
         cast(ASGIApp, origin.app),
         name="darkroom",
-        max_bytes=settings.cache_bytes,
-        max_concurrent_misses=settings.cold_requests,
+        max_bytes=server.cache_bytes,
+        max_concurrent_misses=server.max_cold_requests,
         bypass_paths=BYPASS_PATHS,
         # No answer depends on Host, and whoever could choose it could multiply entries.
         key_includes_host=False,
@@ -73,16 +74,16 @@ def build() -> Edge:
         max_fraction_by_label={"page": 1 / 16},
         # What is stored does not depend on a query, and whoever sends one chooses it.
         store_responses_to_queries=False,
-        region=FlyRegion(region=settings.fly_region, machine=settings.fly_machine_id, primary=settings.originals_region),
+        region=FlyRegion(region=settings.fly.region, machine=settings.fly.machine_id, primary=settings.originals_region),
         check_request=check,
         sync_purges=origin.look_for_takedowns,
         max_message_bytes=connections.piece_bytes,
     )
-    if settings.metrics_port:
+    if server.metrics_port:
         # Imported by those alone who ask for it: a start should be short.
         from service.ops import metrics  # noqa: PLC0415
 
-        metrics.serve(edge, settings.host, settings.metrics_port)
+        metrics.serve(edge, server.host, server.metrics_port)
     return edge
 
 

@@ -19,6 +19,15 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     remedy: str | None = None
 
 
+class SettingsError(Exception):
+    """A setting, or a file that a command reads, cannot be used. The message says what was expected, what came, and what to do."""
+
+    @classmethod
+    def invalid(cls, setting: str, expected: str, received: str, remedy: str = "") -> SettingsError:
+        """Return the error for a value out of range. `expected` and `received` are phrases, `remedy` is a sentence or empty."""
+        return cls(f"{setting} is invalid: expected {expected}, got {received}. {remedy}".rstrip())
+
+
 class ServiceError(Exception):
     """A failure with a public face. Nothing private goes into its words: paths, secrets and causes belong in the log."""
 

@@ -6,14 +6,13 @@ import re
 import tomllib
 from pathlib import Path
 
-import msgspec
-
 from edge import Edge
 from edge.counters import CacheCounters
 from service.asgi import kind
 from service.cli.push import push
 from service.ops import metrics
-from service.settings import CLIENT_HELP, HELP, Settings, variable
+from service.settings.help import CLIENT_HELP, HELP
+from tests.test_settings import FIELDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -23,28 +22,28 @@ SETTINGS, COMMAND_LINE, OPERATION = (
 )
 
 # Read from Fly's environment, not set by people.
-FLY = {"fly_region", "fly_machine_id", "fly_primary_region"}
+FLY = {"FLY_REGION", "FLY_MACHINE_ID", "PRIMARY_REGION"}
 
 
 def settings_table() -> str:
     """Return the rows that document the settings."""
-    defaults = {field.name: field.default for field in msgspec.structs.fields(Settings)}
+    defaults = {name: field.default for name, field in FIELDS.items()}
     rows = ["| variable | meaning | default |", "|---|---|---|"]
     for name, setting in HELP.items():
         default = (
             setting.default or f"`{defaults[name]:g}`" if isinstance(defaults[name], float) else setting.default or f"`{defaults[name]}`"
         )
-        rows.append(f"| `{variable(name)}` | {setting.help} | {default} |")
+        rows.append(f"| `{name}` | {setting.help} | {default} |")
     return "\n".join(rows)
 
 
 def test_settings_page_documents_every_setting_with_its_default() -> None:
-    assert set(HELP) == {field.name for field in msgspec.structs.fields(Settings)} - FLY
+    assert set(HELP) == set(FIELDS) - FLY
     assert settings_table() in SETTINGS
 
 
 def test_settings_page_documents_every_variable_of_the_commands() -> None:
-    rows = [f"| `{variable(name)}` | {setting.help} | {setting.default} |" for name, setting in CLIENT_HELP.items()]
+    rows = [f"| `{name}` | {setting.help} | {setting.default} |" for name, setting in CLIENT_HELP.items()]
     assert "\n".join(["| variable | meaning | default |", "|---|---|---|", *rows, ""]) in SETTINGS
 
 

@@ -9,13 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.errors import SettingsError
 from service.images.options import Region
 from service.images.transform import Transform
-from service.settings import CLIENT_HELP, HELP, SCOPES, Settings, SettingsError, cores, development_key, is_loopback, load, variable
+from service.settings.environment import is_loopback, load
+from service.settings.help import CLIENT_HELP, HELP
+from service.settings.sections import SCOPES, Settings, available_cores
+from service.settings.signing_key import development_key
 
 KEY = "00112233445566778899aabbccddeeff"
 OTHER_KEY = KEY[::-1]
 TOKEN = "a-token-of-22-letters_"
+# The fields of every section by their environment variables.
+FIELDS = {field.encode_name: field for section in msgspec.structs.fields(Settings) for field in msgspec.structs.fields(section.type)}
 BEYOND = {"DARKROOM_HOST": "0.0.0.0", "DARKROOM_KEYS": KEY, "DARKROOM_TOKENS": TOKEN}
 
 
@@ -28,32 +34,30 @@ def refusal(environ: dict[str, str]) -> str:
 def test_settings_without_any_variable_are_the_documented_defaults() -> None:
     settings = load({})
     assert settings == Settings()
-    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
-    assert settings.data_path == Path.cwd() / ".darkroom"
-    assert settings.store_url == (Path.cwd() / ".darkroom" / "store").as_uri()
-    assert settings.slots == cores() == len(os.sched_getaffinity(0))
-    assert settings.cold_requests == 1_024
-    assert (settings.signing_keys, settings.token_scopes, settings.open_spellings) == ((), {}, ())
-    assert settings.render_memory_bytes == 512 << 20
-    assert (settings.wait_seconds, settings.render_seconds) == (30.0, 60.0)
+    assert (settings.server.host, settings.server.port) == ("127.0.0.1", 8080)
+    assert settings.storage.data == Path.cwd() / ".darkroom"
+    assert settings.storage.url == (Path.cwd() / ".darkroom" / "store").as_uri()
+    assert settings.rendering.processes == available_cores() == len(os.sched_getaffinity(0))
+    assert settings.server.max_cold_requests == 1_024
+    assert (settings.auth.signing_keys, settings.auth.tokens, settings.auth.unsigned_transforms) == ((), {}, ())
+    assert settings.rendering.memory_bytes == 512 << 20
+    assert (settings.rendering.wait_seconds, settings.rendering.render_seconds) == (30.0, 60.0)
 
 
 def test_settings_fields_are_all_documented_and_nothing_else_is() -> None:
-    fields = {field.name for field in msgspec.structs.fields(Settings)}
-    assert set(HELP) == {field for field in fields if not field.startswith("fly_")}
+    assert set(HELP) == set(FIELDS) - {"FLY_REGION", "FLY_MACHINE_ID", "PRIMARY_REGION"}
     assert all(setting.help.endswith(".") for setting in HELP.values())
 
 
 def test_settings_whose_default_means_something_else_say_so() -> None:
-    computed = {field.name for field in msgspec.structs.fields(Settings) if field.name in HELP and field.default in {"", 0}}
-    assert {name for name, setting in HELP.items() if setting.default is not None} == computed
+    literal = {name for name, field in FIELDS.items() if isinstance(field.default, str | int | float) and field.default not in {"", 0}}
+    # Fewer on Fly.
+    assert {name for name in HELP if HELP[name].default is None} == literal - {"DARKROOM_MAX_COLD_REQUESTS"}
 
 
 def test_settings_variables_are_prefixed_except_those_of_fly() -> None:
-    assert variable("max_pixels") == "DARKROOM_MAX_PIXELS"
-    assert variable("fly_region") == "FLY_REGION"
-    assert variable("fly_machine_id") == "FLY_MACHINE_ID"
-    assert variable("fly_primary_region") == "PRIMARY_REGION"
+    assert FIELDS["DARKROOM_MAX_PIXELS"].name == "max_pixels"
+    assert {name for name in FIELDS if not name.startswith("DARKROOM_")} == {"FLY_REGION", "FLY_MACHINE_ID", "PRIMARY_REGION"}
 
 
 def test_settings_of_every_variable_are_read() -> None:
@@ -96,18 +100,23 @@ def test_settings_of_every_variable_are_read() -> None:
         "PRIMARY_REGION": "iad",
         "HOME": "/root",
     }
-    assert set(environ) - {"HOME"} == {variable(field.name) for field in msgspec.structs.fields(Settings)}
+    assert set(environ) - {"HOME"} == set(FIELDS)
     settings = load(environ)
-    assert all(getattr(settings, field.name) != field.default for field in msgspec.structs.fields(Settings))
-    assert settings.slots == 5
-    assert settings.cold_requests == 7
-    assert settings.store_url == "file:///proc/store"
-    assert settings.signing_keys == (bytes.fromhex(KEY), bytes.fromhex(OTHER_KEY))
-    assert settings.token_scopes == {TOKEN: frozenset({"ingest", "read"}), "another-token-here": frozenset(SCOPES)}
-    assert settings.open_spellings == ("full", "width=640", "width=640,height=480,fit=cover")
-    assert (settings.wait_seconds, settings.render_seconds) == (2.5, 9.0)
-    assert settings.warm_formats == ("avif", "fallback")
-    assert settings.named_transforms == {
+    for section in msgspec.structs.fields(Settings):
+        for field in msgspec.structs.fields(section.type):
+            assert getattr(getattr(settings, section.name), field.name) != getattr(getattr(Settings(), section.name), field.name)
+    assert settings.rendering.processes == 5
+    assert settings.server.max_cold_requests == 7
+    assert settings.storage.data == Path("/var/darkroom")
+    assert settings.storage.url == "file:///proc/store"
+    assert settings.auth.signing_keys == (bytes.fromhex(KEY), bytes.fromhex(OTHER_KEY))
+    assert settings.auth.tokens == {TOKEN: frozenset({"ingest", "read"}), "another-token-here": frozenset(SCOPES)}
+    assert settings.auth.unsigned_transforms == ("full", "width=640", "width=640,height=480,fit=cover")
+    assert settings.pull.hosts == ("images.example.com", "*.example.org")
+    assert settings.fly.declared_regions == ("fra", "iad")
+    assert (settings.rendering.wait_seconds, settings.rendering.render_seconds) == (2.5, 9.0)
+    assert settings.rendering.warm_formats == ("avif", "fallback")
+    assert settings.rendering.variants == {
         "card": Transform(width=640, height=480, fit="cover"),
         "part_2": Transform(crop=Region(0, 0, 50, 50, percent=True)),
         "badge": Transform(width=96, round="max"),
@@ -115,15 +124,14 @@ def test_settings_of_every_variable_are_read() -> None:
 
 
 def test_settings_of_the_commands_are_no_settings_of_a_server_and_do_not_keep_it_from_starting() -> None:
-    names = {variable(field) for field in CLIENT_HELP}
-    assert names == {"DARKROOM_SERVER", "DARKROOM_TOKEN"}
-    assert not names & {variable(field) for field in HELP}
+    assert set(CLIENT_HELP) == {"DARKROOM_SERVER", "DARKROOM_TOKEN"}
+    assert not set(CLIENT_HELP) & set(HELP)
     assert all(setting.help.endswith(".") and setting.default for setting in CLIENT_HELP.values())
     assert load({"DARKROOM_SERVER": "https://img.example.com", "DARKROOM_TOKEN": TOKEN}) == Settings()
 
 
 def test_settings_of_an_empty_variable_are_its_default() -> None:
-    assert load({variable(name): "" for name in HELP}) == Settings()
+    assert load(dict.fromkeys(HELP, "")) == Settings()
 
 
 @pytest.mark.parametrize(
@@ -154,8 +162,8 @@ def test_settings_of_an_empty_variable_are_its_default() -> None:
 )
 def test_settings_of_a_value_out_of_range_name_the_variable_the_value_and_what_it_is_for(name: str, value: str) -> None:
     message = refusal({name: value})
-    assert message.startswith(f"{name}={value!r}: Expected ")
-    assert message.endswith(HELP[name.removeprefix("DARKROOM_").lower()].help)
+    assert re.match(rf"{name} is invalid: expected a (whole )?number (from \d+ to|of at least|greater than) \d+, got {value!r}\. ", message)
+    assert message.endswith(HELP[name].help)
 
 
 @pytest.mark.parametrize(
@@ -171,25 +179,25 @@ def test_settings_of_a_value_out_of_range_name_the_variable_the_value_and_what_i
 )
 def test_settings_of_an_unknown_variable_are_refused_with_a_suggestion(name: str, hint: str) -> None:
     message = refusal({name: ""})
-    assert message.startswith(f"{name} is no setting of Darkroom.")
+    assert message.startswith(f"{name} is not a setting of Darkroom.")
     assert hint in message
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "[::1]", "localhost"])
 def test_settings_on_loopback_need_neither_key_nor_token(host: str) -> None:
     assert is_loopback(host)
-    assert load({"DARKROOM_HOST": host}).host == host
+    assert load({"DARKROOM_HOST": host}).server.host == host
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]", "10.0.0.1", "192.168.1.5", "fdaa::3", "example.com", "localhost.example.com"])
 def test_settings_beyond_loopback_without_key_and_token_name_what_is_missing(host: str) -> None:
     assert not is_loopback(host)
     both = refusal({"DARKROOM_HOST": host})
-    assert f"Listening on {host}" in both
+    assert f"Listening on {host}, which other machines can reach, requires" in both
     assert "missing: DARKROOM_KEYS and DARKROOM_TOKENS." in both
     assert "missing: DARKROOM_TOKENS." in refusal({"DARKROOM_HOST": host, "DARKROOM_KEYS": KEY})
     assert "missing: DARKROOM_KEYS." in refusal({"DARKROOM_HOST": host, "DARKROOM_TOKENS": TOKEN})
-    assert load({**BEYOND, "DARKROOM_HOST": host}).host == host
+    assert load({**BEYOND, "DARKROOM_HOST": host}).server.host == host
 
 
 @pytest.mark.parametrize("empty", ["", ",", " ", " , ,"])
@@ -201,7 +209,7 @@ def test_settings_beyond_loopback_with_an_empty_list_of_keys_or_tokens_are_refus
 @pytest.mark.parametrize("key", ["abc", "0" * 31, "0" * 33, "g" * 32, "0x" + "0" * 32, f"{KEY} {KEY}", f"{KEY},short", f"{KEY};{KEY}"])
 def test_keys_that_are_not_hexadecimal_or_too_short_are_refused_without_showing_them(key: str) -> None:
     message = refusal({"DARKROOM_KEYS": key})
-    assert message.startswith("DARKROOM_KEYS: ")
+    assert message.startswith("DARKROOM_KEYS is invalid: expected ")
     assert "hexadecimal" in message
     assert "openssl rand -hex 32" in message
     assert key not in message
@@ -209,8 +217,8 @@ def test_keys_that_are_not_hexadecimal_or_too_short_are_refused_without_showing_
 
 @given(st.lists(st.binary(min_size=16, max_size=48), min_size=1, max_size=4))
 def test_keys_in_hexadecimal_are_read_newest_first(keys: list[bytes]) -> None:
-    assert load({"DARKROOM_KEYS": ",".join(key.hex() for key in keys)}).signing_keys == tuple(keys)
-    assert load({"DARKROOM_KEYS": " , ".join(key.hex().upper() for key in keys)}).signing_keys == tuple(keys)
+    assert load({"DARKROOM_KEYS": ",".join(key.hex() for key in keys)}).auth.signing_keys == tuple(keys)
+    assert load({"DARKROOM_KEYS": " , ".join(key.hex().upper() for key in keys)}).auth.signing_keys == tuple(keys)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +232,7 @@ def test_keys_in_hexadecimal_are_read_newest_first(keys: list[bytes]) -> None:
     ],
 )
 def test_tokens_have_the_scopes_that_stand_behind_the_colon_or_all(entry: str, scopes: set[str]) -> None:
-    assert load({"DARKROOM_TOKENS": entry}).token_scopes == {entry.partition(":")[0]: scopes}
+    assert load({"DARKROOM_TOKENS": entry}).auth.tokens == {entry.partition(":")[0]: scopes}
 
 
 @pytest.mark.parametrize(
@@ -234,24 +242,25 @@ def test_tokens_have_the_scopes_that_stand_behind_the_colon_or_all(entry: str, s
         ("a" * 15, "a token of 15 characters"),
         ("token with spaces in it", "a token of 23 characters"),
         ("t\N{LATIN SMALL LETTER O WITH DIAERESIS}ken-with-an-umlaut", "a token of 20 characters"),
-        (f"{TOKEN}:write", "unknown scope write"),
-        (f"{TOKEN}:", "unknown scope"),
-        (f"{TOKEN}:ingest+", "unknown scope"),
-        (f"{TOKEN}:Ingest", "unknown scope Ingest"),
-        (f"{TOKEN}:ingest:read", "unknown scope ingest:read"),
+        (f"{TOKEN}:write", "the unknown scope 'write'"),
+        (f"{TOKEN}:", "the unknown scope ''"),
+        (f"{TOKEN}:ingest+", "the unknown scope ''"),
+        (f"{TOKEN}:Ingest", "the unknown scope 'Ingest'"),
+        (f"{TOKEN}:ingest:read", "the unknown scope 'ingest:read'"),
         (f"{TOKEN},short", "a token of 5 characters"),
     ],
 )
 def test_tokens_that_are_short_or_have_unknown_scopes_are_refused_without_showing_them(entry: str, what: str) -> None:
     message = refusal({"DARKROOM_TOKENS": entry})
-    assert message.startswith(f"DARKROOM_TOKENS: {what}")
+    assert message.startswith("DARKROOM_TOKENS is invalid: expected token:scope+scope, ")
+    assert message.endswith(f", got {what}.")
     assert "scopes ingest, delete, read" in message
     assert entry.partition(":")[0].split(",")[-1] not in message
 
 
 @pytest.mark.parametrize("url", ["https://img.example.com", "http://127.0.0.1:8080", "https://example.com/img", "http://[::1]:80/a/b"])
 def test_public_url_of_a_host_without_a_slash_at_the_end_is_taken(url: str) -> None:
-    assert load({"DARKROOM_PUBLIC_URL": url}).public_url == url
+    assert load({"DARKROOM_PUBLIC_URL": url}).server.public_url == url
 
 
 @pytest.mark.parametrize(
@@ -270,21 +279,23 @@ def test_public_url_of_a_host_without_a_slash_at_the_end_is_taken(url: str) -> N
     ],
 )
 def test_public_url_in_another_form_is_refused(url: str) -> None:
-    assert refusal({"DARKROOM_PUBLIC_URL": url}).startswith(f"DARKROOM_PUBLIC_URL={url!r}: expected http:// or https://")
+    message = refusal({"DARKROOM_PUBLIC_URL": url})
+    assert message.startswith("DARKROOM_PUBLIC_URL is invalid: expected http:// or https://")
+    assert message.endswith(f", got {url!r}.")
 
 
 @pytest.mark.parametrize(
     ("spellings", "expected"),
     [
-        ("width=0640", "Expected: width=640. Received: width=0640."),
-        ("full height=1,width=1", "Expected: width=1,height=1. Received: height=1,width=1."),
-        ("width=640;full", "Received: width=640;full."),
-        ("widht=640", "Received: widht."),
+        ("width=0640", "expected width=640, got width=0640."),
+        ("full height=1,width=1", "expected width=1,height=1, got height=1,width=1."),
+        ("width=640;full", ", got width=640;full."),
+        ("widht=640", ", got widht."),
     ],
 )
 def test_unsigned_transforms_that_are_not_canonical_are_refused_with_the_spelling_that_is(spellings: str, expected: str) -> None:
     message = refusal({"DARKROOM_UNSIGNED_TRANSFORMS": spellings})
-    assert message.startswith("DARKROOM_UNSIGNED_TRANSFORMS: ")
+    assert message.startswith("DARKROOM_UNSIGNED_TRANSFORMS is invalid: ")
     assert expected in message
 
 
@@ -292,12 +303,14 @@ def test_wait_that_is_longer_than_a_render_may_take_is_refused() -> None:
     message = refusal({"DARKROOM_WAIT_SECONDS": "11", "DARKROOM_RENDER_SECONDS": "10"})
     assert "DARKROOM_WAIT_SECONDS" in message
     assert "DARKROOM_RENDER_SECONDS" in message
-    assert load({"DARKROOM_WAIT_SECONDS": "10", "DARKROOM_RENDER_SECONDS": "10"}).wait_seconds == 10
+    assert load({"DARKROOM_WAIT_SECONDS": "10", "DARKROOM_RENDER_SECONDS": "10"}).rendering.wait_seconds == 10
 
 
 def test_cold_requests_on_fly_leave_room_for_hits() -> None:
-    assert load({"FLY_MACHINE_ID": "148e21ea", "DARKROOM_STORE": "s3://bucket"}).cold_requests == 12
-    assert load({"FLY_MACHINE_ID": "148e21ea", "DARKROOM_STORE": "s3://bucket", "DARKROOM_MAX_COLD_REQUESTS": "3"}).cold_requests == 3
+    on_fly = {"FLY_MACHINE_ID": "148e21ea", "DARKROOM_STORE": "s3://bucket"}
+    assert load(on_fly).server.max_cold_requests == 12
+    assert load({**on_fly, "DARKROOM_MAX_COLD_REQUESTS": "0"}).server.max_cold_requests == 12
+    assert load({**on_fly, "DARKROOM_MAX_COLD_REQUESTS": "3"}).server.max_cold_requests == 3
 
 
 def test_file_store_on_fly_off_a_volume_is_refused_and_on_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,31 +372,31 @@ def test_development_key_in_a_damaged_file_is_refused_and_the_file_is_kept(tmp_p
 
 @pytest.mark.parametrize("variants", ["", " ; \n;"])
 def test_settings_without_variants_name_none(variants: str) -> None:
-    assert load({"DARKROOM_VARIANTS": variants}).named_transforms == {}
+    assert load({"DARKROOM_VARIANTS": variants}).rendering.variants == {}
 
 
 @pytest.mark.parametrize(
     ("variants", "told"),
     [
-        ("card", "'card' is no name and transform"),
-        ("card=width=640", "'card=width=640' is no name and transform"),
-        ("Card: width=640", "'Card: width=640' is no name and transform"),
-        ("9: width=640", "'9: width=640' is no name and transform"),
-        ("card: width=640 height=480", "is no name and transform"),
-        ("card: width=0", "card: `width` is out of range. Expected: a whole number of pixels from 1 to 8192. Received: 0."),
-        ("good: width=9; card: widht=640", "card: The transform has an unknown key."),
-        ("card: width=640; card: width=320", "card stands twice"),
+        ("card", "got 'card'."),
+        ("card=width=640", "got 'card=width=640'."),
+        ("Card: width=640", "got 'Card: width=640'."),
+        ("9: width=640", "got '9: width=640'."),
+        ("card: width=640 height=480", "got 'card: width=640 height=480'."),
+        ("card: width=0", ": card is invalid: expected a whole number of pixels from 1 to 8192, got 0. `width` is out of range."),
+        ("good: width=9; card: widht=640", ": card is invalid: expected "),
+        ("card: width=640; card: width=320", "expected each name once, got card twice."),
     ],
 )
 def test_settings_with_a_bad_variant_say_which_and_why(variants: str, told: str) -> None:
-    with pytest.raises(SettingsError, match=r"^DARKROOM_VARIANTS: ") as caught:
+    with pytest.raises(SettingsError, match=r"^DARKROOM_VARIANTS( is invalid)?: ") as caught:
         load({"DARKROOM_VARIANTS": variants})
     assert told in str(caught.value)
 
 
 def test_settings_warm_webp_and_the_fallback_unless_told_otherwise() -> None:
-    assert load({}).warm_formats == ("webp", "fallback")
-    assert load({"DARKROOM_WARM": "none"}).warm_formats == ()
+    assert load({}).rendering.warm_formats == ("webp", "fallback")
+    assert load({"DARKROOM_WARM": "none"}).rendering.warm_formats == ()
 
 
 @pytest.mark.parametrize(
@@ -392,7 +405,7 @@ def test_settings_warm_webp_and_the_fallback_unless_told_otherwise() -> None:
         ({"DARKROOM_RENDITIONS_BYTES": "1000"}, "at least 16777216"),
         ({"DARKROOM_RENDITIONS_BYTES": "100000000", "DARKROOM_STORE": "s3://bucket"}, "lifecycle rules"),
         ({"DARKROOM_RENDITIONS_BYTES": "100000000", "DARKROOM_STORE": "memory://"}, "for a store on disk"),
-        ({"DARKROOM_RENDITIONS_BYTES": "-1"}, "DARKROOM_RENDITIONS_BYTES='-1'"),
+        ({"DARKROOM_RENDITIONS_BYTES": "-1"}, "DARKROOM_RENDITIONS_BYTES is invalid: expected a whole number of at least 0, got '-1'."),
     ],
 )
 def test_settings_with_a_budget_that_cannot_be_held_are_refused(environ: dict[str, str], message: str) -> None:
@@ -401,8 +414,8 @@ def test_settings_with_a_budget_that_cannot_be_held_are_refused(environ: dict[st
 
 @pytest.mark.parametrize("warm", ["all", "webp,none", "webp jpeg", ",", "WEBP"])
 def test_settings_with_a_bad_word_in_warm_say_what_is_expected(warm: str) -> None:
-    with pytest.raises(SettingsError, match=r"DARKROOM_WARM=.*: expected some of webp, avif, fallback, comma-separated, or none"):
-        load({"DARKROOM_WARM": warm})
+    message = "DARKROOM_WARM is invalid: expected some of webp, avif, fallback, separated by commas, or none"
+    assert refusal({"DARKROOM_WARM": warm}) == f"{message}, got {warm!r}."
 
 
 @pytest.mark.parametrize("alone", ["DARKROOM_CLOUDFLARE_ZONE", "DARKROOM_CLOUDFLARE_TOKEN"])
@@ -414,14 +427,20 @@ def test_settings_of_cloudflare_belong_together(alone: str) -> None:
 @pytest.mark.parametrize(
     ("environ", "said"),
     [
-        ({"FLY_REGION": "a\r\nb: c"}, "FLY_REGION='a\\r\\nb: c': expected the name of a region of Fly, such as arn."),
-        ({"FLY_REGION": "ARN"}, "FLY_REGION='ARN'"),
-        ({"FLY_REGION": "ar"}, "FLY_REGION='ar'"),
-        ({"PRIMARY_REGION": "arn;state=x"}, "PRIMARY_REGION='arn;state=x'"),
-        ({"FLY_MACHINE_ID": "148e, b"}, "FLY_MACHINE_ID='148e, b': expected a Machine's id, such as 148e21ea246389."),
-        ({"DARKROOM_REGIONS": "arn,lhr,arn"}, "DARKROOM_REGIONS='arn,lhr,arn': expected regions of Fly, comma-separated, each once"),
-        ({"DARKROOM_REGIONS": "arn lhr"}, "DARKROOM_REGIONS='arn lhr'"),
-        ({"DARKROOM_REGIONS": "Stockholm"}, "DARKROOM_REGIONS='Stockholm'"),
+        ({"FLY_REGION": "a\r\nb: c"}, "FLY_REGION is invalid: expected the name of a Fly region, such as arn, got 'a\\r\\nb: c'."),
+        ({"FLY_REGION": "ARN"}, ", got 'ARN'."),
+        ({"FLY_REGION": "ar"}, ", got 'ar'."),
+        (
+            {"PRIMARY_REGION": "arn;state=x"},
+            "PRIMARY_REGION is invalid: expected the name of a Fly region, such as arn, got 'arn;state=x'.",
+        ),
+        ({"FLY_MACHINE_ID": "148e, b"}, "FLY_MACHINE_ID is invalid: expected the ID of a Machine, such as 148e21ea246389, got '148e, b'."),
+        (
+            {"DARKROOM_REGIONS": "arn,lhr,arn"},
+            "DARKROOM_REGIONS is invalid: expected Fly regions, separated by commas, each once, such as arn,lhr,iad, got 'arn,lhr,arn'.",
+        ),
+        ({"DARKROOM_REGIONS": "arn lhr"}, ", got 'arn lhr'."),
+        ({"DARKROOM_REGIONS": "Stockholm"}, ", got 'Stockholm'."),
     ],
 )
 def test_settings_with_a_region_or_machine_that_is_none_are_refused(environ: dict[str, str], said: str) -> None:
@@ -429,7 +448,7 @@ def test_settings_with_a_region_or_machine_that_is_none_are_refused(environ: dic
 
 
 @pytest.mark.parametrize(
-    ("environ", "originals_region", "is_reader"),
+    ("environ", "originals_region", "is_replica"),
     [
         ({}, "", False),
         ({"DARKROOM_REGIONS": "arn,lhr"}, "", False),
@@ -444,6 +463,6 @@ def test_settings_with_a_region_or_machine_that_is_none_are_refused(environ: dic
         ({"FLY_REGION": "lhr", "PRIMARY_REGION": "arn", "DARKROOM_STORE": "memory://"}, "arn", True),
     ],
 )
-def test_settings_know_in_which_region_originals_are(environ: dict[str, str], originals_region: str, is_reader: bool) -> None:
+def test_settings_know_in_which_region_originals_are(environ: dict[str, str], originals_region: str, is_replica: bool) -> None:
     settings = load(environ)
-    assert (settings.originals_region, settings.is_reader) == (originals_region, is_reader)
+    assert (settings.originals_region, settings.is_replica) == (originals_region, is_replica)

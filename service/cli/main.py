@@ -11,8 +11,12 @@ from typing import cast
 
 import click
 
+from service.errors import SettingsError
 from service.ops import regions
-from service.settings import HELP, Settings, SettingsError, development_key, load, variable
+from service.settings.environment import load
+from service.settings.help import HELP
+from service.settings.sections import Settings
+from service.settings.signing_key import development_key
 
 # How long requests that are being answered may go on after SIGTERM: longer than a render may take, shorter than Fly's kill_timeout.
 DRAIN_SECONDS = 65
@@ -60,28 +64,28 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--host", help=HELP["host"].help)
-@click.option("--port", type=click.IntRange(1, 65_535), help=HELP["port"].help)
-@click.option("--data", type=click.Path(file_okay=False), help=HELP["data"].help)
+@click.option("--host", help=HELP["DARKROOM_HOST"].help)
+@click.option("--port", type=click.IntRange(1, 65_535), help=HELP["DARKROOM_PORT"].help)
+@click.option("--data", type=click.Path(file_okay=False), help=HELP["DARKROOM_DATA"].help)
 def serve(host: str | None, port: int | None, data: str | None) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
     Options go before the environment's DARKROOM_HOST, DARKROOM_PORT and DARKROOM_DATA.
     """
-    for field, value in (("host", host), ("port", port), ("data", data)):
+    for variable, value in (("DARKROOM_HOST", host), ("DARKROOM_PORT", port), ("DARKROOM_DATA", data)):
         if value is not None:
-            os.environ[variable(field)] = str(value)
+            os.environ[variable] = str(value)
     try:
         settings = load(os.environ)
         _check_folders(settings)
-        if not settings.keys:
-            development_key(settings.data_path)
+        if not settings.auth.signing_keys:
+            development_key(settings.storage.data)
         _check_port_is_free(settings)
     except (SettingsError, OSError) as error:
         click.echo(f"darkroom: {error}", err=True)
         sys.exit(2)
     _announce(settings)
-    run_granian("service.asgi:build", settings.host, settings.port, buffer_bytes=2 * settings.max_header_bytes)
+    run_granian("service.asgi:build", settings.server.host, settings.server.port, buffer_bytes=2 * settings.server.max_header_bytes)
 
 
 def run_granian(factory: str, host: str, port: int, *, buffer_bytes: int = BUFFER_BYTES) -> None:
@@ -128,12 +132,12 @@ def run_granian(factory: str, host: str, port: int, *, buffer_bytes: int = BUFFE
 
 
 def _announce(settings: Settings) -> None:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{settings.port}"
-    token = ' -H "Authorization: Bearer $TOKEN"' if settings.tokens else ""
+    host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
+    url = f"http://{host}:{settings.server.port}"
+    token = ' -H "Authorization: Bearer $TOKEN"' if settings.auth.tokens else ""
     click.echo(f"Darkroom listens on {url}")
-    click.echo(f"  data   {settings.data_path}")
-    click.echo(f"  store  {settings.store_url}")
+    click.echo(f"  data   {settings.storage.data}")
+    click.echo(f"  store  {settings.storage.url}")
     for finding in regions.region_warnings(settings):
         click.echo(f"  note   {finding}")
     click.echo(f"  try    curl{token} --data-binary @photo.jpg {url}/v1/images   or open {url}/ in a browser")
@@ -144,21 +148,21 @@ def _check_folders(settings: Settings) -> None:
     from service.storage.disk import require_writable  # noqa: PLC0415
     from service.storage.object_store import open_storage  # noqa: PLC0415
 
-    require_writable(settings.data_path, "DARKROOM_DATA")
-    root = open_storage(settings.store_url, os.environ).root
+    require_writable(settings.storage.data, "DARKROOM_DATA")
+    root = open_storage(settings.storage.url, os.environ).root
     if root is not None:
         require_writable(root, "DARKROOM_STORE")
 
 
 def _check_port_is_free(settings: Settings) -> None:
     # Granian sets SO_REUSEPORT: a second server would start silently and take half of the connections.
-    family, kind, protocol, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+    family, kind, protocol, _, address = socket.getaddrinfo(settings.server.host, settings.server.port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
         except OSError as error:
             raise SettingsError(
-                f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}. "
+                f"{settings.server.host}:{settings.server.port} cannot be listened on: {error.strerror}. "
                 "Stop what listens there, or choose another --port."
             ) from error

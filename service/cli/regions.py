@@ -14,8 +14,10 @@ from urllib.parse import unquote, urlsplit
 import click
 import msgspec
 
+from service.errors import SettingsError
 from service.ops.regions import RegionWarning, describe_region, region_warnings, unlisted_region
-from service.settings import Settings, SettingsError, load
+from service.settings.environment import load
+from service.settings.sections import Settings
 
 # Where the image that the Dockerfile makes keeps its data, unless fly.toml says otherwise.
 IMAGE_DATA = "/data"
@@ -105,7 +107,7 @@ def regions(config: Path | None, machines: IO[bytes] | None, *, check: bool) -> 
         click.echo("Nothing disagrees." if not found else f"{len(found)} finding{'s' if len(found) > 1 else ''}.")
         sys.exit(1 if found else 0)
     click.echo(f"regions  {_listed(meant)}")
-    click.echo(f"store    {meant.store_url}, {'shared by all regions' if meant.shares_store else 'of one Machine alone'}")
+    click.echo(f"store    {meant.storage.url}, {'shared by all regions' if meant.storage.is_shared else 'of one Machine alone'}")
     click.echo(f"here     {describe_region(here)}")
     click.echo("\nThese commands make it so:\n")
     for command in commands(meant, min_machines=toml.http_service.min_machines_running if toml else 1, config=config):
@@ -119,9 +121,9 @@ def commands(meant: Settings, *, min_machines: int = 1, config: Path | None = No
     """
     option = f" --config {config}" if config is not None else ""
     # Without it, the first deploy starts a second Machine for the case that one fails. It would have a volume of its own.
-    alone = "" if meant.shares_store else " --ha=false"
-    primary, *others = meant.declared_regions or (meant.primary_region or "REGION",)
-    counts = {primary: max(1, min_machines) if meant.shares_store else 1, **dict.fromkeys(others, 1)}
+    alone = "" if meant.storage.is_shared else " --ha=false"
+    primary, *others = meant.fly.declared_regions or (meant.primary_region or "REGION",)
+    counts = {primary: max(1, min_machines) if meant.storage.is_shared else 1, **dict.fromkeys(others, 1)}
     return [
         f"fly deploy{alone}{option}",
         *(f"fly scale count {count} --region {region}{option}" for region, count in counts.items()),
@@ -158,7 +160,7 @@ def _about_regions(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _listed(meant: Settings) -> str:
-    declared = [f"{name} (primary)" if name == meant.primary_region else name for name in meant.declared_regions]
+    declared = [f"{name} (primary)" if name == meant.primary_region else name for name in meant.fly.declared_regions]
     return ", ".join(declared) or "none: DARKROOM_REGIONS is not set"
 
 
@@ -171,7 +173,7 @@ def _of_config(toml: FlyToml, meant: Settings) -> list[RegionWarning]:
     found = []
     if not toml.primary_region:
         found.append(RegionWarning("fly.toml has no primary_region.", "the region that is always awake", "none", "Set primary_region."))
-    if not meant.declared_regions:
+    if not meant.fly.declared_regions:
         found.append(
             RegionWarning(
                 "fly.toml does not say in which regions the deployment runs.",
@@ -182,14 +184,14 @@ def _of_config(toml: FlyToml, meant: Settings) -> list[RegionWarning]:
         )
     # As the primary's own Machine would say it.
     found += region_warnings(meant)
-    return found + (_of_shared_store(toml, meant) if meant.shares_store else _of_own_store(toml, meant))
+    return found + (_of_shared_store(toml, meant) if meant.storage.is_shared else _of_own_store(toml, meant))
 
 
 def _of_shared_store(toml: FlyToml, meant: Settings) -> list[RegionWarning]:
     found = []
     if toml.http_service.min_machines_running < 1:
         found.append(_awake(toml, "at least 1"))
-    data = PurePosixPath(meant.data)
+    data = PurePosixPath(meant.storage.data)
     if idle := [str(folder) for folder in toml.folders if not data.is_relative_to(folder)]:
         found.append(
             RegionWarning(
@@ -205,17 +207,17 @@ def _of_shared_store(toml: FlyToml, meant: Settings) -> list[RegionWarning]:
 def _of_own_store(toml: FlyToml, meant: Settings) -> list[RegionWarning]:
     """Return what does not fit a store that one Machine has alone: it is on a volume, and the primary region has one Machine."""
     found = []
-    if meant.store_url.startswith("memory:"):
+    if meant.storage.url.startswith("memory:"):
         found.append(
             RegionWarning(
                 "Images would be kept in the memory of one Machine, and be lost with it.",
                 "a bucket, or a folder on a volume",
-                meant.store_url,
+                meant.storage.url,
                 'Set DARKROOM_STORE = "s3://" after `fly storage create`, or mount a volume.',
             )
         )
     else:
-        store = PurePosixPath(unquote(urlsplit(meant.store_url).path))
+        store = PurePosixPath(unquote(urlsplit(meant.storage.url).path))
         if not any(store.is_relative_to(folder) for folder in toml.folders):
             found.append(
                 RegionWarning(
@@ -254,17 +256,17 @@ def _of_environment(toml: FlyToml, meant: Settings, here: Settings) -> list[Regi
     # By the settings that were set alone: what is not set disagrees with nothing.
     pairs = [
         ("app", toml.app, os.environ.get("FLY_APP_NAME", ""), "Name the fly.toml of this app with --config."),
-        ("primary_region", toml.primary_region, here.fly_primary_region, deployed),
-        ("DARKROOM_REGIONS", ",".join(meant.declared_regions), ",".join(here.declared_regions), deployed),
-        ("DARKROOM_STORE", meant.store_url, here.store, deployed),
+        ("primary_region", toml.primary_region, here.fly.primary_region, deployed),
+        ("DARKROOM_REGIONS", ",".join(meant.fly.declared_regions), ",".join(here.fly.declared_regions), deployed),
+        ("DARKROOM_STORE", meant.storage.url, os.environ.get("DARKROOM_STORE", ""), deployed),
     ]
     found = [
         RegionWarning(f"{name} in fly.toml is not what this machine has.", expected or "none", received, remedy)
         for name, expected, received, remedy in pairs
         if received and received != expected
     ]
-    if here.fly_region and here.fly_region not in meant.declared_regions:
-        found.append(unlisted_region(here.fly_region, ",".join(meant.declared_regions)))
+    if here.fly.region and here.fly.region not in meant.fly.declared_regions:
+        found.append(unlisted_region(here.fly.region, ",".join(meant.fly.declared_regions)))
     return found
 
 
@@ -273,11 +275,11 @@ def _of_machines(meant: Settings, running: list[Machine]) -> list[RegionWarning]
     counts = Counter(machine.region for machine in running)
     found = [
         RegionWarning(f"The region {region} has no Machine.", "at least 1", "0", f"Run: fly scale count 1 --region {region}")
-        for region in meant.declared_regions
+        for region in meant.fly.declared_regions
         if not counts[region]
     ]
-    declared = ",".join(meant.declared_regions)
-    found += [unlisted_region(region, declared) for region in counts if region not in meant.declared_regions]
+    declared = ",".join(meant.fly.declared_regions)
+    found += [unlisted_region(region, declared) for region in counts if region not in meant.fly.declared_regions]
     primary = meant.originals_region
     if primary and counts[primary] > 1:
         found.append(

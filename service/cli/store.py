@@ -15,11 +15,12 @@ import structlog
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from service.errors import ServiceError
+from service.errors import ServiceError, SettingsError
 from service.ops.maintenance.copy import Copier, CopyReport, Failure
 from service.ops.maintenance.gc import GarbageCollector, remove_abandoned_uploads
 from service.ops.maintenance.verify import Verifier, VerifyReport
-from service.settings import Settings, SettingsError, load
+from service.settings.environment import load
+from service.settings.sections import Settings
 from service.storage.object_store import Storage, open_storage
 
 T = TypeVar("T")
@@ -57,7 +58,7 @@ def check(url: str | None, at_a_time: int, as_json: bool) -> None:
 
     The exit code is 0 where all is right, 1 where something was found, 2 where the store could not be checked.
     """
-    storage = _opened(url or _settings().store_url)
+    storage = _opened(url or _settings().storage.url)
     with _shown() as progress:
         found = _run(lambda: Verifier(storage, progress, concurrency=at_a_time).run())
     if as_json:
@@ -84,10 +85,10 @@ def sweep(url: str | None, older_than: int, at_a_time: int, as_json: bool) -> No
 
     No original and no document goes, unless the image was taken down. The exit code is 0, or 2 where the store could not be swept.
     """
-    storage = _opened(url or _settings().store_url)
+    storage = _opened(url or _settings().storage.url)
     with _shown() as progress:
         removed = _run(lambda: GarbageCollector(storage, progress, older_than_seconds=older_than, concurrency=at_a_time).run())
-    if not url and (uploads := remove_abandoned_uploads(_settings().data_path / "spool", older_than)):
+    if not url and (uploads := remove_abandoned_uploads(_settings().storage.data / "spool", older_than)):
         removed["uploads"] = uploads
     if as_json:
         _write_json({"removed": removed})

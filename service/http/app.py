@@ -16,7 +16,7 @@ from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ServiceError, UnknownImageError
+from service.errors import ServiceError, SettingsError, UnknownImageError
 from service.http import headers
 from service.http.openapi.document import CONVENTIONS, OpenAPIJson
 from service.http.problem_details import elsewhere_answer, http_exception_answer, service_error_answer, unexpected_answer
@@ -41,7 +41,8 @@ from service.ops.signing_keys import SigningKeyMonitor
 from service.process import end_at_once
 from service.pull.sources import Sources
 from service.rendering.pool import RenderPool
-from service.settings import Settings, SettingsError, development_key
+from service.settings.sections import Settings
+from service.settings.signing_key import development_key
 from service.storage.object_store import Storage, open_storage
 from service.storage.quota import DerivedQuota
 from service.urls.signing import Signer, UrlBuilder
@@ -63,35 +64,35 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
     `purge` is called with the digests of images that have been taken down, and with none as often as nothing has been.
     `watch` is run from the start of the application to its end, and cancelled then.
     """
-    storage = open_storage(settings.store_url, os.environ)
+    storage = open_storage(settings.storage.url, os.environ)
     limits = Limits(
-        settings.max_pixels,
-        settings.max_whole_pixels,
-        settings.max_output_pixels,
-        settings.max_frames,
-        codec_bytes(settings.render_memory_bytes),
+        settings.limits.max_pixels,
+        settings.limits.max_whole_pixels,
+        settings.limits.max_output_pixels,
+        settings.limits.max_frames,
+        codec_bytes(settings.rendering.memory_bytes),
     )
     pool = RenderPool(
-        slots=settings.slots,
-        queue_limit=settings.render_queue,
-        memory_bytes=settings.render_memory_bytes,
-        render_seconds=settings.render_seconds,
-        wait_seconds=settings.wait_seconds,
+        slots=settings.rendering.processes,
+        queue_limit=settings.rendering.queue_limit,
+        memory_bytes=settings.rendering.memory_bytes,
+        render_seconds=settings.rendering.render_seconds,
+        wait_seconds=settings.rendering.wait_seconds,
     )
-    keys = settings.signing_keys or (development_key(settings.data_path),)
-    signer = Signer(keys, settings.open_spellings)
-    signing_key_monitor = SigningKeyMonitor(storage, keys, " ".join(filter(None, (settings.fly_region, settings.fly_machine_id))))
+    keys = settings.auth.signing_keys or (development_key(settings.storage.data),)
+    signer = Signer(keys, settings.auth.unsigned_transforms)
+    signing_key_monitor = SigningKeyMonitor(storage, keys, " ".join(filter(None, (settings.fly.region, settings.fly.machine_id))))
     image_store = ImageStore(storage)
     takedowns = Takedowns(image_store, purge, _cdn(settings))
     documents = Documents(image_store, takedowns)
     intermediates = Intermediates(image_store, pool, limits=limits)
-    to_warm = WarmingQueue(image_store) if settings.warm_formats else None
-    spool = UploadSpool(settings.data_path / "spool")
+    to_warm = WarmingQueue(image_store) if settings.rendering.warm_formats else None
+    spool = UploadSpool(settings.storage.data / "spool")
     ingester = Ingester(image_store, documents, pool, intermediates, takedowns, spool=spool, warming=to_warm, limits=limits)
-    found = Renditions(image_store, pool, documents, intermediates, takedowns, limits=limits, wait_seconds=settings.wait_seconds)
+    found = Renditions(image_store, pool, documents, intermediates, takedowns, limits=limits, wait_seconds=settings.rendering.wait_seconds)
     listing = Listing(storage, image_store, takedowns)
     sources = _sources(settings, storage, documents, ingester)
-    budget = DerivedQuota(storage, settings.renditions_bytes) if settings.renditions_bytes else None
+    budget = DerivedQuota(storage, settings.storage.renditions_bytes) if settings.storage.renditions_bytes else None
     vitals = Health(settings, storage, pool, signing_key_monitor, version("darkroom"))
 
     @asynccontextmanager
@@ -111,7 +112,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
                 tasks.start_soon(budget.watch)
             tasks.start_soon(listing.backfill)
             if to_warm is not None:
-                warmer = Warmer(to_warm, documents, found, intermediates, pool, limits=limits, formats=settings.warm_formats)
+                warmer = Warmer(to_warm, documents, found, intermediates, pool, limits=limits, formats=settings.rendering.warm_formats)
                 tasks.start_soon(warmer.run)
             try:
                 yield
@@ -123,12 +124,12 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
                     await sources.aclose()
                 tasks.cancel_scope.cancel()
 
-    access = images.Access(settings.token_scopes)
+    access = images.Access(settings.auth.tokens)
     parts: dict[str, object] = {
         "access": access,
         "health": vitals,
         "listing": listing,
-        "url_builder": UrlBuilder(signer, settings.public_url, limits),
+        "url_builder": UrlBuilder(signer, settings.server.public_url, limits),
         "documents": documents,
         "ingester": ingester,
         "sources": sources,
@@ -156,7 +157,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
         ],
         dependencies={name: Provide(_giving(part), use_cache=True, sync_to_thread=False) for name, part in parts.items()},
         exception_handlers={
-            UnknownImageError: elsewhere_answer if settings.is_reader else service_error_answer,
+            UnknownImageError: elsewhere_answer if settings.is_replica else service_error_answer,
             ServiceError: service_error_answer,
             HTTPException: http_exception_answer,
             Exception: unexpected_answer,
@@ -179,27 +180,26 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
 
 
 def _sources(settings: Settings, storage: Storage, documents: Documents, ingester: Ingester) -> Sources | None:
-    hosts = settings.pull_hosts.replace(",", " ").split()
-    if not hosts:
+    if not settings.pull.hosts:
         return None
     # As in `_cdn`.
     from service.pull.fetcher import AllowedHosts, SourceFetcher  # noqa: PLC0415
 
     try:
-        fetcher = SourceFetcher(AllowedHosts.parse(hosts), max_bytes=settings.max_upload_bytes)
+        fetcher = SourceFetcher(AllowedHosts.parse(settings.pull.hosts), max_bytes=settings.limits.max_upload_bytes)
     except ValueError as error:
         raise SettingsError(f"DARKROOM_PULL_HOSTS: {error}") from error
-    return Sources(storage, documents, ingester, fetcher, fresh_seconds=settings.pull_seconds)
+    return Sources(storage, documents, ingester, fetcher, fresh_seconds=settings.pull.fresh_seconds)
 
 
 def _cdn(settings: Settings) -> Cdn | None:
-    if not settings.cloudflare_zone:
+    if not settings.cloudflare.zone:
         return None
     # Imported by those alone who have one: it brings an HTTP client, and a start should be short.
     from service.ops.cdn import Cloudflare  # noqa: PLC0415
 
     try:
-        return Cloudflare(settings.cloudflare_zone, settings.cloudflare_token, url=settings.cloudflare_url)
+        return Cloudflare(settings.cloudflare.zone, settings.cloudflare.token, url=settings.cloudflare.url)
     except ValueError as error:
         raise SettingsError(f"DARKROOM_CLOUDFLARE_ZONE, DARKROOM_CLOUDFLARE_TOKEN: {error}") from error
 

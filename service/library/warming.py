@@ -21,7 +21,7 @@ from service.library.renditions import Renditions
 from service.library.warming_queue import WarmingQueue
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import RenderLadder
-from service.settings import WarmFormat
+from service.settings.sections import WarmFormat
 from service.urls.rendition_url import RenditionUrl
 
 log = structlog.get_logger(__name__)

@@ -13,7 +13,7 @@ from service.ops import regions
 from service.ops.signing_keys import HealthIssue, SigningKeyMonitor
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Sandbox
-from service.settings import Settings
+from service.settings.sections import Settings
 from service.storage.object_store import Storage
 
 log = structlog.get_logger(__name__)
@@ -116,9 +116,9 @@ class Health:
         return Report(
             status,
             self._version,
-            region=self._settings.fly_region or None,
-            machine=self._settings.fly_machine_id or None,
-            regions=list(self._settings.declared_regions),
+            region=self._settings.fly.region or None,
+            machine=self._settings.fly.machine_id or None,
+            regions=list(self._settings.fly.declared_regions),
             prefer_region=self._settings.originals_region or None,
             sandbox=sandbox,
             warnings=[*self._warnings, *_sandbox_warnings(sandbox)],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from service.errors import UnknownImageError
-from service.settings import Settings
+from service.settings.sections import Settings
 
 
 class RegionWarning(msgspec.Struct, frozen=True):
@@ -22,12 +22,12 @@ class RegionWarning(msgspec.Struct, frozen=True):
 
 def describe_region(settings: Settings) -> str:
     """Return in words where this process stands and what that means."""
-    if not settings.fly_region:
+    if not settings.fly.region:
         return "not on Fly: FLY_REGION is not set"
-    where = f"region {settings.fly_region}" + (f", Machine {settings.fly_machine_id}" if settings.fly_machine_id else "")
-    if settings.shares_store:
+    where = f"region {settings.fly.region}" + (f", Machine {settings.fly.machine_id}" if settings.fly.machine_id else "")
+    if settings.storage.is_shared:
         return f"{where}; the store is shared, so every region does everything"
-    if settings.is_reader:
+    if settings.is_replica:
         return (
             f"{where}; originals are in {settings.originals_region}: what is not here, and whatever changes something, is handed on there"
         )
@@ -36,11 +36,11 @@ def describe_region(settings: Settings) -> str:
 
 def require_primary(settings: Settings) -> None:
     """Return where every original is, or a store that all share; raises `UnknownImageError` where one region alone can answer."""
-    if settings.is_reader:
+    if settings.is_replica:
         raise UnknownImageError(
             "The region that has every original answers this.",
             expected=settings.originals_region,
-            received=settings.fly_region,
+            received=settings.fly.region,
             remedy=f"Send it again with the header fly-prefer-region: {settings.originals_region}.",
         )
 
@@ -48,19 +48,19 @@ def require_primary(settings: Settings) -> None:
 def region_warnings(settings: Settings) -> list[RegionWarning]:
     """Return what does not fit in where this process stands: nothing that keeps it from serving, but nothing that was meant."""
     found = []
-    declared = ",".join(settings.declared_regions)
-    if settings.fly_region and declared and settings.fly_region not in settings.declared_regions:
-        found.append(unlisted_region(settings.fly_region, declared))
-    if settings.fly_primary_region and declared and settings.fly_primary_region != settings.declared_regions[0]:
+    declared = ",".join(settings.fly.declared_regions)
+    if settings.fly.region and declared and settings.fly.region not in settings.fly.declared_regions:
+        found.append(unlisted_region(settings.fly.region, declared))
+    if settings.fly.primary_region and declared and settings.fly.primary_region != settings.fly.declared_regions[0]:
         found.append(
             RegionWarning(
                 "The first of DARKROOM_REGIONS is not the primary region.",
-                f"{settings.fly_primary_region} first, as primary_region in fly.toml says",
+                f"{settings.fly.primary_region} first, as primary_region in fly.toml says",
                 declared,
                 "Put the primary first, or change primary_region.",
             )
         )
-    if settings.fly_region and not settings.shares_store and not settings.originals_region:
+    if settings.fly.region and not settings.storage.is_shared and not settings.originals_region:
         found.append(
             RegionWarning(
                 "Nothing says which region has every original.",

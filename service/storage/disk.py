@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from service.settings import SettingsError
+from service.errors import SettingsError
 
 # What most file systems hand out room by.
 _BLOCK_BYTES = 4_096

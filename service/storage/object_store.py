@@ -20,8 +20,7 @@ import structlog
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PermissionDeniedError
 from obstore.store import LocalStore, MemoryStore, S3Store
 
-from service.errors import StorageUnavailableError
-from service.settings import SettingsError
+from service.errors import SettingsError, StorageUnavailableError
 from service.storage.disk import make_folder, on_disk_bytes, sync_one, whose
 from service.storage.errors import failures, require_bucket
 from service.storage.keys import is_derived

@@ -14,7 +14,7 @@ import structlog
 from obstore.exceptions import GenericError
 from obstore.store import S3Store
 
-from service.settings import SettingsError
+from service.errors import SettingsError
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta

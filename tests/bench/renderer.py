@@ -27,7 +27,7 @@ from service.library.takedowns import Takedowns
 from service.library.uploads import UploadSpool
 from service.rendering.pool import CodecSupport, RenderPool
 from service.rendering.protocol import InputFile, Render, Rendered
-from service.settings import Settings
+from service.settings.sections import Settings
 from service.storage.object_store import open_storage
 from tests.bench import measure
 from tests.bench.measure import Compared, in_turn
@@ -122,10 +122,10 @@ def renderer(folder: Path) -> Iterator[Renderer]:
     settings = Settings()
     pool = RenderPool(
         slots=1,
-        queue_limit=settings.render_queue,
-        memory_bytes=settings.render_memory_bytes,
-        render_seconds=settings.render_seconds,
-        wait_seconds=settings.wait_seconds,
+        queue_limit=settings.rendering.queue_limit,
+        memory_bytes=settings.rendering.memory_bytes,
+        render_seconds=settings.rendering.render_seconds,
+        wait_seconds=settings.rendering.wait_seconds,
     )
     with (
         start_blocking_portal("asyncio", {"use_uvloop": True}) as portal,
@@ -137,9 +137,9 @@ def renderer(folder: Path) -> Iterator[Renderer]:
 
 def _limits(settings: Settings) -> Limits:
     return Limits(
-        settings.max_pixels,
-        settings.max_whole_pixels,
-        settings.max_output_pixels,
-        settings.max_frames,
-        codec_bytes(settings.render_memory_bytes),
+        settings.limits.max_pixels,
+        settings.limits.max_whole_pixels,
+        settings.limits.max_output_pixels,
+        settings.limits.max_frames,
+        codec_bytes(settings.rendering.memory_bytes),
     )

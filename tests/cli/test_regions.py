@@ -238,7 +238,7 @@ def test_machines_are_checked_without_being_told_to() -> None:
         ([], "app = ", None, "fly.toml is no TOML: Invalid value"),
         ([], "[env]\nDARKROOM_REGIONS = 3\n", None, "fly.toml is no fly.toml: Expected `str`, got `int` - at `$.env[...]`"),
         ([], 'mounts = "x"\n', None, "fly.toml is no fly.toml: Expected `object | array`, got `str` - at `$.mounts`"),
-        ([], SHARED.replace("arn,lhr,iad", "arn,arn"), None, "DARKROOM_REGIONS='arn,arn': expected regions of Fly, comma-separated"),
+        ([], SHARED.replace("arn,lhr,iad", "arn,arn"), None, "DARKROOM_REGIONS is invalid: expected Fly regions, separated by commas"),
         (["--machines", "-"], SHARED, "no machines", "--machines: expected what `fly machine list --json` prints: JSON is malformed"),
         (["--machines", "-"], SHARED, '[{"id": "1"}]', "--machines: expected what `fly machine list --json` prints: Object missing"),
     ],

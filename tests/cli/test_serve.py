@@ -48,13 +48,13 @@ def test_serve_on_an_occupied_port_is_refused(server: Server, data: Path) -> Non
         ({"store": "ftp://x"}, "expected file:///folder, memory:// or s3://bucket"),
         ({"store": "s3://"}, "BUCKET_NAME"),
         ({"max_pixel": "3"}, "Did you mean DARKROOM_MAX_PIXELS?"),
-        ({"max_pixels": "many"}, "DARKROOM_MAX_PIXELS='many'"),
+        ({"max_pixels": "many"}, "DARKROOM_MAX_PIXELS is invalid: expected a whole number of at least 1, got 'many'."),
         ({"keys": "xyz"}, "DARKROOM_KEYS"),
         (
             {"FLY_MACHINE_ID": "1857"},
-            "on Fly this folder is lost with the next deploy, because it is not on a volume. Mount a volume there",
+            "this folder is not on a Fly volume, so the next deployment would lose it. Mount a volume there",
         ),
-        ({"renditions_bytes": "5"}, "DARKROOM_RENDITIONS_BYTES=5"),
+        ({"renditions_bytes": "5"}, "DARKROOM_RENDITIONS_BYTES is invalid: expected 0 for no limit, or at least 16777216, got 5."),
     ],
 )
 def test_serve_with_a_bad_setting_is_refused_by_its_name(data: Path, settings: dict[str, str], said: str) -> None:

@@ -12,13 +12,14 @@ from click.testing import CliRunner
 
 from service.cli.main import DRAIN_SECONDS, main
 from service.http.routes.health import health
-from service.settings import HELP, Settings, load, variable
+from service.settings.environment import load
+from service.settings.help import HELP
 
 ROOT = Path(__file__).parents[2]
 FLY_TOML = (ROOT / "fly.toml").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
-ON_FLY = Settings(fly_machine_id="148e21ea246389")
+ON_FLY = load({"FLY_MACHINE_ID": "148e21ea246389", "DARKROOM_STORE": "s3://bucket"})
 
 DURATION = "a duration with its unit, such as '75s'"
 MEMORY = "an amount of memory, such as '1536mb'"
@@ -160,17 +161,16 @@ def _promises(config: dict[str, Any]) -> dict[str, bool]:
         and len(set(regions)) == len(regions),
         "several regions share one store": len(regions) == 1 or env["DARKROOM_STORE"].startswith("s3://"),
         "no name in env begins with FLY_": not any(name.startswith("FLY_") for name in env),
-        "every DARKROOM_ name in env is a setting": {name for name in env if name.startswith("DARKROOM_")}
-        <= {variable(field) for field in HELP},
+        "every DARKROOM_ name in env is a setting": {name for name in env if name.startswith("DARKROOM_")} <= set(HELP),
         "no secret stands in env": not {"DARKROOM_KEYS", "DARKROOM_TOKENS"} & env.keys(),
         "concurrency counts requests": concurrency["type"] == "requests",
         "soft_limit is below hard_limit": concurrency["soft_limit"] < concurrency["hard_limit"],
-        "hits find room beside all cold requests": concurrency["soft_limit"] > ON_FLY.cold_requests,
+        "hits find room beside all cold requests": concurrency["soft_limit"] > ON_FLY.server.max_cold_requests,
         "internal_port is what the Dockerfile listens on": http["internal_port"] == _listens_on(DOCKERFILE),
         "every check asks our /health": all(check["path"] in health.paths for check in checks),
         "every check gives up before the next": all(_seconds(check["timeout"]) <= _seconds(check["interval"]) for check in checks),
         "SIGTERM begins the drain": config["kill_signal"] == "SIGTERM",
-        "the drain outlasts a render": ON_FLY.render_seconds < DRAIN_SECONDS,
+        "the drain outlasts a render": ON_FLY.rendering.render_seconds < DRAIN_SECONDS,
         "kill_timeout is longer than the drain": kill > DRAIN_SECONDS,
         "kill_timeout is at most the 300 s that Fly allows": kill <= 300,
         "idle_timeout is longer than the drain": idle > DRAIN_SECONDS,
@@ -201,7 +201,7 @@ def test_env_of_fly_toml_with_its_secrets_is_what_service_starts_with() -> None:
     secrets = {"DARKROOM_KEYS": "0123456789abcdef" * 4, "DARKROOM_TOKENS": "0123456789abcdef:ingest+delete+read"}
     fly = {"FLY_MACHINE_ID": "148e21ea246389", "FLY_REGION": "arn"}
     settings = load({**dockerfile, **tomllib.loads(FLY_TOML)["env"], **secrets, **fly})
-    assert (settings.host, settings.port, settings.store_url) == ("0.0.0.0", 8080, "s3://")
+    assert (settings.server.host, settings.server.port, settings.storage.url) == ("0.0.0.0", 8080, "s3://")
 
 
 def deployments() -> dict[str, tuple[str, list[str]]]:
@@ -247,8 +247,8 @@ def test_env_of_a_deployment_is_what_service_starts_with(monkeypatch: pytest.Mon
     fly = {"FLY_MACHINE_ID": "148e21ea246389", "FLY_REGION": "arn", "PRIMARY_REGION": config["primary_region"]}
     settings = load({"DARKROOM_HOST": "0.0.0.0", **config["env"], **secrets, **fly})
     assert settings.primary_region == "arn"
-    assert not settings.is_reader
-    assert settings.metrics_port == config["metrics"][0]["port"]
+    assert not settings.is_replica
+    assert settings.server.metrics_port == config["metrics"][0]["port"]
 
 
 MISTAKES = {

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from service.settings import development_key
+from service.settings.signing_key import development_key
 from service.urls.rendition_url import RenditionUrl
 from service.urls.signing import Signer
 from tests.support import images

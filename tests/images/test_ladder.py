@@ -13,17 +13,17 @@ from service.images.info import ImageInfo, Limits, codec_bytes
 from service.images.ladder import Ladder, ladders, possible_formats
 from service.images.transform import DEFAULTS, FORMATS, PIPELINE_VERSION, Format, Transform, parse, parse_canonical
 from service.library.renditions import FORMATS as BY_EXTENSION
-from service.settings import Settings
+from service.settings.sections import Settings
 from service.urls.rendition_url import parse_rendition_url as parse_address
 from service.urls.signing import Signer, UrlBuilder
 
 SETTINGS = Settings()
 LIMITS = Limits(
-    SETTINGS.max_pixels,
-    SETTINGS.max_whole_pixels,
-    SETTINGS.max_output_pixels,
-    SETTINGS.max_frames,
-    codec_bytes(SETTINGS.render_memory_bytes),
+    SETTINGS.limits.max_pixels,
+    SETTINGS.limits.max_whole_pixels,
+    SETTINGS.limits.max_output_pixels,
+    SETTINGS.limits.max_frames,
+    codec_bytes(SETTINGS.rendering.memory_bytes),
 )
 DIGEST = "a" * 32
 ANIMATES = DEFAULTS[PIPELINE_VERSION].animates

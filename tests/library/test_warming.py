@@ -21,7 +21,7 @@ from service.library.warming_queue import WarmingQueue
 from service.rendering import pool as pool_module
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Rendered
-from service.settings import WarmFormat
+from service.settings.sections import WarmFormat
 from service.storage.keys import WARMING_PREFIX, original_key, warming_key
 from service.storage.object_store import open_storage
 from service.urls.rendition_url import parse_rendition_url

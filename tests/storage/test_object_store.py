@@ -17,8 +17,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import ServiceError, StorageFullError, StorageUnavailableError
-from service.settings import SettingsError
+from service.errors import ServiceError, SettingsError, StorageFullError, StorageUnavailableError
 from service.storage.keys import (
     TOMBSTONES_PREFIX,
     WARMING_PREFIX,

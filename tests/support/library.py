@@ -18,7 +18,7 @@ from service.library.uploads import UploadSpool
 from service.library.warming import Warmer
 from service.library.warming_queue import WarmingQueue
 from service.rendering.pool import RenderPool
-from service.settings import WarmFormat
+from service.settings.sections import WarmFormat
 from service.storage.object_store import Storage, open_storage
 from service.urls.rendition_url import RenditionUrl
 from tests.support.renders import LIMITS

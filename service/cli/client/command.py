@@ -15,7 +15,7 @@ from service.cli.client.files import digest_of
 from service.cli.client.problems import ClientError, RefusedError, UsageError, problem, told
 from service.cli.client.server import Server, opened
 from service.images.digest import is_digest
-from service.settings import CLIENT_HELP, variable
+from service.settings.help import CLIENT_HELP
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 
@@ -29,17 +29,17 @@ ResultT = TypeVar("ResultT")
 server_option = click.option(
     "--server",
     metavar="URL",
-    envvar=variable("server"),
+    envvar="DARKROOM_SERVER",
     default=DEFAULT_SERVER,
     show_default=True,
     show_envvar=True,
-    help=f"{CLIENT_HELP['server'].help.split(' that ')[0]}. Its token is read from {variable('token')}.",
+    help=f"{CLIENT_HELP['DARKROOM_SERVER'].help.split(' that ')[0]}. Its token is read from DARKROOM_TOKEN.",
 )
 
 
 def token() -> str | None:
     """Return the token that the environment has, if any."""
-    return os.environ.get(variable("token")) or None
+    return os.environ.get("DARKROOM_TOKEN") or None
 
 
 def run(work: Callable[[Server], Awaitable[ResultT]], url: str) -> ResultT:

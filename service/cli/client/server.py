@@ -17,7 +17,7 @@ import msgspec
 from service.cli.client.files import unreadable
 from service.cli.client.problems import ClientError, HopelessError, RefusedError, UnreachableError, UsageError, problem
 from service.errors import Problem
-from service.settings import is_loopback
+from service.settings.environment import is_loopback
 
 # Between the attempts at one thing, in seconds; longer where the server asks for it, within reason.
 PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)

@@ -37,7 +37,7 @@ from service.library.ingest import Ingester, IngestResult
 from service.library.renditions import Renditions
 from service.library.uploads import Upload
 from service.pull.sources import Sources
-from service.settings import SCOPES, Scope, Settings
+from service.settings.sections import SCOPES, Scope, Settings
 from service.urls.signing import UrlBuilder
 
 PartEvent: TypeAlias = MultipartSegment | bytes | bytearray | None
@@ -197,7 +197,9 @@ async def ingest(
     offered = await renditions.supported_formats(FORMATS)
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     if content_type != "multipart/form-data":
-        ingested = await _ingest_body(request, ingester, sources, settings.max_upload_bytes, is_json=content_type == "application/json")
+        ingested = await _ingest_body(
+            request, ingester, sources, settings.limits.max_upload_bytes, is_json=content_type == "application/json"
+        )
         return _document_answer(image_document(ingested.document, url_builder, offered), 201 if ingested.created else 200)
     outcomes = await _ingest_parts(request, ingester, options.get("boundary", ""), settings)
     if len(outcomes) == 1 and isinstance(outcomes[0], ServiceError):
@@ -338,7 +340,7 @@ def preset(name: str | None, settings: Settings) -> Transform | None:
     """Return the transform of a variant, none for no name; raises `BadTransformError`."""
     if name is None:
         return None
-    variants = settings.named_transforms
+    variants = settings.rendering.variants
     if name not in variants:
         near = difflib.get_close_matches(name, variants, 1)
         raise BadTransformError(
@@ -416,11 +418,11 @@ async def _ingest_parts(
     request: Request[object, object, State], ingester: Ingester, boundary: str, settings: Settings
 ) -> list[IngestResult | ServiceError]:
     """Return what became of each `file` part, in the order sent; raises where the body as a whole cannot be read."""
-    expected = f"multipart/form-data (RFC 7578) with 1 to {settings.max_parts} parts called `file`"
+    expected = f"multipart/form-data (RFC 7578) with 1 to {settings.limits.max_parts} parts called `file`"
     remedy = "Let the HTTP client make the body and its Content-Type; with curl: -F file=@photo.jpg."
     outcomes: list[IngestResult | ServiceError] = []
     try:
-        events = _multipart_events(body_pieces(request, settings.max_upload_bytes), boundary, settings.max_parts)
+        events = _multipart_events(body_pieces(request, settings.limits.max_upload_bytes), boundary, settings.limits.max_parts)
         async for event in events:
             if isinstance(event, MultipartSegment) and event.name == "file":
                 async with ingester.spool.open() as upload:

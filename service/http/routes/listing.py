@@ -19,7 +19,7 @@ from service.images.transform import FORMATS
 from service.library.listing import Listing
 from service.library.renditions import Renditions
 from service.ops.regions import require_primary
-from service.settings import Settings
+from service.settings.sections import Settings
 from service.urls.signing import UrlBuilder
 
 DEFAULT_LIMIT = 50
@@ -105,7 +105,7 @@ async def known(
         )
     found = await listing.lookup(asked)
     documents = await _minted(found.documents, renditions, url_builder)
-    return Response(KnownImages(documents, found.gone, settings.max_upload_bytes), headers=headers.document_headers())
+    return Response(KnownImages(documents, found.gone, settings.limits.max_upload_bytes), headers=headers.document_headers())
 
 
 async def _minted(documents: list[Document], renditions: Renditions, url_builder: UrlBuilder) -> list[ImageDocument]:

@@ -14,7 +14,7 @@ from service.images.transform import PIPELINE_VERSION, for_format, from_options,
 from service.library.renditions import FORMATS, Renditions, digests
 from service.ops.regions import require_primary
 from service.pull.sources import Sources
-from service.settings import Settings
+from service.settings.sections import Settings
 from service.urls.rendition_url import AUTO, MAX_URL_CHARACTERS, PullUrl, RenditionUrl, base64url, parse_pull_url
 from service.urls.signing import Signer, UrlBuilder
 

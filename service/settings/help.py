@@ -1,0 +1,111 @@
+"""The help for each environment variable: `darkroom serve --help`, error messages and `docs/settings.md` show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """The help for one variable. `default` describes the default if the default value itself would not."""
+
+    help: str
+    default: str | None = None
+
+
+HELP: Mapping[str, Setting] = {
+    "DARKROOM_HOST": Setting("Address to listen on. Any address other than loopback requires `DARKROOM_KEYS` and `DARKROOM_TOKENS`."),
+    "DARKROOM_PORT": Setting("Port to listen on."),
+    "DARKROOM_DATA": Setting(
+        "Folder for the development signing key, the temporary files of uploads, and the default store.", "`.darkroom`"
+    ),
+    "DARKROOM_STORE": Setting(
+        "Where images are stored: `file:///folder`, `memory://`, or `s3://bucket` (`s3://` alone uses the bucket in `BUCKET_NAME`). S3 "
+        "reads `AWS_ENDPOINT_URL_S3`, `AWS_REGION`, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.",
+        "`store` in the data folder",
+    ),
+    "DARKROOM_KEYS": Setting(
+        "Signing keys, newest first, separated by commas. Each has at least 32 hexadecimal digits (`openssl rand -hex 32`). "
+        "The first key signs; all of them are accepted.",
+        "created once and stored in the data folder",
+    ),
+    "DARKROOM_TOKENS": Setting(
+        "Bearer tokens, separated by commas, each written as `token:scope+scope`. A token has at least 16 characters; scopes are `ingest`, "
+        "`delete` and `read`. A token without scopes has all of them.",
+        "none: anyone who reaches the server may upload",
+    ),
+    "DARKROOM_PUBLIC_URL": Setting(
+        "URL prefix of the URLs in image documents, for example `https://img.example.com`.", "none: the URLs are relative"
+    ),
+    "DARKROOM_UNSIGNED_TRANSFORMS": Setting(
+        "Transforms in canonical form, separated by spaces, that need no signature (`-` in its place).", "none"
+    ),
+    "DARKROOM_REGIONS": Setting(
+        "The regions of this deployment, separated by commas, the primary region first. `/health` reports them, and `darkroom regions` "
+        "reads them.",
+        "none",
+    ),
+    "DARKROOM_METRICS_PORT": Setting("Port of `/metrics` for Prometheus, on the address to listen on. Keep it private.", "none"),
+    "DARKROOM_CACHE_BYTES": Setting("Memory for stored responses, in bytes, including bookkeeping."),
+    "DARKROOM_MAX_COLD_REQUESTS": Setting(
+        "Maximum number of clients that wait for responses that are not in memory. Further ones get 503.", "12 on Fly, 1024 elsewhere"
+    ),
+    "DARKROOM_MAX_CONNECTIONS_PER_ADDRESS": Setting(
+        "Maximum number of connections of one client address, or of one IPv6 network of 64 bits. The newest connections beyond it are "
+        "closed within seconds. Set it where clients connect directly: behind a proxy all connections have the proxy's address.",
+        "none",
+    ),
+    "DARKROOM_MAX_HEADER_BYTES": Setting(
+        "Maximum size of a request's header in bytes, 4096 to 1048576: its target, field names and values. A larger header gets 431. The "
+        "server stops reading a header of more than twice the size, and that 431 has no body; for hits only this second bound applies."
+    ),
+    "DARKROOM_MAX_UPLOAD_BYTES": Setting("Maximum size of an upload in bytes: the whole body, however many files it has."),
+    "DARKROOM_MAX_PARTS": Setting("Maximum number of files in one multipart upload."),
+    "DARKROOM_MAX_PIXELS": Setting("Maximum number of pixels of an original, all frames together."),
+    "DARKROOM_MAX_WHOLE_PIXELS": Setting(
+        "The same for originals that must be decoded as a whole: progressive JPEG, interlaced PNG, WebP, GIF, AVIF, HEIC, TIFF, SVG."
+    ),
+    "DARKROOM_MAX_OUTPUT_PIXELS": Setting("Maximum number of pixels of a rendition."),
+    "DARKROOM_MAX_FRAMES": Setting("Maximum number of frames or pages of an original."),
+    "DARKROOM_VARIANTS": Setting(
+        "Named transforms, separated by `;` or new lines: `card: width=640,height=480,fit=cover; badge: width=96,round=max`. "
+        "Requests for URLs name them as `variant`; the URLs contain the transform itself.",
+        "none",
+    ),
+    "DARKROOM_WARM": Setting(
+        "Formats in which the ladder of a new image is rendered in the background: any of `webp`, `avif` and `fallback` "
+        "(JPEG, PNG or GIF, depending on the image), separated by commas, or `none`.",
+        "`webp,fallback`",
+    ),
+    "DARKROOM_RENDITIONS_BYTES": Setting(
+        "Maximum size of the renditions and intermediates in a store on disk, in bytes. Beyond it the least recently read ones are "
+        "removed, and made again on demand. For a bucket, use a lifecycle rule instead.",
+        "none: they are never removed",
+    ),
+    "DARKROOM_PULL_HOSTS": Setting(
+        "Hosts that images may be fetched from, separated by commas or spaces: `images.example.com`, `*.example.com`, "
+        "`http://legacy.example.com` for a host without TLS, each with `:port` if needed.",
+        "none: nothing is fetched",
+    ),
+    "DARKROOM_PULL_SECONDS": Setting("How long the result of a fetch is fresh, in seconds. After that the source is revalidated."),
+    "DARKROOM_CLOUDFLARE_ZONE": Setting(
+        "Zone ID of the Cloudflare zone in front of the server, which is purged after takedowns.", "none: no CDN is purged"
+    ),
+    "DARKROOM_CLOUDFLARE_TOKEN": Setting("API token of Cloudflare with the permission Zone > Cache Purge for that zone.", "none"),
+    "DARKROOM_CLOUDFLARE_URL": Setting("Base URL of Cloudflare's API, for servers that reach it through a proxy."),
+    "DARKROOM_RENDER_PROCESSES": Setting("Number of render processes.", "as many as cores"),
+    "DARKROOM_RENDER_MEMORY_BYTES": Setting("Address space of one render process in bytes, at least 268435456."),
+    "DARKROOM_RENDER_QUEUE": Setting("Maximum number of renders that wait for a render process. Further ones get 503."),
+    "DARKROOM_WAIT_SECONDS": Setting("How long a client waits for a rendition, including its time in the queue, in seconds."),
+    "DARKROOM_RENDER_SECONDS": Setting("After this many seconds a render is stopped by killing its process."),
+}
+
+# Read by the commands that send requests to a server, not by the server itself.
+CLIENT_HELP: Mapping[str, Setting] = {
+    "DARKROOM_SERVER": Setting("URL of the Darkroom server that `push`, `url`, `info`, `rm` and `open` use.", "`http://127.0.0.1:8080`"),
+    "DARKROOM_TOKEN": Setting(
+        "Bearer token that they send, one of the server's `DARKROOM_TOKENS`. It can only be set here, not on the command line.",
+        "none",
+    ),
+}

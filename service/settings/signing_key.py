@@ -1,0 +1,56 @@
+"""Signing keys in hexadecimal, and the development key: the key of a server that has no `DARKROOM_KEYS`."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from service.errors import SettingsError
+
+_HEX_KEY = re.compile(r"(?:[0-9a-fA-F]{2}){16,}")
+
+
+def parse_key(text: str) -> bytes | None:
+    """Return the bytes of a key in hexadecimal, `None` if `text` is not an even number of at least 32 hexadecimal digits."""
+    return bytes.fromhex(text) if _HEX_KEY.fullmatch(text) else None
+
+
+def development_key(data: Path) -> bytes:
+    """Return the signing key in the data folder. If there is none, create it, readable only by its owner.
+
+    Raises `SettingsError` for a file that does not contain a key.
+    """
+    path = data / "signing.key"
+    data.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        _create_key(path)
+    key = parse_key(path.read_text("latin-1").strip())
+    if key is None:
+        raise SettingsError(
+            f"{path} is not a signing key: expected at least 32 hexadecimal digits. Restore the file from a backup. If you delete it, "
+            "a new key is created, and every URL that was signed with the old one stops working."
+        )
+    return key
+
+
+def _create_key(path: Path) -> None:
+    """Create the file of a key, complete and durable, unless another process creates it first."""
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)
+    finally:
+        Path(draft).unlink()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
