@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from service.images.digest import digest_from_sha256
-from service.images.transform import PIPELINE_VERSION, Format, parse
+from service.images.formats import Format
+from service.images.transform import PIPELINE_VERSION, parse
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import InputFile, Render, Rendered
 from tests.browser.landscape import evening_lake

@@ -10,7 +10,8 @@ from service.cli.client.command import digest_of_image, end, image_argument, run
 from service.cli.client.manifest import absolute
 from service.cli.client.problems import UsageError, problem
 from service.cli.client.server import Server
-from service.images.transform import FORMATS, FULL
+from service.images.formats import FORMATS
+from service.images.transform import FULL
 
 
 @click.command()

@@ -9,16 +9,10 @@ from operator import ge, le
 import msgspec
 
 from service.errors import BadTransformError, TooComplexError, TooManyPixelsError
+from service.images.formats import FORMATS, Format
 from service.images.info import ImageInfo, Limits
 from service.images.options import Flip, FocalPoint, Gravity, Region, Sides
-from service.images.transform import Format, Transform
-
-# WebP and AVIF hold no longer side, GIF's header has 16 bits for one.
-_LONGEST_SIDE: dict[Format, int] = {"webp": 16_383, "avif": 16_384, "jpeg": 65_500, "png": 65_500, "gif": 65_535}
-
-# What AV1's encoder maps for each pixel, without and with alpha, at the default effort: measured up to 29 and 47 bytes. Other encoders go
-# strip by strip, or need a fifth of that.
-_AVIF_BYTES_PER_PIXEL = {False: 30, True: 48}
+from service.images.transform import Transform
 
 _QUARTERS = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}
 _MIDDLE = Fraction(1, 2)
@@ -135,7 +129,7 @@ def check(
     raise TooManyPixelsError(
         "The rendition would have more pixels than are made.",
         expected=f"at most {limits.max_output_pixels} pixels in all frames, and no side of {image_format} longer than "
-        f"{_LONGEST_SIDE[image_format]}",
+        f"{FORMATS[image_format].longest_side_pixels}",
         received=f"{width} x {height}" + (f" x {frames} frames" if frames > 1 else ""),
         remedy="Ask for a smaller width or height" + (", or for one frame." if frames > 1 else "."),
     )
@@ -158,7 +152,9 @@ def fits(steps: Plan, image_format: Format, limits: Limits, *, frames: int) -> b
     # What is cut away afterwards is scaled too: more than the original only where something grows.
     scaled = max(steps.width * steps.height, steps.unturned[0] * steps.unturned[1])
     grown = scaled if scaled > steps.region.width * steps.region.height else 0
-    return max(width * height, grown) * frames <= limits.max_output_pixels and max(width, height) <= _LONGEST_SIDE[image_format]
+    if max(width, height) > FORMATS[image_format].longest_side_pixels:
+        return False
+    return max(width * height, grown) * frames <= limits.max_output_pixels
 
 
 def is_worth_offering(steps: Plan, image_format: Format, limits: Limits, *, frames: int, alpha: bool) -> bool:
@@ -167,7 +163,7 @@ def is_worth_offering(steps: Plan, image_format: Format, limits: Limits, *, fram
     `alpha`: whether it has transparent pixels.
     """
     width, height = steps.output
-    needed_bytes = width * height * _AVIF_BYTES_PER_PIXEL[alpha] if image_format == "avif" else 0
+    needed_bytes = width * height * FORMATS[image_format].encoder_bytes_per_pixel[alpha]
     return needed_bytes <= limits.codec_bytes and fits(steps, image_format, limits, frames=frames)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from service.images.transform import ANIMATED_FORMATS, Format, Transform
+from service.images.formats import FORMATS, Format
+from service.images.transform import Transform
 
-# Formats of originals that hold an animation: pages of the others are no frames in time.
+# Formats of originals whose frames follow one another in time; those of the others are pages.
 _ANIMATED_ORIGINALS = frozenset({"gif", "webp"})
 
 # From this on an original that no decoder can shrink while it reads has an intermediate.
@@ -93,7 +94,7 @@ class ImageInfo(msgspec.Struct, frozen=True):
     def animates(self, transform: Transform, image_format: Format, *, by_default: bool) -> bool:
         """Return whether a rendition of this original is an animation; `by_default` is the pipeline version's word."""
         wanted = transform.animate or (transform.frame is None and by_default)
-        return wanted and self.animated and image_format in ANIMATED_FORMATS
+        return wanted and self.animated and FORMATS[image_format].animation
 
 
 class Placeholder(msgspec.Struct, frozen=True):

@@ -9,10 +9,11 @@ from fractions import Fraction
 import msgspec
 
 from service.errors import BadTransformError
+from service.images.formats import FORMATS, Format
 from service.images.geometry import Plan, check, is_drawn_in_time, is_worth_offering, plan, require_frame
 from service.images.info import ImageInfo, Limits
 from service.images.options import BLUR, MAX_SIDE_PIXELS
-from service.images.transform import DEFAULTS, FORMATS, PIPELINE_VERSION, Format, Transform, scaled
+from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, scaled
 
 # From a phone in a column to a wide screen at twice the density: each step saves about half of the next one's bytes.
 LADDER_WIDTHS = (320, 640, 960, 1280, 1920, 2560)

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from service.images.formats import FORMATS, Format
 from service.images.ladder import Ladder, LadderStep
-from service.images.transform import Format
 
 # The `src` for browsers that read no srcset: a middle step.
 SRC_WIDTH = 1280
 
-EXTENSIONS: dict[Format, str] = {"avif": "avif", "webp": "webp", "jpeg": "jpg", "png": "png", "gif": "gif"}
 DEFAULT_SIZES = "100vw"
 
 
@@ -50,7 +49,7 @@ def markup(ladders: Sequence[Ladder], url_of: Callable[[LadderStep, Format], str
     for ladder in ladders:
         links = [RenditionLink(step.width, step.height, url_of(step, ladder.format)) for step in ladder.steps]
         srcset = ", ".join(f"{link.url} {link.width}w" for link in links)
-        sources.append(PictureSource(f"image/{ladder.format}", srcset, links))
+        sources.append(PictureSource(FORMATS[ladder.format].media_type, srcset, links))
     middle = min(sources[-1].renditions, key=lambda link: (abs(link.width - SRC_WIDTH), link.width))
     return Markup(middle.url, sources, picture(sources, middle, sizes, alt))
 

@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 from math import floor
-from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
 from service.errors import BadTransformError
+from service.images.formats import FORMATS, Format
 from service.images.options import (
     API_OPTIONS,
     COMPASS,
@@ -37,23 +37,7 @@ from service.images.options import (
     text_of,
 )
 
-Format: TypeAlias = Literal["avif", "webp", "jpeg", "png", "gif"]
-
-FORMATS: tuple[Format, ...] = get_args(Format)
 FULL = "full"
-
-# Formats that hold more than one frame, and formats that can lose nothing.
-ANIMATED_FORMATS: frozenset[Format] = frozenset({"webp", "gif"})
-LOSSLESS_FORMATS: frozenset[Format] = frozenset({"webp", "avif", "png"})
-
-# What a format has no use for: left out of its addresses, so that one rendition has one.
-_MEANINGLESS: Mapping[Format, frozenset[str]] = {
-    "avif": frozenset({"progressive"}),
-    "webp": frozenset({"progressive"}),
-    "jpeg": frozenset(),
-    "png": frozenset({"quality", "lossless"}),
-    "gif": frozenset({"quality", "progressive", "metadata", "profile"}),
-}
 
 _VALUE = re.compile(r"[A-Za-z0-9.:_-]+")
 
@@ -238,21 +222,21 @@ def scaled(transform: Transform, factor: Fraction) -> Transform:
 
 def for_format(transform: Transform, image_format: Format) -> Transform:
     """Return the transform without what `image_format` has no use for; raises `BadTransformError` for what it cannot do."""
-    if transform.lossless and image_format not in LOSSLESS_FORMATS:
+    if transform.lossless and not FORMATS[image_format].lossless:
         raise BadTransformError(
             f"A {image_format} always loses something: `lossless` contradicts it.",
-            expected=f"one of {', '.join(sorted(LOSSLESS_FORMATS))}",
+            expected=f"one of {', '.join(sorted(name for name, traits in FORMATS.items() if traits.lossless))}",
             received=image_format,
             remedy="Leave `lossless` out, or ask for another format.",
         )
-    if transform.animate and image_format not in ANIMATED_FORMATS:
+    if transform.animate and not FORMATS[image_format].animation:
         raise BadTransformError(
             f"A {image_format} holds no animation: `animate` contradicts it.",
-            expected=f"one of {', '.join(sorted(ANIMATED_FORMATS))}",
+            expected=f"one of {', '.join(sorted(name for name, traits in FORMATS.items() if traits.animation))}",
             received=image_format,
             remedy="Leave `animate` out for the first frame, or ask for another format.",
         )
-    used = {key: value for key, value in transform.options().items() if key not in _MEANINGLESS[image_format]}
+    used = {key: value for key, value in transform.options().items() if key not in FORMATS[image_format].ignored_options}
     return Transform(**used)  # type: ignore[arg-type]
 
 

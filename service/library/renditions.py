@@ -25,8 +25,9 @@ from service.errors import (
 )
 from service.images import geometry, ladder
 from service.images.digest import base32
+from service.images.formats import FORMAT_OF_EXTENSION, FORMATS, Format
 from service.images.info import ImageInfo, Limits
-from service.images.transform import DEFAULTS, PIPELINE_VERSION, Format, Transform, for_format
+from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, for_format
 from service.library.documents import Documents
 from service.library.image_store import ImageStore
 from service.library.intermediates import Intermediates
@@ -42,8 +43,6 @@ T = TypeVar("T")
 
 # Bytes that take about a millisecond to hash.
 _LARGE_BYTES = 1 << 20
-
-FORMATS: dict[str, Format] = {"avif": "avif", "webp": "webp", "jpg": "jpeg", "png": "png", "gif": "gif"}
 
 
 class Timings(msgspec.Struct, frozen=True):
@@ -231,7 +230,7 @@ class Renditions:
 
         Raises the errors of `Documents.get`, and `BadTransformError` for a crop outside the picture.
         """
-        offered = await self.supported_formats(FORMATS.values())
+        offered = await self.supported_formats(FORMATS)
         return ladder.possible_formats(await self.image_info(digest), transform, self._limits, offered, version=version)
 
     async def supported_formats(self, formats: Iterable[Format]) -> list[Format]:
@@ -262,7 +261,7 @@ class Renditions:
     async def _render(self, address: RenditionUrl, transform: Transform, *, background: bool) -> tuple[Rendered, float]:
         """Return a rendition, and the seconds until its inputs were open. A transform that the document rules out is refused first."""
         started = time.perf_counter()
-        image_format = FORMATS[address.extension]
+        image_format = FORMAT_OF_EXTENSION[address.extension]
         info = await self.image_info(address.digest)
         transform = await self.check(info, transform, image_format, address.version)
         async with AsyncExitStack() as opened_files:

@@ -10,11 +10,11 @@ import structlog
 
 from service.concurrency.polling import poll
 from service.errors import GoneError, OverloadedError, ServiceError, StorageFullError, StorageUnavailableError
+from service.images.formats import FORMATS, Format
 from service.images.geometry import intermediate_suffices
 from service.images.info import ImageInfo, Limits
 from service.images.ladder import ladders
-from service.images.picture import EXTENSIONS
-from service.images.transform import DEFAULTS, PIPELINE_VERSION, Format, Transform, for_format
+from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, for_format
 from service.library.documents import Documents
 from service.library.intermediates import Intermediates
 from service.library.renditions import Renditions
@@ -166,7 +166,7 @@ def ladder_steps(
     chosen = [ladder for ladder in document if ladder.format in wanted or (ladder is document[-1] and "fallback" in wanted)]
     ladder = [
         LadderStep(
-            RenditionUrl(PIPELINE_VERSION, digest, transform.canonical_form, EXTENSIONS[ladder.format]),
+            RenditionUrl(PIPELINE_VERSION, digest, transform.canonical_form, FORMATS[ladder.format].extension),
             transform,
             step.width,
             ladder.format,

@@ -34,7 +34,7 @@ from service.errors import (
     UnsupportedFormatError,
     sanitize,
 )
-from service.images.transform import Format
+from service.images.formats import Format
 from service.rendering import process_stats, protocol
 from service.rendering.circuit_breaker import CircuitBreaker, FailureMode
 from service.rendering.handover import handed_over

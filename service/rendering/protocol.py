@@ -6,8 +6,9 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from service.images.formats import Format
 from service.images.info import ImageInfo, Limits, Placeholder
-from service.images.transform import Format, Transform
+from service.images.transform import Transform
 
 FailureKind: TypeAlias = Literal[
     "unsupported", "broken", "too-many-pixels", "too-complex", "too-costly", "damaged", "failed", "bad-transform", "cannot-fit"

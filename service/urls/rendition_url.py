@@ -16,13 +16,12 @@ import re
 import msgspec
 
 from service.errors import BadAddressError
+from service.images.formats import FORMAT_OF_EXTENSION
 
 MAX_TRANSFORM_CHARACTERS = 1_024
 # The base64url of a remote URL.
 MAX_URL_CHARACTERS = 2_048
 
-# Extension in a path → media type.
-MEDIA_TYPES = {"avif": "image/avif", "webp": "image/webp", "jpg": "image/jpeg", "png": "image/png", "gif": "image/gif"}
 # The extension of a rendition whose format is negotiated by the Accept header.
 AUTO = "auto"
 
@@ -115,10 +114,10 @@ def parse_pull_url(raw_path: bytes) -> tuple[PullUrl, str]:
 
 
 def _check_extension(extension: str) -> None:
-    if extension != AUTO and extension not in MEDIA_TYPES:
+    if extension != AUTO and extension not in FORMAT_OF_EXTENSION:
         raise BadAddressError(
             "No rendition has this extension.",
-            expected=", ".join((*MEDIA_TYPES, AUTO)),
+            expected=", ".join((*FORMAT_OF_EXTENSION, AUTO)),
             received=extension,
             remedy="Use one of the expected extensions.",
         )

@@ -11,10 +11,11 @@ from collections.abc import Collection, Sequence
 
 from service.errors import BadSignatureError
 from service.images.digest import base32
+from service.images.formats import FORMATS, Format
 from service.images.info import ImageInfo, Limits
 from service.images.ladder import ladders
-from service.images.picture import DEFAULT_SIZES, EXTENSIONS, Markup, markup
-from service.images.transform import FORMATS, PIPELINE_VERSION, Format, Transform, for_format
+from service.images.picture import DEFAULT_SIZES, Markup, markup
+from service.images.transform import PIPELINE_VERSION, Transform, for_format
 from service.urls.rendition_url import PullUrl, RenditionUrl
 
 SIGNATURE_BYTES = 16
@@ -84,7 +85,7 @@ class UrlBuilder:
     def url(self, digest: str, transform: Transform, image_format: Format) -> str:
         """Return the URL of one rendition; raises `BadTransformError` for an option that contradicts the format."""
         canonical_form = for_format(transform, image_format).canonical_form
-        return self.sign(RenditionUrl(PIPELINE_VERSION, digest, canonical_form, EXTENSIONS[image_format]))
+        return self.sign(RenditionUrl(PIPELINE_VERSION, digest, canonical_form, FORMATS[image_format].extension))
 
     def sign(self, url: RenditionUrl | PullUrl) -> str:
         """Return the URL with its signature."""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 import pyvips
 
-from service.images.transform import Format
+from service.images.formats import FORMATS, Format
 from service.rendering.protocol import Failure, ImageError
 from service.worker.color import on_white
 from service.worker.save import PLAIN, Encoding, encode
@@ -164,7 +164,7 @@ def auto(image: pyvips.Image, image_format: Format, usual_quality: int, asked: E
     """
     if image_format not in _STEPS or asked.lossless:
         return encode(image, image_format, usual_quality, asked)
-    if image_format == "jpeg" and image.hasalpha():
+    if image.hasalpha() and not FORMATS[image_format].alpha:
         image = on_white(image).copy_memory()
     whole = image.get_page_height() == image.height and image.width * image.height <= _SEARCHED_PIXELS
     picture = image if whole else _tiles(image)

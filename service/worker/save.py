@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import msgspec
 import pyvips
 
-from service.images.transform import FORMATS, Format, Transform
+from service.images.formats import FORMATS, Format
+from service.images.transform import Transform
 from service.worker.color import on_white
 from service.worker.formats.animation import in_hundredths
 

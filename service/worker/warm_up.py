@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyvips
 
-from service.images.transform import FORMATS
+from service.images.formats import FORMATS
 from service.worker import save
 from service.worker.files import load
 from service.worker.formats import heic

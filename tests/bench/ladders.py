@@ -9,8 +9,9 @@ import click
 import msgspec
 
 from service.images.document import Document
+from service.images.formats import Format
 from service.images.ladder import LADDER_WIDTHS
-from service.images.transform import PIPELINE_VERSION, Format, Transform
+from service.images.transform import PIPELINE_VERSION, Transform
 from service.rendering.protocol import Rendered, RenderLadder
 from tests.bench import photos
 from tests.bench.bench import Bench

@@ -17,8 +17,9 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from structlog import PrintLoggerFactory, make_filtering_bound_logger
 
 from service.images.document import Document
+from service.images.formats import Format
 from service.images.info import Limits, codec_bytes
-from service.images.transform import PIPELINE_VERSION, Format, Transform
+from service.images.transform import PIPELINE_VERSION, Transform
 from service.library.documents import Documents
 from service.library.image_store import ImageStore
 from service.library.ingest import Ingester

@@ -12,7 +12,7 @@ import msgspec
 from PIL import Image
 
 from service.errors import sanitize
-from service.urls.rendition_url import MEDIA_TYPES
+from service.images.formats import FORMAT_OF_EXTENSION, FORMATS
 from service.urls.signing import Signer
 from tests.fuzz import declared
 from tests.fuzz.cases import AddressCase, ApiCase, Case, ImageCase, WireCase
@@ -203,7 +203,7 @@ def _wrong_rendition(path: str, received: Received) -> str | None:
     """Return what is wrong with a rendition: not of the type that its address says, without a validator, or no picture."""
     _, headers, body = received
     extension = path.rpartition(".")[2]
-    wanted = MEDIA_TYPES.get(extension, headers.get("content-type", ""))
+    wanted = FORMATS[FORMAT_OF_EXTENSION[extension]].media_type if extension in FORMAT_OF_EXTENSION else headers.get("content-type", "")
     if headers.get("content-type") != wanted or "etag" not in headers:
         return f"a rendition of type {headers.get('content-type')} with ETag {headers.get('etag')}"
     try:

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from service.images.formats import FORMATS
 from service.images.options import OPTIONS
-from service.images.transform import FORMATS
 from service.urls.rendition_url import RenditionUrl
 from service.urls.signing import Signer
 from tests.support import images

@@ -9,10 +9,11 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from service.errors import BadTransformError, TooManyPixelsError
+from service.images.formats import Format
 from service.images.geometry import Box, Plan, check, plan
 from service.images.info import ImageInfo, Limits
 from service.images.options import COMPASS, MAX_PAD_PIXELS, MAX_SIDE_PIXELS, STRATEGIES, FocalPoint, Region, Sides
-from service.images.transform import Format, Transform, parse
+from service.images.transform import Transform, parse
 from tests.support import reference
 
 originals = st.tuples(st.integers(1, 70_000), st.integers(1, 70_000))

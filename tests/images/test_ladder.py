@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import BadTransformError, TooComplexError, TooManyPixelsError
+from service.images.formats import FORMAT_OF_EXTENSION as BY_EXTENSION
+from service.images.formats import FORMATS, Format
 from service.images.geometry import check
 from service.images.info import ImageInfo, Limits, codec_bytes
 from service.images.ladder import Ladder, ladders, possible_formats
-from service.images.transform import DEFAULTS, FORMATS, PIPELINE_VERSION, Format, Transform, parse, parse_canonical
-from service.library.renditions import FORMATS as BY_EXTENSION
+from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, parse, parse_canonical
 from service.settings.sections import Settings
 from service.urls.rendition_url import parse_rendition_url as parse_address
 from service.urls.signing import Signer, UrlBuilder

@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import BadTransformError
+from service.images.formats import Format
 from service.images.geometry import plan
 from service.images.info import ImageInfo
 from service.images.ladder import LADDER_WIDTHS, default_formats, fallback_format, ladder_widths
 from service.images.options import FocalPoint
 from service.images.picture import Markup
-from service.images.transform import Format, Transform, parse, parse_canonical
+from service.images.transform import Transform, parse, parse_canonical
 from service.urls.rendition_url import parse_rendition_url as parse_address
 from service.urls.signing import Signer, UrlBuilder
 from tests.support.renders import LIMITS

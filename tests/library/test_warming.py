@@ -1,5 +1,5 @@
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -9,9 +9,10 @@ import pytest
 import structlog
 
 from service.errors import StorageFullError, StorageUnavailableError
+from service.images.formats import FORMATS, Format
 from service.images.info import ImageInfo
 from service.images.ladder import default_formats
-from service.images.transform import FORMATS, Format, Transform
+from service.images.transform import Transform
 from service.images.transform import parse as parse_transform
 from service.library import warming, warming_queue
 from service.library.image_store import ImageStore
@@ -107,7 +108,7 @@ def test_rungs_that_their_format_cannot_hold_or_that_are_larger_than_is_made_are
 
 
 def test_rungs_are_in_the_formats_wanted_as_far_as_libvips_writes_them_and_the_document_has_them() -> None:
-    def formats(info: ImageInfo, wanted: list[WarmFormat], offered: Sequence[Format] = FORMATS) -> set[str]:
+    def formats(info: ImageInfo, wanted: list[WarmFormat], offered: Collection[Format] = FORMATS) -> set[str]:
         return {step.format for step in ladder_steps("a" * 32, info, wanted, offered, LIMITS)}
 
     assert formats(PHOTO, ["webp", "fallback"]) == {"webp", "jpeg"}

@@ -9,7 +9,8 @@ from statistics import mean
 import click
 import msgspec
 
-from service.images.transform import DEFAULTS, PIPELINE_VERSION, Format
+from service.images.formats import Format
+from service.images.transform import DEFAULTS, PIPELINE_VERSION
 from service.worker import quality
 from service.worker.save import encode
 from tests.quality.judge import score

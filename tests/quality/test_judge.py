@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from PIL import Image, ImageFilter
 
-from service.images.transform import Format
+from service.images.formats import Format
 from service.worker.quality import PerceptualDistance
 from service.worker.save import encode
 from tests.quality.judge import score

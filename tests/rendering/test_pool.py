@@ -26,7 +26,8 @@ from service.errors import (
     TooManyPixelsError,
     UnsupportedFormatError,
 )
-from service.images.transform import PIPELINE_VERSION, Format
+from service.images.formats import Format
+from service.images.transform import PIPELINE_VERSION
 from service.rendering import pool as pool_module
 from service.rendering.circuit_breaker import CircuitBreaker
 from service.rendering.pool import CodecSupport, RenderPool

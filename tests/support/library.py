@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from service.images.picture import EXTENSIONS
-from service.images.transform import PIPELINE_VERSION, Format, parse
+from service.images.formats import FORMATS, Format
+from service.images.transform import PIPELINE_VERSION, parse
 from service.library.documents import Documents
 from service.library.image_store import ImageStore
 from service.library.ingest import Ingester
@@ -78,4 +78,4 @@ async def house(
 
 def address(digest: str, spelling: str, image_format: Format, *, version: int = PIPELINE_VERSION) -> RenditionUrl:
     """Return the address of a rendition."""
-    return RenditionUrl(version, digest, spelling, EXTENSIONS[image_format])
+    return RenditionUrl(version, digest, spelling, FORMATS[image_format].extension)

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps
 from PIL.Image import Resampling
 
+from service.images.formats import Format
 from service.images.options import FocalPoint, Overlay, Sides
-from service.images.transform import DEFAULTS, PIPELINE_VERSION, Format, Transform
+from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform
 
 Pixels = npt.NDArray[np.float64]
 

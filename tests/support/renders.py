@@ -17,8 +17,9 @@ import pytest
 
 from service.errors import ServiceError
 from service.images.digest import digest_from_sha256
+from service.images.formats import Format
 from service.images.info import ImageInfo, Limits
-from service.images.transform import PIPELINE_VERSION, Format, parse
+from service.images.transform import PIPELINE_VERSION, parse
 from service.rendering import pool as pool_module
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import InputFile, Job, Probe, Probed, Render, Rendered, Reply

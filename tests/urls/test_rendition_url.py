@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from service.errors import BadAddressError, BadSignatureError
 from service.images.digest import base32, digest_from_sha256, is_digest
+from service.images.formats import FORMAT_OF_EXTENSION
 from service.images.transform import PIPELINE_VERSION, Transform
-from service.urls.rendition_url import AUTO, MAX_TRANSFORM_CHARACTERS, MEDIA_TYPES, RenditionUrl, parse_rendition_url
+from service.urls.rendition_url import AUTO, MAX_TRANSFORM_CHARACTERS, RenditionUrl, parse_rendition_url
 from service.urls.signing import UNSIGNED, Signer, UrlBuilder
 from tests.support.renders import LIMITS
 from tests.vectors import make
@@ -24,7 +25,7 @@ OTHER_KEY = bytes(range(1, 33))
 
 BASE32 = string.ascii_lowercase + "234567"
 digests = st.text(BASE32, min_size=32, max_size=32)
-extensions = st.sampled_from((*MEDIA_TYPES, AUTO))
+extensions = st.sampled_from((*FORMAT_OF_EXTENSION, AUTO))
 spellings = st.text(string.ascii_letters + string.digits + ".:_=,-", min_size=1, max_size=80)
 addresses = st.builds(RenditionUrl, st.integers(1, 999_999), digests, spellings, extensions)
 
@@ -47,7 +48,7 @@ def test_vectors_file_is_what_its_generator_makes() -> None:
 
 def test_vectors_file_covers_every_extension_and_a_key_rotation() -> None:
     assert len(VECTORS["accepted"]) >= 30
-    assert {vector["extension"] for vector in VECTORS["accepted"]} == {*MEDIA_TYPES, AUTO}
+    assert {vector["extension"] for vector in VECTORS["accepted"]} == {*FORMAT_OF_EXTENSION, AUTO}
     assert {vector["signed_by"] for vector in VECTORS["accepted"]} == {0, 1, 2}
 
 
@@ -208,7 +209,7 @@ def test_signer_without_a_key_cannot_be_made() -> None:
 
 def test_unsigned_transform_without_a_signature_is_accepted_in_its_canonical_spelling_only() -> None:
     signer = Signer([KEY], ("width=640", "full"))
-    for extension in (*MEDIA_TYPES, AUTO):
+    for extension in (*FORMAT_OF_EXTENSION, AUTO):
         assert refused(f"/i/v1/{ADDRESS.digest}/width=640/{UNSIGNED}.{extension}".encode("ascii"), signer) is None
         assert refused(f"/i/v1/{ADDRESS.digest}/full/{UNSIGNED}.{extension}".encode("ascii"), signer) is None
     for transform in ("width=641", "width=0640", "width=640.0", "width=640,fit=inside", "WIDTH=640"):

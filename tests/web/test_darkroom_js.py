@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.images import picture
+from service.images.formats import FORMAT_OF_EXTENSION
 from service.images.info import ImageInfo
 from service.images.transform import PIPELINE_VERSION, Transform
-from service.urls.rendition_url import AUTO, MAX_TRANSFORM_CHARACTERS, MAX_URL_CHARACTERS, MEDIA_TYPES, PullUrl, RenditionUrl
+from service.urls.rendition_url import AUTO, MAX_TRANSFORM_CHARACTERS, MAX_URL_CHARACTERS, PullUrl, RenditionUrl
 from service.urls.signing import Signer, UrlBuilder
 from tests.support.renders import LIMITS
 from tests.vectors import make
@@ -191,7 +192,7 @@ def random_address(chance: random.Random) -> RenditionUrl | PullUrl:
     longest = chance.choice((12, 80, MAX_TRANSFORM_CHARACTERS))
     characters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:_=,-"
     transform = chance.choice((*make.TRANSFORMS, *make.LATER_TRANSFORMS, "".join(chance.choices(characters, k=chance.randint(1, longest)))))
-    extension = chance.choice((*MEDIA_TYPES, AUTO))
+    extension = chance.choice((*FORMAT_OF_EXTENSION, AUTO))
     if chance.random() < 0.25:
         path = "".join(
             chr(chance.choice((chance.randint(33, 126), chance.randint(0xA1, 0xD7FF), chance.randint(0x10000, 0x1FFFF))))

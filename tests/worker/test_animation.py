@@ -15,8 +15,9 @@ from msgspec import structs
 from PIL import ExifTags, Image, ImageSequence
 
 from service.errors import BadTransformError, TooManyPixelsError
+from service.images.formats import Format
 from service.images.info import ImageInfo
-from service.images.transform import Format, for_format, parse
+from service.images.transform import for_format, parse
 from service.rendering.pool import RenderPool
 from service.urls.signing import Signer, UrlBuilder
 from service.worker.formats.animation import rounded_delays

@@ -27,8 +27,9 @@ from service.errors import (
     TooManyPixelsError,
     UnsupportedFormatError,
 )
+from service.images.formats import FORMATS, Format
 from service.images.geometry import check
-from service.images.transform import FORMATS, Format, for_format, parse
+from service.images.transform import for_format, parse
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Rendered
 from tests.support import images
@@ -474,7 +475,7 @@ async def test_mutation_of_a_good_file_is_a_picture_or_refused(
     async def look(number: int, seed: int) -> None:
         path = written(tmp_path, images.mutated(GOOD[kind], seed, changes), f"{number}")
         spelling = ("width=60", "full", "rotate=20,blur=1", "width=40,height=40,fit=cover,gravity=attention")[number % 4]
-        for answer in (partial(probed, pool, path), partial(rendered, pool, path, spelling, FORMATS[number % len(FORMATS)])):
+        for answer in (partial(probed, pool, path), partial(rendered, pool, path, spelling, list(FORMATS)[number % len(FORMATS)])):
             try:
                 await answer()
             except ANSWERS:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from service.images.transform import FORMATS, Format, parse
+from service.images.formats import FORMATS, Format
+from service.images.transform import parse
 from service.rendering.pool import RenderPool
 from tests.support import images, reference
 from tests.support.renders import rendered, written

@@ -17,8 +17,8 @@ import pyvips
 from PIL import ExifTags, Image
 
 from service.errors import BrokenImageError, ServiceError, TooCostlyError, TooManyPixelsError
+from service.images.formats import FORMATS, Format
 from service.images.info import Limits
-from service.images.transform import FORMATS, Format
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import ImageError
 from service.worker.formats import heic

@@ -24,8 +24,9 @@ from PIL import ExifTags, Image
 from PIL.Image import Resampling
 
 from service.errors import CannotFitError
+from service.images.formats import FORMATS, Format
 from service.images.options import COMPASS, FITS, FocalPoint, Overlay, Region, Sides
-from service.images.transform import FORMATS, Format, Transform, parse
+from service.images.transform import Transform, parse
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Rendered
 from tests.support import images, reference
@@ -236,7 +237,7 @@ def as_gif(picture: Image.Image) -> Image.Image:
 
 def asked_of(kind: str, image_format: Format) -> list[str]:
     """Return half of what can be asked: each kind of original meets all of it, and so does each format."""
-    turn = list(ORIGINALS).index(kind) + FORMATS.index(image_format)
+    turn = list(ORIGINALS).index(kind) + list(FORMATS).index(image_format)
     return ASKED[turn % 2 :: 2]
 
 

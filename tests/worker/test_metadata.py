@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
 
-from service.images.transform import Format
+from service.images.formats import Format
 from service.rendering.pool import RenderPool
 from service.worker.metadata import correct_xmp, strip_thumbnails
 from tests.support import images

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from service.images.formats import Format
 from service.images.options import COMPASS
-from service.images.transform import Format, parse
+from service.images.transform import parse
 from service.rendering.pool import RenderPool
 from tests.support import images, reference
 from tests.support.renders import probed, rendered, written

@@ -15,7 +15,7 @@ import pytest
 import pyvips
 from PIL import Image, ImageFilter
 
-from service.images.transform import Format
+from service.images.formats import Format
 from service.rendering.protocol import ImageError
 from service.worker import quality
 from service.worker.quality import CEILING, INVISIBLE, PerceptualDistance, auto, within

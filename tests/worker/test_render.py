@@ -10,9 +10,9 @@ import pytest
 from PIL import ExifTags, Image
 
 from service.errors import ServiceError, TooManyPixelsError
+from service.images.formats import FORMATS, Format
 from service.images.geometry import intermediate_suffices
 from service.images.info import Limits
-from service.images.transform import FORMATS, Format
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Intermediate, MakeIntermediate, Rendered
 from tests.support import images, reference
@@ -258,9 +258,9 @@ async def test_corpus_files_are_probed_and_rendered(pool: RenderPool, image_form
 
     files = await good_files(pool)
     async with anyio.create_task_group() as tasks:
-        for path in files[FORMATS.index(image_format) :: 2]:
+        for path in files[list(FORMATS).index(image_format) :: 2]:
             tasks.start_soon(look, path)
-    assert len(sizes) == len(files[FORMATS.index(image_format) :: 2]) > 20
+    assert len(sizes) == len(files[list(FORMATS).index(image_format) :: 2]) > 20
 
 
 @needs_corpus

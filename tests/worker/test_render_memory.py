@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from service.errors import BrokenImageError, ServiceError, TooCostlyError
-from service.images.transform import PIPELINE_VERSION, Format
+from service.images.formats import Format
+from service.images.transform import PIPELINE_VERSION
 from service.rendering import pool as pool_module
 from service.rendering import process_stats
 from service.rendering.pool import RenderPool

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import ServiceError
-from service.images.transform import Format
+from service.images.formats import Format
 from service.rendering.pool import RenderPool
 from tests.support import images
 from tests.support.renders import probed, ready, render_pool, rendered, written

@@ -8,8 +8,9 @@ from litestar import Request
 from litestar.datastructures import State
 from litestar.openapi.plugins import JsonRenderPlugin
 
+from service.images.formats import FORMATS
 from service.images.options import API_OPTIONS, OPTIONS
-from service.images.transform import FORMATS, Transform
+from service.images.transform import Transform
 
 DIGEST_EXAMPLE = "ibxxblxna3ywub3vp54kkar5asszqvg2"
 _CURSOR_EXAMPLE = f"8210987654321-{DIGEST_EXAMPLE}"

@@ -13,10 +13,10 @@ from service.errors import Problem, ServiceError
 from service.http.openapi.document import DIGEST_EXAMPLE
 from service.http.routes.images import ImageDocument, OneUrl
 from service.http.routes.listing import ImagesPage, KnownImages
+from service.images.formats import FORMAT_OF_EXTENSION, FORMATS
 from service.images.picture import Markup
 from service.library.takedowns import TakenDown
 from service.ops.health import Report
-from service.urls.rendition_url import MEDIA_TYPES
 
 SIGNATURE_EXAMPLE = "em2px3a6njtmrp2qwwi7fotkia"
 
@@ -92,7 +92,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
         written["content"] = {answer.media_type: {"schema": {"type": "string"}, "examples": {"alive": {"value": "alive\n"}}}}
     elif answer.media_type == "image/*":
         image = {"schema": {"type": "string", "contentMediaType": "image/*"}}
-        written["content"] = dict.fromkeys(sorted(set(MEDIA_TYPES.values())), image)
+        written["content"] = dict.fromkeys(sorted(traits.media_type for traits in FORMATS.values()), image)
     return written
 
 
@@ -314,7 +314,7 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ),
 }
 
-_EXTENSION = {"name": "extension", "in": "path", "required": True, "schema": {"enum": [*MEDIA_TYPES, "auto"]}, "example": "avif"}
+_EXTENSION = {"name": "extension", "in": "path", "required": True, "schema": {"enum": [*FORMAT_OF_EXTENSION, "auto"]}, "example": "avif"}
 _TRANSFORM = {
     "name": "transform",
     "in": "path",

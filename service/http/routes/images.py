@@ -28,10 +28,11 @@ from service.http import headers
 from service.http.bodies import body_pieces, decode_json, json_body
 from service.images.digest import base32
 from service.images.document import Document
+from service.images.formats import FORMATS, Format
 from service.images.info import Placeholder
 from service.images.options import API_OPTIONS, MAX_SIDE_PIXELS, STRATEGIES, FocalPoint, Region
 from service.images.picture import DEFAULT_SIZES, Markup, PictureSource
-from service.images.transform import FORMATS, Format, Transform, from_options
+from service.images.transform import Transform, from_options
 from service.library.documents import Documents
 from service.library.ingest import Ingester, IngestResult
 from service.library.renditions import Renditions

@@ -15,7 +15,7 @@ from service.http.bodies import json_body
 from service.http.routes.images import Access, ImageDocument, image_document
 from service.images.digest import is_digest
 from service.images.document import Document
-from service.images.transform import FORMATS
+from service.images.formats import FORMATS
 from service.library.listing import Listing
 from service.library.renditions import Renditions
 from service.ops.regions import require_primary

@@ -9,9 +9,9 @@ from service.errors import BadRequestError
 from service.http import headers
 from service.http.bodies import json_body
 from service.http.routes.images import Access, OneUrl, PullRequest, allowed, preset, resolved
-from service.images.picture import EXTENSIONS
+from service.images.formats import FORMAT_OF_EXTENSION, FORMATS
 from service.images.transform import PIPELINE_VERSION, for_format, from_options, parse
-from service.library.renditions import FORMATS, Renditions, digests
+from service.library.renditions import Renditions, digests
 from service.ops.regions import require_primary
 from service.pull.sources import Sources
 from service.settings.sections import Settings
@@ -47,7 +47,7 @@ async def pull(
     document = found.document
     transform = await resolved(document, transform, renditions)
     if asked.extension != AUTO:
-        transform = await renditions.check(document.info, transform, FORMATS[asked.extension])
+        transform = await renditions.check(document.info, transform, FORMAT_OF_EXTENSION[asked.extension])
     target = RenditionUrl(PIPELINE_VERSION, document.digest, transform.canonical_form, asked.extension)
     fields = headers.pointer_headers(url_builder.sign(target), digests(target, transform), found.fresh_seconds)
     return Response(b"", status_code=302, headers=fields)
@@ -79,14 +79,14 @@ async def pull_url(
     transform = from_options(wanted.transform, preset(wanted.variant, settings))
     extension = AUTO
     if wanted.format != AUTO:
-        image_format = next((name for name in EXTENSIONS if name == wanted.format), None)
+        image_format = next((name for name in FORMATS if name == wanted.format), None)
         if image_format is None:
             raise BadRequestError(
                 "There is no such format.",
-                expected=", ".join((*EXTENSIONS, AUTO)),
+                expected=", ".join((*FORMATS, AUTO)),
                 received=wanted.format,
                 remedy="Ask for one of these.",
             )
-        extension = EXTENSIONS[image_format]
+        extension = FORMATS[image_format].extension
         transform = for_format(transform, image_format)
     return Response(OneUrl(url_builder.sign(PullUrl(url, transform.canonical_form, extension))), headers=headers.document_headers())

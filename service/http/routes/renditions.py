@@ -9,17 +9,17 @@ from litestar import Request, Response, get
 from litestar.datastructures import State
 
 from service.http import headers
-from service.images.picture import EXTENSIONS
-from service.images.transform import Format, parse, parse_canonical
+from service.images.formats import FORMAT_OF_EXTENSION, FORMATS, Format
+from service.images.transform import parse, parse_canonical
 from service.library.renditions import Rendition, Renditions, digests
-from service.urls.rendition_url import AUTO, MEDIA_TYPES, RenditionUrl, parse_rendition_url
+from service.urls.rendition_url import AUTO, RenditionUrl, parse_rendition_url
 from service.urls.signing import UNSIGNED, Signer
 
 # Browsers send about 150 characters; a list of thousands of nothing takes a while to read.
 MAX_ACCEPT_CHARACTERS = 1_024
 
 # What may be chosen before the fallback, which needs no naming.
-_NEGOTIATED = (MEDIA_TYPES["avif"], MEDIA_TYPES["webp"])
+_NEGOTIATED = (FORMATS["avif"].media_type, FORMATS["webp"].media_type)
 
 
 @get("/i/{rest:path}", include_in_schema=False)
@@ -53,8 +53,8 @@ async def rendition(request: Request[object, object, State], signer: Signer, ren
 def negotiated_extension(accept: str, formats: Sequence[Format]) -> str:
     """Return the first of `formats` that `Accept` names, or the last: `*/*` alone says nothing of AVIF or WebP (RFC 9110 §12.5.1)."""
     accepted = _accepted(accept)
-    *better, fallback = (EXTENSIONS[image_format] for image_format in formats)
-    return next((extension for extension in better if MEDIA_TYPES[extension] in accepted), fallback)
+    *better, fallback = (FORMATS[image_format] for image_format in formats)
+    return next((traits for traits in better if traits.media_type in accepted), fallback).extension
 
 
 def normalised_accept(accept: bytes) -> bytes:
@@ -78,4 +78,4 @@ def _answer(found: Rendition, extension: str, fields: dict[str, str]) -> Respons
     if not found.stored:
         fields = headers.unkept(fields)
     fields["Server-Timing"] = headers.server_timing(found.tier, msgspec.structs.asdict(found.timings))
-    return Response(found.body, media_type=MEDIA_TYPES[extension], headers=fields)
+    return Response(found.body, media_type=FORMATS[FORMAT_OF_EXTENSION[extension]].media_type, headers=fields)

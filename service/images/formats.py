@@ -1,0 +1,86 @@
+"""The formats of renditions: the one table of what each can do, what it is called, and how large it may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import msgspec
+
+Format: TypeAlias = Literal["avif", "webp", "jpeg", "png", "gif"]
+
+
+class FormatTraits(msgspec.Struct, frozen=True, kw_only=True):
+    """One format.
+
+    extension: in URLs; media_type: in headers.
+    alpha, animation: whether it holds transparent pixels, and more than one frame.
+    lossless: whether the option `lossless` can be used with it; png is lossless without it.
+    ignored_options: the options without an effect in it. They are left out of its URLs, so that one rendition has one URL.
+    longest_side_pixels: the longest side that it, or its encoder, holds.
+    encoder_bytes_per_pixel: what its encoder maps for each pixel, without and with alpha, where that is more than a few strips.
+    """
+
+    extension: str
+    media_type: str
+    alpha: bool
+    animation: bool
+    lossless: bool
+    ignored_options: frozenset[str]
+    longest_side_pixels: int
+    encoder_bytes_per_pixel: tuple[int, int] = (0, 0)
+
+
+# A default quality is a pipeline version's: see `DEFAULTS`. png and gif have none, so that theirs is always the highest.
+FORMATS: Mapping[Format, FormatTraits] = {
+    "avif": FormatTraits(
+        extension="avif",
+        media_type="image/avif",
+        alpha=True,
+        animation=False,
+        lossless=True,
+        ignored_options=frozenset({"progressive"}),
+        longest_side_pixels=16_384,
+        # AV1's encoder at the default effort: up to 29 and 47 measured. The others need a fifth of that at most.
+        encoder_bytes_per_pixel=(30, 48),
+    ),
+    "webp": FormatTraits(
+        extension="webp",
+        media_type="image/webp",
+        alpha=True,
+        animation=True,
+        lossless=True,
+        ignored_options=frozenset({"progressive"}),
+        longest_side_pixels=16_383,
+    ),
+    "jpeg": FormatTraits(
+        extension="jpg",
+        media_type="image/jpeg",
+        alpha=False,
+        animation=False,
+        lossless=False,
+        ignored_options=frozenset(),
+        longest_side_pixels=65_500,
+    ),
+    "png": FormatTraits(
+        extension="png",
+        media_type="image/png",
+        alpha=True,
+        animation=False,
+        lossless=True,
+        ignored_options=frozenset({"quality", "lossless"}),
+        longest_side_pixels=65_500,
+    ),
+    "gif": FormatTraits(
+        extension="gif",
+        media_type="image/gif",
+        alpha=True,
+        animation=True,
+        lossless=False,
+        ignored_options=frozenset({"quality", "progressive", "metadata", "profile"}),
+        # Its header has 16 bits for a side.
+        longest_side_pixels=65_535,
+    ),
+}
+
+FORMAT_OF_EXTENSION: Mapping[str, Format] = {traits.extension: name for name, traits in FORMATS.items()}
