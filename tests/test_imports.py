@@ -26,7 +26,7 @@ LAYERS = (
     ("storage", "rendering"),
     ("settings",),
     ("images", "urls"),
-    ("errors", "concurrency", "process"),
+    ("errors", "concurrency", "files", "process"),
 )
 # `worker` stands beside them, in a process of its own: the rooms and modules that it shares with the server.
 SHARED_WITH_WORKER = ("service.images", "service.urls", "service.errors", "service.process", "service.rendering.protocol")

@@ -185,7 +185,7 @@ def _opened(url: str, prefix: str = "", *, make: bool = False) -> Storage:
     if url == "memory://":
         _fail("memory:// is in the memory of a server that runs, and gone with it. Expected file:///folder or s3://bucket.")
     try:
-        return open_storage(url, os.environ, prefix=prefix, make=make)
+        return open_storage(url, os.environ, prefix=prefix, create=make)
     except SettingsError as error:
         _fail(str(error))
 

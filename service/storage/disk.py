@@ -1,58 +1,79 @@
-"""Folders and files on disk: made to stay, whose they are, what they take."""
+"""The directory of a store on disk: whether it can be written, what its files occupy, and what killed writes leave in it."""
 
 from __future__ import annotations
 
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from service.errors import SettingsError
+from service.files import fsync_path
 
-# What most file systems hand out room by.
+# The allocation unit of most file systems.
 _BLOCK_BYTES = 4_096
 
 
-def on_disk_bytes(size: int) -> int:
-    """Return what a file of a size takes on disk: whole blocks."""
+def size_on_disk(size: int) -> int:
+    """Return how many bytes a file of `size` bytes occupies on disk: whole blocks."""
     return -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
 def require_writable(folder: Path, variable: str) -> None:
-    """Return if this process may put files into a folder, made if need be; raises `SettingsError` that says whose it is.
+    """Create a folder if it does not exist; raises `SettingsError`, which names `variable`, if this process cannot create files in it.
 
-    A volume that is mounted over the folder of an image belongs to root, whoever owned the folder before.
+    A volume that is mounted over a folder of the container image belongs to root, whoever owned the folder before.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except PermissionError as error:
-        raise SettingsError(f"{variable}: {folder} cannot be made{whose(folder)}") from error
+        raise SettingsError(f"{variable}: {folder} cannot be created{ownership_hint(folder)}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise SettingsError(f"{variable}: {folder} cannot be written{whose(folder)}")
+        raise SettingsError(f"{variable}: {folder} cannot be written{ownership_hint(folder)}")
 
 
-def whose(folder: Path) -> str:
-    """Return whose a folder is that this process may not write to, or the one above it that is there, and how that is changed."""
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    owner, user, group = there.stat().st_uid, os.geteuid(), os.getegid()
+def ownership_hint(folder: Path) -> str:
+    """Return why this process cannot write to a folder, or to the nearest one above it that exists, and how to change that."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    owner, user, group = existing.stat().st_uid, os.geteuid(), os.getegid()
     if owner == user:
-        return f": {there} is mounted read-only, or its mode denies it. Make it writable."
+        return f": {existing} is mounted read-only, or its mode denies it. Make it writable."
     return (
-        f": {there} belongs to user {owner}, and this process is user {user}. As root, run chown -R {user}:{group} {there} "
-        f"(on Fly: fly ssh console --command 'chown -R {user}:{group} {there}'), or mount a volume that user {user} may write to."
+        f": {existing} belongs to user {owner}, and this process is user {user}. As root, run chown -R {user}:{group} {existing} "
+        f"(on Fly: fly ssh console --command 'chown -R {user}:{group} {existing}'), or mount a volume that user {user} may write to."
     )
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and those above it, each synced where it is listed, so that what is stored in it cannot vanish with it."""
+def makedirs_durable(path: Path) -> None:
+    """Create a directory and its parents, and sync each new entry, so that a power failure cannot remove them with their contents."""
     if not path.is_dir():
-        make_folder(path.parent)
+        makedirs_durable(path.parent)
         path.mkdir(exist_ok=True)
-        sync_one(path.parent)
+        fsync_path(path.parent)
 
 
-def sync_one(path: Path) -> None:
-    """Have a file, or the entries of a folder, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def is_temp_file(name: str) -> bool:
+    """Return whether a file in a store may be one that obstore is writing: `<key>#<number>`, linked to its key when it is complete."""
+    return "#" in name
+
+
+def orphaned_temp_files(root: Path | None, older_than_seconds: float) -> list[str]:
+    """Return the temporary files that killed writes have left in a store, as paths relative to `root`; none if it is not on disk.
+
+    `older_than_seconds`: the age from which a file is orphaned; beside a running server, longer than any write takes.
+    """
+    found: list[str] = []
+    newest = time.time() - older_than_seconds
+    for path in [] if root is None else root.rglob("*#*"):
+        with suppress(FileNotFoundError):
+            if path.name.rpartition("#")[2].isdigit() and path.is_file() and path.stat().st_mtime <= newest:
+                found.append(str(path.relative_to(root or path)))
+    return found
+
+
+def remove_orphaned_temp_files(root: Path | None, older_than_seconds: float = 0.0) -> int:
+    """Remove the temporary files that killed writes have left in a store, and return their number; raises `OSError`."""
+    orphans = orphaned_temp_files(root, older_than_seconds)
+    for orphan in orphans:
+        (root or Path()).joinpath(orphan).unlink(missing_ok=True)
+    return len(orphans)

@@ -1,4 +1,4 @@
-"""What a store says when it fails, in words that tell what helps."""
+"""The errors of obstore and of disks, translated into the service's own: what is wrong with the store, and what to do about it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from service.errors import StorageFullError, StorageUnavailableError
 
 log = structlog.get_logger(__name__)
 
-# ENOSPC and EDQUOT as obstore and as Python spell them, and what S3 servers say.
+# ENOSPC and EDQUOT in the wording of obstore and of Python, and the error codes of S3 servers.
 _FULL = ("os error 28", "os error 122", "[Errno 28]", "[Errno 122]", "QuotaExceeded", "InsufficientStorage")
 
-# What the words of a failure tell, and what helps. https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+# Texts in an error's message, and the detail and the remedy that they lead to; the first row with a match counts.
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _CAUSES = (
     (
         ("NoSuchBucket", "InvalidBucketName"),
@@ -24,22 +25,22 @@ _CAUSES = (
     (
         ("RequestTimeTooSkewed", "RequestExpired"),
         (
-            "The store refuses what this server signs because the clocks of the two differ.",
-            "Set the server's clock by NTP; after a suspend it rights itself within seconds.",
+            "The store rejects this server's signatures because their clocks differ.",
+            "Set the server's clock by NTP; after a suspend it corrects itself within seconds.",
         ),
     ),
     (
         ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "401 Unauthorized"),
         (
             "The store does not accept this server's credentials.",
-            "Correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (on Fly: fly storage create sets them), and AWS_REGION if there is one.",
+            "Correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (on Fly: fly storage create sets them), and AWS_REGION if it is set.",
         ),
     ),
     (
         ("403 Forbidden",),
         (
             "The store denies this server access.",
-            "Let its access key do s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket in the bucket.",
+            "Allow its access key s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket in the bucket.",
         ),
     ),
     (
@@ -48,37 +49,37 @@ _CAUSES = (
     ),
     (
         ("os error 13", "os error 30", "[Errno 13]", "[Errno 30]"),
-        ("The store's folder cannot be written.", "Let the user that the server runs as own the folder, and mount it writable."),
+        ("The folder of the store cannot be written.", "Make the user that the server runs as its owner, and mount it writable."),
     ),
     (
         ("status code: 5", "status code: 429"),
-        ("The store answers with errors.", "Try again in a few seconds; whoever runs the store can tell more."),
+        ("The store responds with errors.", "Try again in a few seconds. If it lasts, ask the operator of the store."),
     ),
     (
-        ("nothing came", "error sending request", "HTTP error"),
-        ("The store cannot be reached.", "Try again in a few seconds; if that does not help, see whether AWS_ENDPOINT_URL_S3 is right."),
+        ("no response within", "error sending request", "HTTP error"),
+        ("The store cannot be reached.", "Try again in a few seconds. If it lasts, check AWS_ENDPOINT_URL_S3."),
     ),
 )
-_UNKNOWN_CAUSE = ("The store does not answer as it should.", "Try again in a few seconds; the server's log has the reason.")
+_UNKNOWN_CAUSE = ("The store failed.", "Try again in a few seconds. The server's log has the cause.")
 
 
 @asynccontextmanager
-async def failures(doing: str) -> AsyncIterator[None]:
-    """Turn what obstore and the disk raise meanwhile into `StorageFullError` and `StorageUnavailableError`."""
+async def translate_errors(operation: str) -> AsyncIterator[None]:
+    """Turn errors of obstore and of the disk into `StorageFullError` and `StorageUnavailableError`; `operation` is for the log."""
     try:
         yield
     except (BaseError, OSError) as error:
-        log.warning("the store failed", doing=doing, cause=str(error).splitlines()[0])
         text = str(error)
+        log.warning("the store failed", operation=operation, cause=text.splitlines()[0])
         if any(sign in text for sign in _FULL):
             raise StorageFullError(
-                "The store has no room for this.", remedy="Free room in the store, then send it again; nothing of it was kept."
+                "The store is full.", remedy="Free space in the store, then send the request again. Nothing of it was stored."
             ) from error
-        detail, remedy = next((told for signs, told in _CAUSES if any(sign in text for sign in signs)), _UNKNOWN_CAUSE)
+        detail, remedy = next((cause for signs, cause in _CAUSES if any(sign in text for sign in signs)), _UNKNOWN_CAUSE)
         raise StorageUnavailableError(detail, remedy=remedy, retry_after_seconds=5) from error
 
 
 def require_bucket(error: FileNotFoundError) -> None:
-    """Return if it is the object that is missing."""
+    """Return if an object is missing; raises the error if it is the bucket."""
     if "NoSuchBucket" in str(error):
         raise error

@@ -1,14 +1,12 @@
-"""What is kept, over obstore: memory, disk, S3. How a bucket is asked stands in `bucket.py`."""
+"""The object store, on obstore: a directory on disk, memory, or an S3 bucket. `s3.py` explains how a bucket is called."""
 
 from __future__ import annotations
 
 import heapq
 import os
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -16,35 +14,34 @@ from urllib.parse import unquote, urlsplit
 import anyio.to_thread
 import msgspec
 import obstore
-import structlog
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PermissionDeniedError
 from obstore.store import LocalStore, MemoryStore, S3Store
 
+from service.concurrency.retrying import retry
 from service.errors import SettingsError, StorageUnavailableError
-from service.storage.disk import make_folder, on_disk_bytes, sync_one, whose
-from service.storage.errors import failures, require_bucket
+from service.files import fsync_path
+from service.storage.disk import is_temp_file, makedirs_durable, ownership_hint, remove_orphaned_temp_files, size_on_disk
+from service.storage.errors import require_bucket, translate_errors
 from service.storage.keys import is_derived
 from service.storage.s3 import S3Client, open_s3_client
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
 
-log = structlog.get_logger(__name__)
-
 T = TypeVar("T")
 
-# While a body is sent the store is silent: one larger than this is not held to the time-out for silence.
-_LARGE_BYTES = 1 << 20
+# While a body is uploaded the store sends nothing: a larger body than this is not bound by the read time-out.
+_LARGE_BODY_BYTES = 1 << 20
 
-# How often a body is read that breaks off on the way.
-_MOST_TRANSFERS = 3
+# The pauses between the downloads of a body from S3 that breaks off.
+_DOWNLOAD_PAUSES_SECONDS = (0.0, 0.0)
 
-# How often a file's time is set to when it was last read: a budget needs to know which have not been for long, not more.
-_USE_NOTED_EVERY = timedelta(hours=1)
+# The shortest time between two updates of a file's time of last access: a quota needs no finer order.
+_ACCESS_INTERVAL = timedelta(hours=1)
 
 
 class ObjectInfo(msgspec.Struct, frozen=True):
-    """What a listing tells of an object: its key, its size in bytes, and when the store took it in, by the store's own clock."""
+    """An object in a listing: its key, its size in bytes, and when it was last put, by the store's own clock."""
 
     key: str
     bytes: int
@@ -52,87 +49,101 @@ class ObjectInfo(msgspec.Struct, frozen=True):
 
 
 class Storage:
-    """Objects by key, written whole or not at all. Raises `StorageUnavailableError` and `StorageFullError`."""
+    """Objects by key, each written as a whole or not at all.
 
-    def __init__(self, store: LocalStore | MemoryStore | S3Store, *, root: Path | None = None, bucket: S3Client | None = None) -> None:
-        """Take an obstore store, and its folder if it is on this machine's disk, or what asks it if it is a bucket."""
+    Every method raises `StorageUnavailableError` if the store cannot be used, and methods that write raise `StorageFullError`.
+    """
+
+    def __init__(self, store: LocalStore | MemoryStore | S3Store, *, root: Path | None = None, s3: S3Client | None = None) -> None:
+        """Wrap an obstore store.
+
+        `store`: where objects are stored, unless `s3` is given.
+        `root`: the directory of `store` if it is on disk.
+        `s3`: the client to use if it is a bucket.
+        """
         self._store = store
         self._root = root
-        self._bucket = bucket
-        self._synced_folders: set[Path] = set()
-        # For a budget: whether what can be made again is to tell when it was last read, and how many bytes of it have been put so far.
+        self._s3 = s3
+        self._synced_directories: set[Path] = set()
+        # For a quota: whether to record when a derived object was last read, and how many bytes of them have been put so far.
         self.track_access = False
         self.derived_bytes_written = 0
 
+    def __repr__(self) -> str:
+        return f"<Storage: {self._s3 or self._root or 'memory'}>"
+
     @property
     def root(self) -> Path | None:
-        """The folder of a store on this machine's disk."""
+        """The directory of a store on disk."""
         return self._root
 
     def local_path(self, key: str) -> Path | None:
-        """Return the file that holds `key`, `None` in a store without files."""
+        """Return the file of the object under `key`, `None` if this store is not on disk."""
         return None if self._root is None else self._root / key
 
     async def get(self, key: str, *, consistent: bool = False) -> bytes | None:
-        """Return the bytes under `key`, `None` if there are none; with `consistent`, what was written last in whichever region."""
-        async with failures("read"):
+        """Return the bytes under `key`, `None` if there is no such object.
+
+        `consistent`: read the latest version that any region has written, which is slower.
+        """
+        async with translate_errors("get"):
             try:
-                body, modified = await self._transferred(key, consistent=consistent)
+                body, modified = await self._download(key, consistent=consistent)
             except FileNotFoundError as error:
                 require_bucket(error)
                 return None
-            await self._note_use(key, modified)
+            await self._record_access(key, modified)
             return body
 
     async def get_from_any_region(self, key: str) -> bytes | None:
-        """Return the bytes under `key`, `None` if no region has put any there: what is not seen is looked for once more, consistently."""
+        """Return the bytes under `key`, `None` only if no region has written any: a miss is confirmed by a consistent read."""
         body = await self.get(key)
-        return body if body is not None or self._bucket is None else await self.get(key, consistent=True)
+        return body if body is not None or self._s3 is None else await self.get(key, consistent=True)
 
     async def exists(self, key: str, *, consistent: bool = False) -> bool:
-        """Return whether there is something under `key`; with `consistent`, whichever region has put it there."""
-        async with failures("read"):
+        """Return whether there is an object under `key`; with `consistent`, whether any region has written one."""
+        async with translate_errors("exists"):
             try:
-                await self._ask(lambda store: obstore.head_async(store, key), consistent=consistent)
+                await self._read(lambda store: obstore.head_async(store, key), consistent=consistent)
             except FileNotFoundError:
                 return False
             except PermissionDeniedError:
-                # The answer to HEAD has no body that could say why.
-                await self._transferred(key, consistent=consistent)
+                # A response to HEAD has no body, so its error does not say why.
+                await self._download(key, consistent=consistent)
                 raise
             return True
 
-    async def list_objects(self, folder: str) -> AsyncIterator[ObjectInfo]:
-        """Give all that lies in a folder and the folders in it, whichever region has put it there."""
-        async with failures("list"):
-            async for page in self._pages(f"{folder}/"):
+    async def list_objects(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """Yield every object whose key begins with `prefix` and a slash, in every region."""
+        async with translate_errors("list"):
+            async for page in self._list_pages(f"{prefix}/"):
                 for meta in page:
                     yield ObjectInfo(meta["path"], meta["size"], meta["last_modified"])
 
+    async def list_names(self, prefix: str) -> AsyncGenerator[str]:
+        """Yield the rest of every key that begins with `prefix` and a slash, in every region."""
+        async for entry in self.list_objects(prefix):
+            yield entry.key.removeprefix(f"{prefix}/")
+
     async def list_names_after(self, prefix: str, after: str, limit: int) -> list[str]:
-        """Return the first `limit` names behind `after` of what lies in a folder, in the order of their characters."""
-        async with failures("list"):
+        """Return the first `limit` names under `prefix` that sort after `after`, in order; "" for the first of all."""
+        async with translate_errors("list"):
             if self._root is not None:
-                return await anyio.to_thread.run_sync(_names_on_disk, self._root / prefix, after, limit)
+                return await anyio.to_thread.run_sync(_list_directory, self._root / prefix, after, limit)
             found: list[str] = []
-            # S3 and the memory store list in the order of keys: nothing behind the limit is requested.
-            async for page in self._pages(f"{prefix}/", after=f"{prefix}/{after}", page_size=max(limit, 50)):
+            # S3 and the memory store list keys in order: no more pages are requested than needed.
+            async for page in self._list_pages(f"{prefix}/", after=f"{prefix}/{after}", page_size=max(limit, 50)):
                 found += [meta["path"].rpartition("/")[2] for meta in page]
                 if len(found) >= limit:
                     break
             return found[:limit]
 
-    async def list_names(self, folder: str) -> AsyncGenerator[str]:
-        """Give the names of all that lies in a folder and the folders in it, relative to it, whichever region has put them there."""
-        async for entry in self.list_objects(folder):
-            yield entry.key.removeprefix(f"{folder}/")
-
     async def put_if_absent(self, key: str, body: bytes | Path, *, durable: bool) -> bool:
-        """Put bytes, or a file's, under `key` unless something is there; return whether they were put.
+        """Put bytes, or the contents of a file, under `key` unless there is an object; return whether they were put.
 
-        With `durable`, what is there when this returns, whoever put it, survives a power cut: obstore writes to disk but does not sync.
+        `durable`: when this returns, the object under `key`, whoever put it, survives a power failure; obstore itself does not sync.
         """
-        async with failures("write"):
+        async with translate_errors("put"):
             attempts = 0
 
             async def put(store: LocalStore | MemoryStore | S3Store) -> None:
@@ -144,125 +155,113 @@ class Storage:
             try:
                 await self._put(put, body)
             except AlreadyExistsError:
-                # An attempt whose answer was lost may have been what put it.
+                # It may be ours: the response to the first attempt may have been lost.
                 created = attempts > 1 and isinstance(body, bytes) and await self.get(key, consistent=True) == body
             if created:
-                self._count(key, body)
+                self._count_derived(key, body)
             if durable and self._root is not None:
-                await anyio.to_thread.run_sync(self._sync, self._root / key)
+                await anyio.to_thread.run_sync(self._fsync, self._root / key)
             return created
 
     async def put(self, key: str, body: bytes | Path, *, durable: bool) -> None:
-        """Put bytes, or a file's, under `key`, whatever is there."""
-        async with failures("write"):
+        """Put bytes, or the contents of a file, under `key`, in place of any object there. `durable`: as in `put_if_absent`."""
+        async with translate_errors("put"):
             await self._put(lambda store: obstore.put_async(store, key, body, mode="overwrite", use_multipart=False), body)
-            self._count(key, body)
+            self._count_derived(key, body)
             if durable and self._root is not None:
-                await anyio.to_thread.run_sync(self._sync, self._root / key)
+                await anyio.to_thread.run_sync(self._fsync, self._root / key)
 
     async def delete(self, key: str) -> None:
-        """Remove what is under `key`, if anything is."""
-        async with failures("delete"):
+        """Delete the object under `key`, if there is one."""
+        async with translate_errors("delete"):
             try:
-                if self._bucket is None:
+                if self._s3 is None:
                     await obstore.delete_async(self._store, key)
                 else:
-                    await self._bucket.write(lambda store: obstore.delete_async(store, key))
+                    await self._s3.write(lambda store: obstore.delete_async(store, key))
             except FileNotFoundError as error:
                 require_bucket(error)
 
-    async def ping(self, *, to_write: bool = True) -> None:
-        """Return if the store answers, and, on disk, may be written to."""
-        if to_write and self._root is not None and not (self._root.is_dir() and os.access(self._root, os.W_OK | os.X_OK)):
+    async def remove_orphaned_temp_files(self, older_than_seconds: float = 0.0) -> int:
+        """Remove the temporary files that killed writes have left on disk, and return their number; see `disk.orphaned_temp_files`."""
+        async with translate_errors("delete"):
+            return await anyio.to_thread.run_sync(remove_orphaned_temp_files, self._root, older_than_seconds)
+
+    async def ping(self, *, writable: bool = True) -> None:
+        """Check that the store can be read. `writable`: on disk, that it can be written as well."""
+        if writable and self._root is not None and not (self._root.is_dir() and os.access(self._root, os.W_OK | os.X_OK)):
             raise StorageUnavailableError(
-                f"The store's folder {'cannot be written' if self._root.is_dir() else 'is not there'}.",
-                remedy="Mount it writable where DARKROOM_STORE says, and let the user that the server runs as own it.",
+                f"The folder of the store {'cannot be written' if self._root.is_dir() else 'does not exist'}.",
+                remedy="Mount it writable at the path in DARKROOM_STORE, and make the user that the server runs as its owner.",
                 retry_after_seconds=5,
             )
-        # Not whether there is something: that is answered without a word of why it fails.
+        # Not `exists`: a response to HEAD does not say why it fails.
         await self.get("documents/reached")
 
-    async def remove_orphaned_temp_files(self, older_than_seconds: float = 0.0) -> int:
-        """Remove what killed writes have left on disk, and return how many files that were."""
-        keys = await anyio.to_thread.run_sync(self.orphaned_temp_files, older_than_seconds)
-        for key in keys:
-            await self.remove_leftover(key)
-        return len(keys)
-
-    def orphaned_temp_files(self, older_than_seconds: float) -> list[str]:
-        """Return what killed writes have left on disk.
-
-        obstore writes `<key>#<n>` and links it; its own listings do not show such files. Beside a server that writes, only what is older
-        than any write takes is left over.
-        """
-        found: list[str] = []
-        youngest = time.time() - older_than_seconds
-        for path in [] if self._root is None else self._root.rglob("*#*"):
-            with suppress(FileNotFoundError):
-                if path.name.rpartition("#")[2].isdigit() and path.is_file() and path.stat().st_mtime <= youngest:
-                    found.append(str(path.relative_to(self._root or path)))
-        return found
-
-    async def remove_leftover(self, key: str) -> None:
-        """Remove a file that a killed write has left: its name is no key for obstore."""
-        async with failures("delete"):
-            if self._root is not None:
-                await anyio.to_thread.run_sync(partial((self._root / key).unlink, missing_ok=True))
-
-    def _pages(self, prefix: str, *, after: str | None = None, page_size: int = 1_000) -> AsyncIterator[Sequence[ObjectMeta]]:
-        if self._bucket is None:
+    def _list_pages(self, prefix: str, *, after: str | None = None, page_size: int = 1_000) -> AsyncIterator[Sequence[ObjectMeta]]:
+        if self._s3 is None:
             return aiter(obstore.list(self._store, prefix, offset=after, chunk_size=page_size))
-        return self._bucket.pages(prefix, after=after, page_size=page_size)
+        return self._s3.list_pages(prefix, after=after, page_size=page_size)
 
-    async def _ask(self, question: Callable[[Any], Awaitable[T]], *, consistent: bool) -> T:
-        if self._bucket is None:
-            return await question(self._store)
-        return await self._bucket.read(question, "consistent" if consistent else "usual")
+    async def _read(self, operation: Callable[[Any], Awaitable[T]], *, consistent: bool) -> T:
+        if self._s3 is None:
+            return await operation(self._store)
+        return await self._s3.read(operation, consistent=consistent)
 
-    async def _transferred(self, key: str, *, consistent: bool) -> tuple[bytes, datetime]:
-        """Return the bytes under a key and when they were put there; a body that breaks off on the way is read again."""
-        for left in reversed(range(_MOST_TRANSFERS)):
-            result = await self._ask(lambda store: obstore.get_async(store, key), consistent=consistent)
+    async def _download(self, key: str, *, consistent: bool) -> tuple[bytes, datetime]:
+        """Return the bytes under a key and when they were put; from S3, a body that breaks off is downloaded again."""
+
+        async def download() -> tuple[bytes, datetime]:
+            result = await self._read(lambda store: obstore.get_async(store, key), consistent=consistent)
             try:
                 return bytes(await result.bytes_async()), result.meta["last_modified"]
-            except GenericError:
-                if self._bucket is None or not left:
-                    raise
-        raise AssertionError("a transfer ends with bytes or an error")
+            except GenericError as error:
+                raise _BrokenBodyError(str(error)) from error
+
+        return await retry(
+            download,
+            pauses=_DOWNLOAD_PAUSES_SECONDS if self._s3 is not None else (),
+            retry_after=lambda error: 0.0 if isinstance(error, _BrokenBodyError) else None,
+        )
 
     async def _put(self, put: Callable[[Any], Awaitable[object]], body: bytes | Path) -> None:
-        if self._bucket is None:
+        if self._s3 is None:
             await put(self._store)
             return
-        await self._bucket.write(put, large=_size(body) > _LARGE_BYTES)
+        await self._s3.write(put, large=_size(body) > _LARGE_BODY_BYTES)
 
-    async def _note_use(self, key: str, modified: datetime) -> None:
-        """Have a file that can be made again say when it was last read, to the hour: the access time is switched off on many disks."""
-        if not self.track_access or not is_derived(key) or datetime.now(UTC) - modified < _USE_NOTED_EVERY:
+    async def _record_access(self, key: str, modified: datetime) -> None:
+        """Set the time of a derived object's file to now, at most once an hour: many disks are mounted without access times."""
+        if not self.track_access or not is_derived(key) or datetime.now(UTC) - modified < _ACCESS_INTERVAL:
             return
         if (path := self.local_path(key)) is not None:
             with suppress(OSError):
                 await anyio.to_thread.run_sync(os.utime, path)
 
-    def _count(self, key: str, body: bytes | Path) -> None:
+    def _count_derived(self, key: str, body: bytes | Path) -> None:
         if is_derived(key):
-            self.derived_bytes_written += on_disk_bytes(_size(body))
+            self.derived_bytes_written += size_on_disk(_size(body))
 
-    def _sync(self, path: Path) -> None:
-        sync_one(path)
-        folder = path.parent
-        # A new entry needs its folder synced; a folder that is itself new needs its own parent synced once.
-        sync_one(folder)
-        while folder != self._root and folder not in self._synced_folders:
-            sync_one(folder.parent)
-            self._synced_folders.add(folder)
-            folder = folder.parent
+    def _fsync(self, path: Path) -> None:
+        fsync_path(path)
+        directory = path.parent
+        # The directory of a new file must be synced each time. If the directory itself is new, its parent must be synced too, once.
+        fsync_path(directory)
+        while directory != self._root and directory not in self._synced_directories:
+            fsync_path(directory.parent)
+            self._synced_directories.add(directory)
+            directory = directory.parent
 
 
-def open_storage(url: str, environ: Mapping[str, str], *, prefix: str = "", make: bool = True) -> Storage:
-    """Return the store that `DARKROOM_STORE` names; raises `SettingsError` for one that it cannot name.
+class _BrokenBodyError(GenericError):
+    """The body of a response broke off."""
 
-    `prefix` stands before the variables of a bucket that is not the only store. Unless it may be made, a folder must be there.
+
+def open_storage(url: str, environ: Mapping[str, str], *, prefix: str = "", create: bool = True) -> Storage:
+    """Return the store at the URL of `DARKROOM_STORE`; raises `SettingsError`.
+
+    `prefix`: what the names of a bucket's variables begin with if this is not the main store, such as `SOURCE_`.
+    `create`: whether to create a directory that does not exist.
     """
     try:
         parts = urlsplit(url)
@@ -273,17 +272,17 @@ def open_storage(url: str, environ: Mapping[str, str], *, prefix: str = "", make
     if parts.scheme == "file" and parts.netloc == "" and parts.path.startswith("/"):
         root = Path(unquote(parts.path))
         try:
-            if make:
-                make_folder(root)
+            if create:
+                makedirs_durable(root)
             elif not root.is_dir():
-                raise SettingsError(f"{url}: there is no such folder. Correct the address of the store.")
+                raise SettingsError(f"{url}: there is no such folder. Correct the URL of the store.")
             return Storage(LocalStore(root), root=root)
         except (BaseError, OSError, ValueError) as error:
-            owner = whose(root) if isinstance(error, PermissionError) else ""
-            raise SettingsError(f"DARKROOM_STORE={url}: the folder cannot be made: {str(error).splitlines()[0]}{owner}") from error
+            hint = ownership_hint(root) if isinstance(error, PermissionError) else ""
+            raise SettingsError(f"DARKROOM_STORE={url}: the folder cannot be created: {str(error).splitlines()[0]}{hint}") from error
     if parts.scheme == "s3" and parts.path in {"", "/"}:
-        bucket = open_s3_client(parts.netloc or environ.get(f"{prefix}BUCKET_NAME", ""), environ, prefix)
-        return Storage(bucket.client("usual"), bucket=bucket)
+        s3 = open_s3_client(parts.netloc or environ.get(f"{prefix}BUCKET_NAME", ""), environ, prefix)
+        return Storage(s3.store("default"), s3=s3)
     raise SettingsError(f"DARKROOM_STORE={url!r}: expected file:///folder, memory:// or s3://bucket.")
 
 
@@ -291,10 +290,9 @@ def _size(body: bytes | Path) -> int:
     return len(body) if isinstance(body, bytes) else body.stat().st_size
 
 
-def _names_on_disk(folder: Path, after: str, limit: int) -> list[str]:
+def _list_directory(directory: Path, after: str, limit: int) -> list[str]:
     try:
-        with os.scandir(folder) as entries:
-            # Not what obstore is writing.
-            return heapq.nsmallest(limit, (entry.name for entry in entries if entry.name > after and "#" not in entry.name))
+        with os.scandir(directory) as entries:
+            return heapq.nsmallest(limit, (entry.name for entry in entries if entry.name > after and not is_temp_file(entry.name)))
     except FileNotFoundError:
         return []

@@ -1,4 +1,34 @@
-"""An S3 bucket, asked in the time that a request has: again where it errs or breaks off, once more beside where it is silent."""
+"""An S3 client that answers in the time that a request has: time-outs, retries, hedged reads, consistent reads.
+
+obstore signs and sends the requests. Its own retries are switched off, because they know neither of the two things that matter here:
+how long the caller can wait, and that a pooled connection may be dead.
+
+**Time-outs.** A client of Darkroom that needs the store is to get its response, or a 503, within five seconds. So a connection must be
+established within `_CONNECT_TIMEOUT_SECONDS`, and a store that sends nothing for `READ_TIMEOUT_SECONDS` counts as unreachable. While a
+large body is uploaded the store has nothing to send: those requests use the profile "long", whose read time-out is
+`_TRANSFER_TIMEOUT_SECONDS`.
+
+**Retries.** A store that responds with an error is reachable: then a call has `RETRY_BUDGET_SECONDS`, and up to `MAX_ATTEMPTS`
+requests, with exponential backoff. Only errors that may pass are retried: status 429 and 5xx (but 507, a full disk), and no response at
+all. Anything else is raised at once. Writes are retried too, so every operation has to be idempotent; `Storage.put_if_absent` tells its
+own object from another's if the response to its first attempt was lost.
+
+**Hedged reads.** After a suspend (Fly stops idle Machines), every pooled connection is dead, but no packet says so: a request on one of
+them is silent until its time-out. So a read without a response after `HEDGE_AFTER_SECONDS` is sent a second time on a new connection,
+and the first response wins. Writes are never in flight twice. Listings are read page by page, so they are not hedged: a silent page is
+abandoned after the same time and requested again. Attempts overlap here, which is why this module does not use `concurrency.retrying`.
+
+**Reconnecting.** obstore cannot close its pooled connections; dropping its clients is the only way. `_reconnect` does that when a
+connection breaks or is silent, once for all requests of one generation of clients: of fifty requests that find the pool dead, the first
+one replaces it.
+
+**Consistent reads.** Tigris replicates between regions and reads from the nearest one, so an object that was just written elsewhere may
+seem missing, or old. The profile "consistent" sends a header that makes Tigris ask the region that has the latest version: it is
+slower, and used only where a stale response would be wrong. Listings always use it. Other stores ignore the header.
+
+**Beware.** A missing bucket and a missing object are both `FileNotFoundError` (see `errors.require_bucket`). The response to HEAD has
+no body, so its 403 does not say why. obstore reports a body that breaks off only when the body is read, after the call has succeeded.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +40,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import obstore
-import structlog
 from obstore.exceptions import GenericError
 from obstore.store import S3Store
 
@@ -19,117 +48,137 @@ from service.errors import SettingsError
 if TYPE_CHECKING:
     from obstore import ObjectMeta
 
-log = structlog.get_logger(__name__)
-
 T = TypeVar("T")
 
-# Which of the bucket's clients a question goes through: that of most, one that reads what any region has written, or one
-# that bears the silence while a large body is sent.
-Way: TypeAlias = Literal["usual", "consistent", "patient"]
+# Which of obstore's clients sends a request: the usual one, one that sees what every region has written, or one for large uploads.
+Profile: TypeAlias = Literal["default", "consistent", "long"]
 
-# How long a store may say nothing at all, in seconds: misses are told within five that it is out of reach.
-SILENT_SECONDS = 4.5
+READ_TIMEOUT_SECONDS = 4.5
 
-# A read that is silent this long, in seconds, is asked for once more on a new connection, and whichever answers first counts.
-# After a suspend the pooled ones are dead without a word, and the first request has two seconds.
-BESIDE_SECONDS = 0.8
+HEDGE_AFTER_SECONDS = 0.8
 
-# A store that answers with an error is there: it is asked this often, and until so many seconds have gone. At one error in
-# five all of five attempts fail once in three thousand times.
-MOST_ATTEMPTS = 5
-ERRING_SECONDS = 10.0
+# With one error in five responses, all of five attempts fail once in three thousand calls.
+MAX_ATTEMPTS = 5
+RETRY_BUDGET_SECONDS = 10.0
 
-_TRANSFER_SECONDS = 60.0
-_CONNECT_SECONDS = 1.5
+_TRANSFER_TIMEOUT_SECONDS = 60.0
+_CONNECT_TIMEOUT_SECONDS = 1.5
 _BACKOFF_SECONDS = 0.1
 
-# New clients are made no more often than this, in seconds: it takes some milliseconds.
-_RENEW_SECONDS = 0.25
+# The shortest time between two replacements of the clients: making them takes some milliseconds.
+_RECONNECT_INTERVAL_SECONDS = 0.25
 
-# Tigris reads from the nearest region unless it is asked not to; other stores ignore the field.
-_CONSISTENT = {"X-Tigris-Consistent": "true"}
+# https://www.tigrisdata.com/docs/objects/conditionals/
+_CONSISTENT_HEADERS = {"X-Tigris-Consistent": "true"}
 
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
+_BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?/?|https?://\[[0-9a-fA-F:.]+\](:[0-9]+)?/?")
 _STATUS = re.compile(r"status code: (\d{3})")
 
 
 class S3Client:
-    """A bucket and the clients that ask it. obstore's own retries are off: they know neither a dead pool nor a request's time."""
+    """Calls operations on one bucket, as this module's docstring explains."""
 
-    def __init__(self, name: str, *, endpoint: str, region: str, access_key_id: str, secret_access_key: str) -> None:
-        """Take where the bucket is and what opens it."""
-        self._name = name
+    def __init__(self, bucket: str, *, endpoint: str, region: str, access_key_id: str, secret_access_key: str) -> None:
+        """Make a client; it connects with its first call.
+
+        `bucket`: the name of the bucket.
+        `endpoint`: the URL of the S3 server, without the bucket.
+        `region`: the region that requests are signed for.
+        `access_key_id`, `secret_access_key`: the credentials that sign requests.
+        """
+        self._bucket = bucket
         self._endpoint = endpoint
         self._region = region
         self._access_key_id = access_key_id
         self._secret_access_key = secret_access_key
-        self._clients: dict[Way, S3Store] = {}
+        self._stores: dict[Profile, S3Store] = {}
         self._generation = 0
-        self._renewed = float("-inf")
+        self._reconnected_at = float("-inf")
+        self._calls = 0
 
-    def client(self, way: Way) -> S3Store:
-        """Return the client of a way, made when it is first needed."""
-        if way not in self._clients:
-            self._clients[way] = self._connect(way)
-        return self._clients[way]
+    def __repr__(self) -> str:
+        return f"<S3Client: bucket {self._bucket} at {self._endpoint}, {self._calls} calls in flight>"
 
-    async def read(self, question: Callable[[S3Store], Awaitable[T]], way: Way = "usual") -> T:
-        """Return the answer to a question that changes nothing; raises what obstore raises, and `TimeoutError` for silence."""
-        return await self._ask(question, way, beside_seconds=BESIDE_SECONDS, silent_seconds=SILENT_SECONDS)
+    def store(self, profile: Profile) -> S3Store:
+        """Return obstore's client of a profile; it is made when it is first needed."""
+        if profile not in self._stores:
+            self._stores[profile] = self._connect(profile)
+        return self._stores[profile]
 
-    async def write(self, question: Callable[[S3Store], Awaitable[T]], *, large: bool = False) -> T:
-        """Return the answer to a question that may be asked again but not twice at a time; while a large body is sent, silence is borne."""
-        silent_seconds = _TRANSFER_SECONDS if large else SILENT_SECONDS
-        return await self._ask(question, "patient" if large else "usual", beside_seconds=None, silent_seconds=silent_seconds)
+    async def read(self, operation: Callable[[S3Store], Awaitable[T]], *, consistent: bool = False) -> T:
+        """Return the result of an operation that changes nothing, and that may be in flight twice.
 
-    async def pages(self, prefix: str, *, after: str | None = None, page_size: int = 1_000) -> AsyncIterator[Sequence[ObjectMeta]]:
-        """Give what begins with a prefix, page by page, whichever region has written it; where it breaks off, it is gone on with."""
+        Raises obstore's errors, and `TimeoutError` if there is no response within `READ_TIMEOUT_SECONDS`.
+        """
+        profile: Profile = "consistent" if consistent else "default"
+        return await self._call_hedged(operation, profile, hedge_after_seconds=HEDGE_AFTER_SECONDS, timeout_seconds=READ_TIMEOUT_SECONDS)
+
+    async def write(self, operation: Callable[[S3Store], Awaitable[T]], *, large: bool = False) -> T:
+        """Return the result of an operation that may be repeated, but never in flight twice; raises as `read` does.
+
+        `large`: the operation uploads a large body, during which the store sends nothing; then `_TRANSFER_TIMEOUT_SECONDS` apply.
+        """
+        timeout_seconds = _TRANSFER_TIMEOUT_SECONDS if large else READ_TIMEOUT_SECONDS
+        return await self._call_hedged(operation, "long" if large else "default", hedge_after_seconds=None, timeout_seconds=timeout_seconds)
+
+    async def list_pages(self, prefix: str, *, after: str | None = None, page_size: int = 1_000) -> AsyncIterator[Sequence[ObjectMeta]]:
+        """Yield what is under a prefix, page by page, consistently; a listing that breaks off continues after its last page.
+
+        `after`: the key after which the listing begins. `page_size`: in objects. Raises as `read` does.
+        """
         now = asyncio.get_running_loop().time
         last = after
         attempts, since = 0, now()
-        # As in a read, but one after the other: a silent page is soon given up for one on a new connection, and that has the time left.
-        patience = BESIDE_SECONDS
+        # As in a read, but one request after the other: the retry of a silent page has the rest of the time.
+        timeout_seconds = HEDGE_AFTER_SECONDS
         while True:
             generation = self._generation
-            pages = aiter(obstore.list(self.client("consistent"), prefix, offset=last, chunk_size=page_size))
+            pages = aiter(obstore.list(self.store("consistent"), prefix, offset=last, chunk_size=page_size))
             try:
-                while (page := await asyncio.wait_for(_next_page(pages), patience)) is not None:
+                while (page := await asyncio.wait_for(_next_page(pages), timeout_seconds)) is not None:
                     attempts, since = 0, now()
-                    patience = SILENT_SECONDS
+                    timeout_seconds = READ_TIMEOUT_SECONDS
                     last = page[-1]["path"] if page else last
                     yield page
             except (GenericError, TimeoutError) as error:
                 attempts += 1
-                if _broke_off(error):
-                    self._renew(generation)
+                if _has_no_status(error):
+                    self._reconnect(generation)
                 if isinstance(error, TimeoutError):
-                    patience = SILENT_SECONDS - (now() - since)
-                    if patience <= 0:
-                        raise _silence(SILENT_SECONDS) from error
-                if attempts == MOST_ATTEMPTS or now() - since > ERRING_SECONDS or not _passes(error):
+                    timeout_seconds = READ_TIMEOUT_SECONDS - (now() - since)
+                    if timeout_seconds <= 0:
+                        raise _no_response(READ_TIMEOUT_SECONDS) from error
+                if attempts == MAX_ATTEMPTS or now() - since > RETRY_BUDGET_SECONDS or not _is_transient(error):
                     raise
                 await asyncio.sleep(_backoff_seconds(attempts))
             else:
                 return
 
-    async def _ask(
-        self, question: Callable[[S3Store], Awaitable[T]], way: Way, *, beside_seconds: float | None, silent_seconds: float
+    async def _call_hedged(
+        self, operation: Callable[[S3Store], Awaitable[T]], profile: Profile, *, hedge_after_seconds: float | None, timeout_seconds: float
     ) -> T:
+        """Return the result of the first attempt that succeeds.
+
+        `hedge_after_seconds`: how long an attempt may be silent before another joins it; `None` for one attempt at a time.
+        `timeout_seconds`: how long all attempts together may be silent.
+        """
         now = asyncio.get_running_loop().time
         started = now()
-        deadline = started + silent_seconds
+        deadline = started + timeout_seconds
         attempts = 0
+        # Each with the generation of the client that it uses.
         running: dict[asyncio.Task[T], int] = {}
-        failure: BaseException = _silence(silent_seconds)
+        failure: BaseException = _no_response(timeout_seconds)
+        self._calls += 1
         try:
             while True:
                 attempts += 1
-                running[asyncio.create_task(_asked(question, self.client(way)))] = self._generation
-                lonely_until = deadline if beside_seconds is None else now() + beside_seconds
+                running[asyncio.create_task(_call(operation, self.store(profile)))] = self._generation
+                hedge_at = deadline if hedge_after_seconds is None else now() + hedge_after_seconds
                 while running:
-                    lonely = len(running) == 1 and attempts < MOST_ATTEMPTS
-                    until = min(deadline, lonely_until) if lonely else deadline
+                    may_hedge = len(running) == 1 and attempts < MAX_ATTEMPTS
+                    until = min(deadline, hedge_at) if may_hedge else deadline
                     done, _ = await asyncio.wait(running, timeout=max(0.0, until - now()), return_when=asyncio.FIRST_COMPLETED)
                     if not done:
                         break
@@ -137,38 +186,39 @@ class S3Client:
                     error = task.exception()
                     if error is None:
                         return task.result()
-                    if not isinstance(error, GenericError) or not _passes(error):
+                    if not isinstance(error, GenericError) or not _is_transient(error):
                         raise error
                     failure = error
-                    if _broke_off(error):
-                        self._renew(generation)
+                    if _has_no_status(error):
+                        self._reconnect(generation)
                     else:
-                        # What errs is there.
-                        deadline = max(deadline, started + ERRING_SECONDS)
-                if now() >= deadline or (not running and attempts == MOST_ATTEMPTS):
+                        # The store is reachable.
+                        deadline = max(deadline, started + RETRY_BUDGET_SECONDS)
+                if now() >= deadline or (not running and attempts == MAX_ATTEMPTS):
                     raise failure
                 if running:
-                    # Silent so far: its connection may be dead, and the others of the pool with it.
-                    self._renew(*running.values())
+                    # Its connection may be dead, and with it the rest of the pool.
+                    self._reconnect(*running.values())
                 else:
                     await asyncio.sleep(_backoff_seconds(attempts))
         finally:
+            self._calls -= 1
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    def _renew(self, generation: int) -> None:
-        """Let the pooled connections go, unless that has been done since clients of `generation` were made."""
+    def _reconnect(self, generation: int) -> None:
+        """Drop the clients and their pooled connections, unless this was done since the clients of `generation` were made."""
         now = asyncio.get_running_loop().time()
-        if generation == self._generation and now - self._renewed > _RENEW_SECONDS:
+        if generation == self._generation and now - self._reconnected_at > _RECONNECT_INTERVAL_SECONDS:
             self._generation += 1
-            self._renewed = now
-            self._clients.clear()
+            self._reconnected_at = now
+            self._stores.clear()
 
-    def _connect(self, way: Way) -> S3Store:
+    def _connect(self, profile: Profile) -> S3Store:
         return S3Store(
-            self._name,
-            # Not `endpoint`: before that obstore goes by the environment's AWS_ENDPOINT_URL_S3, which may be that of another store.
+            self._bucket,
+            # Not `endpoint`: the environment's AWS_ENDPOINT_URL_S3, which may belong to another store, goes before it.
             aws_endpoint_url_s3=self._endpoint,
             region=self._region,
             access_key_id=self._access_key_id,
@@ -176,28 +226,28 @@ class S3Client:
             virtual_hosted_style_request=False,
             conditional_put="etag",
             client_options={
-                "timeout": timedelta(seconds=_TRANSFER_SECONDS),
-                "read_timeout": timedelta(seconds=_TRANSFER_SECONDS if way == "patient" else SILENT_SECONDS),
-                "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
+                "timeout": timedelta(seconds=_TRANSFER_TIMEOUT_SECONDS),
+                "read_timeout": timedelta(seconds=_TRANSFER_TIMEOUT_SECONDS if profile == "long" else READ_TIMEOUT_SECONDS),
+                "connect_timeout": timedelta(seconds=_CONNECT_TIMEOUT_SECONDS),
                 "allow_http": self._endpoint.startswith("http://"),
-                "default_headers": _CONSISTENT if way == "consistent" else {},
+                "default_headers": _CONSISTENT_HEADERS if profile == "consistent" else {},
             },
             retry_config={"max_retries": 0},
         )
 
 
-def open_s3_client(name: str, environ: Mapping[str, str], prefix: str = "") -> S3Client:
-    """Return the bucket of a name, reached as the environment says; raises `SettingsError`.
+def open_s3_client(bucket: str, environ: Mapping[str, str], prefix: str = "") -> S3Client:
+    """Return the client of a bucket, configured by environment variables; raises `SettingsError`.
 
-    `prefix` stands before the variables of a second store, such as `SOURCE_`.
+    `prefix`: what the names of the variables begin with if this is not the main store, such as `SOURCE_`.
     """
-    if not name:
+    if not bucket:
         raise SettingsError("DARKROOM_STORE=s3://: no bucket. Expected s3://bucket, or BUCKET_NAME set, as `fly storage create` does.")
-    if _BUCKET.fullmatch(name) is None:
-        raise SettingsError(f"DARKROOM_STORE=s3://: {name!r} is no name of a bucket. Expected 2 to 63 of A-Z a-z 0-9 . _ -.")
+    if _BUCKET_NAME.fullmatch(bucket) is None:
+        raise SettingsError(f"DARKROOM_STORE=s3://: {bucket!r} is not a valid bucket name. Expected 2 to 63 of A-Z a-z 0-9 . _ -.")
     keys = {prefix + variable: environ.get(prefix + variable, "") for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     if missing := [variable for variable, key in keys.items() if not key]:
-        raise SettingsError(f"DARKROOM_STORE=s3://{name} needs {' and '.join(missing)}, as `fly storage create` sets them.")
+        raise SettingsError(f"DARKROOM_STORE=s3://{bucket} needs {' and '.join(missing)}, as `fly storage create` sets them.")
     configured = environ.get(f"{prefix}AWS_ENDPOINT_URL_S3") or environ.get(f"{prefix}AWS_ENDPOINT_URL")
     if configured and _ENDPOINT.fullmatch(configured) is None:
         raise SettingsError(
@@ -206,40 +256,42 @@ def open_s3_client(name: str, environ: Mapping[str, str], prefix: str = "") -> S
     region = environ.get(f"{prefix}AWS_REGION") or environ.get(f"{prefix}AWS_DEFAULT_REGION") or ("auto" if configured else "us-east-1")
     access_key_id, secret_access_key = keys.values()
     client = S3Client(
-        name,
+        bucket,
         endpoint=configured or f"https://s3.{region}.amazonaws.com",
         region=region,
         access_key_id=access_key_id,
         secret_access_key=secret_access_key,
     )
-    # What obstore refuses is told at start, not by the first request.
-    client.client("usual")
+    # If obstore refuses the configuration, the server must not start.
+    client.store("default")
     return client
 
 
-async def _asked(question: Callable[[S3Store], Awaitable[T]], client: S3Store) -> T:
-    return await question(client)
+async def _call(operation: Callable[[S3Store], Awaitable[T]], store: S3Store) -> T:
+    return await operation(store)
 
 
 async def _next_page(pages: AsyncIterator[Sequence[ObjectMeta]]) -> Sequence[ObjectMeta] | None:
     return await anext(pages, None)
 
 
-def _passes(error: GenericError | TimeoutError) -> bool:
-    """Return whether an error may be another one the next time: the server's fault, or no answer at all."""
+def _is_transient(error: GenericError | TimeoutError) -> bool:
+    """Return whether another attempt may succeed: the server failed, or there was no response."""
     found = _STATUS.search(str(error))
     if found is None:
         return "redirect" not in str(error)
     return found[1] == "429" or (found[1].startswith("5") and found[1] != "507")
 
 
-def _silence(seconds: float) -> TimeoutError:
-    return TimeoutError(f"nothing came in {seconds:g} seconds")
-
-
-def _broke_off(error: GenericError | TimeoutError) -> bool:
+def _has_no_status(error: GenericError | TimeoutError) -> bool:
+    """Return whether the connection failed before there was a response."""
     return _STATUS.search(str(error)) is None
 
 
+def _no_response(seconds: float) -> TimeoutError:
+    return TimeoutError(f"no response within {seconds:g} seconds")
+
+
 def _backoff_seconds(attempts: int) -> float:
-    return _BACKOFF_SECONDS * float(1 << (attempts - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 - it keeps clients apart
+    # Jitter keeps many clients from retrying at the same moment.
+    return _BACKOFF_SECONDS * float(1 << (attempts - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 - not for cryptography

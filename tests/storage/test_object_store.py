@@ -555,7 +555,7 @@ def test_open_storage_of_an_address_that_names_no_store_says_what_does(url: str)
 
 @pytest.mark.parametrize("path", ["/dev/null", "/dev/null/store", "/proc/no/such/folder", "/tmp/a%00b"])
 def test_open_storage_of_a_folder_that_cannot_be_made_says_so(path: str) -> None:
-    with pytest.raises(SettingsError, match="the folder cannot be made"):
+    with pytest.raises(SettingsError, match="the folder cannot be created"):
         open_storage(f"file://{path}", {})
 
 
@@ -564,9 +564,9 @@ def test_open_storage_of_a_folder_that_cannot_be_made_says_so(path: str) -> None
     [
         ("s3://", {}, "no bucket"),
         ("s3://", S3_KEYS, "BUCKET_NAME"),
-        ("s3://a", S3_KEYS, "no name of a bucket"),
-        ("s3://my bucket", S3_KEYS, "no name of a bucket"),
-        ("s3://", {**S3_KEYS, "BUCKET_NAME": "my/bucket"}, "no name of a bucket"),
+        ("s3://a", S3_KEYS, "not a valid bucket name"),
+        ("s3://my bucket", S3_KEYS, "not a valid bucket name"),
+        ("s3://", {**S3_KEYS, "BUCKET_NAME": "my/bucket"}, "not a valid bucket name"),
         ("s3://bucket", {}, "needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
         ("s3://bucket", {"AWS_ACCESS_KEY_ID": "key-for-tests"}, "needs AWS_SECRET_ACCESS_KEY"),
         ("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": "fly.storage.tigris.dev"}, "AWS_ENDPOINT_URL_S3"),

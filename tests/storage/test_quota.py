@@ -12,7 +12,7 @@ import pytest
 
 from service.rendering.pool import RenderPool
 from service.storage import quota
-from service.storage.disk import on_disk_bytes
+from service.storage.disk import size_on_disk
 from service.storage.keys import document_key, intermediate_key, original_key, rendition_key
 from service.storage.object_store import Storage, open_storage
 from service.storage.quota import DerivedQuota
@@ -55,7 +55,7 @@ async def filled(storage: Storage, count: int, size: int = 8_192) -> list[str]:
 
 @pytest.mark.parametrize(("size", "taken"), [(0, 0), (1, 4_096), (4_096, 4_096), (4_097, 8_192)])
 def test_file_takes_whole_blocks(size: int, taken: int) -> None:
-    assert on_disk_bytes(size) == taken
+    assert size_on_disk(size) == taken
 
 
 async def test_budget_that_is_not_exceeded_removes_nothing(storage: Storage) -> None:
@@ -121,7 +121,7 @@ async def test_originals_and_documents_keep_their_time_when_they_are_read(storag
 
 async def test_budget_of_a_folder_that_is_read_and_written_meanwhile_harms_nobody(storage: Storage) -> None:
     body = bytes(20_000)
-    budget = DerivedQuota(storage, 10 * on_disk_bytes(len(body)))
+    budget = DerivedQuota(storage, 10 * size_on_disk(len(body)))
     ended = False
 
     async def trim() -> None:
@@ -141,7 +141,7 @@ async def test_budget_of_a_folder_that_is_read_and_written_meanwhile_harms_nobod
             for number in range(8):
                 users.start_soon(there_and_back, number)
         ended = True
-    assert budget.trim() <= 10 * on_disk_bytes(len(body))
+    assert budget.trim() <= 10 * size_on_disk(len(body))
 
 
 @pytest.fixture
@@ -153,12 +153,12 @@ async def origin(tmp_path: Path, pool: RenderPool) -> AsyncIterator[House]:
 async def test_watch_trims_what_is_written_while_it_watches_and_renditions_are_made_again(
     origin: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quota, "LOOK_EVERY_SECONDS", 0.02)
+    monkeypatch.setattr(quota, "POLL_INTERVAL_SECONDS", 0.02)
     digest = await origin.ingest(images.photo_jpeg(640, 480))
     first = await origin.rendition(digest, "width=320")
     (name,) = [name async for name in origin.storage.list_names("renditions")]
     age(origin.storage, f"renditions/{name}", 9 * HOUR)
-    bytes_of_one = on_disk_bytes(len(first.body) + 36)
+    bytes_of_one = size_on_disk(len(first.body) + 36)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(DerivedQuota(origin.storage, bytes_of_one + 4_096).watch)
         await anyio.sleep(0.1)

@@ -149,7 +149,7 @@ async def test_bucket_that_errs_always_is_asked_five_times(storage: Storage, s3_
     s3_proxy.error_share = 1.0
     error = await failed(OPERATIONS["read"][0], storage, 3)
     assert len(s3_proxy.seen) == 5
-    assert error.detail == "The store answers with errors."
+    assert error.detail == "The store responds with errors."
     assert error.retry_after_seconds == 5
 
 

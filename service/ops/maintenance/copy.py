@@ -77,7 +77,7 @@ class Copier:
         Tombstones come first, so that nothing that was taken down is brought; originals before documents, so that where a document is,
         the original is.
         """
-        await self._source.ping(to_write=False)
+        await self._source.ping(writable=False)
         await self._destination.ping()
         there = await _by_key(self._destination, TOMBSTONES_PREFIX)
         tombstones = await _by_key(self._source, TOMBSTONES_PREFIX)

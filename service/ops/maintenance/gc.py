@@ -6,8 +6,6 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import anyio.to_thread
-
 from service.concurrency.for_each import for_each
 from service.images.digest import is_digest
 from service.ops.maintenance.progress import Progress
@@ -47,9 +45,8 @@ class GarbageCollector:
     async def run(self) -> dict[str, int]:
         """Return how many objects were removed, by what they were; raises `StorageUnavailableError`."""
         await self._storage.ping()
-        for key in await anyio.to_thread.run_sync(self._storage.orphaned_temp_files, self._older_than.total_seconds()):
-            await self._storage.remove_leftover(key)
-            self._removed["killed-writes"] += 1
+        if orphans := await self._storage.remove_orphaned_temp_files(self._older_than.total_seconds()):
+            self._removed["killed-writes"] = orphans
         tombstones = {digest_in(entry.key): entry for entry in await list_all(self._storage, TOMBSTONES_PREFIX)}
         documents = await list_all(self._storage, DOCUMENTS_PREFIX)
         here = {digest_in(entry.key) for entry in documents}

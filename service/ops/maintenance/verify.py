@@ -18,6 +18,7 @@ from service.ops.maintenance.progress import Progress
 from service.ops.maintenance.retrying import list_all, retry_unavailable
 from service.pull.sources import PullMapping
 from service.storage import checksum
+from service.storage.disk import orphaned_temp_files
 from service.storage.keys import (
     DERIVED_PREFIXES,
     DOCUMENTS_PREFIX,
@@ -92,7 +93,7 @@ class Verifier:
 
     async def run(self) -> VerifyReport:
         """Return what was found; raises `StorageUnavailableError`."""
-        await self._storage.ping(to_write=False)
+        await self._storage.ping(writable=False)
         # Originals before documents: one whose document is not listed has none.
         self._originals = await self._listed(ORIGINALS_PREFIX)
         self._documents = await self._listed(DOCUMENTS_PREFIX)
@@ -106,7 +107,7 @@ class Verifier:
             for entry in await list_all(self._storage, folder):
                 if digest_in(entry.key) not in self._documents and _settled(entry):
                     self._add("stray", entry.key, "The note is of an image that is not here.")
-        for path in await anyio.to_thread.run_sync(self._storage.orphaned_temp_files, SETTLED_AFTER.total_seconds()):
+        for path in await anyio.to_thread.run_sync(orphaned_temp_files, self._storage.root, SETTLED_AFTER.total_seconds()):
             self._add("leftover", path, "A write that was killed left this.")
         return VerifyReport(dict(self._objects), self._bytes, sorted(self._findings, key=lambda finding: (finding.kind, finding.key)))
 
