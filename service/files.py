@@ -35,10 +35,3 @@ def fsync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def write_all(descriptor: int, body: bytes | bytearray) -> None:
-    """Write all of `body` to a file descriptor: `os.write` may write less."""
-    view = memoryview(body)
-    while view:
-        view = view[os.write(descriptor, view) :]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 from service.errors import SettingsError
+from service.files import fsync_path, temp_file
 
 _HEX_KEY = re.compile(r"(?:[0-9a-fA-F]{2}){16,}")
 
@@ -39,18 +38,7 @@ def development_key(data: Path) -> bytes:
 
 def _create_key(path: Path) -> None:
     """Create the file of a key, complete and durable, unless another process creates it first."""
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(32) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            path.hardlink_to(draft)
-    finally:
-        Path(draft).unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    key = secrets.token_hex(32) + "\n"
+    with temp_file(path.parent, key.encode("ascii"), prefix=path.name) as draft, suppress(FileExistsError):
+        path.hardlink_to(draft)
+    fsync_path(path.parent)

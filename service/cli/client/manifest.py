@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import msgspec
 from service.cli.client.problems import UsageError, problem
 from service.cli.client.sending import Taken
 from service.cli.client.server import Document
+from service.files import temp_file
 
 VERSION = 1
 
@@ -107,18 +106,9 @@ def opened(name: str) -> Manifest:
 
 def _replace(path: Path, body: bytes) -> None:
     """Put `body` in a file's place, durably, with the mode that the file has or a new one would."""
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
-        Path(draft).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(draft).unlink()
-        raise
+    with temp_file(path.parent, body, prefix=f".{path.name}.") as draft:
+        draft.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+        draft.replace(path)
 
 
 def _umask() -> int:
