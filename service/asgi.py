@@ -1,4 +1,4 @@
-"""What Granian serves: Edge around create_app()."""
+"""The ASGI application that Granian serves: the edge around the service."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ from service.ops.logging import configure_logs
 from service.process import end_with_parent, end_with_supervisor, hold_signals
 from service.settings.environment import load
 
-# What is asked of this process itself, and what changes something: neither kept nor refused.
+# Requests about this process itself, and requests that change something: never stored, and never rejected when many clients wait.
 BYPASS_PATHS = ("/health", "/livez", "/v1/")
 
-_KINDS = {"/i/": "rendition", "/pull/": "pointer", "/v1/": "api", "/health": "health", "/livez": "health"}
+_METRIC_LABELS = {"/i/": "rendition", "/pull/": "pointer", "/v1/": "api", "/health": "health", "/livez": "health"}
 
 
 def build() -> Edge:
-    """Return the whole server, set up from the environment; raises `SettingsError`."""
+    """Return the whole server, configured by the environment.
+
+    Raises:
+        SettingsError: A setting is invalid.
+    """
     # A killed supervisor must not leave a server behind that nobody watches. Until the application has started there is nothing to finish.
     end_with_supervisor(signal.SIGKILL)
     hold_signals()
@@ -35,7 +39,7 @@ def build() -> Edge:
     settings = load(os.environ)
 
     def purge(digests: Collection[str]) -> None:
-        """Tell the edge what the service has to say beside its answers."""
+        """Remove the images with these digests from the edge."""
         edge.purge_tags(digests)
 
     server = settings.server
@@ -49,11 +53,11 @@ def build() -> Edge:
 
     origin = create_app(settings, purge, watch)
 
-    # Where changes are only handed on, no route asks for a token before the body is read.
+    # A replica region replays changes elsewhere, so no route checks their token before the body is read. The guard does.
     guard = Guard(server.max_header_bytes, origin.access.scopes if settings.is_replica else None)
 
-    def check(scope: Scope) -> Response | None:
-        """Return the response that refuses a request, None for one that may go on."""
+    def check_request(scope: Scope) -> Response | None:
+        """Return the response that rejects a request, None if it may continue."""
         try:
             guard.check(scope)
         except ServiceError as error:
@@ -66,27 +70,27 @@ def build() -> Edge:
         max_bytes=server.cache_bytes,
         max_concurrent_misses=server.max_cold_requests,
         bypass_paths=BYPASS_PATHS,
-        # No answer depends on Host, and whoever could choose it could multiply entries.
+        # No response depends on Host. As part of the key, it would let clients multiply entries.
         key_includes_host=False,
         vary_normalizers={b"accept": normalised_accept},
-        metric_label=kind,
-        # Anybody can have every page and file stored. That must not cost renditions their place.
+        metric_label=metric_label,
+        # Any client can get every page and file stored. They must not evict renditions.
         max_fraction_by_label={"page": 1 / 16},
-        # What is stored does not depend on a query, and whoever sends one chooses it.
+        # No stored response depends on the query, which clients choose freely.
         store_responses_to_queries=False,
         region=FlyRegion(region=settings.fly.region, machine=settings.fly.machine_id, primary=settings.originals_region),
-        check_request=check,
+        check_request=check_request,
         sync_purges=origin.look_for_takedowns,
         max_message_bytes=connections.piece_bytes,
     )
     if server.metrics_port:
-        # Imported by those alone who ask for it: a start should be short.
+        # Imported only if it is enabled, because the start should be fast.
         from service.ops import metrics  # noqa: PLC0415
 
         metrics.serve(edge, server.host, server.metrics_port)
     return edge
 
 
-def kind(path: str) -> str:
-    """Return what kind of answer a path has, under which it is counted."""
-    return next((name for start, name in _KINDS.items() if path.startswith(start)), "page")
+def metric_label(path: str) -> str:
+    """Return the kind of response that a path has, under which its requests are counted."""
+    return next((label for start, label in _METRIC_LABELS.items() if path.startswith(start)), "page")

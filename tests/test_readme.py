@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge import Edge
 from edge.counters import CacheCounters
-from service.asgi import kind
+from service.asgi import metric_label
 from service.cli.push import push
 from service.ops import metrics
 from service.settings.help import CLIENT_HELP, HELP
@@ -90,7 +90,7 @@ def test_operation_page_names_every_metric_of_the_edge_with_its_labels() -> None
     assert named == set(families)
     (requests,) = (row for row in rows if "darkroom_edge_requests_total{kind,result}" in row)
     results = {sample.labels["result"] for sample in families["darkroom_edge_requests"].samples}
-    kinds = {kind(path) for path in ("/i/x", "/pull/x", "/v1/images", "/health", "/livez", "/", "/docs")}
+    kinds = {metric_label(path) for path in ("/i/x", "/pull/x", "/v1/images", "/health", "/livez", "/", "/docs")}
     assert set(re.findall(r"`([a-z]+)`", requests)) == results | kinds
 
 

@@ -1,4 +1,4 @@
-"""Metrics: what this process does, in Prometheus' words, on a port of its own that is not public."""
+"""Metrics of this process for Prometheus, on a separate port that is not public."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-# From its first byte to its last a scrape takes milliseconds, and Prometheus gives up after 10 s by default.
+# How long a connection may stay open. A scrape takes milliseconds, and Prometheus gives up after 10 s by default.
 SCRAPE_SECONDS = 10.0
 
-# Connections, and threads, at a time: a few Prometheus servers and people.
+# Maximum number of connections, and so of threads, at a time: enough for a few Prometheus servers and people.
 MAX_SCRAPES = 32
 
 
@@ -75,31 +75,39 @@ class EdgeCollector(Collector):
 
 
 class _Handler(WSGIRequestHandler):
-    """Handles one scrape, without a line of log."""
+    """Handles one scrape without logging it."""
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the method that it overrides
         """Log nothing."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread for each connection, bounded in number and in time.
+    """Serves each connection in a thread of its own, with a limit to their number and duration.
 
-    A connection is shut down `SCRAPE_SECONDS` after it was accepted, whatever it is doing, and the oldest one when there would be more
-    than `MAX_SCRAPES`: connections that send nothing make room for one that sends a request.
+    A connection is shut down `SCRAPE_SECONDS` after it was accepted, whatever it is doing. If there would be more than `MAX_SCRAPES`, the
+    oldest one is shut down, so that idle connections cannot block a scrape.
     """
 
     daemon_threads = True
     request_queue_size = 128
 
     def __init__(self, host: str, port: int) -> None:
-        """Listen on `port` of `host`, IPv4 or IPv6; raises `OSError` where that cannot be."""
+        """Listen on a port.
+
+        Parameters:
+            host: A name or an address, IPv4 or IPv6.
+            port: The TCP port.
+
+        Raises:
+            OSError: The port is in use, or the address is not one of this machine.
+        """
         self.address_family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         self._accepted: dict[socket.socket, float] = {}
         self._lock = threading.Lock()
         super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Note when the connection was accepted, and hand it to a thread of its own."""
+        """Serve a connection that has just been accepted in a thread of its own."""
         with self._lock:
             if len(self._accepted) >= MAX_SCRAPES:
                 self._shut_down(next(iter(self._accepted)))
@@ -107,32 +115,36 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Close a connection that has been served."""
+        """Close a connection whose response was sent."""
         with self._lock:
             self._accepted.pop(request, None)
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Shut down connections past their time; `serve_forever` calls this at least twice a second."""
+        """Shut down connections that have been open too long. `serve_forever` calls this at least twice a second."""
         latest = time.monotonic() - SCRAPE_SECONDS
         with self._lock:
-            for connection in [one for one, accepted in self._accepted.items() if accepted < latest]:
+            for connection in [connection for connection, accepted in self._accepted.items() if accepted < latest]:
                 self._shut_down(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log nothing of a client that left or was made to."""
+        """Log an error, unless the client disconnected or was shut down."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
     def _shut_down(self, connection: socket.socket) -> None:
-        # Its thread, which reads from it or writes to it, notices and closes it.
+        # The thread that reads from it or writes to it gets an error and closes it.
         del self._accepted[connection]
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
 
 
 def serve(edge: EdgeView, host: str, port: int) -> None:
-    """Answer `/metrics` on a port from threads of its own until the process ends; raises `OSError` where that cannot be."""
+    """Serve `/metrics` on a port from daemon threads.
+
+    Raises:
+        OSError: The port is in use, or the address is not one of this machine.
+    """
     registry = CollectorRegistry()
     registry.register(EdgeCollector(edge))
     ProcessCollector(registry=registry)
