@@ -1,4 +1,4 @@
-"""The two ends of an ASGI application in tests: a client that may leave, an origin that counts and can be held back."""
+"""Both sides of the edge in tests: a client that may disconnect, and an origin that records its requests and can be held back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from edge import Edge
 from edge.asgi import ASGIApp, Headers, Message, Receive, Response, Scope, Send, get_header_values
 
-# As the service answers a rendition.
+# The service's response to a rendition.
 RENDITION = Response(
     200,
     [
@@ -28,8 +28,11 @@ RENDITION = Response(
 )
 
 
-# Mon, 23 Nov 2026 12:00:00 GMT, when a test's clock begins.
+# Mon, 23 Nov 2026 12:00:00 GMT, the first time of a `ManualClock`.
 NOON = 1_795_435_200
+
+# A test that waits this long has a bug: no test depends on the machine's speed.
+HANG_SECONDS = 120
 
 
 def hit(ttl: int, key: str = "/i/picture") -> bytes:
@@ -38,38 +41,38 @@ def hit(ttl: int, key: str = "/i/picture") -> bytes:
 
 
 def stored(ttl: int = 60, key: str = "/i/picture", reason: str = "uri-miss") -> bytes:
-    """Return the `Cache-Status` of a forwarded request whose answer was kept."""
+    """Return the `Cache-Status` of a forwarded request whose response was stored."""
     return f'darkroom; fwd={reason}; stored; ttl={ttl}; key="{key}"'.encode()
 
 
 def collapsed(ttl: int = 60, key: str = "/i/picture", reason: str = "uri-miss") -> bytes:
-    """Return the `Cache-Status` of a request that got what another client's brought."""
+    """Return the `Cache-Status` of a request that got the response to another client's request."""
     return f'darkroom; fwd={reason}; collapsed; ttl={ttl}; key="{key}"'.encode()
 
 
 def not_stored(key: str = "/i/picture", reason: str = "uri-miss", word: str = "") -> bytes:
-    """Return the `Cache-Status` of a forwarded request whose answer was not kept."""
+    """Return the `Cache-Status` of a forwarded request whose response was not stored."""
     return f'darkroom; fwd={reason};{f" {word};" if word else ""} key="{key}"'.encode()
 
 
 def full_response(directives: bytes, *more: tuple[bytes, bytes], status: int = 200, body: bytes = b"picture") -> Response:
-    """Return an answer that says of its body all that the edge would add."""
+    """Return a response with all the headers that the edge would add."""
     ranges = [(b"accept-ranges", b"bytes")] if status == 200 else []
     return Response(status, [(b"cache-control", directives), (b"content-length", b"%d" % len(body)), *ranges, *more], body)
 
 
 def date(seconds: float = 0) -> bytes:
-    """Return the HTTP date that is so many seconds after a test's clock began."""
+    """Return the HTTP date `seconds` after a `ManualClock` begins."""
     return formatdate(NOON + seconds, usegmt=True).encode("ascii")
 
 
 @dataclass(frozen=True)
 class ClientResponse:
-    """What a client has received when its request is over."""
+    """The response that a client has received."""
 
     status: int
     headers: Headers
-    """All but `Date`, which the edge adds to what it stores: tests that are about it look at `date`."""
+    """All but `Date`, which the edge adds to stored responses. Tests that are about it use `date`."""
     body: bytes
     date: bytes | None = field(default=None, init=False, compare=False)
 
@@ -80,15 +83,15 @@ class ClientResponse:
         object.__setattr__(self, "headers", [pair for pair in self.headers if pair[0] != b"date"])
 
     def field(self, name: bytes) -> bytes | None:
-        """Return the value of the only field line called `name`."""
+        """Return the value of the only header line called `name`."""
         assert name != b"date"
         values = get_header_values(self.headers, name)
-        assert len(values) <= 1, f"{name!r} is there {len(values)} times"
+        assert len(values) <= 1, f"{len(values)} lines of {name!r}"
         return values[0] if values else None
 
 
 def failed(cache_status: bytes) -> ClientResponse:
-    """Return what a client gets when the origin failed without an answer."""
+    """Return the response if the origin failed without one."""
     body = (
         b'{"type":"about:blank","title":"Internal error","status":500,'
         b'"detail":"The server could not respond because of an internal error. Try again. The reason is in its log."}'
@@ -104,7 +107,7 @@ def failed(cache_status: bytes) -> ClientResponse:
 
 
 class ClientRequest:
-    """One request under way: it sends its body, then stays until it is answered or told to leave."""
+    """A request in progress. The client sends its body, and then stays until it has the response or `disconnect` is called."""
 
     def __init__(self, app: ASGIApp, scope: Scope, chunks: Iterable[bytes]) -> None:
         self.messages: list[Message] = []
@@ -114,27 +117,27 @@ class ClientRequest:
         self.task = asyncio.ensure_future(app(scope, self._receive, self._send))
 
     async def until_waiting(self) -> None:
-        """Return once the application has had the whole request and asks whether the client is still there."""
+        """Return once the application has read the whole request and waits for a disconnect."""
         await _first(self._waiting.wait(), self.task)
 
     async def is_done(self) -> bool:
-        """Return whether it has been answered, as soon as it has been or waits for that."""
+        """Return whether the application has returned, once it has or waits for a disconnect."""
         waiting = asyncio.ensure_future(self._waiting.wait())
-        await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED, timeout=HANG_SECONDS)
         waiting.cancel()
         return self.task.done()
 
     def disconnect(self) -> None:
-        """Close the connection, as seen by the application."""
+        """Close the connection, as the application sees it."""
         self._disconnected.set()
 
     async def sent_messages(self) -> list[Message]:
-        """Return all that was sent to the client once the application has returned; raises what it raised."""
-        await asyncio.wait_for(self.task, 10)
+        """Return all messages to the client once the application has returned. Its exception is raised."""
+        await asyncio.wait_for(self.task, HANG_SECONDS)
         return self.messages
 
     async def response(self) -> ClientResponse:
-        """Return the whole answer; fails if it is not one."""
+        """Return the whole response. Fails if it is incomplete."""
         start, *rest = await self.sent_messages()
         assert start["type"] == "http.response.start"
         assert rest, "no body"
@@ -156,8 +159,8 @@ class ClientRequest:
 
 async def _first(event: Any, task: asyncio.Future[None]) -> None:
     waiting = asyncio.ensure_future(event)
-    await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED, timeout=10)
-    assert waiting.done(), "the request was over, or the application never asked whether its client is there"
+    await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED, timeout=HANG_SECONDS)
+    assert waiting.done(), "the application returned, or never waited for a disconnect"
 
 
 def http_scope(
@@ -168,7 +171,7 @@ def http_scope(
     query: bytes = b"",
     headers: Iterable[tuple[bytes, bytes]] = (),
 ) -> Scope:
-    """Return the scope of a request as Granian would give it."""
+    """Return the scope of a request, like that of Granian."""
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -191,17 +194,17 @@ def open_request(app: ASGIApp, path: str = "/i/picture", *, chunks: Iterable[byt
 
 
 async def send_request(app: ASGIApp, path: str = "/i/picture", **request: Any) -> ClientResponse:
-    """Return the answer to a request whose client stays to the end."""
+    """Return the response to a request."""
     return await open_request(app, path, **request).response()
 
 
 async def wait_for_all(requests: Iterable[ClientRequest]) -> None:
-    """Return once every one of these clients waits for its answer."""
+    """Return once all of these clients wait for their responses."""
     await asyncio.gather(*(each.until_waiting() for each in requests))
 
 
 class Origin:
-    """An application that gives every request `answer`, or raises `error`; while held, it has requests and no answers."""
+    """An application that sends `response` to every request, or raises `error`. While it is held, it reads requests and sends nothing."""
 
     def __init__(self, response: Response | Callable[[Scope], Response] = RENDITION, *, held: bool = False) -> None:
         self.response = response
@@ -214,23 +217,23 @@ class Origin:
         self._changed = asyncio.Condition()
 
     async def release(self, first: float = inf) -> None:
-        """Answer the first so many requests, or all."""
+        """Respond to the `first` requests, or to all."""
         async with self._changed:
             self._released = first
             self._changed.notify_all()
 
     async def hold(self) -> None:
-        """Answer no request that comes from now on, until released."""
+        """Respond to no further request until `release`."""
         async with self._changed:
             self._released = len(self.requests)
 
     async def until_requested(self, times: int) -> None:
-        """Return once there have been that many requests."""
+        """Return once there have been `times` requests."""
         async with self._changed:
-            await asyncio.wait_for(self._changed.wait_for(lambda: len(self.requests) >= times), 10)
+            await asyncio.wait_for(self._changed.wait_for(lambda: len(self.requests) >= times), HANG_SECONDS)
 
     def requested_headers(self, *names: bytes) -> list[list[tuple[bytes, bytes]]]:
-        """Return of each request the fields called `names`, in order."""
+        """Return the headers of each request that are called `names`, in order."""
         return [[pair for pair in scope["headers"] if pair[0] in names] for scope in self.requests]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -263,9 +266,9 @@ async def _chunks(receive: Receive) -> list[bytes]:
 
 
 class ChunkedOrigin:
-    """An application that sends the start of an answer, then a piece at a time, each when the one before has been taken.
+    """An application that sends a response in chunks, each after the one before has been taken.
 
-    `sent` counts the pieces that `send` has taken, `events` is what it has received.
+    `sent` is the number of chunks that `send` has taken, `events` are the types of messages received.
     """
 
     def __init__(self, headers: Headers, chunks: Iterable[bytes], *, status: int = 200, held: bool = False) -> None:
@@ -292,7 +295,7 @@ class ChunkedOrigin:
                 break
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
             self.sent += 1
-            # As an application does that reads what it sends.
+            # Like an application that reads a file while it sends it.
             await asyncio.sleep(0)
         if self.error is not None:
             disconnected.cancel()
@@ -304,7 +307,7 @@ class ChunkedOrigin:
 
 
 class ManualClock:
-    """A monotonic clock that a test moves, and the wall clock beside it."""
+    """A monotonic clock that a test sets, with a wall clock that runs along."""
 
     def __init__(self) -> None:
         self.now = 1_000.25
@@ -313,23 +316,23 @@ class ManualClock:
         return self.now
 
     def wall(self) -> float:
-        """Return the Unix time, noon when the clock is new."""
+        """Return the Unix time, which begins at `NOON`."""
         return NOON + self.now - 1_000.25
 
 
 def shared_edge(app: ASGIApp, clock: ManualClock | None = None, **options: Any) -> Edge:
-    """Return an edge called Darkroom, whose hosts have the same answers unless `options` say otherwise."""
+    """Return an edge called Darkroom. Keys do not include the host unless `options` say so."""
     clock = clock or ManualClock()
-    given = {
+    defaults = {
         "name": "Darkroom",
         "max_bytes": 1_000_000,
         "max_concurrent_misses": 100,
         "key_includes_host": False,
         "bypass_paths": ("/health", "/v1/"),
     }
-    return Edge(app, clock=clock, wall_clock=clock.wall, **{**given, **options})
+    return Edge(app, clock=clock, wall_clock=clock.wall, **{**defaults, **options})
 
 
 async def settle(edge: Edge) -> None:
-    """Return once every request to the origin is over and its answer has been taken."""
-    await asyncio.wait_for(asyncio.gather(*edge._origin._tasks), 10)
+    """Return once every request to the origin has ended and its response has been processed."""
+    await asyncio.wait_for(asyncio.gather(*edge._origin._tasks), HANG_SECONDS)

@@ -1,4 +1,4 @@
-"""One origin request for many waiting clients: who waits, who leaves, what they share."""
+"""Coalescing: which clients wait, which ones disconnect, and what they share."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import logging
 
 import pytest
 
-from edge import Edge
+from edge import Edge, coalescing
 from edge.asgi import Message, Response
 from edge.coalescing import MAX_CONCURRENT_RETRIES
 from tests.edge.asgi import (
+    HANG_SECONDS,
     RENDITION,
     ClientRequest,
     ClientResponse,
@@ -33,12 +34,12 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
 
 OWN = b"darkroom-cdn-cache-control"
 
-# A failed render as the service answers it: nobody keeps it, the clients that wait may share it.
+# The service's response to a failed render: it is not stored, but waiting clients may share it.
 MOMENTARY = Response(
     503, [(b"cache-control", b"no-store"), (OWN, b"max-age=1"), (b"retry-after", b"5"), (b"content-length", b"9")], b"try again"
 )
 
-# For the client that asked and no other.
+# For the leader only.
 PRIVATE = Response(200, [(b"cache-control", b"private, max-age=60"), (b"content-length", b"5"), (b"accept-ranges", b"bytes")], b"yours")
 
 
@@ -54,7 +55,7 @@ def edge_of(origin: Origin, *, max_concurrent_misses: int = 1_000) -> Edge:
 
 
 async def gather(origin: Origin, edge: Edge, number: int) -> list[ClientRequest]:
-    """Return that many clients that wait for one answer of a held origin, the leader first."""
+    """Return `number` clients that wait for one response of a held origin, the leader first."""
     requests = [open_request(edge) for _ in range(number)]
     await wait_for_all(requests)
     assert len(origin.requests) == 1
@@ -133,8 +134,8 @@ async def test_collapse_private_response_lets_waiters_retry_a_few_at_a_time() ->
         await asyncio.sleep(0)
     assert origin.concurrent == MAX_CONCURRENT_RETRIES
     await origin.release()
-    answered = await responses(requests)
-    assert answered == [ClientResponse(200, [*PRIVATE.headers, (b"cache-status", not_stored())], b"yours")] * (1 + waiters)
+    received = await responses(requests)
+    assert received == [ClientResponse(200, [*PRIVATE.headers, (b"cache-status", not_stored())], b"yours")] * (1 + waiters)
     assert len(origin.requests) == 1 + waiters
     assert origin.max_concurrent == MAX_CONCURRENT_RETRIES == 8
 
@@ -161,7 +162,7 @@ async def test_collapse_storable_response_after_a_private_one_is_stored_by_a_ret
     assert (await requests[1].response()).field(b"cache-status") == stored()
 
 
-# Leaving
+# Disconnects
 
 
 async def test_collapse_leader_that_disconnects_harms_nobody() -> None:
@@ -263,7 +264,7 @@ async def test_collapse_retrying_waiter_that_has_disconnected_makes_no_origin_re
     await origin.release(first=1)
     await requests[0].response()
     await origin.until_requested(1 + MAX_CONCURRENT_RETRIES)
-    # The first ones are at the origin, the last five queue behind them.
+    # The first ones have reached the origin, the last five wait for the retry limit.
     for queued in requests[-5:]:
         queued.disconnect()
     for _ in range(3):
@@ -316,7 +317,7 @@ async def test_collapse_client_that_sends_a_body_with_its_get_still_waits() -> N
     assert origin.bodies == [[b""]]
 
 
-# Failing
+# Failures
 
 
 async def test_collapse_origin_that_raises_is_the_same_error_for_all_and_is_retried_by_the_next_request(
@@ -332,7 +333,7 @@ async def test_collapse_origin_that_raises_is_the_same_error_for_all_and_is_retr
     assert leader == failed(not_stored())
     assert waiters == [failed(not_stored(word="collapsed"))] * 49
     assert len(origin.requests) == 1
-    # Told once, not once for each client, and with its cause.
+    # Logged once, not once for each client, and with its cause.
     (record,) = caplog.records
     assert record.getMessage() == "the application failed"
     assert record.exc_info is not None
@@ -389,12 +390,13 @@ async def test_waiting_client_whose_body_is_incomplete_gets_400(field: tuple[byt
     await origin.release()
 
 
-async def test_waiting_clients_body_is_read_slowly() -> None:
+async def test_waiting_clients_body_is_read_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalescing, "_PAUSE_SECONDS", HANG_SECONDS)
     origin = Origin(held=True)
     waiting = open_request(shared_edge(origin), headers=[(b"transfer-encoding", b"chunked")], chunks=[b"x"] * 1_000)
     await origin.until_requested(1)
     for _ in range(100):
         await asyncio.sleep(0)
-    assert len(waiting._chunks) > 900
+    assert len(waiting._chunks) == 1_000 - coalescing._UNPACED_MESSAGES - 1
     await origin.release()
     assert (await waiting.response()).status == 200

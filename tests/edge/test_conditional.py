@@ -1,4 +1,4 @@
-"""When a kept answer is given as 304: RFC 9110 §13.1.2 and §15.4.5."""
+"""When a stored response becomes a 304: RFC 9110 §13.1.2 and §15.4.5."""
 
 from __future__ import annotations
 

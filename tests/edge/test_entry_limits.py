@@ -1,4 +1,4 @@
-"""Strangers choose addresses: which of them make entries, and of which entries how many there may be."""
+"""Clients choose URLs: which of them make entries, and how much memory these may take."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_query_is_stored_by_default() -> None:
     assert edge.stored_entries == 2
 
 
-# Shares
+# Fractions of the budget
 
 
 async def test_fraction_of_a_label_is_never_exceeded_and_takes_no_more_from_other_labels() -> None:
@@ -89,7 +89,7 @@ async def test_fraction_that_is_not_used_is_available_to_other_labels() -> None:
     for number in range(200):
         await send_request(edge, f"/i/{number}")
     assert MAX_BYTES - 2_000 < edge.stored_bytes <= MAX_BYTES
-    # A page finds room at the cost of the others, as far as its share goes.
+    # A page evicts other entries as long as its label has not used up its fraction.
     await send_request(edge, "/page")
     assert (await send_request(edge, "/page")).field(b"cache-status") == hit(60, "/page")
     assert edge.stored_bytes <= MAX_BYTES

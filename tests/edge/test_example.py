@@ -1,4 +1,4 @@
-"""The example in the docstring of `edge` runs, and says what it says."""
+"""The example in the docstring of `edge` runs and prints what it says."""
 
 from __future__ import annotations
 

@@ -1,14 +1,15 @@
-"""Where the edge stands among Fly's regions: what it says of that, what it hands on to the primary, and what it never does twice."""
+"""Regions on Fly: which requests a replica replays in the primary region, and how responses name region and Machine."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from math import inf
 from typing import Any
 
 import pytest
 
-from edge import Edge, fly
+from edge import Edge
 from edge.asgi import ASGIApp, Headers, Message, Response, Scope
 from edge.fly import REPLAY_BYTES, FlyRegion
 from tests.edge.asgi import (
@@ -18,6 +19,7 @@ from tests.edge.asgi import (
     Origin,
     full_response,
     hit,
+    http_scope,
     not_stored,
     open_request,
     send_request,
@@ -89,7 +91,7 @@ WRITE = b"darkroom; fwd=method; detail=elsewhere"
 BYPASS = b"darkroom; fwd=bypass"
 
 
-# What every answer says of where it was made
+# Server-Timing
 
 
 async def test_responses_from_the_origin_and_from_memory_name_region_and_machine() -> None:
@@ -163,7 +165,7 @@ async def test_region_with_an_invalid_name_is_refused(which: str, bad: str) -> N
         FlyRegion(**{which: bad})
 
 
-# Reads of what is not here
+# Reads
 
 
 async def test_replica_read_with_the_replay_field_is_replayed_and_never_stored() -> None:
@@ -230,8 +232,8 @@ async def test_replica_read_for_one_client_only_is_replayed(headers: Headers) ->
 async def test_replica_head_with_the_replay_field_is_replayed_without_a_body() -> None:
     expected = replayed(READ)
     assert await send_request(replica(Origin(WANTS_REPLAY)), method="HEAD") == ClientResponse(421, expected.headers, b"")
-    passed = replayed(BYPASS)
-    assert await send_request(replica(Origin(WANTS_REPLAY)), "/v1/images/abc", method="HEAD") == ClientResponse(421, passed.headers, b"")
+    bypassed = replayed(BYPASS)
+    assert await send_request(replica(Origin(WANTS_REPLAY)), "/v1/images/abc", method="HEAD") == ClientResponse(421, bypassed.headers, b"")
 
 
 async def test_replica_read_that_bypasses_the_cache_is_replayed() -> None:
@@ -266,7 +268,7 @@ async def test_replica_read_of_a_stored_response_while_the_primary_is_unreachabl
     assert response.field(STATUS) == b'darkroom; fwd=stale; fwd-status=503; ttl=-1; detail=stale-if-error; key="/i/picture"'
 
 
-# Requests that change something
+# Writes
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "PUT", "DELETE"])
@@ -324,8 +326,8 @@ async def test_replica_write_of_the_largest_size_is_replayed(declared: bool) -> 
 async def test_replica_write_too_large_that_prefers_the_primary_is_503() -> None:
     headers = [(b"content-length", b"%d" % (REPLAY_BYTES + 1)), (b"fly-prefer-region", b"arn")]
     assert await send_request(replica(Origin()), "/v1/images", method="POST", headers=headers) == out_of_reach(WRITE, CLOSE)
-    elsewhere = [headers[0], (b"fly-prefer-region", b"iad")]
-    assert await send_request(replica(Origin()), "/v1/images", method="POST", headers=elsewhere) == refused_as_large()
+    other = [headers[0], (b"fly-prefer-region", b"iad")]
+    assert await send_request(replica(Origin()), "/v1/images", method="POST", headers=other) == refused_as_large()
 
 
 @pytest.mark.parametrize("length", [b"-1", b"many", b"1" * 19, b""])
@@ -357,8 +359,8 @@ async def test_replica_write_that_is_rejected_is_not_read() -> None:
     refused = open_request(edge, "/v1/images", method="POST", headers=[(b"transfer-encoding", b"chunked")], chunks=[b"x"] * 9)
     assert (await refused.response()).status == 401
     assert len(refused._chunks) == 9
-    known = [(b"authorization", b"Bearer x")]
-    assert await send_request(edge, "/v1/images", method="POST", headers=known, chunks=[b"x"] * 9) == replayed(WRITE)
+    authorized = [(b"authorization", b"Bearer x")]
+    assert await send_request(edge, "/v1/images", method="POST", headers=authorized, chunks=[b"x"] * 9) == replayed(WRITE)
 
 
 async def test_replica_write_in_very_many_small_chunks_is_not_read_to_its_end() -> None:
@@ -382,36 +384,52 @@ async def test_replica_write_with_an_invalid_body_is_400() -> None:
     assert json.loads(response.body)["detail"].startswith("The request's body is incomplete or not valid")
 
 
+class SlowBody:
+    """A `receive` whose messages arrive at intervals of the event loop's time, which is set by hand meanwhile."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, chunk_bytes: int, seconds_between: float, chunks: float = inf) -> None:
+        self.now = 1_000.0
+        self._chunk_bytes = chunk_bytes
+        self._seconds_between = seconds_between
+        self._remaining = chunks
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: self.now)
+
+    async def __call__(self) -> Message:
+        self.now += self._seconds_between
+        # The loop runs the timers that are due in the first iteration, and cancels this in the second.
+        for _ in range(2):
+            await asyncio.sleep(0)
+        self._remaining -= 1
+        return {"type": "http.request", "body": bytes(self._chunk_bytes), "more_body": self._remaining > 0}
+
+
 async def test_replica_write_slower_than_the_minimum_rate_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fly, "_BODY_GRACE_SECONDS", 0.05)
+    # Half of the required 8,192 bytes a second: after 50 seconds, the body is 25 seconds late.
+    body = SlowBody(monkeypatch, chunk_bytes=4_096, seconds_between=1)
+    response = await REPLICA.replay_request([], body)
+    assert response is not None
+    assert (response.status, CLOSE in response.headers) == (408, True)
+    assert json.loads(response.body)["title"] == "Upload too slow"
+    assert 49 <= body.now - 1_000 <= 51
 
-    async def receive() -> Message:
-        await asyncio.sleep(0.01)
-        return {"type": "http.request", "body": b"x", "more_body": True}
 
+async def test_replica_write_that_drips_is_408_after_the_grace_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = SlowBody(monkeypatch, chunk_bytes=1, seconds_between=0.5)
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/v1/images", "raw_path": b"/v1/images", "query_string": b"", "headers": []}
-    await asyncio.wait_for(replica(Origin())(scope, receive, send), 5)
+    await replica(Origin())(http_scope("/v1/images", method="POST"), body, send)
     assert sent[0]["status"] == 408
     assert CLOSE in sent[0]["headers"]
     assert json.loads(sent[1]["body"])["title"] == "Upload too slow"
+    assert 25 <= body.now - 1_000 <= 26
 
 
 async def test_replica_write_at_the_minimum_rate_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fly, "_BODY_GRACE_SECONDS", 0.05)
-    # Each chunk is worth a tenth of a second, of which it takes a fifth.
-    left = 10
-
-    async def receive() -> Message:
-        nonlocal left
-        await asyncio.sleep(0.02)
-        left -= 1
-        return {"type": "http.request", "body": bytes(820), "more_body": left > 0}
-
-    response = await REPLICA.replay_request([], receive)
+    body = SlowBody(monkeypatch, chunk_bytes=8_192, seconds_between=1, chunks=100)
+    response = await REPLICA.replay_request([], body)
     assert response is not None
     assert (response.status, REPLAY in response.headers) == (421, True)
+    assert body.now - 1_000 == 100

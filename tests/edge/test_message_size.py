@@ -1,4 +1,4 @@
-"""Large bodies are sent in as many messages as the server around the edge asks for, and are the same bytes."""
+"""Large bodies are sent in messages of the size that the server around the edge wants, and are the same bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SMALL = b"s" * 32_768
 
 
 def edge_over(body: bytes, cache_control: bytes, sizes: list[int] | None = None, *, bypass_paths: tuple[str, ...] = ()) -> Edge:
-    """Return an edge over an origin with one response; its server wants pieces of `PIECE` bytes, and the sizes of bodies go to `sizes`."""
+    """Return an edge whose server wants messages of `CHUNK` bytes. The sizes of large bodies are appended to `sizes`."""
 
     async def origin(scope: Scope, receive: Receive, send: Send) -> None:
         fields = [(b"content-length", b"%d" % len(body)), (b"cache-control", cache_control), (b"etag", b'"one"')]
@@ -34,7 +34,7 @@ def edge_over(body: bytes, cache_control: bytes, sizes: list[int] | None = None,
 
 
 async def messages(edge: Edge, *headers: tuple[bytes, bytes]) -> list[Message]:
-    """Return the messages of the body that a GET is sent."""
+    """Return the messages of the body in response to a GET."""
     sent: list[Message] = []
 
     async def receive() -> Message:

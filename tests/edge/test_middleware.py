@@ -1,4 +1,4 @@
-"""A request's way through the edge: what is kept, passed, refused, and the exact headers of each."""
+"""The way of a request through the edge: stored, bypassed or rejected, with the exact headers of each response."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from edge import Edge
 from edge.asgi import ASGIApp, Headers, Message, Receive, Response, Scope, Send
 from edge.store import MEMORY_TIER
 from tests.edge.asgi import (
+    HANG_SECONDS,
     RENDITION,
     ClientRequest,
     ClientResponse,
@@ -34,7 +35,7 @@ STATUS = b"cache-status"
 ETAG = b'"k5x7q2"'
 AUTHORIZED = [(b"authorization", b"Bearer a")]
 
-# What the edge adds to a whole 200 that says nothing of its length and of ranges.
+# The headers that the edge adds to a whole 200 without a length.
 FULL_RESPONSE_HEADERS = [(b"content-length", b"7"), (b"accept-ranges", b"bytes")]
 
 BUSY_BODY = (
@@ -81,7 +82,7 @@ async def test_hit_is_sent_without_suspending_or_reading_the_request() -> None:
     async def send(message: Message) -> None:
         messages.append(message)
 
-    # Driven by hand: to wait for a task, a thread or a file it would have to yield to the event loop.
+    # Driven without an event loop: the edge would have to yield to one to wait for a task, a thread or a file.
     with pytest.raises(StopIteration):
         edge(http_scope(), receive, send).__await__().__next__()
     assert [message["type"] for message in messages] == ["http.response.start", "http.response.body"]
@@ -188,7 +189,7 @@ async def test_response_without_an_entity_tag_is_never_304() -> None:
         assert (await send_request(edge, headers=[(b"if-none-match", ETAG)])).status == 200
 
 
-# What is kept, and under which key
+# Stored responses and their keys
 
 
 async def test_expired_response_is_fetched_again_and_stored(clock: ManualClock) -> None:
@@ -325,7 +326,7 @@ async def test_missing_raw_path_falls_back_to_the_path(absent: dict[str, Any]) -
     assert [request["path"] for request in origin.requests] == ["/i/ä b", "/i/ä c"]
 
 
-# What the origin sees of a miss
+# Requests to the origin
 
 CONDITIONS: Headers = [
     (b"if-none-match", b'"other"'),
@@ -495,20 +496,20 @@ async def test_too_many_misses_leave_hits_and_bypassed_requests_alone() -> None:
     origin = Origin(held=True)
     await origin.release(first=1)
     edge = edge_of(origin, max_concurrent_misses=1)
-    await send_request(edge, "/kept")
+    await send_request(edge, "/stored")
     waiting = open_request(edge, "/cold")
     await waiting.until_waiting()
     assert (await send_request(edge, "/other")).status == 503
     assert (await send_request(edge, "/other", headers=[(b"authorization", b"Bearer a")])).status == 503
-    assert (await send_request(edge, "/kept")).field(STATUS) == hit(60, "/kept")
-    assert (await send_request(edge, "/kept", headers=[(b"if-none-match", ETAG)])).status == 304
-    passed = [open_request(edge, "/health"), open_request(edge, "/other", method="POST")]
+    assert (await send_request(edge, "/stored")).field(STATUS) == hit(60, "/stored")
+    assert (await send_request(edge, "/stored", headers=[(b"if-none-match", ETAG)])).status == 304
+    bypassed = [open_request(edge, "/health"), open_request(edge, "/other", method="POST")]
     await origin.until_requested(1 + 3)
     await origin.release()
-    assert [(await each.response()).status for each in [*passed, waiting]] == [200] * 3
+    assert [(await each.response()).status for each in [*bypassed, waiting]] == [200] * 3
 
 
-# What is passed
+# Bypassed requests
 
 
 async def test_post_is_bypassed_while_its_body_is_still_arriving() -> None:
@@ -539,8 +540,8 @@ async def test_post_is_bypassed_while_its_body_is_still_arriving() -> None:
 
     edge = edge_of(echo)
     request = asyncio.ensure_future(edge(http_scope(method="POST"), receive, send))
-    # The origin has the first chunk while the client still holds the second.
-    await asyncio.wait_for(step.wait(), 10)
+    # The origin has the first chunk before the client has sent the second.
+    await asyncio.wait_for(step.wait(), HANG_SECONDS)
     assert received == [{"type": "http.request", "body": b"first", "more_body": True}]
     gate.set()
     await request
@@ -680,12 +681,12 @@ async def test_bypassed_request_whose_client_disconnects_is_seen_by_the_origin()
     assert seen == ["http.request", "http.disconnect"]
 
 
-@pytest.mark.parametrize("kind", ["lifespan", "websocket"])
-async def test_scope_of_another_type_is_forwarded_unchanged(kind: str) -> None:
-    given: list[Any] = []
+@pytest.mark.parametrize("scope_type", ["lifespan", "websocket"])
+async def test_scope_of_another_type_is_forwarded_unchanged(scope_type: str) -> None:
+    received: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        given.extend([scope, receive, send])
+        received.extend([scope, receive, send])
 
     async def receive() -> Message:
         return {}
@@ -693,8 +694,8 @@ async def test_scope_of_another_type_is_forwarded_unchanged(kind: str) -> None:
     async def send(message: Message) -> None:
         pass
 
-    scope: Scope = {"type": kind}
+    scope: Scope = {"type": scope_type}
     await edge_of(app)(scope, receive, send)
-    assert given[0] is scope
-    assert given[1] is receive
-    assert given[2] is send
+    assert received[0] is scope
+    assert received[1] is receive
+    assert received[2] is send

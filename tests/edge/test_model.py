@@ -1,4 +1,4 @@
-"""Any sequence of visits, changes, failures, purges and clocks, beside a small model of HTTP: never an answer that the model forbids."""
+"""Arbitrary sequences of requests, changes, failures, purges and clock jumps never get a response that a small model of HTTP forbids."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ CC, CDN, OWN = b"cache-control", b"cdn-cache-control", b"darkroom-cdn-cache-cont
 
 @dataclass(frozen=True)
 class Policy:
-    """Fields of an answer, and what they mean for a shared cache, written down by hand. Times are seconds of age."""
+    """Headers of a response, and their meaning for a shared cache, written by hand. Times are seconds of age."""
 
     fields: Headers
     lifetime: int = 0
     while_revalidate: int = 0
     if_error: int = 0
     for_all: bool = True
-    """Whether anybody but who request may have it."""
+    """Whether other clients may have the response."""
     despite_authorization: bool = False
-    """Whether the same holds where the request had `Authorization`."""
+    """Whether that is also true if the request had `Authorization`."""
     never_stale: bool = False
     immutable: bool = False
 
@@ -69,7 +69,7 @@ def _names(policy: Policy) -> set[bytes]:
 
 @dataclass
 class Page:
-    """What a path has now."""
+    """The current content of a path."""
 
     version: int = 0
     policy: Policy = POLICIES[0]
@@ -79,7 +79,7 @@ class Page:
 
 @dataclass(frozen=True)
 class ModelResponse:
-    """One answer of the origin, or its word that what is kept still holds. Orders count events, times are the model's."""
+    """A response of the origin, including a 304 to a validation. Orders number events; times are those of the model."""
 
     number: int
     path: str
@@ -87,7 +87,7 @@ class ModelResponse:
     version: int
     policy: Policy
     tag: bytes
-    visitor: int
+    client: int
     for_all: bool
     requested: int
     order: int
@@ -113,7 +113,7 @@ class ModelRequest:
     method: str = "GET"
     ranged: bool = False
     names: int | None = None
-    """The version that it says it has."""
+    """The version that its `If-None-Match` names."""
     number: int = 0
     began: int = 0
 
@@ -124,7 +124,7 @@ class ModelRequest:
 
 @dataclass
 class Source:
-    """The origin. While held it has requests and no answers."""
+    """The origin. While it is held, it reads requests and sends nothing."""
 
     machine: EdgeMachine
     pages: dict[str, Page] = field(default_factory=lambda: {path: Page() for path in PATHS})
@@ -156,7 +156,7 @@ class Source:
             self.machine.purges.append((order, scope["path"]))
             return 204, [], b""
         fields = dict(scope["headers"])
-        alone = not page.policy.for_all or b"no-store" in fields.get(CC, b"")
+        for_one = not page.policy.for_all or b"no-store" in fields.get(CC, b"")
         made = ModelResponse(
             number=order,
             path=scope["path"],
@@ -164,11 +164,11 @@ class Source:
             version=page.version,
             policy=page.policy,
             tag=page.tag,
-            visitor=int(fields[b"x-visitor"]),
-            for_all=not alone and (page.policy.despite_authorization or b"authorization" not in fields),
+            client=int(fields[b"x-client"]),
+            for_all=not for_one and (page.policy.despite_authorization or b"authorization" not in fields),
             requested=requested,
             order=order,
-            # `Date` has whole seconds: what was made within one is taken for as old as that (RFC 9111 §4.2.3).
+            # `Date` has whole seconds, so a response may seem up to a second older (RFC 9111 §4.2.3).
             at=min(at, self.machine.now - self.machine.wall % 1),
         )
         self.made[made.number] = made
@@ -178,7 +178,7 @@ class Source:
         return (304, headers, b"") if fields.get(b"if-none-match") == made.etag else (200, headers, made.body)
 
 
-# Numbers of which sums have no error.
+# Numbers whose sums have no rounding error.
 QUARTERS = st.integers(0, 120).map(lambda quarters: quarters / 4)
 LEAPS = st.integers(8, 14_400).map(lambda quarters: quarters / 4)
 
@@ -197,7 +197,7 @@ EVENTS = st.sampled_from(["nothing", "purge", "purge_tag", "change", "time", "su
 
 
 class EdgeMachine(RuleBasedStateMachine):
-    """The real edge, with the real clock over two that are moved by hand, and an origin whose pages change.
+    """The real edge with the real clock, which reads two clocks that are set by hand, and an origin whose pages change.
 
     The model's time goes on with the steady clock, and leaps ahead with the wall clock, which is what a suspended machine looks like.
     """
@@ -239,7 +239,7 @@ class EdgeMachine(RuleBasedStateMachine):
     def date(self) -> bytes:
         return formatdate(self.wall, usegmt=True).encode("ascii")
 
-    # What happens
+    # Rules
 
     @rule(path=st.sampled_from(PATHS), policy=st.sampled_from(POLICIES), varies=st.booleans(), tag=st.sampled_from(TAGS))
     def origin_has_something_else(self, path: str, policy: Policy, varies: bool, tag: bytes) -> None:
@@ -248,7 +248,7 @@ class EdgeMachine(RuleBasedStateMachine):
 
     @rule(path=st.sampled_from(PATHS), policy=st.sampled_from(POLICIES))
     def origin_says_something_else_of_the_same(self, path: str, policy: Policy) -> None:
-        # A field that a 304 leaves out stays as it was kept (RFC 9111 §3.2): the new policy names all that the old one did.
+        # A 304 does not remove headers (RFC 9111 §3.2), so the new policy must have all headers that the old one had.
         if _names(self.source.pages[path].policy) <= _names(policy):
             self.source.pages[path].policy = policy
 
@@ -289,7 +289,7 @@ class EdgeMachine(RuleBasedStateMachine):
     @rule(path=st.sampled_from(PATHS))
     def page_is_changed_by_a_client(self, path: str) -> None:
         if self.source.failing != "raises":
-            _, response = self.run(self.alone(ModelRequest(path, method="POST")))
+            _, response = self.run(self.send_alone(ModelRequest(path, method="POST")))
             assert response.status == (503 if self.source.failing else 204)
             self.forget(path)
 
@@ -297,17 +297,17 @@ class EdgeMachine(RuleBasedStateMachine):
     def client_asks(self, request: ModelRequest) -> None:
         sure = self.sure.get((request.path, request.accept))
         before = self.source.requests
-        request, response = self.run(self.alone(request))
+        request, response = self.run(self.send_alone(request))
         self.check(request, response)
         if sure is not None and request.plain and self.now - sure.at < sure.policy.lifetime:
-            assert self.source.requests == before, "what is fresh was request for again"
+            assert self.source.requests == before, "a fresh response was fetched again"
             assert b"; hit; " in (response.field(b"cache-status") or b"")
             return
         if self.source.requests > before:
             self.forget(request.path)
-            brought = [made for made in self.source.made.values() if made.order > request.began]
-            if len(brought) == 1 and request.plain and brought[0].for_all and brought[0].policy.lifetime > 1:
-                self.sure[request.path, request.accept] = brought[0]
+            received = [made for made in self.source.made.values() if made.order > request.began]
+            if len(received) == 1 and request.plain and received[0].for_all and received[0].policy.lifetime > 1:
+                self.sure[request.path, request.accept] = received[0]
 
     @rule(
         first=st.lists(REQUESTS, min_size=1, max_size=5),
@@ -322,10 +322,10 @@ class EdgeMachine(RuleBasedStateMachine):
         self.forget(*PATHS)
         self.run(self.crowd(first, leaving, event, late))
 
-    # How
+    # Requests
 
     def forget(self, *paths: str) -> None:
-        """Be sure no longer that something of these paths is kept."""
+        """Forget that responses for these paths are certainly stored."""
         self.sure = {key: made for key, made in self.sure.items() if key[0] not in paths}
 
     def begun(self, request: ModelRequest) -> ModelRequest:
@@ -333,7 +333,7 @@ class EdgeMachine(RuleBasedStateMachine):
         return ModelRequest(**{**request.__dict__, "number": order, "began": order})
 
     def start(self, request: ModelRequest) -> ClientRequest:
-        fields = [(b"accept", request.accept), (b"x-visitor", b"%d" % request.number)]
+        fields = [(b"accept", request.accept), (b"x-client", b"%d" % request.number)]
         if request.directive:
             fields.append((CC, request.directive))
         if request.authorized:
@@ -347,7 +347,7 @@ class EdgeMachine(RuleBasedStateMachine):
             ]
         return open_request(self.edge, request.path, method=request.method, headers=fields)
 
-    async def alone(self, request: ModelRequest) -> tuple[ModelRequest, ClientResponse]:
+    async def send_alone(self, request: ModelRequest) -> tuple[ModelRequest, ClientResponse]:
         request = self.begun(request)
         response = await self.start(request).response()
         await settle(self.edge)
@@ -375,7 +375,7 @@ class EdgeMachine(RuleBasedStateMachine):
         await settle(self.edge)
 
     async def one_more(self, request: ModelRequest) -> list[tuple[ModelRequest, ClientRequest]]:
-        """Have one more client ask: what is answered at once is checked at once."""
+        """Send one more request, and check its response if it is there at once."""
         request = self.begun(request)
         each = self.start(request)
         if await each.is_done():
@@ -400,7 +400,7 @@ class EdgeMachine(RuleBasedStateMachine):
     # The model
 
     def check(self, request: ModelRequest, response: ClientResponse) -> None:
-        """Fail if HTTP forbids that this request got this."""
+        """Fail if HTTP forbids this response to this request."""
         if response.status in {500, 503}:
             assert self.failed_since(request), "an error that the origin did not have"
             return
@@ -426,31 +426,31 @@ class EdgeMachine(RuleBasedStateMachine):
         assert not ages or ages & {int(self.now - made.at) for made in allowed}, f"wrong age {ages}"
 
     def may_have(self, request: ModelRequest, made: ModelResponse) -> bool:
-        """Return whether HTTP lets a client have an answer of the origin now."""
+        """Return whether HTTP allows this response of the origin now."""
         if made.path != request.path or made.accept not in {None, request.accept}:
             return False
         if not made.for_all:
-            return made.visitor == request.number
+            return made.client == request.number
         if any(made.requested < order < request.began and what in {made.path, made.tag} for order, what in self.purges):
             return False
-        if made.order > request.began and (made.visitor == request.number or made.policy.lifetime > 0):
+        if made.order > request.began and (made.client == request.number or made.policy.lifetime > 0):
             return True
         return not self.superseded(made, request) and self.may_use(request, made)
 
     def may_use(self, request: ModelRequest, made: ModelResponse) -> bool:
-        """Return whether what is kept may be used for a request now (RFC 9111 §4.2, RFC 5861)."""
+        """Return whether a stored response may be reused for a request now (RFC 9111 §4.2, RFC 5861)."""
         policy = made.policy
-        left = policy.lifetime - (self.now - made.at)
-        if self.failed_since(request) and left > -policy.if_error:
-            return not policy.never_stale or left > 0
-        if request.directive == b"no-cache" and not (policy.immutable and left > 0):
+        remaining = policy.lifetime - (self.now - made.at)
+        if self.failed_since(request) and remaining > -policy.if_error:
+            return not policy.never_stale or remaining > 0
+        if request.directive == b"no-cache" and not (policy.immutable and remaining > 0):
             return False
-        if left > 0 or -left < policy.while_revalidate:
+        if remaining > 0 or -remaining < policy.while_revalidate:
             return True
         return request.directive == b"max-stale" and not policy.never_stale
 
     def superseded(self, made: ModelResponse, request: ModelRequest) -> bool:
-        """Return whether there was a newer answer for the same before the client request (RFC 9111 §4)."""
+        """Return whether the origin had sent a newer response before the request (RFC 9111 §4)."""
         return any(
             newer.path == made.path and made.order < newer.requested and newer.order < request.began and newer.for_all
             for newer in self.source.made.values()
@@ -462,7 +462,7 @@ class EdgeMachine(RuleBasedStateMachine):
 
 
 def _alike(request: ModelRequest, first: ModelRequest) -> ModelRequest:
-    """Return a request for what another asks for."""
+    """Return `request` with the path and `Accept` of `other`."""
     return ModelRequest(**{**request.__dict__, "path": first.path, "accept": first.accept, "authorized": False, "directive": b""})
 
 

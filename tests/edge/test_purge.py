@@ -1,4 +1,4 @@
-"""What is dropped before its time: by address, by tag, by a change through the edge, and after a gap without news (RFC 9111 §4.4)."""
+"""Purges: by path, by tag, by a change through the edge (RFC 9111 §4.4), and those that were missed during a suspend."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def tagged(tags: bytes, body: bytes = b"picture") -> Response:
 
 
 async def is_kept(edge: Edge, path: str = "/i/picture", query: bytes = b"") -> bool:
-    """Return whether an answer is kept; nothing is fetched."""
+    """Return whether a response is stored, without fetching it."""
     return (await send_request(edge, path, query=query, headers=[(b"cache-control", b"only-if-cached")])).status == 200
 
 
-# By address
+# By path
 
 
 async def test_purge_of_a_path_removes_only_its_response() -> None:
@@ -301,7 +301,7 @@ async def test_change_keeps_an_earlier_request_from_being_stored() -> None:
     await origin.until_requested(2)
     await origin.release(first=2)
     await asyncio.gather(changing.sent_messages(), reading.sent_messages())
-    # Which of the two the origin answers first is open: neither order may leave the old answer.
+    # The origin may respond to either of the two first. In neither order may the old response stay.
     assert not await is_kept(edge)
 
 
@@ -314,11 +314,11 @@ async def test_change_of_a_bypassed_path_removes_the_urls_that_its_response_name
     assert not await is_kept(edge)
 
 
-# After a gap without news
+# Missed purges
 
 
 class PurgeSync:
-    """What an edge catches up with: purges that it has missed, counted; may be held, or fail."""
+    """The purges that an edge has missed. Counts its calls, and may be held or fail."""
 
     def __init__(self) -> None:
         self.edge: Edge | None = None
@@ -415,7 +415,7 @@ async def test_sync_that_fails_lets_hits_continue(clock: ManualClock, caplog: py
     assert record.getMessage() == "missed purges could not be fetched: stored responses are served without them"
     assert record.exc_info is not None
     assert record.exc_info[1] is sync.error
-    # It is not tried for every hit.
+    # It is not retried for every hit.
     assert (await send_request(edge)).field(STATUS) == hit(540)
     assert sync.times == 1
 

@@ -1,4 +1,4 @@
-"""Parts and preconditions, on what is kept and on what has to be fetched first (RFC 9110 §13, §14)."""
+"""Ranges and preconditions, for stored responses and for those that are fetched first (RFC 9110 §13, §14)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ UNSATISFIABLE = (
 
 
 def own(body: bytes, *more: tuple[bytes, bytes]) -> Headers:
-    """Return the fields of an answer of the edge's own."""
+    """Return the headers of a response of the edge itself."""
     return [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),
@@ -54,7 +54,7 @@ def own(body: bytes, *more: tuple[bytes, bytes]) -> Headers:
 
 
 def part(first: int, last: int, added: Headers) -> ClientResponse:
-    """Return the 206 with these bytes of the answer."""
+    """Return the 206 with these bytes of the response."""
     whole_fields = [pair for pair in RESPONSE.headers if pair[0] != b"content-length"]
     of_part = [(b"content-length", b"%d" % (last - first + 1)), (b"content-range", b"bytes %d-%d/10" % (first, last))]
     return ClientResponse(206, [*whole_fields, *of_part, *added], BODY[first : last + 1])
@@ -79,7 +79,7 @@ def unsatisfiable(added: Headers) -> ClientResponse:
 async def on_miss_and_hit(
     *headers: tuple[bytes, bytes], method: str = "GET", clock: ManualClock | None = None
 ) -> tuple[ClientResponse, ClientResponse]:
-    """Return what a request gets of a cold edge and again of the same, now warm; the origin has been asked once, for the whole."""
+    """Return the responses to a request that misses and then hits. The origin gets one request, for the whole."""
     origin = Origin(RESPONSE)
     edge = shared_edge(origin, clock)
     miss, stored_response = [await send_request(edge, method=method, headers=headers) for _ in range(2)]
@@ -236,7 +236,7 @@ async def test_if_range_without_a_range_is_ignored() -> None:
     "fields",
     [
         [(b"etag", b'W/"one"')],
-        # Made within the second of its modification: another may have been made in the rest of it.
+        # Generated within the second of its modification: there may have been another modification in the rest of it.
         [(b"last-modified", date()), (b"date", date())],
         [],
     ],

@@ -1,4 +1,4 @@
-"""What a request may say for itself, by its directives, host, path and body, and what `Cache-Status` answers (RFC 9111, RFC 9211)."""
+"""The directives, host, path and body of a request, and `Cache-Status` (RFC 9111, RFC 9211)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def control(*values: bytes) -> Headers:
 
 
 def not_kept(reason: str) -> ClientResponse:
-    """Return the answer to a request that wants nothing fetched."""
+    """Return the response to a request with only-if-cached."""
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(NOT_KEPT_BODY)),
@@ -212,7 +212,7 @@ async def test_no_cache_of_concurrent_clients_is_one_origin_request() -> None:
     await send_request(edge)
     requests = [open_request(edge, headers=control(b"no-cache")) for _ in range(5)]
     await wait_for_all(requests)
-    # Whoever takes what is fresh does not wait for them.
+    # Clients that accept a fresh response do not wait for them.
     assert (await send_request(edge)).field(STATUS) == hit(60)
     await origin.release()
     assert [(await each.response()).field(STATUS) for each in requests] == [ASKED] + [collapsed(reason="request")] * 4
@@ -295,7 +295,7 @@ def host(value: bytes, *, scheme: str = "http", path: str = "/i/picture") -> Sco
 
 
 async def statuses(edge: Edge, scopes: Sequence[Scope]) -> list[str]:
-    """Return of each request whether it was a hit, or why it was forwarded."""
+    """Return for each request whether it was a hit, or why it was forwarded."""
     found = []
     for scope in scopes:
         value = (await ClientRequest(edge, scope, [b""]).response()).field(STATUS)

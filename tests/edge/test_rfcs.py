@@ -1,4 +1,4 @@
-"""The RFCs case by case, each under its section: what is said there of an answer, a time and a request, asked of the edge."""
+"""The RFCs case by case, each with its section."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AUTHORIZED = (b"authorization", b"Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")
 async def is_used(
     clock: ManualClock, headers: Headers, *, after: float = 1, status: int = 200, first_headers: Headers = (), later_headers: Headers = ()
 ) -> bool:
-    """Return whether an answer that came is used again `after` so many seconds, without asking the origin first."""
+    """Return whether a response is reused `after` so many seconds without revalidation."""
     origin = Origin(Response(status, headers, b"picture"))
     edge = shared_edge(origin, clock)
     await send_request(edge, headers=first_headers)
@@ -39,7 +39,7 @@ async def is_used(
 @pytest.mark.parametrize(
     ("section", "status", "headers", "used"),
     [
-        # RFC 9111 §3: what a shared cache may store, where nothing is guessed (§4.2.2 lets it, and this one does not).
+        # RFC 9111 §3: the responses that a shared cache may store, without heuristic freshness (§4.2.2), which is optional.
         ("3", 200, [(CC, b"max-age=60")], True),
         ("3", 200, [(CC, b"s-maxage=60")], True),
         ("3", 200, [(CC, b"public, max-age=60")], True),
@@ -52,13 +52,13 @@ async def is_used(
         ("3", 404, [], False),
         ("3", 418, [(CC, b"max-age=60")], True),
         ("3", 206, [(CC, b"max-age=60"), (b"content-range", b"bytes 0-6/9")], False),
-        # §4.2.1: the first of s-maxage, max-age, Expires; a value that is none makes it stale.
+        # §4.2.1: the first of s-maxage, max-age, Expires; an invalid value makes the response stale.
         ("4.2.1", 200, [(CC, b"s-maxage=60, max-age=0"), (b"expires", b"0")], True),
         ("4.2.1", 200, [(CC, b"max-age=60"), (b"expires", b"0")], True),
         ("4.2.1", 200, [(CC, b"s-maxage=0, max-age=60")], False),
         ("4.2.1", 200, [(CC, b"max-age=0"), (b"expires", date(60)), (b"date", date(0))], False),
         ("4.2.1", 200, [(CC, b"max-age=sixty"), (b"expires", date(60)), (b"date", date(0))], False),
-        # §5.2.2: directives of answers.
+        # §5.2.2: response directives.
         ("5.2.2.3", 200, [(CC, b"max-age=60, must-understand, no-store")], True),
         ("5.2.2.3", 299, [(CC, b"max-age=60, must-understand")], False),
         ("5.2.2.4", 200, [(CC, b"no-cache, max-age=60"), ETAG], False),
@@ -66,19 +66,19 @@ async def is_used(
         ("5.2.2.6", 200, [(CC, b"no-transform, max-age=60")], True),
         ("5.2.2.7", 200, [(CC, b'private="x-field", max-age=60')], False),
         ("5.2.2.9", 200, [(CC, b"public, max-age=60")], True),
-        # §5.2.3: what nobody knows is ignored; §5.2: names are not case-sensitive, an argument may be quoted.
+        # §5.2.3: unknown directives are ignored; §5.2: names are case-insensitive, and arguments may be quoted.
         ("5.2.3", 200, [(CC, b'max-age=60, community="UCI"')], True),
         ("5.2", 200, [(CC, b'MAX-AGE="60"')], True),
-        # §5.3: a date that is none, "0" above all, is in the past.
+        # §5.3: an invalid date, especially "0", is in the past.
         ("5.3", 200, [(b"expires", b"0"), (b"date", date(0))], False),
         ("5.3", 200, [(b"expires", date(-60)), (b"date", date(0))], False),
         ("5.3", 200, [(b"expires", date(60))], True),
-        # §5.4: `Pragma` in an answer says nothing.
+        # §5.4: `Pragma` in a response has no meaning.
         ("5.4", 200, [(CC, b"max-age=60"), (b"pragma", b"no-cache")], True),
-        # §4.1: what varies by everything is never found again.
+        # §4.1: a response that varies by everything is never reused.
         ("4.1", 200, [(CC, b"max-age=60"), (b"vary", b"*")], False),
         ("4.1", 200, [(CC, b"max-age=60"), (b"vary", b"accept")], True),
-        # §7.3, and RFC 6265 §3: `Set-Cookie` is for one client unless told otherwise; this cache keeps none.
+        # §7.3, and RFC 6265 §3: `Set-Cookie` is for one client, unless the origin says otherwise; this cache never stores it.
         ("7.3", 200, [(CC, b"public, max-age=60"), (b"set-cookie", b"a=b")], False),
     ],
 )
@@ -127,14 +127,14 @@ async def test_rfc_9111_4_2_3_corrected_initial_age(headers: Headers, delay: flo
 @pytest.mark.parametrize(
     ("section", "response", "after", "request_directives", "used"),
     [
-        # RFC 9111 §5.2.1: directives of requests.
+        # RFC 9111 §5.2.1: request directives.
         ("5.2.1.1", b"max-age=60", 30, b"max-age=30", True), ("5.2.1.1", b"max-age=60", 31, b"max-age=30", False),
         ("5.2.1.2", b"max-age=60", 69, b"max-stale=10", True), ("5.2.1.2", b"max-age=60", 71, b"max-stale=10", False),
         ("5.2.1.2", b"max-age=60", 9_999, b"max-stale", True),
         ("5.2.1.3", b"max-age=60", 40, b"min-fresh=20", True), ("5.2.1.3", b"max-age=60", 41, b"min-fresh=20", False),
         ("5.2.1.4", b"max-age=60", 1, b"no-cache", False), ("5.2.1.5", b"max-age=60", 1, b"no-store", True),
         ("5.2.1.6", b"max-age=60", 1, b"no-transform", True), ("5.2.1.7", b"max-age=60", 1, b"only-if-cached", True),
-        # §4.2.4: an response that must not be given stale is not, whatever the client takes.
+        # §4.2.4: a response that must not be served stale is not, even if the client accepts that.
         ("4.2.4", b"max-age=60, must-revalidate", 61, b"max-stale", False),
         ("4.2.4", b"max-age=60, proxy-revalidate", 61, b"max-stale", False),
         ("4.2.4", b"s-maxage=60", 61, b"max-stale", False), ("4.2.4", b"max-age=60, no-cache", 1, b"max-stale", False),
@@ -143,7 +143,7 @@ async def test_rfc_9111_4_2_3_corrected_initial_age(headers: Headers, delay: flo
         ("5861 3.1", b"max-age=600, stale-while-revalidate=30", 599, b"", True),
         ("5861 3.1", b"max-age=600, stale-while-revalidate=30", 629, b"", True),
         ("5861 3.1", b"max-age=600, stale-while-revalidate=30", 630, b"", False),
-        # RFC 8246 §2: a reload of what is immutable and fresh is not request_directives for; of what is stale it is.
+        # RFC 8246 §2: a reload does not revalidate a response that is immutable and fresh; it does revalidate a stale one.
         ("8246 2", b"max-age=3600, immutable", 3_599, b"no-cache", True), ("8246 2", b"max-age=3600, immutable", 3_599, b"max-age=0", True),
         ("8246 2", b"max-age=3600, immutable", 3_600, b"no-cache", False),
     ],
@@ -187,14 +187,14 @@ async def test_rfc_5861_4_1_stale_response_in_place_of_an_error(clock: ManualClo
         ([(CC, b"no-store"), (CDN, b"max-age=600")], 600),
         ([(CC, b"no-store")], 0),
         ([(CC, b"max-age=60"), (CDN, b"none")], 0),
-        # §2.1: the first of the list of targets that is there and valid; an invalid or empty one is not there.
+        # §2.1: the first field of the target list that is present and valid; invalid and empty ones are ignored.
         ([(CC, b"max-age=60"), (CDN, b"max-age=600"), (b"darkroom-cdn-cache-control", b"max-age=30")], 30),
         ([(CC, b"max-age=60"), (CDN, b"&&&&&")], 60),
         ([(CC, b"max-age=60"), (CDN, b"")], 60),
-        # §2.2: "max-age" with a String or a Decimal is no lifetime; Expires and Cache-Control are not asked any more.
+        # §2.2: "max-age" with a String or a Decimal is not a lifetime; Expires and Cache-Control are ignored all the same.
         ([(CC, b"max-age=60"), (CDN, b'max-age="600"')], 0),
         ([(b"expires", date(60)), (b"date", date(0)), (CDN, b"must-revalidate")], 0),
-        # The field of another cache is none of ours.
+        # The field of another cache is ignored.
         ([(CC, b"max-age=60"), (b"examplecdn-cache-control", b"max-age=600")], 60),
     ],
 )
@@ -227,7 +227,7 @@ async def test_rfc_9110_5_6_7_dates_in_three_formats_are_one(spelling: bytes) ->
 @pytest.mark.parametrize(
     ("byte_range", "content_range"),
     [
-        # RFC 9110 §14.1.2: of an answer of 10,000 bytes.
+        # RFC 9110 §14.1.2: ranges of a response of 10,000 bytes.
         (b"bytes=0-499", b"bytes 0-499/10000"),
         (b"bytes=500-999", b"bytes 500-999/10000"),
         (b"bytes=-500", b"bytes 9500-9999/10000"),
@@ -235,11 +235,11 @@ async def test_rfc_9110_5_6_7_dates_in_three_formats_are_one(spelling: bytes) ->
         (b"bytes=9500-20000", b"bytes 9500-9999/10000"),
         (b"bytes=-20000", b"bytes 0-9999/10000"),
         (b"bytes= 0-999", b"bytes 0-999/10000"),
-        # Several: the whole, as a server may.
+        # Several ranges: the whole response, as a server may choose.
         (b"bytes=0-0,-1", None),
         (b"bytes=0-999, 4500-5499, -1000", None),
         (b"bytes=500-600,601-999", None),
-        # §14.2: a unit that is not known, and what is no range, are ignored.
+        # §14.2: an unknown unit and an invalid range are ignored.
         (b"lines=0-9", None),
         (b"bytes=9-0", None),
     ],
@@ -283,7 +283,7 @@ async def test_rfc_9110_13_2_2_order_of_preconditions(clock: ManualClock, reques
 @pytest.mark.parametrize(
     ("after", "options", "cache_status"),
     [
-        # RFC 9211 §2: a hit; forwarded for its method, because nothing was there, because the client wanted it, because it was stale.
+        # RFC 9211 §2: a hit; forwarded because of its method, because nothing was stored, by request, and because it was stale.
         (1, {}, b'darkroom; hit; ttl=59; key="/i/picture"'),
         (1, {"method": "POST"}, b"darkroom; fwd=method"),
         (1, {"path": "/health"}, b"darkroom; fwd=bypass"),

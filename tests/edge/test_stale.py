@@ -1,4 +1,4 @@
-"""Answers past their freshness: given while they are renewed, standing in for errors, validated (RFC 5861, RFC 9111 §4.2.4 and §4.3)."""
+"""Stale responses: served during revalidation, in place of errors, and validated (RFC 5861, RFC 9111 §4.2.4 and §4.3)."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ NO_MATCH, NOT_SINCE = b"if-none-match", b"if-modified-since"
 
 
 def renewed(response: Response) -> Response:
-    """Return an answer of the same fields with another body as long."""
+    """Return a response with the same headers and another body of the same length."""
     return response._replace(body=b"renewed")
 
 
 class Validating:
-    """What an origin answers that has `answer`: 304 with `fields` to whoever names it, else the whole."""
+    """Responds with 304 and `fields` to a request that names the entity tag, and with the whole response otherwise."""
 
     def __init__(self, response: Response, *fields: tuple[bytes, bytes]) -> None:
         self.response = response
@@ -56,12 +56,12 @@ class Validating:
 
 
 def instead(status: int, ttl: int) -> bytes:
-    """Return the `Cache-Status` of a stale answer that stands in for an error."""
+    """Return the `Cache-Status` of a stale response in place of an error."""
     return f'darkroom; fwd=stale; fwd-status={status}; ttl={ttl}; detail=stale-if-error; key="/i/picture"'.encode()
 
 
 def validated(ttl: int, *words: str, reason: str = "stale") -> bytes:
-    """Return the `Cache-Status` of an answer of which the origin said that it still holds."""
+    """Return the `Cache-Status` of a stored response that the origin has confirmed."""
     return "; ".join(("darkroom", f"fwd={reason}", "fwd-status=304", *(words or ("stored",)), f"ttl={ttl}", 'key="/i/picture"')).encode()
 
 
@@ -616,7 +616,7 @@ async def test_stale_if_error_serves_the_response_that_was_renewed_meanwhile(clo
     origin.response = renewed(ON_ERROR)
     other = open_request(edge)
     await origin.until_requested(2)
-    # One that joins nobody.
+    # A request that joins nobody.
     alone = open_request(edge, headers=[(b"authorization", b"x")])
     await origin.until_requested(3)
     await origin.release(first=2)

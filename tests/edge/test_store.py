@@ -1,4 +1,4 @@
-"""What the edge keeps, in which order it goes, how it is purged, and what it costs."""
+"""The store: entries, eviction, purges, and the memory that entries take."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def stored_response(
     )
 
 
-# One entry and its time
+# Entries and their age
 
 
 def test_start_message_is_the_response_with_age_cache_status_and_tier() -> None:
@@ -74,8 +74,8 @@ def test_start_message_later_leaves_earlier_messages_unchanged() -> None:
     entry = stored_response()
     start, not_modified = entry.start_message(0, NAME), entry.not_modified_message(0, NAME)
     later, later_not_modified = entry.start_message(10, NAME), entry.not_modified_message(10, NAME)
-    said = [message["headers"][-3:] for message in (start, not_modified, later, later_not_modified)]
-    assert said == [
+    sent = [message["headers"][-3:] for message in (start, not_modified, later, later_not_modified)]
+    assert sent == [
         [(b"age", b"0"), (b"cache-status", hit(60)), MEMORY_TIER],
         [(b"age", b"0"), (b"cache-status", hit(60)), MEMORY_TIER],
         [(b"age", b"10"), (b"cache-status", hit(50)), MEMORY_TIER],
@@ -84,7 +84,7 @@ def test_start_message_later_leaves_earlier_messages_unchanged() -> None:
 
 
 def test_start_message_changed_by_a_server_leaves_the_next_one_unchanged() -> None:
-    # A layer between us and the server may add fields to a message's list.
+    # A layer between the edge and the server may append to a message's list of headers.
     entry = stored_response()
     for message in (entry.start_message(0, NAME), entry.not_modified_message(0, NAME)):
         message["headers"].append((b"x-added", b"1"))
@@ -105,30 +105,30 @@ def test_hit_headers_age_and_ttl_add_up_to_the_lifetime(lifetime: int, left: int
     assert status == hit(lifetime - second)
 
 
-async def requests(age: int, lifetime: int, passed: list[float]) -> list[tuple[int, bytes | None]]:
-    """Return `Age` and `Cache-Status` of visits so many seconds apart to an answer that comes with an `Age`."""
+async def ages_and_statuses(age: int, lifetime: int, pauses: list[float]) -> list[tuple[int, bytes | None]]:
+    """Return `Age` and `Cache-Status` of requests so many seconds apart, for a response that arrives with an `Age`."""
     clock = ManualClock()
     edge = shared_edge(Origin(full_response(b"max-age=%d" % lifetime, (b"age", b"%d" % age))), clock)
-    said = []
-    for seconds in (0.0, *passed):
+    sent = []
+    for seconds in (0.0, *pauses):
         clock.now += seconds
         response = await send_request(edge)
-        said.append((int(response.field(b"age") or 0), response.field(b"cache-status")))
-    return said
+        sent.append((int(response.field(b"age") or 0), response.field(b"cache-status")))
+    return sent
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**20), st.integers(2, 2**20), st.lists(st.floats(0, 2**18, allow_subnormal=False), max_size=4))
-def test_age_counts_up_from_the_age_on_arrival_and_ttl_down(age: int, left: int, passed: list[float]) -> None:
+def test_age_counts_up_from_the_age_on_arrival_and_ttl_down(age: int, left: int, pauses: list[float]) -> None:
     lifetime = age + left
-    said = asyncio.run(requests(age, lifetime, passed))
-    assert said[0] == (age, stored(left))
+    sent = asyncio.run(ages_and_statuses(age, lifetime, pauses))
+    assert sent[0] == (age, stored(left))
     clock = ManualClock()
     born = clock.now - age
-    for seconds, (seen, status) in zip(passed, said[1:], strict=True):
+    for seconds, (seen, status) in zip(pauses, sent[1:], strict=True):
         clock.now += seconds
         if clock.now - born >= lifetime:
-            # It is asked for anew, and comes with the age that it had.
+            # It is fetched again, and arrives with the same age.
             born = clock.now - age
             assert (seen, status) == (age, stored(left, reason="stale"))
         else:
@@ -156,7 +156,7 @@ def test_store_counts_body_headers_key_and_overhead() -> None:
 
 
 def size_of(key: bytes, headers: Headers, tags: int = 0) -> int:
-    """Return what an entry counts for without its body."""
+    """Return the size that is counted for an entry without its body."""
     fields = sum(HEADER_OVERHEAD_BYTES + len(name) + len(value) for name, value in headers)
     return ENTRY_OVERHEAD_BYTES + len(key) + fields + tags * TAG_OVERHEAD_BYTES
 
@@ -181,13 +181,13 @@ def test_store_without_the_key_has_nothing() -> None:
 
 
 def entry_of(size_bytes: int, key: bytes, *, counters: CacheCounters | None = None, headers: Headers = ()) -> StoredResponse:
-    """Return an entry that counts for exactly `size_bytes` under `key`."""
+    """Return an entry whose counted size under `key` is exactly `size_bytes`."""
     body_bytes = size_bytes - size_of(key, headers, len(parse_cache_tags(headers)))
     return stored_response(bytes(body_bytes), headers=headers, key=key, counters=counters)
 
 
 def use(memory: MemoryStore, key: bytes) -> None:
-    """Use what is kept as a hit does: it is marked, not moved."""
+    """Use an entry like a hit does: mark it, without moving it."""
     entry = memory.get(key)
     assert entry is not None
     entry.used = True
@@ -217,7 +217,7 @@ def test_used_entry_is_spared_once_for_each_use() -> None:
     use(memory, b"/0")
     for number in range(8, 15):
         memory.store(b"/%d" % number, entry_of(10_000, b"/%d" % number))
-    # The seven others of the first eight are gone; /0 was spared, and would be the next.
+    # The other seven of the first eight were evicted. /0 was spared, and would be the next.
     assert all(memory.get(key) is None for key in keys[1:])
     assert memory.get(b"/0")
     memory.store(b"/15", entry_of(10_000, b"/15"))
@@ -232,7 +232,7 @@ def test_store_of_used_entries_only_evicts_the_oldest() -> None:
         use(memory, key)
     memory.store(b"/8", entry_of(10_000, b"/8"))
     assert [key for key in keys if memory.get(key) is None] == [b"/0"]
-    # All have had their second chance: now they go in order.
+    # All have been spared once: now they are evicted in order.
     memory.store(b"/9", entry_of(10_000, b"/9"))
     assert [key for key in keys if memory.get(key) is None] == [b"/0", b"/1"]
 
@@ -281,11 +281,11 @@ steps = st.lists(
 
 @given(steps)
 def test_store_with_fractions_exceeds_neither_them_nor_the_budget(steps: list[tuple[str, str, str | int]]) -> None:
-    shares = {"page": 1 / 16, "file": 1 / 4}
-    memory = MemoryStore(80_000, shares)
+    fractions = {"page": 1 / 16, "file": 1 / 4}
+    memory = MemoryStore(80_000, fractions)
     model: dict[bytes, tuple[str, int]] = {}
-    for kind, name, step in steps:
-        key = f"/{kind}/{name}".encode()
+    for label, name, step in steps:
+        key = f"/{label}/{name}".encode()
         found = memory.get(key)
         if step == "use":
             if found is not None:
@@ -294,19 +294,19 @@ def test_store_with_fractions_exceeds_neither_them_nor_the_budget(steps: list[tu
             assert memory.purge(key) == (found is not None)
             model.pop(key, None)
         elif step == "vary":
-            model[key] = kind, memory.mark_varying(key, (b"accept",), kind).size_bytes
+            model[key] = label, memory.mark_varying(key, (b"accept",), label).size_bytes
         else:
             new = stored_response(bytes(int(step)), headers=(), key=key)
-            fits = new.size_bytes <= min(80_000 / 8, 80_000 * shares.get(kind, 1))
-            assert memory.store(key, new, kind) == fits
-            # Whatever is put in is there, and what was there before it is not.
+            fits = new.size_bytes <= min(80_000 / 8, 80_000 * fractions.get(label, 1))
+            assert memory.store(key, new, label) == fits
+            # The new entry is there if it fits, and the one before it is not.
             assert memory.get(key) is (new if fits else None)
-            model[key] = kind, new.size_bytes
+            model[key] = label, new.size_bytes
         left = {key: value for key, value in model.items() if memory.get(key) is not None}
         assert len(memory) == len(left)
         assert memory.used_bytes == sum(size for _, size in left.values()) <= 80_000
-        for limited, share in shares.items():
-            assert sum(size for kind, size in left.values() if kind == limited) <= 80_000 * share
+        for limited, fraction in fractions.items():
+            assert sum(size for label, size in left.values() if label == limited) <= 80_000 * fraction
 
 
 def test_entry_of_a_limited_label_evicts_its_own_label_first() -> None:
@@ -346,7 +346,7 @@ def test_store_given_ever_new_headers_remembers_few_of_them_for_sharing() -> Non
     assert len(memory._shared_policies) == 64
 
 
-# Purging
+# Purges
 
 
 def tagged(*tags: bytes) -> Headers:
@@ -369,7 +369,7 @@ def test_purge_by_tags_removes_entries_with_any_of_them_and_counts_each_once() -
     memory.store(b"/b", stored_response(headers=tagged(b"two")))
     memory.store(b"/c", stored_response(headers=tagged(b"three")))
     memory.store(b"/d", stored_response())
-    assert memory.purge_tags([b"one", b"two", b"nobody's"]) == 2
+    assert memory.purge_tags([b"one", b"two", b"unknown"]) == 2
     assert [key for key in (b"/a", b"/b", b"/c", b"/d") if memory.get(key)] == [b"/c", b"/d"]
     assert memory.purge_tags([b"one", b"two"]) == 0
 
@@ -400,7 +400,7 @@ def test_cache_tags_are_the_members_of_every_line_without_surrounding_space() ->
     assert parse_cache_tags(headers) == {b"one", b"two", b"three"}
 
 
-# What varies
+# Vary markers
 
 
 def test_vary_marker_of_the_same_names_stays_and_of_others_is_replaced() -> None:
@@ -411,7 +411,7 @@ def test_vary_marker_of_the_same_names_stays_and_of_others_is_replaced() -> None
     other = memory.mark_varying(b"/a", (b"accept", b"origin"))
     assert memory.get(b"/a") is other
     assert other.generation != mark.generation
-    # Even the fields of before are not those answers: they were dropped when the address answered otherwise.
+    # The earlier names do not bring the earlier responses back: those were hidden when the URL varied otherwise.
     assert memory.mark_varying(b"/a", (b"accept",)).generation not in {mark.generation, other.generation}
 
 
@@ -422,14 +422,14 @@ def test_vary_marker_after_a_purge_is_a_new_one() -> None:
     assert memory.mark_varying(b"/a", (b"accept",)).generation != mark.generation
 
 
-# Any sequence
+# Arbitrary sequences
 
 KEYS = [b"/%d" % number for number in range(30)]
 TAGS = [b"one", b"two", b"three"]
 
 
 class ModelEntry:
-    """What the model knows of one entry."""
+    """What the model knows about one entry."""
 
     def __init__(self, entry: object, size_bytes: int, tags: frozenset[bytes] = frozenset(), names: tuple[bytes, ...] = ()) -> None:
         self.entry = entry
@@ -440,9 +440,9 @@ class ModelEntry:
 
 
 class MemoryMachine(RuleBasedStateMachine):
-    """Any sequence of keeping, using and purging, beside a plain list that does the same by definition: the oldest first.
+    """Arbitrary sequences of storing, using and purging, compared with a plain list that evicts the oldest entry first.
 
-    Who is used is spared once: put back as the newest when its turn to go has come.
+    A used entry is spared once: when its turn has come, it becomes the newest instead.
     """
 
     MAX_BYTES = 56_000
@@ -474,7 +474,7 @@ class MemoryMachine(RuleBasedStateMachine):
         self.model[key] = modeled
 
     @rule(key=st.sampled_from(KEYS), body_bytes=st.integers(0, 6_000), tags=st.frozensets(st.sampled_from(TAGS), max_size=2))
-    def keep(self, key: bytes, body_bytes: int, tags: frozenset[bytes]) -> None:
+    def store(self, key: bytes, body_bytes: int, tags: frozenset[bytes]) -> None:
         headers = tagged(*sorted(tags)) if tags else []
         entry = stored_response(bytes(body_bytes), headers=headers, key=key, counters=self.counters)
         size_bytes = body_bytes + size_of(key, headers, len(tags))
@@ -489,10 +489,10 @@ class MemoryMachine(RuleBasedStateMachine):
     def vary(self, key: bytes, names: tuple[bytes, ...]) -> None:
         mark = self.memory.mark_varying(key, names)
         assert mark.names == names
-        known = self.model.get(key)
-        if known is not None and known.names == names:
-            assert mark is known.entry
-            known.used = True
+        modeled = self.model.get(key)
+        if modeled is not None and modeled.names == names:
+            assert mark is modeled.entry
+            modeled.used = True
         else:
             assert mark.generation not in self.generations
             self.generations.add(mark.generation)
@@ -540,11 +540,11 @@ TestMemoryMachine = MemoryMachine.TestCase
 TestMemoryMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
-# What it costs
+# Memory
 
 
 def rendition_fields(number: int) -> Headers:
-    """Return the 14 fields of a rendition, each line its own objects as an application makes them."""
+    """Return the 14 headers of a rendition, made of new objects each time, as an application does."""
     digest = hashlib.sha256(b"%d" % number).hexdigest()
     fields = {
         "content-type": "image/webp",
@@ -566,7 +566,7 @@ def rendition_fields(number: int) -> Headers:
 
 
 def distinct_fields(number: int, fields: int, tags: int) -> Headers:
-    """Return so many fields, of which no other answer has one but for two that the edge would add: none else can be held once for all."""
+    """Return so many headers that no other response has, except for two that the edge would add: they cannot be shared."""
     own = [
         (b"cache-control", b"max-age=600, x=%d" % number),
         (b"date", date(number)),
@@ -578,20 +578,20 @@ def distinct_fields(number: int, fields: int, tags: int) -> Headers:
 
 
 async def cost_and_count(fields: Callable[[int], Headers], entries: int) -> tuple[float, float]:
-    """Return the bytes that a kept answer with such fields costs as measured, and those that it counts for; its body apart."""
+    """Return the measured and the counted size in bytes of a stored response with such headers, without its body."""
 
     async def origin(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": fields(int(scope["query_string"]))})
         await send({"type": "http.response.body", "body": bytes(2_000)})
 
     async def fill(numbers: range) -> None:
-        # Asked twice, the second time with a condition: an entry that was hit so holds what its 304 has.
+        # Requested twice, the second time with a condition: after such a hit, an entry also holds the headers of its 304.
         for conditions in ([], [(b"if-none-match", b"*")]):
             for number in numbers:
                 await send_request(edge, query=b"%d" % number, headers=conditions)
 
     edge = shared_edge(origin, max_bytes=2**30)
-    # The first ones pay for what is there once, whatever the number.
+    # The first entries are not measured, because they include what all entries share.
     await fill(range(50))
     counted_before = edge.stored_bytes
     gc.collect()

@@ -1,4 +1,4 @@
-"""Answers in pieces: handed on as they come where others may not have them or they are too large, collected where they may be kept."""
+"""Responses in chunks: streamed if they are for one client or too large, collected if they may be stored."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from edge.coalescing import MAX_CONCURRENT_RETRIES
 from edge.store import MEMORY_TIER
 from edge.streaming import OriginFailedError
 from tests.edge.asgi import (
+    HANG_SECONDS,
     ChunkedOrigin,
     ClientRequest,
     ClientResponse,
@@ -35,20 +36,20 @@ PRIVATE = [(b"cache-control", b"private"), (b"content-length", b"10"), (b"etag",
 PIECES = [b"01", b"234", b"56789"]
 BODY = b"".join(PIECES)
 
-# One eighth of it is the most that one answer may take.
+# One response may take an eighth of it.
 SMALL_EDGE = 80_000
 LARGE = [bytes(4_000)] * 5
 
 
 class Slow(ClientRequest):
-    """A client that takes a message when it is told to."""
+    """A client that takes messages only when `take` is called."""
 
     def __init__(self, app: ASGIApp, scope: Scope) -> None:
         self.may_take = asyncio.Semaphore(0)
         super().__init__(app, scope, [b""])
 
     async def takes(self, messages: int) -> None:
-        """Take so many messages more, and return when nothing goes on any more without another."""
+        """Take so many more messages, and return once nothing can continue without another."""
         for _ in range(messages):
             self.may_take.release()
         await quiet()
@@ -59,7 +60,7 @@ class Slow(ClientRequest):
 
 
 async def quiet() -> None:
-    """Return once everything that can go on without a client has."""
+    """Return once nothing can continue without the client."""
     for _ in range(50):
         await asyncio.sleep(0)
 
@@ -72,7 +73,7 @@ def chunk(body: bytes, *, more: bool = True) -> Message:
     return {"type": "http.response.body", "body": body, "more_body": more}
 
 
-# Handed on as it comes
+# Streaming
 
 
 async def test_private_response_in_chunks_is_forwarded_in_the_same_chunks() -> None:
@@ -109,7 +110,7 @@ async def test_origin_never_runs_ahead_of_a_slow_client() -> None:
     assert origin.sent <= 1
     for taken in range(20):
         await client.takes(1)
-        # One piece is with the client, one more waits for it.
+        # One chunk is with the client, and one more waits for it.
         assert origin.sent <= taken + 2
     await client.takes(2)
     assert (await client.response()).body == b"".join(origin.chunks)
@@ -142,7 +143,7 @@ async def test_response_in_chunks_that_declares_its_length_is_streamed_from_its_
     client = Slow(shared_edge(origin, max_bytes=SMALL_EDGE), http_scope())
     await client.takes(2)
     assert len(client.messages[1]["body"]) == 4_000
-    # One piece more is with the client, one waits for it: they are not collected first.
+    # One more chunk is with the client, and one waits for it: they are not collected first.
     assert origin.sent <= 3
     await client.takes(10)
     await client.sent_messages()
@@ -159,7 +160,7 @@ async def test_stream_occupies_the_place_of_its_client_until_it_ends() -> None:
     assert (await send_request(edge, "/other")).body == BODY
 
 
-# Leaving
+# Disconnects
 
 
 async def test_stream_whose_leader_disconnects_midway_ends() -> None:
@@ -170,7 +171,7 @@ async def test_stream_whose_leader_disconnects_midway_ends() -> None:
         await send(start(PRIVATE))
         await send(chunk(b"01"))
         events.append((await receive())["type"])
-        # What it sends still is for nobody, and must not hold it up.
+        # Nobody takes what it still sends, and that must not block it.
         for _ in range(10):
             await send(chunk(b"2"))
 
@@ -194,7 +195,7 @@ async def test_stream_whose_leader_disconnects_before_the_first_chunk_ends() -> 
     assert await client.sent_messages() == []
     assert edge._concurrent_misses == 1
     origin.may_respond.set()
-    await asyncio.wait_for(origin.finished.wait(), 10)
+    await asyncio.wait_for(origin.finished.wait(), HANG_SECONDS)
     assert origin.events == ["http.request", "http.disconnect"]
     assert origin.sent < 10
     await settle(edge)
@@ -209,7 +210,7 @@ async def test_stream_whose_leaders_task_is_canceled_midway_ends() -> None:
     client.task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await client.task
-    await asyncio.wait_for(origin.finished.wait(), 10)
+    await asyncio.wait_for(origin.finished.wait(), HANG_SECONDS)
     assert origin.events == ["http.request", "http.disconnect"]
     await settle(edge)
 
@@ -250,7 +251,7 @@ async def test_stream_waiters_do_not_wait_for_its_end() -> None:
     await slow.sent_messages()
 
 
-# Failing
+# Failures
 
 
 async def test_stream_that_fails_midway_raises_to_the_server(caplog: pytest.LogCaptureFixture) -> None:
@@ -260,7 +261,7 @@ async def test_stream_that_fails_midway_raises_to_the_server(caplog: pytest.LogC
     request = open_request(edge)
     with caplog.at_level(logging.ERROR), pytest.raises(OriginFailedError, match="the origin failed in the middle of its response"):
         await request.sent_messages()
-    # The client sees that the answer is cut off: its end never comes.
+    # The client notices that the response is cut off, because its end never comes.
     assert request.messages == [start(PRIVATE, (STATUS, not_stored())), *(chunk(body) for body in PIECES)]
     assert [record.getMessage() for record in caplog.records] == ["the application failed"]
     await settle(edge)
@@ -316,7 +317,7 @@ async def test_stream_of_an_error_is_replaced_by_the_stale_response(clock: Manua
     origin.finished.clear()
     cache_status = b'darkroom; fwd=stale; fwd-status=503; ttl=-10; detail=stale-if-error; key="/i/picture"'
     assert await send_request(edge) == ClientResponse(200, [*stored_response.headers, (b"age", b"70"), (STATUS, cache_status)], b"picture")
-    await asyncio.wait_for(origin.finished.wait(), 10)
+    await asyncio.wait_for(origin.finished.wait(), HANG_SECONDS)
     assert origin.events == ["http.request", "http.disconnect"]
     await settle(edge)
 
@@ -330,20 +331,20 @@ async def test_stream_in_response_to_a_revalidation_is_canceled_and_removes_the_
     origin.headers, origin.chunks, origin.events = PRIVATE, PIECES * 100, []
     origin.finished.clear()
     assert (await send_request(edge)).field(STATUS) == hit(-5)
-    await asyncio.wait_for(origin.finished.wait(), 10)
+    await asyncio.wait_for(origin.finished.wait(), HANG_SECONDS)
     assert origin.events == ["http.request", "http.disconnect"]
     await settle(edge)
     assert (edge.stored_entries, edge._concurrent_misses) == (0, 0)
 
 
-# What a client gets that asks for less than the whole
+# HEAD, ranges and conditions
 
 
 async def test_head_of_a_stream_has_its_headers_and_cancels_it() -> None:
     origin = ChunkedOrigin(PRIVATE, PIECES * 100)
     edge = shared_edge(origin)
     assert await send_request(edge, method="HEAD") == ClientResponse(200, [*PRIVATE, (STATUS, not_stored())], b"")
-    await asyncio.wait_for(origin.finished.wait(), 10)
+    await asyncio.wait_for(origin.finished.wait(), HANG_SECONDS)
     assert [scope["method"] for scope in origin.requests] == ["GET"]
     assert origin.events == ["http.request", "http.disconnect"]
     await settle(edge)
@@ -355,7 +356,7 @@ async def test_stream_that_matches_the_clients_copy_is_304_and_canceled(method: 
     edge = shared_edge(origin)
     response = await send_request(edge, method=method, headers=[(b"if-none-match", b'"one"')])
     assert response == ClientResponse(304, [(b"cache-control", b"private"), (b"etag", b'"one"'), (STATUS, not_stored())], b"")
-    await asyncio.wait_for(origin.finished.wait(), 10)
+    await asyncio.wait_for(origin.finished.wait(), HANG_SECONDS)
     assert origin.events == ["http.request", "http.disconnect"]
     await settle(edge)
 
@@ -365,7 +366,7 @@ async def test_stream_whose_precondition_is_false_is_412_and_canceled() -> None:
     edge = shared_edge(origin)
     response = await send_request(edge, headers=[(b"if-match", b'"two"')])
     assert (response.status, response.field(b"content-type")) == (412, b"application/problem+json")
-    await asyncio.wait_for(origin.finished.wait(), 10)
+    await asyncio.wait_for(origin.finished.wait(), HANG_SECONDS)
     await settle(edge)
 
 
@@ -385,7 +386,7 @@ async def test_conditions_on_a_stream_other_than_200_are_ignored(status: int) ->
     await settle(edge)
 
 
-# Collected
+# Collecting
 
 
 async def test_small_storable_response_in_chunks_is_collected() -> None:

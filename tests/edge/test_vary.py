@@ -1,4 +1,4 @@
-"""Answers that depend on more than the address: which one a request gets, who shares it, what a purge drops (RFC 9111 §4.1)."""
+"""Responses that vary by request headers: which one a request gets, who shares it, and what a purge removes (RFC 9111 §4.1)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ AVIF, WEBP = [(ACCEPT, b"image/avif")], [(ACCEPT, b"image/webp")]
 
 
 class Varying:
-    """What an origin answers whose body is the request's values of some fields; it says so in `Vary`."""
+    """Responds with the request's values of some headers, which it names in `Vary`."""
 
     def __init__(self, *names: bytes, vary: bytes | None = None, directives: bytes = b"max-age=60", tag: bytes = b"") -> None:
         self.names = names
@@ -44,7 +44,7 @@ class Varying:
 
 
 def words(response: ClientResponse) -> bytes:
-    """Return what `Cache-Status` says, without the key."""
+    """Return the `Cache-Status` without its key."""
     value = response.field(STATUS)
     assert value is not None
     return value.partition(b"; key=")[0].removeprefix(b"darkroom; ")
@@ -68,7 +68,7 @@ async def test_varying_response_has_exact_headers_on_miss_and_hit(clock: ManualC
     response = Varying(ACCEPT)
     edge = shared_edge(Origin(response), clock)
     headers = full_response(b"max-age=60", (b"vary", b"accept"), body=b"image/avif").headers
-    # The first one leads before anyone knows that answers vary.
+    # The first one leads before the edge knows that the responses vary.
     assert await send_request(edge, headers=AVIF) == ClientResponse(
         200, [*headers, (STATUS, b"darkroom; " + FIRST + b'; key="/i/picture"')], b"image/avif"
     )
@@ -104,7 +104,7 @@ async def test_vary_is_the_same_in_any_order_case_and_spacing(vary: bytes) -> No
     await send_request(edge, headers=request_headers)
     origin.response = Varying(ACCEPT, LANGUAGE, vary=vary)
     assert words(await send_request(edge, headers=[*AVIF, (LANGUAGE, b"de")])) == LATER
-    # What came first is still found: the second `Vary` names the same fields.
+    # The first response is still found, because the second `Vary` names the same headers.
     assert words(await send_request(edge, headers=request_headers)) == HIT
     assert words(await send_request(edge, headers=list(reversed(request_headers)))) == HIT
 
@@ -188,15 +188,15 @@ async def test_normalizer_maps_many_values_to_one() -> None:
     await send_request(edge, headers=[(ACCEPT, b"image/avif,image/webp")])
     assert words(await send_request(edge, headers=[(ACCEPT, b"*/*"), (ACCEPT, b"image/avif;q=0.5")])) == HIT
     assert words(await send_request(edge, headers=WEBP)) == LATER
-    # The normaliser has the empty value of a field that is absent.
+    # The normalizer gets an empty value for a missing header.
     assert words(await send_request(edge)) == HIT
-    # The other field has none, and is compared as it stands.
+    # The other header has no normalizer, and is compared unchanged.
     assert words(await send_request(edge, headers=[*AVIF, (LANGUAGE, b"en")])) == LATER
     # The origin sees what the client sent.
     assert [get_header_values(scope["headers"], ACCEPT) for scope in origin.requests][:2] == [[b"image/avif,image/webp"], [b"image/webp"]]
 
 
-# Who waits with whom
+# Coalescing
 
 
 async def test_waiters_with_different_values_lead_one_request_for_each() -> None:
@@ -244,7 +244,7 @@ async def test_concurrent_requests_for_two_known_values_are_two_fetches() -> Non
     assert len(origin.requests) == 3
 
 
-# What goes, and what becomes of the rest
+# Purges and changes
 
 
 async def test_purge_of_a_path_removes_the_responses_for_all_values() -> None:
@@ -310,7 +310,7 @@ async def test_response_that_varies_by_other_headers_hides_earlier_ones() -> Non
     await send_request(edge, headers=AVIF)
     origin.response = Varying(ACCEPT, LANGUAGE)
     await send_request(edge, headers=WEBP)
-    # It may differ by language, too, and nobody knows in which language it is.
+    # It may vary by language, too, and its own language is unknown.
     assert words(await send_request(edge, headers=AVIF)) == LATER
     assert words(await send_request(edge, headers=[*AVIF, (LANGUAGE, b"de")])) == LATER
     assert words(await send_request(edge, headers=AVIF)) == HIT
