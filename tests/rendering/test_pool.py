@@ -153,7 +153,6 @@ PARENT = """
 import sys, anyio
 from pathlib import Path
 from tests.support.renders import rendered, render_pool
-from tests.support.waiting import PATIENCE_SECONDS
 
 async def main(original, told):
     async with render_pool(slots=2) as pool, anyio.create_task_group() as tasks:

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 DARKROOM = Path(sys.executable).parent / "darkroom"
 HOST = "127.0.0.1"
@@ -42,7 +42,7 @@ class Server:
 
     def client(self, **options: Any) -> httpx.Client:
         """Return a client of this server that follows no redirect."""
-        return httpx.Client(base_url=self.url, timeout=60, trust_env=False, **options)
+        return httpx.Client(base_url=self.url, timeout=PATIENCE_SECONDS, trust_env=False, **options)
 
     def log(self) -> str:
         """Return what it has written so far, standard output and standard error."""
@@ -64,6 +64,19 @@ class Server:
     def stored(self, kind: str) -> list[Path]:
         """Return the files of the default store under `kind`, such as `renditions`."""
         return sorted(path for path in (self.data / "store" / kind).rglob("*") if path.is_file())
+
+    @contextmanager
+    def suspended_renders(self) -> Iterator[None]:
+        """Stop its render processes within the block, so that everything that they are sent takes as long as a test wants."""
+        processes = self.render_processes()
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def stop(self, kind: signal.Signals = signal.SIGTERM) -> int:
         """End it and return its exit code; SIGKILL goes to all its processes, as when a machine is lost."""
@@ -105,12 +118,12 @@ def ladder_urls(client: httpx.Client, digest: str, widths: range, image_format: 
 def environment(**settings: object) -> dict[str, str]:
     """Return this environment without settings of Darkroom, and with `settings` as its variables.
 
-    Nothing is warmed unless they say so: tests count what is rendered and stored.
+    Unless they say otherwise nothing is warmed, as tests count what is rendered and stored, and no render of a busy machine is too slow.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "FLY_"))}
     return (
         kept
-        | {"DARKROOM_WARM": "none"}
+        | {"DARKROOM_WARM": "none", "DARKROOM_RENDER_SECONDS": str(PATIENCE_SECONDS), "DARKROOM_WAIT_SECONDS": str(PATIENCE_SECONDS)}
         | {name if name.isupper() else f"DARKROOM_{name.upper()}": str(value) for name, value in settings.items()}
     )
 
