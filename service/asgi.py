@@ -15,7 +15,7 @@ from service.http.app import create_app
 from service.http.connections import Connections, max_connections
 from service.http.guard import Guard
 from service.http.problem_details import plain_response
-from service.http.routes.renditions import normalised_accept
+from service.http.routes.renditions import normalize_accept
 from service.ops.logging import configure_logs
 from service.process import end_with_parent, end_with_supervisor, hold_signals
 from service.settings.environment import load
@@ -51,10 +51,10 @@ def build() -> Edge:
         end_with_parent(signal.SIGTERM)
         connections.start()
 
-    origin = create_app(settings, purge, watch)
+    application = create_app(settings, purge, watch)
 
     # A replica region replays changes elsewhere, so no route checks their token before the body is read. The guard does.
-    guard = Guard(server.max_header_bytes, origin.access.scopes if settings.is_replica else None)
+    guard = Guard(server.max_header_bytes, application.auth.granted_scopes if settings.is_replica else None)
 
     def check_request(scope: Scope) -> Response | None:
         """Return the response that rejects a request, None if it may continue."""
@@ -65,14 +65,14 @@ def build() -> Edge:
         return None
 
     edge = Edge(
-        cast(ASGIApp, origin.app),
+        cast(ASGIApp, application.app),
         name="darkroom",
         max_bytes=server.cache_bytes,
         max_concurrent_misses=server.max_cold_requests,
         bypass_paths=BYPASS_PATHS,
         # No response depends on Host. As part of the key, it would let clients multiply entries.
         key_includes_host=False,
-        vary_normalizers={b"accept": normalised_accept},
+        vary_normalizers={b"accept": normalize_accept},
         metric_label=metric_label,
         # Any client can get every page and file stored. They must not evict renditions.
         max_fraction_by_label={"page": 1 / 16},
@@ -80,7 +80,7 @@ def build() -> Edge:
         store_responses_to_queries=False,
         region=FlyRegion(region=settings.fly.region, machine=settings.fly.machine_id, primary=settings.originals_region),
         check_request=check_request,
-        sync_purges=origin.look_for_takedowns,
+        sync_purges=application.refresh_takedowns,
         max_message_bytes=connections.piece_bytes,
     )
     if server.metrics_port:

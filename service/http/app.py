@@ -1,4 +1,4 @@
-"""create_app(settings): wiring and lifespan, nothing else."""
+"""`create_app` builds the Litestar application: it connects the parts of the service, and starts and ends them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,23 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ServiceError, SettingsError, UnknownImageError
 from service.http import headers
-from service.http.openapi.document import CONVENTIONS, OpenAPIJson
-from service.http.problem_details import elsewhere_answer, http_exception_answer, service_error_answer, unexpected_answer
-from service.http.routes import health, images, pull, renditions
-from service.http.routes import listing as listing_routes
-from service.http.routes import takedowns as takedowns_routes
+from service.http.auth import BearerAuth
+from service.http.openapi.document import CONVENTIONS, OpenAPIJson, operation_id
+from service.http.problem_details import http_exception_response, replay_response, service_error_response, unexpected_error_response
+from service.http.routes.health import get_health, get_livez
+from service.http.routes.images import (
+    create_urls,
+    delete_image,
+    delete_tombstone,
+    get_image,
+    ingest_image,
+    list_images,
+    lookup_images,
+    update_image,
+)
 from service.http.routes.pages import page_router
+from service.http.routes.pull import create_pull_url, get_pull
+from service.http.routes.renditions import get_rendition
 from service.images.info import Limits, codec_bytes
 from service.library.documents import Documents
 from service.library.image_store import ImageStore
@@ -41,7 +52,7 @@ from service.ops.signing_keys import SigningKeyMonitor
 from service.process import end_at_once
 from service.pull.sources import Sources
 from service.rendering.pool import RenderPool
-from service.settings.sections import Settings
+from service.settings.sections import RenderingSettings, Settings
 from service.settings.signing_key import development_key
 from service.storage.object_store import Storage, open_storage
 from service.storage.quota import DerivedQuota
@@ -50,35 +61,31 @@ from service.urls.signing import Signer, UrlBuilder
 log = structlog.get_logger(__name__)
 
 
-class Origin(NamedTuple):
-    """The application, what makes it look for takedowns by other processes at once, and its access control."""
+class Application(NamedTuple):
+    """The ASGI application, and what the layer around it needs."""
 
     app: ASGIApp
-    look_for_takedowns: Callable[[], Awaitable[None]]
-    access: images.Access
+    refresh_takedowns: Callable[[], Awaitable[None]]
+    """Reads the takedowns of other processes at once, in place of at the next poll."""
+    auth: BearerAuth
 
 
-def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[Any, Any, None]]) -> Origin:
-    """Return the origin; raises `SettingsError` for a store that cannot be opened or a key that cannot be read.
+def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[Any, Any, None]]) -> Application:
+    """Return the application; raises `SettingsError` for a store that cannot be opened or a key that cannot be read.
 
-    `purge` is called with the digests of images that have been taken down, and with none as often as nothing has been.
-    `watch` is run from the start of the application to its end, and cancelled then.
+    `purge`: called after each poll for takedowns with the digests of the images that were taken down since the last one; often none.
+    `watch`: run as a task while the application runs, and canceled at its end.
     """
+    rendering = settings.rendering
     storage = open_storage(settings.storage.url, os.environ)
     limits = Limits(
         settings.limits.max_pixels,
         settings.limits.max_whole_pixels,
         settings.limits.max_output_pixels,
         settings.limits.max_frames,
-        codec_bytes(settings.rendering.memory_bytes),
+        codec_bytes(rendering.memory_bytes),
     )
-    pool = RenderPool(
-        slots=settings.rendering.processes,
-        queue_limit=settings.rendering.queue_limit,
-        memory_bytes=settings.rendering.memory_bytes,
-        render_seconds=settings.rendering.render_seconds,
-        wait_seconds=settings.rendering.wait_seconds,
-    )
+    pool = _render_pool(rendering)
     keys = settings.auth.signing_keys or (development_key(settings.storage.data),)
     signer = Signer(keys, settings.auth.unsigned_transforms)
     signing_key_monitor = SigningKeyMonitor(storage, keys, " ".join(filter(None, (settings.fly.region, settings.fly.machine_id))))
@@ -86,84 +93,88 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
     takedowns = Takedowns(image_store, purge, _cdn(settings))
     documents = Documents(image_store, takedowns)
     intermediates = Intermediates(image_store, pool, limits=limits)
-    to_warm = WarmingQueue(image_store) if settings.rendering.warm_formats else None
+    warming_queue = WarmingQueue(image_store) if rendering.warm_formats else None
     spool = UploadSpool(settings.storage.data / "spool")
-    ingester = Ingester(image_store, documents, pool, intermediates, takedowns, spool=spool, warming=to_warm, limits=limits)
-    found = Renditions(image_store, pool, documents, intermediates, takedowns, limits=limits, wait_seconds=settings.rendering.wait_seconds)
+    ingester = Ingester(image_store, documents, pool, intermediates, takedowns, spool=spool, warming=warming_queue, limits=limits)
+    renditions = Renditions(image_store, pool, documents, intermediates, takedowns, limits=limits, wait_seconds=rendering.wait_seconds)
     listing = Listing(storage, image_store, takedowns)
     sources = _sources(settings, storage, documents, ingester)
-    budget = DerivedQuota(storage, settings.storage.renditions_bytes) if settings.storage.renditions_bytes else None
-    vitals = Health(settings, storage, pool, signing_key_monitor, version("darkroom"))
+    quota = DerivedQuota(storage, settings.storage.renditions_bytes) if settings.storage.renditions_bytes else None
+    health = Health(settings, storage, pool, signing_key_monitor, version("darkroom"))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         with end_at_once():
             spool.clear()
-            if leftovers := await storage.remove_orphaned_temp_files():
-                log.info("removed what killed writes had left", files=leftovers)
+            if removed := await storage.remove_orphaned_temp_files():
+                log.info("removed files of interrupted writes", files=removed)
         async with pool.running(), anyio.create_task_group() as tasks:
-            tasks.start_soon(watch)
-            tasks.start_soon(vitals.watch)
-            tasks.start_soon(vitals.watch_renders)
-            tasks.start_soon(RenderFailures(storage, pool.circuit_breaker).watch)
-            tasks.start_soon(takedowns.watch)
-            tasks.start_soon(signing_key_monitor.watch)
-            if budget is not None:
-                tasks.start_soon(budget.watch)
-            tasks.start_soon(listing.backfill)
-            if to_warm is not None:
-                warmer = Warmer(to_warm, documents, found, intermediates, pool, limits=limits, formats=settings.rendering.warm_formats)
-                tasks.start_soon(warmer.run)
+            background: list[Callable[[], Coroutine[Any, Any, None]]] = [
+                watch,
+                health.watch,
+                health.watch_renders,
+                RenderFailures(storage, pool.circuit_breaker).watch,
+                takedowns.watch,
+                signing_key_monitor.watch,
+                listing.backfill,
+            ]
+            if quota is not None:
+                background.append(quota.watch)
+            if warming_queue is not None:
+                formats = rendering.warm_formats
+                background.append(Warmer(warming_queue, documents, renditions, intermediates, pool, limits=limits, formats=formats).run)
+            for task in background:
+                tasks.start_soon(task)
             try:
                 yield
             finally:
-                vitals.draining = True
-                await found.aclose()
+                health.draining = True
+                await renditions.aclose()
                 await intermediates.aclose()
                 if sources is not None:
                     await sources.aclose()
                 tasks.cancel_scope.cancel()
 
-    access = images.Access(settings.auth.tokens)
-    parts: dict[str, object] = {
-        "access": access,
-        "health": vitals,
+    auth = BearerAuth(settings.auth.tokens)
+    dependencies: dict[str, object] = {
+        "auth": auth,
+        "health": health,
         "listing": listing,
         "url_builder": UrlBuilder(signer, settings.server.public_url, limits),
         "documents": documents,
         "ingester": ingester,
         "sources": sources,
-        "renditions": found,
+        "renditions": renditions,
         "settings": settings,
         "signer": signer,
         "takedowns": takedowns,
     }
-    origin = Litestar(
+    app = Litestar(
         [
-            health.health,
-            health.livez,
-            images.ingest,
-            listing_routes.recent,
-            listing_routes.known,
-            images.document,
-            images.change,
-            images.urls,
-            takedowns_routes.take_down,
-            takedowns_routes.lift,
-            pull.pull_url,
-            pull.pull,
-            renditions.rendition,
+            get_health,
+            get_livez,
+            ingest_image,
+            list_images,
+            lookup_images,
+            get_image,
+            update_image,
+            create_urls,
+            delete_image,
+            delete_tombstone,
+            create_pull_url,
+            get_pull,
+            get_rendition,
             page_router(),
         ],
-        dependencies={name: Provide(_giving(part), use_cache=True, sync_to_thread=False) for name, part in parts.items()},
+        dependencies={name: Provide(_provider(value), use_cache=True, sync_to_thread=False) for name, value in dependencies.items()},
         exception_handlers={
-            UnknownImageError: elsewhere_answer if settings.is_replica else service_error_answer,
-            ServiceError: service_error_answer,
-            HTTPException: http_exception_answer,
-            Exception: unexpected_answer,
+            UnknownImageError: replay_response if settings.is_replica else service_error_response,
+            ServiceError: service_error_response,
+            HTTPException: http_exception_response,
+            Exception: unexpected_error_response,
         },
         lifespan=[lifespan],
-        # The description alone, and a page of ours for people: every page plugin loads its scripts from other hosts.
+        # Only the JSON: Litestar's plugins for pages load scripts from other hosts, so `/docs` is a page of our own.
         openapi_config=OpenAPIConfig(
             "Darkroom",
             version("darkroom"),
@@ -171,18 +182,29 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
             path="/docs/openapi.json",
             render_plugins=[OpenAPIJson(path="/")],
             use_handler_docstrings=True,
+            operation_id_creator=operation_id,
         ),
-        # Bodies are bounded while they stream, in `service.http.bodies`, which also says what to do.
+        # `service.http.bodies` limits bodies while it reads them, and its errors say what to do.
         request_max_body_size=None,
         logging_config=None,
     )
-    return Origin(_with_security_headers(origin), takedowns.refresh, access)
+    return Application(_with_security_headers(app), takedowns.refresh, auth)
+
+
+def _render_pool(rendering: RenderingSettings) -> RenderPool:
+    return RenderPool(
+        slots=rendering.processes,
+        queue_limit=rendering.queue_limit,
+        memory_bytes=rendering.memory_bytes,
+        render_seconds=rendering.render_seconds,
+        wait_seconds=rendering.wait_seconds,
+    )
 
 
 def _sources(settings: Settings, storage: Storage, documents: Documents, ingester: Ingester) -> Sources | None:
     if not settings.pull.hosts:
         return None
-    # As in `_cdn`.
+    # Imported only if images are pulled: it imports an HTTP client, and the server should start quickly.
     from service.pull.fetcher import AllowedHosts, SourceFetcher  # noqa: PLC0415
 
     try:
@@ -195,7 +217,7 @@ def _sources(settings: Settings, storage: Storage, documents: Documents, ingeste
 def _cdn(settings: Settings) -> Cdn | None:
     if not settings.cloudflare.zone:
         return None
-    # Imported by those alone who have one: it brings an HTTP client, and a start should be short.
+    # Imported only if there is a CDN: it imports an HTTP client, and the server should start quickly.
     from service.ops.cdn import Cloudflare  # noqa: PLC0415
 
     try:
@@ -204,15 +226,15 @@ def _cdn(settings: Settings) -> Cdn | None:
         raise SettingsError(f"DARKROOM_CLOUDFLARE_ZONE, DARKROOM_CLOUDFLARE_TOKEN: {error}") from error
 
 
-def _giving(part: object):  # type: ignore[no-untyped-def]
+def _provider(value: object):  # type: ignore[no-untyped-def]
     def provide() -> object:
-        return part
+        return value
 
     return provide
 
 
 def _with_security_headers(app: ASGIApp) -> ASGIApp:
-    """Add what every answer carries, errors of the router included, which Litestar's own hooks and middleware do not see."""
+    """Add the fields of every response, also of errors of the router, which Litestar's own hooks and middleware do not see."""
     fields = [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in headers.SECURITY.items()]
 
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:

@@ -182,7 +182,7 @@ def test_token_without_the_scope_is_told_which_one_is_missing(visit: Visit, read
     page.keyboard.press("Enter")
     said = part(page, "subject-problem")
     expect(said).to_contain_text("a token with the scope `ingest`")
-    expect(said).to_contain_text("one with read")
+    expect(said).to_contain_text("a token with read")
     said.get_by_label("Access token").fill(TOKEN)
     # The form takes back what was typed where the change failed: it is sent again with the better token.
     said.get_by_role("button", name="Use token").click()

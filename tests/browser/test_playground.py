@@ -325,7 +325,7 @@ def test_without_a_token_it_is_asked_for_kept_for_the_tab_and_never_in_a_url(
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     choose(page, small_photo)
-    expect(page.get_by_role("alert")).to_contain_text("This needs a token.")
+    expect(page.get_by_role("alert")).to_contain_text("This request needs a token.")
     page.get_by_label("Access token").fill("not-the-token-0123456789")
     page.get_by_role("button", name="Use token").click()
     expect(page.get_by_label("Access token")).to_have_value("")

@@ -289,7 +289,11 @@ def test_push_to_nobody_says_where_it_looked_and_what_to_do(folder: Path) -> Non
 
 @pytest.mark.parametrize(
     ("token", "detail"),
-    [("", "This needs a token."), ("another-token-00000", "This needs a token."), ("reader-token-00000", "This token may not do that.")],
+    [
+        ("", "This request needs a token."),
+        ("another-token-00000", "This request needs a token."),
+        ("reader-token-00000", "This token does not permit the request."),
+    ],
 )
 def test_push_without_the_right_token_says_what_to_set_and_never_what_it_was(
     protected: Proxy, folder: Path, token: str, detail: str

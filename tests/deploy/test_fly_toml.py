@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from service.cli.main import DRAIN_SECONDS, main
-from service.http.routes.health import health
+from service.http.routes.health import get_health
 from service.settings.environment import load
 from service.settings.help import HELP
 
@@ -167,7 +167,7 @@ def _promises(config: dict[str, Any]) -> dict[str, bool]:
         "soft_limit is below hard_limit": concurrency["soft_limit"] < concurrency["hard_limit"],
         "hits find room beside all cold requests": concurrency["soft_limit"] > ON_FLY.server.max_cold_requests,
         "internal_port is what the Dockerfile listens on": http["internal_port"] == _listens_on(DOCKERFILE),
-        "every check asks our /health": all(check["path"] in health.paths for check in checks),
+        "every check asks our /health": all(check["path"] in get_health.paths for check in checks),
         "every check gives up before the next": all(_seconds(check["timeout"]) <= _seconds(check["interval"]) for check in checks),
         "SIGTERM begins the drain": config["kill_signal"] == "SIGTERM",
         "the drain outlasts a render": ON_FLY.rendering.render_seconds < DRAIN_SECONDS,

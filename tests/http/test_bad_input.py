@@ -247,9 +247,9 @@ def test_unknown_path_is_404_that_tells_where_to_look(server: Server) -> None:
         "type": "about:blank",
         "title": "Not Found",
         "status": 404,
-        "detail": "No route answers this path.",
+        "detail": "This server has no such path.",
         "received": "GET /no/such/page",
-        "remedy": "GET / shows what is here.",
+        "remedy": "GET /docs lists all paths.",
     }
 
 

@@ -60,7 +60,7 @@ def test_request_that_changes_something_is_authenticated_where_no_route_does(met
     def authenticate(authorization: str) -> None:
         received.append(authorization)
         if not authorization:
-            raise UnauthorizedError("This needs a token.")
+            raise UnauthorizedError("This request needs a token.")
 
     guard = Guard(8_192, authenticate)
     with pytest.raises(UnauthorizedError):

@@ -46,7 +46,7 @@ def test_page_file_of_another_time_is_told_from_a_wrong_path(client: httpx.Clien
     for path in ("/web/playground.aaaaaaaaaaaaaaaa.js", "/docs/files/swagger-ui.aaaaaaaaaaaaaaaa.css"):
         answer = client.get(path)
         assert (answer.status_code, answer.json()["type"]) == (404, "/problems/not-found")
-        assert answer.json()["remedy"] == "Load the page again: it names the newest files."
+        assert answer.json()["remedy"] == "Reload the page: it links to the newest files."
 
 
 def test_hash_of_a_module_follows_what_it_imports() -> None:

@@ -1,6 +1,6 @@
-"""The pages for people: the playground at `/`, the API at `/docs`, problems at `/problems`; their files at content-hashed URLs.
+"""The web pages: the playground at `/`, the API at `/docs`, errors at `/problems`, and their files at content-hashed URLs.
 
-And `/darkroom.js`, where sites find the module for them.
+`/darkroom.js` redirects to the newest version of the module for other sites.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from service.images.digest import base32
 
 _MEDIA_TYPES = {".css": "text/css", ".d.ts": "application/typescript", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
-# What developers ask for by a name that they can know.
+# The files that other sites load, at URLs without a hash.
 _MODULE, _MODULE_TYPES = "darkroom.js", "darkroom.d.ts"
 
-# How a module of a page names another one.
+# The name of a module in an import statement of another one.
 _IMPORT = re.compile(r'(?<=from "\./)[a-z-]+\.js(?=";)')
 
-# What the page of the API takes from the installed package that carries Swagger UI: 1.7 MB, read when somebody looks.
+# From the installed package with Swagger UI: 1.7 MB, read when a browser requests `/docs` for the first time.
 _SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
 
 
 def page_router() -> Router:
-    """Return the routes of the pages and their files, read once; a file's URL holds the hash of its content, and the pages name that URL.
+    """Return the routes of the pages and their files.
 
-    Each has one address: any other spelling of it, and any query, is redirected there (308). What comes from an installed package is
-    read when it is first asked for: most servers are never asked.
+    Files are read once; the URL of a file contains the hash of its content, and the pages link to that URL. Every other spelling of a
+    URL, and every query, is redirected to the canonical URL (308). Files of an installed package are read at the first request, because
+    most servers never get one.
     """
     folder = files("service") / "web"
-    read = {file.name: file.read_bytes() for file in folder.iterdir() if _extension(file.name) in _MEDIA_TYPES}
-    own_files = hashed_files(read)
+    own_files = hashed_files({file.name: file.read_bytes() for file in folder.iterdir() if _extension(file.name) in _MEDIA_TYPES})
     contents = {hashed: (body, _MEDIA_TYPES[_extension(hashed)]) for hashed, body in own_files.values()}
 
     def page(name: str) -> str:
@@ -57,16 +57,16 @@ def page_router() -> Router:
 
     @get("/web/{name:str}", include_in_schema=False)
     async def page_file(name: str) -> Response[bytes]:
-        answer = _file(contents, name)
+        response = _file(contents, name)
         if name == own_files[_MODULE][0]:
-            answer.headers["X-TypeScript-Types"] = f"./{own_files[_MODULE_TYPES][0]}"
-        return answer
+            response.headers["X-TypeScript-Types"] = f"./{own_files[_MODULE_TYPES][0]}"
+        return response
 
     @get([f"/{_MODULE}", f"/{_MODULE_TYPES}"], include_in_schema=False)
-    async def newest(request: Request[object, object, State]) -> Response[bytes]:
-        # Not `request.url`, which is built from Host too, and raises for one that is no host.
+    async def newest_file(request: Request[object, object, State]) -> Response[bytes]:
+        # Not `request.url`, which is made from Host too, and raises for an invalid one.
         hashed, _ = own_files[request.scope["path"].removeprefix("/")]
-        # Relative, so that it holds behind a public URL with a path too.
+        # Relative, so that it is right behind a public URL with a path too.
         return Response(b"", status_code=302, headers=headers.newest_file_headers(f"web/{hashed}"))
 
     @get("/docs", media_type="text/html", include_in_schema=False)
@@ -90,30 +90,32 @@ def page_router() -> Router:
         raise NotFoundError("There is no such problem.", received=slug, remedy="GET /problems lists all.")
 
     return Router(
-        "/", route_handlers=[playground, page_file, newest, docs, docs_file, problems, problem], before_request=redirect_to_one_address
+        "/",
+        route_handlers=[playground, page_file, newest_file, docs, docs_file, problems, problem],
+        before_request=redirect_to_canonical_url,
     )
 
 
-async def redirect_to_one_address(request: Request[object, object, State]) -> Response[bytes] | None:
-    """Return a redirect where a request has a query, or spells the path of a page in another way than the shortest one.
+async def redirect_to_canonical_url(request: Request[object, object, State]) -> Response[bytes] | None:
+    """Return a redirect to the canonical URL of a page, unless the request already has that URL.
 
-    Routing ignores queries, doubled slashes, trailing ones and needless percent-encodings: every spelling would be an entry of its own
-    in this cache and in those before it. `Location` is relative where only the query goes, so that it holds behind a public URL with a
-    path too.
+    Routing ignores queries, doubled and trailing slashes and needless percent-encodings: without the redirect, each spelling would be a
+    cache entry of its own, here and in every cache in front. If only the query is removed, `Location` is relative, so that it is right
+    behind a public URL with a path too.
     """
-    address = "/" + "/".join(quote(segment) for segment in request.scope["path"].split("/") if segment)
-    if request.scope["raw_path"] != address.encode("ascii"):
-        return Response(b"", status_code=308, headers=headers.redirect_headers(address))
+    path = "/" + "/".join(quote(segment) for segment in request.scope["path"].split("/") if segment)
+    if request.scope["raw_path"] != path.encode("ascii"):
+        return Response(b"", status_code=308, headers=headers.redirect_headers(path))
     if request.scope["query_string"]:
-        return Response(b"", status_code=308, headers=headers.redirect_headers("./" + address.rpartition("/")[2]))
+        return Response(b"", status_code=308, headers=headers.redirect_headers("./" + path.rpartition("/")[2]))
     return None
 
 
-def hashed_files(read: dict[str, bytes]) -> dict[str, tuple[str, bytes]]:
-    """Return each file's name with the hash of its content in it, and that content.
+def hashed_files(contents: dict[str, bytes]) -> dict[str, tuple[str, bytes]]:
+    """Return for each file its name with the hash of its content, and that content.
 
-    A module imports others by their hashed names, which are part of its content: what is imported is hashed first, so that a change
-    reaches every name on the way to it. Raises `ValueError` for modules that import each other in a circle.
+    A module imports other modules by their hashed names, which are part of its content. An imported module is therefore hashed first, so
+    that a change of it changes the names of all its importers. Raises `ValueError` for modules that import each other in a circle.
     """
     done: dict[str, tuple[str, bytes]] = {}
 
@@ -121,13 +123,13 @@ def hashed_files(read: dict[str, bytes]) -> dict[str, tuple[str, bytes]]:
         if name in importers:
             raise ValueError(f"modules import each other: {' > '.join((*importers, name))}")
         if name not in done:
-            body = read[name]
+            body = contents[name]
             if name.endswith(".js"):
                 body = _IMPORT.sub(lambda found: hashed(found[0], (*importers, name)), body.decode("utf-8")).encode()
             done[name] = (_hashed_name(name, body), body)
         return done[name][0]
 
-    for name in read:
+    for name in contents:
         hashed(name, ())
     return done
 
@@ -135,15 +137,15 @@ def hashed_files(read: dict[str, bytes]) -> dict[str, tuple[str, bytes]]:
 @cache
 def _swagger_files() -> dict[str, tuple[str, bytes]]:
     (folder,) = (files("swagger_ui_bundle") / "vendor").iterdir()
-    read = {}
+    found = {}
     for name in _SWAGGER_FILES:
         body = (folder / name).read_bytes()
-        read[name] = (_hashed_name(name, body), body)
-    return read
+        found[name] = (_hashed_name(name, body), body)
+    return found
 
 
-def _with_hashes(page: str, folder: str, named: dict[str, tuple[str, bytes]]) -> str:
-    for name, (hashed, _) in named.items():
+def _with_hashes(page: str, folder: str, hashed_names: dict[str, tuple[str, bytes]]) -> str:
+    for name, (hashed, _) in hashed_names.items():
         page = page.replace(f'"{folder}{name}"', f'"{folder}{hashed}"')
     return page
 
@@ -154,7 +156,7 @@ def _page(page: str) -> Response[str]:
 
 def _file(contents: dict[str, tuple[bytes, str]], name: str) -> Response[bytes]:
     if name not in contents:
-        raise NotFoundError("The page has no such file.", received=name, remedy="Load the page again: it names the newest files.")
+        raise NotFoundError("There is no such file.", received=name, remedy="Reload the page: it links to the newest files.")
     body, media_type = contents[name]
     return Response(body, media_type=media_type, headers=headers.page_file_headers())
 
@@ -168,18 +170,18 @@ def _problem_list() -> str:
     return (
         '<article class="card problems"><h2>Problems</h2>'
         "<p>Every error is <code>application/problem+json</code> (RFC 9457): <code>type</code> is the path of a page below, "
-        "<code>detail</code>, <code>expected</code>, <code>received</code> and <code>remedy</code> are about the request at hand.</p>"
+        "<code>detail</code>, <code>expected</code>, <code>received</code> and <code>remedy</code> describe the particular request.</p>"
         f"<table><thead><tr><th>Status</th><th>Problem</th><th>What it means</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
         "</article>"
     )
 
 
 def _problem_article(error: type[ServiceError]) -> str:
-    example = Problem(error.type_uri(), error.title, error.status_code, "What is wrong with this request, in a sentence.")
+    example = Problem(error.type_uri(), error.title, error.status_code, "What is wrong with this request, in one sentence.")
     members = {
         **msgspec.to_builtins(example),
-        "expected": "what was wanted",
-        "received": "what came",
+        "expected": "a valid value",
+        "received": "the invalid value",
         "remedy": "what to do about it",
     }
     text = msgspec.json.format(msgspec.json.encode(members), indent=2).decode()
@@ -187,7 +189,7 @@ def _problem_article(error: type[ServiceError]) -> str:
         f'<article class="card problems"><p class="quiet">{error.status_code} {HTTPStatus(error.status_code).phrase}</p>'
         f"<h2>{html.escape(error.title)}</h2><p>{_prose(_meaning(error))}</p>"
         f"<h3>What to do</h3><p>{_prose(error.help)}</p>"
-        f'<h3 id="looks">How it looks</h3><pre tabindex="0" role="region" aria-labelledby="looks"><code>{html.escape(text)}</code></pre>'
+        f'<h3 id="example">Example</h3><pre tabindex="0" role="region" aria-labelledby="example"><code>{html.escape(text)}</code></pre>'
         "</article>"
     )
 
@@ -197,7 +199,7 @@ def _meaning(error: type[ServiceError]) -> str:
 
 
 def _prose(text: str) -> str:
-    """Return a sentence as HTML, what stands between backticks as code."""
+    """Return a sentence as HTML, with text between backticks as code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 

@@ -1,0 +1,87 @@
+"""Examples of responses, made of the same Structs as the responses themselves."""
+
+from __future__ import annotations
+
+import msgspec
+
+from service.errors import Problem, ServiceError, UnsupportedFormatError
+from service.http.schemas import DIGEST_EXAMPLE, ImageDocument, ImagesPage, LookupResponse, UrlResponse
+from service.images.info import Placeholder
+from service.images.picture import Markup, PictureSource, RenditionLink
+from service.library.takedowns import TakenDown
+from service.ops.health import Report
+from service.rendering.protocol import Sandbox
+
+SIGNATURE = "em2px3a6njtmrp2qwwi7fotkia"
+
+
+def problem_example(error: type[ServiceError]) -> object:
+    """Return an example of a problem document of a kind."""
+    meaning = (error.__doc__ or "").partition("\n")[0]
+    return msgspec.to_builtins(Problem(error.type_uri(), error.title, error.status_code, meaning, remedy=error.help))
+
+
+def _edge_problem(status: int, title: str, detail: str, **members: str) -> object:
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail, **members}
+
+
+def _rendition_url(transform: str, extension: str) -> str:
+    return f"/i/v2/{DIGEST_EXAMPLE}/{transform}/{SIGNATURE}.{extension}"
+
+
+def _source(media_type: str, extension: str) -> PictureSource:
+    links = [RenditionLink(width, height, _rendition_url(f"width={width}", extension)) for width, height in ((320, 480), (640, 960))]
+    return PictureSource(media_type, ", ".join(f"{link.url} {link.width}w" for link in links), links)
+
+
+MARKUP = Markup(
+    src=_rendition_url("width=640", "jpg"),
+    sources=[_source("image/avif", "avif"), _source("image/webp", "webp"), _source("image/jpeg", "jpg")],
+    picture='<picture>\n  <source type="image/avif" srcset="…" sizes="100vw">\n  …\n</picture>',
+)
+DOCUMENT = ImageDocument(
+    digest=DIGEST_EXAMPLE,
+    format="jpeg",
+    width=640,
+    height=960,
+    frames=1,
+    bytes=209_540,
+    alpha=False,
+    created="2026-11-25T12:00:00Z",
+    alt="A panda eats bamboo.",
+    focal=(0.3, 0.6),
+    placeholder=Placeholder(
+        thumbhash="FtkFDQTPdjtlBol6qW1HVRQ/gvhm",
+        data_url="data:image/webp;base64,UklGRg…",
+        color="#0f350f",
+        palette=["#0f350f", "#8a7f6d"],
+    ),
+    src=MARKUP.src,
+    sources=MARKUP.sources,
+    picture=MARKUP.picture,
+)
+DOCUMENTS = {"images": [DOCUMENT, problem_example(UnsupportedFormatError)]}
+PAGE = ImagesPage([DOCUMENT])
+LOOKUP = LookupResponse([DOCUMENT], gone=[], max_upload_bytes=67_108_864)
+URL = UrlResponse(_rendition_url("width=640,height=480,fit=cover,gravity=attention", "webp"))
+PULL_URL = UrlResponse(f"/pull/v1/aHR0cHM6Ly9pbWFnZXMuZXhhbXBsZS5jb20vYS5qcGc/width=640/{SIGNATURE}.auto")
+TAKEN_DOWN = TakenDown(DIGEST_EXAMPLE, "2026-11-25T12:00:00Z", renditions=18, cdn="purged")
+HEALTHY = Report(
+    "ok",
+    "0.3.0",
+    region="ams",
+    machine="148ed193b12389",
+    regions=["ams", "iad"],
+    sandbox=Sandbox(landlock=7, seccomp=True, no_new_privs=True),
+)
+DRAINING = Report("unavailable", "0.3.0", reason="draining: this process is about to end")
+
+# Responses of the edge.
+MISDIRECTED = _edge_problem(
+    421,
+    "Belongs to another region",
+    "This request must be handled in the region ams. The body is larger than 960000 bytes, the most that can be replayed. "
+    "Send it again with the header fly-prefer-region: ams.",
+    prefer_region="ams",
+)
+RANGE_NOT_SATISFIABLE = _edge_problem(416, "Range not satisfiable", "No byte of the representation is in the requested range.")

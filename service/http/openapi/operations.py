@@ -1,0 +1,402 @@
+"""Each operation of the API: its body and parameters, its responses with examples, and the problems that may come in their place.
+
+The JSON Schemas are made from the Structs of `service.http.schemas`, and those of lower layers that are part of responses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from service import errors
+from service.errors import Problem, ServiceError
+from service.http.openapi.examples import (
+    DOCUMENT,
+    DOCUMENTS,
+    DRAINING,
+    HEALTHY,
+    LOOKUP,
+    MARKUP,
+    MISDIRECTED,
+    PAGE,
+    PULL_URL,
+    RANGE_NOT_SATISFIABLE,
+    SIGNATURE,
+    TAKEN_DOWN,
+    URL,
+    problem_example,
+)
+from service.http.schemas import (
+    DIGEST_EXAMPLE,
+    ImageDocument,
+    ImageDocuments,
+    ImagePatch,
+    ImagesPage,
+    IngestFromUrl,
+    LookupRequest,
+    LookupResponse,
+    PageQuery,
+    PullRequest,
+    RequestBody,
+    UrlResponse,
+    UrlsRequest,
+)
+from service.http.validation import json_schema
+from service.images.formats import FORMAT_OF_EXTENSION, FORMATS
+from service.images.picture import Markup
+from service.library.takedowns import TakenDown
+from service.ops.health import Report
+
+_REF = "#/components/schemas/{name}"
+_SCHEMAS = (ImageDocument, ImagesPage, LookupResponse, Markup, UrlResponse, Problem, Report, TakenDown)
+_PROBLEM = "application/problem+json"
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """The response of an operation with one status: its meaning, the types of its body, examples of it, and its header fields."""
+
+    description: str
+    examples: Mapping[str, object] = {}
+    types: tuple[type[msgspec.Struct], ...] = ()
+    media_type: str = "application/json"
+    fields: Mapping[str, str] = {}
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """The responses of an operation by status, its problems, and the JSON body and other parameters of its requests."""
+
+    replies: Mapping[int, Reply]
+    problems: tuple[type[ServiceError], ...] = ()
+    body: type[RequestBody] | None = None
+    parameters: tuple[Mapping[str, Any], ...] = ()
+
+
+def complete(document: dict[str, Any]) -> dict[str, Any]:
+    """Return Litestar's OpenAPI 3.1 document with everything that `OPERATIONS` and `UNROUTED` add."""
+    paths = {path: dict(item) for path, item in document["paths"].items()} | {path: dict(item) for path, item in UNROUTED.items()}
+    for (path, method), operation in OPERATIONS.items():
+        described = {**paths[path][method], "responses": responses(operation), "security": _security(path)}
+        if operation.parameters:
+            described["parameters"] = [*described.get("parameters", []), *operation.parameters]
+        if operation.body is not None:
+            described["requestBody"] = {"required": bool(json_schema(operation.body)["required"]), "content": _json_body(operation.body)}
+        paths[path][method] = described
+    upload = paths["/v1/images"]["post"]
+    upload["requestBody"] = {"required": True, "content": {**_FILES, **_json_body(IngestFromUrl)}}
+    return {**document, "paths": paths, "components": components()}
+
+
+def components() -> dict[str, Any]:
+    """Return the schemas that responses refer to, and how a token is sent."""
+    _, schemas = msgspec.json.schema_components(_SCHEMAS, ref_template=_REF)
+    # msgspec makes no schema of a union of two Structs.
+    items = {"anyOf": [_ref(ImageDocument), _ref(Problem)]}
+    schemas[ImageDocuments.__name__] = {
+        "title": ImageDocuments.__name__,
+        "description": ImageDocuments.__doc__,
+        "type": "object",
+        "required": list(ImageDocuments.__struct_fields__),
+        "properties": {name: {"type": "array", "items": items} for name in ImageDocuments.__struct_fields__},
+    }
+    bearer = {"type": "http", "scheme": "bearer", "description": "One of DARKROOM_TOKENS; a server without any requires none."}
+    return {"schemas": schemas, "securitySchemes": {"token": bearer}}
+
+
+def responses(operation: Operation) -> dict[str, Any]:
+    """Return the responses of an operation in OpenAPI's form; all problems of a status are examples of one response."""
+    described: dict[str, Any] = {str(status): _reply(reply) for status, reply in operation.replies.items()}
+    for error in operation.problems:
+        described.setdefault(
+            str(error.status_code),
+            {
+                "description": HTTPStatus(error.status_code).phrase,
+                "content": {_PROBLEM: {"schema": _ref(Problem), "examples": {}}},
+            },
+        )["content"][_PROBLEM]["examples"][error.slug] = {"summary": error.title, "value": problem_example(error)}
+    return described
+
+
+def _reply(reply: Reply) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": reply.description}
+    if reply.fields:
+        described["headers"] = {name: {"schema": {"type": "string"}, "description": text} for name, text in reply.fields.items()}
+    examples = {name: {"value": value} for name, value in reply.examples.items()}
+    if reply.types:
+        refs = [_ref(each) for each in reply.types]
+        described["content"] = {reply.media_type: {"schema": refs[0] if len(refs) == 1 else {"oneOf": refs}, "examples": examples}}
+    elif reply.media_type == "text/plain":
+        described["content"] = {reply.media_type: {"schema": {"type": "string"}, "examples": examples}}
+    elif reply.media_type == "image/*":
+        image = {"schema": {"type": "string", "contentMediaType": "image/*"}}
+        described["content"] = dict.fromkeys(sorted(traits.media_type for traits in FORMATS.values()), image)
+    return described
+
+
+def _ref(kind: type[msgspec.Struct]) -> dict[str, str]:
+    return {"$ref": _REF.format(name=kind.__name__)}
+
+
+def _json_body(kind: type[RequestBody]) -> dict[str, Any]:
+    examples = {name: {"value": value} for name, value in kind.examples.items()}
+    return {"application/json": {"schema": json_schema(kind), "examples": examples}}
+
+
+def _security(path: str) -> list[dict[str, list[str]]]:
+    # Either of the two: a server without tokens requires none.
+    return [{"token": []}, {}] if path.startswith("/v1/") else []
+
+
+def _query_parameters(kind: type[msgspec.Struct]) -> tuple[Mapping[str, Any], ...]:
+    """Return the members of a Struct as query parameters."""
+    schema = json_schema(kind)
+    found = []
+    for name, member in schema["properties"].items():
+        rest = {key: value for key, value in member.items() if key not in {"description", "examples"}}
+        found.append({"name": name, "in": "query", "schema": rest, "description": member["description"], "example": member["examples"][0]})
+    return tuple(found)
+
+
+_FILE = {"type": "string", "contentMediaType": "application/octet-stream"}
+_FILES = {
+    "application/octet-stream": {"schema": _FILE},
+    "multipart/form-data": {"schema": {"type": "object", "properties": {"file": {"type": "array", "items": _FILE}}}},
+}
+_IF_MATCH = {
+    "name": "If-Match",
+    "in": "header",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "the ETag of the document that was read, or `*`: 428 without it, 412 if the image has been changed since",
+}
+_ETAG = {"ETag": "the version of the document, for If-Match and If-None-Match"}
+_DOCUMENT = Reply("the image document", {"a photo": DOCUMENT}, (ImageDocument,), fields=_ETAG)
+_NOT_MODIFIED = Reply("the version that `If-None-Match` names is the current one", fields=_ETAG)
+_RENDITION_FIELDS = {
+    "Cache-Control": "a year, immutable: the bytes at this URL never change",
+    "ETag": "the digest of the bytes",
+    "Repr-Digest": "the SHA-256 of the bytes (RFC 9530)",
+    "Cache-Status": "whether the response was in the server's memory (RFC 9211)",
+    "Server-Timing": "how long each step took",
+    "Cache-Tag": "the digests of the originals that the rendition was made from",
+}
+
+# Of the edge, in deployments whose regions do not share a store.
+_MISDIRECTED = {
+    421: Reply(
+        "only the primary region can respond. Fly's proxy replays the request there; if it is too large for that, the client has to "
+        "send it again with `fly-prefer-region`",
+        {"a large upload": MISDIRECTED},
+        (Problem,),
+        _PROBLEM,
+        {
+            "fly-replay": "the region in which Fly's proxy replays the request",
+            "fly-prefer-region": "the region to name in the same header of a request that is sent again",
+        },
+    )
+}
+
+# The problems of a JSON body.
+_JSON = (errors.BadRequestError, errors.SlowUploadError, errors.TooLargeError)
+# The problems of any request's header.
+_HEADER = (errors.BadRequestError, errors.HeaderTooLargeError)
+_AUTH = (*_HEADER, errors.UnauthorizedError, errors.ForbiddenError)
+_STORE = (errors.StorageUnavailableError,)
+_IMAGE = (*_AUTH, errors.NotFoundError, errors.GoneError, errors.DamagedDocumentError, *_STORE)
+_INGEST = (
+    errors.BadRequestError,
+    errors.EmptyBodyError,
+    *_AUTH,
+    errors.SourceRefusedError,
+    errors.SlowUploadError,
+    errors.GoneError,
+    errors.TooLargeError,
+    errors.UnsupportedFormatError,
+    errors.BrokenImageError,
+    errors.TooManyPixelsError,
+    errors.TooComplexError,
+    errors.RenderGaveUpError,
+    errors.RenderFailedError,
+    errors.SourceFailedError,
+    errors.OverloadedError,
+    errors.DeadlineExceededError,
+    errors.TooCostlyError,
+    *_STORE,
+    errors.SourceSlowError,
+    errors.StorageFullError,
+)
+_RENDER = (
+    *_HEADER,
+    errors.BadAddressError,
+    errors.BadTransformError,
+    errors.FormatNotOfferedError,
+    errors.BadSignatureError,
+    errors.NotFoundError,
+    errors.GoneError,
+    errors.TooManyPixelsError,
+    errors.TooComplexError,
+    errors.CannotFitError,
+    errors.RenderGaveUpError,
+    errors.DamagedOriginalError,
+    errors.DamagedDocumentError,
+    errors.RenderFailedError,
+    errors.OverloadedError,
+    errors.DeadlineExceededError,
+    errors.TooCostlyError,
+    errors.NewerVersionError,
+    *_STORE,
+)
+
+_RENDITION_PATH = "/i/{version}/{digest}/{transform}/{signature}.{extension}"
+_PULL_PATH = "/pull/v1/{url}/{transform}/{signature}.{extension}"
+
+OPERATIONS: Mapping[tuple[str, str], Operation] = {
+    ("/v1/images", "get"): Operation(
+        {
+            200: Reply(
+                "a page of documents, newest first",
+                {"one image": PAGE},
+                (ImagesPage,),
+                fields={"Link": 'the next page, with `rel="next"`; missing on the last page'},
+            ),
+            **_MISDIRECTED,
+        },
+        (*_AUTH, *_STORE),
+        parameters=_query_parameters(PageQuery),
+    ),
+    ("/v1/images", "post"): Operation(
+        {
+            200: Reply("the same bytes are already stored", {"a photo": DOCUMENT}, (ImageDocument, ImageDocuments), fields=_ETAG),
+            201: Reply(
+                "stored: the image is on disk before this response is sent",
+                {"a photo": DOCUMENT},
+                (ImageDocument, ImageDocuments),
+                fields={**_ETAG, "Location": "the path of the document"},
+            ),
+            207: Reply("several files whose outcomes differ, in the order sent", {"one of two": DOCUMENTS}, (ImageDocuments,)),
+            **_MISDIRECTED,
+        },
+        _INGEST,
+    ),
+    ("/v1/images/known", "post"): Operation(
+        {
+            200: Reply("the images that are stored, and those that were taken down", {"one of two": LOOKUP}, (LookupResponse,)),
+            **_MISDIRECTED,
+        },
+        (*_JSON, *_AUTH, *_STORE),
+        LookupRequest,
+    ),
+    ("/v1/images/{digest}", "get"): Operation({200: _DOCUMENT, 304: _NOT_MODIFIED, **_MISDIRECTED}, _IMAGE),
+    ("/v1/images/{digest}", "patch"): Operation(
+        {200: _DOCUMENT, **_MISDIRECTED},
+        (*_JSON, *_IMAGE, errors.PreconditionFailedError, errors.PreconditionRequiredError),
+        ImagePatch,
+        (_IF_MATCH,),
+    ),
+    ("/v1/images/{digest}", "delete"): Operation(
+        {200: Reply("the image is taken down", {"with a CDN": TAKEN_DOWN}, (TakenDown,)), **_MISDIRECTED},
+        (*_AUTH, errors.NotFoundError, errors.CdnError, *_STORE),
+    ),
+    ("/v1/images/{digest}/tombstone", "delete"): Operation(
+        {204: Reply("the same bytes may be uploaded again"), **_MISDIRECTED}, (*_AUTH, errors.NotFoundError, *_STORE)
+    ),
+    ("/v1/images/{digest}/urls", "post"): Operation(
+        {200: Reply("a ladder, or one URL", {"a ladder": MARKUP, "one URL": URL}, (Markup, UrlResponse)), **_MISDIRECTED},
+        (*_JSON, errors.BadTransformError, errors.FormatNotOfferedError, *_IMAGE, errors.TooManyPixelsError, errors.TooComplexError),
+        UrlsRequest,
+    ),
+    ("/v1/pull", "post"): Operation(
+        {200: Reply("a URL that redirects to the rendition of what the source has", {"one URL": PULL_URL}, (UrlResponse,)), **_MISDIRECTED},
+        (*_JSON, errors.BadTransformError, *_AUTH, errors.SourceRefusedError),
+        PullRequest,
+    ),
+    ("/health", "get"): Operation(
+        {
+            200: Reply("should receive requests", {"ok": HEALTHY}, (Report,)),
+            503: Reply("should receive none", {"draining": DRAINING}, (Report,)),
+        }
+    ),
+    ("/livez", "get"): Operation({200: Reply("the process responds", {"alive": "alive\n"}, media_type="text/plain")}),
+    (_RENDITION_PATH, "get"): Operation(
+        {
+            200: Reply("the picture", media_type="image/*", fields=_RENDITION_FIELDS),
+            206: Reply("the part of it that `Range` requests", media_type="image/*", fields={"Content-Range": "the range of bytes"}),
+            304: Reply("the `ETag` is the one that `If-None-Match` names"),
+            308: Reply("a request with a query string", fields={"Location": "the URL without the query string"}),
+            416: Reply(
+                "no byte of the picture is in the `Range` (from the edge)",
+                {"too far": RANGE_NOT_SATISFIABLE},
+                (Problem,),
+                _PROBLEM,
+                {"Content-Range": "the size of the picture in bytes"},
+            ),
+            **_MISDIRECTED,
+        },
+        _RENDER,
+    ),
+    (_PULL_PATH, "get"): Operation(
+        {
+            302: Reply("the current rendition of what the source has", fields={"Location": "the path of the rendition"}),
+            308: Reply("a request with a query string", fields={"Location": "the URL without the query string"}),
+            **_MISDIRECTED,
+        },
+        (*_RENDER, errors.SourceRefusedError, errors.SourceFailedError, errors.SourceSlowError),
+    ),
+}
+
+
+def _path_parameter(name: str, schema: Mapping[str, object], example: str, description: str = "") -> dict[str, object]:
+    described = {"description": description} if description else {}
+    return {"name": name, "in": "path", "required": True, "schema": schema, **described, "example": example}
+
+
+_END_OF_PATH = [
+    _path_parameter("transform", {"type": "string"}, "width=640", "`key=value` pairs in canonical form, or `full`"),
+    _path_parameter(
+        "signature",
+        {"type": "string", "pattern": "^([a-z2-7]{26}|-)$"},
+        SIGNATURE,
+        "made by the server; `-` for a transform that DARKROOM_UNSIGNED_TRANSFORMS lists",
+    ),
+    _path_parameter("extension", {"enum": [*FORMAT_OF_EXTENSION, "auto"]}, "avif"),
+]
+
+# Litestar's routes of these paths do not name their segments.
+UNROUTED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    _RENDITION_PATH: {
+        "get": {
+            "operationId": "getRendition",
+            "summary": "Get a rendition",
+            "description": "These URLs are in image documents and in the responses of `POST /v1/images/{digest}/urls`.",
+            "tags": ["renditions"],
+            "deprecated": False,
+            "parameters": [
+                _path_parameter("version", {"type": "string", "pattern": "^v[0-9]+$"}, "v2"),
+                _path_parameter("digest", {"type": "string"}, DIGEST_EXAMPLE),
+                *_END_OF_PATH,
+            ],
+        }
+    },
+    _PULL_PATH: {
+        "get": {
+            "operationId": "getPull",
+            "summary": "Get the rendition of what a remote source has",
+            "description": (
+                "These URLs are responses of `POST /v1/pull`. The redirect is valid for minutes, the rendition at its target forever."
+            ),
+            "tags": ["renditions"],
+            "deprecated": False,
+            "parameters": [
+                _path_parameter(
+                    "url",
+                    {"type": "string"},
+                    "aHR0cHM6Ly9pbWFnZXMuZXhhbXBsZS5jb20vYS5qcGc",
+                    "the source's URL in base64url without padding",
+                ),
+                *_END_OF_PATH,
+            ],
+        }
+    },
+}

@@ -1,0 +1,263 @@
+"""The bodies of the HTTP API: one Struct for each, with its limits, the descriptions of its members and examples.
+
+Everything else is made from these Structs: the decoder and its error messages (`service.http.bodies`), and the JSON Schemas of the OpenAPI
+description (`service.http.openapi`). The description of a member is a noun phrase that says what the member is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from service.errors import Problem
+from service.images.formats import FORMATS, Format
+from service.images.info import Placeholder
+from service.images.options import API_OPTIONS, MAX_SIDE_PIXELS, OPTIONS
+from service.images.picture import DEFAULT_SIZES, PictureSource
+from service.images.transform import Transform
+
+# One step for each screen width that matters. Signing 32 steps in the three formats of a page takes about 10 ms.
+MAX_WIDTHS = 32
+MAX_URLS = 96
+MAX_SIZES_CHARACTERS = 1_000
+MAX_ALT_CHARACTERS = 2_000
+MAX_NAME_CHARACTERS = 64
+
+# RFC 9110 §4.1: at least 8,000 octets should be supported.
+MAX_URL_CHARACTERS = 8_192
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 200
+MAX_DIGESTS = 1_000
+
+DIGEST_EXAMPLE = "ibxxblxna3ywub3vp54kkar5asszqvg2"
+
+# For each option a value that a server accepts.
+OPTION_EXAMPLES: dict[str, object] = {
+    "frame": 0,
+    "animate": False,
+    "crop": ["10%", "10%", "80%", "80%"],
+    "trim": 10,
+    "rotate": 90,
+    "flip": "horizontal",
+    "width": 640,
+    "height": 480,
+    "fit": "cover",
+    "gravity": "attention",
+    "enlarge": True,
+    "brightness": 1.2,
+    "contrast": 1.1,
+    "gamma": 1.5,
+    "saturation": 0.8,
+    "grayscale": True,
+    "blur": 4,
+    "sharpen": 1,
+    "overlay": {"digest": DIGEST_EXAMPLE, "gravity": "southeast", "scale": 0.2, "opacity": 0.7, "x": 12, "y": 12},
+    "round": "max",
+    "pad": [10, 20],
+    "background": "#ff8800",
+    "profile": "p3",
+    "metadata": "copyright",
+    "quality": "auto",
+    "max_bytes": 50_000,
+    "lossless": True,
+    "effort": 4,
+    "progressive": True,
+    "focal": [0.3, 0.6],
+    "dpr": 2,
+}
+
+_DEFAULTS = dict(zip(Transform.__struct_fields__, Transform.__struct_defaults__, strict=True))
+
+
+def _default(key: str) -> dict[str, Any]:
+    """Return the default of an option, if it is a value that a request may have."""
+    value = _DEFAULTS.get(key)
+    return {"default": value} if isinstance(value, (bool, float, str)) else {}
+
+
+# What the type of `Options` does not say: `service.images.options` has the schema and the description of each option.
+_TRANSFORM_SCHEMA = {
+    "additionalProperties": False,
+    "properties": {
+        key: {**option.schema, **_default(key), "description": option.help, "examples": [OPTION_EXAMPLES[key]]}
+        for key, option in API_OPTIONS.items()
+    },
+}
+
+Name: TypeAlias = Annotated[str, Meta(max_length=MAX_NAME_CHARACTERS)]
+Url: TypeAlias = Annotated[
+    str,
+    Meta(
+        max_length=MAX_URL_CHARACTERS,
+        title=f"a URL of at most {MAX_URL_CHARACTERS:,} characters",
+        extra_json_schema={"format": "uri"},
+    ),
+]
+AltText: TypeAlias = Annotated[str, Meta(max_length=MAX_ALT_CHARACTERS)]
+UnitInterval: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+Digest: TypeAlias = Annotated[str, Meta(pattern="^[a-z2-7]{32}$", title="a digest of 32 characters of a-z and 2-7")]
+Cursor: TypeAlias = Annotated[str, Meta(pattern="^[0-9]{13}-[a-z2-7]{32}$", title='the cursor of a Link with rel="next"')]
+Options: TypeAlias = Annotated[
+    dict[Name, Any],
+    Meta(
+        max_length=len(API_OPTIONS),
+        description=(
+            f"the options of the rendition. In whatever order they are written, they are applied in this one: {', '.join(OPTIONS)}. "
+            "`focal`, `dpr` and `trim` are resolved when the URL is made"
+        ),
+        extra_json_schema=_TRANSFORM_SCHEMA,
+    ),
+]
+Variant: TypeAlias = Annotated[Name | None, Meta(description="a transform that DARKROOM_VARIANTS names; `transform` overrides its options")]
+
+
+class ImageDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a frontend needs to know of an image. Sizes are pixels of the upright original, `bytes` its size as uploaded."""
+
+    digest: str
+    format: str
+    width: int
+    height: int
+    frames: int
+    bytes: int
+    alpha: bool
+    created: str
+    alt: str
+    focal: tuple[float, float] | None
+    placeholder: Placeholder
+    src: str
+    sources: list[PictureSource]
+    picture: str
+
+
+class ImageDocuments(msgspec.Struct, frozen=True):
+    """One entry for each file of a multipart upload, in the order sent."""
+
+    images: list[ImageDocument | Problem]
+
+
+class ImagesPage(msgspec.Struct, frozen=True):
+    """One page of the list of images, newest first."""
+
+    images: list[ImageDocument]
+
+
+class LookupResponse(msgspec.Struct, frozen=True):
+    """The documents of the images that are stored, the digests of those that were taken down, and the largest upload in bytes."""
+
+    images: list[ImageDocument]
+    gone: list[str]
+    max_upload_bytes: int
+
+
+class UrlResponse(msgspec.Struct, frozen=True):
+    """The URL of one rendition."""
+
+    url: str
+
+
+class RequestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The JSON body of a request."""
+
+    examples: ClassVar[Mapping[str, object]]
+
+
+class PageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which page of the list of images to return."""
+
+    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT, description="the largest number of images on the page", examples=[20])] = DEFAULT_LIMIT
+    cursor: Annotated[
+        Cursor | UnsetType,
+        Meta(
+            description=(
+                'where the page begins: the cursor of the `Link` with `rel="next"` of the page before. Without it, the page begins '
+                "at the newest image"
+            ),
+            examples=[f"8210987654321-{DIGEST_EXAMPLE}"],
+        ),
+    ] = UNSET
+
+
+class LookupRequest(RequestBody, frozen=True):
+    """The images to look up."""
+
+    examples = {"two": {"digests": [DIGEST_EXAMPLE, "k5x7q2abcdefghijklmnopqrstuvwxyz"]}}
+
+    digests: Annotated[
+        list[Digest],
+        Meta(max_length=MAX_DIGESTS, description="the first 160 bits of the SHA-256 of each file, in lower-case base32"),
+    ]
+
+
+class IngestFromUrl(RequestBody, frozen=True):
+    """The image to fetch and store."""
+
+    examples = {"from another host": {"url": "https://images.example.com/panda.jpg"}}
+
+    url: Annotated[Url, Meta(description="the URL of an image, on a host that DARKROOM_PULL_HOSTS allows")]
+
+
+class UrlsRequest(RequestBody, frozen=True):
+    """The URLs to make: a ladder, or one URL if there is a `format`."""
+
+    examples = {
+        "a ladder": {
+            "transform": {"width": 640, "height": 480, "fit": "cover", "gravity": "attention"},
+            "widths": [320, 640, 1280],
+            "formats": ["avif", "webp", "jpeg"],
+            "sizes": "(min-width: 60em) 40vw, 100vw",
+            "alt": "A panda eats bamboo.",
+        },
+        "one URL": {"transform": {"width": 96, "height": 96, "fit": "cover", "round": "max", "dpr": 2}, "format": "webp"},
+    }
+
+    transform: Options = {}
+    variant: Variant = None
+    widths: Annotated[
+        list[Annotated[int, Meta(ge=1, le=MAX_SIDE_PIXELS)]],
+        Meta(max_length=MAX_WIDTHS, description=f"the widths of the ladder in pixels; widths times formats are at most {MAX_URLS}"),
+    ] = []
+    formats: Annotated[
+        list[Format],
+        Meta(
+            max_length=len(FORMATS),
+            description="the formats of the ladder in the order of preference, the fallback last",
+            extra_json_schema={"uniqueItems": True},
+        ),
+    ] = []
+    sizes: Annotated[str, Meta(max_length=MAX_SIZES_CHARACTERS, description="the `sizes` attribute of the `<picture>`")] = DEFAULT_SIZES
+    alt: Annotated[AltText | None, Meta(description="an alternative text that replaces the image's own")] = None
+    format: Annotated[Format | None, Meta(description="the format of one URL, in place of `widths` and `formats`")] = None
+
+
+class ImagePatch(RequestBody, frozen=True):
+    """The changes to an image. Members that are left out stay as they are."""
+
+    examples = {"both": {"focal": [0.3, 0.6], "alt": "A panda eats bamboo."}}
+
+    focal: Annotated[
+        tuple[UnitInterval, UnitInterval] | UnsetType | None,
+        Meta(description="the focal point: x and y from the top left of the upright image; null to remove it"),
+    ] = UNSET
+    alt: Annotated[AltText | UnsetType, Meta(description="the alternative text: what the image shows, for people who cannot see it")] = (
+        UNSET
+    )
+
+
+class PullRequest(RequestBody, frozen=True):
+    """The rendition of a remote source to make a URL of."""
+
+    examples = {
+        "for any browser": {"url": "https://images.example.com/panda.jpg", "transform": {"width": 640}},
+    }
+
+    url: Annotated[Url, Meta(description="the URL of the source, on a host that DARKROOM_PULL_HOSTS allows")]
+    transform: Options = {}
+    variant: Variant = None
+    format: Annotated[
+        Format | Literal["auto"], Meta(description="the format of the rendition; `auto` is the best one that the browser names in `Accept`")
+    ] = "auto"
