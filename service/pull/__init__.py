@@ -1,1 +1,1 @@
-"""Images from remote sources."""
+"""Images pulled from remote sources: fetched over HTTP, ingested, and looked up again by their URL."""

@@ -1,4 +1,8 @@
-"""Fetch a source over HTTP, safely: allowed hosts, public addresses, bounded bytes and time."""
+"""Fetch an image from a remote source over HTTP: only from allowed hosts and public addresses, within bounds of bytes and time.
+
+Whoever may sign URLs, or upload by URL, chooses what this server requests. The checks here keep such a request away from the server's own
+network (server-side request forgery), and keep a malicious source from tying up memory, CPU or connections.
+"""
 
 from __future__ import annotations
 
@@ -17,48 +21,48 @@ import structlog
 
 from service.errors import SourceFailedError, SourceRefusedError, SourceSlowError, TooLargeError
 from service.pull.public_addresses import is_public
-from service.pull.validators import Validators
+from service.pull.sources import Validators
 
 log = structlog.get_logger(__name__)
 
 MAX_REDIRECTS = 3
 
-# A source may take so long to be connected to, be silent so long, and take so long in all, in seconds.
+# How long a source may take to accept a connection, how long it may be silent, and how long a fetch may take in total, in seconds.
 CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 10.0
 FETCH_SECONDS = 20.0
 
-# The header of a response may have so many bytes, with interim responses (RFC 9110 §15.2) before it and the beginning of the body: the
-# smallest interim response has 17. It is read a page at a time, so that parsing never holds up others for more than milliseconds.
+# The maximum size of a response's header, including interim responses before it (RFC 9110 §15.2; the smallest one has 17 bytes) and the
+# start of the body that comes in the same read. It is read in small parts, so that parsing one never blocks others for long.
 MAX_HEADER_BYTES = 32 << 10
 _HEADER_READ_BYTES = 4 << 10
 _BODY_READ_BYTES = 64 << 10
 
-# A body may come in so many pieces of less than a kilobyte, at about 10 µs of CPU each: a server that sends a file of 25 MB line by line
-# stays below it. The framing of chunks (RFC 9112 §7.1) may have so many bytes beside those of the body.
+# The maximum number of pieces of less than a kilobyte in a body; each costs about 10 µs of CPU. A server that sends a file of 25 MB line by
+# line stays below it. And how many bytes the chunked coding (RFC 9112 §7.1) may add to the body.
 MAX_SMALL_PIECES = 100_000
 _SMALL_PIECE_BYTES = 1 << 10
 _MAX_FRAMING_BYTES = 1 << 20
 
-# After so many pieces others have their turn.
-_PIECES_AT_A_TIME = 64
+# After how many pieces other tasks get their turn.
+_PIECES_PER_TURN = 64
 
-# A host that leads nowhere fails at the end of a step of so many seconds: how soon a resolver knows a name says which names there are.
+# A host without a public address fails after a multiple of this many seconds: how fast a resolver responds would tell which names exist.
 UNREACHABLE_STEP_SECONDS = 1.0
 
-# As many fetches at a time: each has a spool file and a socket.
+# The maximum number of fetches at a time: each has a spool file and a socket.
 MAX_CONCURRENT_FETCHES = 16
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
-# RFC 1123 §2.1: letters, digits, hyphens. What ends in a number is an IPv4 address in one of its spellings.
+# RFC 1123 §2.1: letters, digits, hyphens. A name whose last label is a number is a notation of an IPv4 address.
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}")
 _NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 _ENTRY = re.compile(r"(?:(https?)://)?(\*\.)?([^/:*\[\]]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.IGNORECASE)
 
-# RFC 3986 §2: all that a URL may consist of.
+# RFC 3986 §2: the characters that a URL may have.
 _URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -66,7 +70,10 @@ Write = Callable[[bytes], Awaitable[None]]
 
 
 class AllowedHost(NamedTuple):
-    """A host that may be asked, or with `subdomains` every host below it, by these schemes, at this port."""
+    """A host that images may be fetched from, or with `subdomains` every host below it.
+
+    `schemes`: `https`, or both. `port`: `None` stands for the default port of the scheme.
+    """
 
     schemes: frozenset[str]
     name: str
@@ -74,7 +81,7 @@ class AllowedHost(NamedTuple):
     port: int | None
 
     def allows(self, parts: SplitResult) -> bool:
-        """Return whether a URL is of this host."""
+        """Return whether a URL has this host, and an allowed scheme and port."""
         host = parts.hostname or ""
         port = parts.port or _DEFAULT_PORTS[parts.scheme]
         named = host.endswith(f".{self.name}") if self.subdomains else host == self.name
@@ -82,61 +89,80 @@ class AllowedHost(NamedTuple):
 
 
 class AllowedHosts:
-    """The hosts that may be asked."""
+    """The hosts that images may be fetched from."""
 
     def __init__(self, hosts: Iterable[AllowedHost]) -> None:
-        """Take each."""
+        """Allow these hosts.
+
+        hosts: in any order.
+        """
         self._hosts = tuple(hosts)
 
     @classmethod
     def parse(cls, entries: Iterable[str]) -> AllowedHosts:
         """Return the hosts of entries such as `images.example.com`, `*.example.com`, `http://old.example.com:8080`; raises `ValueError`.
 
-        Without a scheme, https alone; with `http://`, both; without a port, that of the scheme alone.
+        An entry without a scheme allows only https, one with `http://` both. An entry without a port allows only the scheme's default.
         """
-        return cls(_entry(entry) for entry in entries)
+        return cls(_parse_entry(entry) for entry in entries)
 
     def allow(self, parts: SplitResult) -> bool:
-        """Return whether a URL may be asked for."""
+        """Return whether a URL may be fetched."""
         return any(host.allows(parts) for host in self._hosts)
 
 
-async def resolved(host: str, port: int) -> Sequence[str]:
-    """Return the addresses of a host, in the order in which to try them; raises `OSError`."""
+async def resolve_host(host: str, port: int) -> Sequence[str]:
+    """Return the IP addresses of a host, in the order in which to try them; raises `OSError`."""
     found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 class SourceFetcher:
-    """Remote sources. No connection is kept, no proxy or credential of the environment is used."""
+    """Fetches from remote sources. No connection is reused, and no proxy and no credentials of the environment are used."""
 
     def __init__(
-        self, allowed: AllowedHosts, *, max_bytes: int, is_allowed_address: Callable[[str], bool] = is_public, resolve: Resolve = resolved
+        self,
+        allowed: AllowedHosts,
+        *,
+        max_bytes: int,
+        is_allowed_address: Callable[[str], bool] = is_public,
+        resolve: Resolve = resolve_host,
     ) -> None:
-        """Take what may be asked, the most bytes of an image, and how names and addresses are looked at."""
+        """Set up the connection pool.
+
+        allowed: the hosts that may be fetched from, redirects included.
+        max_bytes: the maximum size of an image in bytes.
+        is_allowed_address: returns whether a connection to an IP address may be made.
+        resolve: returns the IP addresses of a host and port.
+        """
         self._allowed = allowed
         self._max_bytes = max_bytes
         self._fetches = anyio.Semaphore(MAX_CONCURRENT_FETCHES)
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=httpcore.default_ssl_context(),
             max_connections=MAX_CONCURRENT_FETCHES,
-            # After a suspend a kept connection is dead; one more handshake is nothing against an image.
+            # After a suspend of this machine an idle connection is dead; one more handshake costs little next to an image.
             max_keepalive_connections=0,
             network_backend=_PublicAddressBackend(is_allowed_address, resolve),
         )
 
-    def check(self, url: str) -> str:
-        """Return a URL in its normal spelling if it may be asked for; raises `SourceRefusedError`."""
-        return _normal(self._checked(url))
+    def __repr__(self) -> str:
+        return f"<SourceFetcher: {MAX_CONCURRENT_FETCHES - self._fetches.value} fetches>"
+
+    def normalize(self, url: str) -> str:
+        """Return a URL in its normal form (RFC 3986 §6.2); raises `SourceRefusedError` if it may not be fetched."""
+        return _normal(self._split_allowed(url))
 
     async def fetch(self, url: str, validators: Validators, write: Write) -> Validators | None:
-        """Give `write` the bytes that a URL leads to, and return their validators; `None` where those given still hold.
+        """Fetch an image, pass its bytes to `write`, and return its validators; return `None` if the source responds 304 Not Modified.
 
-        Raises `SourceRefusedError`, `SourceFailedError`, `SourceSlowError`, `TooLargeError`, and what `write` raises.
+        validators: those of the last response; with any, the request is conditional.
+
+        Raises `SourceRefusedError`, `SourceFailedError`, `SourceSlowError`, `TooLargeError`, and the errors of `write`.
         """
         try:
             with anyio.fail_after(FETCH_SECONDS):
-                async with self._fetches, _failures(url):
+                async with self._fetches, _translate_errors(url):
                     return await self._fetch(url, validators, write)
         except TimeoutError:
             raise SourceSlowError(
@@ -152,15 +178,15 @@ class SourceFetcher:
         fields += [("If-None-Match", validators.etag)] if validators.etag else []
         fields += [("If-Modified-Since", validators.last_modified)] if validators.last_modified else []
         for _ in range(1 + MAX_REDIRECTS):
-            parts = self._checked(url)
+            parts = self._split_allowed(url)
             timeouts = {"connect": CONNECT_SECONDS, "read": SILENCE_SECONDS, "write": SILENCE_SECONDS, "pool": None}
-            asked = _normal(parts)
-            headers = [("Host", urlsplit(asked).netloc), *fields]
-            async with self._pool.stream("GET", asked, headers=headers, extensions={"timeout": timeouts}) as response:
+            normal_url = _normal(parts)
+            headers = [("Host", urlsplit(normal_url).netloc), *fields]
+            async with self._pool.stream("GET", normal_url, headers=headers, extensions={"timeout": timeouts}) as response:
                 location = _field(response, b"location")
                 if response.status not in _REDIRECTS or not location:
-                    return await self._taken(response, validators, write)
-            url = urljoin(asked, location)
+                    return await self._read(response, validators, write)
+            url = urljoin(normal_url, location)
         raise SourceFailedError(
             "The source redirects too often.",
             expected=f"an image after at most {MAX_REDIRECTS} redirects",
@@ -168,24 +194,24 @@ class SourceFetcher:
             remedy="Use the URL that the redirects end at.",
         )
 
-    async def _taken(self, response: httpcore.Response, held: Validators, write: Write) -> Validators | None:
-        if response.status == 304 and held != Validators():
+    async def _read(self, response: httpcore.Response, sent: Validators, write: Write) -> Validators | None:
+        if response.status == 304 and sent != Validators():
             return None
         if response.status != 200:
             raise SourceFailedError(
                 "The source has no image at this URL.",
                 expected="status 200",
                 received=f"status {response.status}",
-                remedy="Open the URL in a browser without being logged in anywhere: that is what is fetched.",
+                remedy="Open the URL in a private browser window: the server sees the same, without cookies or a login.",
                 source_status=response.status,
             )
         encoding = _field(response, b"content-encoding")
         if encoding.lower() not in {"", "identity"}:
             raise SourceFailedError(
-                "The source sends the image compressed once more.",
+                "The source sends the image compressed a second time.",
                 expected="no Content-Encoding",
                 received=encoding,
-                remedy="Have the source send images as they are.",
+                remedy="Configure the source to send images without compression.",
             )
         length = _field(response, b"content-length")
         if length.isdigit() and (len(length) > 18 or int(length) > self._max_bytes):
@@ -204,41 +230,44 @@ class SourceFetcher:
                     "The source sends the image in too many pieces.",
                     expected=f"at most {MAX_SMALL_PIECES} pieces below {_SMALL_PIECE_BYTES} bytes",
                     received=f"{received} bytes in {pieces} pieces",
-                    remedy="Have the source send larger chunks, or a Content-Length.",
+                    remedy="Configure the source to send larger chunks, or a Content-Length.",
                 )
-            if pieces % _PIECES_AT_A_TIME == 0:
-                # Many pieces come from one read, after which nothing is waited for.
+            if pieces % _PIECES_PER_TURN == 0:
+                # One read from the network may hold many pieces, and none of them waits.
                 await anyio.lowlevel.checkpoint()
             await write(chunk)
         return Validators(_validator(response, b"etag"), _validator(response, b"last-modified"))
 
     def _too_large(self, received: str) -> TooLargeError:
         return TooLargeError(
-            "The source's image is larger than is taken.",
+            "The source's image is too large.",
             expected=f"at most {self._max_bytes} bytes",
             received=received,
             remedy="Use a smaller image, or raise DARKROOM_MAX_UPLOAD_BYTES on the server.",
         )
 
-    def _checked(self, url: str) -> SplitResult:
-        """Return the parts of a URL that may be asked for: of http or https, of an allowed host, and nothing in it that hides another."""
+    def _split_allowed(self, url: str) -> SplitResult:
+        """Return the parts of a URL that may be fetched; raises `SourceRefusedError` for any other, and for ambiguous ones."""
         if not url.isascii() or _URL.fullmatch(url) is None:
             raise _refused(
-                "This is no URL.", url, "letters, digits and -._~:/?#[]@!$&'()*+,;=%", "Encode other characters; hosts in punycode."
+                "This is not a URL.",
+                url,
+                "letters, digits and -._~:/?#[]@!$&'()*+,;=%",
+                "Percent-encode all other characters; write the host in Punycode.",
             )
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
-            raise _refused("This is no URL.", url, "https://host/path", "Correct it.") from None
+            raise _refused("This is not a URL.", url, "https://host/path", "Correct the URL.") from None
         host = parts.hostname or ""
         if parts.scheme not in _DEFAULT_PORTS or not host or port == 0:
-            raise _refused("This URL is not fetched.", url, "https://host/path", "Use one with https.")
+            raise _refused("This URL cannot be fetched.", url, "https://host/path", "Use a URL with https.")
         if "@" in parts.netloc:
-            raise _refused("A URL with a user name is not fetched.", url, "no user name and no password", "Leave them out.")
+            raise _refused("A URL with a user name is not fetched.", url, "no user name and no password", "Remove them from the URL.")
         if not self._allowed.allow(parts):
             raise _refused(
-                "This host is not asked.",
+                "This host is not allowed.",
                 f"{parts.scheme}://{parts.netloc}",
                 "a host that DARKROOM_PULL_HOSTS allows",
                 "Add the host to DARKROOM_PULL_HOSTS on the server, or upload the image's bytes.",
@@ -247,10 +276,10 @@ class SourceFetcher:
 
 
 class _PublicAddressBackend(httpcore.AsyncNetworkBackend):
-    """Connects to an address that has been looked at: the name is resolved once, so that it cannot lead elsewhere a moment later.
+    """Connects only to allowed addresses. A name is resolved once, and the connection made to the address that was checked.
 
-    A name that does not exist fails as one of the network inside does, in words and in time: under an allowed wildcard the difference
-    would list the hosts inside. The log has the truth.
+    A name that does not exist and one with an internal address fail with the same error after the same time: with a wildcard in
+    `DARKROOM_PULL_HOSTS` a difference would reveal the hosts of the internal network. Only the log says which it was.
     """
 
     def __init__(self, is_allowed_address: Callable[[str], bool], resolve: Resolve) -> None:
@@ -281,7 +310,7 @@ class _PublicAddressBackend(httpcore.AsyncNetworkBackend):
         raise httpcore.ConnectError(str(failure)) from failure
 
     async def _public_addresses(self, host: str, port: int, seconds: float | None) -> Sequence[str]:
-        """Return the addresses of a host; none where it has none, or one that is not public."""
+        """Return the addresses of a host; none if it does not exist, or if one of its addresses is not allowed."""
         try:
             with anyio.fail_after(seconds):
                 addresses = await self._resolve(host, port)
@@ -296,26 +325,31 @@ class _PublicAddressBackend(httpcore.AsyncNetworkBackend):
 
 
 class _BoundedStream(httpcore.AsyncNetworkStream):
-    """A connection for one response whose bytes are counted: httpcore bounds neither interim responses nor the framing of chunks.
+    """A connection for one response, which limits the bytes that are read.
 
-    It drops 1xx responses for as long as they come, and parses all that one read gave before anything else runs.
+    httpcore has no limit of its own: it skips 1xx responses for as long as they come, and parses all bytes of one read before anything
+    else runs.
     """
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        """Allow a header.
+
+        stream: the connection to read from.
+        """
         self._stream = stream
-        self._left = MAX_HEADER_BYTES
-        self._most_at_once = _HEADER_READ_BYTES
+        self._remaining = MAX_HEADER_BYTES
+        self._max_read_bytes = _HEADER_READ_BYTES
 
     def expect_body(self, max_bytes: int) -> None:
-        """Allow a body of `max_bytes` bytes, and what frames it: the header is complete."""
-        self._left = max_bytes + _MAX_FRAMING_BYTES
-        self._most_at_once = _BODY_READ_BYTES
+        """Allow a body of up to `max_bytes` bytes, and its chunk framing. To be called when the header is complete."""
+        self._remaining = max_bytes + _MAX_FRAMING_BYTES
+        self._max_read_bytes = _BODY_READ_BYTES
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's own
-        if self._left <= 0:
-            raise httpcore.RemoteProtocolError("more bytes than a response may have")
-        data = await self._stream.read(min(max_bytes, self._most_at_once, self._left), timeout)
-        self._left -= len(data)
+        if self._remaining <= 0:
+            raise httpcore.RemoteProtocolError("the response has more bytes than allowed")
+        data = await self._stream.read(min(max_bytes, self._max_read_bytes, self._remaining), timeout)
+        self._remaining -= len(data)
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's own
@@ -337,12 +371,12 @@ class _BoundedStream(httpcore.AsyncNetworkStream):
 
 
 @asynccontextmanager
-async def _failures(url: str) -> AsyncIterator[None]:
+async def _translate_errors(url: str) -> AsyncIterator[None]:
     try:
         yield
     except (httpcore.ConnectTimeout, httpcore.ReadTimeout, httpcore.WriteTimeout) as error:
         raise SourceSlowError(
-            "The source does not answer.",
+            "The source does not respond.",
             expected=f"a connection within {CONNECT_SECONDS:g} seconds, and no silence longer than {SILENCE_SECONDS:g}",
             received=type(error).__name__,
             remedy="Try again later.",
@@ -351,15 +385,15 @@ async def _failures(url: str) -> AsyncIterator[None]:
     except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
         log.info("a source failed", url=url, cause=str(error))
         raise SourceFailedError(
-            "The source cannot be reached, or does not respond with valid HTTP.",
-            expected="a server with public addresses only, that can be connected to and verified, and that speaks HTTP/1.1",
+            "The source cannot be reached, or its response is not valid HTTP.",
+            expected="a server with only public addresses, a valid certificate, and HTTP/1.1",
             received=type(error).__name__,
-            remedy="Check the URL and the server that it names; upload the image's bytes if it is not on the public internet.",
+            remedy="Check the URL and its server. If the server is not on the public internet, upload the image's bytes.",
             retry_after_seconds=30,
         ) from error
 
 
-def _entry(text: str) -> AllowedHost:
+def _parse_entry(text: str) -> AllowedHost:
     match = _ENTRY.fullmatch(text)
     scheme, wildcard, host, digits = match.groups() if match else (None, None, "", None)
     name = host.strip("[]").lower()
@@ -372,7 +406,7 @@ def _entry(text: str) -> AllowedHost:
         or port == 0
         or (port or 0) > 65_535
     ):
-        raise ValueError(f"{text!r} is no host. Expected images.example.com, *.example.com, or http://images.example.com:8080.")
+        raise ValueError(f"{text!r} is not a host. Expected images.example.com, *.example.com, or http://images.example.com:8080.")
     return AllowedHost(frozenset({"https", "http"} if scheme == "http" else {"https"}), name, bool(wildcard), port)
 
 
@@ -390,7 +424,7 @@ def _field(response: httpcore.Response, name: bytes) -> str:
 
 
 def _validator(response: httpcore.Response, name: bytes) -> str:
-    # It is sent back as it came: what is very long, or is no text, is not worth the trouble.
+    # It will be sent back unchanged: one that is very long, or not printable ASCII, is ignored.
     value = _field(response, name)
     return value if len(value) <= 1_000 and value.isascii() and value.isprintable() else ""
 

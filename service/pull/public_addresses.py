@@ -1,19 +1,19 @@
-"""Which network addresses a remote source may have: those of the public internet alone."""
+"""Public IP addresses: the only ones that a remote source may have."""
 
 from __future__ import annotations
 
 import ipaddress
 
-# IANA's registry of special-purpose addresses, and those in which an IPv4 address may hide: Python's `is_global` knows neither all
-# of the first (it depends on its version) nor looks into the second.
+# IANA's registry of special-purpose addresses, and the ranges of IPv6 addresses that embed an IPv4 address. Python's `is_global` does not
+# cover all of the first, depending on its version, and does not look at the embedded address of the second.
 _REFUSED = tuple(
     ipaddress.ip_network(text)
     for text in (
         "0.0.0.0/8",  # this network, RFC 791
         "10.0.0.0/8",  # private, RFC 1918
-        "100.64.0.0/10",  # shared by carriers, RFC 6598
+        "100.64.0.0/10",  # shared address space of carriers, RFC 6598
         "127.0.0.0/8",  # loopback, RFC 1122
-        "169.254.0.0/16",  # link-local, where clouds keep their secrets, RFC 3927
+        "169.254.0.0/16",  # link-local, with the metadata services of clouds, RFC 3927
         "172.16.0.0/12",  # private
         "192.0.0.0/24",  # protocol assignments, RFC 6890
         "192.0.2.0/24",  # documentation, RFC 5737
@@ -46,7 +46,7 @@ _REFUSED = tuple(
 
 
 def is_public(text: str) -> bool:
-    """Return whether an address, as a resolver gives it, is one of the public internet; nonsense is not."""
+    """Return whether an IP address, as a resolver returns it, belongs to the public internet; text that is no address does not."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

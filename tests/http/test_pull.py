@@ -152,7 +152,7 @@ def test_pull_shows_what_a_failing_source_had_after_a_restart_too(data: Path) ->
             assert (answer.status_code, answer.headers["location"]) == (302, first)
             assert answer.headers["cdn-cache-control"].startswith("max-age=30, ")
             assert "if-none-match" in running.requests[-1]
-            assert '"event": "a source failed; what it had is shown"' in again.log()
+            assert '"event": "a source failed; the image it had is shown"' in again.log()
 
     pulling(data, test, pull_seconds=1)
 
@@ -293,7 +293,7 @@ def test_server_that_may_fetch_from_nowhere_says_so(data: Path) -> None:
 @pytest.mark.parametrize("entry", ["ftp://a.test", "a.test/path", "*"])
 def test_server_with_a_host_that_is_none_does_not_start(data: Path, entry: str) -> None:
     with (
-        pytest.raises(RuntimeError, match=r"DARKROOM_PULL_HOSTS: .* is no host\. Expected images\.example\.com"),
+        pytest.raises(RuntimeError, match=r"DARKROOM_PULL_HOSTS: .* is not a host\. Expected images\.example\.com"),
         darkroom(data, pull_hosts=entry),
     ):
         pass

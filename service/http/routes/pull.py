@@ -43,7 +43,7 @@ async def get_pull(
         return Response(b"", status_code=308, headers=headers.redirect_headers(pull_url.path(signature)))
     pull_sources = require_pull(sources)
     require_primary(settings)
-    found = await pull_sources.find(pull_url.url)
+    found = await pull_sources.pull(pull_url.url)
     document = found.document
     transform = await resolve_transform(document, transform, renditions)
     if pull_url.extension != AUTO:
@@ -68,7 +68,7 @@ async def create_pull_url(
     """
     auth.require(request, "ingest")
     wanted = await read_json(request, PullRequest)
-    url = require_pull(sources).check(wanted.url)
+    url = require_pull(sources).normalize(wanted.url)
     if len(base64url(url)) > MAX_URL_CHARACTERS:
         raise BadRequestError(
             "The source's URL is too long to be part of another URL.",
