@@ -1,4 +1,4 @@
-"""A render process: takes one job at a time from its standard input, with its open files, and answers on its standard output."""
+"""A render process: receives one job at a time with its open files on standard input, and replies on standard output."""
 
 from __future__ import annotations
 
@@ -38,80 +38,80 @@ from service.rendering.protocol import (
     SelfTest,
 )
 from service.worker import memory, probe, sandbox, save, vips_errors, warm_up
-from service.worker.jobs import NeedsExclusiveError, run_find_trim, run_ladder, run_make_intermediate, run_probe, run_render, too_costly
-from service.worker.probe import allow_only_offered_loaders
+from service.worker.failures import out_of_memory
+from service.worker.jobs import NeedsExclusiveError, run_find_trim, run_ladder, run_make_intermediate, run_probe, run_render
 
-# The lowest priority there is: with two AVIF renders running, a hit's p99 was 7 to 12 times its idle value at 0, and equal at 19.
+# The lowest priority. With two AVIF renders running, the p99 of cache hits was 7 to 12 times its idle value at niceness 0, and equal at 19.
 NICENESS = 19
 
-# Above this the heap's free pages go back to the system after a job.
-_TRIM_ABOVE_BYTES = 96 << 20
+# If more than this is resident after a job, free pages of the heap are returned to the system.
+_TRIM_HEAP_ABOVE_BYTES = 96 << 20
 
-# Seven numbers (proc(5), statm).
+# More than the seven numbers of /proc/self/statm (proc_pid_statm(5)) need.
 _STATM_BYTES = 256
 
-# An original, and the image that is laid over it.
+# An original and its overlay.
 _MAX_FILES = 2
 
 _libc = ctypes.CDLL(None)
 
 
 def main() -> None:
-    """Serve jobs until standard input ends, confined (see `sandbox`).
+    """Do jobs until standard input is closed, in a sandbox (see `sandbox`).
 
-    Arguments: the server's process id, and this process's address space in bytes.
+    Command line arguments: the process id of the server, and the limit of this process's address space in bytes.
     """
     parent, memory_bytes = int(sys.argv[1]), int(sys.argv[2])
-    _die_with(parent)
-    # A process group of its own: Ctrl-C in a terminal reaches the server alone, which lets renders finish. Not a session: the kernel
-    # schedules each session as a group (sched(7), autogroup), and niceness counts within one only.
+    _end_with(parent)
+    # In a process group of its own, so that Ctrl-C in a terminal reaches only the server, which lets renders finish. Not in a session of
+    # its own: the kernel schedules each session as a group, and niceness has an effect within a session only (sched(7), autogroup).
     os.setpgid(0, 0)
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Its own memory is looked at after each job, when it could no longer open this.
+    # Opened now, because the sandbox will forbid it; it is read after each job.
     statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-    # Before libvips starts a thread.
+    # Must come before libvips starts a thread (see `restrict_files`).
     landlock = sandbox.restrict_files(sandbox.readable_paths(Path(__file__).parents[1], Path(pyvips.__file__).parents[1]))
-    # Whatever a codec prints must not land between two messages.
+    # Standard output becomes standard error, so that codecs that print something do not corrupt the replies.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     pyvips.cache_set_max(0)
     vips_errors.decode_leniently()
-    allow_only_offered_loaders()
+    probe.block_unused_loaders()
     warm_up.load_codecs()
     version = ".".join(str(pyvips.version(part)) for part in range(3))
-    reads, writes = probe.offered(), save.offered()
-    confined = Sandbox(landlock, seccomp=sandbox.filter_system_calls(), no_new_privs=sandbox.has_no_new_privs())
-    _send(replies, Ready(version, reads, writes, confined))
+    reads, writes = probe.readable_formats(), save.writable_formats()
+    confinement = Sandbox(landlock, seccomp=sandbox.filter_system_calls(), no_new_privs=sandbox.has_no_new_privs())
+    _send(replies, Ready(version, reads, writes, confinement))
     ladder: Iterator[Reply] = iter(())
     jobs = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=sys.stdin.fileno())
     while (received := _receive(jobs)) is not None:
         job, descriptors = received
         if not isinstance(job, NextRendition):
-            # A ladder that is not gone on with lets its picture go.
+            # Any other job ends the previous ladder, which releases its decoded picture.
             ladder = run_ladder(job, *descriptors) if isinstance(job, RenderLadder) else iter(())
-        reply = _answer(job, descriptors, ladder)
+        reply = _reply_to(job, descriptors, ladder)
         for descriptor in descriptors:
             os.close(descriptor)
-        if memory.resident_bytes(os.pread(statm, _STATM_BYTES, 0)) > _TRIM_ABOVE_BYTES:
+        if memory.resident_bytes(os.pread(statm, _STATM_BYTES, 0)) > _TRIM_HEAP_ABOVE_BYTES:
             _libc.malloc_trim(0)
         _send(replies, reply)
 
 
 def _receive(jobs: socket.socket) -> tuple[Job, list[int]] | None:
-    """Return the next job and the descriptors of its files (unix(7), SCM_RIGHTS), `None` once the server has closed the socket."""
+    """Return the next job and the descriptors of its files (unix(7), SCM_RIGHTS), or `None` if the server has closed the socket."""
     length, descriptors, _, _ = socket.recv_fds(jobs, LENGTH_BYTES, _MAX_FILES, socket.MSG_CMSG_CLOEXEC | socket.MSG_WAITALL)
     if not length:
         return None
     return protocol.decode_job(jobs.recv(int.from_bytes(length, "big"), socket.MSG_WAITALL)), descriptors
 
 
-def _answer(job: Job, descriptors: list[int], ladder: Iterator[Reply]) -> Reply:
-    """Return the reply to a job; whatever goes wrong is a reply too."""
+def _reply_to(job: Job, descriptors: list[int], ladder: Iterator[Reply]) -> Reply:
+    """Return the reply to a job. Failures of any kind are replies too."""
     vips_errors.clear()
     try:
-        return _done(job, descriptors, ladder)
+        return _run(job, descriptors, ladder)
     except NeedsExclusiveError:
         return NeedsExclusive()
     except ImageError as error:
@@ -120,14 +120,14 @@ def _answer(job: Job, descriptors: list[int], ladder: Iterator[Reply]) -> Reply:
         return _failure(error)
     except Exception as error:
         cause = traceback.format_exc()
-        if memory.ran_out(repr(error)):
-            return too_costly(cause)
+        if memory.is_out_of_memory(repr(error)):
+            return out_of_memory(cause)
         return Failure("failed", "The image could not be rendered.", remedy="Check the file.", cause=cause)
     finally:
         vips_errors.clear()
 
 
-def _done(job: Job, descriptors: list[int], ladder: Iterator[Reply]) -> Reply:
+def _run(job: Job, descriptors: list[int], ladder: Iterator[Reply]) -> Reply:
     match job:
         case Probe():
             return run_probe(job, *descriptors)
@@ -154,11 +154,11 @@ def _send(replies: BinaryIO, message: Reply) -> None:
     replies.flush()
 
 
-def _die_with(parent: int) -> None:
-    """Have this process killed when the server ends, in whatever way."""
+def _end_with(parent: int) -> None:
+    """Have this process killed when the server ends, even if the server is killed."""
     end_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
-        # It ended between the spawn and the line above.
+        # The server ended after it started this process and before the line above.
         sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Layers: the cut and the canvas of a picture, what is laid over it, its corners, what lies behind it."""
+"""Composition: rotation, crop, canvas, overlay, rounded corners and background of a decoded picture."""
 
 from __future__ import annotations
 
@@ -12,73 +12,79 @@ from service.images.geometry import Box, Plan, half_up
 from service.images.options import MAX_RADIUS, Overlay
 from service.images.transform import Transform
 from service.worker import color
-from service.worker.adjust import blurred
-from service.worker.load import enlarged
+from service.worker.adjust import blur
+from service.worker.load import enlarge
 
-# What stands behind a picture is blurred by so many parts of its longer side: nothing of it can be made out.
-_BACKDROP_PARTS = 40
+# `background=blur` has a sigma of the longer side divided by this: no detail of the backdrop can be made out.
+_BACKDROP_SIGMA_DIVISOR = 40
 
-# What is shrunk by less than this is not seen to be shrunk without a filter; rounding to whole pixels is far less.
-_LEAST_UNFILTERED = 0.9
+# An affine transform does not filter. Shrinking by less than this is not visible without a filter, and rounding to pixels is far less.
+_MIN_UNFILTERED_RATIO = 0.9
 
 
-def turned(image: pyvips.Image, steps: Plan) -> pyvips.Image:
-    """Return `image` (the region at `steps.unturned`) turned and flipped, at `steps.width` × `steps.height`.
+def rotate_and_flip(image: pyvips.Image, plan: Plan) -> pyvips.Image:
+    """Return the region, scaled to `plan.unturned`, rotated and flipped, at `plan.width` × `plan.height`.
 
-    Turned by anything but quarters it gets alpha: its corners are open.
+    A rotation that is not a multiple of 90 degrees adds alpha, because it leaves the corners empty.
     """
-    if steps.angle:
+    if plan.angle:
         image = image.copy_memory()
-        image = image.rot(f"d{steps.angle:g}") if steps.straight else _turned_freely(image, steps)
-    if steps.flip == "horizontal":
+        image = image.rot(f"d{plan.angle:g}") if plan.straight else _rotate_freely(image, plan)
+    if plan.flip == "horizontal":
         return image.fliphor()
-    return image.copy_memory().flipver() if steps.flip == "vertical" else image
+    return image.copy_memory().flipver() if plan.flip == "vertical" else image
 
 
-def _turned_freely(image: pyvips.Image, steps: Plan) -> pyvips.Image:
-    angle = math.radians(steps.angle)
+def _rotate_freely(image: pyvips.Image, plan: Plan) -> pyvips.Image:
+    angle = math.radians(plan.angle)
     cosine, sine = math.cos(angle), math.sin(angle)
-    box_across = image.width * abs(cosine) + image.height * abs(sine)
-    box_down = image.width * abs(sine) + image.height * abs(cosine)
-    width, height = steps.width, steps.height
-    scales = (width / box_across, height / box_down)
-    stretched = min(scales) < _LEAST_UNFILTERED * max(scales)
-    if stretched:
-        # An affine transform does not filter what it shrinks: turned at one scale first, then stretched.
-        width, height = max(1, round(box_across * max(scales))), max(1, round(box_down * max(scales)))
-    across, down = width / box_across, height / box_down
-    matrix = [cosine * across, -sine * across, sine * down, cosine * down]
-    middle_across, middle_down = (image.width - 1) / 2, (image.height - 1) / 2
-    premultiplied = color.with_alpha(image).premultiply()
+    bounds_width = image.width * abs(cosine) + image.height * abs(sine)
+    bounds_height = image.width * abs(sine) + image.height * abs(cosine)
+    width, height = plan.width, plan.height
+    scales = (width / bounds_width, height / bounds_height)
+    is_stretched = min(scales) < _MIN_UNFILTERED_RATIO * max(scales)
+    if is_stretched:
+        # Rotate at the larger scale, then stretch with a filter.
+        width, height = max(1, round(bounds_width * max(scales))), max(1, round(bounds_height * max(scales)))
+    x_scale, y_scale = width / bounds_width, height / bounds_height
+    matrix = [cosine * x_scale, -sine * x_scale, sine * y_scale, cosine * y_scale]
+    center_x, center_y = (image.width - 1) / 2, (image.height - 1) / 2
+    premultiplied = color.add_alpha(image).premultiply()
     out = premultiplied.affine(
         matrix,
         interpolate=pyvips.Interpolate.new("bicubic"),
         oarea=[0, 0, width, height],
-        # The middle of the picture goes to the middle of the box.
-        odx=(width - 1) / 2 - (matrix[0] * middle_across + matrix[1] * middle_down),
-        ody=(height - 1) / 2 - (matrix[2] * middle_across + matrix[3] * middle_down),
+        # The center of the picture goes to the center of the output.
+        odx=(width - 1) / 2 - (matrix[0] * center_x + matrix[1] * center_y),
+        ody=(height - 1) / 2 - (matrix[2] * center_x + matrix[3] * center_y),
         extend="background",
         background=[0] * premultiplied.bands,
         premultiplied=True,
     )
     out = out.unpremultiply().rint().cast("uchar").copy(interpretation=image.interpretation)
-    return out.thumbnail_image(steps.width, height=steps.height, size="force") if stretched else out
+    return out.thumbnail_image(plan.width, height=plan.height, size="force") if is_stretched else out
 
 
-def cut_box(image: pyvips.Image, steps: Plan, transform: Transform) -> Box | None:
-    """Return what is to be cut of `image`, found by libvips' smartcrop where the plan leaves that to the pixels (in memory then)."""
-    if steps.crop is None or not steps.searched:
-        return steps.crop
-    found = image.smartcrop(steps.crop.width, steps.crop.height, interesting=transform.gravity)
-    # The part knows where it was cut.
-    return Box(-found.xoffset, -found.yoffset, steps.crop.width, steps.crop.height)
+def crop_box(image: pyvips.Image, plan: Plan, transform: Transform) -> Box | None:
+    """Return the box to crop from `image`, or `None` for no crop.
+
+    For gravity `attention` and `entropy` libvips' smartcrop finds it (https://www.libvips.org/API/current/method.Image.smartcrop.html);
+    `image` must be in memory then, because its pixels are read twice.
+    """
+    if plan.crop is None or not plan.searched:
+        return plan.crop
+    cropped = image.smartcrop(plan.crop.width, plan.crop.height, interesting=transform.gravity)
+    # libvips records the crop's position as a negative offset.
+    return Box(-cropped.xoffset, -cropped.yoffset, plan.crop.width, plan.crop.height)
 
 
-def within_borders(image: pyvips.Image, tolerance: float, region: Box) -> Box:
-    """Return the part of `region`, of which `image` is a picture, within borders of the top left pixel's colour.
+def find_content_box(image: pyvips.Image, tolerance: float, region: Box) -> Box:
+    """Return the part of `region` inside its borders, which have the color of the top left pixel. All of it if nothing but border is found.
 
-    A pixel belongs to the border if no band of it differs by more than `tolerance`, of a transparent border its alpha. Where all is
-    border, nothing is cut.
+    image: the region, at any scale, in memory.
+    tolerance: a pixel belongs to the border if none of its bands differs by more than this, 0 to 255. If the top left pixel is
+    transparent, only alpha is compared.
+    region: in pixels of the upright original.
     """
     corner = image(0, 0)
     if image.hasalpha():
@@ -89,111 +95,126 @@ def within_borders(image: pyvips.Image, tolerance: float, region: Box) -> Box:
     left, top, width, height = image.find_trim(threshold=tolerance, background=corner, line_art=True)
     if not width or not height:
         return region
-    across, down = Fraction(region.width, image.width), Fraction(region.height, image.height)
-    far_left, far_top = floor(left * across), floor(top * down)
+    x_scale, y_scale = Fraction(region.width, image.width), Fraction(region.height, image.height)
+    x_offset, y_offset = floor(left * x_scale), floor(top * y_scale)
     return Box(
-        region.left + far_left,
-        region.top + far_top,
-        min(ceil((left + width) * across), region.width) - far_left,
-        min(ceil((top + height) * down), region.height) - far_top,
+        region.left + x_offset,
+        region.top + y_offset,
+        min(ceil((left + width) * x_scale), region.width) - x_offset,
+        min(ceil((top + height) * y_scale), region.height) - y_offset,
     )
 
 
-def cut(image: pyvips.Image, box: Box | None) -> pyvips.Image:
-    """Return the part of `image` in `box`."""
+def crop(image: pyvips.Image, box: Box | None) -> pyvips.Image:
+    """Return the part of `image` in `box`, all of it for `None`."""
     return image if box is None else image.crop(box.left, box.top, box.width, box.height)
 
 
-def laid_on(image: pyvips.Image, canvas: Box | None) -> pyvips.Image:
-    """Return `image` on a transparent canvas."""
+def embed(image: pyvips.Image, canvas: Box | None) -> pyvips.Image:
+    """Return `image` on a transparent canvas, unchanged for `None`.
+
+    canvas: the size of the canvas, and the left and top of `image` on it.
+    """
     if canvas is None:
         return image
-    image = color.with_alpha(image)
+    image = color.add_alpha(image)
     return image.embed(canvas.left, canvas.top, canvas.width, canvas.height, extend="background", background=[0] * image.bands)
 
 
-def overlay_size(overlay: Overlay, width: int, height: int, over_width: int, over_height: int) -> tuple[int, int]:
-    """Return the size at which an `over_width` × `over_height` image lies over a `width` × `height` picture: never higher than it."""
-    scale = min(Fraction(max(1, half_up(Fraction(str(overlay.scale)) * width)), over_width), Fraction(height, over_height))
-    return max(1, half_up(over_width * scale)), max(1, half_up(over_height * scale))
+def overlay_size(overlay: Overlay, width: int, height: int, overlay_width: int, overlay_height: int) -> tuple[int, int]:
+    """Return the width and height at which an overlay is drawn on a picture. It is never higher than the picture.
+
+    overlay.scale: the overlay's width as a fraction of the picture's.
+    width, height: of the picture. overlay_width, overlay_height: of the overlay's own image. All in pixels.
+    """
+    scale = min(Fraction(max(1, half_up(Fraction(str(overlay.scale)) * width)), overlay_width), Fraction(height, overlay_height))
+    return max(1, half_up(overlay_width * scale)), max(1, half_up(overlay_height * scale))
 
 
-def overlaid(image: pyvips.Image, over: pyvips.Image | None, overlay: Overlay | None) -> pyvips.Image:
-    """Return `image` with another picture (8 bits, at its final size) composited over it (PDF blend mode Normal, as CSS does)."""
-    if over is None or overlay is None:
+def draw_overlay(image: pyvips.Image, overlay_image: pyvips.Image | None, overlay: Overlay | None) -> pyvips.Image:
+    """Return `image` with `overlay_image` (8 bits per band, at its final size) composited over it, unchanged for `None`.
+
+    Blended as CSS does (PDF blend mode Normal).
+    """
+    if overlay_image is None or overlay is None:
         return image
-    over = color.with_alpha(color.as_in(image, over))
+    overlay_image = color.add_alpha(color.convert_to_profile_of(image, overlay_image))
     if overlay.opacity != 1:
-        colours = over.extract_band(0, n=over.bands - 1)
-        faded = (over.extract_band(over.bands - 1) * overlay.opacity).rint().cast("uchar")
-        over = colours.bandjoin(faded).copy(interpretation=over.interpretation)
-    if not (color.is_grey(image) and color.is_grey(over)):
-        image, over = color.in_colour(image), color.in_colour(over)
-    left = _offset(image.width - over.width, overlay.gravity, overlay.x, near="west", far="east")
-    top = _offset(image.height - over.height, overlay.gravity, overlay.y, near="north", far="south")
-    return _composited(image, over, left, top)
+        colors = overlay_image.extract_band(0, n=overlay_image.bands - 1)
+        alpha = (overlay_image.extract_band(overlay_image.bands - 1) * overlay.opacity).rint().cast("uchar")
+        overlay_image = colors.bandjoin(alpha).copy(interpretation=overlay_image.interpretation)
+    if not (color.is_gray(image) and color.is_gray(overlay_image)):
+        image, overlay_image = color.to_rgb(image), color.to_rgb(overlay_image)
+    left = _offset(image.width - overlay_image.width, overlay.gravity, overlay.x, near="west", far="east")
+    top = _offset(image.height - overlay_image.height, overlay.gravity, overlay.y, near="north", far="south")
+    return _composite_over(image, overlay_image, left, top)
 
 
-def _offset(room: int, gravity: str, inwards: int, *, near: str, far: str) -> int:
+def _offset(room: int, gravity: str, inset: int, *, near: str, far: str) -> int:
     if near in gravity:
-        return inwards
-    return room - inwards if far in gravity else floor(room / 2) + inwards
+        return inset
+    return room - inset if far in gravity else floor(room / 2) + inset
 
 
-def _composited(under: pyvips.Image, over: pyvips.Image, left: int, top: int) -> pyvips.Image:
-    image = under.composite2(over, "over", x=left, y=top, compositing_space=under.interpretation)
-    if not under.hasalpha():
-        image = image.extract_band(0, n=image.bands - 1)
-    return image.cast("uchar").copy(interpretation=under.interpretation)
+def _composite_over(image: pyvips.Image, overlay_image: pyvips.Image, left: int, top: int) -> pyvips.Image:
+    out = image.composite2(overlay_image, "over", x=left, y=top, compositing_space=image.interpretation)
+    if not image.hasalpha():
+        out = out.extract_band(0, n=out.bands - 1)
+    return out.cast("uchar").copy(interpretation=image.interpretation)
 
 
-def rounded(image: pyvips.Image, radius: int | str | None) -> pyvips.Image:
-    """Return `image` with its corners cut to `radius` pixels, or as far as they go, the edge smooth."""
+def round_corners(image: pyvips.Image, radius: int | str | None) -> pyvips.Image:
+    """Return `image` with rounded, anti-aliased corners, unchanged for `None`.
+
+    radius: in pixels, or `max` for half the shorter side, which is also the limit.
+    """
     if radius is None:
         return image
-    most = min(image.width, image.height) / 2
-    reach = most if radius == MAX_RADIUS else min(float(radius), most)
-    mask = _corner_mask(image.width, image.height, reach)
-    image = color.with_alpha(image)
+    max_radius = min(image.width, image.height) / 2
+    mask = _rounded_rectangle(image.width, image.height, max_radius if radius == MAX_RADIUS else min(float(radius), max_radius))
+    image = color.add_alpha(image)
     alpha = (image.extract_band(image.bands - 1) * mask / 255).rint().cast("uchar")
     return image.extract_band(0, n=image.bands - 1).bandjoin(alpha).copy(interpretation=image.interpretation)
 
 
-def _corner_mask(width: int, height: int, radius: float) -> pyvips.Image:
-    """Return how much of each pixel is within a rounded rectangle, 0 to 255."""
+def _rounded_rectangle(width: int, height: int, radius: float) -> pyvips.Image:
+    """Return one band with the share of each pixel, 0 to 255, that lies within a rounded rectangle."""
     side = ceil(radius)
-    place = pyvips.Image.xyz(side, side)
-    distance = ((place[0] + 0.5 - radius) ** 2 + (place[1] + 0.5 - radius) ** 2) ** 0.5
+    position = pyvips.Image.xyz(side, side)
+    distance = ((position[0] + 0.5 - radius) ** 2 + (position[1] + 0.5 - radius) ** 2) ** 0.5
     corner = ((radius + 0.5 - distance) * 255).rint().cast("uchar").copy_memory()
     mask = (pyvips.Image.black(width, height) + 255).cast("uchar")
     mask = mask.insert(corner, 0, 0).insert(corner.fliphor(), width - side, 0)
     return mask.insert(corner.flipver(), 0, height - side).insert(corner.fliphor().flipver(), width - side, height - side)
 
 
-def on_background(image: pyvips.Image, background: str | None, picture: pyvips.Image) -> pyvips.Image:
-    """Return `image` with what it is asked to lie on behind it: a colour, or `picture` itself, blurred."""
+def fill_background(image: pyvips.Image, background: str | None, picture: pyvips.Image) -> pyvips.Image:
+    """Return `image` composited on its background, unchanged if it has no alpha or for `None`.
+
+    background: a color (`rrggbb` or `rrggbbaa`, sRGB), or `blur` for `picture`, blurred and scaled to cover the image.
+    """
     if background is None or not image.hasalpha():
         return image
     if background == "blur":
-        return _composited(_backdrop(picture, image), image, 0, 0)
-    levels, alpha = color.levels(background, image)
-    if color.is_grey(image) and len(set(levels)) == 1:
+        return _composite_over(_blurred_backdrop(picture, image), image, 0, 0)
+    levels, alpha = color.background_levels(background, image)
+    if color.is_gray(image) and len(set(levels)) == 1:
         levels = levels[:1]
     else:
-        image = color.in_colour(image)
+        image = color.to_rgb(image)
     if alpha == 255:
         return image.flatten(background=levels).cast("uchar")
-    numbers = [*levels, alpha]
-    sheet = (pyvips.Image.black(image.width, image.height, bands=len(numbers)) + numbers).cast("uchar")
-    return _composited(sheet.copy(interpretation=image.interpretation), image, 0, 0)
+    levels = [*levels, alpha]
+    sheet = (pyvips.Image.black(image.width, image.height, bands=len(levels)) + levels).cast("uchar")
+    return _composite_over(sheet.copy(interpretation=image.interpretation), image, 0, 0)
 
 
-def _backdrop(picture: pyvips.Image, canvas: pyvips.Image) -> pyvips.Image:
+def _blurred_backdrop(picture: pyvips.Image, canvas: pyvips.Image) -> pyvips.Image:
     scale = max(Fraction(canvas.width, picture.width), Fraction(canvas.height, picture.height))
     width, height = max(canvas.width, half_up(picture.width * scale)), max(canvas.height, half_up(picture.height * scale))
-    cover = color.on_white(picture)
-    cover = cover.thumbnail_image(width, height=height, size="force") if scale < 1 else enlarged(cover, width, height)
+    cover = color.flatten_on_white(picture)
+    cover = cover.thumbnail_image(width, height=height, size="force") if scale < 1 else enlarge(cover, width, height)
     cover = cover.crop((width - canvas.width) // 2, (height - canvas.height) // 2, canvas.width, canvas.height)
-    if color.is_grey(canvas) != color.is_grey(cover):
-        cover = color.in_colour(cover)
-    return blurred(cover.copy_memory(), max(canvas.width, canvas.height) / _BACKDROP_PARTS)
+    if color.is_gray(canvas) != color.is_gray(cover):
+        cover = color.to_rgb(cover)
+    return blur(cover.copy_memory(), max(canvas.width, canvas.height) / _BACKDROP_SIGMA_DIVISOR)

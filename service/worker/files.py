@@ -1,4 +1,4 @@
-"""The files of a job in a render process: they come as open descriptors, and are mapped into memory to be read."""
+"""The image files of a job: the server hands them over as open descriptors, and they are mapped into memory to be read."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from service.images.info import ImageInfo
 from service.rendering.protocol import InputFile
 
 
-class Input(NamedTuple):
-    """An image to be decoded: `body` is all of its file.
+class ImageFile(NamedTuple):
+    """An image file to decode.
 
-    With `intermediate_of` it is the intermediate of an original with that header, else the original named `digest`.
+    body: the whole file.
+    digest: of the original, empty for a new upload.
+    intermediate_of: if the file is an intermediate, the header of its original; `None` if it is the original itself.
     """
 
     body: memoryview
@@ -24,21 +26,23 @@ class Input(NamedTuple):
     intermediate_of: ImageInfo | None
 
     @classmethod
-    def of(cls, source: InputFile, descriptor: int) -> Input:
-        """Return the image that a message describes, in the file behind `descriptor`; raises as `mapped` does."""
-        return cls(mapped(descriptor), source.digest, source.intermediate_of)
+    def open(cls, input_file: InputFile, descriptor: int) -> ImageFile:
+        """Return an image file of a job, which is open as `descriptor`. Raises `OSError` and `MemoryError` as `map_file`."""
+        return cls(map_file(descriptor), input_file.digest, input_file.intermediate_of)
 
 
-def mapped(descriptor: int) -> memoryview:
-    """Return what the file behind `descriptor` holds; raises `OSError` for what is no regular file, `MemoryError` for want of room.
+def map_file(descriptor: int) -> memoryview:
+    """Return the content of an open file, as read-only pages of the page cache.
 
-    Read-only pages of the page cache, for as long as anything refers to them. They count as address space, not as memory. Two decoders of
-    one file read it independently, as they could not from one descriptor, whose offset they would share. Whoever truncates the file
-    meanwhile ends the process by SIGBUS (mmap(2)): the store and the spool never do.
+    The mapping lasts as long as anything refers to it. It takes address space, but no memory of its own. Two decoders of one file read it
+    independently; from one descriptor they could not, because they would share its offset. If the file were truncated meanwhile, SIGBUS
+    would end the process (mmap(2)): the store and the upload spool never truncate a file.
+
+    Raises `OSError` if it is not a regular file, and `MemoryError` if there is no address space for it.
     """
     size = os.fstat(descriptor).st_size
     try:
-        # No bytes cannot be mapped.
+        # An empty file cannot be mapped.
         return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) if size else b"")
     except OSError as error:
         if error.errno == errno.ENOMEM:
@@ -46,9 +50,9 @@ def mapped(descriptor: int) -> memoryview:
         raise
 
 
-def load(body: memoryview, **options: Any) -> pyvips.Image:
-    """Return the image in `body`, lazily decoded by libvips with the options of its loader; raises `pyvips.Error`.
+def open_image(body: memoryview, **options: Any) -> pyvips.Image:
+    """Return the image in `body`, which libvips decodes lazily and in place. Raises `pyvips.Error`.
 
-    The image refers to `body`, and libvips reads it in place: no copy is made.
+    options: of the file's loader (https://www.libvips.org/API/current/ctor.Image.new_from_source.html).
     """
     return pyvips.Image.new_from_source(pyvips.Source.new_from_memory(body), "", **options)

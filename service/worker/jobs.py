@@ -1,4 +1,4 @@
-"""One render: the visible list of steps."""
+"""The jobs of a render process, from an open file to a reply. `run_render` is the list of steps that a rendition goes through."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyvips
 
 from service.images import geometry
 from service.images.digest import digest_from_sha256
-from service.images.geometry import Box, Plan, plan
+from service.images.geometry import Box, Plan
 from service.images.info import ImageInfo, Limits
 from service.images.options import AUTO, BLUR, Profile
 from service.images.transform import DEFAULTS, Transform, for_format
@@ -30,244 +30,254 @@ from service.rendering.protocol import (
     Trimmed,
 )
 from service.worker import color, composite, load, memory, placeholder, quality
-from service.worker.adjust import adjusted
-from service.worker.files import Input, mapped
+from service.worker.adjust import adjust
+from service.worker.failures import broken_image, out_of_memory
+from service.worker.files import ImageFile, map_file
 from service.worker.formats import animation
-from service.worker.metadata import with_metadata
-from service.worker.probe import broken, probe
-from service.worker.save import encode, encode_intermediate, encoding
+from service.worker.metadata import select_metadata
+from service.worker.probe import probe
+from service.worker.save import encode, encode_intermediate, encode_options
 
-# Originals that decode whole and have more pixels than this are worked on one at a time, so that two of them never need a small
-# machine's memory at once.
-HEAVY_PIXELS = 40_000_000
+# Originals that need a full decode and have more pixels than this are processed one at a time, so that two of them together never exceed
+# the memory of a small machine.
+EXCLUSIVE_ABOVE_PIXELS = 40_000_000
 
-# A rendition of so many pixels is decoded before it is encoded, so that each can be told apart: a copy of it costs next to nothing. A
-# larger one would cost memory.
-_APART_PIXELS = 4_000_000
+# Renditions of up to this many pixels are decoded completely before they are encoded, so that both can be timed. Copying them costs
+# almost no time; copying a larger one would take much memory.
+_MAX_TIMED_PIXELS = 4_000_000
 
-# Borders are looked for in a picture no larger than this a side: half a megapixel tells as much as a hundred.
-_TRIM_SIDE = 2_048
+# Borders are searched in a picture whose sides are at most this long: half a megapixel gives the same result as a hundred.
+_MAX_TRIM_SIDE = 2_048
 
 
 class NeedsExclusiveError(Exception):
-    """The original of this job needs so much memory that it must be the only such one."""
-
-
-def run_probe(job: Probe, descriptor: int) -> Probed:
-    """Return the facts, the placeholder and the intermediate of an original; raises `ImageError` and `NeedsExclusiveError`."""
-    body = mapped(descriptor)
-    info = probe(body, job.limits, uploaded=True)
-    _require_exclusive(info, exclusive=job.exclusive)
-    source = Input(body, "", None)
-    with _translate_vips_errors(info):
-        load.check(source, info)
-        if info.intermediate is None:
-            steps = Plan.whole(info.width, info.height, *placeholder.size(info.width, info.height))
-            return Probed(info, placeholder.make(load.still(source, info, steps)), None)
-        whole = load.reduced(source, info).copy_memory()
-        return Probed(info, placeholder.make(_shrunk(whole, *placeholder.size(whole.width, whole.height))), encode_intermediate(whole))
-
-
-def run_make_intermediate(job: MakeIntermediate, descriptor: int) -> Intermediate:
-    """Return the intermediate of an original that has one; raises `ImageError` and `NeedsExclusiveError`."""
-    source = Input.of(job.input_file, descriptor)
-    with _verified(source, job.limits, exclusive=job.exclusive) as info:
-        body = encode_intermediate(load.reduced(source, info))
-    return Intermediate(body)
-
-
-def run_find_trim(job: FindTrim, descriptor: int) -> Trimmed:
-    """Return what trimming leaves of an original; raises `ImageError`, `NeedsExclusiveError` and `BadTransformError`."""
-    source = Input.of(job.input_file, descriptor)
-    with _verified(source, job.limits, exclusive=job.exclusive) as info:
-        box = _trimmed(source, info.of_page(job.transform.frame), job.transform)
-    return Trimmed(box.left, box.top, box.width, box.height)
+    """The job's original needs so much memory that no other such job may run at the same time."""
 
 
 def run_render(job: Render, descriptor: int, overlay_descriptor: int | None = None) -> Rendered:
-    """Return one rendition; raises `ImageError`, `NeedsExclusiveError`, and what `geometry.check` and `for_format` do."""
+    """Return one rendition.
+
+    descriptor, overlay_descriptor: the open files of `job.input_file` and `job.overlay`.
+
+    Raises `ImageError`, `NeedsExclusiveError`, `BadTransformError`, `TooManyPixelsError` and `TooComplexError`.
+    """
     started = time.perf_counter()
     transform = for_format(job.transform, job.format)
-    source = Input.of(job.input_file, descriptor)
-    overlay = None if job.overlay is None or overlay_descriptor is None else Input.of(job.overlay, overlay_descriptor)
-    with _verified(source, job.limits, exclusive=job.exclusive) as info, _overlay_verified(job, overlay) as overlay_info:
+    file = ImageFile.open(job.input_file, descriptor)
+    overlay_file = None if job.overlay is None or overlay_descriptor is None else ImageFile.open(job.overlay, overlay_descriptor)
+    with _verified(file, job.limits, exclusive=job.exclusive) as info, _verified_overlay(job, overlay_file) as overlay_info:
         animated = info.animates(transform, job.format, by_default=DEFAULTS[job.version].animates)
         frames = info.frames if animated else 1
         geometry.check(info, transform, job.format, job.limits, frames=frames)
         page = info.of_page(transform.frame)
-        trimmed = None if transform.trim is None else _trimmed(source, page, transform)
+        trimmed = None if transform.trim is None else _find_trim(file, page, transform)
         if trimmed is not None:
-            # What is left may be of another shape, and larger at the size that is asked for.
+            # The trimmed part may have another aspect ratio, and so a larger rendition.
             geometry.check(info, transform, job.format, job.limits, frames=frames, trimmed=trimmed)
-        steps = plan(page.width, page.height, transform, vector=page.vector, trimmed=trimmed)
-        over = _overlay_picture(job, overlay, overlay_info, steps)
-        image = (_animation if animated else _still)(source, page, transform, steps, over)
-        image = with_metadata(image, transform)
-        if image.width * image.height <= _APART_PIXELS:
+        plan = geometry.plan(page.width, page.height, transform, vector=page.vector, trimmed=trimmed)
+        overlay_image = _load_overlay(job, overlay_file, overlay_info, plan)
+        image = (_render_animation if animated else _render_still)(file, page, transform, plan, overlay_image)
+        image = select_metadata(image, transform)
+        if image.width * image.height <= _MAX_TIMED_PIXELS:
             image = image.copy_memory()
         decoded = time.perf_counter()
-        body = _encoded(image, job, transform)
+        body = _encode(image, job, transform)
         encoded = time.perf_counter()
     return Rendered(body, image.width, image.get_page_height(), decode_seconds=decoded - started, encode_seconds=encoded - decoded)
 
 
-def run_ladder(job: RenderLadder, descriptor: int) -> Iterator[Rendered]:
-    """Give the plain renditions of a ladder from one decode: the widest is decoded, the others are made of it.
+def _render_still(file: ImageFile, info: ImageInfo, transform: Transform, plan: Plan, overlay_image: pyvips.Image | None) -> pyvips.Image:
+    page = transform.frame or 0
+    image = load.load_still(file, info, plan, profile=transform.profile, page=page, high_bit_depth=transform.stretches)
+    image = composite.rotate_and_flip(image, plan)
+    if plan.searched:
+        image = image.copy_memory()
+    box = composite.crop_box(image, plan, transform)
+    return _apply_transform(image, box, transform, plan, overlay_image)
 
-    Raises `ImageError` and `NeedsExclusiveError`.
+
+def _render_animation(
+    file: ImageFile, info: ImageInfo, transform: Transform, plan: Plan, overlay_image: pyvips.Image | None
+) -> pyvips.Image:
+    """Return the finished frames below one another. The crop that is found in the first frame applies to all."""
+    box = plan.crop
+    if plan.searched:
+        first = load.load_still(file, info, plan, profile=transform.profile)
+        box = composite.crop_box(composite.rotate_and_flip(first, plan).copy_memory(), plan, transform)
+    strip, frames = load.load_frames(file, info, plan, profile=transform.profile)
+    # Each frame is computed at once: its pipeline would take some megabytes until the last is encoded, most of them lost to fragmentation.
+    finished = [
+        _apply_transform(composite.rotate_and_flip(frame, plan), box, transform, plan, overlay_image).copy_memory() for frame in frames
+    ]
+    return animation.join_frames(finished, animation.timing(strip))
+
+
+def _apply_transform(
+    image: pyvips.Image, box: Box | None, transform: Transform, plan: Plan, overlay_image: pyvips.Image | None
+) -> pyvips.Image:
+    """Return a frame ready to be encoded: the options of a transform act in this order.
+
+    image: scaled, rotated and flipped.
+    box: to crop, in pixels of `image`.
+    """
+    image = composite.crop(image, box)
+    image = adjust(image, transform)
+    if transform.background == BLUR:
+        # The picture is also its own backdrop, and a decoder reads it only once.
+        image = image.copy_memory()
+    picture = image
+    image = composite.embed(image, plan.canvas)
+    image = composite.draw_overlay(image, overlay_image, transform.overlay)
+    image = composite.round_corners(image, transform.round)
+    image = composite.embed(image, plan.padded)
+    return composite.fill_background(image, transform.background, picture)
+
+
+def _encode(image: pyvips.Image, job: Render, transform: Transform) -> bytes:
+    options = encode_options(transform)
+    max_quality = transform.quality if isinstance(transform.quality, int) else DEFAULTS[job.version].quality[job.format]
+    if transform.quality != AUTO and transform.max_bytes is None:
+        return encode(image, job.format, max_quality, options)
+    image = image.copy_memory()
+    if transform.quality == AUTO:
+        body = quality.encode_auto(image, job.format, max_quality, options)
+        if transform.max_bytes is None or len(body) <= transform.max_bytes:
+            return body
+    return quality.fit_max_bytes(transform.max_bytes or 0, lambda level: encode(image, job.format, level, options), max_quality)
+
+
+def _load_overlay(job: Render, file: ImageFile | None, info: ImageInfo | None, plan: Plan) -> pyvips.Image | None:
+    """Return the overlay at its final size and in memory, because every frame needs it."""
+    overlay = job.transform.overlay
+    if overlay is None or file is None or info is None:
+        return None
+    width, height = composite.overlay_size(overlay, *plan.picture, info.width, info.height)
+    # Keep wide colors only if the rendition has them too.
+    profile: Profile = "p3" if job.transform.profile == "p3" else "srgb"
+    image = load.load_still(file, info, Plan.whole(info.width, info.height, width, height), profile=profile)
+    return image.copy_memory()
+
+
+def run_ladder(job: RenderLadder, descriptor: int) -> Iterator[Rendered]:
+    """Yield the plain renditions of a ladder, widest first. Only the widest is decoded; the others are scaled down from it.
+
+    Raises `ImageError`, `NeedsExclusiveError`, `TooManyPixelsError` and `TooComplexError`.
     """
     widths = sorted(job.widths, reverse=True)
     defaults = DEFAULTS[job.version]
-    source = Input.of(job.input_file, descriptor)
-    with _verified(source, job.limits, exclusive=job.exclusive) as info:
+    file = ImageFile.open(job.input_file, descriptor)
+    with _verified(file, job.limits, exclusive=job.exclusive) as info:
         geometry.check(info, Transform(width=widths[0]), job.formats[0], job.limits, frames=1)
-        widest = load.still(source, info, _plain(info, widths[0])).copy_memory()
+        widest = load.load_still(file, info, _width_plan(info, widths[0])).copy_memory()
     for width in widths:
-        steps = _plain(info, width)
-        image = widest if width == widths[0] else _shrunk(widest, steps.width, steps.height).copy_memory()
+        plan = _width_plan(info, width)
+        image = widest if width == widths[0] else _scale_down(widest, plan.width, plan.height).copy_memory()
         for image_format in job.formats:
             started = time.perf_counter()
             body = encode(image, image_format, defaults.quality[image_format])
             yield Rendered(body, image.width, image.height, encode_seconds=time.perf_counter() - started)
 
 
-def _still(source: Input, info: ImageInfo, transform: Transform, steps: Plan, over: pyvips.Image | None) -> pyvips.Image:
-    page = transform.frame or 0
-    image = load.still(source, info, steps, profile=transform.profile, page=page, deep=transform.stretches)
-    image = composite.turned(image, steps)
-    if steps.searched:
-        image = image.copy_memory()
-    box = composite.cut_box(image, steps, transform)
-    return _picture(image, box, transform, steps, over)
+def _width_plan(info: ImageInfo, width: int) -> Plan:
+    return geometry.plan(info.width, info.height, Transform(width=width), vector=info.vector)
 
 
-def _animation(source: Input, info: ImageInfo, transform: Transform, steps: Plan, over: pyvips.Image | None) -> pyvips.Image:
-    """Return the finished frames below one another. What is cut of the first frame is cut of all."""
-    box = steps.crop
-    if steps.searched:
-        first = load.still(source, info, steps, profile=transform.profile)
-        box = composite.cut_box(composite.turned(first, steps).copy_memory(), steps, transform)
-    strip, frames = load.frames(source, info, steps, profile=transform.profile)
-    # In memory one by one: the pipeline of each would take some megabytes, most of them lost to fragmentation, until the last is encoded.
-    pictures = [_picture(composite.turned(frame, steps), box, transform, steps, over).copy_memory() for frame in frames]
-    return animation.joined(pictures, animation.timing(strip))
+def _scale_down(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
+    small = image.thumbnail_image(width, height=height, size="force", **color.icc_options(image, "srgb"))
+    return color.to_8_bit(small, gray=color.is_gray(image))
 
 
-def _picture(image: pyvips.Image, box: Box | None, transform: Transform, steps: Plan, over: pyvips.Image | None) -> pyvips.Image:
-    """Return a frame, decoded and turned, as it is to be encoded: the order in which a transform acts."""
-    image = composite.cut(image, box)
-    image = adjusted(image, transform)
-    if transform.background == BLUR:
-        # It is looked at twice; a decoder goes forward only.
-        image = image.copy_memory()
-    picture = image
-    image = composite.laid_on(image, steps.canvas)
-    image = composite.overlaid(image, over, transform.overlay)
-    image = composite.rounded(image, transform.round)
-    image = composite.laid_on(image, steps.padded)
-    return composite.on_background(image, transform.background, picture)
+def run_probe(job: Probe, descriptor: int) -> Probed:
+    """Return the header information, the placeholder and the intermediate of an original. Raises `ImageError` and `NeedsExclusiveError`."""
+    body = map_file(descriptor)
+    info = probe(body, job.limits, uploaded=True)
+    _require_exclusive(info, exclusive=job.exclusive)
+    file = ImageFile(body, "", None)
+    with _translate_vips_errors(info):
+        load.check_original(file, info)
+        if info.intermediate is None:
+            plan = Plan.whole(info.width, info.height, *placeholder.size(info.width, info.height))
+            return Probed(info, placeholder.make(load.load_still(file, info, plan)), None)
+        whole = load.load_whole(file, info).copy_memory()
+        small = _scale_down(whole, *placeholder.size(whole.width, whole.height))
+        return Probed(info, placeholder.make(small), encode_intermediate(whole))
 
 
-def _encoded(image: pyvips.Image, job: Render, transform: Transform) -> bytes:
-    asked = encoding(transform)
-    best = transform.quality if isinstance(transform.quality, int) else DEFAULTS[job.version].quality[job.format]
-    if transform.quality != AUTO and transform.max_bytes is None:
-        return encode(image, job.format, best, asked)
-    image = image.copy_memory()
-    if transform.quality == AUTO:
-        body = quality.auto(image, job.format, best, asked)
-        if transform.max_bytes is None or len(body) <= transform.max_bytes:
-            return body
-    return quality.within(transform.max_bytes or 0, lambda level: encode(image, job.format, level, asked), best)
+def run_make_intermediate(job: MakeIntermediate, descriptor: int) -> Intermediate:
+    """Return the intermediate of an original that has one. Raises `ImageError` and `NeedsExclusiveError`."""
+    file = ImageFile.open(job.input_file, descriptor)
+    with _verified(file, job.limits, exclusive=job.exclusive) as info:
+        body = encode_intermediate(load.load_whole(file, info))
+    return Intermediate(body)
 
 
-def _overlay_picture(job: Render, source: Input | None, info: ImageInfo | None, steps: Plan) -> pyvips.Image | None:
-    """Return the image to be laid over, at its final size and in memory: each frame needs it."""
-    overlay = job.transform.overlay
-    if overlay is None or source is None or info is None:
-        return None
-    width, height = composite.overlay_size(overlay, *steps.picture, info.width, info.height)
-    # Of wide colours as many stay as the picture has room for.
-    profile: Profile = "p3" if job.transform.profile == "p3" else "srgb"
-    over = load.still(source, info, Plan.whole(info.width, info.height, width, height), profile=profile)
-    return over.copy_memory()
+def run_find_trim(job: FindTrim, descriptor: int) -> Trimmed:
+    """Return the part of an original inside its borders. Raises `ImageError`, `NeedsExclusiveError` and `BadTransformError`."""
+    file = ImageFile.open(job.input_file, descriptor)
+    with _verified(file, job.limits, exclusive=job.exclusive) as info:
+        box = _find_trim(file, info.of_page(job.transform.frame), job.transform)
+    return Trimmed(box.left, box.top, box.width, box.height)
 
 
-def _trimmed(source: Input, info: ImageInfo, transform: Transform) -> Box:
-    within = plan(info.width, info.height, Transform(crop=transform.crop)).region
-    scale = min(1, _TRIM_SIDE / max(within.width, within.height))
-    width, height = max(1, round(within.width * scale)), max(1, round(within.height * scale))
-    steps = Plan(region=within, width=width, height=height)
-    image = load.still(source, info, steps, page=transform.frame or 0).copy_memory()
-    return composite.within_borders(image, transform.trim or 0, within)
-
-
-def _plain(info: ImageInfo, width: int) -> Plan:
-    return plan(info.width, info.height, Transform(width=width), vector=info.vector)
-
-
-def _shrunk(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
-    small = image.thumbnail_image(width, height=height, size="force", **color.conversion(image, "srgb"))
-    return color.of_8_bits(small, grey=color.is_grey(image))
+def _find_trim(file: ImageFile, info: ImageInfo, transform: Transform) -> Box:
+    region = geometry.plan(info.width, info.height, Transform(crop=transform.crop)).region
+    scale = min(1, _MAX_TRIM_SIDE / max(region.width, region.height))
+    plan = Plan(region=region, width=max(1, round(region.width * scale)), height=max(1, round(region.height * scale)))
+    image = load.load_still(file, info, plan, page=transform.frame or 0).copy_memory()
+    return composite.find_content_box(image, transform.trim or 0, region)
 
 
 @contextmanager
-def _verified(source: Input, limits: Limits, *, exclusive: bool) -> Iterator[ImageInfo]:
-    """Give what the original's header tells, and compare its digest while it is worked on: unless all went well, first of all."""
-    if source.intermediate_of is not None:
-        with _translate_vips_errors(source.intermediate_of):
-            yield source.intermediate_of
+def _verified(file: ImageFile, limits: Limits, *, exclusive: bool) -> Iterator[ImageInfo]:
+    """Return a context that yields the header information of an original, and compares its digest when the context ends.
+
+    The digest is computed meanwhile. If the body of the context fails, a wrong digest takes precedence over that failure: an image that
+    seems broken may be a damaged copy of a good one. For an intermediate it yields the header of its original, and no digest is compared.
+
+    Raises `ImageError` and `NeedsExclusiveError`.
+    """
+    if file.intermediate_of is not None:
+        with _translate_vips_errors(file.intermediate_of):
+            yield file.intermediate_of
         return
-    digest = _DigestBeside(source.body)
+    digest = _BackgroundDigest(file.body)
     try:
-        info = probe(source.body, limits)
+        info = probe(file.body, limits)
         _require_exclusive(info, exclusive=exclusive)
         with _translate_vips_errors(info):
             yield info
     except ImageError as error:
-        # What looks like a broken image may be a damaged copy of a good one.
-        digest.check(source.digest)
+        digest.check(file.digest)
         raise error from None
-    digest.check(source.digest)
+    digest.check(file.digest)
 
 
 @contextmanager
-def _overlay_verified(job: Render, overlay: Input | None) -> Iterator[ImageInfo | None]:
-    if overlay is None:
+def _verified_overlay(job: Render, file: ImageFile | None) -> Iterator[ImageInfo | None]:
+    if file is None:
         yield None
         return
-    with _verified(overlay, job.limits, exclusive=job.exclusive) as info:
+    with _verified(file, job.limits, exclusive=job.exclusive) as info:
         yield info
 
 
 @contextmanager
 def _translate_vips_errors(info: ImageInfo) -> Iterator[None]:
-    """Turn what libvips raises into `ImageError`: decoding is lazy, so a broken file may show at any step."""
+    """Raise the errors of libvips as `ImageError`. Decoding is lazy, so a broken file may be discovered at any step."""
     try:
         yield
     except pyvips.Error as error:
-        raise ImageError(too_costly(str(error)) if memory.ran_out(str(error)) else broken(info.format, error)) from error
+        message = str(error)
+        raise ImageError(out_of_memory(message) if memory.is_out_of_memory(message) else broken_image(info.format, message)) from error
 
 
 def _require_exclusive(info: ImageInfo, *, exclusive: bool) -> None:
-    if info.needs_full_decode and info.pixels > HEAVY_PIXELS and not exclusive:
+    if info.needs_full_decode and info.pixels > EXCLUSIVE_ABOVE_PIXELS and not exclusive:
         raise NeedsExclusiveError
 
 
-def too_costly(cause: str) -> Failure:
-    """Return that a render needs more memory than it may have."""
-    return Failure(
-        "too-costly",
-        "This image needs more memory to render than a render may have.",
-        remedy="Ask for a smaller rendition, send a smaller image or one that is not progressive or interlaced, "
-        "or raise DARKROOM_RENDER_MEMORY_BYTES on the server.",
-        cause=cause,
-        short_of_memory=True,
-    )
-
-
-class _DigestBeside:
-    """The digest of a file, computed in a thread while libvips decodes it: hashlib and libvips both let the interpreter go."""
+class _BackgroundDigest:
+    """The digest of a file, computed in a thread while libvips decodes it: hashlib and libvips both release the GIL."""
 
     def __init__(self, body: memoryview) -> None:
         self._body = body
@@ -279,15 +289,15 @@ class _DigestBeside:
         self._digest = digest_from_sha256(hashlib.sha256(self._body).digest())
 
     def check(self, expected: str) -> None:
-        """Return if the file is the original `expected`; raises `ImageError` if its bytes have changed."""
+        """Wait for the digest and compare it. Raises `ImageError`, `damaged`."""
         self._thread.join()
         if self._digest != expected:
             raise ImageError(
                 Failure(
                     "damaged",
-                    f"The stored original {expected} is damaged: its bytes are no longer those that it is named by.",
+                    f"The stored original {expected} is damaged: its bytes no longer match its digest.",
                     expected=expected,
                     received=self._digest,
-                    remedy="Upload the same file again: that puts it right.",
+                    remedy="Upload the same file again, which repairs it.",
                 )
             )

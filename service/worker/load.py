@@ -1,4 +1,4 @@
-"""Decoding: the pixels of an original's region, upright, at a size, in the colours that are asked for."""
+"""Decoding: from a file to the pixels of a region, upright, scaled, and in the requested color profile."""
 
 from __future__ import annotations
 
@@ -12,228 +12,228 @@ from service.images.info import ImageInfo
 from service.images.options import Profile
 from service.rendering.protocol import Failure, ImageError
 from service.worker import bounds, color
-from service.worker.files import Input, load
+from service.worker.failures import broken_image, unsupported_animation
+from service.worker.files import ImageFile, open_image
 from service.worker.formats import gif, hdr, heic, isobmff, png, svg
-from service.worker.probe import broken, unread_animation
+from service.worker.orientation import LEFT_IS_FAR, TOP_IS_FAR, is_transposed, orientation_of, upright_size
 
-# Truncation and failed check sums are errors; what a decoder only warns of (many cameras' files) is not.
+# Truncated data and wrong checksums are errors. Warnings of a decoder are not: files of many cameras cause them.
 FAIL_ON = "error"
 
-# A JPEG's decoder shrinks by so much at no cost, with some sharpness of its own: a factor of two is left to the resampler.
-_SHRINKS_ON_LOAD = (8, 4, 2)
-_LEFT_TO_RESAMPLE = 2
+# Factors by which libjpeg shrinks while it decodes, at no cost. It sharpens a little, so the last factor of two is left to the resampler.
+_SHRINK_ON_LOAD = (8, 4, 2)
+_RESAMPLER_SHRINK = 2
 
-# Formats of samples that are levels, and interpretations in which other ones are colours too; most bands, alpha included, of each.
-_LEVELS = frozenset({"uchar", "ushort"})
-_MEASURED = frozenset({"scrgb", "lab", "labs", "xyz"})
-_MOST_BANDS, _MOST_BANDS_ELSE = {"b-w": 2, "grey16": 2, "cmyk": 5}, 4
-
-# Orientations that lie on their side, and those in which the upright left, or top, is the far end of a stored axis (Exif 2.32, tag 0x0112).
-_SIDEWAYS = frozenset({5, 6, 7, 8})
-_LEFT_IS_FAR = frozenset({2, 3, 6, 7})
-_TOP_IS_FAR = frozenset({3, 4, 7, 8})
+# Band formats whose samples are color levels, interpretations whose samples are colors in any band format, and the largest number of bands
+# of each interpretation, alpha included.
+_LEVEL_FORMATS = frozenset({"uchar", "ushort"})
+_COLOR_INTERPRETATIONS = frozenset({"scrgb", "lab", "labs", "xyz"})
+_MAX_BANDS, _DEFAULT_MAX_BANDS = {"b-w": 2, "grey16": 2, "cmyk": 5}, 4
 
 
-def still(source: Input, info: ImageInfo, steps: Plan, *, profile: Profile = "srgb", page: int = 0, deep: bool = False) -> pyvips.Image:
-    """Return the region of `steps` at its `unturned` size, in 8 bits a band, grey or not, with alpha if the original has it.
+def load_still(
+    file: ImageFile, info: ImageInfo, plan: Plan, *, profile: Profile = "srgb", page: int = 0, high_bit_depth: bool = False
+) -> pyvips.Image:
+    """Return the region of `plan` at its `unturned` size, gray or RGB, with alpha if the original has it.
 
-    Its page is `page`. With `deep`, 16 bits where the original has them. Lazy: a broken file may show when it is used.
+    The image is lazy: a broken file may raise `pyvips.Error` only when its pixels are read.
+
+    page: of a file with several pages or frames, from 0.
+    high_bit_depth: return 16 bits per band if the original has them, otherwise 8.
     """
     if info.vector:
-        return svg.rasterised(svg.sanitised(bytes(source.body), drawing_at(steps)), steps.region, *steps.unturned)
-    opened = _opened(source, info, steps, page)
-    return _region(opened, info, steps, profile, deep=deep)
+        return svg.rasterize(svg.sanitize(bytes(file.body), drawing_at(plan)), plan.region, *plan.unturned)
+    return _load_region(_open(file, info, plan, page), info, plan, profile, high_bit_depth=high_bit_depth)
 
 
-def frames(source: Input, info: ImageInfo, steps: Plan, *, profile: Profile = "srgb") -> tuple[pyvips.Image, Iterator[pyvips.Image]]:
-    """Return the animation as opened, for its delays and loop count, and its frames in order, each as `still` gives one.
+def load_frames(file: ImageFile, info: ImageInfo, plan: Plan, *, profile: Profile = "srgb") -> tuple[pyvips.Image, Iterator[pyvips.Image]]:
+    """Return the opened animation, for its delays and loop count, and an iterator of its frames, each as from `load_still`.
 
-    They come from one decoder that goes forward only: use them in order.
+    One decoder reads all frames in sequence: use each frame before the next is taken.
     """
-    strip = load(source.body, n=-1, access="sequential", fail_on=FAIL_ON)
+    strip = open_image(file.body, n=-1, access="sequential", fail_on=FAIL_ON)
     height = strip.get_page_height()
 
-    def pages() -> Iterator[pyvips.Image]:
+    def frames() -> Iterator[pyvips.Image]:
         for number in range(info.frames):
-            page = strip.crop(0, number * height, strip.width, height).copy()
-            page.remove("page-height")
-            page.remove("n-pages")
-            yield _region(page, info, steps, profile, deep=False)
+            frame = strip.crop(0, number * height, strip.width, height).copy()
+            frame.remove("page-height")
+            frame.remove("n-pages")
+            yield _load_region(frame, info, plan, profile, high_bit_depth=False)
 
-    return strip, pages()
+    return strip, frames()
 
 
-def check(source: Input, info: ImageInfo) -> None:
-    """Return if an original can be shown as it was meant: no animation that would come out as a still, samples that are colours, whole.
+def load_whole(file: ImageFile, info: ImageInfo) -> pyvips.Image:
+    """Return the whole original at the size of its intermediate, with its own profile and values (CMYK and Lab become sRGB)."""
+    width, height = info.intermediate or (info.width, info.height)
+    plan = Plan.whole(info.width, info.height, width, height)
+    return _load_region(_open(file, info, plan, 0), info, plan, "keep", high_bit_depth=False)
 
-    Raises `ImageError` and `pyvips.Error`.
+
+def check_original(file: ImageFile, info: ImageInfo) -> None:
+    """Check that an original can be shown as intended.
+
+    Raises `ImageError` for an animation that would become a still image, for samples that are not colors, and for a GIF that ends early;
+    `pyvips.Error` if a frame or page does not decode. The first page is not decoded here: making the placeholder does that.
     """
-    if _is_unread_animation(source, info):
-        raise ImageError(unread_animation(info.format))
+    if _is_unsupported_animation(file, info):
+        raise ImageError(unsupported_animation(info.format))
     if info.vector or info.format == "heic":
         return
-    _check_samples(load(source.body, access="sequential"), info)
-    _check_whole(source, info)
+    _check_samples(open_image(file.body, access="sequential"), info)
+    _check_complete(file, info)
 
 
-def _is_unread_animation(source: Input, info: ImageInfo) -> bool:
+def _is_unsupported_animation(file: ImageFile, info: ImageInfo) -> bool:
     if info.format == "png":
-        return png.survey(source.body, bounds.MAX_CHUNKS).animated
-    return info.format == "avif" and b"avis" in isobmff.brands(source.body)
+        return png.survey(file.body, bounds.MAX_CHUNKS).animated
+    return info.format == "avif" and b"avis" in isobmff.brands(file.body)
 
 
 def _check_samples(image: pyvips.Image, info: ImageInfo) -> None:
-    """Return if the samples of an image are levels of colours: measurements and masks may stand in a TIFF too."""
-    levels = image.format in _LEVELS or image.interpretation in _MEASURED
-    if levels and image.bands <= _MOST_BANDS.get(image.interpretation, _MOST_BANDS_ELSE):
+    """Check that the samples of an image are colors: a TIFF may also hold measurements or masks. Raises `ImageError`."""
+    is_color = image.format in _LEVEL_FORMATS or image.interpretation in _COLOR_INTERPRETATIONS
+    if is_color and image.bands <= _MAX_BANDS.get(image.interpretation, _DEFAULT_MAX_BANDS):
         return
     raise ImageError(
         Failure(
             "unsupported",
-            f"The samples of this {info.format.upper()} are no picture that can be shown.",
-            expected="grey, RGB, CMYK or Lab of 8 or 16 bits, or RGB or Lab in floating point; with alpha or without",
+            f"The samples of this {info.format.upper()} image are not colors that can be shown.",
+            expected="gray, RGB, CMYK or Lab of 8 or 16 bits, or RGB or Lab in floating point; with or without alpha",
             received=f"{image.bands} bands of {image.format}, {image.interpretation}",
             remedy="Export it as an ordinary TIFF or PNG of 8 or 16 bits, and send that.",
         )
     )
 
 
-def _check_whole(source: Input, info: ImageInfo) -> None:
-    """Return if every frame of an animation, and every page but the first, decodes, and a GIF is not cut short."""
-    if info.format == "gif" and not gif.survey(source.body, info.frames, bounds.MAX_BLOCKS).whole:
-        raise ImageError(broken("gif", "it ends within a block"))
+def _check_complete(file: ImageFile, info: ImageInfo) -> None:
+    """Check that all frames of an animation, and all pages after the first, decode. Raises `ImageError` and `pyvips.Error`."""
+    if info.format == "gif" and not gif.survey(file.body, info.frames, bounds.MAX_BLOCKS).complete:
+        raise ImageError(broken_image("gif", "it ends within a block"))
     if info.page_sizes:
         for page in range(1, info.frames):
-            load(source.body, page=page, access="sequential", fail_on=FAIL_ON).avg()
+            open_image(file.body, page=page, access="sequential", fail_on=FAIL_ON).avg()
     elif info.frames > 1:
-        load(source.body, n=-1, access="sequential", fail_on=FAIL_ON).avg()
+        open_image(file.body, n=-1, access="sequential", fail_on=FAIL_ON).avg()
 
 
-def reduced(source: Input, info: ImageInfo) -> pyvips.Image:
-    """Return the whole original at the size of its intermediate, its numbers and profile kept (CMYK and Lab aside)."""
-    width, height = info.intermediate or (info.width, info.height)
-    steps = Plan.whole(info.width, info.height, width, height)
-    return _region(_opened(source, info, steps, 0), info, steps, "keep", deep=False)
-
-
-def _opened(source: Input, info: ImageInfo, steps: Plan, page: int) -> pyvips.Image:
-    if info.format == "heic" and source.intermediate_of is None:
-        return heic.decoded(source.body)
+def _open(file: ImageFile, info: ImageInfo, plan: Plan, page: int) -> pyvips.Image:
+    """Return an opened page. A JPEG is already shrunk as far as its decoder should."""
+    if info.format == "heic" and file.intermediate_of is None:
+        return heic.decode(file.body)
     pages = {"page": page} if page else {}
-    image = load(source.body, access="sequential", fail_on=FAIL_ON, **pages)
-    if image.get("vips-loader").startswith("jpegload") and (shrink := _shrink_on_load(image, info, steps)) > 1:
-        return load(source.body, access="sequential", fail_on=FAIL_ON, shrink=shrink)
-    if info.format == "avif" and source.intermediate_of is None and not image.get_typeof("icc-profile-data"):
-        return _told_of_colours(image, isobmff.colours(source.body))
+    image = open_image(file.body, access="sequential", fail_on=FAIL_ON, **pages)
+    if image.get("vips-loader").startswith("jpegload") and (shrink := _shrink_on_load(image, info, plan)) > 1:
+        return open_image(file.body, access="sequential", fail_on=FAIL_ON, shrink=shrink)
+    if info.format == "avif" and file.intermediate_of is None and not image.get_typeof("icc-profile-data"):
+        return _assign_nclx_colors(image, isobmff.nclx_colors(file.body))
     return image
 
 
-def _told_of_colours(image: pyvips.Image, said: isobmff.Colours | None) -> pyvips.Image:
-    """Return an AVIF without a profile with what it says of its colours in place of one, which libvips leaves out."""
-    if said is None or color.is_grey(image):
+def _assign_nclx_colors(image: pyvips.Image, nclx: isobmff.NclxColors | None) -> pyvips.Image:
+    """Return an AVIF that has no ICC profile with the color space that its `colr` box states, which libvips ignores."""
+    if nclx is None or color.is_gray(image):
         return image
-    if said.transfer == hdr.PQ and color.is_deep(image):
-        return hdr.marked(image, said.primaries)
-    return color.in_display_p3(image) if said.primaries == color.DISPLAY_P3_PRIMARIES else image
+    if nclx.transfer == hdr.PQ and color.is_high_bit_depth(image):
+        return hdr.mark_as_pq(image, nclx.primaries)
+    return color.assign_display_p3(image) if nclx.primaries == color.DISPLAY_P3_PRIMARIES else image
 
 
-def _shrink_on_load(image: pyvips.Image, info: ImageInfo, steps: Plan) -> int:
-    file_width = image.height if _orientation(image) in _SIDEWAYS else image.width
-    file_height = image.width if _orientation(image) in _SIDEWAYS else image.height
-    width, height = steps.unturned
-    across = Fraction(steps.region.width * file_width, info.width * width)
-    down = Fraction(steps.region.height * file_height, info.height * height)
-    room = min(across, down)
-    return next((shrink for shrink in _SHRINKS_ON_LOAD if room >= shrink * _LEFT_TO_RESAMPLE), 1)
+def _shrink_on_load(image: pyvips.Image, info: ImageInfo, plan: Plan) -> int:
+    file_width, file_height = upright_size(image.width, image.height, orientation_of(image))
+    width, height = plan.unturned
+    x_shrink = Fraction(plan.region.width * file_width, info.width * width)
+    y_shrink = Fraction(plan.region.height * file_height, info.height * height)
+    return next((shrink for shrink in _SHRINK_ON_LOAD if min(x_shrink, y_shrink) >= shrink * _RESAMPLER_SHRINK), 1)
 
 
-def _region(opened: pyvips.Image, info: ImageInfo, steps: Plan, profile: Profile, *, deep: bool) -> pyvips.Image:
-    """Return the region of an opened page, upright, scaled, converted."""
-    grey = color.is_grey(opened)
-    image = _part(opened, info, steps.region)
-    width, height = steps.unturned
-    if hdr.is_marked(image):
-        image = hdr.for_screens(_shrunk_deep(image, width, height))
+def _load_region(opened: pyvips.Image, info: ImageInfo, plan: Plan, profile: Profile, *, high_bit_depth: bool) -> pyvips.Image:
+    """Return the region of an opened page: upright, scaled, and converted to `profile`."""
+    gray = color.is_gray(opened)
+    image = _crop_stored(opened, info, plan.region)
+    width, height = plan.unturned
+    if hdr.is_pq(image):
+        image = hdr.tone_map_to_sdr(_shrink_16_bit(image, width, height))
         if profile == "p3":
             image = image.icc_transform("p3", input_profile="srgb", intent=color.RENDERING_INTENT)
-        return enlarged(image, width, height)
-    if deep and color.is_deep(image):
-        return _scaled_deep(image, width, height, profile)
-    sideways = _orientation(image) in _SIDEWAYS
-    upright_width, upright_height = (image.height, image.width) if sideways else (image.width, image.height)
-    options = color.conversion(opened, profile)
+        return enlarge(image, width, height)
+    if high_bit_depth and color.is_high_bit_depth(image):
+        return _scale_16_bit(image, width, height, profile)
+    upright_width, upright_height = upright_size(image.width, image.height, orientation_of(image))
+    options = color.icc_options(opened, profile)
     image = image.thumbnail_image(min(width, upright_width), height=min(height, upright_height), size="force", **options)
     if options.get("output_profile") == "srgb":
-        # What every browser takes for granted is not said.
-        image = color.without_profile(image)
-    return enlarged(color.of_8_bits(image, grey=grey), width, height)
+        # Browsers assume sRGB for images without a profile.
+        image = color.remove_profile(image)
+    return enlarge(color.to_8_bit(image, gray=gray), width, height)
 
 
-def enlarged(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
-    """Return `image` at a size that no side of it exceeds, its middle in the middle (libvips' resize would lay it half a pixel off)."""
+def enlarge(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
+    """Return `image` scaled up to `width` × `height`, neither of which is smaller than its own.
+
+    The centers of both coincide; libvips' `resize` would shift the picture by half a pixel.
+    """
     if (image.width, image.height) == (width, height):
         return image
-    across, down = width / image.width, height / image.height
-    most = 65_535 if color.is_deep(image) else 255
-    whole = image.premultiply(max_alpha=most) if image.hasalpha() else image
-    large = whole.affine(
-        [across, 0, 0, down],
+    x_scale, y_scale = width / image.width, height / image.height
+    max_alpha = 65_535 if color.is_high_bit_depth(image) else 255
+    premultiplied = image.premultiply(max_alpha=max_alpha) if image.hasalpha() else image
+    large = premultiplied.affine(
+        [x_scale, 0, 0, y_scale],
         interpolate=pyvips.Interpolate.new("bicubic"),
         oarea=[0, 0, width, height],
-        odx=(across - 1) / 2,
-        ody=(down - 1) / 2,
+        odx=(x_scale - 1) / 2,
+        ody=(y_scale - 1) / 2,
         extend="copy",
         premultiplied=True,
     )
     if image.hasalpha():
-        large = large.unpremultiply(max_alpha=most).rint().cast(image.format)
+        large = large.unpremultiply(max_alpha=max_alpha).rint().cast(image.format)
     return large.copy(interpretation=image.interpretation)
 
 
-def _part(image: pyvips.Image, info: ImageInfo, region: Box) -> pyvips.Image:
-    """Return the part of a stored page, not yet upright, that is `region` of the upright original, whatever it was shrunk by on load."""
+def _crop_stored(image: pyvips.Image, info: ImageInfo, region: Box) -> pyvips.Image:
+    """Return the part of a stored page that becomes `region` of the upright original.
+
+    image: not yet upright, and possibly shrunk on load.
+    region: in pixels of the upright original at full size.
+    """
     if (region.width, region.height) == (info.width, info.height):
         return image
-    orientation = _orientation(image)
-    sideways = orientation in _SIDEWAYS
-    upright_width, upright_height = (image.height, image.width) if sideways else (image.width, image.height)
-    across, down = Fraction(upright_width, info.width), Fraction(upright_height, info.height)
-    left, right = half_up(region.left * across), half_up((region.left + region.width) * across)
-    top, bottom = half_up(region.top * down), half_up((region.top + region.height) * down)
+    orientation = orientation_of(image)
+    upright_width, upright_height = upright_size(image.width, image.height, orientation)
+    x_scale, y_scale = Fraction(upright_width, info.width), Fraction(upright_height, info.height)
+    left, right = half_up(region.left * x_scale), half_up((region.left + region.width) * x_scale)
+    top, bottom = half_up(region.top * y_scale), half_up((region.top + region.height) * y_scale)
     left, top = min(left, upright_width - 1), min(top, upright_height - 1)
     width, height = max(1, right - left), max(1, bottom - top)
-    if orientation in _LEFT_IS_FAR:
+    if orientation in LEFT_IS_FAR:
         left = upright_width - left - width
-    if orientation in _TOP_IS_FAR:
+    if orientation in TOP_IS_FAR:
         top = upright_height - top - height
-    return image.crop(top, left, height, width) if sideways else image.crop(left, top, width, height)
+    return image.crop(top, left, height, width) if is_transposed(orientation) else image.crop(left, top, width, height)
 
 
-def _scaled_deep(image: pyvips.Image, width: int, height: int, profile: Profile) -> pyvips.Image:
-    """Return a page of 16 bits upright and scaled, still of 16 bits."""
-    options = color.conversion(image, profile)
-    grey = color.is_grey(image)
-    scaled = _shrunk_deep(image, width, height)
+def _scale_16_bit(image: pyvips.Image, width: int, height: int, profile: Profile) -> pyvips.Image:
+    """Return a 16-bit page upright, scaled, and converted to `profile`, with 16 bits per band."""
+    options = color.icc_options(image, profile)
+    gray = color.is_gray(image)
+    scaled = _shrink_16_bit(image, width, height)
     if options:
         output = options.pop("output_profile")
         scaled = scaled.icc_transform(output, embedded=True, depth=16, **options)
-    return enlarged(scaled.colourspace("grey16") if grey else scaled, width, height)
+    return enlarge(scaled.colourspace("grey16") if gray else scaled, width, height)
 
 
-def _shrunk_deep(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
-    """Return a page of 16 bits upright, and no larger than this, its numbers as they are."""
-    grey = color.is_grey(image)
-    upright = image.copy_memory().autorot() if _orientation(image) != 1 else image
+def _shrink_16_bit(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
+    """Return a 16-bit page upright and at most `width` × `height`, in its own profile."""
+    gray = color.is_gray(image)
+    upright = image.copy_memory().autorot() if orientation_of(image) != 1 else image
     alpha = upright.hasalpha()
     if alpha:
         upright = upright.premultiply(max_alpha=65_535)
-    across, down = min(1, width / upright.width), min(1, height / upright.height)
-    scaled = upright.resize(across, vscale=down)
+    scaled = upright.resize(min(1, width / upright.width), vscale=min(1, height / upright.height))
     if alpha:
         scaled = scaled.unpremultiply(max_alpha=65_535)
-    return scaled.rint().cast("ushort").copy(interpretation="grey16" if grey else "rgb16")
-
-
-def _orientation(image: pyvips.Image) -> int:
-    orientation = int(image.get("orientation")) if image.get_typeof("orientation") else 1
-    return orientation if 1 <= orientation <= 8 else 1
+    return scaled.rint().cast("ushort").copy(interpretation="grey16" if gray else "rgb16")

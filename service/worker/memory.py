@@ -1,4 +1,4 @@
-"""How much memory a process has, and how near it came to the cap on its address space (RLIMIT_AS, getrlimit(2))."""
+"""Memory of this process: how much is resident, and whether the limit of its address space (RLIMIT_AS) caused a failure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
-# Words of libvips, its codecs, pillow-heif, Python and ld.so for an allocation, a thread or a library that found no address space. AVIF's
-# encoder seldom gives the reason, but the pixels that it gets are whole and of a size that it takes: only memory is left.
-_SIGNS = (
+# Messages of libvips, its codecs, pillow-heif, Python and ld.so when an allocation, a thread or a library finds no address space. The last
+# one is of the AVIF encoder, which seldom gives a reason: its input is valid and of a size that it accepts, so only memory can be short.
+_OUT_OF_MEMORY = (
     "out of memory",
     "insufficient memory",
     "memory allocation",
@@ -22,28 +22,27 @@ _SIGNS = (
     "failed to map segment",
     "encoder plugin generated an error",
 )
-# libheif calls it a memory allocation error when a header declares more than libheif ever takes, and libvips calls it out of memory when
-# the frames of a GIF reach beyond 65,536 pixels; libtiff says so when it refuses more than libvips lets it have, or when an entry of a
-# directory declares more values than there is room for.
-_ABSURD_SIGNS = (
+# Messages that mention memory when a broken file declares more than any limit allows: of libheif for a header beyond its limits, of libvips
+# for GIF frames beyond 65,536 pixels, and of libtiff beyond the limit that libvips sets, or for more values in an entry than there is room.
+_INVALID_SIZE = (
     "security limit exceeded",
     "gifload: bad image dimensions",
     "byte limit defined in open options",
     "out of memory reading of",
 )
-# Words that are about no allocation of any size: of Little CMS for a profile in memory that ends before a tag of it does, and of libtiff
-# for a directory without entries.
-_MISLEADING = ("read from memory error", "failed to allocate memory for to read tiff directory (0 elements")
+# Messages that concern no allocation: of Little CMS for a profile in memory that ends before one of its tags does, and of libtiff for a
+# directory without entries.
+_UNRELATED = ("read from memory error", "failed to allocate memory for to read tiff directory (0 elements")
 
 
 def resident_bytes(statm: bytes) -> int:
-    """Return how much of a process's memory is in RAM by its `statm` (proc_pid_statm(5))."""
+    """Return how much of a process's memory is in RAM, given its `/proc/pid/statm` (proc_pid_statm(5))."""
     return int(statm.split()[1]) * _PAGE_BYTES
 
 
-def ran_out(words: str) -> bool:
-    """Return whether the words of a failure say that an allocation failed under the cap."""
-    said = words.lower()
-    for phrase in _MISLEADING:
-        said = said.replace(phrase, "")
-    return any(sign in said for sign in _SIGNS) and not any(sign in said for sign in _ABSURD_SIGNS)
+def is_out_of_memory(message: str) -> bool:
+    """Return whether an error message says that an allocation failed under the limit of address space."""
+    text = message.lower()
+    for phrase in _UNRELATED:
+        text = text.replace(phrase, "")
+    return any(phrase in text for phrase in _OUT_OF_MEMORY) and not any(phrase in text for phrase in _INVALID_SIZE)

@@ -1,4 +1,4 @@
-"""Metadata: what a rendition tells of its origin, and nothing that is no longer true of it."""
+"""Metadata of a rendition: the fields that its transform requests, without those that became false when it was made."""
 
 from __future__ import annotations
 
@@ -8,36 +8,37 @@ import pyvips
 
 from service.images.transform import Transform
 
-# Fields of Exif that say whose picture it is (Exif 2.32, tags 0x013B and 0x8298).
+# Exif fields that name the owner of a picture (Exif 2.32, tags 0x013B and 0x8298).
 _COPYRIGHT_FIELDS = frozenset({"exif-ifd0-Artist", "exif-ifd0-Copyright"})
 
-# What is no longer true of a rendition: it is upright, its size is another, and a picture in miniature would show what was cropped away.
+# Fields that are false for a rendition: it is upright, and the embedded thumbnail would show parts that were cropped away.
 _STALE_FIELDS = frozenset({"orientation", "exif-ifd0-Orientation", "jpeg-thumbnail-data"})
 
-# The same in XMP, as attributes and as elements: `tiff:Orientation`; pictures in miniature (`xmp:Thumbnails`); and what a phone's file has
-# behind its first picture, a gain map or a film, which no rendition has (Ultra HDR: `hdrgm`, `Container:Directory`).
-_XMP_TURN = re.compile(rb"""(:Orientation(?:\s*=\s*["']|\s*>)\s*)[0-9]+""")
+# The same fields in XMP, as attributes and as elements: `tiff:Orientation`, `xmp:Thumbnails`, and the description of the gain map or video
+# that a phone appends to the picture (Ultra HDR: `hdrgm`, `Container:Directory`), which no rendition has.
+_XMP_ORIENTATION = re.compile(rb"""(:Orientation(?:\s*=\s*["']|\s*>)\s*)[0-9]+""")
 _XMP_STALE_ATTRIBUTE = re.compile(rb"""\shdrgm:\w+\s*=\s*(?:"[^"]*"|'[^']*')""")
 _XMP_STALE_ELEMENT = re.compile(rb"<((?:[\w-]{1,40}:)?(?:Thumbnails|Directory)|hdrgm:\w+)\b[^<>]*>")
 
-# And in Photoshop's block of a JPEG (Adobe Photoshop File Formats: image resources): blocks of a signature, a number, a name and data.
-_PHOTOSHOP, _RESOURCE = b"Photoshop 3.0\0", b"8BIM"
-_MINIATURE_RESOURCES = frozenset({1_033, 1_036})
+# And in the Photoshop segment of a JPEG, a list of image resources, each with a signature, an id, a name and data (Adobe Photoshop File
+# Formats Specification, Image Resource Blocks). These ids are thumbnails.
+_PHOTOSHOP, _RESOURCE_SIGNATURE = b"Photoshop 3.0\0", b"8BIM"
+_THUMBNAIL_RESOURCES = frozenset({1_033, 1_036})
 
 
-def with_metadata(image: pyvips.Image, transform: Transform) -> pyvips.Image:
-    """Return `image` with what the transform lets it tell; encoders write nothing else."""
+def select_metadata(image: pyvips.Image, transform: Transform) -> pyvips.Image:
+    """Return `image` with the metadata that a rendition may have under `transform.metadata`; encoders write no other."""
     if transform.metadata == "none":
         return image
     image = image.copy()
     for field in image.get_fields():
-        private = field.startswith("exif-") and field != "exif-data" and field not in _COPYRIGHT_FIELDS
-        if field in _STALE_FIELDS or field.startswith("exif-ifd1-") or (private and transform.metadata == "copyright"):
+        is_private = field.startswith("exif-") and field != "exif-data" and field not in _COPYRIGHT_FIELDS
+        if field in _STALE_FIELDS or field.startswith("exif-ifd1-") or (is_private and transform.metadata == "copyright"):
             image.remove(field)
-    for field, made_true in (("xmp-data", correct_xmp), ("iptc-data", strip_thumbnails)):
+    for field, corrected in (("xmp-data", correct_xmp), ("iptc-data", strip_thumbnails)):
         if not image.get_typeof(field):
             continue
-        block = made_true(bytes(image.get(field)))
+        block = corrected(bytes(image.get(field)))
         image.remove(field)
         if block:
             image.set_type(pyvips.GValue.blob_type, field, block)
@@ -45,36 +46,39 @@ def with_metadata(image: pyvips.Image, transform: Transform) -> pyvips.Image:
 
 
 def correct_xmp(packet: bytes) -> bytes:
-    """Return an XMP packet (UTF-8) of a picture that is upright and alone in its file; nothing where an element has no end."""
-    packet = _XMP_STALE_ATTRIBUTE.sub(b"", _XMP_TURN.sub(rb"\g<1>1", packet))
-    kept, at = bytearray(), 0
-    # By hand: an expression that looks for the end of each element reads to the end of a hostile packet as often as one begins.
-    while start := _XMP_STALE_ELEMENT.search(packet, at):
-        kept += packet[at : start.start()]
-        at = start.end()
+    """Return an XMP packet (UTF-8) that states an upright picture, without thumbnails and without descriptions of appended pictures.
+
+    Returns nothing if an element that must be removed has no end tag.
+    """
+    packet = _XMP_STALE_ATTRIBUTE.sub(b"", _XMP_ORIENTATION.sub(rb"\g<1>1", packet))
+    out, position = bytearray(), 0
+    # Not with one regular expression: searching for the end tag of each element takes quadratic time in a hostile packet.
+    while start := _XMP_STALE_ELEMENT.search(packet, position):
+        out += packet[position : start.start()]
+        position = start.end()
         if not start[0].endswith(b"/>"):
-            closing = packet.find(b"</" + start[1], at)
-            at = packet.find(b">", closing) + 1 if closing >= 0 else 0
-            if at == 0:
+            end_tag = packet.find(b"</" + start[1], position)
+            position = packet.find(b">", end_tag) + 1 if end_tag >= 0 else 0
+            if position == 0:
                 return b""
-    return bytes(kept + packet[at:])
+    return bytes(out + packet[position:])
 
 
-def strip_thumbnails(block: bytes) -> bytes:
-    """Return a JPEG's Photoshop block without pictures in miniature; as far as it can be read."""
-    if not block.startswith(_PHOTOSHOP):
-        return block
-    kept, at = bytearray(_PHOTOSHOP), len(_PHOTOSHOP)
-    while block[at : at + 4] == _RESOURCE:
-        number = int.from_bytes(block[at + 4 : at + 6], "big")
-        # The name has its length in front, and both parts are filled up to an even number of bytes.
-        data_at = at + 6 + _even(1 + int.from_bytes(block[at + 6 : at + 7], "big"))
-        end = data_at + 4 + _even(int.from_bytes(block[data_at : data_at + 4], "big"))
-        if number not in _MINIATURE_RESOURCES and end <= len(block) + 1:
-            kept += block[at:end]
-        at = end
-    return bytes(kept)
+def strip_thumbnails(segment: bytes) -> bytes:
+    """Return the Photoshop segment of a JPEG without thumbnails, up to the first resource that is malformed."""
+    if not segment.startswith(_PHOTOSHOP):
+        return segment
+    out, start = bytearray(_PHOTOSHOP), len(_PHOTOSHOP)
+    while segment[start : start + 4] == _RESOURCE_SIGNATURE:
+        resource_id = int.from_bytes(segment[start + 4 : start + 6], "big")
+        # The name begins with its length. Name and data are padded to an even number of bytes.
+        data_start = start + 6 + _round_up_to_even(1 + int.from_bytes(segment[start + 6 : start + 7], "big"))
+        end = data_start + 4 + _round_up_to_even(int.from_bytes(segment[data_start : data_start + 4], "big"))
+        if resource_id not in _THUMBNAIL_RESOURCES and end <= len(segment) + 1:
+            out += segment[start:end]
+        start = end
+    return bytes(out)
 
 
-def _even(length: int) -> int:
+def _round_up_to_even(length: int) -> int:
     return length + length % 2

@@ -1,9 +1,9 @@
-"""libvips' error buffer: emptied between jobs, and decoded whatever bytes are in it.
+"""libvips' error buffer: emptied between jobs, and decoded even if it is not valid UTF-8.
 
-libvips appends its messages to one buffer per process, and pyvips reads and clears that buffer when it raises `pyvips.Error`. Two things
-go wrong with files of strangers. A message may quote bytes of the file that are not UTF-8: pyvips then raises `UnicodeDecodeError` before
-it clears the buffer, so that every later failure of the process raises it too (https://github.com/libvips/pyvips/issues/80). And a message
-that nobody read stands in the buffer until the next failure, which would be classified by the words of both.
+libvips appends its messages to one buffer per process; pyvips reads and clears it when it raises `pyvips.Error`. Hostile files cause two
+problems. A message may quote bytes of the file that are not UTF-8: pyvips then raises `UnicodeDecodeError` before it clears the buffer, and
+so does every later failure in the process (https://github.com/libvips/pyvips/issues/80). And a message that nobody read stays in the buffer
+and becomes part of the next failure, which would then be classified by both.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Any
 
 import pyvips
 
-# The function of pyvips that turns every C string of libvips into text, `Error.__init__`'s included; each of its modules imports it.
+# The pyvips function that decodes every C string of libvips. Each module of pyvips imports it by name.
 _DECODER = "_to_string"
 
 
 def decode_leniently() -> None:
-    """Have pyvips replace what is not UTF-8 in the strings of libvips (messages, names and values of metadata), for the whole process."""
+    """Make pyvips replace invalid UTF-8 in the strings of libvips (messages, names and values of metadata), in the whole process."""
     strict = getattr(pyvips.error, _DECODER)
     for module in list(sys.modules.values()):
         if isinstance(module, ModuleType) and module.__name__.partition(".")[0] == "pyvips" and getattr(module, _DECODER, None) is strict:
-            setattr(module, _DECODER, _decoded)
+            setattr(module, _DECODER, _decode)
 
 
 def clear() -> None:
-    """Empty the error buffer: what is in it belongs to a failure that has been dealt with."""
+    """Empty the error buffer, so that its messages are not attributed to the next failure."""
     pyvips.vips_lib.vips_error_clear()
 
 
-def _decoded(pointer: Any) -> str:
+def _decode(pointer: Any) -> str:
     if pointer == pyvips.ffi.NULL:
         return "NULL"
     text = pyvips.ffi.string(pointer)

@@ -1,4 +1,4 @@
-"""Codecs, loaded before the first job: a library that is loaded late may find no address space any more in a process that is older."""
+"""Loads all codecs before the first job: a library that is loaded later may find no address space left in an older process."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import pyvips
 
 from service.images.formats import FORMATS
 from service.worker import save
-from service.worker.files import load
+from service.worker.files import open_image
 from service.worker.formats import heic
 
 _SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><text y="8">a</text></svg>'
 
 
 def load_codecs() -> None:
-    """Encode and decode a pixel in every format, and load fonts and the decoder of HEVC. Formats that libvips lacks are left out."""
+    """Encode and decode a pixel in every format that libvips has, draw a letter, and load the HEVC decoder if it is installed."""
     pixel = pyvips.Image.black(1, 1, bands=3).cast("uchar").copy(interpretation="srgb")
     for image_format in FORMATS:
         try:
-            load(memoryview(save.encode(pixel, image_format, 50))).copy_memory()
+            open_image(memoryview(save.encode(pixel, image_format, 50))).copy_memory()
         except pyvips.Error:
             continue
-    load(memoryview(pixel.tiffsave_buffer(compression="deflate"))).copy_memory()
+    open_image(memoryview(pixel.tiffsave_buffer(compression="deflate"))).copy_memory()
     pixel.icc_transform("p3", input_profile="srgb").copy_memory()
     if pyvips.type_from_name("VipsForeignLoadSvgBuffer"):
         pyvips.Image.svgload_buffer(_SVG).copy_memory()

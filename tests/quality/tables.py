@@ -71,7 +71,7 @@ def autos(widths: tuple[int, ...]) -> list[Auto]:
             usual = DEFAULTS[PIPELINE_VERSION].quality[image_format]
             fixed = encode(picture.image, image_format, usual)
             started = time.process_time()
-            body = quality.auto(picture.image, image_format, usual)
+            body = quality.encode_auto(picture.image, image_format, usual)
             seconds = time.process_time() - started
             fixed_score = score(picture.lossless, fixed)
             auto_score = fixed_score if body == fixed else score(picture.lossless, body)

@@ -20,7 +20,7 @@ from service.images.info import ImageInfo
 from service.images.transform import for_format, parse
 from service.rendering.pool import RenderPool
 from service.urls.signing import Signer, UrlBuilder
-from service.worker.formats.animation import rounded_delays
+from service.worker.formats.animation import gif_delays
 from service.worker.formats.tiff import page_sizes
 from tests.support import images, reference
 from tests.support.renders import LIMITS, probed, rendered, written
@@ -340,7 +340,7 @@ def test_page_sizes_are_read_of_every_kind_of_directory(tmp_path: Path, order: s
 
 @given(delays=st.lists(st.integers(0, 3_000), min_size=1, max_size=60))
 def test_delays_of_a_gif_add_up_and_none_becomes_so_short_that_browsers_show_it_long(delays: list[int]) -> None:
-    rounded = rounded_delays(delays)
+    rounded = gif_delays(delays)
     assert all(delay % 10 == 0 for delay in rounded)
     assert all((before > 10) == (after > 10) and (before == 0 or after > 0) for before, after in zip(delays, rounded, strict=True))
     # Frames from 25 ms on are never held up by the shortest that there can be.

@@ -145,7 +145,7 @@ async def test_heic_is_not_turned_by_an_exif_block_that_the_container_does_not_b
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_heic_decoded_has_the_size_that_its_header_tells_and_no_orientation(orientation: int) -> None:
     body = held(orientation)
-    header, image = pyvips.Image.new_from_buffer(body, ""), heic.decoded(memoryview(body))
+    header, image = pyvips.Image.new_from_buffer(body, ""), heic.decode(memoryview(body))
     assert (image.width, image.height) == (header.width, header.height)
     assert (image.bands, image.format, image.interpretation) == (3, "uchar", "srgb")
     assert not [field for field in image.copy_memory().get_fields() if "rientation" in field]
@@ -185,7 +185,7 @@ def test_heic_of_more_than_8_bits_is_rounded_to_the_nearest(monkeypatch: pytest.
     most = (1 << bits) - 1
     ramp = np.linspace(0, most, 512).round().astype(np.uint16)
     samples = np.tile(ramp, (8, 1)) if grey else np.tile(ramp[:, None], (8, 1, 3))
-    image = heic.decoded(memoryview(encoded_deep(samples, bits)))
+    image = heic.decode(memoryview(encoded_deep(samples, bits)))
     assert (image.format, image.bands) == ("uchar", 1 if grey else 3)
     away = np.abs(image.numpy().astype(float) - samples * (255 / most))
     # Cutting two or four bits off would be up to three quarters away.
@@ -264,7 +264,7 @@ def test_heic_whose_table_of_contents_points_outside_is_broken_without_decoding(
     length = int.from_bytes(body[end - 4 : end], "big")
     body[end - 4 : end] = (length + len(body)).to_bytes(4, "big")
     with pytest.raises(ImageError) as caught:
-        heic.decoded(memoryview(body))
+        heic.decode(memoryview(body))
     assert caught.value.failure.kind == "broken"
 
 
@@ -272,7 +272,7 @@ def test_heic_whose_header_declares_absurdities_is_broken_and_not_short_of_memor
     size, absurd = struct.pack(">II", 400, 300), struct.pack(">II", 400, 3_000_000_000)
     assert size in photo()
     with pytest.raises(ImageError) as caught:
-        heic.decoded(memoryview(photo().replace(size, absurd)))
+        heic.decode(memoryview(photo().replace(size, absurd)))
     assert caught.value.failure.kind == "broken"
 
 
@@ -328,9 +328,9 @@ found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: None if name == "pillow_heif" else found(name, package)
 from service.rendering.protocol import ImageError
 from service.images.info import Limits
-from service.worker.probe import allow_only_offered_loaders, offered, probe
-allow_only_offered_loaders()
-print(",".join(offered()))
+from service.worker.probe import block_unused_loaders, probe, readable_formats
+block_unused_loaders()
+print(",".join(readable_formats()))
 try:
     probe(memoryview(Path(sys.argv[1]).read_bytes()), Limits(10**8, 10**8, 10**8, 9, 10**9))
 except ImageError as error:
@@ -347,7 +347,7 @@ def test_heic_decoder_is_offered_but_not_loaded_before_such_a_file_comes() -> No
     script = """
 import sys
 from service.worker import jobs, probe
-print("heic" in probe.offered(), "pillow_heif" in sys.modules, "PIL" in sys.modules)
+print("heic" in probe.readable_formats(), "pillow_heif" in sys.modules, "PIL" in sys.modules)
 """
     printed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
     assert printed.split() == ["True", "False", "False"]

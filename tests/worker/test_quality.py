@@ -18,8 +18,8 @@ from PIL import Image, ImageFilter
 from service.images.formats import Format
 from service.rendering.protocol import ImageError
 from service.worker import quality
-from service.worker.quality import CEILING, INVISIBLE, PerceptualDistance, auto, within
-from service.worker.save import Encoding, encode
+from service.worker.quality import CEILING, INVISIBLE, PerceptualDistance, encode_auto, fit_max_bytes
+from service.worker.save import EncodeOptions, encode
 from tests.quality.pictures import for_service, graphics, noise, sky, text
 from tests.support import images
 
@@ -138,11 +138,11 @@ def test_distance_of_white_made_transparent_is_seen_on_grey() -> None:
 
 
 @pytest.fixture
-def encodes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Format, int, Encoding]]:
+def encodes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Format, int, EncodeOptions]]:
     """Give the list of all that `auto` encodes."""
-    calls: list[tuple[Format, int, Encoding]] = []
+    calls: list[tuple[Format, int, EncodeOptions]] = []
 
-    def counted(image: pyvips.Image, image_format: Format, level: int, asked: Encoding) -> bytes:
+    def counted(image: pyvips.Image, image_format: Format, level: int, asked: EncodeOptions) -> bytes:
         calls.append((image_format, level, asked))
         return encode(image, image_format, level, asked)
 
@@ -153,13 +153,13 @@ def encodes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Format, int, Encoding
 @pytest.mark.parametrize("image_format", FORMATS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_auto_is_no_larger_and_looks_no_worse_in_at_most_six_encodes(
-    image_format: Format, kind: str, encodes: list[tuple[Format, int, Encoding]]
+    image_format: Format, kind: str, encodes: list[tuple[Format, int, EncodeOptions]]
 ) -> None:
     image = for_service(KINDS[kind](320, 240))
     likeness = PerceptualDistance(image)
     usual = encode(image, image_format, USUAL[image_format])
     seen = likeness.distance(usual)
-    body = auto(image, image_format, USUAL[image_format])
+    body = encode_auto(image, image_format, USUAL[image_format])
     assert 2 <= len(encodes) <= 6
     assert likeness.distance(body) <= max(seen, INVISIBLE)
     assert len(body) <= len(usual) or seen > CEILING
@@ -168,7 +168,7 @@ def test_auto_is_no_larger_and_looks_no_worse_in_at_most_six_encodes(
 @pytest.mark.parametrize("image_format", FORMATS)
 def test_auto_of_what_nobody_sees_is_smaller_than_the_usual(image_format: Format) -> None:
     image = for_service(Image.new("RGB", (320, 240), (40, 90, 160)))
-    body = auto(image, image_format, 95)
+    body = encode_auto(image, image_format, 95)
     assert len(body) <= len(encode(image, image_format, 95))
     assert PerceptualDistance(image).distance(body) <= INVISIBLE
 
@@ -176,7 +176,7 @@ def test_auto_of_what_nobody_sees_is_smaller_than_the_usual(image_format: Format
 def test_auto_of_a_picture_far_above_the_goal_lowers_its_quality() -> None:
     image = for_service(images.picture(480, 320).convert("L"))
     fine = encode(image, "webp", 100)
-    body = auto(image, "webp", 100)
+    body = encode_auto(image, "webp", 100)
     assert PerceptualDistance(image).distance(fine) < 0.7 * INVISIBLE
     assert PerceptualDistance(image).distance(body) <= INVISIBLE
     assert len(body) < 0.9 * len(fine)
@@ -186,7 +186,7 @@ def test_auto_of_a_picture_below_the_ceiling_raises_its_quality() -> None:
     image = for_service(images.picture(480, 320))
     likeness = PerceptualDistance(image)
     assert likeness.distance(encode(image, "jpeg", 10)) > CEILING
-    assert likeness.distance(auto(image, "jpeg", 10)) <= CEILING
+    assert likeness.distance(encode_auto(image, "jpeg", 10)) <= CEILING
 
 
 # aom's own output depends on whether it has more than one thread.
@@ -194,9 +194,9 @@ def test_auto_of_a_picture_below_the_ceiling_raises_its_quality() -> None:
 @pytest.mark.parametrize(("image_format", "threads"), [("avif", ("1", "1")), ("webp", ("1", "3")), ("jpeg", ("1", "3"))])
 def test_auto_in_other_processes_and_threads_gives_the_same_bytes(image_format: Format, threads: tuple[str, str]) -> None:
     code = (
-        "import hashlib; from service.worker.quality import auto; from tests.support import images; "
+        "import hashlib; from service.worker.quality import encode_auto; from tests.support import images; "
         "from tests.quality.pictures import for_service;"
-        f"print(hashlib.sha256(auto(for_service(images.picture(400, 300)), {image_format!r}, {USUAL[image_format]})).hexdigest())"
+        f"print(hashlib.sha256(encode_auto(for_service(images.picture(400, 300)), {image_format!r}, {USUAL[image_format]})).hexdigest())"
     )
     first, second = (
         subprocess.run(
@@ -214,9 +214,9 @@ def test_auto_in_other_processes_and_threads_gives_the_same_bytes(image_format: 
 
 @pytest.mark.long
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_auto_of_a_large_picture_searches_on_tiles(image_format: Format, encodes: list[tuple[Format, int, Encoding]]) -> None:
+def test_auto_of_a_large_picture_searches_on_tiles(image_format: Format, encodes: list[tuple[Format, int, EncodeOptions]]) -> None:
     image = for_service(images.picture(2_100, 1_300))
-    body = auto(image, image_format, USUAL[image_format])
+    body = encode_auto(image, image_format, USUAL[image_format])
     assert len(encodes) <= 8
     assert images.opened(body).size == (2_100, 1_300)
     usual = encode(image, image_format, USUAL[image_format])
@@ -232,33 +232,33 @@ def test_auto_of_an_animation_keeps_its_frames() -> None:
         strip.paste(frame, (0, at * 120))
     image = for_service(strip).copy()
     image.set_type(pyvips.GValue.gint_type, "page-height", 120)
-    body = auto(image, "webp", USUAL["webp"])
+    body = encode_auto(image, "webp", USUAL["webp"])
     opened = images.opened(body)
     assert opened.size == (160, 120)
     assert getattr(opened, "n_frames", 1) == 4
     assert len(body) <= len(encode(image, "webp", USUAL["webp"]))
 
 
-def test_auto_with_an_effort_keeps_to_it(encodes: list[tuple[Format, int, Encoding]]) -> None:
-    auto(for_service(images.picture(320, 240)), "webp", USUAL["webp"], Encoding(effort=1))
+def test_auto_with_an_effort_keeps_to_it(encodes: list[tuple[Format, int, EncodeOptions]]) -> None:
+    encode_auto(for_service(images.picture(320, 240)), "webp", USUAL["webp"], EncodeOptions(effort=1))
     assert {asked.effort for _, _, asked in encodes} == {1}
 
 
 def test_auto_of_transparency_as_jpeg_is_held_against_white() -> None:
     image = images.picture(320, 240).convert("RGBA")
     image.putalpha(Image.fromarray(np.tile(np.r_[np.zeros(160), np.full(160, 255)].astype(np.uint8), (240, 1))))
-    body = auto(for_service(image), "jpeg", USUAL["jpeg"])
+    body = encode_auto(for_service(image), "jpeg", USUAL["jpeg"])
     laid = Image.new("RGB", image.size, "white")
     laid.paste(image.convert("RGB"), mask=image.getchannel("A"))
     assert PerceptualDistance(for_service(laid)).distance(body) < CEILING
     assert len(body) <= len(encode(for_service(image), "jpeg", USUAL["jpeg"]))
 
 
-@pytest.mark.parametrize("asked", [Encoding(lossless=True), Encoding()])
-def test_auto_without_a_quality_to_search_encodes_once(asked: Encoding, encodes: list[tuple[Format, int, Encoding]]) -> None:
+@pytest.mark.parametrize("asked", [EncodeOptions(lossless=True), EncodeOptions()])
+def test_auto_without_a_quality_to_search_encodes_once(asked: EncodeOptions, encodes: list[tuple[Format, int, EncodeOptions]]) -> None:
     image = for_service(images.picture(160, 120))
     image_format: Format = "webp" if asked.lossless else "png"
-    assert auto(image, image_format, 100, asked) == encode(image, image_format, 100, asked)
+    assert encode_auto(image, image_format, 100, asked) == encode(image, image_format, 100, asked)
     assert encodes == [(image_format, 100, asked)]
 
 
@@ -278,19 +278,19 @@ class Sizes:
 @pytest.mark.parametrize("wanted", [1, 2, 7, 49, 50, 80, 99, 100])
 def test_within_gives_the_best_quality_that_fits(best: int, wanted: int) -> None:
     sizes = Sizes(lambda level: level * 10)
-    assert len(within(wanted * 10, sizes, best)) == min(wanted, best) * 10
+    assert len(fit_max_bytes(wanted * 10, sizes, best)) == min(wanted, best) * 10
     assert len(sizes.asked) <= 8
     assert len(set(sizes.asked)) == len(sizes.asked)
 
 
 def test_within_one_byte_less_than_it_needs_takes_the_quality_below() -> None:
-    assert len(within(509, Sizes(lambda level: level * 10), 80)) == 500
-    assert len(within(510, Sizes(lambda level: level * 10), 80)) == 510
+    assert len(fit_max_bytes(509, Sizes(lambda level: level * 10), 80)) == 500
+    assert len(fit_max_bytes(510, Sizes(lambda level: level * 10), 80)) == 510
 
 
 def test_within_where_the_best_fits_encodes_once() -> None:
     sizes = Sizes(lambda level: level * 10)
-    assert len(within(800, sizes, 80)) == 800
+    assert len(fit_max_bytes(800, sizes, 80)) == 800
     assert sizes.asked == [80]
 
 
@@ -298,7 +298,7 @@ def test_within_where_the_best_fits_encodes_once() -> None:
 def test_within_where_nothing_fits_says_how_small_it_gets(best: int) -> None:
     sizes = Sizes(lambda level: 500 + level)
     with pytest.raises(ImageError) as caught:
-        within(500, sizes, best)
+        fit_max_bytes(500, sizes, best)
     assert caught.value.failure.kind == "cannot-fit"
     assert caught.value.failure.expected == "at most 500 bytes"
     assert caught.value.failure.received == "501 bytes at quality 1"
@@ -310,6 +310,6 @@ def test_within_where_nothing_fits_says_how_small_it_gets(best: int) -> None:
 def test_within_of_a_real_encoder_fits_and_the_next_quality_does_not(image_format: Format) -> None:
     image = for_service(images.picture(320, 240))
     limit = len(encode(image, image_format, 40))
-    body = within(limit, lambda level: encode(image, image_format, level), 80)
+    body = fit_max_bytes(limit, lambda level: encode(image, image_format, level), 80)
     assert len(body) <= limit
     assert len(body) >= limit * 0.97

@@ -31,12 +31,12 @@ def drawing(inside: str = "", attributes: str = 'width="40" height="30"') -> byt
 
 
 def clean(inside: str, attributes: str = 'width="40" height="30"') -> str:
-    return svg.sanitised(drawing(inside, attributes)).decode()
+    return svg.sanitize(drawing(inside, attributes)).decode()
 
 
 def refusal(source: bytes) -> tuple[str, str]:
     with pytest.raises(ImageError) as caught:
-        svg.sanitised(source)
+        svg.sanitize(source)
     failure = caught.value.failure
     assert failure.expected
     assert failure.received
@@ -361,9 +361,9 @@ async def test_document_that_is_quick_to_draw_as_it_is_may_be_too_slow_at_a_larg
     # A probe finds the width up to which it is drawn, as exactly as a render does.
     widest = (await probed(pool, written(tmp_path, source, "drawing"))).info.max_width
     assert widest is not None
-    assert len(svg.sanitised(source, (widest, widest, widest / 9))) > 0
+    assert len(svg.sanitize(source, (widest, widest, widest / 9))) > 0
     with pytest.raises(ImageError):
-        svg.sanitised(source, (widest + 1, widest + 1, (widest + 1) / 9))
+        svg.sanitize(source, (widest + 1, widest + 1, (widest + 1) / 9))
 
 
 async def test_document_that_is_quick_to_draw_at_any_size_has_no_largest_width(pool: RenderPool, tmp_path: Path) -> None:
@@ -380,7 +380,7 @@ async def test_document_that_is_quick_to_draw_at_any_size_has_no_largest_width(p
 def test_cost_of_whatever_is_written_is_a_number(css: str, d: str) -> None:
     source = drawing(f"<style>{escape(css)}</style><path d='{d}' transform='scale({d})' stroke-dasharray='{d}'/>")
     with suppress(ImageError):
-        svg.measured(source)
+        svg.measure(source)
 
 
 @pytest.mark.parametrize(
@@ -431,7 +431,7 @@ def test_document_however_changed_is_refused_or_clean(source: bytes, changes: li
         place = at % (len(source) + 1)
         source = source[:place] + piece.encode() + source[place + removed :]
     try:
-        anew = svg.sanitised(source)
+        anew = svg.sanitize(source)
     except ImageError:
         return
     for element in ET.fromstring(anew).iter():
@@ -439,7 +439,7 @@ def test_document_however_changed_is_refused_or_clean(source: bytes, changes: li
         for name, value in element.attrib.items():
             assert not name.lower().startswith("on")
             assert not re.search(r"javascript|//x", value)
-    assert svg.sanitised(anew) == anew
+    assert svg.sanitize(anew) == anew
 
 
 @pytest.mark.skipif(images.corpus() is None, reason="the corpus is not beside the checkout")

@@ -1,51 +1,52 @@
-"""GIF: how many frames and blocks a file has, and whether it ends where its blocks do: to libvips one cut short is a shorter one."""
+"""GIF: counts frames and blocks, and detects a truncated file, which libvips reads as a shorter animation."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 _HEADER_BYTES = 13
-_IMAGE_BYTES = 10
-_EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
+_IMAGE_DESCRIPTOR_BYTES = 10
+_EXTENSION, _IMAGE = 0x21, 0x2C
 
-
-# A decoder holds the canvas in RGBA.
-_PIXEL_BYTES = 4
+# A decoder holds the canvas as RGBA.
+_BYTES_PER_PIXEL = 4
 
 
 class Survey(NamedTuple):
-    """How many frames a GIF has, how many blocks and sub-blocks, how many bytes its canvas takes, and whether it ends between two blocks.
+    """The structure of a GIF.
 
-    That the trailer alone is missing is common and passes as `whole`.
+    frames, blocks: how many there are; sub-blocks count as blocks.
+    decoded_bytes: memory that a decoder needs for the canvas.
+    complete: whether the file ends between two blocks. The trailer is often missing, and is not required.
     """
 
     frames: int
     blocks: int
-    whole_bytes: int
-    whole: bool
+    decoded_bytes: int
+    complete: bool
 
 
 def survey(body: memoryview, max_frames: int, max_blocks: int) -> Survey:
-    """Return what the blocks of a GIF are (GIF89a, appendix A), of no more frames and blocks than one more than these."""
+    """Return the structure of a GIF (GIF89a, appendix A). Counting stops after one more than `max_frames` or `max_blocks`."""
     frames = blocks = 0
-    canvas = int.from_bytes(body[6:8], "little") * int.from_bytes(body[8:10], "little") * _PIXEL_BYTES
-    at = _HEADER_BYTES + _table_bytes(body[10]) if len(body) >= _HEADER_BYTES else len(body) + 1
-    while at < len(body) and body[at] in {_EXTENSION, _IMAGE} and frames <= max_frames and blocks <= max_blocks:
-        if body[at] == _EXTENSION:
-            at += 2
-        elif at + _IMAGE_BYTES > len(body):
-            return Survey(frames, blocks, canvas, whole=False)
+    decoded_bytes = int.from_bytes(body[6:8], "little") * int.from_bytes(body[8:10], "little") * _BYTES_PER_PIXEL
+    position = _HEADER_BYTES + _color_table_bytes(body[10]) if len(body) >= _HEADER_BYTES else len(body) + 1
+    while position < len(body) and body[position] in {_EXTENSION, _IMAGE} and frames <= max_frames and blocks <= max_blocks:
+        if body[position] == _EXTENSION:
+            position += 2
+        elif position + _IMAGE_DESCRIPTOR_BYTES > len(body):
+            return Survey(frames, blocks, decoded_bytes, complete=False)
         else:
             frames += 1
-            # Behind the colour table stands the first code size of the compressed data.
-            at += _IMAGE_BYTES + _table_bytes(body[at + 9]) + 1
+            # The color table is followed by one byte, the minimum code size of the compressed data.
+            position += _IMAGE_DESCRIPTOR_BYTES + _color_table_bytes(body[position + 9]) + 1
         blocks += 1
-        while at < len(body) and body[at] and blocks <= max_blocks:
-            at += 1 + body[at]
+        while position < len(body) and body[position] and blocks <= max_blocks:
+            position += 1 + body[position]
             blocks += 1
-        at += 1
-    return Survey(frames, blocks, canvas, whole=at <= len(body))
+        position += 1
+    return Survey(frames, blocks, decoded_bytes, complete=position <= len(body))
 
 
-def _table_bytes(flags: int) -> int:
+def _color_table_bytes(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0

@@ -1,59 +1,60 @@
-"""PNG: what its chunks before the pixels declare, and whether a file is an animation, of which libvips reads the default picture alone."""
+"""PNG: counts the chunks before the pixels, and detects animations, of which libvips reads only the default picture."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 _SIGNATURE_BYTES = 8
-_HEADER_BYTES = 8
-# Behind the data of a chunk stands its check sum.
-_CHECK_BYTES = 4
+_CHUNK_HEADER_BYTES = 8
+_CRC_BYTES = 4
 
-# Colour type → samples of a pixel (PNG, third edition, §11.2.1).
+# Color type → samples per pixel (PNG, third edition, §11.2.1).
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_COMPRESSED_TEXT = frozenset({b"zTXt", b"iTXt", b"iCCP"})
+_COMPRESSED_CHUNKS = frozenset({b"zTXt", b"iTXt", b"iCCP"})
 
 
 class Survey(NamedTuple):
-    """What the chunks of a PNG before the first `IDAT` declare.
+    """The chunks of a PNG before the first `IDAT`, not counting the header.
 
-    `whole_bytes`: of all pixels where they are interlaced, else 0. `chunks`: how many there are besides the header, `compressed`: how many
-    of them are compressed, `metadata_bytes`: what they hold.
+    decoded_bytes: memory for all pixels if they are interlaced, otherwise 0, because a decoder then needs a few lines only.
+    chunks, compressed_chunks: how many there are.
+    metadata_bytes: the size of their data.
+    animated: whether the file declares more than one frame.
     """
 
-    whole_bytes: int
+    decoded_bytes: int
     chunks: int
-    compressed: int
+    compressed_chunks: int
     metadata_bytes: int
     animated: bool
 
 
 def survey(body: memoryview, max_chunks: int) -> Survey:
-    """Return what the chunks before the pixels declare, of no more of them than one more than `max_chunks`."""
-    whole_bytes = chunks = compressed = metadata_bytes = 0
+    """Return the chunks of a PNG before its pixels. Counting stops at `max_chunks` + 1."""
+    decoded_bytes = chunks = compressed_chunks = metadata_bytes = 0
     animated = False
-    at = _SIGNATURE_BYTES
-    while chunks <= max_chunks and at + _HEADER_BYTES <= len(body):
-        size, kind = int.from_bytes(body[at : at + 4], "big"), bytes(body[at + 4 : at + 8])
-        at += _HEADER_BYTES
+    position = _SIGNATURE_BYTES
+    while chunks <= max_chunks and position + _CHUNK_HEADER_BYTES <= len(body):
+        size, kind = int.from_bytes(body[position : position + 4], "big"), bytes(body[position + 4 : position + 8])
+        position += _CHUNK_HEADER_BYTES
         if kind == b"IDAT":
             break
         if kind == b"IHDR":
-            whole_bytes = _whole_bytes(bytes(body[at : at + 13]))
+            decoded_bytes = _decoded_bytes(bytes(body[position : position + 13]))
         else:
             chunks += 1
-            compressed += kind in _COMPRESSED_TEXT
+            compressed_chunks += kind in _COMPRESSED_CHUNKS
             metadata_bytes += size
-            # PNG, third edition, §11.3.6.1: how many frames there are.
-            animated |= kind == b"acTL" and int.from_bytes(body[at : at + 4], "big") > 1
-        at += size + _CHECK_BYTES
-    return Survey(whole_bytes, chunks, compressed, metadata_bytes, animated)
+            # acTL begins with the number of frames (PNG, third edition, §11.3.6.1).
+            animated |= kind == b"acTL" and int.from_bytes(body[position : position + 4], "big") > 1
+        position += size + _CRC_BYTES
+    return Survey(decoded_bytes, chunks, compressed_chunks, metadata_bytes, animated)
 
 
-def _whole_bytes(header: bytes) -> int:
+def _decoded_bytes(header: bytes) -> int:
     if len(header) < 13 or not header[12]:
         return 0
     bits = max(8, header[8]) * _SAMPLES.get(header[9], 4)
-    # A palette is unpacked, with alpha perhaps.
+    # A palette is expanded, possibly with alpha.
     bits = 32 if header[9] == 3 else bits
     return int.from_bytes(header[:4], "big") * int.from_bytes(header[4:8], "big") * bits // 8

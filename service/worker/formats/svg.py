@@ -1,8 +1,8 @@
-"""SVG: cleaned of all that could act, fetch or cost too much, and rasterised; never served as SVG.
+"""SVG: sanitized, then rasterized. It is never served as SVG, and never drawn if that could cost too much.
 
-A document with scripts is refused: it is no picture. Of all others what is known to be harmless is written anew and the rest left
-out: styles that reach elsewhere, animation, foreign elements, links. Browsers leave that out of an SVG in an `<img>` too (SVG 2
-§2.7.1, secure static mode), so nothing is missed. Embedded PNG and JPEG pictures stay. Text is drawn with the fonts that there are.
+A document with scripts is refused. From any other, only elements and attributes that are known to be harmless are copied: style sheets that
+refer to other resources, animation, foreign elements and links are left out. Browsers ignore these as well in the SVG of an `<img>` (SVG 2
+§2.7.1, secure static mode). Embedded PNG and JPEG pictures are copied. Text is drawn with the installed fonts.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ _XML = "http://www.w3.org/XML/1998/namespace"
 MAX_BYTES = 4 << 20
 MAX_ELEMENTS = 20_000
 MAX_DEPTH = 64
-# Elements drawn, those that are drawn again by reference counted each time: nested `use` doubles with every level.
+# Elements drawn, counted each time that a reference draws them: nested `use` elements may double the number with every level.
 MAX_DRAWN = 100_000
 MAX_SIDE = 65_535
 MAX_EMBEDDED_PIXELS = 16_000_000
 
-# What drawing may take by the estimate of `svg_cost`: at its own size, and as any rendition, which may be larger.
+# Limits for the drawing time that `svg_cost` estimates: at the document's own size, and at the size of a rendition, which may be larger.
 MAX_SECONDS = 5.0
 MAX_SECONDS_ENLARGED = 30.0
 
-# A filter looks at every pixel, most elements at a few.
-_FILTER_COST = 50
+# A filter primitive counts as this many elements, since it processes every pixel.
+_FILTER_WEIGHT = 50
 
 _TEXT_ELEMENTS = frozenset({"text", "tspan", "textPath", "style"})
 _ELEMENTS = _TEXT_ELEMENTS | _words(
@@ -86,14 +86,17 @@ _LENGTH = re.compile(r"\s*([+]?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,3})?)\s*(px|pt
 _ROOT = re.compile(rb'<svg xmlns="[^"]+" xmlns:xlink="[^"]+" width="([0-9.]+)" height="([0-9.]+)"')
 _EMBEDDED = re.compile(r"data:image/(png|jpeg|jpg);base64,", re.IGNORECASE)
 
-# CSS 2.1 §4.3.2 at 96 dots per inch; a font is 16 pixels high where nothing says otherwise.
+# CSS 2.1 §4.3.2 at 96 dots per inch, with the default font size of 16 pixels.
 _UNIT_PIXELS = {"": 1.0, "px": 1.0, "pt": 4 / 3, "pc": 16.0, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96.0, "em": 16.0, "ex": 8.0}
-# The size of what has none (CSS 2.1 §10.3.2).
+# The size of a document that states none, in pixels (CSS 2.1 §10.3.2).
 _DEFAULT_SIZE = (300.0, 150.0)
 
 
 def is_svg(beginning: bytes) -> bool:
-    """Return whether a file that begins so is an SVG document: its first element is called `svg`."""
+    """Return whether a file is an SVG document: its first element is `svg`.
+
+    beginning: the first bytes of the file, enough to reach that element.
+    """
     rest = beginning.removeprefix(b"\xef\xbb\xbf").lstrip()
     while rest.startswith((b"<?", b"<!")):
         if rest.startswith(b"<!--"):
@@ -111,77 +114,76 @@ def is_svg(beginning: bytes) -> bool:
     return re.match(rb"<([A-Za-z_][\w.-]*:)?svg[\s/>]", rest) is not None
 
 
-def sanitised(source: bytes, drawn_at: tuple[int, int, float] | None = None) -> bytes:
-    """Return the document, UTF-8, with what is known to be harmless alone; its root says its size in pixels.
+def sanitize(body: bytes, drawn_at: tuple[int, int, float] | None = None) -> bytes:
+    """Return the sanitized document in UTF-8, whose root element states its size in pixels.
 
-    `drawn_at`: the width and height in pixels of a rendition, and how many times its own size the document has in it; `None` where it is
-    only looked at.
+    drawn_at: width and height in pixels of the rendition to draw, and the scale of the document in it; `None` if it will not be drawn.
 
-    Raises `ImageError`: `broken` for what is no well-formed document, `unsupported` for one that declares entities,
-    `too-many-pixels` where it is too large or has too many elements, and `too-complex` where it would take too long to draw, at its own
-    size or as `drawn_at`.
+    Raises `ImageError`: `broken` if it is not well-formed, `unsupported` if it has scripts or declares entities, `too-many-pixels` if it is
+    too large or has too many elements, and `too-complex` if it would take too long to draw, at its own size or as `drawn_at`.
     """
-    return _cleaned(source, drawn_at)[1]
+    return _sanitize(body, drawn_at)[1]
 
 
-def measured(source: bytes) -> tuple[int, int, int | None]:
-    """Return the width and height of a document in pixels, and the largest width at which the whole document can be drawn in time.
+def measure(body: bytes) -> tuple[int, int, int | None]:
+    """Return the width and height of a document in pixels, and the largest width at which the whole of it can be drawn in time.
 
-    That width is `None` if the document can be drawn in time at `MAX_SIDE_PIXELS` × `MAX_SIDE_PIXELS` pixels, in its own shape. Raises
-    `ImageError` as `sanitised` does.
+    The latter is `None` if it can be drawn in time at the largest size of a rendition in its aspect ratio. Raises `ImageError` as
+    `sanitize`.
     """
-    cleaner, clean = _cleaned(source, None)
+    sanitizer, clean = _sanitize(body, None)
     width, height = size(clean)
 
-    def takes_too_long(across: int) -> bool:
-        seconds = cleaner.seconds(*drawing_at(plan(width, height, Transform(width=across), vector=True)))
+    def takes_too_long(drawn_width: int) -> bool:
+        seconds = sanitizer.seconds(*drawing_at(plan(width, height, Transform(width=drawn_width), vector=True)))
         return not seconds <= MAX_SECONDS_ENLARGED
 
-    largest = max(width, isqrt(MAX_SIDE_PIXELS**2 * width // height))
-    if not takes_too_long(largest):
+    max_width = max(width, isqrt(MAX_SIDE_PIXELS**2 * width // height))
+    if not takes_too_long(max_width):
         return width, height, None
-    # The estimate grows with the width, and at its own the document has just been found to be cheap.
-    return width, height, width - 1 + bisect_left(range(width, largest), True, key=takes_too_long)
+    # The estimate grows with the width, and at the document's own width it has just passed a stricter limit.
+    return width, height, width - 1 + bisect_left(range(width, max_width), True, key=takes_too_long)
 
 
-def _cleaned(source: bytes, drawn_at: tuple[int, int, float] | None) -> tuple[_Sanitizer, bytes]:
-    """Return the cleaner that has read a document, and the document as `sanitised` returns it; raises `ImageError` as that does."""
-    if len(source) > MAX_BYTES:
-        _refuse("too-many-pixels", "The SVG document is larger than is taken.", f"at most {MAX_BYTES} bytes", f"{len(source)} bytes")
-    cleaner = _Sanitizer()
+def _sanitize(body: bytes, drawn_at: tuple[int, int, float] | None) -> tuple[_Sanitizer, bytes]:
+    """Return the sanitizer that has read a document, and the sanitized document. Raises `ImageError` as `sanitize`."""
+    if len(body) > MAX_BYTES:
+        _refuse("too-many-pixels", "The SVG document is too large.", f"at most {MAX_BYTES} bytes", f"{len(body)} bytes")
+    sanitizer = _Sanitizer()
     try:
-        cleaner.parser.Parse(source, True)
-        drawn = cleaner.drawn()
-        clean = "".join(cleaner.out).encode("utf-8")
-        seconds = cleaner.seconds(*(drawn_at or (*size(clean), 1.0))) if drawn <= MAX_DRAWN else 0.0
+        sanitizer.parser.Parse(body, True)
+        drawn = sanitizer.count_drawn()
+        clean = "".join(sanitizer.out).encode("utf-8")
+        seconds = sanitizer.seconds(*(drawn_at or (*size(clean), 1.0))) if drawn <= MAX_DRAWN else 0.0
     except expat.ExpatError as error:
-        _refuse(
-            "broken", "This SVG is no well-formed document.", "well-formed XML", f"{expat.ErrorString(error.code)} in line {error.lineno}"
-        )
+        _refuse("broken", "This SVG is not well-formed.", "well-formed XML", f"{expat.ErrorString(error.code)} in line {error.lineno}")
     except (ValueError, LookupError) as error:
-        _refuse("broken", "This SVG is no well-formed document.", "well-formed XML in a known encoding", type(error).__name__)
+        _refuse("broken", "This SVG is not well-formed.", "well-formed XML in a known encoding", type(error).__name__)
     except RecursionError:
-        _refuse("too-many-pixels", "The SVG is nested deeper than is taken.", f"at most {MAX_DEPTH} levels", "more")
+        _refuse("too-many-pixels", "The SVG is nested too deeply.", f"at most {MAX_DEPTH} levels", "more")
     if drawn > MAX_DRAWN:
-        _refuse("too-many-pixels", "The SVG draws more elements than are drawn.", f"at most {MAX_DRAWN}, each repetition counted", "more")
+        _refuse("too-many-pixels", "The SVG draws too many elements.", f"at most {MAX_DRAWN}, each repetition counted", "more")
     _check_seconds(seconds, MAX_SECONDS_ENLARGED if drawn_at else MAX_SECONDS)
-    return cleaner, clean
+    return sanitizer, clean
 
 
 def size(clean: bytes) -> tuple[int, int]:
-    """Return width and height in pixels of a sanitised document, at least 1 each."""
+    """Return the width and height in pixels of a sanitized document, at least 1 each."""
     width, height = _exact_size(clean)
     return max(1, round(width)), max(1, round(height))
 
 
-def rasterised(clean: bytes, region: Box, width: int, height: int) -> pyvips.Image:
-    """Return the `region` of a sanitised document, in pixels of its `size`, drawn at `width` × `height`: sharp, sRGB with alpha, 8 bits."""
+def rasterize(clean: bytes, region: Box, width: int, height: int) -> pyvips.Image:
+    """Return a region of a sanitized document, drawn sharply at `width` × `height`: sRGB with alpha, 8 bits per band.
+
+    region: in pixels of the document's `size`.
+    """
     exact_width, exact_height = _exact_size(clean)
     whole_width, whole_height = size(clean)
-    across, down = exact_width / whole_width, exact_height / whole_height
-    view = f"{region.left * across:.6f} {region.top * down:.6f} {region.width * across:.6f} {region.height * down:.6f}"
+    x_scale, y_scale = exact_width / whole_width, exact_height / whole_height
+    view = f"{region.left * x_scale:.6f} {region.top * y_scale:.6f} {region.width * x_scale:.6f} {region.height * y_scale:.6f}"
     frame = f'<svg xmlns="{_SVG}" width="{width}" height="{height}" viewBox="{view}" preserveAspectRatio="none">'
-    # libvips has 72 pixels to the inch where CSS has 96: points are right at the one, pixels at the other.
+    # libvips defaults to 72 dots per inch and CSS has 96: this dpi makes points right, and this scale makes pixels right.
     image = pyvips.Image.svgload_buffer(frame.encode() + clean + b"</svg>", dpi=96, scale=72 / 96)
     if (image.width, image.height) != (width, height):
         image = image.gravity("north-west", width, height)
@@ -189,7 +191,11 @@ def rasterised(clean: bytes, region: Box, width: int, height: int) -> pyvips.Ima
 
 
 class _Sanitizer:
-    """Writes a document anew while it is read. `out` is what has been written."""
+    """Writes a sanitized copy of a document while it is parsed.
+
+    parser: to be fed the document.
+    out: the copy, in pieces.
+    """
 
     def __init__(self) -> None:
         self.out: list[str] = []
@@ -198,7 +204,7 @@ class _Sanitizer:
         self._root: Element | None = None
         self._skipped_depth = 0
         self._elements = self._points = 0
-        self._embedded_pixels = self._pixels_here = 0
+        self._embedded_pixels = self._element_pixels = 0
         self._sheets: list[str] = []
         self._style: list[str] = []
         self._cost: svg_cost.Cost | None = None
@@ -209,29 +215,33 @@ class _Sanitizer:
         self.parser.EndElementHandler = self._end
         self.parser.CharacterDataHandler = self._text
 
-    def drawn(self) -> int:
-        """Return how many elements are drawn, what is referred to counted each time; more than `MAX_DRAWN` is as good as endless."""
-        costs: dict[int, int] = {}
-        on_the_way: set[int] = set()
+    def count_drawn(self) -> int:
+        """Return how many elements are drawn, counted each time that a reference draws them, or some number above `MAX_DRAWN`."""
+        counts: dict[int, int] = {}
+        in_progress: set[int] = set()
 
-        def cost(element: Element) -> int:
-            known = costs.get(id(element))
+        def count(element: Element) -> int:
+            known = counts.get(id(element))
             if known is not None:
                 return known
-            if id(element) in on_the_way:
-                # A circle is not drawn by librsvg; what leads to it is.
+            if id(element) in in_progress:
+                # librsvg does not draw circular references, but it draws the elements that lead to one.
                 return 0
-            on_the_way.add(id(element))
-            total = (_FILTER_COST if element.tag in _FILTERS else 1) + sum(cost(child) for child in element.children)
-            total += sum(cost(self._ids[name]) for name in element.references if name in self._ids)
-            on_the_way.discard(id(element))
-            costs[id(element)] = min(total, MAX_DRAWN + 1)
-            return costs[id(element)]
+            in_progress.add(id(element))
+            total = (_FILTER_WEIGHT if element.tag in _FILTERS else 1) + sum(count(child) for child in element.children)
+            total += sum(count(self._ids[name]) for name in element.references if name in self._ids)
+            in_progress.discard(id(element))
+            counts[id(element)] = min(total, MAX_DRAWN + 1)
+            return counts[id(element)]
 
-        return cost(self._root) if self._root else 0
+        return count(self._root) if self._root else 0
 
     def seconds(self, width: int, height: int, scale: float) -> float:
-        """Return about how long it takes to draw the document at `scale` times its own size on a canvas of so many pixels."""
+        """Return an estimate of the time to draw the document.
+
+        width, height: of the canvas, in pixels.
+        scale: of the document, relative to its own size.
+        """
         if self._root is None:
             return 0.0
         if self._cost is None:
@@ -242,18 +252,18 @@ class _Sanitizer:
         if has_internal_subset:
             _refuse(
                 "unsupported",
-                "This SVG declares entities of its own, which are not read.",
-                "a document without declarations in its DOCTYPE",
+                "This SVG declares entities, which are not supported.",
+                "a DOCTYPE without declarations, or none",
                 "an internal subset",
             )
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         self._elements += 1
         if self._elements > MAX_ELEMENTS:
-            _refuse("too-many-pixels", "The SVG has more elements than are taken.", f"at most {MAX_ELEMENTS}", "more")
+            _refuse("too-many-pixels", "The SVG has too many elements.", f"at most {MAX_ELEMENTS}", "more")
         _check_inactive(name, attributes)
         tag = _local(name, _SVG)
-        # A link is a group that cannot be followed.
+        # A link is copied as a group.
         tag = "g" if tag == "a" else tag
         if self._root is None and tag != "svg":
             _refuse("broken", "The document's first element is not `svg`.", f"svg in the namespace {_SVG}", name)
@@ -261,33 +271,33 @@ class _Sanitizer:
             self._skipped_depth += 1
             return
         if len(self._stack) >= MAX_DEPTH:
-            _refuse("too-many-pixels", "The SVG is nested deeper than is taken.", f"at most {MAX_DEPTH} levels", "more")
+            _refuse("too-many-pixels", "The SVG is nested too deeply.", f"at most {MAX_DEPTH} levels", "more")
         references: list[str] = []
-        kept = self._kept(tag, attributes, references)
-        if tag == "image" and "xlink:href" not in kept:
+        copied = self._copy_attributes(tag, attributes, references)
+        if tag == "image" and "xlink:href" not in copied:
             self._skipped_depth += 1
             return
-        self._points += svg_cost.commands(kept.get("d", ""))
+        self._points += svg_cost.count_commands(copied.get("d", ""))
         if self._points > svg_cost.MAX_POINTS:
-            _refuse("too-complex", "The SVG has more points than are drawn.", f"at most {svg_cost.MAX_POINTS} in all paths", "more")
-        element = Element(tag, kept, self._stack[-1][1].inherited if self._stack else Inherited())
+            _refuse("too-complex", "The SVG has too many points.", f"at most {svg_cost.MAX_POINTS} in all paths", "more")
+        element = Element(tag, copied, self._stack[-1][1].inherited if self._stack else Inherited())
         element.references = references
-        element.embedded_pixels = self._pixels_here
-        if "id" in kept:
-            self._ids.setdefault(kept["id"], element)
+        element.embedded_pixels = self._element_pixels
+        if "id" in copied:
+            self._ids.setdefault(copied["id"], element)
         if self._root is None:
             self._root = element
-            width, height = _size_told(attributes)
+            width, height = _stated_size(attributes)
             element.size = float(width), float(height)
-            kept = {"xmlns": _SVG, "xmlns:xlink": _XLINK, "width": width, "height": height} | {
-                key: value for key, value in kept.items() if key not in {"width", "height"}
+            copied = {"xmlns": _SVG, "xmlns:xlink": _XLINK, "width": width, "height": height} | {
+                key: value for key, value in copied.items() if key not in {"width", "height"}
             }
         else:
             self._stack[-1][1].children.append(element)
         self._stack.append((tag, element))
-        self.out.append(f"<{tag}" + "".join(f" {key}={quoteattr(value)}" for key, value in kept.items()) + ">")
+        self.out.append(f"<{tag}" + "".join(f" {key}={quoteattr(value)}" for key, value in copied.items()) + ">")
 
-    def _end(self, name: str) -> None:  # noqa: ARG002 - the parser has checked that it is the right one
+    def _end(self, name: str) -> None:  # noqa: ARG002 - the parser has checked that the tags match
         if self._skipped_depth:
             self._skipped_depth -= 1
             return
@@ -307,29 +317,30 @@ class _Sanitizer:
             self._style.append(text)
         else:
             self.out.append(escape(text))
-            # A text is laid out as a whole.
+            # Text is laid out per `text` element, not per `tspan`.
             whole = next((element for tag, element in self._stack if tag == "text"), self._stack[-1][1])
             whole.characters += len(text)
 
-    def _kept(self, tag: str, attributes: Mapping[str, str], references: list[str]) -> dict[str, str]:
-        self._pixels_here = 0
-        kept: dict[str, str] = {}
+    def _copy_attributes(self, tag: str, attributes: Mapping[str, str], references: list[str]) -> dict[str, str]:
+        """Return the harmless attributes of an element, and add the ids that they refer to to `references`."""
+        self._element_pixels = 0
+        copied: dict[str, str] = {}
         for name, value in attributes.items():
             if _local(name, _XLINK) == "href" or name == "href":
                 if value.startswith("#"):
                     references.append(value[1:])
-                    kept["xlink:href"] = value
-                elif tag == "image" and self._is_small_picture(value):
-                    kept["xlink:href"] = value
+                    copied["xlink:href"] = value
+                elif tag == "image" and self._is_embedded_picture(value):
+                    copied["xlink:href"] = value
             elif name == f"{_XML} space":
-                kept["xml:space"] = value
+                copied["xml:space"] = value
             elif name in _ATTRIBUTES and _is_harmless(value):
                 references += _REFERENCE.findall(value)
-                kept[name] = value
-        return kept
+                copied[name] = value
+        return copied
 
-    def _is_small_picture(self, url: str) -> bool:
-        """Return whether a `data:` URL holds a PNG or JPEG, counted against what may be embedded in all."""
+    def _is_embedded_picture(self, url: str) -> bool:
+        """Return whether a `data:` URL holds a PNG or JPEG, and add up the pixels. Raises `ImageError` beyond `MAX_EMBEDDED_PIXELS`."""
         match = _EMBEDDED.match(url)
         if match is None:
             return False
@@ -341,11 +352,11 @@ class _Sanitizer:
         if pixels is None:
             return False
         self._embedded_pixels += pixels
-        self._pixels_here = pixels
+        self._element_pixels = pixels
         if self._embedded_pixels > MAX_EMBEDDED_PIXELS:
             _refuse(
                 "too-many-pixels",
-                "The pictures embedded in the SVG have more pixels than are taken.",
+                "The pictures embedded in the SVG have too many pixels.",
                 f"at most {MAX_EMBEDDED_PIXELS} pixels",
                 "more",
             )
@@ -353,7 +364,10 @@ class _Sanitizer:
 
 
 def _local(name: str, namespace: str) -> str | None:
-    """Return the local name of what is in `namespace`, of an element also of what is in none; `None` of everything else."""
+    """Return the local name of an element or attribute if it is in `namespace`, otherwise `None`.
+
+    name: as expat gives it, with the namespace first. Names without a namespace count as SVG.
+    """
     uri, space, local = name.rpartition(" ")
     if not space:
         return local if namespace == _SVG else None
@@ -361,20 +375,26 @@ def _local(name: str, namespace: str) -> str | None:
 
 
 def _check_inactive(name: str, attributes: Mapping[str, str]) -> None:
-    """Return if an element does nothing by itself; raises `ImageError` for scripts, handlers of events, and links to scripts."""
+    """Check that an element is no script, handles no events, and links to no script. Raises `ImageError`, `unsupported`."""
     local = name.rpartition(" ")[2].lower()
     handlers = [key for key in attributes if key.lower().startswith("on")]
     links = [value for key, value in attributes.items() if key.rpartition(" ")[2] == "href" and _SCRIPT_URL.match(value)]
     if local == "script" or handlers or links:
-        _refuse("unsupported", "This SVG holds scripts, which are not taken.", "a drawing", (handlers or links or [local])[0][:40])
+        _refuse(
+            "unsupported",
+            "This SVG contains scripts, which are not accepted.",
+            "a drawing without scripts",
+            (handlers or links or [local])[0][:40],
+        )
 
 
 def _is_harmless(css: str) -> bool:
-    """Return whether a value or a style sheet reaches nothing outside the document: no URL but of a fragment, no rule, no escape."""
+    """Return whether CSS refers only to the document itself: it has no URL except a fragment, no at-rule, and no escape."""
     return "\\" not in css and "@" not in css and len(_ANY_URL.findall(css)) == len(_REFERENCE.findall(css))
 
 
-def _size_told(attributes: Mapping[str, str]) -> tuple[str, str]:
+def _stated_size(attributes: Mapping[str, str]) -> tuple[str, str]:
+    """Return the width and height in pixels that a root element states. Raises `ImageError`, `too-many-pixels`."""
     width, height = _pixels(attributes.get("width", "")), _pixels(attributes.get("height", ""))
     box = [_number(part) for part in re.split(r"[\s,]+", attributes.get("viewBox", "").strip())]
     ratio = box[3] / box[2] if len(box) == 4 and box[2] > 0 and box[3] > 0 else None
@@ -388,7 +408,7 @@ def _size_told(attributes: Mapping[str, str]) -> tuple[str, str]:
     if not 0 < width <= MAX_SIDE or not 0 < height <= MAX_SIDE:
         _refuse(
             "too-many-pixels",
-            "The SVG is larger than is drawn, or empty.",
+            "The SVG is empty or too large.",
             f"sides above 0 and up to {MAX_SIDE} pixels",
             f"{width:g} x {height:g}",
         )
@@ -408,36 +428,36 @@ def _number(text: str) -> float:
 def _exact_size(clean: bytes) -> tuple[float, float]:
     match = _ROOT.match(clean)
     if match is None:
-        raise ValueError("not a sanitised document")
+        raise ValueError("not a sanitized document")
     return float(match[1]), float(match[2])
 
 
 def _png_pixels(body: bytes) -> int | None:
-    """Return width × height of a PNG (PNG §11.2.2), `None` of anything else."""
+    """Return width × height of a PNG (PNG, third edition, §11.2.1), `None` for any other data."""
     if body[:8] != b"\x89PNG\r\n\x1a\n" or body[12:16] != b"IHDR":
         return None
     return int.from_bytes(body[16:20], "big") * int.from_bytes(body[20:24], "big")
 
 
 def _jpeg_pixels(body: bytes) -> int | None:
-    """Return width × height of a JPEG: of its first frame header (ITU-T T.81 §B.2.2), `None` of anything else."""
-    at = 2
-    while body[:2] == b"\xff\xd8" and body[at : at + 1] == b"\xff" and at + 9 <= len(body):
-        marker = body[at + 1]
+    """Return width × height of a JPEG from its first frame header (ITU-T T.81 §B.2.2), `None` for any other data."""
+    position = 2
+    while body[:2] == b"\xff\xd8" and body[position : position + 1] == b"\xff" and position + 9 <= len(body):
+        marker = body[position + 1]
         if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
-            return int.from_bytes(body[at + 5 : at + 7], "big") * int.from_bytes(body[at + 7 : at + 9], "big")
-        at += 2 + int.from_bytes(body[at + 2 : at + 4], "big")
+            return int.from_bytes(body[position + 5 : position + 7], "big") * int.from_bytes(body[position + 7 : position + 9], "big")
+        position += 2 + int.from_bytes(body[position + 2 : position + 4], "big")
     return None
 
 
-def _check_seconds(seconds: float, most: float) -> None:
-    # Of numbers without bounds the estimate may be none.
-    if not seconds <= most:
+def _check_seconds(seconds: float, limit: float) -> None:
+    # Not `>`: the estimate may be NaN.
+    if not seconds <= limit:
         _refuse(
             "too-complex",
             "The SVG would take too long to draw.",
-            f"an estimate of at most {most:g} s",
-            f"{seconds:.0f} s or more, with its selectors, paths, texts, layers and filters",
+            f"an estimate of at most {limit:g} s",
+            f"{seconds:.0f} s or more, for its selectors, paths, texts, layers and filters",
         )
 
 

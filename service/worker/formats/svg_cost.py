@@ -1,7 +1,7 @@
-"""SVG: what it costs to draw a document, as far as librsvg's and cairo's time can be told from it without drawing.
+"""The cost of drawing an SVG, estimated from the document without drawing it.
 
-An additive model in nanoseconds of one core, measured with the librsvg and cairo of libvips 8.18: each constant below is a little above
-what the worst drawing of its kind took. It errs on the dear side: most drawings take a tenth of their estimate.
+The model adds up nanoseconds of one core for librsvg and cairo, measured with those of libvips 8.18. Each constant is slightly above the
+cost of the worst drawing of its kind, so the estimate errs on the high side: most drawings take a tenth of it.
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ from itertools import pairwise, starmap
 from operator import sub
 from typing import NamedTuple
 
-# Beyond this a sum is not carried on: nothing may cost so much.
+# Estimates stop here: no drawing may cost more.
 MAX_NANOSECONDS = 30e9
 
 _ELEMENT = 15_000.0
-# A selector matched with an element, or one more element looked at for its combinators.
+# Matching a selector with an element, or looking at one more element for its combinators.
 _MATCH = 45.0
-# To read a selector, here and where it is drawn, however few elements there are.
+# Parsing a selector, in the sanitizer and in librsvg, regardless of the number of elements.
 _SELECTOR = 50_000.0
-# A declaration that is laid on an element.
+# Applying a declaration to an element.
 _DECLARATION = 100.0
-# A point of a path, filled and stroked; a pixel of its length, and of the stroke's width at a joint.
+# A point of a path, filled and stroked; a pixel of its length; and a pixel of the stroke's width at each joint.
 _POINT = 7_000.0
 _LENGTH = 1_500.0
 _JOINT = 1_500.0
 _DASH = 3_000.0
 _MARKER = 6_000.0
-# A character, whatever its size, and for each pixel of that; and for each other one of its run, because the text is laid out as a whole.
+# A character of any size; in addition for each pixel of its font size; and for each other character of its text, because the text is laid
+# out as a whole.
 _CHARACTER = 80_000.0
 _CHARACTER_SIZE = 1_000.0
 _CHARACTER_PAIR = 75.0
-# A pixel filled, with a gradient or a pattern, blended as a layer, masked, filtered, looked at by one primitive of a filter.
+# A pixel that is filled, painted with a gradient or a pattern, blended as a layer, masked, filtered, or processed by a filter primitive.
 _PIXEL = 1.5
 _PAINTED_PIXEL = 30.0
 _LAYER_PIXEL = 2.0
@@ -46,29 +47,30 @@ _BLURRED_PIXEL = 460.0
 # A pixel of an embedded picture, each time that it is drawn.
 _EMBEDDED_PIXEL = 10.0
 
-# A font of this size is drawn as few curves; beyond the canvas nothing is.
+# The default font size in pixels (CSS `medium`).
 _FONT_PIXELS = 16.0
 
 _PATH = re.compile(r"([A-DF-Za-df-z])([^A-DF-Za-df-z]*)")
-# Commands that are not followed by absolute points alone, and those whose points stand for curves.
+# Commands that are followed by anything but absolute points, and commands whose points describe curves.
 _MIXED = re.compile(r"[a-df-yAHV]")
 _CURVES = re.compile(r"[CSQT]")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
 _TRANSFORM = re.compile(r"([a-zA-Z]+)\s*\(([^)]*)\)")
-# Points and sides of a shape that nobody can tell: as large as the canvas.
+# For lengths and areas that cannot be determined: calculations limit them to the canvas.
 _ENDLESS = 1e9
 
-# Attributes that are declarations (SVG 2 §6.6), as far as they matter here.
+# The presentation attributes (SVG 2 §6.6) that affect the cost.
 _PRESENTATION = frozenset({"stroke-width", "font", "font-size", "stroke-dasharray", "opacity", "mix-blend-mode", "isolation"}) | frozenset(
     {"mask", "filter", "marker", "marker-mid", "fill", "stroke"}
 )
 
-# CSS (CSS Syntax Level 3 §4.3): a comment, or a string.
+# A comment or a string (CSS Syntax Level 3 §4.3).
 _CSS_TOKEN = re.compile(r"/\*.*?(?:\*/|\Z)|\"[^\"\n\r\f]*\"|'[^'\n\r\f]*'", re.DOTALL)
 _RULE = re.compile(r"([^{}]*)\{([^{}]*)")
-# Where one simple selector follows another, or a combinator stands between two.
-_ANOTHER = re.compile(r"[\w\])*-](?=[.#:\[])")
-_CLIMB, _WALK = re.compile(r"[^\s,>+~][\s]+[^\s,>+~]|>"), re.compile(r"[~+]|:(?:nth|first|last|only)")
+# In a selector: the place between two simple selectors; a descendant or child combinator; a sibling combinator or a structural
+# pseudo-class; and the last compound selector.
+_COMPOUND_PART = re.compile(r"[\w\])*-](?=[.#:\[])")
+_ANCESTOR, _SIBLING = re.compile(r"[^\s,>+~][\s]+[^\s,>+~]|>"), re.compile(r"[~+]|:(?:nth|first|last|only)")
 _SUBJECT = re.compile(r"(?:^|[\s>+~])([\w-]*)((?:[.#][\w-]+)*)(?:[:\[].*)?$", re.DOTALL)
 _WIDTHS, _FONTS, _DASHES = (
     re.compile(rf"(?<![\w-]){name}\s*[:=]\s*([^;{{}}]*)") for name in ("stroke-width", r"font(?:-size)?", "stroke-dasharray")
@@ -90,12 +92,15 @@ _UNIT_PIXELS = {"": 1.0, "px": 1.0, "pt": 4 / 3, "pc": 16.0, "mm": 96 / 25.4, "c
 _SIZED = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)(px|pt|pc|mm|cm|in|em|ex|rem|%|)")
 
 
-# More points than these cost more than anything may.
+# Paths with more points in total are refused, because they cost more than any drawing may.
 MAX_POINTS = 700_000
 
 
 class Inherited(NamedTuple):
-    """What an element hands down: the width of strokes, the size of its font, in pixels of its own."""
+    """Properties that children inherit, in pixels of the element's own coordinate system.
+
+    dash: the period of the dash pattern, infinite for a solid stroke.
+    """
 
     stroke_width: float = 1.0
     font: float = _FONT_PIXELS
@@ -103,10 +108,15 @@ class Inherited(NamedTuple):
 
 
 class Element:
-    """What is needed of an element to know what it costs: its own work in its own units, and what is drawn with it."""
+    """What the cost of an element depends on. Lengths are in the element's own units."""
 
     def __init__(self, tag: str, attributes: Mapping[str, str], inherited: Inherited) -> None:
-        """Take the local name, the attributes, and what is handed down to it."""
+        """Read the attributes of an element. Children, references, characters and embedded pixels are added by the sanitizer.
+
+        tag: local name.
+        attributes: sanitized.
+        inherited: from the parent.
+        """
         self.tag = tag
         self.children: list[Element] = []
         self.references: list[str] = []
@@ -117,7 +127,7 @@ class Element:
         self.inherited = Inherited(
             max(_numbers(_WIDTHS, declared), default=inherited.stroke_width),
             max(_numbers(_FONTS, declared, relative_to=inherited.font), default=inherited.font),
-            min((_period(match) for match in _DASHES.findall(declared)), default=inherited.dash),
+            min((_dash_period(match) for match in _DASHES.findall(declared)), default=inherited.dash),
         )
         self.scale = _scale(attributes.get("transform", "")) * (_scale(style) if "transform" in style else 1.0)
         self.view_box = _view_box(attributes) if tag in _VIEWPORTS else None
@@ -138,23 +148,29 @@ class Element:
 
 
 def _declarations(attributes: Mapping[str, str], style: str) -> str:
-    """Return presentation attributes as the declarations that they are (SVG 2 §6.6), and those of a style."""
+    """Return the CSS declarations of an element: its presentation attributes (SVG 2 §6.6) and its `style`."""
     return "".join(f"{name}:{value};" for name, value in attributes.items() if name in _PRESENTATION) + style
 
 
 def _numbers(pattern: re.Pattern[str], css: str, relative_to: float = _FONT_PIXELS) -> Iterator[float]:
-    """Yield the lengths of a property, in pixels; of a font's relative ones, of the size that is given."""
+    """Yield the lengths of a property, in pixels.
+
+    pattern: finds the values of the property in `css`.
+    relative_to: the font size in pixels that `em` and `%` refer to.
+    """
     for value in pattern.findall(css):
         for number, unit in _SIZED.findall(value):
             factor = _UNIT_PIXELS.get(unit, relative_to / (100 if unit == "%" else 1))
             yield abs(float(number)) * factor
 
 
-def _period(value: str) -> float:
+def _dash_period(value: str) -> float:
+    """Return the length in pixels after which a dash pattern repeats, infinite for none."""
     return sum(float(number) * _UNIT_PIXELS.get(unit, 0.01) for number, unit in _SIZED.findall(value)) or math.inf
 
 
 def _side(attributes: Mapping[str, str], *names: str) -> float:
+    """Return the length in pixels of the first of the attributes that is present, 0 for none, `_ENDLESS` if it is not absolute."""
     value = next((attributes[name].strip() for name in names if name in attributes), "")
     match = _SIZED.fullmatch(value)
     if match is None:
@@ -163,16 +179,16 @@ def _side(attributes: Mapping[str, str], *names: str) -> float:
 
 
 def _view_box(attributes: Mapping[str, str]) -> tuple[float, float] | None:
-    """Return width and height of a view box, `None` where there is none."""
+    """Return the width and height of a valid view box, otherwise `None`."""
     box = [float(number) for number in _NUMBER.findall(attributes.get("viewBox", ""))]
     return (box[2], box[3]) if len(box) == 4 and min(box[2], box[3]) > 0 else None
 
 
 def _scale(transform: str) -> float:
-    """Return how much longer a line may become by a list of transforms (CSS Transforms §13), at most."""
+    """Return the largest factor by which a list of transforms (CSS Transforms 1 §13) may lengthen a line."""
     scale = 1.0
-    for name, inside in _TRANSFORM.findall(transform):
-        numbers = [float(number) for number in _NUMBER.findall(inside)]
+    for name, arguments in _TRANSFORM.findall(transform):
+        numbers = [float(number) for number in _NUMBER.findall(arguments)]
         match name.lower():
             case "matrix":
                 scale *= math.hypot(*numbers[:4])
@@ -186,13 +202,13 @@ def _scale(transform: str) -> float:
 
 
 def _shape(tag: str, attributes: Mapping[str, str]) -> tuple[float, float, float]:
-    """Return how many points the outline of an element has, how long it is, and the area of the box around it, in its own units."""
+    """Return the number of points of an element's outline, its length, and the area of its bounding box, in the element's own units."""
     if tag in {"rect", "image"}:
         width, height = _side(attributes, "width"), _side(attributes, "height")
         return 4, 2 * (width + height), width * height
     if tag in {"circle", "ellipse"}:
-        across, down = _side(attributes, "r", "rx"), _side(attributes, "r", "ry")
-        return 16, 4 * (across + down), 4 * across * down
+        x_radius, y_radius = _side(attributes, "r", "rx"), _side(attributes, "r", "ry")
+        return 16, 4 * (x_radius + y_radius), 4 * x_radius * y_radius
     if tag not in _SHAPES:
         return 0, 0, 0
     if tag == "line":
@@ -202,20 +218,23 @@ def _shape(tag: str, attributes: Mapping[str, str]) -> tuple[float, float, float
     return _outline(f"M{attributes.get('points', '')}")
 
 
-# Command → how many numbers each segment has, and which of them are coordinates: pairs of x and y.
-_SEGMENT = {"m": 2, "l": 2, "t": 2, "c": 6, "s": 4, "q": 4, "a": 7, "h": 1, "v": 1}
+# Path command → how many numbers each of its segments has (SVG 2 §9.3).
+_SEGMENT_NUMBERS = {"m": 2, "l": 2, "t": 2, "c": 6, "s": 4, "q": 4, "a": 7, "h": 1, "v": 1}
 
 
-def commands(path: str) -> int:
-    """Return how many points a path has at least, for little."""
+_COMMANDS = "".join(kind + kind.upper() for kind in _SEGMENT_NUMBERS)
+
+
+def count_commands(path: str) -> int:
+    """Return the number of commands in a path, which is a lower limit of its points, without parsing it."""
     return sum(map(path.count, _COMMANDS))
 
 
-_COMMANDS = "".join(kind + kind.upper() for kind in _SEGMENT)
-
-
 def _outline(path: str) -> tuple[float, float, float]:
-    """Return the same of a path (SVG 2 §9.3): the length of its control polygon, about, across and down together."""
+    """Return the points, length and area of a path, as `_shape` does, from its control points.
+
+    The length is that of the control polygon, horizontal and vertical distances added.
+    """
     if path.count("M") == 1 and not _MIXED.search(path):
         numbers = list(map(float, _NUMBER.findall(path)))
         xs, ys = numbers[::2], numbers[1::2]
@@ -226,10 +245,10 @@ def _outline(path: str) -> tuple[float, float, float]:
     x = y = 0.0
     left = top = math.inf
     right = bottom = -math.inf
-    for command, inside in _PATH.findall(path):
+    for command, arguments in _PATH.findall(path):
         kind = command.lower()
-        size = _SEGMENT.get(kind)
-        numbers = list(map(float, _NUMBER.findall(inside)))
+        size = _SEGMENT_NUMBERS.get(kind)
+        numbers = list(map(float, _NUMBER.findall(arguments)))
         if size is None or not numbers:
             points += 1
             continue
@@ -242,7 +261,7 @@ def _outline(path: str) -> tuple[float, float, float]:
         elif kind in {"h", "v"}:
             xs, ys = (numbers, []) if kind == "h" else ([], numbers)
         if kind == "m":
-            # What is moved over is not drawn.
+            # Moving draws no line.
             length -= abs(xs[0] - (0 if relative else x)) + abs((ys or [y])[0] - (0 if relative else y))
         if relative:
             length += sum(map(abs, xs)) + sum(map(abs, ys))
@@ -255,53 +274,58 @@ def _outline(path: str) -> tuple[float, float, float]:
             x, y = (xs or [x])[-1], (ys or [y])[-1]
             left, right = min(left, *xs, x), max(right, *xs, x)
             top, bottom = min(top, *ys, y), max(bottom, *ys, y)
-    # It ends where it began, if it is filled.
+    # Twice the length, because a filled path is closed.
     return points, 2 * length, min(length * length, max(0.0, right - left) * max(0.0, bottom - top))
 
 
 def without_comments(css: str) -> str:
-    """Return a style sheet without its comments, so that what is counted in it is what is read of it."""
+    """Return a style sheet without comments, so that the estimate counts only text that librsvg interprets."""
     return _CSS_TOKEN.sub(lambda token: " " if token[0].startswith("/*") else token[0], css)
 
 
 class Cost:
-    """The cost of a document whose elements are all known."""
+    """Estimates the cost of a document that has been parsed completely."""
 
     def __init__(self, root: Element, ids: Mapping[str, Element], css: str) -> None:
-        """Take the root, its elements by id, and all style sheets without comments."""
+        """Collect all elements and the properties that style sheets may give them.
+
+        ids: elements by id.
+        css: all style sheets, without comments.
+        """
         self._root = root
         self._ids = ids
-        # A string may hold anything.
+        # The content of strings is not CSS.
         self._css = _CSS_TOKEN.sub('""', css)
         self._elements: list[Element] = []
         self._depth = self._siblings = 1
         self._collect(root, 1)
-        self._width = max(_numbers(_WIDTHS, self._css), default=0.0)
-        self._font = max(_numbers(_FONTS, self._css), default=0.0)
-        self._dash = min((_period(value) for value in _DASHES.findall(self._css)), default=math.inf)
-        self._moved = bool(_GEOMETRY.search(self._css))
-        self._painted = bool(_PAINTED.search(self._css))
-        self._widest = max((element.inherited.stroke_width for element in self._elements), default=1.0)
-        self._used = max((max(element.size) for element in self._elements if element.tag == "use"), default=0.0)
-        self._matched: tuple[float, float] | None = None
-        self._sides = self._canvas = 0.0
+        self._css_stroke_width = max(_numbers(_WIDTHS, self._css), default=0.0)
+        self._css_font = max(_numbers(_FONTS, self._css), default=0.0)
+        self._css_dash = min((_dash_period(value) for value in _DASHES.findall(self._css)), default=math.inf)
+        self._css_sets_geometry = bool(_GEOMETRY.search(self._css))
+        self._css_paints = bool(_PAINTED.search(self._css))
+        self._max_stroke_width = max((element.inherited.stroke_width for element in self._elements), default=1.0)
+        self._largest_use = max((max(element.size) for element in self._elements if element.tag == "use"), default=0.0)
+        self._matching_cost: tuple[float, float] | None = None
+        self._canvas_sides = self._canvas_pixels = 0.0
         self._tiles = 1
-        self._known: dict[tuple[int, float], float] = {}
-        self._on_the_way: set[int] = set()
+        self._costs: dict[tuple[int, float], float] = {}
+        self._in_progress: set[int] = set()
 
     def nanoseconds(self, width: float, height: float, scale: float = 1.0) -> float:
-        """Return the estimate for a canvas of so many pixels, on which the document is `scale` times its own size.
+        """Return the estimated cost of drawing the document, or some number above `MAX_NANOSECONDS` if it exceeds that.
 
-        Beyond `MAX_NANOSECONDS` it may be anything above.
+        width, height: of the canvas, in pixels.
+        scale: of the document, relative to its own size.
         """
-        self._sides, self._canvas = width + height, width * height
-        # libvips draws in tiles of 2000 pixels a side, and the whole document for each.
+        self._canvas_sides, self._canvas_pixels = width + height, width * height
+        # libvips draws in tiles of 2000 × 2000 pixels, and processes the whole document for each.
         self._tiles = math.ceil(width / 2_000) * math.ceil(height / 2_000)
-        self._known.clear()
-        if self._matched is None:
-            self._matched = self._matching()
-        fixed, layered = self._matched
-        total = fixed + layered * self._canvas
+        self._costs.clear()
+        if self._matching_cost is None:
+            self._matching_cost = self._matching()
+        fixed, per_pixel = self._matching_cost
+        total = fixed + per_pixel * self._canvas_pixels
         return total if total > MAX_NANOSECONDS else total + self._drawing(self._root, scale)
 
     def _collect(self, element: Element, depth: int) -> None:
@@ -312,14 +336,14 @@ class Cost:
             self._collect(child, depth + 1)
 
     def _matching(self) -> tuple[float, float]:
-        """Return what it costs to find which rules are for which elements, and what those with a layer of their own add for each pixel.
+        """Return the cost of matching style rules with elements, and the cost per pixel of the layers that the rules create.
 
-        Beyond `MAX_NANOSECONDS` either may be anything above.
+        Either is some number above `MAX_NANOSECONDS` if it exceeds that.
         """
-        fixed, layered = (self._css.count(",") + self._css.count("{")) * _SELECTOR, 0.0
+        fixed, per_pixel = (self._css.count(",") + self._css.count("{")) * _SELECTOR, 0.0
         if fixed > MAX_NANOSECONDS:
-            return fixed, layered
-        everything = sum(1 + sum(map(len, element.classes)) / 8 for element in self._elements)
+            return fixed, per_pixel
+        all_elements = sum(1 + sum(map(len, element.classes)) / 8 for element in self._elements)
         names = Counter(element.tag for element in self._elements)
         names.update(f".{name}" for element in self._elements for name in set(element.classes))
         names.update(f"#{element.id}" for element in self._elements)
@@ -329,19 +353,19 @@ class Cost:
             for selector in prelude.split(","):
                 candidates = self._candidates(selector.strip(), names)
                 selected += candidates
-                walks = len(_CLIMB.findall(selector)) * self._depth + len(_ANOTHER.findall(selector))
-                walks += len(_WALK.findall(selector)) * self._siblings * (self._depth if walks else 1)
-                fixed += (everything + candidates * walks) * _MATCH
+                steps = len(_ANCESTOR.findall(selector)) * self._depth + len(_COMPOUND_PART.findall(selector))
+                steps += len(_SIBLING.findall(selector)) * self._siblings * (self._depth if steps else 1)
+                fixed += (all_elements + candidates * steps) * _MATCH
             fixed += selected * (block.count(";") + 1) * _DECLARATION
             layers = sum(pixel for pattern, pixel in _LAYERS if pattern.search(block))
             layers += _FILTERED_PIXEL + filters if _FILTER.search(block) else 0
-            layered += selected * layers
-            if max(fixed, layered) > MAX_NANOSECONDS:
+            per_pixel += selected * layers
+            if max(fixed, per_pixel) > MAX_NANOSECONDS:
                 break
-        return fixed, layered
+        return fixed, per_pixel
 
     def _candidates(self, selector: str, names: Counter[str]) -> int:
-        """Return how many elements the last compound of a selector may stand for."""
+        """Return how many elements the last compound selector may match."""
         match = _SUBJECT.search(selector)
         if match is None:
             return len(self._elements)
@@ -349,14 +373,17 @@ class Cost:
         return min((names[name] for name in simple), default=len(self._elements))
 
     def _drawing(self, element: Element, scale: float) -> float:
-        """Return what it costs to draw an element whose parent's unit has so many pixels, at most."""
+        """Return the cost of drawing an element with its children and references.
+
+        scale: pixels per unit of the parent's coordinate system.
+        """
         key = id(element), scale
-        if key in self._known:
-            return self._known[key]
-        if id(element) in self._on_the_way:
-            # A circle is not drawn by librsvg; what leads to it is.
+        if key in self._costs:
+            return self._costs[key]
+        if id(element) in self._in_progress:
+            # librsvg does not draw circular references, but it draws the elements that lead to one.
             return 0.0
-        self._on_the_way.add(id(element))
+        self._in_progress.add(id(element))
         inner = self._inner_scale(element, scale)
         total = self._own(element, inner)
         for child in element.children:
@@ -365,34 +392,36 @@ class Cost:
             total += self._drawing(child, inner)
         for name in element.references:
             if name in self._ids and total <= MAX_NANOSECONDS:
-                total += self._referred(element, self._ids[name], inner)
-        self._on_the_way.discard(id(element))
-        self._known[key] = total
+                total += self._reference(element, self._ids[name], inner)
+        self._in_progress.discard(id(element))
+        self._costs[key] = total
         return total
 
     def _inner_scale(self, element: Element, scale: float) -> float:
         inner = scale * element.scale
         if element.view_box is not None:
-            # A symbol is as large as what uses it.
-            most = self._used if element.tag == "symbol" else 0.0
-            inner *= max((max(side, most) or self._sides) / box for side, box in zip(element.size, element.view_box, strict=True))
+            # A symbol takes the size of the `use` element that draws it.
+            use_size = self._largest_use if element.tag == "symbol" else 0.0
+            inner *= max(
+                (max(side, use_size) or self._canvas_sides) / box for side, box in zip(element.size, element.view_box, strict=True)
+            )
         if element.tag == "marker":
-            inner *= max(self._widest, self._width)
+            inner *= max(self._max_stroke_width, self._css_stroke_width)
         if element.to_box:
-            inner *= self._sides
+            inner *= self._canvas_sides
         return min(max(inner, 1e-6), _ENDLESS)
 
-    def _referred(self, element: Element, target: Element, scale: float) -> float:
-        # Few different scales, so that each thing is looked at few times.
+    def _reference(self, element: Element, target: Element, scale: float) -> float:
+        # Scales are rounded up to powers of four, so that few different costs are computed for each element.
         rounded = 4.0 ** math.ceil(math.log(scale, 4))
         once = self._drawing(target, rounded)
         if target.tag == "marker" and element.points:
             return (_MARKER + once) * (element.points if element.marked else 2)
         if target.tag == "filter":
-            # Where its region is what it is by default, it is a tenth wider than what it is for.
-            small = not element.children and element.points and not target.filters_region
-            region = min(self._canvas, 2 * element.area * scale * scale) if small else self._canvas
-            return once + _FILTERED_PIXEL * self._canvas + self._primitives(target) * region
+            # The default filter region exceeds the element's bounding box by a tenth on each side.
+            is_small = not element.children and element.points and not target.filters_region
+            region = min(self._canvas_pixels, 2 * element.area * scale * scale) if is_small else self._canvas_pixels
+            return once + _FILTERED_PIXEL * self._canvas_pixels + self._primitives(target) * region
         return once
 
     @staticmethod
@@ -402,16 +431,16 @@ class Cost:
         return sum(_BLURRED_PIXEL if child.tag in _BLURS else _PRIMITIVE_PIXEL for child in element.children)
 
     def _own(self, element: Element, scale: float) -> float:
-        length = min(element.length * scale, element.points * self._sides)
-        area = self._canvas if self._moved and element.points else min(element.area * scale * scale, self._canvas)
+        length = min(element.length * scale, element.points * self._canvas_sides)
+        area = self._canvas_pixels if self._css_sets_geometry and element.points else min(element.area * scale * scale, self._canvas_pixels)
         total = _ELEMENT + element.points * _POINT + length * _LENGTH
         if element.points > 4:
-            width = max(element.inherited.stroke_width, self._width) * scale
-            total += element.points * min(width, self._sides) * _JOINT
-        dash = min(element.inherited.dash, self._dash)
+            width = max(element.inherited.stroke_width, self._css_stroke_width) * scale
+            total += element.points * min(width, self._canvas_sides) * _JOINT
+        dash = min(element.inherited.dash, self._css_dash)
         total += min(element.length / dash, _ENDLESS) * _DASH if dash < math.inf else 0.0
-        font = max(element.inherited.font, self._font) * scale
-        total += element.characters * (_CHARACTER + min(font, self._sides) * _CHARACTER_SIZE + element.characters * _CHARACTER_PAIR)
+        font = max(element.inherited.font, self._css_font) * scale
+        total += element.characters * (_CHARACTER + min(font, self._canvas_sides) * _CHARACTER_SIZE + element.characters * _CHARACTER_PAIR)
         total *= self._tiles
-        total += area * (_PAINTED_PIXEL if element.painted or self._painted else _PIXEL)
-        return total + element.layers * self._canvas + element.embedded_pixels * _EMBEDDED_PIXEL
+        total += area * (_PAINTED_PIXEL if element.painted or self._css_paints else _PIXEL)
+        return total + element.layers * self._canvas_pixels + element.embedded_pixels * _EMBEDDED_PIXEL

@@ -1,4 +1,4 @@
-"""TIFF: what a file's directories declare, read before libtiff counts them; libvips opens one page at a time, and looks for it."""
+"""TIFF: reads the directories of all pages in one pass and within limits; libvips opens one page at a time, each from the start."""
 
 from __future__ import annotations
 
@@ -7,28 +7,48 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-# Bytes of a version, of an entry, of where its value stands, of a value that stands there itself, and how offsets and counts are packed
-# (TIFF 6.0 §2; BigTIFF has 64 bits).
-_CLASSIC = (4, "H", 12, 8, 4, "I")
-_BIG = (8, "Q", 20, 12, 8, "Q")
+from service.worker.orientation import upright_size
+
+
+class _Layout(NamedTuple):
+    """How numbers are packed (TIFF 6.0 §2; BigTIFF has 64 bits).
+
+    first_directory: where the file states the offset of its first directory.
+    count_format, offset_format: of `struct`, for a directory's number of entries, and of offsets and numbers of values.
+    entry_bytes: size of an entry. value_offset: where its value, or the offset of its values, is in it. value_bytes: the size of that.
+    """
+
+    first_directory: int
+    count_format: str
+    entry_bytes: int
+    value_offset: int
+    value_bytes: int
+    offset_format: str
+
+
+_CLASSIC = _Layout(4, "H", 12, 8, 4, "I")
+_BIG = _Layout(8, "Q", 20, 12, 8, "Q")
 _BIG_VERSION = 43
 
 _WIDTH, _LENGTH, _COMPRESSION, _ORIENTATION = 256, 257, 259, 274
 _OFFSETS, _BYTE_COUNTS = (273, 324), (279, 325)
-_PACKED = {3: "H", 4: "I", 16: "Q"}
-# Type → bytes of one value; of all others one is as good as any.
+# Field type → its struct format, for whole numbers; field type → bytes of one value, for all types that have more than one byte.
+_WHOLE_NUMBERS = {3: "H", 4: "I", 16: "Q"}
 _TYPE_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_SIDEWAYS = range(5, 9)
-_JPEG = frozenset({6, 7})
+_JPEG_COMPRESSIONS = frozenset({6, 7})
 
-# A directory of so many entries is none: baseline and all extensions together have less than 200 tags.
+# Baseline TIFF and all extensions together have fewer than 200 tags: entries of a directory beyond this number are not read.
 _MAX_ENTRIES = 4_096
 
 
 class Directory(NamedTuple):
-    """One page: its size, upright, how many entries its directory has, and how many bytes they refer to besides pixels.
+    """One page of a TIFF.
 
-    `pieces` are its strips or tiles. `jpegs` are where those begin and how long they are if they are JPEGs, else nothing.
+    width, height: in pixels, upright.
+    entries: how many its directory declares.
+    metadata_bytes: size of the values that the entries refer to, not counting pixels.
+    pieces: how many strips or tiles it has.
+    jpegs: offset and length of each strip or tile if they are JPEGs, otherwise empty.
     """
 
     width: int
@@ -40,85 +60,89 @@ class Directory(NamedTuple):
 
 
 def page_sizes(content: memoryview, pages: int) -> list[tuple[int, int]]:
-    """Return width and height of the first `pages` pages of a file, upright; raises `ValueError` where a directory lies outside it."""
+    """Return the width and height, upright, of the first `pages` pages. Raises `ValueError` if a directory lies outside the file."""
     return [(page.width, page.height) for page in islice(directories(content, 0), pages)]
 
 
 def directories(content: memoryview, max_jpegs: int) -> Iterator[Directory]:
-    """Yield the directories of a file in order, to the first that comes again; raises `ValueError` where one lies outside the file.
+    """Yield the directories of a file in order, until one repeats. Raises `ValueError` if one lies outside the file.
 
-    `jpegs` has no more than `max_jpegs`. Of a directory of more entries than any has only the first are looked at.
+    max_jpegs: the maximum length of `jpegs`.
     """
     try:
         yield from _directories(content, max_jpegs)
     except (struct.error, OverflowError) as error:
-        # The offsets of a BigTIFF may be larger than any that memory has.
+        # An offset in a BigTIFF may be larger than any address.
         raise ValueError("a directory lies outside the file") from error
 
 
 class _Entry(NamedTuple):
     kind: int
     values: int
-    # Where the values stand, in the entry or elsewhere.
-    at: int
+    # Where the values are, in the entry itself or elsewhere in the file.
+    values_offset: int
 
 
-class _Listed(NamedTuple):
-    found: dict[int, _Entry]
-    entries: int
+class _Entries(NamedTuple):
+    by_tag: dict[int, _Entry]
+    declared: int
     metadata_bytes: int
 
 
 def _directories(content: memoryview, max_jpegs: int) -> Iterator[Directory]:
     order = "<" if bytes(content[:2]) == b"II" else ">"
     big = struct.unpack_from(f"{order}H", content, 2)[0] == _BIG_VERSION
-    first_at, count_packed, entry_bytes, value_at, value_bytes, offset_packed = _BIG if big else _CLASSIC
-    at = struct.unpack_from(order + offset_packed, content, first_at)[0]
+    layout = _BIG if big else _CLASSIC
+    offset = struct.unpack_from(order + layout.offset_format, content, layout.first_directory)[0]
     seen: set[int] = set()
-    while at and at not in seen:
-        seen.add(at)
-        count = struct.unpack_from(order + count_packed, content, at)[0]
-        entries_at = at + struct.calcsize(count_packed)
-        end = entries_at + count * entry_bytes
-        found: dict[int, _Entry] = {}
-        metadata_bytes = 0
-        for entry_at in range(entries_at, min(end, len(content), entries_at + _MAX_ENTRIES * entry_bytes), entry_bytes):
-            tag, kind = struct.unpack_from(f"{order}HH", content, entry_at)
-            values = struct.unpack_from(order + offset_packed, content, entry_at + 4)[0]
-            size = values * _TYPE_BYTES.get(kind, 1)
-            where = entry_at + value_at
-            if size > value_bytes:
-                where = struct.unpack_from(order + offset_packed, content, where)[0]
-            found[tag] = _Entry(kind, values, where)
-            if tag not in _OFFSETS + _BYTE_COUNTS and size > value_bytes:
-                # What lies outside the file is not read.
-                metadata_bytes += max(0, min(size, len(content) - where))
-        yield _directory(content, order, _Listed(found, count, metadata_bytes), max_jpegs)
-        at = struct.unpack_from(order + offset_packed, content, end)[0]
+    while offset and offset not in seen:
+        seen.add(offset)
+        entries, end = _read_entries(content, order, layout, offset)
+        yield _directory(content, order, entries, max_jpegs)
+        offset = struct.unpack_from(order + layout.offset_format, content, end)[0]
 
 
-def _directory(content: memoryview, order: str, listed: _Listed, max_jpegs: int) -> Directory:
-    found = listed.found
+def _read_entries(content: memoryview, order: str, layout: _Layout, offset: int) -> tuple[_Entries, int]:
+    """Return the entries of the directory at `offset`, and where they end."""
+    count = struct.unpack_from(order + layout.count_format, content, offset)[0]
+    start = offset + struct.calcsize(layout.count_format)
+    end = start + count * layout.entry_bytes
+    by_tag: dict[int, _Entry] = {}
+    metadata_bytes = 0
+    for entry in range(start, min(end, len(content), start + _MAX_ENTRIES * layout.entry_bytes), layout.entry_bytes):
+        tag, kind = struct.unpack_from(f"{order}HH", content, entry)
+        values = struct.unpack_from(order + layout.offset_format, content, entry + 4)[0]
+        size = values * _TYPE_BYTES.get(kind, 1)
+        values_offset = entry + layout.value_offset
+        if size > layout.value_bytes:
+            values_offset = struct.unpack_from(order + layout.offset_format, content, values_offset)[0]
+        by_tag[tag] = _Entry(kind, values, values_offset)
+        if tag not in _OFFSETS + _BYTE_COUNTS and size > layout.value_bytes:
+            # libtiff does not read values outside the file.
+            metadata_bytes += max(0, min(size, len(content) - values_offset))
+    return _Entries(by_tag, count, metadata_bytes), end
+
+
+def _directory(content: memoryview, order: str, entries: _Entries, max_jpegs: int) -> Directory:
+    by_tag = entries.by_tag
 
     def first(tag: int, default: int) -> int:
-        return next(iter(_numbers(content, order, found.get(tag), 1)), default)
+        return next(iter(_numbers(content, order, by_tag.get(tag), 1)), default)
 
-    width, height = first(_WIDTH, 0), first(_LENGTH, 0)
-    if first(_ORIENTATION, 1) in _SIDEWAYS:
-        width, height = height, width
-    offsets, byte_counts = (next((found[tag] for tag in tags if tag in found), None) for tags in (_OFFSETS, _BYTE_COUNTS))
+    width, height = upright_size(first(_WIDTH, 0), first(_LENGTH, 0), first(_ORIENTATION, 1))
+    offsets, byte_counts = (next((by_tag[tag] for tag in tags if tag in by_tag), None) for tags in (_OFFSETS, _BYTE_COUNTS))
     jpegs: list[tuple[int, int]] = []
-    if first(_COMPRESSION, 1) in _JPEG:
+    if first(_COMPRESSION, 1) in _JPEG_COMPRESSIONS:
         starts, sizes = (_numbers(content, order, entry, max_jpegs) for entry in (offsets, byte_counts))
         jpegs = list(zip(starts, sizes, strict=False))
-    return Directory(width, height, listed.entries, listed.metadata_bytes, offsets.values if offsets else 0, jpegs)
+    return Directory(width, height, entries.declared, entries.metadata_bytes, offsets.values if offsets else 0, jpegs)
 
 
-def _numbers(content: memoryview, order: str, entry: _Entry | None, most: int) -> Sequence[int]:
-    """Return the first `most` values of an entry, nothing of one that is missing, holds no whole numbers, or lies outside the file."""
-    if entry is None or entry.kind not in _PACKED:
+def _numbers(content: memoryview, order: str, entry: _Entry | None, limit: int) -> Sequence[int]:
+    """Return the first `limit` values of an entry, empty if it is missing, holds no whole numbers, or refers outside the file."""
+    if entry is None or entry.kind not in _WHOLE_NUMBERS:
         return ()
-    packed = f"{order}{min(entry.values, most)}{_PACKED[entry.kind]}"
-    if entry.at + struct.calcsize(packed) > len(content):
+    packed = f"{order}{min(entry.values, limit)}{_WHOLE_NUMBERS[entry.kind]}"
+    if entry.values_offset + struct.calcsize(packed) > len(content):
         return ()
-    return struct.unpack_from(packed, content, entry.at)
+    return struct.unpack_from(packed, content, entry.values_offset)
