@@ -7,10 +7,13 @@ There are four parties:
 - The **fetch** (`InFlightFetch`) runs in a task of its own and belongs to no client.
 - The **origin** sees one request, and knows nothing of the clients behind it.
 
-A fetch is *running* until the origin's response is there, and then *complete*: whole, or a stream that is still arriving. Independently
-of that it can be *joined* or not: it is in the table of `InFlightFetches` from its start until it is complete, unless it was started for
-one client only (`Authorization`, `no-store`), or until a purge removes it from the table. A removed fetch still completes for the clients
-that wait for it, but newcomers start another one, and its response is not stored (`may_store`, `purged_tags`).
+Three things change during a fetch, independently of one another:
+
+- It is *running* until the origin's response is there, and then *complete*. The response is whole, or a stream that is still arriving.
+- While it runs, clients can *join* it or not. They never can if it was started for one client only (`Authorization`, `no-store`), and no
+  longer after a purge of its URL, or of any tags, because the tags of the response are not known yet. Then newcomers start another fetch.
+  The clients that wait already get the response, but it is not stored (`may_store`; `purged_tags` if it has one of them).
+- Its leader is *connected* or has gone, which matters only for a stream.
 
 When a fetch completes, each party sees this:
 

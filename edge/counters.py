@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# The counters of requests. Each request is counted in at least one; `by_result` returns them.
+# The counters of requests, in the order of `by_result`. A revalidation in the background counts as a request of its own.
 RESULTS = ("hits", "stale", "misses", "revalidated", "collapsed", "bypassed", "replayed", "rejected")
 
 
@@ -17,7 +17,7 @@ class CacheCounters:
         self.stale = 0
         """Responses from memory that were stale."""
         self.misses = 0
-        """Requests to the origin that returned a whole response."""
+        """Requests to the origin that returned a new response."""
         self.revalidated = 0
         """Requests to the origin that confirmed the stored response with 304."""
         self.collapsed = 0

@@ -134,25 +134,27 @@ class Edge:
                 precedence over every other field and is removed from responses.
             max_bytes: Maximum size of all stored responses in bytes, including bookkeeping; 0 stores nothing.
             max_concurrent_misses: Maximum number of clients that wait for the origin. Further ones get 503.
-            bypass_paths: Requests whose path starts with one of these go straight to `app`: never stored, collapsed or rejected.
+            bypass_paths: Requests whose path starts with one of these go straight to `app`: never stored, collapsed, or limited by
+                `max_concurrent_misses`.
             key_includes_host: Whether the scheme and `Host` are part of the cache key. False if every host has the same responses.
             vary_normalizers: By name of a request header in lower case, a function that maps its values to a few equivalent ones;
                 responses that vary by this header are stored once for each.
             metric_label: Returns the label under which requests for a path are counted. It must have few different results.
             max_fraction_by_label: By metric label, the maximum fraction of `max_bytes`, 0 to 1, that its responses may take.
-            store_responses_to_queries: Whether responses to requests with a query are stored. False for an application whose stored
-                responses do not depend on the query: otherwise anybody could multiply entries with one.
+            store_responses_to_queries: Whether responses to requests with a query are stored. False for an application whose responses
+                do not depend on the query, because clients could otherwise multiply entries.
             heuristic_fraction: A response without an explicit lifetime is fresh for this fraction, 0 to 1, of the time since its
                 `Last-Modified`, and for a day at most (RFC 9111 §4.2.2). 0 turns this off.
-            stale_if_error_seconds: How long after its lifetime a stored response may be served in place of an error, unless it says so
-                itself (RFC 5861 §4).
+            stale_if_error_seconds: How long after its lifetime a stored response without a `stale-if-error` of its own may be served in
+                place of an error (RFC 5861 §4).
             region: Where this process runs on Fly. In a replica region, unsafe requests and responses with the field `<name>-Replay`
                 are replayed in the primary region.
             check_request: Returns the response that rejects a request, or None. It is called before a body is read, for every request
-                except a plain hit: one fresh stored response, exactly one `Host`, and no field that the edge obeys but `If-None-Match`.
+                except a plain hit, which has a fresh stored response, one `Host`, at most one `If-None-Match`, and no other header that
+                the edge obeys.
             sync_purges: Called to make the purges that this process missed, before a stored response is served more than
                 `max_purge_lag_seconds` after the last call of `purge_tags`.
-            max_purge_lag_seconds: See `sync_purges`. Without that it has no effect.
+            max_purge_lag_seconds: How long stored responses are served without a call of `purge_tags`, if there is `sync_purges`.
             max_message_bytes: Returns the maximum number of body bytes in one ASGI message, for the scope of a request and the size of a
                 body above 32 KiB. A server holds a copy of each message until the client has read it.
             clock: Returns seconds that never go back.
@@ -229,7 +231,7 @@ class Edge:
             condition = host = None
             for name, value in scope["headers"]:
                 if name in _DECISIVE_HEADERS:
-                    # Two hosts, two conditions or an empty host are left to the longer way.
+                    # Two hosts, two conditions and an empty host are handled below.
                     if name == b"host" and not host and value:
                         host = value
                     elif name == b"if-none-match" and condition is None:

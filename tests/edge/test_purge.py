@@ -36,7 +36,7 @@ def tagged(tags: bytes, body: bytes = b"picture") -> Response:
     return full_response(b"max-age=60", (b"cache-tag", tags), body=body)
 
 
-async def is_kept(edge: Edge, path: str = "/i/picture", query: bytes = b"") -> bool:
+async def is_stored(edge: Edge, path: str = "/i/picture", query: bytes = b"") -> bool:
     """Return whether a response is stored, without fetching it."""
     return (await send_request(edge, path, query=query, headers=[(b"cache-control", b"only-if-cached")])).status == 200
 
@@ -51,9 +51,9 @@ async def test_purge_of_a_path_removes_only_its_response() -> None:
         await send_request(edge, path)
     await send_request(edge, "/a", query=b"x")
     edge.purge(b"/a")
-    assert [await is_kept(edge, "/a"), await is_kept(edge, "/b"), await is_kept(edge, "/a", b"x")] == [False, True, True]
+    assert [await is_stored(edge, "/a"), await is_stored(edge, "/b"), await is_stored(edge, "/a", b"x")] == [False, True, True]
     edge.purge(b"/a?x")
-    assert not await is_kept(edge, "/a", b"x")
+    assert not await is_stored(edge, "/a", b"x")
     assert await send_request(edge, "/a") == ClientResponse(200, [*RENDITION.headers, (STATUS, stored(key="/a"))], b"picture")
 
 
@@ -62,7 +62,7 @@ async def test_purge_of_a_path_that_is_not_stored_changes_nothing() -> None:
     await send_request(edge)
     edge.purge(b"/i/other")
     edge.purge(b"")
-    assert (edge.stored_entries, await is_kept(edge)) == (1, True)
+    assert (edge.stored_entries, await is_stored(edge)) == (1, True)
 
 
 async def test_purge_if_keys_include_the_host_names_it() -> None:
@@ -70,9 +70,9 @@ async def test_purge_if_keys_include_the_host_names_it() -> None:
     await send_request(edge)
     edge.purge(b"/i/picture")
     edge.purge(b"http://other/i/picture")
-    assert await is_kept(edge)
+    assert await is_stored(edge)
     edge.purge(b"http://localhost/i/picture")
-    assert not await is_kept(edge)
+    assert not await is_stored(edge)
 
 
 async def test_purge_of_a_path_lets_waiters_finish_and_stores_nothing() -> None:
@@ -115,7 +115,7 @@ async def test_purge_of_a_tag_removes_responses_with_it(tags: bytes) -> None:
     origin.response = tagged(b"ab, A")
     await send_request(edge, "/other")
     assert edge.purge_tags(["a"]) == 1
-    assert [await is_kept(edge), await is_kept(edge, "/other")] == [False, True]
+    assert [await is_stored(edge), await is_stored(edge, "/other")] == [False, True]
     assert edge.purge_tags(["a"]) == 0
 
 
@@ -132,7 +132,7 @@ async def test_purge_of_no_tags_removes_nothing() -> None:
     edge = shared_edge(Origin(tagged(b"a")))
     await send_request(edge)
     assert edge.purge_tags([]) == 0
-    assert await is_kept(edge)
+    assert await is_stored(edge)
 
 
 async def test_tags_are_forwarded_to_the_cache_in_front() -> None:
@@ -171,7 +171,7 @@ async def test_purge_of_another_tag_stores_the_response_on_its_way() -> None:
     edge.purge_tags(["b"])
     await origin.release()
     assert (await waiting.response()).field(STATUS) == stored()
-    assert await is_kept(edge)
+    assert await is_stored(edge)
 
 
 async def test_purge_of_a_tag_affects_a_revalidation_on_its_way(clock: ManualClock) -> None:
@@ -187,7 +187,7 @@ async def test_purge_of_a_tag_affects_a_revalidation_on_its_way(clock: ManualClo
     origin.response = Response(304, [], b"")
     await origin.release()
     await settle(edge)
-    assert not await is_kept(edge)
+    assert not await is_stored(edge)
 
 
 # By a change through the edge
@@ -202,7 +202,7 @@ async def test_successful_change_removes_the_responses_to_its_url(method: str, s
     await send_request(edge, "/i/other")
     origin.response = Response(status, [], b"")
     assert await send_request(edge, method=method) == ClientResponse(status, [(STATUS, b"darkroom; fwd=method")], b"")
-    assert [await is_kept(edge), await is_kept(edge, "/i/other")] == [False, True]
+    assert [await is_stored(edge), await is_stored(edge, "/i/other")] == [False, True]
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 412, 500, 503])
@@ -214,7 +214,7 @@ async def test_failed_change_removes_nothing(status: int) -> None:
     origin.response = Response(status, [(b"location", b"/i/other"), (b"content-location", b"/i/other")], b"")
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         await send_request(edge, method=method)
-    assert [await is_kept(edge), await is_kept(edge, "/i/other")] == [True, True]
+    assert [await is_stored(edge), await is_stored(edge, "/i/other")] == [True, True]
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "TRACE"])
@@ -223,7 +223,7 @@ async def test_safe_method_removes_nothing(method: str) -> None:
     edge = shared_edge(origin)
     await send_request(edge)
     await send_request(edge, method=method)
-    assert await is_kept(edge)
+    assert await is_stored(edge)
 
 
 async def test_unknown_method_counts_as_a_change() -> None:
@@ -231,7 +231,7 @@ async def test_unknown_method_counts_as_a_change() -> None:
     edge = shared_edge(origin)
     await send_request(edge)
     await send_request(edge, method="BREW")
-    assert not await is_kept(edge)
+    assert not await is_stored(edge)
 
 
 @pytest.mark.parametrize("field", [b"location", b"Content-Location"])
@@ -256,7 +256,7 @@ async def test_change_removes_the_urls_that_its_response_names_on_the_same_host(
     await send_request(edge, "/i/other")
     origin.response = Response(201, [(field, value)], b"")
     await send_request(edge, method="POST")
-    assert [await is_kept(edge, "/i/other", b"x=1"), await is_kept(edge, "/i/other")] == [False, True]
+    assert [await is_stored(edge, "/i/other", b"x=1"), await is_stored(edge, "/i/other")] == [False, True]
 
 
 @pytest.mark.parametrize("field", [b"location", b"content-location"])
@@ -277,7 +277,7 @@ async def test_change_removes_no_urls_that_its_response_names_on_another_host(fi
     await send_request(edge, "/i/other")
     origin.response = Response(201, [(field, value)], b"")
     await send_request(edge, method="POST")
-    assert await is_kept(edge, "/i/other")
+    assert await is_stored(edge, "/i/other")
 
 
 @pytest.mark.parametrize("value", [b"", b"http://[", b"http://localhost:port/i/other", b"\xff\xfe", b"mailto:a@b", b"#"])
@@ -288,7 +288,7 @@ async def test_change_whose_location_is_malformed_is_forwarded(value: bytes) -> 
     origin.response = Response(201, [(b"location", value)], b"made")
     response = await send_request(edge, method="POST")
     assert response == ClientResponse(201, [(b"location", value), (STATUS, b"darkroom; fwd=method")], b"made")
-    assert not await is_kept(edge)
+    assert not await is_stored(edge)
 
 
 async def test_change_keeps_an_earlier_request_from_being_stored() -> None:
@@ -302,7 +302,7 @@ async def test_change_keeps_an_earlier_request_from_being_stored() -> None:
     await origin.release(first=2)
     await asyncio.gather(changing.sent_messages(), reading.sent_messages())
     # The origin may respond to either of the two first. In neither order may the old response stay.
-    assert not await is_kept(edge)
+    assert not await is_stored(edge)
 
 
 async def test_change_of_a_bypassed_path_removes_the_urls_that_its_response_names() -> None:
@@ -311,7 +311,7 @@ async def test_change_of_a_bypassed_path_removes_the_urls_that_its_response_name
     await send_request(edge)
     origin.response = Response(201, [(b"location", b"/i/picture")], b"")
     await send_request(edge, "/v1/images", method="POST")
-    assert not await is_kept(edge)
+    assert not await is_stored(edge)
 
 
 # Missed purges

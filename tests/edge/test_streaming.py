@@ -33,8 +33,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
 
 STATUS = b"cache-status"
 PRIVATE = [(b"cache-control", b"private"), (b"content-length", b"10"), (b"etag", b'"one"')]
-PIECES = [b"01", b"234", b"56789"]
-BODY = b"".join(PIECES)
+CHUNKS = [b"01", b"234", b"56789"]
+BODY = b"".join(CHUNKS)
 
 # One response may take an eighth of it.
 SMALL_EDGE = 80_000
@@ -42,7 +42,7 @@ LARGE = [bytes(4_000)] * 5
 
 
 class Slow(ClientRequest):
-    """A client that takes messages only when `take` is called."""
+    """A client that takes messages only when `takes` is called."""
 
     def __init__(self, app: ASGIApp, scope: Scope) -> None:
         self.may_take = asyncio.Semaphore(0)
@@ -77,11 +77,11 @@ def chunk(body: bytes, *, more: bool = True) -> Message:
 
 
 async def test_private_response_in_chunks_is_forwarded_in_the_same_chunks() -> None:
-    origin = ChunkedOrigin(PRIVATE, PIECES)
+    origin = ChunkedOrigin(PRIVATE, CHUNKS)
     edge = shared_edge(origin)
     for _ in range(2):
         messages = await open_request(edge).sent_messages()
-        assert messages == [start(PRIVATE, (STATUS, not_stored())), *(chunk(body) for body in PIECES), chunk(b"", more=False)]
+        assert messages == [start(PRIVATE, (STATUS, not_stored())), *(chunk(body) for body in CHUNKS), chunk(b"", more=False)]
     await origin.finished.wait()
     assert len(origin.requests) == 2
     assert (edge.stored_entries, edge._concurrent_misses) == (0, 0)
@@ -150,7 +150,7 @@ async def test_response_in_chunks_that_declares_its_length_is_streamed_from_its_
 
 
 async def test_stream_occupies_the_place_of_its_client_until_it_ends() -> None:
-    edge = shared_edge(ChunkedOrigin(PRIVATE, PIECES), max_concurrent_misses=1)
+    edge = shared_edge(ChunkedOrigin(PRIVATE, CHUNKS), max_concurrent_misses=1)
     client = Slow(edge, http_scope())
     await client.takes(2)
     assert (await send_request(edge, "/other")).field(STATUS) == not_stored("/other", word="detail=busy")
@@ -187,7 +187,7 @@ async def test_stream_whose_leader_disconnects_midway_ends() -> None:
 
 
 async def test_stream_whose_leader_disconnects_before_the_first_chunk_ends() -> None:
-    origin = ChunkedOrigin(PRIVATE, PIECES * 100, held=True)
+    origin = ChunkedOrigin(PRIVATE, CHUNKS * 100, held=True)
     edge = shared_edge(origin)
     client = open_request(edge)
     await client.until_waiting()
@@ -203,7 +203,7 @@ async def test_stream_whose_leader_disconnects_before_the_first_chunk_ends() -> 
 
 
 async def test_stream_whose_leaders_task_is_canceled_midway_ends() -> None:
-    origin = ChunkedOrigin(PRIVATE, PIECES * 100)
+    origin = ChunkedOrigin(PRIVATE, CHUNKS * 100)
     edge = shared_edge(origin)
     client = Slow(edge, http_scope())
     await client.takes(3)
@@ -216,7 +216,7 @@ async def test_stream_whose_leaders_task_is_canceled_midway_ends() -> None:
 
 
 async def test_stream_waiters_make_their_own_requests() -> None:
-    origin = ChunkedOrigin(PRIVATE, PIECES, held=True)
+    origin = ChunkedOrigin(PRIVATE, CHUNKS, held=True)
     edge = shared_edge(origin)
     requests = [open_request(edge) for _ in range(3 + MAX_CONCURRENT_RETRIES)]
     await wait_for_all(requests)
@@ -229,7 +229,7 @@ async def test_stream_waiters_make_their_own_requests() -> None:
 
 
 async def test_stream_waiters_whose_leader_has_disconnected_make_their_own_requests() -> None:
-    origin = ChunkedOrigin(PRIVATE, PIECES, held=True)
+    origin = ChunkedOrigin(PRIVATE, CHUNKS, held=True)
     edge = shared_edge(origin)
     leader, waiter = open_request(edge), open_request(edge)
     await wait_for_all([leader, waiter])
@@ -242,7 +242,7 @@ async def test_stream_waiters_whose_leader_has_disconnected_make_their_own_reque
 
 
 async def test_stream_waiters_do_not_wait_for_its_end() -> None:
-    edge = shared_edge(ChunkedOrigin(PRIVATE, PIECES))
+    edge = shared_edge(ChunkedOrigin(PRIVATE, CHUNKS))
     slow, waiter = Slow(edge, http_scope()), open_request(edge)
     await slow.takes(2)
     assert (await waiter.response()).body == BODY
@@ -255,14 +255,14 @@ async def test_stream_waiters_do_not_wait_for_its_end() -> None:
 
 
 async def test_stream_that_fails_midway_raises_to_the_server(caplog: pytest.LogCaptureFixture) -> None:
-    origin = ChunkedOrigin(PRIVATE, PIECES)
+    origin = ChunkedOrigin(PRIVATE, CHUNKS)
     origin.error = OSError("secret path")
     edge = shared_edge(origin)
     request = open_request(edge)
     with caplog.at_level(logging.ERROR), pytest.raises(OriginFailedError, match="the origin failed in the middle of its response"):
         await request.sent_messages()
     # The client notices that the response is cut off, because its end never comes.
-    assert request.messages == [start(PRIVATE, (STATUS, not_stored())), *(chunk(body) for body in PIECES)]
+    assert request.messages == [start(PRIVATE, (STATUS, not_stored())), *(chunk(body) for body in CHUNKS)]
     assert [record.getMessage() for record in caplog.records] == ["the application failed"]
     await settle(edge)
     assert edge._concurrent_misses == 0
@@ -300,7 +300,7 @@ async def test_stream_that_fails_after_its_client_has_disconnected_is_only_logge
 
 
 async def test_collected_response_that_fails_midway_is_500() -> None:
-    origin = ChunkedOrigin([(b"cache-control", b"max-age=60")], PIECES)
+    origin = ChunkedOrigin([(b"cache-control", b"max-age=60")], CHUNKS)
     origin.error = OSError("secret path")
     edge = shared_edge(origin)
     assert (await send_request(edge)).status == 500
@@ -313,7 +313,7 @@ async def test_stream_of_an_error_is_replaced_by_the_stale_response(clock: Manua
     edge = shared_edge(origin, clock)
     await send_request(edge)
     clock.now += 70
-    origin.status, origin.headers, origin.chunks, origin.events = 503, [(b"cache-control", b"no-store")], PIECES * 100, []
+    origin.status, origin.headers, origin.chunks, origin.events = 503, [(b"cache-control", b"no-store")], CHUNKS * 100, []
     origin.finished.clear()
     cache_status = b'darkroom; fwd=stale; fwd-status=503; ttl=-10; detail=stale-if-error; key="/i/picture"'
     assert await send_request(edge) == ClientResponse(200, [*stored_response.headers, (b"age", b"70"), (STATUS, cache_status)], b"picture")
@@ -328,7 +328,7 @@ async def test_stream_in_response_to_a_revalidation_is_canceled_and_removes_the_
     edge = shared_edge(origin, clock)
     await send_request(edge)
     clock.now += 65
-    origin.headers, origin.chunks, origin.events = PRIVATE, PIECES * 100, []
+    origin.headers, origin.chunks, origin.events = PRIVATE, CHUNKS * 100, []
     origin.finished.clear()
     assert (await send_request(edge)).field(STATUS) == hit(-5)
     await asyncio.wait_for(origin.finished.wait(), HANG_SECONDS)
@@ -341,7 +341,7 @@ async def test_stream_in_response_to_a_revalidation_is_canceled_and_removes_the_
 
 
 async def test_head_of_a_stream_has_its_headers_and_cancels_it() -> None:
-    origin = ChunkedOrigin(PRIVATE, PIECES * 100)
+    origin = ChunkedOrigin(PRIVATE, CHUNKS * 100)
     edge = shared_edge(origin)
     assert await send_request(edge, method="HEAD") == ClientResponse(200, [*PRIVATE, (STATUS, not_stored())], b"")
     await asyncio.wait_for(origin.finished.wait(), HANG_SECONDS)
@@ -352,7 +352,7 @@ async def test_head_of_a_stream_has_its_headers_and_cancels_it() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_stream_that_matches_the_clients_copy_is_304_and_canceled(method: str) -> None:
-    origin = ChunkedOrigin(PRIVATE, PIECES * 100)
+    origin = ChunkedOrigin(PRIVATE, CHUNKS * 100)
     edge = shared_edge(origin)
     response = await send_request(edge, method=method, headers=[(b"if-none-match", b'"one"')])
     assert response == ClientResponse(304, [(b"cache-control", b"private"), (b"etag", b'"one"'), (STATUS, not_stored())], b"")
@@ -362,7 +362,7 @@ async def test_stream_that_matches_the_clients_copy_is_304_and_canceled(method: 
 
 
 async def test_stream_whose_precondition_is_false_is_412_and_canceled() -> None:
-    origin = ChunkedOrigin(PRIVATE, PIECES * 100)
+    origin = ChunkedOrigin(PRIVATE, CHUNKS * 100)
     edge = shared_edge(origin)
     response = await send_request(edge, headers=[(b"if-match", b'"two"')])
     assert (response.status, response.field(b"content-type")) == (412, b"application/problem+json")
@@ -372,7 +372,7 @@ async def test_stream_whose_precondition_is_false_is_412_and_canceled() -> None:
 
 @pytest.mark.parametrize("value", [b"bytes=0-1", b"bytes=99-", b"bytes=-1"])
 async def test_range_of_a_stream_gets_the_whole(value: bytes) -> None:
-    edge = shared_edge(ChunkedOrigin(PRIVATE, PIECES))
+    edge = shared_edge(ChunkedOrigin(PRIVATE, CHUNKS))
     response = await send_request(edge, headers=[(b"range", value)])
     assert response == ClientResponse(200, [*PRIVATE, (STATUS, not_stored())], BODY)
     await settle(edge)
@@ -380,7 +380,7 @@ async def test_range_of_a_stream_gets_the_whole(value: bytes) -> None:
 
 @pytest.mark.parametrize("status", [404, 500])
 async def test_conditions_on_a_stream_other_than_200_are_ignored(status: int) -> None:
-    edge = shared_edge(ChunkedOrigin(PRIVATE, PIECES, status=status))
+    edge = shared_edge(ChunkedOrigin(PRIVATE, CHUNKS, status=status))
     response = await send_request(edge, headers=[(b"if-none-match", b'"one"'), (b"if-match", b'"two"')])
     assert response == ClientResponse(status, [*PRIVATE, (STATUS, not_stored())], BODY)
     await settle(edge)
@@ -391,7 +391,7 @@ async def test_conditions_on_a_stream_other_than_200_are_ignored(status: int) ->
 
 async def test_small_storable_response_in_chunks_is_collected() -> None:
     headers = [(b"cache-control", b"max-age=60")]
-    origin = ChunkedOrigin(headers, PIECES, held=True)
+    origin = ChunkedOrigin(headers, CHUNKS, held=True)
     edge = shared_edge(origin)
     requests = [open_request(edge) for _ in range(3)]
     await wait_for_all(requests)
@@ -405,7 +405,7 @@ async def test_small_storable_response_in_chunks_is_collected() -> None:
 
 
 async def test_small_response_in_chunks_is_collected_after_its_clients_have_disconnected() -> None:
-    origin = ChunkedOrigin([(b"cache-control", b"max-age=60")], PIECES, held=True)
+    origin = ChunkedOrigin([(b"cache-control", b"max-age=60")], CHUNKS, held=True)
     edge = shared_edge(origin)
     client = open_request(edge)
     await client.until_waiting()
@@ -414,7 +414,7 @@ async def test_small_response_in_chunks_is_collected_after_its_clients_have_disc
     origin.may_respond.set()
     await settle(edge)
     assert origin.events == ["http.request", "http.disconnect"]
-    assert origin.sent == len(PIECES)
+    assert origin.sent == len(CHUNKS)
     assert (await send_request(edge)).field(STATUS) == hit(60)
 
 
