@@ -1,21 +1,21 @@
-"""Connections of clients that do not read, or do nothing: how long they last, and how much memory they hold.
+"""Connections of clients that do not read, or do nothing: how long they may last, and how much memory they may hold.
 
-Granian 2.8 has no write time-out: a client that sends a GET and reads nothing holds a connection for ever, and with it a copy of the
-response's body. `Connections` looks at the TCP connections of this process once a second, by `TCP_INFO` of each descriptor (tcp(7)):
+Granian 2.8 has no write time-out: a client that sends a GET and reads nothing holds a connection forever, and with it a copy of the
+response's body. `Connections` examines the TCP connections of this process once a second, with `TCP_INFO` of each descriptor (tcp(7)):
 
-- A connection with unacknowledged or unsent bytes must acknowledge `WINDOW_BYTES` in each `WINDOW_SECONDS`, or have nothing more to
-  acknowledge; otherwise it is closed. That is the minimum rate of request bodies (`service.http.bodies`), without credit for earlier bytes.
+- A connection with unacknowledged or unsent bytes must acknowledge `WINDOW_BYTES` in each `WINDOW_SECONDS`, or all of its bytes; otherwise
+  it is closed. That is the minimum rate of request bodies (`service.http.bodies`), without credit for earlier bytes.
 - When more than a quarter of all connections have bytes to acknowledge, those that have made the least progress for longest are closed
-  at once, so that the others are still accepted. Connections that are idle, or have never sent a byte, make room in the same way, down to
-  a quarter, when three quarters of all connections are open; Granian itself closes them at its header time-out.
-- With a bound on connections per client address, the newest beyond it are closed.
-- `piece_bytes` says how much of a body may be handed to Granian at a time. Granian copies what it is handed and holds the copy until it
-  is sent. All clients together may hold `_WHOLE_BYTES` of bodies that were handed over whole, which is fastest; the others get pieces, as
-  they read.
+  at once, so that the others are still accepted. When three quarters of all connections are open, idle ones, and those that have never
+  sent a byte, are closed in the same way, down to a quarter; Granian itself closes them at its header time-out.
+- If connections per client address are limited, the newest ones beyond the limit are closed.
+- `piece_bytes` returns how much of a body may be passed to Granian at a time. Granian copies what it gets and holds the copy until it is
+  sent. All clients together may hold `_WHOLE_BYTES` of bodies that were passed whole, which is fastest; the other clients get pieces, as
+  fast as they read.
 
-A closed connection is reset, so that the kernel drops what it had still to send. For connections that only the kernel knows any more
-(closed by Granian, never read by the client) the listening socket passes `TCP_USER_TIMEOUT` on to the connections that it accepts, and
-`TCP_NOTSENT_LOWAT`, which bounds what the kernel buffers of a response that nobody reads.
+A connection is closed with a reset, so that the kernel drops the bytes that it had still to send. Some connections only the kernel knows
+(closed by Granian, never read by the client): the listening socket passes `TCP_USER_TIMEOUT` to the connections that it accepts, and
+`TCP_NOTSENT_LOWAT`, which limits how much of an unread response the kernel buffers.
 """
 
 from __future__ import annotations
@@ -39,116 +39,120 @@ from service.http.bodies import SLOWEST_BYTES_PER_SECOND
 
 log = structlog.get_logger(__name__)
 
-# Connections served at a time: above the pools that proxies keep. Fewer where the process may not open so many descriptors.
+# Connections at a time: more than the connection pools of proxies. Fewer if the process may not open so many descriptors.
 MAX_CONNECTIONS = 4_096
 
-# Descriptors for everything else: files, pipes of render processes, connections to stores and sources.
+# Descriptors for everything else: files, pipes of render processes, connections to the store and to remote sources.
 RESERVED_DESCRIPTORS = 512
 
 WINDOW_SECONDS = 25.0
 WINDOW_BYTES = int(WINDOW_SECONDS * SLOWEST_BYTES_PER_SECOND)
 
-# Between two looks, while there is room; with very many connections fewer looks, as each costs some 5 µs for a connection.
-_LOOK_SECONDS = 1.0
-_CONNECTIONS_PER_LOOK_SECOND = 1_024
+# The interval between two scans while there is room. With very many connections it is longer, because a scan takes about 5 µs for each.
+_SCAN_SECONDS = 1.0
+_CONNECTIONS_PER_SCAN_SECOND = 1_024
 
-# Descriptors looked at without letting the event loop run: about half a millisecond.
+# Descriptors examined before the event loop may run: about half a millisecond.
 _DESCRIPTORS_AT_A_TIME = 128
 
 # How long the kernel tries to send to a client that does not read or has vanished.
 _USER_TIMEOUT_MILLISECONDS = 30_000
 
-# Unsent bytes of a connection in the kernel, beside those on their way. Without it, 2 MB of a response lie there for each client that
-# does not read; with it, large responses cost no more CPU than without.
+# Bytes of a connection in the kernel that are not sent yet. Without this limit, the kernel buffers 2 MB of a response for each client that
+# does not read; large responses take no more CPU with it.
 _NOTSENT_BYTES = 65_536
 
-# Bodies up to the first size may be handed over whole, as long as those that have not been sent come to less than the second.
+# The largest body that may be passed whole, and the most bytes of such bodies that may be unsent.
 _MAX_WHOLE_BYTES = 2 << 20
 _WHOLE_BYTES = 128 << 20
 
-# Pieces of everything else, of which Granian holds up to six for each client.
+# The size of the pieces of other bodies; Granian holds up to six of them for each client.
 _PIECE_BYTES = 16_384
 
-# How long a connection has been idle at least before it makes room for others.
+# How long a connection must have been idle before it may be closed to make room.
 _IDLE_MILLISECONDS = 1_000
 
-# linux/tcp.h and asm-generic/socket.h; Python 3.11 does not name these.
+# From linux/tcp.h and asm-generic/socket.h; Python 3.11 has no names for them.
 _TCP_NOTSENT_LOWAT = 25
 _TCP_LISTEN = 10
 _SO_COOKIE = 57
 
-# Of struct tcp_info: tcpi_state, tcpi_unacked, tcpi_last_data_sent, tcpi_last_data_recv, tcpi_bytes_acked, tcpi_bytes_received and
-# tcpi_notsent_bytes.
+# Seven fields of struct tcp_info: tcpi_state, tcpi_unacked, tcpi_last_data_sent, tcpi_last_data_recv, tcpi_bytes_acked,
+# tcpi_bytes_received and tcpi_notsent_bytes.
 _INFO = struct.Struct("=B23xI16xI4xI64xQQ8xI")
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 def max_connections() -> int:
-    """Return how many connections this process may serve at a time, at least one, so that `RESERVED_DESCRIPTORS` stay free.
+    """Return how many connections this process may have at a time, at least one, so that `RESERVED_DESCRIPTORS` stay free.
 
-    Without a free descriptor Granian's accept loop spins, and nothing can be rendered or stored. The limit is the soft one
-    (RLIMIT_NOFILE), which Granian raises to the hard one when it is imported.
+    Without a free descriptor Granian's accept loop spins, and nothing can be rendered or stored. The result depends on the soft limit
+    (RLIMIT_NOFILE), which Granian raises to the hard limit when it is imported.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, soft - RESERVED_DESCRIPTORS))
 
 
-# A client's address and port.
+# The address and port of a client.
 Peer: TypeAlias = tuple[str, int]
 
 
-class Seen(NamedTuple):
-    """What one look sees of a connection."""
+class ConnectionState(NamedTuple):
+    """The state of a connection in one scan."""
 
     descriptor: int
     cookie: bytes
-    """The kernel's number of the socket, which is never used again (SO_COOKIE)."""
+    """The kernel's number of the socket, which is never reused (SO_COOKIE)."""
     peer: Peer
     is_unread: bool
-    """Whether the client has bytes to acknowledge, sent or not."""
+    """Whether there are bytes that the client has not acknowledged, sent or not."""
     acked: int
-    """Bytes that the client has acknowledged so far."""
+    """How many bytes the client has acknowledged so far."""
     is_idle: bool
-    """Whether nothing has been received since the last response, or nothing at all."""
+    """Whether nothing was received since the last response, or nothing at all."""
     silent_milliseconds: int
-    """Since the last byte from the client, or since it connected."""
+    """The time since the last byte from the client, or since it connected."""
 
 
-class _Unread(NamedTuple):
-    """A connection with bytes to acknowledge: when its window began, and how many it had acknowledged then."""
+class _Window(NamedTuple):
+    """The current window of a connection with bytes to acknowledge: when it began, and how many were acknowledged then."""
 
     since: float
     acked: int
 
 
-class Watch:
-    """Decides which connections are to be closed, from one look at all of them to the next."""
+class ConnectionPolicy:
+    """Decides which connections to close, given the state of all of them in one scan after another."""
 
     def __init__(self, *, max_connections: int, max_per_address: int = 0) -> None:
-        """Watch up to `max_connections`; at most `max_per_address` of one client address, or IPv6 network of 64 bits (0: no bound)."""
+        """Start before the first scan.
+
+        `max_connections`: the most connections at a time. `max_per_address`: the most connections of one IPv4 address or one IPv6
+        network of 64 bits, 0 for no limit.
+        """
         self._max_connections = max_connections
         self._max_per_address = max_per_address
-        self._windows: dict[bytes, _Unread] = {}
+        self._windows: dict[bytes, _Window] = {}
         self._order: dict[Peer, int] = {}
-        self._looks = 0
+        self._scans = 0
 
     @property
     def unread(self) -> int:
-        """How many connections had bytes to acknowledge at the last look."""
+        """How many connections had bytes to acknowledge in the last scan."""
         return len(self._windows)
 
-    def look(self, connections: Sequence[Seen], now: float) -> dict[str, list[Seen]]:
-        """Return the connections to close, by reason; `now` in seconds of a clock that never goes back."""
-        self._looks += 1
+    def select(self, connections: Sequence[ConnectionState], now: float) -> dict[str, list[ConnectionState]]:
+        """Return the connections to close, by reason; `now`: the time in seconds of a monotonic clock."""
+        self._scans += 1
         unread = [one for one in connections if one.is_unread]
         self._windows = {one.cookie: self._window(one, now) for one in unread}
         unread.sort(key=lambda one: self._windows[one.cookie].since)
         stalled = sum(now - self._windows[one.cookie].since > WINDOW_SECONDS for one in unread)
-        # Windows of this very look say nothing yet.
+        # Windows that begin with this scan say nothing yet.
         older = sum(self._windows[one.cookie].since < now for one in unread)
         crowding = min(older, max(stalled, len(unread) - self._max_connections // 4))
-        idle: list[Seen] = []
+        idle: list[ConnectionState] = []
         left = len(connections) - crowding
         if left > self._max_connections * 3 // 4:
             idle = [one for one in connections if one.is_idle and one.silent_milliseconds >= _IDLE_MILLISECONDS]
@@ -156,19 +160,19 @@ class Watch:
             del idle[left - self._max_connections // 4 :]
         return {"stalled": unread[:stalled], "crowded": [*unread[stalled:crowding], *idle], "excess": self._excess(connections)}
 
-    def _window(self, one: Seen, now: float) -> _Unread:
+    def _window(self, one: ConnectionState, now: float) -> _Window:
         before = self._windows.get(one.cookie)
-        return before if before is not None and one.acked - before.acked < WINDOW_BYTES else _Unread(now, one.acked)
+        return before if before is not None and one.acked - before.acked < WINDOW_BYTES else _Window(now, one.acked)
 
-    def _excess(self, connections: Sequence[Seen]) -> list[Seen]:
-        """Return the newest connections beyond the bound of their address; the order of those of one look is not known."""
+    def _excess(self, connections: Sequence[ConnectionState]) -> list[ConnectionState]:
+        """Return the newest connections beyond the limit of their address; those that are new in one scan have no order."""
         if not self._max_per_address:
             return []
-        self._order = {one.peer: self._order.get(one.peer, self._looks) for one in connections}
-        by_network: defaultdict[str, list[Seen]] = defaultdict(list)
+        self._order = {one.peer: self._order.get(one.peer, self._scans) for one in connections}
+        by_network: defaultdict[str, list[ConnectionState]] = defaultdict(list)
         for one in connections:
             by_network[network_of(one.peer[0])].append(one)
-        excess: list[Seen] = []
+        excess: list[ConnectionState] = []
         for ones in by_network.values():
             ones.sort(key=lambda one: self._order[one.peer])
             excess += ones[self._max_per_address :]
@@ -176,20 +180,20 @@ class Watch:
 
 
 class WholeBodies:
-    """The bodies that have been handed over whole and may not have been sent yet: the largest of each client."""
+    """Counts the bodies that were passed to Granian whole and may still be unsent: for each client the largest one."""
 
     def __init__(self) -> None:
-        """Start with none."""
+        """Start without bodies."""
         self._bytes: dict[Peer, int] = {}
         self._lock = threading.Lock()
         self.total_bytes = 0
 
     def admit(self, client: Peer, size: int) -> bool:
-        """Return whether a body of `size` bytes may be handed over whole to a client, which then counts until it is released."""
+        """Return whether a body of `size` bytes may be passed whole; if so, it counts until the client is released."""
         if size > _MAX_WHOLE_BYTES:
             return False
         with self._lock:
-            # Granian handles one request of a connection at a time: what it was handed before has been sent.
+            # Granian handles one request of a connection at a time: the body before this one has been sent.
             held = self._bytes.get(client, 0)
             if size <= held:
                 return True
@@ -200,41 +204,40 @@ class WholeBodies:
         return True
 
     def clients(self) -> set[Peer]:
-        """Return the clients that have been handed something."""
+        """Return the clients whose bodies count."""
         with self._lock:
             return set(self._bytes)
 
     def release(self, clients: Iterable[Peer]) -> None:
-        """Count what these clients were handed as sent."""
+        """Count the bodies of these clients as sent."""
         with self._lock:
             for client in clients:
                 self.total_bytes -= self._bytes.pop(client, 0)
 
 
 class Connections:
-    """The connections of this process to one port, from all clients."""
+    """Limits the connections of all clients to one port of this process."""
 
     def __init__(self, port: int, *, max_connections: int, max_per_address: int = 0) -> None:
-        """Watch the connections to `port`; the bounds are those of `Watch`."""
+        """Limit the connections to `port`; the other parameters are those of `ConnectionPolicy`."""
         self._port = port
         self._max_connections = max_connections
-        self._watch = Watch(max_connections=max_connections, max_per_address=max_per_address)
+        self._policy = ConnectionPolicy(max_connections=max_connections, max_per_address=max_per_address)
         self._listener_is_prepared = False
         self._whole = WholeBodies()
 
     def __repr__(self) -> str:
-        """Name the live counts."""
-        return f"<Connections port={self._port} unread={self._watch.unread} whole_bytes={self._whole.total_bytes}>"
+        return f"<Connections port={self._port} unread={self._policy.unread} whole_bytes={self._whole.total_bytes}>"
 
     def piece_bytes(self, scope: Mapping[str, Any], size: int) -> int:
-        """Return how many of the `size` bytes of a response's body may be handed to the server at a time, `scope` being the request's."""
+        """Return how many of the `size` bytes of a response's body may be passed to Granian at a time; `scope`: that of the request."""
         client = scope.get("client")
         return size if client is not None and self._whole.admit(client, size) else _PIECE_BYTES
 
     def start(self) -> None:
-        """Look at the connections every second or few until the process ends.
+        """Start to scan the connections every few seconds until the process ends.
 
-        In a thread of its own, because the event loop is busiest when connections have to be closed.
+        The scans have a thread of their own, because the event loop is busiest when connections have to be closed.
         """
         threading.Thread(target=self._run, name="connections", daemon=True).start()
 
@@ -242,38 +245,38 @@ class Connections:
         while True:
             connections = 0
             try:
-                connections = self._look()
+                connections = self._scan()
             except Exception:
-                log.exception("connections could not be looked at")
+                log.exception("connections could not be scanned")
             if not self._listener_is_prepared:
                 # Granian listens as soon as the application has started.
-                time.sleep(_LOOK_SECONDS / 50)
-            elif connections > self._max_connections * 3 // 4 or self._watch.unread > self._max_connections // 4:
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_SCAN_SECONDS / 50)
+            elif connections > self._max_connections * 3 // 4 or self._policy.unread > self._max_connections // 4:
+                time.sleep(_SCAN_SECONDS)
             else:
-                time.sleep(_LOOK_SECONDS * max(1, connections // _CONNECTIONS_PER_LOOK_SECOND))
+                time.sleep(_SCAN_SECONDS * max(1, connections // _CONNECTIONS_PER_SCAN_SECOND))
 
-    def _look(self) -> int:
-        """Look once, and return how many connections there are."""
-        handed_over = self._whole.clients()
-        seen = []
+    def _scan(self) -> int:
+        """Scan once, and return how many connections there are."""
+        clients = self._whole.clients()
+        states = []
         for position, name in enumerate(os.listdir("/proc/self/fd"), 1):  # noqa: PTH208 - thousands of names, and nothing but names
             if position % _DESCRIPTORS_AT_A_TIME == 0:
-                # Let the event loop have the interpreter.
+                # Release the interpreter to the event loop.
                 time.sleep(0)
             if (one := self._examine(int(name))) is not None:
-                seen.append(one)
-        for reason, connections in self._watch.look(seen, time.monotonic()).items():
+                states.append(one)
+        for reason, connections in self._policy.select(states, time.monotonic()).items():
             closed = sum(map(_reset, connections))
             if closed:
                 log.warning("closed connections", reason=reason, connections=closed)
-        self._whole.release(handed_over.difference(one.peer for one in seen if one.is_unread))
-        return len(seen)
+        self._whole.release(clients.difference(one.peer for one in states if one.is_unread))
+        return len(states)
 
-    def _examine(self, descriptor: int) -> Seen | None:
-        """Return what is to be seen of a descriptor if it is a connection to this port."""
+    def _examine(self, descriptor: int) -> ConnectionState | None:
+        """Return the state of a descriptor if it is a connection to this port."""
         try:
-            # Borrowed: the socket is detached below and stays open. A duplicate would cost twice as much.
+            # Detached below, so that the descriptor stays open. A duplicate would cost twice as much.
             borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, descriptor)
         except OSError:
             return None
@@ -288,27 +291,27 @@ class Connections:
             peer = borrowed.getpeername()[:2]
             cookie = borrowed.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8)
         except (OSError, IndexError, struct.error):
-            # Closed meanwhile, or no TCP connection.
+            # Closed since it was listed, or not a TCP connection.
             return None
         finally:
             borrowed.detach()
         is_unread = bool(unacked or unsent)
         # The handshake counts as one byte.
         is_idle = not is_unread and (received == 0 or (acked > 1 and sent_ago <= received_ago))
-        return Seen(descriptor, cookie, peer, is_unread, acked, is_idle, received_ago)
+        return ConnectionState(descriptor, cookie, peer, is_unread, acked, is_idle, received_ago)
 
     def _prepare(self, listener: socket.socket) -> None:
-        """Set what connections inherit from the socket that accepts them."""
+        """Set the options that connections inherit from the listening socket."""
         if not self._listener_is_prepared:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MILLISECONDS)
             listener.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
             self._listener_is_prepared = True
 
 
-def _reset(one: Seen) -> bool:
-    """Close a connection with a reset, and return whether it was still there: the server closes its descriptor as soon as it notices."""
+def _reset(one: ConnectionState) -> bool:
+    """Close a connection with a reset, and return whether it still existed; Granian closes the descriptor as soon as it notices."""
     with suppress(OSError), socket.socket(fileno=os.dup(one.descriptor)) as connection:
-        # The descriptor may be another connection's by now.
+        # The descriptor may belong to another connection by now.
         if connection.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8) == one.cookie:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             connection.shutdown(socket.SHUT_RDWR)
@@ -318,7 +321,7 @@ def _reset(one: Seen) -> bool:
 
 @lru_cache(10_000)
 def network_of(address: str) -> str:
-    """Return what stands for the client at an address: the address of IPv4, the network of 64 bits of IPv6 (RFC 6177)."""
+    """Return the IPv4 address, or the network of 64 bits of the IPv6 address (RFC 6177), by which connections are counted."""
     if ":" not in address:
         return address
     parsed = ipaddress.IPv6Address(address.partition("%")[0])

@@ -1,4 +1,4 @@
-"""Which connections are closed: by the bytes that their clients acknowledge, by the room that is left, by the client's address."""
+"""Which connections are closed: by the bytes that clients acknowledge, by the number of connections, by the address."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.http.connections import WINDOW_BYTES, WINDOW_SECONDS, Seen, Watch, WholeBodies, network_of
+from service.http.connections import WINDOW_BYTES, WINDOW_SECONDS, ConnectionPolicy, ConnectionState, WholeBodies, network_of
 
 
-def seen(number: int, acked: int = 1, *, unread: bool = True, idle_milliseconds: int | None = None, address: str = "192.0.2.1") -> Seen:
-    """Return connection `number` as a look sees it."""
-    return Seen(
+def state(
+    number: int, acked: int = 1, *, unread: bool = True, idle_milliseconds: int | None = None, address: str = "192.0.2.1"
+) -> ConnectionState:
+    """Return connection `number` as a scan finds it."""
+    return ConnectionState(
         descriptor=number,
         cookie=number.to_bytes(8, "little"),
         peer=(address, number),
@@ -26,9 +28,9 @@ def seen(number: int, acked: int = 1, *, unread: bool = True, idle_milliseconds:
 
 def closed_at(acked: list[int], *, drained: frozenset[int] = frozenset()) -> int | None:
     """Return the second at which a connection is closed that has acknowledged `acked[second]` bytes; at `drained` it has them all."""
-    watch = Watch(max_connections=100)
+    policy = ConnectionPolicy(max_connections=100)
     for second, bytes_ in enumerate(acked):
-        closed = watch.look([seen(1, bytes_, unread=second not in drained)], float(second))
+        closed = policy.select([state(1, bytes_, unread=second not in drained)], float(second))
         if closed["stalled"]:
             return second
         assert not closed["crowded"]
@@ -62,68 +64,68 @@ def test_reader_faster_than_the_minimum_in_every_window_is_never_closed(factor: 
 
 
 def test_descriptor_of_another_connection_has_a_window_of_its_own() -> None:
-    watch = Watch(max_connections=100)
+    policy = ConnectionPolicy(max_connections=100)
     for second in range(20):
-        watch.look([seen(1)], float(second))
-    another = seen(1)._replace(cookie=b"another ")
+        policy.select([state(1)], float(second))
+    another = state(1)._replace(cookie=b"another ")
     for second in range(20, 45):
-        assert not watch.look([another], float(second))["stalled"]
+        assert not policy.select([another], float(second))["stalled"]
 
 
 def test_crowd_of_readers_is_cut_to_a_quarter_longest_without_progress_first() -> None:
-    watch = Watch(max_connections=40)
-    early, late = [seen(number) for number in range(8)], [seen(number) for number in range(8, 16)]
-    assert watch.look(early, 0.0)["crowded"] == []
-    assert watch.look([*late, *early], 1.0)["crowded"] == early[:6]
-    assert watch.look([*late, *early[6:]], 2.0)["crowded"] == []
+    policy = ConnectionPolicy(max_connections=40)
+    early, late = [state(number) for number in range(8)], [state(number) for number in range(8, 16)]
+    assert policy.select(early, 0.0)["crowded"] == []
+    assert policy.select([*late, *early], 1.0)["crowded"] == early[:6]
+    assert policy.select([*late, *early[6:]], 2.0)["crowded"] == []
 
 
-def test_crowd_is_not_cut_at_its_first_look() -> None:
-    watch = Watch(max_connections=40)
-    crowd = [seen(number) for number in range(40)]
-    assert watch.look(crowd, 0.0)["crowded"] == []
-    assert len(watch.look(crowd, 1.0)["crowded"]) == 30
+def test_crowd_in_its_first_scan_is_not_closed() -> None:
+    policy = ConnectionPolicy(max_connections=40)
+    crowd = [state(number) for number in range(40)]
+    assert policy.select(crowd, 0.0)["crowded"] == []
+    assert len(policy.select(crowd, 1.0)["crowded"]) == 30
 
 
 def test_reader_in_a_crowd_that_makes_progress_stays() -> None:
-    watch = Watch(max_connections=40)
-    stalled = [seen(number) for number in range(30)]
-    watch.look([seen(99), *stalled], 0.0)
-    closed = watch.look([seen(99, 1 + WINDOW_BYTES), *stalled], 1.0)["crowded"]
+    policy = ConnectionPolicy(max_connections=40)
+    stalled = [state(number) for number in range(30)]
+    policy.select([state(99), *stalled], 0.0)
+    closed = policy.select([state(99, 1 + WINDOW_BYTES), *stalled], 1.0)["crowded"]
     assert len(closed) == 21
     assert 99 not in {one.descriptor for one in closed}
 
 
 def test_idle_connections_make_room_beyond_three_quarters_longest_idle_first() -> None:
-    watch = Watch(max_connections=40)
-    waiting = [seen(number, unread=False) for number in range(5)]
-    idle = [seen(number, idle_milliseconds=number * 1_000) for number in range(5, 31)]
-    assert watch.look([*waiting, *idle], 0.0)["crowded"] == idle[:-22:-1]
-    assert watch.look([*waiting, *idle[:25]], 1.0)["crowded"] == []
+    policy = ConnectionPolicy(max_connections=40)
+    waiting = [state(number, unread=False) for number in range(5)]
+    idle = [state(number, idle_milliseconds=number * 1_000) for number in range(5, 31)]
+    assert policy.select([*waiting, *idle], 0.0)["crowded"] == idle[:-22:-1]
+    assert policy.select([*waiting, *idle[:25]], 1.0)["crowded"] == []
 
 
 def test_connections_that_wait_for_a_response_make_no_room() -> None:
-    waiting = [seen(number, unread=False) for number in range(39)]
-    idle = seen(39, idle_milliseconds=5_000)
-    assert Watch(max_connections=40).look([*waiting, idle], 0.0)["crowded"] == [idle]
+    waiting = [state(number, unread=False) for number in range(39)]
+    idle = state(39, idle_milliseconds=5_000)
+    assert ConnectionPolicy(max_connections=40).select([*waiting, idle], 0.0)["crowded"] == [idle]
 
 
 def test_connections_idle_for_less_than_a_second_stay() -> None:
-    fresh = [seen(number, idle_milliseconds=999) for number in range(40)]
-    assert Watch(max_connections=40).look(fresh, 0.0)["crowded"] == []
+    fresh = [state(number, idle_milliseconds=999) for number in range(40)]
+    assert ConnectionPolicy(max_connections=40).select(fresh, 0.0)["crowded"] == []
 
 
 def test_connections_beyond_the_bound_of_an_address_are_closed_newest_first() -> None:
-    watch = Watch(max_connections=100, max_per_address=3)
-    old = [seen(number) for number in (5, 6, 7)]
-    other = [seen(number, address="192.0.2.2") for number in (1, 2, 3)]
-    assert watch.look([*old, *other], 0.0)["excess"] == []
-    new = [seen(number) for number in (2, 3)]
-    assert watch.look([*new, *old, *other], 1.0)["excess"] == new
+    policy = ConnectionPolicy(max_connections=100, max_per_address=3)
+    old = [state(number) for number in (5, 6, 7)]
+    other = [state(number, address="192.0.2.2") for number in (1, 2, 3)]
+    assert policy.select([*old, *other], 0.0)["excess"] == []
+    new = [state(number) for number in (2, 3)]
+    assert policy.select([*new, *old, *other], 1.0)["excess"] == new
 
 
 def test_connections_without_a_bound_may_all_have_one_address() -> None:
-    assert Watch(max_connections=1_000).look([seen(number) for number in range(200)], 0.0)["excess"] == []
+    assert ConnectionPolicy(max_connections=1_000).select([state(number) for number in range(200)], 0.0)["excess"] == []
 
 
 @pytest.mark.parametrize(
