@@ -44,7 +44,7 @@ class Ingester:
         warming: WarmingQueue | None,
         limits: Limits,
     ) -> None:
-        """Wire up.
+        """Ingest into a store.
 
         images: where originals and documents are stored.
         documents: reads the document of an image that another upload has stored meanwhile.

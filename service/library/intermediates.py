@@ -33,7 +33,7 @@ class Intermediates:
     """
 
     def __init__(self, images: ImageStore, pool: RenderPool, *, limits: Limits) -> None:
-        """Wire up.
+        """Open inputs from a store.
 
         images: where originals and intermediates are stored.
         pool: makes an intermediate that is missing.
@@ -56,8 +56,8 @@ class Intermediates:
         Raises `UnknownImageError`, `GoneError`, `StorageUnavailableError`, and the errors of a render.
         """
         if not intermediate_suffices(info, transform):
-            async with self.open_original(digest) as source:
-                yield source
+            async with self.open_original(digest) as original:
+                yield original
             return
         body = await self._intermediate(digest, background=background)
         with _in_memory(digest, body) as path:
@@ -105,12 +105,12 @@ class Intermediates:
     async def _make(self, digest: str, *, damaged: bool, background: bool) -> bytes:
         if damaged:
             log.warning("a damaged intermediate is made again", digest=digest)
-        async with self.open_original(digest) as source:
-            job = MakeIntermediate(source, self._limits)
-            reduced = await (self._pool.run_in_background(job, Intermediate) if background else self._pool.run(job, Intermediate))
+        async with self.open_original(digest) as original:
+            job = MakeIntermediate(original, self._limits)
+            made = await (self._pool.run_in_background(job, Intermediate) if background else self._pool.run(job, Intermediate))
         async with self._images.writing(digest) as writer:
-            await self.store(writer, reduced.body)
-        return reduced.body
+            await self.store(writer, made.body)
+        return made.body
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class Listing:
     """The list of images. An entry of the list counts only if a document with the same digest and time exists."""
 
     def __init__(self, storage: Storage, images: ImageStore, takedowns: Takedowns) -> None:
-        """Wire up.
+        """List the images of a store.
 
         storage: where it is noted when the list was last seen to be complete.
         images: where the entries and the documents are stored.

@@ -84,7 +84,7 @@ class Renditions:
         limits: Limits,
         wait_seconds: float,
     ) -> None:
-        """Wire up.
+        """Render with a pool of render processes, and store the results.
 
         images: where renditions are stored.
         pool: renders them.
@@ -107,8 +107,8 @@ class Renditions:
     def __repr__(self) -> str:
         return f"<Renditions: {self._rendering!r}, {len(self._announced)} announced>"
 
-    async def get_or_render(self, address: RenditionUrl, transform: Transform) -> Rendition:
-        """Return the rendition of a verified address.
+    async def get_or_render(self, url: RenditionUrl, transform: Transform) -> Rendition:
+        """Return the rendition of a verified URL.
 
         A render goes on after the waiting time, so that the next request finds the rendition stored.
 
@@ -116,15 +116,15 @@ class Renditions:
         time, `BadTransformError`, `TooManyPixelsError`, `TooComplexError` and `FormatNotOfferedError` for a transform that the original or
         the format rules out, `StorageUnavailableError`, and the errors of a render.
         """
-        _check_version(address)
-        self._takedowns.raise_if_taken_down(digests(address, transform))
+        _check_version(url)
+        self._takedowns.raise_if_taken_down(digests(url, transform))
         started = time.perf_counter()
-        if (found := await self._verified(address, await self._images.read_rendition(*_key(address)))) is not None:
+        if (found := await self._verified(url, await self._images.read_rendition(*_key(url)))) is not None:
             seconds = time.perf_counter() - started
             return Rendition(*found, "store", Timings(seconds, fetch=seconds), stored=True)
         try:
             with anyio.fail_after(self._wait_seconds):
-                return await self._rendering.run(_key(address), lambda: self._render_and_store(address, transform))
+                return await self._rendering.run(_key(url), lambda: self._render_and_store(url, transform))
         except TimeoutError:
             raise DeadlineExceededError(
                 f"The rendition was not ready within {self._wait_seconds:g} seconds; it is still being rendered.",
@@ -140,48 +140,48 @@ class Renditions:
         """
         info = (await self.image_info(digest)).of_page(transform.frame)
         geometry.plan(info.width, info.height, transform, vector=info.vector)
-        async with self._intermediates.open_original(digest) as source:
-            return await self._pool.run(FindTrim(source, transform, self._limits), Trimmed)
+        async with self._intermediates.open_original(digest) as original:
+            return await self._pool.run(FindTrim(original, transform, self._limits), Trimmed)
 
-    async def is_stored(self, address: RenditionUrl) -> bool:
+    async def is_stored(self, url: RenditionUrl) -> bool:
         """Return whether a rendition is stored. One that is being rendered is waited for."""
-        await self._rendering.wait(_key(address))
-        return await self._images.has_rendition(*_key(address))
+        await self._rendering.wait(_key(url))
+        return await self._images.has_rendition(*_key(url))
 
-    async def render_in_background(self, address: RenditionUrl, transform: Transform) -> None:
+    async def render_in_background(self, url: RenditionUrl, transform: Transform) -> None:
         """Render and store a rendition when no request needs a render process.
 
         Raises the errors of `get_or_render`, except `DeadlineExceededError`, and `StorageFullError`.
         """
-        rendered, _ = await self._render(address, transform, background=True)
-        await self.store(address, rendered, digests(address, transform))
+        rendered, _ = await self._render(url, transform, background=True)
+        await self.store(url, rendered, digests(url, transform))
 
-    async def store(self, address: RenditionUrl, rendered: Rendered, made_from: Collection[str] = ()) -> Rendition:
+    async def store(self, url: RenditionUrl, rendered: Rendered, made_from: Collection[str] = ()) -> Rendition:
         """Store a rendition that has just been rendered, and return it, or the stored one if another process was faster.
 
         Every region serves the same bytes: the stored ones.
 
-        made_from: the digests of the images that the rendition shows, the address's own among them; by default, only that.
+        made_from: the digests of the images that the rendition shows, the URL's own among them; by default, only that.
 
         Raises `GoneError` if one of these images was taken down meanwhile, `StorageUnavailableError` and `StorageFullError`.
         """
-        whole = await _in_thread_if_large(checksum.wrap, rendered.body)
-        digest, name = _key(address)
+        whole = await _run_in_thread_if_large(checksum.wrap, rendered.body)
+        digest, name = _key(url)
         async with self._images.writing(*(made_from or [digest])) as writer:
             stored = await writer.create_rendition(name, whole)
         body, sha256 = rendered.body, checksum.stored_sha256(whole)
-        if not stored and (winner := await self._verified(address, await self._images.find_rendition(digest, name))) is not None:
+        if not stored and (winner := await self._verified(url, await self._images.find_rendition(digest, name))) is not None:
             stored = True
             body, sha256 = winner
         return Rendition(body, sha256, "render", _timings(rendered), stored)
 
     @contextmanager
-    def announce(self, address: RenditionUrl) -> Iterator[asyncio.Future[Rendition | None]]:
+    def announce(self, url: RenditionUrl) -> Iterator[asyncio.Future[Rendition | None]]:
         """Make requests for a rendition wait for the result of a future, which the block sets once it has the rendition.
 
         If the block sets `None`, or ends without a result, the requests render the rendition themselves.
         """
-        key = _key(address)
+        key = _key(url)
         future = self._announced[key] = asyncio.get_running_loop().create_future()
         try:
             yield future
@@ -194,28 +194,28 @@ class Renditions:
         """Cancel what is being rendered: no client is left to wait for it."""
         await self._rendering.aclose()
 
-    async def _verified(self, address: RenditionUrl, stored: bytes | None) -> tuple[bytes, bytes] | None:
+    async def _verified(self, url: RenditionUrl, stored: bytes | None) -> tuple[bytes, bytes] | None:
         """Return the bytes of a stored rendition and their SHA-256, `None` if nothing is stored; a damaged rendition is removed."""
         if stored is None:
             return None
-        body = await _in_thread_if_large(checksum.verify, stored)
+        body = await _run_in_thread_if_large(checksum.verify, stored)
         if body is None:
-            digest, name = _key(address)
+            digest, name = _key(url)
             log.warning("a damaged rendition is made again", digest=digest, name=name)
             await self._images.delete_rendition(digest, name)
             return None
         return body, checksum.stored_sha256(stored)
 
-    async def _render_and_store(self, address: RenditionUrl, transform: Transform) -> Rendition:
+    async def _render_and_store(self, url: RenditionUrl, transform: Transform) -> Rendition:
         started = time.perf_counter()
-        announced = self._announced.get(_key(address))
+        announced = self._announced.get(_key(url))
         if announced is not None and (found := await asyncio.shield(announced)) is not None:
             return found
-        rendered, fetch_seconds = await self._render(address, transform, background=False)
+        rendered, fetch_seconds = await self._render(url, transform, background=False)
         try:
-            made = await self.store(address, rendered, digests(address, transform))
+            made = await self.store(url, rendered, digests(url, transform))
         except (StorageFullError, StorageUnavailableError) as error:
-            digest, name = _key(address)
+            digest, name = _key(url)
             log.warning("a rendition was not stored", digest=digest, name=name, problem=error.slug)
             made = Rendition(rendered.body, _sha256(rendered.body), "render", _timings(rendered), stored=False)
         timings = msgspec.structs.replace(made.timings, total=time.perf_counter() - started, fetch=fetch_seconds)
@@ -230,8 +230,8 @@ class Renditions:
 
         Raises the errors of `Documents.get`, and `BadTransformError` for a crop outside the picture.
         """
-        offered = await self.supported_formats(FORMATS)
-        return ladder.possible_formats(await self.image_info(digest), transform, self._limits, offered, version=version)
+        supported = await self.supported_formats(FORMATS)
+        return ladder.possible_formats(await self.image_info(digest), transform, self._limits, supported, version=version)
 
     async def supported_formats(self, formats: Iterable[Format]) -> list[Format]:
         """Return the formats of `formats` that the installed libvips can write."""
@@ -252,30 +252,30 @@ class Renditions:
 
     async def check_supported(self, transform: Transform, formats: Iterable[Format]) -> None:
         """Raise `FormatNotOfferedError` if libvips cannot write one of `formats`, `UnknownImageError` if the overlay is not stored."""
-        offered = await self._pool.codec_support()
+        support = await self._pool.codec_support()
         for image_format in formats:
-            offered.require_writable(image_format)
+            support.require_writable(image_format)
         if transform.overlay is not None:
             await self._check_overlay(transform.overlay.digest)
 
-    async def _render(self, address: RenditionUrl, transform: Transform, *, background: bool) -> tuple[Rendered, float]:
+    async def _render(self, url: RenditionUrl, transform: Transform, *, background: bool) -> tuple[Rendered, float]:
         """Return a rendition, and the seconds until its inputs were open. A transform that the document rules out is refused first."""
         started = time.perf_counter()
-        image_format = FORMAT_OF_EXTENSION[address.extension]
-        info = await self.image_info(address.digest)
-        transform = await self.check(info, transform, image_format, address.version)
-        async with AsyncExitStack() as opened_files:
-            source = await opened_files.enter_async_context(
-                self._intermediates.open_input(address.digest, info, transform, background=background)
+        image_format = FORMAT_OF_EXTENSION[url.extension]
+        info = await self.image_info(url.digest)
+        transform = await self.check(info, transform, image_format, url.version)
+        async with AsyncExitStack() as open_files:
+            input_file = await open_files.enter_async_context(
+                self._intermediates.open_input(url.digest, info, transform, background=background)
             )
             overlay = None
             if transform.overlay is not None:
-                overlay = await opened_files.enter_async_context(self._intermediates.open_original(transform.overlay.digest))
+                overlay = await open_files.enter_async_context(self._intermediates.open_original(transform.overlay.digest))
             fetched = time.perf_counter()
-            job = Render(source, transform, image_format, address.version, self._limits, overlay)
+            job = Render(input_file, transform, image_format, url.version, self._limits, overlay)
             rendered = await (self._pool.run_in_background(job, Rendered) if background else self._pool.run(job, Rendered))
         seconds = time.perf_counter() - started
-        log.info("rendered", digest=address.digest, transform=address.transform, extension=address.extension, seconds=round(seconds, 3))
+        log.info("rendered", digest=url.digest, transform=url.transform, extension=url.extension, seconds=round(seconds, 3))
         return rendered, fetched - started
 
     async def _check_overlay(self, digest: str) -> None:
@@ -285,9 +285,9 @@ class Renditions:
             raise UnknownImageError.for_digest(digest, option="overlay") from error
 
 
-def digests(address: RenditionUrl, transform: Transform) -> list[str]:
-    """Return the digests of the images that a rendition shows: that of the address first, then the overlay."""
-    return [address.digest] if transform.overlay is None else [address.digest, transform.overlay.digest]
+def digests(url: RenditionUrl, transform: Transform) -> list[str]:
+    """Return the digests of the images that a rendition shows: that of the URL first, then the overlay."""
+    return [url.digest] if transform.overlay is None else [url.digest, transform.overlay.digest]
 
 
 def _timings(rendered: Rendered) -> Timings:
@@ -295,31 +295,31 @@ def _timings(rendered: Rendered) -> Timings:
     return Timings(total, queue=rendered.queue_seconds, decode=rendered.decode_seconds, encode=rendered.encode_seconds)
 
 
-def _check_version(address: RenditionUrl) -> None:
-    if address.version > PIPELINE_VERSION:
+def _check_version(url: RenditionUrl) -> None:
+    if url.version > PIPELINE_VERSION:
         raise NewerVersionError(
             "This URL needs a newer pipeline version than this process has.",
             expected=f"v{PIPELINE_VERSION} or older",
-            received=f"v{address.version}",
+            received=f"v{url.version}",
             remedy="Try again when the current deployment has ended.",
             retry_after_seconds=5,
         )
-    if address.version not in DEFAULTS:
+    if url.version not in DEFAULTS:
         raise NotFoundError(
             "This pipeline version does not exist.",
             expected=", ".join(f"v{version}" for version in DEFAULTS),
-            received=f"v{address.version}",
+            received=f"v{url.version}",
             remedy="Use a URL from an image document unchanged.",
         )
 
 
-def _key(address: RenditionUrl) -> tuple[str, str]:
+def _key(url: RenditionUrl) -> tuple[str, str]:
     """Return the digest and the name of a rendition in the store: a hash of version, transform and extension."""
-    name = hashlib.sha256(f"v{address.version}/{address.transform}.{address.extension}".encode("ascii")).hexdigest()
-    return address.digest, name
+    name = hashlib.sha256(f"v{url.version}/{url.transform}.{url.extension}".encode("ascii")).hexdigest()
+    return url.digest, name
 
 
-async def _in_thread_if_large(work: Callable[[bytes], T], body: bytes) -> T:
+async def _run_in_thread_if_large(work: Callable[[bytes], T], body: bytes) -> T:
     """Return the result of `work(body)`, computed in a thread if that takes long: hashing many megabytes would delay all other requests."""
     return work(body) if len(body) <= _LARGE_BYTES else await anyio.to_thread.run_sync(work, body)
 

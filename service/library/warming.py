@@ -35,15 +35,15 @@ _PASSING_ERRORS = (StorageUnavailableError, StorageFullError, OverloadedError)
 class LadderStep(msgspec.Struct, frozen=True):
     """One rendition of a ladder.
 
-    `reduced`: it is rendered from the intermediate. `alone`: it cannot share a decode with other steps, because it is animated or
+    `from_intermediate`: it is rendered from the intermediate. `alone`: it cannot share a decode with other steps, because it is animated or
     sized by its height.
     """
 
-    address: RenditionUrl
+    url: RenditionUrl
     transform: Transform
     width: int
     format: Format
-    reduced: bool
+    from_intermediate: bool
     alone: bool
 
 
@@ -61,7 +61,7 @@ class Warmer:
         limits: Limits,
         formats: Sequence[WarmFormat],
     ) -> None:
-        """Wire up.
+        """Warm with a pool of render processes; nothing happens before `run`.
 
         queue: the images to warm.
         documents: says what an original is.
@@ -105,7 +105,7 @@ class Warmer:
         try:
             info = (await self._documents.get(digest)).info
             ladder = ladder_steps(digest, info, self._formats, (await self._pool.codec_support()).writes, self._limits)
-            while missing := [step for step in ladder if not await self._renditions.is_stored(step.address)]:
+            while missing := [step for step in ladder if not await self._renditions.is_stored(step.url)]:
                 made += await self._make(digest, info, missing)
         except GoneError:
             log.info("a taken-down image is not warmed", digest=digest)
@@ -125,26 +125,26 @@ class Warmer:
         # Before the input is opened: an original from S3 takes up memory while it is open, so it must not wait for a slot.
         await self._pool.wait_until_idle()
         if first.alone:
-            await self._renditions.render_in_background(first.address, first.transform)
+            await self._renditions.render_in_background(first.url, first.transform)
             return 1
         together = steps_of_one_decode(missing)
         job_formats = list(dict.fromkeys(step.format for step in together))
         job_widths = list(dict.fromkeys(step.width for step in together))
         made = 0
-        async with self._intermediates.open_input(digest, info, first.transform, background=True) as source:
-            job = RenderLadder(source, job_widths, job_formats, PIPELINE_VERSION, self._limits)
+        async with self._intermediates.open_input(digest, info, first.transform, background=True) as input_file:
+            job = RenderLadder(input_file, job_widths, job_formats, PIPELINE_VERSION, self._limits)
             async with aclosing(self._pool.render_ladder(job)) as renditions:
                 for step in together:
                     if made == 0:
                         # Not announced: the first rendition may wait long for its slot, and a request should not wait with it.
                         rendered = await anext(renditions)
-                        await self._renditions.store(step.address, rendered)
+                        await self._renditions.store(step.url, rendered)
                     else:
-                        with self._renditions.announce(step.address) as announced:
+                        with self._renditions.announce(step.url) as announced:
                             following = await anext(renditions, None)
                             if following is None:
                                 return made
-                            announced.set_result(await self._renditions.store(step.address, following))
+                            announced.set_result(await self._renditions.store(step.url, following))
                     made += 1
         return made
 
@@ -154,15 +154,15 @@ def _pausing(error: ServiceError) -> None:
 
 
 def ladder_steps(
-    digest: str, info: ImageInfo, wanted: Collection[WarmFormat], offered: Collection[Format], limits: Limits
+    digest: str, info: ImageInfo, wanted: Collection[WarmFormat], supported: Collection[Format], limits: Limits
 ) -> list[LadderStep]:
     """Return the steps to render of an image, widest first: exactly the URLs in its document that have a wanted format.
 
     wanted: formats; `fallback` stands for the last format of the document.
-    offered: the formats that the installed libvips can write.
+    supported: the formats that the installed libvips can write.
     """
     by_default = DEFAULTS[PIPELINE_VERSION].animates
-    document = ladders(info, Transform(), limits, supported=offered)
+    document = ladders(info, Transform(), limits, supported=supported)
     chosen = [ladder for ladder in document if ladder.format in wanted or (ladder is document[-1] and "fallback" in wanted)]
     ladder = [
         LadderStep(
@@ -170,7 +170,7 @@ def ladder_steps(
             transform,
             step.width,
             ladder.format,
-            reduced=intermediate_suffices(info, transform),
+            from_intermediate=intermediate_suffices(info, transform),
             alone=transform.height is not None or info.animates(transform, ladder.format, by_default=by_default),
         )
         for ladder in chosen
@@ -186,9 +186,9 @@ def steps_of_one_decode(missing: Sequence[LadderStep]) -> list[LadderStep]:
     They have the same input, and at each of the widths all formats that are missing at the first width are missing.
     """
     first = missing[0]
-    alike = [step for step in missing if step.reduced == first.reduced]
-    lacking: dict[int, list[Format]] = {}
-    for step in alike:
-        lacking.setdefault(step.width, []).append(step.format)
-    formats = lacking[first.width]
-    return [step for step in alike if set(formats) <= set(lacking[step.width]) and step.format in formats]
+    same_input = [step for step in missing if step.from_intermediate == first.from_intermediate]
+    missing_formats: dict[int, list[Format]] = {}
+    for step in same_input:
+        missing_formats.setdefault(step.width, []).append(step.format)
+    formats = missing_formats[first.width]
+    return [step for step in same_input if set(formats) <= set(missing_formats[step.width]) and step.format in formats]

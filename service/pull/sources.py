@@ -57,7 +57,7 @@ class Sources:
     """The images of remote sources. A URL that several requests need at once is fetched once."""
 
     def __init__(self, storage: Storage, documents: Documents, ingester: Ingester, fetcher: SourceFetcher, *, fresh_seconds: int) -> None:
-        """Wire up.
+        """Pull into a store.
 
         storage: where pull mappings are stored.
         documents: reads the document of an image that was pulled before.

@@ -94,7 +94,7 @@ def minted(info: ImageInfo, digest: str, types: list[str]) -> dict[str, int]:
 def test_rungs_are_the_very_addresses_of_the_document(info: ImageInfo) -> None:
     ladder = ladder_steps("a" * 32, info, ["webp", "fallback"], FORMATS, LIMITS)
     types = [f"image/{name}" for name in ("webp", default_formats(info)[-1])]
-    assert {step.address.signing_payload: step.width for step in ladder} == minted(info, "a" * 32, types)
+    assert {step.url.signing_payload: step.width for step in ladder} == minted(info, "a" * 32, types)
     assert [step.width for step in ladder] == sorted((step.width for step in ladder), reverse=True)
 
 
@@ -139,7 +139,7 @@ def test_one_decode_makes_what_has_the_same_source_and_lacks_the_same_formats() 
 def test_one_decode_makes_nothing_of_the_original_together_with_what_is_made_of_the_intermediate() -> None:
     ladder = ladder_steps("a" * 32, TOWER, ["webp"], FORMATS, LIMITS)
     assert TOWER.intermediate is not None
-    assert [(step.width, step.reduced) for step in ladder] == [
+    assert [(step.width, step.from_intermediate) for step in ladder] == [
         (2_560, False), (1_920, False), (1_280, True), (960, True), (640, True), (320, True),
     ]  # fmt: skip
     assert steps_of_one_decode(ladder) == ladder[:2]
@@ -348,7 +348,7 @@ async def test_warming_that_is_stopped_in_the_middle_is_finished_by_the_next_one
             await warmed(second)
         assert asked == ["RenderLadder", "NextRendition", "NextRendition", "NextRendition"]
         for step in ladder_steps(digest, (await second.documents.get(digest)).info, ["webp", "fallback"], FORMATS, LIMITS):
-            assert await second.renditions.is_stored(step.address)
+            assert await second.renditions.is_stored(step.url)
 
 
 async def test_image_that_cannot_be_rendered_is_forgotten_with_a_line_in_the_log_and_the_others_are_warmed(
