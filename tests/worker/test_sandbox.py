@@ -215,10 +215,10 @@ import ctypes, os, platform, struct
 if os.environ.get("DARKROOM_HOST"):
     from service.worker import sandbox
     steps = [
-        sandbox._step(sandbox._LOAD, sandbox._NUMBER_AT),
-        sandbox._step(sandbox._IF_EQUAL, sandbox._LANDLOCK_CREATE_RULESET, 0, 1),
-        sandbox._step(sandbox._RETURN, sandbox._REFUSE),
-        sandbox._step(sandbox._RETURN, sandbox._ALLOW),
+        sandbox._instruction(sandbox._LOAD, sandbox._NUMBER_OFFSET),
+        sandbox._instruction(sandbox._IF_EQUAL, sandbox._LANDLOCK_CREATE_RULESET, 0, 1),
+        sandbox._instruction(sandbox._RETURN, sandbox._REFUSE),
+        sandbox._instruction(sandbox._RETURN, sandbox._ALLOW),
     ]
     program = ctypes.create_string_buffer(b"".join(steps))
     number = sandbox._ARCHITECTURES[platform.machine()].seccomp
