@@ -9,10 +9,10 @@ from tests.edge.asgi import Origin, full_response, hit, not_stored, open_request
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left_behind")]
 
 MAX_BYTES = 80_000
-SHARE = 1 / 16
+FRACTION = 1 / 16
 
 
-def kind_of(path: str) -> str:
+def label_of(path: str) -> str:
     return "picture" if path.startswith("/i/") else "page"
 
 
@@ -71,7 +71,7 @@ async def test_query_is_stored_by_default() -> None:
 
 async def test_fraction_of_a_label_is_never_exceeded_and_takes_no_more_from_other_labels() -> None:
     origin = Origin(full_response(b"max-age=60", body=bytes(1_000)))
-    edge = shared_edge(origin, max_bytes=MAX_BYTES, metric_label=kind_of, max_fraction_by_label={"page": SHARE})
+    edge = shared_edge(origin, max_bytes=MAX_BYTES, metric_label=label_of, max_fraction_by_label={"page": FRACTION})
     for number in range(30):
         await send_request(edge, f"/i/{number}")
     for number in range(400):
@@ -85,7 +85,7 @@ async def test_fraction_of_a_label_is_never_exceeded_and_takes_no_more_from_othe
 
 async def test_fraction_that_is_not_used_is_available_to_other_labels() -> None:
     origin = Origin(full_response(b"max-age=60", body=bytes(1_000)))
-    edge = shared_edge(origin, max_bytes=MAX_BYTES, metric_label=kind_of, max_fraction_by_label={"page": SHARE})
+    edge = shared_edge(origin, max_bytes=MAX_BYTES, metric_label=label_of, max_fraction_by_label={"page": FRACTION})
     for number in range(200):
         await send_request(edge, f"/i/{number}")
     assert MAX_BYTES - 2_000 < edge.stored_bytes <= MAX_BYTES
@@ -99,8 +99,8 @@ async def test_fraction_too_small_for_a_response_sends_it_without_storing_it() -
     edge = shared_edge(
         Origin(full_response(b"max-age=60", body=bytes(6_000))),
         max_bytes=MAX_BYTES,
-        metric_label=kind_of,
-        max_fraction_by_label={"page": SHARE},
+        metric_label=label_of,
+        max_fraction_by_label={"page": FRACTION},
     )
     for _ in range(2):
         response = await send_request(edge, "/page")
@@ -110,15 +110,15 @@ async def test_fraction_too_small_for_a_response_sends_it_without_storing_it() -
 
 async def test_fraction_of_a_label_includes_varying_responses() -> None:
     origin = Origin(full_response(b"max-age=60", (b"vary", b"accept"), body=bytes(1_000)))
-    edge = shared_edge(origin, max_bytes=MAX_BYTES, metric_label=kind_of, max_fraction_by_label={"page": SHARE})
+    edge = shared_edge(origin, max_bytes=MAX_BYTES, metric_label=label_of, max_fraction_by_label={"page": FRACTION})
     for number in range(100):
         await send_request(edge, "/page", headers=[(b"accept", b"text/%d" % number)])
-        assert edge.stored_bytes <= MAX_BYTES * SHARE
+        assert edge.stored_bytes <= MAX_BYTES * FRACTION
 
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_fraction_of_a_label_is_free_again_after_a_purge(times: int) -> None:
-    edge = shared_edge(Origin(), metric_label=kind_of, max_fraction_by_label={"page": SHARE})
+    edge = shared_edge(Origin(), metric_label=label_of, max_fraction_by_label={"page": FRACTION})
     await send_request(edge, "/page")
     for _ in range(times):
         edge.purge(b"/page")

@@ -34,7 +34,7 @@ STATUS = b"cache-status"
 TIMING = (b"server-timing", b"region;desc=lhr, machine;desc=148e21ea246389")
 MEMORY_TIMING = (b"server-timing", b"tier;desc=memory, region;desc=lhr, machine;desc=148e21ea246389")
 REPLAY = (b"fly-replay", b"region=arn;timeout=5s;fallback=prefer_self")
-FIELD = (b"darkroom-replay", b"primary")
+REPLAY_FIELD = (b"darkroom-replay", b"primary")
 CLOSE = (b"connection", b"close")
 
 REPLICA = FlyRegion(region="lhr", machine="148e21ea246389", primary="arn")
@@ -43,7 +43,7 @@ SHARED = FlyRegion(region="lhr", machine="148e21ea246389")
 
 WANTS_REPLAY = Response(
     404,
-    [(b"content-length", b"4"), (b"cache-control", b"no-store"), (b"darkroom-cdn-cache-control", b"max-age=1"), FIELD],
+    [(b"content-length", b"4"), (b"cache-control", b"no-store"), (b"darkroom-cdn-cache-control", b"max-age=1"), REPLAY_FIELD],
     b"none",
 )
 REPLAYED_HEADERS = [(b"fly-replay-src", b"instance=abc;region=lhr;t=1"), (b"fly-replay-failed", b"error=timeout")]
@@ -81,7 +81,7 @@ def refused_as_large() -> ClientResponse:
     return problem(421, "Belongs to another region", detail, WRITE, (b"fly-prefer-region", b"arn"), CLOSE, prefer_region="arn")
 
 
-def out_of_reach(cache_status: bytes, *extra: tuple[bytes, bytes]) -> ClientResponse:
+def primary_out_of_reach(cache_status: bytes, *extra: tuple[bytes, bytes]) -> ClientResponse:
     detail = "This request must be handled in the region arn, which does not respond. Try again in a few seconds."
     return problem(503, "Primary region out of reach", detail, cache_status, (b"retry-after", b"5"), *extra)
 
@@ -178,7 +178,7 @@ async def test_replica_read_with_the_replay_field_is_replayed_and_never_stored()
 
 
 @pytest.mark.parametrize(
-    "fields",
+    "headers",
     [
         [(b"cache-control", b"public, max-age=60")],
         [(b"cache-control", b"no-store")],
@@ -188,8 +188,8 @@ async def test_replica_read_with_the_replay_field_is_replayed_and_never_stored()
         [],
     ],
 )
-async def test_replica_read_with_the_replay_field_is_replayed_for_every_waiter_whatever_its_other_headers(fields: Headers) -> None:
-    origin = Origin(Response(404, [*fields, FIELD], b"none"), held=True)
+async def test_replica_read_with_the_replay_field_is_replayed_for_every_waiter_whatever_its_other_headers(headers: Headers) -> None:
+    origin = Origin(Response(404, [*headers, REPLAY_FIELD], b"none"), held=True)
     edge = replica(origin)
     requests = [open_request(edge, headers=[(b"accept", b"image/%d" % number)]) for number in range(50)]
     await wait_for_all(requests)
@@ -200,7 +200,7 @@ async def test_replica_read_with_the_replay_field_is_replayed_for_every_waiter_w
 
 @pytest.mark.parametrize("replayed_header", REPLAYED_HEADERS)
 async def test_replica_read_that_was_replayed_before_is_not_replayed_again(replayed_header: tuple[bytes, bytes]) -> None:
-    assert await send_request(replica(Origin(WANTS_REPLAY)), headers=[replayed_header]) == out_of_reach(READ)
+    assert await send_request(replica(Origin(WANTS_REPLAY)), headers=[replayed_header]) == primary_out_of_reach(READ)
 
 
 async def test_replica_read_shared_by_waiters_is_decided_by_each_ones_headers() -> None:
@@ -209,7 +209,7 @@ async def test_replica_read_shared_by_waiters_is_decided_by_each_ones_headers() 
     sent, fresh = open_request(edge, headers=[REPLAYED_HEADERS[0]]), open_request(edge)
     await wait_for_all([sent, fresh])
     await origin.release()
-    assert [await sent.response(), await fresh.response()] == [out_of_reach(READ), replayed(READ)]
+    assert [await sent.response(), await fresh.response()] == [primary_out_of_reach(READ), replayed(READ)]
     assert len(origin.requests) == 1
 
 
@@ -239,20 +239,20 @@ async def test_replica_head_with_the_replay_field_is_replayed_without_a_body() -
 async def test_replica_read_that_bypasses_the_cache_is_replayed() -> None:
     edge = replica(Origin(WANTS_REPLAY))
     assert await send_request(edge, "/v1/images/abc") == replayed(BYPASS)
-    assert await send_request(edge, "/v1/images/abc", headers=[REPLAYED_HEADERS[1]]) == out_of_reach(BYPASS)
+    assert await send_request(edge, "/v1/images/abc", headers=[REPLAYED_HEADERS[1]]) == primary_out_of_reach(BYPASS)
     plain = await send_request(shared_edge(Origin(WANTS_REPLAY), region=PRIMARY), "/v1/images/abc")
     assert (plain.status, plain.body, plain.field(b"darkroom-replay")) == (404, b"none", None)
 
 
 async def test_replay_field_of_a_response_in_several_messages_is_obeyed() -> None:
-    async def in_pieces(scope: Any, receive: Any, send: Any) -> None:
+    async def in_chunks(scope: Any, receive: Any, send: Any) -> None:
         headers = [(b"cache-control", b"private"), (b"Darkroom-Replay", b"primary")]
         await send({"type": "http.response.start", "status": 404, "headers": headers})
         await send({"type": "http.response.body", "body": b"no", "more_body": True})
         await send({"type": "http.response.body", "body": b"ne"})
 
-    assert await send_request(replica(in_pieces)) == replayed(READ)
-    assert await send_request(replica(in_pieces), "/v1/images/abc") == replayed(BYPASS)
+    assert await send_request(replica(in_chunks)) == replayed(READ)
+    assert await send_request(replica(in_chunks), "/v1/images/abc") == replayed(BYPASS)
 
 
 async def test_replica_read_of_a_stored_response_while_the_primary_is_unreachable_gets_it_stale() -> None:
@@ -285,7 +285,7 @@ async def test_replica_write_is_replayed_without_an_origin_request(method: str) 
 @pytest.mark.parametrize("replayed_header", REPLAYED_HEADERS)
 async def test_replica_write_that_was_replayed_before_is_neither_replayed_nor_made(replayed_header: tuple[bytes, bytes]) -> None:
     origin = Origin()
-    assert await send_request(replica(origin), "/v1/images", method="POST", headers=[replayed_header]) == out_of_reach(WRITE)
+    assert await send_request(replica(origin), "/v1/images", method="POST", headers=[replayed_header]) == primary_out_of_reach(WRITE)
     assert origin.requests == []
 
 
@@ -325,7 +325,7 @@ async def test_replica_write_of_the_largest_size_is_replayed(declared: bool) -> 
 
 async def test_replica_write_too_large_that_prefers_the_primary_is_503() -> None:
     headers = [(b"content-length", b"%d" % (REPLAY_BYTES + 1)), (b"fly-prefer-region", b"arn")]
-    assert await send_request(replica(Origin()), "/v1/images", method="POST", headers=headers) == out_of_reach(WRITE, CLOSE)
+    assert await send_request(replica(Origin()), "/v1/images", method="POST", headers=headers) == primary_out_of_reach(WRITE, CLOSE)
     other = [headers[0], (b"fly-prefer-region", b"iad")]
     assert await send_request(replica(Origin()), "/v1/images", method="POST", headers=other) == refused_as_large()
 
@@ -352,10 +352,10 @@ async def test_replica_write_whose_client_disconnects_gets_no_response() -> None
 
 
 async def test_replica_write_that_is_rejected_is_not_read() -> None:
-    def check(scope: Scope) -> Response | None:
+    def check_request(scope: Scope) -> Response | None:
         return None if (b"authorization", b"Bearer x") in scope["headers"] else Response(401, [(b"content-length", b"0")], b"")
 
-    edge = replica(Origin(), check_request=check)
+    edge = replica(Origin(), check_request=check_request)
     refused = open_request(edge, "/v1/images", method="POST", headers=[(b"transfer-encoding", b"chunked")], chunks=[b"x"] * 9)
     assert (await refused.response()).status == 401
     assert len(refused._chunks) == 9

@@ -27,7 +27,7 @@ CC, CDN, OWN = b"cache-control", b"cdn-cache-control", b"darkroom-cdn-cache-cont
 class Policy:
     """Headers of a response, and their meaning for a shared cache, written by hand. Times are seconds of age."""
 
-    fields: Headers
+    headers: Headers
     lifetime: int = 0
     while_revalidate: int = 0
     if_error: int = 0
@@ -64,7 +64,7 @@ POLICIES = (
 
 
 def _names(policy: Policy) -> set[bytes]:
-    return {name for name, _ in policy.fields}
+    return {name for name, _ in policy.headers}
 
 
 @dataclass
@@ -115,7 +115,7 @@ class ModelRequest:
     names: int | None = None
     """The version that its `If-None-Match` names."""
     number: int = 0
-    began: int = 0
+    started: int = 0
 
     @property
     def plain(self) -> bool:
@@ -140,11 +140,11 @@ class Source:
         assert not (await receive()).get("body")
         await self.open.wait()
         order = self.machine.tick()
-        status, headers, body = self._answer(scope, requested, at, order)
+        status, headers, body = self._respond(scope, requested, at, order)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _answer(self, scope: Scope, requested: int, at: float, order: int) -> tuple[int, Headers, bytes]:
+    def _respond(self, scope: Scope, requested: int, at: float, order: int) -> tuple[int, Headers, bytes]:
         if self.failing:
             self.failures.append(order)
             if self.failing == "raises":
@@ -155,17 +155,17 @@ class Source:
             page.version += 1
             self.machine.purges.append((order, scope["path"]))
             return 204, [], b""
-        fields = dict(scope["headers"])
-        for_one = not page.policy.for_all or b"no-store" in fields.get(CC, b"")
+        request_headers = dict(scope["headers"])
+        for_one = not page.policy.for_all or b"no-store" in request_headers.get(CC, b"")
         made = ModelResponse(
             number=order,
             path=scope["path"],
-            accept=fields[b"accept"] if page.varies else None,
+            accept=request_headers[b"accept"] if page.varies else None,
             version=page.version,
             policy=page.policy,
             tag=page.tag,
-            client=int(fields[b"x-client"]),
-            for_all=not for_one and (page.policy.despite_authorization or b"authorization" not in fields),
+            client=int(request_headers[b"x-client"]),
+            for_all=not for_one and (page.policy.despite_authorization or b"authorization" not in request_headers),
             requested=requested,
             order=order,
             # `Date` has whole seconds, so a response may seem up to a second older (RFC 9111 §4.2.3).
@@ -174,8 +174,8 @@ class Source:
         self.made[made.number] = made
         varies = [(b"vary", b"Accept")] if page.varies else []
         own = [(b"etag", made.etag), (b"cache-tag", made.tag), (b"x-number", b"%d" % made.number), (b"date", self.machine.date())]
-        headers = [*own, *page.policy.fields, *varies]
-        return (304, headers, b"") if fields.get(b"if-none-match") == made.etag else (200, headers, made.body)
+        headers = [*own, *page.policy.headers, *varies]
+        return (304, headers, b"") if request_headers.get(b"if-none-match") == made.etag else (200, headers, made.body)
 
 
 # Numbers whose sums have no rounding error.
@@ -208,7 +208,7 @@ class EdgeMachine(RuleBasedStateMachine):
         self.steady, self.wall, self.now = 1_000.0, float(NOON), 0.0
         self.order = 0
         self.purges: list[tuple[int, object]] = []
-        self.sure: dict[tuple[str, bytes], ModelResponse] = {}
+        self.certain: dict[tuple[str, bytes], ModelResponse] = {}
         self.clock = SuspendAwareClock(lambda: self.steady, lambda: self.wall)
         self.source = Source(self)
         self.source.open.set()
@@ -224,7 +224,7 @@ class EdgeMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.run(settle(self.edge))
-        left = self.run(_others())
+        left = self.run(_other_tasks())
         self.runner.close()
         assert not left
         assert self.edge._concurrent_misses == 0
@@ -242,12 +242,12 @@ class EdgeMachine(RuleBasedStateMachine):
     # Rules
 
     @rule(path=st.sampled_from(PATHS), policy=st.sampled_from(POLICIES), varies=st.booleans(), tag=st.sampled_from(TAGS))
-    def origin_has_something_else(self, path: str, policy: Policy, varies: bool, tag: bytes) -> None:
+    def page_changes(self, path: str, policy: Policy, varies: bool, tag: bytes) -> None:
         version = self.source.pages[path].version
         self.source.pages[path] = Page(version + 1, policy, varies, tag)
 
     @rule(path=st.sampled_from(PATHS), policy=st.sampled_from(POLICIES))
-    def origin_says_something_else_of_the_same(self, path: str, policy: Policy) -> None:
+    def policy_changes(self, path: str, policy: Policy) -> None:
         # A 304 does not remove headers (RFC 9111 §3.2), so the new policy must have all headers that the old one had.
         if _names(self.source.pages[path].policy) <= _names(policy):
             self.source.pages[path].policy = policy
@@ -275,7 +275,7 @@ class EdgeMachine(RuleBasedStateMachine):
         self.clock()
 
     @rule(path=st.sampled_from(PATHS))
-    def address_is_purged(self, path: str) -> None:
+    def path_is_purged(self, path: str) -> None:
         self.purges.append((self.tick(), path))
         self.edge.purge(path.encode("ascii"))
         self.forget(path)
@@ -294,89 +294,91 @@ class EdgeMachine(RuleBasedStateMachine):
             self.forget(path)
 
     @rule(request=REQUESTS)
-    def client_asks(self, request: ModelRequest) -> None:
-        sure = self.sure.get((request.path, request.accept))
+    def client_sends_a_request(self, request: ModelRequest) -> None:
+        certain = self.certain.get((request.path, request.accept))
         before = self.source.requests
         request, response = self.run(self.send_alone(request))
         self.check(request, response)
-        if sure is not None and request.plain and self.now - sure.at < sure.policy.lifetime:
+        if certain is not None and request.plain and self.now - certain.at < certain.policy.lifetime:
             assert self.source.requests == before, "a fresh response was fetched again"
             assert b"; hit; " in (response.field(b"cache-status") or b"")
             return
         if self.source.requests > before:
             self.forget(request.path)
-            received = [made for made in self.source.made.values() if made.order > request.began]
+            received = [made for made in self.source.made.values() if made.order > request.started]
             if len(received) == 1 and request.plain and received[0].for_all and received[0].policy.lifetime > 1:
-                self.sure[request.path, request.accept] = received[0]
+                self.certain[request.path, request.accept] = received[0]
 
     @rule(
         first=st.lists(REQUESTS, min_size=1, max_size=5),
-        leaving=st.sets(st.integers(0, 4)),
+        disconnecting=st.sets(st.integers(0, 4)),
         event=EVENTS,
         late=st.lists(REQUESTS, max_size=3),
         alike=st.booleans(),
     )
-    def many_ask_at_once(self, first: list[ModelRequest], leaving: set[int], event: str, late: list[ModelRequest], alike: bool) -> None:
+    def clients_send_concurrent_requests(
+        self, first: list[ModelRequest], disconnecting: set[int], event: str, late: list[ModelRequest], alike: bool
+    ) -> None:
         if alike:
-            first, late = [_alike(request, first[0]) for request in first], [_alike(request, first[0]) for request in late]
+            first, late = [_with_url_of(request, first[0]) for request in first], [_with_url_of(request, first[0]) for request in late]
         self.forget(*PATHS)
-        self.run(self.crowd(first, leaving, event, late))
+        self.run(self.crowd(first, disconnecting, event, late))
 
     # Requests
 
     def forget(self, *paths: str) -> None:
         """Forget that responses for these paths are certainly stored."""
-        self.sure = {key: made for key, made in self.sure.items() if key[0] not in paths}
+        self.certain = {key: made for key, made in self.certain.items() if key[0] not in paths}
 
-    def begun(self, request: ModelRequest) -> ModelRequest:
+    def numbered(self, request: ModelRequest) -> ModelRequest:
         order = self.tick()
-        return ModelRequest(**{**request.__dict__, "number": order, "began": order})
+        return ModelRequest(**{**request.__dict__, "number": order, "started": order})
 
     def start(self, request: ModelRequest) -> ClientRequest:
-        fields = [(b"accept", request.accept), (b"x-client", b"%d" % request.number)]
+        headers = [(b"accept", request.accept), (b"x-client", b"%d" % request.number)]
         if request.directive:
-            fields.append((CC, request.directive))
+            headers.append((CC, request.directive))
         if request.authorized:
-            fields.append((b"authorization", b"somebody"))
+            headers.append((b"authorization", b"somebody"))
         if request.ranged:
-            fields.append((b"range", b"bytes=4-7"))
+            headers.append((b"range", b"bytes=4-7"))
         if request.names is not None:
-            fields += [
+            headers += [
                 (b"if-none-match", b'"%b %b %d"' % (request.path.encode("ascii"), accept, request.names))
                 for accept in (b"", request.accept)
             ]
-        return open_request(self.edge, request.path, method=request.method, headers=fields)
+        return open_request(self.edge, request.path, method=request.method, headers=headers)
 
     async def send_alone(self, request: ModelRequest) -> tuple[ModelRequest, ClientResponse]:
-        request = self.begun(request)
+        request = self.numbered(request)
         response = await self.start(request).response()
         await settle(self.edge)
         return request, response
 
-    async def crowd(self, first: Iterable[ModelRequest], leaving: set[int], event: str, late: Iterable[ModelRequest]) -> None:
+    async def crowd(self, first: Iterable[ModelRequest], disconnecting: set[int], event: str, late: Iterable[ModelRequest]) -> None:
         self.source.open.clear()
         waiting: list[tuple[ModelRequest, ClientRequest]] = []
         try:
             for request in first:
-                waiting += await self.one_more(request)
+                waiting += await self.send_one_more(request)
             self.meanwhile(event)
             for request in late:
-                waiting += await self.one_more(request)
+                waiting += await self.send_one_more(request)
             for index, (_, each) in enumerate(waiting):
-                if index in leaving:
+                if index in disconnecting:
                     each.disconnect()
         finally:
             self.source.open.set()
         for index, (request, each) in enumerate(waiting):
-            if index in leaving:
+            if index in disconnecting:
                 await each.sent_messages()
             else:
                 self.check(request, await each.response())
         await settle(self.edge)
 
-    async def one_more(self, request: ModelRequest) -> list[tuple[ModelRequest, ClientRequest]]:
+    async def send_one_more(self, request: ModelRequest) -> list[tuple[ModelRequest, ClientRequest]]:
         """Send one more request, and check its response if it is there at once."""
-        request = self.begun(request)
+        request = self.numbered(request)
         each = self.start(request)
         if await each.is_done():
             self.check(request, await each.response())
@@ -385,11 +387,11 @@ class EdgeMachine(RuleBasedStateMachine):
 
     def meanwhile(self, event: str) -> None:
         if event == "purge":
-            self.address_is_purged(PATHS[0])
+            self.path_is_purged(PATHS[0])
         elif event == "purge_tag":
             self.tag_is_purged(TAGS[0])
         elif event == "change":
-            self.origin_has_something_else(PATHS[0], POLICIES[self.order % len(POLICIES)], self.order % 2 == 0, TAGS[0])
+            self.page_changes(PATHS[0], POLICIES[self.order % len(POLICIES)], self.order % 2 == 0, TAGS[0])
         elif event == "time":
             self.time_goes_on(15.0)
         elif event == "suspend":
@@ -402,7 +404,7 @@ class EdgeMachine(RuleBasedStateMachine):
     def check(self, request: ModelRequest, response: ClientResponse) -> None:
         """Fail if HTTP forbids this response to this request."""
         if response.status in {500, 503}:
-            assert self.failed_since(request), "an error that the origin did not have"
+            assert self.has_failed_since(request), "an error that the origin did not have"
             return
         if response.status == 504:
             assert request.directive == b"only-if-cached"
@@ -421,27 +423,27 @@ class EdgeMachine(RuleBasedStateMachine):
             assert (response.status == 206) <= (request.ranged and request.method == "GET")
         assert get_header_values(response.headers, OWN) == []
         ages = {int(value) for value in get_header_values(response.headers, b"age")}
-        allowed = [made for made in candidates if self.may_have(request, made)]
+        allowed = [made for made in candidates if self.may_receive(request, made)]
         assert allowed, f"{request} must not have {candidates} at {self.now}"
         assert not ages or ages & {int(self.now - made.at) for made in allowed}, f"wrong age {ages}"
 
-    def may_have(self, request: ModelRequest, made: ModelResponse) -> bool:
+    def may_receive(self, request: ModelRequest, made: ModelResponse) -> bool:
         """Return whether HTTP allows this response of the origin now."""
         if made.path != request.path or made.accept not in {None, request.accept}:
             return False
         if not made.for_all:
             return made.client == request.number
-        if any(made.requested < order < request.began and what in {made.path, made.tag} for order, what in self.purges):
+        if any(made.requested < order < request.started and what in {made.path, made.tag} for order, what in self.purges):
             return False
-        if made.order > request.began and (made.client == request.number or made.policy.lifetime > 0):
+        if made.order > request.started and (made.client == request.number or made.policy.lifetime > 0):
             return True
-        return not self.superseded(made, request) and self.may_use(request, made)
+        return not self.is_superseded(made, request) and self.may_use(request, made)
 
     def may_use(self, request: ModelRequest, made: ModelResponse) -> bool:
         """Return whether a stored response may be reused for a request now (RFC 9111 §4.2, RFC 5861)."""
         policy = made.policy
         remaining = policy.lifetime - (self.now - made.at)
-        if self.failed_since(request) and remaining > -policy.if_error:
+        if self.has_failed_since(request) and remaining > -policy.if_error:
             return not policy.never_stale or remaining > 0
         if request.directive == b"no-cache" and not (policy.immutable and remaining > 0):
             return False
@@ -449,24 +451,24 @@ class EdgeMachine(RuleBasedStateMachine):
             return True
         return request.directive == b"max-stale" and not policy.never_stale
 
-    def superseded(self, made: ModelResponse, request: ModelRequest) -> bool:
+    def is_superseded(self, made: ModelResponse, request: ModelRequest) -> bool:
         """Return whether the origin had sent a newer response before the request (RFC 9111 §4)."""
         return any(
-            newer.path == made.path and made.order < newer.requested and newer.order < request.began and newer.for_all
+            newer.path == made.path and made.order < newer.requested and newer.order < request.started and newer.for_all
             for newer in self.source.made.values()
             if newer.accept is None or made.accept in {None, newer.accept}
         )
 
-    def failed_since(self, request: ModelRequest) -> bool:
-        return any(order > request.began for order in self.source.failures)
+    def has_failed_since(self, request: ModelRequest) -> bool:
+        return any(order > request.started for order in self.source.failures)
 
 
-def _alike(request: ModelRequest, first: ModelRequest) -> ModelRequest:
+def _with_url_of(request: ModelRequest, first: ModelRequest) -> ModelRequest:
     """Return `request` with the path and `Accept` of `other`."""
     return ModelRequest(**{**request.__dict__, "path": first.path, "accept": first.accept, "authorized": False, "directive": b""})
 
 
-async def _others() -> list[asyncio.Task[Any]]:
+async def _other_tasks() -> list[asyncio.Task[Any]]:
     for _ in range(3):
         await asyncio.sleep(0)
     return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]

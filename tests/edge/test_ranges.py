@@ -55,9 +55,9 @@ def own(body: bytes, *more: tuple[bytes, bytes]) -> Headers:
 
 def part(first: int, last: int, added: Headers) -> ClientResponse:
     """Return the 206 with these bytes of the response."""
-    whole_fields = [pair for pair in RESPONSE.headers if pair[0] != b"content-length"]
-    of_part = [(b"content-length", b"%d" % (last - first + 1)), (b"content-range", b"bytes %d-%d/10" % (first, last))]
-    return ClientResponse(206, [*whole_fields, *of_part, *added], BODY[first : last + 1])
+    other_headers = [pair for pair in RESPONSE.headers if pair[0] != b"content-length"]
+    range_headers = [(b"content-length", b"%d" % (last - first + 1)), (b"content-range", b"bytes %d-%d/10" % (first, last))]
+    return ClientResponse(206, [*other_headers, *range_headers, *added], BODY[first : last + 1])
 
 
 def full(added: Headers) -> ClientResponse:

@@ -47,7 +47,7 @@ def control(*values: bytes) -> Headers:
     return [(b"cache-control", value) for value in values]
 
 
-def not_kept(reason: str) -> ClientResponse:
+def not_cached(reason: str) -> ClientResponse:
     """Return the response to a request with only-if-cached."""
     headers = [
         (b"content-type", b"application/problem+json"),
@@ -74,8 +74,8 @@ async def test_only_if_cached_is_served_from_memory(clock: ManualClock) -> None:
 async def test_only_if_cached_without_a_stored_response_is_504(value: bytes) -> None:
     origin = Origin()
     edge = shared_edge(origin)
-    assert await send_request(edge, headers=control(value)) == not_kept("uri-miss")
-    assert await send_request(edge, method="HEAD", headers=control(value)) == ClientResponse(504, not_kept("uri-miss").headers, b"")
+    assert await send_request(edge, headers=control(value)) == not_cached("uri-miss")
+    assert await send_request(edge, method="HEAD", headers=control(value)) == ClientResponse(504, not_cached("uri-miss").headers, b"")
     assert not origin.requests
 
 
@@ -84,7 +84,7 @@ async def test_only_if_cached_does_not_wait_for_a_response_on_its_way() -> None:
     edge = shared_edge(origin)
     waiting = open_request(edge)
     await waiting.until_waiting()
-    assert await send_request(edge, headers=control(b"only-if-cached")) == not_kept("uri-miss")
+    assert await send_request(edge, headers=control(b"only-if-cached")) == not_cached("uri-miss")
     await origin.release()
     await waiting.response()
 
@@ -94,7 +94,7 @@ async def test_only_if_cached_for_a_stale_response_is_504_unless_the_client_acce
     edge = shared_edge(origin, clock)
     await send_request(edge)
     clock.now += 65
-    assert await send_request(edge, headers=control(b"only-if-cached")) == not_kept("stale")
+    assert await send_request(edge, headers=control(b"only-if-cached")) == not_cached("stale")
     assert (await send_request(edge, headers=control(b"only-if-cached, max-stale"))).field(STATUS) == STALE
     assert len(origin.requests) == 1
 
@@ -103,7 +103,7 @@ async def test_only_if_cached_with_a_directive_that_refuses_a_fresh_response_is_
     edge = shared_edge(Origin(MUTABLE), clock)
     await send_request(edge)
     clock.now += 5
-    assert await send_request(edge, headers=control(b"only-if-cached, max-age=4")) == not_kept("request")
+    assert await send_request(edge, headers=control(b"only-if-cached, max-age=4")) == not_cached("request")
 
 
 # no-store

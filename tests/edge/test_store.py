@@ -157,8 +157,8 @@ def test_store_counts_body_headers_key_and_overhead() -> None:
 
 def size_of(key: bytes, headers: Headers, tags: int = 0) -> int:
     """Return the size that is counted for an entry without its body."""
-    fields = sum(HEADER_OVERHEAD_BYTES + len(name) + len(value) for name, value in headers)
-    return ENTRY_OVERHEAD_BYTES + len(key) + fields + tags * TAG_OVERHEAD_BYTES
+    header_bytes = sum(HEADER_OVERHEAD_BYTES + len(name) + len(value) for name, value in headers)
+    return ENTRY_OVERHEAD_BYTES + len(key) + header_bytes + tags * TAG_OVERHEAD_BYTES
 
 
 def test_store_counts_each_tag_and_an_escaped_key() -> None:
@@ -518,7 +518,7 @@ class MemoryMachine(RuleBasedStateMachine):
             self.drop(key)
 
     @invariant()
-    def has_what_the_model_has(self) -> None:
+    def has_the_entries_of_the_model(self) -> None:
         for key in KEYS:
             modeled = self.model.get(key)
             assert self.memory.get(key) is (modeled.entry if modeled else None)
@@ -526,12 +526,12 @@ class MemoryMachine(RuleBasedStateMachine):
         assert self.counters.evicted == self.evicted
 
     @invariant()
-    def never_exceeds_its_bytes(self) -> None:
+    def never_exceeds_its_budget(self) -> None:
         assert self.memory.used_bytes <= self.MAX_BYTES
         assert self.memory.used_bytes == sum(modeled.size_bytes for modeled in self.model.values())
 
     @invariant()
-    def knows_the_tags_of_what_it_has(self) -> None:
+    def has_the_tags_of_its_entries(self) -> None:
         expected = {tag: {key for key, modeled in self.model.items() if tag in modeled.tags} for tag in TAGS}
         assert self.memory._index.keys_by_tag == {tag: keys for tag, keys in expected.items() if keys}
 
@@ -543,10 +543,10 @@ TestMemoryMachine.settings = settings(max_examples=60, stateful_step_count=40, d
 # Memory
 
 
-def rendition_fields(number: int) -> Headers:
+def rendition_headers(number: int) -> Headers:
     """Return the 14 headers of a rendition, made of new objects each time, as an application does."""
     digest = hashlib.sha256(b"%d" % number).hexdigest()
-    fields = {
+    headers = {
         "content-type": "image/webp",
         "content-length": "2000",
         "date": "Mon, 23 Nov 2026 12:00:00 GMT",
@@ -562,10 +562,10 @@ def rendition_fields(number: int) -> Headers:
         "x-content-type-options": "nosniff",
         "accept-ranges": "bytes",
     }
-    return [(name.encode("ascii"), value.encode("ascii")) for name, value in fields.items()]
+    return [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
 
 
-def distinct_fields(number: int, fields: int, tags: int) -> Headers:
+def distinct_headers(number: int, count: int, tags: int) -> Headers:
     """Return so many headers that no other response has, except for two that the edge would add: they cannot be shared."""
     own = [
         (b"cache-control", b"max-age=600, x=%d" % number),
@@ -574,14 +574,14 @@ def distinct_fields(number: int, fields: int, tags: int) -> Headers:
         (b"accept-ranges", b"bytes"),
         (b"cache-tag", b",".join(b"%d-%d" % (number, tag) for tag in range(tags))),
     ]
-    return [*own, *((f"x-{index}".encode("ascii"), b"value %d" % number) for index in range(fields - len(own)))]
+    return [*own, *((f"x-{index}".encode("ascii"), b"value %d" % number) for index in range(count - len(own)))]
 
 
-async def cost_and_count(fields: Callable[[int], Headers], entries: int) -> tuple[float, float]:
+async def measured_and_counted(headers_of: Callable[[int], Headers], entries: int) -> tuple[float, float]:
     """Return the measured and the counted size in bytes of a stored response with such headers, without its body."""
 
     async def origin(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": fields(int(scope["query_string"]))})
+        await send({"type": "http.response.start", "status": 200, "headers": headers_of(int(scope["query_string"]))})
         await send({"type": "http.response.body", "body": bytes(2_000)})
 
     async def fill(numbers: range) -> None:
@@ -607,16 +607,16 @@ async def cost_and_count(fields: Callable[[int], Headers], entries: int) -> tupl
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("fields", "tags"), [(14, 1), (14, 4), (40, 1)])
-async def test_distinct_headers_take_the_counted_memory_within_5_percent(fields: int, tags: int) -> None:
-    cost, count = await cost_and_count(partial(distinct_fields, fields=fields, tags=tags), 500)
-    assert cost == pytest.approx(count, rel=0.05)
+@pytest.mark.parametrize(("count", "tags"), [(14, 1), (14, 4), (40, 1)])
+async def test_distinct_headers_take_the_counted_memory_within_5_percent(count: int, tags: int) -> None:
+    measured, counted = await measured_and_counted(partial(distinct_headers, count=count, tags=tags), 500)
+    assert measured == pytest.approx(counted, rel=0.05)
 
 
 @pytest.mark.anyio
 async def test_renditions_take_half_to_all_of_the_counted_memory_because_they_share_headers() -> None:
-    cost, count = await cost_and_count(rendition_fields, 500)
-    assert 0.45 * count < cost < count
+    measured, counted = await measured_and_counted(rendition_headers, 500)
+    assert 0.45 * counted < measured < counted
 
 
 def test_vary_marker_takes_the_counted_memory_within_15_percent() -> None:
