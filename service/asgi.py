@@ -1,4 +1,13 @@
-"""The ASGI application that Granian serves: the edge around the service."""
+"""The ASGI application that Granian serves.
+
+A request comes in turn to:
+
+1. the guard (`service.http.guard`), which rejects a header that is too large or has no valid Host;
+2. the edge (`edge`), which has stored responses, and lets clients share the response that they wait for;
+3. the service (`service.http.app`), which makes the response.
+
+`Connections` limits the connections that requests come from.
+"""
 
 from __future__ import annotations
 

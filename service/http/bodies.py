@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # A client may keep the server waiting this long for a body, and longer by the time that its bytes so far take at the minimum rate.
 GRACE_SECONDS = 25.0
-SLOWEST_BYTES_PER_SECOND = 8_192
+MIN_BYTES_PER_SECOND = 8_192
 
 # Pieces have more bytes than this, because hashing, parsing and writing one byte costs as much as thousands.
 PIECE_BYTES = 64 << 10
@@ -25,7 +25,7 @@ PIECE_BYTES = 64 << 10
 # Granian sends one ASGI message for each chunk of the client, at about 35 µs of CPU whatever its size. TCP segments have at least
 # 536 bytes (RFC 9293 §3.7.1), and clients write more than that at once: only an attacker sends less on average.
 FREE_MESSAGES = 1_024
-LEAST_MESSAGE_BYTES = 512
+MIN_MESSAGE_BYTES = 512
 
 MultipartEvent: TypeAlias = MultipartSegment | bytes | bytearray | None
 
@@ -84,7 +84,7 @@ class _Body:
             waited = self._waited_seconds + anyio.current_time() - started
             raise SlowUploadError(
                 "The upload is too slow.",
-                expected=f"at least {SLOWEST_BYTES_PER_SECOND} bytes a second after the first {GRACE_SECONDS:g} seconds",
+                expected=f"at least {MIN_BYTES_PER_SECOND} bytes a second after the first {GRACE_SECONDS:g} seconds",
                 received=f"{self._bytes} bytes in {waited:.0f} seconds",
                 remedy="Try again over a faster connection.",
                 extra_headers=_CLOSE,
@@ -94,7 +94,7 @@ class _Body:
 
     def _seconds_left(self) -> float:
         """Return how long the client may still keep the server waiting, from the beginning of this piece."""
-        return GRACE_SECONDS + self._bytes / SLOWEST_BYTES_PER_SECOND - self._waited_seconds
+        return GRACE_SECONDS + self._bytes / MIN_BYTES_PER_SECOND - self._waited_seconds
 
     async def _message(self) -> bytes:
         message = await self._receive()
@@ -113,10 +113,10 @@ class _Body:
         self._messages += 1
         if self._bytes > self._max_bytes:
             raise body_too_large(self._max_bytes, f"more than {self._max_bytes} bytes", self._remedy)
-        if self._messages > FREE_MESSAGES + self._bytes // LEAST_MESSAGE_BYTES:
+        if self._messages > FREE_MESSAGES + self._bytes // MIN_MESSAGE_BYTES:
             raise BadRequestError(
                 "The body consists of too many too small chunks.",
-                expected=f"chunks of {LEAST_MESSAGE_BYTES} bytes or more on average, after the first {FREE_MESSAGES}",
+                expected=f"chunks of {MIN_MESSAGE_BYTES} bytes or more on average, after the first {FREE_MESSAGES}",
                 received=f"{self._bytes} bytes in {self._messages} chunks",
                 remedy="Send larger chunks, or the body in one piece with its Content-Length.",
                 extra_headers=_CLOSE,

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import structlog
 
-from service.http.bodies import SLOWEST_BYTES_PER_SECOND
+from service.http.bodies import MIN_BYTES_PER_SECOND
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ MAX_CONNECTIONS = 4_096
 RESERVED_DESCRIPTORS = 512
 
 WINDOW_SECONDS = 25.0
-WINDOW_BYTES = int(WINDOW_SECONDS * SLOWEST_BYTES_PER_SECOND)
+WINDOW_BYTES = int(WINDOW_SECONDS * MIN_BYTES_PER_SECOND)
 
 # The interval between two scans while there is room. With very many connections it is longer, because a scan takes about 5 µs for each.
 _SCAN_SECONDS = 1.0

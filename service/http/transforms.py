@@ -1,4 +1,4 @@
-"""From what a request names to the transform of an address: the variant, the stored focal point, the result of `trim`."""
+"""Resolution of a request's transform to one that a URL can spell: its variant, the stored focal point, the box of `trim`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.images.transform import Transform
 from service.library.renditions import Renditions
 from service.settings.sections import Settings
 
-# For a crop to one of these anchors, the focal point that is stored with the image is a better choice: nobody has chosen the anchor.
+# Anchors that no client has chosen for this image: the focal point that is stored with it is a better choice.
 _YIELDS_TO_FOCAL_POINT = frozenset({"center", *STRATEGIES})
 
 
@@ -34,7 +34,10 @@ def resolve_variant(name: str | None, settings: Settings) -> Transform | None:
 
 
 async def resolve_transform(document: Document, transform: Transform, renditions: Renditions) -> Transform:
-    """Return a transform as an address can spell it: with the stored focal point in place of a guess, and a `crop` in place of `trim`."""
+    """Return a transform that a URL can spell: with the stored focal point in place of a guess, and `crop` in place of `trim`.
+
+    Raises the errors of `Renditions.find_trim`.
+    """
     if document.focal is not None and transform.fit == "cover" and transform.gravity in _YIELDS_TO_FOCAL_POINT:
         transform = msgspec.structs.replace(transform, gravity=document.focal)
     if transform.trim is None:
