@@ -1,4 +1,4 @@
-"""Whether this process should get requests: the store reached once, render processes that start, not draining."""
+"""Health: whether this process should get requests, and what is wrong if it should not, or if it can serve only some of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import anyio
 import msgspec
 import structlog
 
+from service.concurrency.polling import poll
 from service.errors import ServiceError
-from service.ops import regions
+from service.ops.regions import region_warnings
 from service.ops.signing_keys import HealthIssue, SigningKeyMonitor
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Sandbox
@@ -18,16 +19,20 @@ from service.storage.object_store import Storage
 
 log = structlog.get_logger(__name__)
 
-# How often the store is asked whether it is there, and how long it may take to say so, in seconds.
-CHECK_EVERY_SECONDS = 5.0
+# How often the store is pinged, and how long it may take to respond, in seconds.
+CHECK_INTERVAL_SECONDS = 5.0
 CHECK_TIMEOUT_SECONDS = 6.0
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What `/health` says. `degraded`: hits are served, what needs the store may fail, or what other servers sign is refused.
+    """The body of `/health`.
 
-    `prefer_region` is what requests that change something are sent with as `fly-prefer-region`, where one region has every original;
-    `warnings` are what does not fit in where this process stands; `sandbox` is how render processes are confined, once one has started.
+    `status`: "ok"; "degraded" if hits are served, but requests that need the store or a render, or URLs that other servers sign, may fail;
+    "unavailable" if this process should get no requests.
+    `prefer_region`: the value of `fly-prefer-region` for requests that change something, if only one region has every original.
+    `sandbox`: how render processes are confined; known when one has started.
+    `warnings`: settings that contradict the region that this process runs in, and missing protections.
+    `reason`, `remedy`: why the status is not "ok", and what to do about it.
     """
 
     status: Literal["ok", "degraded", "unavailable"]
@@ -43,75 +48,78 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Health:
-    """What is known of the parts that this process depends on."""
+    """The health of this process and of the parts that it depends on."""
 
     def __init__(self, settings: Settings, storage: Storage, pool: RenderPool, signing_keys: SigningKeyMonitor, version: str) -> None:
-        """Take where this process stands and what it depends on."""
+        """Report on these parts; the store counts as unreachable until `check` has reached it.
+
+        `version`: the version of Darkroom, for the report.
+        """
         self._settings = settings
         self._storage = storage
         self._pool = pool
         self._signing_keys = signing_keys
         self._version = version
-        self._warnings = [str(finding) for finding in regions.region_warnings(settings)]
+        self._warnings = [str(warning) for warning in region_warnings(settings)]
         self._reached_once = False
-        self._store_failure: HealthIssue | None = HealthIssue("the store has not been reached yet")
+        self._store_issue: HealthIssue | None = HealthIssue("the store has not been reached yet")
         self.draining = False
 
-    def report(self) -> tuple[int, Report]:
-        """Return the status code and the report of this moment.
+    def __repr__(self) -> str:
+        return f"<Health: {self.report()[1].status}>"
 
-        A later outage of the store is 200: a process that still has hits must stay in rotation.
+    def report(self) -> tuple[int, Report]:
+        """Return the current status code and report.
+
+        Once the store has been reached, its outage is "degraded", with 200: a process that can serve hits must stay in rotation.
         """
-        concern = None if self._pool.start_failure is None else HealthIssue(self._pool.start_failure)
+        issue = None if self._pool.start_failure is None else HealthIssue(self._pool.start_failure)
         if self.draining:
-            concern = HealthIssue("draining: this process is about to end")
+            issue = HealthIssue("draining: this process is about to end")
         elif not self._reached_once:
-            concern = self._store_failure
-        if concern is not None:
-            return 503, self._told("unavailable", concern)
-        concern = self._store_failure or self._render_failure() or self._signing_keys.conflict
-        return 200, self._told("ok" if concern is None else "degraded", concern)
+            issue = self._store_issue
+        if issue is not None:
+            return 503, self._report("unavailable", issue)
+        issue = self._store_issue or self._render_issue() or self._signing_keys.conflict
+        return 200, self._report("ok" if issue is None else "degraded", issue)
 
     async def watch(self) -> None:
-        """Ask the store again and again, for as long as this process serves."""
-        while True:
-            await self.check()
-            await anyio.sleep(CHECK_EVERY_SECONDS)
+        """Check the store regularly, for as long as this process serves."""
+        await poll(self.check, every=CHECK_INTERVAL_SECONDS)
 
     async def watch_renders(self) -> None:
-        """Have renders that fail tested again and again, for as long as this process serves: it recovers without requests, too."""
-        while True:
-            await self._pool.self_test()
-            await anyio.sleep(CHECK_EVERY_SECONDS)
-
-    def _render_failure(self) -> HealthIssue | None:
-        """Return that renders fail. It is no reason to be taken out of rotation: hits are served, and another image may do."""
-        if (reason := self._pool.render_failure) is None:
-            return None
-        return HealthIssue(
-            reason, "See the server's log for the causes. If no image renders, restart this server; if it stays, report it with the log."
-        )
+        """Test failing renders regularly, for as long as this process serves, so that it recovers even without requests."""
+        await poll(self._pool.self_test, every=CHECK_INTERVAL_SECONDS)
 
     async def check(self) -> None:
-        """Ask the store once."""
+        """Ping the store once, and remember the result."""
         try:
             with anyio.fail_after(CHECK_TIMEOUT_SECONDS):
                 await self._storage.ping()
         except Exception as error:
-            # Whatever it is, it is told and must not end the watch.
-            failure = HealthIssue(f"the store does not answer: {type(error).__name__}")
+            # Any error is reported; none must end the polling.
+            issue = HealthIssue(f"the store does not respond: {type(error).__name__}")
             if isinstance(error, ServiceError):
-                failure = HealthIssue(error.detail, error.remedy)
-            if failure != self._store_failure:
-                log.warning("the store is out of reach", reason=failure.reason, remedy=failure.remedy)
-            self._store_failure = failure
+                issue = HealthIssue(error.detail, error.remedy)
+            if issue != self._store_issue:
+                log.warning("the store is unreachable", reason=issue.reason, remedy=issue.remedy)
+            self._store_issue = issue
         else:
-            if self._reached_once and self._store_failure is not None:
-                log.warning("the store is back")
-            self._store_failure = None
+            if self._reached_once and self._store_issue is not None:
+                log.warning("the store is reachable again")
+            self._store_issue = None
             self._reached_once = True
 
-    def _told(self, status: Literal["ok", "degraded", "unavailable"], concern: HealthIssue | None) -> Report:
+    def _render_issue(self) -> HealthIssue | None:
+        """Return why renders fail, if they do. The process stays in rotation: it serves hits, and other images may render."""
+        if (reason := self._pool.render_failure) is None:
+            return None
+        return HealthIssue(
+            reason,
+            "See the server's log for the causes. If no image renders, restart this server; if that does not help, report it with the log.",
+        )
+
+    def _report(self, status: Literal["ok", "degraded", "unavailable"], issue: HealthIssue | None) -> Report:
         sandbox = self._pool.sandbox
         return Report(
             status,
@@ -122,8 +130,8 @@ class Health:
             prefer_region=self._settings.originals_region or None,
             sandbox=sandbox,
             warnings=[*self._warnings, *_sandbox_warnings(sandbox)],
-            reason=None if concern is None else concern.reason,
-            remedy=None if concern is None else concern.remedy,
+            reason=None if issue is None else issue.reason,
+            remedy=None if issue is None else issue.remedy,
         )
 
 
@@ -131,8 +139,8 @@ def _sandbox_warnings(sandbox: Sandbox | None) -> list[str]:
     if sandbox is None or not sandbox.missing:
         return []
     warning = (
-        f"Render processes run without {' and '.join(sandbox.missing)}: this kernel, or the container's runtime, does not have it or does "
-        "not allow it. A flaw in an image decoder could reach as much as this server can. Run it on Linux 5.13 or later with Landlock "
+        f"Render processes run without {' and '.join(sandbox.missing)}: the kernel or the container runtime lacks it or does not allow it. "
+        "An exploited image decoder could reach everything that this server can reach. Run it on Linux 5.13 or later with Landlock "
         "enabled, in a container whose seccomp profile allows the landlock_* system calls, as Docker's does."
     )
     return [warning]

@@ -1,4 +1,4 @@
-"""Logs: one line an event, on standard error."""
+"""Logs: one line per event, on standard error."""
 
 from __future__ import annotations
 

@@ -24,13 +24,13 @@ MAX_SCRAPES = 32
 
 
 class CountersView(Protocol):
-    """The edge's counters of one kind of response."""
+    """The counters of one kind of response: `edge.CacheCounters`, which this package may not import."""
 
     evicted: int
     sent_bytes: int
 
     def by_result(self) -> Mapping[str, int]:
-        """Return the number of requests by how they were answered."""
+        """Return the number of requests by result."""
 
 
 class EdgeView(Protocol):
@@ -38,19 +38,19 @@ class EdgeView(Protocol):
 
     @property
     def counters(self) -> Mapping[str, CountersView]:
-        """Return the counters by kind of response."""
+        """The counters by kind of response."""
 
     @property
     def stored_bytes(self) -> int:
-        """Return the size of the stored responses in bytes."""
+        """The size of the stored responses in bytes."""
 
     @property
     def stored_entries(self) -> int:
-        """Return the number of stored responses."""
+        """The number of stored responses."""
 
 
 class EdgeCollector(Collector):
-    """Reads the edge's counters at each scrape: nothing is counted twice, and a hit costs nothing extra."""
+    """Reads the edge's counters at each scrape, so that metrics cost a hit nothing."""
 
     def __init__(self, edge: EdgeView) -> None:
         """Collect the figures of `edge`."""

@@ -1,4 +1,4 @@
-"""Where this process stands among the regions of its deployment, and what does not fit."""
+"""The regions of a deployment on Fly: where this process runs, and settings that contradict that."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.settings.sections import Settings
 
 
 class RegionWarning(msgspec.Struct, frozen=True):
-    """One thing that does not fit: what it is, what was expected, what is there, and what to do."""
+    """A contradiction between the settings and the deployment: what is wrong, the expected and the actual value, and what to do."""
 
     detail: str
     expected: str
@@ -21,7 +21,7 @@ class RegionWarning(msgspec.Struct, frozen=True):
 
 
 def describe_region(settings: Settings) -> str:
-    """Return in words where this process stands and what that means."""
+    """Return a sentence that says where this process runs, and what it does there."""
     if not settings.fly.region:
         return "not on Fly: FLY_REGION is not set"
     where = f"region {settings.fly.region}" + (f", Machine {settings.fly.machine_id}" if settings.fly.machine_id else "")
@@ -29,24 +29,25 @@ def describe_region(settings: Settings) -> str:
         return f"{where}; the store is shared, so every region does everything"
     if settings.is_replica:
         return (
-            f"{where}; originals are in {settings.originals_region}: what is not here, and whatever changes something, is handed on there"
+            f"{where}; originals are in {settings.originals_region}: requests that change something or need an image from there are "
+            "replayed there"
         )
     return f"{where}; originals are here"
 
 
 def require_primary(settings: Settings) -> None:
-    """Return where every original is, or a store that all share; raises `UnknownImageError` where one region alone can answer."""
+    """Return if this region has every original; raises `UnknownImageError`, which names the region that does."""
     if settings.is_replica:
         raise UnknownImageError(
-            "The region that has every original answers this.",
+            "Only the region that has every original can respond to this.",
             expected=settings.originals_region,
             received=settings.fly.region,
-            remedy=f"Send it again with the header fly-prefer-region: {settings.originals_region}.",
+            remedy=f"Send the request again with the header fly-prefer-region: {settings.originals_region}.",
         )
 
 
 def region_warnings(settings: Settings) -> list[RegionWarning]:
-    """Return what does not fit in where this process stands: nothing that keeps it from serving, but nothing that was meant."""
+    """Return the settings that contradict where this process runs. It serves nevertheless, but probably not as intended."""
     found = []
     declared = ",".join(settings.fly.declared_regions)
     if settings.fly.region and declared and settings.fly.region not in settings.fly.declared_regions:
@@ -63,19 +64,19 @@ def region_warnings(settings: Settings) -> list[RegionWarning]:
     if settings.fly.region and not settings.storage.is_shared and not settings.originals_region:
         found.append(
             RegionWarning(
-                "Nothing says which region has every original.",
+                "No setting says which region has every original.",
                 "primary_region in fly.toml, or DARKROOM_REGIONS with the primary first",
                 "neither",
-                "Set one: without it, what was taken in by one Machine is unknown to all others.",
+                "Set one of them. Without it, an image that is uploaded to one Machine is unknown to all others.",
             )
         )
     return found
 
 
 def unlisted_region(region: str, declared: str) -> RegionWarning:
-    """Return that there is a Machine in a region that is not declared."""
+    """Return the warning that there is a Machine in a region that is not declared."""
     return RegionWarning(
-        f"DARKROOM_REGIONS does not list the region {region}, in which there is a Machine.",
+        f"DARKROOM_REGIONS does not list the region {region}, which has a Machine.",
         declared or "none",
         region,
         f"Add it to DARKROOM_REGIONS in fly.toml and deploy, or remove the Machine: fly scale count 0 --region {region}",

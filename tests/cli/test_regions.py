@@ -116,7 +116,7 @@ def test_regions_without_a_file_are_those_of_the_environment() -> None:
         ({"FLY_REGION": "arn", "PRIMARY_REGION": "arn", "DARKROOM_STORE": "memory://"}, "region arn; originals are here"),
         (
             {"FLY_REGION": "lhr", "FLY_MACHINE_ID": "148e", "PRIMARY_REGION": "arn", "DARKROOM_STORE": "memory://"},
-            "region lhr, Machine 148e; originals are in arn: what is not here, and whatever changes something, is handed on there",
+            "region lhr, Machine 148e; originals are in arn: requests that change something or need an image from there are replayed there",
         ),
     ],
 )
@@ -193,10 +193,10 @@ def test_check_where_file_and_environment_disagree_says_how(environ: dict[str, s
 def test_check_without_a_file_looks_at_the_environment_alone() -> None:
     done = run("--check", DARKROOM_REGIONS="arn,lhr", FLY_REGION="fra", DARKROOM_STORE="s3://")
     assert done.exit_code == 1
-    assert done.stdout.startswith("DARKROOM_REGIONS does not list the region fra, in which there is a Machine.")
+    assert done.stdout.startswith("DARKROOM_REGIONS does not list the region fra, which has a Machine.")
     assert done.stdout.endswith("\n1 finding.\n")
     lost = run("--check", FLY_REGION="fra")
-    assert lost.stdout.startswith("Nothing says which region has every original.")
+    assert lost.stdout.startswith("No setting says which region has every original.")
 
 
 def listed(*regions: str, state: str = "started") -> str:

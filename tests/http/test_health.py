@@ -34,7 +34,7 @@ def test_health_in_a_region_that_is_not_declared_says_so_and_what_to_do(data: Pa
         assert answer.status_code == 200
         unlisted, unordered = answer.json()["warnings"]
         assert unlisted == (
-            "DARKROOM_REGIONS does not list the region fra, in which there is a Machine. Expected: arn,lhr. Received: fra. "
+            "DARKROOM_REGIONS does not list the region fra, which has a Machine. Expected: arn,lhr. Received: fra. "
             "Add it to DARKROOM_REGIONS in fly.toml and deploy, or remove the Machine: fly scale count 0 --region fra"
         )
         assert unordered.startswith("The first of DARKROOM_REGIONS is not the primary region. Expected: lhr first")

@@ -170,7 +170,7 @@ def test_server_that_refuses_what_another_on_its_store_signs_is_degraded_and_say
     obstore.put(s3.client(), signing_key_record_key(fingerprint(other)), b"iad 1857")
     with darkroom(data, store=f"s3://{s3.name}", keys=f"{ours.hex()},{KEYS}", **s3.environment) as server, server.client() as client:
         report = when(client, lambda report: report["status"] == "degraded")
-        assert "(iad 1857) signs addresses with a key that this one refuses" in report["reason"]
+        assert "(iad 1857) signs URLs with a key that this server does not accept" in report["reason"]
         assert "DARKROOM_KEYS" in report["remedy"]
         assert client.get("/health").status_code == 200
         assert bytes(obstore.get(s3.client(), signing_key_record_key(fingerprint(ours))).bytes()) == b"", "this one is noted too"

@@ -117,23 +117,23 @@ async def test_purge_of_an_unknown_zone_names_the_setting_and_is_not_tried_again
         (400, errors((7003, "Could not route")), "Cloudflare does not know the zone."),
         (404, b"", "Cloudflare does not know the zone."),
         (400, REFUSED, "Cloudflare refuses to purge."),
-        (400, b"<html>", "What answered is not Cloudflare's API."),
+        (400, b"<html>", "The response is not from Cloudflare's API."),
         (200, REFUSED, "Cloudflare refuses to purge."),
-        (200, b"", "What answered is not Cloudflare's API."),
-        (200, b"purged!", "What answered is not Cloudflare's API."),
-        (200, b"\xff\xfe", "What answered is not Cloudflare's API."),
-        (200, b"true", "What answered is not Cloudflare's API."),
-        (200, b"{}", "What answered is not Cloudflare's API."),
-        (200, b'{"success": "true"}', "What answered is not Cloudflare's API."),
-        (200, b'{"success": 1}', "What answered is not Cloudflare's API."),
-        (200, b'{"success": null}', "What answered is not Cloudflare's API."),
-        (200, b"[" * 60_000, "What answered is not Cloudflare's API."),
-        (200, b'{"success": true, "result": ' + b"[" * 60_000, "What answered is not Cloudflare's API."),
-        (200, b'{"success": true, "errors": [{"code": ' + b"9" * 60_000 + b"}]}", "What answered is not Cloudflare's API."),
-        (200, SUCCESS + b"x", "What answered is not Cloudflare's API."),
+        (200, b"", "The response is not from Cloudflare's API."),
+        (200, b"purged!", "The response is not from Cloudflare's API."),
+        (200, b"\xff\xfe", "The response is not from Cloudflare's API."),
+        (200, b"true", "The response is not from Cloudflare's API."),
+        (200, b"{}", "The response is not from Cloudflare's API."),
+        (200, b'{"success": "true"}', "The response is not from Cloudflare's API."),
+        (200, b'{"success": 1}', "The response is not from Cloudflare's API."),
+        (200, b'{"success": null}', "The response is not from Cloudflare's API."),
+        (200, b"[" * 60_000, "The response is not from Cloudflare's API."),
+        (200, b'{"success": true, "result": ' + b"[" * 60_000, "The response is not from Cloudflare's API."),
+        (200, b'{"success": true, "errors": [{"code": ' + b"9" * 60_000 + b"}]}", "The response is not from Cloudflare's API."),
+        (200, SUCCESS + b"x", "The response is not from Cloudflare's API."),
         (201, SUCCESS, "Cloudflare refuses to purge."),
-        (204, b"", "What answered is not Cloudflare's API."),
-        (302, b"", "What answered is not Cloudflare's API."),
+        (204, b"", "The response is not from Cloudflare's API."),
+        (302, b"", "The response is not from Cloudflare's API."),
     ],
 )
 async def test_purge_answered_with_anything_but_success_is_an_error_at_once(
@@ -168,7 +168,7 @@ async def test_purge_asked_to_wait_longer_than_it_may_take_says_so_at_once(cloud
     began = time.monotonic()
     error = await failure_of(client(cloudflare, seconds=20))
     assert time.monotonic() - began < 10
-    assert error.detail == "Cloudflare is asked to purge too often."
+    assert error.detail == "Cloudflare limits the rate of purges."
     assert error.retry_after_seconds == 300
     assert cloudflare.calls == 1
 
@@ -183,7 +183,7 @@ async def test_purge_asked_to_wait_for_no_number_of_seconds_is_tried_again_soon(
 async def test_purge_always_asked_to_wait_ends_after_three_calls(cloudflare: FakeCloudflare) -> None:
     cloudflare.fail(Fault(429, [RATE_LIMITED], {"Retry-After": "0"}), times=10)
     error = await failure_of(client(cloudflare))
-    assert error.detail == "Cloudflare is asked to purge too often."
+    assert error.detail == "Cloudflare limits the rate of purges."
     assert error.retry_after_seconds is None
     assert cloudflare.calls == 3
 
@@ -278,7 +278,7 @@ async def test_purge_answered_without_end_is_not_read_to_its_end(cloudflare: Fak
     # Success, and then spaces: JSON as far as it goes.
     cloudflare.fail(Fault(200, itertools.chain([SUCCESS], itertools.repeat(b" " * 4096))))
     error = await failure_of(client(cloudflare, seconds=20))
-    assert error.detail == "What answered is not Cloudflare's API."
+    assert error.detail == "The response is not from Cloudflare's API."
     assert cloudflare.hung_up.wait(10)
     assert cloudflare.calls == 1
 

@@ -47,7 +47,7 @@ async def test_servers_with_the_same_key_have_no_conflict(storage: Storage) -> N
 async def test_server_whose_key_another_refuses_is_told_with_its_place_and_what_to_do(storage: Storage, logged: Logged) -> None:
     assert await conflict(storage, OLD, place="iad 99\x07") == ""
     told = await conflict(storage, NEW)
-    assert "(iad 99\\x07) signs addresses with a key that this one refuses" in told
+    assert "(iad 99\\x07) signs URLs with a key that this server does not accept" in told
     assert "DARKROOM_KEYS" in told
     assert "(arn 1857)" in await conflict(storage, OLD)
     assert [event["log_level"] for event in logged] == ["error", "error"]
@@ -62,7 +62,7 @@ async def test_rotation_that_adds_the_key_everywhere_first_has_no_conflict_at_an
 
 async def test_rotation_at_once_is_told_by_those_that_do_not_have_the_key_yet(storage: Storage, logged: Logged) -> None:
     assert await conflict(storage, NEW, OLD) == ""
-    assert "refuses" in await conflict(storage, OLD)
+    assert "does not accept" in await conflict(storage, OLD)
     assert await conflict(storage, NEW, OLD) == ""
 
 
