@@ -1,1 +1,1 @@
-"""Real caches in front of a server, each on a free port of loopback with its files in a folder of the test's, ended by its process id."""
+"""Real caches in front of a server, each on a free port of loopback with its files in a folder of the test, stopped by process id."""

@@ -1,4 +1,4 @@
-"""Starts Varnish, nginx and Apache Traffic Server in front of a port, and a proxy between them and the server that counts."""
+"""Varnish, nginx and Apache Traffic Server in front of a port, and a proxy between them and the server that counts requests."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 _HERE = Path(__file__).parent
 
-# Of one connection, and the proxy's own business.
+# Hop-by-hop fields (RFC 9110 §7.6.1).
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
 
 
 class Counted:
-    """What has come through to the server: how often each path was asked for, by method."""
+    """The requests that reached the server: their number by method and path."""
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, str]] = Counter()
         self.port = 0
 
     def fetches(self, path: str) -> int:
-        """Return how often a path was fetched."""
+        """Return how often a path was requested from the server."""
         return self.requests["GET", path]
 
 
 @contextmanager
 def counting(origin_url: str) -> Iterator[Counted]:
-    """Give a proxy to a server that counts what it hands on."""
+    """Yield a proxy to a server that counts the requests that it forwards."""
     counted = Counted()
     lock = threading.Lock()
     client = httpx.Client(base_url=origin_url, trust_env=False, timeout=60, limits=httpx.Limits(max_connections=200))
@@ -79,7 +79,7 @@ def counting(origin_url: str) -> Iterator[Counted]:
 
 @contextmanager
 def varnish(folder: Path, origin_port: int) -> Iterator[int]:
-    """Give the port of a Varnish before a port."""
+    """Yield the port of a Varnish in front of a port."""
     port = free_port()
     vcl = folder / "varnish.vcl"
     vcl.write_text((_HERE / "varnish.vcl").read_text().replace("ORIGIN_PORT", str(origin_port)))
@@ -90,7 +90,7 @@ def varnish(folder: Path, origin_port: int) -> Iterator[int]:
 
 @contextmanager
 def nginx(folder: Path, origin_port: int) -> Iterator[int]:
-    """Give the port of an nginx before a port."""
+    """Yield the port of an nginx in front of a port."""
     port = free_port()
     told = {"ORIGIN_PORT": str(origin_port), "CACHE_PORT": str(port), "FOLDER": str(folder)}
     config = (_HERE / "nginx.conf").read_text()
@@ -103,13 +103,13 @@ def nginx(folder: Path, origin_port: int) -> Iterator[int]:
 
 @contextmanager
 def traffic_server(folder: Path, origin_port: int) -> Iterator[int]:
-    """Give the port of an Apache Traffic Server before a port."""
+    """Yield the port of an Apache Traffic Server in front of a port."""
     port = free_port()
     for name in ("etc", "run", "log", "cache"):
         (folder / name).mkdir()
     records = {
         "http.server_ports": f"STRING {port}:ip-in={HOST}",
-        # As whoever runs the tests.
+        # As the user that runs the tests.
         "admin.user_id": "STRING #-1",
         "log.logging_enabled": "INT 0",
         "diags.output.diag": "STRING E",
@@ -148,7 +148,7 @@ CACHES: dict[str, tuple[str, Callable[[Path, int], Any]]] = {
 
 
 def is_here(name: str) -> bool:
-    """Return whether this machine has a cache."""
+    """Return whether a cache is installed."""
     return shutil.which(CACHES[name][0]) is not None
 
 

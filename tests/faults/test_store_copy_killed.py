@@ -1,4 +1,4 @@
-"""A deployment that outgrows its disk: two thousand originals brought to S3 by a copy that is killed twice."""
+"""A copy of two thousand originals from a disk to S3 that is killed twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ORIGINALS = 2_000
 
 
 def small_png(number: int) -> bytes:
-    """Return a picture of noise that no other number has."""
+    """Return a picture of noise that is different for each number."""
     pixels = np.random.default_rng(number).integers(0, 256, (24, 24, 3), np.uint8)
     body = io.BytesIO()
     Image.fromarray(pixels).save(body, "PNG")
@@ -32,7 +32,7 @@ def small_png(number: int) -> bytes:
 
 
 def filled(data: Path, count: int) -> dict[str, bytes]:
-    """Return the originals of a store, by digest, made as an import makes them; the first was uploaded, and the others are like it."""
+    """Return the originals of a store by digest: the first one was uploaded, and the others were written in the same form."""
     with darkroom(data) as server, server.client() as client:
         client.post("/v1/images", content=small_png(0)).raise_for_status()
     store = data / "store"
@@ -99,13 +99,13 @@ def test_copy_to_disk_that_is_killed_leaves_no_partial_object(data: Path, tmp_pa
 
 
 def on_disk(store: Path) -> dict[str, bytes]:
-    """Return the originals of a store on disk as a server sees them: what a killed write has left is none."""
+    """Return the originals that a server sees in a store on disk, without the temporary files of killed writes."""
     folder = store / "originals"
     return {path.name: path.read_bytes() for path in folder.iterdir() if "#" not in path.name} if folder.is_dir() else {}
 
 
 def stored(s3: Bucket, folder: str) -> dict[str, bytes]:
-    """Return what a folder of the bucket has, by name."""
+    """Return the objects in a folder of the bucket by name."""
     store = s3.client()
     keys = [entry["path"] for page in obstore.list(store, f"{folder}/") for entry in page]
     return {key.rpartition("/")[2]: bytes(obstore.get(store, key).bytes()) for key in keys}

@@ -1,4 +1,4 @@
-"""A store that is down, errs and is slow: hits go on, misses are told in time or come, and all heals by itself."""
+"""A store that is down, fails or is slow: hits continue, misses succeed or fail in time, and everything recovers without help."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ STALL_SECONDS = 0.1
 
 
 def urls_of(client: httpx.Client, count: int) -> list[str]:
-    """Return the addresses of so many renditions of one image that nobody has asked for."""
+    """Return the URLs of so many renditions of one image that were never requested."""
     digest = client.post("/v1/images", content=images.photo_jpeg(640, 480)).raise_for_status().json()["digest"]
     return ladder_urls(client, digest, range(16, 16 + count), "webp")
 
 
 class Hits(msgspec.Struct):
-    """What somebody got who asked for a kept rendition all along: how often which status, and how many seconds the slowest took."""
+    """The result of requesting a stored rendition all the time: the number of responses by status, and the seconds of the slowest."""
 
     statuses: dict[int, int] = {}
     slowest: float = 0.0
@@ -42,7 +42,7 @@ class Hits(msgspec.Struct):
 
 @contextmanager
 def hits(server: Server, path: str) -> Iterator[Hits]:
-    """Have somebody ask for a path meanwhile, from a process of their own; what they got is told afterwards."""
+    """Request a path from another process during the block, and report the results at its end."""
     asker = subprocess.Popen(
         [sys.executable, Path(__file__).with_name("visitor.py"), HOST, str(server.port), path],
         stdin=subprocess.PIPE,
@@ -76,7 +76,7 @@ def come_back(s3_proxy: S3Proxy) -> None:
 
 
 def outage(s3_proxy: S3Proxy, s3: Bucket, data: Path, fails: Callable[[S3Proxy], None], seconds: float) -> dict[str, Any]:
-    """Return how long misses took to be told during an outage, and how long it was until they came again; hits are checked."""
+    """Return how long misses took to fail during an outage, and how long they took to recover; check that hits continue."""
     with darkroom(data, store=f"s3://{s3.name}", keys="0" * 64, **s3_proxy.environment) as server, server.client() as client:
         kept, *cold = urls_of(client, 200)
         before = client.get(kept).raise_for_status().content
@@ -125,7 +125,7 @@ def test_store_that_is_down_for_a_minute_lets_hits_go_on_tells_misses_within_fiv
 def test_store_with_an_error_in_five_answers_and_two_seconds_for_each_serves_99_in_100_and_never_stalls(
     data: Path, s3: Bucket, s3_proxy: S3Proxy
 ) -> None:
-    """A miss asks the store five times one after the other: ten seconds at least of the thirty that a client is kept waiting."""
+    """A miss makes five requests to the store, one after another: at least ten of the thirty seconds that a client may wait."""
     with darkroom(data, store=f"s3://{s3.name}", keys="0" * 64, **s3_proxy.environment) as server, server.client() as client:
         kept, *cold = urls_of(client, 301)
         client.get(kept).raise_for_status()

@@ -1,4 +1,4 @@
-"""A machine that was frozen for ten minutes, its connections to the store gone meanwhile: the first request is right and soon."""
+"""A machine that is frozen for ten minutes and loses its connections to the store: the first request succeeds quickly."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.support.server import Server, darkroom
 SUSPENDED_SECONDS = 600
 FIRST_REQUEST_SECONDS = 2.0
 
-# Debian's libfaketime; the monotonic clock is left alone, as it stands still in a suspended machine.
+# Debian's libfaketime. The monotonic clock is not faked: it stands still while a machine is suspended.
 LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 
 
 class Frozen:
-    """A server whose wall clock is told by a file."""
+    """A server whose wall clock is controlled by a file."""
 
     def __init__(self, server: Server, clock: Path) -> None:
         self.server = server
@@ -104,7 +104,7 @@ def asked(width: int) -> dict[str, object]:
 
 
 def warm(client: httpx.Client, digest: str) -> None:
-    """Have connections to the store in the pool of the server."""
+    """Fill the server's pool with connections to the store."""
     client.get(f"/v1/images/{digest}").raise_for_status()
 
 

@@ -1,4 +1,4 @@
-"""Somebody who asks for one address again and again, in a process of their own, until the standard input ends; then tells what came."""
+"""A client in another process that requests one URL again and again until its standard input ends, and then prints the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of regions run beside themselves: ports that are listened on in a thread of their own."""
+"""Servers that run in a background thread beside the tests of regions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def listening(*accept: Accept) -> Iterator[list[int]]:
         listener.setblocking(False)
 
     async def run() -> None:
-        # The event loop itself holds no task: what has fallen silent would be forgotten.
+        # The event loop holds only weak references to tasks.
         tasks = {asyncio.create_task(_take(listener, one)) for listener, one in zip(listeners, accept, strict=True)}
         await ended.wait()
         for task in tasks:
@@ -64,8 +64,8 @@ async def _take(listener: socket.socket, accept: Accept) -> None:
 async def _talk(connection: socket.socket, accept: Accept) -> None:
     with connection:
         connection.setblocking(False)
-        # As asyncio's own servers do: without it, every second piece of an answer waits for the client's word that it has the first.
+        # As asyncio's own servers do: without it, every second piece of a response waits for the client's acknowledgement of the first.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Whoever hangs up has had enough.
+        # The peer closed the connection.
         with suppress(ConnectionError):
             await accept(connection)

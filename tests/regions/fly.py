@@ -23,10 +23,10 @@ from tests.support.server import HOST
 Fields: TypeAlias = list[tuple[bytes, bytes]]
 Reply: TypeAlias = tuple[int, Fields, bytes]
 
-# The largest request that is repeated: what Fly calls 1 MB, head included.
+# The largest request that the proxy replays, including its header: Fly calls it 1 MB.
 REPLAY_BYTES = 1_000_000
 
-# There and back between two regions, in seconds.
+# Round-trip time between two regions, in seconds.
 ROUND_TRIPS = {frozenset({"arn", "lhr"}): 0.060, frozenset({"lhr", "iad"}): 0.080, frozenset({"arn", "iad"}): 0.110}
 
 _HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"proxy-connection", b"fly-replay"})
@@ -34,12 +34,12 @@ _READ_BYTES = 1 << 16
 
 
 class UnreachableError(Exception):
-    """No Machine of a region takes a connection."""
+    """No Machine of a region accepts a connection."""
 
 
 @dataclass
 class Machine:
-    """Where a Machine listens, and whether the network leads there."""
+    """The address of a Machine, and whether the network reaches it."""
 
     id: str
     port: int
@@ -48,7 +48,7 @@ class Machine:
 
 @dataclass
 class Answered:
-    """What became of one request: where it came in, which regions answered it in turn, and the last status."""
+    """The result of one request: the region in which it arrived, the regions that responded in turn, and the last status."""
 
     method: str
     path: str
@@ -58,13 +58,13 @@ class Answered:
 
     @property
     def replays(self) -> int:
-        """How often it was repeated."""
+        """The number of replays."""
         return len(self.regions) - 1
 
 
 @dataclass
 class Call:
-    """A request on its way: its head, its body as far as it may be repeated, the rest of it, and what becomes of it."""
+    """A request in flight: its header, the part of its body that can be replayed, the rest of it, and its result."""
 
     request: h11.Request
     body: bytes
@@ -73,7 +73,7 @@ class Call:
 
     @property
     def request_bytes(self) -> int:
-        """How large it is, its head included."""
+        """The size in bytes, including the header."""
         return len(self.body) + sum(len(name) + len(value) + 4 for name, value in self.request.headers)
 
 
@@ -85,19 +85,19 @@ class FlyProxy:
         self.machines: dict[str, Machine] = {}
         self.answered: list[Answered] = []
         self.names_source = True
-        """Whether a repeated request says where it comes from; one from Fly's replay cache does not."""
+        """Whether a replayed request names its origin; requests from Fly's replay cache do not."""
         self._regions = regions
 
     def url(self, region: str) -> str:
-        """Return where clients near a region come in."""
+        """Return the address that clients near a region connect to."""
         return f"http://{HOST}:{self.ports[region]}"
 
     def replays(self, path: str) -> list[int]:
-        """Return how often each request for a path was repeated, in the order in which they were answered."""
+        """Return how often each request for a path was replayed, in the order of the responses."""
         return [one.replays for one in self.answered if one.path == path]
 
     def accepting(self, edge: str) -> Accept:
-        """Return what talks to a client that comes in at a region's edge."""
+        """Return the function that serves clients which connect to a region's edge."""
 
         async def accept(connection: socket.socket) -> None:
             with suppress(h11.RemoteProtocolError):
@@ -120,7 +120,7 @@ class FlyProxy:
             if request.method != b"HEAD" and content:
                 await client.send(h11.Data(data=content))
             await client.send(h11.EndOfMessage())
-            # What a Machine did not want to read is read here, so that the client gets to hear why.
+            # Read what the Machine did not read, so that the client can receive the response.
             while client.http.their_state is h11.SEND_BODY:
                 await client.event()
             if client.http.our_state is h11.MUST_CLOSE or client.http.their_state is not h11.DONE:
@@ -128,7 +128,7 @@ class FlyProxy:
             client.http.start_next_cycle()
 
     async def _routed(self, call: Call) -> Reply:
-        """Return the answer to a request, from whichever Machine gives it in the end."""
+        """Return the response to a request, after all replays."""
         preferred = dict(call.request.headers).get(b"fly-prefer-region", b"").decode()
         nearest = sorted(self._regions, key=lambda region: (region != preferred, _round_trip(call.told.edge, region)))
         try:
@@ -144,7 +144,7 @@ class FlyProxy:
         return (508, [], b"replayed again and again") if b"fly-replay" in dict(answer[1]) else answer
 
     async def _replayed(self, call: Call, words: dict[str, str]) -> Reply:
-        """Return the answer to a request that is repeated as the words of an order say."""
+        """Replay a request as a `fly-replay` field says, and return the response."""
         region = call.told.regions[-1]
         source = f"instance={self.machines[region].id};region={region};t={time.time_ns() // 1000}".encode()
         try:
@@ -155,7 +155,7 @@ class FlyProxy:
             return await self._first([region], call, (b"fly-replay-failed", b"reason=unreachable"))
 
     async def _first(self, regions: Sequence[str], call: Call, *extra: tuple[bytes, bytes]) -> Reply:
-        """Return the answer of the first region whose Machine takes the request."""
+        """Return the response of the first region whose Machine accepts the request."""
         for region in regions:
             machine = self.machines.get(region)
             if machine is None or not machine.reachable:
@@ -189,13 +189,13 @@ class _Wire:
         self._socket = connection
 
     async def event(self) -> Any:
-        """Return what comes next."""
+        """Return the next bytes."""
         while (event := self.http.next_event()) is h11.NEED_DATA:
             self.http.receive_data(await asyncio.get_running_loop().sock_recv(self._socket, _READ_BYTES))
         return event
 
     async def send(self, event: h11.Event) -> None:
-        """Send what comes next."""
+        """Send the next bytes."""
         if data := self.http.send(event):
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
 
@@ -213,7 +213,7 @@ async def _connected(port: int) -> socket.socket:
 
 
 async def _beginning(client: _Wire) -> tuple[bytes, bool]:
-    """Return a request's body as far as it may be replayed, and whether that is all of it."""
+    """Return the part of a request's body that can be replayed, and whether it is complete."""
     body = bytearray()
     while len(body) <= REPLAY_BYTES:
         event = await client.event()
@@ -229,7 +229,7 @@ async def _rest(client: _Wire) -> AsyncIterator[bytes]:
 
 
 async def _asked(machine: _Wire, call: Call, extra: Sequence[tuple[bytes, bytes]]) -> Reply:
-    """Return what a Machine answers, which may be before it has read everything."""
+    """Return the response of a Machine, which may come before it has read the whole request."""
     headers = [
         *(pair for pair in call.request.headers if pair[0] not in {b"connection", b"expect"}),
         (b"fly-region", call.told.edge.encode()),
@@ -241,7 +241,7 @@ async def _asked(machine: _Wire, call: Call, extra: Sequence[tuple[bytes, bytes]
     await machine.send(h11.Request(method=call.request.method, target=call.request.target, headers=headers))
 
     async def send_body() -> None:
-        # What cannot be sent any more was not wanted; the answer says why.
+        # The Machine stopped reading; its response says why.
         with suppress(ConnectionError):
             if call.body:
                 await machine.send(h11.Data(data=call.body))
@@ -270,7 +270,7 @@ def _round_trip(one: str, other: str) -> float:
 
 @contextmanager
 def fly_proxy(regions: Sequence[str]) -> Iterator[FlyProxy]:
-    """Give a proxy that listens in every region, and knows no Machine yet."""
+    """Yield a proxy that listens in every region and has no Machines yet."""
     proxy = FlyProxy(regions)
     with listening(*map(proxy.accepting, regions)) as ports:
         proxy.ports = dict(zip(regions, ports, strict=True))

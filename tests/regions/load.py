@@ -1,4 +1,4 @@
-"""Clients near each region that ask for renditions without a pause, and what became of each of their requests."""
+"""Clients near each region that request renditions continuously, and the result of each request."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import httpx
 
 from tests.regions.world import World, placed
 
-# Each client asks so many times a second: three regions together leave a machine of two cores room to answer.
+# Requests per second of each client: the load of three regions leaves a machine with two cores enough time to respond.
 ASKS_PER_SECOND = 100
 
-# Of so many requests, one that fails is within 99.9 %.
+# With so many requests, one failure is within 99.9 %.
 ENOUGH = 1_000
 
 
 class Asked(NamedTuple):
-    """One request: where its client is, when it was asked (monotonic seconds), whether it was right, and what it was."""
+    """One request: its client's region, its time (monotonic seconds), whether the response was right, and a description."""
 
     region: str
     at: float
@@ -31,7 +31,7 @@ class Asked(NamedTuple):
 
 
 class Load:
-    """What clients have asked, and whether they got it: the bytes and the entity tag that the URL has everywhere, or it was wrong."""
+    """The requests of all clients. A response is right if it has the bytes and the entity tag that the URL has in every region."""
 
     def __init__(self, world: World, expected: Mapping[str, tuple[bytes, str]], cold: Mapping[str, Sequence[str]]) -> None:
         self.asked: list[Asked] = []
@@ -41,7 +41,7 @@ class Load:
         self._ended = threading.Event()
 
     def run(self, region: str) -> None:
-        """Ask near a region until told to end: what is hot, and every 50th time for what nobody has asked for yet."""
+        """Send requests near a region until stopped: for hot renditions, and every 50th time for one that was never requested."""
         hot = list(self._expected)
         cold = iter(self._cold[region])
         number, due = 0, time.monotonic()
@@ -55,11 +55,11 @@ class Load:
                 self._ended.wait(max(0.0, due - time.monotonic()))
 
     def end(self) -> None:
-        """Have all clients end."""
+        """Stop all clients."""
         self._ended.set()
 
     def goes_on(self, seconds: float, *regions: str) -> None:
-        """Return after so many seconds, and no sooner than near each of `regions` enough has been asked to tell 99.9 %."""
+        """Wait for `seconds`, and until clients near each of `regions` have sent enough requests to measure 99.9 %."""
         since = time.monotonic()
         deadline = since + 10 * seconds
         while time.monotonic() < since + seconds or (
@@ -68,7 +68,7 @@ class Load:
             time.sleep(0.1)
 
     def of(self, region: str, since: float, until: float, *, cold: bool | None = None) -> list[Asked]:
-        """Return what was asked near a region in some span of time, all or only what was cold or hot."""
+        """Return the requests near a region in a period of time: all of them, or only the cold or the hot ones."""
         return [one for one in self.asked if one.region == region and since <= one.at < until and cold in {None, one.cold}]
 
     def _ask(self, client: httpx.Client, region: str, path: str, *, is_cold: bool) -> None:
@@ -83,14 +83,14 @@ class Load:
 
 
 def share_right(asked: Sequence[Asked]) -> float:
-    """Return which share of some requests was answered as it should be; fails where they are too few to tell 99.9 %."""
+    """Return the fraction of requests with the right response; fails if there are too few to measure 99.9 %."""
     assert len(asked) >= ENOUGH, len(asked)
     return sum(one.right for one in asked) / len(asked)
 
 
 @contextmanager
 def load(world: World, expected: Mapping[str, tuple[bytes, str]], cold: Mapping[str, Sequence[str]]) -> Iterator[Load]:
-    """Give a load that runs near every region: `expected` is what each hot path gives, `cold` what each region asks for once."""
+    """Yield a load near every region. `expected` has the response of each hot path, `cold` the paths that each region requests once."""
     running = Load(world, expected, cold)
     threads = [threading.Thread(target=running.run, args=(region,)) for region in cold]
     for thread in threads:

@@ -1,4 +1,4 @@
-"""A region that is lost, one that is cut off, and an image that is taken down: what the others notice of it."""
+"""The loss of a region, a region without network, and a takedown: their effects on the other regions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.long
 PHASE_SECONDS = 15.0
 HEALS_WITHIN_SECONDS = 10.0
 
-# How many cold renditions each region asks for at most: two a second for as long as the test may take.
+# Number of cold renditions for each region: two a second for the longest duration of the test.
 COLD = 240
 
 Regions = tuple[World, dict[str, Line]]
@@ -28,7 +28,7 @@ Regions = tuple[World, dict[str, Line]]
 
 @pytest.fixture
 def regions(tmp_path: Path) -> Iterator[Regions]:
-    # The loads here are of more requests than one Machine on Fly gets: what is measured is not its bound on cold ones.
+    # The loads have more requests than one Machine on Fly gets, because the limit on cold requests is not tested here.
     with shared_world(tmp_path, max_cold_requests=64) as running:
         yield running
 
@@ -96,18 +96,18 @@ def test_region_that_is_killed_and_one_that_is_cut_off_leave_the_others_at_999_i
         record_testsuite_property(name, share)
     assert all(share >= 0.999 for share in shares.values()), (shares, wrong)
 
-    # Clients near the region that is lost are answered by another, except those it was answering when it died.
+    # Another region serves the clients near the lost region, except for the requests in flight when it was lost.
     lost = running.of("iad", killed, revived)
     assert sum(not one.right for one in lost) <= 2, wrong
     assert {one.said for one in lost if one.right} <= {"200 from iad", "200 from lhr"}
     assert {one.said for one in running.of("iad", revived + HEALS_WITHIN_SECONDS / 2, cut)} == {"200 from iad"}
 
-    # Without its store, a region still gives every hit, and says of the rest that it should be asked for again.
+    # Without its store, a region still serves every hit, and responds to the rest with Retry-After.
     assert all(one.right for one in running.of("lhr", cut, mended, cold=False)), wrong
     assert {one.said for one in running.of("lhr", cut + 1, mended - 1, cold=True) if not one.right} <= {"503 from lhr"}
     assert all(one.right for one in running.of("lhr", healed, unreachable)), wrong
 
-    # Out of the proxy's reach, it is as good as lost, and it is back as soon as it is reached.
+    # A region that the proxy cannot reach is as good as lost, and is back as soon as it can be reached.
     assert all(one.right for one in running.of("lhr", unreachable + 1, reachable)), wrong
     assert {one.said for one in running.of("lhr", reachable + 1, ended)} == {"200 from lhr"}
     for region in REGIONS:
@@ -147,5 +147,5 @@ def test_takedown_in_one_region_is_seen_by_the_others_within_its_bound(
     record_testsuite_property("seconds", seen)
     assert set(seen) == set(REGIONS)
     assert seen["arn"] < 1
-    # A look takes its moment, and so does a round of asking.
+    # Both the poll of takedowns and the round of requests take some time.
     assert all(seconds <= REFRESH_EVERY_SECONDS + 1 for seconds in seen.values()), seen

@@ -1,4 +1,4 @@
-"""Three regions that share a bucket: what one takes in, all serve at once, the same bytes from each."""
+"""Three regions that share a bucket: an image that one of them ingests is served by all at once, with the same bytes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_one_url_asked_for_everywhere_at_once_is_byte_identical_with_equal_etags
     with ThreadPoolExecutor(len(REGIONS)) as threads:
         clients = [world.client(region) for region in REGIONS]
         for url in urls:
-            # Cold in all three: whoever is second to store gives what the first has stored.
+            # Cold in all three: the regions that store it later serve the bytes that were stored first.
             answers = list(threads.map(lambda client, url=url: client.get(url), clients))
             assert [answer.status_code for answer in answers] == [200] * 3
             assert [placed(answer) for answer in answers] == list(REGIONS)

@@ -1,4 +1,4 @@
-"""Three regions whose originals are on one volume in the primary: what is not here is asked there, by Fly's proxy."""
+"""Three regions whose originals are on a volume in the primary region: Fly's proxy replays requests for missing images there."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.support.server import DARKROOM, environment
 READERS = REGIONS[1:]
 CLIENTS = 50
 
-# Each test has images of its own.
+# Each test has its own images.
 _widths = iter(range(300, 1_000))
 
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    # As many cold requests as there are clients, so that every one of them is answered and none told to come again.
+    # As many cold requests as clients, so that none of them gets 503.
     with volume_world(max_cold_requests=2 * CLIENTS, pull_hosts="images.example.com") as running:
         yield running
 
@@ -40,7 +40,7 @@ def taken_in(world: World, region: str) -> dict[str, str]:
 
 
 def padded(photo: bytes, size: int) -> bytes:
-    """Return a JPEG of so many bytes: it ends with its marker, and what follows is not looked at."""
+    """Return a JPEG of so many bytes; decoders ignore the bytes after its end marker."""
     return photo + bytes(size - len(photo))
 
 
@@ -114,7 +114,7 @@ def test_changes_and_takedowns_in_a_reader_are_made_in_the_primary(world: World,
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_large_upload_in_a_reader_is_told_what_to_send_and_sent_so_is_taken_in(world: World, chunked: bool) -> None:
-    # Large enough that it is refused while it is still being sent.
+    # Large enough to be refused while it is still being sent.
     body = padded(images.photo_jpeg(299, 240), 8 * REPLAY_BYTES)
     with world.client("lhr") as client:
         refused = client.post("/v1/images", content=iter([body[:300_000], body[300_000:]]) if chunked else body)
@@ -135,7 +135,7 @@ def test_push_in_a_reader_sends_large_files_to_the_primary_at_once(world: World,
     done = subprocess.run([DARKROOM, "push", tmp_path, "--server", url], env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     uploads = [one for one in world.proxy.answered[before:] if (one.method, one.path) == ("POST", "/v1/images")]
-    # Both may have been on their way before either was told.
+    # Both requests may have been in flight before the first response.
     refused = [one for one in uploads if one.status == 421]
     assert 1 <= len(refused) <= 2
     assert [(one.status, one.regions) for one in uploads if one.status != 421] == [(201, [PRIMARY])] * 2

@@ -1,4 +1,4 @@
-"""A world of three regions: a real server in each with Fly's environment, one bucket or a volume each, and Fly's proxy in front."""
+"""Three regions: a real server in each with Fly's environment, one bucket or one volume each, and a fake of Fly's proxy in front."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from tests.regions.fly import FlyProxy, Machine, fly_proxy
 from tests.support.s3 import Bucket, moto_bucket
 from tests.support.server import HOST, Server, darkroom
 
-# The primary first.
+# The primary region is first.
 REGIONS = ("arn", "lhr", "iad")
 PRIMARY = REGIONS[0]
 MACHINES = {"arn": "148e21ea246389", "lhr": "e2865013a24908", "iad": "90802d5b47e568"}
 
 _SETTINGS: dict[str, object] = {"keys": "0" * 64, "regions": ",".join(REGIONS), "PRIMARY_REGION": PRIMARY, "render_processes": 1}
 
-# A folder that is on a mount point everywhere, as a volume is.
+# A folder that is a mount point on every machine, as a volume is.
 _MOUNT = Path("/dev/shm")
 
 
 class World:
-    """Three running servers, and how clients near each reach them."""
+    """Three running servers, and the addresses that clients near each of them use."""
 
     def __init__(self, proxy: FlyProxy, folder: Path, settings: dict[str, dict[str, object]]) -> None:
         self.proxy = proxy
@@ -48,7 +48,7 @@ class World:
         return httpx.Client(base_url=self.proxy.url(region), timeout=60, trust_env=False, **options)
 
     def start(self, *regions: str) -> None:
-        """Start the servers of some regions."""
+        """Start the servers of `regions`."""
         contexts = {region: darkroom(self._folder / region, **self._settings[region]) for region in regions}
         with ThreadPoolExecutor(len(regions)) as threads:
             started = dict(zip(contexts, threads.map(lambda context: context.__enter__(), contexts.values()), strict=True))
@@ -57,20 +57,20 @@ class World:
         self.proxy.machines |= {region: Machine(MACHINES[region], server.port) for region, server in started.items()}
 
     def kill(self, region: str) -> None:
-        """Have a region's Machine lost, all its processes at once."""
+        """Kill all processes of a region's Machine at once."""
         self.servers[region].stop(signal.SIGKILL)
         self._end(region)
 
     def cut_off(self, region: str) -> None:
-        """Have no connection lead to a region's Machine any more."""
+        """Make a region's Machine unreachable."""
         self.proxy.machines[region].reachable = False
 
     def heal(self, region: str) -> None:
-        """Have connections lead to a region's Machine again."""
+        """Make a region's Machine reachable again."""
         self.proxy.machines[region].reachable = True
 
     def end(self) -> None:
-        """End all servers."""
+        """Stop all servers."""
         with ThreadPoolExecutor(len(REGIONS)) as threads:
             list(threads.map(self._end, list(self._running)))
 
@@ -79,14 +79,14 @@ class World:
 
 
 def placed(answer: httpx.Response) -> str:
-    """Return the region that an answer says it was made in, checked that it names that region's Machine."""
+    """Return the region that a response names, after checking that it names that region's Machine too."""
     words = dict(part.split(";desc=") for part in answer.headers["server-timing"].split(", ") if part.startswith(("region;", "machine;")))
     assert words["machine"] == MACHINES[words["region"]]
     return words["region"]
 
 
 class Line:
-    """The connections from one region to the store: bytes pass as they are, until the line is cut and everything falls silent."""
+    """The connections from one region to the store. Bytes pass unchanged until the line is cut; then nothing passes."""
 
     def __init__(self, to_port: int) -> None:
         self.port = 0
@@ -94,15 +94,15 @@ class Line:
         self._whole = True
 
     def cut(self) -> None:
-        """Let nothing pass any more: what is sent is lost, and nobody is told."""
+        """Drop all bytes from now on, without closing the connections."""
         self._whole = False
 
     def mend(self) -> None:
-        """Let pass what comes from now on; connections that were silenced stay so."""
+        """Let new connections pass; cut connections stay silent."""
         self._whole = True
 
     async def accept(self, connection: socket.socket) -> None:
-        """Pass on what comes from either end of a connection."""
+        """Forward bytes in both directions of a connection."""
         with socket.create_connection((HOST, self._to_port)) as store:
             store.setblocking(False)
             store.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -122,7 +122,7 @@ class Line:
 
 @contextmanager
 def lines(bucket: Bucket) -> Iterator[dict[str, Line]]:
-    """Give a line from each region to the server of a bucket."""
+    """Yield a line from each region to the server of a bucket."""
     port = int(bucket.endpoint.rpartition(":")[2])
     between = {region: Line(port) for region in REGIONS}
     with listening(*(line.accept for line in between.values())) as ports:
@@ -144,7 +144,7 @@ def _world(folder: Path, settings: dict[str, dict[str, object]]) -> Iterator[Wor
 
 @contextmanager
 def shared_world(folder: Path, **settings: object) -> Iterator[tuple[World, dict[str, Line]]]:
-    """Give three regions that share a bucket, and the lines by which they reach it."""
+    """Yield three regions that share a bucket, and their lines to it."""
     with ExitStack() as parts:
         bucket = parts.enter_context(moto_bucket())
         between = parts.enter_context(lines(bucket))
@@ -161,7 +161,7 @@ def shared_world(folder: Path, **settings: object) -> Iterator[tuple[World, dict
 
 @contextmanager
 def volume_world(*regions: str, **settings: object) -> Iterator[World]:
-    """Give three regions, or those that are named, with a volume each: what is on the primary's is all there is."""
+    """Yield three regions, or `regions`, with a volume each; originals are on the volume of the primary region."""
     if not os.path.ismount(_MOUNT) or not os.access(_MOUNT, os.W_OK):
         pytest.skip(f"{_MOUNT}, which stands for a volume, is no mount point that can be written")
     folder = Path(tempfile.mkdtemp(dir=_MOUNT))

@@ -1,4 +1,4 @@
-"""A stand-in for Cloudflare's API on a free port of loopback: it purges by tag, and is strict about the request."""
+"""A fake of Cloudflare's API on a free port of loopback. It purges by tag, and accepts only requests that its documentation allows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CLIENT_SECONDS = 30.0
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """What comes instead of a purge: a status and the parts of a body; nothing (`silent`); the end of the connection (`hang_up`)."""
+    """How a call fails: by its status and body, without a response (`silent`), or by closing the connection (`hang_up`)."""
 
     status: int = 500
     body: Iterable[bytes] = (b"",)
@@ -36,7 +36,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 def errors(*codes_and_words: tuple[int, str]) -> bytes:
-    """Return the body of an error as Cloudflare writes it."""
+    """Return the body of an error in Cloudflare's form."""
     found = [{"code": code, "message": words} for code, words in codes_and_words]
     return json.dumps({"success": False, "errors": found, "messages": [], "result": None}).encode()
 
@@ -46,7 +46,7 @@ ONLY_ENTERPRISE = errors((1107, "Only enterprise zones can purge by tag."))
 
 
 class FakeCloudflare:
-    """The API of one zone with one token: what was purged, how often it was called, and what is to go wrong."""
+    """The API of one zone with one token: the purges so far, the number of calls, and the faults to come."""
 
     def __init__(self, port: int) -> None:
         self.zone = ZONE
@@ -65,17 +65,17 @@ class FakeCloudflare:
         return [tag for call in self.purged for tag in call]
 
     def fail(self, fault: Fault, times: int = 1) -> None:
-        """Let the next `times` calls go wrong."""
+        """Let the next `times` calls fail."""
         self._faults.extend([fault] * times)
 
     def called(self) -> Fault | None:
-        """Count a call and return what is to go wrong with it."""
+        """Count a call and return its fault."""
         with self._lock:
             self.calls += 1
             return self._faults.popleft() if self._faults else None
 
     def answer(self, method: str, path: str, headers: Message, body: bytes) -> tuple[int, bytes]:
-        """Return status and body for a request, and note what it purges."""
+        """Return status and body for a request, and record what it purges."""
         refusal = self._refusal(method, path, headers.get("Authorization", ""))
         if refusal is not None:
             return refusal
@@ -91,7 +91,7 @@ class FakeCloudflare:
         if not authorization.startswith("Bearer "):
             return 400, errors((6003, "Invalid request headers"), (6111, "Invalid format for Authorization header"))
         if path != f"/client/v4/zones/{self.zone}/purge_cache":
-            # The id is quoted, as Cloudflare does.
+            # Cloudflare quotes the id, too.
             words = f"Could not route to {path}, perhaps your object identifier is invalid?"
             return 404, errors((7003, words), (7000, "No route for that URI"))
         if method != "POST":
@@ -102,7 +102,7 @@ class FakeCloudflare:
 
 
 def _tags(content_type: str, body: bytes) -> list[str] | None:
-    """Return the tags of a request that is what the documentation asks for, else `None`."""
+    """Return the tags of a request that the documentation allows, else `None`."""
     try:
         asked = json.loads(body)
     except ValueError:
@@ -124,7 +124,7 @@ def _is_tag(tag: object) -> bool:
 
 
 class _Server(ThreadingHTTPServer):
-    # More clients may come at once than the default has room for.
+    # The default backlog is too short for the number of clients that connect at once.
     request_queue_size = 128
     cloudflare: FakeCloudflare
 
@@ -138,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             super().handle_one_request()
         except OSError:
-            # The client has gone in the middle of an answer.
+            # The client disconnected in the middle of the response.
             self.close_connection = True
             self.server.cloudflare.hung_up.set()
 
@@ -160,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _any  # noqa: N815 - http.server's names
 
     def _send(self, status: int, parts: Iterable[bytes], headers: Mapping[str, str]) -> None:
-        # The end of the connection is the end of the body: it may have none.
+        # Closing the connection ends the body.
         self.send_response(status)
         for name, value in ({"Content-Type": "application/json", "Connection": "close"} | dict(headers)).items():
             self.send_header(name, value)
@@ -174,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def fake_cloudflare() -> Iterator[FakeCloudflare]:
-    """Give a stand-in of the test's own."""
+    """Yield a fake API for one test."""
     with _Server((HOST, 0), _Handler) as server:
         cloudflare = server.cloudflare = FakeCloudflare(server.server_port)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

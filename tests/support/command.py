@@ -1,4 +1,4 @@
-"""The `darkroom` command in tests, in this process or in one of its own."""
+"""The `darkroom` command in tests, in this process or in another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.server import DARKROOM, environment
 
 
 def run(*arguments: object, server: str = "", token: str = "", given: str | None = None) -> Result:
-    """Return what a command came to, its standard output and error apart; `given` is its standard input."""
+    """Run a command and return its result, with standard output and standard error apart; `given` is its standard input."""
     cleared = {name: None for name in os.environ if name.startswith("DARKROOM_")}
     said = {"DARKROOM_SERVER": server or None, "DARKROOM_TOKEN": token or None}
     result = CliRunner().invoke(main, [str(argument) for argument in arguments], input=given, env={**cleared, **said})
@@ -29,7 +29,7 @@ def run(*arguments: object, server: str = "", token: str = "", given: str | None
 def started(
     *arguments: object, server: str, stdout: int | IO[bytes] = subprocess.PIPE, stderr: int | IO[bytes] = subprocess.PIPE
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Give a running command in a process of its own, killed on leaving if it still runs."""
+    """Yield a command that runs in another process. It is killed at the end if it still runs."""
     command: Sequence[str | Path] = [DARKROOM, *(str(argument) for argument in arguments)]
     process = subprocess.Popen(command, env=environment(server=server), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
     try:

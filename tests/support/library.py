@@ -1,4 +1,4 @@
-"""The origin without HTTP for tests: images in, renditions out, over a store and real render processes."""
+"""The library without HTTP for tests: it takes images in and renders them, with a store and real render processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 
 class House:
-    """What `create_app` wires together."""
+    """The objects that `create_app` wires together."""
 
     def __init__(self, storage: Storage, pool: RenderPool, spool: Path, formats: Sequence[WarmFormat]) -> None:
         self.storage = storage
@@ -52,13 +52,13 @@ class House:
         self.warmer = Warmer(self.queue, self.documents, self.renditions, self.intermediates, pool, limits=LIMITS, formats=formats)
 
     async def ingest(self, body: bytes) -> str:
-        """Return the digest of an image that has been taken in."""
+        """Ingest an image and return its digest."""
         async with self.ingester.spool.open() as upload:
             await upload.write(body)
             return (await self.ingester.ingest(upload)).document.digest
 
     async def rendition(self, digest: str, spelling: str, image_format: Format = "webp", *, version: int = PIPELINE_VERSION) -> Rendition:
-        """Return a rendition as a request for it gets it."""
+        """Return a rendition in the way that a request for it does."""
         return await self.renditions.get_or_render(address(digest, spelling, image_format, version=version), parse(spelling))
 
 
@@ -66,7 +66,7 @@ class House:
 async def house(
     folder: Path, pool: RenderPool, *, formats: Sequence[WarmFormat] = ("webp", "fallback"), storage: Storage | None = None
 ) -> AsyncIterator[House]:
-    """Give an origin whose store is in a folder, unless it is another; nothing is warmed until its warmer runs."""
+    """Yield a library whose store is in a folder, or is `storage`. Nothing is warmed until its warmer runs."""
     built = House(storage or open_storage((folder / "store").as_uri(), {}), pool, folder / "spool", formats)
     built.ingester.spool.clear()
     try:
@@ -77,5 +77,5 @@ async def house(
 
 
 def address(digest: str, spelling: str, image_format: Format, *, version: int = PIPELINE_VERSION) -> RenditionUrl:
-    """Return the address of a rendition."""
+    """Return the URL of a rendition."""
     return RenditionUrl(version, digest, spelling, FORMATS[image_format].extension)

@@ -1,4 +1,4 @@
-"""A network of a test's own: a namespace in which loopback has an address of the public internet, and nothing leads out."""
+"""A network namespace for a test. Its loopback interface has a public address, and there is no route out of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-# An address that no resolver, and no filter of private addresses, takes for anything but a public one.
+# An address that every resolver and every filter of private addresses takes for a public one.
 PUBLIC_ADDRESS = "11.0.0.1"
 
 _CLONE_NEWNET = 0x40000000
@@ -22,7 +22,7 @@ _UP = 0x1
 
 
 def in_own_network(body: Callable[[], None]) -> None:
-    """Run `body`, and every process and thread that it starts, in a network namespace of its own; raises what it raises."""
+    """Run `body`, and every process and thread that it starts, in a new network namespace; raises what `body` raises."""
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -41,7 +41,7 @@ def in_own_network(body: Callable[[], None]) -> None:
 
 def _enter() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    # The calling thread alone moves: netdevice(7), unshare(2).
+    # Only the calling thread moves: netdevice(7), unshare(2).
     if libc.unshare(_CLONE_NEWNET) != 0:
         pytest.skip(f"a network namespace cannot be made here: {os.strerror(ctypes.get_errno())}")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:

@@ -1,4 +1,4 @@
-"""Render processes for tests, and what to ask of them."""
+"""Render processes for tests, and jobs for them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def render_pool(
     render_seconds: float = PATIENCE_SECONDS,
     wait_seconds: float = PATIENCE_SECONDS,
 ) -> AsyncIterator[RenderPool]:
-    """Run a pool and give it once all its processes are ready."""
+    """Run a pool, and yield it when all its processes are ready."""
     pool = RenderPool(
         slots=slots, queue_limit=queue_limit, memory_bytes=memory_bytes, render_seconds=render_seconds, wait_seconds=wait_seconds
     )
@@ -54,13 +54,13 @@ async def render_pool(
 
 
 async def ready(pool: RenderPool, processes: int = 1) -> list[int]:
-    """Return the ids of the processes once there are so many."""
+    """Return the process ids of the pool when it has so many processes."""
     await until(lambda: len(pool.process_ids) >= processes)
     return pool.process_ids
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return once a condition holds; raises `TimeoutError` if it never does."""
+    """Return as soon as a condition holds; raises `TimeoutError` if it does not in time."""
     with anyio.fail_after(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110 - what other processes do sets no event
             await anyio.sleep(0.005)
@@ -68,7 +68,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @contextmanager
 def halted(pool: RenderPool) -> Iterator[None]:
-    """Have the processes do nothing meanwhile: whatever is asked of them waits."""
+    """Stop the processes within the block, so that every job waits."""
     process_ids = pool.process_ids
     for process_id in process_ids:
         os.kill(process_id, signal.SIGSTOP)
@@ -108,7 +108,7 @@ def running_first(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) ->
 
 
 def watched_jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list that gets the name of its type for each job that a render process is asked for from now on."""
+    """Return a list to which every job from now on adds the name of its type."""
     names: list[str] = []
     submit = pool_module._RenderProcess.submit
 
@@ -121,14 +121,14 @@ def watched_jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def written(folder: Path, body: bytes, name: str = "original") -> Path:
-    """Return a new file with the bytes of an original."""
+    """Return the path of a new file with the bytes of an original."""
     path = folder / name
     path.write_bytes(body)
     return path
 
 
 def source_of(path: Path, intermediate_of: ImageInfo | None = None) -> InputFile:
-    """Return the original in a file, or with `intermediate_of` the intermediate in it of an original with that header."""
+    """Return the input for a job: the original in a file or, with `intermediate_of`, the intermediate of an original with that header."""
     return InputFile(str(path), digest_from_sha256(hashlib.sha256(path.read_bytes()).digest()), intermediate_of)
 
 
@@ -142,7 +142,7 @@ def render_job(
     limits: Limits = LIMITS,
     overlay: Path | None = None,
 ) -> Render:
-    """Return the job that makes one rendition of the original in a file; `quality` stands in for the transform's own."""
+    """Return the job that renders the original in a file; `quality` replaces the transform's own."""
     transform = parse(spelling)
     if quality is not None:
         transform = msgspec.structs.replace(transform, quality=quality)
@@ -166,12 +166,12 @@ async def rendered(
 
 
 async def probed(pool: RenderPool, path: Path, *, limits: Limits = LIMITS) -> Probed:
-    """Return what a probe tells of the original in a file."""
+    """Return the result of a probe of the original in a file."""
     return await pool.run(Probe(str(path), limits), Probed)
 
 
 def check_words(error: ServiceError | None) -> None:
-    """Fail unless an error is the client's, and says what to do."""
+    """Fail unless an error is the client's fault and has a remedy."""
     assert error is not None
     assert 400 <= error.status_code < 500, repr(error)
     assert error.detail
@@ -180,7 +180,7 @@ def check_words(error: ServiceError | None) -> None:
 
 
 class Spent:
-    """What the processes of a pool have spent since: CPU seconds, and the most memory that any held since it began to run."""
+    """The CPU seconds that the processes of a pool have used since the start, and the largest memory that any of them has had."""
 
     def __init__(self, pool: RenderPool) -> None:
         self._pool = pool

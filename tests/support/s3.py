@@ -18,7 +18,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 
 class Bucket:
-    """A bucket of a running server, and the variables by which it is reached."""
+    """A bucket of a running server, and the environment variables that a client needs."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
         self.name = "pictures"
@@ -36,7 +36,7 @@ class Bucket:
         return sorted(entry["path"] for page in obstore.list(self.client()) for entry in page)
 
     def client(self) -> S3Store:
-        """Return what reaches the bucket past all of the service."""
+        """Return an obstore client of the bucket, which does not go through the service."""
         return S3Store(
             self.name,
             endpoint=self.endpoint,
@@ -48,14 +48,14 @@ class Bucket:
         )
 
     def stop(self) -> None:
-        """End the server, as in an outage."""
+        """Stop the server, as in an outage."""
         self._process.terminate()
         self._process.wait(10)
 
 
 @contextmanager
 def moto_bucket() -> Iterator[Bucket]:
-    """Give a bucket on a server of its own."""
+    """Yield a bucket on a new server."""
     port = free_port()
     process = subprocess.Popen(
         [Path(sys.executable).parent / "moto_server", "-H", HOST, "-p", str(port)],
@@ -75,7 +75,7 @@ def _make(bucket: Bucket) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            # moto asks for no signature.
+            # moto does not check signatures.
             httpx.put(f"{bucket.endpoint}/{bucket.name}", trust_env=False, timeout=5).raise_for_status()
         except httpx.TransportError:
             if time.monotonic() > deadline:

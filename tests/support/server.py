@@ -1,4 +1,4 @@
-"""The real server in tests: `darkroom serve` on a free port of loopback, ended by its process id."""
+"""The real server in tests: `darkroom serve` on a free port of loopback, stopped by its process id."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PORTS_IN_A_BLOCK = 500
 
 
 class Server:
-    """A running server: where it answers, where its data lies, what it logs."""
+    """A running server: its process, URL, data folder and log."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, data: Path, log: Path) -> None:
         self.process = process
@@ -41,24 +41,24 @@ class Server:
         self._log = log
 
     def client(self, **options: Any) -> httpx.Client:
-        """Return a client of this server that follows no redirect."""
+        """Return a client of this server that does not follow redirects."""
         return httpx.Client(base_url=self.url, timeout=PATIENCE_SECONDS, trust_env=False, **options)
 
     def log(self) -> str:
-        """Return what it has written so far, standard output and standard error."""
+        """Return what the server has written so far to standard output and standard error."""
         return self._log.read_text("utf-8", "replace")
 
     def processes(self) -> list[psutil.Process]:
-        """Return its processes: the supervisor, the worker, the render processes."""
+        """Return all processes of the server: the supervisor, the worker and the render processes."""
         top = psutil.Process(self.process.pid)
         return [top, *top.children(recursive=True)]
 
     def render_processes(self) -> list[psutil.Process]:
-        """Return its render processes."""
+        """Return the render processes."""
         return [process for process in self.processes() if "service.worker" in _command_line(process)]
 
     def worker(self) -> psutil.Process:
-        """Return the process that answers."""
+        """Return the process that serves requests."""
         return self.render_processes()[0].parent() or psutil.Process(self.process.pid)
 
     def stored(self, kind: str) -> list[Path]:
@@ -67,7 +67,7 @@ class Server:
 
     @contextmanager
     def suspended_renders(self) -> Iterator[None]:
-        """Stop its render processes within the block, so that everything that they are sent takes as long as a test wants."""
+        """Stop the render processes within the block, so that every render takes as long as the test wants."""
         processes = self.render_processes()
         for process in processes:
             process.suspend()
@@ -79,7 +79,7 @@ class Server:
                     process.resume()
 
     def stop(self, kind: signal.Signals = signal.SIGTERM) -> int:
-        """End it and return its exit code; SIGKILL goes to all its processes, as when a machine is lost."""
+        """Stop the server and return its exit code; SIGKILL goes to all its processes, as when a machine is lost."""
         if kind == signal.SIGKILL:
             for process in self.processes():
                 process.kill()
@@ -92,7 +92,7 @@ def _command_line(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
     except psutil.Error:
-        # It ended between the listing and this look.
+        # The process ended after it was listed.
         return ""
 
 
@@ -106,7 +106,7 @@ def was_stored(response: httpx.Response, path: str, lifetime_seconds: int = 31_5
 
 
 def ladder_urls(client: httpx.Client, digest: str, widths: range, image_format: str) -> list[str]:
-    """Return the URLs of an image at many widths in one format, requested in as many parts as the bound on a ladder needs."""
+    """Return the URLs of an image at many widths in one format, with as many requests as the limit on widths requires."""
     found: list[str] = []
     for first in range(0, len(widths), 32):
         body = {"widths": list(widths[first : first + 32]), "formats": [image_format]}
@@ -129,7 +129,7 @@ def environment(**settings: object) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on, and that nobody else takes before it is used.
+    """Return a port of loopback that is free, and that no other process of the tests takes before it is used.
 
     Its range is below the one from which the kernel takes ports for clients and for servers that leave the choice to it (ip(7):
     ip_local_port_range), and no other process of tests takes ports of the same block.
@@ -158,7 +158,7 @@ def _block_of_ports() -> tuple[socket.socket, Iterator[int]]:
 
 @contextmanager
 def darkroom(data: Path, **settings: object) -> Iterator[Server]:
-    """Give a server over the folder `data` that answers 200 on /health and has its render processes; `settings` become its variables."""
+    """Yield a server with the data folder `data` that is healthy and has its render processes; `settings` become its variables."""
     with started(data, **settings) as server:
         _wait_until_healthy(server)
         yield server
@@ -166,7 +166,7 @@ def darkroom(data: Path, **settings: object) -> Iterator[Server]:
 
 @contextmanager
 def darkroom_with_descriptors(data: Path, limit: int) -> Iterator[Server]:
-    """Give the same with default settings, where every process may open so many descriptors (util-linux' prlimit)."""
+    """Yield a server with default settings in which every process may open at most `limit` descriptors (util-linux' prlimit)."""
     with _started(data, ("prlimit", f"--nofile={limit}:{limit}"), {}) as server:
         _wait_until_healthy(server)
         yield server
@@ -174,7 +174,7 @@ def darkroom_with_descriptors(data: Path, limit: int) -> Iterator[Server]:
 
 @contextmanager
 def started(data: Path, **settings: object) -> Iterator[Server]:
-    """Give a server that has just been started, and may never be healthy."""
+    """Yield a server that has just been started and may never become healthy."""
     with _started(data, (), settings) as server:
         yield server
 
@@ -206,7 +206,7 @@ def _started(data: Path, before: tuple[str, ...], settings: dict[str, object]) -
 
 
 def reported_sandbox(server: Server) -> object:
-    """Return how render processes are confined as /health says once one of them has started."""
+    """Return how /health describes the confinement of render processes after the first one has started."""
     with server.client() as client:
         wait_until(lambda: client.get("/health").json().get("sandbox") is not None)
         return client.get("/health").json()["sandbox"]

@@ -1,4 +1,4 @@
-"""Remote sources in tests: a server on loopback whose answers the test writes, byte for byte."""
+"""Remote sources in tests: a server on loopback whose responses the test writes byte for byte."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Reply = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Source:
-    """A running source: its port, what it answers by path, and the requests that it has had, as text."""
+    """A running source: its port, its response for each path, and the requests that it received, as text."""
 
     port: int = 0
     replies: dict[str, bytes | Reply] = field(default_factory=dict)
@@ -24,7 +24,7 @@ class Source:
         return f"{scheme}://{host}:{self.port}{path}"
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request, and close the connection."""
+        """Respond to one request and close the connection."""
         try:
             request = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             self.requests.append(request)
@@ -41,7 +41,7 @@ class Source:
 
 
 def answered(status: int, *fields: str, body: bytes = b"", length: int | None = None) -> bytes:
-    """Return an HTTP/1.1 answer; `length` in place of the body's own, below 0 for none."""
+    """Return an HTTP/1.1 response. `length` replaces the body's length in `Content-Length`; below 0 there is no such field."""
     counted = len(body) if length is None else length
     lines = [f"HTTP/1.1 {status} Reason", *fields, *([f"Content-Length: {counted}"] if counted >= 0 else []), "Connection: close"]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
@@ -49,7 +49,7 @@ def answered(status: int, *fields: str, body: bytes = b"", length: int | None = 
 
 @asynccontextmanager
 async def source(tls: SSLContext | None = None) -> AsyncIterator[Source]:
-    """Give a source; what is still open when the test leaves is closed."""
+    """Yield a source. Connections that are still open at the end are closed."""
     running = Source()
     tasks: set[asyncio.Task[None]] = set()
 

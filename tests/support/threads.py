@@ -1,4 +1,4 @@
-"""HTTP servers that run in a thread of the test itself."""
+"""HTTP servers that run in a thread of the test process."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.support.server import HOST
 
 
 class _Server(ThreadingHTTPServer):
-    # More clients may come at once than the default has room for.
+    # The default backlog is too short for the number of clients that connect at once.
     request_queue_size = 256
 
     def handle_error(self, *words: Any) -> None:
-        # A client that closes a connection is no error, and nothing is to be written into what a test reads of standard error.
+        # A client that closes a connection is no error, and tests read standard error.
         pass
 
 
 @contextmanager
 def serving(handler: Callable[..., BaseHTTPRequestHandler], host: str = HOST, tls: ssl.SSLContext | None = None) -> Iterator[int]:
-    """Give the port on which `handler` answers, on every address that `host` names; with `tls` it speaks that."""
+    """Yield the port on which `handler` serves, on every address of `host`; with `tls` it speaks TLS."""
     server = _Server((host, 0), handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
