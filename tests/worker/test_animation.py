@@ -86,7 +86,7 @@ def timing_of(body: bytes) -> tuple[list[int], int]:
 
 
 @pytest.mark.parametrize("source", ["GIF", "WEBP"])
-async def test_animation_keeps_every_frame_apart_whatever_is_asked(pool: RenderPool, tmp_path: Path, source: str) -> None:
+async def test_animation_with_any_transform_keeps_every_frame(pool: RenderPool, tmp_path: Path, source: str) -> None:
     pictures = images.film()
     path = written(tmp_path, images.animation(pictures, source, delays=DELAYS, loops=3))
     mark = Image.new("RGB", (30, 20), (250, 120, 0))
@@ -121,7 +121,7 @@ async def test_animation_keeps_every_frame_apart_whatever_is_asked(pool: RenderP
     ("source", "loops", "shown"),
     [("GIF", None, 1), ("GIF", 0, 0), ("GIF", 1, 2), ("GIF", 9, 10), ("WEBP", 0, 0), ("WEBP", 1, 1), ("WEBP", 4, 4)],
 )
-async def test_animation_is_shown_as_often_as_the_original(
+async def test_animation_has_the_loop_count_of_the_original(
     pool: RenderPool, tmp_path: Path, source: str, loops: int | None, shown: int
 ) -> None:
     body = images.animation(images.film(60, 40), source, delays=DELAYS, loops=loops)
@@ -135,9 +135,7 @@ async def test_animation_is_shown_as_often_as_the_original(
 
 @pytest.mark.parametrize("source", ["GIF", "WEBP"])
 @pytest.mark.parametrize("image_format", [*STILL, *ANIMATED])
-async def test_still_of_an_animation_is_the_frame_that_was_meant(
-    pool: RenderPool, tmp_path: Path, source: str, image_format: Format
-) -> None:
+async def test_still_of_an_animation_is_the_requested_frame(pool: RenderPool, tmp_path: Path, source: str, image_format: Format) -> None:
     pictures = images.film()
     path = written(tmp_path, images.animation(pictures, source, delays=DELAYS))
     info = (await probed(pool, path)).info
@@ -154,9 +152,7 @@ async def test_still_of_an_animation_is_the_frame_that_was_meant(
 
 @pytest.mark.parametrize("frame", [5, 9_999])
 @pytest.mark.parametrize("image_format", ["gif", "png"])
-async def test_frame_that_an_original_has_not_is_a_bad_transform(
-    pool: RenderPool, tmp_path: Path, frame: int, image_format: Format
-) -> None:
+async def test_frame_beyond_the_last_is_a_bad_transform(pool: RenderPool, tmp_path: Path, frame: int, image_format: Format) -> None:
     for body in (images.animation(images.film(), "GIF"), images.animation(images.film(), "WEBP"), images.rgb_png()):
         with pytest.raises(BadTransformError) as caught:
             await rendered(pool, written(tmp_path, body), f"frame={frame}", image_format)
@@ -165,18 +161,18 @@ async def test_frame_that_an_original_has_not_is_a_bad_transform(
 
 
 @pytest.mark.parametrize("image_format", STILL)
-def test_animation_in_a_format_without_any_is_refused_when_it_is_insisted_on(image_format: Format) -> None:
+def test_animate_true_in_a_format_without_animation_is_refused(image_format: Format) -> None:
     with pytest.raises(BadTransformError):
         for_format(parse("animate=true,width=60"), image_format)
 
 
-async def test_animation_that_is_insisted_on_is_a_still_where_the_original_is_one(pool: RenderPool, tmp_path: Path) -> None:
+async def test_animate_true_of_a_still_original_is_a_still(pool: RenderPool, tmp_path: Path) -> None:
     path = written(tmp_path, images.rgb_png(120, 90))
     for image_format in ANIMATED:
         assert len(frames_of((await rendered(pool, path, "animate=true,width=60", image_format)).body)) == 1
 
 
-async def test_rendition_of_the_first_version_is_a_still_unless_it_says_animate(pool: RenderPool, tmp_path: Path) -> None:
+async def test_rendition_of_pipeline_version_1_is_a_still_without_animate(pool: RenderPool, tmp_path: Path) -> None:
     pictures = images.film()
     path = written(tmp_path, images.animation(pictures, "GIF", delays=DELAYS))
     for spelling, count in (("full", 1), ("width=60", 1), ("frame=2", 1), ("animate=true", 5)):
@@ -188,7 +184,7 @@ async def test_rendition_of_the_first_version_is_a_still_unless_it_says_animate(
 
 
 @pytest.mark.parametrize("source", ["GIF", "WEBP"])
-async def test_original_of_more_frames_than_are_taken_is_refused(pool: RenderPool, tmp_path: Path, source: str) -> None:
+async def test_original_with_too_many_frames_is_refused(pool: RenderPool, tmp_path: Path, source: str) -> None:
     path = written(tmp_path, images.animation(images.film(frames=9), source))
     few = structs.replace(LIMITS, max_frames=8)
     with pytest.raises(TooManyPixelsError) as caught:
@@ -199,7 +195,7 @@ async def test_original_of_more_frames_than_are_taken_is_refused(pool: RenderPoo
     assert len(frames_of((await rendered(pool, path, "width=30", "webp", limits=structs.replace(LIMITS, max_frames=9))).body)) == 9
 
 
-async def test_animation_of_more_pixels_in_all_than_are_made_is_refused_and_a_still_is_not(pool: RenderPool, tmp_path: Path) -> None:
+async def test_animation_with_too_many_pixels_in_total_is_refused_and_its_still_is_not(pool: RenderPool, tmp_path: Path) -> None:
     path = written(tmp_path, images.animation(images.film(frames=9), "GIF"))
     limits = structs.replace(LIMITS, max_output_pixels=120 * 90 * 5)
     with pytest.raises(TooManyPixelsError) as caught:
@@ -210,7 +206,7 @@ async def test_animation_of_more_pixels_in_all_than_are_made_is_refused_and_a_st
         assert (await rendered(pool, path, spelling, image_format, limits=limits)).width in {80, 120}
 
 
-async def test_animation_whose_frames_below_one_another_are_longer_than_a_side_can_be_is_made(pool: RenderPool, tmp_path: Path) -> None:
+async def test_animation_whose_strip_is_longer_than_the_longest_side_is_made(pool: RenderPool, tmp_path: Path) -> None:
     """250 frames of 90 rows are 22,500 rows, more than WebP holds in one picture."""
     pictures = images.film(frames=250)
     path = written(tmp_path, images.animation(pictures, "GIF"))
@@ -237,7 +233,7 @@ def clear_film() -> list[Image.Image]:
 
 @pytest.mark.parametrize("source", ["GIF", "WEBP"])
 @pytest.mark.parametrize("target", ANIMATED)
-async def test_animation_is_clear_where_the_original_is(pool: RenderPool, tmp_path: Path, source: str, target: Format) -> None:
+async def test_animation_is_transparent_where_the_original_is(pool: RenderPool, tmp_path: Path, source: str, target: Format) -> None:
     path = written(tmp_path, images.animation(clear_film(), source, disposal=2))
     assert (await probed(pool, path)).info.alpha
     for spelling in ("full", "width=60", "rotate=180,width=60"):
@@ -250,7 +246,7 @@ async def test_animation_is_clear_where_the_original_is(pool: RenderPool, tmp_pa
     assert np.asarray(jpeg)[:, :50].min() >= 250
 
 
-async def test_animation_of_frames_that_only_add_is_composed(pool: RenderPool, tmp_path: Path) -> None:
+async def test_animation_of_partial_frames_is_composed(pool: RenderPool, tmp_path: Path) -> None:
     """Each frame of the file is a small patch on what was there before."""
     pictures = [Image.new("RGB", (100, 80), (20, 30, 60))]
     for number in range(1, 5):
@@ -295,7 +291,7 @@ def odd_pages(*, turned: int = 1) -> bytes:
 
 
 @pytest.mark.parametrize("turned", [1, 6])
-async def test_page_of_another_size_keeps_its_shape(pool: RenderPool, tmp_path: Path, turned: int) -> None:
+async def test_page_of_another_size_keeps_its_aspect_ratio(pool: RenderPool, tmp_path: Path, turned: int) -> None:
     path = written(tmp_path, odd_pages(turned=turned))
     info = (await probed(pool, path)).info
     assert (info.frames, info.width, info.height, info.page_sizes) == (3, 120, 90, tuple(SIZES))
@@ -319,7 +315,7 @@ def test_markup_of_a_page_of_another_size_has_its_sizes() -> None:
 
 
 @pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True), (">", True)])
-def test_page_sizes_are_read_of_every_kind_of_directory(tmp_path: Path, order: str, big: bool) -> None:
+def test_page_sizes_are_read_from_every_kind_of_directory(tmp_path: Path, order: str, big: bool) -> None:
     """Written by hand: either order of bytes, directories of 32 and of 64 bits, sizes in 16 and in 32 bits."""
     offset, count, entry = ("Q", "Q", "HHQ") if big else ("I", "H", "HHI")
     body = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HHH" if big else f"{order}H", *((43, 8, 0) if big else (42,)))
@@ -339,7 +335,7 @@ def test_page_sizes_are_read_of_every_kind_of_directory(tmp_path: Path, order: s
 
 
 @given(delays=st.lists(st.integers(0, 3_000), min_size=1, max_size=60))
-def test_delays_of_a_gif_add_up_and_none_becomes_so_short_that_browsers_show_it_long(delays: list[int]) -> None:
+def test_gif_delays_add_up_and_none_becomes_too_short_for_browsers(delays: list[int]) -> None:
     rounded = gif_delays(delays)
     assert all(delay % 10 == 0 for delay in rounded)
     assert all((before > 10) == (after > 10) and (before == 0 or after > 0) for before, after in zip(delays, rounded, strict=True))
@@ -348,7 +344,7 @@ def test_delays_of_a_gif_add_up_and_none_becomes_so_short_that_browsers_show_it_
         assert all(abs(sum(rounded[:end]) - sum(delays[:end])) <= 5 for end in range(1, len(delays) + 1))
 
 
-async def test_gif_of_delays_between_its_steps_lasts_as_long(pool: RenderPool, tmp_path: Path) -> None:
+async def test_gif_with_delays_between_hundredths_lasts_as_long_as_the_original(pool: RenderPool, tmp_path: Path) -> None:
     path = written(tmp_path, images.animation(images.film(), "WEBP", delays=[33, 33, 33, 45, 16]))
     delays, _ = timing_of((await rendered(pool, path, "full", "gif")).body)
     assert delays == [30, 40, 30, 40, 20]

@@ -93,9 +93,7 @@ GOOD: dict[str, bytes] = {
 
 @pytest.mark.parametrize("image_format", FORMATS)
 @pytest.mark.parametrize("kind", ["jpeg", "jpeg, progressive", "png", "webp", "avif"])
-async def test_original_that_is_cut_short_is_broken_whatever_is_made_of_it(
-    pool: RenderPool, tmp_path: Path, kind: str, image_format: Format
-) -> None:
+async def test_truncated_original_is_broken_for_every_rendition(pool: RenderPool, tmp_path: Path, kind: str, image_format: Format) -> None:
     path = written(tmp_path, images.truncated(GOOD[kind]))
     for look in (partial(probed, pool, path), partial(rendered, pool, path, "width=100", image_format)):
         with pytest.raises(BrokenImageError) as caught:
@@ -104,7 +102,7 @@ async def test_original_that_is_cut_short_is_broken_whatever_is_made_of_it(
 
 
 @pytest.mark.parametrize("kind", GOOD)
-async def test_original_that_is_cut_short_anywhere_is_refused(pool: RenderPool, tmp_path: Path, kind: str) -> None:
+async def test_original_truncated_at_any_byte_is_refused(pool: RenderPool, tmp_path: Path, kind: str) -> None:
     """Where the header itself is cut, nothing tells any more what it was."""
     for share in (0.01, 0.3, 0.6, 0.9, 0.999):
         # A few bytes at the very end may say nothing: the end of a PNG is a chunk of its own.
@@ -136,14 +134,16 @@ async def test_original_with_a_flipped_bit_is_damaged(pool: RenderPool, tmp_path
         (b"x", "78"),
     ],
 )
-async def test_original_that_is_no_image_is_told_what_it_seems_to_be(pool: RenderPool, tmp_path: Path, body: bytes, received: str) -> None:
+async def test_file_that_is_no_image_is_refused_with_a_guess_of_its_type(
+    pool: RenderPool, tmp_path: Path, body: bytes, received: str
+) -> None:
     with pytest.raises(UnsupportedFormatError) as caught:
         await probed(pool, written(tmp_path, body, "photo.jpg"))
     assert received in str(caught.value.received)
     assert caught.value.status_code == 415
 
 
-async def test_gif_whose_frame_lies_beyond_what_a_gif_may_measure_is_broken_and_not_too_costly(pool: RenderPool, tmp_path: Path) -> None:
+async def test_gif_with_a_frame_beyond_the_largest_canvas_is_broken_and_not_too_costly(pool: RenderPool, tmp_path: Path) -> None:
     body = bytearray(images.animated_gif(16, 16, frames=1))
     # The top of the only frame, behind its left (GIF89a §20).
     at = body.index(b",\0\0\0\0\x10\0\x10\0") + 3
@@ -153,7 +153,7 @@ async def test_gif_whose_frame_lies_beyond_what_a_gif_may_measure_is_broken_and_
     check_words(caught.value)
 
 
-async def test_profile_that_ends_before_its_curve_does_is_no_want_of_memory(pool: RenderPool, tmp_path: Path) -> None:
+async def test_profile_with_a_truncated_curve_is_not_out_of_memory(pool: RenderPool, tmp_path: Path) -> None:
     profile = bytearray(images.grey_profile())
     # How many entries the curve has (ICC.1:2001-04 §6.5.3).
     at = profile.index(b"curv\0\0\0\0") + 8
@@ -188,7 +188,7 @@ async def test_big_tiff_whose_directory_lies_outside_the_file_is_broken(pool: Re
 
 
 @pytest.mark.parametrize("values", [1 << 20, 100_000_000, 392_847_363, (1 << 32) - 1])
-async def test_tiff_whose_second_page_declares_more_samples_than_there_is_memory_for_is_broken(
+async def test_tiff_whose_second_page_declares_more_samples_than_fit_in_memory_is_broken(
     pool: RenderPool, tmp_path: Path, values: int
 ) -> None:
     body = bytearray(images.pages_tiff([Image.new("RGB", (60, 45)), Image.new("RGB", (60, 45))]))
@@ -290,9 +290,7 @@ async def test_tiff_with_one_page_that_is_a_bomb_is_refused_from_its_header(pool
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "AVIF"])
-async def test_animation_that_would_come_out_as_a_still_is_refused_with_what_helps(
-    pool: RenderPool, tmp_path: Path, image_format: str
-) -> None:
+async def test_animation_in_a_format_for_stills_is_refused_with_a_remedy(pool: RenderPool, tmp_path: Path, image_format: str) -> None:
     frames = images.film()
     body = io.BytesIO()
     frames[0].save(body, image_format, save_all=True, append_images=frames[1:], duration=80)
@@ -304,7 +302,7 @@ async def test_animation_that_would_come_out_as_a_still_is_refused_with_what_hel
     assert "WebP or GIF" in str(caught.value.remedy)
 
 
-async def test_png_that_is_an_animation_of_one_frame_is_a_still(pool: RenderPool, tmp_path: Path) -> None:
+async def test_animated_png_with_one_frame_is_a_still(pool: RenderPool, tmp_path: Path) -> None:
     path = written(tmp_path, with_chunk(b"acTL", struct.pack(">II", 1, 0)))
     assert (await probed(pool, path)).info.frames == 1
 
@@ -317,7 +315,7 @@ async def test_png_that_is_an_animation_of_one_frame_is_a_still(pool: RenderPool
         (lambda image: image.bandjoin([9, 99]).cast("uchar"), "5 bands of uchar"),
     ],
 )
-async def test_tiff_of_measurements_is_refused_with_what_it_holds(
+async def test_tiff_of_measurements_is_refused_with_its_sample_format(
     pool: RenderPool, tmp_path: Path, change: Callable[[pyvips.Image], pyvips.Image], received: str
 ) -> None:
     image = change(pyvips.Image.new_from_buffer(GOOD["png"], "").extract_band(0, n=3).copy_memory())
@@ -330,7 +328,7 @@ async def test_tiff_of_measurements_is_refused_with_what_it_holds(
 @pytest.mark.parametrize(
     "change", [lambda image: image.colourspace("scrgb"), lambda image: image.colourspace("lab"), lambda image: image.colourspace("rgb16")]
 )
-async def test_tiff_of_colours_in_floating_point_or_16_bits_is_a_picture(
+async def test_tiff_of_colors_in_floating_point_or_16_bits_is_accepted(
     pool: RenderPool, tmp_path: Path, change: Callable[[pyvips.Image], pyvips.Image]
 ) -> None:
     image = pyvips.Image.new_from_buffer(images.rgb_png(200, 150), "").copy_memory()
@@ -365,7 +363,7 @@ async def test_many_small_frames_are_refused_from_the_header(pool: RenderPool, t
         ("Exif that is none", with_chunk(b"eXIf", b"MM\0*" + b"\xff" * 300)),
     ],
 )
-async def test_odd_file_is_a_picture_or_refused_and_harms_nobody(pool: RenderPool, tmp_path: Path, name: str, body: bytes) -> None:
+async def test_odd_file_is_rendered_or_refused_and_affects_no_other(pool: RenderPool, tmp_path: Path, name: str, body: bytes) -> None:
     path = written(tmp_path, body)
     spent = Spent(pool)
     for spelling in ("full", "width=10,profile=p3", "width=10,profile=keep", "metadata=all,width=12"):
@@ -402,7 +400,7 @@ async def test_profile_that_does_not_fit_the_picture_is_ignored(pool: RenderPool
         ("rotate=45,width=8192,enlarge=true", "png", TooManyPixelsError),
     ],
 )
-async def test_transform_that_cannot_be_of_this_original_is_refused_before_a_pixel_is_made(
+async def test_transform_impossible_for_the_original_is_refused_before_rendering(
     pool: RenderPool, tmp_path: Path, spelling: str, image_format: Format, error: type[ServiceError]
 ) -> None:
     path = written(tmp_path, GOOD["png"])
@@ -414,13 +412,13 @@ async def test_transform_that_cannot_be_of_this_original_is_refused_before_a_pix
 
 
 @pytest.mark.parametrize("image_format", ["jpeg", "gif"])
-def test_lossless_in_a_format_that_loses_is_refused(image_format: Format) -> None:
+def test_lossless_in_a_lossy_format_is_refused(image_format: Format) -> None:
     with pytest.raises(BadTransformError) as caught:
         for_format(parse("lossless=true"), image_format)
     check_words(caught.value)
 
 
-async def test_trim_that_leaves_a_line_does_not_make_it_a_field(pool: RenderPool, tmp_path: Path) -> None:
+async def test_trim_that_leaves_a_line_does_not_enlarge_it_into_too_many_pixels(pool: RenderPool, tmp_path: Path) -> None:
     """What is left is known only after a look at the pixels: its size is checked then."""
     image = Image.new("RGB", (300, 100), (255, 255, 255))
     image.paste((0, 0, 0), (150, 0, 151, 100))
@@ -441,7 +439,9 @@ MARK = "a" * 32
 @pytest.mark.parametrize(
     ("name", "body"), [("broken", images.truncated(GOOD["png"])), ("bomb", images.png_bomb()), ("text", b"no image at all")]
 )
-async def test_overlay_that_is_no_good_is_told_and_harms_nobody(pool: RenderPool, tmp_path: Path, name: str, body: bytes) -> None:
+async def test_overlay_that_cannot_be_used_is_refused_and_affects_no_other(
+    pool: RenderPool, tmp_path: Path, name: str, body: bytes
+) -> None:
     path, overlay = written(tmp_path, GOOD["png"]), written(tmp_path, body, "overlay")
     spent = Spent(pool)
     with pytest.raises(ServiceError) as caught:
@@ -451,7 +451,7 @@ async def test_overlay_that_is_no_good_is_told_and_harms_nobody(pool: RenderPool
 
 
 @pytest.mark.parametrize("kind", ["gif, animated", "webp, animated", "tiff, pages", "jpeg, cmyk", "png, 16 bit", "tiff, lab"])
-async def test_overlay_of_any_kind_is_laid_as_a_still(pool: RenderPool, tmp_path: Path, kind: str) -> None:
+async def test_overlay_of_any_format_is_drawn_as_a_still(pool: RenderPool, tmp_path: Path, kind: str) -> None:
     path, overlay = written(tmp_path, GOOD["webp"]), written(tmp_path, GOOD[kind], "overlay")
     result = await rendered(pool, path, f"overlay={MARK}:center:1", "webp", overlay=overlay)
     assert images.opened(result.body).size == (200, 150)
@@ -467,9 +467,7 @@ AT_ONCE = 8
 @pytest.mark.parametrize("kind", GOOD)
 @given(seeds=st.lists(st.integers(0, 1 << 32), min_size=AT_ONCE, max_size=AT_ONCE, unique=True), changes=st.sampled_from((1, 3, 12, 60)))
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-async def test_mutation_of_a_good_file_is_a_picture_or_refused(
-    pool: RenderPool, tmp_path: Path, kind: str, seeds: list[int], changes: int
-) -> None:
+async def test_mutated_file_is_rendered_or_refused(pool: RenderPool, tmp_path: Path, kind: str, seeds: list[int], changes: int) -> None:
     wrong: list[str] = []
 
     async def look(number: int, seed: int) -> None:
@@ -494,7 +492,7 @@ async def test_mutation_of_a_good_file_is_a_picture_or_refused(
 
 @needs_corpus
 @pytest.mark.parametrize("path", images.corpus_files("broken"), ids=lambda path: path.name)
-async def test_corpus_broken_file_is_broken_or_no_image(pool: RenderPool, path: Path) -> None:
+async def test_corpus_broken_file_is_broken_or_unsupported(pool: RenderPool, path: Path) -> None:
     spent = Spent(pool)
     looks: list[Callable[[], Awaitable[object]]] = [partial(probed, pool, path)]
     looks += [partial(rendered, pool, path, "width=100", image_format) for image_format in FORMATS]
@@ -518,7 +516,7 @@ async def test_corpus_bomb_is_refused_from_its_header(pool: RenderPool, path: Pa
 
 @needs_corpus
 @pytest.mark.parametrize("path", images.corpus_files("svg-hostile"), ids=lambda path: path.name)
-async def test_corpus_hostile_svg_is_a_picture_or_refused(pool: RenderPool, path: Path) -> None:
+async def test_corpus_hostile_svg_is_rendered_or_refused(pool: RenderPool, path: Path) -> None:
     spent = Spent(pool)
     for image_format in FORMATS:
         error = await refusal(pool, path, "width=200", image_format)

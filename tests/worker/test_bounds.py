@@ -166,7 +166,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-async def test_file_that_costs_more_than_its_pixels_is_refused_before_it_is_decoded(pool: RenderPool, tmp_path: Path, name: str) -> None:
+async def test_file_that_costs_more_than_its_pixels_is_refused_before_decoding(pool: RenderPool, tmp_path: Path, name: str) -> None:
     make, kind = BOMBS[name]
     path = written(tmp_path, make())
     spent = Spent(pool)
@@ -194,7 +194,7 @@ HONEST: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) if name == "gif of 900 frames" else name for name in HONEST])
-async def test_file_that_is_large_in_an_ordinary_way_is_a_picture(pool: RenderPool, tmp_path: Path, name: str) -> None:
+async def test_ordinary_large_file_is_accepted(pool: RenderPool, tmp_path: Path, name: str) -> None:
     path = written(tmp_path, HONEST[name]())
     assert (await probed(pool, path)).info.width
     assert (await rendered(pool, path, "width=10", "webp")).body
@@ -218,7 +218,7 @@ GOOD = [
 
 
 @given(st.sampled_from(GOOD), st.lists(st.tuples(st.integers(0, 1 << 16), st.binary(max_size=8)), max_size=12), st.integers(0, 1 << 16))
-def test_any_bytes_are_counted_to_an_end(source: bytes, changes: list[tuple[int, bytes]], cut: int) -> None:
+def test_check_of_arbitrary_bytes_ends(source: bytes, changes: list[tuple[int, bytes]], cut: int) -> None:
     body = bytearray(source)
     for at, piece in changes:
         body[at % len(body) : at % len(body) + len(piece)] = piece
@@ -228,7 +228,7 @@ def test_any_bytes_are_counted_to_an_end(source: bytes, changes: list[tuple[int,
 
 
 @given(st.binary(max_size=200))
-def test_scanners_take_any_bytes_for_what_they_read(body: bytes) -> None:
+def test_surveys_of_arbitrary_bytes_stop_at_their_limits(body: bytes) -> None:
     view = memoryview(body)
     assert jpeg.survey(view, 9, 9).scans <= 10
     assert png.survey(view, 9).chunks <= 10
@@ -239,5 +239,5 @@ def test_scanners_take_any_bytes_for_what_they_read(body: bytes) -> None:
         assert len(list(tiff.directories(view, 9))) <= len(body)
 
 
-def test_directories_that_follow_one_another_in_a_circle_end() -> None:
+def test_tiff_directories_in_a_circle_end() -> None:
     assert len(list(tiff.directories(memoryview(paged_tiff(5, loop=True)), 0))) == 5

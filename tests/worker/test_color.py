@@ -66,7 +66,7 @@ LEAST_CHANGE = {"p3": 4.0, "wide": 6.0, "srgb": 0.0}
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize(("container", "loss"), [("PNG", 0), ("TIFF", 0), ("JPEG", 1.5), ("WEBP", 0), ("AVIF", 2.5)])
-async def test_rendition_of_a_profile_is_what_it_looks_like_in_srgb(
+async def test_rendition_of_an_original_with_a_profile_looks_the_same_in_srgb(
     pool: RenderPool, tmp_path: Path, profile: str, container: str, loss: float
 ) -> None:
     body = saved(images.picture(400, 300), container, icc_profile=PROFILES[profile], **NEARLY_LOSSLESS[container])
@@ -82,13 +82,13 @@ async def test_rendition_of_a_profile_is_what_it_looks_like_in_srgb(
     ("p3", "srgb"),
     [((200, 100, 100), (215, 93, 97)), ((128, 128, 128), (128, 128, 128)), ((0, 0, 0), (0, 0, 0)), ((255, 255, 255), (255, 255, 255))],
 )
-async def test_colour_of_display_p3_is_known_in_srgb(pool: RenderPool, tmp_path: Path, p3: images.Colour, srgb: images.Colour) -> None:
+async def test_color_of_display_p3_is_converted_to_srgb(pool: RenderPool, tmp_path: Path, p3: images.Colour, srgb: images.Colour) -> None:
     image = await picture(pool, written(tmp_path, images.flat_png(16, 16, p3, profile=images.p3_profile())))
     assert images.near(images.corner_colours(image)["top left"], srgb, 2)
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-async def test_rendition_has_no_profile_unless_it_is_asked_for(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
+async def test_rendition_has_no_profile_unless_requested(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
     bodies = [images.rgb_png(profile=profile) for profile in (None, *PROFILES.values())]
     bodies += [images.grey_jpeg(profile=images.grey_profile()), images.cmyk_jpeg(profile=images.cmyk_profile())]
     for body in bodies:
@@ -96,7 +96,7 @@ async def test_rendition_has_no_profile_unless_it_is_asked_for(pool: RenderPool,
 
 
 @pytest.mark.parametrize("image_format", WITH_PROFILES)
-async def test_rendition_in_p3_has_the_numbers_and_the_profile_of_it(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
+async def test_rendition_in_p3_has_values_and_profile_of_p3(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
     loss = 0 if image_format == "png" else 5
     for profile in (None, *PROFILES.values()):
         path = written(tmp_path, images.rgb_png(profile=profile))
@@ -112,7 +112,7 @@ async def test_rendition_in_p3_has_the_numbers_and_the_profile_of_it(pool: Rende
         assert images.near(known, (234, 51, 35), 2)  # type: ignore[arg-type]
 
 
-async def test_colour_that_only_p3_has_stays_in_p3(pool: RenderPool, tmp_path: Path) -> None:
+async def test_color_outside_srgb_stays_in_p3(pool: RenderPool, tmp_path: Path) -> None:
     path = written(tmp_path, images.flat_png(16, 16, (255, 0, 0), profile=images.p3_profile()))
     assert images.near(images.corner_colours(await picture(pool, path, "profile=p3"))["top left"], (255, 0, 0), 2)
     assert images.near(images.corner_colours(await picture(pool, path))["top left"], (255, 0, 0), 2)
@@ -120,14 +120,14 @@ async def test_colour_that_only_p3_has_stays_in_p3(pool: RenderPool, tmp_path: P
     assert images.near(images.corner_colours(await picture(pool, grass, "profile=p3"))["top left"], (0, 255, 0), 2)
 
 
-async def test_background_is_srgb_whatever_profile_is_asked_for(pool: RenderPool, tmp_path: Path) -> None:
+async def test_background_color_is_srgb_in_every_profile(pool: RenderPool, tmp_path: Path) -> None:
     path = written(tmp_path, images.clear_png(40, 30))
     for spelling, seen in (("background=ff0000", (255, 0, 0)), ("background=ff0000,profile=p3", (234, 51, 35))):
         assert images.near(images.corner_colours(await picture(pool, path, spelling))["top left"], seen, 2)
 
 
 @pytest.mark.parametrize("image_format", WITH_PROFILES)
-async def test_rendition_that_keeps_its_profile_has_it_and_the_same_numbers(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
+async def test_rendition_with_profile_keep_has_the_same_profile_and_values(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
     loss = 0 if image_format == "png" else 5
     for profile in PROFILES.values():
         image = await picture(pool, written(tmp_path, images.rgb_png(profile=profile)), "width=200,profile=keep", image_format)
@@ -146,7 +146,7 @@ async def test_rendition_that_keeps_its_profile_has_it_and_the_same_numbers(pool
 
 @pytest.mark.parametrize("only_perceptual", [False, True])
 @pytest.mark.parametrize("container", ["JPEG", "TIFF"])
-async def test_rendition_of_cmyk_is_what_its_profile_says(pool: RenderPool, tmp_path: Path, container: str, only_perceptual: bool) -> None:
+async def test_rendition_of_cmyk_follows_its_profile(pool: RenderPool, tmp_path: Path, container: str, only_perceptual: bool) -> None:
     """A profile with one table serves every intent by it (ICC.1:2001-04 §6.3.1.1)."""
     profile = images.cmyk_profile(only_perceptual=only_perceptual)
     inks = images.picture(400, 300).convert("CMYK")
@@ -159,7 +159,7 @@ async def test_rendition_of_cmyk_is_what_its_profile_says(pool: RenderPool, tmp_
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-async def test_rendition_of_cmyk_without_a_profile_is_rgb_of_about_those_colours(
+async def test_rendition_of_cmyk_without_a_profile_has_similar_colors_in_rgb(
     pool: RenderPool, tmp_path: Path, image_format: Format
 ) -> None:
     image = (await picture(pool, written(tmp_path, images.cmyk_jpeg()), "width=200", image_format)).convert("RGB")
@@ -173,7 +173,7 @@ async def test_rendition_of_cmyk_without_a_profile_is_rgb_of_about_those_colours
 
 
 @pytest.mark.parametrize("spelling", ["full", "width=100", "rotate=90,width=60,brightness=1.1"])
-async def test_rendition_of_lab_is_the_colours_that_it_names(pool: RenderPool, tmp_path: Path, spelling: str) -> None:
+async def test_rendition_of_lab_has_the_same_colors(pool: RenderPool, tmp_path: Path, spelling: str) -> None:
     image = await picture(pool, written(tmp_path, images.lab_tiff()), spelling)
     assert image.mode == "RGB"
     ideal = reference.on_white(reference.reference(images.picture(400, 300), parse(spelling)))
@@ -210,7 +210,7 @@ STEEP = [
 
 @pytest.mark.parametrize("spelling", STEEP)
 @pytest.mark.parametrize("bands", [1, 2, 3, 4])
-async def test_gradient_of_sixteen_bits_is_not_banded(pool: RenderPool, tmp_path: Path, bands: int, spelling: str) -> None:
+async def test_gradient_of_16_bits_has_no_banding(pool: RenderPool, tmp_path: Path, bands: int, spelling: str) -> None:
     """Every level of eight bits that the reference has is there: none was made of a picture of eight bits."""
     image = await picture(pool, written(tmp_path, gradient(bands=bands)), spelling)
     seen = np.unique(np.asarray(image.convert("RGB"))[..., 1])
@@ -225,7 +225,7 @@ async def test_gradient_of_sixteen_bits_is_not_banded(pool: RenderPool, tmp_path
 
 
 @pytest.mark.parametrize("bands", [1, 3])
-async def test_gradient_of_sixteen_bits_with_a_profile_is_not_banded(pool: RenderPool, tmp_path: Path, bands: int) -> None:
+async def test_gradient_of_16_bits_with_a_profile_has_no_banding(pool: RenderPool, tmp_path: Path, bands: int) -> None:
     profile = images.grey_profile() if bands == 1 else images.wide_profile()
     for spelling in ("full", "width=1024", "gamma=2.5"):
         image = await picture(pool, written(tmp_path, gradient(bands=bands, profile=profile)), spelling)
@@ -236,7 +236,7 @@ async def test_gradient_of_sixteen_bits_with_a_profile_is_not_banded(pool: Rende
 
 @pytest.mark.parametrize("image_format", FORMATS)
 @pytest.mark.parametrize("grey", [False, True])
-async def test_rendition_of_sixteen_bits_has_eight_and_the_same_colours(
+async def test_rendition_of_16_bits_has_8_bits_and_the_same_colors(
     pool: RenderPool, tmp_path: Path, image_format: Format, grey: bool
 ) -> None:
     image = await picture(pool, written(tmp_path, images.png16(400, 300, grey=grey)), "width=200", image_format)
@@ -274,7 +274,7 @@ GREY_ASKED = [
 
 @pytest.mark.parametrize("kind", GREYS)
 @pytest.mark.parametrize("spelling", GREY_ASKED)
-async def test_rendition_of_grey_is_one_band_of_the_right_grey(pool: RenderPool, tmp_path: Path, kind: str, spelling: str) -> None:
+async def test_rendition_of_gray_is_one_band_of_the_right_gray(pool: RenderPool, tmp_path: Path, kind: str, spelling: str) -> None:
     body = GREYS[kind]
     alpha = "alpha" in kind
     # A grey of 16 bits with a profile is, to Pillow, too much at once.
@@ -294,7 +294,7 @@ async def test_rendition_of_grey_is_one_band_of_the_right_grey(pool: RenderPool,
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-async def test_rendition_of_grey_is_grey(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
+async def test_rendition_of_gray_is_gray(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
     image = await picture(pool, written(tmp_path, images.grey_png()), "width=200", image_format)
     pixels = np.asarray(image.convert("RGB")).astype(int)
     assert (pixels.max(axis=2) - pixels.min(axis=2)).max() <= 3
@@ -305,7 +305,7 @@ async def test_rendition_of_grey_is_grey(pool: RenderPool, tmp_path: Path, image
 
 @pytest.mark.parametrize("image_format", ["png", "webp", "avif"])
 @pytest.mark.parametrize("name", ["rgba.png", "grey.png", "rgba.webp"])
-async def test_rendition_of_a_transparent_original_is_transparent_where_it_was(
+async def test_rendition_of_a_transparent_original_is_transparent_in_the_same_places(
     pool: RenderPool, tmp_path: Path, name: str, image_format: Format
 ) -> None:
     body = {"rgba.png": images.rgba_png(), "grey.png": images.grey_png(alpha=True), "rgba.webp": images.webp(alpha=True)}[name]
@@ -329,7 +329,7 @@ def hiding() -> bytes:
     return saved(Image.fromarray(pixels, "RGBA"), "PNG")
 
 
-async def test_what_is_laid_over_or_behind_a_kept_profile_looks_as_it_should(pool: RenderPool, tmp_path: Path) -> None:
+async def test_overlay_and_background_with_profile_keep_have_the_right_colors(pool: RenderPool, tmp_path: Path) -> None:
     """In sRGB, once the rendition's own profile has been understood; a profile of grey, or none, changes nothing."""
     mark = images.rgb_png(80, 60)
     overlay = written(tmp_path, mark, "overlay")
@@ -362,7 +362,9 @@ async def test_what_is_laid_over_or_behind_a_kept_profile_looks_as_it_should(poo
         "width=90,rotate=200,pad=4",
     ],
 )
-async def test_clear_pixels_lend_no_colour_to_what_is_seen(pool: RenderPool, tmp_path: Path, spelling: str, image_format: Format) -> None:
+async def test_transparent_pixels_contribute_no_color_to_visible_ones(
+    pool: RenderPool, tmp_path: Path, spelling: str, image_format: Format
+) -> None:
     lossless = {"webp": ",lossless=true", "avif": ",quality=95"}.get(image_format, "")
     image = (await picture(pool, written(tmp_path, hiding()), spelling + lossless, image_format)).convert("RGBA")
     pixels = np.asarray(image).astype(int)
@@ -374,7 +376,7 @@ async def test_clear_pixels_lend_no_colour_to_what_is_seen(pool: RenderPool, tmp
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-async def test_sharpen_makes_no_edge_where_a_picture_ends(pool: RenderPool, tmp_path: Path, mode: str) -> None:
+async def test_sharpen_makes_no_edge_at_the_border_of_a_cutout(pool: RenderPool, tmp_path: Path, mode: str) -> None:
     """A flat disc on nothing has no edge in lightness: nothing in it becomes lighter or darker."""
     down, across = np.mgrid[0:100, 0:100]
     pixels = np.zeros((100, 100, 4), np.uint8)
@@ -388,14 +390,14 @@ async def test_sharpen_makes_no_edge_where_a_picture_ends(pool: RenderPool, tmp_
 
 
 @pytest.mark.parametrize("spelling", ["full", "width=100", "rotate=15,width=120"])
-async def test_clear_pixels_are_white_where_the_format_has_no_alpha(pool: RenderPool, tmp_path: Path, spelling: str) -> None:
+async def test_transparent_pixels_are_white_in_a_format_without_alpha(pool: RenderPool, tmp_path: Path, spelling: str) -> None:
     image = await picture(pool, written(tmp_path, hiding()), spelling, "jpeg")
     assert image.mode == "RGB"
     ideal = reference.on_white(reference.reference(images.opened(hiding()), parse(spelling)))
     assert images.distance(image, ideal) < reference.encoder_loss(ideal, "jpeg") * 1.2 + SAME
 
 
-async def test_overlay_lends_no_colour_of_its_clear_pixels(pool: RenderPool, tmp_path: Path) -> None:
+async def test_transparent_pixels_of_an_overlay_contribute_no_color(pool: RenderPool, tmp_path: Path) -> None:
     path, overlay = written(tmp_path, images.flat_png(300, 200, (255, 255, 255))), written(tmp_path, hiding(), "overlay")
     for opacity in (1, 0.5):
         spelling = f"overlay={'a' * 32}:center:0.5:{opacity}"
@@ -411,14 +413,14 @@ async def test_overlay_lends_no_colour_of_its_clear_pixels(pool: RenderPool, tmp
 
 @needs_corpus
 @pytest.mark.parametrize("path", [*images.corpus_files("icc"), *images.corpus_files("jpeg")], ids=lambda path: path.name)
-async def test_corpus_profile_is_what_littlecms_makes_of_it(pool: RenderPool, path: Path) -> None:
+async def test_corpus_file_with_a_profile_matches_littlecms(pool: RenderPool, path: Path) -> None:
     image = await picture(pool, path)
     assert images.distance(image, decoded(path)) < SAME
 
 
 @needs_corpus
 @pytest.mark.parametrize("name", ["sharp__Channel_digital_image_CMYK_color.jpg", "sharp__fogra-0-100-100-0.tif"])
-async def test_corpus_cmyk_with_a_profile_is_what_that_profile_says(pool: RenderPool, name: str) -> None:
+async def test_corpus_cmyk_with_a_profile_follows_it(pool: RenderPool, name: str) -> None:
     (path,) = [path for path in images.corpus_files("cmyk") if path.name == name]
     ideal = decoded(path)
     spelling = "width=300"
@@ -437,7 +439,7 @@ async def test_corpus_lab_is_rgb_of_its_size(pool: RenderPool) -> None:
 @needs_corpus
 @pytest.mark.parametrize("path", images.corpus_files("hdr"), ids=lambda path: path.name)
 @pytest.mark.parametrize("image_format", FORMATS)
-async def test_corpus_gain_map_degrades_to_the_picture_for_a_plain_screen(pool: RenderPool, path: Path, image_format: Format) -> None:
+async def test_corpus_file_with_a_gain_map_is_rendered_as_its_sdr_picture(pool: RenderPool, path: Path, image_format: Format) -> None:
     ideal = decoded(path)
     image = await picture(pool, path, "width=300", image_format)
     expected = reference.on_white(reference.reference(ideal, parse("width=300")))

@@ -97,7 +97,7 @@ async def pixels(pool: RenderPool, path: Path, spelling: str = "full") -> Levels
 
 
 @pytest.mark.parametrize("make", [pq_avif, pq_heic, functools.partial(pq_avif, alpha=True)], ids=["avif", "heic", "avif, alpha"])
-async def test_pq_is_pressed_into_what_a_screen_shows(pool: RenderPool, tmp_path: Path, make: Callable[[Levels], bytes]) -> None:
+async def test_pq_is_tone_mapped_to_sdr(pool: RenderPool, tmp_path: Path, make: Callable[[Levels], bytes]) -> None:
     found = await pixels(pool, written(tmp_path, make(scene())))
     away = np.abs(found[..., :3] - on_screen(scene()))
     assert away.mean() < SAME
@@ -107,7 +107,7 @@ async def test_pq_is_pressed_into_what_a_screen_shows(pool: RenderPool, tmp_path
     assert found[5, dim, 0] == pytest.approx(89, abs=4)
 
 
-async def test_pq_is_turned_cropped_and_scaled_as_any_other_picture(pool: RenderPool, tmp_path: Path) -> None:
+async def test_pq_is_rotated_cropped_and_scaled_like_any_other_picture(pool: RenderPool, tmp_path: Path) -> None:
     path = written(tmp_path, pq_avif(scene()))
     whole = Image.fromarray((await pixels(pool, path)).astype(np.uint8))
     for spelling in ("width=64", "crop=30:10:60:50", "rotate=90", "width=40,height=40,fit=cover,gravity=east", "width=200,enlarge=true"):
@@ -119,7 +119,7 @@ async def test_pq_is_turned_cropped_and_scaled_as_any_other_picture(pool: Render
     assert images.distance(reference.in_srgb(image, image.info["icc_profile"]), whole) < SAME
 
 
-async def test_avif_that_names_display_p3_looks_as_with_its_profile(pool: RenderPool, tmp_path: Path) -> None:
+async def test_avif_with_nclx_display_p3_looks_as_with_the_icc_profile(pool: RenderPool, tmp_path: Path) -> None:
     body = io.BytesIO()
     images.picture(120, 90).save(body, "AVIF", quality=95, subsampling="4:4:4")
     path = written(tmp_path, named(body.getvalue(), DISPLAY_P3, SRGB_CURVE))
@@ -134,7 +134,7 @@ async def test_avif_that_names_display_p3_looks_as_with_its_profile(pool: Render
 
 
 @needs_corpus
-async def test_corpus_pq_is_no_longer_pale(pool: RenderPool) -> None:
+async def test_corpus_pq_is_not_pale(pool: RenderPool) -> None:
     (path,) = [path for path in images.corpus_files("avif") if "_pq_" in path.name]
     assert (await probed(pool, path)).info.format == "avif"
     image = Image.fromarray((await pixels(pool, path, "width=300")).astype(np.uint8))

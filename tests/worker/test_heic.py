@@ -105,7 +105,7 @@ async def test_heic_is_rendered_in_every_format(pool: RenderPool, tmp_path: Path
 
 
 @pytest.mark.parametrize("size", [(333, 251), (64, 1), (1, 1)])
-async def test_heic_of_an_odd_size_has_it(pool: RenderPool, tmp_path: Path, size: tuple[int, int]) -> None:
+async def test_heic_of_an_odd_size_keeps_it(pool: RenderPool, tmp_path: Path, size: tuple[int, int]) -> None:
     path = written(tmp_path, encoded(images.picture(*size), chroma=444))
     info = (await probed(pool, path)).info
     assert (info.width, info.height) == size
@@ -120,7 +120,7 @@ async def test_heic_in_tiles_is_one_picture(pool: RenderPool, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-async def test_heic_is_upright_however_the_camera_was_held(pool: RenderPool, tmp_path: Path, orientation: int) -> None:
+async def test_heic_of_any_orientation_is_upright(pool: RenderPool, tmp_path: Path, orientation: int) -> None:
     path = written(tmp_path, held(orientation))
     info = (await probed(pool, path)).info
     image = await png(pool, path)
@@ -131,7 +131,7 @@ async def test_heic_is_upright_however_the_camera_was_held(pool: RenderPool, tmp
     assert images.distance(part, reference) < ENCODED * 1.5
 
 
-async def test_heic_is_not_turned_by_an_exif_block_that_the_container_does_not_bear_out(pool: RenderPool, tmp_path: Path) -> None:
+async def test_heic_with_an_exif_orientation_that_contradicts_the_container_is_not_rotated(pool: RenderPool, tmp_path: Path) -> None:
     """The container's own word counts, whatever the Exif block says beside it (ISO/IEC 23008-12 §6.5.10)."""
     upright, turned = exif_of(1), exif_of(6)
     body = held(1)
@@ -143,7 +143,7 @@ async def test_heic_is_not_turned_by_an_exif_block_that_the_container_does_not_b
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_heic_decoded_has_the_size_that_its_header_tells_and_no_orientation(orientation: int) -> None:
+def test_heic_decoded_has_the_size_in_its_header_and_no_orientation(orientation: int) -> None:
     body = held(orientation)
     header, image = pyvips.Image.new_from_buffer(body, ""), heic.decode(memoryview(body))
     assert (image.width, image.height) == (header.width, header.height)
@@ -151,7 +151,7 @@ def test_heic_decoded_has_the_size_that_its_header_tells_and_no_orientation(orie
     assert not [field for field in image.copy_memory().get_fields() if "rientation" in field]
 
 
-async def test_heic_with_alpha_is_clear_where_it_is(pool: RenderPool, tmp_path: Path) -> None:
+async def test_heic_with_alpha_is_transparent_in_the_same_places(pool: RenderPool, tmp_path: Path) -> None:
     path = written(tmp_path, encoded(transparent()))
     assert (await probed(pool, path)).info.alpha
     alpha = np.asarray(await png(pool, path))[..., 3]
@@ -159,7 +159,7 @@ async def test_heic_with_alpha_is_clear_where_it_is(pool: RenderPool, tmp_path: 
     assert (alpha[:, 210:] < 5).all()
 
 
-async def test_heic_with_premultiplied_alpha_has_the_colours_of_the_scene(pool: RenderPool, tmp_path: Path) -> None:
+async def test_heic_with_premultiplied_alpha_has_the_colors_of_the_scene(pool: RenderPool, tmp_path: Path) -> None:
     picture = images.picture(400, 300).convert("RGBA")
     picture.putalpha(128)
     pixels = np.asarray(picture).astype(np.uint16)
@@ -171,7 +171,7 @@ async def test_heic_with_premultiplied_alpha_has_the_colours_of_the_scene(pool: 
     assert abs(np.asarray(image)[..., 3].astype(int) - 128).max() <= 2
 
 
-async def test_heic_in_grey_stays_grey(pool: RenderPool, tmp_path: Path) -> None:
+async def test_heic_in_gray_stays_gray(pool: RenderPool, tmp_path: Path) -> None:
     grey = images.picture(400, 300).convert("L")
     image = await png(pool, written(tmp_path, encoded(grey)))
     assert image.mode == "L"
@@ -192,7 +192,7 @@ def test_heic_of_more_than_8_bits_is_rounded_to_the_nearest(monkeypatch: pytest.
     assert away.max() <= ROUNDED
 
 
-async def test_heic_in_display_p3_is_what_it_looks_like_in_srgb_or_kept(pool: RenderPool, tmp_path: Path) -> None:
+async def test_heic_in_display_p3_is_converted_to_srgb_or_kept(pool: RenderPool, tmp_path: Path) -> None:
     path = written(tmp_path, encoded(images.picture(400, 300), icc_profile=images.p3_profile()))
     converted, kept = await png(pool, path), await png(pool, path, "profile=keep")
     assert "icc_profile" not in converted.info
@@ -201,7 +201,7 @@ async def test_heic_in_display_p3_is_what_it_looks_like_in_srgb_or_kept(pool: Re
     assert images.distance(converted, images.picture(400, 300)) > 4
 
 
-async def test_heic_that_names_display_p3_without_a_profile_looks_as_with_one(pool: RenderPool, tmp_path: Path) -> None:
+async def test_heic_with_nclx_display_p3_looks_as_with_the_icc_profile(pool: RenderPool, tmp_path: Path) -> None:
     scene = images.picture(400, 300)
     by_profile = written(tmp_path, encoded(scene, icc_profile=images.p3_profile()), "profile")
     by_name = written(tmp_path, encoded(scene, color_primaries=12, transfer_characteristics=13, matrix_coefficients=6), "name")
@@ -210,14 +210,14 @@ async def test_heic_that_names_display_p3_without_a_profile_looks_as_with_one(po
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-async def test_heic_tells_whose_it_is_when_asked_and_nothing_of_a_turn(pool: RenderPool, tmp_path: Path, orientation: int) -> None:
+async def test_heic_with_metadata_copyright_keeps_the_owner_and_no_orientation(pool: RenderPool, tmp_path: Path, orientation: int) -> None:
     path = written(tmp_path, held(orientation))
     exif = images.opened((await rendered(pool, path, "width=99,metadata=copyright", "jpeg")).body).getexif()
     assert exif[ExifTags.Base.Artist] == "Ada"
     assert exif.get(ExifTags.Base.Orientation, 1) == 1
 
 
-async def test_heic_whose_exif_block_begins_without_its_name_tells_whose_it_is(pool: RenderPool, tmp_path: Path) -> None:
+async def test_heic_whose_exif_block_lacks_its_prefix_keeps_the_owner(pool: RenderPool, tmp_path: Path) -> None:
     """Four bytes say where it begins, behind that name or anything (ISO/IEC 23008-12, annex A)."""
     named = (6).to_bytes(4, "big") + b"Exif\0\0"
     body = held(1)
@@ -227,7 +227,7 @@ async def test_heic_whose_exif_block_begins_without_its_name_tells_whose_it_is(p
     assert kept.getexif()[ExifTags.Base.Artist] == "Ada"
 
 
-async def test_heic_keeps_its_xmp_when_asked_and_nothing_of_a_turn(pool: RenderPool, tmp_path: Path) -> None:
+async def test_heic_with_metadata_all_keeps_xmp_and_no_orientation(pool: RenderPool, tmp_path: Path) -> None:
     xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6">{images.PLACE}</x:xmpmeta>'.encode()
     path = written(tmp_path, encoded(images.picture(400, 300), xmp=xmp))
     kept = (await rendered(pool, path, "metadata=all", "webp")).body
@@ -247,7 +247,7 @@ async def test_heic_of_several_pictures_shows_the_primary_one(pool: RenderPool, 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95, 0.9999])
 @pytest.mark.parametrize("body", [photo, tiled])
-async def test_heic_that_is_cut_short_is_broken(pool: RenderPool, tmp_path: Path, body: Callable[[], bytes], share: float) -> None:
+async def test_truncated_heic_is_broken(pool: RenderPool, tmp_path: Path, body: Callable[[], bytes], share: float) -> None:
     path = written(tmp_path, images.truncated(body(), share))
     with pytest.raises(BrokenImageError):
         await probed(pool, path)
@@ -255,7 +255,7 @@ async def test_heic_that_is_cut_short_is_broken(pool: RenderPool, tmp_path: Path
         await rendered(pool, path, "width=100", "webp")
 
 
-def test_heic_whose_table_of_contents_points_outside_is_broken_without_decoding() -> None:
+def test_heic_with_an_item_outside_the_file_is_broken_without_decoding() -> None:
     """libheif would leave the tile out, and give a picture with a hole."""
     body = bytearray(tiled())
     # The table (ISO/IEC 14496-12 §8.11.3) of pillow-heif's files is of version 0 or 1; the last four bytes are a length.
@@ -268,7 +268,7 @@ def test_heic_whose_table_of_contents_points_outside_is_broken_without_decoding(
     assert caught.value.failure.kind == "broken"
 
 
-def test_heic_whose_header_declares_absurdities_is_broken_and_not_short_of_memory() -> None:
+def test_heic_with_absurd_sizes_in_its_header_is_broken_and_not_out_of_memory() -> None:
     size, absurd = struct.pack(">II", 400, 300), struct.pack(">II", 400, 3_000_000_000)
     assert size in photo()
     with pytest.raises(ImageError) as caught:
@@ -277,7 +277,7 @@ def test_heic_whose_header_declares_absurdities_is_broken_and_not_short_of_memor
 
 
 @pytest.mark.parametrize("body", [photo, tiled])
-async def test_heic_with_changed_bytes_is_a_picture_or_refused_and_no_process_is_lost(
+async def test_mutated_heic_is_rendered_or_refused_and_no_process_is_lost(
     pool: RenderPool, tmp_path: Path, body: Callable[[], bytes]
 ) -> None:
     before = pool.process_ids
@@ -301,13 +301,13 @@ async def test_heic_with_changed_bytes_is_a_picture_or_refused_and_no_process_is
     assert pool.process_ids == before
 
 
-async def test_heic_of_more_pixels_than_are_taken_is_refused_from_its_header(pool: RenderPool, tmp_path: Path) -> None:
+async def test_heic_with_too_many_pixels_is_refused_from_its_header(pool: RenderPool, tmp_path: Path) -> None:
     limits = Limits(max_pixels=100_000, max_whole_pixels=100_000, max_output_pixels=100_000, max_frames=9, codec_bytes=10**9)
     with pytest.raises(TooManyPixelsError):
         await probed(pool, written(tmp_path, photo()), limits=limits)
 
 
-async def test_heic_that_needs_more_memory_than_a_render_has_is_too_costly_and_harms_nobody(tmp_path: Path) -> None:
+async def test_heic_that_needs_too_much_memory_is_too_costly_and_affects_no_other(tmp_path: Path) -> None:
     flat = Image.new("RGB", (7_500, 5_000), (90, 120, 200))
     large = written(tmp_path, encoded(flat, quality=30, enc_params={"preset": "ultrafast"}), "large")
     async with render_pool(memory_bytes=256 * MEBIBYTE) as pool:
@@ -343,7 +343,7 @@ except ImageError as error:
     assert told == "unsupported an installation with the extra `heic` (pip install darkroom[heic])"
 
 
-def test_heic_decoder_is_offered_but_not_loaded_before_such_a_file_comes() -> None:
+def test_heic_decoder_is_reported_as_supported_without_being_loaded() -> None:
     script = """
 import sys
 from service.worker import jobs, probe

@@ -242,7 +242,7 @@ def asked_of(kind: str, image_format: Format) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ORIGINALS)
-async def test_rendition_in_every_format_is_what_the_reference_makes_of_the_original(pool: RenderPool, tmp_path: Path, kind: str) -> None:
+async def test_rendition_in_every_format_matches_the_reference(pool: RenderPool, tmp_path: Path, kind: str) -> None:
     body = ORIGINALS[kind]()
     path, overlay = written(tmp_path, body), written(tmp_path, mark(), "overlay")
     original, over = decoded(kind, body), images.opened(mark())
@@ -324,7 +324,7 @@ INNER = images.picture(80, 60).point(lambda level: level // 2 + 120)
         (images.clear_png(50, 40), "trim=10", (0, 0, 50, 40)),
     ],
 )
-async def test_trim_leaves_what_differs_from_the_border(
+async def test_trim_keeps_the_part_inside_the_border(
     pool: RenderPool, tmp_path: Path, body: bytes, spelling: str, region: tuple[int, int, int, int] | None
 ) -> None:
     path, original = written(tmp_path, body), images.opened(body)
@@ -339,7 +339,7 @@ async def test_trim_leaves_what_differs_from_the_border(
     assert distance(turned, ideal) < 1.5
 
 
-async def test_sharpen_makes_edges_steeper_and_leaves_the_mean_and_flat_parts(pool: RenderPool, tmp_path: Path) -> None:
+async def test_sharpen_steepens_edges_and_preserves_the_mean_and_flat_parts(pool: RenderPool, tmp_path: Path) -> None:
     path = written(tmp_path, images.rgb_png(WIDTH, HEIGHT))
     plain, soft, strong = [await made(pool, path, spelling) for spelling in ("full", "sharpen=1", "sharpen=3")]
     steepness = [float(np.abs(np.diff(np.asarray(image.convert("L")).astype(int), axis=1)).mean()) for image in (plain, soft, strong)]
@@ -350,7 +350,7 @@ async def test_sharpen_makes_edges_steeper_and_leaves_the_mean_and_flat_parts(po
         assert images.distance(image.crop((0, 0, side // 3, side // 3)), plain.crop((0, 0, side // 3, side // 3))) < 1
 
 
-async def test_flat_picture_is_left_alone_by_blur_and_sharpen(pool: RenderPool, tmp_path: Path) -> None:
+async def test_flat_picture_is_unchanged_by_blur_and_sharpen(pool: RenderPool, tmp_path: Path) -> None:
     for colour in ((0, 0, 0), (255, 255, 255), (13, 130, 240)):
         path = written(tmp_path, images.flat_png(60, 40, colour))
         for spelling in ("blur=0.3", "blur=5", "blur=250", "sharpen=0.3", "sharpen=10", "rotate=180,blur=2"):
@@ -396,7 +396,7 @@ async def test_rendition_within_max_bytes_fits_and_is_the_best_that_does(pool: R
     assert caught.value.remedy
 
 
-async def test_progressive_rendition_is_the_same_picture_in_passes(pool: RenderPool, tmp_path: Path) -> None:
+async def test_progressive_rendition_has_the_same_pixels(pool: RenderPool, tmp_path: Path) -> None:
     path = written(tmp_path, images.rgb_png(WIDTH, HEIGHT))
     in_passes_by_format: dict[Format, str] = {"jpeg": "progressive", "png": "interlace"}
     for image_format, in_passes in in_passes_by_format.items():
@@ -406,7 +406,7 @@ async def test_progressive_rendition_is_the_same_picture_in_passes(pool: RenderP
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-async def test_more_effort_is_no_more_bytes_and_the_same_size(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
+async def test_more_effort_gives_no_more_bytes_and_the_same_size(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
     path = written(tmp_path, images.rgb_png(WIDTH, HEIGHT))
     least, most = [await rendered(pool, path, f"effort={effort}", image_format) for effort in (0, 6)]
     assert len(most.body) < len(least.body) * 1.02
@@ -414,7 +414,7 @@ async def test_more_effort_is_no_more_bytes_and_the_same_size(pool: RenderPool, 
 
 
 @pytest.mark.parametrize("image_format", ["jpeg", "webp", "avif", "png"])
-async def test_metadata_that_is_asked_for_is_kept_and_no_more(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
+async def test_rendition_has_exactly_the_requested_metadata(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
     path = written(tmp_path, images.owned_jpeg(WIDTH, HEIGHT, orientation=6))
     none, owner, everything = [(await made(pool, path, spelling, image_format)).getexif() for spelling in METADATA_ASKED]
     assert not none
@@ -469,7 +469,7 @@ DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 1
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize(("colour_type", "bits"), [(colour_type, bits) for colour_type, depths in DEPTHS.items() for bits in depths])
-async def test_png_of_every_mode_is_what_its_samples_say(
+async def test_png_of_every_color_type_and_depth_is_decoded(
     pool: RenderPool, tmp_path: Path, colour_type: int, bits: int, interlaced: bool
 ) -> None:
     samples, seen = sampled(colour_type, bits)
@@ -487,7 +487,7 @@ async def test_png_of_every_mode_is_what_its_samples_say(
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize(("colour_type", "bits"), [(0, 1), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16), (3, 1), (3, 4), (3, 8)])
-async def test_png_with_a_clear_colour_is_clear_there(
+async def test_png_with_a_transparent_color_is_transparent_there(
     pool: RenderPool, tmp_path: Path, colour_type: int, bits: int, interlaced: bool
 ) -> None:
     samples, seen = sampled(colour_type, bits)
@@ -508,7 +508,7 @@ async def test_png_with_a_clear_colour_is_clear_there(
 
 @pytest.mark.skipif(images.corpus() is None, reason="no corpus of real images beside the checkout")
 @pytest.mark.parametrize("path", images.corpus_files("png-mode"), ids=lambda path: path.name)
-async def test_corpus_png_of_every_mode_is_what_pillow_reads(pool: RenderPool, path: Path) -> None:
+async def test_corpus_png_of_every_color_type_matches_pillow(pool: RenderPool, path: Path) -> None:
     body = await anyio.Path(path).read_bytes()
     image = await made(pool, path, "full")
     seen = reference.decoded(body)
@@ -576,7 +576,7 @@ def combinations(draw: st.DrawFn) -> Transform:
 
 @given(transforms=st.lists(combinations(), min_size=6, max_size=6), clear=st.booleans())
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-async def test_combination_of_options_is_what_the_reference_makes_of_it(
+async def test_combination_of_options_matches_the_reference(
     pool: RenderPool, tmp_path: Path, transforms: list[Transform], clear: bool
 ) -> None:
     body = images.rgba_png(WIDTH, HEIGHT) if clear else images.rgb_png(WIDTH, HEIGHT)
@@ -603,7 +603,7 @@ async def test_combination_of_options_is_what_the_reference_makes_of_it(
 
 
 @pytest.mark.parametrize("spelling", ["rotate=162,width=245,height=20,fit=fill", "rotate=50,width=24,height=220,fit=fill"])
-async def test_free_turn_that_is_stretched_is_what_the_reference_makes_of_it(pool: RenderPool, tmp_path: Path, spelling: str) -> None:
+async def test_free_rotation_that_is_stretched_matches_the_reference(pool: RenderPool, tmp_path: Path, spelling: str) -> None:
     """Its sides are scaled by quite different measures: neither is made of every third pixel."""
     image = await made(pool, written(tmp_path, images.rgb_png(WIDTH, HEIGHT)), spelling)
     ideal = reference.reference(scene(), parse(spelling))
@@ -611,7 +611,7 @@ async def test_free_turn_that_is_stretched_is_what_the_reference_makes_of_it(poo
     assert distance(image, ideal) < allowed(spelling, "png") + edge_of(parse(spelling), ideal)
 
 
-async def test_overlay_is_upright_and_in_its_own_colours(pool: RenderPool, tmp_path: Path) -> None:
+async def test_overlay_is_upright_and_has_its_own_colors(pool: RenderPool, tmp_path: Path) -> None:
     """As it is when it is asked for by itself: turned by its orientation, its profile understood."""
     path = written(tmp_path, images.rgb_png(WIDTH, HEIGHT))
     marks = {
@@ -631,7 +631,7 @@ async def test_overlay_is_upright_and_in_its_own_colours(pool: RenderPool, tmp_p
             assert distance(image, ideal) < allowed(spelling, "png") + ROUNDING, (name, spelling)
 
 
-async def test_drawing_as_an_overlay_is_sharp(pool: RenderPool, tmp_path: Path) -> None:
+async def test_svg_as_an_overlay_is_sharp(pool: RenderPool, tmp_path: Path) -> None:
     path, overlay = written(tmp_path, images.flat_png(400, 300, (250, 250, 250))), written(tmp_path, svg(), "overlay")
     image = images.opened((await rendered(pool, path, f"overlay={MARK}:center:1", "png", overlay=overlay)).body)
     large = reference.reference(drawn(VECTOR_SCALE), parse("width=400,height=300"), vector_scale=VECTOR_SCALE)

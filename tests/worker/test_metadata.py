@@ -49,7 +49,7 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("image_format", WITH_METADATA)
-async def test_metadata_none_leaves_nothing(pool: RenderPool, signed: Path, image_format: Format) -> None:
+async def test_metadata_none_removes_all(pool: RenderPool, signed: Path, image_format: Format) -> None:
     image = images.opened((await rendered(pool, signed, "width=150", image_format)).body)
     assert image.size == (150, 200)
     assert not image.getexif()
@@ -57,7 +57,7 @@ async def test_metadata_none_leaves_nothing(pool: RenderPool, signed: Path, imag
 
 
 @pytest.mark.parametrize("image_format", WITH_METADATA)
-async def test_metadata_copyright_says_whose_it_is_and_nothing_of_camera_or_place(
+async def test_metadata_copyright_keeps_the_owner_and_removes_camera_and_location(
     pool: RenderPool, signed: Path, image_format: Format
 ) -> None:
     result = await rendered(pool, signed, "width=150,metadata=copyright", image_format)
@@ -71,7 +71,9 @@ async def test_metadata_copyright_says_whose_it_is_and_nothing_of_camera_or_plac
 
 
 @pytest.mark.parametrize("image_format", WITH_METADATA)
-async def test_metadata_all_keeps_camera_and_place_and_no_second_turn(pool: RenderPool, signed: Path, image_format: Format) -> None:
+async def test_metadata_all_keeps_camera_and_location_and_resets_the_orientation(
+    pool: RenderPool, signed: Path, image_format: Format
+) -> None:
     image = images.opened((await rendered(pool, signed, "width=150,metadata=all", image_format)).body)
     exif = image.getexif()
     assert image.size == (150, 200)
@@ -81,12 +83,12 @@ async def test_metadata_all_keeps_camera_and_place_and_no_second_turn(pool: Rend
     assert exif.get(ExifTags.Base.Orientation, 1) == 1
 
 
-async def test_metadata_of_a_gif_is_never_kept(pool: RenderPool, signed: Path) -> None:
+async def test_metadata_of_a_gif_is_always_removed(pool: RenderPool, signed: Path) -> None:
     plain = await rendered(pool, signed, "width=150", "gif")
     assert (await rendered(pool, signed, "width=150,metadata=all", "gif")).body == plain.body
 
 
-async def test_metadata_all_of_a_crop_has_no_miniature_of_what_was_cut_away(pool: RenderPool, tmp_path: Path) -> None:
+async def test_metadata_all_of_a_crop_has_no_thumbnail_of_the_removed_part(pool: RenderPool, tmp_path: Path) -> None:
     miniature = io.BytesIO()
     images.picture(160, 120).save(miniature, "JPEG", quality=40)
     body = io.BytesIO()
@@ -105,7 +107,7 @@ XMP = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.o
 
 @pytest.mark.parametrize("image_format", ["jpeg", "webp", "avif"])
 @pytest.mark.parametrize(("turn", "inside"), [('tiff:Orientation="6"', ""), ("", "<tiff:Orientation>6</tiff:Orientation>")])
-async def test_metadata_all_keeps_xmp_without_a_turn_or_a_miniature(
+async def test_metadata_all_keeps_xmp_without_orientation_and_thumbnails(
     pool: RenderPool, tmp_path: Path, image_format: Format, turn: str, inside: str
 ) -> None:
     exif = Image.Exif()
@@ -121,7 +123,7 @@ async def test_metadata_all_keeps_xmp_without_a_turn_or_a_miniature(
 
 
 @pytest.mark.parametrize("quote", ['"', "'"])
-def test_xmp_tells_nothing_of_what_stood_behind_the_picture(quote: str) -> None:
+def test_xmp_has_no_description_of_appended_pictures(quote: str) -> None:
     kept = b"<rdf:Description xmp:Rating='4'"
     packet = kept + b"\nhdrgm:Version='1.0' hdrgm:GainMapMax='2.5'>".replace(b"'", quote.encode())
     packet += b"<hdrgm:Gamma><rdf:Seq><rdf:li>1</rdf:li></rdf:Seq></hdrgm:Gamma><Container:Directory><rdf:Seq>"
@@ -132,7 +134,7 @@ def test_xmp_tells_nothing_of_what_stood_behind_the_picture(quote: str) -> None:
 @pytest.mark.parametrize(
     "part", [b"<hdrgm:a><xmp:Thumbnails>", b" ", b" hdrgm:a=", b":Orientation ", b"</xmp:Thumbnails>", b"<a:", b"<hdrgm:a />"]
 )
-def test_xmp_of_any_length_is_looked_at_at_once(part: bytes) -> None:
+def test_xmp_of_any_length_is_corrected_in_linear_time(part: bytes) -> None:
     """Whatever begins again and again, nothing is looked for again and again."""
     packet = b"<x:xmpmeta>" + part * 200_000
     started = time.process_time()
@@ -149,7 +151,7 @@ def resource(number: int, data: bytes, name: bytes = b"") -> bytes:
     return b"8BIM" + struct.pack(">H", number) + named + struct.pack(">I", len(data)) + data + bytes(len(data) % 2)
 
 
-async def test_metadata_all_has_no_miniature_of_photoshop_s(pool: RenderPool, tmp_path: Path) -> None:
+async def test_metadata_all_has_no_photoshop_thumbnail(pool: RenderPool, tmp_path: Path) -> None:
     kept = resource(0x0404, b"\x1c\x02\x50\0\3Ada") + resource(0x0BB7, b"odd", b"named")
     block = b"Photoshop 3.0\0" + resource(0x0409, b"MINIATURE of old") + kept + resource(0x040C, b"MINIATURE of new!")
     plain = images.photo_jpeg(200, 150)
@@ -160,7 +162,7 @@ async def test_metadata_all_has_no_miniature_of_photoshop_s(pool: RenderPool, tm
 
 
 @given(block=st.binary(max_size=80), whole=st.booleans())
-def test_photoshop_s_block_of_any_bytes_is_read_to_an_end(block: bytes, whole: bool) -> None:
+def test_strip_thumbnails_of_arbitrary_bytes_ends(block: bytes, whole: bool) -> None:
     source = b"Photoshop 3.0\0" + (resource(0x0404, block) if whole else b"8BIM" + block)
     assert strip_thumbnails(source) == source if whole else len(strip_thumbnails(source)) <= len(source)
 

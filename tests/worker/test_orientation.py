@@ -91,7 +91,7 @@ async def test_rendition_of_any_orientation_and_fit_is_the_same_picture(pool: Re
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-async def test_rendition_of_any_orientation_that_is_shrunk_while_it_is_read_is_the_same_picture(
+async def test_rendition_of_any_orientation_that_is_shrunk_on_load_is_the_same_picture(
     pool: RenderPool, tmp_path: Path, orientation: int
 ) -> None:
     """Eight to one, four to one and two to one, odd sides included."""
@@ -119,7 +119,7 @@ async def test_rendition_of_an_orientation_in_another_format_is_the_same_picture
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 42, 65_535])
-async def test_rendition_of_an_orientation_that_does_not_exist_is_as_stored(pool: RenderPool, tmp_path: Path, orientation: int) -> None:
+async def test_rendition_of_an_invalid_orientation_is_as_stored(pool: RenderPool, tmp_path: Path, orientation: int) -> None:
     path = written(tmp_path, images.photo_jpeg(400, 300, orientation=orientation))
     info = (await probed(pool, path)).info
     assert (info.width, info.height) == (400, 300)
@@ -127,9 +127,7 @@ async def test_rendition_of_an_orientation_that_does_not_exist_is_as_stored(pool
 
 
 @pytest.mark.parametrize("image_format", ["avif", "webp", "jpeg", "gif"])
-async def test_rendition_in_any_format_is_upright_and_says_nothing_of_an_orientation(
-    pool: RenderPool, tmp_path: Path, image_format: Format
-) -> None:
+async def test_rendition_in_any_format_is_upright_and_states_no_orientation(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
     for orientation in range(1, 9):
         path = written(tmp_path, images.photo_jpeg(WIDTH, HEIGHT, orientation=orientation))
         image = images.opened((await rendered(pool, path, "width=120", image_format)).body)
@@ -179,7 +177,7 @@ def marker_of(image: Image.Image) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-async def test_focal_point_stays_in_the_middle_through_crop_turn_and_flip(pool: RenderPool, tmp_path: Path, orientation: int) -> None:
+async def test_focal_point_stays_centered_through_crop_rotation_and_flip(pool: RenderPool, tmp_path: Path, orientation: int) -> None:
     wrong: list[str] = []
 
     async def look(path: Path, turn: str, place: tuple[float, float], width: int, height: int) -> None:
@@ -205,7 +203,7 @@ async def test_focal_point_stays_in_the_middle_through_crop_turn_and_flip(pool: 
     assert wrong == []
 
 
-async def test_focal_point_outside_the_crop_is_as_near_to_it_as_the_crop_goes(pool: RenderPool, tmp_path: Path) -> None:
+async def test_focal_point_outside_the_crop_moves_to_its_nearest_edge(pool: RenderPool, tmp_path: Path) -> None:
     path = written(tmp_path, images.rgb_png(400, 300))
     for focal, gravity in (("0:0", "northwest"), ("1:1", "southeast"), ("0.9:0.2", "east")):
         region = "crop=100:75:200:150,width=80,height=80,fit=cover"

@@ -69,14 +69,14 @@ def decoded(hash_bytes: bytes, width: int, height: int) -> Pixels:
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_thumbhash_of_an_opaque_picture_is_the_reference_s(width: int, height: int, seed: int) -> None:
+def test_thumbhash_of_an_opaque_picture_equals_the_reference(width: int, height: int, seed: int) -> None:
     pixels = rgba(width, height, seed=seed)
     assert list(thumbhash(width, height, pixels)) == rgba_to_thumb_hash(width, height, list(pixels))
 
 
 @pytest.mark.parametrize(("width", "height"), [(3, 5), (12, 7), (7, 12), (20, 20), (31, 3)])
 @pytest.mark.parametrize("seed", range(8))
-def test_thumbhash_of_opaque_noise_is_the_reference_s(width: int, height: int, seed: int) -> None:
+def test_thumbhash_of_opaque_noise_equals_the_reference(width: int, height: int, seed: int) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 4), np.uint8)
     noise[..., 3] = 255
     pixels = noise.tobytes()
@@ -93,7 +93,7 @@ def test_thumbhash_decoded_looks_like_the_opaque_picture(width: int, height: int
 
 
 @pytest.mark.parametrize(("width", "height"), [(32, 24), (24, 32), (32, 32), (9, 4)])
-def test_thumbhash_decoded_of_a_half_transparent_picture_is_covered_where_the_picture_is(width: int, height: int) -> None:
+def test_thumbhash_decoded_of_a_half_transparent_picture_is_opaque_in_the_same_places(width: int, height: int) -> None:
     pixels = half_transparent(width, height)
     body = thumbhash(width, height, pixels)
     again = decoded(body, width, height)
@@ -108,12 +108,12 @@ def test_thumbhash_decoded_of_a_half_transparent_picture_is_covered_where_the_pi
     assert [red, green, blue] == pytest.approx(list(opaque), abs=0.05)
 
 
-def test_thumbhash_of_a_wholly_transparent_picture_has_no_cover() -> None:
+def test_thumbhash_of_a_fully_transparent_picture_is_transparent() -> None:
     assert decoded(thumbhash(8, 8, bytes(8 * 8 * 4)), 8, 8)[..., 3].max() == 0
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 2**32 - 1), st.booleans())
-def test_thumbhash_of_any_pixels_is_short_and_tells_the_shape(width: int, height: int, seed: int, opaque: bool) -> None:
+def test_thumbhash_of_any_pixels_is_short_and_states_the_aspect_ratio(width: int, height: int, seed: int, opaque: bool) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 4), np.uint8)
     noise[..., 3] = 255 if opaque else noise[..., 3] // 2
     body = thumbhash(width, height, noise.tobytes())
@@ -125,7 +125,7 @@ def test_thumbhash_of_any_pixels_is_short_and_tells_the_shape(width: int, height
 
 
 @given(st.integers(1, 70_000), st.integers(1, 70_000))
-def test_placeholder_size_of_any_image_is_small_and_of_its_shape(width: int, height: int) -> None:
+def test_placeholder_size_of_any_image_is_small_and_has_its_aspect_ratio(width: int, height: int) -> None:
     small = size(width, height)
     assert 1 <= small[0] <= min(32, width)
     assert 1 <= small[1] <= min(32, height)
@@ -155,7 +155,7 @@ ORIGINALS = {
 
 
 @pytest.mark.parametrize("name", ORIGINALS)
-async def test_placeholder_of_every_kind_of_original_is_a_thumbhash_a_small_picture_and_colours(
+async def test_placeholder_of_every_kind_of_original_has_a_thumbhash_a_small_picture_and_colors(
     pool: RenderPool, tmp_path: Path, name: str
 ) -> None:
     found = await probed(pool, written(tmp_path, ORIGINALS[name]))
@@ -196,7 +196,7 @@ def rgb(colour: str) -> images.Colour:
 
 
 @pytest.mark.parametrize("share", [0.25, 0.75])
-async def test_placeholder_colour_of_a_two_coloured_picture_is_that_of_the_larger_part(
+async def test_placeholder_color_of_a_two_colored_picture_is_that_of_the_larger_part(
     pool: RenderPool, tmp_path: Path, share: float
 ) -> None:
     one, other = (200, 30, 40), (20, 90, 220)
@@ -206,7 +206,7 @@ async def test_placeholder_colour_of_a_two_coloured_picture_is_that_of_the_large
     assert images.near(rgb(placeholder.palette[1]), smaller, 3)
 
 
-async def test_placeholder_colours_of_a_transparent_picture_are_those_that_are_seen(pool: RenderPool, tmp_path: Path) -> None:
+async def test_placeholder_colors_of_a_transparent_picture_are_the_visible_ones(pool: RenderPool, tmp_path: Path) -> None:
     seen = images.flat_png(64, 64, (12, 200, 100))
     assert images.near(rgb((await probed(pool, written(tmp_path, seen))).placeholder.color), (12, 200, 100), 2)
     nothing = (await probed(pool, written(tmp_path, images.clear_png(64, 64)))).placeholder

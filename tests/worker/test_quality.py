@@ -52,7 +52,7 @@ def shifted(image: Image.Image, by: int) -> Image.Image:
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA"])
 @pytest.mark.parametrize("size", [(240, 160), (33, 47), (5, 3), (1, 1), (160, 2)])
-def test_distance_of_equal_pictures_is_nothing(mode: str, size: tuple[int, int]) -> None:
+def test_distance_of_equal_pictures_is_zero(mode: str, size: tuple[int, int]) -> None:
     image = images.picture(240, 160).crop((0, 0, *size)).convert(mode)
     assert apart(image, image) == 0
 
@@ -69,19 +69,19 @@ def test_distance_with_lower_quality_grows(image_format: Format, kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", ["scene", "text", "graphics", "noise"])
-def test_distance_of_a_blurred_picture_is_seen_and_grows_with_the_blur(kind: str) -> None:
+def test_distance_of_a_blurred_picture_is_visible_and_grows_with_the_blur(kind: str) -> None:
     image = KINDS[kind](320, 240)
     little, much = (apart(image, image.filter(ImageFilter.GaussianBlur(radius))) for radius in (0.8, 2.5))
     assert INVISIBLE < little < much
 
 
-def test_distance_of_a_banded_sky_is_seen() -> None:
+def test_distance_of_a_banded_sky_is_visible() -> None:
     image = sky(480, 320)
     banded = Image.fromarray((np.asarray(image) // 8 * 8 + 4).astype(np.uint8))
     assert apart(image, banded) > 2 * INVISIBLE
 
 
-def test_distance_of_one_bad_part_is_seen() -> None:
+def test_distance_of_one_bad_part_is_visible() -> None:
     image = images.picture(640, 480)
     part = (200, 200, 320, 320)
     spoilt = image.copy()
@@ -90,22 +90,22 @@ def test_distance_of_one_bad_part_is_seen() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_distance_of_a_shifted_shade_is_seen(mode: str) -> None:
+def test_distance_of_a_shifted_shade_is_visible(mode: str) -> None:
     image = Image.new("RGB", (200, 150), (90, 120, 160)).convert(mode)
     assert apart(image, shifted(image, 1)) < INVISIBLE < apart(image, shifted(image, 6))
 
 
-def test_distance_of_a_shifted_colour_is_seen() -> None:
+def test_distance_of_a_shifted_color_is_visible() -> None:
     assert apart(Image.new("RGB", (200, 150), (128, 128, 128)), Image.new("RGB", (200, 150), (140, 124, 126))) > INVISIBLE
 
 
-def test_distance_of_lost_colour_is_seen() -> None:
+def test_distance_of_lost_color_is_visible() -> None:
     image = graphics(320, 240)
     assert apart(image, image.convert("L").convert("RGB")) > 2 * INVISIBLE
 
 
 @pytest.mark.parametrize("kind", ["scene", "text", "graphics"])
-def test_distance_either_way_round_is_of_one_size(kind: str) -> None:
+def test_distance_is_about_symmetric(kind: str) -> None:
     # What is lost weighs more than what is added, so never the same.
     image = KINDS[kind](320, 240)
     other = image.filter(ImageFilter.GaussianBlur(1))
@@ -113,14 +113,14 @@ def test_distance_either_way_round_is_of_one_size(kind: str) -> None:
     assert there / 2 < back <= there
 
 
-def test_distance_of_a_grey_picture_encoded_in_colour_compares_its_grey() -> None:
+def test_distance_of_a_gray_picture_encoded_in_color_compares_lightness() -> None:
     grey = images.picture(320, 240).convert("L")
     assert apart(grey, grey.convert("RGB")) == 0
     body = encode(for_service(grey), "webp", 60)
     assert 0 < PerceptualDistance(for_service(grey)).distance(body) <= PerceptualDistance(for_service(grey.convert("RGB"))).distance(body)
 
 
-def test_distance_of_transparent_pixels_ignores_what_is_under_them() -> None:
+def test_distance_of_transparent_pixels_ignores_their_color() -> None:
     image = images.picture(320, 240).convert("RGBA")
     image.putalpha(Image.fromarray(np.tile(np.r_[np.zeros(160), np.full(160, 255)].astype(np.uint8), (240, 1))))
     other = np.asarray(image).copy()
@@ -128,7 +128,7 @@ def test_distance_of_transparent_pixels_ignores_what_is_under_them() -> None:
     assert apart(image, Image.fromarray(other, "RGBA")) == 0
 
 
-def test_distance_of_white_made_transparent_is_seen_on_grey() -> None:
+def test_distance_of_white_made_transparent_is_visible_on_gray() -> None:
     # On white there is nothing to see.
     image = Image.new("RGBA", (160, 160), (255, 255, 255, 255))
     image.paste((0, 0, 0, 255), (40, 40, 80, 80))
@@ -152,7 +152,7 @@ def encodes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Format, int, EncodeOp
 
 @pytest.mark.parametrize("image_format", FORMATS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_auto_is_no_larger_and_looks_no_worse_in_at_most_six_encodes(
+def test_auto_is_no_larger_and_looks_no_worse_after_at_most_six_encodes(
     image_format: Format, kind: str, encodes: list[tuple[Format, int, EncodeOptions]]
 ) -> None:
     image = for_service(KINDS[kind](320, 240))
@@ -166,7 +166,7 @@ def test_auto_is_no_larger_and_looks_no_worse_in_at_most_six_encodes(
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_auto_of_what_nobody_sees_is_smaller_than_the_usual(image_format: Format) -> None:
+def test_auto_of_invisible_loss_is_smaller_than_the_default(image_format: Format) -> None:
     image = for_service(Image.new("RGB", (320, 240), (40, 90, 160)))
     body = encode_auto(image, image_format, 95)
     assert len(body) <= len(encode(image, image_format, 95))
@@ -239,12 +239,12 @@ def test_auto_of_an_animation_keeps_its_frames() -> None:
     assert len(body) <= len(encode(image, "webp", USUAL["webp"]))
 
 
-def test_auto_with_an_effort_keeps_to_it(encodes: list[tuple[Format, int, EncodeOptions]]) -> None:
+def test_auto_with_an_effort_uses_only_that_effort(encodes: list[tuple[Format, int, EncodeOptions]]) -> None:
     encode_auto(for_service(images.picture(320, 240)), "webp", USUAL["webp"], EncodeOptions(effort=1))
     assert {asked.effort for _, _, asked in encodes} == {1}
 
 
-def test_auto_of_transparency_as_jpeg_is_held_against_white() -> None:
+def test_auto_of_transparency_as_jpeg_is_compared_on_white() -> None:
     image = images.picture(320, 240).convert("RGBA")
     image.putalpha(Image.fromarray(np.tile(np.r_[np.zeros(160), np.full(160, 255)].astype(np.uint8), (240, 1))))
     body = encode_auto(for_service(image), "jpeg", USUAL["jpeg"])
@@ -276,26 +276,26 @@ class Sizes:
 
 @pytest.mark.parametrize("best", [1, 2, 3, 50, 81, 99, 100])
 @pytest.mark.parametrize("wanted", [1, 2, 7, 49, 50, 80, 99, 100])
-def test_within_gives_the_best_quality_that_fits(best: int, wanted: int) -> None:
+def test_fit_max_bytes_returns_the_best_quality_that_fits(best: int, wanted: int) -> None:
     sizes = Sizes(lambda level: level * 10)
     assert len(fit_max_bytes(wanted * 10, sizes, best)) == min(wanted, best) * 10
     assert len(sizes.asked) <= 8
     assert len(set(sizes.asked)) == len(sizes.asked)
 
 
-def test_within_one_byte_less_than_it_needs_takes_the_quality_below() -> None:
+def test_fit_max_bytes_one_byte_short_takes_the_quality_below() -> None:
     assert len(fit_max_bytes(509, Sizes(lambda level: level * 10), 80)) == 500
     assert len(fit_max_bytes(510, Sizes(lambda level: level * 10), 80)) == 510
 
 
-def test_within_where_the_best_fits_encodes_once() -> None:
+def test_fit_max_bytes_encodes_once_if_the_best_quality_fits() -> None:
     sizes = Sizes(lambda level: level * 10)
     assert len(fit_max_bytes(800, sizes, 80)) == 800
     assert sizes.asked == [80]
 
 
 @pytest.mark.parametrize("best", [1, 2, 80, 100])
-def test_within_where_nothing_fits_says_how_small_it_gets(best: int) -> None:
+def test_fit_max_bytes_reports_the_smallest_size_if_none_fits(best: int) -> None:
     sizes = Sizes(lambda level: 500 + level)
     with pytest.raises(ImageError) as caught:
         fit_max_bytes(500, sizes, best)
@@ -307,7 +307,7 @@ def test_within_where_nothing_fits_says_how_small_it_gets(best: int) -> None:
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_within_of_a_real_encoder_fits_and_the_next_quality_does_not(image_format: Format) -> None:
+def test_fit_max_bytes_of_a_real_encoder_fits_and_the_next_quality_does_not(image_format: Format) -> None:
     image = for_service(images.picture(320, 240))
     limit = len(encode(image, image_format, 40))
     body = fit_max_bytes(limit, lambda level: encode(image, image_format, level), 80)

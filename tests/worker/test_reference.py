@@ -35,18 +35,18 @@ def colour_of(image: Image.Image, across: int = 20, down: int = 15) -> tuple[int
         ("blur=5", 100),
     ],
 )
-def test_adjusted_grey_is_what_the_formula_says(spelling: str, level: int) -> None:
+def test_reference_adjustment_of_gray_follows_the_formula(spelling: str, level: int) -> None:
     assert colour_of(reference.reference(GREY, parse(spelling))) == (level, level, level, 255)
 
 
-def test_saturation_of_nothing_is_the_luminance() -> None:
+def test_reference_saturation_of_zero_is_the_luminance() -> None:
     image = Image.new("RGB", (4, 4), (200, 50, 10))
     level = round(0.213 * 200 + 0.715 * 50 + 0.072 * 10)
     for spelling in ("saturation=0", "grayscale=true"):
         assert colour_of(reference.reference(image, parse(spelling)), 1, 1) == (level, level, level, 255)
 
 
-def test_blurred_edge_is_the_integral_of_a_gaussian() -> None:
+def test_reference_blur_of_an_edge_is_the_integral_of_a_gaussian() -> None:
     edge = images.opened(images.two_colour_png(100, 20, (0, 0, 0), (255, 255, 255), 0.5))
     row = np.asarray(reference.reference(edge, parse("blur=4")))[10, :, 0].astype(float)
     ideal = [255 * (0.5 + 0.5 * erf((x + 0.5 - 50) / (4 * sqrt(2)))) for x in range(100)]
@@ -64,23 +64,23 @@ def test_blurred_edge_is_the_integral_of_a_gaussian() -> None:
         ("rotate=90,flip=horizontal", ("top left", "bottom left", "top right", "bottom right")),
     ],
 )
-def test_turned_picture_has_its_corners_where_they_belong(turn: str, corners: tuple[str, ...]) -> None:
+def test_reference_rotation_moves_the_corners(turn: str, corners: tuple[str, ...]) -> None:
     """Clockwise: what was at the bottom left comes to the top left. Turned first, then flipped."""
     found = images.corner_colours(reference.reference(images.picture(60, 40), parse(turn)))
     assert [found[corner] for corner in images.CORNERS] == [images.CORNERS[corner] for corner in corners]
 
 
-def test_free_turn_by_nearly_a_quarter_is_nearly_a_quarter_turn() -> None:
+def test_reference_rotation_by_nearly_90_degrees_is_nearly_the_same_as_by_90() -> None:
     free, quarter = (reference.reference(images.picture(120, 90), parse(f"rotate={turn}")) for turn in ("90.01", "90"))
     assert images.distance(free.resize(quarter.size), quarter) < 2
 
 
-def test_rounded_corners_leave_the_area_of_a_circle() -> None:
+def test_reference_rounded_corners_leave_the_area_of_a_circle() -> None:
     assert reference.rounded_corners(200, 200, "max").sum() == pytest.approx(pi * 100**2, rel=0.001)
     assert reference.rounded_corners(200, 100, 20).sum() == pytest.approx(200 * 100 - (4 - pi) * 20**2, rel=0.001)
 
 
-def test_overlay_pad_and_background_lie_where_they_are_told() -> None:
+def test_reference_overlay_pad_and_background_are_in_the_right_place() -> None:
     mark = Image.new("RGBA", (10, 10), (255, 0, 0, 128))
     spelling = f"overlay={MARK}:southeast:0.25:1:3:2,pad=1:2:3:4,background=0000ff"
     image = reference.reference(GREY, parse(spelling), mark)
@@ -93,19 +93,19 @@ def test_overlay_pad_and_background_lie_where_they_are_told() -> None:
     assert colour_of(image, left - 1, top) == colour_of(image, left + 10, top + 9) == (100, 100, 100, 255)
 
 
-def test_half_clear_background_shows_half() -> None:
+def test_reference_half_transparent_background_is_half_visible() -> None:
     image = reference.reference(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), parse("background=ff000080"))
     assert colour_of(image, 3, 3) == (255, 0, 0, 128)
 
 
-def test_focal_point_goes_with_the_picture() -> None:
+def test_reference_focal_point_moves_with_the_picture() -> None:
     whole = (0, 0, 400, 300)
     for turn, place in (("full", (0.1, 0.2)), ("rotate=90", (0.8, 0.1)), ("rotate=180", (0.9, 0.8)), ("flip=horizontal", (0.9, 0.2))):
         assert reference.focal_place(FocalPoint(0.1, 0.2), whole, (400, 300), parse(turn)) == pytest.approx(place)
     assert reference.focal_place(FocalPoint(0, 0), (100, 100, 300, 200), (400, 300), parse("full")) == pytest.approx((0, 0))
 
 
-def test_clear_pixels_lend_no_colour() -> None:
+def test_reference_transparent_pixels_contribute_no_color() -> None:
     pixels = np.zeros((20, 20, 4), np.uint8)
     pixels[:, ::2] = (255, 0, 0, 255)
     pixels[:, 1::2] = (0, 0, 255, 0)

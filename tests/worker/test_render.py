@@ -43,7 +43,7 @@ async def picture(pool: RenderPool, path: Path, spelling: str = "full", image_fo
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-async def test_rendition_made_twice_is_the_same_bytes(pool: RenderPool, photo: Path, image_format: Format) -> None:
+async def test_rendition_made_twice_has_the_same_bytes(pool: RenderPool, photo: Path, image_format: Format) -> None:
     """In two processes at once: what one region makes, another would make too."""
     bodies: list[bytes] = []
 
@@ -70,9 +70,7 @@ async def test_rendition_of_a_lower_quality_is_smaller_and_further_from_the_orig
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-async def test_rendition_carries_nothing_of_the_camera_the_place_or_the_profile(
-    pool: RenderPool, folder: Path, image_format: Format
-) -> None:
+async def test_rendition_has_no_camera_no_location_and_no_profile(pool: RenderPool, folder: Path, image_format: Format) -> None:
     original = images.camera_jpeg()
     assert images.opened(original).getexif().get_ifd(ExifTags.IFD.GPSInfo)
     result = await rendered(pool, written(folder, original, "camera.jpg"), "width=200", image_format)
@@ -83,7 +81,7 @@ async def test_rendition_carries_nothing_of_the_camera_the_place_or_the_profile(
     assert not {"exif", "icc_profile", "xmp", "comment", "photoshop"} & {name for name, value in image.info.items() if value}
 
 
-async def test_rendition_with_a_canvas_is_transparent_beside_the_picture(pool: RenderPool, photo: Path) -> None:
+async def test_rendition_with_a_canvas_is_transparent_around_the_picture(pool: RenderPool, photo: Path) -> None:
     image = await picture(pool, photo, "width=200,height=200,fit=contain,gravity=north")
     alpha = np.asarray(image.getchannel("A"))
     assert alpha[:150].min() == 255
@@ -114,7 +112,7 @@ async def test_rendition_with_a_canvas_is_transparent_beside_the_picture(pool: R
         ((200, 600), "west", []),
     ],
 )
-async def test_cover_gravity_keeps_the_region_that_it_names(
+async def test_cover_gravity_keeps_the_named_region(
     pool: RenderPool, folder: Path, original: tuple[int, int], gravity: str, corners: list[str]
 ) -> None:
     path = written(folder, images.photo_jpeg(*original, quality=95), "long.jpg")
@@ -126,7 +124,7 @@ async def test_cover_gravity_keeps_the_region_that_it_names(
 
 @pytest.mark.parametrize("strategy", ["attention", "entropy"])
 @pytest.mark.parametrize("side", ["left", "right"])
-async def test_cover_strategy_finds_the_only_thing_that_is_to_be_seen(pool: RenderPool, folder: Path, strategy: str, side: str) -> None:
+async def test_cover_strategy_finds_the_only_visible_object(pool: RenderPool, folder: Path, strategy: str, side: str) -> None:
     scene = images.picture(150, 150)
     field = Image.new("RGB", (900, 200), (90, 90, 90))
     field.paste(scene, (20 if side == "left" else 730, 25))
@@ -153,7 +151,7 @@ async def test_rendition_of_a_tiny_original_has_its_size(
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-async def test_rendition_of_one_pixel_s_width_is_made(pool: RenderPool, photo: Path, image_format: Format) -> None:
+async def test_rendition_one_pixel_wide_is_made(pool: RenderPool, photo: Path, image_format: Format) -> None:
     assert (await picture(pool, photo, "width=1", image_format)).size == (1, 1)
 
 
@@ -169,7 +167,7 @@ async def refused(pool: RenderPool, path: Path, spelling: str, image_format: For
     return caught.value
 
 
-async def test_rendition_of_more_pixels_than_are_made_is_refused(pool: RenderPool, photo: Path) -> None:
+async def test_rendition_with_too_many_pixels_is_refused(pool: RenderPool, photo: Path) -> None:
     limits = Limits(max_pixels=200_000, max_whole_pixels=200_000, max_output_pixels=10_000, max_frames=1, codec_bytes=0)
     error = await refused(pool, photo, "width=200", "webp", limits)
     assert type(error) is TooManyPixelsError
@@ -183,7 +181,7 @@ async def test_rendition_of_more_pixels_than_are_made_is_refused(pool: RenderPoo
 SHORT: tuple[Format, ...] = ("webp", "avif")
 
 
-async def test_rendition_with_a_longer_side_than_its_format_holds_is_refused(pool: RenderPool, folder: Path) -> None:
+async def test_rendition_with_a_side_too_long_for_its_format_is_refused(pool: RenderPool, folder: Path) -> None:
     path = written(folder, images.flat_png(17_000, 100, (1, 2, 3)), "long.png")
     limits = Limits(max_pixels=10**8, max_whole_pixels=10**8, max_output_pixels=10**8, max_frames=1, codec_bytes=0)
     for image_format in SHORT:
@@ -205,7 +203,7 @@ REDUCED_ASKED = [
 
 
 @pytest.mark.parametrize("kind", ["png", pytest.param("alpha", marks=pytest.mark.long), pytest.param("p3", marks=pytest.mark.long)])
-async def test_rendition_of_the_intermediate_looks_as_one_of_the_original(pool: RenderPool, folder: Path, kind: str) -> None:
+async def test_rendition_of_the_intermediate_looks_like_one_of_the_original(pool: RenderPool, folder: Path, kind: str) -> None:
     """JPEG's loss at a quality where nobody sees it, or none; sizes are those of the original."""
     scene = images.picture(1200, 900).resize((3_600, 2_700))
     if kind == "alpha":
@@ -265,7 +263,7 @@ async def test_corpus_files_are_probed_and_rendered(pool: RenderPool, image_form
 
 @needs_corpus
 @pytest.mark.parametrize("image_format", FORMATS)
-async def test_corpus_photo_looks_like_what_pillow_makes_of_it(pool: RenderPool, image_format: Format) -> None:
+async def test_corpus_photo_looks_like_pillow_s_rendition(pool: RenderPool, image_format: Format) -> None:
     path = images.corpus_files("photo")[-1]
     image = await picture(pool, path, "width=640", image_format)
     ideal = images.opened(path.read_bytes()).convert("RGB").resize(image.size, Image.Resampling.LANCZOS, reducing_gap=3)
@@ -274,7 +272,7 @@ async def test_corpus_photo_looks_like_what_pillow_makes_of_it(pool: RenderPool,
 
 
 @needs_corpus
-async def test_corpus_file_with_a_place_gives_a_rendition_without_one(pool: RenderPool) -> None:
+async def test_corpus_file_with_a_location_gives_a_rendition_without_it(pool: RenderPool) -> None:
     (path,) = images.corpus_files("exif-gps")
     assert images.opened(path.read_bytes()).getexif().get_ifd(ExifTags.IFD.GPSInfo)
     for image_format in FORMATS:

@@ -41,7 +41,7 @@ async def outcome(pool: RenderPool, path: Path) -> str:
 
 
 @pytest.mark.parametrize("name", not_utf8_anywhere())
-async def test_file_whose_failure_is_not_utf8_is_no_server_error_and_every_later_upload_works(tmp_path: Path, name: str) -> None:
+async def test_file_with_an_error_message_that_is_not_utf8_is_a_client_error_and_later_uploads_work(tmp_path: Path, name: str) -> None:
     bad = written(tmp_path, not_utf8_anywhere()[name], "bad")
     good = written(tmp_path, images.photo_jpeg(64, 48), "good")
     async with render_pool() as pool:
@@ -54,7 +54,7 @@ async def test_file_whose_failure_is_not_utf8_is_no_server_error_and_every_later
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "avif"])
-async def test_broken_file_is_broken_whatever_an_earlier_failure_said(tmp_path: Path, kind: str) -> None:
+async def test_broken_file_is_broken_regardless_of_earlier_error_messages(tmp_path: Path, kind: str) -> None:
     # libvips quotes the name of a file that it does not know, and nobody reads that.
     unknown = written(tmp_path, b"neither image nor text", "cannot allocate memory")
     whole = {
@@ -76,7 +76,7 @@ async def test_broken_file_is_broken_whatever_an_earlier_failure_said(tmp_path: 
                 await rendered(pool, broken, "width=100")
 
 
-async def test_process_in_which_something_unforeseen_happened_is_replaced(tmp_path: Path) -> None:
+async def test_process_with_an_unexpected_failure_is_replaced(tmp_path: Path) -> None:
     good = written(tmp_path, images.photo_jpeg(64, 48))
     async with render_pool() as pool:
         before = pool.process_ids
@@ -88,7 +88,7 @@ async def test_process_in_which_something_unforeseen_happened_is_replaced(tmp_pa
         assert await outcome(pool, good) == "ok"
 
 
-async def test_jobs_go_to_the_processes_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_jobs_are_given_to_processes_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = written(tmp_path, images.photo_jpeg(64, 48))
     used: list[int] = []
     submit = pool_module._RenderProcess.submit

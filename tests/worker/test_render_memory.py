@@ -59,7 +59,7 @@ async def outcomes(pool: RenderPool, folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.long
-async def test_process_that_has_made_animations_does_every_format_as_a_new_one_does(tmp_path: Path) -> None:
+async def test_process_that_has_made_animations_renders_every_format_like_a_new_one(tmp_path: Path) -> None:
     async with render_pool() as pool:
         when_new = await outcomes(pool, tmp_path)
         assert set(when_new.values()) == {"ok", "BrokenImageError"}
@@ -80,7 +80,7 @@ async def test_animation_leaves_most_of_the_address_space_free(tmp_path: Path) -
         assert mapped_bytes(pool) - new_bytes < (CAP_BYTES - new_bytes) * pool_module.RECYCLE_ABOVE_SHARE
 
 
-async def test_process_that_has_mapped_most_of_its_address_space_is_replaced_though_little_is_in_ram(
+async def test_process_with_little_address_space_left_is_replaced_even_if_little_is_resident(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = written(tmp_path, images.photo_jpeg(64, 48))
@@ -97,7 +97,7 @@ async def test_process_that_has_mapped_most_of_its_address_space_is_replaced_tho
         await ready(pool)
 
 
-async def test_process_that_is_new_has_its_codecs_loaded(pool: RenderPool) -> None:
+async def test_new_process_has_its_codecs_loaded(pool: RenderPool) -> None:
     for process_id in pool.process_ids:
         loaded = [mapped.path for mapped in psutil.Process(process_id).memory_maps()]
         assert any("pillow_heif" in path for path in loaded)
@@ -118,7 +118,9 @@ def failing_once(monkeypatch: pytest.MonkeyPatch, failure: Failure) -> list[int]
     return used
 
 
-async def test_job_that_ran_out_of_memory_in_a_used_process_is_done_in_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_job_that_ran_out_of_memory_in_a_used_process_is_repeated_in_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = written(tmp_path, images.photo_jpeg(64, 48))
     async with render_pool() as pool:
         used = failing_once(monkeypatch, Failure("too-costly", "No memory.", short_of_memory=True))
@@ -128,7 +130,7 @@ async def test_job_that_ran_out_of_memory_in_a_used_process_is_done_in_a_new_one
         assert used[0] == used[1] != used[2]
 
 
-async def test_job_whose_used_process_aborts_for_want_of_memory_is_done_in_a_new_one(tmp_path: Path) -> None:
+async def test_job_whose_used_process_aborts_out_of_memory_is_repeated_in_a_new_one(tmp_path: Path) -> None:
     path = written(tmp_path, images.photo_jpeg(64, 48))
     async with render_pool() as pool, anyio.create_task_group() as tasks:
         await probed(pool, path)
@@ -141,7 +143,7 @@ async def test_job_whose_used_process_aborts_for_want_of_memory_is_done_in_a_new
             os.kill(pool.process_ids[0], signal.SIGABRT)
 
 
-async def test_job_that_a_new_process_has_no_memory_for_is_too_costly_after_one_attempt(
+async def test_job_that_exceeds_the_memory_of_a_new_process_is_too_costly_after_one_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = written(tmp_path, images.large_jpeg(9000, 6000, progressive=True))
@@ -153,7 +155,7 @@ async def test_job_that_a_new_process_has_no_memory_for_is_too_costly_after_one_
         assert attempts == ["Render", "Render"]
 
 
-async def test_broken_file_in_a_process_with_next_to_no_address_space_left_is_not_called_broken_before_a_new_one_has_looked(
+async def test_broken_file_in_a_process_short_of_address_space_is_checked_by_a_new_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = written(tmp_path, images.truncated(images.photo_jpeg(200, 150)), "broken")
@@ -178,7 +180,7 @@ async def widths_of(pool: RenderPool, job: RenderLadder) -> list[int]:
         return [rendition.width async for rendition in renditions]
 
 
-async def test_ladder_that_runs_out_of_memory_ends_early_and_goes_on_in_a_new_process(
+async def test_ladder_that_runs_out_of_memory_ends_early_and_continues_in_a_new_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = RenderLadder(source_of(written(tmp_path, images.photo_jpeg(64, 48))), [40, 20], ["webp"], PIPELINE_VERSION, LIMITS)

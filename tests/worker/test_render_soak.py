@@ -75,7 +75,7 @@ async def answer(pool: RenderPool, path: Path, task: Task) -> str:
         return f"{type(error).__name__} {error.problem()}"
 
 
-async def test_process_answers_the_same_after_two_thousand_jobs_as_at_first(tmp_path: Path) -> None:
+async def test_process_replies_the_same_after_2000_jobs_as_at_first(tmp_path: Path) -> None:
     originals = {**good_images(), **bad_images(), **corpus_images()}
     paths = {name: written(tmp_path, body, str(number)) for number, (name, body) in enumerate(originals.items())}
     chance = random.Random(11)

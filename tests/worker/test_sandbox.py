@@ -130,7 +130,7 @@ EXCEPTIONS = {"write the handed file": f"OSError {errno.EBADF}"}
 
 @pytest.mark.anyio
 @confined_here
-async def test_code_in_a_render_process_reaches_neither_store_nor_network_nor_programs_nor_other_processes(
+async def test_code_in_a_render_process_cannot_reach_store_network_programs_or_other_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
 ) -> None:
     """Real code in a real render process, in the middle of a real job, for which it is started by a server with secrets."""
@@ -167,7 +167,7 @@ def shell_variables() -> set[str]:
     return {"PWD", "LC_CTYPE"} if "LANG" not in os.environ else {"PWD"}
 
 
-def test_environment_of_a_render_process_has_no_variable_but_those_of_libvips_and_the_allocator() -> None:
+def test_environment_of_a_render_process_has_only_variables_of_libvips_and_the_allocator() -> None:
     given = {"PATH": "/bin", "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2", "VIPS_WARNING": "0"}
     secret = {
         "DARKROOM_KEYS": SECRET,
@@ -182,7 +182,7 @@ def test_environment_of_a_render_process_has_no_variable_but_those_of_libvips_an
 
 
 @confined_here
-def test_render_processes_of_a_server_are_confined_and_hold_no_secret(tmp_path: Path) -> None:
+def test_render_processes_of_a_server_are_sandboxed_and_have_no_secret(tmp_path: Path) -> None:
     with darkroom(tmp_path / "data", keys="ab" * 16, AWS_SECRET_ACCESS_KEY=SECRET) as server:
         assert reported_sandbox(server) == msgspec.to_builtins(supported())
         processes = server.render_processes()
@@ -228,7 +228,7 @@ if os.environ.get("DARKROOM_HOST"):
 
 
 @confined_here
-def test_server_without_landlock_serves_and_says_so_on_health_and_once_in_the_log(tmp_path: Path) -> None:
+def test_server_without_landlock_serves_and_reports_it_in_health_and_once_in_the_log(tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
     written(tools, OLD_RUNTIME.encode(), "sitecustomize.py")
@@ -244,7 +244,7 @@ def test_server_without_landlock_serves_and_says_so_on_health_and_once_in_the_lo
 
 
 @pytest.mark.parametrize("without", ["landlock", "seccomp", "no_new_privs"])
-def test_sandbox_names_what_is_missing(without: str) -> None:
+def test_sandbox_lists_its_missing_parts(without: str) -> None:
     whole = Sandbox(7, seccomp=True, no_new_privs=True)
     assert whole.missing == []
     assert [name.lower() for name in msgspec.structs.replace(whole, **{without: 0}).missing] == [without]
@@ -283,7 +283,7 @@ REFUSED, ALLOWED, NOT_THERE, KILLED = 0x50000 | errno.EPERM, 0x7FFF0000, 0x50000
 
 
 @pytest.mark.parametrize(("name", "architecture"), ARCHITECTURES, ids=[name for name, _ in ARCHITECTURES])
-def test_filter_refuses_each_listed_call_and_no_other(name: str, architecture: sandbox._Architecture) -> None:
+def test_filter_refuses_exactly_the_listed_calls(name: str, architecture: sandbox._Architecture) -> None:
     program = sandbox._program(architecture, PROCESS_ID)
     assert len(program) // 8 < 4_096
     column = architecture.column
@@ -296,7 +296,7 @@ def test_filter_refuses_each_listed_call_and_no_other(name: str, architecture: s
 
 
 @pytest.mark.parametrize(("name", "architecture"), ARCHITECTURES, ids=[name for name, _ in ARCHITECTURES])
-def test_filter_allows_threads_and_signals_and_limits_of_the_process_itself(name: str, architecture: sandbox._Architecture) -> None:
+def test_filter_allows_threads_and_signals_and_limits_for_the_process_itself(name: str, architecture: sandbox._Architecture) -> None:
     program = sandbox._program(architecture, PROCESS_ID)
 
     def of(number: int, first_argument: int) -> int:
@@ -316,7 +316,7 @@ def test_filter_allows_threads_and_signals_and_limits_of_the_process_itself(name
 @pytest.mark.skipif(
     platform.machine() != "x86_64" or not Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h").exists(), reason="no headers"
 )
-def test_numbers_of_system_calls_are_those_of_the_kernels_headers() -> None:
+def test_system_call_numbers_equal_those_in_the_kernel_headers() -> None:
     header = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h").read_text("ascii")
     numbers = {
         line.split()[1].removeprefix("__NR_"): int(line.split()[2]) for line in header.splitlines() if line.startswith("#define __NR_")
@@ -334,7 +334,7 @@ def test_numbers_of_system_calls_are_those_of_the_kernels_headers() -> None:
 
 
 @pytest.mark.anyio
-async def test_text_of_a_drawing_is_drawn_with_the_fonts_of_the_system(tmp_path: Path) -> None:
+async def test_text_in_an_svg_is_drawn_with_system_fonts(tmp_path: Path) -> None:
     """Beside a process without confinement: the same pixels, found by the same configuration of fonts."""
     drawing = (
         '<svg xmlns="http://www.w3.org/2000/svg" width="200" height="60"><rect width="200" height="60" fill="#fff"/>'
@@ -349,7 +349,7 @@ async def test_text_of_a_drawing_is_drawn_with_the_fonts_of_the_system(tmp_path:
 
 
 @pytest.mark.anyio
-async def test_process_that_aborts_for_want_of_memory_still_ends_by_that_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_process_that_aborts_out_of_memory_ends_by_sigabrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By which the server knows that it was for want of memory: abort(3) sends it to its own thread."""
     script = "import os, sys\nsys.addaudithook(lambda event, arguments: os.abort() if event == 'mmap.__new__' else None)\n"
     tools = tmp_path / "tools"

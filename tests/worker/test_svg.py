@@ -63,14 +63,14 @@ async def picture(pool: RenderPool, folder: Path, source: bytes, spelling: str =
         b"<s:svg xmlns:s='http://www.w3.org/2000/svg'>",
     ],
 )
-def test_file_whose_first_element_is_svg_is_one(beginning: bytes) -> None:
+def test_file_whose_first_element_is_svg_is_an_svg(beginning: bytes) -> None:
     assert svg.is_svg(beginning)
 
 
 @pytest.mark.parametrize(
     "beginning", [b"", b"svg", b"<svgs>", b"<html><svg>", b"<!-- <svg> ", b"<?xml <svg", b"\x89PNG", b"<!DOCTYPE html><html>", b"{<svg>}"]
 )
-def test_file_whose_first_element_is_something_else_is_none(beginning: bytes) -> None:
+def test_file_whose_first_element_is_not_svg_is_not_an_svg(beginning: bytes) -> None:
     assert not svg.is_svg(beginning)
 
 
@@ -95,9 +95,7 @@ def test_file_whose_first_element_is_something_else_is_none(beginning: bytes) ->
         ('width="0.1" height="0.2"', (1, 1)),
     ],
 )
-async def test_drawing_has_the_size_that_a_browser_gives_it(
-    pool: RenderPool, tmp_path: Path, attributes: str, size: tuple[int, int]
-) -> None:
+async def test_svg_has_the_size_that_a_browser_gives_it(pool: RenderPool, tmp_path: Path, attributes: str, size: tuple[int, int]) -> None:
     path = written(tmp_path, drawing('<rect width="9" height="9"/>', attributes))
     info = (await probed(pool, path)).info
     assert (info.format, info.width, info.height, info.alpha, info.vector) == ("svg", *size, True, True)
@@ -107,11 +105,11 @@ async def test_drawing_has_the_size_that_a_browser_gives_it(
 @pytest.mark.parametrize(
     "attributes", ['width="10000000" height="10000000"', 'width="0" height="5"', 'viewBox="0 0 1e9 3"', 'width="70000" height="1"']
 )
-def test_drawing_of_an_impossible_size_is_refused(attributes: str) -> None:
+def test_svg_of_an_invalid_size_is_refused(attributes: str) -> None:
     assert refusal(drawing("", attributes))[0] == "too-many-pixels"
 
 
-async def test_drawing_of_more_pixels_than_are_taken_is_refused_before_it_is_drawn(pool: RenderPool, tmp_path: Path) -> None:
+async def test_svg_with_too_many_pixels_is_refused_before_drawing(pool: RenderPool, tmp_path: Path) -> None:
     with pytest.raises(TooManyPixelsError):
         await probed(pool, written(tmp_path, drawing("", 'width="60000" height="60000"')))
 
@@ -119,7 +117,7 @@ async def test_drawing_of_more_pixels_than_are_taken_is_refused_before_it_is_dra
 # Drawing.
 
 
-async def test_drawing_is_sharp_at_any_size_and_clear_where_nothing_is_drawn(pool: RenderPool, tmp_path: Path) -> None:
+async def test_svg_is_sharp_at_any_size_and_transparent_where_nothing_is_drawn(pool: RenderPool, tmp_path: Path) -> None:
     source = drawing('<rect x="4" width="4" height="8" fill="#c81e1e"/>', 'width="8" height="8"')
     large = np.asarray(await picture(pool, tmp_path, source, "width=800"))
     assert large.shape == (800, 800, 4)
@@ -127,7 +125,7 @@ async def test_drawing_is_sharp_at_any_size_and_clear_where_nothing_is_drawn(poo
     assert (large[:, 401:] == (200, 30, 30, 255)).all()
 
 
-async def test_drawing_stretched_to_a_box_is_stretched_as_a_whole(pool: RenderPool, tmp_path: Path) -> None:
+async def test_svg_with_fit_fill_is_stretched_as_a_whole(pool: RenderPool, tmp_path: Path) -> None:
     source = drawing('<circle cx="20" cy="15" r="15" fill="#0000ff"/>')
     flat = np.asarray(await picture(pool, tmp_path, source, "width=200,height=60,fit=fill"))
     assert flat.shape == (60, 200, 4)
@@ -135,7 +133,7 @@ async def test_drawing_stretched_to_a_box_is_stretched_as_a_whole(pool: RenderPo
     assert (reached.min(), reached.max()) == pytest.approx((25, 174), abs=1)
 
 
-async def test_part_of_a_drawing_is_drawn_as_sharp(pool: RenderPool, tmp_path: Path) -> None:
+async def test_crop_of_an_svg_is_sharp(pool: RenderPool, tmp_path: Path) -> None:
     source = drawing('<rect x="10" y="10" width="10" height="10" fill="#00ff00"/>')
     part = np.asarray(await picture(pool, tmp_path, source, "crop=5:5:20:20,width=400"))
     assert part.shape == (400, 400, 4)
@@ -172,7 +170,7 @@ async def test_part_of_a_drawing_is_drawn_as_sharp(pool: RenderPool, tmp_path: P
         "<title>https://example.com</title>",
     ],
 )
-def test_what_reaches_outside_the_document_is_left_out(inside: str) -> None:
+def test_references_outside_the_document_are_removed(inside: str) -> None:
     written_anew = clean(inside)
     assert not re.search(r"example\.com|passwd|import|iframe|animate|<set|data:|\.svg#|foreignObject|feImage|feTurb", written_anew)
 
@@ -189,11 +187,11 @@ def test_what_reaches_outside_the_document_is_left_out(inside: str) -> None:
         '<rect width="9" height="9" transform="rotate(45)" clip-path="url(#c)"></rect>',
     ],
 )
-def test_what_draws_stays_as_it_was(inside: str) -> None:
+def test_harmless_elements_are_unchanged(inside: str) -> None:
     assert inside in clean(inside)
 
 
-async def test_picture_embedded_in_a_drawing_is_drawn(pool: RenderPool, tmp_path: Path) -> None:
+async def test_picture_embedded_in_an_svg_is_drawn(pool: RenderPool, tmp_path: Path) -> None:
     for kind, body in (("png", images.flat_png(8, 8, (10, 200, 30))), ("jpeg", images.photo_jpeg(80, 60))):
         url = f"data:image/{kind};base64,{base64.b64encode(body).decode()}"
         drawn = np.asarray(
@@ -221,7 +219,7 @@ async def test_picture_embedded_in_a_drawing_is_drawn(pool: RenderPool, tmp_path
         b"<!DOCTYPE svg [<!ENTITY % a SYSTEM 'file:///etc/passwd'> %a;]>" + drawing(),
     ],
 )
-def test_document_with_scripts_or_entities_of_its_own_is_refused(source: bytes) -> None:
+def test_svg_with_scripts_or_entities_is_refused(source: bytes) -> None:
     assert refusal(source)[0] == "unsupported"
 
 
@@ -238,7 +236,7 @@ def test_document_with_scripts_or_entities_of_its_own_is_refused(source: bytes) 
         b"<svg xmlns='https://example.com'/>",
     ],
 )
-def test_document_that_is_not_well_formed_is_broken(source: bytes) -> None:
+def test_svg_that_is_not_well_formed_is_broken(source: bytes) -> None:
     assert refusal(source)[0] == "broken"
 
 
@@ -269,11 +267,11 @@ def chain(length: int) -> bytes:
     ],
     ids=["doubled 40 times", "doubled 18 times", "many elements", "deep", "deeper", "chain", "many bytes", "many filters"],
 )
-def test_document_that_draws_too_much_is_refused_without_drawing_it(source: bytes) -> None:
+def test_svg_that_draws_too_many_elements_is_refused_before_drawing(source: bytes) -> None:
     assert refusal(source)[0] == "too-many-pixels"
 
 
-def test_document_whose_parts_refer_to_one_another_in_a_circle_is_counted_to_an_end() -> None:
+def test_svg_with_circular_references_is_counted_to_an_end() -> None:
     assert "<use" in clean('<g id="a"><use href="#b"/></g><g id="b"><use href="#a"/></g><use href="#a"/>')
 
 
@@ -319,7 +317,7 @@ SLOW = {
 
 
 @pytest.mark.parametrize("name", SLOW)
-async def test_document_that_would_take_long_to_draw_is_refused_without_drawing_it(pool: RenderPool, tmp_path: Path, name: str) -> None:
+async def test_svg_that_would_take_too_long_is_refused_before_drawing(pool: RenderPool, tmp_path: Path, name: str) -> None:
     path = written(tmp_path, drawing(SLOW[name], SQUARE))
     spent = Spent(pool)
     with pytest.raises(TooComplexError) as caught:
@@ -345,11 +343,11 @@ QUICK = {
 
 
 @pytest.mark.parametrize("name", QUICK)
-async def test_document_of_many_ordinary_parts_is_drawn(pool: RenderPool, tmp_path: Path, name: str) -> None:
+async def test_svg_of_many_ordinary_elements_is_drawn(pool: RenderPool, tmp_path: Path, name: str) -> None:
     assert (await picture(pool, tmp_path, drawing(QUICK[name], SQUARE))).size == (1_000, 1_000)
 
 
-async def test_document_that_is_quick_to_draw_as_it_is_may_be_too_slow_at_a_larger_size(pool: RenderPool, tmp_path: Path) -> None:
+async def test_svg_that_is_quick_at_its_own_size_may_be_too_slow_when_enlarged(pool: RenderPool, tmp_path: Path) -> None:
     source = drawing(
         '<filter id="f"><feGaussianBlur stdDeviation="9"/></filter>' + '<rect width="9" height="9" filter="url(#f)"/>' * 9,
         'width="9" height="9"',
@@ -366,7 +364,7 @@ async def test_document_that_is_quick_to_draw_as_it_is_may_be_too_slow_at_a_larg
         svg.sanitize(source, (widest + 1, widest + 1, (widest + 1) / 9))
 
 
-async def test_document_that_is_quick_to_draw_at_any_size_has_no_largest_width(pool: RenderPool, tmp_path: Path) -> None:
+async def test_svg_that_is_quick_at_any_size_has_no_max_width(pool: RenderPool, tmp_path: Path) -> None:
     for attributes in ('width="9" height="9"', 'width="9000" height="3"', 'width="3" height="9000"'):
         source = drawing('<rect width="9" height="9" fill="red"/>', attributes)
         assert (await probed(pool, written(tmp_path, source, "drawing"))).info.max_width is None
@@ -377,7 +375,7 @@ async def test_document_that_is_quick_to_draw_at_any_size_has_no_largest_width(p
     d=st.text(alphabet="MmLlCcAahHvVzZ0123456789.,- eE", max_size=200),
 )
 @example(css="a{}", d="MMM1e300 1e300l1e300 1e300")
-def test_cost_of_whatever_is_written_is_a_number(css: str, d: str) -> None:
+def test_cost_of_any_svg_is_a_number(css: str, d: str) -> None:
     source = drawing(f"<style>{escape(css)}</style><path d='{d}' transform='scale({d})' stroke-dasharray='{d}'/>")
     with suppress(ImageError):
         svg.measure(source)
@@ -391,7 +389,7 @@ def test_cost_of_whatever_is_written_is_a_number(css: str, d: str) -> None:
         (doubling(40), TooManyPixelsError),
     ],
 )
-async def test_upload_of_a_refused_document_is_told_so(pool: RenderPool, tmp_path: Path, source: bytes, error: type[Exception]) -> None:
+async def test_upload_of_a_refused_svg_reports_the_reason(pool: RenderPool, tmp_path: Path, source: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
         await probed(pool, written(tmp_path, source))
 
@@ -426,7 +424,7 @@ PIECES = st.sampled_from(
 
 @given(st.sampled_from(GOOD), st.lists(st.tuples(st.integers(0, 400), st.integers(0, 12), PIECES), max_size=6))
 @example(GOOD[0], [])
-def test_document_however_changed_is_refused_or_clean(source: bytes, changes: list[tuple[int, int, str]]) -> None:
+def test_mutated_svg_is_refused_or_sanitized(source: bytes, changes: list[tuple[int, int, str]]) -> None:
     for at, removed, piece in changes:
         place = at % (len(source) + 1)
         source = source[:place] + piece.encode() + source[place + removed :]
@@ -443,7 +441,7 @@ def test_document_however_changed_is_refused_or_clean(source: bytes, changes: li
 
 
 @pytest.mark.skipif(images.corpus() is None, reason="the corpus is not beside the checkout")
-async def test_corpus_drawings_are_drawn_and_hostile_ones_refused(pool: RenderPool, tmp_path: Path) -> None:
+async def test_corpus_svgs_are_drawn_and_hostile_ones_refused(pool: RenderPool, tmp_path: Path) -> None:
     drawn = images.corpus_files("svg")
     assert drawn
     for path in drawn:
