@@ -38,7 +38,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-# NTP slews the wall clock by less than this in any period that matters; a larger difference is a jump.
+# NTP's slewing moves the two clocks apart by less than this in a day. A larger difference is a jump.
 _JUMP_SECONDS = 1.0
 
 

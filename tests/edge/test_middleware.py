@@ -699,3 +699,17 @@ async def test_scope_of_another_type_is_forwarded_unchanged(scope_type: str) -> 
     assert received[0] is scope
     assert received[1] is receive
     assert received[2] is send
+
+
+async def test_repr_has_the_live_counts() -> None:
+    origin = Origin(held=True)
+    edge = edge_of(origin, max_bytes=100_000)
+    waiting = open_request(edge)
+    await origin.until_requested(1)
+    assert repr(edge) == (
+        "<Edge 'darkroom': <MemoryStore: 0 entries, 0 of 100000 bytes>, "
+        "<OriginFetcher: 1 fetches in flight, 1 calls of the application>, 1 of 100 concurrent misses>"
+    )
+    await origin.release()
+    await waiting.response()
+    assert f"<MemoryStore: 1 entries, {edge.stored_bytes} of 100000 bytes>" in repr(edge)
