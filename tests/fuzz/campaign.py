@@ -91,7 +91,7 @@ def good_exhibits() -> list[bytes]:
         images.pages_tiff([images.picture(50, 60), images.picture(70, 30)]),
         images.avif(150, 110),
         images.heic(150, 110),
-        images.grey_png(90, 60, alpha=True),
+        images.gray_png(90, 60, alpha=True),
         b'<svg xmlns="http://www.w3.org/2000/svg" width="50" height="90"><circle cx="25" cy="45" r="20" fill="#08f"/></svg>',
     ]
 

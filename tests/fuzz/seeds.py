@@ -89,7 +89,7 @@ def _jpegs() -> dict[str, bytes]:
         "jpeg, camera and sRGB": images.camera_jpeg(120, 90),
         "jpeg, owned": images.owned_jpeg(120, 90, orientation=3),
         "jpeg, Display P3": _saved(images.picture(120, 90), "JPEG", icc_profile=images.p3_profile()),
-        "jpeg, grey with a profile": images.grey_jpeg(120, 90, profile=images.grey_profile()),
+        "jpeg, grey with a profile": images.gray_jpeg(120, 90, profile=images.gray_profile()),
         "jpeg, cmyk": images.cmyk_jpeg(80, 60),
         "jpeg, cmyk with a profile": images.cmyk_jpeg(80, 60, profile=images.cmyk_profile()),
     }
@@ -104,7 +104,7 @@ def _pngs() -> dict[str, bytes]:
         "png": images.rgb_png(80, 60),
         "png with a profile": images.rgb_png(80, 60, profile=images.wide_profile()),
         "png, alpha": images.rgba_png(80, 60),
-        "png, grey alpha": images.grey_png(80, 60, alpha=True),
+        "png, grey alpha": images.gray_png(80, 60, alpha=True),
         "png, palette": images.palette_png(80, 60),
         "png, palette with alpha": images.png(grey, 8, palette=palette),
         "png, 1 bit": images.png(grey >> np.uint16(7), 1),

@@ -221,7 +221,7 @@ async def test_intermediate_in_a_store_without_files_is_used_likewise(
 
 async def test_intermediate_of_a_heavy_original_is_made_alone_in_the_background_too(tmp_path: Path, pool: RenderPool) -> None:
     async with house(tmp_path, pool) as origin:
-        digest = await origin.ingest(images.grey_tiff(6_400, 6_400))
+        digest = await origin.ingest(images.gray_tiff(6_400, 6_400))
         file_of(origin, intermediate_key(digest)).unlink()
         info = (await origin.documents.get(digest)).info
         async with origin.intermediates.open_input(digest, info, parse("width=64"), background=True) as source:

@@ -48,9 +48,9 @@ def text(width: int, height: int) -> Image.Image:
     image = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(image)
     for line, top in enumerate(range(4, height, 26)):
-        colour = (170, 20, 20) if line % 3 == 0 else (20, 20, 30)
+        color = (170, 20, 20) if line % 3 == 0 else (20, 20, 30)
         draw.text(
-            (12, top), "Sphinx of black quartz, judge my vow. 0123456789 " * 4, fill=colour, font=ImageFont.load_default(11 + line % 9)
+            (12, top), "Sphinx of black quartz, judge my vow. 0123456789 " * 4, fill=color, font=ImageFont.load_default(11 + line % 9)
         )
     return image
 
@@ -63,13 +63,13 @@ def graphics(width: int, height: int) -> Image.Image:
     for shape in range(60):
         left, top = int(chance.integers(0, width)), int(chance.integers(0, height))
         size = int(chance.integers(8, width // 8))
-        colour = tuple(chance.integers(0, 256, 3).tolist())
+        color = tuple(chance.integers(0, 256, 3).tolist())
         if shape % 3 == 0:
-            draw.ellipse((left - size, top - size, left + size, top + size), fill=colour)
+            draw.ellipse((left - size, top - size, left + size, top + size), fill=color)
         elif shape % 3 == 1:
-            draw.rectangle((left, top, left + size, top + size // 2), fill=colour)
+            draw.rectangle((left, top, left + size, top + size // 2), fill=color)
         else:
-            draw.line((left, top, int(chance.integers(0, width)), int(chance.integers(0, height))), fill=colour, width=2)
+            draw.line((left, top, int(chance.integers(0, width)), int(chance.integers(0, height))), fill=color, width=2)
     return image
 
 

@@ -430,7 +430,7 @@ async def test_render_that_needs_more_memory_than_the_cap_is_too_costly_and_harm
 async def test_original_that_decodes_whole_and_is_heavy_is_worked_on_alone_while_others_go_on(
     pool: RenderPool, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heavy = written(tmp_path, images.grey_tiff(6_400, 6_400), "heavy.tiff")
+    heavy = written(tmp_path, images.gray_tiff(6_400, 6_400), "heavy.tiff")
     at_work: list[object] = []
     replies: list[tuple[bool, bool]] = []
     submit = pool_module._RenderProcess.submit
@@ -628,7 +628,7 @@ async def test_ladder_of_a_broken_original_is_the_error_of_its_kind(pool: Render
 async def test_ladder_of_a_heavy_original_is_worked_on_alone_and_ends_when_another_heavy_one_waits(
     pool: RenderPool, tmp_path: Path, photo: Path
 ) -> None:
-    heavy = written(tmp_path, images.grey_tiff(6_400, 6_400), "heavy.tiff")
+    heavy = written(tmp_path, images.gray_tiff(6_400, 6_400), "heavy.tiff")
     done: list[int] = []
 
     async def ask() -> None:

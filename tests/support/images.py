@@ -1,6 +1,6 @@
 """The pictures that tests upload: made here with NumPy and Pillow, the same on every machine, and the shared corpus where it is.
 
-Every picture is the same scene: clouds, a few hard edges, and in each corner of the upright picture a patch of one colour.
+Every picture is the same scene: clouds, a few hard edges, and in each corner of the upright picture a patch of one color.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from PIL.Image import Transpose
 
 REPOSITORY = Path(__file__).parents[2]
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
-# Corner of the upright picture → the colour of its patch.
-CORNERS: dict[str, Colour] = {
+# Corner of the upright picture → the color of its patch.
+CORNERS: dict[str, Color] = {
     "top left": (255, 0, 0),
     "top right": (0, 255, 0),
     "bottom left": (0, 0, 255),
     "bottom right": (255, 255, 255),
 }
 
-FRAME_COLOURS: tuple[Colour, ...] = ((230, 40, 40), (40, 200, 60), (50, 70, 220), (240, 220, 40))
+FRAME_COLORS: tuple[Color, ...] = ((230, 40, 40), (40, 200, 60), (50, 70, 220), (240, 220, 40))
 
 # What `camera_jpeg` hides in its metadata, and what therefore must not be found in a rendition.
 CAMERA = "Lightbox 7"
@@ -76,10 +76,10 @@ def picture(width: int = 1600, height: int = 1200, *, seed: int = 0) -> Image.Im
     pixels[(np.abs(down - 0.75) < 0.04) & (np.abs(across - 0.5) < 0.25)] += 70
     pixels = pixels.clip(0, 255)
     side = patch_side(width, height)
-    for corner, colour in CORNERS.items():
+    for corner, color in CORNERS.items():
         rows = slice(0, side) if "top" in corner else slice(height - side, height)
         columns = slice(0, side) if "left" in corner else slice(width - side, width)
-        pixels[rows, columns] = colour
+        pixels[rows, columns] = color
     return Image.fromarray(pixels.round().astype(np.uint8), "RGB")
 
 
@@ -165,8 +165,8 @@ def rgba_png(width: int = 400, height: int = 300) -> bytes:
     return _saved(image, "PNG")
 
 
-def grey_png(width: int = 400, height: int = 300, *, alpha: bool = False) -> bytes:
-    """Return the scene as a grey PNG, with `alpha` transparent in its right half."""
+def gray_png(width: int = 400, height: int = 300, *, alpha: bool = False) -> bytes:
+    """Return the scene as a gray PNG, with `alpha` transparent in its right half."""
     image = picture(width, height).convert("L")
     if alpha:
         mask = np.full((height, width), 255, np.uint8)
@@ -175,9 +175,9 @@ def grey_png(width: int = 400, height: int = 300, *, alpha: bool = False) -> byt
     return _saved(image, "PNG")
 
 
-def png16(width: int = 400, height: int = 300, *, grey: bool = False) -> bytes:
-    """Return the scene as a PNG of 16 bits a band: RGB, which Pillow cannot write, or grey."""
-    image = picture(width, height).convert("L") if grey else picture(width, height)
+def png16(width: int = 400, height: int = 300, *, gray: bool = False) -> bytes:
+    """Return the scene as a PNG of 16 bits a band: RGB, which Pillow cannot write, or gray."""
+    image = picture(width, height).convert("L") if gray else picture(width, height)
     # 257 takes 0..255 to 0..65535.
     return png(np.asarray(image).astype(np.uint16) * np.uint16(257), 16)
 
@@ -193,41 +193,41 @@ def png(
 ) -> bytes:
     """Return a PNG in any of its modes (W3C PNG §11.2.1).
 
-    `samples` are height × width (grey, or indices into `palette`, whose colours may have alpha) or height × width × bands (grey and
-    alpha, RGB, RGBA), as many `bits` each as the mode allows; `clear` is the one grey or colour that is transparent (tRNS).
+    `samples` are height × width (gray, or indices into `palette`, whose colors may have alpha) or height × width × bands (gray and
+    alpha, RGB, RGBA), as many `bits` each as the mode allows; `clear` is the one gray or color that is transparent (tRNS).
     """
     height, width = samples.shape[:2]
     pixels = samples.reshape(height, width, -1).astype(np.uint16)
-    colour_type = 3 if palette else {1: 0, 2: 4, 3: 2, 4: 6}[pixels.shape[2]]
+    color_type = 3 if palette else {1: 0, 2: 4, 3: 2, 4: 6}[pixels.shape[2]]
     passes = _ADAM7 if interlaced else [(0, 0, 1, 1)]
     rows = b"".join(
         b"\0" + _packed(row, bits) for left, top, across, down in passes if left < width for row in pixels[top::down, left::across]
     )
-    chunks = [_png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, int(interlaced)))]
+    chunks = [_png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, int(interlaced)))]
     if profile is not None:
         chunks.append(_png_chunk(b"iCCP", b"profile\0\0" + zlib.compress(profile)))
     if palette:
-        chunks.append(_png_chunk(b"PLTE", b"".join(bytes(colour[:3]) for colour in palette)))
+        chunks.append(_png_chunk(b"PLTE", b"".join(bytes(color[:3]) for color in palette)))
         if len(palette[0]) == 4:
-            chunks.append(_png_chunk(b"tRNS", bytes(colour[3] for colour in palette)))
+            chunks.append(_png_chunk(b"tRNS", bytes(color[3] for color in palette)))
     if clear:
         chunks.append(_png_chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear)))
     chunks += [_png_chunk(b"IDAT", zlib.compress(rows, 6)), _png_chunk(b"IEND", b"")]
     return _PNG_SIGNATURE + b"".join(chunks)
 
 
-def grey_jpeg(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
+def gray_jpeg(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
     """Return the scene as a JPEG of one band."""
     return _saved(picture(width, height).convert("L"), "JPEG", quality=92, icc_profile=profile)
 
 
 def palette_png(width: int = 400, height: int = 300) -> bytes:
-    """Return the scene as a PNG of 64 colours."""
+    """Return the scene as a PNG of 64 colors."""
     return _saved(picture(width, height).quantize(64), "PNG")
 
 
 def palette_gif(width: int = 400, height: int = 300) -> bytes:
-    """Return the scene as a GIF of one frame and 64 colours."""
+    """Return the scene as a GIF of one frame and 64 colors."""
     return _saved(picture(width, height).quantize(64), "GIF")
 
 
@@ -236,9 +236,9 @@ def cmyk_jpeg(width: int = 400, height: int = 300, *, profile: bytes | None = No
     return _saved(picture(width, height).convert("CMYK"), "JPEG", quality=92, subsampling=0, icc_profile=profile)
 
 
-def flat_png(width: int, height: int, colour: Colour, *, profile: bytes | None = None) -> bytes:
-    """Return a PNG of one colour."""
-    return _saved(Image.new("RGB", (width, height), colour), "PNG", icc_profile=profile)
+def flat_png(width: int, height: int, color: Color, *, profile: bytes | None = None) -> bytes:
+    """Return a PNG of one color."""
+    return _saved(Image.new("RGB", (width, height), color), "PNG", icc_profile=profile)
 
 
 def clear_png(width: int, height: int) -> bytes:
@@ -252,31 +252,31 @@ def noise_png(width: int, height: int) -> bytes:
     return _saved(Image.fromarray(bits * np.uint8(255), "RGBA"), "PNG")
 
 
-def two_colour_png(width: int, height: int, colour: Colour, other: Colour, share: float) -> bytes:
-    """Return a PNG whose left `share` (0 to 1) is `colour` and whose rest is `other`."""
+def two_color_png(width: int, height: int, color: Color, other: Color, share: float) -> bytes:
+    """Return a PNG whose left `share` (0 to 1) is `color` and whose rest is `other`."""
     image = Image.new("RGB", (width, height), other)
-    image.paste(colour, (0, 0, round(width * share), height))
+    image.paste(color, (0, 0, round(width * share), height))
     return _saved(image, "PNG")
 
 
 def animated_gif(width: int = 120, height: int = 90, *, frames: int = 3) -> bytes:
-    """Return a GIF whose frames are of one colour each: `FRAME_COLOURS` in turn."""
+    """Return a GIF whose frames are of one color each: `FRAME_COLORS` in turn."""
     return _animation(width, height, frames, "GIF")
 
 
 def animated_webp(width: int = 120, height: int = 90, *, frames: int = 3) -> bytes:
-    """Return a lossless WebP whose frames are of one colour each: `FRAME_COLOURS` in turn."""
+    """Return a lossless WebP whose frames are of one color each: `FRAME_COLORS` in turn."""
     return _animation(width, height, frames, "WEBP", lossless=True)
 
 
 def film(width: int = 120, height: int = 90, *, frames: int = 5) -> list[Image.Image]:
-    """Return the frames of an animation: few colours, a disc that wanders, and from frame to frame as much contrast as there is."""
+    """Return the frames of an animation: few colors, a disc that wanders, and from frame to frame as much contrast as there is."""
     down, across = np.mgrid[0:height, 0:width]
     pictures = []
     for frame in range(frames):
         pixels = np.full((height, width, 3), 255 * (frame % 2), np.uint8)
         disc = (across - width * (frame + 1) / (frames + 1)) ** 2 + (down - height * 0.4) ** 2 < (height / 5) ** 2
-        pixels[disc] = FRAME_COLOURS[frame % len(FRAME_COLOURS)]
+        pixels[disc] = FRAME_COLORS[frame % len(FRAME_COLORS)]
         pictures.append(Image.fromarray(pixels, "RGB"))
     return pictures
 
@@ -328,14 +328,14 @@ def avif(width: int = 400, height: int = 300, *, subsampling: str = "4:2:0") -> 
 
 
 def heic(width: int = 400, height: int = 300) -> bytes:
-    """Return the scene as a HEIC with HEVC, its colours stored for every pixel."""
+    """Return the scene as a HEIC with HEVC, its colors stored for every pixel."""
     out = io.BytesIO()
     pillow_heif.from_pillow(picture(width, height)).save(out, quality=90, chroma=444)
     return out.getvalue()
 
 
-def grey_tiff(width: int, height: int) -> bytes:
-    """Return a TIFF of one grey, a small file whatever its size."""
+def gray_tiff(width: int, height: int) -> bytes:
+    """Return a TIFF of one gray, a small file whatever its size."""
     return _saved(Image.new("L", (width, height), 128), "TIFF", compression="tiff_adobe_deflate")
 
 
@@ -361,7 +361,7 @@ def mutated(image: bytes, seed: int, changes: int = 12) -> bytes:
 
 
 def png_bomb(width: int = 60_000, height: int = 60_000) -> bytes:
-    """Return a file of some hundred bytes whose header declares a grey PNG of `width` × `height` pixels."""
+    """Return a file of some hundred bytes whose header declares a gray PNG of `width` × `height` pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     lines = zlib.compress(bytes(100_000), 9)
     return _PNG_SIGNATURE + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", lines) + _png_chunk(b"IEND", b"")
@@ -385,9 +385,9 @@ def wide_profile() -> bytes:
     return _rgb_profile(b"Wide", primaries, _curve(np.array([563])))
 
 
-def grey_profile() -> bytes:
-    """Return an ICC profile of grey with a gamma of 1.8, which is lighter than sRGB's where numbers are equal."""
-    return _profile(b"mntr", b"GRAY", b"XYZ ", {**_named(b"Grey 1.8"), b"kTRC": _curve(np.array([461]))})
+def gray_profile() -> bytes:
+    """Return an ICC profile of gray with a gamma of 1.8, which is lighter than sRGB's where numbers are equal."""
+    return _profile(b"mntr", b"GRAY", b"XYZ ", {**_named(b"Gray 1.8"), b"kTRC": _curve(np.array([461]))})
 
 
 def cmyk_profile(*, only_perceptual: bool = False) -> bytes:
@@ -468,8 +468,8 @@ def distance(one: Image.Image, other: Image.Image) -> float:
     return float(np.abs(difference).mean())
 
 
-def corner_colours(image: Image.Image, inset: float = 0.04) -> dict[str, Colour]:
-    """Return the colour of the picture near each of its corners, `inset` of its shorter side away from both edges."""
+def corner_colors(image: Image.Image, inset: float = 0.04) -> dict[str, Color]:
+    """Return the color of the picture near each of its corners, `inset` of its shorter side away from both edges."""
     rgb = image.convert("RGB")
     step = int(min(rgb.size) * inset)
     at = {
@@ -481,9 +481,9 @@ def corner_colours(image: Image.Image, inset: float = 0.04) -> dict[str, Colour]
     return {corner: _rgb(rgb, place) for corner, place in at.items()}
 
 
-def near(colour: Colour, other: Colour, tolerance: int = 40) -> bool:
-    """Return whether two colours differ by at most `tolerance` in every band."""
-    return all(abs(one - two) <= tolerance for one, two in zip(colour, other, strict=True))
+def near(color: Color, other: Color, tolerance: int = 40) -> bool:
+    """Return whether two colors differ by at most `tolerance` in every band."""
+    return all(abs(one - two) <= tolerance for one, two in zip(color, other, strict=True))
 
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -492,7 +492,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 
 
-def _rgb(image: Image.Image, place: tuple[int, int]) -> Colour:
+def _rgb(image: Image.Image, place: tuple[int, int]) -> Color:
     red, green, blue = np.asarray(image)[place[1], place[0]].tolist()
     return red, green, blue
 
@@ -502,7 +502,7 @@ def _png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _animation(width: int, height: int, frames: int, image_format: str, **options: object) -> bytes:
-    pictures = [Image.new("RGB", (width, height), FRAME_COLOURS[frame % len(FRAME_COLOURS)]) for frame in range(frames)]
+    pictures = [Image.new("RGB", (width, height), FRAME_COLORS[frame % len(FRAME_COLORS)]) for frame in range(frames)]
     return _saved(pictures[0], image_format, save_all=True, append_images=pictures[1:], duration=80, loop=0, **options)
 
 
@@ -562,7 +562,7 @@ def _curve(entries: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> bytes:
     return b"curv" + bytes(4) + struct.pack(">I", len(entries)) + entries.astype(">u2").tobytes()
 
 
-def _profile(device: bytes, colours: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
+def _profile(device: bytes, colors: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
     """Return an ICC profile of version 2.1 (ICC.1:2001-04 §6.1): its header, the table of tags, the tags."""
     table, body = struct.pack(">I", len(tags)), b""
     start = 128 + 4 + 12 * len(tags)
@@ -575,7 +575,7 @@ def _profile(device: bytes, colours: bytes, connection: bytes, tags: dict[bytes,
         b"lcms",
         0x0210_0000,
         device,
-        colours,
+        colors,
         connection,
         struct.pack(">6H", 2024, 1, 1, 0, 0, 0),
         b"acsp",

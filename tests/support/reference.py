@@ -1,6 +1,6 @@
 """What a rendition must look like: every option of a transform once more, by NumPy and Pillow, with nothing of the code under test.
 
-Pictures are arrays of height × width × 4 (red, green, blue, alpha), 0 to 1, the colours multiplied by alpha, so that a mean of
+Pictures are arrays of height × width × 4 (red, green, blue, alpha), 0 to 1, the colors multiplied by alpha, so that a mean of
 pixels is a mean of light that is seen. Slow and plain on purpose. `sharpen` is missing: it is libvips' own, tests look at its
 direction. So are the encoder's options.
 """
@@ -73,24 +73,24 @@ def decoded(body: bytes, frame: int = 0) -> Image.Image:
 
 
 def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Return a picture in sRGB (RGB or RGBA, grey as L or LA), its numbers meant in `profile`."""
+    """Return a picture in sRGB (RGB or RGBA, gray as L or LA), its numbers meant in `profile`."""
     if image.mode in {"P", "PA"} or "transparency" in image.info:
         image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
     if image.mode in {"I;16", "I", "1"}:
         deep = np.asarray(image).astype(np.float64)
         image = Image.fromarray((deep * (255 if image.mode == "1" else 255 / 65_535)).round().astype(np.uint8), "L")
     if profile is not None:
-        grey = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip() == "GRAY"
-        if grey and image.mode in {"RGB", "RGBA"}:
-            # Pillow makes three bands of a grey with alpha that has 16 bits.
+        gray = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip() == "GRAY"
+        if gray and image.mode in {"RGB", "RGBA"}:
+            # Pillow makes three bands of a gray with alpha that has 16 bits.
             image = image.convert("LA" if image.mode == "RGBA" else "L")
-        # A profile of three colours says nothing of a grey.
-        profile = profile if grey == (image.mode in {"L", "LA"}) else None
+        # A profile of three colors says nothing of a gray.
+        profile = profile if gray == (image.mode in {"L", "LA"}) else None
     if profile is None:
         return image.convert("RGB") if image.mode == "CMYK" else image
-    colours = image.convert({"RGBA": "RGB", "LA": "L"}.get(image.mode, image.mode))
+    colors = image.convert({"RGBA": "RGB", "LA": "L"}.get(image.mode, image.mode))
     out = ImageCms.profileToProfile(
-        colours,
+        colors,
         ImageCms.ImageCmsProfile(io.BytesIO(profile)),
         ImageCms.createProfile("sRGB"),
         renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
@@ -98,7 +98,7 @@ def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     )
     if out is None:
         raise ValueError("littlecms gave no picture")
-    if colours.mode == "L":
+    if colors.mode == "L":
         out = out.convert("L")
     if image.mode in {"RGBA", "LA"}:
         out.putalpha(image.getchannel("A"))
@@ -198,7 +198,7 @@ def encoder_loss(picture: Image.Image, image_format: Format) -> float:
         return 0.0
     pixels = np.asarray(picture).astype(int)
     if image_format == "gif":
-        # However few colours there are, a palette may be of rounded ones.
+        # However few colors there are, a palette may be of rounded ones.
         return max(0.5, float(np.abs(pixels - np.asarray(picture.quantize(256).convert("RGB"))).mean()))
     out = io.BytesIO()
     picture.save(out, image_format.upper(), quality=DEFAULTS[PIPELINE_VERSION].quality[image_format])
@@ -207,12 +207,12 @@ def encoder_loss(picture: Image.Image, image_format: Format) -> float:
 
 def on_white(image: Image.Image) -> Image.Image:
     """Return a picture laid on white, RGB."""
-    return on_colour(image, (255, 255, 255))
+    return on_color(image, (255, 255, 255))
 
 
-def on_colour(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
-    """Return a picture laid on a colour, RGB."""
-    return Image.alpha_composite(Image.new("RGBA", image.size, colour), image.convert("RGBA")).convert("RGB")
+def on_color(image: Image.Image, color: tuple[int, int, int]) -> Image.Image:
+    """Return a picture laid on a color, RGB."""
+    return Image.alpha_composite(Image.new("RGBA", image.size, color), image.convert("RGBA")).convert("RGB")
 
 
 def _turned(pixels: Pixels, degrees: float, resampling: Resampling) -> Pixels:
@@ -276,14 +276,14 @@ def focal_place(focal: FocalPoint, box: tuple[int, int, int, int], original: tup
 
 def _adjusted(pixels: Pixels, transform: Transform) -> Pixels:
     alpha = pixels[..., 3:]
-    colours = np.divide(pixels[..., :3], alpha, out=np.zeros_like(pixels[..., :3]), where=alpha > 0)
-    colours = np.clip(colours * transform.brightness, 0, 1)
-    colours = np.clip((colours - 0.5) * transform.contrast + 0.5, 0, 1)
-    colours = colours ** (1 / transform.gamma)
+    colors = np.divide(pixels[..., :3], alpha, out=np.zeros_like(pixels[..., :3]), where=alpha > 0)
+    colors = np.clip(colors * transform.brightness, 0, 1)
+    colors = np.clip((colors - 0.5) * transform.contrast + 0.5, 0, 1)
+    colors = colors ** (1 / transform.gamma)
     saturation = 0.0 if transform.grayscale else transform.saturation
-    grey = (colours @ _LUMINANCE)[..., None]
-    colours = np.clip(grey + saturation * (colours - grey), 0, 1)
-    pixels = np.concatenate([colours * alpha, alpha], axis=2)
+    gray = (colors @ _LUMINANCE)[..., None]
+    colors = np.clip(gray + saturation * (colors - gray), 0, 1)
+    pixels = np.concatenate([colors * alpha, alpha], axis=2)
     return pixels if transform.blur is None else gaussian(pixels, transform.blur)
 
 
@@ -317,7 +317,7 @@ def _padded(pixels: Pixels, pad: Sides) -> Pixels:
 
 
 def _backdrop(background: str, plain: Pixels, size: tuple[int, ...], resampling: Resampling) -> Pixels:
-    """Return what lies behind a picture of `size` (height, width): a colour, or with "blur" the picture itself."""
+    """Return what lies behind a picture of `size` (height, width): a color, or with "blur" the picture itself."""
     height, width = size
     if background != "blur":
         red, green, blue, *rest = bytes.fromhex(background)
@@ -349,7 +349,7 @@ def _band(pixels: Pixels, band: int) -> Image.Image:
 
 
 def _valid(bands: list[Image.Image]) -> Pixels:
-    """Return bands as pixels, what a filter overshot cut off: no alpha above 1, no colour above its alpha."""
+    """Return bands as pixels, what a filter overshot cut off: no alpha above 1, no color above its alpha."""
     pixels = np.stack([np.asarray(band) for band in bands], axis=2).astype(np.float64)
     alpha = np.clip(pixels[..., 3:], 0, 1)
     return np.concatenate([np.clip(pixels[..., :3], 0, alpha), alpha], axis=2)
@@ -363,5 +363,5 @@ def _array(image: Image.Image) -> Pixels:
 
 def _image(pixels: Pixels) -> Image.Image:
     alpha = pixels[..., 3:]
-    colours = np.divide(pixels[..., :3], alpha, out=np.zeros_like(pixels[..., :3]), where=alpha > 0)
-    return Image.fromarray((np.concatenate([colours, alpha], axis=2).clip(0, 1) * 255).round().astype(np.uint8), "RGBA")
+    colors = np.divide(pixels[..., :3], alpha, out=np.zeros_like(pixels[..., :3]), where=alpha > 0)
+    return Image.fromarray((np.concatenate([colors, alpha], axis=2).clip(0, 1) * 255).round().astype(np.uint8), "RGBA")

@@ -32,7 +32,7 @@ STILL: tuple[Format, ...] = ("jpeg", "png", "avif")
 DELAYS = [40, 120, 200, 80, 500]
 MARK = "a" * 32
 
-# Mean differences in steps of 8-bit sRGB from the reference, frame by frame: pictures of a few flat colours, whose edges GIF's palette
+# Mean differences in steps of 8-bit sRGB from the reference, frame by frame: pictures of a few flat colors, whose edges GIF's palette
 # rounds and WebP at its default quality blurs.
 AWAY: dict[Format, float] = {"gif": 2.5, "webp": 3.0}
 
@@ -251,12 +251,12 @@ async def test_animation_of_partial_frames_is_composed(pool: RenderPool, tmp_pat
     pictures = [Image.new("RGB", (100, 80), (20, 30, 60))]
     for number in range(1, 5):
         picture = pictures[-1].copy()
-        picture.paste(images.FRAME_COLOURS[number % 4], (number * 18, 10, number * 18 + 12, 50))
+        picture.paste(images.FRAME_COLORS[number % 4], (number * 18, 10, number * 18 + 12, 50))
         pictures.append(picture)
     body = images.animation(pictures, "GIF", disposal=1)
     assert images.opened(body).n_frames == 5  # type: ignore[attr-defined]
     for image_format in ANIMATED:
-        # Edges of strong colours are not what is looked at here.
+        # Edges of strong colors are not what is looked at here.
         spelling = "width=50,lossless=true" if image_format == "webp" else "width=50"
         result = await rendered(pool, written(tmp_path, body), spelling, image_format)
         for frame, picture in zip(frames_of(result.body), pictures, strict=True):

@@ -154,11 +154,11 @@ async def test_gif_with_a_frame_beyond_the_largest_canvas_is_broken_and_not_too_
 
 
 async def test_profile_with_a_truncated_curve_is_not_out_of_memory(pool: RenderPool, tmp_path: Path) -> None:
-    profile = bytearray(images.grey_profile())
+    profile = bytearray(images.gray_profile())
     # How many entries the curve has (ICC.1:2001-04 §6.5.3).
     at = profile.index(b"curv\0\0\0\0") + 8
     profile[at : at + 4] = struct.pack(">I", 20_000)
-    path = written(tmp_path, images.grey_jpeg(60, 40, profile=bytes(profile)))
+    path = written(tmp_path, images.gray_jpeg(60, 40, profile=bytes(profile)))
     for look in (partial(refusal, pool, path, "width=20", "png"), partial(refusal, pool, path, "width=20,profile=p3", "webp")):
         error = await look()
         if error is not None:
@@ -204,7 +204,7 @@ async def test_tiff_whose_second_page_declares_more_samples_than_fit_in_memory_i
 
 
 def tiff_bomb() -> bytes:
-    """Return a TIFF of some bytes whose header declares 60,000 × 60,000 grey pixels in one strip."""
+    """Return a TIFF of some bytes whose header declares 60,000 × 60,000 gray pixels in one strip."""
     entries = [
         (256, 4, 60_000),
         (257, 4, 60_000),
@@ -357,8 +357,8 @@ async def test_many_small_frames_are_refused_from_the_header(pool: RenderPool, t
         ("profile that unpacks to 64 MiB", with_chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(64 << 20), 9))),
         ("text that unpacks to 64 MiB", with_chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(64 << 20), 9))),
         ("profile that is none", with_chunk(b"iCCP", b"x\0\0" + zlib.compress(b"no profile" * 99))),
-        ("profile of the other colours", images.rgb_png(20, 10, profile=images.cmyk_profile())),
-        ("grey profile of a colour picture", images.rgb_png(20, 10, profile=images.grey_profile())),
+        ("profile of the other colors", images.rgb_png(20, 10, profile=images.cmyk_profile())),
+        ("gray profile of a color picture", images.rgb_png(20, 10, profile=images.gray_profile())),
         ("profile cut short", images.rgb_png(20, 10, profile=images.p3_profile()[:200])),
         ("Exif that is none", with_chunk(b"eXIf", b"MM\0*" + b"\xff" * 300)),
     ],
@@ -373,7 +373,7 @@ async def test_odd_file_is_rendered_or_refused_and_affects_no_other(pool: Render
     spent.check(3.0, 256 * MEBIBYTE)
 
 
-@pytest.mark.parametrize("profile", [images.cmyk_profile(), images.grey_profile(), images.p3_profile()[:200], b"none at all"])
+@pytest.mark.parametrize("profile", [images.cmyk_profile(), images.gray_profile(), images.p3_profile()[:200], b"none at all"])
 async def test_profile_that_does_not_fit_the_picture_is_ignored(pool: RenderPool, tmp_path: Path, profile: bytes) -> None:
     path = written(tmp_path, images.rgb_png(40, 30, profile=profile))
     for spelling in ("full", "profile=keep"):

@@ -35,7 +35,7 @@ def segment(marker: int, data: bytes) -> bytes:
 
 
 def scanned_jpeg(width: int, height: int, scans: int, *, components: int = 1) -> bytes:
-    """Return a grey progressive JPEG, valid to the last bit, in so many scans: each is empty, a run of blocks without coefficients.
+    """Return a gray progressive JPEG, valid to the last bit, in so many scans: each is empty, a run of blocks without coefficients.
 
     A first scan of each coefficient, and thirteen that refine it, is what the standard allows (ITU-T T.81 §G.1.1.1).
     """
@@ -89,7 +89,7 @@ def paged_tiff(pages: int, *, loop: bool = False) -> bytes:
 
 
 def striped_tiff(strips: int, entries: tuple[tuple[int, int, int, int], ...] = (), pad: int = 0) -> bytes:
-    """Return a grey TIFF of one pixel's width whose rows are strips, with some more entries and bytes to which these may refer."""
+    """Return a gray TIFF of one pixel's width whose rows are strips, with some more entries and bytes to which these may refer."""
     body = bytearray(b"II*\0\0\0\0\0" + bytes(8 + pad + pad % 2))
     offsets = len(body)
     body += struct.pack("<I", 8) * strips

@@ -1,4 +1,4 @@
-"""Colour: what comes out looks as what came in, whatever it was written in, and says no more of it than was asked."""
+"""Color: what comes out looks as what came in, whatever it was written in, and says no more of it than was asked."""
 
 from __future__ import annotations
 
@@ -82,15 +82,15 @@ async def test_rendition_of_an_original_with_a_profile_looks_the_same_in_srgb(
     ("p3", "srgb"),
     [((200, 100, 100), (215, 93, 97)), ((128, 128, 128), (128, 128, 128)), ((0, 0, 0), (0, 0, 0)), ((255, 255, 255), (255, 255, 255))],
 )
-async def test_color_of_display_p3_is_converted_to_srgb(pool: RenderPool, tmp_path: Path, p3: images.Colour, srgb: images.Colour) -> None:
+async def test_color_of_display_p3_is_converted_to_srgb(pool: RenderPool, tmp_path: Path, p3: images.Color, srgb: images.Color) -> None:
     image = await picture(pool, written(tmp_path, images.flat_png(16, 16, p3, profile=images.p3_profile())))
-    assert images.near(images.corner_colours(image)["top left"], srgb, 2)
+    assert images.near(images.corner_colors(image)["top left"], srgb, 2)
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
 async def test_rendition_has_no_profile_unless_requested(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
     bodies = [images.rgb_png(profile=profile) for profile in (None, *PROFILES.values())]
-    bodies += [images.grey_jpeg(profile=images.grey_profile()), images.cmyk_jpeg(profile=images.cmyk_profile())]
+    bodies += [images.gray_jpeg(profile=images.gray_profile()), images.cmyk_jpeg(profile=images.cmyk_profile())]
     for body in bodies:
         assert not (await picture(pool, written(tmp_path, body), "width=100", image_format)).info.get("icc_profile")
 
@@ -114,16 +114,16 @@ async def test_rendition_in_p3_has_values_and_profile_of_p3(pool: RenderPool, tm
 
 async def test_color_outside_srgb_stays_in_p3(pool: RenderPool, tmp_path: Path) -> None:
     path = written(tmp_path, images.flat_png(16, 16, (255, 0, 0), profile=images.p3_profile()))
-    assert images.near(images.corner_colours(await picture(pool, path, "profile=p3"))["top left"], (255, 0, 0), 2)
-    assert images.near(images.corner_colours(await picture(pool, path))["top left"], (255, 0, 0), 2)
+    assert images.near(images.corner_colors(await picture(pool, path, "profile=p3"))["top left"], (255, 0, 0), 2)
+    assert images.near(images.corner_colors(await picture(pool, path))["top left"], (255, 0, 0), 2)
     grass = written(tmp_path, images.flat_png(16, 16, (0, 255, 0), profile=images.p3_profile()))
-    assert images.near(images.corner_colours(await picture(pool, grass, "profile=p3"))["top left"], (0, 255, 0), 2)
+    assert images.near(images.corner_colors(await picture(pool, grass, "profile=p3"))["top left"], (0, 255, 0), 2)
 
 
 async def test_background_color_is_srgb_in_every_profile(pool: RenderPool, tmp_path: Path) -> None:
     path = written(tmp_path, images.clear_png(40, 30))
     for spelling, seen in (("background=ff0000", (255, 0, 0)), ("background=ff0000,profile=p3", (234, 51, 35))):
-        assert images.near(images.corner_colours(await picture(pool, path, spelling))["top left"], seen, 2)
+        assert images.near(images.corner_colors(await picture(pool, path, spelling))["top left"], seen, 2)
 
 
 @pytest.mark.parametrize("image_format", WITH_PROFILES)
@@ -164,7 +164,7 @@ async def test_rendition_of_cmyk_without_a_profile_has_similar_colors_in_rgb(
 ) -> None:
     image = (await picture(pool, written(tmp_path, images.cmyk_jpeg()), "width=200", image_format)).convert("RGB")
     # Inks are duller than lights: red is, blue and green even more.
-    corners = images.corner_colours(image)
+    corners = images.corner_colors(image)
     assert images.near(corners["bottom right"], (255, 255, 255), 6)
     for corner, strongest in (("top left", 0), ("top right", 1), ("bottom left", 2)):
         assert corners[corner].index(max(corners[corner])) == strongest
@@ -177,9 +177,9 @@ async def test_rendition_of_lab_has_the_same_colors(pool: RenderPool, tmp_path: 
     image = await picture(pool, written(tmp_path, images.lab_tiff()), spelling)
     assert image.mode == "RGB"
     ideal = reference.on_white(reference.reference(images.picture(400, 300), parse(spelling)))
-    # Lab's white is D50 here, and libvips takes it for D65: a little in saturated colours, nothing in greys.
+    # Lab's white is D50 here, and libvips takes it for D65: a little in saturated colors, nothing in grays.
     assert images.distance(image, ideal) < 5
-    assert images.near(images.corner_colours(image)["bottom left" if "rotate" in spelling else "bottom right"], (255, 255, 255), 2)
+    assert images.near(images.corner_colors(image)["bottom left" if "rotate" in spelling else "bottom right"], (255, 255, 255), 2)
 
 
 # Sixteen bits.
@@ -226,7 +226,7 @@ async def test_gradient_of_16_bits_has_no_banding(pool: RenderPool, tmp_path: Pa
 
 @pytest.mark.parametrize("bands", [1, 3])
 async def test_gradient_of_16_bits_with_a_profile_has_no_banding(pool: RenderPool, tmp_path: Path, bands: int) -> None:
-    profile = images.grey_profile() if bands == 1 else images.wide_profile()
+    profile = images.gray_profile() if bands == 1 else images.wide_profile()
     for spelling in ("full", "width=1024", "gamma=2.5"):
         image = await picture(pool, written(tmp_path, gradient(bands=bands, profile=profile)), spelling)
         assert image.mode == ("L" if bands == 1 else "RGB")
@@ -235,33 +235,33 @@ async def test_gradient_of_16_bits_with_a_profile_has_no_banding(pool: RenderPoo
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("gray", [False, True])
 async def test_rendition_of_16_bits_has_8_bits_and_the_same_colors(
-    pool: RenderPool, tmp_path: Path, image_format: Format, grey: bool
+    pool: RenderPool, tmp_path: Path, image_format: Format, gray: bool
 ) -> None:
-    image = await picture(pool, written(tmp_path, images.png16(400, 300, grey=grey)), "width=200", image_format)
-    ideal = reference.on_white(reference.reference(images.picture(400, 300).convert("L" if grey else "RGB"), parse("width=200")))
+    image = await picture(pool, written(tmp_path, images.png16(400, 300, gray=gray)), "width=200", image_format)
+    ideal = reference.on_white(reference.reference(images.picture(400, 300).convert("L" if gray else "RGB"), parse("width=200")))
     if image_format != "gif":
-        assert image.mode == ("L" if grey and image_format in {"png", "jpeg"} else "RGB")
+        assert image.mode == ("L" if gray and image_format in {"png", "jpeg"} else "RGB")
     assert images.distance(image, ideal) < {"png": 0.7, "gif": 8.0}.get(image_format, 5.0)
 
 
-# Grey.
+# Gray.
 
-GREYS = {
-    "png": images.grey_png(),
-    "png, 16 bit": images.png16(grey=True),
+GRAYS = {
+    "png": images.gray_png(),
+    "png, 16 bit": images.png16(gray=True),
     "png, 1 bit": images.png((np.asarray(images.picture(400, 300).convert("L")) > 120).astype(np.uint16), 1),
-    "png, profile": images.png(np.asarray(images.picture(400, 300).convert("L")).astype(np.uint16), 8, profile=images.grey_profile()),
+    "png, profile": images.png(np.asarray(images.picture(400, 300).convert("L")).astype(np.uint16), 8, profile=images.gray_profile()),
     "png, 16 bit, profile": images.png(
-        np.asarray(images.picture(400, 300).convert("L")).astype(np.uint16) * np.uint16(257), 16, profile=images.grey_profile()
+        np.asarray(images.picture(400, 300).convert("L")).astype(np.uint16) * np.uint16(257), 16, profile=images.gray_profile()
     ),
-    "png, alpha": images.grey_png(alpha=True),
-    "jpeg": images.grey_jpeg(),
-    "jpeg, profile": images.grey_jpeg(profile=images.grey_profile()),
-    "tiff": images.grey_tiff(400, 300),
+    "png, alpha": images.gray_png(alpha=True),
+    "jpeg": images.gray_jpeg(),
+    "jpeg, profile": images.gray_jpeg(profile=images.gray_profile()),
+    "tiff": images.gray_tiff(400, 300),
 }
-GREY_ASKED = [
+GRAY_ASKED = [
     "full",
     "width=200",
     "rotate=90,width=100,brightness=1.2,contrast=1.1,gamma=1.2",
@@ -272,14 +272,14 @@ GREY_ASKED = [
 ]
 
 
-@pytest.mark.parametrize("kind", GREYS)
-@pytest.mark.parametrize("spelling", GREY_ASKED)
+@pytest.mark.parametrize("kind", GRAYS)
+@pytest.mark.parametrize("spelling", GRAY_ASKED)
 async def test_rendition_of_gray_is_one_band_of_the_right_gray(pool: RenderPool, tmp_path: Path, kind: str, spelling: str) -> None:
-    body = GREYS[kind]
+    body = GRAYS[kind]
     alpha = "alpha" in kind
-    # A grey of 16 bits with a profile is, to Pillow, too much at once.
+    # A gray of 16 bits with a profile is, to Pillow, too much at once.
     deep = "16 bit, profile" in kind
-    ideal = reference.decoded(GREYS["png, profile"] if deep else body)
+    ideal = reference.decoded(GRAYS["png, profile"] if deep else body)
     for image_format in ("png", "jpeg"):
         image = await picture(pool, written(tmp_path, body), spelling, image_format)
         if spelling.startswith("profile=p3"):
@@ -295,7 +295,7 @@ async def test_rendition_of_gray_is_one_band_of_the_right_gray(pool: RenderPool,
 
 @pytest.mark.parametrize("image_format", FORMATS)
 async def test_rendition_of_gray_is_gray(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
-    image = await picture(pool, written(tmp_path, images.grey_png()), "width=200", image_format)
+    image = await picture(pool, written(tmp_path, images.gray_png()), "width=200", image_format)
     pixels = np.asarray(image.convert("RGB")).astype(int)
     assert (pixels.max(axis=2) - pixels.min(axis=2)).max() <= 3
 
@@ -304,13 +304,13 @@ async def test_rendition_of_gray_is_gray(pool: RenderPool, tmp_path: Path, image
 
 
 @pytest.mark.parametrize("image_format", ["png", "webp", "avif"])
-@pytest.mark.parametrize("name", ["rgba.png", "grey.png", "rgba.webp"])
+@pytest.mark.parametrize("name", ["rgba.png", "gray.png", "rgba.webp"])
 async def test_rendition_of_a_transparent_original_is_transparent_in_the_same_places(
     pool: RenderPool, tmp_path: Path, name: str, image_format: Format
 ) -> None:
-    body = {"rgba.png": images.rgba_png(), "grey.png": images.grey_png(alpha=True), "rgba.webp": images.webp(alpha=True)}[name]
+    body = {"rgba.png": images.rgba_png(), "gray.png": images.gray_png(alpha=True), "rgba.webp": images.webp(alpha=True)}[name]
     image = await picture(pool, written(tmp_path, body, name), "width=200", image_format)
-    assert image.mode == ("LA" if name == "grey.png" and image_format == "png" else "RGBA")
+    assert image.mode == ("LA" if name == "gray.png" and image_format == "png" else "RGBA")
     alpha = np.asarray(image.getchannel("A"))
     assert alpha[:, :96].min() >= 250
     assert alpha[40:110, 104:].max() <= 5
@@ -320,7 +320,7 @@ HIDDEN, SEEN = (0, 0, 255), (230, 200, 20)
 
 
 def hiding() -> bytes:
-    """Return a PNG of one colour in stripes, and between them nothing that is seen: clear pixels of another colour."""
+    """Return a PNG of one color in stripes, and between them nothing that is seen: clear pixels of another color."""
     pixels = np.zeros((300, 400, 4), np.uint8)
     pixels[..., :3] = HIDDEN
     pixels[40:260:1, 57:343] = (*SEEN, 255)
@@ -330,7 +330,7 @@ def hiding() -> bytes:
 
 
 async def test_overlay_and_background_with_profile_keep_have_the_right_colors(pool: RenderPool, tmp_path: Path) -> None:
-    """In sRGB, once the rendition's own profile has been understood; a profile of grey, or none, changes nothing."""
+    """In sRGB, once the rendition's own profile has been understood; a profile of gray, or none, changes nothing."""
     mark = images.rgb_png(80, 60)
     overlay = written(tmp_path, mark, "overlay")
     spelling = f"overlay={'a' * 32}:center:1,pad=20,background=d03010"
@@ -341,9 +341,9 @@ async def test_overlay_and_background_with_profile_keep_have_the_right_colors(po
             seen = reference.in_srgb(image, image.info.get("icc_profile")).convert("RGB")
             assert images.distance(seen.crop((20, 20, 100, 80)), images.opened(mark)) < SAME
             assert images.near(seen.getpixel((5, 5)), (0xD0, 0x30, 0x10), 3)  # type: ignore[arg-type]
-    grey = written(tmp_path, images.grey_jpeg(80, 60, profile=images.grey_profile()))
+    gray = written(tmp_path, images.gray_jpeg(80, 60, profile=images.gray_profile()))
     for asked in ("profile=keep", "profile=p3"):
-        image = images.opened((await rendered(pool, grey, f"{spelling},{asked}", "png", overlay=overlay)).body)
+        image = images.opened((await rendered(pool, gray, f"{spelling},{asked}", "png", overlay=overlay)).body)
         assert images.near(image.convert("RGB").getpixel((5, 5)), (0xD0, 0x30, 0x10), 3)  # type: ignore[arg-type]
 
 
@@ -404,7 +404,7 @@ async def test_transparent_pixels_of_an_overlay_contribute_no_color(pool: Render
         image = images.opened((await rendered(pool, path, spelling, "png", overlay=overlay)).body)
         ideal = reference.reference(Image.new("RGB", (300, 200), (255, 255, 255)), parse(spelling), images.opened(hiding()))
         assert images.distance(image, reference.on_white(ideal)) < 1
-        # Between white and the colour that is seen, red is never low.
+        # Between white and the color that is seen, red is never low.
         assert np.asarray(image)[..., 0].min() > 215
 
 

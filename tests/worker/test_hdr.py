@@ -1,4 +1,4 @@
-"""HDR and wide colours that a file names without a profile: PQ as one sees it on an ordinary screen, Display P3 understood."""
+"""HDR and wide colors that a file names without a profile: PQ as one sees it on an ordinary screen, Display P3 understood."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def on_screen(nits: Levels) -> Levels:
 
 @functools.cache
 def scene() -> Levels:
-    """Return luminances in nits, 96 × 128 × 3: rows of grey from 0 to 1,000 and of colours that sRGB has too."""
+    """Return luminances in nits, 96 × 128 × 3: rows of gray from 0 to 1,000 and of colors that sRGB has too."""
     nits = np.geomspace(0.5, 1_000, 128)[None, :, None] * np.ones((96, 1, 3))
-    for row, colour in enumerate(((1, 0.7, 0.6), (0.6, 1, 0.8), (0.5, 0.6, 1))):
-        nits[24 * (row + 1) : 24 * (row + 2)] *= colour
+    for row, color in enumerate(((1, 0.7, 0.6), (0.6, 1, 0.8), (0.5, 0.6, 1))):
+        nits[24 * (row + 1) : 24 * (row + 2)] *= color
     return nits
 
 
@@ -74,7 +74,7 @@ def deep(nits: Levels, *, alpha: bool = False) -> pyvips.Image:
 
 
 def named(body: bytes, primaries: int, transfer: int) -> bytes:
-    """Return an AVIF that says so of its colours (the `nclx` box, in which its encoder has said something else)."""
+    """Return an AVIF that says so of its colors (the `nclx` box, in which its encoder has said something else)."""
     at = body.index(b"colrnclx") + 8
     return body[:at] + primaries.to_bytes(2, "big") + transfer.to_bytes(2, "big") + body[at + 4 :]
 

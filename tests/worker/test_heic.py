@@ -37,7 +37,7 @@ needs_corpus = pytest.mark.skipif(not images.corpus_files("heic"), reason="the c
 
 
 def encoded(picture: Image.Image, **options: object) -> bytes:
-    """Return a picture as a HEIC with HEVC, its colours stored for every other pixel unless `chroma` says otherwise."""
+    """Return a picture as a HEIC with HEVC, its colors stored for every other pixel unless `chroma` says otherwise."""
     body = io.BytesIO()
     pillow_heif.from_pillow(picture).save(body, **{"quality": 90, **options})
     return body.getvalue()
@@ -100,7 +100,7 @@ async def test_heic_is_rendered_in_every_format(pool: RenderPool, tmp_path: Path
     image = images.opened((await rendered(pool, path, "width=200", image_format)).body)
     assert image.size == (200, 150)
     reference = images.picture(400, 300).resize((200, 150), Image.Resampling.LANCZOS)
-    # A palette of 256 colours is what GIF has.
+    # A palette of 256 colors is what GIF has.
     assert images.distance(image.convert("RGB"), reference) < ENCODED * (2 if image_format == "gif" else 1.5)
 
 
@@ -172,21 +172,21 @@ async def test_heic_with_premultiplied_alpha_has_the_colors_of_the_scene(pool: R
 
 
 async def test_heic_in_gray_stays_gray(pool: RenderPool, tmp_path: Path) -> None:
-    grey = images.picture(400, 300).convert("L")
-    image = await png(pool, written(tmp_path, encoded(grey)))
+    gray = images.picture(400, 300).convert("L")
+    image = await png(pool, written(tmp_path, encoded(gray)))
     assert image.mode == "L"
-    assert images.distance(image, grey) < ENCODED
+    assert images.distance(image, gray) < ENCODED
 
 
-@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("gray", [False, True])
 @pytest.mark.parametrize("bits", [10, 12])
-def test_heic_of_more_than_8_bits_is_rounded_to_the_nearest(monkeypatch: pytest.MonkeyPatch, bits: int, grey: bool) -> None:
+def test_heic_of_more_than_8_bits_is_rounded_to_the_nearest(monkeypatch: pytest.MonkeyPatch, bits: int, gray: bool) -> None:
     monkeypatch.setattr(pillow_heif.options, "SAVE_HDR_TO_12_BIT", bits == 12)
     most = (1 << bits) - 1
     ramp = np.linspace(0, most, 512).round().astype(np.uint16)
-    samples = np.tile(ramp, (8, 1)) if grey else np.tile(ramp[:, None], (8, 1, 3))
+    samples = np.tile(ramp, (8, 1)) if gray else np.tile(ramp[:, None], (8, 1, 3))
     image = heic.decode(memoryview(encoded_deep(samples, bits)))
-    assert (image.format, image.bands) == ("uchar", 1 if grey else 3)
+    assert (image.format, image.bands) == ("uchar", 1 if gray else 3)
     away = np.abs(image.numpy().astype(float) - samples * (255 / most))
     # Cutting two or four bits off would be up to three quarters away.
     assert away.max() <= ROUNDED

@@ -92,7 +92,7 @@ ASKED = [
 
 @functools.cache
 def mark() -> bytes:
-    """Return the overlay: a disc in two colours on nothing."""
+    """Return the overlay: a disc in two colors on nothing."""
     down, across = np.mgrid[0:60, 0:80]
     disc = (across - 40) ** 2 + (down - 30) ** 2 < 28**2
     pixels = np.zeros((60, 80, 4), np.uint8)
@@ -108,8 +108,8 @@ def svg() -> bytes:
     side = images.patch_side(WIDTH, HEIGHT)
     patches = "".join(
         f'<rect x="{0 if "left" in corner else WIDTH - side}" y="{0 if "top" in corner else HEIGHT - side}" width="{side}" height="{side}" '
-        f'fill="rgb{colour}"/>'
-        for corner, colour in images.CORNERS.items()
+        f'fill="rgb{color}"/>'
+        for corner, color in images.CORNERS.items()
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}">'
@@ -124,10 +124,10 @@ def drawn(scale: int) -> Image.Image:
     pixels[(across - 100) ** 2 + (down - 60) ** 2 < 30**2] = (*SUN, 255)
     pixels[(across > 50) & (across < 150) & (down > 105) & (down < 120)] = (*BAR, 255)
     side = images.patch_side(WIDTH, HEIGHT)
-    for corner, colour in images.CORNERS.items():
+    for corner, color in images.CORNERS.items():
         columns = across < side if "left" in corner else across > WIDTH - side
         rows = down < side if "top" in corner else down > HEIGHT - side
-        pixels[rows & columns] = (*colour, 255)
+        pixels[rows & columns] = (*color, 255)
     return Image.fromarray(pixels, "RGBA")
 
 
@@ -158,21 +158,21 @@ ORIGINALS: dict[str, Callable[[], bytes]] = {
     "jpeg": lambda: images.photo_jpeg(WIDTH, HEIGHT),
     "jpeg, progressive": lambda: images.photo_jpeg(WIDTH, HEIGHT, progressive=True),
     "jpeg, turned": lambda: images.photo_jpeg(WIDTH, HEIGHT, orientation=6),
-    "jpeg, grey": lambda: images.grey_jpeg(WIDTH, HEIGHT),
+    "jpeg, gray": lambda: images.gray_jpeg(WIDTH, HEIGHT),
     "jpeg, cmyk": lambda: images.cmyk_jpeg(WIDTH, HEIGHT, profile=images.cmyk_profile()),
     "png": lambda: images.rgb_png(WIDTH, HEIGHT),
     "png, alpha": lambda: images.rgba_png(WIDTH, HEIGHT),
     "png, 16 bit": lambda: images.png16(WIDTH, HEIGHT),
     "png, palette": lambda: images.palette_png(WIDTH, HEIGHT),
-    "png, grey": lambda: images.grey_png(WIDTH, HEIGHT),
-    "png, grey alpha": lambda: images.grey_png(WIDTH, HEIGHT, alpha=True),
+    "png, gray": lambda: images.gray_png(WIDTH, HEIGHT),
+    "png, gray alpha": lambda: images.gray_png(WIDTH, HEIGHT, alpha=True),
     "png, interlaced": lambda: interlaced(scene(), 8),
     "png, p3": lambda: images.rgb_png(WIDTH, HEIGHT, profile=images.p3_profile()),
     "webp": lambda: images.webp(WIDTH, HEIGHT),
     "webp, alpha": lambda: images.webp(WIDTH, HEIGHT, alpha=True),
     "webp, lossless": stored("WEBP", lossless=True),
     "gif": lambda: images.palette_gif(WIDTH, HEIGHT),
-    # Decoders differ in how they spread colours that were stored for every other pixel.
+    # Decoders differ in how they spread colors that were stored for every other pixel.
     "avif": lambda: images.avif(WIDTH, HEIGHT, subsampling="4:4:4"),
     "heic": lambda: images.heic(WIDTH, HEIGHT),
     "tiff": lambda: images.tiff(WIDTH, HEIGHT),
@@ -202,9 +202,9 @@ def mode_of(original: Image.Image, transform: Transform, ideal: Image.Image, ima
     clear = original.mode in {"LA", "RGBA"} or opened or laid
     opaque = transform.background is not None and len(transform.background) == 6
     alpha = clear and not opaque and image_format != "jpeg"
-    coloured = transform.overlay is not None or (transform.background is not None and clear)
-    grey = (original.mode in {"L", "LA"} or transform.grayscale) and not coloured and image_format in {"jpeg", "png"}
-    return MODES[(1 if grey else 3) + alpha]
+    colored = transform.overlay is not None or (transform.background is not None and clear)
+    gray = (original.mode in {"L", "LA"} or transform.grayscale) and not colored and image_format in {"jpeg", "png"}
+    return MODES[(1 if gray else 3) + alpha]
 
 
 @functools.cache
@@ -223,7 +223,7 @@ def allowed(spelling: str, image_format: Format, *, dithered: bool = False) -> f
 
 def distance(one: Image.Image, other: Image.Image) -> float:
     """Return the mean difference in steps of 8-bit sRGB, laid on white, or on black if that is more: alpha counts too."""
-    return max(images.distance(reference.on_colour(one, ground), reference.on_colour(other, ground)) for ground in GROUNDS)
+    return max(images.distance(reference.on_color(one, ground), reference.on_color(other, ground)) for ground in GROUNDS)
 
 
 GROUNDS = ((255, 255, 255), (0, 0, 0))
@@ -351,12 +351,12 @@ async def test_sharpen_steepens_edges_and_preserves_the_mean_and_flat_parts(pool
 
 
 async def test_flat_picture_is_unchanged_by_blur_and_sharpen(pool: RenderPool, tmp_path: Path) -> None:
-    for colour in ((0, 0, 0), (255, 255, 255), (13, 130, 240)):
-        path = written(tmp_path, images.flat_png(60, 40, colour))
+    for color in ((0, 0, 0), (255, 255, 255), (13, 130, 240)):
+        path = written(tmp_path, images.flat_png(60, 40, color))
         for spelling in ("blur=0.3", "blur=5", "blur=250", "sharpen=0.3", "sharpen=10", "rotate=180,blur=2"):
             image = await made(pool, path, spelling)
             assert image.size == (60, 40)
-            assert images.distance(image, Image.new("RGB", (60, 40), colour)) == 0, (spelling, colour)
+            assert images.distance(image, Image.new("RGB", (60, 40), color)) == 0, (spelling, color)
 
 
 @pytest.mark.parametrize("sigma", [0.3, 0.7, 1, 2.5, 6, 12, 40])
@@ -371,7 +371,7 @@ async def test_blur_is_a_gaussian_of_its_sigma(pool: RenderPool, tmp_path: Path,
 
 @pytest.mark.parametrize("image_format", ["webp", "avif", "png"])
 async def test_lossless_rendition_is_the_picture_itself(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
-    for body in (images.rgb_png(WIDTH, HEIGHT), images.rgba_png(WIDTH, HEIGHT), images.grey_png(WIDTH, HEIGHT)):
+    for body in (images.rgb_png(WIDTH, HEIGHT), images.rgba_png(WIDTH, HEIGHT), images.gray_png(WIDTH, HEIGHT)):
         image = await made(pool, written(tmp_path, body), "lossless=true", image_format)
         assert distance(image, images.opened(body)) == 0
 
@@ -386,7 +386,7 @@ async def test_rendition_within_max_bytes_fits_and_is_the_best_that_does(pool: R
     for share in (0.9, 0.7):
         small = await rendered(pool, path, f"max_bytes={int(len(whole.body) * share)}", image_format)
         assert len(small.body) <= len(whole.body) * share
-        # Below the lossless PNG there is one of 256 colours, and nothing between.
+        # Below the lossless PNG there is one of 256 colors, and nothing between.
         assert len(small.body) > len(whole.body) * share * 0.6 or image_format == "png"
         assert (small.width, small.height) == (WIDTH, HEIGHT)
         away.append(images.distance(images.opened(small.body), scene()))
@@ -429,7 +429,7 @@ async def test_rendition_has_exactly_the_requested_metadata(pool: RenderPool, tm
     for spelling in METADATA_ASKED:
         image = await made(pool, path, spelling, image_format)
         assert image.size == (WIDTH, HEIGHT)
-        assert images.near(images.corner_colours(image)["top right"], images.CORNERS["top right"])
+        assert images.near(images.corner_colors(image)["top right"], images.CORNERS["top right"])
 
 
 METADATA_ASKED = ("full", "metadata=copyright", "metadata=all")
@@ -440,40 +440,40 @@ OWNED = {"Artist": images.ARTIST, "Copyright": images.COPYRIGHT}
 # Every mode of PNG.
 
 
-def sampled(colour_type: int, bits: int) -> tuple[npt.NDArray[np.uint16], Image.Image]:
-    """Return samples of a colour type (W3C PNG §11.2.1) at a depth, and what they look like: nothing of it is left to a decoder.
+def sampled(color_type: int, bits: int) -> tuple[npt.NDArray[np.uint16], Image.Image]:
+    """Return samples of a color type (W3C PNG §11.2.1) at a depth, and what they look like: nothing of it is left to a decoder.
 
     Neither side is a multiple of eight: rows end within a byte, and passes of an interlaced file have their own sizes.
     """
     width, height, most = 53, 37, (1 << bits) - 1
     rgb = np.asarray(images.picture(width, height)).astype(np.float64) / 255
     alpha = np.linspace(0, 1, width)[None, :, None] * np.ones((height, 1, 1))
-    if colour_type == 3:
+    if color_type == 3:
         indices = (rgb[..., 0] * min(most, 255)).round().astype(np.uint16)
         palette = np.array(palette_of(min(most, 255) + 1), np.uint8)
         return indices, Image.fromarray(palette[indices][..., :3], "RGB")
     values = {0: rgb[..., :1], 2: rgb, 4: np.concatenate([rgb[..., :1], alpha], axis=2), 6: np.concatenate([rgb, alpha], axis=2)}
-    samples = (values[colour_type] * most).round().astype(np.uint16)
+    samples = (values[color_type] * most).round().astype(np.uint16)
     seen = (samples / most * 255).round().astype(np.uint8)
-    return samples, Image.fromarray(seen[..., 0] if colour_type == 0 else seen, {0: "L", 2: "RGB", 4: "LA", 6: "RGBA"}[colour_type])
+    return samples, Image.fromarray(seen[..., 0] if color_type == 0 else seen, {0: "L", 2: "RGB", 4: "LA", 6: "RGBA"}[color_type])
 
 
-def palette_of(colours: int, *, alpha: bool = False) -> list[tuple[int, ...]]:
-    shades = [(255 - 255 * index // max(1, colours - 1), (index * 37) % 256, (index * 91) % 256) for index in range(colours)]
+def palette_of(colors: int, *, alpha: bool = False) -> list[tuple[int, ...]]:
+    shades = [(255 - 255 * index // max(1, colors - 1), (index * 37) % 256, (index * 91) % 256) for index in range(colors)]
     return [(*shade, 255 * (index % 3 > 0)) for index, shade in enumerate(shades)] if alpha else list(shades)
 
 
-# Colour type → the depths that it may have.
+# Color type → the depths that it may have.
 DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
-@pytest.mark.parametrize(("colour_type", "bits"), [(colour_type, bits) for colour_type, depths in DEPTHS.items() for bits in depths])
+@pytest.mark.parametrize(("color_type", "bits"), [(color_type, bits) for color_type, depths in DEPTHS.items() for bits in depths])
 async def test_png_of_every_color_type_and_depth_is_decoded(
-    pool: RenderPool, tmp_path: Path, colour_type: int, bits: int, interlaced: bool
+    pool: RenderPool, tmp_path: Path, color_type: int, bits: int, interlaced: bool
 ) -> None:
-    samples, seen = sampled(colour_type, bits)
-    palette = palette_of(1 << bits) if colour_type == 3 else []
+    samples, seen = sampled(color_type, bits)
+    palette = palette_of(1 << bits) if color_type == 3 else []
     path = written(tmp_path, images.png(samples, bits, interlaced=interlaced, palette=palette))
     image = await made(pool, path, "full")
     assert image.mode == seen.mode
@@ -482,19 +482,19 @@ async def test_png_of_every_color_type_and_depth_is_decoded(
     for spelling in ("width=31", "crop=10:5:40:30,rotate=90", "gamma=1.5,width=40"):
         assert distance(await made(pool, path, spelling), reference.reference(seen, parse(spelling))) < 1.5
     assert images.distance(await made(pool, path, "full", "webp"), reference.on_white(seen)) < 90
-    assert (await made(pool, path, "full", "jpeg")).mode == ("L" if colour_type in {0, 4} else "RGB")
+    assert (await made(pool, path, "full", "jpeg")).mode == ("L" if color_type in {0, 4} else "RGB")
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
-@pytest.mark.parametrize(("colour_type", "bits"), [(0, 1), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16), (3, 1), (3, 4), (3, 8)])
+@pytest.mark.parametrize(("color_type", "bits"), [(0, 1), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16), (3, 1), (3, 4), (3, 8)])
 async def test_png_with_a_transparent_color_is_transparent_there(
-    pool: RenderPool, tmp_path: Path, colour_type: int, bits: int, interlaced: bool
+    pool: RenderPool, tmp_path: Path, color_type: int, bits: int, interlaced: bool
 ) -> None:
-    samples, seen = sampled(colour_type, bits)
-    if colour_type == 3:
+    samples, seen = sampled(color_type, bits)
+    if color_type == 3:
         palette = palette_of(1 << bits, alpha=True)
         body = images.png(samples, bits, interlaced=interlaced, palette=palette)
-        alpha = np.array([colour[3] for colour in palette], np.uint8)[samples]
+        alpha = np.array([color[3] for color in palette], np.uint8)[samples]
     else:
         pixel = samples.reshape(37, 53, -1)[20, 25]
         body = images.png(samples, bits, interlaced=interlaced, clear=tuple(int(sample) for sample in pixel))
@@ -618,7 +618,7 @@ async def test_overlay_is_upright_and_has_its_own_colors(pool: RenderPool, tmp_p
         "turned": images.photo_jpeg(60, 80, orientation=6, quality=95),
         "p3": images.rgb_png(60, 40, profile=images.p3_profile()),
         "inks": images.cmyk_jpeg(60, 40, profile=images.cmyk_profile()),
-        "grey": images.grey_png(60, 40, alpha=True),
+        "gray": images.gray_png(60, 40, alpha=True),
         "deep": images.png16(60, 40),
         "tall": images.rgba_png(20, 200),
     }
@@ -635,4 +635,4 @@ async def test_svg_as_an_overlay_is_sharp(pool: RenderPool, tmp_path: Path) -> N
     path, overlay = written(tmp_path, images.flat_png(400, 300, (250, 250, 250))), written(tmp_path, svg(), "overlay")
     image = images.opened((await rendered(pool, path, f"overlay={MARK}:center:1", "png", overlay=overlay)).body)
     large = reference.reference(drawn(VECTOR_SCALE), parse("width=400,height=300"), vector_scale=VECTOR_SCALE)
-    assert distance(image, reference.on_colour(large, (250, 250, 250))) < ROUNDINGS
+    assert distance(image, reference.on_color(large, (250, 250, 250))) < ROUNDINGS

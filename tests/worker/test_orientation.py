@@ -133,7 +133,7 @@ async def test_rendition_in_any_format_is_upright_and_states_no_orientation(pool
         image = images.opened((await rendered(pool, path, "width=120", image_format)).body)
         assert image.size == (120, 90)
         assert not image.getexif()
-        assert all(images.near(colour, images.CORNERS[corner]) for corner, colour in images.corner_colours(image).items())
+        assert all(images.near(color, images.CORNERS[corner]) for corner, color in images.corner_colors(image).items())
 
 
 MARKER = (255, 255, 0)
@@ -170,7 +170,7 @@ def turned(place: tuple[float, float], turn: str) -> Image.Image:
 
 def marker_of(image: Image.Image) -> tuple[float, float]:
     """Return the middle of the bright disc, in pixels."""
-    pixels = np.asarray(reference.on_colour(image, (0, 0, 0))).astype(int)
+    pixels = np.asarray(reference.on_color(image, (0, 0, 0))).astype(int)
     rows, columns = np.nonzero((pixels[..., 0] > 128) & (pixels[..., 2] < 100))
     assert rows.size > 20, "the disc is not there"
     return float(columns.mean()) + 0.5, float(rows.mean()) + 0.5

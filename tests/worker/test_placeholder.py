@@ -40,7 +40,7 @@ def decoded(hash_bytes: bytes, width: int, height: int) -> Pixels:
     """Return the picture that a ThumbHash stands for: height × width × RGBA, 0 to 1.
 
     Written from the description at https://evanw.github.io/thumbhash/, because the decoder of the package `thumbhash` gives one
-    colour for every pixel.
+    color for every pixel.
     """
     head, shape = int.from_bytes(hash_bytes[:3], "little"), int.from_bytes(hash_bytes[3:5], "little")
     alpha, landscape = bool(head >> 23), bool(shape >> 15)
@@ -139,8 +139,8 @@ ORIGINALS = {
     "photo.jpg": images.photo_jpeg(640, 480),
     "lying.jpg": images.photo_jpeg(640, 480, orientation=6),
     "alpha.png": images.rgba_png(),
-    "grey.png": images.grey_png(),
-    "grey-alpha.png": images.grey_png(alpha=True),
+    "gray.png": images.gray_png(),
+    "gray-alpha.png": images.gray_png(alpha=True),
     "deep.png": images.png16(),
     "palette.png": images.palette_png(),
     "cmyk.jpg": images.cmyk_jpeg(),
@@ -162,7 +162,7 @@ async def test_placeholder_of_every_kind_of_original_has_a_thumbhash_a_small_pic
     placeholder = found.placeholder
     body = base64.b64decode(placeholder.thumbhash, validate=True)
     assert 5 <= len(body) <= 25
-    # A GIF has a transparent colour to offer even where no pixel is of it.
+    # A GIF has a transparent color to offer even where no pixel is of it.
     assert bool(body[2] & 0x80) == (found.info.alpha and found.info.format != "gif")
     assert len(placeholder.data_url) <= 400
     prefix, _, data = placeholder.data_url.partition(",")
@@ -174,7 +174,7 @@ async def test_placeholder_of_every_kind_of_original_has_a_thumbhash_a_small_pic
         assert small.width / small.height == pytest.approx(found.info.width / found.info.height, rel=0.1)
     assert 1 <= len(placeholder.palette) <= 5
     assert len(set(placeholder.palette)) == len(placeholder.palette)
-    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in placeholder.palette)
+    assert all(re.fullmatch("#[0-9a-f]{6}", color) for color in placeholder.palette)
     assert placeholder.color == placeholder.palette[0]
 
 
@@ -185,14 +185,14 @@ async def test_placeholder_picture_of_a_photo_looks_like_it(pool: RenderPool, tm
 
 
 async def test_placeholder_of_a_half_transparent_original_is_half_transparent(pool: RenderPool, tmp_path: Path) -> None:
-    placeholder = (await probed(pool, written(tmp_path, images.grey_png(alpha=True)))).placeholder
+    placeholder = (await probed(pool, written(tmp_path, images.gray_png(alpha=True)))).placeholder
     small = np.asarray(images.opened(base64.b64decode(placeholder.data_url.partition(",")[2])).convert("RGBA"))
     assert small[:, :6, 3].min() > 200
     assert small[:, -6:, 3].max() < 50
 
 
-def rgb(colour: str) -> images.Colour:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+def rgb(color: str) -> images.Color:
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
 @pytest.mark.parametrize("share", [0.25, 0.75])
@@ -200,7 +200,7 @@ async def test_placeholder_color_of_a_two_colored_picture_is_that_of_the_larger_
     pool: RenderPool, tmp_path: Path, share: float
 ) -> None:
     one, other = (200, 30, 40), (20, 90, 220)
-    placeholder = (await probed(pool, written(tmp_path, images.two_colour_png(320, 240, one, other, share)))).placeholder
+    placeholder = (await probed(pool, written(tmp_path, images.two_color_png(320, 240, one, other, share)))).placeholder
     larger, smaller = (one, other) if share > 0.5 else (other, one)
     assert images.near(rgb(placeholder.color), larger, 3)
     assert images.near(rgb(placeholder.palette[1]), smaller, 3)

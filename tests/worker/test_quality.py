@@ -114,10 +114,10 @@ def test_distance_is_about_symmetric(kind: str) -> None:
 
 
 def test_distance_of_a_gray_picture_encoded_in_color_compares_lightness() -> None:
-    grey = images.picture(320, 240).convert("L")
-    assert apart(grey, grey.convert("RGB")) == 0
-    body = encode(for_service(grey), "webp", 60)
-    assert 0 < PerceptualDistance(for_service(grey)).distance(body) <= PerceptualDistance(for_service(grey.convert("RGB"))).distance(body)
+    gray = images.picture(320, 240).convert("L")
+    assert apart(gray, gray.convert("RGB")) == 0
+    body = encode(for_service(gray), "webp", 60)
+    assert 0 < PerceptualDistance(for_service(gray)).distance(body) <= PerceptualDistance(for_service(gray.convert("RGB"))).distance(body)
 
 
 def test_distance_of_transparent_pixels_ignores_their_color() -> None:
@@ -225,7 +225,7 @@ def test_auto_of_a_large_picture_searches_on_tiles(image_format: Format, encodes
 
 
 def test_auto_of_an_animation_keeps_its_frames() -> None:
-    # Without the colours that WebP halves, which are far from alike at any quality.
+    # Without the colors that WebP halves, which are far from alike at any quality.
     frames = [images.picture(160, 120, seed=seed).convert("L") for seed in range(4)]
     strip = Image.new("RGB", (160, 480))
     for at, frame in enumerate(frames):

@@ -12,11 +12,11 @@ from service.images.options import FocalPoint
 from service.images.transform import parse
 from tests.support import images, reference
 
-GREY = Image.new("RGB", (40, 30), (100, 100, 100))
+GRAY = Image.new("RGB", (40, 30), (100, 100, 100))
 MARK = "a" * 32
 
 
-def colour_of(image: Image.Image, across: int = 20, down: int = 15) -> tuple[int, ...]:
+def color_of(image: Image.Image, across: int = 20, down: int = 15) -> tuple[int, ...]:
     pixel: list[int] = np.asarray(image)[down, across].tolist()
     return tuple(pixel)
 
@@ -36,18 +36,18 @@ def colour_of(image: Image.Image, across: int = 20, down: int = 15) -> tuple[int
     ],
 )
 def test_reference_adjustment_of_gray_follows_the_formula(spelling: str, level: int) -> None:
-    assert colour_of(reference.reference(GREY, parse(spelling))) == (level, level, level, 255)
+    assert color_of(reference.reference(GRAY, parse(spelling))) == (level, level, level, 255)
 
 
 def test_reference_saturation_of_zero_is_the_luminance() -> None:
     image = Image.new("RGB", (4, 4), (200, 50, 10))
     level = round(0.213 * 200 + 0.715 * 50 + 0.072 * 10)
     for spelling in ("saturation=0", "grayscale=true"):
-        assert colour_of(reference.reference(image, parse(spelling)), 1, 1) == (level, level, level, 255)
+        assert color_of(reference.reference(image, parse(spelling)), 1, 1) == (level, level, level, 255)
 
 
 def test_reference_blur_of_an_edge_is_the_integral_of_a_gaussian() -> None:
-    edge = images.opened(images.two_colour_png(100, 20, (0, 0, 0), (255, 255, 255), 0.5))
+    edge = images.opened(images.two_color_png(100, 20, (0, 0, 0), (255, 255, 255), 0.5))
     row = np.asarray(reference.reference(edge, parse("blur=4")))[10, :, 0].astype(float)
     ideal = [255 * (0.5 + 0.5 * erf((x + 0.5 - 50) / (4 * sqrt(2)))) for x in range(100)]
     assert np.abs(row - ideal).max() < 2
@@ -66,7 +66,7 @@ def test_reference_blur_of_an_edge_is_the_integral_of_a_gaussian() -> None:
 )
 def test_reference_rotation_moves_the_corners(turn: str, corners: tuple[str, ...]) -> None:
     """Clockwise: what was at the bottom left comes to the top left. Turned first, then flipped."""
-    found = images.corner_colours(reference.reference(images.picture(60, 40), parse(turn)))
+    found = images.corner_colors(reference.reference(images.picture(60, 40), parse(turn)))
     assert [found[corner] for corner in images.CORNERS] == [images.CORNERS[corner] for corner in corners]
 
 
@@ -83,19 +83,19 @@ def test_reference_rounded_corners_leave_the_area_of_a_circle() -> None:
 def test_reference_overlay_pad_and_background_are_in_the_right_place() -> None:
     mark = Image.new("RGBA", (10, 10), (255, 0, 0, 128))
     spelling = f"overlay={MARK}:southeast:0.25:1:3:2,pad=1:2:3:4,background=0000ff"
-    image = reference.reference(GREY, parse(spelling), mark)
+    image = reference.reference(GRAY, parse(spelling), mark)
     assert image.size == (46, 34)
-    assert colour_of(image, 0, 0) == (0, 0, 255, 255)
-    assert colour_of(image, 4, 1) == (100, 100, 100, 255)
+    assert color_of(image, 0, 0) == (0, 0, 255, 255)
+    assert color_of(image, 4, 1) == (100, 100, 100, 255)
     # The overlay of 10 × 10 ends 3 from the right and 2 from the bottom of the picture.
     left, top = 4 + 40 - 10 - 3, 1 + 30 - 10 - 2
-    assert colour_of(image, left, top) == colour_of(image, left + 9, top + 9) == (178, 50, 50, 255)
-    assert colour_of(image, left - 1, top) == colour_of(image, left + 10, top + 9) == (100, 100, 100, 255)
+    assert color_of(image, left, top) == color_of(image, left + 9, top + 9) == (178, 50, 50, 255)
+    assert color_of(image, left - 1, top) == color_of(image, left + 10, top + 9) == (100, 100, 100, 255)
 
 
 def test_reference_half_transparent_background_is_half_visible() -> None:
     image = reference.reference(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), parse("background=ff000080"))
-    assert colour_of(image, 3, 3) == (255, 0, 0, 128)
+    assert color_of(image, 3, 3) == (255, 0, 0, 128)
 
 
 def test_reference_focal_point_moves_with_the_picture() -> None:

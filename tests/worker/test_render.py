@@ -117,7 +117,7 @@ async def test_cover_gravity_keeps_the_named_region(
 ) -> None:
     path = written(folder, images.photo_jpeg(*original, quality=95), "long.jpg")
     image = await picture(pool, path, f"width=100,height=100,fit=cover,gravity={gravity}".replace(",gravity=center", ""))
-    found = images.corner_colours(image)
+    found = images.corner_colors(image)
     seen = [corner for corner in images.CORNERS if images.near(found[corner], images.CORNERS[corner])]
     assert seen == corners
 
@@ -147,7 +147,7 @@ async def test_rendition_of_a_tiny_original_has_its_size(
     path = written(folder, images.flat_png(width, height, (200, 60, 40)), "tiny.png")
     image = await picture(pool, path, "full", image_format)
     assert image.size == (width, height)
-    assert images.near(images.corner_colours(image)["top left"], (200, 60, 40), 6)
+    assert images.near(images.corner_colors(image)["top left"], (200, 60, 40), 6)
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
@@ -222,7 +222,7 @@ async def test_rendition_of_the_intermediate_looks_like_one_of_the_original(pool
         small = images.opened((await pool.run(msgspec.structs.replace(job, input_file=source_of(reduced, info)), Rendered)).body)
         assert (small.size, small.mode) == (whole.size, whole.mode)
         for ground in ((255, 255, 255), (0, 0, 0)):
-            assert images.distance(reference.on_colour(small, ground), reference.on_colour(whole, ground)) < 1, spelling
+            assert images.distance(reference.on_color(small, ground), reference.on_color(whole, ground)) < 1, spelling
 
 
 # Files of the world.
