@@ -1,4 +1,4 @@
-"""What is refused, by whom it is told, and that nothing of it stays: not in the store, not in the spool, not in a process."""
+"""Invalid requests: which problem each one gets, and that nothing of it stays in the store, in the spool or in a process."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ CORPUS = [path for folder in ("broken", "bomb", "svg-hostile") for path in image
 
 @pytest.mark.skipif(images.corpus() is None, reason="the corpus of real images is not beside the repository")
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
-def test_corpus_file_that_is_no_good_is_a_problem_or_harmless(small: Server, spool: Callable[[], list[Path]], path: Path) -> None:
+def test_corpus_file_that_is_broken_or_hostile_is_a_problem_or_harmless(small: Server, spool: Callable[[], list[Path]], path: Path) -> None:
     before = small.render_processes()
     with small.client() as client:
         answer = client.post("/v1/images", content=path.read_bytes())
@@ -160,14 +160,14 @@ CONTRADICTIONS: dict[str, tuple[dict[str, object], str, int, str]] = {
 
 
 @pytest.mark.parametrize("name", CONTRADICTIONS)
-def test_transform_that_contradicts_itself_or_the_image_has_no_url(small: Server, photo: dict[str, Any], name: str) -> None:
+def test_transform_that_contradicts_itself_or_the_image_gets_no_url(small: Server, photo: dict[str, Any], name: str) -> None:
     transform, image_format, status, kind = CONTRADICTIONS[name]
     with small.client() as client:
         answer = client.post(f"/v1/images/{photo['digest']}/urls", json={"transform": transform, "format": image_format})
     check_problem(answer, status, kind)
 
 
-def test_address_of_a_crop_outside_its_image_is_400_that_nobody_keeps(small: Server, photo: dict[str, Any]) -> None:
+def test_rendition_url_of_a_crop_outside_its_image_is_400_and_not_stored(small: Server, photo: dict[str, Any]) -> None:
     version, before = photo["src"].split("/")[2], small.stored("renditions")
     with small.client() as client:
         for extension in ("webp", "jpg", "png", "gif", "avif"):
@@ -220,7 +220,7 @@ def test_bad_multipart_is_400(small: Server, content_type: str, body: bytes, rec
     assert received in problem["received"]
 
 
-def test_wrong_method_is_405_with_the_methods_that_work(server: Server) -> None:
+def test_unsupported_method_is_405_with_the_supported_methods(server: Server) -> None:
     with server.client() as client:
         digest, signature = "a" * 32, "b" * 26
         for path, allow in [
@@ -237,7 +237,7 @@ def test_wrong_method_is_405_with_the_methods_that_work(server: Server) -> None:
             assert answer.json()["remedy"] == f"Use one of: {allow}."
 
 
-def test_unknown_path_is_404_that_tells_where_to_look(server: Server) -> None:
+def test_unknown_path_is_404_that_says_where_to_look(server: Server) -> None:
     with server.client() as client:
         answer = client.get("/no/such/page")
     assert answer.status_code == 404
@@ -253,7 +253,7 @@ def test_unknown_path_is_404_that_tells_where_to_look(server: Server) -> None:
     }
 
 
-def test_control_characters_of_a_path_never_reach_the_answer_or_the_log_unescaped(server: Server) -> None:
+def test_control_characters_of_a_path_are_escaped_in_the_response(server: Server) -> None:
     with server.client() as client:
         answer = client.get("/no%0d%0aSet-Cookie:%20x=1%00%e2%80%ae")
     assert answer.status_code == 404

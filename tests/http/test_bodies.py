@@ -1,199 +1,130 @@
-"""Bodies that are hostile to the server: what they cost, what comes back, and that good requests go on."""
+"""Request bodies: their pieces, the time that counts, and their limits."""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
-from contextlib import suppress
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable
+from types import SimpleNamespace
+from typing import Any, cast
 
-import msgspec
+import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from litestar import Request
+from litestar.datastructures import State
 
-from tests.support import images
-from tests.support.server import HOST, Server, darkroom
+from service.errors import BadRequestError, SlowUploadError, TooLargeError
+from service.http import bodies
+from service.http.bodies import FREE_MESSAGES, MIN_MESSAGE_BYTES, PIECE_BYTES, body_pieces
 
-# What each request here may cost the server's CPU; before it was bounded, the cheapest took seconds.
-MOST_SECONDS = 1.5
-
-
-@pytest.fixture(scope="module")
-def pulling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Give a server that takes images from URLs too."""
-    with darkroom(tmp_path_factory.mktemp("bodies"), pull_hosts="images.example.com") as running:
-        yield running
-        log = running.log()
-        assert "Traceback" not in log
-        assert "unexpected failure" not in log
+ANY_SIZE = 1 << 30
 
 
-@pytest.fixture(scope="module")
-def digest(pulling: Server) -> str:
-    """Give the digest of a photo that is stored."""
-    with pulling.client() as client:
-        return str(client.post("/v1/images", content=images.photo_jpeg(640, 480)).json()["digest"])
+def request(receive: Callable[[], Awaitable[Any]], **headers: str) -> Request[object, object, State]:
+    return cast("Request[object, object, State]", SimpleNamespace(receive=receive, headers=headers))
 
 
-@pytest.fixture(autouse=True)
-def good_upload_afterwards(pulling: Server) -> Iterator[None]:
-    """Check that an upload works after whatever has been sent."""
-    yield
-    with pulling.client() as client:
-        assert client.post("/v1/images", content=images.photo_jpeg(320, 200)).status_code in {200, 201}
+def sent(chunks: Iterable[bytes], *, ends: bool = True) -> Request[object, object, State]:
+    """Return a request whose client sends these chunks, and then ends the body or breaks off."""
+    messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    messages.append({"type": "http.request", "body": b"", "more_body": False} if ends else {"type": "http.disconnect"})
+    waiting = iter(messages)
+
+    async def receive() -> Any:
+        return next(waiting)
+
+    return request(receive)
 
 
-class Got(NamedTuple):
-    """A response, and the CPU time in seconds that it took."""
-
-    status: int
-    connection: str
-    problem: dict[str, Any]
-    cpu_seconds: float
+async def pieces_of(received: Request[object, object, State], max_bytes: int = ANY_SIZE) -> list[bytes]:
+    return [piece async for piece in body_pieces(received, max_bytes)]
 
 
-def head(path: str, *fields: str, method: str = "POST") -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", *fields]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+@given(st.lists(st.integers(0, 100_000), max_size=40))
+def test_body_pieces_are_few_and_join_to_the_body(sizes: list[int]) -> None:
+    chunks = [bytes([number % 256]) * size for number, size in enumerate(sizes)]
+    pieces = anyio.run(pieces_of, sent(chunks))
+    assert b"".join(pieces) == b"".join(chunks)
+    assert all(len(piece) > PIECE_BYTES for piece in pieces[:-1])
+    assert all(pieces)
 
 
-def send(server: Server, raw: bytes, *, breaks_off: bool = False) -> Got:
-    """Send bytes over a connection of their own, and no more where the body `breaks_off`; return the response."""
-    worker = server.worker()
-    before = worker.cpu_times()
-    received = b""
-    with socket.create_connection((HOST, server.port), timeout=120) as connection:
-        # The server may respond and close while the client still sends.
-        with suppress(ConnectionError):
-            connection.sendall(raw)
-            if breaks_off:
-                connection.shutdown(socket.SHUT_WR)
-        with suppress(ConnectionError):
-            while piece := connection.recv(65_536):
-                received += piece
-    after = worker.cpu_times()
-    head, _, body = received.partition(b"\r\n\r\n")
-    start, *lines = head.decode("latin-1").split("\r\n")
-    fields = dict(line.lower().split(": ", 1) for line in lines)
-    problem = msgspec.json.decode(body) if fields["content-type"] == "application/problem+json" else {}
-    cpu_seconds = after.user + after.system - before.user - before.system
-    return Got(int(start.split(" ")[1]), fields.get("connection", ""), problem, cpu_seconds)
+@pytest.mark.anyio
+async def test_body_time_between_two_pieces_does_not_count_against_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(bodies, "MIN_BYTES_PER_SECOND", 1 << 40)
+    left = 3
+
+    async def receive() -> Any:
+        nonlocal left
+        # A server's messages are never there at once, so that a time-out that has passed is noticed.
+        await anyio.sleep(0.01)
+        left -= 1
+        return {"type": "http.request", "body": bytes(PIECE_BYTES + 1), "more_body": left > 0}
+
+    received = 0
+    async for piece in body_pieces(request(receive), ANY_SIZE):
+        # As a probe takes: longer than the client may take for all of it.
+        await anyio.sleep(0.7)
+        received += len(piece)
+    assert received == 3 * (PIECE_BYTES + 1)
 
 
-def chunked(body: bytes, size: int) -> bytes:
-    """Return a body in chunked encoding, in chunks of `size` bytes."""
-    parts = (body[start : start + size] for start in range(0, len(body), size))
-    return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+@pytest.mark.anyio
+async def test_body_that_stalls_is_408_after_the_grace_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "GRACE_SECONDS", 0.05)
+    seconds = iter([0.0, 3_600.0])
+
+    async def receive() -> Any:
+        await anyio.sleep(next(seconds))
+        return {"type": "http.request", "body": bytes(100), "more_body": True}
+
+    with pytest.raises(SlowUploadError) as raised:
+        await pieces_of(request(receive))
+    assert raised.value.received == "100 bytes in 0 seconds"
+    assert raised.value.extra_headers == (("Connection", "close"),)
 
 
-@pytest.mark.parametrize("path", ["/v1/images", "/v1/images/{}/urls", "/v1/images/known", "/v1/pull"])
-def test_body_in_one_byte_chunks_is_400_at_little_cost(pulling: Server, digest: str, path: str) -> None:
-    raw = head(path.format(digest), "Content-Type: text/plain", "Transfer-Encoding: chunked") + chunked(b" " * 60_000, 1)
-    got = send(pulling, raw)
-    assert (got.status, got.connection, got.problem["type"]) == (400, "close", "/problems/bad-request")
-    assert got.problem["expected"] == "chunks of 512 bytes or more on average, after the first 1024"
-    assert got.cpu_seconds < MOST_SECONDS
+@pytest.mark.anyio
+async def test_body_bytes_extend_the_time_that_the_client_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(bodies, "MIN_BYTES_PER_SECOND", 1_000)
+    steps = iter([(0.0, bytes(10_000)), (0.2, bytes(1)), (0.0, b"")])
+
+    async def receive() -> Any:
+        seconds, chunk = next(steps)
+        await anyio.sleep(seconds)
+        return {"type": "http.request", "body": chunk, "more_body": bool(chunk)}
+
+    assert [len(piece) for piece in await pieces_of(request(receive))] == [10_001]
 
 
-def test_multipart_body_in_one_byte_chunks_is_400_at_little_cost(pulling: Server) -> None:
-    body = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + bytes(60_000) + b"\r\n--x--"
-    fields = ("Content-Type: multipart/form-data; boundary=x", "Transfer-Encoding: chunked")
-    got = send(pulling, head("/v1/images", *fields) + chunked(body, 1))
-    assert (got.status, got.connection, got.problem["type"]) == (400, "close", "/problems/bad-request")
-    assert got.cpu_seconds < MOST_SECONDS
+@pytest.mark.anyio
+@pytest.mark.parametrize("size", [0, 1, MIN_MESSAGE_BYTES - 1])
+async def test_body_in_many_small_chunks_is_400(size: int) -> None:
+    with pytest.raises(BadRequestError, match="too small chunks"):
+        await pieces_of(sent([bytes(size)] * (FREE_MESSAGES * (MIN_MESSAGE_BYTES + 1))))
 
 
-@pytest.mark.parametrize("size", [536, 1_024, 1_460, 4_096])
-def test_body_in_chunks_as_small_as_segments_is_taken(pulling: Server, size: int) -> None:
-    photo = images.photo_jpeg(640, 480)
-    padded = photo + bytes(2_000_000 + size - len(photo))
-    got = send(pulling, head("/v1/images", "Transfer-Encoding: chunked") + chunked(padded, size))
-    assert got.status == 201
+@pytest.mark.anyio
+@pytest.mark.parametrize(("size", "count"), [(1, FREE_MESSAGES - 1), (MIN_MESSAGE_BYTES, 20 * FREE_MESSAGES)])
+async def test_body_in_a_thousand_small_chunks_or_in_many_segments_is_accepted(size: int, count: int) -> None:
+    assert sum(map(len, await pieces_of(sent([bytes(size)] * count)))) == size * count
 
 
-@pytest.mark.parametrize("declared", [True, False])
-def test_white_space_that_is_said_to_be_json_is_413_at_little_cost(pulling: Server, *, declared: bool) -> None:
-    body = b" " * 30_000_000
-    length = (f"Content-Length: {len(body)}", body) if declared else ("Transfer-Encoding: chunked", chunked(body, 100_000))
-    got = send(pulling, head("/v1/images", "Content-Type: application/json", length[0]) + length[1])
-    assert (got.status, got.connection, got.problem["type"]) == (413, "close", "/problems/too-large")
-    assert got.problem["expected"] == "at most 65536 bytes"
-    assert got.cpu_seconds < MOST_SECONDS
+@pytest.mark.anyio
+async def test_incomplete_body_is_400_and_closes_the_connection() -> None:
+    with pytest.raises(BadRequestError) as raised:
+        await pieces_of(sent([b"abc"], ends=False))
+    assert (raised.value.received, raised.value.extra_headers) == ("3 bytes, then something else", (("Connection", "close"),))
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/images/{}/urls"), ("PATCH", "/v1/images/{}"), ("POST", "/v1/images/known")])
-def test_json_larger_than_is_read_is_413_before_it_is_read(pulling: Server, digest: str, method: str, path: str) -> None:
-    got = send(pulling, head(path.format(digest), "Content-Length: 65537", method=method))
-    assert (got.status, got.problem["received"]) == (413, "65537 bytes")
+@pytest.mark.anyio
+async def test_body_with_too_large_a_content_length_is_413_before_a_byte_is_read() -> None:
+    async def receive() -> Any:
+        raise AssertionError("read")
 
-
-MALFORMED = {
-    "no hexadecimal size": b"zz\r\nabc\r\n0\r\n\r\n",
-    "empty size": b"\r\nabc\r\n0\r\n\r\n",
-    "negative size": b"-3\r\nabc\r\n0\r\n\r\n",
-    "size with a prefix": b"0x3\r\nabc\r\n0\r\n\r\n",
-    "size that overflows": b"f" * 17 + b"\r\nabc\r\n0\r\n\r\n",
-    "size too small": b"3\r\nabcd\r\n0\r\n\r\n",
-    "size too large": b"5\r\nabc\r\n0\r\n\r\n",
-    "size without CR": b"3\nabc\n0\n\n",
-    "CR without LF": b"3\rabc\r0\r\r",
-    "end without a size": b"3\r\nabc\r\n\r\n",
-    "extension that never ends": b"3;" + b"a" * 20_000 + b"\r\nabc\r\n0\r\n\r\n",
-    "extension with a line break": b"3;a\nb\r\nabc\r\n0\r\n\r\n",
-    "trailer that is no field": b"3\r\nabc\r\n0\r\n: : :\0\r\n\r\n",
-    "trailers too large": b"3\r\nabc\r\n0\r\n" + b"a: b\r\n" * 5_000 + b"\r\n",
-}
-BROKEN_OFF = {"nothing": b"", "no last chunk": b"3\r\nabc\r\n", "half a chunk": b"ff\r\nabc", "half a size": b"f"}
-
-
-@pytest.mark.parametrize("name", [*MALFORMED, *BROKEN_OFF])
-@pytest.mark.parametrize("path", ["/v1/images", "/v1/images/{}/urls"])
-def test_chunks_that_are_malformed_are_400_and_the_connection_closed(pulling: Server, digest: str, path: str, name: str) -> None:
-    body = MALFORMED.get(name) or BROKEN_OFF[name]
-    got = send(pulling, head(path.format(digest), "Transfer-Encoding: chunked") + body, breaks_off=name in BROKEN_OFF)
-    assert (got.status, got.connection) == (400, "close")
-    assert got.problem["type"] == "/problems/bad-request"
-
-
-def test_body_shorter_than_its_length_is_400(pulling: Server) -> None:
-    got = send(pulling, head("/v1/images", "Content-Length: 1000") + b"abc", breaks_off=True)
-    assert (got.status, got.problem["received"]) == (400, "3 bytes, then something else")
-
-
-TOKEN = "a-token-that-may-take-images-in"
-
-
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Give a server in a region whose originals are in another one."""
-    fly = {"FLY_REGION": "lhr", "FLY_MACHINE_ID": "148e21ea246389", "PRIMARY_REGION": "arn"}
-    with darkroom(tmp_path_factory.mktemp("reader"), store="memory://", keys="ab" * 32, tokens=TOKEN, **fly) as running:
-        yield running
-
-
-@pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
-def test_body_in_a_reader_region_is_not_read_without_a_token(reader: Server, method: str) -> None:
-    raw = head("/v1/images", "Transfer-Encoding: chunked", method=method) + chunked(bytes(60_000), 1)
-    got = send(reader, raw)
-    assert (got.status, got.connection, got.problem["type"]) == (401, "close", "/problems/unauthorized")
-    assert got.cpu_seconds < 0.5
-
-
-def test_body_in_a_reader_region_in_one_byte_chunks_is_400_at_little_cost(reader: Server) -> None:
-    raw = head("/v1/images", f"Authorization: Bearer {TOKEN}", "Transfer-Encoding: chunked") + chunked(bytes(60_000), 1)
-    got = send(reader, raw)
-    assert (got.status, got.connection, got.problem["status"]) == (400, "close", 400)
-    assert got.cpu_seconds < MOST_SECONDS
-
-
-@pytest.mark.parametrize("name", MALFORMED)
-def test_chunks_that_are_malformed_in_a_reader_region_are_400(reader: Server, name: str) -> None:
-    fields = (f"Authorization: Bearer {TOKEN}", "Transfer-Encoding: chunked")
-    got = send(reader, head("/v1/images", *fields) + MALFORMED[name])
-    assert (got.status, got.connection) == (400, "close")
-
-
-@pytest.mark.parametrize("name", MALFORMED)
-@pytest.mark.parametrize("path", ["/", "/i/v2/none", f"/i/v2/{'a' * 32}/full/{'a' * 26}.jpg", "/v1/images", "/livez"])
-def test_malformed_chunks_of_a_request_without_use_for_a_body_are_never_500(pulling: Server, path: str, name: str) -> None:
-    got = send(pulling, head(path, "Transfer-Encoding: chunked", method="GET") + MALFORMED[name])
-    assert got.status in {200, 400, 403}
+    with pytest.raises(TooLargeError, match="body is too large"):
+        await pieces_of(request(receive, **{"content-length": "101"}), 100)
+    with pytest.raises(TooLargeError, match="body is too large"):
+        await pieces_of(sent([bytes(60), bytes(60)]), 100)

@@ -1,4 +1,4 @@
-"""Real caches in front: Varnish, nginx, Apache Traffic Server believe every header, and the server is asked once."""
+"""Real caches in front: Varnish, nginx and Apache Traffic Server obey every header, and the server gets one request."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_rendition_is_fetched_once_and_its_headers_arrive_whole(front: CacheInFr
     assert answers[0].headers["cache-control"] == "public, max-age=31536000, immutable"
 
 
-def test_rendition_that_many_want_at_once_is_fetched_and_rendered_once(front: CacheInFront, path: str) -> None:
+def test_rendition_requested_by_many_at_once_is_fetched_and_rendered_once(front: CacheInFront, path: str) -> None:
     with ThreadPoolExecutor(20) as threads:
         answers = list(threads.map(lambda _: httpx.get(front.client.base_url.join(path), trust_env=False, timeout=60), range(20)))
     assert {answer.status_code for answer in answers} == {200}
@@ -83,7 +83,7 @@ def test_rendition_that_many_want_at_once_is_fetched_and_rendered_once(front: Ca
     assert "; hit; " in front.origin.get(path).headers["cache-status"]
 
 
-def test_condition_is_answered_304_by_the_cache(front: CacheInFront, path: str) -> None:
+def test_conditional_request_gets_304_from_the_cache(front: CacheInFront, path: str) -> None:
     etag = front.client.get(path).headers["etag"]
     # Varnish compares the field as a whole; a browser sends one tag.
     for condition in (etag,) if front.name == "Varnish" else (etag, f'"other", {etag}'):
@@ -95,7 +95,7 @@ def test_condition_is_answered_304_by_the_cache(front: CacheInFront, path: str) 
 
 
 @pytest.mark.parametrize(("asked", "part"), RANGES)
-def test_range_is_cut_from_what_the_cache_keeps(front: CacheInFront, path: str, asked: str, part: slice) -> None:
+def test_range_is_served_from_the_stored_response(front: CacheInFront, path: str, asked: str, part: slice) -> None:
     whole = front.client.get(path).content
     answer = front.client.get(path, headers={"Range": asked})
     assert (answer.status_code, answer.content) == (206, whole[part])
@@ -103,7 +103,7 @@ def test_range_is_cut_from_what_the_cache_keeps(front: CacheInFront, path: str, 
     assert front.counted.fetches(path) == 1
 
 
-def test_range_of_a_cold_rendition_is_right_and_the_whole_is_right_afterwards(front: CacheInFront, path: str) -> None:
+def test_range_of_a_cold_rendition_is_right_and_so_is_the_whole_afterwards(front: CacheInFront, path: str) -> None:
     answer = front.client.get(path, headers={"Range": "bytes=10-19"})
     whole = front.client.get(path)
     assert (answer.status_code, answer.content) == (206, whole.content[10:20])
@@ -117,7 +117,7 @@ def test_range_beyond_the_end_is_416(front: CacheInFront, path: str) -> None:
     assert front.client.get(path).content == whole
 
 
-def test_head_is_answered_by_the_cache(front: CacheInFront, path: str) -> None:
+def test_head_is_served_by_the_cache(front: CacheInFront, path: str) -> None:
     whole = front.client.get(path)
     answer = front.client.head(path)
     assert (answer.status_code, answer.content) == (200, b"")
@@ -125,7 +125,7 @@ def test_head_is_answered_by_the_cache(front: CacheInFront, path: str) -> None:
     assert (front.counted.fetches(path), front.counted.requests["HEAD", path]) == (1, 0)
 
 
-def test_client_that_asks_for_a_fresh_one_gets_the_right_one(front: CacheInFront, path: str) -> None:
+def test_request_with_no_cache_gets_the_right_rendition(front: CacheInFront, path: str) -> None:
     whole = front.client.get(path).content
     for directive in ("no-cache", "max-age=0"):
         answer = front.client.get(path, headers={"Cache-Control": directive})
@@ -159,7 +159,7 @@ def test_taken_down_image_is_gone_once_the_cache_is_purged(front: CacheInFront) 
         assert front.client.get(document["src"]).status_code == 410
 
 
-def test_errors_are_never_kept(front: CacheInFront, path: str) -> None:
+def test_error_is_never_stored(front: CacheInFront, path: str) -> None:
     unsigned = path.rpartition("/")[0] + "/-.webp"
     for wrong, status in ((unsigned, 403), (path.replace(".webp", ".xyz"), 400), ("/i/v2/nothing", 400), ("/nothing", 404)):
         for _ in range(2):
@@ -168,14 +168,14 @@ def test_errors_are_never_kept(front: CacheInFront, path: str) -> None:
         assert front.counted.fetches(wrong) == 2
 
 
-def test_negotiated_rendition_is_not_kept_so_that_nobody_gets_what_another_accepts(front: CacheInFront) -> None:
+def test_negotiated_rendition_is_not_stored_by_caches_that_ignore_vary(front: CacheInFront) -> None:
     negotiated = f"/i/v2/{front.digest}/full/-.auto"
     for accept, media_type in (("image/avif,image/webp,*/*", "image/avif"), ("*/*", "image/jpeg"), ("image/webp", "image/webp")) * 2:
         answer = front.client.get(negotiated, headers={"Accept": accept})
         assert (answer.status_code, answer.headers["content-type"]) == (200, media_type)
 
 
-def test_upload_and_health_pass_through_unkept(front: CacheInFront) -> None:
+def test_upload_and_health_are_not_stored(front: CacheInFront) -> None:
     body = images.photo_jpeg(333, next(_widths))
     assert [front.client.post("/v1/images", content=body).status_code for _ in range(2)] == [201, 200]
     before = front.counted.fetches("/health")

@@ -1,4 +1,4 @@
-"""An upload that ends its render process twice: refused by every server of the store, and nobody else notices."""
+"""An upload that ends its render process twice: refused by every server of the store, without harm to other requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections of a real server: clients that read slowly or not at all, that say nothing, and that open many."""
+"""Connections of a real server: clients that read slowly or not at all, that send nothing, and that open many."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def crowd(server: Server, path: str, size: int) -> Iterator[list[socket.socket]]
         yield [stack.enter_context(connected(server, path)) for _ in range(size)]
 
 
-def test_crowd_that_does_not_read_is_cut_to_a_quarter_of_all_connections_in_bounded_memory(data: Path) -> None:
+def test_clients_that_do_not_read_are_cut_to_a_quarter_of_all_connections_in_bounded_memory(data: Path) -> None:
     size = MAX_CONNECTIONS // 4 + 400
     with darkroom(data) as server:
         path = large_hit(server)
@@ -118,7 +118,7 @@ def test_crowd_that_does_not_read_is_cut_to_a_quarter_of_all_connections_in_boun
 
 
 @pytest.mark.long
-def test_more_clients_than_connections_that_do_not_read_leave_the_server_alive(data: Path) -> None:
+def test_more_clients_that_do_not_read_than_connections_leave_the_server_responsive(data: Path) -> None:
     with darkroom(data) as server:
         path = large_hit(server)
         worker = server.worker()
@@ -131,7 +131,7 @@ def test_more_clients_than_connections_that_do_not_read_leave_the_server_alive(d
 
 
 @pytest.mark.long
-def test_readers_are_closed_by_their_progress(data: Path) -> None:
+def test_slow_readers_are_closed_by_their_progress(data: Path) -> None:
     """One reads nothing, one a byte a second, one 20 kB a second; a fourth leaves a response to the kernel that fits in there."""
     with darkroom(data) as server, ExitStack() as stack:
         path = large_hit(server)
@@ -191,7 +191,7 @@ def test_connections_of_an_address_beyond_the_bound_are_closed_newest_first(data
         assert is_alive(server, seconds=5)
 
 
-def test_server_with_few_descriptors_has_some_left_for_uploads_and_renders(data: Path) -> None:
+def test_server_with_few_descriptors_reserves_some_for_uploads_and_renders(data: Path) -> None:
     with darkroom_with_descriptors(data, 700) as server, ExitStack() as stack:
         silent = [stack.enter_context(connected(server)) for _ in range(800)]
         # With all of 700 descriptors in use nothing can be spooled, and no process started.

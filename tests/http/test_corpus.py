@@ -1,4 +1,4 @@
-"""The main job on real photos: sent with curl as a person would, every URL of the answer fetched with curl."""
+"""The main task with real photos: uploaded with curl as a person would, and every URL of the response fetched with curl."""
 
 from __future__ import annotations
 

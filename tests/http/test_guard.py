@@ -1,4 +1,4 @@
-"""What a request's header must be, by its ASGI scope."""
+"""The checks of a request's header, given its ASGI scope."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_request_of_http_1_0_needs_no_host(headers: list[tuple[bytes, bytes]]) -
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PATCH", "PUT", "BREW", "get"])
-def test_request_that_changes_something_is_authenticated_where_no_route_does(method: str) -> None:
+def test_unsafe_request_is_authenticated_if_no_route_does(method: str) -> None:
     received = []
 
     def authenticate(authorization: str) -> None:

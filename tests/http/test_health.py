@@ -13,7 +13,7 @@ from tests.support import images
 from tests.support.server import Server, darkroom, reported_sandbox
 
 
-def test_health_is_200_and_says_where_it_stands(data: Path) -> None:
+def test_health_is_200_and_names_the_region(data: Path) -> None:
     with (
         darkroom(data, store="memory://", FLY_REGION="arn", FLY_MACHINE_ID="1857", regions="arn, lhr,iad") as server,
         server.client() as client,
@@ -28,7 +28,7 @@ def test_health_is_200_and_says_where_it_stands(data: Path) -> None:
         assert report == {"status": "ok", "region": "arn", "machine": "1857", "regions": ["arn", "lhr", "iad"], "prefer_region": "arn"}
 
 
-def test_health_in_a_region_that_is_not_declared_says_so_and_what_to_do(data: Path) -> None:
+def test_health_in_an_undeclared_region_warns_and_says_what_to_do(data: Path) -> None:
     with darkroom(data, store="memory://", FLY_REGION="fra", PRIMARY_REGION="lhr", regions="arn,lhr") as server, server.client() as client:
         answer = client.get("/health")
         assert answer.status_code == 200
@@ -48,13 +48,13 @@ def test_health_outside_fly_names_no_region(server: Server) -> None:
         assert client.head("/health").status_code == 200
 
 
-def test_livez_answers(server: Server) -> None:
+def test_livez_is_200(server: Server) -> None:
     with server.client() as client:
         answer = client.get("/livez")
         assert (answer.status_code, answer.text, answer.headers["cache-control"]) == (200, "alive\n", "no-store")
 
 
-def test_store_lost_later_is_200_degraded_hits_go_on_and_it_heals(data: Path, tmp_path: Path) -> None:
+def test_store_lost_after_the_start_is_200_degraded_until_it_is_back_and_hits_continue(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere" / "store"
     with darkroom(data, store=folder.as_uri()) as server, server.client() as client:
         document = client.post("/v1/images", content=images.photo_jpeg(64, 48)).json()

@@ -1,4 +1,4 @@
-"""Documents of images at the limits: every URL that they have is 200, and what is negotiated too."""
+"""Documents of images at the limits: every URL in them is 200, and so is every negotiated format."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_document_of_a_drawing_that_is_slow_to_draw_ends_with_the_widest_that_is
         assert client.post(path, json={"widths": [widest]}).status_code == 200
 
 
-def test_url_whose_format_is_negotiated_has_one_that_the_rendition_can_be_made_in(server: Server) -> None:
+def test_negotiated_url_gets_a_format_that_the_rendition_can_be_made_in(server: Server) -> None:
     with server.client() as client:
         digest = client.post("/v1/images", content=images.flat_png(200, 18_000, (20, 90, 30))).json()["digest"]
         for transform, media_type in (("width=100", "image/avif"), ("full", "image/jpeg")):
@@ -118,7 +118,7 @@ def test_url_whose_format_is_negotiated_has_one_that_the_rendition_can_be_made_i
             assert (answer.status_code, answer.headers["content-type"]) == (200, media_type)
 
 
-def test_urls_that_were_named_and_cannot_be_made_are_422(server: Server) -> None:
+def test_requested_urls_that_cannot_be_made_are_422(server: Server) -> None:
     with server.client() as client:
         digest = client.post("/v1/images", content=images.flat_png(200, 18_000, (20, 9, 30))).json()["digest"]
         path = f"/v1/images/{digest}/urls"
@@ -152,7 +152,7 @@ def reported() -> dict[str, bytes]:
 
 
 @pytest.mark.long
-def test_every_url_of_the_documents_that_were_reported_is_200(tmp_path: Path) -> None:
+def test_every_url_of_the_reported_documents_is_200(tmp_path: Path) -> None:
     with darkroom(tmp_path, wait_seconds=100, render_seconds=200) as server, server.client() as client:
         client.timeout = 120
         for name, body in reported().items():

@@ -1,4 +1,4 @@
-"""`/metrics` on a port of its own: what the edge counted, in Prometheus' words."""
+"""`/metrics` on a port of its own: the counters of the edge in Prometheus' format."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def figures(port: int) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_metrics_tell_what_the_edge_counted_by_kind_of_answer(data: Path) -> None:
+def test_metrics_count_requests_by_kind_of_response(data: Path) -> None:
     port = free_port()
     with darkroom(data, metrics_port=port) as server, server.client() as client:
         document = client.post("/v1/images", content=images.photo_jpeg(400, 300)).json()
@@ -51,7 +51,7 @@ def test_metrics_tell_what_the_edge_counted_by_kind_of_answer(data: Path) -> Non
         assert len(body) < told["kept_bytes",] < len(body) + 5_000
 
 
-def test_metrics_count_what_had_to_go(data: Path) -> None:
+def test_metrics_count_evictions(data: Path) -> None:
     port = free_port()
     with darkroom(data, metrics_port=port, cache_bytes=400_000) as server, server.client() as client:
         digest = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()["digest"]

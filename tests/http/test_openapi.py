@@ -1,4 +1,4 @@
-"""The OpenAPI description says what the server takes."""
+"""The OpenAPI document describes what the server accepts and returns."""
 
 from typing import Any
 
@@ -37,11 +37,11 @@ def test_description_has_every_option_with_its_meaning_and_range(description: di
         assert {name: described[key][name] for name in option.schema} == option.schema
 
 
-def test_description_tells_the_order_in_which_options_act(description: dict[str, Any]) -> None:
+def test_description_has_the_order_in_which_options_are_applied(description: dict[str, Any]) -> None:
     assert ", ".join(OPTIONS) in urls_schema(description)["transform"]["description"]
 
 
-def test_description_has_every_route_and_what_each_takes(description: dict[str, Any]) -> None:
+def test_description_has_every_operation_with_its_bodies(description: dict[str, Any]) -> None:
     assert description["openapi"].startswith("3.1")
     assert {(path, method) for path, item in description["paths"].items() for method in item} == set(OPERATIONS)
     upload = description["paths"]["/v1/images"]["post"]["requestBody"]["content"]
@@ -102,7 +102,7 @@ def test_description_is_valid_openapi(description: dict[str, Any]) -> None:
     OpenAPIV31SpecValidator(description).validate()
 
 
-def test_every_body_of_every_route_has_an_example_that_its_schema_allows(description: dict[str, Any]) -> None:
+def test_every_body_has_an_example_that_its_schema_allows(description: dict[str, Any]) -> None:
     found = bodies(description)
     assert len(found) > 60
     for name, body in found:
@@ -111,14 +111,14 @@ def test_every_body_of_every_route_has_an_example_that_its_schema_allows(descrip
             fits(description, example["value"], body["schema"])
 
 
-def test_every_route_but_health_says_what_may_go_wrong(description: dict[str, Any]) -> None:
+def test_every_operation_except_health_lists_its_problems(description: dict[str, Any]) -> None:
     for (path, method), operation in OPERATIONS.items():
         responses = description["paths"][path][method]["responses"]
         assert set(responses) == {*map(str, operation.replies), *(str(error.status_code) for error in operation.problems)}
         assert operation.problems or path in {"/health", "/livez"}
 
 
-def test_answers_of_the_server_are_what_the_description_says(client: httpx.Client, description: dict[str, Any]) -> None:
+def test_responses_of_the_server_match_the_description(client: httpx.Client, description: dict[str, Any]) -> None:
     def check(answer: httpx.Response, path: str, method: str) -> None:
         content = description["paths"][path][method]["responses"][str(answer.status_code)]["content"]
         fits(description, answer.json(), content[answer.headers["content-type"].partition(";")[0]]["schema"])
@@ -158,6 +158,6 @@ def test_every_problem_is_described_by_some_operation(description: dict[str, Any
 
 
 @pytest.mark.parametrize("error", every_problem(), ids=lambda error: error.slug)
-def test_every_problem_has_words_of_its_own(error: type[ServiceError]) -> None:
+def test_every_problem_has_its_own_title_and_help(error: type[ServiceError]) -> None:
     assert {"slug", "title", "help"} <= set(vars(error))
     assert problem_example(error)["remedy"].endswith(".")  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""A rendition made of two images names both, and needs both."""
+"""A rendition of two images is tagged with both, and needs both."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def signed(digest: str, transform: str) -> str:
     return f"/i/v2/{digest}/{transform}/{base64.b32encode(mac[:16]).decode().rstrip('=').lower()}.webp"
 
 
-def test_rendition_with_an_overlay_that_is_not_here_is_404_that_names_it_and_renders_nothing(data: Path) -> None:
+def test_rendition_with_an_unknown_overlay_is_404_that_names_it_and_renders_nothing(data: Path) -> None:
     missing = "a" * 32
     with darkroom(data, warm="none", keys=KEY) as server, server.client() as client:
         under = client.post("/v1/images", content=images.photo_jpeg(400, 300)).json()["digest"]

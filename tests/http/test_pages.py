@@ -1,4 +1,4 @@
-"""The pages for people: what they name is there, may be kept, and comes from this server alone."""
+"""The web pages: every file that they link to exists, may be stored, and comes from this server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IMMUTABLE = "public, max-age=31536000, immutable"
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_page_runs_nothing_inline_and_asks_nobody_else(client: httpx.Client, path: str) -> None:
+def test_page_has_no_inline_code_and_loads_nothing_from_other_hosts(client: httpx.Client, path: str) -> None:
     page = client.get(path)
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert page.headers["cache-control"] == "no-cache"
@@ -28,7 +28,7 @@ def test_page_runs_nothing_inline_and_asks_nobody_else(client: httpx.Client, pat
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_page_names_files_that_are_there_under_the_hash_of_their_content(client: httpx.Client, path: str) -> None:
+def test_page_links_to_files_at_urls_with_the_hash_of_their_content(client: httpx.Client, path: str) -> None:
     waiting = set(re.findall(r'(?:src|href)="(/(?:web|docs/files)/[^"]+)"', client.get(path).text))
     assert waiting
     seen: set[str] = set()
@@ -42,14 +42,14 @@ def test_page_names_files_that_are_there_under_the_hash_of_their_content(client:
         waiting |= {f"/web/{name}" for name in imported} - seen
 
 
-def test_page_file_of_another_time_is_told_from_a_wrong_path(client: httpx.Client) -> None:
+def test_page_file_of_another_version_is_404_that_says_to_reload(client: httpx.Client) -> None:
     for path in ("/web/playground.aaaaaaaaaaaaaaaa.js", "/docs/files/swagger-ui.aaaaaaaaaaaaaaaa.css"):
         answer = client.get(path)
         assert (answer.status_code, answer.json()["type"]) == (404, "/problems/not-found")
         assert answer.json()["remedy"] == "Reload the page: it links to the newest files."
 
 
-def test_hash_of_a_module_follows_what_it_imports() -> None:
+def test_hash_of_a_module_depends_on_its_imports() -> None:
     read = {"a.js": b'import { b } from "./b.js";\n', "b.js": b'import { c } from "./c.js";\n', "c.js": b"export const c = 1;\n"}
     before = hashed_files(read)
     after = hashed_files({**read, "c.js": b"export const c = 2;\n"})
@@ -63,7 +63,7 @@ def test_modules_that_import_each_other_in_a_circle_are_refused() -> None:
 
 
 @pytest.mark.parametrize("error", every_problem(), ids=lambda error: error.slug)
-def test_every_problem_has_a_page_where_its_type_points(client: httpx.Client, error: type[ServiceError]) -> None:
+def test_every_problem_has_a_page_at_its_type(client: httpx.Client, error: type[ServiceError]) -> None:
     page = client.get(error.type_uri())
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert f"<h2>{error.title}</h2>" in page.text
@@ -72,7 +72,7 @@ def test_every_problem_has_a_page_where_its_type_points(client: httpx.Client, er
     assert f'href="{error.type_uri()}"' in client.get("/problems").text
 
 
-def test_type_of_an_answered_problem_leads_to_its_page(client: httpx.Client) -> None:
+def test_type_of_a_received_problem_leads_to_its_page(client: httpx.Client) -> None:
     problem = client.post("/v1/images", content=b"not a photo").json()
     page = client.get(problem["type"])
     assert page.status_code == 200

@@ -48,7 +48,7 @@ def check_problem(answer: httpx.Response, status: int, kind: str) -> dict[str, A
     return problem
 
 
-def test_patch_stores_what_people_say_of_an_image(client: httpx.Client, image: httpx.Response) -> None:
+def test_patch_stores_focal_point_and_alternative_text(client: httpx.Client, image: httpx.Response) -> None:
     answer = change(client, image, {"focal": [0.3, 0.6], "alt": "A panda"}, image.headers["etag"])
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     document = client.get(path(image))
@@ -60,7 +60,7 @@ def test_patch_stores_what_people_say_of_an_image(client: httpx.Client, image: h
         assert document.json()[name] == image.json()[name]
 
 
-def test_patch_changes_only_what_it_names(client: httpx.Client, image: httpx.Response) -> None:
+def test_patch_changes_only_the_members_that_it_has(client: httpx.Client, image: httpx.Response) -> None:
     change(client, image, {"focal": [0.3, 0.6], "alt": "A panda"})
     assert change(client, image, {"alt": "Two pandas"}).json()["focal"] == [0.3, 0.6]
     assert change(client, image, {"focal": None}).json()["alt"] == "Two pandas"
@@ -68,11 +68,11 @@ def test_patch_changes_only_what_it_names(client: httpx.Client, image: httpx.Res
     assert change(client, image, {}).json()["alt"] == "Two pandas"
 
 
-def test_patch_of_more_decimals_than_an_address_has_is_rounded(client: httpx.Client, image: httpx.Response) -> None:
+def test_patch_of_more_than_four_decimals_is_rounded(client: httpx.Client, image: httpx.Response) -> None:
     assert change(client, image, {"focal": [0.123456, 1]}).json()["focal"] == [0.1235, 1.0]
 
 
-def test_stored_focal_point_stands_in_for_a_guess_and_not_for_a_wish(client: httpx.Client, image: httpx.Response) -> None:
+def test_stored_focal_point_replaces_a_default_but_not_a_requested_gravity(client: httpx.Client, image: httpx.Response) -> None:
     before = url(client, image, **COVER)
     change(client, image, {"focal": [0.25, 0.75]})
     for guess in ({}, {"gravity": "center"}, {"gravity": "attention"}, {"gravity": "entropy"}):
@@ -90,13 +90,13 @@ def test_patch_without_if_match_is_428_and_changes_nothing(client: httpx.Client,
 
 
 @pytest.mark.parametrize("tag", ['"someone-else-s"', 'W/"x", "y"'])
-def test_patch_of_another_state_is_412_and_changes_nothing(client: httpx.Client, image: httpx.Response, tag: str) -> None:
+def test_patch_of_another_version_is_412_and_changes_nothing(client: httpx.Client, image: httpx.Response, tag: str) -> None:
     problem = check_problem(change(client, image, {"alt": "x"}, tag), 412, "precondition-failed")
     assert problem["expected"] == image.headers["etag"]
     assert client.get(path(image)).json() == image.json()
 
 
-def test_patch_with_a_list_of_tags_takes_the_right_one(client: httpx.Client, image: httpx.Response) -> None:
+def test_patch_with_a_list_of_tags_matches_any_of_them(client: httpx.Client, image: httpx.Response) -> None:
     assert change(client, image, {"alt": "x"}, f'"another", {image.headers["etag"]}').status_code == 200
 
 
@@ -115,17 +115,17 @@ def test_patch_with_a_list_of_tags_takes_the_right_one(client: httpx.Client, ima
     ],
     ids=str,
 )
-def test_patch_of_what_cannot_be_changed_so_is_400(client: httpx.Client, image: httpx.Response, body: Any) -> None:
+def test_patch_with_an_invalid_member_is_400(client: httpx.Client, image: httpx.Response, body: Any) -> None:
     check_problem(change(client, image, body), 400, "bad-request")
     assert client.get(path(image)).json() == image.json()
 
 
-def test_patch_of_no_json_is_400_and_of_no_image_404(client: httpx.Client, image: httpx.Response) -> None:
+def test_patch_without_json_is_400_and_of_an_unknown_image_404(client: httpx.Client, image: httpx.Response) -> None:
     check_problem(client.patch(path(image), content=b"{", headers={"If-Match": "*"}), 400, "bad-request")
     check_problem(client.patch(f"/v1/images/{'a' * 32}", json={}, headers={"If-Match": "*"}), 404, "not-found")
 
 
-def test_patch_by_many_at_once_is_one_s(client: httpx.Client, image: httpx.Response) -> None:
+def test_patch_by_many_at_once_succeeds_for_one(client: httpx.Client, image: httpx.Response) -> None:
     tag = image.headers["etag"]
     with ThreadPoolExecutor(20) as threads:
         answers = list(threads.map(lambda number: change(client, image, {"alt": f"by {number}"}, tag), range(20)))
@@ -134,7 +134,7 @@ def test_patch_by_many_at_once_is_one_s(client: httpx.Client, image: httpx.Respo
     assert client.get(path(image)).json() == winner.json()
 
 
-def test_patch_needs_the_scope_of_an_upload_and_outlives_a_restart(data: Path) -> None:
+def test_patch_needs_the_scope_ingest_and_survives_a_restart(data: Path) -> None:
     reader, writer = "reader-token-16-long", "writer-token-16-long"
     tokens = {"tokens": f"{reader}:read,{writer}:ingest+read"}
     with darkroom(data, **tokens) as server, server.client(headers={"Authorization": f"Bearer {writer}"}) as client:
@@ -151,7 +151,7 @@ def test_patch_needs_the_scope_of_an_upload_and_outlives_a_restart(data: Path) -
         assert client.post("/v1/images", content=images.photo_jpeg(90, 60)).json() == document
 
 
-def test_document_that_has_not_changed_is_304_and_after_a_change_whole_again(client: httpx.Client, image: httpx.Response) -> None:
+def test_document_is_304_until_it_changes(client: httpx.Client, image: httpx.Response) -> None:
     path = image.headers["location"]
     tag = client.get(path).headers["etag"]
     for condition in (tag, f"W/{tag}", f'"another", {tag}', "*"):

@@ -22,7 +22,7 @@ def slow_url(client: httpx.Client) -> str:
     return url
 
 
-def test_render_process_killed_in_the_middle_is_a_clear_500_and_the_next_request_succeeds(data: Path) -> None:
+def test_render_process_killed_while_it_renders_is_500_and_the_next_request_succeeds(data: Path) -> None:
     with darkroom(data) as server, server.client() as client, ThreadPoolExecutor(1) as threads:
         url = slow_url(client)
         worker = server.worker()
@@ -77,7 +77,7 @@ def renditions_of_one_image(client: httpx.Client, count: int) -> list[str]:
     return ladder_urls(client, digest, range(300, 300 + count), "webp")
 
 
-def test_full_queue_is_503_with_retry_after_while_hits_and_health_go_on(data: Path) -> None:
+def test_full_queue_is_503_with_retry_after_while_hits_and_health_continue(data: Path) -> None:
     with darkroom(data, render_queue=1, render_processes=1) as server, server.client() as client, ThreadPoolExecutor(12) as threads:
         document = upload(client, images.photo_jpeg(64, 48))
         client.get(document["src"])
@@ -99,7 +99,7 @@ def test_full_queue_is_503_with_retry_after_while_hits_and_health_go_on(data: Pa
         assert client.get("/health").status_code == 200
 
 
-def test_more_cold_requests_than_are_allowed_are_503_while_hits_go_on(data: Path) -> None:
+def test_too_many_cold_requests_are_503_while_hits_continue(data: Path) -> None:
     with darkroom(data, max_cold_requests=2, render_processes=1) as server, server.client() as client, ThreadPoolExecutor(8) as threads:
         document = upload(client, images.photo_jpeg(64, 48))
         client.get(document["src"])

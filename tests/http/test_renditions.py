@@ -1,4 +1,4 @@
-"""`/i/…`: renditions by address, with exact headers for what works and for what does not."""
+"""`/i/…`: renditions at their URLs, with the exact headers of successes and of errors."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_rendition_matching_etag_is_304_without_a_body(client: httpx.Client, doc
     assert client.get(path, headers={"if-none-match": '"other"'}).status_code == 200
 
 
-def test_head_cold_and_kept_has_the_headers_of_get_and_no_body(client: httpx.Client, document: dict[str, Any]) -> None:
+def test_head_cold_and_stored_has_the_headers_of_get_and_no_body(client: httpx.Client, document: dict[str, Any]) -> None:
     path = signed(document["digest"], "width=112", "webp")
     cold, kept, full = client.head(path), client.head(path), client.get(path)
     assert cold.content == kept.content == b""
@@ -135,7 +135,7 @@ def test_head_cold_and_kept_has_the_headers_of_get_and_no_body(client: httpx.Cli
     assert without_date(kept)[:-2] == without_date(full)[:-2]
 
 
-def test_query_string_is_308_to_the_address_without_it(client: httpx.Client, document: dict[str, Any]) -> None:
+def test_query_string_is_308_to_the_url_without_it(client: httpx.Client, document: dict[str, Any]) -> None:
     path = signed(document["digest"], "width=113", "webp")
     answer = client.get(f"{path}?utm_source=mail&x=%0d%0a")
     assert answer.status_code == 308
@@ -145,7 +145,7 @@ def test_query_string_is_308_to_the_address_without_it(client: httpx.Client, doc
     assert client.get(f"{path[:-6]}.webp?x=1").status_code in {400, 403}
 
 
-def test_signature_of_an_older_key_is_still_right(client: httpx.Client, document: dict[str, Any]) -> None:
+def test_signature_of_an_older_key_is_still_valid(client: httpx.Client, document: dict[str, Any]) -> None:
     assert client.get(signed(document["digest"], "width=114", "webp", key=OLD_KEY)).status_code == 200
 
 
@@ -184,7 +184,7 @@ def test_wrong_signature_is_403_and_reads_nothing(keyed: Server, client: httpx.C
         lambda path: path.upper().replace("/I/", "/i/"),
     ],
 )
-def test_other_spelling_of_an_address_is_400(client: httpx.Client, document: dict[str, Any], change: Any) -> None:
+def test_other_spelling_of_a_rendition_url_is_400(client: httpx.Client, document: dict[str, Any], change: Any) -> None:
     path = change(signed(document["digest"], "width=116", "webp"))
     request = client.build_request("GET", path)
     request.url = request.url.copy_with(raw_path=path.encode())
@@ -204,7 +204,7 @@ def test_unsigned_transform_needs_no_signature_but_its_canonical_spelling(client
 
 
 @pytest.mark.parametrize("transform", ["wdith=3", "width=0", "width=1e3", "width=3,width=3", "gravity=focal:2:0", "width", "width=9000"])
-def test_signed_transform_that_is_none_is_400(client: httpx.Client, document: dict[str, Any], transform: str) -> None:
+def test_signed_text_that_is_not_a_transform_is_400(client: httpx.Client, document: dict[str, Any], transform: str) -> None:
     check_error(client.get(signed(document["digest"], transform, "webp")), 400, "bad-transform")
 
 
@@ -239,7 +239,7 @@ def test_newer_pipeline_version_is_503_with_retry_after(client: httpx.Client, do
         ("image/webp" + "," * 2_000, "image/jpeg"),
     ],
 )
-def test_auto_gives_what_is_accepted_for_this_client_alone(
+def test_auto_gives_the_accepted_format_only_to_this_client(
     client: httpx.Client, document: dict[str, Any], accept: str, media_type: str
 ) -> None:
     answer = client.get(signed(document["digest"], "width=117", "auto"), headers={"accept": accept})
@@ -250,7 +250,7 @@ def test_auto_gives_what_is_accepted_for_this_client_alone(
     assert "darkroom-cdn-cache-control" not in answer.headers
 
 
-def test_larger_output_than_is_made_is_422(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_rendition_of_too_many_pixels_is_422(tmp_path_factory: pytest.TempPathFactory) -> None:
     with darkroom(tmp_path_factory.mktemp("limits"), keys=KEY, max_output_pixels=100_000) as server, server.client() as client:
         document = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()
         answer = client.get(signed(document["digest"], "width=640", "jpg"))
@@ -258,7 +258,7 @@ def test_larger_output_than_is_made_is_422(tmp_path_factory: pytest.TempPathFact
         assert client.get(document["sources"][2]["renditions"][-1]["url"]).status_code == 200
 
 
-def test_flipped_bytes_in_a_stored_rendition_are_noticed_and_it_is_made_again(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_damaged_stored_rendition_is_noticed_and_rendered_again(tmp_path_factory: pytest.TempPathFactory) -> None:
     data = tmp_path_factory.mktemp("flipped")
     with darkroom(data) as server, server.client() as client:
         url = client.post("/v1/images", content=images.photo_jpeg(320, 240)).json()["src"]

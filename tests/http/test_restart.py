@@ -1,4 +1,4 @@
-"""What was acknowledged survives: a restart serves every earlier URL byte for byte and renders nothing again."""
+"""A restart keeps everything that was acknowledged: it serves every earlier URL byte for byte, and renders nothing again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_signing_key_of_development_is_made_once_and_readable_by_its_owner_only(
         assert (data / "signing.key").read_text() == key
 
 
-def test_leftovers_of_killed_writes_are_gone_after_a_start(data: Path) -> None:
+def test_temporary_files_of_killed_writes_are_removed_at_the_start(data: Path) -> None:
     with darkroom(data) as server, server.client() as client:
         client.post("/v1/images", content=images.photo_jpeg(64, 48))
         (original,) = server.stored("originals")

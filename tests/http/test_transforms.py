@@ -1,4 +1,4 @@
-"""Everything that can be asked of an image, from the wish to the bytes, against a real server."""
+"""Every option of a transform, from the request to the bytes, against a real server."""
 
 import random
 import re
@@ -96,12 +96,14 @@ SIZES: list[tuple[dict[str, Any], tuple[int, int]]] = [
 ]
 
 
-def test_wishes_of_these_tests_have_every_option() -> None:
+def test_transforms_of_these_tests_have_every_option() -> None:
     assert {key for wish, _ in SIZES for key in wish} - {"focal", "dpr"} == set(OPTIONS)
 
 
 @pytest.mark.parametrize(("wish", "size"), SIZES, ids=str)
-def test_wish_is_what_its_url_gives(client: httpx.Client, photo: str, badge: str, wish: dict[str, Any], size: tuple[int, int]) -> None:
+def test_transform_gives_the_requested_picture(
+    client: httpx.Client, photo: str, badge: str, wish: dict[str, Any], size: tuple[int, int]
+) -> None:
     if "overlay" in wish:
         wish = {**wish, "overlay": {**wish["overlay"], "digest": badge}}
     formats = [name for name in FORMATS if not (wish.get("lossless") and name in {"jpeg", "gif"})]
@@ -116,7 +118,7 @@ def test_wish_is_what_its_url_gives(client: httpx.Client, photo: str, badge: str
     assert set(answer.headers["cache-tag"].split(",")) == tags
 
 
-def test_wish_in_any_order_has_one_url(client: httpx.Client, photo: str) -> None:
+def test_transform_in_any_order_has_one_url(client: httpx.Client, photo: str) -> None:
     wish = {"quality": 50, "round": 9, "width": 99, "height": 77, "fit": "cover", "gravity": "north", "rotate": 90, "grayscale": True}
     pairs = list(wish.items())
     urls = {url(client, photo, dict(random.Random(seed).sample(pairs, len(pairs)))) for seed in range(5)}
@@ -135,7 +137,7 @@ def test_wish_in_any_order_has_one_url(client: httpx.Client, photo: str) -> None
         ({"rotate": 400}, "webp", "out of range"),
     ],
 )
-def test_contradiction_is_told_when_a_url_is_asked_for(
+def test_contradiction_is_reported_when_a_url_is_requested(
     client: httpx.Client, photo: str, wish: dict[str, Any], image_format: str, words: str
 ) -> None:
     problem = check_problem(asked(client, photo, transform=wish, format=image_format), 400, "bad-transform")
@@ -144,13 +146,13 @@ def test_contradiction_is_told_when_a_url_is_asked_for(
         check_problem(asked(client, photo, transform=wish, formats=[image_format]), 400, "bad-transform")
 
 
-def test_contradiction_in_an_open_address_is_told_before_anything_is_rendered(client: httpx.Client, photo: str) -> None:
+def test_contradiction_in_an_unsigned_url_is_reported_before_anything_is_rendered(client: httpx.Client, photo: str) -> None:
     assert client.get(f"/i/v2/{photo}/width=50,lossless=true/-.webp").status_code == 200
     check_problem(client.get(f"/i/v2/{photo}/width=50,lossless=true/-.jpg"), 400, "bad-transform")
     check_problem(client.get(f"/i/v2/{photo}/frame=7/-.webp"), 400, "bad-transform")
 
 
-def test_overlay_that_is_not_here_is_told_when_asked_for_and_when_rendered(client: httpx.Client, server: Server, photo: str) -> None:
+def test_unknown_overlay_is_404_when_a_url_is_requested_and_when_it_is_rendered(client: httpx.Client, server: Server, photo: str) -> None:
     stranger = "a" * 32
     problem = check_problem(asked(client, photo, transform={"overlay": stranger}, format="webp"), 404, "not-found")
     assert problem["received"] == stranger
@@ -158,7 +160,7 @@ def test_overlay_that_is_not_here_is_told_when_asked_for_and_when_rendered(clien
     check_problem(client.get(Signer([key]).sign(RenditionUrl(2, photo, f"overlay={stranger}", "webp"))), 404, "not-found")
 
 
-def test_variant_is_written_out_in_the_url(client: httpx.Client, photo: str) -> None:
+def test_variant_is_spelled_out_in_the_url(client: httpx.Client, photo: str) -> None:
     assert "/width=320,height=240,fit=cover,quality=70/" in asked(client, photo, variant="card", format="webp").json()["url"]
     over = asked(client, photo, variant="card", transform={"quality": 50, "gravity": "north"}, format="webp").json()["url"]
     assert "/width=320,height=240,fit=cover,gravity=north,quality=50/" in over
@@ -168,7 +170,7 @@ def test_variant_is_written_out_in_the_url(client: httpx.Client, photo: str) -> 
     assert (problem["expected"], problem["remedy"]) == ("card, badge", "Did you mean `card`?")
 
 
-def test_trim_is_written_out_as_the_crop_that_it_found(client: httpx.Client) -> None:
+def test_trim_is_spelled_out_as_the_crop_that_it_found(client: httpx.Client) -> None:
     framed = upload(client, images.framed_png(200, 100, (20, 10)))["digest"]
     assert "/crop=20:10:200:100/" in url(client, framed, {"trim": 10}, "png")
     assert "/crop=20:10:200:100,width=100/" in url(client, framed, {"trim": 10, "width": 100}, "png")
@@ -187,7 +189,7 @@ def test_every_url_of_a_ladder_gives_the_width_that_its_srcset_says(client: http
     assert [rendition["width"] for rendition in ladder["sources"][0]["renditions"]] == [54, 108, 216]
 
 
-def test_document_of_an_animation_offers_what_moves(client: httpx.Client, film: str) -> None:
+def test_document_of_an_animation_offers_animated_formats(client: httpx.Client, film: str) -> None:
     document = client.get(f"/v1/images/{film}").json()
     assert document["frames"] == 3
     assert [source["type"] for source in document["sources"]] == ["image/webp", "image/gif"]
@@ -200,7 +202,7 @@ def test_document_of_an_animation_offers_what_moves(client: httpx.Client, film: 
     ("accept", "media_type"),
     [("image/avif,image/webp,*/*", "image/webp"), ("image/avif,*/*", "image/gif"), ("*/*", "image/gif")],
 )
-def test_negotiated_animation_is_never_a_still(client: httpx.Client, film: str, accept: str, media_type: str) -> None:
+def test_negotiated_animation_is_never_a_still_image(client: httpx.Client, film: str, accept: str, media_type: str) -> None:
     answer = client.get(f"/i/v2/{film}/width=50/-.auto", headers={"Accept": accept})
     assert (answer.status_code, answer.headers["content-type"], answer.headers["vary"]) == (200, media_type, "Accept")
     assert getattr(images.opened(answer.content), "n_frames", 1) == 3
@@ -212,7 +214,7 @@ def test_negotiated_picture_with_alpha_keeps_it(client: httpx.Client, badge: str
     assert images.opened(answer.content).mode == "RGBA"
 
 
-def test_address_of_the_first_pipeline_version_means_what_it_meant(client: httpx.Client, photo: str, film: str) -> None:
+def test_url_of_the_first_pipeline_version_gives_the_same_picture_as_ever(client: httpx.Client, photo: str, film: str) -> None:
     assert images.opened(client.get(f"/i/v1/{photo}/width=50/-.webp").content).size == (50, 38)
     still = client.get(f"/i/v1/{film}/width=50/-.webp")
     assert getattr(images.opened(still.content), "n_frames", 1) == 1
@@ -220,13 +222,13 @@ def test_address_of_the_first_pipeline_version_means_what_it_meant(client: httpx
     assert getattr(images.opened(negotiated.content), "n_frames", 1) == 1
 
 
-def test_max_bytes_that_nothing_fits_into_is_told(client: httpx.Client, photo: str) -> None:
+def test_max_bytes_that_no_quality_fits_is_422(client: httpx.Client, photo: str) -> None:
     problem = check_problem(client.get(url(client, photo, {"max_bytes": 200}, "jpeg")), 422, "cannot-fit")
     assert problem["expected"] == "at most 200 bytes"
     assert re.fullmatch(r"\d+ bytes at quality 1", problem["received"])
 
 
-def test_hostile_or_broken_uploads_leave_the_server_answering(client: httpx.Client, photo: str, tmp_path: Path) -> None:
+def test_hostile_or_broken_uploads_leave_the_server_responsive(client: httpx.Client, photo: str, tmp_path: Path) -> None:
     for body in (b"<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>", images.truncated(images.animated_gif()), images.png_bomb()):
         assert 400 <= client.post("/v1/images", content=body).status_code < 500
     assert client.get(url(client, photo, {"width": 51})).status_code == 200

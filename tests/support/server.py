@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import psutil
 
+from service.http.schemas import MAX_WIDTHS
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 DARKROOM = Path(sys.executable).parent / "darkroom"
@@ -108,8 +109,8 @@ def was_stored(response: httpx.Response, path: str, lifetime_seconds: int = 31_5
 def ladder_urls(client: httpx.Client, digest: str, widths: range, image_format: str) -> list[str]:
     """Return the URLs of an image at many widths in one format, with as many requests as the limit on widths requires."""
     found: list[str] = []
-    for first in range(0, len(widths), 32):
-        body = {"widths": list(widths[first : first + 32]), "formats": [image_format]}
+    for first in range(0, len(widths), MAX_WIDTHS):
+        body = {"widths": list(widths[first : first + MAX_WIDTHS]), "formats": [image_format]}
         answer = client.post(f"/v1/images/{digest}/urls", json=body).raise_for_status().json()
         found += [rendition["url"] for source in answer["sources"] for rendition in source["renditions"]]
     return found

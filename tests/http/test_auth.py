@@ -1,4 +1,4 @@
-"""Tokens, and what a server beyond loopback must have."""
+"""Bearer tokens and their scopes, and the settings that a server beyond loopback must have."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_token_without_the_scope_is_403(client: httpx.Client) -> None:
     assert answer.headers["www-authenticate"] == 'Bearer realm="darkroom", error="insufficient_scope", scope="ingest"'
 
 
-def test_each_token_does_what_its_scope_says_and_renditions_need_none(client: httpx.Client) -> None:
+def test_token_permits_what_its_scope_says_and_renditions_need_no_token(client: httpx.Client) -> None:
     document = client.post("/v1/images", content=images.photo_jpeg(66, 48), headers=bearer(INGEST)).json()
     path = f"/v1/images/{document['digest']}"
     assert client.get(path).status_code == 401
@@ -58,7 +58,7 @@ def test_each_token_does_what_its_scope_says_and_renditions_need_none(client: ht
         ({"tokens": INGEST}, "missing: DARKROOM_KEYS"),
     ],
 )
-def test_listening_beyond_loopback_without_keys_and_tokens_is_refused_by_name(data: Path, settings: dict[str, str], said: str) -> None:
+def test_start_beyond_loopback_without_keys_or_tokens_fails_and_names_the_setting(data: Path, settings: dict[str, str], said: str) -> None:
     ended = subprocess.run(
         [DARKROOM, "serve", "--host", "0.0.0.0", "--data", data],
         env=environment(**settings),

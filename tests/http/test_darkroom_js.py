@@ -1,4 +1,4 @@
-"""darkroom.js as the service serves it: at an address that never changes, by way of one that people can know."""
+"""darkroom.js as the service serves it: at an immutable URL, to which a well-known URL redirects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WEB = Path(__file__).parents[2] / "service" / "web"
     ("name", "media_type"),
     [("darkroom.js", "text/javascript; charset=utf-8"), ("darkroom.d.ts", "application/typescript")],
 )
-def test_module_is_found_by_its_name_at_an_address_that_may_be_kept_for_a_year(server: Server, name: str, media_type: str) -> None:
+def test_module_name_redirects_to_a_url_that_is_stored_for_a_year(server: Server, name: str, media_type: str) -> None:
     with server.client() as client:
         redirect = client.get(f"/{name}")
         assert (redirect.status_code, redirect.content) == (302, b"")
@@ -36,7 +36,7 @@ def test_module_is_found_by_its_name_at_an_address_that_may_be_kept_for_a_year(s
             assert one.headers["x-content-type-options"] == "nosniff"
 
 
-def test_module_says_where_its_types_are(server: Server) -> None:
+def test_module_response_names_its_types(server: Server) -> None:
     with server.client(follow_redirects=True) as client:
         module = client.get("/darkroom.js")
         types = client.get(module.url.join(module.headers["x-typescript-types"]))
@@ -44,7 +44,7 @@ def test_module_says_where_its_types_are(server: Server) -> None:
         assert "x-typescript-types" not in types.headers
 
 
-def test_module_by_head_is_answered_as_by_get_without_a_body(server: Server) -> None:
+def test_module_head_has_the_headers_of_get_without_a_body(server: Server) -> None:
     with server.client() as client:
         asked = client.get("/darkroom.js")
         for path in ("/darkroom.js", "/" + asked.headers["location"]):

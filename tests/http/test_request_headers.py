@@ -1,4 +1,4 @@
-"""Headers of requests that are too large, and hosts that are missing or doubled: refused, whatever is stored."""
+"""Headers that are too large, and Host fields that are missing or repeated: refused, whatever is stored."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ COLD = f"/i/v2/{'a' * 32}/full/{'a' * 26}.jpg"
     ("method", "path"), [("GET", COLD), ("GET", "/livez"), ("GET", "/v1/images"), ("POST", "/v1/images"), ("PUT", "/")]
 )
 @pytest.mark.parametrize("fields", [["X: " + "a" * 17_000], ["Cookie: " + "a" * 700] * 25, ["X-" + "a" * 17_000 + ": b"]])
-def test_header_larger_than_is_read_is_431_with_a_problem_document(stored: Stored, method: str, path: str, fields: list[str]) -> None:
+def test_header_that_is_too_large_is_431_with_a_problem_document(stored: Stored, method: str, path: str, fields: list[str]) -> None:
     got = ask(stored, "Host: x", *fields, path=path, method=method)
     assert (got.status, got.fields["connection"], got.fields["cache-control"]) == (431, "close", "no-store")
     assert got.problem["type"] == "/problems/header-too-large"
@@ -80,17 +80,17 @@ def test_header_larger_than_is_read_is_431_with_a_problem_document(stored: Store
     assert got.fields["x-content-type-options"] == "nosniff"
 
 
-def test_target_larger_than_a_header_may_be_is_431(stored: Stored) -> None:
+def test_target_that_is_too_large_is_431(stored: Stored) -> None:
     assert ask(stored, "Host: x", path="/?" + "a" * 17_000).problem["type"] == "/problems/header-too-large"
 
 
 @pytest.mark.parametrize("path", ["", COLD, "/", "/v1/images"])
-def test_header_larger_than_is_buffered_is_an_empty_431_whatever_is_stored(stored: Stored, path: str) -> None:
+def test_header_that_exceeds_the_buffer_is_an_empty_431_whatever_is_stored(stored: Stored, path: str) -> None:
     got = ask(stored, "Host: x", *[f"X-{number}: " + "a" * 1_000 for number in range(80)], path=path)
     assert (got.status, got.fields["connection"], got.body) == (431, "close", b"")
 
 
-def test_header_of_nearly_the_largest_size_is_read(stored: Stored) -> None:
+def test_header_just_below_the_limit_is_accepted(stored: Stored) -> None:
     got = ask(stored, "Host: x", "X: " + "a" * 16_000, path="/livez")
     assert (got.status, got.body) == (200, b"alive\n")
     hit = ask(stored, "Host: x", "X: " + "a" * 16_000)

@@ -1,4 +1,4 @@
-"""A crowd before one cold rendition: one render, one read of the original, and whoever stays is answered."""
+"""Many clients of one cold rendition: one render, one read of the original, and a response for every client that stays."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_answer(connection: socket.socket) -> tuple[bytes, bytes]:
     return head, body
 
 
-def test_1000_clients_of_one_cold_rendition_are_one_render_and_one_read_though_the_first_100_leave(tmp_path: Path) -> None:
+def test_1000_clients_of_one_cold_rendition_cause_one_render_and_one_read_even_if_the_first_100_disconnect(tmp_path: Path) -> None:
     metrics = free_port()
     with moto_bucket() as bucket, counting(bucket.endpoint) as store, ExitStack() as connections:
         settings = bucket.environment | {"AWS_ENDPOINT_URL_S3": f"http://{HOST}:{store.port}", "store": f"s3://{bucket.name}"}

@@ -1,4 +1,4 @@
-"""What strangers can have stored without a token: each page and file once, however they spell its address, and no rendition goes for it."""
+"""The cache entries that clients without a token can make: one for each page and file, and none evicts a rendition."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def respelled(address: str, rng: random.Random) -> str:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_queries_of_files_make_no_entries_and_renditions_stay_in_memory(attacked: Attacked, method: str) -> None:
+def test_file_with_queries_makes_no_cache_entries_and_evicts_no_rendition(attacked: Attacked, method: str) -> None:
     before, largest = attacked.entries(), next(address for address in attacked.addresses if "swagger-ui-bundle" in address)
     targets = [f"{address}?q={number}" for number in range(SPELLINGS // 4) for address in (largest, "/", "/problems", attacked.rendition)]
     assert attacked.statuses(targets, method) == {308}
@@ -88,7 +88,7 @@ def test_queries_of_files_make_no_entries_and_renditions_stay_in_memory(attacked
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_spellings_of_pages_and_files_make_no_entries(attacked: Attacked, seed: int) -> None:
+def test_page_or_file_in_other_spellings_makes_no_cache_entries(attacked: Attacked, seed: int) -> None:
     before, rng = attacked.entries(), random.Random(seed)
     targets = [respelled(rng.choice(attacked.addresses), rng) for _ in range(SPELLINGS)]
     statuses = attacked.statuses(targets)
@@ -99,7 +99,7 @@ def test_spellings_of_pages_and_files_make_no_entries(attacked: Attacked, seed: 
     assert "; hit; " in attacked.rendition_status()
 
 
-def test_addresses_of_nothing_make_no_entries(attacked: Attacked) -> None:
+def test_unknown_path_makes_no_cache_entry(attacked: Attacked) -> None:
     before = attacked.entries()
     places = ("", "web/", "docs/files/", "problems/", "i/", "pull/", "docs/openapi.json/", "i/1/", "%2e%2e/")
     targets = [f"/{place}nothing-{number}{query}" for number in range(30) for place in places for query in ("", "?a")]
@@ -123,7 +123,7 @@ def test_addresses_of_nothing_make_no_entries(attacked: Attacked) -> None:
         ("/problems/%5c%5cexample.com", "/problems/%5C%5Cexample.com"),
     ],
 )
-def test_page_under_another_address_is_redirected_to_its_own_and_not_stored(attacked: Attacked, target: str, location: str) -> None:
+def test_page_in_another_spelling_is_redirected_and_not_stored(attacked: Attacked, target: str, location: str) -> None:
     with socket.create_connection((HOST, attacked.server.port), timeout=10) as connection:
         connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         answer = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
@@ -132,14 +132,14 @@ def test_page_under_another_address_is_redirected_to_its_own_and_not_stored(atta
     assert "\r\ncache-control: no-store\r\n" in answer
 
 
-def test_page_with_a_query_is_shown_in_the_end(attacked: Attacked) -> None:
+def test_page_with_a_query_is_served_after_redirects(attacked: Attacked) -> None:
     with attacked.server.client(follow_redirects=True) as client:
         for address in attacked.addresses:
             shown = client.get(address, params={"utm_source": "mail"})
             assert (shown.status_code, shown.content) == (200, client.get(address).content), address
 
 
-def test_pages_and_files_of_a_small_memory_leave_renditions_most_of_it(data: Path) -> None:
+def test_pages_and_files_leave_renditions_most_of_a_small_cache(data: Path) -> None:
     port = free_port()
     with darkroom(data, metrics_port=port, cache_bytes=1_600_000) as server, server.client() as client:
         document = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()

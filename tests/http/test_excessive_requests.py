@@ -1,4 +1,4 @@
-"""Small requests that ask for very much: refused before the work, and what may be asked for at most is quick."""
+"""Small requests for very much work: refused before the work; and the largest permitted ones are quick."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ WISHES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", WISHES)
-def test_urls_of_a_wish_without_measure_are_400_at_little_cost(own: Server, digest: str, name: str) -> None:
+def test_urls_of_an_excessive_request_are_400_at_little_cost(own: Server, digest: str, name: str) -> None:
     response, seconds = asked(own, f"/v1/images/{digest}/urls", WISHES[name])
     problem = response.json()
     assert (response.status_code, response.headers["content-type"]) == (400, "application/problem+json")
@@ -74,20 +74,20 @@ def test_urls_of_a_wish_without_measure_are_400_at_little_cost(own: Server, dige
 
 
 @pytest.mark.parametrize("name", [name for name, wish in WISHES.items() if "transform" in wish or "variant" in wish or "format" in wish])
-def test_pull_url_of_a_wish_without_measure_is_400_at_little_cost(own: Server, name: str) -> None:
+def test_pull_url_of_an_excessive_request_is_400_at_little_cost(own: Server, name: str) -> None:
     response, seconds = asked(own, "/v1/pull", {"url": "https://images.example.com/a.jpg", **WISHES[name]})
     assert response.status_code == 400
     assert seconds < MOST_SECONDS
 
 
 @pytest.mark.parametrize("path", ["/v1/images", "/v1/pull"])
-def test_url_longer_than_any_server_takes_is_400_and_not_fetched(own: Server, path: str) -> None:
+def test_source_url_that_is_too_long_is_400_and_not_fetched(own: Server, path: str) -> None:
     response, seconds = asked(own, path, {"url": "https://images.example.com/" + "a" * 60_000})
     assert (response.status_code, response.json()["type"]) == (400, "/problems/bad-request")
     assert seconds < MOST_SECONDS
 
 
-def test_urls_of_as_many_widths_and_formats_as_there_may_be_are_made(own: Server, digest: str) -> None:
+def test_urls_of_the_most_widths_and_formats_are_made(own: Server, digest: str) -> None:
     wanted = {"widths": list(range(100, 132)), "formats": ["avif", "webp", "jpeg"], "sizes": "1" * 1_000, "alt": "<" * 2_000}
     response, seconds = asked(own, f"/v1/images/{digest}/urls", wanted)
     assert response.status_code == 200

@@ -1,4 +1,4 @@
-"""Requests that are malformed, huge, repeated or old, over a plain socket: what the RFCs ask for, never a 500, and hits go on."""
+"""Requests that are malformed, huge, repeated or old, over a plain socket: they get what the RFCs say, never a 500, and hits continue."""
 
 from __future__ import annotations
 
@@ -106,12 +106,12 @@ def test_range_of_nothing_is_416_with_the_length(kept: Kept, value: bytes) -> No
 @pytest.mark.parametrize(
     ("value", "part"), [(b"bytes=0-" + b"9" * 5_000, slice(None)), (b"bytes=-" + b"9" * 5_000, slice(None)), (b"BYTES=0-0", slice(1))]
 )
-def test_range_of_huge_numbers_is_cut_to_what_is_there(kept: Kept, value: bytes, part: slice) -> None:
+def test_range_of_huge_numbers_ends_with_the_last_byte(kept: Kept, value: bytes, part: slice) -> None:
     got = ask(kept, b"Range: " + value)
     assert (got.status, got.body) == (206, kept.body[part])
 
 
-def test_range_repeated_is_more_than_one_and_gets_the_whole(kept: Kept) -> None:
+def test_repeated_range_field_gets_the_whole(kept: Kept) -> None:
     got = ask(kept, *[b"Range: bytes=0-%d" % number for number in range(80)])
     assert (got.status, got.body) == (200, kept.body)
 
@@ -128,20 +128,20 @@ def test_range_repeated_is_more_than_one_and_gets_the_whole(kept: Kept) -> None:
         b"Expect: something", b"Connection: x, y", b"TE: trailers", b"Pragma: no-cache",
     ],
 )  # fmt: skip
-def test_field_that_is_malformed_or_huge_gets_the_kept_answer(kept: Kept, field: bytes) -> None:
+def test_malformed_or_huge_field_gets_the_stored_response(kept: Kept, field: bytes) -> None:
     got = ask(kept, field)
     assert (got.status, got.body) == (200, kept.body)
     assert b"; hit; " in got.fields[b"cache-status"]
 
 
 @pytest.mark.parametrize("value", [b"*", b' "x" ,W/%b', b"%b, unquoted", b"%b" + b', "a"' * 3_000])
-def test_condition_of_odd_spelling_that_names_the_answer_is_304(kept: Kept, value: bytes) -> None:
+def test_condition_in_an_odd_spelling_that_matches_is_304(kept: Kept, value: bytes) -> None:
     got = ask(kept, b"If-None-Match: " + value.replace(b"%b", kept.etag))
     assert (got.status, got.body, got.fields[b"etag"]) == (304, b"", kept.etag)
 
 
 @pytest.mark.parametrize("value", [b"", b"unquoted", b'"other"', b'W/"other"', b'"'])
-def test_precondition_that_does_not_hold_is_412(kept: Kept, value: bytes) -> None:
+def test_failed_precondition_is_412(kept: Kept, value: bytes) -> None:
     got = ask(kept, b"If-Match: " + value)
     assert (got.status, got.fields[b"content-type"]) == (412, b"application/problem+json")
 
@@ -157,19 +157,19 @@ def test_precondition_that_does_not_hold_is_412(kept: Kept, value: bytes) -> Non
         (request(b"/", b"X: " + b"a" * 2_000_000), 431), (request(b"/?" + b"a" * 70_000), 431),
     ],
 )  # fmt: skip
-def test_request_that_is_no_http_is_refused_and_the_connection_closed(kept: Kept, raw: bytes, status: int) -> None:
+def test_request_that_is_not_http_is_refused_and_the_connection_closed(kept: Kept, raw: bytes, status: int) -> None:
     (got,) = exchange(kept, raw)
     assert (got.status, got.fields[b"connection"], got.body) == (status, b"close", b"")
 
 
 @pytest.mark.parametrize("host", [b"", b"Host: x\r\n"])
-def test_http_1_0_has_the_kept_answer_and_the_connection_closed(kept: Kept, host: bytes) -> None:
+def test_http_1_0_request_gets_the_stored_response_and_a_closed_connection(kept: Kept, host: bytes) -> None:
     (got,) = exchange(kept, request(kept.path, version=b"1.0", host=host))
     assert (got.version, got.status, got.body) == (b"HTTP/1.0", 200, kept.body)
     assert got.fields[b"content-length"] == b"%d" % len(kept.body)
 
 
-def test_http_1_0_range_and_condition_are_answered_as_ever(kept: Kept) -> None:
+def test_http_1_0_range_and_condition_work_as_in_http_1_1(kept: Kept) -> None:
     (part,) = exchange(kept, request(kept.path, b"Range: bytes=0-9", version=b"1.0"))
     assert (part.status, part.body) == (206, kept.body[:10])
     (same,) = exchange(kept, request(kept.path, b"If-None-Match: " + kept.etag, version=b"1.0"))
@@ -187,7 +187,7 @@ SMUGGLED = request(b"/nothing")
     ],
 )
 @pytest.mark.parametrize("where", ["kept", "cold"])
-def test_body_of_a_get_is_read_past_and_never_taken_for_a_request(kept: Kept, field: bytes, body: bytes, where: str) -> None:
+def test_body_of_a_get_is_skipped_and_never_read_as_a_request(kept: Kept, field: bytes, body: bytes, where: str) -> None:
     path = kept.path if where == "kept" else b"/i/v2/cold"
     status = 200 if where == "kept" else 400
     answers = exchange(kept, request(path, field) + body + request(b"/livez", CLOSE))
@@ -201,27 +201,27 @@ def test_body_of_a_get_is_read_past_and_never_taken_for_a_request(kept: Kept, fi
         (b"/i%2F", 400), (b"//i/", 400), (b"/i/../i/", 400), (b"/./i/", 404), (b"/%69/", 400), (b"/i/%2e%2e/i/", 400),
     ],
 )  # fmt: skip
-def test_path_in_another_spelling_is_no_address(kept: Kept, path: bytes, status: int) -> None:
+def test_path_in_another_spelling_is_not_a_rendition_url(kept: Kept, path: bytes, status: int) -> None:
     got = ask(kept, path=path + kept.path.removeprefix(b"/i/"))
     assert (got.status, got.fields[b"content-type"]) == (status, b"application/problem+json")
 
 
 @pytest.mark.parametrize("end", [b"%0d%0aX-Injected:%20y", b"%00", b"%zz", b"%", b"%ff", b"%e2%80%ae", b'"', b"\\", b";a=b"])
-def test_path_with_an_odd_end_is_no_address_and_its_key_a_string(kept: Kept, end: bytes) -> None:
+def test_path_with_an_odd_end_is_not_a_rendition_url_and_its_key_is_a_string(kept: Kept, end: bytes) -> None:
     got = ask(kept, path=kept.path + end)
     assert (got.status, got.fields[b"content-type"]) == (400, b"application/problem+json")
     assert b"x-injected" not in got.fields
     assert re.fullmatch(rb'darkroom; fwd=uri-miss; key="[\x20-\x21\x23-\x5b\x5d-\x7e]*"', got.fields[b"cache-status"])
 
 
-def test_target_with_an_authority_or_a_fragment_is_the_path_alone(kept: Kept) -> None:
+def test_target_with_an_authority_or_a_fragment_means_only_its_path(kept: Kept) -> None:
     for path in (b"http://elsewhere" + kept.path, kept.path + b"#part"):
         got = ask(kept, path=path)
         assert (got.status, got.body) == (200, kept.body)
 
 
 @pytest.mark.parametrize("method", [b"get", b"TRACE", b"BREW", b"PUT", b"DELETE"])
-def test_method_that_a_rendition_has_not_is_405_and_drops_nothing(kept: Kept, method: bytes) -> None:
+def test_unsupported_method_of_a_rendition_is_405_and_evicts_nothing(kept: Kept, method: bytes) -> None:
     got = ask(kept, method=method)
     assert got.status == 405
     assert b"; hit; " in ask(kept).fields[b"cache-status"]
