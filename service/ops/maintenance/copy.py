@@ -1,4 +1,4 @@
-"""All that one store has, brought into another: whole objects or none, verified on the way, gone on with where it ended."""
+"""Copies the objects of one store to another: each is verified and written as a whole, and an interrupted copy can be resumed."""
 
 from __future__ import annotations
 
@@ -32,21 +32,27 @@ from service.storage.keys import (
 )
 from service.storage.object_store import ObjectInfo, Storage
 
-# What may change in place: there the later one counts.
-_MUTABLE = frozenset({DOCUMENTS_PREFIX, PULL_MAPPINGS_PREFIX})
+# Objects that are replaced in place: the later version wins. All others are named after their contents, or never change.
+_MUTABLE_PREFIXES = frozenset({DOCUMENTS_PREFIX, PULL_MAPPINGS_PREFIX})
 
 Failure: TypeAlias = Literal["damaged", "no-original"]
 
 
 class NotCopied(msgspec.Struct, frozen=True):
-    """An object that was left where it was, and why."""
+    """An object that was not copied, and why."""
 
     key: str
     reason: Failure
 
 
 class CopyReport(msgspec.Struct, frozen=True):
-    """How many objects were copied, by folder, were there already, or removed because they were taken down; and what was not copied."""
+    """The result of a copy.
+
+    `copied`: how many objects were copied, by prefix. `bytes`: their size.
+    `there_already`: how many objects the destination already had.
+    `removed`: how many objects were removed from the destination because their image was taken down in the source.
+    `not_copied`: the objects that could not be copied.
+    """
 
     copied: dict[str, int]
     bytes: int
@@ -56,10 +62,16 @@ class CopyReport(msgspec.Struct, frozen=True):
 
 
 class Copier:
-    """One run from a source to a destination. Killed at any moment it leaves whole objects alone, and the next run brings the rest."""
+    """One copy from a source to a destination. If it is killed, the destination has only whole objects, and the next copy adds the rest."""
 
     def __init__(self, source: Storage, destination: Storage, progress: Progress, *, renditions: bool, concurrency: int) -> None:
-        """Take the two stores, who is told, whether to bring what can be made again, and how many objects are under way at a time."""
+        """Prepare a copy.
+
+        `source`, `destination`: the stores. Nothing in the source is changed.
+        `progress`: receives a step for each prefix.
+        `renditions`: whether to copy renditions and intermediates, which can be made again from the originals.
+        `concurrency`: how many objects are copied at a time, each of them in memory as a whole.
+        """
         self._source = source
         self._destination = destination
         self._progress = progress
@@ -72,121 +84,120 @@ class Copier:
         self._not_copied: list[NotCopied] = []
 
     async def run(self) -> CopyReport:
-        """Return what was done; raises `StorageUnavailableError` and `StorageFullError`.
+        """Copy, and return the result; raises `StorageUnavailableError` and `StorageFullError`.
 
-        Tombstones come first, so that nothing that was taken down is brought; originals before documents, so that where a document is,
-        the original is.
+        Tombstones are copied first, so that no image is copied that was taken down; originals are copied before documents, so that the
+        destination never has a document without its original.
         """
         await self._source.ping(writable=False)
         await self._destination.ping()
-        there = await _by_key(self._destination, TOMBSTONES_PREFIX)
+        existing = await _by_key(self._destination, TOMBSTONES_PREFIX)
         tombstones = await _by_key(self._source, TOMBSTONES_PREFIX)
-        lifted = await self._take_down(tombstones, there)
-        await self._bring(TOMBSTONES_PREFIX, {key: entry for key, entry in tombstones.items() if digest_in(key) not in lifted}, there)
-        gone = {digest_in(key) for key in (*tombstones, *there)}
-        for folder in (ORIGINALS_PREFIX, DOCUMENTS_PREFIX, RECENT_PREFIX, PULL_MAPPINGS_PREFIX, WARMING_PREFIX, *self._remade_folders()):
-            entries = await _by_key(self._source, folder)
-            staying = {key: entry for key, entry in entries.items() if folder == PULL_MAPPINGS_PREFIX or digest_in(key) not in gone}
-            await self._bring(folder, staying, await _by_key(self._destination, folder))
+        restored = await self._repeat_takedowns([key for key in tombstones if key not in existing])
+        current = {key: info for key, info in tombstones.items() if digest_in(key) not in restored}
+        await self._copy_all(TOMBSTONES_PREFIX, current, existing)
+        taken_down = {digest_in(key) for key in (*tombstones, *existing)}
+        derived = DERIVED_PREFIXES if self._renditions else ()
+        for prefix in (ORIGINALS_PREFIX, DOCUMENTS_PREFIX, RECENT_PREFIX, PULL_MAPPINGS_PREFIX, WARMING_PREFIX, *derived):
+            objects = await _by_key(self._source, prefix)
+            wanted = {key: info for key, info in objects.items() if prefix == PULL_MAPPINGS_PREFIX or digest_in(key) not in taken_down}
+            await self._copy_all(prefix, wanted, await _by_key(self._destination, prefix))
         not_copied = sorted(self._not_copied, key=lambda one: one.key)
         return CopyReport(dict(self._copied), self._bytes, self._there_already, self._removed, not_copied)
 
-    def _remade_folders(self) -> tuple[str, ...]:
-        return DERIVED_PREFIXES if self._renditions else ()
+    async def _repeat_takedowns(self, tombstones: list[str]) -> set[str]:
+        """Remove from the destination the images of `tombstones`, which were taken down in the source since the last copy.
 
-    async def _take_down(self, tombstones: dict[str, ObjectInfo], there: dict[str, ObjectInfo]) -> set[str]:
-        """Remove from the destination what was taken down in the source since the last run.
-
-        Returns the digests of what the destination took in again after that: there the takedown has been lifted.
+        Returns the digests of images that were uploaded to the destination after their takedown: they stay.
         """
-        lifted: set[str] = set()
+        restored: set[str] = set()
 
-        async def one(key: str) -> None:
+        async def repeat(key: str) -> None:
             digest = digest_in(key)
-            body = await retry_unavailable(lambda: self._source.get_from_any_region(key))
-            document = await retry_unavailable(lambda: self._destination.get_from_any_region(document_key(digest)))
-            if body is None:
+            tombstone = await retry_unavailable(self._source.get_from_any_region, key)
+            body = await retry_unavailable(self._destination.get_from_any_region, document_key(digest))
+            if tombstone is None:
                 return
-            known = None if document is None else opened_document(digest, document)
-            if known is not None and datetime.fromisoformat(known.created) > _taken_down(body):
-                lifted.add(digest)
+            document = None if body is None else opened_document(digest, body)
+            if document is not None and datetime.fromisoformat(document.created) > _time_of_takedown(tombstone):
+                restored.add(digest)
                 return
-            for left in await retry_unavailable(lambda: ImageStore(self._destination).keys_in_order_of_removal(digest)):
-                if await retry_unavailable(lambda left=left: self._destination.exists(left, consistent=True)):  # type: ignore[misc]
-                    await retry_unavailable(lambda left=left: self._destination.delete(left))  # type: ignore[misc]
+            for image_key in await retry_unavailable(ImageStore(self._destination).keys_in_order_of_removal, digest):
+                if await retry_unavailable(self._destination.exists, image_key, consistent=True):
+                    await retry_unavailable(self._destination.delete, image_key)
                     self._removed += 1
 
-        await for_each([key for key in tombstones if key not in there], one, concurrency=self._concurrency)
-        return lifted
+        await for_each(tombstones, repeat, concurrency=self._concurrency)
+        return restored
 
-    async def _bring(self, folder: str, entries: dict[str, ObjectInfo], there: dict[str, ObjectInfo]) -> None:
-        self._progress.begin(folder, len(entries), sum(entry.bytes for entry in entries.values()))
+    async def _copy_all(self, prefix: str, objects: dict[str, ObjectInfo], existing: dict[str, ObjectInfo]) -> None:
+        self._progress.begin(prefix, len(objects), sum(info.bytes for info in objects.values()))
 
-        async def one(entry: ObjectInfo) -> None:
-            already = there.get(entry.key)
-            if already is not None and _stays(folder, entry, already):
+        async def copy(info: ObjectInfo) -> None:
+            present = existing.get(info.key)
+            if present is not None and _is_up_to_date(prefix, info, present):
                 self._there_already += 1
             else:
-                await self._bring_one(folder, entry, already)
-            self._progress.advance(entry.bytes)
+                await self._copy(prefix, info.key, replace=present is not None)
+            self._progress.advance(info.bytes)
 
-        await for_each(entries.values(), one, concurrency=self._concurrency)
+        await for_each(objects.values(), copy, concurrency=self._concurrency)
 
-    async def _bring_one(self, folder: str, entry: ObjectInfo, already: ObjectInfo | None) -> None:
-        key = entry.key
-        body = await retry_unavailable(lambda: self._source.get_from_any_region(key))
+    async def _copy(self, prefix: str, key: str, *, replace: bool) -> None:
+        body = await retry_unavailable(self._source.get_from_any_region, key)
         if body is None:
-            # Taken down, trimmed or warmed since it was listed.
+            # It was removed since it was listed: by a takedown, by a quota, or because its image has been warmed.
             return
-        if not await anyio.to_thread.run_sync(_is_whole, folder, key, body):
+        if not await anyio.to_thread.run_sync(_is_intact, prefix, key, body):
             self._not_copied.append(NotCopied(key, "damaged"))
             return
-        original = original_key(digest_in(key))
-        if folder == DOCUMENTS_PREFIX and not await retry_unavailable(lambda: self._destination.exists(original, consistent=True)):
-            self._not_copied.append(NotCopied(key, "no-original"))
-            return
-        if already is None:
-            brought = await retry_unavailable(lambda: self._destination.put_if_absent(key, body, durable=True))
+        if prefix == DOCUMENTS_PREFIX:
+            original = original_key(digest_in(key))
+            if not await retry_unavailable(self._destination.exists, original, consistent=True):
+                self._not_copied.append(NotCopied(key, "no-original"))
+                return
+        if replace:
+            is_copied = await self._replace(prefix, key, body)
         else:
-            brought = await self._bring_over(folder, key, body)
-        if brought:
-            self._copied[folder] += 1
+            is_copied = await retry_unavailable(self._destination.put_if_absent, key, body, durable=True)
+        if is_copied:
+            self._copied[prefix] += 1
             self._bytes += len(body)
         else:
             self._there_already += 1
 
-    async def _bring_over(self, folder: str, key: str, body: bytes) -> bool:
-        """Put an object in place of another; return whether it was another."""
-        stored = await retry_unavailable(lambda: self._destination.get(key, consistent=True))
-        if stored == body or (stored is not None and folder not in _MUTABLE and _is_whole(folder, key, stored)):
+    async def _replace(self, prefix: str, key: str, body: bytes) -> bool:
+        """Replace an object of the destination unless it is as good; return whether it was replaced."""
+        stored = await retry_unavailable(self._destination.get, key, consistent=True)
+        if stored == body or (stored is not None and prefix not in _MUTABLE_PREFIXES and _is_intact(prefix, key, stored)):
             return False
-        await retry_unavailable(lambda: self._destination.put(key, body, durable=True))
+        await retry_unavailable(self._destination.put, key, body, durable=True)
         return True
 
 
-async def _by_key(storage: Storage, folder: str) -> dict[str, ObjectInfo]:
-    return {entry.key: entry for entry in await list_all(storage, folder)}
+async def _by_key(storage: Storage, prefix: str) -> dict[str, ObjectInfo]:
+    return {info.key: info for info in await list_all(storage, prefix)}
 
 
-def _stays(folder: str, entry: ObjectInfo, already: ObjectInfo) -> bool:
-    """Return whether an object of the destination is the one of the source, or a later one.
+def _is_up_to_date(prefix: str, source: ObjectInfo, destination: ObjectInfo) -> bool:
+    """Return whether the destination's object equals the source's, or is a later version, judged by their listings.
 
-    What is named by its content is the same at the same size: it was verified when it was put there. What may change was put there, or
-    changed there, after the source had it, unless the source has changed it since.
+    A mutable object is up to date if it was written later than the source's. Any other was verified when it was written, so the same key
+    and size suffice.
     """
-    if folder in _MUTABLE:
-        return already.modified > entry.modified
-    return already.bytes == entry.bytes or folder == TOMBSTONES_PREFIX
+    if prefix in _MUTABLE_PREFIXES:
+        return destination.modified > source.modified
+    return destination.bytes == source.bytes or prefix == TOMBSTONES_PREFIX
 
 
-def _is_whole(folder: str, key: str, body: bytes) -> bool:
-    """Return whether the bytes are what their key says."""
-    if folder == ORIGINALS_PREFIX:
+def _is_intact(prefix: str, key: str, body: bytes) -> bool:
+    """Return whether an object's bytes match its key or its checksum."""
+    if prefix == ORIGINALS_PREFIX:
         return is_digest(digest_in(key)) and digest_from_sha256(hashlib.sha256(body).digest()) == digest_in(key)
-    if folder == DOCUMENTS_PREFIX:
+    if prefix == DOCUMENTS_PREFIX:
         return opened_document(digest_in(key), body) is not None
-    return folder not in DERIVED_PREFIXES or checksum.verify(body) is not None
+    return prefix not in DERIVED_PREFIXES or checksum.verify(body) is not None
 
 
-def _taken_down(body: bytes) -> datetime:
-    return datetime.fromisoformat(msgspec.json.decode(body, type=Tombstone).taken_down)
+def _time_of_takedown(tombstone: bytes) -> datetime:
+    return datetime.fromisoformat(msgspec.json.decode(tombstone, type=Tombstone).taken_down)

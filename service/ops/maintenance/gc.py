@@ -1,4 +1,4 @@
-"""What is left over in a store, removed: by killed writes, by takedowns that did not end, by servers that are gone."""
+"""Removes garbage from a store: what killed writes, interrupted takedowns and servers that no longer exist have left."""
 
 from __future__ import annotations
 
@@ -24,18 +24,24 @@ from service.storage.keys import (
 )
 from service.storage.object_store import ObjectInfo, Storage
 
-# The key of a server that has not been seen for so long is noted no more.
-_KEYS_KEPT = timedelta(days=30)
+# The record of a signing key is removed if no server has renewed it for this long.
+_SIGNING_KEY_RECORDS_EXPIRE_AFTER = timedelta(days=30)
 
 
 class GarbageCollector:
-    """One walk through a store that removes leftovers. It may run beside servers: what is younger than an age is left alone.
+    """One walk through a store that removes garbage. It may run beside servers, because it leaves young objects alone.
 
-    An original is never removed, and a document neither, unless a tombstone says that the image was taken down after they were written.
+    It never removes an original or a document, unless a tombstone says that the image was taken down after they were written.
     """
 
     def __init__(self, storage: Storage, progress: Progress, *, older_than_seconds: float, concurrency: int) -> None:
-        """Take what is swept, who is told, the age in seconds from which a thing is left over, and how much is done at a time."""
+        """Prepare a walk.
+
+        `storage`: the store.
+        `progress`: receives a step for each kind of garbage.
+        `older_than_seconds`: the age from which an object may be garbage: longer than any upload takes.
+        `concurrency`: how many objects are removed at a time.
+        """
         self._storage = storage
         self._progress = progress
         self._older_than = timedelta(seconds=older_than_seconds)
@@ -43,58 +49,64 @@ class GarbageCollector:
         self._removed: Counter[str] = Counter()
 
     async def run(self) -> dict[str, int]:
-        """Return how many objects were removed, by what they were; raises `StorageUnavailableError`."""
+        """Return how many objects were removed, by kind of garbage; raises `StorageUnavailableError`."""
         await self._storage.ping()
         if orphans := await self._storage.remove_orphaned_temp_files(self._older_than.total_seconds()):
             self._removed["killed-writes"] = orphans
-        tombstones = {digest_in(entry.key): entry for entry in await list_all(self._storage, TOMBSTONES_PREFIX)}
+        tombstones = {digest_in(info.key): info for info in await list_all(self._storage, TOMBSTONES_PREFIX)}
         documents = await list_all(self._storage, DOCUMENTS_PREFIX)
-        here = {digest_in(entry.key) for entry in documents}
+        with_document = {digest_in(info.key) for info in documents}
         originals = await list_all(self._storage, ORIGINALS_PREFIX)
-        remade = [entry for folder in DERIVED_PREFIXES for entry in await list_all(self._storage, folder)]
-        notes = [entry for folder in (WARMING_PREFIX, RECENT_PREFIX) for entry in await list_all(self._storage, folder)]
-        await self._remove("taken-down", [entry for entry in (*documents, *notes, *remade, *originals) if _remains(entry, tombstones)])
-        unknown = [entry for entry in (*notes, *remade) if digest_in(entry.key) not in here and not _remains(entry, tombstones)]
-        await self._remove("strays", [entry for entry in unknown if self._old(entry)])
-        keys = await list_all(self._storage, SIGNING_KEYS_PREFIX)
-        await self._remove("key-notes", [entry for entry in keys if datetime.now(UTC) - entry.modified > _KEYS_KEPT])
+        others = [info for prefix in (WARMING_PREFIX, RECENT_PREFIX, *DERIVED_PREFIXES) for info in await list_all(self._storage, prefix)]
+        # In the order of a takedown: the document first, the original last.
+        taken_down = [info for info in (*documents, *others, *originals) if _is_taken_down(info, tombstones)]
+        await self._remove("taken-down", taken_down)
+        strays = [
+            info
+            for info in others
+            if digest_in(info.key) not in with_document and not _is_taken_down(info, tombstones) and _age(info) > self._older_than
+        ]
+        await self._remove("strays", strays)
+        records = await list_all(self._storage, SIGNING_KEYS_PREFIX)
+        await self._remove("key-notes", [info for info in records if _age(info) > _SIGNING_KEY_RECORDS_EXPIRE_AFTER])
         return dict(self._removed)
 
-    async def _remove(self, what: str, entries: list[ObjectInfo]) -> None:
-        self._progress.begin(what, len(entries), sum(entry.bytes for entry in entries))
+    async def _remove(self, kind: str, objects: list[ObjectInfo]) -> None:
+        self._progress.begin(kind, len(objects), sum(info.bytes for info in objects))
 
-        async def one(entry: ObjectInfo) -> None:
-            if await self._still_left_over(what, digest_in(entry.key)):
-                await retry_unavailable(lambda: self._storage.delete(entry.key))
-                self._removed[what] += 1
-            self._progress.advance(entry.bytes)
+        async def remove(info: ObjectInfo) -> None:
+            if await self._is_still_garbage(kind, digest_in(info.key)):
+                await retry_unavailable(self._storage.delete, info.key)
+                self._removed[kind] += 1
+            self._progress.advance(info.bytes)
 
-        await for_each(entries, one, concurrency=self._concurrency)
+        await for_each(objects, remove, concurrency=self._concurrency)
 
-    async def _still_left_over(self, what: str, digest: str) -> bool:
-        """Return whether a thing is left over still: the takedown may have been lifted, or the image uploaded, since it was listed."""
-        if what == "taken-down":
-            return await retry_unavailable(lambda: self._storage.exists(tombstone_key(digest), consistent=True))
-        if what == "strays":
-            return not (is_digest(digest) and await retry_unavailable(lambda: self._storage.exists(document_key(digest), consistent=True)))
+    async def _is_still_garbage(self, kind: str, digest: str) -> bool:
+        """Look again before removing: since the listing, the tombstone may have been deleted, or the image uploaded."""
+        if kind == "taken-down":
+            return await retry_unavailable(self._storage.exists, tombstone_key(digest), consistent=True)
+        if kind == "strays":
+            return not (is_digest(digest) and await retry_unavailable(self._storage.exists, document_key(digest), consistent=True))
         return True
 
-    def _old(self, entry: ObjectInfo) -> bool:
-        return datetime.now(UTC) - entry.modified > self._older_than
 
-
-def remove_abandoned_uploads(folder: Path, older_than_seconds: float) -> int:
-    """Remove the uploads that an ended server has left in a spool, and return how many those were; a slow one is written to all along."""
+def remove_abandoned_uploads(spool: Path, older_than_seconds: float) -> int:
+    """Remove the uploads that a killed server has left in its spool, and return their number. An upload in progress is never that old."""
     removed = 0
     oldest = datetime.now(UTC).timestamp() - older_than_seconds
-    for path in folder.iterdir() if folder.is_dir() else ():
+    for path in spool.iterdir() if spool.is_dir() else ():
         if path.is_file() and path.stat().st_mtime <= oldest:
             path.unlink(missing_ok=True)
             removed += 1
     return removed
 
 
-def _remains(entry: ObjectInfo, tombstones: dict[str, ObjectInfo]) -> bool:
-    """Return whether a thing was there when its image was taken down: nothing is stored of it later, unless that is lifted."""
-    tombstone = tombstones.get(digest_in(entry.key))
-    return tombstone is not None and entry.modified <= tombstone.modified
+def _is_taken_down(info: ObjectInfo, tombstones: dict[str, ObjectInfo]) -> bool:
+    """Return whether an object was written before its image was taken down. Later ones belong to an upload after the takedown."""
+    tombstone = tombstones.get(digest_in(info.key))
+    return tombstone is not None and info.modified <= tombstone.modified
+
+
+def _age(info: ObjectInfo) -> timedelta:
+    return datetime.now(UTC) - info.modified

@@ -1,4 +1,4 @@
-"""What is wrong in a store, found by reading all of it: every digest, every seal, every document."""
+"""Verifies a store by reading all of it: every digest, every checksum, every document."""
 
 from __future__ import annotations
 
@@ -39,28 +39,27 @@ FindingKind: TypeAlias = Literal[
 ]  # fmt: skip
 
 _REMEDIES: Mapping[FindingKind, str] = {
-    "damaged-original": "Upload the file again (POST /v1/images puts it in place of what is damaged), or bring it from another store with "
+    "damaged-original": "Upload the file again (POST /v1/images replaces the damaged one), or copy it from another store with "
     "`darkroom store copy`.",
     "missing-original": "Upload the file again (POST /v1/images), or take the image down (DELETE /v1/images/{digest}).",
-    "damaged-document": "Upload the file again (POST /v1/images makes the document anew).",
-    "missing-document": "Nobody was told that this was stored: upload the file again to have it, or remove the object.",
-    "taken-down-remains": "`darkroom store sweep` ends the takedown.",
-    "damaged-rendition": "Nothing: it is made again from the original when it is asked for.",
+    "damaged-document": "Upload the file again (POST /v1/images creates a new document).",
+    "missing-document": "The upload of this file was never confirmed. Upload it again, or remove the object.",
+    "taken-down-remains": "`darkroom store sweep` completes the takedown.",
+    "damaged-rendition": "None needed: it is made again from the original at the next request.",
     "stray": "`darkroom store sweep` removes it.",
-    "damaged-pointer": "Nothing: the source is asked again when the address is.",
+    "damaged-pointer": "None needed: the source is fetched again at the next request for its URL.",
     "leftover": "`darkroom store sweep` removes it.",
-    "unknown-object": "Darkroom did not put it there: remove it, or leave it.",
+    "unknown-object": "Darkroom did not create it. Remove it, or leave it.",
 }
 
-# What is younger may belong to an upload that is still under way.
+# A younger object may belong to an upload in progress.
 SETTLED_AFTER = timedelta(minutes=10)
 
-
-_Look: TypeAlias = Callable[[ObjectInfo, bytes], Awaitable[None]]
+_Verify: TypeAlias = Callable[[ObjectInfo, bytes], Awaitable[None]]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that is not as it should be: what, where, and what to do."""
+    """A fault in a store: its kind, the key of the object, and what to do about it."""
 
     kind: FindingKind
     key: str
@@ -69,7 +68,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class VerifyReport(msgspec.Struct, frozen=True):
-    """What was looked at, objects by their folder and bytes in all, and what was found."""
+    """The result: how many objects were read, by prefix, their size in bytes, and the faults that were found."""
 
     objects: dict[str, int]
     bytes: int
@@ -77,10 +76,15 @@ class VerifyReport(msgspec.Struct, frozen=True):
 
 
 class Verifier:
-    """One walk through a store. It changes nothing, and may run beside a server."""
+    """One walk through a store that reads every object. It changes nothing, and may run beside servers."""
 
     def __init__(self, storage: Storage, progress: Progress, *, concurrency: int) -> None:
-        """Take what is checked, who is told, and how many objects are read at a time."""
+        """Prepare a walk.
+
+        `storage`: the store.
+        `progress`: receives a step for each prefix.
+        `concurrency`: how many objects are read at a time, each of them in memory as a whole.
+        """
         self._storage = storage
         self._progress = progress
         self._concurrency = concurrency
@@ -92,100 +96,100 @@ class Verifier:
         self._tombstones: dict[str, ObjectInfo] = {}
 
     async def run(self) -> VerifyReport:
-        """Return what was found; raises `StorageUnavailableError`."""
+        """Return the faults that were found; raises `StorageUnavailableError`."""
         await self._storage.ping(writable=False)
-        # Originals before documents: one whose document is not listed has none.
-        self._originals = await self._listed(ORIGINALS_PREFIX)
-        self._documents = await self._listed(DOCUMENTS_PREFIX)
-        self._tombstones = await self._listed(TOMBSTONES_PREFIX)
-        await self._look(ORIGINALS_PREFIX, list(self._originals.values()), self._original)
-        await self._look(DOCUMENTS_PREFIX, list(self._documents.values()), self._document)
-        for folder in DERIVED_PREFIXES:
-            await self._look(folder, await list_all(self._storage, folder), self._remade)
-        await self._look(PULL_MAPPINGS_PREFIX, await list_all(self._storage, PULL_MAPPINGS_PREFIX), self._pointer)
-        for folder in (WARMING_PREFIX, RECENT_PREFIX):
-            for entry in await list_all(self._storage, folder):
-                if digest_in(entry.key) not in self._documents and _settled(entry):
-                    self._add("stray", entry.key, "The note is of an image that is not here.")
+        # Originals before documents: an original whose document is not in the later listing has none.
+        self._originals = await self._list_by_digest(ORIGINALS_PREFIX)
+        self._documents = await self._list_by_digest(DOCUMENTS_PREFIX)
+        self._tombstones = await self._list_by_digest(TOMBSTONES_PREFIX)
+        await self._verify_all(ORIGINALS_PREFIX, list(self._originals.values()), self._verify_original)
+        await self._verify_all(DOCUMENTS_PREFIX, list(self._documents.values()), self._verify_document)
+        for prefix in DERIVED_PREFIXES:
+            await self._verify_all(prefix, await list_all(self._storage, prefix), self._verify_derived)
+        await self._verify_all(PULL_MAPPINGS_PREFIX, await list_all(self._storage, PULL_MAPPINGS_PREFIX), self._verify_pull_mapping)
+        for prefix in (WARMING_PREFIX, RECENT_PREFIX):
+            for info in await list_all(self._storage, prefix):
+                if digest_in(info.key) not in self._documents and _is_settled(info):
+                    self._add("stray", info.key, "It belongs to an image that this store does not have.")
         for path in await anyio.to_thread.run_sync(orphaned_temp_files, self._storage.root, SETTLED_AFTER.total_seconds()):
-            self._add("leftover", path, "A write that was killed left this.")
+            self._add("leftover", path, "A write that was killed has left this file.")
         return VerifyReport(dict(self._objects), self._bytes, sorted(self._findings, key=lambda finding: (finding.kind, finding.key)))
 
-    async def _listed(self, folder: str) -> dict[str, ObjectInfo]:
+    async def _list_by_digest(self, prefix: str) -> dict[str, ObjectInfo]:
         found = {}
-        for entry in await list_all(self._storage, folder):
-            if is_digest(_name(entry)):
-                found[_name(entry)] = entry
+        for info in await list_all(self._storage, prefix):
+            if is_digest(_name(info)):
+                found[_name(info)] = info
             else:
-                self._add("unknown-object", entry.key, "Its name is no digest.")
+                self._add("unknown-object", info.key, "Its name is not a digest.")
         return found
 
-    async def _look(self, folder: str, entries: list[ObjectInfo], look: _Look) -> None:
-        self._progress.begin(folder, len(entries), sum(entry.bytes for entry in entries))
+    async def _verify_all(self, prefix: str, objects: list[ObjectInfo], verify: _Verify) -> None:
+        self._progress.begin(prefix, len(objects), sum(info.bytes for info in objects))
 
-        async def one(entry: ObjectInfo) -> None:
-            body = await retry_unavailable(lambda: self._storage.get_from_any_region(entry.key))
-            # What is gone by now was taken down, or trimmed, since it was listed.
+        async def read_and_verify(info: ObjectInfo) -> None:
+            body = await retry_unavailable(self._storage.get_from_any_region, info.key)
+            # If it is gone, a takedown or a quota has removed it since it was listed.
             if body is not None:
-                self._objects[folder] += 1
+                self._objects[prefix] += 1
                 self._bytes += len(body)
-                await look(entry, body)
-            self._progress.advance(entry.bytes)
+                await verify(info, body)
+            self._progress.advance(info.bytes)
 
-        await for_each(entries, one, concurrency=self._concurrency)
+        await for_each(objects, read_and_verify, concurrency=self._concurrency)
 
-    async def _original(self, entry: ObjectInfo, body: bytes) -> None:
-        digest = _name(entry)
-        if self._taken_down(entry, digest):
+    async def _verify_original(self, info: ObjectInfo, body: bytes) -> None:
+        digest = _name(info)
+        if self._is_taken_down(info, digest):
             return
         sha256 = await anyio.to_thread.run_sync(hashlib.sha256, body)
         if digest_from_sha256(sha256.digest()) != digest:
-            self._add("damaged-original", entry.key, f"Its {len(body)} bytes have another digest.")
-        elif digest not in self._documents and _settled(entry):
-            self._add("missing-document", entry.key, "The original has no document.")
+            self._add("damaged-original", info.key, f"Its {len(body)} bytes have another digest.")
+        elif digest not in self._documents and _is_settled(info):
+            self._add("missing-document", info.key, "The original has no document.")
 
-    async def _document(self, entry: ObjectInfo, body: bytes) -> None:
-        digest = _name(entry)
-        if self._taken_down(entry, digest):
+    async def _verify_document(self, info: ObjectInfo, body: bytes) -> None:
+        digest = _name(info)
+        if self._is_taken_down(info, digest):
             return
-        document = opened_document(digest, body)
-        if document is None:
-            self._add("damaged-document", entry.key, "The document cannot be read, or is another image's.")
-        elif not (
-            digest in self._originals or await retry_unavailable(lambda: self._storage.exists(original_key(digest), consistent=True))
-        ):
-            self._add("missing-original", entry.key, "The document has no original.")
+        if opened_document(digest, body) is None:
+            self._add("damaged-document", info.key, "The document cannot be read, or belongs to another image.")
+        elif digest in self._originals:
+            return
+        elif not await retry_unavailable(self._storage.exists, original_key(digest), consistent=True):
+            self._add("missing-original", info.key, "The document has no original.")
 
-    async def _remade(self, entry: ObjectInfo, body: bytes) -> None:
-        digest = digest_in(entry.key)
-        if digest not in self._documents and _settled(entry):
-            self._add("stray", entry.key, "It is of an image that is not here.")
+    async def _verify_derived(self, info: ObjectInfo, body: bytes) -> None:
+        digest = digest_in(info.key)
+        if digest not in self._documents and _is_settled(info):
+            self._add("stray", info.key, "It belongs to an image that this store does not have.")
         elif await anyio.to_thread.run_sync(checksum.verify, body) is None:
-            self._add("damaged-rendition", entry.key, "Its seal does not fit its bytes.")
+            self._add("damaged-rendition", info.key, "Its checksum does not match its bytes.")
 
-    async def _pointer(self, entry: ObjectInfo, body: bytes) -> None:
+    async def _verify_pull_mapping(self, info: ObjectInfo, body: bytes) -> None:
         try:
-            pointer = msgspec.json.decode(body, type=PullMapping)
+            mapping = msgspec.json.decode(body, type=PullMapping)
         except msgspec.DecodeError:
-            pointer = None
-        if pointer is None or pull_mapping_key(pointer.url) != entry.key:
-            self._add("damaged-pointer", entry.key, "The pointer cannot be read, or is another source's.")
+            mapping = None
+        if mapping is None or pull_mapping_key(mapping.url) != info.key:
+            self._add("damaged-pointer", info.key, "The pull mapping cannot be read, or belongs to another URL.")
 
-    def _taken_down(self, entry: ObjectInfo, digest: str) -> bool:
+    def _is_taken_down(self, info: ObjectInfo, digest: str) -> bool:
+        """Return whether the image of an object is taken down, and report the object if the takedown should have removed it."""
         tombstone = self._tombstones.get(digest)
-        if tombstone is None or not _settled(tombstone):
+        if tombstone is None or not _is_settled(tombstone):
             return tombstone is not None
-        if entry.modified <= tombstone.modified:
-            self._add("taken-down-remains", entry.key, "The image was taken down, and this is left of it.")
+        if info.modified <= tombstone.modified:
+            self._add("taken-down-remains", info.key, "The image was taken down, but this object was not removed.")
         return True
 
     def _add(self, kind: FindingKind, key: str, detail: str) -> None:
         self._findings.append(Finding(kind, key, detail, _REMEDIES[kind]))
 
 
-def _name(entry: ObjectInfo) -> str:
-    return entry.key.rpartition("/")[2]
+def _name(info: ObjectInfo) -> str:
+    return info.key.rpartition("/")[2]
 
 
-def _settled(entry: ObjectInfo) -> bool:
-    return datetime.now(UTC) - entry.modified > SETTLED_AFTER
+def _is_settled(info: ObjectInfo) -> bool:
+    return datetime.now(UTC) - info.modified > SETTLED_AFTER
