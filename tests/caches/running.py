@@ -42,7 +42,7 @@ def counting(origin_url: str) -> Iterator[Counted]:
     """Yield a proxy to a server that counts the requests that it forwards."""
     counted = Counted()
     lock = threading.Lock()
-    client = httpx.Client(base_url=origin_url, trust_env=False, timeout=60, limits=httpx.Limits(max_connections=200))
+    client = httpx.Client(base_url=origin_url, trust_env=False, timeout=PATIENCE_SECONDS, limits=httpx.Limits(max_connections=200))
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

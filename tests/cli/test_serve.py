@@ -16,12 +16,18 @@ import pytest
 
 from tests.support import images
 from tests.support.server import DARKROOM, END_SECONDS, Server, darkroom, environment, free_port
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 def refused(data: Path, *options: str, **settings: str) -> str:
     """Return what a start that must fail says, checked to be for people."""
     ended = subprocess.run(
-        [DARKROOM, "serve", "--data", data, *options], env=environment(**settings), capture_output=True, text=True, timeout=30, check=False
+        [DARKROOM, "serve", "--data", data, *options],
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
     )
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
@@ -75,7 +81,7 @@ def test_serve_over_a_folder_of_another_user_is_refused_with_whose_it_is_and_wha
         env=environment(store=(tmp_path / "store").as_uri(), port=free_port()),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert ended.returncode == 2
@@ -94,7 +100,7 @@ def test_ending_while_a_render_runs_answers_it_and_leaves_no_process(data: Path,
         wait_until_rendering(server)
         assert server.stop(ending) == 0
         assert answer.result().status_code == 200
-        _, alive = psutil.wait_procs(processes, timeout=5)
+        _, alive = psutil.wait_procs(processes, timeout=PATIENCE_SECONDS)
         assert alive == []
 
 
@@ -102,7 +108,7 @@ def test_kill_of_the_supervisor_ends_the_server_too(data: Path) -> None:
     with darkroom(data) as server:
         processes = server.processes()
         server.process.kill()
-        _, alive = psutil.wait_procs(processes, timeout=10)
+        _, alive = psutil.wait_procs(processes, timeout=PATIENCE_SECONDS)
         assert alive == []
 
 
@@ -208,7 +214,7 @@ def test_kill_of_the_server_leaves_no_render_process(data: Path) -> None:
         for process in processes:
             if process not in rendering:
                 process.kill()
-        _, alive = psutil.wait_procs(processes, timeout=5)
+        _, alive = psutil.wait_procs(processes, timeout=PATIENCE_SECONDS)
         assert alive == []
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import PATIENCE_SECONDS
+
 OPERATION = Path(__file__).parents[2] / "docs" / "operation.md"
 
 
@@ -20,5 +22,7 @@ def test_nginx_accepts_the_documented_configuration(tmp_path: Path) -> None:
     assert shown is not None
     file = tmp_path / "nginx.conf"
     file.write_text(f"pid {tmp_path}/pid;\nerror_log {tmp_path}/error.log;\nevents {{}}\nhttp {{\n{shown[1]}}}\n", "utf-8")
-    checked = subprocess.run([nginx, "-t", "-c", file, "-p", tmp_path], capture_output=True, text=True, timeout=30, check=False)
+    checked = subprocess.run(
+        [nginx, "-t", "-c", file, "-p", tmp_path], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
     assert checked.returncode == 0, checked.stderr

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import images
 from tests.support.server import DARKROOM, darkroom, environment
+from tests.support.waiting import PATIENCE_SECONDS
 
 INGEST, READ = "ingest-token-0123456789", "read-token-0123456789"
 
@@ -64,7 +65,7 @@ def test_start_beyond_loopback_without_keys_or_tokens_fails_and_names_the_settin
         env=environment(**settings),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert ended.returncode == 2

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support import images
 from tests.support.server import HOST, Server, darkroom
+from tests.support.waiting import PATIENCE_SECONDS
 
 MAX_UPLOAD_BYTES = 2_000_000
 
@@ -32,7 +33,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module", autouse=True)
 def silent_upload(small: Server) -> Iterator[socket.socket]:
     """Give an upload that fell silent after one byte when this module began: what ends it is the server's grace of 25 seconds."""
-    with socket.create_connection((HOST, small.port), timeout=60) as connection:
+    with socket.create_connection((HOST, small.port), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(b"POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
         while not any((small.data / "spool").iterdir()):
             time.sleep(0.01)
@@ -194,7 +195,7 @@ def test_chunked_upload_without_length_is_413_once_it_is_too_large(small: Server
 
 
 def test_declared_length_too_large_is_413_before_a_byte_is_read(small: Server) -> None:
-    with socket.create_connection((HOST, small.port), timeout=10) as connection:
+    with socket.create_connection((HOST, small.port), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(b"POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 

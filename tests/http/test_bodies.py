@@ -16,8 +16,15 @@ from litestar.datastructures import State
 from service.errors import BadRequestError, SlowUploadError, TooLargeError
 from service.http import bodies
 from service.http.bodies import FREE_MESSAGES, MIN_MESSAGE_BYTES, PIECE_BYTES, body_pieces
+from tests.support.virtual_time import VirtualTimeLoop
 
 ANY_SIZE = 1 << 30
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    """Let time pass only while a body is waited for."""
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
 
 
 def request(receive: Callable[[], Awaitable[Any]], **headers: str) -> Request[object, object, State]:

@@ -13,6 +13,7 @@ import pytest
 from tests.http.test_metrics import figures
 from tests.support import images
 from tests.support.server import HOST, Server, darkroom, free_port
+from tests.support.waiting import PATIENCE_SECONDS
 
 PAGES = ("/", "/docs", "/problems", "/problems/not-found", "/darkroom.js", "/darkroom.d.ts")
 SPELLINGS = 400
@@ -43,7 +44,10 @@ class Attacked:
     def statuses(self, targets: list[str], method: str = "GET") -> set[int]:
         """Return the statuses of requests for these targets, spelled as they are, one byte of each wanted."""
         seen = set()
-        with socket.create_connection((HOST, self.server.port), timeout=30) as connection, connection.makefile("rb") as answers:
+        with (
+            socket.create_connection((HOST, self.server.port), timeout=PATIENCE_SECONDS) as connection,
+            connection.makefile("rb") as answers,
+        ):
             for target in targets:
                 connection.sendall(f"{method} {target} HTTP/1.1\r\nHost: x\r\nRange: bytes=0-0\r\n\r\n".encode("latin-1"))
                 seen.add(int(answers.readline().split()[1]))
@@ -124,7 +128,7 @@ def test_unknown_path_makes_no_cache_entry(attacked: Attacked) -> None:
     ],
 )
 def test_page_in_another_spelling_is_redirected_and_not_stored(attacked: Attacked, target: str, location: str) -> None:
-    with socket.create_connection((HOST, attacked.server.port), timeout=10) as connection:
+    with socket.create_connection((HOST, attacked.server.port), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         answer = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
     assert answer.startswith("HTTP/1.1 308 ")

@@ -12,6 +12,7 @@ import pytest
 from tests.caches.running import CACHES, Counted, counting, is_here
 from tests.support import images
 from tests.support.server import HOST, Server, darkroom
+from tests.support.waiting import PATIENCE_SECONDS
 
 ARRIVING = ("cache-control", "cdn-cache-control", "etag", "repr-digest", "cache-tag", "content-type", "access-control-allow-origin")
 
@@ -44,7 +45,7 @@ def front(request: pytest.FixtureRequest, origin: Server, tmp_path_factory: pyte
     _, running = CACHES[name]
     with counting(origin.url) as counted, running(tmp_path_factory.mktemp("cache"), counted.port) as port, origin.client() as direct:
         digest = direct.post("/v1/images", content=images.photo_jpeg(1_200, 900)).json()["digest"]
-        with httpx.Client(base_url=f"http://{HOST}:{port}", trust_env=False, timeout=60) as client:
+        with httpx.Client(base_url=f"http://{HOST}:{port}", trust_env=False, timeout=PATIENCE_SECONDS) as client:
             yield CacheInFront(name, client, direct, counted, digest)
 
 
@@ -75,7 +76,9 @@ def test_rendition_is_fetched_once_and_its_headers_arrive_whole(front: CacheInFr
 
 def test_rendition_requested_by_many_at_once_is_fetched_and_rendered_once(front: CacheInFront, path: str) -> None:
     with ThreadPoolExecutor(20) as threads:
-        answers = list(threads.map(lambda _: httpx.get(front.client.base_url.join(path), trust_env=False, timeout=60), range(20)))
+        answers = list(
+            threads.map(lambda _: httpx.get(front.client.base_url.join(path), trust_env=False, timeout=PATIENCE_SECONDS), range(20))
+        )
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.content for answer in answers}) == 1
     # Traffic Server asks for each that comes before the first bytes are there; the server renders once all the same.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tests.caches.running import counting
 from tests.support import images
 from tests.support.s3 import moto_bucket
 from tests.support.server import HOST, darkroom, free_port
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 CROWD = 1_000
 LEAVING = 100
@@ -59,15 +59,13 @@ def test_1000_clients_of_one_cold_rendition_cause_one_render_and_one_read_even_i
                 request = f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode()
                 crowd = []
                 for _ in range(CROWD):
-                    crowd.append(connections.enter_context(socket.create_connection((HOST, server.port), timeout=60)))
+                    crowd.append(connections.enter_context(socket.create_connection((HOST, server.port), timeout=PATIENCE_SECONDS)))
                     crowd[-1].sendall(request)
                 # The server takes requests in turn: what is answered after them shows that it has them.
                 assert client.get("/livez").status_code == 200
                 for one in crowd[:LEAVING]:
                     one.close()
-                deadline = time.monotonic() + 20
-                while established(server.port) > CROWD - LEAVING + 1 and time.monotonic() < deadline:
-                    time.sleep(0.01)
+                wait_until(lambda: established(server.port) <= CROWD - LEAVING + 1)
                 assert client.get("/livez").status_code == 200
             finally:
                 for renderer in renderers:

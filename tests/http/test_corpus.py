@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.support import images
 from tests.support.server import Server, darkroom
+from tests.support.waiting import PATIENCE_SECONDS
 
 CORPUS = images.corpus()
 PHOTOS = images.corpus_files("photo")
@@ -33,7 +34,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def curl(*arguments: str | Path) -> tuple[dict[str, str], bytes]:
     """Return the header fields (lower-case names, `:status` the code) and the body that curl received."""
     command = [shutil.which("curl") or "curl", "--silent", "--show-error", "--noproxy", "*", "--include", *arguments]
-    received = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
+    received = subprocess.run(command, capture_output=True, check=True, timeout=PATIENCE_SECONDS).stdout
     head, _, body = received.partition(b"\r\n\r\n")
     while head.startswith(b"HTTP/1.1 100"):
         head, _, body = body.partition(b"\r\n\r\n")

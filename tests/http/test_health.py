@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 
 import msgspec
@@ -11,6 +10,7 @@ import msgspec
 from service.worker.sandbox import supported
 from tests.support import images
 from tests.support.server import Server, darkroom, reported_sandbox
+from tests.support.waiting import wait_until
 
 
 def test_health_is_200_and_names_the_region(data: Path) -> None:
@@ -75,11 +75,6 @@ def test_store_lost_after_the_start_is_200_degraded_until_it_is_back_and_hits_co
 
 
 def wait_for_status(server: Server, status: str) -> int:
-    deadline = time.monotonic() + 15
     with server.client() as client:
-        while time.monotonic() < deadline:
-            answer = client.get("/health")
-            if answer.json()["status"] == status:
-                return answer.status_code
-            time.sleep(0.1)
-    raise AssertionError(f"/health never said {status}")
+        wait_until(lambda: client.get("/health").json()["status"] == status)
+        return client.get("/health").status_code

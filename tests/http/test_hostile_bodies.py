@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import images
 from tests.support.server import HOST, Server, darkroom
+from tests.support.waiting import PATIENCE_SECONDS
 
 # What each request here may cost the server's CPU; before it was bounded, the cheapest took seconds.
 MOST_SECONDS = 1.5
@@ -61,7 +62,7 @@ def send(server: Server, raw: bytes, *, breaks_off: bool = False) -> Got:
     worker = server.worker()
     before = worker.cpu_times()
     received = b""
-    with socket.create_connection((HOST, server.port), timeout=120) as connection:
+    with socket.create_connection((HOST, server.port), timeout=PATIENCE_SECONDS) as connection:
         # The server may respond and close while the client still sends.
         with suppress(ConnectionError):
             connection.sendall(raw)

@@ -15,6 +15,7 @@ from tests.http.test_ingest import digest_of
 from tests.http.test_takedowns import check_problem
 from tests.support import images
 from tests.support.server import darkroom
+from tests.support.waiting import wait_until
 
 UNKNOWN = "a" * 32
 TOKENS = {"reader-token-00000": "read", "ingest-token-00000": "ingest", "delete-token-00000": "delete"}
@@ -112,9 +113,7 @@ def test_list_has_images_that_a_version_without_it_took_in(data: Path) -> None:
         entry.unlink()
     (data / "store" / "recent-complete").unlink()
     with darkroom(data) as server, server.client() as client:
-        deadline = time.monotonic() + 10
-        while len(server.stored("recent")) < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: len(server.stored("recent")) == 3)
         assert [digest for page in pages(client, "/v1/images") for digest in page] == digests[::-1]
     assert [path.name for path in (data / "store" / "recent").iterdir() if "#" in path.name] == []
 

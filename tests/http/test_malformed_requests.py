@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import images
 from tests.support.server import HOST, Server, darkroom
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 class Kept(NamedTuple):
@@ -55,7 +56,7 @@ def request(path: bytes, *fields: bytes, method: bytes = b"GET", version: bytes 
 
 def exchange(kept: Kept, raw: bytes) -> list[Got]:
     """Send bytes and return the answers that come until the server closes; the last request must ask it to, or be refused."""
-    with socket.create_connection((HOST, kept.server.port), timeout=10) as connection:
+    with socket.create_connection((HOST, kept.server.port), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(raw)
         received = b""
         while piece := connection.recv(65_536):

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support import images
 from tests.support.server import HOST, darkroom, free_port
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 def figures(port: int) -> dict[tuple[str, ...], float]:
@@ -73,7 +74,7 @@ def test_metrics_200_silent_connections_do_not_keep_a_scrape_from_its_response(d
     port = free_port()
     with darkroom(data, metrics_port=port) as server, ExitStack() as connections:
         before = server.worker().num_threads()
-        silent = [connections.enter_context(socket.create_connection((HOST, port), timeout=10)) for _ in range(200)]
+        silent = [connections.enter_context(socket.create_connection((HOST, port), timeout=PATIENCE_SECONDS)) for _ in range(200)]
         assert figures(port)["kept_entries",] == 0
         # The oldest made room: 32 are left, the scrape among them.
         assert all(one.recv(1) == b"" for one in silent[: 200 - 32])

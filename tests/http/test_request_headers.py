@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import images
 from tests.support.server import HOST, Server, darkroom
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 class Stored(NamedTuple):
@@ -53,7 +54,7 @@ def ask(stored: Stored, *fields: str, path: str = "", method: str = "GET", versi
     """Send a request with exactly these fields and return the response; the connection is closed then."""
     lines = [f"{method} {path or stored.path} HTTP/{version}", *fields, "Connection: close"]
     received = b""
-    with socket.create_connection((HOST, stored.server.port), timeout=30) as connection:
+    with socket.create_connection((HOST, stored.server.port), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
         while piece := connection.recv(65_536):
             received += piece

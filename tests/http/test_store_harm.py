@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tests.support import images
 from tests.support.s3 import Bucket
 from tests.support.s3_proxy import S3Proxy
 from tests.support.server import Server, darkroom, started
+from tests.support.waiting import wait_until
 
 KEYS = "0" * 64
 
@@ -116,16 +117,14 @@ def test_document_that_was_harmed_is_an_error_that_names_it_and_heals_with_the_n
 def report_of(data: Path, status: int, **settings: object) -> dict[str, Any]:
     """Return what /health says of a server that has just started, once it says why."""
     with started(data, **settings) as server, server.client() as client:
-        deadline = time.monotonic() + 15
-        while True:
-            try:
-                answer = client.get("/health")
-                if "not been reached yet" not in answer.text:
-                    break
-            except httpx.TransportError:
-                pass
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+
+        def says_why() -> bool:
+            with suppress(httpx.TransportError):
+                return "not been reached yet" not in client.get("/health").text
+            return False
+
+        wait_until(says_why)
+        answer = client.get("/health")
         assert answer.status_code == status
         assert client.get("/livez").status_code == 200
         report: dict[str, Any] = answer.json()
@@ -157,12 +156,14 @@ def test_credentials_and_clock_that_the_store_refuses_are_told_one_after_the_oth
 
 def when(client: httpx.Client, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """Return what /health says once something holds of it."""
-    deadline = time.monotonic() + 20
-    while not holds(report := client.get("/health").json()):
-        assert time.monotonic() < deadline, report
-        time.sleep(0.1)
-    found: dict[str, Any] = report
-    return found
+    reports: list[dict[str, Any]] = []
+
+    def is_reported() -> bool:
+        reports.append(client.get("/health").json())
+        return holds(reports[-1])
+
+    wait_until(is_reported)
+    return reports[-1]
 
 
 def test_server_that_refuses_what_another_on_its_store_signs_is_degraded_and_says_where_that_is(data: Path, s3: Bucket) -> None:
@@ -185,10 +186,7 @@ def test_renditions_on_disk_stay_within_their_budget_and_originals_stay(data: Pa
         links = client.post(f"/v1/images/{document['digest']}/urls", json=asked).json()["sources"][0]["renditions"]
         bodies = [client.get(link["url"]).raise_for_status().content for link in links]
         assert sum(map(len, bodies)) > 1.5 * budget
-        deadline = time.monotonic() + 20
-        while (taken := sum(path.stat().st_size for path in server.stored("renditions"))) > budget:
-            assert time.monotonic() < deadline, taken
-            time.sleep(0.1)
+        wait_until(lambda: sum(path.stat().st_size for path in server.stored("renditions")) <= budget)
         assert 0 < len(server.stored("renditions")) < len(links)
         assert [client.get(link["url"]).content for link in links] == bodies, "made again where they were removed"
         assert len(server.stored("originals")) == len(server.stored("documents")) == 1

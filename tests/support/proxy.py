@@ -16,9 +16,9 @@ import msgspec
 from service.images.digest import digest_from_sha256
 from tests.support.server import HOST
 from tests.support.threads import serving
+from tests.support.waiting import PATIENCE_SECONDS
 
 _CHUNK_BYTES = 16 << 10
-_SECONDS = 30.0
 
 
 class ReceivedRequest(msgspec.Struct, frozen=True):
@@ -71,7 +71,7 @@ class Proxy:
     def wait_until_idle(self) -> None:
         """Wait until no request is in flight."""
         with self._idle:
-            if not self._idle.wait_for(lambda: self._busy == 0, _SECONDS):
+            if not self._idle.wait_for(lambda: self._busy == 0, PATIENCE_SECONDS):
                 raise TimeoutError("requests are still in flight")
 
     def begin(self) -> None:
@@ -128,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.status:
             self._respond(fault.status, dict(fault.headers), fault.body)
             return
-        connection = HTTPConnection(HOST, self.proxy.upstream_port, timeout=_SECONDS)
+        connection = HTTPConnection(HOST, self.proxy.upstream_port, timeout=PATIENCE_SECONDS)
         try:
             connection.request(self.command, self.path, body, {**fields, "connection": "close"})
             response = connection.getresponse()

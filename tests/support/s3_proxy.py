@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from tests.support.s3 import Bucket
 from tests.support.server import HOST, free_port
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 class Request(NamedTuple):
@@ -81,7 +82,7 @@ class S3Proxy:
 
     def _call(self, work: Any) -> Any:
         future: Future[Any] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        return future.result(30)
+        return future.result(PATIENCE_SECONDS)
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._serve, HOST, self.port)

@@ -16,6 +16,7 @@ import pytest
 from tests.browser.sites import workshop
 from tests.support import images
 from tests.support.server import HOST, Server, darkroom, free_port
+from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.long
 
@@ -112,7 +113,7 @@ def test_signing_in_an_edge_runtime_redirects_to_what_the_server_takes(folder: P
     with subprocess.Popen(command, cwd=folder, env=environment) as process:
         try:
             transport = httpx.HTTPTransport(retries=6)
-            with httpx.Client(transport=transport, trust_env=False, timeout=30) as client:
+            with httpx.Client(transport=transport, trust_env=False, timeout=PATIENCE_SECONDS) as client:
                 redirect = client.get(f"http://{HOST}:{port}/avatar/{document['digest']}")
                 assert redirect.status_code == 302
                 assert redirect.headers["location"].startswith(f"{server.url}/i/v")
