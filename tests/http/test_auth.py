@@ -29,17 +29,17 @@ def bearer(token: str) -> dict[str, str]:
 @pytest.mark.parametrize("authorization", [None, "Bearer", "Bearer wrong", f"Basic {INGEST}", f"Bearer {INGEST}x", "Bearer \u00e9"])
 def test_upload_without_a_known_token_is_401_and_stores_nothing(client: httpx.Client, authorization: str | None) -> None:
     fields = [] if authorization is None else [(b"authorization", authorization.encode("latin-1"))]
-    answer = client.post("/v1/images", content=images.photo_jpeg(64, 48), headers=fields)
-    assert (answer.status_code, answer.json()["type"]) == (401, "/problems/unauthorized")
-    assert answer.headers["www-authenticate"] == 'Bearer realm="darkroom"'
-    assert answer.headers["cache-control"] == "no-store"
-    assert INGEST not in answer.text
+    response = client.post("/v1/images", content=images.photo_jpeg(64, 48), headers=fields)
+    assert (response.status_code, response.json()["type"]) == (401, "/problems/unauthorized")
+    assert response.headers["www-authenticate"] == 'Bearer realm="darkroom"'
+    assert response.headers["cache-control"] == "no-store"
+    assert INGEST not in response.text
 
 
 def test_token_without_the_scope_is_403(client: httpx.Client) -> None:
-    answer = client.post("/v1/images", content=images.photo_jpeg(64, 48), headers=bearer(READ))
-    assert (answer.status_code, answer.json()["type"]) == (403, "/problems/forbidden")
-    assert answer.headers["www-authenticate"] == 'Bearer realm="darkroom", error="insufficient_scope", scope="ingest"'
+    response = client.post("/v1/images", content=images.photo_jpeg(64, 48), headers=bearer(READ))
+    assert (response.status_code, response.json()["type"]) == (403, "/problems/forbidden")
+    assert response.headers["www-authenticate"] == 'Bearer realm="darkroom", error="insufficient_scope", scope="ingest"'
 
 
 def test_token_permits_what_its_scope_says_and_renditions_need_no_token(client: httpx.Client) -> None:

@@ -18,13 +18,13 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 MAX_UPLOAD_BYTES = 2_000_000
 
-# A crop that some originals have room for, in an address that anybody may build.
+# A crop that is inside some originals only, in a URL that needs no signature.
 OUTSIDE = "crop=5000:0:10:10"
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Give a server with limits low enough to meet."""
+    """Give a server with low limits."""
     settings = {"max_upload_bytes": MAX_UPLOAD_BYTES, "max_parts": 3, "unsigned_transforms": OUTSIDE}
     with darkroom(tmp_path_factory.mktemp("small"), **settings) as running:
         yield running
@@ -32,7 +32,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module", autouse=True)
 def silent_upload(small: Server) -> Iterator[socket.socket]:
-    """Give an upload that fell silent after one byte when this module began: what ends it is the server's grace of 25 seconds."""
+    """Give an upload that stalls after one byte from the start of this module: the server ends it after its 25 seconds of grace."""
     with socket.create_connection((HOST, small.port), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(b"POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
         while not any((small.data / "spool").iterdir()):
@@ -42,24 +42,24 @@ def silent_upload(small: Server) -> Iterator[socket.socket]:
 
 @pytest.fixture
 def spool(small: Server, silent_upload: socket.socket) -> Callable[[], list[Path]]:
-    """Give what lies in the spool of uploads that began after this, the silent one aside."""
+    """Give the spool files of uploads that begin after this fixture, without the one that stalls."""
     before = set((small.data / "spool").iterdir())
     return lambda: [path for path in (small.data / "spool").iterdir() if path not in before]
 
 
-def check_problem(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
-    problem: dict[str, Any] = answer.json()
-    assert answer.status_code == status
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert "cdn-cache-control" not in answer.headers
-    assert "darkroom-cdn-cache-control" not in answer.headers
+def check_problem(response: httpx.Response, status: int, kind: str) -> dict[str, Any]:
+    problem: dict[str, Any] = response.json()
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert "cdn-cache-control" not in response.headers
+    assert "darkroom-cdn-cache-control" not in response.headers
     assert problem["type"] == f"/problems/{kind}"
     assert problem["status"] == status
     assert all(problem[member] for member in ("title", "detail", "expected", "received", "remedy"))
-    assert "Traceback" not in answer.text
-    assert "/" + "home" not in answer.text
+    assert "Traceback" not in response.text
+    assert "/" + "home" not in response.text
     return problem
 
 
@@ -110,14 +110,14 @@ CORPUS = [path for folder in ("broken", "bomb", "svg-hostile") for path in image
 def test_corpus_file_that_is_broken_or_hostile_is_a_problem_or_harmless(small: Server, spool: Callable[[], list[Path]], path: Path) -> None:
     before = small.render_processes()
     with small.client() as client:
-        answer = client.post("/v1/images", content=path.read_bytes())
-        if path.parent.name == "svg-hostile" and answer.status_code in {200, 201}:
-            # What it shows is a picture of ours, never its own markup.
-            rendition = client.get(answer.json()["src"])
+        response = client.post("/v1/images", content=path.read_bytes())
+        if path.parent.name == "svg-hostile" and response.status_code in {200, 201}:
+            # It is served as a picture that was rendered, never as its own markup.
+            rendition = client.get(response.json()["src"])
             assert rendition.headers["content-type"] in {"image/png", "image/webp", "image/jpeg"}
             assert b"<script" not in rendition.content
         else:
-            problem = check_problem(answer, answer.status_code, answer.json()["type"].rpartition("/")[2])
+            problem = check_problem(response, response.status_code, response.json()["type"].rpartition("/")[2])
             assert 400 <= problem["status"] < 500
     assert spool() == []
     assert small.render_processes() == before
@@ -164,20 +164,20 @@ CONTRADICTIONS: dict[str, tuple[dict[str, object], str, int, str]] = {
 def test_transform_that_contradicts_itself_or_the_image_gets_no_url(small: Server, photo: dict[str, Any], name: str) -> None:
     transform, image_format, status, kind = CONTRADICTIONS[name]
     with small.client() as client:
-        answer = client.post(f"/v1/images/{photo['digest']}/urls", json={"transform": transform, "format": image_format})
-    check_problem(answer, status, kind)
+        response = client.post(f"/v1/images/{photo['digest']}/urls", json={"transform": transform, "format": image_format})
+    check_problem(response, status, kind)
 
 
 def test_rendition_url_of_a_crop_outside_its_image_is_400_and_not_stored(small: Server, photo: dict[str, Any]) -> None:
     version, before = photo["src"].split("/")[2], small.stored("renditions")
     with small.client() as client:
         for extension in ("webp", "jpg", "png", "gif", "avif"):
-            answer = client.get(f"/i/{version}/{photo['digest']}/{OUTSIDE}/-.{extension}")
-            assert answer.status_code == 400
-            problem = answer.json()
+            response = client.get(f"/i/{version}/{photo['digest']}/{OUTSIDE}/-.{extension}")
+            assert response.status_code == 400
+            problem = response.json()
             assert (problem["type"], problem["expected"]) == ("/problems/bad-transform", "a part of 640 x 480 pixels")
             assert problem["remedy"]
-            assert answer.headers["cache-control"] == "no-store"
+            assert response.headers["cache-control"] == "no-store"
     assert small.stored("renditions") == before
 
 
@@ -187,7 +187,7 @@ def test_chunked_upload_without_length_is_413_once_it_is_too_large(small: Server
             yield bytes(100_000)
 
     before = small.stored("originals")
-    # The server may answer and close while the client still sends.
+    # The server may respond and close while the client still sends.
     with small.client() as client, suppress(httpx.WriteError):
         check_problem(client.post("/v1/images", content=body()), 413, "too-large")
     assert spool() == []
@@ -229,22 +229,22 @@ def test_unsupported_method_is_405_with_the_supported_methods(server: Server) ->
             ("/health", "GET, HEAD, OPTIONS"),
             ("/v1/images", "GET, HEAD, OPTIONS, POST"),
         ]:
-            answer = client.request("PUT", path)
-            assert answer.status_code == 405
-            assert answer.headers["allow"] == allow
-            assert answer.headers["content-type"] == "application/problem+json"
-            assert answer.headers["cache-control"] == "no-store"
-            assert answer.headers["x-content-type-options"] == "nosniff"
-            assert answer.json()["remedy"] == f"Use one of: {allow}."
+            response = client.request("PUT", path)
+            assert response.status_code == 405
+            assert response.headers["allow"] == allow
+            assert response.headers["content-type"] == "application/problem+json"
+            assert response.headers["cache-control"] == "no-store"
+            assert response.headers["x-content-type-options"] == "nosniff"
+            assert response.json()["remedy"] == f"Use one of: {allow}."
 
 
 def test_unknown_path_is_404_that_says_where_to_look(server: Server) -> None:
     with server.client() as client:
-        answer = client.get("/no/such/page")
-    assert answer.status_code == 404
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json() == {
+        response = client.get("/no/such/page")
+    assert response.status_code == 404
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json() == {
         "type": "about:blank",
         "title": "Not Found",
         "status": 404,
@@ -256,17 +256,17 @@ def test_unknown_path_is_404_that_says_where_to_look(server: Server) -> None:
 
 def test_control_characters_of_a_path_are_escaped_in_the_response(server: Server) -> None:
     with server.client() as client:
-        answer = client.get("/no%0d%0aSet-Cookie:%20x=1%00%e2%80%ae")
-    assert answer.status_code == 404
-    assert "set-cookie" not in answer.headers
-    assert "\r" not in answer.text
-    assert "\\r\\n" in answer.json()["received"]
+        response = client.get("/no%0d%0aSet-Cookie:%20x=1%00%e2%80%ae")
+    assert response.status_code == 404
+    assert "set-cookie" not in response.headers
+    assert "\r" not in response.text
+    assert "\\r\\n" in response.json()["received"]
 
 
 def test_slow_upload_is_408_and_its_spool_file_is_gone(small: Server, silent_upload: socket.socket) -> None:
-    answer = b""
-    while b"remedy" not in answer and (chunk := silent_upload.recv(4_096)):
-        answer += chunk
-    assert answer.startswith(b"HTTP/1.1 408 ")
-    assert b"at least 8192 bytes a second" in answer
+    response = b""
+    while b"remedy" not in response and (chunk := silent_upload.recv(4_096)):
+        response += chunk
+    assert response.startswith(b"HTTP/1.1 408 ")
+    assert b"at least 8192 bytes a second" in response
     assert list((small.data / "spool").iterdir()) == []

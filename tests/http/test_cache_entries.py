@@ -20,7 +20,7 @@ SPELLINGS = 400
 
 
 class Attacked:
-    """A server, its metrics, a rendition in its memory, and the address of every page and file that its pages name."""
+    """A server, its metrics, a rendition in its memory, and the URL of every page and of every file that pages link to."""
 
     def __init__(self, server: Server, metrics_port: int) -> None:
         self.server = server
@@ -42,20 +42,20 @@ class Attacked:
             return client.get(self.rendition).headers["cache-status"]
 
     def statuses(self, targets: list[str], method: str = "GET") -> set[int]:
-        """Return the statuses of requests for these targets, spelled as they are, one byte of each wanted."""
+        """Return the statuses of requests for the first byte of these targets, sent without normalization."""
         seen = set()
         with (
             socket.create_connection((HOST, self.server.port), timeout=PATIENCE_SECONDS) as connection,
-            connection.makefile("rb") as answers,
+            connection.makefile("rb") as responses,
         ):
             for target in targets:
                 connection.sendall(f"{method} {target} HTTP/1.1\r\nHost: x\r\nRange: bytes=0-0\r\n\r\n".encode("latin-1"))
-                seen.add(int(answers.readline().split()[1]))
+                seen.add(int(responses.readline().split()[1]))
                 length = 0
-                while (line := answers.readline()) != b"\r\n":
+                while (line := responses.readline()) != b"\r\n":
                     if line.lower().startswith(b"content-length:"):
                         length = int(line.split(b":")[1])
-                answers.read(0 if method == "HEAD" else length)
+                responses.read(0 if method == "HEAD" else length)
         return seen
 
 
@@ -68,7 +68,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
 
 
 def respelled(address: str, rng: random.Random) -> str:
-    """Return another spelling of an address, which routing takes for the same."""
+    """Return another spelling of a path that is routed in the same way."""
     spelled = ""
     for character in address:
         if character == "/":
@@ -96,7 +96,7 @@ def test_page_or_file_in_other_spellings_makes_no_cache_entries(attacked: Attack
     before, rng = attacked.entries(), random.Random(seed)
     targets = [respelled(rng.choice(attacked.addresses), rng) for _ in range(SPELLINGS)]
     statuses = attacked.statuses(targets)
-    # 206: the very spelling, or one with an empty query.
+    # 206: the canonical spelling, or one with an empty query.
     assert 308 in statuses
     assert statuses <= {206, 302, 308}
     assert attacked.entries() <= before
@@ -130,10 +130,10 @@ def test_unknown_path_makes_no_cache_entry(attacked: Attacked) -> None:
 def test_page_in_another_spelling_is_redirected_and_not_stored(attacked: Attacked, target: str, location: str) -> None:
     with socket.create_connection((HOST, attacked.server.port), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-        answer = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
-    assert answer.startswith("HTTP/1.1 308 ")
-    assert f"\r\nlocation: {location}\r\n" in answer
-    assert "\r\ncache-control: no-store\r\n" in answer
+        response = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
+    assert response.startswith("HTTP/1.1 308 ")
+    assert f"\r\nlocation: {location}\r\n" in response
+    assert "\r\ncache-control: no-store\r\n" in response
 
 
 def test_page_with_a_query_is_served_after_redirects(attacked: Attacked) -> None:
@@ -152,8 +152,8 @@ def test_pages_and_files_leave_renditions_most_of_a_small_cache(data: Path) -> N
         for _ in range(2):
             for address in (*PAGES, *found):
                 assert client.get(address).status_code in {200, 302}
-        told = figures(port)
-        assert told["evicted_total", "page"] > 0
-        assert told["evicted_total", "rendition"] == 0
+        samples = figures(port)
+        assert samples["evicted_total", "page"] > 0
+        assert samples["evicted_total", "rendition"] == 0
         assert "; hit; " in client.get(document["src"]).headers["cache-status"]
-        assert told["kept_bytes",] < 100_000 + len(client.get(document["src"]).content) + 5_000
+        assert samples["kept_bytes",] < 100_000 + len(client.get(document["src"]).content) + 5_000

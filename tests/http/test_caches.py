@@ -22,7 +22,7 @@ _widths = iter(range(100, 1_000))
 
 
 class CacheInFront(NamedTuple):
-    """A cache before a server: its name, a client of it, a client of the server itself, and what comes through."""
+    """A cache in front of a server: its name, a client of the cache, a client of the server, and the requests that reach the server."""
 
     name: str
     client: httpx.Client
@@ -51,88 +51,88 @@ def front(request: pytest.FixtureRequest, origin: Server, tmp_path_factory: pyte
 
 @pytest.fixture
 def path(front: CacheInFront) -> str:
-    """Give the path of a rendition that nobody has asked for."""
+    """Give the path of a rendition that no client has requested."""
     wanted = {"transform": {"width": next(_widths)}, "format": "webp"}
     made: str = front.origin.post(f"/v1/images/{front.digest}/urls", json=wanted).json()["url"]
     return made
 
 
 def purge(front: CacheInFront, path: str) -> httpx.Response:
-    """Have a cache drop a path, the way each is asked to."""
+    """Purge a path from a cache, in the way that this cache supports."""
     return front.client.get(f"/purge{path}") if front.name == "nginx" else front.client.request("PURGE", path)
 
 
 def test_rendition_is_fetched_once_and_its_headers_arrive_whole(front: CacheInFront, path: str) -> None:
-    answers = [front.client.get(path) for _ in range(5)]
+    responses = [front.client.get(path) for _ in range(5)]
     direct = front.origin.get(path)
     assert front.counted.fetches(path) == 1
-    for answer in answers:
-        assert (answer.status_code, answer.content) == (200, direct.content)
+    for response in responses:
+        assert (response.status_code, response.content) == (200, direct.content)
         for name in ARRIVING:
-            assert answer.headers[name] == direct.headers[name]
-        assert int(answer.headers.get("age", "0")) >= 0
-    assert answers[0].headers["cache-control"] == "public, max-age=31536000, immutable"
+            assert response.headers[name] == direct.headers[name]
+        assert int(response.headers.get("age", "0")) >= 0
+    assert responses[0].headers["cache-control"] == "public, max-age=31536000, immutable"
 
 
 def test_rendition_requested_by_many_at_once_is_fetched_and_rendered_once(front: CacheInFront, path: str) -> None:
     with ThreadPoolExecutor(20) as threads:
-        answers = list(
+        responses = list(
             threads.map(lambda _: httpx.get(front.client.base_url.join(path), trust_env=False, timeout=PATIENCE_SECONDS), range(20))
         )
-    assert {answer.status_code for answer in answers} == {200}
-    assert len({answer.content for answer in answers}) == 1
-    # Traffic Server asks for each that comes before the first bytes are there; the server renders once all the same.
+    assert {response.status_code for response in responses} == {200}
+    assert len({response.content for response in responses}) == 1
+    # Traffic Server forwards each request that arrives before the first bytes do; the server still renders once.
     assert front.counted.fetches(path) == 1 or front.name == "Apache Traffic Server"
     assert "; hit; " in front.origin.get(path).headers["cache-status"]
 
 
 def test_conditional_request_gets_304_from_the_cache(front: CacheInFront, path: str) -> None:
     etag = front.client.get(path).headers["etag"]
-    # Varnish compares the field as a whole; a browser sends one tag.
+    # Varnish compares the whole field; a browser sends one tag.
     for condition in (etag,) if front.name == "Varnish" else (etag, f'"other", {etag}'):
-        answer = front.client.get(path, headers={"If-None-Match": condition})
-        assert (answer.status_code, answer.content) == (304, b"")
-        assert answer.headers["etag"] == etag
+        response = front.client.get(path, headers={"If-None-Match": condition})
+        assert (response.status_code, response.content) == (304, b"")
+        assert response.headers["etag"] == etag
     assert front.client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
     assert front.counted.fetches(path) == 1
 
 
-@pytest.mark.parametrize(("asked", "part"), RANGES)
-def test_range_is_served_from_the_stored_response(front: CacheInFront, path: str, asked: str, part: slice) -> None:
+@pytest.mark.parametrize(("value", "part"), RANGES)
+def test_range_is_served_from_the_stored_response(front: CacheInFront, path: str, value: str, part: slice) -> None:
     whole = front.client.get(path).content
-    answer = front.client.get(path, headers={"Range": asked})
-    assert (answer.status_code, answer.content) == (206, whole[part])
-    assert answer.headers["content-range"].endswith(f"/{len(whole)}")
+    response = front.client.get(path, headers={"Range": value})
+    assert (response.status_code, response.content) == (206, whole[part])
+    assert response.headers["content-range"].endswith(f"/{len(whole)}")
     assert front.counted.fetches(path) == 1
 
 
 def test_range_of_a_cold_rendition_is_right_and_so_is_the_whole_afterwards(front: CacheInFront, path: str) -> None:
-    answer = front.client.get(path, headers={"Range": "bytes=10-19"})
+    response = front.client.get(path, headers={"Range": "bytes=10-19"})
     whole = front.client.get(path)
-    assert (answer.status_code, answer.content) == (206, whole.content[10:20])
+    assert (response.status_code, response.content) == (206, whole.content[10:20])
     assert whole.status_code == 200
 
 
 def test_range_beyond_the_end_is_416(front: CacheInFront, path: str) -> None:
     whole = front.client.get(path).content
-    answer = front.client.get(path, headers={"Range": f"bytes={len(whole)}-"})
-    assert answer.status_code == 416
+    response = front.client.get(path, headers={"Range": f"bytes={len(whole)}-"})
+    assert response.status_code == 416
     assert front.client.get(path).content == whole
 
 
 def test_head_is_served_by_the_cache(front: CacheInFront, path: str) -> None:
     whole = front.client.get(path)
-    answer = front.client.head(path)
-    assert (answer.status_code, answer.content) == (200, b"")
-    assert answer.headers["content-length"] == str(len(whole.content))
+    response = front.client.head(path)
+    assert (response.status_code, response.content) == (200, b"")
+    assert response.headers["content-length"] == str(len(whole.content))
     assert (front.counted.fetches(path), front.counted.requests["HEAD", path]) == (1, 0)
 
 
 def test_request_with_no_cache_gets_the_right_rendition(front: CacheInFront, path: str) -> None:
     whole = front.client.get(path).content
     for directive in ("no-cache", "max-age=0"):
-        answer = front.client.get(path, headers={"Cache-Control": directive})
-        assert (answer.status_code, answer.content) == (200, whole)
+        response = front.client.get(path, headers={"Cache-Control": directive})
+        assert (response.status_code, response.content) == (200, whole)
 
 
 def test_purged_rendition_is_fetched_again(front: CacheInFront, path: str) -> None:
@@ -166,16 +166,16 @@ def test_error_is_never_stored(front: CacheInFront, path: str) -> None:
     unsigned = path.rpartition("/")[0] + "/-.webp"
     for wrong, status in ((unsigned, 403), (path.replace(".webp", ".xyz"), 400), ("/i/v2/nothing", 400), ("/nothing", 404)):
         for _ in range(2):
-            answer = front.client.get(wrong)
-            assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+            response = front.client.get(wrong)
+            assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
         assert front.counted.fetches(wrong) == 2
 
 
 def test_negotiated_rendition_is_not_stored_by_caches_that_ignore_vary(front: CacheInFront) -> None:
     negotiated = f"/i/v2/{front.digest}/full/-.auto"
     for accept, media_type in (("image/avif,image/webp,*/*", "image/avif"), ("*/*", "image/jpeg"), ("image/webp", "image/webp")) * 2:
-        answer = front.client.get(negotiated, headers={"Accept": accept})
-        assert (answer.status_code, answer.headers["content-type"]) == (200, media_type)
+        response = front.client.get(negotiated, headers={"Accept": accept})
+        assert (response.status_code, response.headers["content-type"]) == (200, media_type)
 
 
 def test_upload_and_health_are_not_stored(front: CacheInFront) -> None:

@@ -51,7 +51,7 @@ def test_upload_that_ends_its_process_twice_is_422_on_every_server_of_the_store_
         process_ids = [process.pid for process in one.render_processes()]
         for server in (one, two):
             if server is two:
-                # It reads the notes of others every ten seconds: an upload before that would be taken.
+                # It reads the failures of other servers every ten seconds: an upload before that would be accepted.
                 time.sleep(SYNC_EVERY_SECONDS + 2)
             response = uploaded(server, bad)
             assert response.status_code == 422

@@ -20,20 +20,20 @@ LEAVING = 100
 
 
 def established(port: int) -> int:
-    """Return how many connections to a port of this machine are open, as its clients see them."""
+    """Return how many connections to a local port are open on the clients' side."""
     rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
     return sum(row[2].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
 
 
 def collapsed(port: int) -> float:
-    """Return how many requests for renditions were answered with what another's brought."""
+    """Return how many requests for renditions shared the response of another request."""
     text = httpx.get(f"http://{HOST}:{port}/metrics", trust_env=False).text
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return sum(sample.value for sample in samples if sample.labels == {"kind": "rendition", "result": "collapsed"})
 
 
-def read_answer(connection: socket.socket) -> tuple[bytes, bytes]:
-    """Return head and body of the answer after which the server closes."""
+def read_response(connection: socket.socket) -> tuple[bytes, bytes]:
+    """Return the head and the body of the response that ends when the server closes."""
     received = b""
     while piece := connection.recv(65_536):
         received += piece
@@ -51,7 +51,7 @@ def test_1000_clients_of_one_cold_rendition_cause_one_render_and_one_read_even_i
             path = client.post(f"/v1/images/{digest}/urls", json=wanted).json()["url"]
             original = f"/{bucket.name}/originals/{digest}"
             read_before = store.fetches(original)
-            # Nothing can be rendered before all have come.
+            # Nothing can be rendered before all clients are connected.
             renderers = server.render_processes()
             for renderer in renderers:
                 renderer.suspend()
@@ -61,7 +61,7 @@ def test_1000_clients_of_one_cold_rendition_cause_one_render_and_one_read_even_i
                 for _ in range(CROWD):
                     crowd.append(connections.enter_context(socket.create_connection((HOST, server.port), timeout=PATIENCE_SECONDS)))
                     crowd[-1].sendall(request)
-                # The server takes requests in turn: what is answered after them shows that it has them.
+                # The server accepts requests in order: a later response shows that it has these.
                 assert client.get("/livez").status_code == 200
                 for one in crowd[:LEAVING]:
                     one.close()
@@ -70,11 +70,11 @@ def test_1000_clients_of_one_cold_rendition_cause_one_render_and_one_read_even_i
             finally:
                 for renderer in renderers:
                     renderer.resume()
-            answers = [read_answer(one) for one in crowd[LEAVING:]]
+            responses = [read_response(one) for one in crowd[LEAVING:]]
             log = server.log()
             shared = collapsed(metrics)
-        assert {head.split(b"\r\n")[0] for head, _ in answers} == {b"HTTP/1.1 200 OK"}
-        assert len({body for _, body in answers}) == 1
+        assert {head.split(b"\r\n")[0] for head, _ in responses} == {b"HTTP/1.1 200 OK"}
+        assert len({body for _, body in responses}) == 1
         assert log.count('"transform": "width=300", "extension": "webp"') == 1, "each render is one line of the log"
         assert store.fetches(original) - read_before == 1
-        assert shared == CROWD - LEAVING, "they waited for one answer; none was a hit"
+        assert shared == CROWD - LEAVING, "they waited for one response; none was a hit"

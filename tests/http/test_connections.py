@@ -20,10 +20,10 @@ from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 MEBIBYTE = 1 << 20
 
-# Beyond what a client's system buffers here, and beyond what the server's does.
+# More than the kernel buffers for a client here, and for the server.
 LARGE_BYTES = 1_200_000
 
-# What tests open at most, on both sides of a connection, with room for the rest.
+# The descriptors that tests need at most, for both sides of each connection, with room for others.
 DESCRIPTORS = 6_000
 
 
@@ -50,7 +50,7 @@ def large_hit(server: Server) -> str:
 
 
 def connected(server: Server, path: str = "", *, source: str = HOST, buffer_bytes: int = 4_096) -> socket.socket:
-    """Return a connection whose system buffers so little for its client; with a `path`, it has sent a GET for it."""
+    """Return a connection with so small a receive buffer; with a `path`, it has sent a GET for it."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
     connection.bind((source, 0))
@@ -69,7 +69,7 @@ def is_closed(connection: socket.socket) -> bool:
 
 
 def is_alive(server: Server, *, seconds: float) -> bool:
-    """Return whether a new connection gets a 200 from /livez within so many seconds."""
+    """Return whether a new connection gets a 200 from /livez within that many seconds."""
     connection = http.client.HTTPConnection(HOST, server.port, timeout=seconds)
     try:
         connection.request("GET", "/livez")
@@ -81,7 +81,7 @@ def is_alive(server: Server, *, seconds: float) -> bool:
 
 
 def sockets_of_port(port: int) -> int:
-    """Return how many connections the kernel still has on the server's side of a port, with or without a process."""
+    """Return how many connections of a port the kernel has on the server's side, with or without a process."""
     rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
     listening, time_wait = "0A", "06"
     return sum(row[1].endswith(f":{port:04X}") and row[3] not in {listening, time_wait} for row in rows)
@@ -132,11 +132,11 @@ def test_more_clients_that_do_not_read_than_connections_leave_the_server_respons
 
 @pytest.mark.long
 def test_slow_readers_are_closed_by_their_progress(data: Path) -> None:
-    """One reads nothing, one a byte a second, one 20 kB a second; a fourth leaves a response to the kernel that fits in there."""
+    """One reads nothing, one a byte per second, one 20 kB per second; a fourth leaves a response that fits into the kernel's buffer."""
     with darkroom(data) as server, ExitStack() as stack:
         path = large_hit(server)
         stalled, dripping = (stack.enter_context(connected(server, path)) for _ in range(2))
-        # With a smaller buffer than this it would be the kernels' timers that are slow.
+        # With a smaller buffer, the kernel's timers would be slow.
         slow = stack.enter_context(connected(server, path, buffer_bytes=65_536))
         small = stack.enter_context(connected(server, "/docs/openapi.json"))
         started = time.monotonic()
@@ -156,7 +156,7 @@ def test_slow_readers_are_closed_by_their_progress(data: Path) -> None:
             time.sleep(1)
         assert set(ended) == {"stalled", "dripping"}
         assert all(WINDOW_SECONDS - 2 < second < WINDOW_SECONDS + 12 for second in ended.values())
-        # It is not closed before its end, whatever its rate is from now on.
+        # It is not closed before the end of its window, whatever its rate is until then.
         while b"IEND" not in (piece := slow.recv(65_536)):
             assert piece
         slow.close()
@@ -195,7 +195,7 @@ def test_connections_of_an_address_beyond_the_bound_are_closed_newest_first(data
 def test_server_with_few_descriptors_reserves_some_for_uploads_and_renders(data: Path) -> None:
     with darkroom_with_descriptors(data, 700) as server, ExitStack() as stack:
         silent = [stack.enter_context(connected(server)) for _ in range(800)]
-        # With all of 700 descriptors in use nothing could be spooled, and no process started.
+        # With all 700 descriptors in use, nothing could be spooled, and no process could be started.
         wait_until(lambda: any(map(is_closed, silent)))
         with server.client() as client:
             document = client.post("/v1/images", content=images.photo_jpeg(640, 480)).json()

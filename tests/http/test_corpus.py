@@ -19,7 +19,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 CORPUS = images.corpus()
 PHOTOS = images.corpus_files("photo")
 FORMATS = {"image/avif": "AVIF", "image/webp": "WEBP", "image/jpeg": "JPEG", "image/png": "PNG", "image/gif": "GIF"}
-# `faults` has files that are refused on purpose, and its own page of what is right.
+# `faults` has files that must be refused, with a list of its own of the right outcomes.
 NO_GOOD = {"bomb", "broken", "faults", "svg-hostile", "photo"}
 
 pytestmark = pytest.mark.skipif(CORPUS is None, reason="the corpus of real images is not beside the repository")
@@ -32,7 +32,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def curl(*arguments: str | Path) -> tuple[dict[str, str], bytes]:
-    """Return the header fields (lower-case names, `:status` the code) and the body that curl received."""
+    """Return the header fields (lower-case names, and the status code as `:status`) and the body that curl received."""
     command = [shutil.which("curl") or "curl", "--silent", "--show-error", "--noproxy", "*", "--include", *arguments]
     received = subprocess.run(command, capture_output=True, check=True, timeout=PATIENCE_SECONDS).stdout
     head, _, body = received.partition(b"\r\n\r\n")
@@ -54,7 +54,7 @@ def test_camera_photo_sent_with_curl_gives_urls_of_the_right_size_and_format(fre
         sideways = original.getexif().get(0x0112, 1) >= 5
         assert (document["width"], document["height"]) == (original.size[::-1] if sideways else original.size)
     for source in document["sources"]:
-        # AVIF takes a second a megapixel: the whole of its ladder for one photo, the two narrowest steps for the others.
+        # AVIF takes a second for a megapixel: fetch its whole ladder for one photo, the two narrowest steps for the others.
         steps = source["renditions"][:2] if source["type"] == "image/avif" and path != PHOTOS[0] else source["renditions"]
         for link in steps:
             fields, body = curl(fresh.url + link["url"])
@@ -70,7 +70,7 @@ def test_camera_photo_sent_with_curl_gives_urls_of_the_right_size_and_format(fre
 
 
 def one_of_each() -> list[Path]:
-    """Return the first file of every folder of the corpus whose files are good."""
+    """Return the first file of each folder of the corpus with valid files."""
     folders = sorted(path for path in CORPUS.iterdir() if path.is_dir() and path.name not in NO_GOOD) if CORPUS is not None else []
     return [images.corpus_files(folder.name)[0] for folder in folders]
 
@@ -78,11 +78,11 @@ def one_of_each() -> list[Path]:
 @pytest.mark.parametrize("path", one_of_each(), ids=lambda path: path.parent.name)
 def test_file_of_every_kind_gives_urls_of_pictures_of_the_right_size(fresh: Server, path: Path) -> None:
     with fresh.client() as client:
-        answer = client.post("/v1/images", content=path.read_bytes())
-        if path.suffix == ".heic" and answer.status_code == 415:
+        response = client.post("/v1/images", content=path.read_bytes())
+        if path.suffix == ".heic" and response.status_code == 415:
             pytest.skip("no decoder of HEVC: pillow-heif is not installed")
-        assert answer.status_code == 201, answer.text
-        document = answer.json()
+        assert response.status_code == 201, response.text
+        document = response.json()
         assert document["width"] >= 1
         for source in document["sources"]:
             link = source["renditions"][0]

@@ -23,14 +23,14 @@ def test_module_name_redirects_to_a_url_that_is_stored_for_a_year(server: Server
         stem, _, extension = name.partition(".")
         assert re.fullmatch(rf"web/{stem}\.[a-z2-7]{{16}}\.{re.escape(extension)}", redirect.headers["location"])
         assert redirect.headers["cache-control"] == "public, max-age=300"
-        answer = client.get(redirect.headers["location"])
-        assert answer.status_code == 200
-        assert answer.content == (WEB / name).read_bytes()
-        assert answer.headers["content-type"] == media_type
-        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
-        assert answer.headers["cdn-cache-control"] == "max-age=31536000"
-        for one in (redirect, answer):
-            # Pages of every origin import it, isolated ones too.
+        response = client.get(redirect.headers["location"])
+        assert response.status_code == 200
+        assert response.content == (WEB / name).read_bytes()
+        assert response.headers["content-type"] == media_type
+        assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert response.headers["cdn-cache-control"] == "max-age=31536000"
+        for one in (redirect, response):
+            # Pages of every origin may import it, cross-origin isolated ones too.
             assert one.headers["access-control-allow-origin"] == "*"
             assert one.headers["cross-origin-resource-policy"] == "cross-origin"
             assert one.headers["x-content-type-options"] == "nosniff"
@@ -46,8 +46,8 @@ def test_module_response_names_its_types(server: Server) -> None:
 
 def test_module_head_has_the_headers_of_get_without_a_body(server: Server) -> None:
     with server.client() as client:
-        asked = client.get("/darkroom.js")
-        for path in ("/darkroom.js", "/" + asked.headers["location"]):
+        redirect = client.get("/darkroom.js")
+        for path in ("/darkroom.js", "/" + redirect.headers["location"]):
             got, headed = client.get(path), client.head(path)
             assert headed.status_code == got.status_code
             assert headed.content == b""

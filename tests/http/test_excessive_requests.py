@@ -16,19 +16,19 @@ MOST_SECONDS = 1.5
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Give a server that nobody else uses: its CPU time is counted."""
-    with darkroom(tmp_path_factory.mktemp("wishes"), pull_hosts="images.example.com") as running:
+    """Give a server of this module's own, because its CPU time is measured."""
+    with darkroom(tmp_path_factory.mktemp("excessive"), pull_hosts="images.example.com") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def digest(own: Server) -> str:
-    """Give the digest of a photo that is stored."""
+    """Give the digest of a stored photo."""
     with own.client() as client:
         return str(client.post("/v1/images", content=images.photo_jpeg(1_600, 1_200)).json()["digest"])
 
 
-def asked(server: Server, path: str, wanted: object, method: str = "POST") -> tuple[httpx.Response, float]:
+def timed_request(server: Server, path: str, wanted: object, method: str = "POST") -> tuple[httpx.Response, float]:
     """Return the response to a request with a body of JSON, and the CPU time in seconds that it took."""
     worker = server.worker()
     before = worker.cpu_times()
@@ -38,7 +38,7 @@ def asked(server: Server, path: str, wanted: object, method: str = "POST") -> tu
     return response, after.user + after.system - before.user - before.system
 
 
-WISHES: dict[str, dict[str, Any]] = {
+EXCESSIVE: dict[str, dict[str, Any]] = {
     "every width": {"widths": list(range(1, 8_000))},
     "one width very often": {"widths": [640] * 10_000},
     "every width in a format very often": {"widths": list(range(1, 4_000)), "formats": ["jpeg"] * 2_000},
@@ -62,9 +62,9 @@ WISHES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", WISHES)
+@pytest.mark.parametrize("name", EXCESSIVE)
 def test_urls_of_an_excessive_request_are_400_at_little_cost(own: Server, digest: str, name: str) -> None:
-    response, seconds = asked(own, f"/v1/images/{digest}/urls", WISHES[name])
+    response, seconds = timed_request(own, f"/v1/images/{digest}/urls", EXCESSIVE[name])
     problem = response.json()
     assert (response.status_code, response.headers["content-type"]) == (400, "application/problem+json")
     assert problem["expected"]
@@ -73,30 +73,30 @@ def test_urls_of_an_excessive_request_are_400_at_little_cost(own: Server, digest
     assert seconds < MOST_SECONDS
 
 
-@pytest.mark.parametrize("name", [name for name, wish in WISHES.items() if "transform" in wish or "variant" in wish or "format" in wish])
+@pytest.mark.parametrize("name", [name for name, body in EXCESSIVE.items() if "transform" in body or "variant" in body or "format" in body])
 def test_pull_url_of_an_excessive_request_is_400_at_little_cost(own: Server, name: str) -> None:
-    response, seconds = asked(own, "/v1/pull", {"url": "https://images.example.com/a.jpg", **WISHES[name]})
+    response, seconds = timed_request(own, "/v1/pull", {"url": "https://images.example.com/a.jpg", **EXCESSIVE[name]})
     assert response.status_code == 400
     assert seconds < MOST_SECONDS
 
 
 @pytest.mark.parametrize("path", ["/v1/images", "/v1/pull"])
 def test_source_url_that_is_too_long_is_400_and_not_fetched(own: Server, path: str) -> None:
-    response, seconds = asked(own, path, {"url": "https://images.example.com/" + "a" * 60_000})
+    response, seconds = timed_request(own, path, {"url": "https://images.example.com/" + "a" * 60_000})
     assert (response.status_code, response.json()["type"]) == (400, "/problems/bad-request")
     assert seconds < MOST_SECONDS
 
 
 def test_urls_of_the_most_widths_and_formats_are_made(own: Server, digest: str) -> None:
     wanted = {"widths": list(range(100, 132)), "formats": ["avif", "webp", "jpeg"], "sizes": "1" * 1_000, "alt": "<" * 2_000}
-    response, seconds = asked(own, f"/v1/images/{digest}/urls", wanted)
+    response, seconds = timed_request(own, f"/v1/images/{digest}/urls", wanted)
     assert response.status_code == 200
     assert [len(source["renditions"]) for source in response.json()["sources"]] == [32, 32, 32]
     assert seconds < MOST_SECONDS
 
 
 def test_urls_in_every_format_are_made(own: Server, digest: str) -> None:
-    response, _ = asked(own, f"/v1/images/{digest}/urls", {"widths": [320, 640], "formats": ["png", "gif", "avif", "webp", "jpeg"]})
+    response, _ = timed_request(own, f"/v1/images/{digest}/urls", {"widths": [320, 640], "formats": ["png", "gif", "avif", "webp", "jpeg"]})
     assert [source["type"] for source in response.json()["sources"]] == [f"image/{name}" for name in ("png", "gif", "avif", "webp", "jpeg")]
 
 

@@ -19,10 +19,10 @@ def test_health_is_200_and_names_the_region(data: Path) -> None:
         server.client() as client,
     ):
         sandbox = reported_sandbox(server)
-        answer = client.get("/health")
-        assert answer.status_code == 200
-        assert answer.headers["cache-control"] == "no-store"
-        report = answer.json()
+        response = client.get("/health")
+        assert response.status_code == 200
+        assert response.headers["cache-control"] == "no-store"
+        report = response.json()
         assert report.pop("version")
         assert report.pop("sandbox") == sandbox == msgspec.to_builtins(supported())
         assert report == {"status": "ok", "region": "arn", "machine": "1857", "regions": ["arn", "lhr", "iad"], "prefer_region": "arn"}
@@ -30,9 +30,9 @@ def test_health_is_200_and_names_the_region(data: Path) -> None:
 
 def test_health_in_an_undeclared_region_warns_and_says_what_to_do(data: Path) -> None:
     with darkroom(data, store="memory://", FLY_REGION="fra", PRIMARY_REGION="lhr", regions="arn,lhr") as server, server.client() as client:
-        answer = client.get("/health")
-        assert answer.status_code == 200
-        unlisted, unordered = answer.json()["warnings"]
+        response = client.get("/health")
+        assert response.status_code == 200
+        unlisted, unordered = response.json()["warnings"]
         assert unlisted == (
             "DARKROOM_REGIONS does not list the region fra, which has a Machine. Expected: arn,lhr. Received: fra. "
             "Add it to DARKROOM_REGIONS in fly.toml and deploy, or remove the Machine: fly scale count 0 --region fra"
@@ -50,19 +50,19 @@ def test_health_outside_fly_names_no_region(server: Server) -> None:
 
 def test_livez_is_200(server: Server) -> None:
     with server.client() as client:
-        answer = client.get("/livez")
-        assert (answer.status_code, answer.text, answer.headers["cache-control"]) == (200, "alive\n", "no-store")
+        response = client.get("/livez")
+        assert (response.status_code, response.text, response.headers["cache-control"]) == (200, "alive\n", "no-store")
 
 
 def test_store_lost_after_the_start_is_200_degraded_until_it_is_back_and_hits_continue(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere" / "store"
     with darkroom(data, store=folder.as_uri()) as server, server.client() as client:
         document = client.post("/v1/images", content=images.photo_jpeg(64, 48)).json()
-        kept = client.get(document["src"])
+        before = client.get(document["src"])
         moved = shutil.move(folder, tmp_path / "away")
         folder.write_bytes(b"a file in the way")
         assert wait_for_status(server, "degraded") == 200
-        assert client.get(document["src"]).content == kept.content
+        assert client.get(document["src"]).content == before.content
         miss = client.get(document["sources"][0]["renditions"][0]["url"])
         assert miss.status_code == 503
         assert miss.headers["retry-after"] == "5"

@@ -14,13 +14,13 @@ from tests.support import images
 from tests.support.server import HOST, Server, darkroom
 from tests.support.waiting import PATIENCE_SECONDS
 
-# What each request here may cost the server's CPU; before it was bounded, the cheapest took seconds.
+# The most CPU time that each request of this module may take; without the limits, the cheapest one took seconds.
 MOST_SECONDS = 1.5
 
 
 @pytest.fixture(scope="module")
 def pulling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Give a server that takes images from URLs too."""
+    """Give a server that fetches images from URLs too."""
     with darkroom(tmp_path_factory.mktemp("bodies"), pull_hosts="images.example.com") as running:
         yield running
         log = running.log()
@@ -30,14 +30,14 @@ def pulling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def digest(pulling: Server) -> str:
-    """Give the digest of a photo that is stored."""
+    """Give the digest of a stored photo."""
     with pulling.client() as client:
         return str(client.post("/v1/images", content=images.photo_jpeg(640, 480)).json()["digest"])
 
 
 @pytest.fixture(autouse=True)
 def good_upload_afterwards(pulling: Server) -> Iterator[None]:
-    """Check that an upload works after whatever has been sent."""
+    """Check that an upload still works."""
     yield
     with pulling.client() as client:
         assert client.post("/v1/images", content=images.photo_jpeg(320, 200)).status_code in {200, 201}
@@ -58,7 +58,7 @@ def head(path: str, *fields: str, method: str = "POST") -> bytes:
 
 
 def send(server: Server, raw: bytes, *, breaks_off: bool = False) -> Got:
-    """Send bytes over a connection of their own, and no more where the body `breaks_off`; return the response."""
+    """Send bytes over a new connection, and close it for sending if the body `breaks_off`; return the response."""
     worker = server.worker()
     before = worker.cpu_times()
     received = b""
@@ -165,7 +165,7 @@ TOKEN = "a-token-that-may-take-images-in"
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Give a server in a region whose originals are in another one."""
+    """Give a server in a replica region."""
     fly = {"FLY_REGION": "lhr", "FLY_MACHINE_ID": "148e21ea246389", "PRIMARY_REGION": "arn"}
     with darkroom(tmp_path_factory.mktemp("reader"), store="memory://", keys="ab" * 32, tokens=TOKEN, **fly) as running:
         yield running

@@ -18,7 +18,7 @@ from tests.support.server import Server, darkroom
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="{}" height="{}"><circle cx="100" cy="100" r="90" fill="#a31"/></svg>'
 FEW_PIXELS = 4_000_000
-# Short lines, whose estimate has to take them for long ones: quick to draw, but too slow by the estimate at the largest width.
+# Short lines, which the estimate must assume to be long: quick to draw, but too slow by the estimate at the largest width.
 BUSY = b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="4">%s</svg>' % (b'<line x2="9" y2="2" stroke="#a31"/>' * 2_000)
 BROWSER = "image/avif,image/webp,image/apng,*/*;q=0.8"
 
@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def long_gif(width: int, height: int, frames: int) -> bytes:
-    """Return an animation of which no two frames are alike."""
+    """Return an animation without two equal frames."""
     made = []
     for number in range(frames):
         frame = Image.new("P", (width, height), 0)
@@ -41,15 +41,15 @@ def long_gif(width: int, height: int, frames: int) -> bytes:
 
 
 def statuses(client: httpx.Client, document: dict[str, Any]) -> dict[str, int]:
-    """Return the status of every URL of a document; a busy machine is asked again."""
+    """Return the status of every URL of a document; requests are retried while the server is too busy."""
     found = {}
     urls = {link["url"] for source in document["sources"] for link in source["renditions"]} | {document["src"]}
     for url in sorted(urls):
         for _ in range(10):
-            answer = client.get(url)
-            if answer.status_code != 503 or answer.json()["type"] != "/problems/deadline-exceeded":
+            response = client.get(url)
+            if response.status_code != 503 or response.json()["type"] != "/problems/deadline-exceeded":
                 break
-        found[url] = answer.status_code
+        found[url] = response.status_code
     return found
 
 
@@ -63,16 +63,16 @@ AT_THE_LIMITS = {
 }
 
 
-# Some seconds of rendering each.
+# Each takes some seconds to render.
 COSTLY = {"animation", "busy drawing"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) if name in COSTLY else name for name in AT_THE_LIMITS])
 def test_every_url_of_the_document_of_an_image_at_the_limits_is_200(server: Server, name: str) -> None:
     with server.client() as client:
-        answer = client.post("/v1/images", content=AT_THE_LIMITS[name]())
-        assert answer.status_code == 201
-        document = answer.json()
+        response = client.post("/v1/images", content=AT_THE_LIMITS[name]())
+        assert response.status_code == 201
+        document = response.json()
         found = statuses(client, document)
         assert found
         assert {url: status for url, status in found.items() if status != 200} == {}
@@ -114,8 +114,8 @@ def test_negotiated_url_gets_a_format_that_the_rendition_can_be_made_in(server: 
         digest = client.post("/v1/images", content=images.flat_png(200, 18_000, (20, 90, 30))).json()["digest"]
         for transform, media_type in (("width=100", "image/avif"), ("full", "image/jpeg")):
             url = Signer([development_key(server.data)]).sign(RenditionUrl(2, digest, transform, "auto"))
-            answer = client.get(url, headers={"Accept": BROWSER})
-            assert (answer.status_code, answer.headers["content-type"]) == (200, media_type)
+            response = client.get(url, headers={"Accept": BROWSER})
+            assert (response.status_code, response.headers["content-type"]) == (200, media_type)
 
 
 def test_requested_urls_that_cannot_be_made_are_422(server: Server) -> None:
@@ -123,8 +123,8 @@ def test_requested_urls_that_cannot_be_made_are_422(server: Server) -> None:
         digest = client.post("/v1/images", content=images.flat_png(200, 18_000, (20, 9, 30))).json()["digest"]
         path = f"/v1/images/{digest}/urls"
         for wanted in ({"widths": [100, 200], "formats": ["webp"]}, {"format": "webp"}, {"formats": ["avif"], "widths": [200]}):
-            answer = client.post(path, json=wanted)
-            assert (answer.status_code, answer.json()["type"], answer.json()["received"]) == (
+            response = client.post(path, json=wanted)
+            assert (response.status_code, response.json()["type"], response.json()["received"]) == (
                 422,
                 "/problems/too-many-pixels",
                 "200 x 18000",
@@ -138,7 +138,7 @@ def test_requested_urls_that_cannot_be_made_are_422(server: Server) -> None:
 
 
 def reported() -> dict[str, bytes]:
-    """Return the images whose documents had URLs that were 422, as they were reported."""
+    """Return the reported images whose documents had URLs that were 422."""
     made = {
         "animation": long_gif(800, 600, 140),
         "drawing": SVG.format(400, 10_000).encode(),

@@ -14,8 +14,8 @@ from tests.support.server import HOST, Server, darkroom
 from tests.support.waiting import PATIENCE_SECONDS
 
 
-class Kept(NamedTuple):
-    """A server, and a rendition that it keeps."""
+class StoredRendition(NamedTuple):
+    """A server, and a rendition that its edge has stored."""
 
     server: Server
     path: bytes
@@ -24,7 +24,7 @@ class Kept(NamedTuple):
 
 
 class Got(NamedTuple):
-    """One answer as it came."""
+    """One response as received."""
 
     version: bytes
     status: int
@@ -33,14 +33,14 @@ class Got(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoredRendition]:
     with darkroom(tmp_path_factory.mktemp("odd")) as server, server.client() as client:
         path = client.post("/v1/images", content=images.photo_jpeg(320, 240)).json()["src"]
         client.get(path)
         whole = client.get(path)
         assert "; hit; " in whole.headers["cache-status"]
-        yield Kept(server, path.encode(), whole.content, whole.headers["etag"].encode())
-        # After all of them: as if nothing had happened.
+        yield StoredRendition(server, path.encode(), whole.content, whole.headers["etag"].encode())
+        # After all requests the server works as before.
         again = client.get(path)
         assert (again.status_code, again.content) == (200, whole.content)
         assert "; hit; " in again.headers["cache-status"]
@@ -54,14 +54,14 @@ def request(path: bytes, *fields: bytes, method: bytes = b"GET", version: bytes 
     return method + b" " + path + b" HTTP/" + version + b"\r\n" + host + lines + b"\r\n"
 
 
-def exchange(kept: Kept, raw: bytes) -> list[Got]:
-    """Send bytes and return the answers that come until the server closes; the last request must ask it to, or be refused."""
-    with socket.create_connection((HOST, kept.server.port), timeout=PATIENCE_SECONDS) as connection:
+def exchange(stored: StoredRendition, raw: bytes) -> list[Got]:
+    """Send bytes and return the responses until the server closes: the last request must ask for that, or be refused."""
+    with socket.create_connection((HOST, stored.server.port), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(raw)
         received = b""
         while piece := connection.recv(65_536):
             received += piece
-    answers = []
+    responses = []
     while received:
         head, _, received = received.partition(b"\r\n\r\n")
         start, *lines = head.split(b"\r\n")
@@ -69,16 +69,16 @@ def exchange(kept: Kept, raw: bytes) -> list[Got]:
         assert len(fields) == len(lines), "a field is there twice"
         status = int(start.split(b" ")[1])
         length = 0 if status == 304 else int(fields.get(b"content-length", b"0"))
-        answers.append(Got(start.split(b" ")[0], status, fields, received[:length]))
+        responses.append(Got(start.split(b" ")[0], status, fields, received[:length]))
         received = received[length:]
-    return answers
+    return responses
 
 
 CLOSE = b"Connection: close"
 
 
-def ask(kept: Kept, *fields: bytes, **line: bytes) -> Got:
-    (got,) = exchange(kept, request(line.pop("path", kept.path), *fields, CLOSE, **line))
+def send(stored: StoredRendition, *fields: bytes, **line: bytes) -> Got:
+    (got,) = exchange(stored, request(line.pop("path", stored.path), *fields, CLOSE, **line))
     return got
 
 
@@ -91,15 +91,15 @@ def ask(kept: Kept, *fields: bytes, **line: bytes) -> Got:
         b'"bytes=0-5"',
     ],
 )  # fmt: skip
-def test_range_that_is_malformed_or_not_served_gets_the_whole(kept: Kept, value: bytes) -> None:
-    got = ask(kept, b"Range: " + value)
-    assert (got.status, got.body) == (200, kept.body)
+def test_range_that_is_malformed_or_not_served_gets_the_whole(stored: StoredRendition, value: bytes) -> None:
+    got = send(stored, b"Range: " + value)
+    assert (got.status, got.body) == (200, stored.body)
 
 
 @pytest.mark.parametrize("value", [b"bytes=99999999-", b"bytes=" + b"9" * 5_000 + b"-", b"bytes=-0"])
-def test_range_of_nothing_is_416_with_the_length(kept: Kept, value: bytes) -> None:
-    got = ask(kept, b"Range: " + value)
-    assert (got.status, got.fields[b"content-range"]) == (416, b"bytes */%d" % len(kept.body))
+def test_range_of_nothing_is_416_with_the_length(stored: StoredRendition, value: bytes) -> None:
+    got = send(stored, b"Range: " + value)
+    assert (got.status, got.fields[b"content-range"]) == (416, b"bytes */%d" % len(stored.body))
     assert got.fields[b"content-type"] == b"application/problem+json"
     assert got.fields[b"cache-control"] == b"no-store"
 
@@ -107,14 +107,14 @@ def test_range_of_nothing_is_416_with_the_length(kept: Kept, value: bytes) -> No
 @pytest.mark.parametrize(
     ("value", "part"), [(b"bytes=0-" + b"9" * 5_000, slice(None)), (b"bytes=-" + b"9" * 5_000, slice(None)), (b"BYTES=0-0", slice(1))]
 )
-def test_range_of_huge_numbers_ends_with_the_last_byte(kept: Kept, value: bytes, part: slice) -> None:
-    got = ask(kept, b"Range: " + value)
-    assert (got.status, got.body) == (206, kept.body[part])
+def test_range_of_huge_numbers_ends_with_the_last_byte(stored: StoredRendition, value: bytes, part: slice) -> None:
+    got = send(stored, b"Range: " + value)
+    assert (got.status, got.body) == (206, stored.body[part])
 
 
-def test_repeated_range_field_gets_the_whole(kept: Kept) -> None:
-    got = ask(kept, *[b"Range: bytes=0-%d" % number for number in range(80)])
-    assert (got.status, got.body) == (200, kept.body)
+def test_repeated_range_field_gets_the_whole(stored: StoredRendition) -> None:
+    got = send(stored, *[b"Range: bytes=0-%d" % number for number in range(80)])
+    assert (got.status, got.body) == (200, stored.body)
 
 
 @pytest.mark.parametrize(
@@ -129,21 +129,21 @@ def test_repeated_range_field_gets_the_whole(kept: Kept) -> None:
         b"Expect: something", b"Connection: x, y", b"TE: trailers", b"Pragma: no-cache",
     ],
 )  # fmt: skip
-def test_malformed_or_huge_field_gets_the_stored_response(kept: Kept, field: bytes) -> None:
-    got = ask(kept, field)
-    assert (got.status, got.body) == (200, kept.body)
+def test_malformed_or_huge_field_gets_the_stored_response(stored: StoredRendition, field: bytes) -> None:
+    got = send(stored, field)
+    assert (got.status, got.body) == (200, stored.body)
     assert b"; hit; " in got.fields[b"cache-status"]
 
 
 @pytest.mark.parametrize("value", [b"*", b' "x" ,W/%b', b"%b, unquoted", b"%b" + b', "a"' * 3_000])
-def test_condition_in_an_odd_spelling_that_matches_is_304(kept: Kept, value: bytes) -> None:
-    got = ask(kept, b"If-None-Match: " + value.replace(b"%b", kept.etag))
-    assert (got.status, got.body, got.fields[b"etag"]) == (304, b"", kept.etag)
+def test_condition_in_an_odd_spelling_that_matches_is_304(stored: StoredRendition, value: bytes) -> None:
+    got = send(stored, b"If-None-Match: " + value.replace(b"%b", stored.etag))
+    assert (got.status, got.body, got.fields[b"etag"]) == (304, b"", stored.etag)
 
 
 @pytest.mark.parametrize("value", [b"", b"unquoted", b'"other"', b'W/"other"', b'"'])
-def test_failed_precondition_is_412(kept: Kept, value: bytes) -> None:
-    got = ask(kept, b"If-Match: " + value)
+def test_failed_precondition_is_412(stored: StoredRendition, value: bytes) -> None:
+    got = send(stored, b"If-Match: " + value)
     assert (got.status, got.fields[b"content-type"]) == (412, b"application/problem+json")
 
 
@@ -158,22 +158,22 @@ def test_failed_precondition_is_412(kept: Kept, value: bytes) -> None:
         (request(b"/", b"X: " + b"a" * 2_000_000), 431), (request(b"/?" + b"a" * 70_000), 431),
     ],
 )  # fmt: skip
-def test_request_that_is_not_http_is_refused_and_the_connection_closed(kept: Kept, raw: bytes, status: int) -> None:
-    (got,) = exchange(kept, raw)
+def test_request_that_is_not_http_is_refused_and_the_connection_closed(stored: StoredRendition, raw: bytes, status: int) -> None:
+    (got,) = exchange(stored, raw)
     assert (got.status, got.fields[b"connection"], got.body) == (status, b"close", b"")
 
 
 @pytest.mark.parametrize("host", [b"", b"Host: x\r\n"])
-def test_http_1_0_request_gets_the_stored_response_and_a_closed_connection(kept: Kept, host: bytes) -> None:
-    (got,) = exchange(kept, request(kept.path, version=b"1.0", host=host))
-    assert (got.version, got.status, got.body) == (b"HTTP/1.0", 200, kept.body)
-    assert got.fields[b"content-length"] == b"%d" % len(kept.body)
+def test_http_1_0_request_gets_the_stored_response_and_a_closed_connection(stored: StoredRendition, host: bytes) -> None:
+    (got,) = exchange(stored, request(stored.path, version=b"1.0", host=host))
+    assert (got.version, got.status, got.body) == (b"HTTP/1.0", 200, stored.body)
+    assert got.fields[b"content-length"] == b"%d" % len(stored.body)
 
 
-def test_http_1_0_range_and_condition_work_as_in_http_1_1(kept: Kept) -> None:
-    (part,) = exchange(kept, request(kept.path, b"Range: bytes=0-9", version=b"1.0"))
-    assert (part.status, part.body) == (206, kept.body[:10])
-    (same,) = exchange(kept, request(kept.path, b"If-None-Match: " + kept.etag, version=b"1.0"))
+def test_http_1_0_range_and_condition_work_as_in_http_1_1(stored: StoredRendition) -> None:
+    (part,) = exchange(stored, request(stored.path, b"Range: bytes=0-9", version=b"1.0"))
+    assert (part.status, part.body) == (206, stored.body[:10])
+    (same,) = exchange(stored, request(stored.path, b"If-None-Match: " + stored.etag, version=b"1.0"))
     assert (same.status, same.body) == (304, b"")
 
 
@@ -187,13 +187,13 @@ SMUGGLED = request(b"/nothing")
         (b"Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED)),
     ],
 )
-@pytest.mark.parametrize("where", ["kept", "cold"])
-def test_body_of_a_get_is_skipped_and_never_read_as_a_request(kept: Kept, field: bytes, body: bytes, where: str) -> None:
-    path = kept.path if where == "kept" else b"/i/v2/cold"
-    status = 200 if where == "kept" else 400
-    answers = exchange(kept, request(path, field) + body + request(b"/livez", CLOSE))
-    assert [got.status for got in answers] == [status, 200]
-    assert answers[1].body != answers[0].body
+@pytest.mark.parametrize("where", ["stored", "cold"])
+def test_body_of_a_get_is_skipped_and_never_read_as_a_request(stored: StoredRendition, field: bytes, body: bytes, where: str) -> None:
+    path = stored.path if where == "stored" else b"/i/v2/cold"
+    status = 200 if where == "stored" else 400
+    responses = exchange(stored, request(path, field) + body + request(b"/livez", CLOSE))
+    assert [got.status for got in responses] == [status, 200]
+    assert responses[1].body != responses[0].body
 
 
 @pytest.mark.parametrize(
@@ -202,27 +202,27 @@ def test_body_of_a_get_is_skipped_and_never_read_as_a_request(kept: Kept, field:
         (b"/i%2F", 400), (b"//i/", 400), (b"/i/../i/", 400), (b"/./i/", 404), (b"/%69/", 400), (b"/i/%2e%2e/i/", 400),
     ],
 )  # fmt: skip
-def test_path_in_another_spelling_is_not_a_rendition_url(kept: Kept, path: bytes, status: int) -> None:
-    got = ask(kept, path=path + kept.path.removeprefix(b"/i/"))
+def test_path_in_another_spelling_is_not_a_rendition_url(stored: StoredRendition, path: bytes, status: int) -> None:
+    got = send(stored, path=path + stored.path.removeprefix(b"/i/"))
     assert (got.status, got.fields[b"content-type"]) == (status, b"application/problem+json")
 
 
 @pytest.mark.parametrize("end", [b"%0d%0aX-Injected:%20y", b"%00", b"%zz", b"%", b"%ff", b"%e2%80%ae", b'"', b"\\", b";a=b"])
-def test_path_with_an_odd_end_is_not_a_rendition_url_and_its_key_is_a_string(kept: Kept, end: bytes) -> None:
-    got = ask(kept, path=kept.path + end)
+def test_path_with_an_odd_end_is_not_a_rendition_url_and_its_key_is_a_string(stored: StoredRendition, end: bytes) -> None:
+    got = send(stored, path=stored.path + end)
     assert (got.status, got.fields[b"content-type"]) == (400, b"application/problem+json")
     assert b"x-injected" not in got.fields
     assert re.fullmatch(rb'darkroom; fwd=uri-miss; key="[\x20-\x21\x23-\x5b\x5d-\x7e]*"', got.fields[b"cache-status"])
 
 
-def test_target_with_an_authority_or_a_fragment_means_only_its_path(kept: Kept) -> None:
-    for path in (b"http://elsewhere" + kept.path, kept.path + b"#part"):
-        got = ask(kept, path=path)
-        assert (got.status, got.body) == (200, kept.body)
+def test_target_with_an_authority_or_a_fragment_means_only_its_path(stored: StoredRendition) -> None:
+    for path in (b"http://elsewhere" + stored.path, stored.path + b"#part"):
+        got = send(stored, path=path)
+        assert (got.status, got.body) == (200, stored.body)
 
 
 @pytest.mark.parametrize("method", [b"get", b"TRACE", b"BREW", b"PUT", b"DELETE"])
-def test_unsupported_method_of_a_rendition_is_405_and_evicts_nothing(kept: Kept, method: bytes) -> None:
-    got = ask(kept, method=method)
+def test_unsupported_method_of_a_rendition_is_405_and_evicts_nothing(stored: StoredRendition, method: bytes) -> None:
+    got = send(stored, method=method)
     assert got.status == 405
-    assert b"; hit; " in ask(kept).fields[b"cache-status"]
+    assert b"; hit; " in send(stored).fields[b"cache-status"]

@@ -17,10 +17,10 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 
 def figures(port: int) -> dict[tuple[str, ...], float]:
-    """Return every sample of the edge by its name and the values of its labels."""
-    answer = httpx.get(f"http://{HOST}:{port}/metrics", trust_env=False)
-    assert answer.status_code == 200
-    families = text_string_to_metric_families(answer.text)
+    """Return every sample of the edge, keyed by its name and the values of its labels."""
+    response = httpx.get(f"http://{HOST}:{port}/metrics", trust_env=False)
+    assert response.status_code == 200
+    families = text_string_to_metric_families(response.text)
     return {
         (sample.name.removeprefix("darkroom_edge_"), *sample.labels.values()): sample.value
         for family in families
@@ -41,15 +41,15 @@ def test_metrics_count_requests_by_kind_of_response(data: Path) -> None:
         client.get(path, headers={"Range": "bytes=0-9"})
         client.head(path)
         client.get(f"{path}x")
-        told = figures(port)
-        assert told["requests_total", "rendition", "hits"] == 6
-        assert told["requests_total", "rendition", "misses"] == 2
-        assert told["requests_total", "api", "bypassed"] == 1
-        assert told["requests_total", "health", "bypassed"] >= 1
-        assert told["sent_bytes_total", "rendition"] == 3 * len(body) + 10
-        assert told["evicted_total", "rendition"] == 0
-        assert told["kept_entries",] == 1
-        assert len(body) < told["kept_bytes",] < len(body) + 5_000
+        samples = figures(port)
+        assert samples["requests_total", "rendition", "hits"] == 6
+        assert samples["requests_total", "rendition", "misses"] == 2
+        assert samples["requests_total", "api", "bypassed"] == 1
+        assert samples["requests_total", "health", "bypassed"] >= 1
+        assert samples["sent_bytes_total", "rendition"] == 3 * len(body) + 10
+        assert samples["evicted_total", "rendition"] == 0
+        assert samples["kept_entries",] == 1
+        assert len(body) < samples["kept_bytes",] < len(body) + 5_000
 
 
 def test_metrics_count_evictions(data: Path) -> None:
@@ -59,10 +59,10 @@ def test_metrics_count_evictions(data: Path) -> None:
         for width in range(200, 260):
             url = client.post(f"/v1/images/{digest}/urls", json={"transform": {"width": width}, "format": "webp"}).json()["url"]
             assert client.get(url).status_code == 200
-        told = figures(port)
-        assert told["evicted_total", "rendition"] + told["kept_entries",] == 60
-        assert told["evicted_total", "rendition"] > 0
-        assert told["kept_bytes",] <= 400_000
+        samples = figures(port)
+        assert samples["evicted_total", "rendition"] + samples["kept_entries",] == 60
+        assert samples["evicted_total", "rendition"] > 0
+        assert samples["kept_bytes",] <= 400_000
 
 
 def test_metrics_are_not_on_the_public_port(data: Path) -> None:
@@ -76,13 +76,13 @@ def test_metrics_200_silent_connections_do_not_keep_a_scrape_from_its_response(d
         before = server.worker().num_threads()
         silent = [connections.enter_context(socket.create_connection((HOST, port), timeout=PATIENCE_SECONDS)) for _ in range(200)]
         assert figures(port)["kept_entries",] == 0
-        # The oldest made room: 32 are left, the scrape among them.
+        # The oldest were closed: 32 are left, and the scrape is one of them.
         assert all(one.recv(1) == b"" for one in silent[: 200 - 32])
         assert server.worker().num_threads() <= before + 32
 
 
 def drip_until_closed(connection: socket.socket, *, limit_seconds: float) -> None:
-    """Send a byte every half second until the other side has closed; raises `TimeoutError` where it does not within the limit."""
+    """Send a byte every half second until the other side closes; raises `TimeoutError` if it does not do so in time."""
     connection.settimeout(0.5)
     deadline = time.monotonic() + limit_seconds
     while time.monotonic() < deadline:

@@ -17,9 +17,9 @@ from tests.support import images
 
 @pytest.fixture(scope="module")
 def description(client: httpx.Client) -> dict[str, Any]:
-    answer = client.get("/docs/openapi.json")
-    assert answer.status_code == 200
-    described: dict[str, Any] = answer.json()
+    response = client.get("/docs/openapi.json")
+    assert response.status_code == 200
+    described: dict[str, Any] = response.json()
     return described
 
 
@@ -59,9 +59,9 @@ def test_example_of_every_option_is_accepted(client: httpx.Client, key: str) -> 
         value = {**value, "digest": client.post("/v1/images", content=images.rgba_png(64, 64)).json()["digest"]}
     boxed = {"width": 320, "height": 240, "fit": "cover"}
     wanted = {**(boxed if key in {"fit", "gravity", "focal", "enlarge", "dpr"} else {}), key: value}
-    answer = client.post(f"/v1/images/{digest}/urls", json={"transform": wanted, "format": "webp"})
-    assert answer.status_code == 200, answer.text
-    rendition = client.get(answer.json()["url"])
+    response = client.post(f"/v1/images/{digest}/urls", json={"transform": wanted, "format": "webp"})
+    assert response.status_code == 200, response.text
+    rendition = client.get(response.json()["url"])
     assert (rendition.status_code, rendition.headers["content-type"]) == (200, "image/webp")
 
 
@@ -73,13 +73,13 @@ def test_examples_of_whole_bodies_are_accepted(client: httpx.Client, description
     for example in bodies.values():
         assert client.post(f"{path}/urls", json=example["value"]).status_code == 200
     for example in description["paths"]["/v1/images/{digest}"]["patch"]["requestBody"]["content"]["application/json"]["examples"].values():
-        answer = client.patch(path, json=example["value"], headers={"If-Match": "*"})
-        assert answer.status_code == 200
-        assert answer.json()["focal"] == example["value"]["focal"]
+        response = client.patch(path, json=example["value"], headers={"If-Match": "*"})
+        assert response.status_code == 200
+        assert response.json()["focal"] == example["value"]["focal"]
 
 
 def bodies(description: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Return every body in JSON of every route, asked and answered, with what it is called."""
+    """Return every JSON body of every request and response, with a name for it."""
     found = []
     for path, item in description["paths"].items():
         for method, operation in item.items():
@@ -94,7 +94,7 @@ def bodies(description: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def fits(description: dict[str, Any], value: object, schema: dict[str, Any]) -> None:
-    """Raise unless `value` is what `schema` says; it may refer to the description's components."""
+    """Raise unless `value` matches `schema`, which may refer to the components of the document."""
     jsonschema.Draft202012Validator({**schema, "components": description["components"]}).validate(value)
 
 
@@ -119,9 +119,9 @@ def test_every_operation_except_health_lists_its_problems(description: dict[str,
 
 
 def test_responses_of_the_server_match_the_description(client: httpx.Client, description: dict[str, Any]) -> None:
-    def check(answer: httpx.Response, path: str, method: str) -> None:
-        content = description["paths"][path][method]["responses"][str(answer.status_code)]["content"]
-        fits(description, answer.json(), content[answer.headers["content-type"].partition(";")[0]]["schema"])
+    def check(response: httpx.Response, path: str, method: str) -> None:
+        content = description["paths"][path][method]["responses"][str(response.status_code)]["content"]
+        fits(description, response.json(), content[response.headers["content-type"].partition(";")[0]]["schema"])
 
     first = client.post("/v1/images", content=images.photo_jpeg(700, 500))
     digest = first.json()["digest"]

@@ -17,8 +17,8 @@ KEY = "00112233445566778899aabbccddeeff"
 
 def url(client: httpx.Client, digest: str, **transform: object) -> str:
     """Return the URL of a WebP rendition."""
-    answer = client.post(f"/v1/images/{digest}/urls", json={"transform": transform, "format": "webp"})
-    made: str = answer.raise_for_status().json()["url"]
+    response = client.post(f"/v1/images/{digest}/urls", json={"transform": transform, "format": "webp"})
+    made: str = response.raise_for_status().json()["url"]
     return made
 
 
@@ -34,7 +34,7 @@ def test_rendition_with_an_overlay_is_tagged_with_both_digests_so_that_either_ca
 
 
 def signed(digest: str, transform: str) -> str:
-    """Return the path of a WebP rendition, signed without the code under test: none is minted for an overlay that is not here."""
+    """Return the path of a WebP rendition, signed by the test: the server makes no URL for an unknown overlay."""
     mac = hmac.new(bytes.fromhex(KEY), f"/i/v2/{digest}/{transform}.webp".encode(), hashlib.sha256).digest()
     return f"/i/v2/{digest}/{transform}/{base64.b32encode(mac[:16]).decode().rstrip('=').lower()}.webp"
 
@@ -43,11 +43,11 @@ def test_rendition_with_an_unknown_overlay_is_404_that_names_it_and_renders_noth
     missing = "a" * 32
     with darkroom(data, warm="none", keys=KEY) as server, server.client() as client:
         under = client.post("/v1/images", content=images.photo_jpeg(400, 300)).json()["digest"]
-        answer = client.get(signed(under, f"width=200,overlay={missing}"))
-        assert (answer.status_code, answer.json()["type"]) == (404, "/problems/not-found")
-        assert "overlay" in answer.json()["detail"]
-        assert answer.json()["received"] == missing
-        assert answer.headers["cache-control"] == "no-store"
+        response = client.get(signed(under, f"width=200,overlay={missing}"))
+        assert (response.status_code, response.json()["type"]) == (404, "/problems/not-found")
+        assert "overlay" in response.json()["detail"]
+        assert response.json()["received"] == missing
+        assert response.headers["cache-control"] == "no-store"
         assert server.stored("renditions") == []
         assert '"event": "rendered"' not in server.log()
         assert client.get(signed(under, "width=200")).status_code == 200

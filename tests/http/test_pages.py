@@ -35,18 +35,18 @@ def test_page_links_to_files_at_urls_with_the_hash_of_their_content(client: http
     while waiting:
         url = waiting.pop()
         seen.add(url)
-        answer = client.get(url)
-        assert (answer.status_code, answer.headers["cache-control"]) == (200, IMMUTABLE), url
+        response = client.get(url)
+        assert (response.status_code, response.headers["cache-control"]) == (200, IMMUTABLE), url
         assert re.fullmatch(r"/(web|docs/files)/[a-z-]+\.[a-z2-7]{16}\.(css|js|svg)", url)
-        imported = re.findall(r'from "\./([^"]+)"', answer.text) if url.startswith("/web/") else []
+        imported = re.findall(r'from "\./([^"]+)"', response.text) if url.startswith("/web/") else []
         waiting |= {f"/web/{name}" for name in imported} - seen
 
 
 def test_page_file_of_another_version_is_404_that_says_to_reload(client: httpx.Client) -> None:
     for path in ("/web/playground.aaaaaaaaaaaaaaaa.js", "/docs/files/swagger-ui.aaaaaaaaaaaaaaaa.css"):
-        answer = client.get(path)
-        assert (answer.status_code, answer.json()["type"]) == (404, "/problems/not-found")
-        assert answer.json()["remedy"] == "Reload the page: it links to the newest files."
+        response = client.get(path)
+        assert (response.status_code, response.json()["type"]) == (404, "/problems/not-found")
+        assert response.json()["remedy"] == "Reload the page: it links to the newest files."
 
 
 def test_hash_of_a_module_depends_on_its_imports() -> None:
@@ -80,5 +80,5 @@ def test_type_of_a_received_problem_leads_to_its_page(client: httpx.Client) -> N
 
 
 def test_problem_that_does_not_exist_is_404(client: httpx.Client) -> None:
-    answer = client.get("/problems/of-another-world")
-    assert (answer.status_code, answer.json()["remedy"]) == (404, "GET /problems lists all.")
+    response = client.get("/problems/of-another-world")
+    assert (response.status_code, response.json()["remedy"]) == (404, "GET /problems lists all.")

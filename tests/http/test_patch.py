@@ -18,10 +18,10 @@ _seeds = iter(range(1_000, 2_000))
 
 @pytest.fixture
 def image(client: httpx.Client) -> httpx.Response:
-    """Give the answer to the upload of a new image."""
-    answer = client.post("/v1/images", content=images.photo_jpeg(next(_seeds), 300))
-    assert answer.status_code == 201
-    return answer
+    """Give the response to the upload of a new image."""
+    response = client.post("/v1/images", content=images.photo_jpeg(next(_seeds), 300))
+    assert response.status_code == 201
+    return response
 
 
 def path(image: httpx.Response) -> str:
@@ -33,15 +33,15 @@ def change(client: httpx.Client, image: httpx.Response, body: Any, if_match: str
 
 
 def url(client: httpx.Client, image: httpx.Response, **transform: Any) -> str:
-    answer = client.post(f"{path(image)}/urls", json={"transform": transform, "format": "webp"})
-    found: str = answer.json()["url"]
+    response = client.post(f"{path(image)}/urls", json={"transform": transform, "format": "webp"})
+    found: str = response.json()["url"]
     return found
 
 
-def check_problem(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
-    problem: dict[str, Any] = answer.json()
-    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
-    assert answer.headers["cache-control"] == "no-store"
+def check_problem(response: httpx.Response, status: int, kind: str) -> dict[str, Any]:
+    problem: dict[str, Any] = response.json()
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+    assert response.headers["cache-control"] == "no-store"
     assert problem["type"] == f"/problems/{kind}"
     assert problem["expected"]
     assert problem["remedy"]
@@ -49,11 +49,11 @@ def check_problem(answer: httpx.Response, status: int, kind: str) -> dict[str, A
 
 
 def test_patch_stores_focal_point_and_alternative_text(client: httpx.Client, image: httpx.Response) -> None:
-    answer = change(client, image, {"focal": [0.3, 0.6], "alt": "A panda"}, image.headers["etag"])
-    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+    response = change(client, image, {"focal": [0.3, 0.6], "alt": "A panda"}, image.headers["etag"])
+    assert (response.status_code, response.headers["cache-control"]) == (200, "no-store")
     document = client.get(path(image))
-    assert document.json() == answer.json()
-    assert document.headers["etag"] == answer.headers["etag"] != image.headers["etag"]
+    assert document.json() == response.json()
+    assert document.headers["etag"] == response.headers["etag"] != image.headers["etag"]
     assert document.json()["focal"] == [0.3, 0.6]
     assert 'alt="A panda"' in document.json()["picture"]
     for name in ("digest", "created", "placeholder", "sources"):
@@ -128,9 +128,9 @@ def test_patch_without_json_is_400_and_of_an_unknown_image_404(client: httpx.Cli
 def test_patch_by_many_at_once_succeeds_for_one(client: httpx.Client, image: httpx.Response) -> None:
     tag = image.headers["etag"]
     with ThreadPoolExecutor(20) as threads:
-        answers = list(threads.map(lambda number: change(client, image, {"alt": f"by {number}"}, tag), range(20)))
-    assert sorted(answer.status_code for answer in answers) == [200] + [412] * 19
-    (winner,) = (answer for answer in answers if answer.status_code == 200)
+        responses = list(threads.map(lambda number: change(client, image, {"alt": f"by {number}"}, tag), range(20)))
+    assert sorted(response.status_code for response in responses) == [200] + [412] * 19
+    (winner,) = (response for response in responses if response.status_code == 200)
     assert client.get(path(image)).json() == winner.json()
 
 
@@ -147,7 +147,7 @@ def test_patch_needs_the_scope_ingest_and_survives_a_restart(data: Path) -> None
         document = client.get(path(image)).json()
     with darkroom(data, **tokens) as server, server.client(headers={"Authorization": f"Bearer {writer}"}) as client:
         assert client.get(path(image)).json() == document
-        # The same bytes again are the same image, with what is known of it.
+        # An upload of the same bytes is the same image, with its changes.
         assert client.post("/v1/images", content=images.photo_jpeg(90, 60)).json() == document
 
 

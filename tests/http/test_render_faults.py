@@ -26,9 +26,9 @@ def test_render_process_killed_while_it_renders_is_500_and_the_next_request_succ
     with darkroom(data) as server, server.client() as client, ThreadPoolExecutor(1) as threads:
         url = slow_url(client)
         worker = server.worker()
-        answer = threads.submit(client.get, url)
+        response = threads.submit(client.get, url)
         wait_until_rendering(server).kill()
-        failed = answer.result()
+        failed = response.result()
         assert (failed.status_code, failed.json()["type"]) == (500, "/problems/render-failed")
         assert failed.json()["remedy"] == "Try again; a new process has taken its place."
         assert failed.headers["cache-control"] == "no-store"
@@ -39,9 +39,9 @@ def test_render_process_killed_while_it_renders_is_500_and_the_next_request_succ
 def test_waiting_clients_share_the_error_of_a_killed_render(data: Path) -> None:
     with darkroom(data) as server, server.client() as client, ThreadPoolExecutor(20) as threads:
         url = slow_url(client)
-        answers = [threads.submit(client.get, url) for _ in range(20)]
+        responses = [threads.submit(client.get, url) for _ in range(20)]
         wait_until_rendering(server).kill()
-        statuses = [answer.result().status_code for answer in answers]
+        statuses = [response.result().status_code for response in responses]
         assert statuses.count(500) >= 1
         assert set(statuses) <= {200, 500}
         assert server.log().count("render-failed") == 1
@@ -55,9 +55,9 @@ def test_render_past_its_deadline_is_killed_and_503(data: Path) -> None:
         url = client.get(f"/v1/images/{digest_of(body)}").json()["src"]
         before = server.render_processes()
         with server.suspended_renders():
-            answer = client.get(url)
-            assert (answer.status_code, answer.json()["type"]) == (503, "/problems/deadline-exceeded")
-            assert int(answer.headers["retry-after"]) >= 1
+            response = client.get(url)
+            assert (response.status_code, response.json()["type"]) == (503, "/problems/deadline-exceeded")
+            assert int(response.headers["retry-after"]) >= 1
             wait_until(lambda: not all(process.is_running() for process in before))
         wait_until(lambda: client.get(url).status_code == 200)
 
@@ -72,7 +72,7 @@ def test_client_kept_waiting_too_long_gets_503_and_finds_the_rendition_later(dat
 
 
 def renditions_of_one_image(client: httpx.Client, count: int) -> list[str]:
-    """Return the URLs of so many renditions of a small image, none of which has been made."""
+    """Return the URLs of `count` renditions of a small image that are not rendered yet."""
     digest = upload(client, images.photo_jpeg(640, 480))["digest"]
     return ladder_urls(client, digest, range(300, 300 + count), "webp")
 
@@ -84,17 +84,17 @@ def test_full_queue_is_503_with_retry_after_while_hits_and_health_continue(data:
         urls = renditions_of_one_image(client, 12)
         with server.suspended_renders():
             pending = [threads.submit(client.get, url) for url in urls]
-            # One render is at work, and one waits.
-            wait_until(lambda: sum(answer.done() for answer in pending) == 10)
+            # One render is in progress, and one waits.
+            wait_until(lambda: sum(response.done() for response in pending) == 10)
             assert "hit" in client.get(document["src"]).headers["cache-status"]
             assert client.get("/health").status_code == 200
-        answers = [answer.result() for answer in pending]
-        refused = [answer for answer in answers if answer.status_code == 503]
-        assert sorted(answer.status_code for answer in answers) == [200] * 2 + [503] * 10
-        for answer in refused:
-            assert answer.json()["type"] == "/problems/overloaded"
-            assert int(answer.headers["retry-after"]) >= 1
-            assert "at most 1 waiting" in answer.json()["expected"]
+        responses = [response.result() for response in pending]
+        refused = [response for response in responses if response.status_code == 503]
+        assert sorted(response.status_code for response in responses) == [200] * 2 + [503] * 10
+        for response in refused:
+            assert response.json()["type"] == "/problems/overloaded"
+            assert int(response.headers["retry-after"]) >= 1
+            assert "at most 1 waiting" in response.json()["expected"]
         assert "hit" in client.get(document["src"]).headers["cache-status"]
         assert client.get("/health").status_code == 200
 
@@ -106,13 +106,13 @@ def test_too_many_cold_requests_are_503_while_hits_continue(data: Path) -> None:
         urls = renditions_of_one_image(client, 6)
         with server.suspended_renders():
             pending = [threads.submit(client.get, url) for url in urls]
-            wait_until(lambda: sum(answer.done() for answer in pending) == 4)
+            wait_until(lambda: sum(response.done() for response in pending) == 4)
             assert "hit" in client.get(document["src"]).headers["cache-status"]
             assert client.get("/health").status_code == 200
-        answers = [answer.result() for answer in pending]
-        busy = [answer for answer in answers if answer.status_code == 503]
-        assert sorted(answer.status_code for answer in answers) == [200] * 2 + [503] * 4
+        responses = [response.result() for response in pending]
+        busy = [response for response in responses if response.status_code == 503]
+        assert sorted(response.status_code for response in responses) == [200] * 2 + [503] * 4
         assert len(busy) == 4
-        for answer in busy:
-            assert answer.headers["retry-after"] == "1"
-            assert answer.headers["content-type"] == "application/problem+json"
+        for response in busy:
+            assert response.headers["retry-after"] == "1"
+            assert response.headers["content-type"] == "application/problem+json"

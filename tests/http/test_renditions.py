@@ -24,7 +24,7 @@ UNSIGNED = "width=100,height=100,fit=cover"
 
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Give a server whose keys the tests know, with one unsigned transform."""
+    """Give a server with known signing keys and one unsigned transform."""
     with darkroom(tmp_path_factory.mktemp("keyed"), keys=f"{KEY},{OLD_KEY}", unsigned_transforms=UNSIGNED) as running:
         yield running
 
@@ -37,8 +37,8 @@ def client(keyed: Server) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def document(client: httpx.Client) -> dict[str, Any]:
-    answer: dict[str, Any] = client.post("/v1/images", content=images.photo_jpeg(1600, 1200)).json()
-    return answer
+    response: dict[str, Any] = client.post("/v1/images", content=images.photo_jpeg(1600, 1200)).json()
+    return response
 
 
 def base32(data: bytes) -> str:
@@ -46,17 +46,17 @@ def base32(data: bytes) -> str:
 
 
 def signed(digest: str, transform: str, extension: str, *, key: str = KEY, version: str = "v2") -> str:
-    """Return a path signed without the code under test."""
+    """Return a path with a signature that the test computes itself."""
     mac = hmac.new(bytes.fromhex(key), f"/i/{version}/{digest}/{transform}.{extension}".encode(), hashlib.sha256).digest()
     return f"/i/{version}/{digest}/{transform}/{base32(mac[:16])}.{extension}"
 
 
-def without_date(answer: httpx.Response) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in answer.headers.multi_items() if name not in {"date", "server"}]
+def without_date(response: httpx.Response) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in response.headers.multi_items() if name not in {"date", "server"}]
 
 
-def rendition_headers(answer: httpx.Response, digest: str, media_type: str) -> list[tuple[str, str]]:
-    sha256 = hashlib.sha256(answer.content).digest()
+def rendition_headers(response: httpx.Response, digest: str, media_type: str) -> list[tuple[str, str]]:
+    sha256 = hashlib.sha256(response.content).digest()
     return [
         ("cache-control", "public, max-age=31536000, immutable"),
         ("cdn-cache-control", "max-age=31536000"),
@@ -68,7 +68,7 @@ def rendition_headers(answer: httpx.Response, digest: str, media_type: str) -> l
         ("cross-origin-resource-policy", "cross-origin"),
         ("content-security-policy", "default-src 'none'; sandbox"),
         ("content-type", media_type),
-        ("content-length", str(len(answer.content))),
+        ("content-length", str(len(response.content))),
         ("x-content-type-options", "nosniff"),
         ("accept-ranges", "bytes"),
     ]
@@ -107,9 +107,9 @@ def test_every_url_of_a_document_is_a_picture_of_its_size_and_type(client: httpx
     formats = {"image/avif": "AVIF", "image/webp": "WEBP", "image/jpeg": "JPEG"}
     for source in document["sources"]:
         for link in source["renditions"]:
-            answer = client.get(link["url"])
-            picture = Image.open(io.BytesIO(answer.content))
-            assert (answer.status_code, answer.headers["content-type"]) == (200, source["type"])
+            response = client.get(link["url"])
+            picture = Image.open(io.BytesIO(response.content))
+            assert (response.status_code, response.headers["content-type"]) == (200, source["type"])
             assert (picture.size, picture.format) == ((link["width"], link["height"]), formats[source["type"]])
 
 
@@ -117,10 +117,10 @@ def test_rendition_matching_etag_is_304_without_a_body(client: httpx.Client, doc
     path = signed(document["digest"], "width=111", "webp")
     etag = client.get(path).headers["etag"]
     for condition in (etag, f"W/{etag}", f'"other", {etag}', "*"):
-        answer = client.get(path, headers={"if-none-match": condition})
-        assert answer.status_code == 304
-        assert answer.content == b""
-        assert [name for name, _ in without_date(answer)] == [
+        response = client.get(path, headers={"if-none-match": condition})
+        assert response.status_code == 304
+        assert response.content == b""
+        assert [name for name, _ in without_date(response)] == [
             "cache-control", "cdn-cache-control", "etag", "access-control-allow-origin", "age", "cache-status", "server-timing",
         ]  # fmt: skip
     assert client.get(path, headers={"if-none-match": '"other"'}).status_code == 200
@@ -128,20 +128,20 @@ def test_rendition_matching_etag_is_304_without_a_body(client: httpx.Client, doc
 
 def test_head_cold_and_stored_has_the_headers_of_get_and_no_body(client: httpx.Client, document: dict[str, Any]) -> None:
     path = signed(document["digest"], "width=112", "webp")
-    cold, kept, full = client.head(path), client.head(path), client.get(path)
-    assert cold.content == kept.content == b""
-    assert cold.headers["content-length"] == kept.headers["content-length"] == str(len(full.content))
-    assert cold.headers["etag"] == kept.headers["etag"] == full.headers["etag"]
-    assert without_date(kept)[:-2] == without_date(full)[:-2]
+    cold, stored, full = client.head(path), client.head(path), client.get(path)
+    assert cold.content == stored.content == b""
+    assert cold.headers["content-length"] == stored.headers["content-length"] == str(len(full.content))
+    assert cold.headers["etag"] == stored.headers["etag"] == full.headers["etag"]
+    assert without_date(stored)[:-2] == without_date(full)[:-2]
 
 
 def test_query_string_is_308_to_the_url_without_it(client: httpx.Client, document: dict[str, Any]) -> None:
     path = signed(document["digest"], "width=113", "webp")
-    answer = client.get(f"{path}?utm_source=mail&x=%0d%0a")
-    assert answer.status_code == 308
-    assert answer.headers["location"] == path
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["access-control-allow-origin"] == "*"
+    response = client.get(f"{path}?utm_source=mail&x=%0d%0a")
+    assert response.status_code == 308
+    assert response.headers["location"] == path
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["access-control-allow-origin"] == "*"
     assert client.get(f"{path[:-6]}.webp?x=1").status_code in {400, 403}
 
 
@@ -149,12 +149,12 @@ def test_signature_of_an_older_key_is_still_valid(client: httpx.Client, document
     assert client.get(signed(document["digest"], "width=114", "webp", key=OLD_KEY)).status_code == 200
 
 
-def check_error(answer: httpx.Response, status: int, kind: str) -> None:
-    assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{kind}")
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.headers["cache-control"] == "no-store"
-    assert not {"cdn-cache-control", "darkroom-cdn-cache-control", "etag", "age"} & set(answer.headers)
-    assert all(answer.json()[member] for member in ("detail", "expected", "received", "remedy"))
+def check_error(response: httpx.Response, status: int, kind: str) -> None:
+    assert (response.status_code, response.json()["type"]) == (status, f"/problems/{kind}")
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["cache-control"] == "no-store"
+    assert not {"cdn-cache-control", "darkroom-cdn-cache-control", "etag", "age"} & set(response.headers)
+    assert all(response.json()[member] for member in ("detail", "expected", "received", "remedy"))
 
 
 def test_wrong_signature_is_403_and_reads_nothing(keyed: Server, client: httpx.Client, document: dict[str, Any]) -> None:
@@ -188,15 +188,15 @@ def test_other_spelling_of_a_rendition_url_is_400(client: httpx.Client, document
     path = change(signed(document["digest"], "width=116", "webp"))
     request = client.build_request("GET", path)
     request.url = request.url.copy_with(raw_path=path.encode())
-    answer = client.send(request)
-    check_error(answer, 400, "bad-address")
+    response = client.send(request)
+    check_error(response, 400, "bad-address")
 
 
 def test_unsigned_transform_needs_no_signature_but_its_canonical_spelling(client: httpx.Client, document: dict[str, Any]) -> None:
     path = f"/i/v2/{document['digest']}/{UNSIGNED}/-.webp"
-    answer = client.get(path)
-    assert answer.status_code == 200
-    assert was_stored(answer, path)
+    response = client.get(path)
+    assert response.status_code == 200
+    assert was_stored(response, path)
     other = client.get(f"/i/v2/{document['digest']}/height=100,width=100,fit=cover/-.webp")
     check_error(other, 400, "bad-transform")
     assert other.json()["expected"] == UNSIGNED
@@ -216,14 +216,14 @@ def test_signed_transform_in_another_spelling_is_the_same_picture(client: httpx.
 
 
 def test_unknown_digest_is_404(client: httpx.Client) -> None:
-    answer = client.get(signed("a" * 32, "width=10", "webp"))
-    check_error(answer, 404, "not-found")
+    response = client.get(signed("a" * 32, "width=10", "webp"))
+    check_error(response, 404, "not-found")
 
 
 def test_newer_pipeline_version_is_503_with_retry_after(client: httpx.Client, document: dict[str, Any]) -> None:
-    answer = client.get(signed(document["digest"], "width=10", "webp", version="v3"))
-    check_error(answer, 503, "newer-version")
-    assert answer.headers["retry-after"] == "5"
+    response = client.get(signed(document["digest"], "width=10", "webp", version="v3"))
+    check_error(response, 503, "newer-version")
+    assert response.headers["retry-after"] == "5"
 
 
 @pytest.mark.parametrize(
@@ -235,26 +235,26 @@ def test_newer_pipeline_version_is_503_with_retry_after(client: httpx.Client, do
         ("image/jxl,image/avif;q=0.9", "image/avif"),
         ("*/*", "image/jpeg"),
         ("", "image/jpeg"),
-        # Longer than any browser's.
+        # Longer than that of any browser.
         ("image/webp" + "," * 2_000, "image/jpeg"),
     ],
 )
 def test_auto_gives_the_accepted_format_only_to_this_client(
     client: httpx.Client, document: dict[str, Any], accept: str, media_type: str
 ) -> None:
-    answer = client.get(signed(document["digest"], "width=117", "auto"), headers={"accept": accept})
-    assert (answer.status_code, answer.headers["content-type"]) == (200, media_type)
-    assert answer.headers["cache-control"] == "private, max-age=86400"
-    assert answer.headers["cdn-cache-control"] == "no-store"
-    assert answer.headers["vary"] == "Accept"
-    assert "darkroom-cdn-cache-control" not in answer.headers
+    response = client.get(signed(document["digest"], "width=117", "auto"), headers={"accept": accept})
+    assert (response.status_code, response.headers["content-type"]) == (200, media_type)
+    assert response.headers["cache-control"] == "private, max-age=86400"
+    assert response.headers["cdn-cache-control"] == "no-store"
+    assert response.headers["vary"] == "Accept"
+    assert "darkroom-cdn-cache-control" not in response.headers
 
 
 def test_rendition_of_too_many_pixels_is_422(tmp_path_factory: pytest.TempPathFactory) -> None:
     with darkroom(tmp_path_factory.mktemp("limits"), keys=KEY, max_output_pixels=100_000) as server, server.client() as client:
         document = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()
-        answer = client.get(signed(document["digest"], "width=640", "jpg"))
-        check_error(answer, 422, "too-many-pixels")
+        response = client.get(signed(document["digest"], "width=640", "jpg"))
+        check_error(response, 422, "too-many-pixels")
         assert client.get(document["sources"][2]["renditions"][-1]["url"]).status_code == 200
 
 
@@ -269,7 +269,7 @@ def test_damaged_stored_rendition_is_noticed_and_rendered_again(tmp_path_factory
     for harm in (bytes(damaged), stored.read_bytes()[:-1], b""):
         stored.write_bytes(harm)
         with darkroom(data) as server, server.client() as client:
-            answer = client.get(url)
-            assert answer.content == body
-            assert answer.headers["server-timing"].startswith("tier;desc=render;")
+            response = client.get(url)
+            assert response.content == body
+            assert response.headers["server-timing"].startswith("tier;desc=render;")
     assert stored.read_bytes()[-len(body) :] == body

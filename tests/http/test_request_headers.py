@@ -23,7 +23,7 @@ class Stored(NamedTuple):
 
 
 class Got(NamedTuple):
-    """A response as it came."""
+    """A response as received."""
 
     status: int
     fields: dict[str, str]
@@ -51,7 +51,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
 
 
 def ask(stored: Stored, *fields: str, path: str = "", method: str = "GET", version: str = "1.1") -> Got:
-    """Send a request with exactly these fields and return the response; the connection is closed then."""
+    """Send a request with exactly these fields, and return the response; then close the connection."""
     lines = [f"{method} {path or stored.path} HTTP/{version}", *fields, "Connection: close"]
     received = b""
     with socket.create_connection((HOST, stored.server.port), timeout=PATIENCE_SECONDS) as connection:
@@ -63,7 +63,7 @@ def ask(stored: Stored, *fields: str, path: str = "", method: str = "GET", versi
     return Got(int(start.split(" ")[1]), dict(line.split(": ", 1) for line in rest), body)
 
 
-# The root page is stored, an unknown rendition is not.
+# The edge has stored the root page, but not an unknown rendition.
 COLD = f"/i/v2/{'a' * 32}/full/{'a' * 26}.jpg"
 
 

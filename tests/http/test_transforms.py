@@ -43,21 +43,21 @@ def film(client: httpx.Client) -> str:
     return str(upload(client, images.animated_gif(120, 90))["digest"])
 
 
-def asked(client: httpx.Client, digest: str, **wanted: Any) -> httpx.Response:
+def request_urls(client: httpx.Client, digest: str, **wanted: Any) -> httpx.Response:
     return client.post(f"/v1/images/{digest}/urls", json=wanted)
 
 
 def url(client: httpx.Client, digest: str, transform: dict[str, Any], image_format: str = "webp") -> str:
-    answer = asked(client, digest, transform=transform, format=image_format)
-    assert answer.status_code == 200, answer.text
-    found: str = answer.json()["url"]
+    response = request_urls(client, digest, transform=transform, format=image_format)
+    assert response.status_code == 200, response.text
+    found: str = response.json()["url"]
     return found
 
 
-def check_problem(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
-    problem: dict[str, Any] = answer.json()
-    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
-    assert "immutable" not in answer.headers["cache-control"]
+def check_problem(response: httpx.Response, status: int, kind: str) -> dict[str, Any]:
+    problem: dict[str, Any] = response.json()
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+    assert "immutable" not in response.headers["cache-control"]
     assert problem["type"] == f"/problems/{kind}"
     assert problem["expected"]
     assert problem["received"]
@@ -97,36 +97,36 @@ SIZES: list[tuple[dict[str, Any], tuple[int, int]]] = [
 
 
 def test_transforms_of_these_tests_have_every_option() -> None:
-    assert {key for wish, _ in SIZES for key in wish} - {"focal", "dpr"} == set(OPTIONS)
+    assert {key for options, _ in SIZES for key in options} - {"focal", "dpr"} == set(OPTIONS)
 
 
-@pytest.mark.parametrize(("wish", "size"), SIZES, ids=str)
+@pytest.mark.parametrize(("options", "size"), SIZES, ids=str)
 def test_transform_gives_the_requested_picture(
-    client: httpx.Client, photo: str, badge: str, wish: dict[str, Any], size: tuple[int, int]
+    client: httpx.Client, photo: str, badge: str, options: dict[str, Any], size: tuple[int, int]
 ) -> None:
-    if "overlay" in wish:
-        wish = {**wish, "overlay": {**wish["overlay"], "digest": badge}}
-    formats = [name for name in FORMATS if not (wish.get("lossless") and name in {"jpeg", "gif"})]
+    if "overlay" in options:
+        options = {**options, "overlay": {**options["overlay"], "digest": badge}}
+    formats = [name for name in FORMATS if not (options.get("lossless") and name in {"jpeg", "gif"})]
     for image_format in formats:
-        answer = client.get(url(client, photo, wish, image_format))
-        assert (answer.status_code, answer.headers["content-type"]) == (200, MEDIA_TYPES[image_format])
-        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
-        assert images.opened(answer.content).size == size
-        if "max_bytes" in wish:
-            assert len(answer.content) <= wish["max_bytes"]
-    tags = {photo, badge} if "overlay" in wish else {photo}
-    assert set(answer.headers["cache-tag"].split(",")) == tags
+        response = client.get(url(client, photo, options, image_format))
+        assert (response.status_code, response.headers["content-type"]) == (200, MEDIA_TYPES[image_format])
+        assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert images.opened(response.content).size == size
+        if "max_bytes" in options:
+            assert len(response.content) <= options["max_bytes"]
+    tags = {photo, badge} if "overlay" in options else {photo}
+    assert set(response.headers["cache-tag"].split(",")) == tags
 
 
 def test_transform_in_any_order_has_one_url(client: httpx.Client, photo: str) -> None:
-    wish = {"quality": 50, "round": 9, "width": 99, "height": 77, "fit": "cover", "gravity": "north", "rotate": 90, "grayscale": True}
-    pairs = list(wish.items())
+    options = {"quality": 50, "round": 9, "width": 99, "height": 77, "fit": "cover", "gravity": "north", "rotate": 90, "grayscale": True}
+    pairs = list(options.items())
     urls = {url(client, photo, dict(random.Random(seed).sample(pairs, len(pairs)))) for seed in range(5)}
     assert len(urls) == 1
 
 
 @pytest.mark.parametrize(
-    ("wish", "image_format", "words"),
+    ("options", "image_format", "words"),
     [
         ({"lossless": True}, "jpeg", "`lossless` contradicts it"),
         ({"lossless": True}, "gif", "`lossless` contradicts it"),
@@ -138,12 +138,12 @@ def test_transform_in_any_order_has_one_url(client: httpx.Client, photo: str) ->
     ],
 )
 def test_contradiction_is_reported_when_a_url_is_requested(
-    client: httpx.Client, photo: str, wish: dict[str, Any], image_format: str, words: str
+    client: httpx.Client, photo: str, options: dict[str, Any], image_format: str, words: str
 ) -> None:
-    problem = check_problem(asked(client, photo, transform=wish, format=image_format), 400, "bad-transform")
+    problem = check_problem(request_urls(client, photo, transform=options, format=image_format), 400, "bad-transform")
     assert words in problem["detail"]
     if words != "contradict each other":
-        check_problem(asked(client, photo, transform=wish, formats=[image_format]), 400, "bad-transform")
+        check_problem(request_urls(client, photo, transform=options, formats=[image_format]), 400, "bad-transform")
 
 
 def test_contradiction_in_an_unsigned_url_is_reported_before_anything_is_rendered(client: httpx.Client, photo: str) -> None:
@@ -154,19 +154,19 @@ def test_contradiction_in_an_unsigned_url_is_reported_before_anything_is_rendere
 
 def test_unknown_overlay_is_404_when_a_url_is_requested_and_when_it_is_rendered(client: httpx.Client, server: Server, photo: str) -> None:
     stranger = "a" * 32
-    problem = check_problem(asked(client, photo, transform={"overlay": stranger}, format="webp"), 404, "not-found")
+    problem = check_problem(request_urls(client, photo, transform={"overlay": stranger}, format="webp"), 404, "not-found")
     assert problem["received"] == stranger
     key = bytes.fromhex((server.data / "signing.key").read_text())
     check_problem(client.get(Signer([key]).sign(RenditionUrl(2, photo, f"overlay={stranger}", "webp"))), 404, "not-found")
 
 
 def test_variant_is_spelled_out_in_the_url(client: httpx.Client, photo: str) -> None:
-    assert "/width=320,height=240,fit=cover,quality=70/" in asked(client, photo, variant="card", format="webp").json()["url"]
-    over = asked(client, photo, variant="card", transform={"quality": 50, "gravity": "north"}, format="webp").json()["url"]
+    assert "/width=320,height=240,fit=cover,quality=70/" in request_urls(client, photo, variant="card", format="webp").json()["url"]
+    over = request_urls(client, photo, variant="card", transform={"quality": 50, "gravity": "north"}, format="webp").json()["url"]
     assert "/width=320,height=240,fit=cover,gravity=north,quality=50/" in over
-    ladder = asked(client, photo, variant="badge", widths=[32, 64]).json()
+    ladder = request_urls(client, photo, variant="badge", widths=[32, 64]).json()
     assert [source["type"] for source in ladder["sources"]] == ["image/avif", "image/webp", "image/png"]
-    problem = check_problem(asked(client, photo, variant="crad"), 400, "bad-transform")
+    problem = check_problem(request_urls(client, photo, variant="crad"), 400, "bad-transform")
     assert (problem["expected"], problem["remedy"]) == ("card, badge", "Did you mean `card`?")
 
 
@@ -174,14 +174,14 @@ def test_trim_is_spelled_out_as_the_crop_that_it_found(client: httpx.Client) -> 
     framed = upload(client, images.framed_png(200, 100, (20, 10)))["digest"]
     assert "/crop=20:10:200:100/" in url(client, framed, {"trim": 10}, "png")
     assert "/crop=20:10:200:100,width=100/" in url(client, framed, {"trim": 10, "width": 100}, "png")
-    ladder = asked(client, framed, transform={"trim": 10}, widths=[100]).json()
+    ladder = request_urls(client, framed, transform={"trim": 10}, widths=[100]).json()
     assert ladder["sources"][0]["renditions"][0]["height"] == 50
     assert "trim" not in ladder["src"]
 
 
 def test_every_url_of_a_ladder_gives_the_width_that_its_srcset_says(client: httpx.Client, photo: str) -> None:
-    wish = {"width": 100, "height": 80, "fit": "cover", "round": 20, "pad": 4}
-    ladder = asked(client, photo, transform=wish, widths=[50, 100, 200]).json()
+    options = {"width": 100, "height": 80, "fit": "cover", "round": 20, "pad": 4}
+    ladder = request_urls(client, photo, transform=options, widths=[50, 100, 200]).json()
     for source in ladder["sources"]:
         for rendition in source["renditions"]:
             image = images.opened(client.get(rendition["url"]).content)
@@ -203,15 +203,15 @@ def test_document_of_an_animation_offers_animated_formats(client: httpx.Client, 
     [("image/avif,image/webp,*/*", "image/webp"), ("image/avif,*/*", "image/gif"), ("*/*", "image/gif")],
 )
 def test_negotiated_animation_is_never_a_still_image(client: httpx.Client, film: str, accept: str, media_type: str) -> None:
-    answer = client.get(f"/i/v2/{film}/width=50/-.auto", headers={"Accept": accept})
-    assert (answer.status_code, answer.headers["content-type"], answer.headers["vary"]) == (200, media_type, "Accept")
-    assert getattr(images.opened(answer.content), "n_frames", 1) == 3
+    response = client.get(f"/i/v2/{film}/width=50/-.auto", headers={"Accept": accept})
+    assert (response.status_code, response.headers["content-type"], response.headers["vary"]) == (200, media_type, "Accept")
+    assert getattr(images.opened(response.content), "n_frames", 1) == 3
 
 
 def test_negotiated_picture_with_alpha_keeps_it(client: httpx.Client, badge: str) -> None:
-    answer = client.get(f"/i/v2/{badge}/width=50/-.auto", headers={"Accept": "*/*"})
-    assert answer.headers["content-type"] == "image/png"
-    assert images.opened(answer.content).mode == "RGBA"
+    response = client.get(f"/i/v2/{badge}/width=50/-.auto", headers={"Accept": "*/*"})
+    assert response.headers["content-type"] == "image/png"
+    assert images.opened(response.content).mode == "RGBA"
 
 
 def test_url_of_the_first_pipeline_version_gives_the_same_picture_as_ever(client: httpx.Client, photo: str, film: str) -> None:
