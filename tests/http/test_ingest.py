@@ -22,15 +22,15 @@ def digest_of(body: bytes) -> str:
     return b32encode(hashlib.sha256(body).digest()[:20]).decode().lower()
 
 
-def test_ingest_new_photo_is_201_with_the_document_and_its_location(client: httpx.Client) -> None:
+def test_ingest_of_a_new_photo_is_201_with_document_and_location(client: httpx.Client) -> None:
     photo = images.photo_jpeg(1600, 1200, quality=91)
-    answer = client.post("/v1/images", content=photo)
-    document = answer.json()
-    assert answer.status_code == 201
-    assert answer.headers["location"] == f"/v1/images/{digest_of(photo)}"
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["x-content-type-options"] == "nosniff"
+    response = client.post("/v1/images", content=photo)
+    document = response.json()
+    assert response.status_code == 201
+    assert response.headers["location"] == f"/v1/images/{digest_of(photo)}"
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-content-type-options"] == "nosniff"
     assert list(document) == DOCUMENT_MEMBERS
     assert document["digest"] == digest_of(photo)
     assert (document["format"], document["width"], document["height"]) == ("jpeg", 1600, 1200)
@@ -44,7 +44,7 @@ def test_ingest_new_photo_is_201_with_the_document_and_its_location(client: http
     assert len(document["placeholder"]["data_url"]) <= 400
 
 
-def test_ingest_same_bytes_twice_is_200_with_the_same_document(client: httpx.Client) -> None:
+def test_ingest_of_the_same_bytes_again_is_200_with_the_same_document(client: httpx.Client) -> None:
     photo = images.photo_jpeg(640, 480, quality=83)
     first, second = client.post("/v1/images", content=photo), client.post("/v1/images", content=photo)
     assert (first.status_code, second.status_code) == (201, 200)
@@ -54,28 +54,28 @@ def test_ingest_same_bytes_twice_is_200_with_the_same_document(client: httpx.Cli
 
 
 @pytest.mark.parametrize("declared", ["application/x-www-form-urlencoded", "text/plain", "application/json", "image/png", ""])
-def test_ingest_raw_bytes_whatever_type_is_declared_are_known_by_their_content(client: httpx.Client, declared: str) -> None:
+def test_ingest_of_raw_bytes_ignores_the_declared_type(client: httpx.Client, declared: str) -> None:
     photo = images.photo_jpeg(200, 100, quality=70)
-    answer = client.post("/v1/images", content=photo, headers={"content-type": declared} if declared else {})
-    assert answer.status_code in {200, 201}
-    assert answer.json()["format"] == "jpeg"
+    response = client.post("/v1/images", content=photo, headers={"content-type": declared} if declared else {})
+    assert response.status_code in {200, 201}
+    assert response.json()["format"] == "jpeg"
 
 
-def test_ingest_png_called_jpg_is_a_png(client: httpx.Client) -> None:
-    answer = client.post("/v1/images", files={"file": ("photo.jpg", images.rgba_png(64, 48), "image/jpeg")})
-    assert answer.status_code in {200, 201}
-    assert (answer.json()["format"], answer.json()["alpha"]) == ("png", True)
-    assert [source["type"] for source in answer.json()["sources"]] == ["image/avif", "image/webp", "image/png"]
+def test_ingest_of_a_png_named_jpg_is_a_png(client: httpx.Client) -> None:
+    response = client.post("/v1/images", files={"file": ("photo.jpg", images.rgba_png(64, 48), "image/jpeg")})
+    assert response.status_code in {200, 201}
+    assert (response.json()["format"], response.json()["alpha"]) == ("png", True)
+    assert [source["type"] for source in response.json()["sources"]] == ["image/avif", "image/webp", "image/png"]
 
 
-def test_ingest_multipart_with_one_file_is_the_document_itself(client: httpx.Client) -> None:
+def test_ingest_of_multipart_with_one_file_returns_the_document_itself(client: httpx.Client) -> None:
     photo = images.photo_jpeg(210, 100)
-    answer = client.post("/v1/images", files={"file": ("a.jpg", photo)})
-    assert answer.status_code == 201
-    assert answer.json()["digest"] == digest_of(photo)
+    response = client.post("/v1/images", files={"file": ("a.jpg", photo)})
+    assert response.status_code == 201
+    assert response.json()["digest"] == digest_of(photo)
 
 
-def test_ingest_multipart_with_several_files_is_207_in_the_order_sent(client: httpx.Client) -> None:
+def test_ingest_of_multipart_with_several_files_is_207_in_the_order_sent(client: httpx.Client) -> None:
     known, new = images.photo_jpeg(220, 100), images.photo_jpeg(230, 100)
     client.post("/v1/images", content=known)
     parts: list[tuple[str, tuple[str | None, bytes | str]]] = [
@@ -84,45 +84,45 @@ def test_ingest_multipart_with_several_files_is_207_in_the_order_sent(client: ht
         ("file", ("2.txt", b"no image")),
         ("file", ("3.jpg", new)),
     ]
-    answer = client.post("/v1/images", files=parts)
-    listed = answer.json()["images"]
-    assert answer.status_code == 207
+    response = client.post("/v1/images", files=parts)
+    listed = response.json()["images"]
+    assert response.status_code == 207
     assert [entry.get("digest") for entry in listed] == [digest_of(known), None, digest_of(new)]
     assert (listed[1]["status"], listed[1]["type"]) == (415, "/problems/unsupported-format")
 
 
-def test_ingest_multipart_with_several_new_files_is_201(client: httpx.Client) -> None:
+def test_ingest_of_multipart_with_several_new_files_is_201(client: httpx.Client) -> None:
     files = [("file", (f"{width}.jpg", images.photo_jpeg(width, 100))) for width in (240, 250)]
-    answer = client.post("/v1/images", files=files)
-    assert answer.status_code == 201
-    assert [entry["width"] for entry in answer.json()["images"]] == [240, 250]
+    response = client.post("/v1/images", files=files)
+    assert response.status_code == 201
+    assert [entry["width"] for entry in response.json()["images"]] == [240, 250]
 
 
 def test_document_of_unknown_digest_is_404(client: httpx.Client) -> None:
-    answer = client.get(f"/v1/images/{'a' * 32}")
-    assert answer.status_code == 404
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["remedy"] == "Check the digest. If it is right, upload the image with POST /v1/images."
+    response = client.get(f"/v1/images/{'a' * 32}")
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["remedy"] == "Check the digest. If it is right, upload the image with POST /v1/images."
 
 
 @pytest.mark.parametrize("digest", ["..%2f..%2fetc%2fpasswd", "%00", "A" * 32, "a" * 31, "a" * 200])
-def test_document_of_what_is_no_digest_is_404_and_reads_nothing(client: httpx.Client, digest: str) -> None:
+def test_document_of_an_invalid_digest_is_404_and_reads_nothing(client: httpx.Client, digest: str) -> None:
     assert client.get(f"/v1/images/{digest}").status_code == 404
 
 
-def test_urls_with_format_is_one_signed_url_that_works(client: httpx.Client) -> None:
+def test_urls_with_a_format_is_one_signed_url_that_works(client: httpx.Client) -> None:
     digest = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()["digest"]
     wanted = {"transform": {"width": 64, "height": 64, "fit": "cover", "gravity": "focal:0.1:0.9", "quality": 60}, "format": "webp"}
-    answer = client.post(f"/v1/images/{digest}/urls", json=wanted)
-    assert answer.status_code == 200
+    response = client.post(f"/v1/images/{digest}/urls", json=wanted)
+    assert response.status_code == 200
     assert re.fullmatch(
-        rf"/i/v2/{digest}/width=64,height=64,fit=cover,gravity=focal:0.1:0.9,quality=60/[a-z2-7]{{26}}\.webp", answer.json()["url"]
+        rf"/i/v2/{digest}/width=64,height=64,fit=cover,gravity=focal:0.1:0.9,quality=60/[a-z2-7]{{26}}\.webp", response.json()["url"]
     )
-    rendition = client.get(answer.json()["url"])
+    rendition = client.get(response.json()["url"])
     assert (rendition.status_code, rendition.headers["content-type"]) == (200, "image/webp")
 
 
-def test_urls_with_widths_and_formats_is_a_ladder_of_that_shape(client: httpx.Client) -> None:
+def test_urls_with_widths_and_formats_is_a_ladder_of_those(client: httpx.Client) -> None:
     digest = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()["digest"]
     wanted = {
         "transform": {"width": 400, "height": 100, "fit": "cover"},
@@ -161,18 +161,18 @@ def test_urls_without_a_body_are_those_of_the_document(client: httpx.Client) -> 
         ([], "bad-request", "an object with optionally `transform`"),
     ],
 )
-def test_urls_bad_wish_is_400_that_says_what_was_expected(client: httpx.Client, wanted: object, kind: str, expected: str) -> None:
+def test_urls_with_a_bad_request_is_400_with_expected(client: httpx.Client, wanted: object, kind: str, expected: str) -> None:
     digest = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()["digest"]
-    answer = client.post(f"/v1/images/{digest}/urls", json=wanted)
-    problem = answer.json()
-    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+    response = client.post(f"/v1/images/{digest}/urls", json=wanted)
+    problem = response.json()
+    assert (response.status_code, response.headers["content-type"]) == (400, "application/problem+json")
     assert problem["type"] == f"/problems/{kind}"
     assert problem["expected"].startswith(expected)
     assert problem["received"]
     assert problem["remedy"]
 
 
-def test_public_url_stands_before_every_url_of_a_document(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_public_url_is_the_start_of_every_url_of_a_document(tmp_path_factory: pytest.TempPathFactory) -> None:
     with darkroom(tmp_path_factory.mktemp("public"), public_url="https://img.example.com") as server, server.client() as client:
         document = client.post("/v1/images", content=images.photo_jpeg(64, 48)).json()
         urls = [link["url"] for source in document["sources"] for link in source["renditions"]]
@@ -180,7 +180,7 @@ def test_public_url_stands_before_every_url_of_a_document(tmp_path_factory: pyte
         assert client.get(document["src"].removeprefix("https://img.example.com")).status_code == 200
 
 
-def test_store_files_after_ingest_are_the_original_and_its_document(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_store_after_ingest_has_the_original_and_its_document(tmp_path_factory: pytest.TempPathFactory) -> None:
     photo = images.photo_jpeg(64, 48)
     with darkroom(tmp_path_factory.mktemp("store")) as server, server.client() as client:
         client.post("/v1/images", content=photo)
@@ -191,7 +191,7 @@ def test_store_files_after_ingest_are_the_original_and_its_document(tmp_path_fac
         assert list((server.data / "spool").iterdir()) == []
 
 
-def test_damaged_original_is_named_and_put_right_by_the_same_upload(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_damaged_original_is_reported_and_repaired_by_the_same_upload(tmp_path_factory: pytest.TempPathFactory) -> None:
     photo = images.photo_jpeg(320, 240)
     with darkroom(tmp_path_factory.mktemp("damaged")) as server, server.client() as client:
         document = client.post("/v1/images", content=photo).json()

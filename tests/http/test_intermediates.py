@@ -1,4 +1,4 @@
-"""Intermediates: made once at ingest, used for what they are large enough for, never a reason for another picture."""
+"""Intermediates: made once at ingest, used wherever they are large enough, and never visible in the result."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def bucket() -> Iterator[Bucket]:
 
 @pytest.fixture(scope="module")
 def large() -> bytes:
-    """Give an original that decodes whole and is large enough to have an intermediate."""
+    """Return an original that needs a full decode and is large enough to have an intermediate."""
     return images.large_jpeg(3_600, 2_400, progressive=True)
 
 
 def rendition(client: httpx.Client, document: dict[str, Any], **transform: object) -> httpx.Response:
-    """Return the answer to a request for a JPEG rendition."""
+    """Return the response to a request for a JPEG rendition."""
     asked = client.post(f"/v1/images/{document['digest']}/urls", json={"transform": transform, "format": "jpeg"})
     return client.get(asked.raise_for_status().json()["url"])
 
@@ -38,7 +38,7 @@ def without_renditions(server: Server) -> None:
     shutil.rmtree(server.data / "store" / "renditions")
 
 
-def test_intermediate_is_made_at_ingest_of_what_decodes_whole_and_is_large(data: Path, large: bytes) -> None:
+def test_ingest_makes_an_intermediate_of_a_large_original_that_needs_a_full_decode(data: Path, large: bytes) -> None:
     with darkroom(data, warm="none") as server, server.client() as client:
         document = upload(client, large)
         assert [path.name for path in server.stored("intermediates")] == [document["digest"]]
@@ -47,22 +47,22 @@ def test_intermediate_is_made_at_ingest_of_what_decodes_whole_and_is_large(data:
         assert len(server.stored("intermediates")) == 1
 
 
-def test_rendition_that_the_intermediate_is_large_enough_for_never_reads_the_original(data: Path, large: bytes) -> None:
+def test_rendition_never_reads_the_original_if_the_intermediate_is_large_enough(data: Path, large: bytes) -> None:
     with darkroom(data, warm="none") as server, server.client() as client:
         document = upload(client, large)
         (original,) = server.stored("originals")
         original.write_bytes(images.truncated(large))
         for asked, size in (({"width": 640}, (640, 427)), ({"width": 300, "height": 300, "fit": "cover"}, (300, 300))):
-            answer = rendition(client, document, **asked)
-            assert answer.status_code == 200
-            assert images.opened(answer.content).size == size
+            response = rendition(client, document, **asked)
+            assert response.status_code == 200
+            assert images.opened(response.content).size == size
         for needed in ({"width": 3_000}, {"width": 640, "metadata": "all"}):
-            answer = rendition(client, document, **needed)
-            assert (answer.status_code, answer.json()["type"]) == (500, "/problems/damaged-original")
+            response = rendition(client, document, **needed)
+            assert (response.status_code, response.json()["type"]) == (500, "/problems/damaged-original")
 
 
 @pytest.mark.parametrize("harm", ["flipped", pytest.param("missing", marks=pytest.mark.long), pytest.param("cut", marks=pytest.mark.long)])
-def test_intermediate_that_is_missing_or_damaged_is_made_again_and_every_rendition_has_the_same_bytes(
+def test_intermediate_that_is_missing_or_damaged_is_made_again_and_renditions_have_the_same_bytes(
     data: Path, large: bytes, harm: str
 ) -> None:
     asked: tuple[dict[str, object], ...] = ({"width": 640}, {"width": 1_280}, {"width": 200, "height": 200, "fit": "cover"})
@@ -101,6 +101,6 @@ def test_intermediate_in_an_object_store_is_used_by_another_machine(tmp_path: Pa
         document = upload(client, large)
         assert f"intermediates/{document['digest']}" in bucket.objects()
     with darkroom(tmp_path / "two", **settings) as server, server.client() as client:
-        answer = rendition(client, document, width=640)
-        assert images.opened(answer.content).size == (640, 427)
-        assert answer.headers["server-timing"].startswith("tier;desc=render;")
+        response = rendition(client, document, width=640)
+        assert images.opened(response.content).size == (640, 427)
+        assert response.headers["server-timing"].startswith("tier;desc=render;")

@@ -31,31 +31,31 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Cli
 
 def upload(client: httpx.Client, width: int) -> str:
     digest: str = client.post("/v1/images", content=images.flat_png(width, 30, (9, 9, 9))).raise_for_status().json()["digest"]
-    # The next one is another millisecond's.
+    # The next image must have another millisecond.
     time.sleep(0.002)
     return digest
 
 
 def pages(client: httpx.Client, first: str) -> Iterator[list[str]]:
-    """Give the digests of each page, following `Link`."""
+    """Return the digests of each page, following `Link`."""
     path: str | None = first
     while path is not None:
-        answer = client.get(path).raise_for_status()
-        yield [document["digest"] for document in answer.json()["images"]]
-        link = answer.headers.get("link")
+        response = client.get(path).raise_for_status()
+        yield [document["digest"] for document in response.json()["images"]]
+        link = response.headers.get("link")
         match = None if link is None else re.fullmatch(r'<(/v1/images\?limit=\d+&cursor=[0-9]{13}-[a-z2-7]{32})>; rel="next"', link)
         assert link is None or match is not None
         path = None if match is None else match[1]
 
 
-def test_list_is_newest_first_and_of_whole_documents(listed: tuple[httpx.Client, list[str]]) -> None:
+def test_list_has_whole_documents_newest_first(listed: tuple[httpx.Client, list[str]]) -> None:
     client, digests = listed
-    answer = client.get("/v1/images")
-    assert answer.status_code == 200
-    assert answer.headers["cache-control"] == "no-store"
-    assert "link" not in answer.headers
-    assert [document["digest"] for document in answer.json()["images"]] == digests
-    assert answer.json()["images"] == [client.get(f"/v1/images/{digest}").json() for digest in digests]
+    response = client.get("/v1/images")
+    assert response.status_code == 200
+    assert response.headers["cache-control"] == "no-store"
+    assert "link" not in response.headers
+    assert [document["digest"] for document in response.json()["images"]] == digests
+    assert response.json()["images"] == [client.get(f"/v1/images/{digest}").json() for digest in digests]
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [(1, [1] * 7), (3, [3, 3, 1]), (6, [6, 1]), (7, [7]), (MAX_LIMIT, [7])])
@@ -67,30 +67,30 @@ def test_list_page_by_page_has_every_image_once(listed: tuple[httpx.Client, list
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", str(MAX_LIMIT + 1), "9999999", "ten", "1.5", "", "%C2%B2"])
-def test_list_with_a_bad_limit_is_400_and_says_what_is_expected(client: httpx.Client, limit: str) -> None:
-    answer = client.get(f"/v1/images?limit={limit}")
-    check_problem(answer, 400, "bad-request")
-    assert answer.json()["expected"] == f"a whole number from 1 to {MAX_LIMIT}"
-    assert str(DEFAULT_LIMIT) in answer.json()["remedy"]
+def test_list_with_a_bad_limit_is_400_with_expected(client: httpx.Client, limit: str) -> None:
+    response = client.get(f"/v1/images?limit={limit}")
+    check_problem(response, 400, "bad-request")
+    assert response.json()["expected"] == f"a whole number from 1 to {MAX_LIMIT}"
+    assert str(DEFAULT_LIMIT) in response.json()["remedy"]
 
 
 @pytest.mark.parametrize(
     "cursor", ["", "x", UNKNOWN, f"8000000000000-{UNKNOWN.upper()}", f"8000000000000-{UNKNOWN}x", "..%2F..%2Fdocuments"]
 )
-def test_list_with_a_bad_cursor_is_400_and_says_where_one_is_found(client: httpx.Client, cursor: str) -> None:
-    answer = client.get(f"/v1/images?cursor={cursor}")
-    check_problem(answer, 400, "bad-request")
-    assert answer.json()["expected"] == 'the cursor of a Link with rel="next"'
+def test_list_with_a_bad_cursor_is_400_with_a_remedy(client: httpx.Client, cursor: str) -> None:
+    response = client.get(f"/v1/images?cursor={cursor}")
+    check_problem(response, 400, "bad-request")
+    assert response.json()["expected"] == 'the cursor of a Link with rel="next"'
 
 
 @pytest.mark.parametrize("query", ["page=2", "limit=1&limit=2", "limit=1&offset=3"])
 def test_list_with_an_unknown_or_repeated_parameter_is_400(client: httpx.Client, query: str) -> None:
-    answer = client.get(f"/v1/images?{query}")
-    check_problem(answer, 400, "bad-request")
-    assert answer.json()["received"] == query
+    response = client.get(f"/v1/images?{query}")
+    check_problem(response, 400, "bad-request")
+    assert response.json()["received"] == query
 
 
-def test_list_leaves_out_what_was_taken_down_and_has_it_again_once_it_is_back(listed: tuple[httpx.Client, list[str]]) -> None:
+def test_list_leaves_out_taken_down_images_until_they_are_uploaded_again(listed: tuple[httpx.Client, list[str]]) -> None:
     client, digests = listed
     older, newer = upload(client, 100), upload(client, 101)
     client.delete(f"/v1/images/{older}").raise_for_status()
@@ -103,12 +103,12 @@ def test_list_leaves_out_what_was_taken_down_and_has_it_again_once_it_is_back(li
     assert list(pages(client, "/v1/images")) == [digests]
 
 
-def test_list_has_images_that_a_version_without_it_took_in(data: Path) -> None:
+def test_list_has_images_of_a_version_without_it(data: Path) -> None:
     with darkroom(data) as server, server.client() as client:
         digests = [upload(client, 200 + number) for number in range(3)]
         entries = server.stored("recent")
     assert len(entries) == 3
-    # As such a version leaves the store.
+    # The store as such a version leaves it.
     for entry in entries:
         entry.unlink()
     (data / "store" / "recent-complete").unlink()
@@ -118,53 +118,53 @@ def test_list_has_images_that_a_version_without_it_took_in(data: Path) -> None:
     assert [path.name for path in (data / "store" / "recent").iterdir() if "#" in path.name] == []
 
 
-def test_known_tells_documents_of_those_that_are_here_in_the_order_asked(listed: tuple[httpx.Client, list[str]]) -> None:
+def test_lookup_returns_documents_of_stored_images_in_the_requested_order(listed: tuple[httpx.Client, list[str]]) -> None:
     client, digests = listed
     asked = [digests[4], UNKNOWN, digests[1], digests[4]]
-    answer = client.post("/v1/images/known", json={"digests": asked})
-    assert answer.status_code == 200
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.json() == {
+    response = client.post("/v1/images/known", json={"digests": asked})
+    assert response.status_code == 200
+    assert response.headers["cache-control"] == "no-store"
+    assert response.json() == {
         "images": [client.get(f"/v1/images/{digest}").json() for digest in (digests[4], digests[1])],
         "gone": [],
         "max_upload_bytes": 64 << 20,
     }
 
 
-def test_known_of_no_digests_is_empty(client: httpx.Client) -> None:
+def test_lookup_of_no_digests_is_empty(client: httpx.Client) -> None:
     assert client.post("/v1/images/known", json={"digests": []}).json()["images"] == []
 
 
-def test_known_tells_what_was_taken_down(client: httpx.Client) -> None:
+def test_lookup_reports_taken_down_images(client: httpx.Client) -> None:
     body = images.flat_png(77, 31, (1, 2, 3))
     client.post("/v1/images", content=body).raise_for_status()
     client.delete(f"/v1/images/{digest_of(body)}").raise_for_status()
-    told = client.post("/v1/images/known", json={"digests": [digest_of(body), UNKNOWN]}).json()
-    assert (told["images"], told["gone"]) == ([], [digest_of(body)])
+    found = client.post("/v1/images/known", json={"digests": [digest_of(body), UNKNOWN]}).json()
+    assert (found["images"], found["gone"]) == ([], [digest_of(body)])
 
 
-def test_known_of_a_thousand_is_answered_and_of_more_is_400(client: httpx.Client) -> None:
+def test_lookup_of_a_thousand_digests_succeeds_and_of_more_is_400(client: httpx.Client) -> None:
     digests = [digest_of(str(number).encode()) for number in range(MAX_DIGESTS + 1)]
     assert client.post("/v1/images/known", json={"digests": digests[:-1]}).json()["images"] == []
-    answer = client.post("/v1/images/known", json={"digests": digests})
-    check_problem(answer, 400, "bad-request")
-    assert answer.json()["received"] == "1,001 items"
+    response = client.post("/v1/images/known", json={"digests": digests})
+    check_problem(response, 400, "bad-request")
+    assert response.json()["received"] == "1,001 items"
 
 
 @pytest.mark.parametrize(
     "body", [{"digests": ["short"]}, {"digests": [UNKNOWN.upper()]}, {"digests": "x"}, {"digests": [1]}, {}, [], {"digest": []}]
 )
-def test_known_with_a_bad_body_is_400_and_says_what_is_expected(client: httpx.Client, body: object) -> None:
-    answer = client.post("/v1/images/known", json=body)
-    check_problem(answer, 400, "bad-request")
-    assert answer.json()["expected"] in {
+def test_lookup_with_a_bad_body_is_400_with_expected(client: httpx.Client, body: object) -> None:
+    response = client.post("/v1/images/known", json=body)
+    check_problem(response, 400, "bad-request")
+    assert response.json()["expected"] in {
         "a digest of 32 characters of a-z and 2-7",
         "an array of at most 1,000 items, each a digest of 32 characters of a-z and 2-7",
         "an object with `digests`",
     }
 
 
-def test_lists_need_a_token_with_the_right_scope(data: Path) -> None:
+def test_list_and_lookup_need_a_token_with_the_right_scope(data: Path) -> None:
     with darkroom(data, tokens=",".join(f"{token}:{scope}" for token, scope in TOKENS.items())) as server, server.client() as client:
         for scope, list_status, known_status in (("read", 200, 200), ("ingest", 403, 200), ("delete", 403, 403), ("", 401, 401)):
             token = next((token for token, granted in TOKENS.items() if granted == scope), "")
@@ -176,7 +176,7 @@ def test_lists_need_a_token_with_the_right_scope(data: Path) -> None:
         assert refused.json()["expected"] == "a token with the scope `read` or `ingest`"
 
 
-def test_description_has_examples_of_both_lists_that_are_accepted(client: httpx.Client) -> None:
+def test_openapi_examples_of_list_and_lookup_are_accepted(client: httpx.Client) -> None:
     paths = client.get("/docs/openapi.json").raise_for_status().json()["paths"]
     asked = {parameter["name"]: parameter["example"] for parameter in paths["/v1/images"]["get"]["parameters"]}
     assert set(asked) == {"limit", "cursor"}

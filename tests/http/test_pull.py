@@ -1,4 +1,4 @@
-"""Remote sources over HTTP: a mutable URL on their side, immutable renditions on ours, against a real server in a network of its own."""
+"""Pulling over HTTP: mutable source URLs, immutable renditions; with a real server in a network namespace of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 
 
 class Source:
-    """A host with one image at every path: its bytes, its tag, the status it answers with, and the requests it has had."""
+    """A host with one image at every path: its bytes, its entity tag, the status of its responses, and the requests so far."""
 
     def __init__(self, body: bytes) -> None:
         self.body = body
@@ -37,7 +37,7 @@ class Source:
 
 @contextmanager
 def source(body: bytes) -> Iterator[Source]:
-    """Give a source at the public address and on loopback."""
+    """Give a source that listens on the public address and on loopback."""
     running = Source(body)
 
     class Handler(BaseHTTPRequestHandler):
@@ -63,7 +63,7 @@ def source(body: bytes) -> Iterator[Source]:
 
 
 def pulling(data: Path, test: Callable[[Server, httpx.Client, Source], None], **settings: object) -> None:
-    """Run a test with a server that may fetch from a source, in a network of its own."""
+    """Run a test with a server that may fetch from a source, in a network namespace of its own."""
 
     def body() -> None:
         with source(images.photo_jpeg(800, 600)) as running:
@@ -75,28 +75,28 @@ def pulling(data: Path, test: Callable[[Server, httpx.Client, Source], None], **
 
 
 def pull_path(client: httpx.Client, url: str, **wanted: object) -> str:
-    answer = client.post("/v1/pull", json={"url": url, **wanted})
-    assert answer.status_code == 200, answer.text
-    path: str = answer.json()["url"]
+    response = client.post("/v1/pull", json={"url": url, **wanted})
+    assert response.status_code == 200, response.text
+    path: str = response.json()["url"]
     return path
 
 
-def check_problem(answer: httpx.Response, status: int, kind: str) -> None:
-    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
-    assert answer.headers["cache-control"] == "no-store"
-    problem = answer.json()
+def check_problem(response: httpx.Response, status: int, kind: str) -> None:
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+    assert response.headers["cache-control"] == "no-store"
+    problem = response.json()
     assert problem["type"] == f"/problems/{kind}"
     assert problem["expected"]
     assert problem["remedy"]
 
 
-def test_pull_redirects_to_an_immutable_rendition_of_what_the_source_has(data: Path) -> None:
+def test_pull_redirects_to_an_immutable_rendition_of_the_source_image(data: Path) -> None:
     def test(server: Server, client: httpx.Client, running: Source) -> None:
         path = pull_path(client, running.url(), transform={"width": 200}, format="webp")
         assert path.startswith("/pull/v1/")
-        answer = client.get(path)
-        assert (answer.status_code, answer.content) == (302, b"")
-        location = answer.headers["location"]
+        response = client.get(path)
+        assert (response.status_code, response.content) == (302, b"")
+        location = response.headers["location"]
         digest = location.split("/")[3]
         assert location.startswith(f"/i/v2/{digest}/width=200/")
         told = {
@@ -105,8 +105,8 @@ def test_pull_redirects_to_an_immutable_rendition_of_what_the_source_has(data: P
             "cache-tag": digest,
             "access-control-allow-origin": "*",
         }
-        assert {name: answer.headers[name] for name in told} == told
-        assert was_stored(answer, path, 300)
+        assert {name: response.headers[name] for name in told} == told
+        assert was_stored(response, path, 300)
         rendition = client.get(location)
         assert (rendition.status_code, rendition.headers["content-type"]) == (200, "image/webp")
         assert images.opened(rendition.content).size == (200, 150)
@@ -120,7 +120,7 @@ def test_pull_redirects_to_an_immutable_rendition_of_what_the_source_has(data: P
     pulling(data, test)
 
 
-def test_pull_asks_the_source_again_in_the_background_and_follows_what_it_has(data: Path) -> None:
+def test_pull_revalidates_in_the_background_and_follows_the_source(data: Path) -> None:
     def test(server: Server, client: httpx.Client, running: Source) -> None:
         path = pull_path(client, running.url(), format="jpeg")
         first = client.get(path).headers["location"]
@@ -139,7 +139,7 @@ def test_pull_asks_the_source_again_in_the_background_and_follows_what_it_has(da
     pulling(data, test, pull_seconds=1)
 
 
-def test_pull_shows_what_a_failing_source_had_after_a_restart_too(data: Path) -> None:
+def test_pull_from_a_failing_source_shows_its_last_image_even_after_a_restart(data: Path) -> None:
     def test(server: Server, client: httpx.Client, running: Source) -> None:
         path = pull_path(client, running.url(), format="jpeg")
         first = client.get(path).headers["location"]
@@ -148,16 +148,16 @@ def test_pull_shows_what_a_failing_source_had_after_a_restart_too(data: Path) ->
         server.stop()
         hosts = f"http://{PUBLIC_ADDRESS}:{running.port}"
         with darkroom(server.data, pull_hosts=hosts, pull_seconds=1) as again, again.client() as anew:
-            answer = anew.get(path)
-            assert (answer.status_code, answer.headers["location"]) == (302, first)
-            assert answer.headers["cdn-cache-control"].startswith("max-age=30, ")
+            response = anew.get(path)
+            assert (response.status_code, response.headers["location"]) == (302, first)
+            assert response.headers["cdn-cache-control"].startswith("max-age=30, ")
             assert "if-none-match" in running.requests[-1]
             assert '"event": "a source failed; the image it had is shown"' in again.log()
 
     pulling(data, test, pull_seconds=1)
 
 
-def test_pull_of_what_the_source_does_not_have_is_404_and_of_a_failing_one_502(data: Path) -> None:
+def test_pull_of_a_missing_image_is_404_and_from_a_failing_source_502(data: Path) -> None:
     def test(server: Server, client: httpx.Client, running: Source) -> None:
         path = pull_path(client, running.url())
         running.status = 404
@@ -188,11 +188,11 @@ def test_pull_of_a_taken_down_image_is_410_until_the_source_has_another(data: Pa
     pulling(data, test)
 
 
-def test_image_is_taken_in_from_a_url(data: Path) -> None:
+def test_ingest_by_url_stores_the_image(data: Path) -> None:
     def test(server: Server, client: httpx.Client, running: Source) -> None:
-        answer = client.post("/v1/images", json={"url": running.url()})
-        assert answer.status_code == 201
-        assert (answer.json()["width"], answer.json()["height"]) == (800, 600)
+        response = client.post("/v1/images", json={"url": running.url()})
+        assert response.status_code == 201
+        assert (response.json()["width"], response.json()["height"]) == (800, 600)
         assert client.post("/v1/images", json={"url": running.url()}).status_code == 200
         assert client.post("/v1/images", content=running.body).status_code == 200
         for body in ({}, {"url": 7}, {"url": running.url(), "more": 1}):
@@ -201,7 +201,7 @@ def test_image_is_taken_in_from_a_url(data: Path) -> None:
     pulling(data, test)
 
 
-def test_pull_fetches_from_allowed_hosts_alone_and_never_from_private_addresses(data: Path) -> None:
+def test_pull_fetches_only_from_allowed_hosts_and_never_from_private_addresses(data: Path) -> None:
     def test(server: Server, client: httpx.Client, running: Source) -> None:
         for url in (running.url(host="127.0.0.1"), running.url(host="localhost")):
             path = pull_path(client, url)
@@ -212,7 +212,7 @@ def test_pull_fetches_from_allowed_hosts_alone_and_never_from_private_addresses(
             check_problem(client.post("/v1/images", json={"url": url}), 403, "source-refused")
         assert running.requests == []
 
-    # The names are allowed, to show that their addresses are not.
+    # The names are allowed, so that only their addresses can be the reason.
     def with_names() -> None:
         with source(b"") as running:
             hosts = f"http://127.0.0.1:{running.port},http://localhost:{running.port}"
@@ -222,7 +222,7 @@ def test_pull_fetches_from_allowed_hosts_alone_and_never_from_private_addresses(
     in_own_network(with_names)
 
 
-def test_pull_from_a_host_inside_gets_the_response_of_one_that_does_not_exist(data: Path) -> None:
+def test_pull_from_an_internal_host_has_the_response_of_one_that_does_not_exist(data: Path) -> None:
     def test(server: Server, client: httpx.Client, running: Source) -> None:
         hosts = ("localhost", "no-such-host.test")
         posts = [client.post("/v1/images", json={"url": f"http://{host}:7/a.jpg"}) for host in hosts]
@@ -237,7 +237,7 @@ def test_pull_from_a_host_inside_gets_the_response_of_one_that_does_not_exist(da
     pulling(data, test, pull_hosts="http://localhost:7,http://*.test:7")
 
 
-def test_pull_address_that_is_not_signed_as_it_stands_is_refused(data: Path) -> None:
+def test_pull_url_that_is_not_signed_exactly_is_refused(data: Path) -> None:
     def test(server: Server, client: httpx.Client, running: Source) -> None:
         path = pull_path(client, running.url(), format="jpeg")
         _, _, _, encoded, transform, last = path.split("/")
@@ -253,14 +253,14 @@ def test_pull_address_that_is_not_signed_as_it_stands_is_refused(data: Path) -> 
             path.replace("/pull/", "//pull/"),
         ):
             assert client.get(wrong).status_code in {400, 403, 404}, wrong
-        answer = client.get(f"{path}?x=1")
-        assert (answer.status_code, answer.headers["location"]) == (308, path)
+        response = client.get(f"{path}?x=1")
+        assert (response.status_code, response.headers["location"]) == (308, path)
         assert running.requests == []
 
     pulling(data, test)
 
 
-def test_pull_of_many_at_once_asks_the_source_once(data: Path) -> None:
+def test_pull_of_many_at_once_requests_the_source_once(data: Path) -> None:
     def test(server: Server, client: httpx.Client, running: Source) -> None:
         paths = [pull_path(client, running.url(), transform={"width": width}) for width in range(100, 120)]
         statuses: list[int] = []
@@ -280,18 +280,18 @@ def test_pull_of_many_at_once_asks_the_source_once(data: Path) -> None:
     pulling(data, test)
 
 
-def test_server_that_may_fetch_from_nowhere_says_so(data: Path) -> None:
+def test_server_without_pull_hosts_refuses_to_fetch(data: Path) -> None:
     with darkroom(data) as server, server.client() as client:
-        for answer in (
+        for response in (
             client.post("/v1/pull", json={"url": "https://a.test/"}),
             client.post("/v1/images", json={"url": "https://a.test/"}),
         ):
-            check_problem(answer, 403, "source-refused")
-            assert "DARKROOM_PULL_HOSTS" in answer.json()["remedy"]
+            check_problem(response, 403, "source-refused")
+            assert "DARKROOM_PULL_HOSTS" in response.json()["remedy"]
 
 
 @pytest.mark.parametrize("entry", ["ftp://a.test", "a.test/path", "*"])
-def test_server_with_a_host_that_is_none_does_not_start(data: Path, entry: str) -> None:
+def test_server_with_an_invalid_pull_host_does_not_start(data: Path, entry: str) -> None:
     with (
         pytest.raises(RuntimeError, match=r"DARKROOM_PULL_HOSTS: .* is not a host\. Expected images\.example\.com"),
         darkroom(data, pull_hosts=entry),

@@ -1,4 +1,4 @@
-"""`DELETE /v1/images/…`: an image is taken down here at once, in other processes soon, and stays down."""
+"""`DELETE /v1/images/…`: an image is taken down in this process at once, in others soon, and stays down."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ def uploaded(client: httpx.Client) -> tuple[str, bytes]:
 
 
 def url(client: httpx.Client, digest: str, image_format: str = "webp", **transform: object) -> str:
-    answer = client.post(f"/v1/images/{digest}/urls", json={"transform": transform, "format": image_format})
-    made: str = answer.raise_for_status().json()["url"]
+    response = client.post(f"/v1/images/{digest}/urls", json={"transform": transform, "format": image_format})
+    made: str = response.raise_for_status().json()["url"]
     return made
 
 
-def check_problem(answer: httpx.Response, status: int, kind: str) -> None:
-    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
-    assert answer.headers["cache-control"] == "no-store"
-    assert "cdn-cache-control" not in answer.headers
-    assert "darkroom-cdn-cache-control" not in answer.headers
-    problem = answer.json()
+def check_problem(response: httpx.Response, status: int, kind: str) -> None:
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+    assert response.headers["cache-control"] == "no-store"
+    assert "cdn-cache-control" not in response.headers
+    assert "darkroom-cdn-cache-control" not in response.headers
+    problem = response.json()
     assert problem["type"] == f"/problems/{kind}"
     assert problem["expected"]
     assert problem["remedy"]
 
 
-def test_takedown_is_told_and_nothing_is_answered_from_memory_any_more(client: httpx.Client) -> None:
+def test_takedown_is_confirmed_and_nothing_is_served_from_memory_afterwards(client: httpx.Client) -> None:
     digest, body = uploaded(client)
     paths = [url(client, digest, width=100), url(client, digest, "jpeg", width=100)]
     for path in paths:
         client.get(path)
         assert "; hit; " in client.get(path).headers["cache-status"]
-    answer = client.delete(f"/v1/images/{digest}")
-    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
-    told = answer.json()
-    assert told == {"digest": digest, "taken_down": told["taken_down"], "renditions": 2, "cdn": "none"}
-    assert told["taken_down"].endswith("Z")
+    response = client.delete(f"/v1/images/{digest}")
+    assert (response.status_code, response.headers["cache-control"]) == (200, "no-store")
+    taken_down = response.json()
+    assert taken_down == {"digest": digest, "taken_down": taken_down["taken_down"], "renditions": 2, "cdn": "none"}
+    assert taken_down["taken_down"].endswith("Z")
     for path in paths:
         check_problem(client.get(path), 410, "gone")
     check_problem(client.get(f"/v1/images/{digest}"), 410, "gone")
@@ -60,7 +60,7 @@ def test_takedown_is_told_and_nothing_is_answered_from_memory_any_more(client: h
     assert [image.get("status", 201) for image in several.json()["images"]] == [410, 201]
 
 
-def test_takedown_reaches_renditions_that_only_overlay_the_image(client: httpx.Client) -> None:
+def test_takedown_of_an_overlay_removes_renditions_that_show_it(client: httpx.Client) -> None:
     under, _ = uploaded(client)
     over, _ = uploaded(client)
     laid = url(client, under, width=200, overlay=over)
@@ -73,7 +73,7 @@ def test_takedown_reaches_renditions_that_only_overlay_the_image(client: httpx.C
     assert "; hit; " in client.get(plain).headers["cache-status"]
 
 
-def test_takedown_reaches_negotiated_answers(server: Server, client: httpx.Client, data: Path) -> None:
+def test_takedown_removes_negotiated_responses(server: Server, client: httpx.Client, data: Path) -> None:
     with darkroom(data, unsigned_transforms="full") as own, own.client() as asking:
         digest, _ = uploaded(asking)
         path = f"/i/v2/{digest}/full/-.auto"
@@ -85,7 +85,7 @@ def test_takedown_reaches_negotiated_answers(server: Server, client: httpx.Clien
             check_problem(asking.get(path, headers={"Accept": accept}), 410, "gone")
 
 
-def test_takedown_lifted_lets_the_image_be_taken_in_again(client: httpx.Client) -> None:
+def test_tombstone_deleted_lets_the_image_be_uploaded_again(client: httpx.Client) -> None:
     digest, body = uploaded(client)
     path = url(client, digest, width=100)
     before = client.get(path)
@@ -99,7 +99,7 @@ def test_takedown_lifted_lets_the_image_be_taken_in_again(client: httpx.Client) 
     check_problem(client.delete(f"/v1/images/{digest}/tombstone"), 404, "not-found")
 
 
-def test_takedown_again_is_told_the_same(client: httpx.Client) -> None:
+def test_takedown_repeated_has_the_same_response(client: httpx.Client) -> None:
     digest, _ = uploaded(client)
     first = client.delete(f"/v1/images/{digest}").json()
     again = client.delete(f"/v1/images/{digest}")
@@ -108,10 +108,10 @@ def test_takedown_again_is_told_the_same(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("digest", ["a" * 32, "short", "A" * 32, "..%2f..%2fetc"])
 @pytest.mark.parametrize("what", ["", "/tombstone"])
-def test_takedown_of_what_is_not_here_is_404(client: httpx.Client, digest: str, what: str) -> None:
-    answer = client.delete(f"/v1/images/{digest}{what}")
-    assert answer.status_code == 404
-    assert answer.headers["cache-control"] == "no-store"
+def test_takedown_of_an_unknown_image_is_404(client: httpx.Client, digest: str, what: str) -> None:
+    response = client.delete(f"/v1/images/{digest}{what}")
+    assert response.status_code == 404
+    assert response.headers["cache-control"] == "no-store"
 
 
 def test_takedown_needs_a_token_with_its_scope(data: Path) -> None:
@@ -151,13 +151,13 @@ def test_takedown_reaches_the_hits_of_another_process_within_20_seconds_and_hold
         check_problem(third.get(path), 410, "gone")
 
 
-def test_takedown_purges_cloudflare_by_tag_and_says_when_it_could_not(data: Path) -> None:
+def test_takedown_purges_cloudflare_by_tag_and_reports_a_failure(data: Path) -> None:
     with fake_cloudflare() as cloudflare:
         settings = {"cloudflare_zone": cloudflare.zone, "cloudflare_token": cloudflare.token, "cloudflare_url": cloudflare.url}
         with darkroom(data, **settings) as server, server.client() as client:
             digest, _ = uploaded(client)
-            answer = client.delete(f"/v1/images/{digest}")
-            assert (answer.status_code, answer.json()["cdn"]) == (200, "purged")
+            response = client.delete(f"/v1/images/{digest}")
+            assert (response.status_code, response.json()["cdn"]) == (200, "purged")
             assert cloudflare.purged_tags == [digest]
             other, _ = uploaded(client)
             cloudflare.fail(Fault(400))

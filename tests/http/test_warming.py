@@ -24,22 +24,22 @@ def bucket() -> Iterator[Bucket]:
 
 
 def urls(document: dict[str, Any], *types: str) -> list[str]:
-    """Return the URLs of a document in some media types."""
+    """Return the URLs of a document that have some media types."""
     return [link["url"] for source in document["sources"] if source["type"] in types for link in source["renditions"]]
 
 
 def tiers(client: httpx.Client, paths: list[str]) -> list[str]:
-    """Return which tier of the origin answered each first request."""
+    """Return where the origin had the rendition of each first request from: `store` or `render`."""
     return [client.get(path).raise_for_status().headers["server-timing"].split(";")[1].removeprefix("desc=") for path in paths]
 
 
 def renders(server: Server) -> int:
-    """Return how many renditions have been rendered for a request: each is one line of the log."""
+    """Return how many renditions were rendered for requests, from the log."""
     return server.log().count('"event": "rendered"')
 
 
 def warm(server: Server) -> bool:
-    """Return whether nothing is left to be warmed."""
+    """Return whether no image is left to be warmed."""
     return server.stored("warming") == []
 
 
@@ -52,7 +52,7 @@ def warm(server: Server) -> bool:
     ],
     ids=["photo", "with alpha", "with an intermediate"],
 )
-def test_first_request_for_a_warmed_rendition_is_no_render(data: Path, body: bytes, types: tuple[str, ...]) -> None:
+def test_request_for_a_warmed_rendition_needs_no_render(data: Path, body: bytes, types: tuple[str, ...]) -> None:
     with darkroom(data, warm="webp,fallback") as server, server.client() as client:
         document = upload(client, body)
         wait_until(lambda: warm(server))
@@ -76,7 +76,7 @@ def test_warming_of_every_format_leaves_nothing_to_render(data: Path) -> None:
         assert renders(server) == 0
 
 
-def test_warming_of_an_animation_leaves_nothing_to_render_in_what_shows_it(data: Path) -> None:
+def test_warming_of_an_animation_leaves_nothing_to_render_in_animated_formats(data: Path) -> None:
     with darkroom(data, warm="webp,fallback") as server, server.client() as client:
         document = upload(client, images.animated_gif(400, 300))
         wait_until(lambda: warm(server))
@@ -86,7 +86,7 @@ def test_warming_of_an_animation_leaves_nothing_to_render_in_what_shows_it(data:
             assert getattr(images.opened(client.get(path).content), "n_frames", 1) == 3
 
 
-def test_warming_that_is_switched_off_renders_and_notes_nothing(data: Path) -> None:
+def test_warming_switched_off_renders_and_notes_nothing(data: Path) -> None:
     with darkroom(data, warm="none") as server, server.client() as client:
         document = upload(client, images.photo_jpeg(640, 480))
         assert tiers(client, [document["src"]]) == ["render"]
@@ -94,7 +94,7 @@ def test_warming_that_is_switched_off_renders_and_notes_nothing(data: Path) -> N
         assert not (data / "store" / "warming").exists()
 
 
-def test_upload_of_an_image_that_is_here_already_warms_nothing_again(data: Path) -> None:
+def test_upload_of_a_stored_image_warms_nothing_again(data: Path) -> None:
     with darkroom(data, warm="webp") as server, server.client() as client:
         upload(client, images.photo_jpeg(320, 240))
         wait_until(lambda: warm(server))
@@ -105,14 +105,14 @@ def test_upload_of_an_image_that_is_here_already_warms_nothing_again(data: Path)
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
-def test_warming_that_is_stopped_in_the_middle_is_finished_after_the_next_start(data: Path, ending: signal.Signals) -> None:
+def test_warming_that_is_stopped_midway_is_finished_after_the_next_start(data: Path, ending: signal.Signals) -> None:
     with darkroom(data, warm="webp,fallback") as server, server.client() as client:
         documents: list[dict[str, Any]] = []
         code = None
         while code is None:
             documents.append(upload(client, images.photo_jpeg(1_400 + len(documents), 1_050)))
             with server.suspended_renders():
-                # One of two images that are left may just be finished.
+                # With two images left, one of them may just be finished.
                 if len(server.stored("renditions")) >= 3 and len(server.stored("warming")) >= 2:
                     code = server.stop(ending)
         assert code == (0 if ending == signal.SIGTERM else -signal.SIGKILL)
@@ -130,7 +130,7 @@ def test_warming_that_is_stopped_in_the_middle_is_finished_after_the_next_start(
         assert renders(server) == 0
 
 
-def test_request_that_comes_while_a_ladder_is_warmed_is_answered_before_the_rest_of_it(data: Path) -> None:
+def test_request_during_warming_is_served_before_the_rest_of_the_ladder(data: Path) -> None:
     with darkroom(data, warm="avif", render_processes=1) as server, server.client() as client:
         document = upload(client, images.photo_jpeg(2_560, 1_920))
         wait_until(lambda: len(server.stored("renditions")) >= 1)
@@ -141,7 +141,7 @@ def test_request_that_comes_while_a_ladder_is_warmed_is_answered_before_the_rest
         assert tiers(client, urls(document, "image/avif")) == ["store"] * 6
 
 
-def test_original_that_cannot_be_rendered_is_noted_no_longer_and_the_log_says_why(data: Path) -> None:
+def test_original_that_cannot_be_rendered_loses_its_warming_note_and_is_logged(data: Path) -> None:
     with darkroom(data, warm="none") as server, server.client() as client:
         document = upload(client, images.photo_jpeg(640, 480))
     (original,) = server.stored("originals")

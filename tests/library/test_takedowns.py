@@ -1,4 +1,4 @@
-"""Takedowns: nothing of a taken-down image stays or comes back, whatever was under way."""
+"""Takedowns: nothing of the image stays or comes back, even if uploads or renders were in progress."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from service.storage.keys import document_key, original_key, tombstone_key, warm
 from service.storage.object_store import Storage
 from tests.support import images
 from tests.support.cloudflare import Fault, fake_cloudflare
-from tests.support.library import House, house
+from tests.support.library import Library, open_library
 from tests.support.renders import until
 
 pytestmark = pytest.mark.anyio
@@ -33,64 +33,64 @@ OTHER = "b" * 32
 
 
 class Process:
-    """The takedowns of one process, and what it was told to purge, one entry for each time."""
+    """The takedowns of one process, and the digests of each purge of its cache."""
 
     def __init__(self, storage: Storage, cdn: Cloudflare | None = None) -> None:
-        self.told: list[list[str]] = []
+        self.purges: list[list[str]] = []
         self.takedowns = Takedowns(ImageStore(storage), self._purge, cdn)
 
     def _purge(self, digests: Collection[str]) -> None:
-        self.told.append(sorted(digests))
+        self.purges.append(sorted(digests))
 
 
 @pytest.fixture
-async def home(tmp_path: Path, pool: RenderPool) -> AsyncIterator[House]:
-    async with house(tmp_path, pool) as built:
-        yield built
+async def library(tmp_path: Path, pool: RenderPool) -> AsyncIterator[Library]:
+    async with open_library(tmp_path, pool) as library:
+        yield library
 
 
 def here(storage: Storage, *digests: str) -> Storage:
-    """Return a store in which these images are."""
+    """Return a store with a document and an original of each digest."""
     for digest in digests:
         obstore.put(storage._store, document_key(digest), b"{}")
         obstore.put(storage._store, original_key(digest), b"original")
     return storage
 
 
-def keys(home: House) -> list[str]:
-    """Return all that is stored."""
-    return sorted(str(entry["path"]) for page in obstore.list(home.storage._store) for entry in page)
+def keys(library: Library) -> list[str]:
+    """Return the keys of all objects in the store."""
+    return sorted(str(entry["path"]) for page in obstore.list(library.storage._store) for entry in page)
 
 
-async def test_taken_down_image_leaves_its_tombstone_alone(home: House) -> None:
-    digest = await home.ingest(images.photo_jpeg(400, 300))
+async def test_takedown_leaves_only_the_tombstone(library: Library) -> None:
+    digest = await library.ingest(images.photo_jpeg(400, 300))
     for width in (100, 200):
-        await home.rendition(digest, f"width={width}")
-    kept = await home.ingest(images.rgba_png(64, 64))
-    told = await home.takedowns.take_down(digest)
-    assert (told.digest, told.renditions, told.cdn) == (digest, 2, "none")
-    assert [key for key in keys(home) if digest in key] == [tombstone_key(digest)]
-    assert [key for key in keys(home) if key == document_key(kept)]
-    assert home.purged == [digest]
+        await library.rendition(digest, f"width={width}")
+    kept = await library.ingest(images.rgba_png(64, 64))
+    result = await library.takedowns.take_down(digest)
+    assert (result.digest, result.renditions, result.cdn) == (digest, 2, "none")
+    assert [key for key in keys(library) if digest in key] == [tombstone_key(digest)]
+    assert [key for key in keys(library) if key == document_key(kept)]
+    assert library.purged == [digest]
 
 
-async def test_taken_down_image_is_gone_for_every_use(home: House) -> None:
+async def test_taken_down_image_is_gone_for_every_operation(library: Library) -> None:
     body = images.photo_jpeg(400, 300)
-    digest = await home.ingest(body)
-    await home.takedowns.take_down(digest)
+    digest = await library.ingest(body)
+    await library.takedowns.take_down(digest)
     with pytest.raises(GoneError):
-        await home.rendition(digest, "width=100")
+        await library.rendition(digest, "width=100")
     with pytest.raises(GoneError):
-        await home.documents.get(digest)
+        await library.documents.get(digest)
     with pytest.raises(GoneError):
-        await home.documents.update(digest, lambda document: document)
+        await library.documents.update(digest, lambda document: document)
     with pytest.raises(GoneError):
-        await home.ingest(body)
-    assert [key for key in keys(home) if digest in key] == [tombstone_key(digest)]
+        await library.ingest(body)
+    assert [key for key in keys(library) if digest in key] == [tombstone_key(digest)]
 
 
-async def test_taken_down_image_is_gone_for_a_process_that_has_not_looked_yet(tmp_path: Path, pool: RenderPool) -> None:
-    async with house(tmp_path, pool) as one, house(tmp_path, pool) as other:
+async def test_taken_down_image_is_gone_for_a_process_that_has_not_polled_yet(tmp_path: Path, pool: RenderPool) -> None:
+    async with open_library(tmp_path, pool) as one, open_library(tmp_path, pool) as other:
         digest = await one.ingest(images.photo_jpeg(400, 300))
         await one.takedowns.take_down(digest)
         with pytest.raises(GoneError):
@@ -99,37 +99,39 @@ async def test_taken_down_image_is_gone_for_a_process_that_has_not_looked_yet(tm
             await other.ingest(images.photo_jpeg(400, 300))
 
 
-async def test_rendition_with_a_taken_down_overlay_is_gone_though_it_is_stored(home: House) -> None:
-    under = await home.ingest(images.photo_jpeg(400, 300))
-    over = await home.ingest(images.rgba_png(64, 64))
+async def test_rendition_with_a_taken_down_overlay_is_gone_even_if_it_is_stored(library: Library) -> None:
+    under = await library.ingest(images.photo_jpeg(400, 300))
+    over = await library.ingest(images.rgba_png(64, 64))
     spelling = parse(f"width=200,overlay={over}").canonical_form
-    await home.rendition(under, spelling)
-    await home.takedowns.take_down(over)
+    await library.rendition(under, spelling)
+    await library.takedowns.take_down(over)
     with pytest.raises(GoneError) as gone:
-        await home.rendition(under, spelling)
+        await library.rendition(under, spelling)
     assert gone.value.received == over
-    assert (await home.rendition(under, "width=200")).body
+    assert (await library.rendition(under, "width=200")).body
 
 
-async def test_render_that_ends_after_the_tombstone_is_neither_given_nor_stored(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = await home.ingest(images.photo_jpeg(400, 300))
-    render = home.renditions._render
+async def test_render_that_ends_after_the_takedown_is_neither_returned_nor_stored(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = await library.ingest(images.photo_jpeg(400, 300))
+    render = library.renditions._render
 
     async def taken_down_meanwhile(*arguments: object, **options: object) -> object:
         rendered = await render(*arguments, **options)  # type: ignore[arg-type]
-        await home.takedowns.take_down(digest)
+        await library.takedowns.take_down(digest)
         return rendered
 
-    monkeypatch.setattr(home.renditions, "_render", taken_down_meanwhile)
+    monkeypatch.setattr(library.renditions, "_render", taken_down_meanwhile)
     with pytest.raises(GoneError):
-        await home.rendition(digest, "width=100")
-    assert [key for key in keys(home) if digest in key] == [tombstone_key(digest)]
+        await library.rendition(digest, "width=100")
+    assert [key for key in keys(library) if digest in key] == [tombstone_key(digest)]
 
 
-async def test_render_that_another_process_takes_down_meanwhile_is_not_stored(
+async def test_render_of_an_image_that_another_process_takes_down_is_not_stored(
     tmp_path: Path, pool: RenderPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with house(tmp_path, pool) as one, house(tmp_path, pool) as other:
+    async with open_library(tmp_path, pool) as one, open_library(tmp_path, pool) as other:
         digest = await one.ingest(images.photo_jpeg(400, 300))
         render = one.renditions._render
 
@@ -144,60 +146,60 @@ async def test_render_that_another_process_takes_down_meanwhile_is_not_stored(
         assert [key for key in keys(one) if digest in key] == [tombstone_key(digest)]
 
 
-async def test_upload_that_is_taken_down_while_it_is_probed_leaves_nothing(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_upload_that_is_taken_down_while_it_is_stored_leaves_nothing(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     body = images.photo_jpeg(400, 300)
-    digest = await home.ingest(body)
-    await home.takedowns.take_down(digest)
-    await home.takedowns.delete_tombstone(digest)
-    create = home.storage.put_if_absent
+    digest = await library.ingest(body)
+    await library.takedowns.take_down(digest)
+    await library.takedowns.delete_tombstone(digest)
+    create = library.storage.put_if_absent
 
     async def taken_down_before_the_document(key: str, *arguments: object, **options: object) -> bool:
         if key == document_key(digest):
-            await home.takedowns.take_down(digest)
+            await library.takedowns.take_down(digest)
         return await create(key, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(home.storage, "put_if_absent", taken_down_before_the_document)
+    monkeypatch.setattr(library.storage, "put_if_absent", taken_down_before_the_document)
     with pytest.raises(GoneError):
-        await home.ingest(body)
-    assert [key for key in keys(home) if digest in key] == [tombstone_key(digest)]
+        await library.ingest(body)
+    assert [key for key in keys(library) if digest in key] == [tombstone_key(digest)]
 
 
-async def test_image_may_come_back_once_its_takedown_is_lifted(home: House) -> None:
+async def test_image_without_its_tombstone_can_be_uploaded_again(library: Library) -> None:
     body = images.photo_jpeg(400, 300)
-    digest = await home.ingest(body)
-    before = (await home.rendition(digest, "width=100")).body
-    await home.takedowns.take_down(digest)
-    await home.takedowns.delete_tombstone(digest)
+    digest = await library.ingest(body)
+    before = (await library.rendition(digest, "width=100")).body
+    await library.takedowns.take_down(digest)
+    await library.takedowns.delete_tombstone(digest)
     with pytest.raises(NotFoundError):
-        await home.rendition(digest, "width=100")
-    assert await home.ingest(body) == digest
-    assert (await home.rendition(digest, "width=100")).body == before
+        await library.rendition(digest, "width=100")
+    assert await library.ingest(body) == digest
+    assert (await library.rendition(digest, "width=100")).body == before
 
 
-async def test_takedown_of_an_unknown_image_is_not_found_and_leaves_nothing(home: House) -> None:
+async def test_takedown_of_an_unknown_image_is_not_found_and_leaves_nothing(library: Library) -> None:
     with pytest.raises(NotFoundError):
-        await home.takedowns.take_down(DIGEST)
+        await library.takedowns.take_down(DIGEST)
     with pytest.raises(NotFoundError):
-        await home.takedowns.delete_tombstone(DIGEST)
-    assert keys(home) == []
+        await library.takedowns.delete_tombstone(DIGEST)
+    assert keys(library) == []
 
 
-async def test_takedown_again_removes_what_was_left_and_keeps_its_time(home: House) -> None:
-    digest = await home.ingest(images.photo_jpeg(400, 300))
-    first = await home.takedowns.take_down(digest)
-    obstore.put(home.storage._store, f"renditions/{digest}/left", b"left")
-    again = await home.takedowns.take_down(digest)
+async def test_takedown_repeated_removes_remaining_objects_and_keeps_its_time(library: Library) -> None:
+    digest = await library.ingest(images.photo_jpeg(400, 300))
+    first = await library.takedowns.take_down(digest)
+    obstore.put(library.storage._store, f"renditions/{digest}/left", b"left")
+    again = await library.takedowns.take_down(digest)
     assert (again.renditions, again.taken_down) == (1, first.taken_down)
-    assert [key for key in keys(home) if digest in key] == [tombstone_key(digest)]
+    assert [key for key in keys(library) if digest in key] == [tombstone_key(digest)]
 
 
-async def test_taken_down_image_is_not_warmed_and_its_note_goes(home: House, logged: list[structlog.typing.EventDict]) -> None:
-    digest = await home.ingest(images.photo_jpeg(400, 300))
-    await home.takedowns.take_down(digest)
-    await home.storage.put(warming_key(digest), b"", durable=False)
+async def test_taken_down_image_is_not_warmed_and_its_note_is_removed(library: Library, logged: list[structlog.typing.EventDict]) -> None:
+    digest = await library.ingest(images.photo_jpeg(400, 300))
+    await library.takedowns.take_down(digest)
+    await library.storage.put(warming_key(digest), b"", durable=False)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(home.warmer.run)
-        await until(lambda: keys(home) == [tombstone_key(digest)])
+        tasks.start_soon(library.warmer.run)
+        await until(lambda: keys(library) == [tombstone_key(digest)])
         tasks.cancel_scope.cancel()
     assert [event["event"] for event in logged if event["log_level"] in {"warning", "error"}] == []
 
@@ -205,7 +207,7 @@ async def test_taken_down_image_is_not_warmed_and_its_note_goes(home: House, log
 # Other processes
 
 
-async def test_look_purges_what_is_new_once() -> None:
+async def test_refresh_purges_each_new_takedown_once() -> None:
     storage = here(Storage(MemoryStore()), DIGEST, OTHER)
     one, other = Process(storage), Process(storage)
     await one.takedowns.take_down(DIGEST)
@@ -213,13 +215,13 @@ async def test_look_purges_what_is_new_once() -> None:
     await other.takedowns.refresh()
     await one.takedowns.take_down(OTHER)
     await other.takedowns.refresh()
-    assert other.told == [[DIGEST], [], [OTHER]]
+    assert other.purges == [[DIGEST], [], [OTHER]]
     for digest in (DIGEST, OTHER):
         with pytest.raises(GoneError):
             other.takedowns.raise_if_taken_down([digest])
 
 
-async def test_look_forgets_what_was_lifted() -> None:
+async def test_refresh_forgets_deleted_tombstones() -> None:
     storage = here(Storage(MemoryStore()), DIGEST)
     one, other = Process(storage), Process(storage)
     await one.takedowns.take_down(DIGEST)
@@ -230,7 +232,7 @@ async def test_look_forgets_what_was_lifted() -> None:
     one.takedowns.raise_if_taken_down([DIGEST])
 
 
-async def test_look_during_a_takedown_of_its_own_does_not_forget_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_refresh_during_a_takedown_does_not_forget_it(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = here(Storage(MemoryStore()), DIGEST)
     process = Process(storage)
     listed = anyio.Event()
@@ -253,7 +255,7 @@ async def test_look_during_a_takedown_of_its_own_does_not_forget_it(monkeypatch:
         process.takedowns.raise_if_taken_down([DIGEST])
 
 
-async def test_watch_in_a_store_outage_lets_hits_go_on_and_looks_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_watch_in_a_store_outage_lets_hits_go_on_and_retries_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = here(Storage(MemoryStore()), DIGEST)
     await Process(storage).takedowns.take_down(DIGEST)
     process = Process(storage)
@@ -266,22 +268,22 @@ async def test_watch_in_a_store_outage_lets_hits_go_on_and_looks_again_soon(monk
     monkeypatch.setattr(storage, "list_names", unreachable)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(process.takedowns.watch)
-        await until(lambda: len(process.told) >= 2)
-        assert process.told[:2] == [[], []]
+        await until(lambda: len(process.purges) >= 2)
+        assert process.purges[:2] == [[], []]
         monkeypatch.setattr(storage, "list_names", all_names)
-        await until(lambda: process.told[-1] == [DIGEST])
+        await until(lambda: process.purges[-1] == [DIGEST])
         tasks.cancel_scope.cancel()
 
 
 # A CDN in front
 
 
-async def test_cdn_is_purged_at_once_and_again_when_every_process_has_looked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cdn_is_purged_at_once_and_again_after_every_process_has_polled(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = here(Storage(MemoryStore()), DIGEST)
     with fake_cloudflare() as cloudflare:
         process = Process(storage, Cloudflare(cloudflare.zone, cloudflare.token, url=cloudflare.url))
-        told = await process.takedowns.take_down(DIGEST)
-        assert told.cdn == "purged"
+        result = await process.takedowns.take_down(DIGEST)
+        assert result.cdn == "purged"
         assert cloudflare.purged_tags == [DIGEST]
         await process.takedowns._purge_again()
         assert cloudflare.purged_tags == [DIGEST]
@@ -291,7 +293,7 @@ async def test_cdn_is_purged_at_once_and_again_when_every_process_has_looked(mon
         assert cloudflare.purged_tags == [DIGEST, DIGEST]
 
 
-async def test_cdn_that_refuses_is_told_the_image_is_down_all_the_same_and_it_is_purged_later(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_takedown_stands_if_the_cdn_refuses_and_the_purge_is_made_later(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = here(Storage(MemoryStore()), DIGEST)
     with fake_cloudflare() as cloudflare:
         process = Process(storage, Cloudflare(cloudflare.zone, cloudflare.token, url=cloudflare.url))

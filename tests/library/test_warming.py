@@ -28,7 +28,7 @@ from service.storage.object_store import open_storage
 from service.urls.rendition_url import parse_rendition_url
 from service.urls.signing import Signer, UrlBuilder
 from tests.support import images
-from tests.support.library import House, address, house
+from tests.support.library import Library, open_library, rendition_url
 from tests.support.renders import LIMITS, halted, render_pool, until, watched_jobs
 
 pytestmark = pytest.mark.anyio
@@ -49,35 +49,35 @@ async def lone(anyio_backend: object) -> AsyncIterator[RenderPool]:
 
 
 @pytest.fixture
-async def origin(tmp_path: Path, lone: RenderPool) -> AsyncIterator[House]:
-    async with house(tmp_path, lone) as built:
-        yield built
+async def library(tmp_path: Path, lone: RenderPool) -> AsyncIterator[Library]:
+    async with open_library(tmp_path, lone) as library:
+        yield library
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give the jobs that render processes have been asked for so far, by the names of their types."""
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the jobs that render processes have received so far, by the names of their types."""
     return watched_jobs(monkeypatch)
 
 
 @asynccontextmanager
-async def warming_of(origin: House) -> AsyncIterator[None]:
-    """Have the warmer run meanwhile."""
+async def warming_of(library: Library) -> AsyncIterator[None]:
+    """Run the warmer during the block."""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(origin.warmer.run)
+        tasks.start_soon(library.warmer.run)
         yield
         tasks.cancel_scope.cancel()
 
 
-async def warmed(origin: House) -> None:
-    """Return once all is warmed."""
+async def warmed(library: Library) -> None:
+    """Wait until the store has no warming note."""
     with anyio.fail_after(60):
-        while await origin.storage.list_names_after(WARMING_PREFIX, "", 1):  # noqa: ASYNC110 - what is in a store sets no event
+        while await library.storage.list_names_after(WARMING_PREFIX, "", 1):  # noqa: ASYNC110 - what is in a store sets no event
             await anyio.sleep(0.01)
 
 
-def minted(info: ImageInfo, digest: str, types: list[str]) -> dict[str, int]:
-    """Return the signed texts and widths of what the document of an image links to."""
+def document_links(info: ImageInfo, digest: str, types: list[str]) -> dict[str, int]:
+    """Return the signing payloads and widths of the URLs in an image's document."""
     markup = UrlBuilder(Signer([b"k"]), "", LIMITS).markup(digest, info, Transform())
     return {
         parse_rendition_url(link.url.encode())[0].signing_payload: link.width
@@ -87,27 +87,27 @@ def minted(info: ImageInfo, digest: str, types: list[str]) -> dict[str, int]:
     }
 
 
-# Which renditions.
+# The steps of a ladder
 
 
 @pytest.mark.parametrize("info", [PHOTO, CUTOUT, TOWER, MOVING, DRAWING], ids=["photo", "cutout", "tower", "moving", "drawing"])
-def test_rungs_are_the_very_addresses_of_the_document(info: ImageInfo) -> None:
+def test_ladder_steps_have_exactly_the_urls_of_the_document(info: ImageInfo) -> None:
     ladder = ladder_steps("a" * 32, info, ["webp", "fallback"], FORMATS, LIMITS)
     types = [f"image/{name}" for name in ("webp", default_formats(info)[-1])]
-    assert {step.url.signing_payload: step.width for step in ladder} == minted(info, "a" * 32, types)
+    assert {step.url.signing_payload: step.width for step in ladder} == document_links(info, "a" * 32, types)
     assert [step.width for step in ladder] == sorted((step.width for step in ladder), reverse=True)
 
 
-def test_rungs_that_their_format_cannot_hold_or_that_are_larger_than_is_made_are_left_out() -> None:
+def test_ladder_steps_beyond_the_limits_of_format_or_server_are_left_out() -> None:
     scroll = ImageInfo("png", 1_000, 20_000, 1, alpha=False, needs_full_decode=False)
     ladder = [(step.width, step.format) for step in ladder_steps("a" * 32, scroll, ["webp", "fallback"], FORMATS, LIMITS)]
-    # 20,000 × 819 / 1,000 = 16,380 is what a WebP still holds.
+    # 20,000 × 819 / 1,000 = 16,380 is the largest height that a WebP can have.
     assert ladder == [(1_000, "jpeg"), (960, "jpeg"), (819, "webp")] + [(width, name) for width in (640, 320) for name in ("webp", "jpeg")]
     few = msgspec.structs.replace(LIMITS, max_output_pixels=700_000)
     assert {step.width for step in ladder_steps("a" * 32, PHOTO, ["webp"], FORMATS, few)} == {1_024, 960, 640, 320}
 
 
-def test_rungs_are_in_the_formats_wanted_as_far_as_libvips_writes_them_and_the_document_has_them() -> None:
+def test_ladder_steps_have_the_wanted_formats_that_libvips_and_the_document_have() -> None:
     def formats(info: ImageInfo, wanted: list[WarmFormat], offered: Collection[Format] = FORMATS) -> set[str]:
         return {step.format for step in ladder_steps("a" * 32, info, wanted, offered, LIMITS)}
 
@@ -116,16 +116,16 @@ def test_rungs_are_in_the_formats_wanted_as_far_as_libvips_writes_them_and_the_d
     assert formats(PHOTO, ["avif", "webp", "fallback"], ["jpeg", "webp"]) == {"webp", "jpeg"}
     assert formats(PHOTO, []) == set()
     assert formats(MOVING, ["avif", "fallback"]) == {"gif"}
-    # No WebP of a useful width: what no document links to is not rendered.
+    # The document has no WebP, which would be too narrow: nothing is rendered that no document links to.
     assert formats(ImageInfo("png", 100, 60_000, 1, alpha=False, needs_full_decode=False), ["webp", "fallback"]) == {"jpeg"}
 
 
-def test_rungs_of_what_a_ladder_of_widths_cannot_make_are_made_one_by_one() -> None:
+def test_ladder_step_with_a_height_is_rendered_alone() -> None:
     (line,) = ladder_steps("a" * 32, ImageInfo("png", 1, 70_000, 1, alpha=False, needs_full_decode=False), ["fallback"], FORMATS, LIMITS)
     assert (line.transform.canonical_form, line.width, line.alone) == ("height=8192", 1, True)
 
 
-def test_one_decode_makes_what_has_the_same_source_and_lacks_the_same_formats() -> None:
+def test_steps_of_one_decode_have_the_same_input_and_miss_the_same_formats() -> None:
     ladder = ladder_steps("a" * 32, PHOTO, ["webp", "fallback"], FORMATS, LIMITS)
     assert steps_of_one_decode(ladder) == ladder
     rest = ladder[1:]
@@ -136,7 +136,7 @@ def test_one_decode_makes_what_has_the_same_source_and_lacks_the_same_formats() 
     assert [step.width for step in steps_of_one_decode(lacking_one)[::2]] == [2_560, 1_920, 1_280, 640, 320]
 
 
-def test_one_decode_makes_nothing_of_the_original_together_with_what_is_made_of_the_intermediate() -> None:
+def test_steps_of_one_decode_never_mix_original_and_intermediate() -> None:
     ladder = ladder_steps("a" * 32, TOWER, ["webp"], FORMATS, LIMITS)
     assert TOWER.intermediate is not None
     assert [(step.width, step.from_intermediate) for step in ladder] == [
@@ -146,186 +146,186 @@ def test_one_decode_makes_nothing_of_the_original_together_with_what_is_made_of_
     assert steps_of_one_decode(ladder[2:]) == ladder[2:]
 
 
-def test_animation_is_made_by_itself() -> None:
+def test_ladder_step_of_an_animation_is_rendered_alone() -> None:
     ladder = ladder_steps("a" * 32, MOVING, ["webp", "fallback"], FORMATS, LIMITS)
     assert [(step.width, step.format, step.alone) for step in ladder] == [
         (400, "webp", True), (400, "gif", True), (320, "webp", True), (320, "gif", True),
     ]  # fmt: skip
 
 
-# Warming.
+# Warming
 
 
-async def test_warming_renders_the_default_ladder_steps_of_one_decode_and_forgets_the_image(
-    origin: House, asked: list[str], logged: Logged
+async def test_warming_renders_the_default_ladder_from_one_decode_and_acknowledges_the_image(
+    library: Library, jobs: list[str], logged: Logged
 ) -> None:
-    digest = await origin.ingest(images.photo_jpeg(1_000, 750))
-    assert await origin.storage.list_names_after(WARMING_PREFIX, "", 9) == [digest]
-    async with warming_of(origin):
-        await warmed(origin)
-    assert asked == ["Probe", "RenderLadder"] + ["NextRendition"] * 7
+    digest = await library.ingest(images.photo_jpeg(1_000, 750))
+    assert await library.storage.list_names_after(WARMING_PREFIX, "", 9) == [digest]
+    async with warming_of(library):
+        await warmed(library)
+    assert jobs == ["Probe", "RenderLadder"] + ["NextRendition"] * 7
     for image_format, name in (("webp", "WEBP"), ("jpeg", "JPEG")):
         for width in (320, 640, 960, 1_000):
-            found = await origin.rendition(digest, f"width={width}", image_format)  # type: ignore[arg-type]
+            found = await library.rendition(digest, f"width={width}", image_format)  # type: ignore[arg-type]
             picture = images.opened(found.body)
             assert (found.tier, picture.format, picture.size) == ("store", name, (width, round(width * 0.75)))
     assert not any(event["event"] == "rendered" for event in logged)
     assert [(event["digest"], event["made"]) for event in logged if event["event"] == "warmed"] == [(digest, 8)]
 
 
-async def test_warming_skips_what_is_stored(origin: House, asked: list[str]) -> None:
-    digest = await origin.ingest(images.photo_jpeg(700, 525))
-    stored = {spelling: await origin.rendition(digest, spelling, "jpeg") for spelling in ("width=700", "width=640", "width=320")}
-    async with warming_of(origin):
-        await warmed(origin)
-    assert asked == ["Probe"] + ["Render"] * 3 + ["RenderLadder", "NextRendition", "NextRendition"]
+async def test_warming_skips_stored_renditions(library: Library, jobs: list[str]) -> None:
+    digest = await library.ingest(images.photo_jpeg(700, 525))
+    stored = {spelling: await library.rendition(digest, spelling, "jpeg") for spelling in ("width=700", "width=640", "width=320")}
+    async with warming_of(library):
+        await warmed(library)
+    assert jobs == ["Probe"] + ["Render"] * 3 + ["RenderLadder", "NextRendition", "NextRendition"]
     for spelling, before in stored.items():
-        assert (await origin.rendition(digest, spelling, "jpeg")).body == before.body
+        assert (await library.rendition(digest, spelling, "jpeg")).body == before.body
 
 
-async def test_warming_of_an_original_with_an_intermediate_reads_that_alone(origin: House, asked: list[str]) -> None:
-    digest = await origin.ingest(images.large_jpeg(3_600, 2_400, progressive=True))
-    path = origin.storage.local_path(original_key(digest))
+async def test_warming_of_an_original_with_an_intermediate_reads_only_that(library: Library, jobs: list[str]) -> None:
+    digest = await library.ingest(images.large_jpeg(3_600, 2_400, progressive=True))
+    path = library.storage.local_path(original_key(digest))
     assert path is not None
     path.unlink()
-    async with warming_of(origin):
-        await warmed(origin)
-    assert asked == ["Probe", "RenderLadder"] + ["NextRendition"] * 11
-    assert (await origin.rendition(digest, "width=2560")).tier == "store"
+    async with warming_of(library):
+        await warmed(library)
+    assert jobs == ["Probe", "RenderLadder"] + ["NextRendition"] * 11
+    assert (await library.rendition(digest, "width=2560")).tier == "store"
 
 
-async def test_warming_of_an_animation_renders_each_by_itself_with_its_frames(origin: House, asked: list[str]) -> None:
-    digest = await origin.ingest(images.animated_gif(400, 300))
-    async with warming_of(origin):
-        await warmed(origin)
-    found = await origin.rendition(digest, "width=320", "webp")
+async def test_warming_of_an_animation_renders_each_step_alone_with_all_frames(library: Library, jobs: list[str]) -> None:
+    digest = await library.ingest(images.animated_gif(400, 300))
+    async with warming_of(library):
+        await warmed(library)
+    found = await library.rendition(digest, "width=320", "webp")
     assert found.tier == "store"
     assert getattr(images.opened(found.body), "n_frames", 1) == 3
-    assert asked.count("Render") >= 2
+    assert jobs.count("Render") >= 2
 
 
-async def test_warming_takes_the_newest_image_first(origin: House, logged: Logged) -> None:
-    digests = [await origin.ingest(images.photo_jpeg(64 + number, 48)) for number in range(3)]
-    async with warming_of(origin):
-        await warmed(origin)
+async def test_warming_takes_the_newest_image_first(library: Library, logged: Logged) -> None:
+    digests = [await library.ingest(images.photo_jpeg(64 + number, 48)) for number in range(3)]
+    async with warming_of(library):
+        await warmed(library)
     assert [event["digest"] for event in logged if event["event"] == "warmed"] == digests[::-1]
 
 
-async def test_warming_waits_while_a_request_waits_and_goes_on_afterwards(
-    origin: House, asked: list[str], monkeypatch: pytest.MonkeyPatch
+async def test_warming_pauses_while_a_request_waits_and_continues_afterwards(
+    library: Library, jobs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest = await origin.ingest(images.photo_jpeg(1_000, 750))
-    store = origin.renditions.store
+    digest = await library.ingest(images.photo_jpeg(1_000, 750))
+    store = library.renditions.store
     found: list[Rendition] = []
     kept = 0
 
     async def ask() -> None:
-        found.append(await origin.rendition(digest, "width=111", "jpeg"))
+        found.append(await library.rendition(digest, "width=111", "jpeg"))
 
     async def watched(where: object, rendered: Rendered, *more: object) -> Rendition:
         nonlocal kept
         kept += 1
         if kept == 2:
-            # The slot is the ladder's until this returns.
+            # The ladder occupies the slot until this returns.
             tasks.start_soon(ask)
-            await until(lambda: origin_waiting(origin) == 1)
+            await until(lambda: waiting_jobs(library) == 1)
             assert found == []
         return await store(where, rendered, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(origin.renditions, "store", watched)
-    async with anyio.create_task_group() as tasks, warming_of(origin):
-        await warmed(origin)
+    monkeypatch.setattr(library.renditions, "store", watched)
+    async with anyio.create_task_group() as tasks, warming_of(library):
+        await warmed(library)
     assert [rendition.tier for rendition in found] == ["render"]
-    assert asked == ["Probe", "RenderLadder", "NextRendition", "Render", "RenderLadder"] + ["NextRendition"] * 5
+    assert jobs == ["Probe", "RenderLadder", "NextRendition", "Render", "RenderLadder"] + ["NextRendition"] * 5
 
 
-def origin_waiting(origin: House) -> int:
-    """Return how many jobs wait for a slot."""
-    return origin.warmer._pool._waiting
+def waiting_jobs(library: Library) -> int:
+    """Return how many jobs are waiting for a slot."""
+    return library.warmer._pool._waiting
 
 
-async def test_request_for_the_rendition_at_work_waits_for_it_and_renders_nothing(
-    origin: House, asked: list[str], monkeypatch: pytest.MonkeyPatch
+async def test_request_for_an_announced_rendition_waits_for_it_and_renders_nothing(
+    library: Library, jobs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest = await origin.ingest(images.photo_jpeg(1_000, 750))
-    wanted = address(digest, "width=640", "webp")
-    store = origin.renditions.store
+    digest = await library.ingest(images.photo_jpeg(1_000, 750))
+    wanted = rendition_url(digest, "width=640", "webp")
+    store = library.renditions.store
     found: list[Rendition] = []
 
     async def ask() -> None:
-        found.append(await origin.renditions.get_or_render(wanted, parse_transform(wanted.transform)))
+        found.append(await library.renditions.get_or_render(wanted, parse_transform(wanted.transform)))
 
     async def watched(where: object, rendered: Rendered, *more: object) -> Rendition:
         if where == wanted:
             tasks.start_soon(ask)
-            await until(lambda: bool(origin.renditions._rendering._tasks))
+            await until(lambda: bool(library.renditions._rendering._tasks))
             await anyio.wait_all_tasks_blocked()
             assert found == []
         return await store(where, rendered, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(origin.renditions, "store", watched)
-    async with anyio.create_task_group() as tasks, warming_of(origin):
-        await warmed(origin)
+    monkeypatch.setattr(library.renditions, "store", watched)
+    async with anyio.create_task_group() as tasks, warming_of(library):
+        await warmed(library)
         await until(lambda: len(found) == 1)
     assert (found[0].tier, found[0].stored, images.opened(found[0].body).width) == ("render", True, 640)
-    assert asked == ["Probe", "RenderLadder"] + ["NextRendition"] * 7
+    assert jobs == ["Probe", "RenderLadder"] + ["NextRendition"] * 7
 
 
-async def test_request_that_waits_for_a_rendition_whose_ladder_fails_renders_it(
-    origin: House, asked: list[str], monkeypatch: pytest.MonkeyPatch, logged: Logged
+async def test_request_for_an_announced_rendition_that_fails_renders_it(
+    library: Library, jobs: list[str], monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    digest = await origin.ingest(images.photo_jpeg(1_000, 750))
-    wanted = address(digest, "width=640", "webp")
-    store = origin.renditions.store
+    digest = await library.ingest(images.photo_jpeg(1_000, 750))
+    wanted = rendition_url(digest, "width=640", "webp")
+    store = library.renditions.store
     found: list[Rendition] = []
     failed = False
 
     async def ask() -> None:
-        found.append(await origin.renditions.get_or_render(wanted, parse_transform(wanted.transform)))
+        found.append(await library.renditions.get_or_render(wanted, parse_transform(wanted.transform)))
 
     async def watched(where: object, rendered: Rendered, *more: object) -> Rendition:
         nonlocal failed
         if where == wanted and not failed:
             failed = True
             tasks.start_soon(ask)
-            await until(lambda: bool(origin.renditions._rendering._tasks))
+            await until(lambda: bool(library.renditions._rendering._tasks))
             await anyio.wait_all_tasks_blocked()
             raise StorageFullError("no room")
         return await store(where, rendered, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(origin.renditions, "store", watched)
+    monkeypatch.setattr(library.renditions, "store", watched)
     monkeypatch.setattr(warming, "_RETRY_SECONDS", 0.01)
-    async with anyio.create_task_group() as tasks, warming_of(origin):
-        await warmed(origin)
+    async with anyio.create_task_group() as tasks, warming_of(library):
+        await warmed(library)
         await until(lambda: len(found) == 1)
     assert (found[0].tier, found[0].stored, images.opened(found[0].body).width) == ("render", True, 640)
-    assert asked.count("Render") == 1
+    assert jobs.count("Render") == 1
 
 
-async def test_rendition_that_is_being_made_for_a_request_is_waited_for(origin: House, lone: RenderPool, asked: list[str]) -> None:
-    digest = await origin.ingest(images.photo_jpeg(400, 300))
-    told: list[bool] = []
+async def test_is_stored_waits_for_a_rendition_in_progress(library: Library, lone: RenderPool, jobs: list[str]) -> None:
+    digest = await library.ingest(images.photo_jpeg(400, 300))
+    result: list[bool] = []
 
     async def look() -> None:
-        told.append(await origin.renditions.is_stored(address(digest, "width=320", "webp")))
+        result.append(await library.renditions.is_stored(rendition_url(digest, "width=320", "webp")))
 
     async with anyio.create_task_group() as tasks:
         with halted(lone):
-            tasks.start_soon(origin.rendition, digest, "width=320")
-            await until(lambda: asked == ["Probe", "Render"])
+            tasks.start_soon(library.rendition, digest, "width=320")
+            await until(lambda: jobs == ["Probe", "Render"])
             tasks.start_soon(look)
             await anyio.wait_all_tasks_blocked()
-            assert told == []
-    assert told == [True]
+            assert result == []
+    assert result == [True]
 
 
-# Stops, failures.
+# Shutdowns and failures
 
 
-async def test_warming_that_is_stopped_in_the_middle_is_finished_by_the_next_one_which_renders_nothing_twice(
-    tmp_path: Path, lone: RenderPool, asked: list[str], monkeypatch: pytest.MonkeyPatch
+async def test_warming_that_is_stopped_midway_is_finished_by_the_next_process_without_rendering_twice(
+    tmp_path: Path, lone: RenderPool, jobs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with house(tmp_path, lone) as first:
+    async with open_library(tmp_path, lone) as first:
         digest = await first.ingest(images.photo_jpeg(1_000, 750))
         kept: list[object] = []
         store = first.renditions.store
@@ -340,40 +340,38 @@ async def test_warming_that_is_stopped_in_the_middle_is_finished_by_the_next_one
         monkeypatch.setattr(first.renditions, "store", watched)
         async with warming_of(first):
             await until(lambda: len(kept) == 4)
-    assert asked == ["Probe", "RenderLadder", "NextRendition", "NextRendition", "NextRendition"]
-    asked.clear()
-    async with house(tmp_path, lone) as second:
+    assert jobs == ["Probe", "RenderLadder", "NextRendition", "NextRendition", "NextRendition"]
+    jobs.clear()
+    async with open_library(tmp_path, lone) as second:
         assert await second.storage.list_names_after(WARMING_PREFIX, "", 9) == [digest]
         async with warming_of(second):
             await warmed(second)
-        assert asked == ["RenderLadder", "NextRendition", "NextRendition", "NextRendition"]
+        assert jobs == ["RenderLadder", "NextRendition", "NextRendition", "NextRendition"]
         for step in ladder_steps(digest, (await second.documents.get(digest)).info, ["webp", "fallback"], FORMATS, LIMITS):
             assert await second.renditions.is_stored(step.url)
 
 
-async def test_image_that_cannot_be_rendered_is_forgotten_with_a_line_in_the_log_and_the_others_are_warmed(
-    origin: House, logged: Logged
-) -> None:
-    good = await origin.ingest(images.photo_jpeg(320, 240))
-    bad = await origin.ingest(images.photo_jpeg(321, 240))
-    path = origin.storage.local_path(original_key(bad))
+async def test_image_that_cannot_be_rendered_is_logged_and_dropped_and_the_others_are_warmed(library: Library, logged: Logged) -> None:
+    good = await library.ingest(images.photo_jpeg(320, 240))
+    bad = await library.ingest(images.photo_jpeg(321, 240))
+    path = library.storage.local_path(original_key(bad))
     assert path is not None
     path.write_bytes(images.photo_jpeg(322, 240))
     gone = "a" * 32
-    await origin.storage.put(warming_key(gone), b"", durable=False)
-    async with warming_of(origin):
-        await warmed(origin)
-    told = {event["digest"]: event["problem"] for event in logged if event["event"] == "an image was not warmed"}
-    assert told == {bad: "damaged-original", gone: "not-found"}
-    assert (await origin.rendition(good, "width=320")).tier == "store"
+    await library.storage.put(warming_key(gone), b"", durable=False)
+    async with warming_of(library):
+        await warmed(library)
+    result = {event["digest"]: event["problem"] for event in logged if event["event"] == "an image was not warmed"}
+    assert result == {bad: "damaged-original", gone: "not-found"}
+    assert (await library.rendition(good, "width=320")).tier == "store"
 
 
 @pytest.mark.parametrize("failure", [StorageUnavailableError, StorageFullError])
-async def test_image_that_a_store_kept_from_being_warmed_is_warmed_when_the_store_is_back(
-    origin: House, failure: type[StorageFullError | StorageUnavailableError], monkeypatch: pytest.MonkeyPatch, logged: Logged
+async def test_image_whose_warming_the_store_failed_is_warmed_when_the_store_is_back(
+    library: Library, failure: type[StorageFullError | StorageUnavailableError], monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     monkeypatch.setattr(warming, "_RETRY_SECONDS", 0.01)
-    digest = await origin.ingest(images.photo_jpeg(400, 300))
+    digest = await library.ingest(images.photo_jpeg(400, 300))
     attempts = 0
 
     async def broken(key: str, body: bytes, *, durable: bool) -> bool:
@@ -382,25 +380,25 @@ async def test_image_that_a_store_kept_from_being_warmed_is_warmed_when_the_stor
         raise failure("out of order")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(origin.storage, "put_if_absent", broken)
-        async with warming_of(origin):
+        patch.setattr(library.storage, "put_if_absent", broken)
+        async with warming_of(library):
             await until(lambda: attempts >= 3)
-            assert await origin.storage.list_names_after(WARMING_PREFIX, "", 9) == [digest]
+            assert await library.storage.list_names_after(WARMING_PREFIX, "", 9) == [digest]
             patch.undo()
-            await warmed(origin)
-    assert (await origin.rendition(digest, "width=320")).tier == "store"
+            await warmed(library)
+    assert (await library.rendition(digest, "width=320")).tier == "store"
     assert not any(event["event"] == "an image was not warmed" for event in logged)
 
 
-async def test_store_that_cannot_be_listed_at_the_start_is_listed_later(
-    origin: House, monkeypatch: pytest.MonkeyPatch, logged: Logged
+async def test_notes_that_cannot_be_listed_at_the_start_are_listed_later(
+    library: Library, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     monkeypatch.setattr(warming, "_RETRY_SECONDS", 0.01)
     digest = "a" * 32
-    await enqueue(origin.images, origin.queue, digest)
-    folder = origin.storage.local_path(WARMING_PREFIX)
+    await enqueue(library.images, library.queue, digest)
+    folder = library.storage.local_path(WARMING_PREFIX)
     assert folder is not None
-    names = origin.storage.list_names_after
+    names = library.storage.list_names_after
     attempts = 0
 
     async def broken(prefix: str, after: str, limit: int) -> list[str]:
@@ -410,43 +408,43 @@ async def test_store_that_cannot_be_listed_at_the_start_is_listed_later(
             raise StorageUnavailableError("out of order")
         return await names(prefix, after, limit)
 
-    monkeypatch.setattr(origin.storage, "list_names_after", broken)
-    async with warming_of(origin):
+    monkeypatch.setattr(library.storage, "list_names_after", broken)
+    async with warming_of(library):
         await until(lambda: not list(folder.iterdir()))
     assert attempts >= 3
 
 
-async def test_ingest_whose_note_cannot_be_put_succeeds_and_is_warmed_all_the_same(
-    origin: House, monkeypatch: pytest.MonkeyPatch, logged: Logged
+async def test_ingest_whose_warming_note_fails_succeeds_and_is_warmed(
+    library: Library, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    folder = origin.storage.local_path(WARMING_PREFIX)
+    folder = library.storage.local_path(WARMING_PREFIX)
     assert folder is not None
     folder.write_bytes(b"a file where the folder would be")
-    digest = await origin.ingest(images.photo_jpeg(320, 240))
+    digest = await library.ingest(images.photo_jpeg(320, 240))
     assert [event["event"] for event in logged].count("an image was not noted for warming") == 1
     folder.unlink()
-    async with warming_of(origin):
+    async with warming_of(library):
         await until(lambda: any(event["event"] == "warmed" for event in logged))
-    assert (await origin.rendition(digest, "width=320")).tier == "store"
+    assert (await library.rendition(digest, "width=320")).tier == "store"
 
 
-async def test_pool_that_cannot_start_a_process_forgets_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Logged) -> None:
+async def test_pool_that_cannot_start_a_process_loses_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Logged) -> None:
     monkeypatch.setattr(warming, "_RETRY_SECONDS", 0.01)
     monkeypatch.setattr(pool_module, "_RETRY_START_SECONDS", 0.05)
-    async with render_pool() as whole, house(tmp_path, whole) as origin:
-        digest = await origin.ingest(images.photo_jpeg(320, 240))
+    async with render_pool() as whole, open_library(tmp_path, whole) as library:
+        digest = await library.ingest(images.photo_jpeg(320, 240))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", "/no/python/here")
         pool = RenderPool(slots=1, queue_limit=9, memory_bytes=512 << 20, render_seconds=30, wait_seconds=30)
-        async with pool.running(), house(tmp_path, pool) as origin, warming_of(origin):
+        async with pool.running(), open_library(tmp_path, pool) as library, warming_of(library):
             await until(lambda: sum(event["event"] == "warming pauses" for event in logged) >= 2)
-            assert await origin.storage.list_names_after(WARMING_PREFIX, "", 9) == [digest]
+            assert await library.storage.list_names_after(WARMING_PREFIX, "", 9) == [digest]
             patch.undo()
-            await warmed(origin)
-            assert (await origin.rendition(digest, "width=320")).tier == "store"
+            await warmed(library)
+            assert (await library.rendition(digest, "width=320")).tier == "store"
 
 
-# The queue.
+# The queue
 
 
 async def enqueue(image_store: ImageStore, queue: WarmingQueue, digest: str) -> None:
@@ -455,7 +453,7 @@ async def enqueue(image_store: ImageStore, queue: WarmingQueue, digest: str) -> 
         await queue.enqueue(writer)
 
 
-async def test_queue_gives_the_newest_first_and_what_the_store_has_noted_last() -> None:
+async def test_queue_returns_the_newest_first_and_noted_images_last() -> None:
     image_store = ImageStore(open_storage("memory://", {}))
     await enqueue(image_store, WarmingQueue(image_store), "a" * 32)
     queue = WarmingQueue(image_store)
@@ -481,7 +479,7 @@ async def test_queue_waits_for_an_image() -> None:
     assert given == ["a" * 32, "b" * 32]
 
 
-async def test_queue_longer_than_what_is_remembered_forgets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_queue_longer_than_its_memory_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warming_queue, "_MAX_IN_MEMORY", 3)
     storage = open_storage("memory://", {})
     image_store = ImageStore(storage)

@@ -1,4 +1,4 @@
-"""Remote sources: what is asked, what is refused, what is bounded."""
+"""Fetching from remote sources: requests, refusals, and limits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def running() -> AsyncIterator[Source]:
 
 
 async def loopback(host: str, port: int) -> Sequence[str]:
-    """Resolve every name of the tests to the source."""
+    """Resolve every name to loopback, where the source listens."""
     return ["127.0.0.1"]
 
 
@@ -43,7 +43,7 @@ def anywhere(address: str) -> bool:
 
 
 def fetcher_for(running: Source, *hosts: str, max_bytes: int = 1 << 20) -> SourceFetcher:
-    """Return what may ask a source on loopback, which no setting allows."""
+    """Return a fetcher that may connect to loopback, which no setting allows."""
     allowed = [host.format(port=running.port) for host in hosts or ("http://source.test:{port}",)]
     return SourceFetcher(AllowedHosts.parse(allowed), max_bytes=max_bytes, is_allowed_address=anywhere, resolve=loopback)
 
@@ -60,7 +60,7 @@ async def fetched(fetcher: SourceFetcher, url: str, validators: Validators | Non
 # Fetching
 
 
-async def test_fetch_gives_the_bytes_and_their_validators(running: Source) -> None:
+async def test_fetch_returns_the_bytes_and_their_validators(running: Source) -> None:
     running.replies["/a.jpg"] = answered(200, 'ETag: "v1"', "Last-Modified: Tue, 24 Nov 2026 00:00:00 GMT", body=BODY)
     assert await fetched(fetcher_for(running), running.url()) == (Validators('"v1"', "Tue, 24 Nov 2026 00:00:00 GMT"), BODY)
     (request,) = running.requests
@@ -71,7 +71,7 @@ async def test_fetch_gives_the_bytes_and_their_validators(running: Source) -> No
     assert not [line for line in lines if line.lower().startswith(("if-", "cookie", "authorization"))]
 
 
-async def test_fetch_with_validators_asks_whether_they_still_hold(running: Source) -> None:
+async def test_fetch_with_validators_is_a_conditional_request(running: Source) -> None:
     running.replies["/a.jpg"] = answered(304)
     held = Validators('"v1"', "Tue, 24 Nov 2026 00:00:00 GMT")
     assert await fetched(fetcher_for(running), running.url(), held) == (None, b"")
@@ -79,7 +79,9 @@ async def test_fetch_with_validators_asks_whether_they_still_hold(running: Sourc
     assert "If-Modified-Since: Tue, 24 Nov 2026 00:00:00 GMT" in running.requests[0]
 
 
-async def test_fetch_over_tls_verifies_the_name_though_it_connects_to_the_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_fetch_over_tls_verifies_the_name_and_connects_to_the_checked_address(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("source.test").configure_cert(context)
@@ -94,7 +96,7 @@ async def test_fetch_over_tls_verifies_the_name_though_it_connects_to_the_addres
             await fetched(fetcher, running.url(host="other.test", scheme="https"))
 
 
-async def test_fetch_heeds_no_proxy_of_the_environment(running: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fetch_ignores_proxies_of_the_environment(running: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     running.replies["/a.jpg"] = answered(200, body=BODY)
@@ -123,23 +125,23 @@ async def test_fetch_follows_three_redirects_and_no_more(running: Source, status
         "gopher://source.test/",
     ],
 )
-async def test_fetch_looks_at_every_redirect_again(running: Source, location: str) -> None:
+async def test_fetch_checks_every_redirect(running: Source, location: str) -> None:
     running.replies["/a.jpg"] = answered(302, f"Location: {location}")
     with pytest.raises(SourceRefusedError):
         await fetched(fetcher_for(running), running.url())
     assert len(running.requests) == 1
 
 
-async def test_fetch_does_not_go_from_https_to_http_where_http_is_not_allowed() -> None:
+async def test_fetch_of_http_is_refused_if_only_https_is_allowed() -> None:
     fetcher = SourceFetcher(AllowedHosts.parse(["source.test"]), max_bytes=1)
     with pytest.raises(SourceRefusedError):
         fetcher.normalize("http://source.test/a.jpg")
 
 
-# Bounds and failures
+# Limits and failures
 
 
-async def test_fetch_of_too_many_bytes_ends_before_they_are_read(running: Source) -> None:
+async def test_fetch_of_too_many_bytes_stops_before_reading_them(running: Source) -> None:
     running.replies["/declared"] = answered(200, body=b"x", length=1 << 40)
     running.replies["/endless"] = endless
     for path in ("/declared", "/endless"):
@@ -167,7 +169,7 @@ async def endless(writer: asyncio.StreamWriter) -> None:
     ],
     ids=["nothing", "garbage", "cut", "no number", "no chunk", "huge header", "another protocol"],
 )
-async def test_fetch_of_what_is_no_whole_answer_fails(running: Source, reply: bytes) -> None:
+async def test_fetch_of_an_incomplete_or_invalid_response_fails(running: Source, reply: bytes) -> None:
     running.replies["/a.jpg"] = reply
     with pytest.raises(SourceFailedError) as failed:
         await fetched(fetcher_for(running), running.url())
@@ -175,7 +177,7 @@ async def test_fetch_of_what_is_no_whole_answer_fails(running: Source, reply: by
 
 
 def flooding(beginning: bytes, unit: bytes) -> Reply:
-    """Return a source that sends a beginning, and then the same again and again for as long as it is read."""
+    """Return a source that sends a beginning, and then the same bytes over and over."""
 
     async def reply(writer: asyncio.StreamWriter) -> None:
         writer.write(beginning)
@@ -201,7 +203,7 @@ _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     ],
     ids=["interim responses", "early hints", "fields", "chunks", "chunk extensions", "trailers"],
 )
-async def test_fetch_from_a_source_that_floods_fails_long_before_its_time_is_over(running: Source, reply: Reply) -> None:
+async def test_fetch_from_a_flooding_source_fails_long_before_the_timeout(running: Source, reply: Reply) -> None:
     running.replies["/flood"] = reply
     running.replies["/a.jpg"] = answered(200, body=BODY)
     fetcher = fetcher_for(running)
@@ -210,7 +212,7 @@ async def test_fetch_from_a_source_that_floods_fails_long_before_its_time_is_ove
     assert (await fetched(fetcher, running.url()))[1] == BODY
 
 
-async def test_fetch_of_many_small_chunks_gives_others_their_turn(running: Source) -> None:
+async def test_fetch_of_many_small_chunks_lets_other_tasks_run(running: Source) -> None:
     running.replies["/a.jpg"] = flooding(_CHUNKED, b"1\r\nx\r\n")
     turns = 0
 
@@ -233,7 +235,7 @@ async def test_fetch_of_many_small_chunks_gives_others_their_turn(running: Sourc
     assert max(pieces.values()) <= 100
 
 
-async def test_fetch_takes_interim_responses_and_small_chunks_within_bounds(running: Source) -> None:
+async def test_fetch_accepts_interim_responses_and_small_chunks_within_limits(running: Source) -> None:
     interim = b"HTTP/1.1 100 Continue\r\n\r\n" + b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n" * 20
     header = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: " + b"x" * 20_000 + b"\r\n\r\n"
     lines = [b"%d" % number for number in range(20_000)]
@@ -243,7 +245,7 @@ async def test_fetch_takes_interim_responses_and_small_chunks_within_bounds(runn
 
 
 @pytest.mark.parametrize("status", [204, 304, 400, 401, 404, 410, 500, 503])
-async def test_fetch_of_another_status_fails_and_tells_it(running: Source, status: int) -> None:
+async def test_fetch_of_another_status_fails_and_reports_it(running: Source, status: int) -> None:
     running.replies["/a.jpg"] = answered(status)
     with pytest.raises(SourceFailedError) as failed:
         await fetched(fetcher_for(running), running.url())
@@ -256,7 +258,7 @@ async def test_fetch_of_compressed_bytes_fails(running: Source) -> None:
         await fetched(fetcher_for(running), running.url())
 
 
-async def test_fetch_where_nobody_listens_fails(running: Source) -> None:
+async def test_fetch_from_a_closed_port_fails(running: Source) -> None:
     fetcher = SourceFetcher(AllowedHosts.parse(["http://source.test:1"]), max_bytes=1, is_allowed_address=anywhere, resolve=loopback)
     with pytest.raises(SourceFailedError):
         await fetched(fetcher, "http://source.test:1/")
@@ -274,21 +276,21 @@ async def dripping(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_fetch_from_a_silent_source_is_given_up(running: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fetch_from_a_silent_source_times_out(running: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetcher_module, "SILENCE_SECONDS", 0.2)
     running.replies["/a.jpg"] = silent
     with pytest.raises(SourceSlowError):
         await fetched(fetcher_for(running), running.url())
 
 
-async def test_fetch_from_a_dripping_source_is_given_up(running: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fetch_from_a_slow_source_times_out(running: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetcher_module, "FETCH_SECONDS", 0.4)
     running.replies["/a.jpg"] = dripping
     with pytest.raises(SourceSlowError):
         await fetched(fetcher_for(running), running.url())
 
 
-async def test_fetch_lets_the_next_one_go_when_one_fails(running: Source) -> None:
+async def test_fetch_that_fails_frees_its_slot(running: Source) -> None:
     running.replies["/a.jpg"] = answered(500)
     fetcher = fetcher_for(running)
     for _ in range(2 * fetcher_module.MAX_CONCURRENT_FETCHES):
@@ -324,7 +326,7 @@ def test_address_that_is_public_is_allowed(address: str) -> None:
 
 
 def resolving(found: Sequence[str] | OSError, seconds: float = 0) -> Resolve:
-    """Return a resolver that gives, or raises, one and the same after some seconds."""
+    """Return a resolver that always returns, or raises, the same after some seconds."""
 
     async def resolve(host: str, port: int) -> Sequence[str]:
         await asyncio.sleep(seconds)
@@ -336,7 +338,7 @@ def resolving(found: Sequence[str] | OSError, seconds: float = 0) -> Resolve:
 
 
 async def unreachable(resolve: Resolve, url: str = "https://db.source.test/") -> tuple[tuple[Problem, int | None], float]:
-    """Return what a client is told of a host that cannot be reached, and after how many seconds."""
+    """Return the problem of a host that cannot be reached, and the seconds until it was raised."""
     fetcher = SourceFetcher(
         AllowedHosts.parse(["*.source.test", "http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1"]), max_bytes=1, resolve=resolve
     )
@@ -350,7 +352,7 @@ UNKNOWN = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
 
 @pytest.mark.parametrize("found", [["127.0.0.1"], ["93.184.216.34", "10.0.0.1"], ["fdaa::3"], [], TimeoutError()], ids=repr)
-async def test_host_inside_fails_exactly_as_one_that_does_not_exist(
+async def test_internal_host_fails_exactly_like_one_that_does_not_exist(
     found: Sequence[str] | OSError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetcher_module, "UNREACHABLE_STEP_SECONDS", 0.2)
@@ -361,7 +363,7 @@ async def test_host_inside_fails_exactly_as_one_that_does_not_exist(
     assert "source.test" not in str(told)
 
 
-async def test_host_that_is_resolved_sooner_fails_no_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_host_that_resolves_faster_fails_no_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetcher_module, "UNREACHABLE_STEP_SECONDS", 0.5)
     for resolve in (resolving(["10.0.0.1"]), resolving(UNKNOWN, 0.1), resolving(["10.0.0.1"], 0.2)):
         _, seconds = await unreachable(resolve)
@@ -370,7 +372,7 @@ async def test_host_that_is_resolved_sooner_fails_no_sooner(monkeypatch: pytest.
     assert seconds >= 0.99
 
 
-async def test_redirect_to_a_host_inside_fails_as_one_to_a_host_that_does_not_exist(
+async def test_redirect_to_an_internal_host_fails_like_one_to_a_host_that_does_not_exist(
     running: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetcher_module, "UNREACHABLE_STEP_SECONDS", 0.01)
@@ -389,7 +391,9 @@ async def test_redirect_to_a_host_inside_fails_as_one_to_a_host_that_does_not_ex
     assert told[0] == told[1]
 
 
-async def test_log_says_why_a_host_is_not_reached(monkeypatch: pytest.MonkeyPatch, logged: list[structlog.typing.EventDict]) -> None:
+async def test_host_that_is_not_reached_has_its_reason_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, logged: list[structlog.typing.EventDict]
+) -> None:
     monkeypatch.setattr(fetcher_module, "UNREACHABLE_STEP_SECONDS", 0.01)
     await unreachable(resolving(["10.0.0.1"]))
     await unreachable(resolving(UNKNOWN))
@@ -398,9 +402,7 @@ async def test_log_says_why_a_host_is_not_reached(monkeypatch: pytest.MonkeyPatc
     assert logged[0]["addresses"] == ["10.0.0.1"]
 
 
-async def test_name_is_resolved_once_so_that_it_cannot_lead_elsewhere_a_moment_later(
-    running: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_name_is_resolved_once_so_that_rebinding_has_no_effect(running: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([["127.0.0.1"], ["10.0.0.1"]])
     asked: list[str] = []
 
@@ -419,7 +421,7 @@ async def test_name_is_resolved_once_so_that_it_cannot_lead_elsewhere_a_moment_l
     assert len(running.requests) == 1
 
 
-async def test_real_resolver_leads_loopback_names_nowhere(
+async def test_names_of_loopback_are_refused_with_the_real_resolver(
     monkeypatch: pytest.MonkeyPatch, logged: list[structlog.typing.EventDict]
 ) -> None:
     monkeypatch.setattr(fetcher_module, "UNREACHABLE_STEP_SECONDS", 0.01)
@@ -441,7 +443,7 @@ async def test_real_resolver_leads_loopback_names_nowhere(
         ("https://source.test/%7Ea", "https://source.test/%7Ea"),
     ],
 )
-def test_url_has_one_spelling(url: str, normal: str) -> None:
+def test_url_has_one_normal_form(url: str, normal: str) -> None:
     assert SourceFetcher(AllowedHosts.parse(["source.test"]), max_bytes=1).normalize(url) == normal
 
 
@@ -457,7 +459,7 @@ def test_url_has_one_spelling(url: str, normal: str) -> None:
         "http://source.test/", "https://[::1", "https://source。test/",
     ],
 )  # fmt: skip
-def test_url_that_is_not_fetched_is_refused_with_what_to_do(url: str) -> None:
+def test_url_that_may_not_be_fetched_is_refused_with_a_remedy(url: str) -> None:
     with pytest.raises(SourceRefusedError) as refused:
         SourceFetcher(AllowedHosts.parse(["source.test"]), max_bytes=1).normalize(url)
     problem = refused.value.problem()
@@ -476,7 +478,7 @@ def test_url_that_is_not_fetched_is_refused_with_what_to_do(url: str) -> None:
         ("http://a.test:8080", ["http://a.test:8080/", "https://a.test:8080/"], ["http://a.test/"]),
     ],
 )
-def test_entry_allows_these_urls_and_not_those(entry: str, yes: list[str], no: list[str]) -> None:
+def test_host_entry_allows_only_matching_urls(entry: str, yes: list[str], no: list[str]) -> None:
     fetcher = SourceFetcher(AllowedHosts.parse([entry]), max_bytes=1)
     for url in yes:
         fetcher.normalize(url)
@@ -488,12 +490,12 @@ def test_entry_allows_these_urls_and_not_those(entry: str, yes: list[str], no: l
 @pytest.mark.parametrize(
     "entry", ["", "*", "*.", "ftp://a.test", "a.test/path", "a test", "a.test:0", "a.test:70000", "*.127.0.0.1", "u@a.test", "ä.test"]
 )
-def test_entry_that_is_no_host_is_refused(entry: str) -> None:
+def test_host_entry_that_is_not_a_host_is_refused(entry: str) -> None:
     with pytest.raises(ValueError, match=r"is not a host. Expected images\.example\.com"):
         AllowedHosts.parse([entry])
 
 
-async def test_every_failure_tells_what_was_expected_and_what_to_do(running: Source) -> None:
+async def test_every_failure_has_expected_and_remedy(running: Source) -> None:
     running.replies["/500"] = answered(500)
     running.replies["/garbage"] = b"garbage\r\n\r\n"
     running.replies["/large"] = answered(200, body=b"x" * 2_000)

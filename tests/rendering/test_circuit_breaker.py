@@ -22,7 +22,7 @@ from service.rendering.pool import RenderPool
 from service.rendering.protocol import FindTrim, InputFile, Job, MakeIntermediate, Probe, Probed, Render, Rendered, RenderLadder
 from service.storage.object_store import Storage, open_storage
 from tests.support import images
-from tests.support.library import house
+from tests.support.library import open_library
 from tests.support.renders import LIMITS, halted, ready, render_job, render_pool, rendered, taken, until, written
 
 pytestmark = pytest.mark.anyio
@@ -208,7 +208,7 @@ async def waits_in_vain(pool: RenderPool, job: Job) -> None:
 
 
 async def test_upload_whose_probe_ended_its_process_twice_is_refused(lone: RenderPool, tmp_path: Path) -> None:
-    async with house(tmp_path, lone) as home:
+    async with open_library(tmp_path, lone) as home:
         errors: list[ServiceError] = []
 
         async def upload() -> None:

@@ -17,7 +17,7 @@ from service.storage.keys import document_key, intermediate_key, original_key, r
 from service.storage.object_store import Storage, open_storage
 from service.storage.quota import DerivedQuota
 from tests.support import images
-from tests.support.library import House, house
+from tests.support.library import Library, open_library
 from tests.support.renders import until
 
 pytestmark = pytest.mark.anyio
@@ -145,13 +145,13 @@ async def test_budget_of_a_folder_that_is_read_and_written_meanwhile_harms_nobod
 
 
 @pytest.fixture
-async def origin(tmp_path: Path, pool: RenderPool) -> AsyncIterator[House]:
-    async with house(tmp_path, pool) as built:
+async def origin(tmp_path: Path, pool: RenderPool) -> AsyncIterator[Library]:
+    async with open_library(tmp_path, pool) as built:
         yield built
 
 
 async def test_watch_trims_what_is_written_while_it_watches_and_renditions_are_made_again(
-    origin: House, monkeypatch: pytest.MonkeyPatch
+    origin: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quota, "POLL_INTERVAL_SECONDS", 0.02)
     digest = await origin.ingest(images.photo_jpeg(640, 480))

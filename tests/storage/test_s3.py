@@ -20,7 +20,7 @@ from service.rendering.pool import RenderPool
 from service.storage.keys import document_key, original_key, rendition_key, tombstone_key
 from service.storage.object_store import Storage, open_storage
 from tests.support import images
-from tests.support.library import House, house
+from tests.support.library import Library, open_library
 from tests.support.s3 import Bucket
 from tests.support.s3_proxy import Request, S3Proxy
 
@@ -219,12 +219,12 @@ async def test_bucket_that_does_not_show_an_object_yet_is_asked_once_more_consis
 
 
 @pytest.fixture
-async def origin(tmp_path: Path, pool: RenderPool, storage: Storage) -> AsyncIterator[House]:
-    async with house(tmp_path, pool, storage=storage) as built:
+async def origin(tmp_path: Path, pool: RenderPool, storage: Storage) -> AsyncIterator[Library]:
+    async with open_library(tmp_path, pool, storage=storage) as built:
         yield built
 
 
-async def test_image_that_another_region_has_just_taken_in_is_shown_and_rendered_once(origin: House, s3_proxy: S3Proxy) -> None:
+async def test_image_that_another_region_has_just_taken_in_is_shown_and_rendered_once(origin: Library, s3_proxy: S3Proxy) -> None:
     digest = await origin.ingest(images.photo_jpeg(400, 300))
     s3_proxy.hides = lambda request: request.method in {"GET", "HEAD"}
     assert (await origin.documents.get(digest)).digest == digest
@@ -234,7 +234,7 @@ async def test_image_that_another_region_has_just_taken_in_is_shown_and_rendered
     assert (again.body, again.etag, again.stored) == (first.body, first.etag, True), "what another region has stored is what is served"
 
 
-async def test_image_that_another_region_has_just_taken_down_is_gone(origin: House, s3_proxy: S3Proxy, storage: Storage) -> None:
+async def test_image_that_another_region_has_just_taken_down_is_gone(origin: Library, s3_proxy: S3Proxy, storage: Storage) -> None:
     digest = await origin.ingest(images.photo_jpeg(400, 300))
     s3_proxy.hides = lambda request: request.method in {"GET", "HEAD"}
     taken_down = await origin.takedowns.take_down(digest)
@@ -244,7 +244,7 @@ async def test_image_that_another_region_has_just_taken_down_is_gone(origin: Hou
         await origin.takedowns.take_down(OTHER)
 
 
-async def test_change_of_a_document_is_of_what_another_region_left_last(origin: House, s3_proxy: S3Proxy, storage: Storage) -> None:
+async def test_change_of_a_document_is_of_what_another_region_left_last(origin: Library, s3_proxy: S3Proxy, storage: Storage) -> None:
     digest = await origin.ingest(images.photo_jpeg(400, 300))
     before = (await storage.get(document_key(digest)) or b"").decode()
     await origin.documents.update(digest, lambda document: replace(document, alt="A panda."))

@@ -1,4 +1,4 @@
-"""The library without HTTP for tests: it takes images in and renders them, with a store and real render processes."""
+"""The library without HTTP for tests: ingest, renditions and warming over a store and real render processes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tests.support.renders import LIMITS
 from tests.support.waiting import PATIENCE_SECONDS
 
 
-class House:
-    """The objects that `create_app` wires together."""
+class Library:
+    """The objects of the library, wired together as `create_app` does it."""
 
     def __init__(self, storage: Storage, pool: RenderPool, spool: Path, formats: Sequence[WarmFormat]) -> None:
         self.storage = storage
@@ -57,25 +57,29 @@ class House:
             await upload.write(body)
             return (await self.ingester.ingest(upload)).document.digest
 
-    async def rendition(self, digest: str, spelling: str, image_format: Format = "webp", *, version: int = PIPELINE_VERSION) -> Rendition:
-        """Return a rendition in the way that a request for it does."""
-        return await self.renditions.get_or_render(address(digest, spelling, image_format, version=version), parse(spelling))
+    async def rendition(
+        self, digest: str, canonical_form: str, image_format: Format = "webp", *, version: int = PIPELINE_VERSION
+    ) -> Rendition:
+        """Return a rendition in the way a request gets it."""
+        return await self.renditions.get_or_render(
+            rendition_url(digest, canonical_form, image_format, version=version), parse(canonical_form)
+        )
 
 
 @asynccontextmanager
-async def house(
+async def open_library(
     folder: Path, pool: RenderPool, *, formats: Sequence[WarmFormat] = ("webp", "fallback"), storage: Storage | None = None
-) -> AsyncIterator[House]:
-    """Yield a library whose store is in a folder, or is `storage`. Nothing is warmed until its warmer runs."""
-    built = House(storage or open_storage((folder / "store").as_uri(), {}), pool, folder / "spool", formats)
-    built.ingester.spool.clear()
+) -> AsyncIterator[Library]:
+    """Give a library over `storage`, or over a store in `folder`. Nothing is warmed until a test runs the warmer."""
+    library = Library(storage or open_storage((folder / "store").as_uri(), {}), pool, folder / "spool", formats)
+    library.ingester.spool.clear()
     try:
-        yield built
+        yield library
     finally:
-        await built.renditions.aclose()
-        await built.intermediates.aclose()
+        await library.renditions.aclose()
+        await library.intermediates.aclose()
 
 
-def address(digest: str, spelling: str, image_format: Format, *, version: int = PIPELINE_VERSION) -> RenditionUrl:
+def rendition_url(digest: str, canonical_form: str, image_format: Format, *, version: int = PIPELINE_VERSION) -> RenditionUrl:
     """Return the URL of a rendition."""
-    return RenditionUrl(version, digest, spelling, FORMATS[image_format].extension)
+    return RenditionUrl(version, digest, canonical_form, FORMATS[image_format].extension)
