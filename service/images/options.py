@@ -1,7 +1,7 @@
-"""Options: the values that a transform's keys can have; how each is read, spelled and described.
+"""The options of a transform: how the value of each is read, written and described.
 
-A value is spelled with `A-Z a-z 0-9 . : _ -` alone, lists joined by `:`, numbers with at most four decimals, no exponent, no
-trailing zeros.
+The canonical form of a value has only the characters `A-Z a-z 0-9 . : _ -`. Lists are joined by `:`, and numbers have at most four
+decimals, no exponent and no trailing zeros.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FLIPS: tuple[str, ...] = get_args(Flip)
 METADATA: tuple[str, ...] = get_args(Metadata)
 PROFILES: tuple[str, ...] = get_args(Profile)
 
-# The longest side that WebP holds is 16,383; half of it is above any screen and keeps one rendition within a render process's memory.
+# Half of the longest side that WebP holds: more than any screen has, and one rendition still fits into a render process's memory.
 MAX_SIDE_PIXELS = 8_192
 MAX_FRAME = 9_999
 MAX_PAD_PIXELS = 4_096
@@ -44,13 +44,13 @@ AUTO = "auto"
 BLUR = "blur"
 MAX_RADIUS = "max"
 
-# An overlay with every part written out has about 90, and four numbers of 18 digits have fewer.
+# An overlay with all its parts has about 90 characters; four numbers of 18 digits have fewer.
 MAX_VALUE_CHARACTERS = 128
 MAX_VALUE_PARTS = 8
 OVERLAY_SCALE = 0.25
 
-_COLOUR = re.compile(r"[0-9a-f]{6}([0-9a-f]{2})?")
-_SHORT_COLOUR = re.compile(r"[0-9a-f]{3,4}")
+_COLOR = re.compile(r"[0-9a-f]{6}([0-9a-f]{2})?")
+_SHORT_COLOR = re.compile(r"[0-9a-f]{3,4}")
 
 
 class FocalPoint(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ class FocalPoint(msgspec.Struct, frozen=True):
 
 
 class Region(msgspec.Struct, frozen=True):
-    """A part of the upright original: left, top, width and height in pixels, or with `percent` in hundredths of the picture's sides."""
+    """A part of the upright original: left, top, width and height in pixels, or with `percent` in percent of the original's sides."""
 
     left: float
     top: float
@@ -71,7 +71,7 @@ class Region(msgspec.Struct, frozen=True):
 
 
 class Sides(msgspec.Struct, frozen=True):
-    """Lengths in pixels, clockwise from the top, as CSS writes them."""
+    """Lengths in pixels, clockwise from the top, as in CSS."""
 
     top: int
     right: int
@@ -80,10 +80,10 @@ class Sides(msgspec.Struct, frozen=True):
 
 
 class Overlay(msgspec.Struct, frozen=True):
-    """Another image laid over the picture.
+    """Another image on top of the picture.
 
-    gravity: the compass anchor where it lies; scale: its width as a share of the picture's, 0.01 to 1; opacity: 0 to 1;
-    x, y: pixels from the anchor towards the middle (from the centre right and down), 4096 at most either way.
+    gravity: the compass anchor at which it is placed. scale: its width as a fraction of the picture's, 0.01 to 1. opacity: 0 to 1.
+    x, y: pixels from the anchor toward the middle (from the center to the right and down), -4096 to 4096.
     """
 
     digest: str
@@ -99,24 +99,29 @@ Value: TypeAlias = int | float | str | bool | FocalPoint | Region | Sides | Over
 
 
 class Option(msgspec.Struct, frozen=True):
-    """One key of a transform: how its text is read, what it means, and the JSON Schema of its value in the API."""
+    """One option.
+
+    read: returns the value of a text, given the option's name for messages; raises `BadTransformError`.
+    help: the description in the API, the playground and docs/transforms.md.
+    schema: the JSON Schema of its value in the API.
+    """
 
     read: Callable[[str, str], object]
     help: str
     schema: Mapping[str, object]
 
 
-def spelled(value: Value) -> str:  # noqa: PLR0911 - one for each type
-    """Return the canonical spelling of an option's value."""
+def format_value(value: Value) -> str:  # noqa: PLR0911 - one for each type
+    """Return the canonical form of an option's value."""
     match value:
         case bool():
             return "true" if value else "false"
         case float():
             return f"{value:.4f}".rstrip("0").rstrip(".")
         case FocalPoint(x, y):
-            return f"focal:{spelled(x)}:{spelled(y)}"
+            return f"focal:{format_value(x)}:{format_value(y)}"
         case Region(left, top, width, height, percent):
-            return ":".join(spelled(length) + ("p" if percent else "") for length in (left, top, width, height))
+            return ":".join(format_value(length) + ("p" if percent else "") for length in (left, top, width, height))
         case Sides(top, right, bottom, left):
             if left != right:
                 return f"{top}:{right}:{bottom}:{left}"
@@ -124,8 +129,8 @@ def spelled(value: Value) -> str:  # noqa: PLR0911 - one for each type
                 return f"{top}:{right}:{bottom}"
             return f"{top}:{right}" if right != top else str(top)
         case Overlay(digest, gravity, scale, opacity, x, y):
-            parts = [digest, gravity, spelled(scale), spelled(opacity), str(x), str(y)]
-            for default in ("0", "0", "1", spelled(OVERLAY_SCALE), "center"):
+            parts = [digest, gravity, format_value(scale), format_value(opacity), str(x), str(y)]
+            for default in ("0", "0", "1", format_value(OVERLAY_SCALE), "center"):
                 if parts[-1] != default:
                     break
                 parts.pop()
@@ -134,65 +139,65 @@ def spelled(value: Value) -> str:  # noqa: PLR0911 - one for each type
             return str(value)
 
 
-def text_of(key: str, value: object) -> str:
-    """Return the text of an option's value in JSON: a list is joined by `:`, an object of an overlay likewise.
+def to_text(key: str, value: object) -> str:
+    """Return the text of an option's JSON value, which `Option.read` takes; a list and an overlay's object are joined by `:`.
 
-    Raises `BadTransformError` for what has no text.
+    Raises `BadTransformError` for a value of another type.
     """
     match value:
         case bool():
-            return spelled(value)
+            return format_value(value)
         case int() | float() | str():
-            return _plain(str(value)) if key in _WRITTEN_FREELY else str(value)
+            return _normalize(str(value)) if key in _FREE_FORM else str(value)
         case list() if (
-            key in _WRITTEN_FREELY
+            key in _FREE_FORM
             and len(value) <= MAX_VALUE_PARTS
             and all(isinstance(part, (int, float, str)) and not isinstance(part, bool) for part in value)
         ):
-            return ":".join(_plain(str(part)) for part in value)
+            return ":".join(_normalize(str(part)) for part in value)
         case dict() if key == "overlay":
             known = ("digest", "gravity", "scale", "opacity", "x", "y")
             if unknown := sorted(set(value) - set(known)):
-                raise _bad(key, ", ".join(known), unknown[0], "Leave it out.")
-            defaults = ("", "center", spelled(OVERLAY_SCALE), "1", "0", "0")
-            return ":".join(text_of(name, value.get(name, default)) for name, default in zip(known, defaults, strict=True))
+                raise _invalid(key, ", ".join(known), unknown[0], "Leave it out.")
+            defaults = ("", "center", format_value(OVERLAY_SCALE), "1", "0", "0")
+            return ":".join(to_text(name, value.get(name, default)) for name, default in zip(known, defaults, strict=True))
         case _:
-            lists = ", or a list of numbers" if key in _WRITTEN_FREELY else ""
-            raise _bad(key, f"a number, a string, or true or false{lists}", _short.repr(value), "See GET /docs.")
+            lists = ", or a list of numbers" if key in _FREE_FORM else ""
+            raise _invalid(key, f"a number, a string, or true or false{lists}", _short.repr(value), "See GET /docs.")
 
 
-# A value of JSON may be very long and very deep: what is quoted of it, and the time that takes, has a bound.
+# A JSON value may be very long and very deep, so the part of it that a message quotes is bounded.
 _short = reprlib.Repr()
 _short.maxlist = _short.maxdict = 4
 _short.maxlevel = 3
 _short.maxstring = _short.maxother = 64
 
 
-# Lists and colours, which people write in their own ways.
-_WRITTEN_FREELY = frozenset({"background", "crop", "focal", "pad"})
+# Options that people write in various ways.
+_FREE_FORM = frozenset({"background", "crop", "focal", "pad"})
 
 
-def _plain(text: str) -> str:
-    """Return a value as people write it, `50%`, `#ff8800`, `0.3,0.6`, in the characters of an address."""
+def _normalize(text: str) -> str:
+    """Return a value such as `50%`, `#ff8800` or `0.3,0.6` in the characters of a canonical form."""
     return text.strip().replace("%", "p").replace(",", ":").replace(" ", "").removeprefix("#")
 
 
-def number_of(text: str) -> Decimal | None:
-    """Return a plain decimal number with at most four decimals, else `None`: no exponent, no plus, no infinity."""
+def parse_number(text: str) -> Decimal | None:
+    """Return a plain decimal number with at most four decimals, `None` for any other text: no exponent, no plus sign, no infinity."""
     if re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{1,9})?", text) is None:
         return None
-    # Adding nothing makes a minus zero a zero.
+    # Adding 0 turns -0 into 0.
     number = Decimal(text) + 0
     return number if number == number.quantize(Decimal("0.0001")) else None
 
 
-def _bad(key: str, expected: str, received: str, remedy: str) -> BadTransformError:
-    return BadTransformError(f"`{key}` cannot be that.", expected=expected, received=received, remedy=remedy)
+def _invalid(key: str, expected: str, received: str, remedy: str) -> BadTransformError:
+    return BadTransformError(f"`{key}` is invalid.", expected=expected, received=received, remedy=remedy)
 
 
 def _whole(minimum: int, maximum: int, unit: str) -> Callable[[str, str], int]:
     def read(key: str, text: str) -> int:
-        number = number_of(text)
+        number = parse_number(text)
         if number is None or number != int(number) or not minimum <= number <= maximum:
             raise BadTransformError(
                 f"`{key}` is out of range.",
@@ -207,7 +212,7 @@ def _whole(minimum: int, maximum: int, unit: str) -> Callable[[str, str], int]:
 
 def _decimal(minimum: float, maximum: float, unit: str) -> Callable[[str, str], float]:
     def read(key: str, text: str) -> float:
-        number = number_of(text)
+        number = parse_number(text)
         if number is None or not Decimal(str(minimum)) <= number <= Decimal(str(maximum)):
             raise BadTransformError(
                 f"`{key}` is out of range.",
@@ -228,7 +233,7 @@ def _one_of(words: tuple[str, ...]) -> Callable[[str, str], str]:
                 f"`{key}` has an unknown value.",
                 expected=", ".join(words),
                 received=text,
-                remedy=f"Did you mean `{near[0]}`?" if near else "Use one of the values above.",
+                remedy=f"Did you mean `{near[0]}`?" if near else "Use one of the expected values.",
             )
         return text
 
@@ -246,14 +251,14 @@ def _flag(key: str, text: str) -> bool:
     return _one_of(("true", "false"))(key, text) == "true"
 
 
-def _read_focal(key: str, text: str) -> FocalPoint:  # noqa: ARG001 - as every reader
-    match [number_of(part) for part in text.split(":")]:
+def _read_focal(key: str, text: str) -> FocalPoint:  # noqa: ARG001 - the signature of all readers
+    match [parse_number(part) for part in text.split(":")]:
         case [Decimal() as x, Decimal() as y] if 0 <= x <= 1 and 0 <= y <= 1:
             return FocalPoint(float(x), float(y))
         case _:
             raise BadTransformError(
                 "The focal point is not a point of the image.",
-                expected="<x>:<y>, each 0 to 1 with at most four decimals, from the top left of the upright image",
+                expected="<x>:<y>, each from 0 to 1 with at most four decimals, measured from the top left of the upright image",
                 received=text,
                 remedy="Use for example gravity=focal:0.3:0.6.",
             )
@@ -266,20 +271,20 @@ def _read_gravity(key: str, text: str) -> Gravity:
 
 
 def _read_region(key: str, text: str) -> Region:
-    expected = "left, top, width and height in whole pixels of the upright original, or all four in percent, within the picture"
+    expected = "left, top, width and height of a part within the picture, in whole pixels of the upright original or all four in percent"
     remedy = "Use for example crop=10:20:640:480 or crop=10p:20p:50p:50p."
     parts = text.split(":")
     percent = all(part.endswith("p") for part in parts)
-    match [number_of(part.removesuffix("p") if percent else part) for part in parts]:
+    match [parse_number(part.removesuffix("p") if percent else part) for part in parts]:
         case [Decimal() as left, Decimal() as top, Decimal() as width, Decimal() as height]:
             numbers = (left, top, width, height)
         case _:
-            raise _bad(key, expected, text, remedy)
+            raise _invalid(key, expected, text, remedy)
     most = 100 if percent else 1_000_000
     whole = percent or all(number == int(number) for number in numbers)
     inside = left >= 0 and top >= 0 and width > 0 and height > 0 and left + width <= most and top + height <= most
     if not whole or not inside:
-        raise _bad(key, expected, text, remedy)
+        raise _invalid(key, expected, text, remedy)
     return Region(float(numbers[0]), float(numbers[1]), float(numbers[2]), float(numbers[3]), percent)
 
 
@@ -287,7 +292,7 @@ def _read_sides(key: str, text: str) -> Sides:
     read = _whole(0, MAX_PAD_PIXELS, "pixels")
     parts = text.split(":")
     if len(parts) > 4:
-        raise _bad(key, "one to four lengths, clockwise from the top as in CSS", text, "Use for example pad=20 or pad=10:20.")
+        raise _invalid(key, "one to four lengths, clockwise from the top as in CSS", text, "Use for example pad=20 or pad=10:20.")
     lengths = [read(key, part) for part in parts]
     top, right = lengths[0], lengths[1] if len(lengths) > 1 else lengths[0]
     bottom = lengths[2] if len(lengths) > 2 else top
@@ -295,12 +300,12 @@ def _read_sides(key: str, text: str) -> Sides:
 
 
 def _read_background(key: str, text: str) -> str:
-    colour = text.lower()
-    if _SHORT_COLOUR.fullmatch(colour):
-        colour = "".join(digit * 2 for digit in colour)
-    if colour != BLUR and _COLOUR.fullmatch(colour) is None:
-        raise _bad(key, "a colour in hexadecimal digits, rrggbb or rrggbbaa, or `blur`", text, "Use for example background=ff8800.")
-    return colour.removesuffix("ff") if len(colour) == 8 else colour
+    color = text.lower()
+    if _SHORT_COLOR.fullmatch(color):
+        color = "".join(digit * 2 for digit in color)
+    if color != BLUR and _COLOR.fullmatch(color) is None:
+        raise _invalid(key, "a color in hexadecimal digits, rrggbb or rrggbbaa, or `blur`", text, "Use for example background=ff8800.")
+    return color.removesuffix("ff") if len(color) == 8 else color
 
 
 def _read_degrees(key: str, text: str) -> float:
@@ -310,11 +315,11 @@ def _read_degrees(key: str, text: str) -> float:
 def _read_overlay(key: str, text: str) -> Overlay:
     digest, *rest = text.split(":")
     if not is_digest(digest) or len(rest) > 5:
-        raise _bad(
+        raise _invalid(
             key,
-            "<digest>[:<gravity>[:<scale>[:<opacity>[:<x>[:<y>]]]]], the digest as an upload was answered with",
+            "<digest>[:<gravity>[:<scale>[:<opacity>[:<x>[:<y>]]]]], with the digest of an uploaded image",
             text,
-            "Upload the overlay first and use its digest.",
+            "Upload the overlay first, and use the digest in its image document.",
         )
     readers: tuple[Callable[[str, str], object], ...] = (
         _one_of(COMPASS),
@@ -328,7 +333,7 @@ def _read_overlay(key: str, text: str) -> Overlay:
 
 
 def scaled_number(number: float, factor: Fraction) -> float:
-    """Return a length times `factor`, rounded to the four decimals that a spelling has."""
+    """Return a length times `factor`, rounded to the four decimals of a canonical form."""
     return float(round(Fraction(str(number)) * factor, 4))
 
 
@@ -355,120 +360,152 @@ _OVERLAY_SCHEMA: Mapping[str, object] = {
     },
 }
 
-# In the order of canonical spelling, which is the order in which they act, the encoder's own last.
+# In the order of the canonical form, which is the order in which they act; those of the encoder come last.
 OPTIONS: Mapping[str, Option] = {
     "frame": Option(
         _whole(0, MAX_FRAME, "frames"),
-        "the frame of an animation, or the page of a TIFF, to make a still of, the first is 0",
+        "The frame of an animation, or the page of a TIFF, to show as a still picture. The first is 0.",
         _number_schema(0, MAX_FRAME, "integer"),
     ),
     "animate": Option(
         _flag,
-        "`true` insists on all frames, so that a format without animation is refused. Without it and without `frame`, an animation "
-        "stays one in webp and gif, and is its first frame elsewhere; `false` is `frame=0`",
+        "`true` requires all frames: formats without animation are refused. `false` is the same as `frame=0`. Without `animate` and "
+        "`frame`, an animation stays one in webp and gif, and becomes its first frame in other formats.",
         _FLAG_SCHEMA,
     ),
     "crop": Option(
         _read_region,
-        "left, top, width and height of the part to keep, in pixels of the upright original or all four in percent "
-        "(`10p:20p:50p:50p`, in JSON also `10%,20%,50%,50%`)",
+        "The part to keep: left, top, width and height, in pixels of the upright original, or all four in percent (`10p:20p:50p:50p`, "
+        "in JSON also `10%,20%,50%,50%`).",
         {"oneOf": [_LIST_SCHEMA, {"type": "string"}]},
     ),
     "trim": Option(
         _decimal(0, 255, "steps of 8 bits"),
-        "cuts borders that differ from the top left pixel by at most this much, 0 to 255 (10 is usual); "
-        "resolved to `crop` when a URL is minted",
+        "Removes borders that differ from the top left pixel by at most this much, 0 to 255; 10 is usual. When a URL is made, it is "
+        "replaced by the resulting `crop`.",
         _number_schema(0, 255),
     ),
     "rotate": Option(
         _read_degrees,
-        "degrees clockwise, negative ones the other way; corners that open are transparent or `background`",
+        "Degrees to rotate clockwise, -360 to 360. The corners that this opens are transparent, or show the `background`.",
         _number_schema(-360, 360),
     ),
-    "flip": Option(_one_of(FLIPS), "`horizontal` swaps left and right, `vertical` top and bottom, after `rotate`", _word_schema(FLIPS)),
+    "flip": Option(
+        _one_of(FLIPS),
+        "Mirrors the picture after `rotate`: `horizontal` swaps left and right, `vertical` swaps top and bottom.",
+        _word_schema(FLIPS),
+    ),
     "width": Option(
         _whole(1, MAX_SIDE_PIXELS, "pixels"),
-        f"pixels, 1 to {MAX_SIDE_PIXELS}; one side alone keeps the aspect ratio",
+        f"The width in pixels, 1 to {MAX_SIDE_PIXELS}. Without `height`, the aspect ratio stays the same.",
         _number_schema(1, MAX_SIDE_PIXELS, "integer"),
     ),
-    "height": Option(_whole(1, MAX_SIDE_PIXELS, "pixels"), "the same", _number_schema(1, MAX_SIDE_PIXELS, "integer")),
+    "height": Option(
+        _whole(1, MAX_SIDE_PIXELS, "pixels"),
+        f"The height in pixels, 1 to {MAX_SIDE_PIXELS}. Without `width`, the aspect ratio stays the same.",
+        _number_schema(1, MAX_SIDE_PIXELS, "integer"),
+    ),
     "fit": Option(
         _one_of(FITS),
-        "with both sides: `inside` (whole, at most the box), `outside` (whole, at least the box), `cover` (fills the box, cropped), "
-        "`contain` (whole, padded to the box), `fill` (stretched)",
+        "How the picture fits the box of `width` and `height`: `inside` (whole, no larger than the box), `outside` (whole, no smaller "
+        "than the box), `cover` (fills the box, cropped), `contain` (whole, padded to the box) or `fill` (stretched to the box).",
         _word_schema(FITS),
     ),
     "gravity": Option(
         _read_gravity,
-        f"what stays where `cover` cuts, and where `contain` lays the picture: {', '.join(f'`{anchor}`' for anchor in COMPASS)}; "
-        "with `cover` also "
-        "`attention` (faces, subjects), `entropy` (detail), `focal:<x>:<y>` (0 to 1 from the top left of the upright original)",
+        "The part that stays when `cover` crops, or the place of the picture in the box of `contain`: "
+        f"{', '.join(f'`{anchor}`' for anchor in COMPASS)}. With `cover` also `attention` (faces and subjects), `entropy` (detail) or "
+        "`focal:<x>:<y>` (a point, each coordinate from 0 to 1, measured from the top left of the upright original).",
         {"anyOf": [_word_schema((*COMPASS, *STRATEGIES)), {"type": "string", "pattern": "^focal:"}]},
     ),
-    "enlarge": Option(_flag, "`true` lets a small picture grow to the box; vector images always do", _FLAG_SCHEMA),
-    "brightness": Option(_decimal(0, 4, "times"), "times, 0 to 4: 1 changes nothing (CSS `brightness()`)", _number_schema(0, 4)),
-    "contrast": Option(_decimal(0, 4, "times"), "times, 0 to 4: 1 changes nothing (CSS `contrast()`)", _number_schema(0, 4)),
-    "gamma": Option(_decimal(0.1, 10, "exponent"), "0.1 to 10: above 1 lightens the middle tones", _number_schema(0.1, 10)),
-    "saturation": Option(_decimal(0, 4, "times"), "times, 0 to 4: 1 changes nothing (CSS `saturate()`)", _number_schema(0, 4)),
-    "grayscale": Option(_flag, "`true` takes the colours away (CSS `grayscale()`)", _FLAG_SCHEMA),
-    "blur": Option(_decimal(0.3, 250, "pixels"), "Gaussian, its sigma in pixels of the rendition, 0.3 to 250", _number_schema(0.3, 250)),
+    "enlarge": Option(_flag, "`true` lets a small picture grow to the requested size. Vector images always do.", _FLAG_SCHEMA),
+    "brightness": Option(
+        _decimal(0, 4, "times"), "Multiplies the brightness, 0 to 4; 1 changes nothing (CSS `brightness()`).", _number_schema(0, 4)
+    ),
+    "contrast": Option(
+        _decimal(0, 4, "times"), "Multiplies the contrast, 0 to 4; 1 changes nothing (CSS `contrast()`).", _number_schema(0, 4)
+    ),
+    "gamma": Option(
+        _decimal(0.1, 10, "exponent"),
+        "Changes the midtones, 0.1 to 10: above 1 they become lighter, below 1 darker.",
+        _number_schema(0.1, 10),
+    ),
+    "saturation": Option(
+        _decimal(0, 4, "times"), "Multiplies the color saturation, 0 to 4; 1 changes nothing (CSS `saturate()`).", _number_schema(0, 4)
+    ),
+    "grayscale": Option(_flag, "`true` removes all color (CSS `grayscale()`).", _FLAG_SCHEMA),
+    "blur": Option(
+        _decimal(0.3, 250, "pixels"),
+        "Gaussian blur, given by its sigma in pixels of the rendition, 0.3 to 250.",
+        _number_schema(0.3, 250),
+    ),
     "sharpen": Option(
-        _decimal(0.3, 10, "pixels"), "of edges in lightness, its sigma in pixels, 0.3 to 10 (1 is usual)", _number_schema(0.3, 10)
+        _decimal(0.3, 10, "pixels"),
+        "Sharpens edges in lightness, given by the sigma in pixels of the rendition, 0.3 to 10; 1 is usual.",
+        _number_schema(0.3, 10),
     ),
     "overlay": Option(
         _read_overlay,
-        "another image over the picture, `<digest>:<gravity>:<scale>:<opacity>:<x>:<y>`: compass anchor (`center`), its width as a share "
-        f"of the picture's, 0.01 to 1 ({OVERLAY_SCALE}), opacity 0 to 1 (1), pixels from the anchor (0, 0)",
+        "Another uploaded image on top of the picture, `<digest>:<gravity>:<scale>:<opacity>:<x>:<y>`: its digest, a compass direction "
+        f"(default `center`), its width as a fraction of the picture's, 0.01 to 1 (default {OVERLAY_SCALE}), its opacity, 0 to 1 "
+        "(default 1), and its distance in pixels from the anchor (default 0 and 0).",
         {"oneOf": [_OVERLAY_SCHEMA, {"type": "string"}]},
     ),
     "round": Option(
         _either(MAX_RADIUS, _whole(1, MAX_SIDE_PIXELS, "pixels")),
-        f"radius of the corners in pixels, 1 to {MAX_SIDE_PIXELS}, or `max`: a circle where the picture is square",
+        f"The radius of rounded corners in pixels, 1 to {MAX_SIDE_PIXELS}, or `max`, which makes a square picture a circle.",
         {"oneOf": [_number_schema(1, MAX_SIDE_PIXELS, "integer"), _word_schema((MAX_RADIUS,))]},
     ),
     "pad": Option(
         _read_sides,
-        f"pixels added outside the box, 0 to {MAX_PAD_PIXELS}: one length, or two to four as in CSS",
+        f"Pixels to add around the box, 0 to {MAX_PAD_PIXELS}: one length for all sides, or two to four lengths as in CSS.",
         {"oneOf": [_number_schema(0, MAX_PAD_PIXELS, "integer"), _LIST_SCHEMA, {"type": "string"}]},
     ),
     "background": Option(
         _read_background,
-        "what lies behind everything: a colour as hexadecimal `rrggbb` or `rrggbbaa`, or `blur`, the picture itself, blurred. "
-        "Without it: nothing, and white where the format has no transparency",
+        "What shows behind the picture: a color in hexadecimal digits, `rrggbb` or `rrggbbaa`, or `blur`, a blurred copy of the picture. "
+        "Without it the background is transparent, or white in formats without transparency.",
         {"type": "string"},
     ),
     "profile": Option(
         _one_of(PROFILES),
-        "colours: `srgb` (no profile embedded), `p3` (Display P3, embedded), `keep` (the original's numbers and profile)",
+        "The color profile: `srgb` (converted to sRGB, no profile embedded), `p3` (converted to Display P3, profile embedded) or `keep` "
+        "(the values and the profile of the original).",
         _word_schema(PROFILES),
     ),
     "metadata": Option(
-        _one_of(METADATA), "`none`, `copyright` (the Exif fields Artist and Copyright), or `all` (place included)", _word_schema(METADATA)
+        _one_of(METADATA),
+        "The metadata to keep: `none`, `copyright` (the Exif fields Artist and Copyright) or `all` (includes the place where a photo was "
+        "taken).",
+        _word_schema(METADATA),
     ),
     "quality": Option(
         _either(AUTO, _whole(1, 100, "steps on the encoder's scale")),
-        "1 to 100 on the encoder's own scale, or `auto`: the smallest file that looks alike; png and gif have none",
+        "1 to 100 on the encoder's own scale, or `auto`, the smallest file that looks like the default quality. png and gif have no "
+        "quality.",
         {"oneOf": [_number_schema(1, 100, "integer"), _word_schema((AUTO,))]},
     ),
     "max_bytes": Option(
         _whole(MIN_BYTES, MAX_BYTES, "bytes"),
-        f"the best quality that fits into so many bytes, {MIN_BYTES} to {MAX_BYTES}; an error where nothing does",
+        f"The largest size of the file in bytes, {MIN_BYTES} to {MAX_BYTES}. The rendition has the best quality that fits; if none does, "
+        "it is refused.",
         _number_schema(MIN_BYTES, MAX_BYTES, "integer"),
     ),
-    "lossless": Option(_flag, "`true`: nothing is lost; webp, avif and png", _FLAG_SCHEMA),
+    "lossless": Option(_flag, "`true` encodes without any loss, in webp, avif and png.", _FLAG_SCHEMA),
     "effort": Option(
         _whole(0, MAX_EFFORT, "steps"),
-        f"0 (fastest) to {MAX_EFFORT} (smallest): what the encoder may spend; avif above 3 takes seconds",
+        f"How hard the encoder tries to make a small file, from 0 (fastest) to {MAX_EFFORT} (smallest). Above 3, avif takes seconds.",
         _number_schema(0, MAX_EFFORT, "integer"),
     ),
-    "progressive": Option(_flag, "`true`: jpeg and png come in passes, coarse first", _FLAG_SCHEMA),
+    "progressive": Option(_flag, "`true` makes a jpeg or png appear coarse first, and become sharper while it loads.", _FLAG_SCHEMA),
 }
 
-# Known to the API only: resolved when a URL is minted.
-FOCAL = Option(_read_focal, "the same as `gravity=focal:<x>:<y>`", {"oneOf": [_LIST_SCHEMA, {"type": "string"}]})
+# Only in the API: resolved when a URL is made.
+FOCAL = Option(_read_focal, "The same as `gravity=focal:<x>:<y>`.", {"oneOf": [_LIST_SCHEMA, {"type": "string"}]})
 DPR = Option(
     _decimal(0.5, 4, "device pixels"),
-    "0.5 to 4: multiplies every length in pixels of the rendition but the sigma of `sharpen`, which is about the pixels of the screen",
+    "The device pixel ratio, 0.5 to 4: multiplies every length in pixels of the rendition, except the sigma of `sharpen`, which is in "
+    "pixels of the screen.",
     {**_number_schema(0.5, 4), "default": 1},
 )
 API_OPTIONS: Mapping[str, Option] = {**OPTIONS, "focal": FOCAL, "dpr": DPR}

@@ -1,6 +1,7 @@
-"""Transform: what can be asked of an image; parse and canonical spelling.
+"""Transform: the options that make a rendition of an image; read and write them.
 
-A spelling is `key=value` pairs in the declared order, comma-separated, defaults left out; the empty one is `full`.
+The canonical form of a transform is its options as `key=value` pairs, in the declared order, joined by commas, without those that have
+their default; that of a transform without options is `full`. It is a part of URLs and of storage keys.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from service.images.options import (
     Region,
     Sides,
     Value,
+    format_value,
     scaled_number,
-    spelled,
-    text_of,
+    to_text,
 )
 
 FULL = "full"
@@ -43,24 +44,26 @@ _VALUE = re.compile(r"[A-Za-z0-9.:_-]+")
 
 
 class Transform(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of an image.
+    """The options of one rendition.
 
-    The fields act in this order, whatever the order in which they are written.
+    They act in this order, whatever the order in which they are written.
 
-    frame, animate: which frames. Then the picture is turned upright by its Exif orientation: all below is of the upright one.
-    crop: the part to keep (pixels or percent of the original); trim: borders of one colour cut off (0 to 255 steps of 8 bits).
-    rotate: degrees clockwise, 0 to 360; flip: `horizontal` or `vertical`.
-    width, height: pixels of the picture now, 1 to 8192; one alone keeps the aspect ratio; without `enlarge` nothing grows: where
-        the picture is smaller than the box, the box shrinks in proportion. `fit` as CSS object-fit and sharp mean it: `inside`
-        (whole, at most the box), `outside` (whole, at least the box), `cover` (fills the box, cropped), `contain` (whole, padded
-        to the box), `fill` (stretched). gravity: what stays where `cover` cuts, where `contain` lays: a compass anchor; for
+    frame, animate: which frames. The picture is then turned upright by its Exif orientation; everything below is about the upright one.
+    crop: the part to keep, in pixels or percent of the original. trim: removes borders of one color (0 to 255 steps of 8 bits).
+    rotate: degrees clockwise, 0 to 360. flip: `horizontal` or `vertical`.
+    width, height: pixels of the picture at this point, 1 to 8192. With one of them the aspect ratio stays the same. Without `enlarge`
+        nothing grows: if the picture is smaller than the box, the box shrinks in proportion.
+    fit: as in CSS object-fit and sharp: `inside` (whole, no larger than the box), `outside` (whole, no smaller than the box), `cover`
+        (fills the box, cropped), `contain` (whole, padded to the box), `fill` (stretched to the box).
+    gravity: the part that stays when `cover` crops, or the place of the picture in the box of `contain`: a compass anchor, and for
         `cover` also `attention`, `entropy` (libvips smartcrop) or a focal point of the upright original.
-    brightness, contrast, gamma, saturation, grayscale: on the encoded colours, as CSS Filter Effects define the first two and
-        the last two; blur, sharpen: sigma in pixels of the rendition.
-    overlay: another image laid over the picture. round: corners cut to a radius in pixels, or `max`. pad: pixels added outside
-        the box, which makes the rendition larger. background: what lies behind everything.
-    profile, metadata: what the file says of its colours and its origin. quality (1 to 100 on the encoder's scale, or `auto`),
-        max_bytes, lossless, effort (0 to 6), progressive: the encoder's. A quality that is left out is the version's default.
+    brightness, contrast, gamma, saturation, grayscale: act on encoded colors; all but gamma as CSS Filter Effects define them.
+    blur, sharpen: sigma in pixels of the rendition.
+    overlay: another image on top of the picture. round: corners cut to a radius in pixels, or `max`. pad: pixels added around the box,
+        which makes the rendition larger. background: what shows behind everything.
+    profile, metadata: which of them the file contains.
+    quality: 1 to 100 on the encoder's scale, or `auto`; `None` for the default of the pipeline version.
+    max_bytes, lossless, effort (0 to 6), progressive: options of the encoder.
     """
 
     frame: int | None = None
@@ -95,17 +98,17 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def canonical_form(self) -> str:
-        """The transform as text, in its only canonical form."""
-        pairs = [f"{key}={spelled(value)}" for key, value in self.options().items()]
+        """The text of this transform: equal transforms have equal texts."""
+        pairs = [f"{key}={format_value(value)}" for key, value in self.options().items()]
         return ",".join(pairs) or FULL
 
     @property
     def stretches(self) -> bool:
-        """Whether levels are spread, so that more than 8 bits of them are worth having."""
+        """Whether it spreads levels apart, so that decoding more than 8 bits of them improves the result."""
         return self.brightness != 1 or self.contrast != 1 or self.gamma != 1
 
     def options(self) -> dict[str, Value]:
-        """Return what differs from the default, by key in the declared order."""
+        """Return the options that differ from their default, by key in the declared order."""
         return {
             key: value
             for key, default in zip(self.__struct_fields__, self.__struct_defaults__, strict=True)
@@ -114,7 +117,10 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Defaults(msgspec.Struct, frozen=True):
-    """What a transform leaves out, for one pipeline version: the quality per format, and whether an animation stays one."""
+    """The values of omitted options in one pipeline version.
+
+    quality: for each format. animates: whether an animation stays one where the format allows it.
+    """
 
     quality: Mapping[Format, int]
     animates: bool
@@ -123,23 +129,23 @@ class Defaults(msgspec.Struct, frozen=True):
 # Raised whenever the same transform would give other pixels, or other bytes that are worth having.
 PIPELINE_VERSION = 2
 
-# A row is never changed once released: old addresses keep their meaning. A new default is a new version.
+# A row never changes once it is released, so that old URLs keep their meaning. A new default needs a new version.
 DEFAULTS: Mapping[int, Defaults] = {
     1: Defaults(quality={"avif": 58, "webp": 80, "jpeg": 80, "png": 100, "gif": 100}, animates=False),
-    # These look alike: SSIMULACRA2 75 on photos, 640 and 1,280 wide (`make quality`).
+    # All formats look alike at these: SSIMULACRA2 75 on photos, 640 and 1,280 pixels wide (`make quality`).
     2: Defaults(quality={"avif": 58, "webp": 82, "jpeg": 73, "png": 100, "gif": 100}, animates=True),
 }
 
 
-def parse(spelling: str) -> Transform:
-    """Return the transform that a spelling asks for, in any order of keys and any spelling of numbers.
+def parse(text: str) -> Transform:
+    """Return the transform of a text in canonical form or with any other order of keys and form of numbers.
 
-    Raises `BadTransformError` for anything that is not one.
+    Raises `BadTransformError` for any other text.
     """
-    if spelling == FULL:
+    if text == FULL:
         return Transform()
     options: dict[str, str] = {}
-    for pair in spelling.split(","):
+    for pair in text.split(","):
         key, equals, value = pair.partition("=")
         if not equals or _VALUE.fullmatch(value) is None:
             raise BadTransformError(
@@ -149,35 +155,35 @@ def parse(spelling: str) -> Transform:
                 remedy="Write for example width=640,height=480,fit=cover.",
             )
         if key in options:
-            raise BadTransformError(f"`{key}` stands twice.", expected="each key once", received=spelling, remedy="Leave one of them out.")
+            raise BadTransformError(f"`{key}` is given twice.", expected="each key once", received=text, remedy="Leave one of them out.")
         options[key] = value
     return _transform(_values(options, OPTIONS))
 
 
-def parse_canonical(spelling: str) -> Transform:
-    """Return the transform of a canonical spelling; raises `BadTransformError` for any other spelling of it too."""
-    transform = parse(spelling)
-    if transform.canonical_form != spelling:
+def parse_canonical(text: str) -> Transform:
+    """Return the transform of a text in canonical form; raises `BadTransformError` for any other text."""
+    transform = parse(text)
+    if transform.canonical_form != text:
         raise BadTransformError(
-            "This is not the canonical spelling of the transform.",
+            "This is not the canonical form of the transform.",
             expected=transform.canonical_form,
-            received=spelling,
-            remedy="Use the expected spelling: keys in the declared order, defaults left out, numbers in their shortest form.",
+            received=text,
+            remedy="Use the expected form: keys in the declared order, defaults left out, numbers in their shortest form.",
         )
     return transform
 
 
 def from_options(options: Mapping[str, object], preset: Transform | None = None) -> Transform:
-    """Return the transform of a JSON object's members, over those of a `preset`; raises `BadTransformError`.
+    """Return the transform of the members of a JSON object, which override those of `preset`; raises `BadTransformError`.
 
-    `focal` and `dpr` are resolved here: they are in no address.
+    `focal` and `dpr` are resolved: a `Transform` has no such options.
     """
-    values = _values({key: text_of(key, value) for key, value in options.items() if value is not None}, API_OPTIONS)
+    values = _values({key: to_text(key, value) for key, value in options.items() if value is not None}, API_OPTIONS)
     focal, dpr = values.pop("focal", None), values.pop("dpr", None)
     if focal is not None:
         if "gravity" in values:
             raise BadTransformError(
-                "`focal` and `gravity` say the same thing.", expected="one of them", received="both", remedy="Leave one of them out."
+                "`focal` and `gravity` both set the gravity.", expected="one of them", received="both", remedy="Leave one of them out."
             )
         values["gravity"] = focal
     transform = _transform({**(preset.options() if preset else {}), **values})
@@ -187,24 +193,24 @@ def from_options(options: Mapping[str, object], preset: Transform | None = None)
 def scaled(transform: Transform, factor: Fraction) -> Transform:
     """Return the transform with every length in pixels of the rendition multiplied: sides, radius, pad, blur, the overlay's offset.
 
-    Raises `BadTransformError` where a side would be longer than is made.
+    Raises `BadTransformError` if a side would be longer than `MAX_SIDE_PIXELS`.
     """
 
-    def length(pixels: int, most: int) -> int:
-        return max(-most, min(most, floor(pixels * factor + Fraction(1, 2))))
+    def length(pixels: int, max_pixels: int) -> int:
+        return max(-max_pixels, min(max_pixels, floor(pixels * factor + Fraction(1, 2))))
 
     def side(pixels: int | None) -> int | None:
         if pixels is None:
             return None
-        longer = max(1, floor(pixels * factor + Fraction(1, 2)))
-        if longer > MAX_SIDE_PIXELS:
+        result = max(1, floor(pixels * factor + Fraction(1, 2)))
+        if result > MAX_SIDE_PIXELS:
             raise BadTransformError(
-                "The rendition would be longer than is made.",
+                "A side of the rendition would be too long.",
                 expected=f"at most {MAX_SIDE_PIXELS} pixels",
-                received=str(longer),
+                received=str(result),
                 remedy="Leave the largest widths out, lower `dpr`, or give the transform a smaller or wider box.",
             )
-        return longer
+        return result
 
     overlay, pad, radius = transform.overlay, transform.pad, transform.round
     if overlay is not None:
@@ -221,20 +227,20 @@ def scaled(transform: Transform, factor: Fraction) -> Transform:
 
 
 def for_format(transform: Transform, image_format: Format) -> Transform:
-    """Return the transform without what `image_format` has no use for; raises `BadTransformError` for what it cannot do."""
+    """Return the transform without the options that have no effect in a format; raises `BadTransformError` for one that contradicts it."""
     if transform.lossless and not FORMATS[image_format].lossless:
         raise BadTransformError(
-            f"A {image_format} always loses something: `lossless` contradicts it.",
+            f"`lossless` contradicts the format: {image_format} is always lossy.",
             expected=f"one of {', '.join(sorted(name for name, traits in FORMATS.items() if traits.lossless))}",
             received=image_format,
-            remedy="Leave `lossless` out, or ask for another format.",
+            remedy="Leave `lossless` out, or request another format.",
         )
     if transform.animate and not FORMATS[image_format].animation:
         raise BadTransformError(
-            f"A {image_format} holds no animation: `animate` contradicts it.",
+            f"`animate` contradicts the format: {image_format} has no animation.",
             expected=f"one of {', '.join(sorted(name for name, traits in FORMATS.items() if traits.animation))}",
             received=image_format,
-            remedy="Leave `animate` out for the first frame, or ask for another format.",
+            remedy="Leave `animate` out to get the first frame, or request another format.",
         )
     used = {key: value for key, value in transform.options().items() if key not in FORMATS[image_format].ignored_options}
     return Transform(**used)  # type: ignore[arg-type]
@@ -249,21 +255,21 @@ def _values(options: Mapping[str, str], known: Mapping[str, Option]) -> dict[str
                 "The transform has an unknown key.",
                 expected=", ".join(known),
                 received=key,
-                remedy=f"Did you mean `{near[0]}`?" if near else "Leave it out, or use one of the keys above.",
+                remedy=f"Did you mean `{near[0]}`?" if near else "Leave it out, or use one of the expected keys.",
             )
         if len(text) > MAX_VALUE_CHARACTERS:
             raise BadTransformError(
                 f"The value of `{key}` is too long.",
                 expected=f"at most {MAX_VALUE_CHARACTERS} characters",
                 received=f"{len(text)} characters",
-                remedy="See GET /docs for the values that it can have.",
+                remedy="See GET /docs for its values.",
             )
         values[key] = known[key].read(key, text)
     return values
 
 
 def _transform(values: Mapping[str, object]) -> Transform:
-    # One still has one spelling.
+    # Both make the same picture, which has one canonical form.
     if values.get("animate") is False:
         values = {"frame": 0, **{key: value for key, value in values.items() if key != "animate"}}
     transform = Transform(**values)  # type: ignore[arg-type]
@@ -273,7 +279,7 @@ def _transform(values: Mapping[str, object]) -> Transform:
 
 
 def _check_box(transform: Transform) -> None:
-    """Refuse what could not act without a box: an option without effect would give one rendition several addresses."""
+    """Refuse options that have no effect without a box: they would give one rendition several URLs."""
     boxed = transform.width is not None and transform.height is not None
     if transform.fit != "inside" and not boxed:
         raise BadTransformError(
@@ -284,16 +290,16 @@ def _check_box(transform: Transform) -> None:
         )
     if transform.gravity != "center" and transform.fit not in {"cover", "contain"}:
         raise BadTransformError(
-            f"`gravity` acts with fit=cover or fit=contain only, not with fit={transform.fit}.",
+            f"`gravity` acts only with fit=cover or fit=contain, not with fit={transform.fit}.",
             expected="fit=cover or fit=contain",
             received=transform.canonical_form,
             remedy="Leave `gravity` out, or change `fit`.",
         )
     if transform.fit == "contain" and transform.gravity not in COMPASS:
         raise BadTransformError(
-            "With fit=contain nothing is cut, so `gravity` can only be a compass anchor.",
+            "With fit=contain nothing is cropped, so `gravity` can only be a compass anchor.",
             expected=", ".join(COMPASS),
-            received=spelled(transform.gravity),
+            received=format_value(transform.gravity),
             remedy="Use a compass anchor, or fit=cover.",
         )
     if transform.enlarge and transform.width is None and transform.height is None:
@@ -307,11 +313,11 @@ def _check_box(transform: Transform) -> None:
 
 def _check_together(transform: Transform) -> None:
     contradictions = (
-        (transform.animate and transform.frame is not None, "animate", "frame", "all frames and one of them"),
-        (transform.lossless and transform.quality is not None, "lossless", "quality", "no loss and how much of it"),
-        (transform.lossless and transform.max_bytes is not None, "lossless", "max_bytes", "no loss and a size that may need some"),
-        (transform.grayscale and transform.saturation != 1, "grayscale", "saturation", "no colours and how strong they are"),
-        (transform.grayscale and transform.profile == "p3", "grayscale", "profile", "no colours and a space for more of them"),
+        (transform.animate and transform.frame is not None, "animate", "frame", "all frames, and one of them"),
+        (transform.lossless and transform.quality is not None, "lossless", "quality", "no loss, and how much of it"),
+        (transform.lossless and transform.max_bytes is not None, "lossless", "max_bytes", "no loss, and a size that may need some"),
+        (transform.grayscale and transform.saturation != 1, "grayscale", "saturation", "no colors, and how strong they are"),
+        (transform.grayscale and transform.profile == "p3", "grayscale", "profile", "no colors, and a space for more of them"),
     )
     for contradict, one, other, meaning in contradictions:
         if contradict:

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
-# A process that had less address space left than this at its tightest may have failed for want of it, whatever its codecs say: a thread's
-# stack takes 8 MiB, and libde265 and libheif report a failed allocation as a broken file.
+# A process that had less address space left than this at its tightest may have failed for want of it, whatever its codecs report: the
+# stack of a thread takes 8 MiB, and libde265 and libheif report a failed allocation as a broken file.
 NARROW_BYTES = 16 << 20
 
 
 class MemoryUsage(NamedTuple):
-    """Address space that is mapped now, and that was at most so far; and how much of it is in RAM. In bytes."""
+    """In bytes: the address space that is mapped now, the most that has been mapped so far, and how much of it is in RAM."""
 
     mapped_bytes: int
     most_mapped_bytes: int
@@ -22,7 +22,7 @@ class MemoryUsage(NamedTuple):
 
 
 def memory_usage(process_id: int) -> MemoryUsage:
-    """Return what a process uses, zeros if it has ended (proc_pid_status(5): VmSize, VmPeak, VmRSS)."""
+    """Return the memory that a process uses, zeros if it has ended (proc_pid_status(5): VmSize, VmPeak, VmRSS)."""
     try:
         status = Path(f"/proc/{process_id}/status").read_bytes()
     except OSError:
@@ -34,7 +34,7 @@ def memory_usage(process_id: int) -> MemoryUsage:
 def cpu_seconds(process_id: int) -> float:
     """Return the CPU time of a process in user and kernel mode, 0 if it has ended (proc_pid_stat(5): utime, stime)."""
     try:
-        # The name of the program, in parentheses, may have spaces in it.
+        # The name of the program, in parentheses, may contain spaces.
         fields = Path(f"/proc/{process_id}/stat").read_bytes().rpartition(b")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
     except (OSError, IndexError):

@@ -1,4 +1,7 @@
-"""What the server and a render process say to each other: msgpack, each message after its length in four bytes, big-endian."""
+"""The messages between the server and a render process.
+
+Each is msgpack, after its length in four bytes, big-endian. The server sends a `Job` and receives one `Reply`.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from service.errors import FormatNotOfferedError
 from service.images.formats import Format
 from service.images.info import ImageInfo, Limits, Placeholder
 from service.images.transform import Transform
 
+# The kinds of failures, each of which the server turns into an error of its own.
 FailureKind: TypeAlias = Literal[
     "unsupported", "broken", "too-many-pixels", "too-complex", "too-costly", "damaged", "failed", "bad-transform", "cannot-fit"
 ]
@@ -42,7 +47,10 @@ class InputFile(msgspec.Struct, frozen=True):
 
 
 class Render(msgspec.Struct, frozen=True, tag="render"):
-    """Make one rendition with the defaults of a pipeline version; `overlay` is the image that the transform names."""
+    """Make one rendition with the defaults of a pipeline version.
+
+    overlay: the file of the image that the transform's `overlay` names. exclusive: see `NeedsExclusive`.
+    """
 
     input_file: InputFile
     transform: Transform
@@ -56,7 +64,7 @@ class Render(msgspec.Struct, frozen=True, tag="render"):
 class RenderLadder(msgspec.Struct, frozen=True, tag="render-ladder"):
     """Make the plain renditions of one original from one decode: each of `widths`, widest first, in each of `formats`.
 
-    Each is answered by itself; `NextRendition` asks for the next one, any other job ends the ladder.
+    The reply is the first rendition; `NextRendition` requests the next one, and any other job ends the ladder.
     """
 
     input_file: InputFile
@@ -68,11 +76,11 @@ class RenderLadder(msgspec.Struct, frozen=True, tag="render-ladder"):
 
 
 class NextRendition(msgspec.Struct, frozen=True, tag="next-rendition"):
-    """Go on with the ladder."""
+    """Make the next rendition of the ladder that is being made."""
 
 
 class MakeIntermediate(msgspec.Struct, frozen=True, tag="make-intermediate"):
-    """Make the intermediate of an original that has one."""
+    """Make the intermediate of an original (see `ImageInfo.intermediate`)."""
 
     input_file: InputFile
     limits: Limits
@@ -80,11 +88,11 @@ class MakeIntermediate(msgspec.Struct, frozen=True, tag="make-intermediate"):
 
 
 class SelfTest(msgspec.Struct, frozen=True, tag="self-test"):
-    """Encode and decode a pixel in every format, to find out whether anything can be rendered."""
+    """Encode and decode a pixel in every format, to find out whether renders succeed at all."""
 
 
 class FindTrim(msgspec.Struct, frozen=True, tag="find-trim"):
-    """Find what is left of an original when its borders are trimmed as `transform` says (within its crop)."""
+    """Find the part of an original that remains when the transform's `trim` is applied, within its `crop`."""
 
     input_file: InputFile
     transform: Transform
@@ -93,10 +101,10 @@ class FindTrim(msgspec.Struct, frozen=True, tag="find-trim"):
 
 
 class Sandbox(msgspec.Struct, frozen=True):
-    """How render processes are confined.
+    """How a render process is confined.
 
-    `landlock` is the version of Landlock's ABI, 0 without it; `seccomp` is whether system calls are filtered; `no_new_privs` whether no
-    program could give more rights (PR_SET_NO_NEW_PRIVS).
+    landlock: the version of Landlock's ABI, 0 without it. seccomp: whether system calls are filtered. no_new_privs: whether executing a
+    program cannot grant more rights (PR_SET_NO_NEW_PRIVS).
     """
 
     landlock: int
@@ -105,22 +113,38 @@ class Sandbox(msgspec.Struct, frozen=True):
 
     @property
     def missing(self) -> list[str]:
-        """What is not in force, by name."""
+        """The names of the measures that are not in force."""
         parts = {"Landlock": self.landlock, "seccomp": self.seccomp, "no_new_privs": self.no_new_privs}
         return [name for name, in_force in parts.items() if not in_force]
 
 
-class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The first message of a render process: it is confined, and has loaded libvips, which reads and writes these formats."""
+class CodecSupport(msgspec.Struct, frozen=True):
+    """The version of libvips in the render processes, and the formats that it reads and writes."""
 
     libvips: str
     reads: list[str]
     writes: list[Format]
+
+    def require_writable(self, image_format: Format) -> None:
+        """Return if renditions can be made in `image_format`; raises `FormatNotOfferedError`."""
+        if image_format not in self.writes:
+            raise FormatNotOfferedError(
+                f"The libvips of this server writes no {image_format}.",
+                expected=", ".join(self.writes),
+                received=image_format,
+                remedy="Request one of the expected formats, or run a libvips with support for this one.",
+            )
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The first message of a render process: it has loaded libvips, and is confined."""
+
+    codecs: CodecSupport
     sandbox: Sandbox
 
 
 class Probed(msgspec.Struct, frozen=True, tag="probed"):
-    """What `Probe` found; `intermediate` is encoded."""
+    """The result of `Probe`. intermediate: an encoded image, `None` if the original has no intermediate."""
 
     info: ImageInfo
     placeholder: Placeholder
@@ -128,10 +152,10 @@ class Probed(msgspec.Struct, frozen=True, tag="probed"):
 
 
 class Rendered(msgspec.Struct, frozen=True, tag="rendered"):
-    """One rendition. What it took, in seconds: waiting for a slot, decoding it to its final pixels, encoding those.
+    """One rendition: its encoded bytes, its width and height in pixels, and the seconds that its parts took.
 
-    Of what was made with others from one decode only the encoding is told; of a very large rendition, or an animation, decoding is told as
-    encoding, because the one is done as the other goes on.
+    queue_seconds: waiting for a slot. decode_seconds: until its final pixels were in memory; 0 for a rendition of a ladder, and included in
+    `encode_seconds` for a very large rendition or an animation, which are decoded while they are encoded.
     """
 
     body: bytes
@@ -143,13 +167,13 @@ class Rendered(msgspec.Struct, frozen=True, tag="rendered"):
 
 
 class Intermediate(msgspec.Struct, frozen=True, tag="intermediate"):
-    """What `MakeIntermediate` made."""
+    """The result of `MakeIntermediate`, encoded."""
 
     body: bytes
 
 
 class Trimmed(msgspec.Struct, frozen=True, tag="trimmed"):
-    """What `FindTrim` found: a part of the upright original, in its pixels."""
+    """The result of `FindTrim`: a part of the upright original, in its pixels."""
 
     left: int
     top: int
@@ -158,13 +182,17 @@ class Trimmed(msgspec.Struct, frozen=True, tag="trimmed"):
 
 
 class NeedsExclusive(msgspec.Struct, frozen=True, tag="needs-exclusive"):
-    """The job was not done: its original needs so much memory that no other such job may run meanwhile. Give it again, `exclusive`."""
+    """The job was not done, because its original needs so much memory that no other such job may run at the same time.
+
+    Submit it again with `exclusive=True` once no other exclusive job runs.
+    """
 
 
 class Failure(msgspec.Struct, frozen=True, tag="failure"):
-    """Why a job gave nothing. `detail` is public, `cause` is for the log.
+    """Why a job has no result.
 
-    `short_of_memory`: an allocation failed under the cap on address space, which in a process that has done other jobs may be their fault.
+    detail, expected, received, remedy: for the client, as in `ServiceError`. cause: for the log.
+    short_of_memory: an allocation failed under the cap on address space. In a process that has done other jobs they may be to blame.
     """
 
     kind: FailureKind
@@ -177,7 +205,7 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
 
 
 class ImageError(Exception):
-    """A job that gives nothing, with the reason for whoever asked."""
+    """Raised in a render process by a job that has no result."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.detail)
@@ -194,6 +222,6 @@ decode_reply = msgspec.msgpack.Decoder(Reply).decode
 
 
 def framed(message: Job | Reply) -> bytes:
-    """Return a message with its length in front."""
+    """Return an encoded message after its length."""
     body = encode(message)
     return len(body).to_bytes(LENGTH_BYTES, "big") + body

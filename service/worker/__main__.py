@@ -20,6 +20,7 @@ from service.process import end_with_parent
 from service.rendering import protocol
 from service.rendering.protocol import (
     LENGTH_BYTES,
+    CodecSupport,
     Failure,
     FailureKind,
     FindTrim,
@@ -83,7 +84,7 @@ def main() -> None:
     version = ".".join(str(pyvips.version(part)) for part in range(3))
     reads, writes = probe.readable_formats(), save.writable_formats()
     confinement = Sandbox(landlock, seccomp=sandbox.filter_system_calls(), no_new_privs=sandbox.has_no_new_privs())
-    _send(replies, Ready(version, reads, writes, confinement))
+    _send(replies, Ready(CodecSupport(version, reads, writes), confinement))
     ladder: Iterator[Reply] = iter(())
     jobs = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=sys.stdin.fileno())
     while (received := _receive(jobs)) is not None:

@@ -26,8 +26,8 @@ from service.library.ingest import Ingester
 from service.library.intermediates import Intermediates
 from service.library.takedowns import Takedowns
 from service.library.uploads import UploadSpool
-from service.rendering.pool import CodecSupport, RenderPool
-from service.rendering.protocol import InputFile, Render, Rendered
+from service.rendering.pool import RenderPool
+from service.rendering.protocol import CodecSupport, InputFile, Render, Rendered
 from service.settings.sections import Settings
 from service.storage.object_store import open_storage
 from tests.bench import measure

@@ -128,9 +128,9 @@ def test_transform_in_any_order_has_one_url(client: httpx.Client, photo: str) ->
 @pytest.mark.parametrize(
     ("options", "image_format", "words"),
     [
-        ({"lossless": True}, "jpeg", "`lossless` contradicts it"),
-        ({"lossless": True}, "gif", "`lossless` contradicts it"),
-        ({"animate": True}, "png", "`animate` contradicts it"),
+        ({"lossless": True}, "jpeg", "`lossless` contradicts the format"),
+        ({"lossless": True}, "gif", "`lossless` contradicts the format"),
+        ({"animate": True}, "png", "`animate` contradicts the format"),
         ({"lossless": True, "quality": 5}, "webp", "contradict each other"),
         ({"crop": [300, 0, 200, 100]}, "webp", "outside the picture"),
         ({"frame": 3}, "webp", "no such frame"),

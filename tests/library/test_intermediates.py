@@ -20,7 +20,8 @@ from service.errors import (
 )
 from service.images.digest import digest_from_sha256
 from service.images.transform import parse
-from service.rendering.pool import CodecSupport, RenderPool
+from service.rendering.pool import RenderPool
+from service.rendering.protocol import CodecSupport
 from service.storage import checksum
 from service.storage.keys import document_key, intermediate_key, original_key
 from service.storage.object_store import open_storage

@@ -19,7 +19,7 @@ from service.library.image_store import ImageStore
 from service.library.renditions import Rendition
 from service.library.warming import ladder_steps, steps_of_one_decode
 from service.library.warming_queue import WarmingQueue
-from service.rendering import pool as pool_module
+from service.rendering import process as process_module
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Rendered
 from service.settings.sections import WarmFormat
@@ -430,7 +430,7 @@ async def test_ingest_whose_warming_note_fails_succeeds_and_is_warmed(
 
 async def test_pool_that_cannot_start_a_process_loses_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Logged) -> None:
     monkeypatch.setattr(warming, "_RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(pool_module, "_RETRY_START_SECONDS", 0.05)
+    monkeypatch.setattr(process_module, "_RETRY_START_SECONDS", 0.05)
     async with render_pool() as whole, open_library(tmp_path, whole) as library:
         digest = await library.ingest(images.photo_jpeg(320, 240))
     with pytest.MonkeyPatch.context() as patch:

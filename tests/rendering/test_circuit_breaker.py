@@ -126,7 +126,7 @@ def test_rendition_that_takes_long_by_the_clients_choice_is_refused_alone(spelli
 
 
 def test_circuit_remembers_a_bounded_number_of_failures_and_forgets_old_ones_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(circuit_module, "_MOST_REMEMBERED", 10)
+    monkeypatch.setattr(circuit_module, "_MAX_FAILURES", 10)
     clock = Clock()
     circuit = CircuitBreaker(clock)
     for number in range(50):

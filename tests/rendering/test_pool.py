@@ -28,10 +28,23 @@ from service.errors import (
 )
 from service.images.formats import Format
 from service.images.transform import PIPELINE_VERSION
-from service.rendering import pool as pool_module
+from service.rendering import process as process_module
 from service.rendering.circuit_breaker import CircuitBreaker
-from service.rendering.pool import CodecSupport, RenderPool
-from service.rendering.protocol import InputFile, Job, NeedsExclusive, NextRendition, Probe, Probed, Rendered, RenderLadder, Reply, SelfTest
+from service.rendering.pool import RenderPool
+from service.rendering.process import RenderProcess
+from service.rendering.protocol import (
+    CodecSupport,
+    InputFile,
+    Job,
+    NeedsExclusive,
+    NextRendition,
+    Probe,
+    Probed,
+    Rendered,
+    RenderLadder,
+    Reply,
+    SelfTest,
+)
 from tests.support import images
 from tests.support.images import REPOSITORY
 from tests.support.renders import (
@@ -257,7 +270,7 @@ async def test_process_that_has_grown_is_replaced_after_its_job(lone: RenderPool
     assert (await rendered(lone, photo, "width=100")).width == 100
     assert lone.process_ids == before
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool_module, "RECYCLE_ABOVE_BYTES", 1)
+        patch.setattr(process_module, "RECYCLE_ABOVE_BYTES", 1)
         assert (await rendered(lone, photo, "width=100")).width == 100
     await until(lambda: is_gone(before[0]))
     after = await ready(lone)
@@ -414,7 +427,7 @@ async def test_process_that_prints_megabytes_in_a_job_neither_hangs_nor_garbles_
         with anyio.fail_after(PATIENCE_SECONDS):
             assert (await rendered(pool, path, "width=100")).width == 100
             assert (await probed(pool, path)).info.height == 300
-    lines = [str(event["line"]) for event in logged if event["event"] == "a render process says"]
+    lines = [str(event["line"]) for event in logged if event["event"] == "a render process wrote to its standard error"]
     assert any("printed on standard output" in line for line in lines)
     assert any("a warning a warning" in line for line in lines)
     assert max(map(len, lines)) <= 501
@@ -442,9 +455,9 @@ async def test_original_that_decodes_whole_and_is_heavy_is_worked_on_alone_while
     heavy = written(tmp_path, images.gray_tiff(6_400, 6_400), "heavy.tiff")
     at_work: list[object] = []
     replies: list[tuple[bool, bool]] = []
-    submit = pool_module._RenderProcess.submit
+    submit = RenderProcess.submit
 
-    async def watched(process: pool_module._RenderProcess, job: Job) -> Reply:
+    async def watched(process: RenderProcess, job: Job) -> Reply:
         exclusive = not isinstance(job, NextRendition | SelfTest) and job.exclusive
         if exclusive:
             at_work.append(process)
@@ -457,7 +470,7 @@ async def test_original_that_decodes_whole_and_is_heavy_is_worked_on_alone_while
         replies.append((exclusive, isinstance(reply, NeedsExclusive)))
         return reply
 
-    monkeypatch.setattr(pool_module._RenderProcess, "submit", watched)
+    monkeypatch.setattr(RenderProcess, "submit", watched)
     widths: list[int] = []
 
     async def render(path: Path) -> None:
@@ -776,7 +789,7 @@ async def test_original_that_is_not_there_is_a_failed_render_that_names_no_path(
 async def test_pool_that_cannot_start_a_process_says_so_and_forgets_it_when_one_starts(
     photo: Path, monkeypatch: pytest.MonkeyPatch, logged: list[object]
 ) -> None:
-    monkeypatch.setattr(pool_module, "_RETRY_START_SECONDS", 0.05)
+    monkeypatch.setattr(process_module, "_RETRY_START_SECONDS", 0.05)
     pool = RenderPool(slots=2, queue_limit=9, memory_bytes=512 * MEBIBYTE, render_seconds=PATIENCE_SECONDS, wait_seconds=PATIENCE_SECONDS)
     assert pool.start_failure is None
     with pytest.MonkeyPatch.context() as patch:
@@ -799,7 +812,7 @@ async def test_pool_that_cannot_start_a_process_says_so_and_forgets_it_when_one_
 async def test_pool_whose_processes_end_while_they_start_says_so_and_logs_their_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
 ) -> None:
-    monkeypatch.setattr(pool_module, "_RETRY_START_SECONDS", 0.05)
+    monkeypatch.setattr(process_module, "_RETRY_START_SECONDS", 0.05)
     running_first(monkeypatch, tmp_path, "import os\nos.write(2, b'no libvips here')\nos._exit(3)\n")
     pool = RenderPool(slots=1, queue_limit=9, memory_bytes=512 * MEBIBYTE, render_seconds=PATIENCE_SECONDS, wait_seconds=PATIENCE_SECONDS)
     async with pool.running():

@@ -20,8 +20,8 @@ from service.images.digest import digest_from_sha256
 from service.images.formats import Format
 from service.images.info import ImageInfo, Limits
 from service.images.transform import PIPELINE_VERSION, parse
-from service.rendering import pool as pool_module
 from service.rendering.pool import RenderPool
+from service.rendering.process import RenderProcess
 from service.rendering.protocol import InputFile, Job, Probe, Probed, Render, Rendered, Reply
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -110,13 +110,13 @@ def running_first(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) ->
 def watched_jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list to which every job from now on adds the name of its type."""
     names: list[str] = []
-    submit = pool_module._RenderProcess.submit
+    submit = RenderProcess.submit
 
-    async def watched(process: pool_module._RenderProcess, job: Job) -> Reply:
+    async def watched(process: RenderProcess, job: Job) -> Reply:
         names.append(type(job).__name__)
         return await submit(process, job)
 
-    monkeypatch.setattr(pool_module._RenderProcess, "submit", watched)
+    monkeypatch.setattr(RenderProcess, "submit", watched)
     return names
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from service.errors import BrokenImageError, RenderFailedError, ServiceError, UnsupportedFormatError
-from service.rendering import pool as pool_module
 from service.rendering.pool import RenderPool
+from service.rendering.process import RenderProcess
 from service.rendering.protocol import Job, Reply
 from tests.support import images
 from tests.support.renders import probed, ready, render_pool, rendered, until, written
@@ -91,13 +91,13 @@ async def test_process_with_an_unexpected_failure_is_replaced(tmp_path: Path) ->
 async def test_jobs_are_given_to_processes_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = written(tmp_path, images.photo_jpeg(64, 48))
     used: list[int] = []
-    submit = pool_module._RenderProcess.submit
+    submit = RenderProcess.submit
 
-    async def noted(process: pool_module._RenderProcess, job: Job) -> Reply:
+    async def noted(process: RenderProcess, job: Job) -> Reply:
         used.append(process.pid)
         return await submit(process, job)
 
-    monkeypatch.setattr(pool_module._RenderProcess, "submit", noted)
+    monkeypatch.setattr(RenderProcess, "submit", noted)
     async with render_pool(slots=2) as pool:
         for _ in range(6):
             await probed(pool, good)

@@ -14,9 +14,10 @@ import pytest
 from service.errors import BrokenImageError, ServiceError, TooCostlyError
 from service.images.formats import Format
 from service.images.transform import PIPELINE_VERSION
-from service.rendering import pool as pool_module
+from service.rendering import process as process_module
 from service.rendering import process_stats
 from service.rendering.pool import RenderPool
+from service.rendering.process import RenderProcess
 from service.rendering.protocol import Failure, Job, RenderLadder, Reply
 from tests.support import images
 from tests.support.renders import LIMITS, MEBIBYTE, probed, ready, render_pool, rendered, source_of, taken, until, watched_jobs, written
@@ -77,7 +78,7 @@ async def test_animation_leaves_most_of_the_address_space_free(tmp_path: Path) -
         path = written(tmp_path, images.animated_gif(320, 240, frames=80))
         await rendered(pool, path, "width=160", "webp")
         await ready(pool)
-        assert mapped_bytes(pool) - new_bytes < (CAP_BYTES - new_bytes) * pool_module.RECYCLE_ABOVE_SHARE
+        assert mapped_bytes(pool) - new_bytes < (CAP_BYTES - new_bytes) * process_module.RECYCLE_ABOVE_SHARE
 
 
 async def test_process_with_little_address_space_left_is_replaced_even_if_little_is_resident(
@@ -107,14 +108,14 @@ async def test_new_process_has_its_codecs_loaded(pool: RenderPool) -> None:
 def failing_once(monkeypatch: pytest.MonkeyPatch, failure: Failure) -> list[int]:
     """Have the next job but one fail in this way in its process, and return a list that gets the process of each job from now on."""
     used: list[int] = []
-    submit = pool_module._RenderProcess.submit
+    submit = RenderProcess.submit
 
-    async def noted(process: pool_module._RenderProcess, job: Job) -> Reply:
+    async def noted(process: RenderProcess, job: Job) -> Reply:
         used.append(process.pid)
         reply = await submit(process, job)
         return failure if len(used) == 2 else reply
 
-    monkeypatch.setattr(pool_module._RenderProcess, "submit", noted)
+    monkeypatch.setattr(RenderProcess, "submit", noted)
     return used
 
 

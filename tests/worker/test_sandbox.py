@@ -17,7 +17,7 @@ import pytest
 import pyvips
 
 from service.errors import TooCostlyError
-from service.rendering.pool import environment
+from service.rendering.process import environment
 from service.rendering.protocol import Sandbox
 from service.worker import sandbox
 from service.worker.sandbox import supported
@@ -150,7 +150,7 @@ async def test_code_in_a_render_process_cannot_reach_store_network_programs_or_o
         with anyio.fail_after(PATIENCE_SECONDS):
             while not any(line.startswith("its environment") for line in lines):
                 await anyio.sleep(0.01)
-                lines = [str(event["line"]) for event in logged if event["event"] == "a render process says"]
+                lines = [str(event["line"]) for event in logged if event["event"] == "a render process wrote to its standard error"]
     assert lines[0] == "threads before: 1"
     outcomes = dict(line.split(": ", 1) for line in lines[1:-1])
     assert len(outcomes) == 39
