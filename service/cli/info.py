@@ -1,28 +1,28 @@
-"""`darkroom info`: what a Darkroom knows of an image."""
+"""`darkroom info`: prints what the server knows about an image."""
 
 from __future__ import annotations
 
 import click
 import msgspec
 
-from service.cli.client.command import digest_of_image, image_argument, run, server_option
-from service.cli.client.manifest import absolute
-from service.cli.client.problems import shown
+from service.cli import console
+from service.cli.client.command import digest_of_image, image_argument, run_with_server, server_option
+from service.cli.client.manifest import with_absolute_urls
 from service.cli.client.server import Document, Server
 
 
 @click.command()
 @image_argument()
-@click.option("--json", "as_json", is_flag=True, help="Print the whole image document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the image document as JSON.")
 @server_option
 def info(image: str, server: str, *, as_json: bool) -> None:
-    """Print what a Darkroom knows of an image."""
+    """Print what the server knows about an image."""
     digest = digest_of_image(image)
 
-    async def ask(asked: Server) -> Document:
-        return absolute(await asked.document(digest), asked.url)
+    async def get_document(connected: Server) -> Document:
+        return with_absolute_urls(await connected.get_document(digest), connected.url)
 
-    document = run(ask, server)
+    document = run_with_server(get_document, server)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
         return
@@ -30,14 +30,14 @@ def info(image: str, server: str, *, as_json: bool) -> None:
     facts = {
         "digest": document["digest"],
         "image": f"{document['format']}, {document['width']} × {document['height']} pixels{frames}, {document['bytes']:,} bytes",
-        "taken in": document["created"],
-        "shows": document["alt"] or "not said",
+        "uploaded": document["created"],
+        "alt text": document["alt"] or "none",
         "focal point": "none" if document["focal"] is None else ", ".join(f"{part:g}" for part in document["focal"]),
-        "colours": ", ".join(dict.fromkeys([document["placeholder"]["color"], *document["placeholder"]["palette"]])),
+        "colors": ", ".join(dict.fromkeys([document["placeholder"]["color"], *document["placeholder"]["palette"]])),
         "src": document["src"],
         "formats": ", ".join(
             f"{source['type'].removeprefix('image/')} up to {source['renditions'][-1]['width']} wide" for source in document["sources"]
         ),
     }
     for name, fact in facts.items():
-        click.echo(f"{name:<12} {shown(str(fact))}")
+        click.echo(f"{name:<12} {console.escape(str(fact))}")

@@ -1,16 +1,16 @@
-"""The `darkroom` command."""
+"""The `darkroom` command, and its subcommand `serve`."""
 
 from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Mapping
 from importlib import import_module
 from typing import cast
 
 import click
 
+from service.cli import console
 from service.errors import SettingsError
 from service.ops import regions
 from service.settings.environment import load
@@ -18,21 +18,20 @@ from service.settings.help import HELP
 from service.settings.sections import Settings
 from service.settings.signing_key import development_key
 
-# How long requests that are being answered may go on after SIGTERM: longer than a render may take, shorter than Fly's kill_timeout.
+# Time for the requests in progress after SIGTERM: longer than a render may take, shorter than Fly's kill_timeout.
 DRAIN_SECONDS = 65
 
-# A client that sends no complete header within this time is let go.
+# Time for a client to send a complete header.
 HEADER_SECONDS = 10
 
-# What Granian buffers of a request, and of a response that a client does not read: twice the largest header that is read, so that a
-# larger one gets a problem document.
+# Granian's buffer for a request, and for a response that a client does not read. It is twice the largest header that is accepted, so
+# that a larger header gets a problem document.
 BUFFER_BYTES = 32_768
 
-# Connections waiting to be accepted.
+# Connections that wait to be accepted.
 BACKLOG = 2_048
 
-
-# The commands that have a module of their own, imported by those alone who call them: a start of the server should be short.
+# Subcommands in modules of their own. They are imported only when they are called, so that a server starts quickly.
 _COMMANDS: Mapping[str, str] = {
     "info": "service.cli.info",
     "open": "service.cli.open",
@@ -44,8 +43,8 @@ _COMMANDS: Mapping[str, str] = {
 }
 
 
-class _Commands(click.Group):
-    """The commands of this module, and those of `_COMMANDS`, each the function of its name in its module."""
+class _LazyGroup(click.Group):
+    """The subcommands of this module and of `_COMMANDS`: there, each is the function of the same name in its module."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *_COMMANDS})
@@ -57,20 +56,24 @@ class _Commands(click.Group):
         return cast(click.Command, command)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="darkroom", prog_name="darkroom")
 def main() -> None:
-    """Images in once, immutable renditions out."""
+    """Darkroom serves images: upload an original once, and get immutable renditions of it under signed URLs.
+
+    The commands push, url, info, rm and open send requests to a server, --server or DARKROOM_SERVER.
+    """
 
 
-@main.command()
+@main.command(short_help="Run a server.")
 @click.option("--host", help=HELP["DARKROOM_HOST"].help)
 @click.option("--port", type=click.IntRange(1, 65_535), help=HELP["DARKROOM_PORT"].help)
 @click.option("--data", type=click.Path(file_okay=False), help=HELP["DARKROOM_DATA"].help)
 def serve(host: str | None, port: int | None, data: str | None) -> None:
-    """Serve until SIGTERM or Ctrl-C.
+    """Run a server until SIGTERM or Ctrl-C.
 
-    Options go before the environment's DARKROOM_HOST, DARKROOM_PORT and DARKROOM_DATA.
+    The options take precedence over the environment variables DARKROOM_HOST, DARKROOM_PORT and DARKROOM_DATA. All other settings are
+    environment variables; docs/settings.md lists them.
     """
     for variable, value in (("DARKROOM_HOST", host), ("DARKROOM_PORT", port), ("DARKROOM_DATA", data)):
         if value is not None:
@@ -82,19 +85,18 @@ def serve(host: str | None, port: int | None, data: str | None) -> None:
             development_key(settings.storage.data)
         _check_port_is_free(settings)
     except (SettingsError, OSError) as error:
-        click.echo(f"darkroom: {error}", err=True)
-        sys.exit(2)
+        console.fail(str(error))
     _announce(settings)
     run_granian("service.asgi:build", settings.server.host, settings.server.port, buffer_bytes=2 * settings.server.max_header_bytes)
 
 
 def run_granian(factory: str, host: str, port: int, *, buffer_bytes: int = BUFFER_BYTES) -> None:
-    """Serve what `factory` (`module:function`) builds until SIGTERM or SIGINT; what we are measured against is served so too.
+    """Serve the application that `factory` (`module:function`) returns until SIGTERM or SIGINT. Benchmarks serve other applications so.
 
-    `buffer_bytes`: what Granian buffers of a connection, at least 8192, before it gives an empty 431 to a header that is not complete. It
-    reads as much as it has allocated, which may be twice as much.
+    `buffer_bytes`: Granian's buffer for one connection, at least 8192. A header that is still incomplete when the buffer is full gets an
+    empty 431. Granian reads as much as it has allocated, which may be twice as much.
     """
-    # Imported by those alone who serve: the other commands should be there at once.
+    # Imported only here, so that the other commands start quickly.
     from granian import Granian  # noqa: PLC0415
     from granian.constants import HTTPModes, Interfaces, Loops  # noqa: PLC0415
     from granian.http import HTTP1Settings  # noqa: PLC0415
@@ -113,7 +115,7 @@ def run_granian(factory: str, host: str, port: int, *, buffer_bytes: int = BUFFE
         # One worker: one cache. Renders have processes of their own.
         workers=1,
         loop=Loops.uvloop,
-        # Only plain HTTP/1 closes a silent connection at the header time-out; proxies in front speak HTTP/2 to clients.
+        # With HTTP/2 enabled, an idle connection would not be closed at the header time-out. Proxies in front speak HTTP/2 to clients.
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1_000, max_buffer_size=buffer_bytes),
         websockets=False,
@@ -138,8 +140,8 @@ def _announce(settings: Settings) -> None:
     click.echo(f"Darkroom listens on {url}")
     click.echo(f"  data   {settings.storage.data}")
     click.echo(f"  store  {settings.storage.url}")
-    for finding in regions.region_warnings(settings):
-        click.echo(f"  note   {finding}")
+    for warning in regions.region_warnings(settings):
+        click.echo(f"  note   {warning}")
     click.echo(f"  try    curl{token} --data-binary @photo.jpg {url}/v1/images   or open {url}/ in a browser")
 
 
@@ -155,7 +157,7 @@ def _check_folders(settings: Settings) -> None:
 
 
 def _check_port_is_free(settings: Settings) -> None:
-    # Granian sets SO_REUSEPORT: a second server would start silently and take half of the connections.
+    # Granian sets SO_REUSEPORT, so a second server would start without an error and take half of the connections.
     family, kind, protocol, _, address = socket.getaddrinfo(settings.server.host, settings.server.port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -163,6 +165,6 @@ def _check_port_is_free(settings: Settings) -> None:
             probe.bind(address)
         except OSError as error:
             raise SettingsError(
-                f"{settings.server.host}:{settings.server.port} cannot be listened on: {error.strerror}. "
-                "Stop what listens there, or choose another --port."
+                f"Cannot listen on {settings.server.host}:{settings.server.port}: {error.strerror}. "
+                "Stop the process that listens there, or choose another --port."
             ) from error

@@ -1,10 +1,11 @@
-"""`darkroom push`: folders of images to a Darkroom, only what is new."""
+"""`darkroom push`: uploads files and folders of images, only those that are not on the server yet."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -12,23 +13,23 @@ import anyio.to_thread
 import click
 import msgspec
 
-from service.cli.client import bar
-from service.cli.client import manifest as manifests
-from service.cli.client.command import INTERRUPTED, NOTHING_DONE, SOME_REFUSED, server_option, token
-from service.cli.client.files import File, Gathered, check_names, gather
-from service.cli.client.manifest import Manifest
-from service.cli.client.problems import ClientError, NotTaken, UnreachableError, told, told_together
-from service.cli.client.sending import Outcome
-from service.cli.client.sending import push as push_files
-from service.cli.client.server import Server, opened
+from service.cli import console
+from service.cli.client.command import server_option, token
+from service.cli.client.errors import ClientError, Rejected, UnreachableError, format_rejected
+from service.cli.client.manifest import Manifest, manifest_entries, open_manifest
+from service.cli.client.scan import File, ScanResult, check_names, scan
+from service.cli.client.server import Server, connect
+from service.cli.client.upload import UploadResult, upload_files
 
-# How often the folders are looked at with --watch, and how long after the server went away, in seconds.
-LOOK_EVERY_SECONDS = 0.5
-LOOK_AGAIN_SECONDS = 2.0
+# With --watch: seconds between two scans, and until the next attempt if the server does not respond.
+SCAN_EVERY_SECONDS = 0.5
+RETRY_AFTER_SECONDS = 2.0
+
+_CONTINUE = "Run the command again to continue: it uploads only what is missing. The manifest is unchanged."
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """What was asked for on the command line."""
+class PushOptions(msgspec.Struct, frozen=True):
+    """The arguments of the command, but for the manifest and `--watch`."""
 
     paths: Sequence[str]
     server: str
@@ -39,16 +40,16 @@ class Asked(msgspec.Struct, frozen=True):
     json: bool
 
 
-@click.command()
+@click.command(short_help="Upload images, files and whole folders.")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True))
 @server_option
-@click.option("--manifest", metavar="FILE", help="Write all of every image, by name, to this JSON file; entries that it has already stay.")
-@click.option("--prune", is_flag=True, help="Keep no entry in the manifest of a file that is not found any more.")
-@click.option("--relative", is_flag=True, help="Leave URLs without a host as they are; else the server's URL is put before them.")
-@click.option("--parallel", type=click.IntRange(1, 16), default=4, show_default=True, help="Uploads at a time.")
-@click.option("--watch", is_flag=True, help="Go on: push what is new or changed until Ctrl-C.")
-@click.option("--quiet", "-q", is_flag=True, help="Say nothing but what went wrong.")
-@click.option("--json", "as_json", is_flag=True, help="Tell the outcome as JSON on standard output, one line for each push.")
+@click.option("--manifest", metavar="FILE", help="Write the image document of every file to this JSON file. Existing entries stay.")
+@click.option("--prune", is_flag=True, help="Remove manifest entries of files that no longer exist.")
+@click.option("--relative", is_flag=True, help="Keep URLs without a host. Otherwise the server's URL is put before them.")
+@click.option("--parallel", type=click.IntRange(1, 16), default=4, show_default=True, help="Number of simultaneous uploads.")
+@click.option("--watch", is_flag=True, help="Keep running, and push new and changed files until Ctrl-C.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output, one line for each push.")
 def push(
     paths: Sequence[str],
     server: str,
@@ -61,132 +62,131 @@ def push(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Push images to a Darkroom, files and whole folders: only what is not there yet.
+    """Upload images to a Darkroom server: files and whole folders, only what is not on the server yet.
 
-    Files are known by their content: the same bytes are sent once, whatever they are called, and never again. A push that was stopped
-    goes on where it was when it is run again. Hidden files are passed over; what is no image is told, and left out.
+    Files are identified by their content: the same bytes are sent only once, under however many names. A push that was stopped continues
+    when you run it again. Hidden files are skipped. Files that are not images are listed and left out.
 
-    Exits with 0 when all images are there, 1 when some files were not taken, 2 when nothing could be done: a wrong token, a server that
-    does not answer, a manifest of another version.
+    The exit code is 0 if all images are on the server, 1 if some files were rejected, and 2 if the push failed: a wrong token, a server
+    that does not respond, a manifest of another version.
     """
-    asked = Asked(paths, server, relative, prune, parallel, quiet, as_json)
+    options = PushOptions(paths, server, relative, prune, parallel, quiet, as_json)
     try:
-        kept = None if manifest is None else manifests.opened(manifest)
-        sys.exit(anyio.run(_watch if watch else _once, asked, kept))
+        opened = None if manifest is None else open_manifest(manifest)
+        sys.exit(anyio.run(partial(_watch if watch else _push_once, options, opened)))
     except ClientError as error:
         if as_json:
             click.echo(msgspec.json.encode({"error": error.problem}))
-        click.echo(f"darkroom: {told(error.problem)}", err=True)
-        if isinstance(error, UnreachableError):
-            click.echo("Run it again: only what is not there yet is sent. The manifest is as it was.", err=True)
-        sys.exit(NOTHING_DONE)
+        message = console.format_problem(error.problem)
+        console.fail(f"{message}\n{_CONTINUE}" if isinstance(error, UnreachableError) else message)
     except KeyboardInterrupt:
         if watch:
             sys.exit(0)
-        click.echo("Stopped. Run it again: only what is not there yet is sent. The manifest is as it was.", err=True)
-        sys.exit(INTERRUPTED)
+        click.echo(f"Stopped. {_CONTINUE}", err=True)
+        sys.exit(console.EXIT_INTERRUPTED)
 
 
-async def _once(asked: Asked, manifest: Manifest | None) -> int:
-    async with opened(asked.server, token(), uploads_at_once=asked.parallel) as server:
-        pushing = _Pushing(asked, manifest, server)
-        gathered = await pushing.look()
-        not_taken = await pushing.push(gathered, gathered.files, gathered.not_taken)
-    if gathered.hidden and not asked.quiet and not asked.json:
-        click.echo(f"{_count(gathered.hidden, 'hidden file or folder', 'hidden files and folders')} passed over.")
-    return SOME_REFUSED if not_taken else 0
+async def _push_once(options: PushOptions, manifest: Manifest | None) -> int:
+    async with connect(options.server, token(), max_uploads=options.parallel) as server:
+        pusher = _Pusher(options, manifest, server)
+        found = await pusher.scan()
+        rejected = await pusher.push(found, found.files, found.rejected)
+    if found.hidden and not options.quiet and not options.json:
+        click.echo(f"{console.count(found.hidden, 'hidden file or folder', 'hidden files and folders')} skipped.")
+    return console.EXIT_PARTIAL if rejected else 0
 
 
-async def _watch(asked: Asked, manifest: Manifest | None) -> int:
-    """Push what is there, then what is new or changed since, for as long as nobody stops it."""
+async def _watch(options: PushOptions, manifest: Manifest | None) -> int:
+    """Push all files, then new and changed ones, until this task is canceled."""
     pushed: dict[str, tuple[int, int, int]] = {}
-    before: Gathered | None = None
-    is_away = False
-    async with opened(asked.server, token(), uploads_at_once=asked.parallel) as server:
-        pushing = _Pushing(asked, manifest, server)
+    previous: ScanResult | None = None
+    is_unreachable = False
+    async with connect(options.server, token(), max_uploads=options.parallel) as server:
+        pusher = _Pusher(options, manifest, server)
         while True:
-            now = await pushing.look()
-            changed = [file for file in now.files if pushed.get(file.path) != file.stamp and _is_settled(file, before)]
-            refused = [one for one in now.not_taken if before is None or one not in before.not_taken]
+            found = await pusher.scan()
+            changed = [file for file in found.files if pushed.get(file.path) != file.stamp and _is_complete(file, previous)]
+            rejected = [one for one in found.rejected if previous is None or one not in previous.rejected]
             try:
-                if changed or refused or before is None or (asked.prune and before.names != now.names):
-                    await pushing.push(now, changed, refused)
+                if changed or rejected or previous is None or (options.prune and previous.names != found.names):
+                    await pusher.push(found, changed, rejected)
             except UnreachableError as error:
-                if not is_away:
-                    click.echo(f"darkroom: {told(error.problem)}\nIt is asked again until it does.", err=True)
-                is_away = True
-                await anyio.sleep(LOOK_AGAIN_SECONDS)
+                if not is_unreachable:
+                    click.echo(f"darkroom: {console.format_problem(error.problem)}\nRetrying until it responds.", err=True)
+                is_unreachable = True
+                await anyio.sleep(RETRY_AFTER_SECONDS)
                 continue
-            if before is None and not asked.quiet:
-                click.echo("Watching for changes; Ctrl-C ends it.", err=True)
-            is_away = False
+            if previous is None and not options.quiet:
+                click.echo("Watching for changes. Press Ctrl-C to stop.", err=True)
+            is_unreachable = False
             pushed.update((file.path, file.stamp) for file in changed)
-            before = now
-            await anyio.sleep(LOOK_EVERY_SECONDS)
+            previous = found
+            await anyio.sleep(SCAN_EVERY_SECONDS)
 
 
-def _is_settled(file: File, before: Gathered | None) -> bool:
-    """Return whether a file is as it was at the look before: what is still being written is not."""
-    return before is None or file in before.files
+def _is_complete(file: File, previous: ScanResult | None) -> bool:
+    """Return whether a file is the same as in the previous scan. Otherwise, a program may still be writing it."""
+    return previous is None or file in previous.files
 
 
-class _Pushing:
-    """Looks and pushes, as often as need be."""
+class _Pusher:
+    """Scans and pushes, once or repeatedly."""
 
-    def __init__(self, asked: Asked, manifest: Manifest | None, server: Server) -> None:
-        self._asked = asked
+    def __init__(self, options: PushOptions, manifest: Manifest | None, server: Server) -> None:
+        self._options = options
         self._manifest = manifest
         self._server = server
 
-    async def look(self) -> Gathered:
-        """Return what lies at the paths; raises `UsageError` where a manifest would have two files of one name."""
-        leave_out = None if self._manifest is None else str(self._manifest.path)
-        gathered = await anyio.to_thread.run_sync(gather, self._asked.paths, leave_out, abandon_on_cancel=True)
-        if self._manifest is not None or self._asked.json:
-            check_names(gathered.files)
-        return gathered
+    async def scan(self) -> ScanResult:
+        """Return the files at the paths; raises `UsageError` if a manifest would contain two files of the same name."""
+        exclude = None if self._manifest is None else str(self._manifest.path)
+        found = await anyio.to_thread.run_sync(scan, self._options.paths, exclude, abandon_on_cancel=True)
+        if self._manifest is not None or self._options.json:
+            check_names(found.files)
+        return found
 
-    async def push(self, gathered: Gathered, files: Sequence[File], refused: Sequence[NotTaken]) -> list[NotTaken]:
-        """Push some of the files that were found, write the manifest, tell the outcome, and return what was not taken."""
-        asked = self._asked
+    async def push(self, found: ScanResult, files: Sequence[File], rejected: Sequence[Rejected]) -> list[Rejected]:
+        """Upload `files`, write the manifest, print the result, and return all rejected files.
+
+        `files` and `rejected` are those of the scan that the user has not heard of yet.
+        """
+        options = self._options
         started = time.monotonic()
-        with bar.shown(quiet=asked.quiet) as progress:
-            outcome = await push_files(self._server, files, progress, uploads_at_once=asked.parallel)
+        with console.upload_progress(quiet=options.quiet) as progress:
+            result = await upload_files(self._server, files, progress, max_uploads=options.parallel)
         seconds = time.monotonic() - started
-        not_taken = [*refused, *outcome.not_taken]
+        all_rejected = [*rejected, *result.rejected]
         images: dict[str, Any] = {}
-        if self._manifest is not None or asked.json:
-            images = manifests.entries(outcome.taken, None if asked.relative else self._server.url)
+        if self._manifest is not None or options.json:
+            images = manifest_entries(result.uploaded, None if options.relative else self._server.url)
         if self._manifest is not None:
-            self._manifest.update(images, only=gathered.names if asked.prune else None)
-        if asked.json:
-            click.echo(msgspec.json.encode(_outcome(outcome, images, not_taken)))
-        elif files and not asked.quiet:
-            click.echo(_summary(outcome, self._server.url, seconds))
-        if not_taken and not asked.json:
-            click.echo(f"{_count(len(not_taken), 'file was', 'files were')} not taken:\n{told_together(not_taken)}", err=True)
-        return not_taken
+            self._manifest.update(images, only=found.names if options.prune else None)
+        if options.json:
+            click.echo(msgspec.json.encode(_as_json(result, images, all_rejected)))
+        elif files and not options.quiet:
+            click.echo(_summary(result, self._server.url, seconds))
+        if all_rejected and not options.json:
+            title = f"{console.count(len(all_rejected), 'file was', 'files were')} not uploaded:"
+            click.echo(f"{title}\n{format_rejected(all_rejected)}", err=True)
+        return all_rejected
 
 
-def _outcome(outcome: Outcome, images: dict[str, Any], not_taken: Sequence[NotTaken]) -> dict[str, object]:
+def _as_json(result: UploadResult, images: dict[str, Any], rejected: Sequence[Rejected]) -> dict[str, object]:
     return {
-        "sent": {"images": outcome.sent_images, "bytes": outcome.sent_bytes},
+        "sent": {"images": result.sent_images, "bytes": result.sent_bytes},
         "images": images,
-        "not_taken": [{"path": _text(one.path), "problem": one.problem} for one in not_taken],
+        "not_taken": [{"path": _utf8(one.path), "problem": one.problem} for one in rejected],
     }
 
 
-def _summary(outcome: Outcome, url: str, seconds: float) -> str:
-    distinct = len({taken.document["digest"] for taken in outcome.taken})
-    there = f"{_count(len(outcome.taken), 'file is', 'files are')} on {url}, {_count(distinct, 'image', 'images')}"
-    sent = f"{outcome.sent_images} sent, {outcome.sent_bytes / 1e6:.1f} MB in {seconds:.1f} s"
-    return f"{there}: {sent if outcome.sent_images else 'nothing had to be sent'}."
+def _summary(result: UploadResult, url: str, seconds: float) -> str:
+    distinct = len({one.document["digest"] for one in result.uploaded})
+    files, images = console.count(len(result.uploaded), "file", "files"), console.count(distinct, "image", "images")
+    if not result.sent_images:
+        return f"{files} ({images}) on {url}. Nothing had to be uploaded."
+    return f"{files} ({images}) on {url}: {result.sent_images} uploaded, {result.sent_bytes / 1e6:.1f} MB in {seconds:.1f} s."
 
 
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
-
-
-def _text(path: str) -> str:
-    # JSON has no place for what is not UTF-8.
+def _utf8(path: str) -> str:
+    # JSON cannot contain the bytes of a path that are not UTF-8.
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""`darkroom rm`: images taken down."""
+"""`darkroom rm`: takes images down."""
 
 from __future__ import annotations
 
@@ -7,51 +7,53 @@ from collections.abc import Sequence
 
 import click
 
-from service.cli.client.command import SOME_REFUSED, end, run, server_option
-from service.cli.client.problems import NotTaken, RefusedError, UsageError, problem, told_together
+from service.cli import console
+from service.cli.client.command import fail, run_with_server, server_option
+from service.cli.client.errors import RefusedError, Rejected, UsageError, client_problem, format_rejected
 from service.cli.client.server import Server
 from service.images.digest import is_digest
 
 
-@click.command()
+@click.command(short_help="Take images down.")
 @click.argument("digests", metavar="DIGEST...", nargs=-1, required=True)
-@click.option("--yes", "-y", is_flag=True, help="Do not ask whether it is meant.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 @server_option
 def rm(digests: Sequence[str], server: str, *, yes: bool) -> None:
-    """Take images down: the originals and all that was made of them.
+    """Take images down: delete the originals and everything that was made from them.
 
-    Their URLs answer 410 from then on, and so does an upload of the same bytes. What browsers have kept cannot be recalled.
+    From then on, their URLs and uploads of the same files get status 410. Copies in browser caches cannot be removed.
     """
-    wrong = next((digest for digest in digests if not is_digest(digest)), None)
-    if wrong is not None:
-        end(
+    invalid = next((digest for digest in digests if not is_digest(digest)), None)
+    if invalid is not None:
+        fail(
             UsageError(
-                problem(
-                    "This is no digest.",
+                client_problem(
+                    "This is not a digest.",
                     expected="32 characters of a-z and 2-7",
-                    received=wrong,
-                    remedy="`darkroom info FILE` tells that of a file.",
+                    received=invalid,
+                    remedy="`darkroom info FILE` prints the digest of a file.",
                 )
             )
         )
+    digests = list(dict.fromkeys(digests))
     if not yes:
         images = "this image" if len(digests) == 1 else f"these {len(digests)} images"
-        click.confirm(f"Take down {images} on {server}? They cannot be brought back but by uploading them again.", abort=True, err=True)
-    not_taken: list[NotTaken] = []
+        click.confirm(f"Take down {images} on {server}? The originals and all renditions are deleted.", abort=True, err=True)
+    rejected: list[Rejected] = []
 
-    async def take_down(asked: Server) -> None:
-        for digest in dict.fromkeys(digests):
+    async def take_down(connected: Server) -> None:
+        for digest in digests:
             try:
-                done = await asked.take_down(digest)
+                takedown = await connected.take_down(digest)
             except RefusedError as error:
-                not_taken.append(NotTaken(digest, error.problem))
+                rejected.append(Rejected(digest, error.problem))
                 continue
-            cdn = "the CDN in front was purged" if done.cdn == "purged" else "no CDN is known to the server"
-            click.echo(f"{digest} is taken down, {done.renditions} renditions removed; {cdn}.")
+            cdn = "the CDN was purged" if takedown.cdn == "purged" else "the server has no CDN to purge"
+            click.echo(f"{digest} is taken down, {console.count(takedown.renditions, 'rendition', 'renditions')} removed; {cdn}.")
 
-    run(take_down, server)
-    if len(not_taken) < len(set(digests)):
-        click.echo("Other processes of the server follow within 20 seconds. What browsers have kept cannot be recalled.")
-    if not_taken:
-        click.echo(f"Not taken down:\n{told_together(not_taken)}", err=True)
-        sys.exit(SOME_REFUSED)
+    run_with_server(take_down, server)
+    if len(rejected) < len(digests):
+        click.echo("Other server processes follow within 20 seconds. Copies in browser caches cannot be removed.")
+    if rejected:
+        click.echo(f"Not taken down:\n{format_rejected(rejected)}", err=True)
+        sys.exit(console.EXIT_PARTIAL)

@@ -1,14 +1,12 @@
-"""`darkroom url`: the URL of a rendition."""
+"""`darkroom url`: prints the URL of a rendition."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from service.cli.client.command import digest_of_image, end, image_argument, run, server_option
-from service.cli.client.manifest import absolute
-from service.cli.client.problems import UsageError, problem
+from service.cli.client.command import digest_of_image, fail, image_argument, run_with_server, server_option
+from service.cli.client.errors import UsageError, client_problem
+from service.cli.client.manifest import with_absolute_urls
 from service.cli.client.server import Server
 from service.images.formats import FORMATS
 from service.images.transform import FULL
@@ -17,47 +15,47 @@ from service.images.transform import FULL
 @click.command()
 @image_argument()
 @click.argument("transform", default=FULL)
-@click.option("--format", "image_format", type=click.Choice(FORMATS), help="The format; without it the one that every browser shows.")
-@click.option("--variant", metavar="NAME", help="A transform that the server has under this name; TRANSFORM goes over it.")
+@click.option("--format", "image_format", type=click.Choice(FORMATS), help="The image format. Default: the one that every browser shows.")
+@click.option("--variant", metavar="NAME", help="A transform that the server has under this name. TRANSFORM overrides its options.")
 @server_option
 def url(image: str, transform: str, image_format: str | None, variant: str | None, server: str) -> None:
     """Print the URL of a rendition.
 
-    TRANSFORM is written as in addresses, such as width=640,height=480,fit=cover; without it the whole picture.
+    Write TRANSFORM as in URLs, for example width=640,height=480,fit=cover. Without it, the rendition shows the whole picture.
     """
     digest = digest_of_image(image)
-    wanted: dict[str, object] = {"transform": _options(transform)}
+    wanted: dict[str, object] = {"transform": _parse_options(transform)}
     if variant is not None:
         wanted["variant"] = variant
     if image_format is not None:
         wanted["format"] = image_format
 
-    async def ask(asked: Server) -> str:
-        found: dict[str, Any] = await asked.urls(digest, wanted)
+    async def make_url(connected: Server) -> str:
+        found = await connected.make_urls(digest, wanted)
         if image_format is not None:
             made: str = found["url"]
-            return asked.url + made if made.startswith("/") else made
-        # The widest of the ladder is the transform itself.
-        widest: str = absolute(found, asked.url)["sources"][-1]["renditions"][-1]["url"]
+            return connected.url + made if made.startswith("/") else made
+        # The widest rendition of the ladder is the transform itself.
+        widest: str = with_absolute_urls(found, connected.url)["sources"][-1]["renditions"][-1]["url"]
         return widest
 
-    click.echo(run(ask, server))
+    click.echo(run_with_server(make_url, server))
 
 
-def _options(transform: str) -> dict[str, str]:
+def _parse_options(transform: str) -> dict[str, str]:
     if transform == FULL:
         return {}
     options: dict[str, str] = {}
     for pair in transform.split(","):
         key, equals, value = pair.partition("=")
         if not equals or key in options:
-            end(
+            fail(
                 UsageError(
-                    problem(
-                        "This is no transform.",
-                        expected="key=value pairs joined by commas, each key once",
+                    client_problem(
+                        "This is not a transform.",
+                        expected="key=value pairs separated by commas, each key once",
                         received=pair,
-                        remedy="Write for example width=640,height=480,fit=cover.",
+                        remedy="Write, for example, width=640,height=480,fit=cover.",
                     )
                 )
             )

@@ -21,8 +21,8 @@ import httpx
 import pytest
 import trustme
 
-from service.cli.client import sending
 from service.cli.client import server as client_server
+from service.cli.client import upload as client_upload
 from tests.http.test_ingest import digest_of
 from tests.support import images
 from tests.support.command import run, started
@@ -88,13 +88,13 @@ def test_push_of_a_folder_sends_every_image_once_and_then_nothing(proxy: Proxy, 
     first = run("push", folder, server=proxy.url)
     assert (first.exit_code, first.stderr) == (0, "")
     assert re.fullmatch(
-        rf"3 files are on {proxy.url}, 3 images: 3 sent, \d+\.\d MB in \d+\.\d s\.\n",
+        rf"3 files \(3 images\) on {proxy.url}: 3 uploaded, \d+\.\d MB in \d+\.\d s\.\n",
         first.stdout,
     )
     assert sent(proxy) == digests(folder)
     again = run("push", folder, server=proxy.url)
     assert (again.exit_code, again.stderr) == (0, "")
-    assert again.stdout == f"3 files are on {proxy.url}, 3 images: nothing had to be sent.\n"
+    assert again.stdout == f"3 files (3 images) on {proxy.url}. Nothing had to be uploaded.\n"
     assert len(proxy.uploads) == 3
 
 
@@ -179,7 +179,7 @@ def test_push_that_is_interrupted_says_how_to_go_on_and_leaves_the_manifest(prox
         said, complained = process.communicate(timeout=PATIENCE_SECONDS)
         go_on.set()
     assert (process.returncode, said) == (130, b"")
-    assert complained == b"Stopped. Run it again: only what is not there yet is sent. The manifest is as it was.\n"
+    assert complained == b"Stopped. Run the command again to continue: it uploads only what is missing. The manifest is unchanged.\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures"]
 
 
@@ -200,7 +200,7 @@ def test_push_to_a_region_that_sends_it_there_again_ends(proxy: Proxy, folder: P
     proxy.faults.extend(Fault(status=421, headers={"fly-prefer-region": "arn"}) for _ in range(2))
     pushed = run("push", folder / "one.png", server=proxy.url)
     assert pushed.exit_code == 1
-    assert "The server answered 421 (Misdirected Request)." in pushed.stderr
+    assert "The server responded with 421 (Misdirected Request)." in pushed.stderr
     assert len(proxy.uploads) == 2
 
 
@@ -238,9 +238,9 @@ def test_push_of_an_image_that_is_always_refused_for_a_while_goes_on_with_the_re
     proxy.faults.extend(Fault(status=503) for _ in range(5))
     pushed = run("push", folder, "--parallel", "1", server=proxy.url)
     assert pushed.exit_code == 1
-    assert "2 files are on" in pushed.stdout
-    assert "1 file was not taken:" in pushed.stderr
-    assert "The server answered 503 (Service Unavailable)." in pushed.stderr
+    assert "2 files (2 images) on" in pushed.stdout
+    assert "1 file was not uploaded:" in pushed.stderr
+    assert "The server responded with 503 (Service Unavailable)." in pushed.stderr
     # Two files are hashed at a time, so either of them may be sent first.
     refused = {digest_of(path.read_bytes()): path for path in folder.rglob("*.png")}[proxy.uploads[0].digest]
     assert pushed.stderr.endswith(f"    {refused}\n")
@@ -262,8 +262,8 @@ def test_push_to_a_server_that_goes_away_midway_says_so_and_leaves_nothing_half(
     proxy.on_upload = go_away
     pushed = run("push", folder, "--parallel", "1", "--manifest", manifest, server=proxy.url)
     assert (pushed.exit_code, pushed.stdout) == (2, "")
-    assert pushed.stderr.startswith(f"darkroom: The server does not answer.\n  expected  a Darkroom at {proxy.url}\n  received  ")
-    assert pushed.stderr.endswith("Run it again: only what is not there yet is sent. The manifest is as it was.\n")
+    assert pushed.stderr.startswith(f"darkroom: The server does not respond.\n  expected  a Darkroom server at {proxy.url}\n  received  ")
+    assert pushed.stderr.endswith("Run the command again to continue: it uploads only what is missing. The manifest is unchanged.\n")
     assert manifest.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images.json", "pictures"]
     # It is back.
@@ -279,12 +279,12 @@ def test_push_to_nobody_says_where_it_looked_and_what_to_do(folder: Path) -> Non
     url = f"http://127.0.0.1:{free_port()}"
     pushed = run("push", folder, server=url)
     assert (pushed.exit_code, pushed.stdout) == (2, "")
-    assert "The server does not answer." in pushed.stderr
-    assert f"a Darkroom at {url}" in pushed.stderr
+    assert "The server does not respond." in pushed.stderr
+    assert f"a Darkroom server at {url}" in pushed.stderr
     assert "`darkroom serve`" in pushed.stderr
     told = run("push", folder, "--json", "--server", url)
     assert told.exit_code == 2
-    assert json.loads(told.stdout)["error"]["detail"] == "The server does not answer."
+    assert json.loads(told.stdout)["error"]["detail"] == "The server does not respond."
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_push_to_what_is_no_darkroom_says_so(proxy: Proxy, folder: Path, status:
     proxy.faults.append(Fault("/v1/images/known", status=status, headers={"Content-Type": "text/html"}, body=b"<html>"))
     pushed = run("push", folder, server=proxy.url)
     assert pushed.exit_code == 2
-    assert "What answers there is no Darkroom, or one older than 0.2." in pushed.stderr
+    assert "This is not a Darkroom server, or one older than 0.2." in pushed.stderr
     assert proxy.uploads == []
 
 
@@ -379,14 +379,14 @@ def test_push_into_a_full_store_ends_at_once(proxy: Proxy, folder: Path) -> None
 def test_push_to_what_is_no_url_of_a_server_says_what_one_is_and_no_password(folder: Path, url: str) -> None:
     pushed = run("push", folder, "--server", url)
     assert pushed.exit_code == 2
-    assert "This is no URL of a server." in pushed.stderr
+    assert "This is not the URL of a server." in pushed.stderr
     assert "user:secret" not in pushed.stderr
 
 
 def test_push_with_a_token_that_no_header_holds_is_refused_without_showing_it(folder: Path) -> None:
     pushed = run("push", folder, token="two words\n")
     assert pushed.exit_code == 2
-    assert pushed.stderr.startswith("darkroom: DARKROOM_TOKEN is no token.")
+    assert pushed.stderr.startswith("darkroom: DARKROOM_TOKEN is not a valid token.")
     assert "two words" not in pushed.stderr
 
 
@@ -416,15 +416,15 @@ def test_push_of_a_folder_with_all_that_is_no_image_takes_the_rest_and_tells_eac
     os.mkfifo(folder / "pipe.png")
     (folder / os.fsdecode(b"latin\xe9.png")).write_bytes(picture())
     reasons = {
-        "notes.txt": "This is no image.",
+        "notes.txt": "This is not an image.",
         "empty.jpg": "The file is empty.",
         "broken.jpg": "This JPEG image is broken or incomplete.",
         "broken copy.jpg": "This JPEG image is broken or incomplete.",
-        "huge.png": "The file is larger than the server takes.",
-        "dangling.jpg": "It cannot be read.",
-        "elsewhere/up": "This link leads back to a folder above it.",
-        "linked/up": "This link leads back to a folder above it.",
-        "pipe.png": "This is no file.",
+        "huge.png": "The file is larger than the server accepts.",
+        "dangling.jpg": "The file or folder cannot be read.",
+        "elsewhere/up": "This link leads back to a folder that contains it.",
+        "linked/up": "This link leads back to a folder that contains it.",
+        "pipe.png": "This is not a regular file.",
         "latin\\xe9.png": "The name is not UTF-8.",
     }
     names = [*wanted, "link.png", "elsewhere/deep.png", "linked/deep.png"]
@@ -444,9 +444,9 @@ def test_push_of_a_folder_with_all_that_is_no_image_takes_the_rest_and_tells_eac
         assert len(server.stored("originals")) == 3
         plain = run("push", folder, server=proxy.url)
         assert plain.exit_code == 1
-        assert "10 files were not taken:" in plain.stderr
+        assert "10 files were not uploaded:" in plain.stderr
         assert "two\\nlines.png" not in plain.stderr
-        assert "2 hidden files and folders passed over." in plain.stdout
+        assert "2 hidden files and folders skipped." in plain.stdout
         assert plain.stderr.count("This JPEG image is broken or incomplete.") == 1
         assert "a file that begins with `Not a picture\\n`" in plain.stderr
 
@@ -467,7 +467,9 @@ def test_push_of_files_that_may_not_be_read_takes_the_others(server: Server, tmp
     told = json.loads(ran.stdout)
     assert list(told["images"]) == ["mine.png"]
     found = [(one["path"], one["problem"]["detail"], one["problem"]["received"]) for one in told["not_taken"]]
-    assert sorted(found) == [(str(tmp_path / name), "It cannot be read.", "Permission denied") for name in ("closed", "secret.png")]
+    assert sorted(found) == [
+        (str(tmp_path / name), "The file or folder cannot be read.", "Permission denied") for name in ("closed", "secret.png")
+    ]
 
 
 def test_push_of_an_image_that_was_taken_down_says_so_and_sends_nothing(proxy: Proxy, server: Server, folder: Path) -> None:
@@ -480,7 +482,7 @@ def test_push_of_an_image_that_was_taken_down_says_so_and_sends_nothing(proxy: P
     assert "This image was taken down from the server." in pushed.stderr
     assert "DELETE /v1/images/{digest}/tombstone" in pushed.stderr
     assert digest_of(body) not in sent(proxy)
-    assert "2 files are on" in pushed.stdout
+    assert "2 files (2 images) on" in pushed.stdout
 
 
 def test_push_of_an_image_that_is_taken_down_meanwhile_says_so(proxy: Proxy, server: Server, tmp_path: Path) -> None:
@@ -504,16 +506,16 @@ def test_push_of_a_file_that_is_cut_short_meanwhile_is_not_taken_and_nothing_of_
     proxy.after_lookup = lambda: os.truncate(path, 1_000)
     pushed = run("push", path, server=proxy.url)
     assert pushed.exit_code == 1
-    assert "The file was changed while it was sent." in pushed.stderr
-    assert "growing.png: 1000\n" in pushed.stderr
+    assert "The file became shorter during the upload." in pushed.stderr
+    assert "growing.png: 1000 bytes\n" in pushed.stderr
     assert all(not upload.whole for upload in proxy.uploads)
 
 
 def test_push_of_a_file_that_becomes_another_image_meanwhile_has_each_under_what_was_sent(
     proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # With two readers, either of the two files may be hashed first, and be the one that is sent.
-    monkeypatch.setattr(sending, "_READERS", 1)
+    # With two tasks, either of the two files may be hashed first, and be the one that is sent.
+    monkeypatch.setattr(client_upload, "_HASHING_TASKS", 1)
     size = next(_sizes)
     before, after = (images.flat_png(size, 20, colour) for colour in ((10, 20, 30), (30, 20, 10)))
     assert len(before) == len(after)
@@ -621,9 +623,9 @@ def test_manifest_of_another_version_is_left_as_it_is_and_nothing_is_sent(
     path.write_bytes(body)
     pushed = run("push", folder, "--manifest", path, server=proxy.url)
     assert (pushed.exit_code, pushed.stdout) == (2, "")
-    assert "is no manifest that this version writes; it was left as it is." in pushed.stderr
+    assert "is not a manifest of this version; it was not changed." in pushed.stderr
     assert f"received  {received}\n" in pushed.stderr
-    assert "remove the file" in pushed.stderr
+    assert "delete the file" in pushed.stderr
     assert path.read_bytes() == body
     assert proxy.received == []
 
@@ -644,7 +646,7 @@ def test_manifest_of_two_folders_with_one_name_in_both_is_refused_and_without_a_
     (other / "one.png").write_bytes(picture())
     pushed = run("push", folder, other, "--manifest", tmp_path / "images.json", server=proxy.url)
     assert pushed.exit_code == 2
-    assert "Two files would have one name in the manifest." in pushed.stderr
+    assert "Two files would have the same name in the manifest." in pushed.stderr
     assert f"one.png for {folder}/one.png and for {other}/one.png" in pushed.stderr
     assert proxy.received == []
     assert run("push", folder, other, server=proxy.url).exit_code == 0
@@ -661,7 +663,7 @@ def test_push_quietly_says_only_what_went_wrong(server: Server, folder: Path) ->
     (folder / "notes.txt").write_text("text")
     pushed = run("push", folder, "--quiet", server=server.url)
     assert (pushed.exit_code, pushed.stdout) == (1, "")
-    assert pushed.stderr.startswith("1 file was not taken:\n  This is no image.\n    expected  JPEG")
+    assert pushed.stderr.startswith("1 file was not uploaded:\n  This is not an image.\n    expected  JPEG")
 
 
 def test_push_on_a_terminal_shows_files_bytes_rate_and_time_left_and_elsewhere_none(proxy: Proxy, folder: Path) -> None:
@@ -729,7 +731,7 @@ def test_watch_pushes_what_is_new_or_changed_and_forgets_what_is_gone(
     wait_until(lambda: "two.png" not in watching.images())
     assert len(proxy.uploads) == 5
     said = (tmp_path / "said").read_text()
-    assert said.count("This is no image.") == 1
+    assert said.count("This is not an image.") == 1
     watching.process.send_signal(signal.SIGINT)
     assert watching.process.wait(PATIENCE_SECONDS) == 0
     assert "Traceback" not in said
@@ -749,9 +751,9 @@ def test_watch_goes_on_when_the_server_is_back(data: Path, folder: Path, tmp_pat
                 wait_until(manifest.exists)
                 server.stop()
                 (folder / "new.png").write_bytes(picture())
-                wait_until(lambda: "It is asked again until it does." in said.read_text())
+                wait_until(lambda: "Retrying until it responds." in said.read_text())
                 with darkroom(data) as back:
                     proxy.upstream_port = back.port
                     wait_until(lambda: "new.png" in manifest_of(manifest))
                 assert process.poll() is None
-        assert said.read_text().count("The server does not answer.") == 1
+        assert said.read_text().count("The server does not respond.") == 1

@@ -63,10 +63,10 @@ def findings(*options: str, toml: str, machines: str | None = None, **environ: s
     """Return what `--check` finds, checked to say what was expected, what came and what to do, and to be told by the exit code."""
     done = run("--check", *options, toml=toml, machines=machines, **environ)
     *found, summary = done.stdout.strip().split("\n\n")
-    assert summary == {0: "Nothing disagrees.", 1: "1 finding."}.get(len(found), f"{len(found)} findings.")
+    assert summary == {0: "No problems found.", 1: "1 problem found."}.get(len(found), f"{len(found)} problems found.")
     assert done.exit_code == (1 if found else 0)
     for finding in found:
-        assert [line.split()[0] for line in finding.split("\n")[1:]] == ["expected", "received", "do"]
+        assert [line.split()[0] for line in finding.split("\n")[1:]] == ["expected", "received", "remedy"]
     return found
 
 
@@ -78,7 +78,7 @@ def test_regions_of_a_shared_store_are_shown_with_the_commands_that_make_them_re
         "store    s3://, shared by all regions\n"
         "here     not on Fly: FLY_REGION is not set\n"
         "\n"
-        "These commands make it so:\n"
+        "These commands create the regions:\n"
         "\n"
         "  fly deploy\n"
         "  fly scale count 2 --region arn\n"
@@ -90,14 +90,14 @@ def test_regions_of_a_shared_store_are_shown_with_the_commands_that_make_them_re
 
 def test_regions_of_a_volume_are_one_machine_in_the_primary() -> None:
     done = run(toml=VOLUME)
-    assert "store    file:///data/store, of one Machine alone\n" in done.stdout
+    assert "store    file:///data/store, only on one Machine\n" in done.stdout
     assert done.stdout.endswith("  fly deploy --ha=false\n  fly scale count 1 --region arn\n  fly regions list\n")
 
 
 def test_regions_of_a_named_file_are_in_every_command(folder: Path) -> None:
     (folder / "staging.toml").write_text(SHARED)
     done = run("--config", "staging.toml")
-    commands = done.stdout.partition("so:\n\n")[2].splitlines()
+    commands = done.stdout.partition("regions:\n\n")[2].splitlines()
     assert len(commands) == 5
     assert all(command.endswith(" --config staging.toml") for command in commands)
 
@@ -136,21 +136,21 @@ def test_check_on_a_machine_that_was_deployed_so_finds_nothing() -> None:
 
 FILES = {
     "no primary_region": (SHARED, 'primary_region = "arn"', "", "fly.toml has no primary_region."),
-    "no regions": (SHARED, 'DARKROOM_REGIONS = "arn,lhr,iad"', "", "does not say in which regions"),
+    "no regions": (SHARED, 'DARKROOM_REGIONS = "arn,lhr,iad"', "", "does not declare the regions"),
     "primary not first": (SHARED, '"arn,lhr,iad"', '"lhr,arn,iad"', "The first of DARKROOM_REGIONS is not the primary region."),
     "primary not listed": (SHARED, '"arn,lhr,iad"', '"lhr,iad"', "DARKROOM_REGIONS does not list the region arn"),
-    "nobody awake": (SHARED, "min_machines_running = 2", "min_machines_running = 0", "always awake in the primary region"),
-    "awake not said": (SHARED, "min_machines_running = 2", "", "always awake in the primary region"),
-    "volume beside a bucket": (SHARED, "[http", '[[mounts]]\ndestination = "/store"\n[http', "on which nothing is kept"),
-    "volume as a table": (SHARED, "[http", '[mounts]\ndestination = "/store"\n[http', "on which nothing is kept"),
+    "nobody awake": (SHARED, "min_machines_running = 2", "min_machines_running = 0", "always run in the primary region"),
+    "awake not said": (SHARED, "min_machines_running = 2", "", "always run in the primary region"),
+    "volume beside a bucket": (SHARED, "[http", '[[mounts]]\ndestination = "/store"\n[http', "is mounted but not used"),
+    "volume as a table": (SHARED, "[http", '[mounts]\ndestination = "/store"\n[http', "is mounted but not used"),
     "memory": (SHARED, "s3://", "memory://", "in the memory of one Machine"),
-    "no volume": (VOLUME, VOLUME[VOLUME.index("[[mounts]]") :], "", "The store is on no volume"),
-    "volume elsewhere": (VOLUME, '"/data"', '"/database"', "The store is on no volume"),
-    "store beside the volume": (VOLUME, "[http", 'DARKROOM_STORE = "file:///srv/store"\n[http', "The store is on no volume"),
-    "two awake on a volume": (VOLUME, "min_machines_running = 1", "min_machines_running = 2", "always awake in the primary region"),
-    "none awake on a volume": (VOLUME, "min_machines_running = 1", "min_machines_running = 0", "always awake in the primary region"),
-    "bluegreen on a volume": (VOLUME, "rolling", "bluegreen", "This deploy strategy starts new Machines beside the old ones"),
-    "canary on a volume": (VOLUME, "rolling", "canary", "This deploy strategy starts new Machines beside the old ones"),
+    "no volume": (VOLUME, VOLUME[VOLUME.index("[[mounts]]") :], "", "The store is not on a volume"),
+    "volume elsewhere": (VOLUME, '"/data"', '"/database"', "The store is not on a volume"),
+    "store beside the volume": (VOLUME, "[http", 'DARKROOM_STORE = "file:///srv/store"\n[http', "The store is not on a volume"),
+    "two awake on a volume": (VOLUME, "min_machines_running = 1", "min_machines_running = 2", "always run in the primary region"),
+    "none awake on a volume": (VOLUME, "min_machines_running = 1", "min_machines_running = 0", "always run in the primary region"),
+    "bluegreen on a volume": (VOLUME, "rolling", "bluegreen", "This deploy strategy starts new Machines before the old ones end"),
+    "canary on a volume": (VOLUME, "rolling", "canary", "This deploy strategy starts new Machines before the old ones end"),
 }
 
 
@@ -170,15 +170,15 @@ def test_check_of_a_store_whose_folder_is_escaped_looks_for_that_folder() -> Non
 
 
 ENVIRONMENTS = {
-    "another app": ({"FLY_APP_NAME": "others"}, "app in fly.toml is not what this machine has.", "pictures", "others"),
-    "another primary": ({"PRIMARY_REGION": "lhr"}, "primary_region in fly.toml is not what this machine has.", "arn", "lhr"),
+    "another app": ({"FLY_APP_NAME": "others"}, "This machine has another app than fly.toml.", "pictures", "others"),
+    "another primary": ({"PRIMARY_REGION": "lhr"}, "This machine has another primary_region than fly.toml.", "arn", "lhr"),
     "other regions": (
         {"DARKROOM_REGIONS": "arn,lhr"},
-        "DARKROOM_REGIONS in fly.toml is not what this machine has.",
+        "This machine has another DARKROOM_REGIONS than fly.toml.",
         "arn,lhr,iad",
         "arn,lhr",
     ),
-    "another store": ({"DARKROOM_STORE": "s3://other"}, "DARKROOM_STORE in fly.toml is not what this machine has.", "s3://", "s3://other"),
+    "another store": ({"DARKROOM_STORE": "s3://other"}, "This machine has another DARKROOM_STORE than fly.toml.", "s3://", "s3://other"),
     "an unlisted region": ({"FLY_REGION": "fra"}, "DARKROOM_REGIONS does not list the region fra", "arn,lhr,iad", "fra"),
 }
 
@@ -194,7 +194,7 @@ def test_check_without_a_file_looks_at_the_environment_alone() -> None:
     done = run("--check", DARKROOM_REGIONS="arn,lhr", FLY_REGION="fra", DARKROOM_STORE="s3://")
     assert done.exit_code == 1
     assert done.stdout.startswith("DARKROOM_REGIONS does not list the region fra, which has a Machine.")
-    assert done.stdout.endswith("\n1 finding.\n")
+    assert done.stdout.endswith("\n1 problem found.\n")
     lost = run("--check", FLY_REGION="fra")
     assert lost.stdout.startswith("No setting says which region has every original.")
 
@@ -218,8 +218,8 @@ def test_check_of_machines_elsewhere_than_meant_says_where() -> None:
 
 def test_check_of_a_volume_with_two_machines_in_the_primary_says_that_images_are_on_one_of_them() -> None:
     (finding,) = findings("--machines", "-", toml=VOLUME, machines=listed("arn", "arn"))
-    assert finding.startswith("The primary region has more than one Machine, each with a volume of its own")
-    assert finding.endswith("then: fly scale count 1 --region arn")
+    assert finding.startswith("The primary region has several Machines, each with its own volume")
+    assert finding.endswith("then run: fly scale count 1 --region arn")
 
 
 def test_check_takes_no_notice_of_machines_that_are_gone() -> None:
@@ -234,13 +234,23 @@ def test_machines_are_checked_without_being_told_to() -> None:
 @pytest.mark.parametrize(
     ("options", "toml", "machines", "said"),
     [
-        (["--config", "none.toml"], None, None, "none.toml cannot be read: No such file or directory. Name the deployment's fly.toml"),
-        ([], "app = ", None, "fly.toml is no TOML: Invalid value"),
-        ([], "[env]\nDARKROOM_REGIONS = 3\n", None, "fly.toml is no fly.toml: Expected `str`, got `int` - at `$.env[...]`"),
-        ([], 'mounts = "x"\n', None, "fly.toml is no fly.toml: Expected `object | array`, got `str` - at `$.mounts`"),
+        (["--config", "none.toml"], None, None, "none.toml cannot be read: No such file or directory. Name the fly.toml of the deployment"),
+        ([], "app = ", None, "fly.toml is not valid TOML: Invalid value"),
+        ([], "[env]\nDARKROOM_REGIONS = 3\n", None, "fly.toml is not a valid fly.toml: Expected `str`, got `int` - at `$.env[...]`"),
+        ([], 'mounts = "x"\n', None, "fly.toml is not a valid fly.toml: Expected `object | array`, got `str` - at `$.mounts`"),
         ([], SHARED.replace("arn,lhr,iad", "arn,arn"), None, "DARKROOM_REGIONS is invalid: expected Fly regions, separated by commas"),
-        (["--machines", "-"], SHARED, "no machines", "--machines: expected what `fly machine list --json` prints: JSON is malformed"),
-        (["--machines", "-"], SHARED, '[{"id": "1"}]', "--machines: expected what `fly machine list --json` prints: Object missing"),
+        (
+            ["--machines", "-"],
+            SHARED,
+            "no machines",
+            "--machines is invalid: expected the output of `fly machine list --json`: JSON is malformed",
+        ),
+        (
+            ["--machines", "-"],
+            SHARED,
+            '[{"id": "1"}]',
+            "--machines is invalid: expected the output of `fly machine list --json`: Object missing",
+        ),
     ],
 )
 def test_regions_of_what_cannot_be_read_are_refused_with_what_to_do(

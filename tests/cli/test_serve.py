@@ -44,7 +44,7 @@ def test_serve_prints_where_it_listens_where_the_data_lies_and_a_line_to_try(ser
 
 def test_serve_on_an_occupied_port_is_refused(server: Server, data: Path) -> None:
     said = refused(data, "--port", str(server.port))
-    assert f"127.0.0.1:{server.port} cannot be listened on: Address already in use" in said
+    assert f"Cannot listen on 127.0.0.1:{server.port}: Address already in use" in said
     assert "choose another --port" in said
 
 

@@ -151,7 +151,7 @@ def test_check_names_each_kind_of_harm_with_what_to_do_and_changes_nothing(store
     assert files(store) == before
     words = said("check", store.as_uri(), code=1)
     assert f"damaged-original  originals/{digests[0]}" in words
-    assert "11 found" in words
+    assert "11 problems found." in words
 
 
 def test_check_of_an_upload_under_way_finds_nothing(store: Path) -> None:
@@ -174,7 +174,7 @@ def test_store_that_is_not_there_or_does_not_let_in_is_2_and_says_why(tmp_path: 
     assert not (tmp_path / "nowhere").exists()
     assert "The bucket of the store does not exist." in said("check", "s3://no-such-bucket", code=2, variables=s3.environment)
     assert "AWS_ACCESS_KEY_ID" in said("sweep", "s3://bucket", code=2)
-    assert "memory:// is in the memory of a server" in said("copy", "memory://", missing, code=2)
+    assert "memory:// is in the memory of a running server" in said("copy", "memory://", missing, code=2)
     assert "the same store" in said("copy", tmp_path.as_uri(), tmp_path.as_uri(), code=2)
     assert "SOURCE_AWS_SECRET_ACCESS_KEY" in said("copy", "s3://one", missing, code=2, variables={"SOURCE_AWS_ACCESS_KEY_ID": "key"})
 
@@ -194,7 +194,7 @@ def test_check_shows_progress_to_a_person_on_standard_error_alone(store: Path) -
         os.close(end)
         os.close(terminal)
     assert b"renditions" in shown
-    assert ended.stdout.startswith(b"Checked: 3 originals")
+    assert ended.stdout.startswith(b"Checked 3 originals")
 
 
 # sweep
@@ -286,7 +286,7 @@ def test_copy_leaves_what_is_damaged_where_it_is_and_mends_what_is_damaged_in_th
     ]
     assert (there / "originals" / third).read_bytes() == (store / "originals" / third).read_bytes()
     assert not (there / "originals" / first).exists()
-    assert f"originals/{first}\n  It is not what its name says." in said("copy", store.as_uri(), there.as_uri(), code=1)
+    assert f"originals/{first}\n  The object is damaged." in said("copy", store.as_uri(), there.as_uri(), code=1)
     (store / "originals" / first).write_bytes(whole)
     assert told("copy", store.as_uri(), there.as_uri(), code=1)["copied"] == {"originals": 1, "documents": 1}
 

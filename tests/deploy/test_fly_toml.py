@@ -232,7 +232,7 @@ def test_fly_toml_of_a_deployment_has_no_problem_and_its_commands_are_those_that
     monkeypatch.chdir(tmp_path)
     Path("fly.toml").write_text(toml, "utf-8")
     checked = CliRunner().invoke(main, ["regions", "--check"])
-    assert (checked.exit_code, checked.stdout) == (0, "Nothing disagrees.\n")
+    assert (checked.exit_code, checked.stdout) == (0, "No problems found.\n")
     printed = CliRunner().invoke(main, ["regions"]).stdout.partition("so:\n\n")[2].split("\n")
     assert not commands or "\n".join(line.strip() for line in printed).strip() in "\n".join(commands)
 

@@ -1,1 +1,1 @@
-"""The HTTP client of the `darkroom` command."""
+"""The client of a Darkroom server, as the commands `push`, `url`, `info`, `rm` and `open` use it."""

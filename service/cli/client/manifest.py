@@ -1,4 +1,4 @@
-"""The manifest: `images.json`, which has all of every pushed image for those who build a site."""
+"""The manifest: a JSON file with the image document of every pushed file, for the build of a site."""
 
 from __future__ import annotations
 
@@ -10,64 +10,68 @@ from typing import Any
 
 import msgspec
 
-from service.cli.client.problems import UsageError, problem
-from service.cli.client.sending import Taken
+from service.cli.client.errors import UsageError, client_problem
 from service.cli.client.server import Document
+from service.cli.client.upload import Uploaded
 from service.files import temp_file
 
 VERSION = 1
 
-# A relative address of a rendition, where one begins in a `srcset` or a `<picture>`.
+# Where a relative URL of a rendition begins in a `srcset` or a `<picture>`.
 _RELATIVE = re.compile(r'(?<![^\s",])(?=/i/v[1-9][0-9]*/[a-z2-7]{32}/)')
 
 
-def entries(taken: Iterable[Taken], base: str | None) -> dict[str, Document]:
-    """Return the manifest's images by name: of each its document, and the `srcset` of its fallback format.
+def manifest_entries(uploaded: Iterable[Uploaded], base_url: str | None) -> dict[str, Document]:
+    """Return the entries of a manifest by name: the image document and the `srcset` of the fallback format.
 
-    URLs that the server tells without a host are made absolute against `base`, its URL; with `None` they stay as they are.
+    `base_url`: the server's URL, put before URLs without a host; `None` leaves these as they are.
     """
-    found = {}
-    for one in taken:
-        document = one.document if base is None else absolute(one.document, base)
-        found[one.file.name] = {**document, "srcset": document["sources"][-1]["srcset"]}
-    return found
+    entries = {}
+    for one in uploaded:
+        document = one.document if base_url is None else with_absolute_urls(one.document, base_url)
+        entries[one.file.name] = {**document, "srcset": document["sources"][-1]["srcset"]}
+    return entries
 
 
-def absolute(document: Mapping[str, Any], base: str) -> Document:
-    """Return a document, or what a page needs of one, with every URL absolute."""
+def with_absolute_urls(document: Mapping[str, Any], base_url: str) -> Document:
+    """Return a document, or its part for a page, with `base_url` before every URL that has no host."""
 
-    def whole(text: str) -> str:
-        return _RELATIVE.sub(base, text)
+    def absolute(text: str) -> str:
+        return _RELATIVE.sub(base_url, text)
 
     sources = [
         {
             **source,
-            "srcset": whole(source["srcset"]),
-            "renditions": [{**link, "url": whole(link["url"])} for link in source["renditions"]],
+            "srcset": absolute(source["srcset"]),
+            "renditions": [{**link, "url": absolute(link["url"])} for link in source["renditions"]],
         }
         for source in document["sources"]
     ]
-    return {**document, "src": whole(document["src"]), "sources": sources, "picture": whole(document["picture"])}
+    return {**document, "src": absolute(document["src"]), "sources": sources, "picture": absolute(document["picture"])}
 
 
 class Manifest:
-    """A manifest's file, and the images that it has."""
+    """A manifest's file, and its entries."""
 
     def __init__(self, path: Path, images: dict[str, Document]) -> None:
-        """Take where it is to be written, links followed, and what it has so far."""
+        """Create a manifest for the file at `path`, a real path, which has the entries `images` by name."""
         self.path = path
         self._images = images
 
-    def update(self, images: Mapping[str, Document], *, only: Collection[str] | None) -> None:
-        """Write the file whole or not at all, with `images` in place of their older entries; with `only`, no others than these names.
+    def __repr__(self) -> str:
+        return f"<Manifest {self.path}: {len(self._images)} images>"
 
-        Raises `UsageError` where it cannot be written.
+    def update(self, images: Mapping[str, Document], *, only: Collection[str] | None) -> None:
+        """Add or replace entries, and write the file completely or not at all.
+
+        `only`: the names to keep; all other entries are removed. `None` keeps all.
+        Raises `UsageError` if the file cannot be written.
         """
-        kept = {**self._images, **images}
-        kept = {name: kept[name] for name in sorted(kept) if only is None or name in only}
-        if kept == self._images and self.path.exists():
+        merged = {**self._images, **images}
+        merged = {name: merged[name] for name in sorted(merged) if only is None or name in only}
+        if merged == self._images and self.path.exists():
             return
-        self._images = kept
+        self._images = merged
         body = msgspec.json.format(msgspec.json.encode({"version": VERSION, "images": self._images}), indent=2) + b"\n"
         try:
             _replace(self.path, body)
@@ -75,8 +79,8 @@ class Manifest:
             raise _unwritable(self.path, error) from error
 
 
-def opened(name: str) -> Manifest:
-    """Return the manifest in a file, without images where there is none yet; raises `UsageError` for what is no manifest of ours."""
+def open_manifest(name: str) -> Manifest:
+    """Return the manifest in a file, empty if there is no file; raises `UsageError` for a file that is not a manifest of this version."""
     path = Path(name).resolve()
     if not os.access(path if path.exists() else path.parent, os.W_OK) or path.is_dir():
         raise _unwritable(path, None)
@@ -94,18 +98,18 @@ def opened(name: str) -> Manifest:
     images = found.get("images") if isinstance(found, dict) else None
     if version != VERSION or not isinstance(images, dict):
         raise UsageError(
-            problem(
-                f"{name} is no manifest that this version writes; it was left as it is.",
+            client_problem(
+                f"{name} is not a manifest of this version; it was not changed.",
                 expected=f'a JSON object with "version": {VERSION} and "images", or no file',
                 received="something else" if version is None else f"version {version}",
-                remedy="Choose another --manifest, or remove the file: it is made anew from what is pushed, and nothing is sent twice.",
+                remedy="Choose another --manifest, or delete the file: the next push writes a new one and uploads nothing twice.",
             )
         )
     return Manifest(path, images)
 
 
 def _replace(path: Path, body: bytes) -> None:
-    """Put `body` in a file's place, durably, with the mode that the file has or a new one would."""
+    """Replace a file durably. The new one has the mode of the old one, or that of any new file."""
     with temp_file(path.parent, body, prefix=f".{path.name}.") as draft:
         draft.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
         draft.replace(path)
@@ -119,10 +123,10 @@ def _umask() -> int:
 
 def _unwritable(path: Path, error: OSError | None) -> UsageError:
     return UsageError(
-        problem(
+        client_problem(
             "The manifest cannot be written.",
-            expected=f"a file that can be written: {path}",
+            expected=f"a writable file: {path}",
             received=None if error is None else error.strerror,
-            remedy="Make its folder, or choose another --manifest.",
+            remedy="Create its folder, or choose another --manifest.",
         )
     )

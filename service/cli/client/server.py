@@ -1,4 +1,4 @@
-"""A Darkroom, near or far: what is asked of it, asked again where that helps, and in what words it is in vain."""
+"""The requests to a Darkroom server, retried if that may help, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -14,202 +14,220 @@ import anyio.to_thread
 import httpcore
 import msgspec
 
-from service.cli.client.files import unreadable
-from service.cli.client.problems import ClientError, HopelessError, RefusedError, UnreachableError, UsageError, problem
+from service.cli.client.errors import ClientError, FatalError, RefusedError, UnreachableError, UsageError, client_problem
+from service.cli.client.scan import unreadable
+from service.concurrency.retrying import retry
 from service.errors import Problem
 from service.settings.environment import is_loopback
 
-# Between the attempts at one thing, in seconds; longer where the server asks for it, within reason.
+# Seconds between two attempts. The server may ask for a longer pause in Retry-After, up to a maximum.
 PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
-LONGEST_PAUSE_SECONDS = 30.0
+MAX_PAUSE_SECONDS = 30.0
 
-# A Machine that sleeps has to wake up, and an upload may wait in a queue before it is looked at.
+# A suspended Machine needs time to resume, and an upload may wait in a queue before it is probed.
 _TIMEOUTS = {"connect": 15.0, "read": 120.0, "write": 60.0, "pool": None}
 
-# A server lets a silent connection go after ten seconds.
-_KEPT_SECONDS = 5.0
+# A server closes an idle connection after ten seconds.
+_KEEPALIVE_SECONDS = 5.0
 
 _CHUNK_BYTES = 512 << 10
 
-# What may be different in a moment, for this request alone.
-_PASSING = frozenset({408, 429, 502, 503, 504})
+# Another attempt may succeed.
+_TRANSIENT_STATUSES = frozenset({408, 429, 502, 503, 504})
 
-# However a connection ends that should not.
-_BROKEN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.ProxyError, OSError)
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+# A connection that cannot be made, or that breaks.
+_CONNECTION_ERRORS = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.ProxyError, OSError)
 
 _STATUSES = frozenset(HTTPStatus)
 _TOKEN = re.compile(r"[!-~]+")
 _SECONDS = re.compile(r"[0-9]{1,6}")
 
-# An image document, as the server tells it: what a newer one adds is handed on.
+# A decoded image document. Fields that a newer server adds are passed on.
 Document: TypeAlias = dict[str, Any]
 Body: TypeAlias = Callable[[], bytes | AsyncIterator[bytes]]
-AnswerT = TypeVar("AnswerT")
+T = TypeVar("T")
 
 
-class Known(msgspec.Struct, frozen=True):
-    """Of some digests: the images that are there, those that were taken down, and how large an upload may be, in bytes."""
+class LookupResult(msgspec.Struct, frozen=True):
+    """The response to a lookup of digests.
+
+    `images`: the documents of the images that are on the server.
+    `gone`: the digests of images that were taken down.
+    `max_upload_bytes`: the largest upload that the server accepts.
+    """
 
     images: list[Document]
     gone: list[str]
     max_upload_bytes: int
 
 
-class TakenDown(msgspec.Struct, frozen=True):
-    """What a takedown did: how many renditions it removed, and whether there is a CDN that was purged."""
+class Takedown(msgspec.Struct, frozen=True):
+    """The result of a takedown: how many renditions it removed, and `purged` in `cdn` if there is a CDN."""
 
     renditions: int
     cdn: str
 
 
-class _Answer(msgspec.Struct, frozen=True):
-    """What came back: the fields' names in lower case."""
+class _Response(msgspec.Struct, frozen=True):
+    """A response; names of header fields are in lower case."""
 
     status: int
-    fields: dict[str, str]
+    headers: dict[str, str]
     body: bytes
 
 
-class _TryAgainError(Exception):
-    """What may go well at the next attempt; `final` is what it comes to where there is none."""
-
-    def __init__(self, final: ClientError, after_seconds: float = 0.0) -> None:
-        super().__init__(str(final))
-        self.final = final
-        self.after_seconds = after_seconds
-
-
 class Server:
-    """One server, its connections, and what it has said of where uploads go."""
+    """One server, as its client sees it.
 
-    def __init__(self, http: httpcore.AsyncConnectionPool, url: str, fields: Mapping[str, str]) -> None:
-        """Take the connections, the URL before every path, without a slash at its end, and the fields that every request carries."""
+    All methods raise `RefusedError` if the server refuses the request, `FatalError` if it would refuse every request, and
+    `UnreachableError` if it does not respond even after retries.
+    """
+
+    def __init__(self, http: httpcore.AsyncConnectionPool, url: str, headers: Mapping[str, str]) -> None:
+        """Create a client.
+
+        `http`: the connections.
+        `url`: the server's URL, without a slash at the end.
+        `headers`: header fields of every request.
+        """
         self.url = url
         self._http = http
-        self._fields = fields
+        self._headers = headers
+        # The region that takes uploads, if the server has named one.
         self._region: str | None = None
 
-    async def known(self, digests: Sequence[str]) -> Known:
-        """Return what the server has of some digests, a thousand at most."""
-        return await _patiently(lambda: self._known(digests))
+    def __repr__(self) -> str:
+        return f"<Server {self.url}: {len(self._http.connections)} connections>"
 
-    async def upload(self, path: str, digest: str, size: int, sent: Callable[[int], None]) -> Document:
-        """Return the document of a file that is stored by then; `sent` is told of bytes as they go, and of those that went in vain.
+    async def lookup(self, digests: Sequence[str]) -> LookupResult:
+        """Return what the server knows about up to a thousand digests."""
+        return await _with_retries(lambda: self._lookup(digests))
 
-        `digest` and `size` are what the file had when it was looked at. Raises `RefusedError` where it has fewer bytes now.
+    async def upload(self, path: str, digest: str, size: int, on_sent: Callable[[int], None]) -> Document:
+        """Upload a file and return its image document.
+
+        `digest`, `size`: of the file when it was hashed. Raises `RefusedError` if it has become shorter since.
+        `on_sent`: called with the number of bytes after each chunk, and with a negative number for bytes that were sent in vain.
         """
         is_first = True
 
         async def attempt() -> Document:
             nonlocal is_first
-            if not is_first and (found := (await self._known([digest])).images):
-                # The connection broke, but not before all had arrived.
+            # If the connection broke after the last byte, the image may be stored already.
+            if not is_first and (found := (await self._lookup([digest])).images):
                 return found[0]
             is_first = False
-            return await self._upload(path, size, sent)
+            return await self._upload(path, size, on_sent)
 
-        return await _patiently(attempt)
+        return await _with_retries(attempt)
 
-    async def document(self, digest: str) -> Document:
+    async def get_document(self, digest: str) -> Document:
         """Return the document of an image."""
-        return await _patiently(lambda: self._asked("GET", f"/v1/images/{digest}", Document))
+        return await _with_retries(lambda: self._request("GET", f"/v1/images/{digest}", Document))
 
-    async def urls(self, digest: str, wanted: Mapping[str, object]) -> Document:
-        """Return the URLs of an image for a transform, as `POST /v1/images/{digest}/urls` takes and gives them."""
+    async def make_urls(self, digest: str, wanted: Mapping[str, object]) -> Document:
+        """Return the URLs of an image's renditions. `wanted` and the result are the bodies of `POST /v1/images/{digest}/urls`."""
         body = msgspec.json.encode(wanted)
-        return await _patiently(lambda: self._asked("POST", f"/v1/images/{digest}/urls", Document, lambda: body))
+        return await _with_retries(lambda: self._request("POST", f"/v1/images/{digest}/urls", Document, lambda: body))
 
-    async def take_down(self, digest: str) -> TakenDown:
+    async def take_down(self, digest: str) -> Takedown:
         """Take an image down."""
-        return await _patiently(lambda: self._asked("DELETE", f"/v1/images/{digest}", TakenDown))
+        return await _with_retries(lambda: self._request("DELETE", f"/v1/images/{digest}", Takedown))
 
-    async def _known(self, digests: Sequence[str]) -> Known:
+    async def _lookup(self, digests: Sequence[str]) -> LookupResult:
         body = msgspec.json.encode({"digests": digests})
         try:
-            return await self._asked("POST", "/v1/images/known", Known, lambda: body)
+            return await self._request("POST", "/v1/images/known", LookupResult, lambda: body)
         except RefusedError as error:
             if error.problem.status in {404, 405}:
-                raise self._no_darkroom(f"status {error.problem.status}") from error
+                raise self._not_darkroom(f"status {error.problem.status}") from error
             raise
 
-    async def _upload(self, path: str, size: int, sent: Callable[[int], None]) -> Document:
-        in_vain = 0
+    async def _upload(self, path: str, size: int, on_sent: Callable[[int], None]) -> Document:
+        wasted_bytes = 0
 
         def count(more: int) -> None:
-            nonlocal in_vain
-            in_vain += more
-            sent(more)
+            nonlocal wasted_bytes
+            wasted_bytes += more
+            on_sent(more)
 
         try:
-            document = await self._asked("POST", "/v1/images", Document, lambda: _chunks(path, size, count), {"Content-Length": str(size)})
-            in_vain = 0
+            headers = {"Content-Length": str(size)}
+            document = await self._request("POST", "/v1/images", Document, lambda: _read_chunks(path, size, count), headers)
+            wasted_bytes = 0
             return document
         finally:
-            sent(-in_vain)
+            on_sent(-wasted_bytes)
 
-    async def _asked(
-        self, method: str, path: str, kind: type[AnswerT], body: Body = bytes, fields: Mapping[str, str] | None = None
-    ) -> AnswerT:
-        """Return what one request is answered with; raises `_TryAgainError` for what another may be answered better."""
-        answer = await self._sent(method, path, body, fields or {})
-        if answer.status in {301, 302, 303, 307, 308}:
-            raise self._moved(answer.fields.get("location", ""))
-        if answer.status >= 300:
-            raise _failure(answer)
+    async def _request(
+        self, method: str, path: str, response_type: type[T], body: Body = bytes, headers: Mapping[str, str] | None = None
+    ) -> T:
+        """Return the decoded body of the response to one request."""
+        response = await self._send(method, path, body, headers or {})
+        if response.status in _REDIRECTS:
+            raise self._redirected(response.headers.get("location", ""))
+        if response.status >= 300:
+            raise _error(response)
         try:
-            return msgspec.json.decode(answer.body, type=kind)
+            return msgspec.json.decode(response.body, type=response_type)
         except msgspec.DecodeError as error:
-            raise self._no_darkroom(f"status {answer.status} with {answer.fields.get('content-type', 'no type')}") from error
+            raise self._not_darkroom(f"status {response.status} with {response.headers.get('content-type', 'no type')}") from error
 
-    async def _sent(self, method: str, path: str, body: Body, fields: Mapping[str, str]) -> _Answer:
+    async def _send(self, method: str, path: str, body: Body, headers: Mapping[str, str]) -> _Response:
         while True:
-            asked = self._region
-            region = {} if asked is None else {"fly-prefer-region": asked}
-            headers = list({**self._fields, **fields, **region}.items())
+            requested = self._region
+            region = {} if requested is None else {"fly-prefer-region": requested}
             try:
-                response = await self._http.request(
-                    method, self.url + path, headers=headers, content=body(), extensions={"timeout": _TIMEOUTS}
+                answered = await self._http.request(
+                    method,
+                    self.url + path,
+                    headers=list({**self._headers, **headers, **region}.items()),
+                    content=body(),
+                    extensions={"timeout": _TIMEOUTS},
                 )
-            except _BROKEN as error:
-                raise _TryAgainError(self._unreachable(error)) from error
-            answer = _Answer(
-                response.status,
-                {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers},
-                response.content,
+            except _CONNECTION_ERRORS as error:
+                raise self._unreachable(error) from error
+            response = _Response(
+                answered.status,
+                {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answered.headers},
+                answered.content,
             )
-            named = answer.fields.get("fly-prefer-region")
-            if answer.status != 421 or not named or named == asked:
-                return answer
-            # Where originals live in one region, it alone takes them in, and Fly's proxy does not hand on large requests by itself.
+            named = response.headers.get("fly-prefer-region")
+            if response.status != 421 or not named or named == requested:
+                return response
+            # If one region has all originals, only that region accepts uploads, and Fly's proxy cannot replay large requests to it.
             self._region = named
 
     def _unreachable(self, error: Exception) -> UnreachableError:
         return UnreachableError(
-            problem(
-                "The server does not answer.",
-                expected=f"a Darkroom at {self.url}",
+            client_problem(
+                "The server does not respond.",
+                expected=f"a Darkroom server at {self.url}",
                 received=str(error) or type(error).__name__,
-                remedy="Start it (`darkroom serve`), or say where one is with --server or DARKROOM_SERVER.",
-            )
+                remedy="Start it (`darkroom serve`), or set its URL with --server or DARKROOM_SERVER.",
+            ),
+            retry_after=0,
         )
 
-    def _no_darkroom(self, received: str) -> HopelessError:
-        return HopelessError(
-            problem(
-                "What answers there is no Darkroom, or one older than 0.2.",
-                expected=f"a Darkroom at {self.url}",
+    def _not_darkroom(self, received: str) -> FatalError:
+        return FatalError(
+            client_problem(
+                "This is not a Darkroom server, or one older than 0.2.",
+                expected=f"a Darkroom server at {self.url}",
                 received=received,
                 remedy="Check --server or DARKROOM_SERVER, or upgrade the server.",
             )
         )
 
-    def _moved(self, location: str) -> HopelessError:
+    def _redirected(self, location: str) -> FatalError:
         parts = urlsplit(location)
-        target = f"{parts.scheme}://{parts.netloc}" if parts.netloc else "the URL that it redirects to"
-        return HopelessError(
-            problem(
-                "The server is to be reached under another URL.",
-                expected="an answer",
+        target = f"{parts.scheme}://{parts.netloc}" if parts.netloc else "with the URL that it redirects to"
+        return FatalError(
+            client_problem(
+                "The server has another URL.",
+                expected="a response without a redirect",
                 received=f"a redirect to {location or 'nowhere'}",
                 remedy=f"Use --server {target}.",
             )
@@ -217,38 +235,43 @@ class Server:
 
 
 @asynccontextmanager
-async def opened(url: str, token: str | None, *, uploads_at_once: int = 1) -> AsyncIterator[Server]:
-    """Give the server at a URL; raises `UsageError` for a URL or token that cannot be used, before anything is sent."""
+async def connect(url: str, token: str | None, *, max_uploads: int = 1) -> AsyncIterator[Server]:
+    """Yield the server at a URL.
+
+    `token`: the bearer token, if any.
+    `max_uploads`: the number of simultaneous uploads.
+    Raises `UsageError` for a URL or token that is not valid. No request is sent yet.
+    """
     base = _checked_url(url)
     if token is not None and _TOKEN.fullmatch(token) is None:
         raise UsageError(
-            problem(
-                "DARKROOM_TOKEN is no token.",
-                expected="printable ASCII without spaces",
-                received=f"{len(token)} characters, some of them others",
-                remedy="Set it to one of the tokens that the server has in DARKROOM_TOKENS.",
+            client_problem(
+                "DARKROOM_TOKEN is not a valid token.",
+                expected="printable ASCII characters without spaces",
+                received=f"{len(token)} characters, some of them not allowed",
+                remedy="Set it to one of the tokens in the server's DARKROOM_TOKENS.",
             )
         )
-    fields = {"Accept": "application/json", "User-Agent": "darkroom"}
+    headers = {"Accept": "application/json", "User-Agent": "darkroom"}
     if token is not None:
-        fields["Authorization"] = f"Bearer {token}"
+        headers["Authorization"] = f"Bearer {token}"
     async with httpcore.AsyncConnectionPool(
         ssl_context=httpcore.default_ssl_context() if base.startswith("https:") else None,
         proxy=_proxy(base),
-        max_connections=uploads_at_once + 1,
-        keepalive_expiry=_KEPT_SECONDS,
+        max_connections=max_uploads + 1,
+        keepalive_expiry=_KEEPALIVE_SECONDS,
         network_backend=httpcore.AnyIOBackend(),
     ) as http:
-        yield Server(http, base, fields)
+        yield Server(http, base, headers)
 
 
 def _proxy(url: str) -> httpcore.Proxy | None:
-    """Return the proxy that the environment has for a URL; none for this machine itself."""
+    """Return the proxy that the environment sets for a URL, none for this machine."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if is_loopback(host):
         return None
-    # It brings much, and is for other machines alone.
+    # A large import, needed only for other machines.
     from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415
 
     found = None if proxy_bypass(host) else getproxies().get(parts.scheme)
@@ -267,55 +290,52 @@ def _checked_url(url: str) -> str:
         parts, usable = urlsplit(""), False
     if not usable or parts.query or parts.fragment or parts.username is not None or parts.password is not None:
         raise UsageError(
-            problem(
-                "This is no URL of a server.",
-                expected="http:// or https:// and a host, such as https://img.example.com; tokens go into DARKROOM_TOKEN",
-                received="a URL with a user or password in it" if parts.username or parts.password else url,
+            client_problem(
+                "This is not the URL of a server.",
+                expected="http:// or https:// and a host, such as https://img.example.com; a token belongs in DARKROOM_TOKEN",
+                received="a URL that contains a user or a password" if parts.username or parts.password else url,
                 remedy="Correct --server or DARKROOM_SERVER.",
             )
         )
     return url.rstrip("/")
 
 
-async def _patiently(attempt: Callable[[], Awaitable[AnswerT]]) -> AnswerT:
-    """Return what one of several attempts gives; raises what the last one comes to."""
-    for pause in PAUSES_SECONDS:
-        try:
-            return await attempt()
-        except _TryAgainError as error:
-            await anyio.sleep(max(pause, min(error.after_seconds, LONGEST_PAUSE_SECONDS)))
-    try:
-        return await attempt()
-    except _TryAgainError as error:
-        raise error.final from error
+async def _with_retries(attempt: Callable[[], Awaitable[T]]) -> T:
+    return await retry(attempt, pauses=PAUSES_SECONDS, retry_after=_retry_after)
 
 
-async def _chunks(path: str, size: int, sent: Callable[[int], None]) -> AsyncIterator[bytes]:
-    """Give the first `size` bytes of a file."""
+def _retry_after(error: Exception) -> float | None:
+    if not isinstance(error, ClientError) or error.retry_after is None:
+        return None
+    return min(error.retry_after, MAX_PAUSE_SECONDS)
+
+
+async def _read_chunks(path: str, size: int, on_read: Callable[[int], None]) -> AsyncIterator[bytes]:
+    """Yield the first `size` bytes of a file."""
     left = size
     try:
-        file, chunk = await anyio.to_thread.run_sync(_begun, path, min(_CHUNK_BYTES, left))
+        file, chunk = await anyio.to_thread.run_sync(_open_and_read, path, min(_CHUNK_BYTES, left))
         with file:
             while chunk:
                 yield chunk
-                sent(len(chunk))
+                on_read(len(chunk))
                 left -= len(chunk)
                 chunk = await anyio.to_thread.run_sync(file.read, min(_CHUNK_BYTES, left)) if left else b""
     except OSError as error:
         raise unreadable(error) from error
     if left:
         raise RefusedError(
-            problem(
-                "The file was changed while it was sent.",
+            client_problem(
+                "The file became shorter during the upload.",
                 expected=f"{size} bytes",
-                received=f"{size - left}",
-                remedy="Push it again once it is written.",
+                received=f"{size - left} bytes",
+                remedy="Push it again when it is complete.",
             )
         )
 
 
-def _begun(path: str, size: int) -> tuple[BinaryIO, bytes]:
-    file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115 - a name need not be UTF-8; whoever gets it closes it
+def _open_and_read(path: str, size: int) -> tuple[BinaryIO, bytes]:
+    file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115 - a name need not be UTF-8; the caller closes the file
     try:
         return file, file.read(size)
     except BaseException:
@@ -323,24 +343,24 @@ def _begun(path: str, size: int) -> tuple[BinaryIO, bytes]:
         raise
 
 
-def _failure(answer: _Answer) -> Exception:
-    found = _problem(answer)
-    if answer.status in {401, 403}:
-        remedy = "Set DARKROOM_TOKEN to one of the tokens that the server has in DARKROOM_TOKENS." if answer.status == 401 else found.remedy
-        return HopelessError(msgspec.structs.replace(found, remedy=remedy))
-    if answer.status == HTTPStatus.INSUFFICIENT_STORAGE:
-        return HopelessError(found)
-    if answer.status in _PASSING:
-        after = answer.fields.get("retry-after", "")
-        return _TryAgainError(RefusedError(found), float(after) if _SECONDS.fullmatch(after) else 0.0)
-    return RefusedError(found)
+def _error(response: _Response) -> ClientError:
+    problem = _problem(response)
+    if response.status == HTTPStatus.UNAUTHORIZED:
+        remedy = "Set DARKROOM_TOKEN to one of the tokens in the server's DARKROOM_TOKENS."
+        return FatalError(msgspec.structs.replace(problem, remedy=remedy))
+    if response.status in {HTTPStatus.FORBIDDEN, HTTPStatus.INSUFFICIENT_STORAGE}:
+        return FatalError(problem)
+    if response.status in _TRANSIENT_STATUSES:
+        seconds = response.headers.get("retry-after", "")
+        return RefusedError(problem, retry_after=float(seconds) if _SECONDS.fullmatch(seconds) else 0)
+    return RefusedError(problem)
 
 
-def _problem(answer: _Answer) -> Problem:
-    if answer.fields.get("content-type", "").startswith("application/problem+json"):
+def _problem(response: _Response) -> Problem:
+    if response.headers.get("content-type", "").startswith("application/problem+json"):
         try:
-            return msgspec.json.decode(answer.body, type=Problem)
+            return msgspec.json.decode(response.body, type=Problem)
         except msgspec.DecodeError:
             pass
-    phrase = HTTPStatus(answer.status).phrase if answer.status in _STATUSES else "no status of HTTP"
-    return Problem("about:blank", phrase, answer.status, f"The server answered {answer.status} ({phrase}).")
+    phrase = HTTPStatus(response.status).phrase if response.status in _STATUSES else "not an HTTP status"
+    return Problem("about:blank", phrase, response.status, f"The server responded with {response.status} ({phrase}).")

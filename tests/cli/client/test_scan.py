@@ -1,4 +1,4 @@
-"""What a push finds in folders, and what it takes for an image."""
+"""Scanning: which files a push finds in folders, and which it considers images."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.client.files import check_names, digest_of, gather
-from service.cli.client.problems import RefusedError, UsageError
+from service.cli.client.errors import RefusedError, UsageError
+from service.cli.client.scan import check_names, digest_of, scan
 from tests.http.test_ingest import digest_of as expected_digest
 from tests.support import images
 
@@ -39,26 +39,26 @@ CORPUS = images.REPOSITORY.parent / "shared" / "corpus"
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_file_of_every_format_that_is_taken_is_named_by_its_content(tmp_path: Path, kind: str) -> None:
+def test_digest_of_a_file_of_every_supported_format_is_that_of_its_content(tmp_path: Path, kind: str) -> None:
     body = FORMATS[kind]()
     (tmp_path / "image").write_bytes(body)
     assert digest_of(str(tmp_path / "image")) == (expected_digest(body), len(body))
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_file_of_anything_else_is_refused_with_how_it_begins(tmp_path: Path, kind: str) -> None:
+def test_digest_of_a_file_that_is_not_an_image_is_refused_with_its_first_bytes(tmp_path: Path, kind: str) -> None:
     (tmp_path / "image.jpg").write_bytes(OTHERS[kind])
     with pytest.raises(RefusedError) as refused:
         digest_of(str(tmp_path / "image.jpg"))
     problem = refused.value.problem
-    assert problem.detail == "This is no image."
+    assert problem.detail == "This is not an image."
     assert problem.received is not None
     assert problem.received.startswith("a file that begins with `")
     assert problem.received.isascii()
     assert problem.received.isprintable()
 
 
-def test_file_of_the_corpus_is_taken_for_an_image_wherever_the_server_takes_it() -> None:
+def test_digest_of_every_good_file_of_the_corpus_is_returned() -> None:
     if not CORPUS.exists():
         pytest.skip("the shared corpus is not here")
     # The server refuses some files of `faults` too.
@@ -68,41 +68,41 @@ def test_file_of_the_corpus_is_taken_for_an_image_wherever_the_server_takes_it()
             assert len(digest_of(str(path))[0]) == 32, path
 
 
-def test_gather_names_files_below_their_folder_and_a_file_by_itself(tmp_path: Path) -> None:
+def test_scan_of_folders_and_files_names_files_below_their_folder(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     for name in ("a/b/deep.png", "a/top.png", "alone.png"):
         (tmp_path / name).write_bytes(b"x")
-    found = gather([str(tmp_path / "a"), str(tmp_path / "alone.png")])
+    found = scan([str(tmp_path / "a"), str(tmp_path / "alone.png")])
     assert [file.name for file in found.files] == ["alone.png", "b/deep.png", "top.png"]
     assert found.names == {"alone.png", "b/deep.png", "top.png"}
-    assert (found.not_taken, found.hidden) == ([], 0)
+    assert (found.rejected, found.hidden) == ([], 0)
 
 
-def test_gather_takes_a_hidden_file_that_is_named_itself(tmp_path: Path) -> None:
+def test_scan_of_a_hidden_file_named_as_a_path_finds_it(tmp_path: Path) -> None:
     (tmp_path / ".hidden.png").write_bytes(b"x")
-    assert gather([str(tmp_path)]).hidden == 1
-    assert [file.name for file in gather([str(tmp_path / ".hidden.png")]).files] == [".hidden.png"]
+    assert scan([str(tmp_path)]).hidden == 1
+    assert [file.name for file in scan([str(tmp_path / ".hidden.png")]).files] == [".hidden.png"]
 
 
-def test_gather_knows_a_file_that_was_changed(tmp_path: Path) -> None:
+def test_scan_after_a_change_differs(tmp_path: Path) -> None:
     path = tmp_path / "one.png"
     path.write_bytes(b"x")
-    before = gather([str(path)]).files
-    assert gather([str(path)]).files == before
+    before = scan([str(path)]).files
+    assert scan([str(path)]).files == before
     path.write_bytes(b"y!")
-    assert gather([str(path)]).files != before
+    assert scan([str(path)]).files != before
 
 
-def test_gather_goes_as_deep_as_folders_do(tmp_path: Path) -> None:
+def test_scan_of_a_thousand_nested_folders_finds_the_file(tmp_path: Path) -> None:
     deep = tmp_path
     for _ in range(1_100):
         deep = deep / "d"
         deep.mkdir()
     (deep / "one.png").write_bytes(b"x")
     try:
-        found = gather([str(tmp_path)])
+        found = scan([str(tmp_path)])
     finally:
-        # No recursion of Python's goes that deep, that of whoever tidies up neither.
+        # Recursive removal, such as pytest's, does not go that deep.
         (deep / "one.png").unlink()
         while deep != tmp_path:
             deep.rmdir()
@@ -110,12 +110,12 @@ def test_gather_goes_as_deep_as_folders_do(tmp_path: Path) -> None:
     assert [file.name.count("/") for file in found.files] == [1_100]
 
 
-def test_names_that_two_files_would_have_are_refused(tmp_path: Path) -> None:
+def test_check_names_of_two_files_with_one_name_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "same.png").write_bytes(name.encode())
-    found = gather([str(tmp_path / "a"), str(tmp_path / "b")])
+    found = scan([str(tmp_path / "a"), str(tmp_path / "b")])
     with pytest.raises(UsageError) as refused:
         check_names(found.files)
     assert refused.value.problem.received == f"same.png for {tmp_path}/a/same.png and for {tmp_path}/b/same.png"
-    check_names(gather([str(tmp_path)]).files)
+    check_names(scan([str(tmp_path)]).files)
