@@ -8,15 +8,16 @@ An upload writes these objects, in this order:
 4. `recent/<time>-<digest>`: an empty object; the place of the image in the list of images, newest first.
 5. `documents/<digest>`: the document. From now on the image exists, and `renditions/<digest>/<name>` follow as they are requested.
 
-A crash between two of these steps leaves objects without a document, which nothing serves and `darkroom store sweep` removes. A removal
-starts with the place in the list and the document, so that nothing new is rendered while the rest is removed.
+A crash between two of these steps leaves objects without a document, which nothing serves: `darkroom store check` reports the original,
+and `darkroom store sweep` removes the others. A removal starts with the place in the list and the document, so that nothing new is
+rendered while the rest is removed.
 
 `tombstones/<digest>` says that the image was taken down, and `purges/<digest>` that a CDN must be purged of it once more.
 
 A write may overlap with a takedown by another process, and the store has no locks. Therefore each side writes first and looks afterwards:
 a takedown creates the tombstone, then lists and removes the objects; a writer writes its objects, then looks for the tombstone and removes
-what it has written if there is one. Whichever comes second sees the first. `ImageStore.writing` is the only way to write, so that no caller
-can forget to look.
+what it has written if there is one. A writer that sees no tombstone has finished before the takedown lists the objects, which then removes
+them. `ImageStore.writing` is the only way to write, so that no caller can forget to look.
 """
 
 from __future__ import annotations
