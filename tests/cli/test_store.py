@@ -31,7 +31,7 @@ numbers = count()
 
 @pytest.fixture(scope="module")
 def taken_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a store with three images, two renditions of each and an intermediate, one more that was taken down, and a pointer's like."""
+    """Give a store with three images, two renditions of each and an intermediate, one more that was taken down."""
     data = tmp_path_factory.mktemp("taken-in")
     with darkroom(data) as server, server.client() as client:
         bodies = [images.photo_jpeg(400, 300), images.photo_jpeg(401, 300), images.large_jpeg(3_600, 2_400, progressive=True)]
@@ -46,7 +46,7 @@ def taken_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(taken_in: Path, tmp_path: Path) -> Path:
-    """Give a copy of that store to harm, as old as if nothing had happened to it for hours."""
+    """Give a copy of that store to damage, all of whose files are two hours old."""
     folder = tmp_path / "store"
     subprocess.run(["cp", "-a", taken_in, folder], check=True)
     for path in folder.rglob("*"):
@@ -60,7 +60,7 @@ def age(path: Path, seconds: float) -> None:
 
 
 def old(path: Path, body: bytes) -> Path:
-    """Return a file that was written hours ago."""
+    """Return a new file that looks two hours old."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(body)
     age(path, 7_200)
@@ -68,12 +68,12 @@ def old(path: Path, body: bytes) -> Path:
 
 
 def said(*arguments: object, code: int = 0, variables: Mapping[str, object] | None = None) -> str:
-    """Return what a command prints, checked to end with a code and to show no progress to a file."""
+    """Return what a command prints; check its exit code, and that it shows no progress, since the output is not a terminal."""
     try:
         with patch.dict(os.environ, environment(**(variables or {})), clear=True):
             ended = CliRunner().invoke(main, ["store", *map(str, arguments)])
     finally:
-        # The command keeps the log to itself, and has a process of its own.
+        # The command configures the log for its process, which is this one here.
         structlog.reset_defaults()
     assert ended.exit_code == code, ended.stderr
     assert "Traceback" not in ended.stderr
@@ -87,7 +87,7 @@ def told(*arguments: object, code: int = 0, variables: Mapping[str, object] | No
 
 
 def files(folder: Path, *kinds: str) -> dict[str, bytes]:
-    """Return what lies in a store, by key; `kinds` are the folders looked into, all of them if none is named."""
+    """Return the objects of a store by key: those under the prefixes `kinds`, or all."""
     found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     return {key: body for key, body in found.items() if not kinds or key.split("/")[0] in kinds}
 
@@ -105,7 +105,7 @@ def empty_bucket(s3: Bucket) -> str:
 # check
 
 
-def test_check_of_a_sound_store_is_0_and_counts_what_it_looked_at(store: Path) -> None:
+def test_check_of_an_intact_store_is_0_and_counts_objects(store: Path) -> None:
     found = told("check", store.as_uri())
     assert found["findings"] == []
     assert found["objects"] == {"originals": 3, "documents": 3, "renditions": 6, "intermediates": 1}
@@ -114,7 +114,7 @@ def test_check_of_a_sound_store_is_0_and_counts_what_it_looked_at(store: Path) -
     assert "3 originals, 3 documents, 6 renditions, 1 intermediates" in said("check", store.as_uri())
 
 
-def test_check_names_each_kind_of_harm_with_what_to_do_and_changes_nothing(store: Path) -> None:
+def test_check_reports_each_kind_of_fault_with_a_remedy_and_changes_nothing(store: Path) -> None:
     digests = sorted(path.name for path in (store / "documents").iterdir())
     original = store / "originals" / digests[0]
     body = original.read_bytes()
@@ -154,21 +154,21 @@ def test_check_names_each_kind_of_harm_with_what_to_do_and_changes_nothing(store
     assert "11 problems found." in words
 
 
-def test_check_of_an_upload_under_way_finds_nothing(store: Path) -> None:
+def test_check_during_an_upload_finds_nothing(store: Path) -> None:
     """Its original is stored before its document."""
     (store / "originals" / digest_from_sha256(hashlib.sha256(b"on its way").digest())).write_bytes(b"on its way")
     (store / "originals" / "x#1").write_bytes(b"half")
     assert told("check", store.as_uri())["findings"] == []
 
 
-def test_check_takes_the_store_of_the_settings_and_a_bucket_by_its_variables(store: Path, s3: Bucket) -> None:
+def test_check_uses_the_store_of_the_settings_and_the_variables_of_a_bucket(store: Path, s3: Bucket) -> None:
     assert told("check", variables={"store": store.as_uri()})["objects"]["originals"] == 3
     url = empty_bucket(s3)
     said("copy", store.as_uri(), url, "--renditions", variables=s3.environment)
     assert told("check", url, variables=s3.environment)["objects"] == {"originals": 3, "documents": 3, "renditions": 6, "intermediates": 1}
 
 
-def test_store_that_is_not_there_or_does_not_let_in_is_2_and_says_why(tmp_path: Path, s3: Bucket) -> None:
+def test_store_that_cannot_be_opened_is_2_with_the_reason(tmp_path: Path, s3: Bucket) -> None:
     missing = (tmp_path / "nowhere").as_uri()
     assert f"{missing}: there is no such folder" in said("check", missing, code=2)
     assert not (tmp_path / "nowhere").exists()
@@ -179,7 +179,7 @@ def test_store_that_is_not_there_or_does_not_let_in_is_2_and_says_why(tmp_path: 
     assert "SOURCE_AWS_SECRET_ACCESS_KEY" in said("copy", "s3://one", missing, code=2, variables={"SOURCE_AWS_ACCESS_KEY_ID": "key"})
 
 
-def test_check_shows_progress_to_a_person_on_standard_error_alone(store: Path) -> None:
+def test_check_shows_progress_only_on_standard_error_and_to_a_terminal(store: Path) -> None:
     terminal, end = pty.openpty()
     try:
         ended = subprocess.run(
@@ -200,7 +200,7 @@ def test_check_shows_progress_to_a_person_on_standard_error_alone(store: Path) -
 # sweep
 
 
-def test_sweep_removes_what_is_left_over_and_nothing_else(store: Path, tmp_path: Path) -> None:
+def test_sweep_removes_garbage_and_nothing_else(store: Path, tmp_path: Path) -> None:
     kept = files(store)
     (tombstone,) = (store / "tombstones").iterdir()
     for key in (f"originals/{tombstone.name}", f"documents/{tombstone.name}", f"renditions/{tombstone.name}/0"):
@@ -223,7 +223,7 @@ def test_sweep_removes_what_is_left_over_and_nothing_else(store: Path, tmp_path:
     assert said("sweep", variables=settings) == "Removed: nothing.\n"
 
 
-def test_sweep_of_an_image_that_was_taken_in_again_after_its_takedown_leaves_it(store: Path) -> None:
+def test_sweep_leaves_an_image_that_was_uploaded_again_after_its_takedown(store: Path) -> None:
     digest = one(store, "documents").name
     os.utime(old(store / "tombstones" / digest, b'{"taken_down": "2026-01-01T00:00:00Z"}'), (1, 1))
     before = files(store)
@@ -234,7 +234,7 @@ def test_sweep_of_an_image_that_was_taken_in_again_after_its_takedown_leaves_it(
 # copy
 
 
-def test_copy_there_and_back_brings_every_byte_and_serves_the_same(store: Path, tmp_path: Path, s3: Bucket) -> None:
+def test_copy_there_and_back_copies_every_byte(store: Path, tmp_path: Path, s3: Bucket) -> None:
     old(store / "warming" / one(store, "documents").name, b"")
     url = empty_bucket(s3)
     done = told("copy", store.as_uri(), url, "--renditions", variables=s3.environment)
@@ -249,14 +249,12 @@ def test_copy_there_and_back_brings_every_byte_and_serves_the_same(store: Path, 
     assert (again["copied"], again["there_already"]) == ({}, len(moved))
 
 
-def test_copy_without_renditions_leaves_what_can_be_made_again(store: Path, tmp_path: Path) -> None:
+def test_copy_without_renditions_leaves_derived_objects(store: Path, tmp_path: Path) -> None:
     said("copy", store.as_uri(), (tmp_path / "there").as_uri())
     assert files(tmp_path / "there") == files(store, "originals", "documents", "recent", "tombstones")
 
 
-def test_copy_run_again_brings_what_was_changed_in_the_source_and_keeps_what_was_changed_in_the_destination(
-    store: Path, tmp_path: Path
-) -> None:
+def test_second_copy_copies_changes_of_the_source_and_keeps_changes_of_the_destination(store: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
     first, second, _ = sorted((store / "documents").iterdir())
     said("copy", store.as_uri(), there.as_uri())
@@ -271,7 +269,7 @@ def test_copy_run_again_brings_what_was_changed_in_the_source_and_keeps_what_was
     assert (there / "documents" / second.name).read_bytes() == changed_there
 
 
-def test_copy_leaves_what_is_damaged_where_it_is_and_mends_what_is_damaged_in_the_destination(store: Path, tmp_path: Path) -> None:
+def test_copy_skips_damaged_objects_and_repairs_damaged_ones_in_the_destination(store: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
     first, second, third = sorted(path.name for path in (store / "originals").iterdir())
     whole = (store / "originals" / first).read_bytes()
@@ -291,7 +289,7 @@ def test_copy_leaves_what_is_damaged_where_it_is_and_mends_what_is_damaged_in_th
     assert told("copy", store.as_uri(), there.as_uri(), code=1)["copied"] == {"originals": 1, "documents": 1}
 
 
-def test_copy_takes_down_what_was_taken_down_in_the_source_meanwhile_and_not_what_was_taken_in_again(store: Path, tmp_path: Path) -> None:
+def test_second_copy_repeats_takedowns_but_not_of_images_uploaded_again(store: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
     said("copy", store.as_uri(), there.as_uri(), "--renditions")
     gone, again, _ = sorted(path.name for path in (store / "documents").iterdir())
@@ -310,7 +308,7 @@ def test_copy_takes_down_what_was_taken_down_in_the_source_meanwhile_and_not_wha
     assert not (there / "tombstones" / again).exists()
 
 
-def test_copy_between_two_servers_takes_the_source_by_variables_of_its_own(store: Path, s3: Bucket) -> None:
+def test_copy_between_two_s3_servers_uses_separate_variables_for_the_source(store: Path, s3: Bucket) -> None:
     with moto_bucket() as other:
         url = empty_bucket(other)
         said("copy", store.as_uri(), url, variables=other.environment)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize(("items", "concurrency"), [(0, 4), (1, 4), (4, 4), (100, 7), (10, 1)])
-async def test_each_item_is_processed_once_and_never_more_than_so_many_at_a_time(items: int, concurrency: int) -> None:
+async def test_each_item_is_processed_once_with_bounded_concurrency(items: int, concurrency: int) -> None:
     done: list[int] = []
     running = most = 0
 

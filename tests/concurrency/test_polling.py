@@ -40,7 +40,7 @@ def failing(*outcomes: Exception | None) -> Callable[[], Awaitable[object]]:
     return function
 
 
-async def test_poll_pauses_after_each_call_and_for_another_time_after_an_error(pauses: list[float]) -> None:
+async def test_poll_pauses_for_every_after_success_and_for_retry_after_after_an_error(pauses: list[float]) -> None:
     errors: list[ServiceError] = []
     away = StorageUnavailableError("away")
     with pytest.raises(StopError):
@@ -49,7 +49,7 @@ async def test_poll_pauses_after_each_call_and_for_another_time_after_an_error(p
     assert errors == [away]
 
 
-async def test_poll_without_a_retry_time_pauses_as_long_after_an_error(pauses: list[float]) -> None:
+async def test_poll_without_retry_after_pauses_for_every_after_an_error(pauses: list[float]) -> None:
     with pytest.raises(StopError):
         await poll(failing(StorageUnavailableError("away"), StopError()), every=20.0, on_error=lambda _: None)
     assert pauses == [20.0]

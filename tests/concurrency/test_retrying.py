@@ -64,14 +64,14 @@ async def test_retry_raises_the_last_error_when_the_pauses_are_used_up(pauses: l
     assert (len(calls), pauses) == (3, [1.0, 2.0])
 
 
-async def test_retry_raises_an_error_that_does_not_pass_at_once(pauses: list[float]) -> None:
+async def test_retry_raises_a_permanent_error_at_once(pauses: list[float]) -> None:
     calls, function = failing(ValueError("wrong"))
     with pytest.raises(ValueError, match="wrong"):
         await retry(function, pauses=(1.0,), retry_after=retry_after)
     assert (len(calls), pauses) == (1, [])
 
 
-async def test_retry_waits_longer_where_the_error_asks_for_it(pauses: list[float]) -> None:
+async def test_retry_waits_longer_if_the_error_says_so(pauses: list[float]) -> None:
     _, function = failing(BusyError(5.0), BusyError(0.5))
     await retry(function, pauses=(1.0, 2.0), retry_after=retry_after)
     assert pauses == [5.0, 2.0]

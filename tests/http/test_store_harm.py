@@ -1,4 +1,4 @@
-"""What somebody else did to a store: named with what to do, never served wrong, and made again where that can be."""
+"""A store that somebody else has damaged or misconfigured: errors have a remedy, and derived objects are made again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Store = LocalStore | S3Store
 
 @pytest.fixture(scope="module", params=["disk", "s3"])
 def over(request: pytest.FixtureRequest, s3: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Store]]:
-    """Give a server that keeps nothing in memory for long, over each kind of store that others can harm, and that store."""
+    """Give a server with next to no cache, over each kind of store that others can change, and that store."""
     data = tmp_path_factory.mktemp(request.param)
     if request.param == "disk":
         with darkroom(data, cache_bytes=1) as server:
@@ -44,7 +44,7 @@ def uploaded(server: Server, width: int) -> dict[str, Any]:
 
 
 def key_of(store: Store, folder: str) -> str:
-    """Return the key of the only object in a folder."""
+    """Return the key of the only object under a prefix."""
     (key,) = [entry["path"] for page in obstore.list(store, f"{folder}/") for entry in page]
     return str(key)
 
@@ -66,7 +66,7 @@ def harm(store: Store, key: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", HARMS)
-def test_rendition_that_was_harmed_in_the_store_is_made_again_with_the_same_bytes(over: tuple[Server, Store], kind: str) -> None:
+def test_damaged_rendition_is_rendered_again_with_the_same_bytes(over: tuple[Server, Store], kind: str) -> None:
     server, store = over
     document = uploaded(server, 300 + list(HARMS).index(kind))
     with server.client() as client:
@@ -82,7 +82,7 @@ def test_rendition_that_was_harmed_in_the_store_is_made_again_with_the_same_byte
 
 
 @pytest.mark.parametrize("kind", ["cut short", "flipped"])
-def test_original_that_was_harmed_is_an_error_that_names_it_and_heals_with_the_next_upload(over: tuple[Server, Store], kind: str) -> None:
+def test_damaged_original_is_an_error_until_it_is_uploaded_again(over: tuple[Server, Store], kind: str) -> None:
     server, store = over
     width = 350 + list(HARMS).index(kind)
     document = uploaded(server, width)
@@ -97,7 +97,7 @@ def test_original_that_was_harmed_is_an_error_that_names_it_and_heals_with_the_n
 
 
 @pytest.mark.parametrize("kind", ["empty", "cut short", "another's"])
-def test_document_that_was_harmed_is_an_error_that_names_it_and_heals_with_the_next_upload(over: tuple[Server, Store], kind: str) -> None:
+def test_damaged_document_is_an_error_until_the_image_is_uploaded_again(over: tuple[Server, Store], kind: str) -> None:
     server, store = over
     width = 370 + list(HARMS).index(kind)
     document = uploaded(server, width)
@@ -111,11 +111,11 @@ def test_document_that_was_harmed_is_an_error_that_names_it_and_heals_with_the_n
         assert client.get(document["src"]).status_code == 200
 
 
-# What a start finds.
+# Starting over a broken store.
 
 
 def report_of(data: Path, status: int, **settings: object) -> dict[str, Any]:
-    """Return what /health says of a server that has just started, once it says why."""
+    """Return the report of a server that has just started, once it has a reason."""
     with started(data, **settings) as server, server.client() as client:
 
         def says_why() -> bool:
@@ -132,18 +132,16 @@ def report_of(data: Path, status: int, **settings: object) -> dict[str, Any]:
         return report
 
 
-def test_start_over_a_bucket_that_is_not_there_is_503_with_the_reason_and_what_to_do(tmp_path: Path, s3: Bucket) -> None:
+def test_health_over_a_missing_bucket_is_503_with_a_reason_and_a_remedy(tmp_path: Path, s3: Bucket) -> None:
     missing = report_of(tmp_path / "missing", 503, store="s3://no-such-bucket", **s3.environment)
     assert (missing["status"], missing["reason"]) == ("unavailable", "The bucket of the store does not exist.")
     assert "BUCKET_NAME" in missing["remedy"]
 
 
 @pytest.mark.long
-def test_credentials_and_clock_that_the_store_refuses_are_told_one_after_the_other_and_the_server_heals(
-    data: Path, s3: Bucket, s3_proxy: S3Proxy
-) -> None:
+def test_refused_credentials_and_clock_are_reported_until_they_are_accepted(data: Path, s3: Bucket, s3_proxy: S3Proxy) -> None:
     with darkroom(data, store=f"s3://{s3.name}", keys=KEYS, **s3_proxy.environment) as server, server.client() as client:
-        for code, reason in (("RequestTimeTooSkewed", "clocks of the two differ"), ("InvalidAccessKeyId", "credentials")):
+        for code, reason in (("RequestTimeTooSkewed", "their clocks differ"), ("InvalidAccessKeyId", "credentials")):
             s3_proxy.answers = lambda _, code=code: (403, f"<Error><Code>{code}</Code></Error>")  # type: ignore[misc]
             report = when(client, lambda report, reason=reason: reason in report.get("reason", ""))  # type: ignore[misc]
             assert (report["status"], bool(report["remedy"])) == ("degraded", True)
@@ -155,7 +153,7 @@ def test_credentials_and_clock_that_the_store_refuses_are_told_one_after_the_oth
 
 
 def when(client: httpx.Client, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Return what /health says once something holds of it."""
+    """Return the report of /health as soon as `holds` accepts it."""
     reports: list[dict[str, Any]] = []
 
     def is_reported() -> bool:
@@ -166,7 +164,7 @@ def when(client: httpx.Client, holds: Callable[[dict[str, Any]], bool]) -> dict[
     return reports[-1]
 
 
-def test_server_that_refuses_what_another_on_its_store_signs_is_degraded_and_says_where_that_is(data: Path, s3: Bucket) -> None:
+def test_health_is_degraded_when_another_server_signs_with_a_key_that_is_not_accepted(data: Path, s3: Bucket) -> None:
     other, ours = b"\x22" * 16, b"\x11" * 16
     obstore.put(s3.client(), signing_key_record_key(fingerprint(other)), b"iad 1857")
     with darkroom(data, store=f"s3://{s3.name}", keys=f"{ours.hex()},{KEYS}", **s3.environment) as server, server.client() as client:
@@ -174,19 +172,19 @@ def test_server_that_refuses_what_another_on_its_store_signs_is_degraded_and_say
         assert "(iad 1857) signs URLs with a key that this server does not accept" in report["reason"]
         assert "DARKROOM_KEYS" in report["remedy"]
         assert client.get("/health").status_code == 200
-        assert bytes(obstore.get(s3.client(), signing_key_record_key(fingerprint(ours))).bytes()) == b"", "this one is noted too"
+        assert bytes(obstore.get(s3.client(), signing_key_record_key(fingerprint(ours))).bytes()) == b"", "this server has a record too"
 
 
 @pytest.mark.long
-def test_renditions_on_disk_stay_within_their_budget_and_originals_stay(data: Path) -> None:
-    budget = 16 << 20
-    with darkroom(data, renditions_bytes=budget, cache_bytes=1) as server, server.client() as client:
+def test_renditions_on_disk_stay_within_their_quota_and_originals_stay(data: Path) -> None:
+    quota = 16 << 20
+    with darkroom(data, renditions_bytes=quota, cache_bytes=1) as server, server.client() as client:
         document = client.post("/v1/images", content=images.noise_png(1_000, 1_000)).raise_for_status().json()
         asked = {"widths": list(range(900, 912)), "formats": ["png"]}
         links = client.post(f"/v1/images/{document['digest']}/urls", json=asked).json()["sources"][0]["renditions"]
         bodies = [client.get(link["url"]).raise_for_status().content for link in links]
-        assert sum(map(len, bodies)) > 1.5 * budget
-        wait_until(lambda: sum(path.stat().st_size for path in server.stored("renditions")) <= budget)
+        assert sum(map(len, bodies)) > 1.5 * quota
+        wait_until(lambda: sum(path.stat().st_size for path in server.stored("renditions")) <= quota)
         assert 0 < len(server.stored("renditions")) < len(links)
-        assert [client.get(link["url"]).content for link in links] == bodies, "made again where they were removed"
+        assert [client.get(link["url"]).content for link in links] == bodies, "removed ones are rendered again"
         assert len(server.stored("originals")) == len(server.stored("documents")) == 1

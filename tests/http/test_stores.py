@@ -1,4 +1,4 @@
-"""The main job over each kind of store, S3 by a real S3 server."""
+"""Uploads and renditions over each kind of store; for S3, over a real S3 server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def bucket() -> Iterator[Bucket]:
         yield running
 
 
-def test_memory_store_does_the_main_job_and_writes_no_image_to_disk(data: Path) -> None:
+def test_memory_store_serves_an_upload_and_writes_no_image_to_disk(data: Path) -> None:
     with darkroom(data, store="memory://") as server, server.client() as client:
         document = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()
         answer = client.get(document["src"])
@@ -29,7 +29,7 @@ def test_memory_store_does_the_main_job_and_writes_no_image_to_disk(data: Path) 
 
 
 @pytest.mark.parametrize("named_by", ["url", "BUCKET_NAME"])
-def test_s3_store_does_the_main_job_and_a_second_machine_serves_the_same_bytes(tmp_path: Path, bucket: Bucket, named_by: str) -> None:
+def test_s3_store_serves_an_upload_and_a_second_machine_serves_the_same_bytes(tmp_path: Path, bucket: Bucket, named_by: str) -> None:
     settings = {"store": f"s3://{bucket.name}"} if named_by == "url" else {"store": "s3://", "BUCKET_NAME": bucket.name}
     settings |= bucket.environment | {"keys": "0" * 64}
     with darkroom(tmp_path / "one", **settings) as server, server.client() as client:

@@ -42,7 +42,7 @@ async def failure_of(purger: Cloudflare, tags: list[str] | None = None) -> CdnEr
     return caught.value
 
 
-def everything_told(error: CdnError) -> str:
+def everything_public(error: CdnError) -> str:
     return " ".join([str(error.problem()), str(error), repr(error), repr(error.__cause__), str(error.extra_headers)])
 
 
@@ -77,12 +77,12 @@ async def test_purge_twice_with_one_client_purges_twice(cloudflare: FakeCloudfla
     assert cloudflare.purged == [["image-a"], ["image-b"]]
 
 
-async def test_purge_with_a_trailing_slash_in_the_address_is_routed(cloudflare: FakeCloudflare) -> None:
+async def test_purge_with_a_trailing_slash_in_the_url_is_routed(cloudflare: FakeCloudflare) -> None:
     await Cloudflare(ZONE, TOKEN, url=cloudflare.url + "/").purge_tags(["image-a"])
     assert cloudflare.purged == [["image-a"]]
 
 
-async def test_purge_with_the_wrong_token_names_the_setting_and_is_not_tried_again(cloudflare: FakeCloudflare) -> None:
+async def test_purge_with_the_wrong_token_names_the_setting_and_is_not_retried(cloudflare: FakeCloudflare) -> None:
     error = await failure_of(client(cloudflare, token="another-token"))
     assert error.problem().status == 502
     assert error.problem().type == "/problems/cdn-failed"
@@ -91,11 +91,11 @@ async def test_purge_with_the_wrong_token_names_the_setting_and_is_not_tried_aga
     assert error.remedy is not None
     assert "DARKROOM_CLOUDFLARE_TOKEN" in error.remedy
     assert "Zone > Cache Purge" in error.remedy
-    assert "another-token" not in everything_told(error)
+    assert "another-token" not in everything_public(error)
     assert cloudflare.calls == 1
 
 
-async def test_purge_of_an_unknown_zone_names_the_setting_and_is_not_tried_again(cloudflare: FakeCloudflare) -> None:
+async def test_purge_of_an_unknown_zone_names_the_setting_and_is_not_retried(cloudflare: FakeCloudflare) -> None:
     zone = "f" * 32
     error = await failure_of(client(cloudflare, zone=zone))
     assert error.detail == "Cloudflare does not know the zone."
@@ -103,7 +103,7 @@ async def test_purge_of_an_unknown_zone_names_the_setting_and_is_not_tried_again
     assert error.remedy is not None
     assert "DARKROOM_CLOUDFLARE_ZONE" in error.remedy
     # Cloudflare's own message quotes it.
-    assert zone not in everything_told(error)
+    assert zone not in everything_public(error)
     assert cloudflare.calls == 1
 
 
@@ -136,7 +136,7 @@ async def test_purge_of_an_unknown_zone_names_the_setting_and_is_not_tried_again
         (302, b"", "The response is not from Cloudflare's API."),
     ],
 )
-async def test_purge_answered_with_anything_but_success_is_an_error_at_once(
+async def test_purge_with_any_response_but_success_is_an_error_at_once(
     cloudflare: FakeCloudflare, status: int, body: bytes, detail: str
 ) -> None:
     cloudflare.fail(Fault(status, [body], {"Location": f"{cloudflare.url}/zones/{ZONE}/purge_cache"}))
@@ -147,13 +147,13 @@ async def test_purge_answered_with_anything_but_success_is_an_error_at_once(
     assert cloudflare.calls == 1
 
 
-async def test_purge_of_a_refused_first_call_makes_no_second(cloudflare: FakeCloudflare) -> None:
+async def test_purge_whose_first_call_is_refused_makes_no_second(cloudflare: FakeCloudflare) -> None:
     cloudflare.fail(Fault(400, [REFUSED]))
     await failure_of(client(cloudflare), [f"image-{number}" for number in range(2 * MAX_TAGS)])
     assert cloudflare.calls == 1
 
 
-async def test_purge_asked_to_wait_purges_after_the_wait(cloudflare: FakeCloudflare) -> None:
+async def test_purge_waits_as_long_as_retry_after_says(cloudflare: FakeCloudflare) -> None:
     cloudflare.fail(Fault(429, [RATE_LIMITED], {"Retry-After": "1"}))
     began = time.monotonic()
     await client(cloudflare).purge_tags(["image-a"])
@@ -163,7 +163,7 @@ async def test_purge_asked_to_wait_purges_after_the_wait(cloudflare: FakeCloudfl
 
 
 @pytest.mark.parametrize("name", ["Retry-After", "retry-after"])
-async def test_purge_asked_to_wait_longer_than_it_may_take_says_so_at_once(cloudflare: FakeCloudflare, name: str) -> None:
+async def test_purge_with_a_retry_after_beyond_its_deadline_fails_at_once(cloudflare: FakeCloudflare, name: str) -> None:
     cloudflare.fail(Fault(429, [RATE_LIMITED], {name: "300"}))
     began = time.monotonic()
     error = await failure_of(client(cloudflare, seconds=20))
@@ -174,13 +174,13 @@ async def test_purge_asked_to_wait_longer_than_it_may_take_says_so_at_once(cloud
 
 
 @pytest.mark.parametrize("words", ["", "-1", "soon", "Wed, 21 Oct 2065 07:28:00 GMT", "9" * 5000])
-async def test_purge_asked_to_wait_for_no_number_of_seconds_is_tried_again_soon(cloudflare: FakeCloudflare, words: str) -> None:
+async def test_purge_with_a_malformed_retry_after_is_retried_soon(cloudflare: FakeCloudflare, words: str) -> None:
     cloudflare.fail(Fault(429, [RATE_LIMITED], {"Retry-After": words}))
     await client(cloudflare).purge_tags(["image-a"])
     assert cloudflare.purged == [["image-a"]]
 
 
-async def test_purge_always_asked_to_wait_ends_after_three_calls(cloudflare: FakeCloudflare) -> None:
+async def test_purge_that_is_always_rate_limited_fails_after_three_calls(cloudflare: FakeCloudflare) -> None:
     cloudflare.fail(Fault(429, [RATE_LIMITED], {"Retry-After": "0"}), times=10)
     error = await failure_of(client(cloudflare))
     assert error.detail == "Cloudflare limits the rate of purges."
@@ -189,7 +189,7 @@ async def test_purge_always_asked_to_wait_ends_after_three_calls(cloudflare: Fak
 
 
 @pytest.mark.parametrize("fault", [Fault(500), Fault(503, [b"<html>"]), Fault(hang_up=True)], ids=["500", "503", "hang up"])
-async def test_purge_that_fails_twice_is_tried_a_third_time(cloudflare: FakeCloudflare, fault: Fault) -> None:
+async def test_purge_that_fails_twice_succeeds_at_the_third_attempt(cloudflare: FakeCloudflare, fault: Fault) -> None:
     cloudflare.fail(fault, times=2)
     await client(cloudflare).purge_tags(["image-a"])
     assert cloudflare.purged == [["image-a"]]
@@ -207,7 +207,7 @@ async def test_purge_that_fails_twice_in_each_call_has_three_attempts_for_each(c
     assert cloudflare.calls == 6
 
 
-async def test_purge_that_always_fails_is_an_error_after_three_calls(cloudflare: FakeCloudflare) -> None:
+async def test_purge_that_always_fails_ends_after_three_calls(cloudflare: FakeCloudflare) -> None:
     cloudflare.fail(Fault(500, [errors((1, "Oops"))]), times=10)
     error = await failure_of(client(cloudflare))
     assert error.detail == "Cloudflare failed."
@@ -215,26 +215,26 @@ async def test_purge_that_always_fails_is_an_error_after_three_calls(cloudflare:
     assert cloudflare.calls == 3
 
 
-async def test_purge_that_is_always_hung_up_on_is_an_error_after_three_calls(cloudflare: FakeCloudflare) -> None:
+async def test_purge_whose_connection_is_always_closed_ends_after_three_calls(cloudflare: FakeCloudflare) -> None:
     cloudflare.fail(Fault(hang_up=True), times=10)
     error = await failure_of(client(cloudflare))
     assert error.detail == "Cloudflare cannot be reached."
     assert cloudflare.calls == 3
 
 
-async def test_purge_where_nobody_listens_is_an_error_with_its_cause() -> None:
+async def test_purge_with_a_refused_connection_is_an_error_with_its_cause() -> None:
     error = await failure_of(Cloudflare(ZONE, TOKEN, url=f"http://{HOST}:{free_port()}/client/v4"))
     assert error.detail == "Cloudflare cannot be reached."
     assert type(error.__cause__).__name__ == "ConnectError"
 
 
-async def test_purge_over_tls_of_a_server_without_it_is_an_error(cloudflare: FakeCloudflare) -> None:
+async def test_purge_over_tls_to_a_plain_server_is_an_error(cloudflare: FakeCloudflare) -> None:
     error = await failure_of(Cloudflare(ZONE, TOKEN, url=cloudflare.url.replace("http:", "https:")))
     assert error.detail == "Cloudflare cannot be reached."
     assert cloudflare.purged == []
 
 
-async def test_purge_whose_pause_would_outlast_its_time_is_an_error_at_once(
+async def test_purge_whose_pause_would_outlast_its_deadline_fails_at_once(
     cloudflare: FakeCloudflare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cdn, "_PAUSES_SECONDS", (60.0, 60.0))
@@ -244,7 +244,7 @@ async def test_purge_whose_pause_would_outlast_its_time_is_an_error_at_once(
     assert cloudflare.calls == 1
 
 
-async def test_purge_that_is_never_answered_ends_within_its_time(cloudflare: FakeCloudflare) -> None:
+async def test_purge_without_a_response_ends_at_its_deadline(cloudflare: FakeCloudflare) -> None:
     cloudflare.fail(Fault(silent=True))
     began = time.monotonic()
     error = await failure_of(client(cloudflare, seconds=0.3))
@@ -253,7 +253,7 @@ async def test_purge_that_is_never_answered_ends_within_its_time(cloudflare: Fak
     assert cloudflare.calls == 1
 
 
-async def test_purge_that_is_never_accepted_ends_within_its_time() -> None:
+async def test_purge_whose_connection_is_never_accepted_ends_at_its_deadline() -> None:
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         listener.listen()
@@ -262,7 +262,7 @@ async def test_purge_that_is_never_accepted_ends_within_its_time() -> None:
     assert error.detail == "Cloudflare has not purged within 0.3 seconds."
 
 
-async def test_purge_after_many_that_were_never_answered_succeeds(cloudflare: FakeCloudflare) -> None:
+async def test_purge_after_many_without_a_response_succeeds(cloudflare: FakeCloudflare) -> None:
     purger = client(cloudflare, seconds=1)
     # As many as httpcore connects at a time.
     cloudflare.fail(Fault(silent=True), times=10)
@@ -274,7 +274,7 @@ async def test_purge_after_many_that_were_never_answered_succeeds(cloudflare: Fa
     assert cloudflare.purged == [["image-a"]]
 
 
-async def test_purge_answered_without_end_is_not_read_to_its_end(cloudflare: FakeCloudflare) -> None:
+async def test_purge_with_an_endless_response_stops_reading(cloudflare: FakeCloudflare) -> None:
     # Success, and then spaces: JSON as far as it goes.
     cloudflare.fail(Fault(200, itertools.chain([SUCCESS], itertools.repeat(b" " * 4096))))
     error = await failure_of(client(cloudflare, seconds=20))
@@ -283,16 +283,14 @@ async def test_purge_answered_without_end_is_not_read_to_its_end(cloudflare: Fak
     assert cloudflare.calls == 1
 
 
-async def test_purge_answered_in_64_kibibytes_is_read(cloudflare: FakeCloudflare) -> None:
+async def test_purge_reads_responses_of_up_to_64_kibibytes(cloudflare: FakeCloudflare) -> None:
     cloudflare.fail(Fault(200, [SUCCESS.ljust(64 << 10)]))
     await client(cloudflare).purge_tags(["image-a"])
     cloudflare.fail(Fault(200, [SUCCESS.ljust((64 << 10) + 1)]))
     await failure_of(client(cloudflare))
 
 
-async def test_purge_heeds_neither_proxies_of_the_environment_nor_netrc(
-    cloudflare: FakeCloudflare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_purge_ignores_proxy_variables_and_netrc(cloudflare: FakeCloudflare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     netrc = tmp_path / ".netrc"
     netrc.write_text(f"machine {HOST} login somebody password else\n")
     netrc.chmod(0o600)
@@ -308,7 +306,7 @@ async def test_purge_heeds_neither_proxies_of_the_environment_nor_netrc(
 
 
 @pytest.mark.parametrize("fault", [None, Fault(500), Fault(hang_up=True), Fault(403, [REFUSED])], ids=["none", "500", "hang up", "403"])
-async def test_purge_puts_neither_token_nor_zone_in_any_log(
+async def test_purge_logs_neither_token_nor_zone(
     cloudflare: FakeCloudflare, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], fault: Fault | None
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -317,7 +315,7 @@ async def test_purge_puts_neither_token_nor_zone_in_any_log(
         await purger.purge_tags(["image-a"])
     else:
         cloudflare.fail(fault, times=3)
-        assert TOKEN not in everything_told(await failure_of(purger))
+        assert TOKEN not in everything_public(await failure_of(purger))
     written = caplog.text + "".join(capsys.readouterr()) + repr(purger)
     # httpcore tells its steps at this level: were it silent, this would say nothing.
     assert "send_request_headers" in written
@@ -326,14 +324,14 @@ async def test_purge_puts_neither_token_nor_zone_in_any_log(
 
 
 @pytest.mark.parametrize("zone", ["", ZONE[1:], ZONE + "0", "g" + ZONE[1:], ZONE + "\n", "example.com", "../" + ZONE[3:], "٣" * 32])
-def test_zone_that_is_no_id_is_refused_without_being_told(zone: str) -> None:
+def test_malformed_zone_is_refused_and_not_quoted(zone: str) -> None:
     with pytest.raises(ValueError, match="32 hexadecimal digits") as caught:
         Cloudflare(zone, TOKEN)
     assert not zone or zone not in str(caught.value)
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\r\nbreak", "trailing\n", "tökén", "tab\t", "nul\0"])
-def test_token_that_no_header_carries_is_refused_without_being_told(token: str) -> None:
+def test_malformed_token_is_refused_and_not_quoted(token: str) -> None:
     with pytest.raises(ValueError, match="printable ASCII without spaces") as caught:
         Cloudflare(ZONE, token)
     assert not token or token not in str(caught.value)

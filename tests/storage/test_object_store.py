@@ -1,3 +1,7 @@
+"""The contract of the object store, over memory, disk and S3; then disks, S3 servers and URLs of stores."""
+
+from __future__ import annotations
+
 import asyncio
 import os
 import shutil
@@ -14,8 +18,6 @@ import httpx
 import pytest
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
-from hypothesis import given
-from hypothesis import strategies as st
 
 from service.errors import ServiceError, SettingsError, StorageFullError, StorageUnavailableError
 from service.storage.keys import (
@@ -24,7 +26,6 @@ from service.storage.keys import (
     document_key,
     intermediate_key,
     original_key,
-    recent_name,
     rendition_key,
     tombstone_key,
     warming_key,
@@ -84,19 +85,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 # The contract of every store.
 
 
-@given(st.lists(st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1)), min_size=2, max_size=2))  # noqa: DTZ001 - UTC is said below
-def test_recent_names_are_in_the_order_of_time_newest_first(times: list[datetime]) -> None:
-    created = [time.isoformat(timespec="milliseconds") + "Z" for time in sorted(times)]
-    older, newer = (recent_name(DIGEST, text) for text in created)
-    assert newer <= older
-    assert (newer == older) == (created[0] == created[1])
-
-
-def test_recent_name_of_whole_seconds_is_that_of_no_milliseconds() -> None:
-    assert recent_name(DIGEST, "2026-11-01T12:00:00Z") == recent_name(DIGEST, "2026-11-01T12:00:00.000Z")
-
-
-async def test_read_of_a_key_that_was_never_put_is_none(storage: Storage) -> None:
+async def test_get_of_a_missing_key_is_none(storage: Storage) -> None:
     assert await storage.get(original_key(DIGEST)) is None
     assert await storage.get(original_key(DIGEST), consistent=True) is None
     assert await storage.get_from_any_region(original_key(DIGEST)) is None
@@ -105,7 +94,7 @@ async def test_read_of_a_key_that_was_never_put_is_none(storage: Storage) -> Non
 
 
 @pytest.mark.parametrize("durable", [True, False])
-async def test_create_of_a_new_key_puts_the_bytes(storage: Storage, durable: bool) -> None:
+async def test_put_if_absent_of_a_new_key_stores_the_bytes(storage: Storage, durable: bool) -> None:
     assert await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=durable)
     assert await storage.get(original_key(DIGEST)) == b"bytes"
     assert await storage.get(original_key(DIGEST), consistent=True) == b"bytes"
@@ -114,13 +103,13 @@ async def test_create_of_a_new_key_puts_the_bytes(storage: Storage, durable: boo
 
 
 @pytest.mark.parametrize("durable", [True, False])
-async def test_create_of_a_taken_key_puts_nothing_and_says_so(storage: Storage, durable: bool) -> None:
+async def test_put_if_absent_of_an_existing_key_stores_nothing_and_returns_false(storage: Storage, durable: bool) -> None:
     assert await storage.put_if_absent(original_key(DIGEST), b"first", durable=durable)
     assert not await storage.put_if_absent(original_key(DIGEST), b"second", durable=durable)
     assert await storage.get(original_key(DIGEST)) == b"first"
 
 
-async def test_names_after_are_the_next_ones_in_order_and_no_others(storage: Storage) -> None:
+async def test_list_names_after_returns_the_next_names_in_order(storage: Storage) -> None:
     names = [f"{number:03}" for number in range(0, 120, 2)]
     for name in reversed(names):
         await storage.put_if_absent(f"recent/{name}", b"", durable=False)
@@ -132,7 +121,7 @@ async def test_names_after_are_the_next_ones_in_order_and_no_others(storage: Sto
     assert await storage.list_names_after("nowhere", "", 5) == []
 
 
-async def test_create_of_one_key_by_sixteen_writers_at_once_has_one_winner(storage: Storage) -> None:
+async def test_put_if_absent_by_sixteen_concurrent_writers_has_one_winner(storage: Storage) -> None:
     key = rendition_key(DIGEST, NAME)
     bodies = [bytes([number]) * 50_000 for number in range(16)]
     created = await asyncio.gather(*(storage.put_if_absent(key, body, durable=True) for body in bodies))
@@ -140,20 +129,20 @@ async def test_create_of_one_key_by_sixteen_writers_at_once_has_one_winner(stora
     assert await storage.get(key) == bodies[created.index(True)]
 
 
-async def test_create_of_many_keys_at_once_puts_every_one(storage: Storage) -> None:
+async def test_put_if_absent_of_many_keys_at_once_stores_all(storage: Storage) -> None:
     keys = [rendition_key(DIGEST, f"{number:064}") for number in range(24)]
     created = await asyncio.gather(*(storage.put_if_absent(key, key.encode(), durable=True) for key in keys))
     assert all(created)
     assert await asyncio.gather(*(storage.get(key) for key in keys)) == [key.encode() for key in keys]
 
 
-async def test_create_of_an_empty_body_is_something(storage: Storage) -> None:
+async def test_put_if_absent_of_an_empty_body_creates_an_object(storage: Storage) -> None:
     assert await storage.put_if_absent(document_key(DIGEST), b"", durable=True)
     assert await storage.get(document_key(DIGEST)) == b""
     assert not await storage.put_if_absent(document_key(DIGEST), b"more", durable=True)
 
 
-async def test_create_from_a_large_file_puts_all_of_it_and_leaves_the_file(storage: Storage, tmp_path: Path) -> None:
+async def test_put_if_absent_of_a_large_file_stores_all_of_it_and_leaves_the_file(storage: Storage, tmp_path: Path) -> None:
     spooled = tmp_path / "spooled"
     spooled.write_bytes(os.urandom(LARGE_BYTES))
     assert await storage.put_if_absent(original_key(DIGEST), spooled, durable=True)
@@ -161,7 +150,7 @@ async def test_create_from_a_large_file_puts_all_of_it_and_leaves_the_file(stora
     assert await storage.get(original_key(DIGEST)) == spooled.read_bytes()
 
 
-async def test_replace_of_any_key_puts_the_bytes(storage: Storage, tmp_path: Path) -> None:
+async def test_put_of_any_key_stores_the_bytes(storage: Storage, tmp_path: Path) -> None:
     await storage.put(document_key(DIGEST), b"first", durable=True)
     await storage.put(document_key(DIGEST), b"second, longer", durable=False)
     assert await storage.get(document_key(DIGEST)) == b"second, longer"
@@ -171,7 +160,7 @@ async def test_replace_of_any_key_puts_the_bytes(storage: Storage, tmp_path: Pat
     assert await storage.get(document_key(DIGEST)) == b"third"
 
 
-async def test_delete_of_a_key_that_is_there_or_not_leaves_nothing_there(storage: Storage) -> None:
+async def test_delete_of_an_existing_or_missing_key_leaves_no_object(storage: Storage) -> None:
     await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=False)
     await storage.delete(original_key(DIGEST))
     assert await storage.get(original_key(DIGEST)) is None
@@ -180,7 +169,7 @@ async def test_delete_of_a_key_that_is_there_or_not_leaves_nothing_there(storage
     assert await storage.put_if_absent(original_key(DIGEST), b"again", durable=False)
 
 
-async def test_keys_that_begin_alike_are_different_objects(storage: Storage) -> None:
+async def test_keys_with_a_common_beginning_are_different_objects(storage: Storage) -> None:
     keys = [
         original_key(DIGEST),
         document_key(DIGEST),
@@ -194,7 +183,7 @@ async def test_keys_that_begin_alike_are_different_objects(storage: Storage) -> 
     assert [await storage.get(key) for key in keys] == [None if key == keys[2] else key.encode() for key in keys]
 
 
-async def test_names_of_a_folder_are_what_lies_in_it_and_no_more_than_asked_for(storage: Storage) -> None:
+async def test_list_names_after_nothing_returns_names_under_the_prefix_up_to_the_limit(storage: Storage) -> None:
     assert await storage.list_names_after(WARMING_PREFIX, "", 10) == []
     digests = [f"{number:a>32}" for number in range(5)]
     for digest in digests:
@@ -210,7 +199,7 @@ async def test_names_of_a_folder_are_what_lies_in_it_and_no_more_than_asked_for(
     assert sorted(await storage.list_names_after(WARMING_PREFIX, "", 10)) == digests[1:]
 
 
-async def test_entries_of_a_folder_tell_key_size_and_when_it_was_last_put(storage: Storage) -> None:
+async def test_list_objects_yields_key_size_and_time_of_the_last_put(storage: Storage) -> None:
     assert [entry async for entry in storage.list_objects("renditions")] == []
     before = datetime.now(UTC) - timedelta(seconds=2)
     sizes = {rendition_key(digest * 32, name): size for size, (digest, name) in enumerate([("a", "0"), ("a", "1"), ("b", "0")])}
@@ -223,7 +212,7 @@ async def test_entries_of_a_folder_tell_key_size_and_when_it_was_last_put(storag
     assert all(before < entry.modified <= datetime.now(UTC) + timedelta(seconds=1) for entry in entries)
 
 
-async def test_names_of_a_folder_of_more_than_a_page_are_all_of_them(storage: Storage) -> None:
+async def test_list_names_after_of_more_than_a_page_returns_all_names(storage: Storage) -> None:
     """S3 lists a thousand at a time."""
     digests = [f"{number:a>32}" for number in range(1_100)]
     for start in range(0, len(digests), 20):
@@ -231,22 +220,22 @@ async def test_names_of_a_folder_of_more_than_a_page_are_all_of_them(storage: St
     assert sorted(await storage.list_names_after(WARMING_PREFIX, "", 2_000)) == sorted(digests)
 
 
-async def test_reach_of_a_store_that_is_there_returns_and_leaves_nothing(storage: Storage) -> None:
+async def test_ping_of_a_reachable_store_returns_and_leaves_no_object(storage: Storage) -> None:
     await storage.ping()
     await storage.ping()
     assert not await storage.exists("documents/reached")
 
 
-async def test_sweep_of_a_store_without_leftovers_removes_nothing(storage: Storage) -> None:
+async def test_remove_orphaned_temp_files_without_any_removes_nothing(storage: Storage) -> None:
     await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=True)
     assert await storage.remove_orphaned_temp_files() == 0
     assert await storage.get(original_key(DIGEST)) == b"bytes"
 
 
-# Disk alone.
+# Only on disk.
 
 
-async def test_disk_local_path_is_the_file_and_other_stores_have_none(disk: Storage, bucket: Storage, tmp_path: Path) -> None:
+async def test_local_path_is_the_file_on_disk_and_none_in_other_stores(disk: Storage, bucket: Storage, tmp_path: Path) -> None:
     await disk.put_if_absent(original_key(DIGEST), b"bytes", durable=False)
     path = disk.local_path(original_key(DIGEST))
     assert path == tmp_path / "store" / "originals" / DIGEST
@@ -255,9 +244,7 @@ async def test_disk_local_path_is_the_file_and_other_stores_have_none(disk: Stor
     assert open_storage("memory://", {}).local_path(original_key(DIGEST)) is None
 
 
-async def test_disk_create_durable_syncs_the_file_and_each_new_folder_before_it_returns(
-    disk: Storage, tmp_path: Path, synced: list[Path]
-) -> None:
+async def test_disk_durable_put_syncs_the_file_and_each_new_directory(disk: Storage, tmp_path: Path, synced: list[Path]) -> None:
     root = tmp_path / "store"
     key = rendition_key(DIGEST, NAME)
     await disk.put_if_absent(key, b"bytes", durable=True)
@@ -265,7 +252,7 @@ async def test_disk_create_durable_syncs_the_file_and_each_new_folder_before_it_
     assert set(synced[1:]) == {root / "renditions" / DIGEST, root / "renditions", root}
 
 
-async def test_disk_create_durable_in_a_known_folder_syncs_the_file_and_that_folder(
+async def test_disk_durable_put_in_a_known_directory_syncs_the_file_and_that_directory(
     disk: Storage, tmp_path: Path, synced: list[Path]
 ) -> None:
     root = tmp_path / "store"
@@ -276,7 +263,7 @@ async def test_disk_create_durable_in_a_known_folder_syncs_the_file_and_that_fol
     assert synced == [root / other, root / "originals"]
 
 
-async def test_disk_create_durable_of_a_taken_key_syncs_what_the_winner_may_not_have(
+async def test_disk_durable_put_if_absent_of_an_existing_key_syncs_the_existing_file(
     disk: Storage, tmp_path: Path, synced: list[Path]
 ) -> None:
     key = original_key(DIGEST)
@@ -286,7 +273,7 @@ async def test_disk_create_durable_of_a_taken_key_syncs_what_the_winner_may_not_
     assert {tmp_path / "store" / key, tmp_path / "store" / "originals", tmp_path / "store"} <= set(synced)
 
 
-async def test_disk_replace_durable_syncs_the_file_and_its_folder(disk: Storage, tmp_path: Path, synced: list[Path]) -> None:
+async def test_disk_durable_replacement_syncs_the_file_and_its_directory(disk: Storage, tmp_path: Path, synced: list[Path]) -> None:
     key = document_key(DIGEST)
     await disk.put(key, b"bytes", durable=False)
     assert synced == []
@@ -294,7 +281,7 @@ async def test_disk_replace_durable_syncs_the_file_and_its_folder(disk: Storage,
     assert {tmp_path / "store" / key, tmp_path / "store" / "documents"} <= set(synced)
 
 
-async def test_disk_create_durable_beside_another_in_a_new_folder_waits_for_the_folder_to_be_synced(
+async def test_disk_concurrent_durable_puts_in_a_new_directory_all_wait_for_its_sync(
     disk: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "store"
@@ -319,7 +306,7 @@ async def test_disk_create_durable_beside_another_in_a_new_folder_waits_for_the_
             tasks.start_soon(create, letter * 32)
 
 
-async def test_disk_folder_of_a_new_store_is_synced_where_it_is_listed(tmp_path: Path, synced: list[Path]) -> None:
+async def test_disk_directory_of_a_new_store_is_synced_in_its_parents(tmp_path: Path, synced: list[Path]) -> None:
     open_storage((tmp_path / "new" / "store").as_uri(), {})
     assert synced == [tmp_path, tmp_path / "new"]
     synced.clear()
@@ -327,7 +314,7 @@ async def test_disk_folder_of_a_new_store_is_synced_where_it_is_listed(tmp_path:
     assert synced == []
 
 
-async def test_disk_create_whose_sync_fails_is_an_error(disk: Storage, monkeypatch: pytest.MonkeyPatch, logged: list[object]) -> None:
+async def test_disk_durable_put_whose_sync_fails_is_an_error(disk: Storage, monkeypatch: pytest.MonkeyPatch, logged: list[object]) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -336,7 +323,7 @@ async def test_disk_create_whose_sync_fails_is_an_error(disk: Storage, monkeypat
         await disk.put_if_absent(original_key(DIGEST), b"bytes", durable=True)
 
 
-async def test_disk_sweep_removes_what_killed_writes_left_and_nothing_else(disk: Storage, tmp_path: Path) -> None:
+async def test_disk_remove_orphaned_temp_files_removes_only_those(disk: Storage, tmp_path: Path) -> None:
     root = tmp_path / "store"
     for key in (original_key(DIGEST), document_key(DIGEST), rendition_key(DIGEST, NAME)):
         await disk.put_if_absent(key, b"bytes", durable=False)
@@ -353,7 +340,7 @@ async def test_disk_sweep_removes_what_killed_writes_left_and_nothing_else(disk:
     assert await disk.remove_orphaned_temp_files() == 0
 
 
-async def test_disk_leftover_of_a_killed_write_is_not_the_object(disk: Storage, tmp_path: Path) -> None:
+async def test_disk_temp_file_of_a_killed_write_is_not_the_object(disk: Storage, tmp_path: Path) -> None:
     folder = tmp_path / "store" / "originals"
     folder.mkdir()
     (folder / f"{DIGEST}#1").write_bytes(b"half")
@@ -362,9 +349,7 @@ async def test_disk_leftover_of_a_killed_write_is_not_the_object(disk: Storage, 
     assert await disk.get(original_key(DIGEST)) == b"whole"
 
 
-async def test_disk_that_is_full_refuses_with_what_helps_keeps_what_it_has_and_takes_more_when_there_is_room(
-    small_disk: Path, logged: list[object]
-) -> None:
+async def test_full_disk_refuses_a_put_with_a_remedy_and_recovers_when_space_is_freed(small_disk: Path, logged: list[object]) -> None:
     storage = open_storage((small_disk / "store").as_uri(), {})
     assert await storage.put_if_absent(original_key(DIGEST), bytes(1 << 20), durable=True)
     with pytest.raises(StorageFullError) as caught:
@@ -378,7 +363,7 @@ async def test_disk_that_is_full_refuses_with_what_helps_keeps_what_it_has_and_t
     assert await storage.put_if_absent(original_key("b" * 32), bytes(1 << 20), durable=True)
 
 
-async def test_disk_that_is_read_only_is_not_reached_but_read(small_disk: Path, logged: list[object]) -> None:
+async def test_read_only_disk_fails_ping_but_can_be_read(small_disk: Path, logged: list[object]) -> None:
     storage = open_storage((small_disk / "store").as_uri(), {})
     await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=True)
     await anyio.run_process(["mount", "-o", "remount,ro", str(small_disk)])
@@ -391,7 +376,7 @@ async def test_disk_that_is_read_only_is_not_reached_but_read(small_disk: Path, 
     await storage.ping()
 
 
-async def test_disk_whose_folder_is_gone_or_a_file_is_not_reached(disk: Storage, tmp_path: Path, logged: list[object]) -> None:
+async def test_disk_whose_directory_is_missing_or_a_file_fails_ping(disk: Storage, tmp_path: Path, logged: list[object]) -> None:
     root = tmp_path / "store"
     shutil.rmtree(root)
     with pytest.raises(StorageUnavailableError):
@@ -406,7 +391,7 @@ async def test_disk_whose_folder_is_gone_or_a_file_is_not_reached(disk: Storage,
     await disk.ping()
 
 
-async def test_disk_whose_folder_belongs_to_another_user_is_not_reached(disk: Storage, tmp_path: Path) -> None:
+async def test_disk_whose_directory_belongs_to_another_user_fails_ping(disk: Storage, tmp_path: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere; a read-only file system is tested instead")
     (tmp_path / "store").chmod(0o500)
@@ -414,18 +399,18 @@ async def test_disk_whose_folder_belongs_to_another_user_is_not_reached(disk: St
         await disk.ping()
 
 
-# S3 alone.
+# Only on S3.
 
 
 Operation = Callable[[Storage], Awaitable[object]]
 OPERATIONS: dict[str, Operation] = {
-    "read": lambda storage: storage.get(original_key(DIGEST)),
+    "get": lambda storage: storage.get(original_key(DIGEST)),
     "exists": lambda storage: storage.exists(original_key(DIGEST)),
-    "create": lambda storage: storage.put_if_absent(original_key(DIGEST), b"bytes", durable=True),
-    "replace": lambda storage: storage.put(original_key(DIGEST), b"bytes", durable=True),
+    "put_if_absent": lambda storage: storage.put_if_absent(original_key(DIGEST), b"bytes", durable=True),
+    "put": lambda storage: storage.put(original_key(DIGEST), b"bytes", durable=True),
     "delete": lambda storage: storage.delete(original_key(DIGEST)),
-    "names": lambda storage: storage.list_names_after(WARMING_PREFIX, "", 10),
-    "reach": lambda storage: storage.ping(),
+    "list_names_after": lambda storage: storage.list_names_after(WARMING_PREFIX, "", 10),
+    "ping": lambda storage: storage.ping(),
 }
 
 
@@ -437,7 +422,7 @@ async def failed_within(seconds: float, storage: Storage, operation: Operation) 
     return caught.value
 
 
-async def test_s3_server_that_is_gone_is_unavailable_within_six_seconds_whatever_is_asked(logged: list[object]) -> None:
+async def test_unreachable_s3_server_fails_every_operation_within_six_seconds(logged: list[object]) -> None:
     storage = open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": f"http://{HOST}:{free_port()}"})
     async with anyio.create_task_group() as tasks:
         for operation in OPERATIONS.values():
@@ -445,13 +430,13 @@ async def test_s3_server_that_is_gone_is_unavailable_within_six_seconds_whatever
 
 
 @asynccontextmanager
-async def s3_answered_by(answer: Callable[[ByteStream], Awaitable[None]]) -> AsyncIterator[Storage]:
-    """Give a store whose server does with each connection what `answer` does, and leave no connection open."""
+async def s3_server(respond: Callable[[ByteStream], Awaitable[None]]) -> AsyncIterator[Storage]:
+    """Give a store whose server runs `respond` for each connection, and leave no connection open."""
 
     async def serve(stream: ByteStream) -> None:
         async with stream:
             with suppress(anyio.BrokenResourceError, anyio.EndOfStream, anyio.IncompleteRead):
-                await answer(stream)
+                await respond(stream)
 
     async with await anyio.create_tcp_listener(local_host=HOST) as listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, serve)
@@ -460,45 +445,45 @@ async def s3_answered_by(answer: Callable[[ByteStream], Awaitable[None]]) -> Asy
         tasks.cancel_scope.cancel()
 
 
-async def test_s3_failure_says_when_to_try_again_and_nothing_private(logged: list[object]) -> None:
+async def test_s3_failure_has_retry_after_and_reveals_nothing_private(logged: list[object]) -> None:
     port = free_port()
     storage = open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": f"http://{HOST}:{port}"})
-    error = await failed_within(6, storage, OPERATIONS["read"])
+    error = await failed_within(6, storage, OPERATIONS["get"])
     assert (error.status_code, error.retry_after_seconds) == (503, 5)
     assert str(port) not in repr(error.problem())
     assert str(port) in repr(logged)
     assert "secret" not in repr(logged)
 
 
-async def test_s3_bucket_that_does_not_exist_is_unavailable_for_writing(s3: Bucket, logged: list[object]) -> None:
+async def test_missing_s3_bucket_is_unavailable_for_writing(s3: Bucket, logged: list[object]) -> None:
     storage = open_storage("s3://no-such-bucket", s3.environment)
-    await failed_within(6, storage, OPERATIONS["create"])
+    await failed_within(6, storage, OPERATIONS["put_if_absent"])
 
 
-async def test_s3_reads_for_takedowns_see_what_any_region_has_written_and_others_are_answered_nearby() -> None:
-    asked: list[tuple[str, bool]] = []
+async def test_s3_reads_for_takedowns_are_consistent_and_others_are_not() -> None:
+    requests: list[tuple[str, bool]] = []
 
     async def listening(stream: ByteStream) -> None:
         buffered = BufferedByteReceiveStream(stream)
         while True:
             head = (await buffered.receive_until(b"\r\n\r\n", 1 << 16)).decode("latin-1")
             lists = "list-type" in head
-            asked.append(("LIST" if lists else head.split(" ")[0], "x-tigris-consistent: true" in head.lower()))
+            requests.append(("LIST" if lists else head.split(" ")[0], "x-tigris-consistent: true" in head.lower()))
             body = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>" if lists else b""
             status = b"200 OK" if lists else b"404 Not Found"
             await stream.send(b"HTTP/1.1 %b\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
 
     digest = "a" * 32
-    async with s3_answered_by(listening) as storage:
+    async with s3_server(listening) as storage:
         assert [name async for name in storage.list_names(TOMBSTONES_PREFIX)] == []
         assert not await storage.exists(tombstone_key(digest), consistent=True)
         assert not await storage.exists(document_key(digest))
         assert await storage.get(document_key(digest)) is None
-    assert asked == [("LIST", True), ("HEAD", True), ("HEAD", False), ("GET", False)]
+    assert requests == [("LIST", True), ("HEAD", True), ("HEAD", False), ("GET", False)]
 
 
-async def test_s3_transfer_that_is_slow_but_alive_is_finished() -> None:
-    """A large original over a slow line takes longer, up and down, than a silent server is waited for."""
+async def test_slow_s3_transfer_completes() -> None:
+    """Over a slow line, a large original takes longer in both directions than the read time-out."""
     body = os.urandom(3 << 20)
     part_bytes = len(body) // 6
 
@@ -517,7 +502,7 @@ async def test_s3_transfer_that_is_slow_but_alive_is_finished() -> None:
                 await anyio.sleep(0.5)
                 await stream.send(body[start : start + part_bytes])
 
-    async with s3_answered_by(slow) as storage:
+    async with s3_server(slow) as storage:
         created, read = await asyncio.gather(
             storage.put_if_absent(original_key(DIGEST), body, durable=True), storage.get(original_key("b" * 32))
         )
@@ -525,7 +510,7 @@ async def test_s3_transfer_that_is_slow_but_alive_is_finished() -> None:
     assert read == body
 
 
-# What a store's address may be.
+# URLs of stores.
 
 
 @pytest.mark.parametrize(
@@ -548,13 +533,13 @@ async def test_s3_transfer_that_is_slow_but_alive_is_finished() -> None:
         "https://example.com",
     ],
 )
-def test_open_storage_of_an_address_that_names_no_store_says_what_does(url: str) -> None:
+def test_open_storage_of_an_invalid_url_names_the_setting(url: str) -> None:
     with pytest.raises(SettingsError, match="DARKROOM_STORE"):
         open_storage(url, S3_KEYS)
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "/dev/null/store", "/proc/no/such/folder", "/tmp/a%00b"])
-def test_open_storage_of_a_folder_that_cannot_be_made_says_so(path: str) -> None:
+def test_open_storage_of_a_folder_that_cannot_be_created_says_so(path: str) -> None:
     with pytest.raises(SettingsError, match="the folder cannot be created"):
         open_storage(f"file://{path}", {})
 
@@ -574,21 +559,19 @@ def test_open_storage_of_a_folder_that_cannot_be_made_says_so(path: str) -> None
         ("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": "https://user:word@example.com"}, "AWS_ENDPOINT_URL_S3"),
     ],
 )
-def test_open_storage_of_a_bucket_that_cannot_be_reached_like_that_names_the_variable(
-    url: str, environ: dict[str, str], message: str
-) -> None:
+def test_open_storage_of_an_incomplete_bucket_configuration_names_the_variable(url: str, environ: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         open_storage(url, environ)
 
 
-def test_open_storage_of_s3_takes_what_fly_and_aws_set() -> None:
+def test_open_storage_of_s3_accepts_the_variables_of_fly_and_aws() -> None:
     open_storage("s3://bucket", S3_KEYS)
     open_storage("s3://", {**S3_KEYS, "BUCKET_NAME": "summer-photos-1234"})
     open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": "https://fly.storage.tigris.dev", "AWS_REGION": "auto"})
     open_storage("s3://bucket", {**S3_KEYS, "AWS_ENDPOINT_URL_S3": "http://[::1]:9000/"})
 
 
-async def test_open_storage_of_a_folder_with_escapes_is_the_folder_that_they_spell(tmp_path: Path) -> None:
+async def test_open_storage_decodes_percent_escapes_in_the_folder(tmp_path: Path) -> None:
     storage = open_storage((tmp_path / "my store #1 \N{LATIN SMALL LETTER O WITH DIAERESIS}").as_uri(), {})
     await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=True)
     assert (tmp_path / "my store #1 \N{LATIN SMALL LETTER O WITH DIAERESIS}" / "originals" / DIGEST).read_bytes() == b"bytes"

@@ -1,4 +1,4 @@
-"""The budget on disk: who goes first, what is never touched, and that what went is made again."""
+"""The quota on disk: which files are removed first, which are never touched, and that removed ones are rendered again."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def file_of(storage: Storage, key: str) -> Path:
 
 
 def age(storage: Storage, key: str, seconds: float) -> None:
-    """Have a file look as if it had last been read so long ago."""
+    """Make a file look as if it was last read so many seconds ago."""
     then = time.time() - seconds
     os.utime(file_of(storage, key), (then, then))
 
 
 async def filled(storage: Storage, count: int, size: int = 8_192) -> list[str]:
-    """Return the keys of so many renditions, each last read an hour after the one before."""
+    """Return the keys of `count` new renditions, each last read an hour after the one before."""
     keys = [rendition_key(DIGEST if number % 2 else OTHER, f"{number:064}") for number in range(count)]
     for number, key in enumerate(keys):
         await storage.put_if_absent(key, bytes(size), durable=False)
@@ -54,24 +54,24 @@ async def filled(storage: Storage, count: int, size: int = 8_192) -> list[str]:
 
 
 @pytest.mark.parametrize(("size", "taken"), [(0, 0), (1, 4_096), (4_096, 4_096), (4_097, 8_192)])
-def test_file_takes_whole_blocks(size: int, taken: int) -> None:
+def test_size_on_disk_is_whole_blocks(size: int, taken: int) -> None:
     assert size_on_disk(size) == taken
 
 
-async def test_budget_that_is_not_exceeded_removes_nothing(storage: Storage) -> None:
+async def test_quota_that_is_not_exceeded_removes_nothing(storage: Storage) -> None:
     keys = await filled(storage, 10)
     assert DerivedQuota(storage, 10 * 8_192).trim() == 10 * 8_192
     assert all([await storage.exists(key) for key in keys])
 
 
-async def test_budget_that_is_exceeded_removes_the_least_recently_read_until_some_room_is_left(storage: Storage) -> None:
+async def test_exceeded_quota_removes_the_least_recently_read_files_and_leaves_some_room(storage: Storage) -> None:
     keys = await filled(storage, 20)
     left = DerivedQuota(storage, 10 * 8_192).trim()
     assert left == 9 * 8_192
     assert [await storage.exists(key) for key in keys] == [False] * 11 + [True] * 9
 
 
-async def test_budget_counts_intermediates_too_and_never_touches_anything_else(storage: Storage) -> None:
+async def test_quota_counts_renditions_and_intermediates_and_touches_nothing_else(storage: Storage) -> None:
     kept = [original_key(DIGEST), document_key(DIGEST), "pointers/one", "tombstones/one", "warming/one", "keys/one"]
     for key in kept:
         await storage.put_if_absent(key, bytes(1 << 20), durable=False)
@@ -88,7 +88,7 @@ async def test_budget_counts_intermediates_too_and_never_touches_anything_else(s
     assert not await storage.exists(rendition_key(DIGEST, "0"))
 
 
-async def test_budget_removes_folders_that_it_has_emptied_and_writing_to_them_goes_on(storage: Storage) -> None:
+async def test_quota_removes_emptied_directories_which_can_be_written_again(storage: Storage) -> None:
     await filled(storage, 4)
     DerivedQuota(storage, 1).trim()
     folder = file_of(storage, "renditions")
@@ -97,7 +97,7 @@ async def test_budget_removes_folders_that_it_has_emptied_and_writing_to_them_go
     assert await storage.get(rendition_key(DIGEST, "0")) == b"bytes"
 
 
-async def test_read_is_noted_at_most_once_an_hour_and_what_was_read_stays(storage: Storage) -> None:
+async def test_access_is_recorded_at_most_once_an_hour_and_recently_read_files_stay(storage: Storage) -> None:
     keys = await filled(storage, 4)
     budget = DerivedQuota(storage, 2 * 8_192 + 4_096)
     for key in (keys[0], keys[3]):
@@ -110,7 +110,7 @@ async def test_read_is_noted_at_most_once_an_hour_and_what_was_read_stays(storag
     assert [await storage.exists(key) for key in keys] == [True, False, False, True]
 
 
-async def test_originals_and_documents_keep_their_time_when_they_are_read(storage: Storage) -> None:
+async def test_access_to_originals_is_not_recorded(storage: Storage) -> None:
     DerivedQuota(storage, 1)
     await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=False)
     age(storage, original_key(DIGEST), 9 * HOUR)
@@ -119,7 +119,7 @@ async def test_originals_and_documents_keep_their_time_when_they_are_read(storag
     assert file_of(storage, original_key(DIGEST)).stat().st_mtime == before
 
 
-async def test_budget_of_a_folder_that_is_read_and_written_meanwhile_harms_nobody(storage: Storage) -> None:
+async def test_trim_during_reads_and_writes_breaks_neither(storage: Storage) -> None:
     body = bytes(20_000)
     budget = DerivedQuota(storage, 10 * size_on_disk(len(body)))
     ended = False
@@ -150,9 +150,7 @@ async def origin(tmp_path: Path, pool: RenderPool) -> AsyncIterator[Library]:
         yield built
 
 
-async def test_watch_trims_what_is_written_while_it_watches_and_renditions_are_made_again(
-    origin: Library, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_watch_trims_new_files_and_removed_renditions_are_rendered_again(origin: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quota, "POLL_INTERVAL_SECONDS", 0.02)
     digest = await origin.ingest(images.photo_jpeg(640, 480))
     first = await origin.rendition(digest, "width=320")

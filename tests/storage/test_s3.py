@@ -1,4 +1,4 @@
-"""A bucket that errs, hangs up, falls silent or lags behind, and one that refuses: asked in the time that a request has."""
+"""A bucket that fails, closes connections, is silent, lags behind or refuses: calls end in the time that a request has."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ async def listed(storage: Storage) -> list[str]:
     return [entry.key async for entry in storage.list_objects("originals")]
 
 
-# Each with what it gives over a bucket that has one original.
+# Each with its result on a bucket that has one original.
 OPERATIONS: dict[str, tuple[Operation, object]] = {
-    "read": (lambda storage: storage.get(original_key(DIGEST)), b"bytes"),
-    "find": (lambda storage: storage.get_from_any_region(original_key(DIGEST)), b"bytes"),
+    "get": (lambda storage: storage.get(original_key(DIGEST)), b"bytes"),
+    "get_from_any_region": (lambda storage: storage.get_from_any_region(original_key(DIGEST)), b"bytes"),
     "exists": (lambda storage: storage.exists(original_key(DIGEST), consistent=True), True),
-    "create": (lambda storage: storage.put_if_absent(original_key(OTHER), b"others", durable=True), True),
-    "replace": (lambda storage: storage.put(original_key(OTHER), b"others", durable=True), None),
+    "put_if_absent": (lambda storage: storage.put_if_absent(original_key(OTHER), b"others", durable=True), True),
+    "put": (lambda storage: storage.put(original_key(OTHER), b"others", durable=True), None),
     "delete": (lambda storage: storage.delete(original_key(OTHER)), None),
     "list": (listed, [original_key(DIGEST)]),
-    "reach": (lambda storage: storage.ping(), None),
+    "ping": (lambda storage: storage.ping(), None),
 }
 
 
 async def pooled(storage: Storage, connections: int) -> None:
-    """Have so many connections in the pools of the store."""
+    """Fill the connection pools of the store with so many connections."""
     await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=True)
     for consistent in (False, True):
         await asyncio.gather(*(storage.get(original_key(DIGEST), consistent=consistent) for _ in range(connections)))
@@ -71,17 +71,15 @@ async def pooled(storage: Storage, connections: int) -> None:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-async def test_bucket_whose_connections_were_cut_is_asked_over_new_ones(storage: Storage, s3_proxy: S3Proxy, name: str) -> None:
+async def test_operation_after_connections_were_closed_uses_new_ones(storage: Storage, s3_proxy: S3Proxy, name: str) -> None:
     operation, given = OPERATIONS[name]
     await pooled(storage, 12)
     assert s3_proxy.cut() >= 12
     assert await operation(storage) == given
 
 
-@pytest.mark.parametrize("name", ["read", "list"])
-async def test_bucket_whose_connections_are_dead_without_a_word_answers_the_first_read_within_two_seconds(
-    storage: Storage, s3_proxy: S3Proxy, name: str
-) -> None:
+@pytest.mark.parametrize("name", ["get", "list"])
+async def test_read_over_silently_dead_connections_succeeds_within_two_seconds(storage: Storage, s3_proxy: S3Proxy, name: str) -> None:
     operation, given = OPERATIONS[name]
     await pooled(storage, 12)
     assert s3_proxy.stun() >= 12
@@ -90,10 +88,10 @@ async def test_bucket_whose_connections_are_dead_without_a_word_answers_the_firs
     assert time.monotonic() - started < 2
     again = time.monotonic()
     assert await asyncio.gather(*(operation(storage) for _ in range(12))) == [given] * 12
-    assert time.monotonic() - again < 0.5, "the pool was let go with its first dead connection"
+    assert time.monotonic() - again < 0.5, "the whole pool was dropped with its first dead connection"
 
 
-async def test_bucket_create_whose_answer_is_lost_says_that_it_was_put(storage: Storage, s3_proxy: S3Proxy) -> None:
+async def test_put_if_absent_whose_first_response_is_lost_returns_true(storage: Storage, s3_proxy: S3Proxy) -> None:
     lost = iter([True])
     s3_proxy.loses = lambda request: "all" if request.method == "PUT" and next(lost, False) else None
     assert await storage.put_if_absent(document_key(DIGEST), b"ours", durable=True)
@@ -102,7 +100,7 @@ async def test_bucket_create_whose_answer_is_lost_says_that_it_was_put(storage: 
     assert [request.method for request in s3_proxy.seen].count("PUT") == 3
 
 
-async def test_bucket_read_that_breaks_off_in_the_body_is_read_again_whole(storage: Storage, s3_proxy: S3Proxy) -> None:
+async def test_download_that_breaks_off_is_repeated(storage: Storage, s3_proxy: S3Proxy) -> None:
     body = os.urandom(300_000)
     await storage.put_if_absent(original_key(DIGEST), body, durable=True)
     halves: Iterator[Literal["half"]] = iter(["half", "half"])
@@ -113,10 +111,10 @@ async def test_bucket_read_that_breaks_off_in_the_body_is_read_again_whole(stora
 # Errors.
 
 
-async def test_bucket_with_an_error_in_five_answers_does_99_in_100_of_what_it_is_asked(
+async def test_99_of_100_calls_succeed_when_one_response_in_five_is_an_error(
     storage: Storage, s3_proxy: S3Proxy, logged: list[object]
 ) -> None:
-    """Five attempts fail all five once in three thousand times."""
+    """All of five attempts fail once in three thousand calls."""
     s3_proxy.error_share = 0.2
     keys = [rendition_key(DIGEST, f"{number:064}") for number in range(150)]
     put = await asyncio.gather(*(storage.put_if_absent(key, key.encode(), durable=False) for key in keys), return_exceptions=True)
@@ -127,7 +125,7 @@ async def test_bucket_with_an_error_in_five_answers_does_99_in_100_of_what_it_is
     assert len(s3_proxy.seen) > 1.1 * len(done), "errors were met"
 
 
-async def test_bucket_listing_goes_on_after_an_error_where_it_was(storage: Storage, s3_proxy: S3Proxy) -> None:
+async def test_listing_continues_after_an_error_where_it_was(storage: Storage, s3_proxy: S3Proxy) -> None:
     keys = [rendition_key(DIGEST, f"{number:064}") for number in range(45)]
     await asyncio.gather(*(storage.put_if_absent(key, b"", durable=False) for key in keys))
     s3_proxy.page_objects = 10
@@ -145,15 +143,15 @@ async def failed(operation: Operation, storage: Storage, within_seconds: float) 
     return caught.value
 
 
-async def test_bucket_that_errs_always_is_asked_five_times(storage: Storage, s3_proxy: S3Proxy, logged: list[object]) -> None:
+async def test_permanent_error_ends_a_call_after_five_attempts(storage: Storage, s3_proxy: S3Proxy, logged: list[object]) -> None:
     s3_proxy.error_share = 1.0
-    error = await failed(OPERATIONS["read"][0], storage, 3)
+    error = await failed(OPERATIONS["get"][0], storage, 3)
     assert len(s3_proxy.seen) == 5
     assert error.detail == "The store responds with errors."
     assert error.retry_after_seconds == 5
 
 
-async def test_bucket_that_is_silent_is_given_up_within_five_seconds(storage: Storage, s3_proxy: S3Proxy, logged: list[object]) -> None:
+async def test_silent_store_fails_every_call_within_five_seconds(storage: Storage, s3_proxy: S3Proxy, logged: list[object]) -> None:
     s3_proxy.silent = True
     errors = await asyncio.gather(*(failed(operation, storage, 5) for name, (operation, _) in OPERATIONS.items()))
     assert {error.detail for error in errors} == {"The store cannot be reached."}
@@ -172,11 +170,11 @@ CAUSES = {
 
 
 @pytest.mark.parametrize(("status", "code"), CAUSES)
-async def test_bucket_that_refuses_is_named_with_what_helps_and_is_not_asked_again(
+async def test_refusal_has_a_cause_and_a_remedy_and_is_not_retried(
     storage: Storage, s3_proxy: S3Proxy, logged: list[object], status: int, code: str
 ) -> None:
     s3_proxy.answers = lambda _: (status, f"<Error><Code>{code}</Code><Message>private</Message></Error>")
-    for name in ("read", "create", "replace", "delete", "list", "reach"):
+    for name in ("get", "put_if_absent", "put", "delete", "list", "ping"):
         s3_proxy.seen.clear()
         error = await failed(OPERATIONS[name][0], storage, 1)
         assert CAUSES[status, code][0] in error.detail
@@ -185,14 +183,14 @@ async def test_bucket_that_refuses_is_named_with_what_helps_and_is_not_asked_aga
         assert len(s3_proxy.seen) == 1
 
 
-async def test_bucket_without_room_is_full(storage: Storage, s3_proxy: S3Proxy, logged: list[object]) -> None:
+async def test_507_of_the_store_is_a_full_store(storage: Storage, s3_proxy: S3Proxy, logged: list[object]) -> None:
     s3_proxy.answers = lambda _: (507, "<Error><Code>InsufficientStorage</Code></Error>")
     with pytest.raises(StorageFullError):
         await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=True)
 
 
-async def test_bucket_that_does_not_exist_has_nothing_that_could_be_missing(s3: Bucket, logged: list[object]) -> None:
-    """A missing bucket is no missing object: images are not forgotten because a variable is wrong."""
+async def test_missing_bucket_is_not_a_missing_object(s3: Bucket, logged: list[object]) -> None:
+    """Images must not seem missing because a variable is wrong."""
     storage = open_storage("s3://no-such-bucket", s3.environment)
     for operation, _ in OPERATIONS.values():
         if operation is not OPERATIONS["exists"][0]:
@@ -202,7 +200,7 @@ async def test_bucket_that_does_not_exist_has_nothing_that_could_be_missing(s3: 
 # Regions that lag behind.
 
 
-async def test_bucket_that_does_not_show_an_object_yet_is_asked_once_more_consistently(storage: Storage, s3_proxy: S3Proxy) -> None:
+async def test_get_from_any_region_confirms_a_miss_by_a_consistent_read(storage: Storage, s3_proxy: S3Proxy) -> None:
     await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=True)
     s3_proxy.hides = lambda request: request.method in {"GET", "HEAD"}
     assert await storage.get(original_key(DIGEST)) is None
@@ -215,7 +213,7 @@ async def test_bucket_that_does_not_show_an_object_yet_is_asked_once_more_consis
     s3_proxy.hides = lambda _: False
     s3_proxy.seen.clear()
     assert await storage.get_from_any_region(original_key(DIGEST)) == b"bytes"
-    assert [request.consistent for request in s3_proxy.seen] == [False], "what is seen is not asked for twice"
+    assert [request.consistent for request in s3_proxy.seen] == [False], "a hit is not confirmed"
 
 
 @pytest.fixture
@@ -224,17 +222,17 @@ async def origin(tmp_path: Path, pool: RenderPool, storage: Storage) -> AsyncIte
         yield built
 
 
-async def test_image_that_another_region_has_just_taken_in_is_shown_and_rendered_once(origin: Library, s3_proxy: S3Proxy) -> None:
+async def test_image_just_uploaded_in_another_region_is_served_and_rendered_once(origin: Library, s3_proxy: S3Proxy) -> None:
     digest = await origin.ingest(images.photo_jpeg(400, 300))
     s3_proxy.hides = lambda request: request.method in {"GET", "HEAD"}
     assert (await origin.documents.get(digest)).digest == digest
     first = await origin.rendition(digest, "width=100")
     assert (first.tier, first.stored) == ("render", True)
     again = await origin.rendition(digest, "width=100")
-    assert (again.body, again.etag, again.stored) == (first.body, first.etag, True), "what another region has stored is what is served"
+    assert (again.body, again.etag, again.stored) == (first.body, first.etag, True), "the bytes that another region has stored are served"
 
 
-async def test_image_that_another_region_has_just_taken_down_is_gone(origin: Library, s3_proxy: S3Proxy, storage: Storage) -> None:
+async def test_image_just_taken_down_in_another_region_is_gone(origin: Library, s3_proxy: S3Proxy, storage: Storage) -> None:
     digest = await origin.ingest(images.photo_jpeg(400, 300))
     s3_proxy.hides = lambda request: request.method in {"GET", "HEAD"}
     taken_down = await origin.takedowns.take_down(digest)
@@ -244,7 +242,9 @@ async def test_image_that_another_region_has_just_taken_down_is_gone(origin: Lib
         await origin.takedowns.take_down(OTHER)
 
 
-async def test_change_of_a_document_is_of_what_another_region_left_last(origin: Library, s3_proxy: S3Proxy, storage: Storage) -> None:
+async def test_change_of_a_document_starts_from_the_latest_version_of_any_region(
+    origin: Library, s3_proxy: S3Proxy, storage: Storage
+) -> None:
     digest = await origin.ingest(images.photo_jpeg(400, 300))
     before = (await storage.get(document_key(digest)) or b"").decode()
     await origin.documents.update(digest, lambda document: replace(document, alt="A panda."))
