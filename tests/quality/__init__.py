@@ -1,1 +1,1 @@
-"""What `quality=auto` and the default qualities give, judged by SSIMULACRA2: `make quality`."""
+"""Measures the results of `quality=auto` and of the default qualities with SSIMULACRA2: `make quality`."""

@@ -1,4 +1,4 @@
-"""The pictures that qualities are judged on: the corpus's photos where they are, and generated ones of other kinds."""
+"""The pictures for measuring quality: photos of the corpus if it is available, and generated pictures of other kinds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDTHS = (640, 1_280)
 
 
 class Picture(NamedTuple):
-    """A lossless rendition: for the service, and for the judge."""
+    """A lossless rendition, as an image of libvips for the service, and of Pillow for the judge."""
 
     name: str
     width: int
@@ -26,7 +26,7 @@ class Picture(NamedTuple):
 
 
 def photos(widths: tuple[int, ...] = WIDTHS) -> Iterator[Picture]:
-    """Give the corpus's photos at each width, or generated scenes where there is no corpus."""
+    """Yield the photos of the corpus at each width, or generated scenes without a corpus."""
     files = images.corpus_files("photo")
     for width in widths:
         for file in files:
@@ -37,7 +37,7 @@ def photos(widths: tuple[int, ...] = WIDTHS) -> Iterator[Picture]:
 
 
 def others(widths: tuple[int, ...] = WIDTHS) -> Iterator[Picture]:
-    """Give what is no photo: text, graphics, a sky, noise."""
+    """Yield pictures that are not photos: text, graphics, a sky, noise."""
     for width in widths:
         for name, draw in _OTHERS.items():
             yield _of(name, width, _drawn(draw(width, width * 2 // 3)))
@@ -74,7 +74,7 @@ def graphics(width: int, height: int) -> Image.Image:
 
 
 def sky(width: int, height: int) -> Image.Image:
-    """Return a sky: wide gradients of few levels, with the noise of half a level that keeps them from banding."""
+    """Return a sky: wide gradients of few levels, with noise of half a level that prevents banding."""
     down = np.linspace(0, 1, height)[:, None, None]
     pixels = np.array([120, 160, 215]) + down * np.array([70, 50, 25]) + np.random.default_rng(3).uniform(-0.5, 0.5, (height, width, 3))
     return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8), "RGB")
@@ -90,7 +90,7 @@ _OTHERS: dict[str, Callable[[int, int], Image.Image]] = {"text": text, "graphics
 
 
 def for_service(image: Image.Image) -> pyvips.Image:
-    """Return Pillow's pixels as an image in memory of libvips."""
+    """Return an image of Pillow as an image of libvips, in memory."""
     out = io.BytesIO()
     image.save(out, "PNG", compress_level=1)
     return pyvips.Image.new_from_buffer(out.getvalue(), "").copy_memory()

@@ -1,4 +1,4 @@
-"""The judge is sane, and the service's own distance follows it."""
+"""The judge is plausible, and the service's own distance correlates with it."""
 
 from __future__ import annotations
 
@@ -47,6 +47,6 @@ def test_distance_orders_qualities_as_the_judge_does(draw: Callable[[int, int], 
     files = [encode(for_service(image), image_format, level) for level in (20, 40, 60, 75, 85, 95)]
     scores = [score(image, file) for file in files]
     distances = [likeness.distance(file) for file in files]
-    # Spearman's rank correlation: of six, one pair of neighbours may change places.
+    # Spearman's rank correlation: in six, one pair of neighbors may be swapped.
     apart = sum((one - other) ** 2 for one, other in zip(ranks(scores), ranks([-distance for distance in distances]), strict=True))
     assert 1 - 6 * apart / (6 * 35) >= 0.94

@@ -1,4 +1,4 @@
-"""Animation: frames, delays and repetitions survive gif ↔ webp whatever is asked; stills are the frame that was meant; the caps."""
+"""Animations: frames, delays and loops survive gif ↔ webp with any transform; stills are the requested frame; limits."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ STILL: tuple[Format, ...] = ("jpeg", "png", "avif")
 DELAYS = [40, 120, 200, 80, 500]
 MARK = "a" * 32
 
-# Mean differences in steps of 8-bit sRGB from the reference, frame by frame: pictures of a few flat colors, whose edges GIF's palette
-# rounds and WebP at its default quality blurs.
-AWAY: dict[Format, float] = {"gif": 2.5, "webp": 3.0}
+# Largest mean difference of a frame from the reference, in levels of 8-bit sRGB. The pictures have a few flat colors, whose edges GIF's
+# palette rounds and WebP blurs at its default quality.
+TOLERANCE: dict[Format, float] = {"gif": 2.5, "webp": 3.0}
 
-# Of the first and the last row alone, where a neighbouring frame would shine in: between black and white it is 255 away.
-AWAY_AT_THE_RIM = 12.0
+# The same for the first and the last row only, where a neighboring frame could bleed in: a black row beside white would differ by 255.
+EDGE_TOLERANCE = 12.0
 
-ASKED = [
+TRANSFORMS = [
     "full",
     "width=61",
     "height=37",
@@ -69,9 +69,9 @@ def frames_of(body: bytes) -> list[Image.Image]:
 
 
 def timing_of(body: bytes) -> tuple[list[int], int]:
-    """Return the delays in milliseconds and how often the whole is shown, 0 for ever.
+    """Return the delays in milliseconds and how often the animation is played, 0 for endlessly.
 
-    A GIF counts how often it is shown again and says nothing where it is shown once; a WebP counts how often it is shown.
+    A GIF states how often it is repeated, or nothing if it is played once; a WebP states how often it is played.
     """
     image = images.opened(body)
     delays = []
@@ -107,12 +107,12 @@ async def test_animation_with_any_transform_keeps_every_frame(pool: RenderPool, 
             away = images.distance(one, other)
             across = (0, 0, one.width, 1), (0, one.height - 1, one.width, one.height)
             rim = max(images.distance(one.crop(row), other.crop(row)) for row in across)
-            if away > AWAY[image_format] or rim > AWAY_AT_THE_RIM:
+            if away > TOLERANCE[image_format] or rim > EDGE_TOLERANCE:
                 wrong.append(f"{spelling} {image_format} frame {number}: {away:.2f} away, {rim:.2f} at the rim")
 
     async with anyio.create_task_group() as tasks:
         for image_format in ANIMATED:
-            for spelling in ASKED:
+            for spelling in TRANSFORMS:
                 tasks.start_soon(look, spelling, image_format)
     assert wrong == []
 
@@ -180,7 +180,7 @@ async def test_rendition_of_pipeline_version_1_is_a_still_without_animate(pool: 
         assert len(frames_of(result.body)) == count
 
 
-# Caps.
+# Limits.
 
 
 @pytest.mark.parametrize("source", ["GIF", "WEBP"])
@@ -207,20 +207,20 @@ async def test_animation_with_too_many_pixels_in_total_is_refused_and_its_still_
 
 
 async def test_animation_whose_strip_is_longer_than_the_longest_side_is_made(pool: RenderPool, tmp_path: Path) -> None:
-    """250 frames of 90 rows are 22,500 rows, more than WebP holds in one picture."""
+    """250 frames of 90 rows are 22,500 rows, more than a WebP picture can have."""
     pictures = images.film(frames=250)
     path = written(tmp_path, images.animation(pictures, "GIF"))
     for image_format in ANIMATED:
         frames = frames_of((await rendered(pool, path, "full", image_format)).body)
         assert len(frames) == 250
-        assert images.distance(frames[249], pictures[249]) < AWAY[image_format]
+        assert images.distance(frames[249], pictures[249]) < TOLERANCE[image_format]
 
 
-# What is clear, and what only some frames change.
+# Transparency, and frames that change only a part.
 
 
 def clear_film() -> list[Image.Image]:
-    """Return frames whose left half is clear and whose disc wanders."""
+    """Return frames whose left half is transparent and in which a disc moves."""
     pictures = []
     for picture in images.film():
         mask = np.full((90, 120), 255, np.uint8)
@@ -247,7 +247,7 @@ async def test_animation_is_transparent_where_the_original_is(pool: RenderPool, 
 
 
 async def test_animation_of_partial_frames_is_composed(pool: RenderPool, tmp_path: Path) -> None:
-    """Each frame of the file is a small patch on what was there before."""
+    """Each frame of the file is a small patch over the previous one."""
     pictures = [Image.new("RGB", (100, 80), (20, 30, 60))]
     for number in range(1, 5):
         picture = pictures[-1].copy()
@@ -256,14 +256,14 @@ async def test_animation_of_partial_frames_is_composed(pool: RenderPool, tmp_pat
     body = images.animation(pictures, "GIF", disposal=1)
     assert images.opened(body).n_frames == 5  # type: ignore[attr-defined]
     for image_format in ANIMATED:
-        # Edges of strong colors are not what is looked at here.
+        # This test is not about the edges of saturated colors.
         spelling = "width=50,lossless=true" if image_format == "webp" else "width=50"
         result = await rendered(pool, written(tmp_path, body), spelling, image_format)
         for frame, picture in zip(frames_of(result.body), pictures, strict=True):
-            assert images.distance(frame, reference.reference(picture, parse("width=50"))) < AWAY[image_format]
+            assert images.distance(frame, reference.reference(picture, parse("width=50"))) < TOLERANCE[image_format]
 
 
-# Pages are no frames in time.
+# Pages of a TIFF are not frames of an animation.
 
 
 @pytest.mark.parametrize("image_format", ["webp", "png", "gif", "jpeg"])
@@ -281,7 +281,7 @@ SIZES = [(120, 90), (40, 70), (200, 30)]
 
 
 def odd_pages(*, turned: int = 1) -> bytes:
-    """Return a TIFF whose pages are of different sizes, the last one turned."""
+    """Return a TIFF whose pages differ in size; the last one has an orientation."""
     body = io.BytesIO()
     first, *others = [images.picture(*size, seed=number) for number, size in enumerate(SIZES)]
     others[-1] = others[-1].transpose(Image.Transpose.ROTATE_90) if turned == 6 else others[-1]
@@ -299,11 +299,11 @@ async def test_page_of_another_size_keeps_its_aspect_ratio(pool: RenderPool, tmp
         picture = images.picture(*size, seed=page)
         crop = f"crop=0:0:{size[0]}:{size[1] - 5}"
         for spelling in ("", "width=30", "width=20,height=20,fit=cover,gravity=east", crop, "trim=0", "rotate=90"):
-            asked = ",".join(filter(None, (f"frame={page}" if page else "", spelling))) or "full"
-            image = images.opened((await rendered(pool, path, asked, "png")).body)
-            ideal = reference.reference(picture, parse(asked))
-            assert image.size == ideal.size, asked
-            assert images.distance(image, reference.on_white(ideal)) < 2.5, asked
+            options = ",".join(filter(None, (f"frame={page}" if page else "", spelling))) or "full"
+            image = images.opened((await rendered(pool, path, options, "png")).body)
+            ideal = reference.reference(picture, parse(options))
+            assert image.size == ideal.size, options
+            assert images.distance(image, reference.on_white(ideal)) < 2.5, options
     with pytest.raises(BadTransformError):
         await rendered(pool, path, "frame=1,crop=0:0:41:70", "png")
 
@@ -316,7 +316,7 @@ def test_markup_of_a_page_of_another_size_has_its_sizes() -> None:
 
 @pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True), (">", True)])
 def test_page_sizes_are_read_from_every_kind_of_directory(tmp_path: Path, order: str, big: bool) -> None:
-    """Written by hand: either order of bytes, directories of 32 and of 64 bits, sizes in 16 and in 32 bits."""
+    """Hand-written files: both byte orders, directories of 32 and of 64 bits, sizes in 16 and in 32 bits."""
     offset, count, entry = ("Q", "Q", "HHQ") if big else ("I", "H", "HHI")
     body = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HHH" if big else f"{order}H", *((43, 8, 0) if big else (42,)))
     at = len(body) + struct.calcsize(f"={offset}")
@@ -339,7 +339,7 @@ def test_gif_delays_add_up_and_none_becomes_too_short_for_browsers(delays: list[
     rounded = gif_delays(delays)
     assert all(delay % 10 == 0 for delay in rounded)
     assert all((before > 10) == (after > 10) and (before == 0 or after > 0) for before, after in zip(delays, rounded, strict=True))
-    # Frames from 25 ms on are never held up by the shortest that there can be.
+    # The minimum of 20 ms never delays frames of 25 ms or more.
     if min(delays) >= 25:
         assert all(abs(sum(rounded[:end]) - sum(delays[:end])) <= 5 for end in range(1, len(delays) + 1))
 
@@ -354,7 +354,7 @@ needs_corpus = pytest.mark.skipif(images.corpus() is None, reason="no corpus of 
 
 
 def shown_at(body: bytes, moments: list[int]) -> list[Image.Image]:
-    """Return what an animation shows at each moment, in milliseconds from its beginning."""
+    """Return the frame that an animation shows at each of some times, in milliseconds from its beginning."""
     ends = np.cumsum(timing_of(body)[0])
     frames = frames_of(body)
     return [frames[int(np.searchsorted(ends, moment, side="right"))] for moment in moments]
@@ -362,7 +362,7 @@ def shown_at(body: bytes, moments: list[int]) -> list[Image.Image]:
 
 @needs_corpus
 async def test_corpus_animations_show_the_same_at_every_moment(pool: RenderPool) -> None:
-    """Frames that look alike may be one that lasts as long."""
+    """Equal frames may be merged into one that lasts as long."""
     paths = images.corpus_files("animated")
     assert len(paths) == 4
     for path in paths:

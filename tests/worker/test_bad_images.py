@@ -1,4 +1,4 @@
-"""Originals and transforms that are no good: a clear word for each, little spent where the header already tells, and no process lost."""
+"""Invalid originals and transforms: each is refused with a clear error, cheaply if the header suffices, and no process is lost."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ needs_corpus = pytest.mark.skipif(images.corpus() is None, reason="no corpus of 
 
 
 async def refusal(pool: RenderPool, path: Path, spelling: str = "width=100", image_format: Format = "webp") -> ServiceError | None:
-    """Return the error that a rendition meets, `None` where there is a picture."""
+    """Return the error of a rendition, `None` if it succeeds."""
     try:
         result = await rendered(pool, path, spelling, image_format)
     except ServiceError as error:
@@ -61,7 +61,7 @@ async def refusal(pool: RenderPool, path: Path, spelling: str = "width=100", ima
     return None
 
 
-# Files that are cut short, or no images.
+# Truncated files, and files that are no images.
 
 DRAWING = (
     b'<svg xmlns="http://www.w3.org/2000/svg" width="200" height="150"><defs><linearGradient id="g"><stop offset="0" stop-color="red"/>'
@@ -103,9 +103,9 @@ async def test_truncated_original_is_broken_for_every_rendition(pool: RenderPool
 
 @pytest.mark.parametrize("kind", GOOD)
 async def test_original_truncated_at_any_byte_is_refused(pool: RenderPool, tmp_path: Path, kind: str) -> None:
-    """Where the header itself is cut, nothing tells any more what it was."""
+    """If the header itself is truncated, the format is unknown."""
     for share in (0.01, 0.3, 0.6, 0.9, 0.999):
-        # A few bytes at the very end may say nothing: the end of a PNG is a chunk of its own.
+        # The last bytes may be irrelevant: a PNG ends with an empty chunk.
         path = written(tmp_path, images.truncated(GOOD[kind], min(share, 1 - 24 / len(GOOD[kind]))))
         with pytest.raises((BrokenImageError, UnsupportedFormatError)) as caught:
             await probed(pool, path)
@@ -145,7 +145,7 @@ async def test_file_that_is_no_image_is_refused_with_a_guess_of_its_type(
 
 async def test_gif_with_a_frame_beyond_the_largest_canvas_is_broken_and_not_too_costly(pool: RenderPool, tmp_path: Path) -> None:
     body = bytearray(images.animated_gif(16, 16, frames=1))
-    # The top of the only frame, behind its left (GIF89a §20).
+    # The top position of the only frame follows its left position (GIF89a §20).
     at = body.index(b",\0\0\0\0\x10\0\x10\0") + 3
     body[at : at + 2] = struct.pack("<H", 65_530)
     with pytest.raises(BrokenImageError) as caught:
@@ -155,7 +155,7 @@ async def test_gif_with_a_frame_beyond_the_largest_canvas_is_broken_and_not_too_
 
 async def test_profile_with_a_truncated_curve_is_not_out_of_memory(pool: RenderPool, tmp_path: Path) -> None:
     profile = bytearray(images.gray_profile())
-    # How many entries the curve has (ICC.1:2001-04 §6.5.3).
+    # The number of entries of the curve (ICC.1:2001-04 §6.5.3).
     at = profile.index(b"curv\0\0\0\0") + 8
     profile[at : at + 4] = struct.pack(">I", 20_000)
     path = written(tmp_path, images.gray_jpeg(60, 40, profile=bytes(profile)))
@@ -192,7 +192,7 @@ async def test_tiff_whose_second_page_declares_more_samples_than_fit_in_memory_i
     pool: RenderPool, tmp_path: Path, values: int
 ) -> None:
     body = bytearray(images.pages_tiff([Image.new("RGB", (60, 45)), Image.new("RGB", (60, 45))]))
-    # BitsPerSample of RGB is three shorts (TIFF 6.0, tag 258).
+    # BitsPerSample of RGB is an array of three shorts (TIFF 6.0, tag 258).
     entry = body.rindex(struct.pack("<HHI", 258, 3, 3))
     struct.pack_into("<I", body, entry + 4, values)
     with pytest.raises(BrokenImageError) as caught:
@@ -200,11 +200,11 @@ async def test_tiff_whose_second_page_declares_more_samples_than_fit_in_memory_i
     check_words(caught.value)
 
 
-# Files that are more than they seem.
+# Small files that declare much.
 
 
 def tiff_bomb() -> bytes:
-    """Return a TIFF of some bytes whose header declares 60,000 × 60,000 gray pixels in one strip."""
+    """Return a short TIFF whose header declares 60,000 × 60,000 gray pixels in one strip."""
     entries = [
         (256, 4, 60_000),
         (257, 4, 60_000),
@@ -243,7 +243,7 @@ def avif_bomb() -> bytes:
 
 
 def with_chunk(kind: bytes, data: bytes) -> bytes:
-    """Return a PNG with one more chunk after its header."""
+    """Return a PNG with an additional chunk after its header."""
     body = images.flat_png(20, 10, (1, 2, 3))
     chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     return body[:33] + chunk + body[33:]
@@ -274,7 +274,7 @@ async def test_bomb_is_refused_from_its_header(pool: RenderPool, tmp_path: Path,
 @pytest.mark.parametrize("page", [0, 1])
 async def test_tiff_with_one_page_that_is_a_bomb_is_refused_from_its_header(pool: RenderPool, tmp_path: Path, page: int) -> None:
     body = bytearray(images.pages_tiff([images.picture(60, 40), images.picture(50, 40)]))
-    # The page's directory, and in it the entries of width and height.
+    # The directory of the page, and its entries for width and height.
     at = struct.unpack_from("<I", body, 4)[0]
     for _ in range(page):
         at = struct.unpack_from("<I", body, at + 2 + 12 * struct.unpack_from("<H", body, at)[0])[0]
@@ -382,7 +382,7 @@ async def test_profile_that_does_not_fit_the_picture_is_ignored(pool: RenderPool
         assert not image.info.get("icc_profile")
 
 
-# Transforms that cannot be.
+# Impossible transforms.
 
 
 @pytest.mark.parametrize(
@@ -419,11 +419,11 @@ def test_lossless_in_a_lossy_format_is_refused(image_format: Format) -> None:
 
 
 async def test_trim_that_leaves_a_line_does_not_enlarge_it_into_too_many_pixels(pool: RenderPool, tmp_path: Path) -> None:
-    """What is left is known only after a look at the pixels: its size is checked then."""
+    """The trimmed part is known only after decoding: its size is checked then."""
     image = Image.new("RGB", (300, 100), (255, 255, 255))
     image.paste((0, 0, 0), (150, 0, 151, 100))
     path = written(tmp_path, images.oriented(image, 1))
-    # Untrimmed it is as large as is made, and no larger.
+    # Untrimmed, its size is exactly the limit.
     check((await probed(pool, path)).info, parse("width=8192,enlarge=true"), "png", LIMITS, frames=1)
     spent = Spent(pool)
     with pytest.raises(TooManyPixelsError) as caught:
@@ -457,9 +457,9 @@ async def test_overlay_of_any_format_is_drawn_as_a_still(pool: RenderPool, tmp_p
     assert images.opened(result.body).size == (200, 150)
 
 
-# Any mutation of a good file.
+# Mutations of good files.
 
-# What may come of one: a picture, or one of these. Never a process that ends in the middle of its work, never a deadline.
+# A mutated file may be rendered, or be refused for one of these reasons. It must never end the process or reach the deadline.
 ANSWERS = (BrokenImageError, UnsupportedFormatError, TooManyPixelsError, TooComplexError, TooCostlyError)
 AT_ONCE = 8
 
@@ -487,7 +487,7 @@ async def test_mutated_file_is_rendered_or_refused(pool: RenderPool, tmp_path: P
     assert wrong == []
 
 
-# Files of the world.
+# Files of the corpus.
 
 
 @needs_corpus

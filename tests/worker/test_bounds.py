@@ -1,4 +1,4 @@
-"""Files that cost far more than their pixels: refused before a decoder sees them, for little; what is like them and honest passes."""
+"""Files that cost far more than their pixels are refused cheaply, before decoding; similar but harmless files are accepted."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def segment(marker: int, data: bytes) -> bytes:
 
 
 def scanned_jpeg(width: int, height: int, scans: int, *, components: int = 1) -> bytes:
-    """Return a gray progressive JPEG, valid to the last bit, in so many scans: each is empty, a run of blocks without coefficients.
+    """Return a valid gray progressive JPEG with many scans, each of which is an empty run of blocks without coefficients.
 
-    A first scan of each coefficient, and thirteen that refine it, is what the standard allows (ITU-T T.81 §G.1.1.1).
+    The standard allows a first scan and thirteen refinements of each coefficient (ITU-T T.81 §G.1.1.1).
     """
     sampling = b"".join(bytes([number, 0x11, 0]) for number in range(1, components + 1))
     body = (
         b"\xff\xd8" + segment(0xDB, b"\0" + bytes([1]) * 64) + segment(0xC2, struct.pack(">BHHB", 8, height, width, components) + sampling)
     )
-    # A code of one bit each: no difference of the mean, and the end of the band for 2^14 blocks and 14 bits more.
+    # Two Huffman tables with one code of one bit each: a DC difference of zero; and an end-of-band run of 2^14 blocks with 14 extra bits.
     body += segment(0xC4, b"\x00" + bytes([1] + [0] * 15) + b"\0") + segment(0xC4, b"\x10" + bytes([1] + [0] * 15) + b"\xe0")
     blocks = -(-width // 8) * -(-height // 8)
     selected = b"".join(bytes([number, 0]) for number in range(1, components + 1))
@@ -61,7 +61,7 @@ def chunk(kind: bytes, data: bytes = b"") -> bytes:
 
 
 def interlaced_png(side: int) -> bytes:
-    """Return a black PNG of 16 bits, interlaced, side × side."""
+    """Return a black, interlaced PNG of 16 bits per sample, side × side."""
     packed = zlib.compressobj(9)
     data = b""
     for left, top, across, down in ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)):
@@ -81,7 +81,7 @@ PAGE = ((256, 1), (257, 1), (258, 8), (259, 1), (262, 1), (273, 4), (277, 1), (2
 
 
 def paged_tiff(pages: int, *, loop: bool = False) -> bytes:
-    """Return a TIFF of so many pages of one pixel; with `loop` the first follows the last."""
+    """Return a TIFF with pages of one pixel. With `loop` the last page links to the first."""
     directory = struct.pack("<H", len(PAGE)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in PAGE)
     size = len(directory) + 4
     starts = [8 + number * size for number in range(1, pages)] + [8 if loop else 0]
@@ -89,7 +89,7 @@ def paged_tiff(pages: int, *, loop: bool = False) -> bytes:
 
 
 def striped_tiff(strips: int, entries: tuple[tuple[int, int, int, int], ...] = (), pad: int = 0) -> bytes:
-    """Return a gray TIFF of one pixel's width whose rows are strips, with some more entries and bytes to which these may refer."""
+    """Return a gray TIFF, one pixel wide, in which each row is a strip, with additional entries and data that they may refer to."""
     body = bytearray(b"II*\0\0\0\0\0" + bytes(8 + pad + pad % 2))
     offsets = len(body)
     body += struct.pack("<I", 8) * strips
@@ -102,7 +102,7 @@ def striped_tiff(strips: int, entries: tuple[tuple[int, int, int, int], ...] = (
 
 
 def jpeg_tiff(width: int, height: int, scans: int) -> bytes:
-    """Return a TIFF of one strip that is a progressive JPEG."""
+    """Return a TIFF whose only strip is a progressive JPEG."""
     strip = scanned_jpeg(width, height, scans)
     strip += bytes(len(strip) % 2)
     listed = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 7), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 4, height)]
@@ -176,7 +176,7 @@ async def test_file_that_costs_more_than_its_pixels_is_refused_before_decoding(p
     check_words(caught.value)
     assert caught.value.expected
     assert caught.value.received
-    # Pages of the file itself are in the page cache, and count.
+    # Mapped pages of the file itself count too.
     spent.check(HEADER_CPU_SECONDS * 2, HEADER_BYTES + path.stat().st_size)
 
 
@@ -200,7 +200,7 @@ async def test_ordinary_large_file_is_accepted(pool: RenderPool, tmp_path: Path,
     assert (await rendered(pool, path, "width=10", "webp")).body
 
 
-# Whatever comes.
+# Arbitrary bytes.
 
 GOOD = [
     images.photo_jpeg(40, 30),

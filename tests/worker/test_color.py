@@ -1,4 +1,4 @@
-"""Color: what comes out looks as what came in, whatever it was written in, and says no more of it than was asked."""
+"""Color: a rendition looks like its original in any color space, and has only the requested profile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.renders import rendered, written
 
 pytestmark = pytest.mark.anyio
 
-# Mean differences in steps of 8-bit sRGB: rounding and two tables of one profile; what a resampler adds.
+# Largest mean differences in levels of 8-bit sRGB: for rounding and different tables of one profile; and in addition for resampling.
 SAME = 1.0
 SCALED = 1.5
 
@@ -41,7 +41,7 @@ def decoded(path: Path) -> Image.Image:
 
 
 def converted(image: Image.Image, source: bytes, target: bytes) -> Image.Image:
-    """Return what littlecms makes of numbers of one profile in another."""
+    """Return colors converted from one profile to another by Little CMS."""
     source_profile, target_profile = [ImageCms.ImageCmsProfile(io.BytesIO(profile)) for profile in (source, target)]
     out = ImageCms.profileToProfile(
         image, source_profile, target_profile, renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC, outputMode="RGB"
@@ -60,7 +60,7 @@ NEARLY_LOSSLESS: dict[str, dict[str, object]] = {
     "WEBP": {"lossless": True},
     "AVIF": {"quality": 90, "speed": 9},
 }
-# How far the scene is from its own numbers read as sRGB.
+# How much the scene differs from its own values read as sRGB.
 LEAST_CHANGE = {"p3": 4.0, "wide": 6.0, "srgb": 0.0}
 
 
@@ -103,7 +103,7 @@ async def test_rendition_in_p3_has_values_and_profile_of_p3(pool: RenderPool, tm
         image = await picture(pool, path, "width=200,profile=p3", image_format)
         embedded = image.info["icc_profile"]
         assert "P3" in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(embedded)))
-        # It is the same picture to whoever reads the profile, and its numbers are those of P3.
+        # With the profile applied it is the same picture, and its values are those of P3.
         numbers = images.picture(400, 300)
         ideal = converted(numbers, profile or images.srgb_profile(), images.p3_profile())
         ideal = reference.on_white(reference.reference(ideal, parse("width=200")))
@@ -136,18 +136,18 @@ async def test_rendition_with_profile_keep_has_the_same_profile_and_values(pool:
         assert images.distance(image, ideal) < SCALED + loss
     plain = await picture(pool, written(tmp_path, images.rgb_png()), "width=200,profile=keep", image_format)
     assert not plain.info.get("icc_profile")
-    # Inks cannot be kept in a picture for a screen.
+    # CMYK is always converted, even with profile=keep.
     inks = await picture(pool, written(tmp_path, images.cmyk_jpeg(profile=images.cmyk_profile())), "width=200,profile=keep", image_format)
     assert (inks.mode, inks.info.get("icc_profile")) == ("RGB", None)
 
 
-# Inks, and Lab.
+# CMYK and Lab.
 
 
 @pytest.mark.parametrize("only_perceptual", [False, True])
 @pytest.mark.parametrize("container", ["JPEG", "TIFF"])
 async def test_rendition_of_cmyk_follows_its_profile(pool: RenderPool, tmp_path: Path, container: str, only_perceptual: bool) -> None:
-    """A profile with one table serves every intent by it (ICC.1:2001-04 §6.3.1.1)."""
+    """If a profile has only one table, that serves every intent (ICC.1:2001-04 §6.3.1.1)."""
     profile = images.cmyk_profile(only_perceptual=only_perceptual)
     inks = images.picture(400, 300).convert("CMYK")
     body = saved(inks, container, icc_profile=profile, **({"quality": 95, "subsampling": 0} if container == "JPEG" else {}))
@@ -163,7 +163,7 @@ async def test_rendition_of_cmyk_without_a_profile_has_similar_colors_in_rgb(
     pool: RenderPool, tmp_path: Path, image_format: Format
 ) -> None:
     image = (await picture(pool, written(tmp_path, images.cmyk_jpeg()), "width=200", image_format)).convert("RGB")
-    # Inks are duller than lights: red is, blue and green even more.
+    # CMYK colors are duller than RGB ones: red is, blue and green even more.
     corners = images.corner_colors(image)
     assert images.near(corners["bottom right"], (255, 255, 255), 6)
     for corner, strongest in (("top left", 0), ("top right", 1), ("bottom left", 2)):
@@ -177,16 +177,16 @@ async def test_rendition_of_lab_has_the_same_colors(pool: RenderPool, tmp_path: 
     image = await picture(pool, written(tmp_path, images.lab_tiff()), spelling)
     assert image.mode == "RGB"
     ideal = reference.on_white(reference.reference(images.picture(400, 300), parse(spelling)))
-    # Lab's white is D50 here, and libvips takes it for D65: a little in saturated colors, nothing in grays.
+    # The file's white point is D50 and libvips assumes D65, which changes saturated colors slightly and grays not at all.
     assert images.distance(image, ideal) < 5
     assert images.near(images.corner_colors(image)["bottom left" if "rotate" in spelling else "bottom right"], (255, 255, 255), 2)
 
 
-# Sixteen bits.
+# 16 bits.
 
 
 def gradient(*, bands: int = 1, profile: bytes | None = None) -> bytes:
-    """Return a PNG of 16 bits that goes from 0 to 65,535 over 4,096 columns."""
+    """Return a 16-bit PNG with a gradient from 0 to 65,535 over 4,096 columns."""
     levels = np.linspace(0, 65_535, 4_096).round().astype(np.uint16)
     samples = np.broadcast_to(levels[None, :, None], (8, 4_096, bands)).copy()
     if bands in {2, 4}:
@@ -211,7 +211,7 @@ STEEP = [
 @pytest.mark.parametrize("spelling", STEEP)
 @pytest.mark.parametrize("bands", [1, 2, 3, 4])
 async def test_gradient_of_16_bits_has_no_banding(pool: RenderPool, tmp_path: Path, bands: int, spelling: str) -> None:
-    """Every level of eight bits that the reference has is there: none was made of a picture of eight bits."""
+    """It has every 8-bit level that the reference has, so it was not made from an 8-bit picture."""
     image = await picture(pool, written(tmp_path, gradient(bands=bands)), spelling)
     seen = np.unique(np.asarray(image.convert("RGB"))[..., 1])
     transform = parse(spelling)
@@ -230,7 +230,7 @@ async def test_gradient_of_16_bits_with_a_profile_has_no_banding(pool: RenderPoo
     for spelling in ("full", "width=1024", "gamma=2.5"):
         image = await picture(pool, written(tmp_path, gradient(bands=bands, profile=profile)), spelling)
         assert image.mode == ("L" if bands == 1 else "RGB")
-        # Near black the gamma of the profile and sRGB's straight piece leave some out.
+        # Near black some levels are missing, because the profile has a gamma curve and sRGB a linear segment.
         assert len(np.unique(np.asarray(image.convert("RGB"))[..., 1])) > 235
 
 
@@ -277,7 +277,7 @@ GRAY_ASKED = [
 async def test_rendition_of_gray_is_one_band_of_the_right_gray(pool: RenderPool, tmp_path: Path, kind: str, spelling: str) -> None:
     body = GRAYS[kind]
     alpha = "alpha" in kind
-    # A gray of 16 bits with a profile is, to Pillow, too much at once.
+    # Pillow cannot convert 16-bit gray with a profile.
     deep = "16 bit, profile" in kind
     ideal = reference.decoded(GRAYS["png, profile"] if deep else body)
     for image_format in ("png", "jpeg"):
@@ -320,7 +320,7 @@ HIDDEN, SEEN = (0, 0, 255), (230, 200, 20)
 
 
 def hiding() -> bytes:
-    """Return a PNG of one color in stripes, and between them nothing that is seen: clear pixels of another color."""
+    """Return a PNG with stripes of one color, and fully transparent pixels of another color between them."""
     pixels = np.zeros((300, 400, 4), np.uint8)
     pixels[..., :3] = HIDDEN
     pixels[40:260:1, 57:343] = (*SEEN, 255)
@@ -330,20 +330,20 @@ def hiding() -> bytes:
 
 
 async def test_overlay_and_background_with_profile_keep_have_the_right_colors(pool: RenderPool, tmp_path: Path) -> None:
-    """In sRGB, once the rendition's own profile has been understood; a profile of gray, or none, changes nothing."""
+    """Compared in sRGB, with the rendition's own profile applied; a gray profile, or none, changes nothing."""
     mark = images.rgb_png(80, 60)
     overlay = written(tmp_path, mark, "overlay")
     spelling = f"overlay={'a' * 32}:center:1,pad=20,background=d03010"
     for profile in (images.wide_profile(), images.p3_profile(), None):
         path = written(tmp_path, images.rgb_png(80, 60, profile=profile))
-        for asked in ("profile=keep", "profile=p3"):
-            image = images.opened((await rendered(pool, path, f"{spelling},{asked}", "png", overlay=overlay)).body)
+        for option in ("profile=keep", "profile=p3"):
+            image = images.opened((await rendered(pool, path, f"{spelling},{option}", "png", overlay=overlay)).body)
             seen = reference.in_srgb(image, image.info.get("icc_profile")).convert("RGB")
             assert images.distance(seen.crop((20, 20, 100, 80)), images.opened(mark)) < SAME
             assert images.near(seen.getpixel((5, 5)), (0xD0, 0x30, 0x10), 3)  # type: ignore[arg-type]
     gray = written(tmp_path, images.gray_jpeg(80, 60, profile=images.gray_profile()))
-    for asked in ("profile=keep", "profile=p3"):
-        image = images.opened((await rendered(pool, gray, f"{spelling},{asked}", "png", overlay=overlay)).body)
+    for option in ("profile=keep", "profile=p3"):
+        image = images.opened((await rendered(pool, gray, f"{spelling},{option}", "png", overlay=overlay)).body)
         assert images.near(image.convert("RGB").getpixel((5, 5)), (0xD0, 0x30, 0x10), 3)  # type: ignore[arg-type]
 
 
@@ -370,14 +370,14 @@ async def test_transparent_pixels_contribute_no_color_to_visible_ones(
     pixels = np.asarray(image).astype(int)
     seen = pixels[pixels[..., 3] > 60][:, :3]
     assert len(seen) > 500
-    # A sharpened edge may overshoot; of blue there is nowhere more than was seen.
+    # A sharpened edge may overshoot, but nowhere is there more blue than was visible.
     assert seen[:, 2].max() < 90
     assert np.abs(seen - SEEN).mean() < (25 if "sharpen" in spelling else 6)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 async def test_sharpen_makes_no_edge_at_the_border_of_a_cutout(pool: RenderPool, tmp_path: Path, mode: str) -> None:
-    """A flat disc on nothing has no edge in lightness: nothing in it becomes lighter or darker."""
+    """A flat disc on a transparent background has no edge in lightness, so none of its pixels becomes lighter or darker."""
     down, across = np.mgrid[0:100, 0:100]
     pixels = np.zeros((100, 100, 4), np.uint8)
     pixels[(across - 50) ** 2 + (down - 50) ** 2 < 1_600] = (150, 150, 150, 255)
@@ -404,11 +404,11 @@ async def test_transparent_pixels_of_an_overlay_contribute_no_color(pool: Render
         image = images.opened((await rendered(pool, path, spelling, "png", overlay=overlay)).body)
         ideal = reference.reference(Image.new("RGB", (300, 200), (255, 255, 255)), parse(spelling), images.opened(hiding()))
         assert images.distance(image, reference.on_white(ideal)) < 1
-        # Between white and the color that is seen, red is never low.
+        # Between white and the visible color, red is never low.
         assert np.asarray(image)[..., 0].min() > 215
 
 
-# Files of the world.
+# Files of the corpus.
 
 
 @needs_corpus
@@ -445,7 +445,7 @@ async def test_corpus_file_with_a_gain_map_is_rendered_as_its_sdr_picture(pool: 
     expected = reference.on_white(reference.reference(ideal, parse("width=300")))
     assert image.size == expected.size
     assert images.distance(image, expected) < {"png": 2.5, "gif": 9.0}.get(image_format, 6.0)
-    # Nothing is left of the map: no second picture, no word of it but the name of its words.
+    # No gain map is left: no second picture, and no metadata of it except the name of its namespace.
     for spelling in ("width=300", "width=300,metadata=all"):
         rendition = (await rendered(pool, path, spelling, image_format)).body
         assert b"hdrgm:" not in rendition

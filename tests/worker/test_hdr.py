@@ -1,4 +1,4 @@
-"""HDR and wide colors that a file names without a profile: PQ as one sees it on an ordinary screen, Display P3 understood."""
+"""HDR and wide colors in files that state their color space without an ICC profile: PQ is tone-mapped, Display P3 is converted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Levels = npt.NDArray[np.float64]
 PQ, SRGB_CURVE = 16, 13
 REC_2020, DISPLAY_P3 = 9, 12
 
-# Steps of 8-bit sRGB: 10 bits of PQ are coarser than 8 of sRGB where it is dark.
+# Levels of 8-bit sRGB: in dark regions 10 bits of PQ are coarser than 8 bits of sRGB.
 SAME = 1.5
 
 needs_corpus = pytest.mark.skipif(images.corpus() is None, reason="no corpus of real images beside the checkout")
@@ -44,7 +44,7 @@ def nits_of(level: Levels) -> Levels:
 
 
 def on_screen(nits: Levels) -> Levels:
-    """Return what luminances in Rec. 2020 are in sRGB, 0 to 255, once 1,000 nits are pressed below 203: BT.2390 §5.4.1, spline and all."""
+    """Return luminances in Rec. 2020 as sRGB, 0 to 255, with 1,000 nits compressed below 203 by the spline of BT.2390 §5.4.1."""
     graded, white = float(pq(np.array(1_000.0))), float(pq(np.array(203.0)))
     most, knee = white / graded, 1.5 * white / graded - 0.5
     level = np.minimum(pq(nits) / graded, 1)
@@ -58,7 +58,7 @@ def on_screen(nits: Levels) -> Levels:
 
 @functools.cache
 def scene() -> Levels:
-    """Return luminances in nits, 96 × 128 × 3: rows of gray from 0 to 1,000 and of colors that sRGB has too."""
+    """Return luminances in nits, 96 × 128 × 3: rows of gray from 0 to 1,000, and of colors inside sRGB."""
     nits = np.geomspace(0.5, 1_000, 128)[None, :, None] * np.ones((96, 1, 3))
     for row, color in enumerate(((1, 0.7, 0.6), (0.6, 1, 0.8), (0.5, 0.6, 1))):
         nits[24 * (row + 1) : 24 * (row + 2)] *= color
@@ -74,7 +74,7 @@ def deep(nits: Levels, *, alpha: bool = False) -> pyvips.Image:
 
 
 def named(body: bytes, primaries: int, transfer: int) -> bytes:
-    """Return an AVIF that says so of its colors (the `nclx` box, in which its encoder has said something else)."""
+    """Return an AVIF with other code points in its `nclx` box than its encoder wrote."""
     at = body.index(b"colrnclx") + 8
     return body[:at] + primaries.to_bytes(2, "big") + transfer.to_bytes(2, "big") + body[at + 4 :]
 
@@ -102,7 +102,7 @@ async def test_pq_is_tone_mapped_to_sdr(pool: RenderPool, tmp_path: Path, make: 
     away = np.abs(found[..., :3] - on_screen(scene()))
     assert away.mean() < SAME
     assert away.max() < 8
-    # What is dim is what it was: 20.3 nits are a tenth of a page's white, in sRGB 89.
+    # Dark levels are unchanged: 20.3 nits are a tenth of white, which is 89 in sRGB.
     dim = np.abs(scene()[0, :, 0] - 20.3).argmin()
     assert found[5, dim, 0] == pytest.approx(89, abs=4)
 

@@ -1,4 +1,4 @@
-"""HEIC with HEVC: photos of iPhones, made here with pillow-heif's encoder, and the corpus's one."""
+"""HEIC with HEVC: files like those of iPhones, made with pillow-heif's encoder, and one from the corpus."""
 
 import functools
 import io
@@ -27,24 +27,24 @@ from tests.support.renders import MEBIBYTE, probed, render_pool, rendered, writt
 
 pytestmark = pytest.mark.anyio
 
-# What HEVC at quality 90 loses of the scene, and what a resampler of its own makes of it.
+# Tolerances: for the loss of HEVC at quality 90 on the scene, and for another resampler.
 ENCODED = 4.0
 
-# Half a step for rounding to 8 bits, and what RGB loses on its way through YCbCr.
+# Half a level for rounding to 8 bits, and the loss of converting RGB to YCbCr and back.
 ROUNDED = 0.5
 
 needs_corpus = pytest.mark.skipif(not images.corpus_files("heic"), reason="the corpus is not beside the checkout")
 
 
 def encoded(picture: Image.Image, **options: object) -> bytes:
-    """Return a picture as a HEIC with HEVC, its colors stored for every other pixel unless `chroma` says otherwise."""
+    """Return a picture as a HEIC with HEVC, by default with chroma subsampling 4:2:0."""
     body = io.BytesIO()
     pillow_heif.from_pillow(picture).save(body, **{"quality": 90, **options})
     return body.getvalue()
 
 
 def encoded_deep(samples: npt.NDArray[np.uint16], bits: int) -> bytes:
-    """Return samples of 0 to 2**bits - 1, height × width or height × width × 3, as a HEIC of 10 or 12 bits without loss."""
+    """Return samples from 0 to 2**bits - 1, height × width or height × width × 3, as a lossless HEIC of 10 or 12 bits."""
     height, width = samples.shape[:2]
     mode = "L;16" if samples.ndim == 2 else "RGB;16"
     picture = pillow_heif.from_bytes(mode, (width, height), (samples << (16 - bits)).tobytes())
@@ -62,12 +62,12 @@ def photo(width: int = 400, height: int = 300) -> bytes:
 
 @functools.cache
 def tiled() -> bytes:
-    """Return the scene in twelve tiles, the last ones of each row and column cut: how iPhones write their photos."""
+    """Return the scene in twelve tiles, with partial ones at the end of each row and column, as iPhones write it."""
     return encoded(images.picture(1_000, 750), tile_size=256)
 
 
 def held(orientation: int) -> bytes:
-    """Return the scene, upright 400 × 300, as a camera writes it that was held so: stored turned, which container and Exif both say."""
+    """Return the scene, 400 × 300 when upright, stored in an orientation that both the container and Exif state."""
     stored = images.picture(400, 300)
     if orientation != 1:
         stored = stored.transpose(images._STORED[orientation])
@@ -82,7 +82,7 @@ def exif_of(orientation: int) -> bytes:
 
 
 def transparent() -> Image.Image:
-    """Return the scene, its right half clear."""
+    """Return the scene with its right half transparent."""
     picture = images.picture(400, 300).convert("RGBA")
     picture.paste((0, 0, 0, 0), (200, 0, 400, 300))
     return picture
@@ -100,7 +100,7 @@ async def test_heic_is_rendered_in_every_format(pool: RenderPool, tmp_path: Path
     image = images.opened((await rendered(pool, path, "width=200", image_format)).body)
     assert image.size == (200, 150)
     reference = images.picture(400, 300).resize((200, 150), Image.Resampling.LANCZOS)
-    # A palette of 256 colors is what GIF has.
+    # GIF has only 256 colors.
     assert images.distance(image.convert("RGB"), reference) < ENCODED * (2 if image_format == "gif" else 1.5)
 
 
@@ -132,7 +132,7 @@ async def test_heic_of_any_orientation_is_upright(pool: RenderPool, tmp_path: Pa
 
 
 async def test_heic_with_an_exif_orientation_that_contradicts_the_container_is_not_rotated(pool: RenderPool, tmp_path: Path) -> None:
-    """The container's own word counts, whatever the Exif block says beside it (ISO/IEC 23008-12 §6.5.10)."""
+    """The container's orientation takes precedence over that of Exif (ISO/IEC 23008-12 §6.5.10)."""
     upright, turned = exif_of(1), exif_of(6)
     body = held(1)
     assert upright[6:] in body
@@ -188,7 +188,7 @@ def test_heic_of_more_than_8_bits_is_rounded_to_the_nearest(monkeypatch: pytest.
     image = heic.decode(memoryview(encoded_deep(samples, bits)))
     assert (image.format, image.bands) == ("uchar", 1 if gray else 3)
     away = np.abs(image.numpy().astype(float) - samples * (255 / most))
-    # Cutting two or four bits off would be up to three quarters away.
+    # Truncating two or four bits would differ by up to three quarters of a level.
     assert away.max() <= ROUNDED
 
 
@@ -205,7 +205,7 @@ async def test_heic_with_nclx_display_p3_looks_as_with_the_icc_profile(pool: Ren
     scene = images.picture(400, 300)
     by_profile = written(tmp_path, encoded(scene, icc_profile=images.p3_profile()), "profile")
     by_name = written(tmp_path, encoded(scene, color_primaries=12, transfer_characteristics=13, matrix_coefficients=6), "name")
-    # Two profiles of one space: each has its own table of the curve.
+    # Two profiles of one color space have slightly different tables.
     assert images.distance(await png(pool, by_name), await png(pool, by_profile)) < 1
 
 
@@ -218,7 +218,7 @@ async def test_heic_with_metadata_copyright_keeps_the_owner_and_no_orientation(p
 
 
 async def test_heic_whose_exif_block_lacks_its_prefix_keeps_the_owner(pool: RenderPool, tmp_path: Path) -> None:
-    """Four bytes say where it begins, behind that name or anything (ISO/IEC 23008-12, annex A)."""
+    """Four bytes state the offset of the TIFF header, which need not follow the prefix `Exif` (ISO/IEC 23008-12, annex A)."""
     named = (6).to_bytes(4, "big") + b"Exif\0\0"
     body = held(1)
     assert named in body
@@ -256,9 +256,9 @@ async def test_truncated_heic_is_broken(pool: RenderPool, tmp_path: Path, body: 
 
 
 def test_heic_with_an_item_outside_the_file_is_broken_without_decoding() -> None:
-    """libheif would leave the tile out, and give a picture with a hole."""
+    """libheif would leave the tile out, and return a picture with a hole."""
     body = bytearray(tiled())
-    # The table (ISO/IEC 14496-12 §8.11.3) of pillow-heif's files is of version 0 or 1; the last four bytes are a length.
+    # The `iloc` box (ISO/IEC 14496-12 §8.11.3) in pillow-heif's files has version 0 or 1, and ends with a length of four bytes.
     start = body.index(b"iloc") - 4
     end = start + int.from_bytes(body[start : start + 4], "big")
     length = int.from_bytes(body[end - 4 : end], "big")
@@ -285,7 +285,7 @@ async def test_mutated_heic_is_rendered_or_refused_and_no_process_is_lost(
 
     async def look(seed: int) -> None:
         changed = bytearray(body())
-        # Half of them in the headers, where a byte matters most.
+        # Half of the changes are in the headers, where a byte matters most.
         for place in np.random.default_rng(seed).integers(24, 900 if seed % 2 else len(changed), 12):
             changed[place] ^= 0x5A
         try:
@@ -337,10 +337,10 @@ except ImageError as error:
     print(error.failure.kind, error.failure.expected)
 """
     command = [sys.executable, "-c", script, str(tmp_path / "photo.heic")]
-    offered, told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    assert "heic" not in offered.split(",")
-    assert "avif" in offered.split(",")
-    assert told == "unsupported an installation with the extra `heic` (pip install darkroom[heic])"
+    formats, failure = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert "heic" not in formats.split(",")
+    assert "avif" in formats.split(",")
+    assert failure == "unsupported an installation with the extra `heic` (pip install darkroom[heic])"
 
 
 def test_heic_decoder_is_reported_as_supported_without_being_loaded() -> None:

@@ -1,4 +1,4 @@
-"""Every format of originals × every format of renditions × what can be asked: size, mode, what is where, and the distance to a reference.
+"""Every format of originals × every format of renditions × transforms: size, mode, content, and the distance to a reference.
 
 The reference is made without the code under test (`reference.py`). How far a rendition may be from it is measured for each transform
 and format, by Pillow: what another resampler makes of it, and what another encoder loses at the same quality.
@@ -36,19 +36,19 @@ pytestmark = pytest.mark.anyio
 
 WIDTH, HEIGHT = 200, 150
 
-# Steps of 8-bit sRGB that two right ways of doing it may be apart besides: rounding at a step, or at several, not at the end alone.
+# Levels of 8-bit sRGB by which two correct implementations may differ: by rounding once, and by rounding after several steps.
 ROUNDING = 0.5
 ROUNDINGS = 1.0
 
-# How strongly background=blur blurs is told in words only.
+# The strength of background=blur is documented only in words, so the tolerance is larger.
 BACKDROP = 1.0
 
-# Two encoders of a format at one quality differ in what they lose, by at most this factor on the scene.
+# The losses of two encoders of a format at one quality differ by at most this factor on the scene.
 OTHER_ENCODER = 1.2
 
 MARK = "a" * 32
 
-ASKED = [
+TRANSFORMS = [
     "full",
     "width=120",
     "height=61",
@@ -92,7 +92,7 @@ ASKED = [
 
 @functools.cache
 def mark() -> bytes:
-    """Return the overlay: a disc in two colors on nothing."""
+    """Return the overlay: a disc in two colors on a transparent background."""
     down, across = np.mgrid[0:60, 0:80]
     disc = (across - 40) ** 2 + (down - 30) ** 2 < 28**2
     pixels = np.zeros((60, 80, 4), np.uint8)
@@ -104,7 +104,7 @@ def mark() -> bytes:
 
 
 def svg() -> bytes:
-    """Return a drawing with the scene's corners, a disc and a bar on nothing: shapes that two right rasterisers would paint differently."""
+    """Return an SVG with the scene's corners, a disc and a bar on a transparent background."""
     side = images.patch_side(WIDTH, HEIGHT)
     patches = "".join(
         f'<rect x="{0 if "left" in corner else WIDTH - side}" y="{0 if "top" in corner else HEIGHT - side}" width="{side}" height="{side}" '
@@ -118,7 +118,7 @@ def svg() -> bytes:
 
 
 def drawn(scale: int) -> Image.Image:
-    """Return that drawing, `scale` times as large as it says it is."""
+    """Return that SVG, rasterized at `scale` times its size."""
     down, across = (np.mgrid[0 : HEIGHT * scale, 0 : WIDTH * scale] + 0.5) / scale
     pixels = np.zeros((HEIGHT * scale, WIDTH * scale, 4), np.uint8)
     pixels[(across - 100) ** 2 + (down - 60) ** 2 < 30**2] = (*SUN, 255)
@@ -153,7 +153,7 @@ def stored(image_format: str, **options: object) -> Callable[[], bytes]:
     return body
 
 
-# Kind of original → its bytes. Pillow decodes it for the reference, but for what it cannot: 16 bits, and SVG.
+# Kind of original → its bytes. Pillow decodes them for the reference, except 16 bits and SVG, which it cannot.
 ORIGINALS: dict[str, Callable[[], bytes]] = {
     "jpeg": lambda: images.photo_jpeg(WIDTH, HEIGHT),
     "jpeg, progressive": lambda: images.photo_jpeg(WIDTH, HEIGHT, progressive=True),
@@ -172,7 +172,7 @@ ORIGINALS: dict[str, Callable[[], bytes]] = {
     "webp, alpha": lambda: images.webp(WIDTH, HEIGHT, alpha=True),
     "webp, lossless": stored("WEBP", lossless=True),
     "gif": lambda: images.palette_gif(WIDTH, HEIGHT),
-    # Decoders differ in how they spread colors that were stored for every other pixel.
+    # Decoders differ in how they upsample chroma.
     "avif": lambda: images.avif(WIDTH, HEIGHT, subsampling="4:4:4"),
     "heic": lambda: images.heic(WIDTH, HEIGHT),
     "tiff": lambda: images.tiff(WIDTH, HEIGHT),
@@ -185,7 +185,7 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 def decoded(kind: str, body: bytes) -> Image.Image:
-    """Return what the reference starts from."""
+    """Return the picture that the reference is made from."""
     if kind == "svg":
         return drawn(VECTOR_SCALE)
     if kind == "heic":
@@ -194,7 +194,7 @@ def decoded(kind: str, body: bytes) -> Image.Image:
 
 
 def mode_of(original: Image.Image, transform: Transform, ideal: Image.Image, image_format: Format) -> str | None:
-    """Return the mode that a rendition must have, as Pillow opens it; `None` where either is right."""
+    """Return the mode that Pillow must report for a rendition; `None` if any is right."""
     if image_format == "gif" or transform.background == "blur":
         return None
     opened = transform.rotate % 90 != 0 or transform.round is not None or transform.pad != Transform().pad
@@ -209,7 +209,7 @@ def mode_of(original: Image.Image, transform: Transform, ideal: Image.Image, ima
 
 @functools.cache
 def allowed(spelling: str, image_format: Format, *, dithered: bool = False) -> float:
-    """Return how far from the reference a rendition may be: what another resampler and another encoder make of it, and rounding.
+    """Return the largest distance of a rendition from the reference: that of another resampler and another encoder, plus rounding.
 
     `dithered` originals are harder to encode.
     """
@@ -222,7 +222,7 @@ def allowed(spelling: str, image_format: Format, *, dithered: bool = False) -> f
 
 
 def distance(one: Image.Image, other: Image.Image) -> float:
-    """Return the mean difference in steps of 8-bit sRGB, laid on white, or on black if that is more: alpha counts too."""
+    """Return the mean difference in levels of 8-bit sRGB, on white or on black, whichever is larger, so that alpha counts too."""
     return max(images.distance(reference.on_color(one, ground), reference.on_color(other, ground)) for ground in GROUNDS)
 
 
@@ -230,15 +230,15 @@ GROUNDS = ((255, 255, 255), (0, 0, 0))
 
 
 def as_gif(picture: Image.Image) -> Image.Image:
-    """Return a picture whose pixels are seen or not, with nothing between."""
+    """Return a picture whose pixels are either opaque or transparent."""
     picture.putalpha(picture.getchannel("A").point(lambda alpha: 255 * (alpha >= 128)))
     return picture
 
 
-def asked_of(kind: str, image_format: Format) -> list[str]:
-    """Return half of what can be asked: each kind of original meets all of it, and so does each format."""
+def transforms_for(kind: str, image_format: Format) -> list[str]:
+    """Return half of the transforms, such that each kind of original meets all of them, and so does each format."""
     turn = list(ORIGINALS).index(kind) + list(FORMATS).index(image_format)
-    return ASKED[turn % 2 :: 2]
+    return TRANSFORMS[turn % 2 :: 2]
 
 
 @pytest.mark.parametrize("kind", ORIGINALS)
@@ -248,7 +248,7 @@ async def test_rendition_in_every_format_matches_the_reference(pool: RenderPool,
     original, over = decoded(kind, body), images.opened(mark())
     ideals = {
         spelling: reference.reference(original, parse(spelling), over, vector_scale=VECTOR_SCALE if kind == "svg" else 0)
-        for spelling in ASKED
+        for spelling in TRANSFORMS
     }
     disagreements: list[str] = []
 
@@ -271,12 +271,12 @@ async def test_rendition_in_every_format_matches_the_reference(pool: RenderPool,
 
     async with anyio.create_task_group() as tasks:
         for image_format in FORMATS:
-            for spelling in asked_of(kind, image_format):
+            for spelling in transforms_for(kind, image_format):
                 tasks.start_soon(compare, spelling, image_format)
     assert not disagreements, "\n".join(disagreements)
 
 
-# What the reference leaves out.
+# Options that the reference does not have.
 
 
 async def made(pool: RenderPool, path: Path, spelling: str, image_format: Format = "png") -> Image.Image:
@@ -284,7 +284,7 @@ async def made(pool: RenderPool, path: Path, spelling: str, image_format: Format
 
 
 def framed(picture: Image.Image, border: int | tuple[int, ...], sides: tuple[int, int, int, int]) -> bytes:
-    """Return a PNG of a picture with a border: so many pixels at the left, top, right and bottom."""
+    """Return a PNG of a picture with a border, whose widths are those at the left, top, right and bottom."""
     left, top, right, bottom = sides
     canvas = Image.new(picture.mode, (picture.width + left + right, picture.height + top + bottom), border)
     canvas.paste(picture, (left, top))
@@ -294,7 +294,7 @@ def framed(picture: Image.Image, border: int | tuple[int, ...], sides: tuple[int
 
 
 def noisy(body: bytes, steps: int) -> bytes:
-    """Return a picture with every band up to `steps` away from what it was."""
+    """Return a picture with noise of up to `steps` levels in every band."""
     pixels = np.asarray(images.opened(body)).astype(int)
     pixels += np.random.default_rng(1).integers(-steps, steps + 1, pixels.shape)
     out = io.BytesIO()
@@ -304,7 +304,7 @@ def noisy(body: bytes, steps: int) -> bytes:
 
 BORDER = (40, 60, 200)
 SIDES = (11, 7, 23, 30)
-# A picture that differs from the border everywhere.
+# A picture in which every pixel differs from the border.
 INNER = images.picture(80, 60).point(lambda level: level // 2 + 120)
 
 
@@ -364,7 +364,7 @@ async def test_blur_is_a_gaussian_of_its_sigma(pool: RenderPool, tmp_path: Path,
     path = written(tmp_path, images.rgb_png(WIDTH, HEIGHT))
     image = await made(pool, path, f"blur={sigma:g}")
     away = images.distance(image, reference.on_white(reference.reference(scene(), parse(f"blur={sigma:g}"))))
-    # What a sigma of a tenth more would do is too much already.
+    # A sigma that is 10% larger would already exceed this.
     other = reference.on_white(reference.reference(scene(), parse(f"blur={sigma * 1.1:.4f}")))
     assert away < ROUNDING + images.distance(other, reference.on_white(reference.reference(scene(), parse(f"blur={sigma:g}"))))
 
@@ -386,7 +386,7 @@ async def test_rendition_within_max_bytes_fits_and_is_the_best_that_does(pool: R
     for share in (0.9, 0.7):
         small = await rendered(pool, path, f"max_bytes={int(len(whole.body) * share)}", image_format)
         assert len(small.body) <= len(whole.body) * share
-        # Below the lossless PNG there is one of 256 colors, and nothing between.
+        # The next quality below lossless PNG has 256 colors.
         assert len(small.body) > len(whole.body) * share * 0.6 or image_format == "png"
         assert (small.width, small.height) == (WIDTH, HEIGHT)
         away.append(images.distance(images.opened(small.body), scene()))
@@ -416,34 +416,34 @@ async def test_more_effort_gives_no_more_bytes_and_the_same_size(pool: RenderPoo
 @pytest.mark.parametrize("image_format", ["jpeg", "webp", "avif", "png"])
 async def test_rendition_has_exactly_the_requested_metadata(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
     path = written(tmp_path, images.owned_jpeg(WIDTH, HEIGHT, orientation=6))
-    none, owner, everything = [(await made(pool, path, spelling, image_format)).getexif() for spelling in METADATA_ASKED]
+    none, owner, everything = [(await made(pool, path, spelling, image_format)).getexif() for spelling in METADATA_TRANSFORMS]
     assert not none
     assert {ExifTags.Base(tag).name: str(value).strip("\0 ") for tag, value in owner.items() if tag in OWNER} == OWNED
     assert images.CAMERA not in str(dict(owner))
     assert not owner.get_ifd(ExifTags.IFD.GPSInfo)
     assert str(everything[ExifTags.Base.Model]).strip("\0") == images.CAMERA
     assert everything.get_ifd(ExifTags.IFD.GPSInfo)
-    # The picture is upright now: nobody may turn it again.
+    # The picture is upright now, and must not be rotated again.
     for exif in (owner, everything):
         assert exif.get(ExifTags.Base.Orientation, 1) == 1
-    for spelling in METADATA_ASKED:
+    for spelling in METADATA_TRANSFORMS:
         image = await made(pool, path, spelling, image_format)
         assert image.size == (WIDTH, HEIGHT)
         assert images.near(images.corner_colors(image)["top right"], images.CORNERS["top right"])
 
 
-METADATA_ASKED = ("full", "metadata=copyright", "metadata=all")
+METADATA_TRANSFORMS = ("full", "metadata=copyright", "metadata=all")
 OWNER = (ExifTags.Base.Artist, ExifTags.Base.Copyright)
 OWNED = {"Artist": images.ARTIST, "Copyright": images.COPYRIGHT}
 
 
-# Every mode of PNG.
+# All color types and depths of PNG.
 
 
 def sampled(color_type: int, bits: int) -> tuple[npt.NDArray[np.uint16], Image.Image]:
-    """Return samples of a color type (W3C PNG §11.2.1) at a depth, and what they look like: nothing of it is left to a decoder.
+    """Return samples of a color type (PNG, third edition, §11.2.1) at a depth, and the picture that they represent.
 
-    Neither side is a multiple of eight: rows end within a byte, and passes of an interlaced file have their own sizes.
+    Neither side is a multiple of eight, so rows end within a byte, and the passes of an interlaced file differ in size.
     """
     width, height, most = 53, 37, (1 << bits) - 1
     rgb = np.asarray(images.picture(width, height)).astype(np.float64) / 255
@@ -463,7 +463,7 @@ def palette_of(colors: int, *, alpha: bool = False) -> list[tuple[int, ...]]:
     return [(*shade, 255 * (index % 3 > 0)) for index, shade in enumerate(shades)] if alpha else list(shades)
 
 
-# Color type → the depths that it may have.
+# Color type → its permitted depths.
 DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 
 
@@ -477,7 +477,7 @@ async def test_png_of_every_color_type_and_depth_is_decoded(
     path = written(tmp_path, images.png(samples, bits, interlaced=interlaced, palette=palette))
     image = await made(pool, path, "full")
     assert image.mode == seen.mode
-    # Sixteen bits cut to eight, not rounded, would be half a step away.
+    # 16 bits truncated to 8, instead of rounded, would differ by half a level.
     assert distance(image, seen) < 0.4
     for spelling in ("width=31", "crop=10:5:40:30,rotate=90", "gamma=1.5,width=40"):
         assert distance(await made(pool, path, spelling), reference.reference(seen, parse(spelling))) < 1.5
@@ -513,20 +513,20 @@ async def test_corpus_png_of_every_color_type_matches_pillow(pool: RenderPool, p
     image = await made(pool, path, "full")
     seen = reference.decoded(body)
     assert image.size == seen.size
-    # Pillow cuts 16 bits to 8 where it should round.
+    # Pillow truncates 16 bits to 8 where it should round.
     assert distance(image, seen) < 1.5
 
 
-# Any combination of options, in PNG: their order counts, and what one leaves to the next.
+# Combinations of options, as PNG: the order in which they act matters.
 
 tenths = st.integers(0, 20).map(lambda number: number / 10)
 parts = st.integers(0, 100).map(lambda number: number / 100)
 
 
 def edge_of(transform: Transform, ideal: Image.Image) -> float:
-    """Return how much of the distance may be the open edge of a picture that is turned freely, cut in steps or smoothed.
+    """Return how much of the distance the edge of a freely rotated picture may cause, which may be aliased or smooth.
 
-    It is a pixel wide, or wider once it is enlarged or blurred, and differs by an eighth of all there is.
+    The edge is a pixel wide, or wider if it is enlarged or blurred, and differs by an eighth of the full range.
     """
     if transform.rotate % 90 == 0:
         return 0.0
@@ -538,7 +538,7 @@ def edge_of(transform: Transform, ideal: Image.Image) -> float:
 
 @st.composite
 def combinations(draw: st.DrawFn) -> Transform:
-    """Draw a transform with some of every option that changes the picture."""
+    """Draw a transform with some of the options that change the picture."""
     left, top = draw(st.integers(0, 50)), draw(st.integers(0, 50))
     overlay = st.builds(
         Overlay,
@@ -604,7 +604,7 @@ async def test_combination_of_options_matches_the_reference(
 
 @pytest.mark.parametrize("spelling", ["rotate=162,width=245,height=20,fit=fill", "rotate=50,width=24,height=220,fit=fill"])
 async def test_free_rotation_that_is_stretched_matches_the_reference(pool: RenderPool, tmp_path: Path, spelling: str) -> None:
-    """Its sides are scaled by quite different measures: neither is made of every third pixel."""
+    """Width and height are scaled by very different factors, and neither is reduced without a filter."""
     image = await made(pool, written(tmp_path, images.rgb_png(WIDTH, HEIGHT)), spelling)
     ideal = reference.reference(scene(), parse(spelling))
     assert image.size == ideal.size
@@ -612,7 +612,7 @@ async def test_free_rotation_that_is_stretched_matches_the_reference(pool: Rende
 
 
 async def test_overlay_is_upright_and_has_its_own_colors(pool: RenderPool, tmp_path: Path) -> None:
-    """As it is when it is asked for by itself: turned by its orientation, its profile understood."""
+    """It looks like a rendition of its own: its orientation and profile are applied."""
     path = written(tmp_path, images.rgb_png(WIDTH, HEIGHT))
     marks = {
         "turned": images.photo_jpeg(60, 80, orientation=6, quality=95),

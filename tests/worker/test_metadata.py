@@ -1,4 +1,4 @@
-"""What a file says of its origin: nothing, whose it is, or everything."""
+"""Metadata of renditions: none, the owner only, or all."""
 
 import io
 import struct
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 ARTIST, COPYRIGHT = "Berenice Abbott", "(c) 1936 B. Abbott"
 WITH_METADATA: list[Format] = ["avif", "webp", "jpeg", "png"]
 
-# Whose picture it is, and what libvips writes into every Exif block: resolution, its unit, orientation, a pointer to an empty block.
+# The owner, and the tags that libvips writes into every Exif block: resolution, its unit, orientation, a pointer to an empty block.
 OWNERSHIP = {ExifTags.Base.Artist, ExifTags.Base.Copyright}
 TECHNICAL = {
     ExifTags.Base.XResolution,
@@ -34,7 +34,7 @@ TECHNICAL = {
 
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a photo that lies on its side, with its maker, camera, place and a picture in miniature in its metadata."""
+    """Give a photo stored on its side, with owner, camera, location and a thumbnail in its metadata."""
     exif = Image.Exif()
     exif[ExifTags.Base.Artist] = ARTIST
     exif[ExifTags.Base.Copyright] = COPYRIGHT
@@ -135,7 +135,7 @@ def test_xmp_has_no_description_of_appended_pictures(quote: str) -> None:
     "part", [b"<hdrgm:a><xmp:Thumbnails>", b" ", b" hdrgm:a=", b":Orientation ", b"</xmp:Thumbnails>", b"<a:", b"<hdrgm:a />"]
 )
 def test_xmp_of_any_length_is_corrected_in_linear_time(part: bytes) -> None:
-    """Whatever begins again and again, nothing is looked for again and again."""
+    """Elements that begin again and again do not make it search the packet again and again."""
     packet = b"<x:xmpmeta>" + part * 200_000
     started = time.process_time()
     found = correct_xmp(packet)
@@ -145,7 +145,7 @@ def test_xmp_of_any_length_is_corrected_in_linear_time(part: bytes) -> None:
 
 
 def resource(number: int, data: bytes, name: bytes = b"") -> bytes:
-    """Return a block as Photoshop writes it, both parts filled up to an even number of bytes."""
+    """Return a resource as Photoshop writes it, with both parts padded to an even number of bytes."""
     named = bytes([len(name)]) + name
     named += bytes(len(named) % 2)
     return b"8BIM" + struct.pack(">H", number) + named + struct.pack(">I", len(data)) + data + bytes(len(data) % 2)
@@ -168,7 +168,7 @@ def test_strip_thumbnails_of_arbitrary_bytes_ends(block: bytes, whole: bool) -> 
 
 
 def exif_with_miniature(miniature: bytes) -> bytes:
-    """Return an Exif block whose first directory has an artist and whose second has a picture in miniature (Exif 2.32, §4.5)."""
+    """Return an Exif block whose first directory has an artist and whose second has a thumbnail (Exif 2.32, §4.5)."""
     first, second = 8, 8 + 2 + 12 + 4
     offset = second + 2 + 3 * 12 + 4
     artist = struct.pack("<HHHI4s", 1, 0x013B, 2, 4, b"Ada\0") + struct.pack("<I", second)

@@ -1,4 +1,4 @@
-"""All eight orientations × every fit × focal points × turns: the same picture, and the point that was meant is in it."""
+"""All eight orientations × every fit × focal points × rotations give the same picture, with the focal point in it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ pytestmark = pytest.mark.anyio
 
 WIDTH, HEIGHT = 240, 180
 
-# Steps of 8-bit sRGB: what JPEG at quality 95 loses of the scene (0.9), and what two resamplers differ by.
+# Levels of 8-bit sRGB: the loss of JPEG at quality 95 on the scene (0.9), plus the difference between two resamplers.
 SAME = 1.5
 
-# Where a decoder shrinks while it reads, its mean of 2, 4 or 8 pixels is sharper or softer than a filter's.
+# If a decoder shrinks on load, its mean of 2, 4 or 8 pixels is sharper or softer than that of a filter.
 SHRUNK = 2.5
 
 BOX = "width=100,height=120"
@@ -58,12 +58,12 @@ FITS = [
 
 @functools.cache
 def ideal(width: int, height: int, spelling: str) -> Image.Image:
-    """Return what the reference makes of the scene."""
+    """Return the reference of the scene."""
     return reference.reference(images.picture(width, height), parse(spelling))
 
 
 async def compared(pool: RenderPool, path: Path, ideal_of: Callable[[str], Image.Image], spellings: list[str], most: float) -> list[str]:
-    """Return what differs from the reference, a line each."""
+    """Return the differences from the reference, a line for each."""
     disagreements: list[str] = []
 
     async def compare(spelling: str) -> None:
@@ -94,7 +94,7 @@ async def test_rendition_of_any_orientation_and_fit_is_the_same_picture(pool: Re
 async def test_rendition_of_any_orientation_that_is_shrunk_on_load_is_the_same_picture(
     pool: RenderPool, tmp_path: Path, orientation: int
 ) -> None:
-    """Eight to one, four to one and two to one, odd sides included."""
+    """Factors of eight, four and two, including odd sides."""
     for width, height, scale in ((1601, 1203, 8), (803, 601, 4), (601, 403, 2)):
         path = written(tmp_path, images.photo_jpeg(width, height, quality=92, orientation=orientation))
         narrow = width // scale
@@ -156,7 +156,7 @@ TURNS = [
 
 
 def marked(place: tuple[float, float]) -> Image.Image:
-    """Return a dark picture with a bright disc at a place."""
+    """Return a dark picture with a bright disc at a position."""
     image = Image.new("RGB", (500, 400), (20, 20, 90))
     x, y = place[0] * 500, place[1] * 400
     ImageDraw.Draw(image).ellipse((x - 9, y - 9, x + 9, y + 9), fill=MARKER)
@@ -169,7 +169,7 @@ def turned(place: tuple[float, float], turn: str) -> Image.Image:
 
 
 def marker_of(image: Image.Image) -> tuple[float, float]:
-    """Return the middle of the bright disc, in pixels."""
+    """Return the center of the bright disc, in pixels."""
     pixels = np.asarray(reference.on_color(image, (0, 0, 0))).astype(int)
     rows, columns = np.nonzero((pixels[..., 0] > 128) & (pixels[..., 2] < 100))
     assert rows.size > 20, "the disc is not there"
@@ -184,7 +184,7 @@ async def test_focal_point_stays_centered_through_crop_rotation_and_flip(pool: R
         prefix = "" if turn == "full" else f"{turn},"
         spelling = f"{prefix}width={width},height={height},fit=cover,gravity=focal:{place[0]}:{place[1]}"
         image = images.opened((await rendered(pool, path, spelling, "png")).body)
-        # Where the disc is in the turned picture as a whole, and where it may be once that is cut.
+        # The position of the disc in the whole rotated picture, and its permitted positions after the crop.
         whole = turned(place, turn)
         scale = max(width / whole.width, height / whole.height)
         for found, there, side, length in zip(

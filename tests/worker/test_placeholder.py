@@ -26,7 +26,7 @@ def rgba(width: int, height: int, *, seed: int = 0) -> bytes:
 
 
 def half_transparent(width: int, height: int) -> bytes:
-    """Return the scene, its right half transparent."""
+    """Return the scene with its right half transparent."""
     image = images.picture(width, height).convert("RGBA")
     image.paste((0, 0, 0, 0), (width // 2, 0, width, height))
     return image.tobytes()
@@ -37,7 +37,7 @@ def nibbles(data: bytes) -> list[int]:
 
 
 def decoded(hash_bytes: bytes, width: int, height: int) -> Pixels:
-    """Return the picture that a ThumbHash stands for: height × width × RGBA, 0 to 1.
+    """Return the decoded picture of a ThumbHash: height × width × RGBA, 0 to 1.
 
     Written from the description at https://evanw.github.io/thumbhash/, because the decoder of the package `thumbhash` gives one
     color for every pixel.
@@ -162,7 +162,7 @@ async def test_placeholder_of_every_kind_of_original_has_a_thumbhash_a_small_pic
     placeholder = found.placeholder
     body = base64.b64decode(placeholder.thumbhash, validate=True)
     assert 5 <= len(body) <= 25
-    # A GIF has a transparent color to offer even where no pixel is of it.
+    # A GIF may declare a transparent color that no pixel has.
     assert bool(body[2] & 0x80) == (found.info.alpha and found.info.format != "gif")
     assert len(placeholder.data_url) <= 400
     prefix, _, data = placeholder.data_url.partition(",")

@@ -1,4 +1,4 @@
-"""PerceptualDistance, `quality=auto` and `max_bytes`: on generated pictures, each kind with what is hard about it."""
+"""The perceptual distance, `quality=auto` and `max_bytes`, on generated pictures of kinds that are difficult in different ways."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_distance_with_lower_quality_grows(image_format: Format, kind: str) -> N
     image = for_service(KINDS[kind](320, 240))
     likeness = PerceptualDistance(image)
     found = [likeness.distance(encode(image, image_format, level)) for level in (92, 75, 55, 35, 15)]
-    # A sky of few shades is at first as good as it gets; SSIMULACRA2 wavers there as much.
+    # A sky of few shades hardly improves at high qualities; SSIMULACRA2 fluctuates as much.
     assert all(worse >= better * 0.95 for better, worse in pairwise(found)), found
     assert found[-1] > 1.5 * found[0]
 
@@ -106,7 +106,7 @@ def test_distance_of_lost_color_is_visible() -> None:
 
 @pytest.mark.parametrize("kind", ["scene", "text", "graphics"])
 def test_distance_is_about_symmetric(kind: str) -> None:
-    # What is lost weighs more than what is added, so never the same.
+    # Lost contrast weighs more than added contrast, so the distances are never equal.
     image = KINDS[kind](320, 240)
     other = image.filter(ImageFilter.GaussianBlur(1))
     there, back = apart(image, other), apart(other, image)
@@ -129,7 +129,7 @@ def test_distance_of_transparent_pixels_ignores_their_color() -> None:
 
 
 def test_distance_of_white_made_transparent_is_visible_on_gray() -> None:
-    # On white there is nothing to see.
+    # On white there is no difference.
     image = Image.new("RGBA", (160, 160), (255, 255, 255, 255))
     image.paste((0, 0, 0, 255), (40, 40, 80, 80))
     other = image.copy()
@@ -139,12 +139,12 @@ def test_distance_of_white_made_transparent_is_visible_on_gray() -> None:
 
 @pytest.fixture
 def encodes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Format, int, EncodeOptions]]:
-    """Give the list of all that `auto` encodes."""
+    """Give a list that records the encodes of `encode_auto`."""
     calls: list[tuple[Format, int, EncodeOptions]] = []
 
-    def counted(image: pyvips.Image, image_format: Format, level: int, asked: EncodeOptions) -> bytes:
-        calls.append((image_format, level, asked))
-        return encode(image, image_format, level, asked)
+    def counted(image: pyvips.Image, image_format: Format, level: int, options: EncodeOptions) -> bytes:
+        calls.append((image_format, level, options))
+        return encode(image, image_format, level, options)
 
     monkeypatch.setattr(quality, "encode", counted)
     return calls
@@ -189,7 +189,7 @@ def test_auto_of_a_picture_below_the_ceiling_raises_its_quality() -> None:
     assert likeness.distance(encode_auto(image, "jpeg", 10)) <= CEILING
 
 
-# aom's own output depends on whether it has more than one thread.
+# The output of aom depends on whether it has more than one thread.
 @pytest.mark.long
 @pytest.mark.parametrize(("image_format", "threads"), [("avif", ("1", "1")), ("webp", ("1", "3")), ("jpeg", ("1", "3"))])
 def test_auto_in_other_processes_and_threads_gives_the_same_bytes(image_format: Format, threads: tuple[str, str]) -> None:
@@ -225,7 +225,7 @@ def test_auto_of_a_large_picture_searches_on_tiles(image_format: Format, encodes
 
 
 def test_auto_of_an_animation_keeps_its_frames() -> None:
-    # Without the colors that WebP halves, which are far from alike at any quality.
+    # Without saturated colors, whose chroma WebP subsamples: they are far from the original at any quality.
     frames = [images.picture(160, 120, seed=seed).convert("L") for seed in range(4)]
     strip = Image.new("RGB", (160, 480))
     for at, frame in enumerate(frames):
@@ -241,7 +241,7 @@ def test_auto_of_an_animation_keeps_its_frames() -> None:
 
 def test_auto_with_an_effort_uses_only_that_effort(encodes: list[tuple[Format, int, EncodeOptions]]) -> None:
     encode_auto(for_service(images.picture(320, 240)), "webp", USUAL["webp"], EncodeOptions(effort=1))
-    assert {asked.effort for _, _, asked in encodes} == {1}
+    assert {options.effort for _, _, options in encodes} == {1}
 
 
 def test_auto_of_transparency_as_jpeg_is_compared_on_white() -> None:
@@ -254,23 +254,23 @@ def test_auto_of_transparency_as_jpeg_is_compared_on_white() -> None:
     assert len(body) <= len(encode(for_service(image), "jpeg", USUAL["jpeg"]))
 
 
-@pytest.mark.parametrize("asked", [EncodeOptions(lossless=True), EncodeOptions()])
-def test_auto_without_a_quality_to_search_encodes_once(asked: EncodeOptions, encodes: list[tuple[Format, int, EncodeOptions]]) -> None:
+@pytest.mark.parametrize("options", [EncodeOptions(lossless=True), EncodeOptions()])
+def test_auto_without_a_quality_to_search_encodes_once(options: EncodeOptions, encodes: list[tuple[Format, int, EncodeOptions]]) -> None:
     image = for_service(images.picture(160, 120))
-    image_format: Format = "webp" if asked.lossless else "png"
-    assert encode_auto(image, image_format, 100, asked) == encode(image, image_format, 100, asked)
-    assert encodes == [(image_format, 100, asked)]
+    image_format: Format = "webp" if options.lossless else "png"
+    assert encode_auto(image, image_format, 100, options) == encode(image, image_format, 100, options)
+    assert encodes == [(image_format, 100, options)]
 
 
 class Sizes:
-    """An encoder whose files are of the given sizes, and which counts."""
+    """An encoder whose files have given sizes, and which counts its calls."""
 
     def __init__(self, size: Callable[[int], int]) -> None:
         self.size = size
-        self.asked: list[int] = []
+        self.qualities: list[int] = []
 
     def __call__(self, level: int) -> bytes:
-        self.asked.append(level)
+        self.qualities.append(level)
         return bytes(self.size(level))
 
 
@@ -279,8 +279,8 @@ class Sizes:
 def test_fit_max_bytes_returns_the_best_quality_that_fits(best: int, wanted: int) -> None:
     sizes = Sizes(lambda level: level * 10)
     assert len(fit_max_bytes(wanted * 10, sizes, best)) == min(wanted, best) * 10
-    assert len(sizes.asked) <= 8
-    assert len(set(sizes.asked)) == len(sizes.asked)
+    assert len(sizes.qualities) <= 8
+    assert len(set(sizes.qualities)) == len(sizes.qualities)
 
 
 def test_fit_max_bytes_one_byte_short_takes_the_quality_below() -> None:
@@ -291,7 +291,7 @@ def test_fit_max_bytes_one_byte_short_takes_the_quality_below() -> None:
 def test_fit_max_bytes_encodes_once_if_the_best_quality_fits() -> None:
     sizes = Sizes(lambda level: level * 10)
     assert len(fit_max_bytes(800, sizes, 80)) == 800
-    assert sizes.asked == [80]
+    assert sizes.qualities == [80]
 
 
 @pytest.mark.parametrize("best", [1, 2, 80, 100])
@@ -302,8 +302,8 @@ def test_fit_max_bytes_reports_the_smallest_size_if_none_fits(best: int) -> None
     assert caught.value.failure.kind == "cannot-fit"
     assert caught.value.failure.expected == "at most 500 bytes"
     assert caught.value.failure.received == "501 bytes at quality 1"
-    assert len(sizes.asked) <= 8
-    assert sizes.asked[-1] == 1
+    assert len(sizes.qualities) <= 8
+    assert sizes.qualities[-1] == 1
 
 
 @pytest.mark.parametrize("image_format", FORMATS)

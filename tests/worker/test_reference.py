@@ -1,4 +1,4 @@
-"""The reference itself, where the right answer is known without it."""
+"""The reference implementation, tested where the right result is known without it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_reference_blur_of_an_edge_is_the_integral_of_a_gaussian() -> None:
     ],
 )
 def test_reference_rotation_moves_the_corners(turn: str, corners: tuple[str, ...]) -> None:
-    """Clockwise: what was at the bottom left comes to the top left. Turned first, then flipped."""
+    """Rotation is clockwise: the bottom left corner goes to the top left. The flip comes after it."""
     found = images.corner_colors(reference.reference(images.picture(60, 40), parse(turn)))
     assert [found[corner] for corner in images.CORNERS] == [images.CORNERS[corner] for corner in corners]
 
@@ -87,7 +87,7 @@ def test_reference_overlay_pad_and_background_are_in_the_right_place() -> None:
     assert image.size == (46, 34)
     assert color_of(image, 0, 0) == (0, 0, 255, 255)
     assert color_of(image, 4, 1) == (100, 100, 100, 255)
-    # The overlay of 10 × 10 ends 3 from the right and 2 from the bottom of the picture.
+    # The overlay of 10 × 10 ends 3 pixels from the right and 2 from the bottom of the picture.
     left, top = 4 + 40 - 10 - 3, 1 + 30 - 10 - 2
     assert color_of(image, left, top) == color_of(image, left + 9, top + 9) == (178, 50, 50, 255)
     assert color_of(image, left - 1, top) == color_of(image, left + 10, top + 9) == (100, 100, 100, 255)

@@ -1,4 +1,4 @@
-"""Renditions: what holds for all of them, whatever is asked of the picture (of which `test_matrix.py` tells)."""
+"""Properties of all renditions, for any transform. `test_matrix.py` tests the transforms themselves."""
 
 import io
 from pathlib import Path
@@ -34,7 +34,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def picture(pool: RenderPool, path: Path, spelling: str = "full", image_format: Format = "png") -> Image.Image:
-    """Return a rendition, decoded, after a look at what it says of itself."""
+    """Return a rendition, decoded, after checking its format and size."""
     result = await rendered(pool, path, spelling, image_format)
     image = images.opened(result.body)
     assert image.format == PILLOW_NAMES[image_format]
@@ -44,7 +44,7 @@ async def picture(pool: RenderPool, path: Path, spelling: str = "full", image_fo
 
 @pytest.mark.parametrize("image_format", FORMATS)
 async def test_rendition_made_twice_has_the_same_bytes(pool: RenderPool, photo: Path, image_format: Format) -> None:
-    """In two processes at once: what one region makes, another would make too."""
+    """It is made in two processes at once, because every region must make the same file."""
     bodies: list[bytes] = []
 
     async def render() -> None:
@@ -88,7 +88,7 @@ async def test_rendition_with_a_canvas_is_transparent_around_the_picture(pool: R
     assert alpha[150:].max() == 0
 
 
-# What stays where something is cut.
+# The part that a crop keeps.
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ async def test_cover_strategy_finds_the_only_visible_object(pool: RenderPool, fo
     assert lively > 0.4
 
 
-# Sizes at the edge.
+# Extreme sizes.
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
@@ -173,7 +173,7 @@ async def test_rendition_with_too_many_pixels_is_refused(pool: RenderPool, photo
     assert type(error) is TooManyPixelsError
     assert error.received == "200 x 150"
     assert (await rendered(pool, photo, "width=100", "webp", limits=limits)).width == 100
-    # What counts is what comes out, not what is cut.
+    # The limit applies to the rendition, not to the part that is cropped away.
     assert (await rendered(pool, photo, "width=100,height=100,fit=cover", "webp", limits=limits)).width == 100
     assert type(await refused(pool, photo, "width=200,height=100,fit=contain", "webp", limits)) is TooManyPixelsError
 
@@ -190,7 +190,7 @@ async def test_rendition_with_a_side_too_long_for_its_format_is_refused(pool: Re
     assert (await rendered(pool, path, "full", "jpeg", limits=limits)).width == 17_000
 
 
-# Made of the intermediate.
+# Renditions of the intermediate.
 
 REDUCED_ASKED = [
     "width=1200",
@@ -204,7 +204,7 @@ REDUCED_ASKED = [
 
 @pytest.mark.parametrize("kind", ["png", pytest.param("alpha", marks=pytest.mark.long), pytest.param("p3", marks=pytest.mark.long)])
 async def test_rendition_of_the_intermediate_looks_like_one_of_the_original(pool: RenderPool, folder: Path, kind: str) -> None:
-    """JPEG's loss at a quality where nobody sees it, or none; sizes are those of the original."""
+    """The loss of a JPEG at a very high quality is allowed, or none; sizes are relative to the original."""
     scene = images.picture(1200, 900).resize((3_600, 2_700))
     if kind == "alpha":
         scene.putalpha(images.opened(images.rgba_png(3_600, 2_700)).getchannel("A"))
@@ -225,14 +225,14 @@ async def test_rendition_of_the_intermediate_looks_like_one_of_the_original(pool
             assert images.distance(reference.on_color(small, ground), reference.on_color(whole, ground)) < 1, spelling
 
 
-# Files of the world.
+# Files of the corpus.
 
-# `faults` has files that are refused on purpose, and its own page of what is right.
+# `faults` has files that are refused on purpose, and its own list of expected results.
 NO_GOOD = {"bomb", "broken", "faults", "svg-hostile"}
 
 
 async def good_files(pool: RenderPool) -> list[Path]:
-    """Return the files of every folder whose format is read here: HEIC needs a decoder of its own."""
+    """Return the files of every folder whose format this server reads: HEIC needs pillow-heif."""
     reads = (await pool.codec_support()).reads
     root = images.corpus()
     folders = sorted(path.name for path in root.iterdir() if path.is_dir()) if root else []
@@ -267,7 +267,7 @@ async def test_corpus_photo_looks_like_pillow_s_rendition(pool: RenderPool, imag
     path = images.corpus_files("photo")[-1]
     image = await picture(pool, path, "width=640", image_format)
     ideal = images.opened(path.read_bytes()).convert("RGB").resize(image.size, Image.Resampling.LANCZOS, reducing_gap=3)
-    # Half of its pixels are grain: what two resamplers make of that differs more than on a scene.
+    # Half of this photo is film grain, on which two resamplers differ more than on a scene.
     assert images.distance(image, ideal) < reference.encoder_loss(ideal, image_format) * 1.2 + 2.5
 
 

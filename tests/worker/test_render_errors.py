@@ -1,4 +1,4 @@
-"""Failures that outlive their job: after a file whose failure nobody foresaw, or whose words stay behind, good files work as before."""
+"""Failures do not affect later jobs: neither an unexpected exception nor a message that stays in libvips' error buffer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LATER_UPLOADS = 30
 
 
 def not_utf8_anywhere() -> dict[str, bytes]:
-    """Return files that make libvips or a codec report bytes that are not UTF-8."""
+    """Return files for which libvips or a codec reports a message that is not UTF-8."""
     files = {
         "profile of a jpeg": images.rgb_jpeg(64, 48, profile=images.unreadable_profile()),
         "profile of a png": images.rgb_png(64, 48, profile=images.unreadable_profile()),
@@ -31,7 +31,7 @@ def not_utf8_anywhere() -> dict[str, bytes]:
 
 
 async def outcome(pool: RenderPool, path: Path) -> str:
-    """Return how a probe and a rendition of a file end."""
+    """Return the outcomes of a probe and a rendition of a file."""
     try:
         await probed(pool, path)
         await rendered(pool, path, "width=40", "webp")
@@ -47,7 +47,7 @@ async def test_file_with_an_error_message_that_is_not_utf8_is_a_client_error_and
     async with render_pool() as pool:
         assert await outcome(pool, bad) in {"ok", "BrokenImageError", "UnsupportedFormatError"}
         assert [await outcome(pool, good) for _ in range(LATER_UPLOADS)] == ["ok"] * LATER_UPLOADS
-        # Not because there is a new process each time.
+        # The same process must have done all of this.
         process_ids = pool.process_ids
         assert await outcome(pool, bad) != "RenderFailedError"
         assert pool.process_ids == process_ids
@@ -55,7 +55,7 @@ async def test_file_with_an_error_message_that_is_not_utf8_is_a_client_error_and
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "avif"])
 async def test_broken_file_is_broken_regardless_of_earlier_error_messages(tmp_path: Path, kind: str) -> None:
-    # libvips quotes the name of a file that it does not know, and nobody reads that.
+    # libvips adds a message with the name of a file that it cannot identify, and nobody reads it.
     unknown = written(tmp_path, b"neither image nor text", "cannot allocate memory")
     whole = {
         "jpeg": images.photo_jpeg(200, 150),
@@ -81,7 +81,7 @@ async def test_process_with_an_unexpected_failure_is_replaced(tmp_path: Path) ->
     async with render_pool() as pool:
         before = pool.process_ids
         with pytest.raises(RenderFailedError):
-            # There has never been such a version, which the server sees to before it asks for a render.
+            # No such pipeline version exists; the server would refuse it before it requests a render.
             await rendered(pool, good, "width=40", version=99)
         await until(lambda: before[0] not in pool.process_ids)
         await ready(pool)

@@ -1,4 +1,4 @@
-"""Processes that age: what a process has done before changes no result, and want of memory is never called a broken file."""
+"""Memory of render processes: earlier jobs change no result, and a lack of memory is never reported as a broken file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CAP_BYTES = 512 * MEBIBYTE
 
 
 def animation(frames: int) -> bytes:
-    """Return a GIF of 400 × 300 pixels with so many frames."""
+    """Return a GIF of 400 × 300 pixels with `frames` frames."""
     return images.animated_gif(400, 300, frames=frames)
 
 
@@ -37,7 +37,7 @@ def mapped_bytes(pool: RenderPool) -> int:
 
 
 async def outcomes(pool: RenderPool, folder: Path) -> dict[str, str]:
-    """Return how a rendition of an original of each format ends, and what a process says of a broken one."""
+    """Return the outcomes of renditions of an original in each format, and of broken ones."""
     originals = {
         "heic": images.heic(800, 600),
         "avif": images.avif(800, 600),
@@ -106,7 +106,7 @@ async def test_new_process_has_its_codecs_loaded(pool: RenderPool) -> None:
 
 
 def failing_once(monkeypatch: pytest.MonkeyPatch, failure: Failure) -> list[int]:
-    """Have the next job but one fail in this way in its process, and return a list that gets the process of each job from now on."""
+    """Make the job after the next fail with `failure`, and return a list that records the process of each job from now on."""
     used: list[int] = []
     submit = RenderProcess.submit
 
@@ -152,7 +152,7 @@ async def test_job_that_exceeds_the_memory_of_a_new_process_is_too_costly_after_
         attempts = watched_jobs(monkeypatch)
         with pytest.raises(TooCostlyError):
             await rendered(pool, path, "width=640", "webp")
-        # Once to find that nothing as heavy may run beside it, and once without.
+        # Once to find that it needs to run exclusively, and once exclusively.
         assert attempts == ["Render", "Render"]
 
 

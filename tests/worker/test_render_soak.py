@@ -1,4 +1,4 @@
-"""A soak of one render process: thousands of good and bad images, and the same bytes get the same answer at the start and at the end."""
+"""A soak test of one render process: after thousands of good and bad images, the same input gives the same result as at the start."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 JOBS = 2_000
 
-# Larger files of the corpus would take most of the time, and wear a process out no more.
+# Larger files of the corpus would take most of the time, and would not put more strain on the process.
 MOST_BYTES = 400_000
 
-# A probe, and a rendition by its transform and format.
+# A probe, and renditions given as transform and format.
 Task = tuple[str, Format] | None
 TASKS: tuple[Task, ...] = (None, ("width=60", "webp"), ("width=90", "jpeg"), ("width=40", "avif"), ("width=48", "gif"), ("width=70", "png"))
 
@@ -65,7 +65,7 @@ def corpus_images() -> dict[str, bytes]:
 
 
 async def answer(pool: RenderPool, path: Path, task: Task) -> str:
-    """Return what a job gave: a hash of the rendition, what was found in the header, or the error with all of its words."""
+    """Return the result of a job as text: a hash of the rendition, the header information, or the complete error."""
     try:
         if task is None:
             found = await probed(pool, path)
@@ -94,5 +94,5 @@ async def test_process_replies_the_same_after_2000_jobs_as_at_first(tmp_path: Pa
     ours = ("RenderFailedError", "RenderGaveUpError", "TooCostlyError", "DeadlineExceededError")
     assert {job: found for job, found in answers.items() if found.startswith(ours)} == {}
     assert {name: answers[name, task] for name, task in first if name in good_images() and "Error " in answers[name, task]} == {}
-    # It was a soak of processes that had done many jobs, not of new ones.
+    # The processes must have done many jobs, and not have been replaced by new ones.
     assert len(used) <= JOBS / 100

@@ -1,4 +1,4 @@
-"""The confinement of render processes: what code can do that a hostile image has made one of them run."""
+"""The sandbox of render processes: the possibilities of code that a hostile image makes one of them run."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tests.support.renders import ready, render_pool, rendered, running_first, w
 from tests.support.server import darkroom, reported_sandbox
 from tests.support.waiting import PATIENCE_SECONDS
 
-confined_here = pytest.mark.skipif(bool(supported().missing), reason=f"this kernel has no {' and '.join(supported().missing)}")
+needs_sandbox = pytest.mark.skipif(bool(supported().missing), reason=f"this kernel has no {' and '.join(supported().missing)}")
 
 SECRET = "a-secret-of-the-server"
 
-# Runs in a render process, in the middle of a job: when it maps the file that it was handed.
+# Runs in a render process in the middle of a job, when it maps the file of the job.
 ATTACK = """
 import ctypes, os, resource, socket, subprocess, sys, threading
 
@@ -102,7 +102,7 @@ def hook(event, arguments):
         return
     active, hook = hook, lambda event, arguments: None
     lines = [f"{name}: {outcome(attempt)}" for name, attempt in attempts(arguments[0])]
-    # Threads that were there, and new ones.
+    # The sandbox applies to new threads as well.
     thread = threading.Thread(target=lambda: lines.append("in a new thread: " + outcome(lambda: os.listdir(STORE))))
     thread.start()
     thread.join()
@@ -117,23 +117,23 @@ NUMBERS = {"PTRACE": "ptrace", "PROCESS_VM_READV": "process_vm_readv", "UNSHARE"
 
 
 def script_for(store: Path) -> str:
-    """Return `ATTACK` with the store that it is to reach, and with the numbers of this machine's system calls."""
+    """Return `ATTACK` with the store as its target, and with the numbers of this machine's system calls."""
     column = 1 if platform.machine() == "aarch64" else 0
     numbers = "\n".join(f"{name} = {sandbox._REFUSED[call][column]}" for name, call in NUMBERS.items())
     tgkill = f"TGKILL = {131 if column else 234}"
     return f"import sys\nsys.argv_of_test = {(str(store), SECRET)!r}\n{numbers}\n{tgkill}\n{ATTACK}"
 
 
-# Not what the kernel says of a descriptor that is open for reading alone.
+# Attempts that fail with another error: the descriptor is open only for reading.
 EXCEPTIONS = {"write the handed file": f"OSError {errno.EBADF}"}
 
 
 @pytest.mark.anyio
-@confined_here
+@needs_sandbox
 async def test_code_in_a_render_process_cannot_reach_store_network_programs_or_other_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
 ) -> None:
-    """Real code in a real render process, in the middle of a real job, for which it is started by a server with secrets."""
+    """Runs code in a real render process in the middle of a job; the server that started the process has secrets."""
     store = tmp_path / "store"
     (store / "originals").mkdir(parents=True)
     original = written(store / "originals", images.photo_jpeg(400, 300), "one")
@@ -163,7 +163,7 @@ async def test_code_in_a_render_process_cannot_reach_store_network_programs_or_o
 
 
 def shell_variables() -> set[str]:
-    """Return what the shell that `running_first` goes through adds, and Python where there is no locale."""
+    """Return the variables that the shell of `running_first` adds, and those that Python adds if no locale is set."""
     return {"PWD", "LC_CTYPE"} if "LANG" not in os.environ else {"PWD"}
 
 
@@ -181,7 +181,7 @@ def test_environment_of_a_render_process_has_only_variables_of_libvips_and_the_a
     assert environment(given | secret) == given
 
 
-@confined_here
+@needs_sandbox
 def test_render_processes_of_a_server_are_sandboxed_and_have_no_secret(tmp_path: Path) -> None:
     with darkroom(tmp_path / "data", keys="ab" * 16, AWS_SECRET_ACCESS_KEY=SECRET) as server:
         assert reported_sandbox(server) == msgspec.to_builtins(supported())
@@ -198,7 +198,7 @@ def test_render_processes_of_a_server_are_sandboxed_and_have_no_secret(tmp_path:
 
 
 def wait_for_filter(process_id: int) -> None:
-    """Return once a render process has filtered its system calls, which is the last thing that it does before it is ready."""
+    """Wait until a render process has installed its seccomp filter, which is its last step before it is ready."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while field(Path(f"/proc/{process_id}/status"), "Seccomp") == "0" and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -209,7 +209,7 @@ def field(status: Path, name: str) -> str:
     return next(line.split(":")[1].strip() for line in status.read_text("ascii").splitlines() if line.startswith(f"{name}:"))
 
 
-# As under a container's runtime whose profile does not know Landlock: the filter goes to the render processes by inheritance.
+# Acts like a container runtime whose seccomp profile does not allow Landlock: render processes inherit the filter.
 OLD_RUNTIME = """
 import ctypes, os, platform, struct
 if os.environ.get("DARKROOM_HOST"):
@@ -227,7 +227,7 @@ if os.environ.get("DARKROOM_HOST"):
 """
 
 
-@confined_here
+@needs_sandbox
 def test_server_without_landlock_serves_and_reports_it_in_health_and_once_in_the_log(tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -250,14 +250,14 @@ def test_sandbox_lists_its_missing_parts(without: str) -> None:
     assert [name.lower() for name in msgspec.structs.replace(whole, **{without: 0}).missing] == [without]
 
 
-# The filter, step by step, for both architectures whatever this machine is.
+# The filter, interpreted for both architectures, on any machine.
 
 ARCHITECTURES = list(sandbox._ARCHITECTURES.items())
 PROCESS_ID = 4_711
 
 
 def verdict(program: bytes, audit: int, number: int, first_argument: int = 0) -> int:
-    """Return what the kernel would for a system call: the filter is run as bpf(4) says."""
+    """Return the action of the filter for a system call, by interpreting it as the kernel would (bpf(4))."""
     data = struct.pack("<IIQQ", number, audit, 0, first_argument) + bytes(40)
     steps = list(struct.iter_unpack("<HBBI", program))
     at = accumulator = 0
@@ -305,7 +305,7 @@ def test_filter_allows_threads_and_signals_and_limits_for_the_process_itself(nam
     thread_flags, process_flags = 0x3D0F00, 0x1200011
     assert of(architecture.clone, thread_flags) == ALLOWED
     assert of(architecture.clone, process_flags) == REFUSED
-    # The C library takes `clone` where `clone3` does not exist.
+    # The C library uses `clone` if `clone3` does not exist.
     assert of(435, 0) == NOT_THERE
     assert of(architecture.tgkill, PROCESS_ID) == ALLOWED
     assert of(architecture.tgkill, 1) == REFUSED
@@ -324,18 +324,18 @@ def test_system_call_numbers_equal_those_in_the_kernel_headers() -> None:
     generic = Path("/usr/include/asm-generic/unistd.h").read_text("ascii")
     for name, (x86, arm) in sandbox._REFUSED.items():
         assert numbers.get(name, x86) == x86
-        # Some stand there with the suffix of one size of words.
+        # Some names have a suffix for the word size in this header.
         if arm is not None and (found := re.search(rf"#define __NR_{name} (\d+)\n", generic)):
             assert int(found[1]) == arm
     assert (numbers["clone"], numbers["tgkill"], numbers["prlimit64"], numbers["seccomp"]) == (56, 234, 302, 317)
 
 
-# What a confined process must still be able to do.
+# Abilities that a sandboxed process must keep.
 
 
 @pytest.mark.anyio
 async def test_text_in_an_svg_is_drawn_with_system_fonts(tmp_path: Path) -> None:
-    """Beside a process without confinement: the same pixels, found by the same configuration of fonts."""
+    """It has the same pixels as in a process without a sandbox, because it finds the same fonts."""
     drawing = (
         '<svg xmlns="http://www.w3.org/2000/svg" width="200" height="60"><rect width="200" height="60" fill="#fff"/>'
         '<text x="10" y="40" font-size="30" font-family="sans-serif">Hamburg</text></svg>'
@@ -350,7 +350,7 @@ async def test_text_in_an_svg_is_drawn_with_system_fonts(tmp_path: Path) -> None
 
 @pytest.mark.anyio
 async def test_process_that_aborts_out_of_memory_ends_by_sigabrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By which the server knows that it was for want of memory: abort(3) sends it to its own thread."""
+    """The server recognizes a lack of memory by this signal, which abort(3) sends to its own thread."""
     script = "import os, sys\nsys.addaudithook(lambda event, arguments: os.abort() if event == 'mmap.__new__' else None)\n"
     tools = tmp_path / "tools"
     tools.mkdir()

@@ -1,4 +1,4 @@
-"""SVG: what is drawn, what is left out, what is refused."""
+"""SVG: detection, sizes, drawing, sanitizing, and documents that are refused."""
 
 import base64
 import random
@@ -48,7 +48,7 @@ async def picture(pool: RenderPool, folder: Path, source: bytes, spelling: str =
     return images.opened((await rendered(pool, written(folder, source, "drawing"), spelling, "png")).body)
 
 
-# What is an SVG.
+# Detection.
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ async def test_crop_of_an_svg_is_sharp(pool: RenderPool, tmp_path: Path) -> None
     assert (part[:98] == 0).all()
 
 
-# What is left out, and what stays.
+# Sanitizing.
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ async def test_picture_embedded_in_an_svg_is_drawn(pool: RenderPool, tmp_path: P
     assert refusal(drawing(f'<image href="data:image/png;base64,{huge}"/>'))[0] == "too-many-pixels"
 
 
-# What is refused.
+# Refused documents.
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_svg_that_is_not_well_formed_is_broken(source: bytes) -> None:
 
 
 def doubling(levels: int) -> bytes:
-    """Return a document in which each group holds the one before it twice."""
+    """Return a document in which each group draws the previous one twice."""
     groups = ['<g id="l0"><path d="M0 0h1v1z"/></g>']
     groups += [f'<g id="l{level}"><use xlink:href="#l{level - 1}"/><use xlink:href="#l{level - 1}"/></g>' for level in range(1, levels + 1)]
     return drawing("<defs>" + "".join(groups) + f'</defs><use xlink:href="#l{levels}"/>')
@@ -279,7 +279,7 @@ SQUARE = 'width="1000" height="1000"'
 
 
 def random_lines(count: int) -> str:
-    """Return a path that crosses the picture so many times."""
+    """Return a path that crosses the picture many times."""
     numbers = random.Random(1)
     return "M0 0" + "".join(f"L{numbers.randrange(1_000)} {numbers.randrange(1_000)}" for _ in range(count))
 
@@ -356,7 +356,7 @@ async def test_svg_that_is_quick_at_its_own_size_may_be_too_slow_when_enlarged(p
     with pytest.raises(TooComplexError) as caught:
         await picture(pool, tmp_path, source, "width=6000")
     check_words(caught.value)
-    # A probe finds the width up to which it is drawn, as exactly as a render does.
+    # The largest width that a probe finds is exactly the largest that a render accepts.
     widest = (await probed(pool, written(tmp_path, source, "drawing"))).info.max_width
     assert widest is not None
     assert len(svg.sanitize(source, (widest, widest, widest / 9))) > 0
@@ -394,7 +394,7 @@ async def test_upload_of_a_refused_svg_reports_the_reason(pool: RenderPool, tmp_
         await probed(pool, written(tmp_path, source))
 
 
-# Whatever comes.
+# Arbitrary documents.
 
 GOOD = [
     drawing('<g id="a"><path d="M0 0h9v9z" style="fill:red"/></g><use href="#a"/><text>hi</text><style>.a{fill:red}</style>'),
