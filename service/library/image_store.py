@@ -12,7 +12,7 @@ A crash between two of these steps leaves objects without a document, which noth
 and `darkroom store sweep` removes the others. A removal starts with the place in the list and the document, so that nothing new is
 rendered while the rest is removed.
 
-`tombstones/<digest>` says that the image was taken down, and `purges/<digest>` that a CDN must be purged of it once more.
+`tombstones/<digest>` says that the image was taken down, and `purges/<digest>` that a CDN must be purged of it a second time.
 
 A write may overlap with a takedown by another process, and the store has no locks. Therefore each side writes first and looks afterwards:
 a takedown creates the tombstone, then lists and removes the objects; a writer writes its objects, then looks for the tombstone and removes
@@ -129,7 +129,11 @@ class ImageWriter:
 
 
 class ImageStore:
-    """The objects of every image. Every method raises `StorageUnavailableError` if the store cannot be reached."""
+    """The objects of every image. Every method raises `StorageUnavailableError` if the store cannot be reached.
+
+    A bucket may have replicas in several regions. The methods called `read_…` look only at the nearest one, which may lag; those called
+    `find_…` look at the others too if it does not have the object.
+    """
 
     def __init__(self, storage: Storage) -> None:
         """Use a store.
@@ -140,18 +144,18 @@ class ImageStore:
 
     @asynccontextmanager
     async def writing(self, digest: str, *others: str) -> AsyncIterator[ImageWriter]:
-        """Give a writer for an image, and afterwards make sure that nothing stays of an image that was taken down meanwhile.
+        """Give a writer for an image; after the block, remove what it wrote if the image has been taken down.
 
         digest: the image to write objects of.
-        others: digests of images that what is written shows too, such as an overlay.
+        others: other images that the written objects show, such as an overlay.
 
-        Raises `GoneError` at the end of the block if one of the images is taken down; everything that the block wrote is removed then.
+        Raises `GoneError` after the block if one of the images is taken down.
         """
         writer = ImageWriter(self._storage, digest)
         yield writer
         for shown in (digest, *others):
             if await self.has_tombstone(shown):
-                # The newest first: the document goes before what it promises.
+                # In reverse order: the document must go before the objects that it relies on.
                 for key in reversed(writer.keys):
                     await self._storage.delete(key)
                 raise gone(shown)
@@ -163,7 +167,7 @@ class ImageStore:
         )
 
     async def keys_in_order_of_removal(self, digest: str) -> list[str]:
-        """Return the keys of all that the store has of an image, tombstone excepted, in the order in which to remove them."""
+        """Return the keys of all objects that an image may have, except its tombstone, in the order in which to remove them."""
         folder = renditions_prefix(digest)
         renditions = [f"{folder}/{name}" async for name in self._storage.list_names(folder)]
         document = await self._storage.get_from_any_region(document_key(digest))
@@ -177,7 +181,7 @@ class ImageStore:
         ]
 
     async def remove(self, digest: str) -> int:
-        """Remove all that the store has of an image, and return how many renditions that were."""
+        """Remove all objects of an image, and return the number of renditions among them."""
         keys = await self.keys_in_order_of_removal(digest)
         for key in keys:
             await self._storage.delete(key)
@@ -194,15 +198,15 @@ class ImageStore:
         return await self._storage.get_from_any_region(original_key(digest))
 
     async def read_intermediate(self, digest: str) -> bytes | None:
-        """Return what is stored as the intermediate of an image, `None` if nothing is."""
+        """Return the stored intermediate of an image with its checksum, `None` if there is none."""
         return await self._storage.get(intermediate_key(digest))
 
     async def read_rendition(self, digest: str, name: str) -> bytes | None:
-        """Return what is stored as a rendition, `None` if this region sees nothing."""
+        """Return a stored rendition with its checksum, `None` if this region does not see it."""
         return await self._storage.get(rendition_key(digest, name))
 
     async def find_rendition(self, digest: str, name: str) -> bytes | None:
-        """Return what is stored as a rendition, `None` if no region has it."""
+        """Return a stored rendition with its checksum, `None` if no region has it."""
         return await self._storage.get_from_any_region(rendition_key(digest, name))
 
     async def has_rendition(self, digest: str, name: str) -> bool:
@@ -272,7 +276,7 @@ class ImageStore:
         return frozenset([name async for name in self._storage.list_names(TOMBSTONES_PREFIX)])
 
     async def put_purge_note(self, digest: str, body: bytes) -> None:
-        """Note that the CDN is to be purged of an image once more."""
+        """Note that the CDN must be purged of an image a second time."""
         await self._storage.put(purge_key(digest), body, durable=True)
 
     async def purge_notes(self) -> dict[str, bytes]:
@@ -324,7 +328,7 @@ def _document(digest: str, body: bytes | None) -> Document | None:
 
 
 def _listing_keys(digest: str, document: bytes | None) -> list[str]:
-    """Return the key of an image's place in the list, if the document tells its time: a damaged document must not stop a takedown."""
+    """Return the key of an image's place in the list, if the document has its time: a damaged document must not stop a takedown."""
     try:
         return [] if document is None else [recent_key(digest, msgspec.json.decode(document, type=_Created).created)]
     except ValueError:

@@ -30,7 +30,7 @@ class IngestResult(msgspec.Struct, frozen=True):
 
 
 class Ingester:
-    """Takes uploads into the store."""
+    """Ingests uploads: each is probed and stored, together with its document."""
 
     def __init__(
         self,

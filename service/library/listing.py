@@ -50,7 +50,7 @@ class Listing:
     def __init__(self, storage: Storage, images: ImageStore, takedowns: Takedowns) -> None:
         """List the images of a store.
 
-        storage: where it is noted when the list was last seen to be complete.
+        storage: where the time of the first complete backfill is recorded.
         images: where the entries and the documents are stored.
         takedowns: the images that are taken down, which are left out.
         """
@@ -79,7 +79,7 @@ class Listing:
         return Lookup([documents[digest] for digest in distinct if digest in documents], gone)
 
     async def backfill(self) -> None:
-        """Add the entries that are missing, such as those of images that an earlier version stored. Tried again while the store fails.
+        """Add missing entries, such as those of images that an earlier version stored; retry while the store fails.
 
         Any other error is only logged: images can be served without being listed.
         """

@@ -10,8 +10,8 @@ again; nothing else comes back.
 `take_down` works in this order, and every step may be repeated after a failure:
 
 1. Create the tombstone. From now on no process can add anything to the image and leave it there (see below).
-2. Purge this process's edge cache.
-3. Remove the image's objects from the store, the document first.
+2. Purge this process's edge cache, including responses that are still on their way from the origin.
+3. Remove the image's objects from the store, starting with its place in the list and its document.
 4. Note in the store that the CDN needs a second purge, and purge it for the first time.
 
 What each process sees:
@@ -26,22 +26,23 @@ What each process sees:
 
 Suspended machines. A Fly machine may be suspended for hours and resume without noticing; its cache may then hold images that were taken
 down meanwhile, and the next poll may be 20 seconds away. The edge measures time on a clock that runs on during a suspend. Each poll calls
-`purge`, with no digests if nothing is new, and that tells the edge that its cache is up to date. If the last call is more than a minute
-old, the edge calls `refresh` before it serves anything that is stored.
+`purge`, with no digests if nothing is new, and the edge takes that as proof that its cache is up to date. If the last call is more than
+a minute old, the edge first calls `refresh`, for up to 5 seconds, and then serves what it has stored.
 
-Store outages. `watch` cannot list the tombstones then, and calls `purge` with no digests all the same: an outage of the store must not
-stop hits, which need no store. It tries again after `RETRY_AFTER_SECONDS`.
+Store outages. `watch` cannot list the tombstones then, but calls `purge` with no digests nevertheless: hits need no store, and an outage
+must not delay them. It retries after `RETRY_AFTER_SECONDS`.
 
-The CDN. A CDN that is purged at once may fetch the image again a moment later, from a process that does not know the takedown yet. So a
-note in the store, `purges/<digest>`, asks for a second purge after `SECOND_PURGE_AFTER`, when every process has polled several times. Any
-process makes it, so that it does not depend on this one. Copies in browsers cannot be recalled.
+The CDN. A CDN may fetch the image again right after its purge, from a process that does not know of the takedown yet. Therefore a note in
+the store, `purges/<digest>`, requests a second purge `SECOND_PURGE_AFTER` the first, when every process has polled several times. Any
+process may make it: this one may have ended by then. Copies in browsers cannot be recalled.
 
 Beware:
 
 - `refresh` replaces the set of digests by the one it has listed. A takedown by this process that starts between the listing and the
   replacement would be lost, hence the lock around both.
 - `SECOND_PURGE_AFTER` must not be shorter than the edge's largest purge lag (60 seconds) plus one poll.
-- A tombstone is created before anything is removed and nothing here removes it, not even a failed takedown: half a takedown shows nothing.
+- The tombstone is created before anything is removed, and a failure later does not delete it: a takedown that fails midway still hides the
+  image, and the next attempt removes the rest.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ log = structlog.get_logger(__name__)
 REFRESH_EVERY_SECONDS = 20.0
 RETRY_AFTER_SECONDS = 5.0
 
-# By then every process knows the takedown, and none can give the image to the CDN any more.
+# By then every process knows of the takedown, so that the CDN cannot fetch the image from any of them.
 SECOND_PURGE_AFTER = timedelta(seconds=80)
 
 Purge = Callable[[Collection[str]], object]

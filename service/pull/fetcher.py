@@ -1,6 +1,6 @@
 """Fetch an image from a remote source over HTTP: only from allowed hosts and public addresses, within bounds of bytes and time.
 
-Whoever may sign URLs, or upload by URL, chooses what this server requests. The checks here keep such a request away from the server's own
+Clients choose the URLs that this server requests. The checks in this module keep such a request away from the server's own
 network (server-side request forgery), and keep a malicious source from tying up memory, CPU or connections.
 """
 
