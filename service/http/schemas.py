@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from service.errors import Problem
+from service.images.digest import DIGEST_PATTERN
 from service.images.formats import FORMATS, Format
 from service.images.info import Placeholder
 from service.images.options import API_OPTIONS, MAX_SIDE_PIXELS, OPTIONS
@@ -26,8 +27,8 @@ MAX_SIZES_CHARACTERS = 1_000
 MAX_ALT_CHARACTERS = 2_000
 MAX_NAME_CHARACTERS = 64
 
-# RFC 9110 §4.1: at least 8,000 octets should be supported.
-MAX_URL_CHARACTERS = 8_192
+# RFC 9110 §4.1: servers should support URLs of at least 8,000 octets.
+MAX_SOURCE_URL_CHARACTERS = 8_192
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
@@ -92,15 +93,15 @@ Name: TypeAlias = Annotated[str, Meta(max_length=MAX_NAME_CHARACTERS)]
 Url: TypeAlias = Annotated[
     str,
     Meta(
-        max_length=MAX_URL_CHARACTERS,
-        title=f"a URL of at most {MAX_URL_CHARACTERS:,} characters",
+        max_length=MAX_SOURCE_URL_CHARACTERS,
+        title=f"a URL of at most {MAX_SOURCE_URL_CHARACTERS:,} characters",
         extra_json_schema={"format": "uri"},
     ),
 ]
 AltText: TypeAlias = Annotated[str, Meta(max_length=MAX_ALT_CHARACTERS)]
 UnitInterval: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
-Digest: TypeAlias = Annotated[str, Meta(pattern="^[a-z2-7]{32}$", title="a digest of 32 characters of a-z and 2-7")]
-Cursor: TypeAlias = Annotated[str, Meta(pattern="^[0-9]{13}-[a-z2-7]{32}$", title='the cursor of a Link with rel="next"')]
+Digest: TypeAlias = Annotated[str, Meta(pattern=f"^{DIGEST_PATTERN}$", title="a digest of 32 characters of a-z and 2-7")]
+Cursor: TypeAlias = Annotated[str, Meta(pattern=f"^[0-9]{{13}}-{DIGEST_PATTERN}$", title='the cursor of a Link with rel="next"')]
 Options: TypeAlias = Annotated[
     dict[Name, Any],
     Meta(

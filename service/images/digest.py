@@ -7,7 +7,8 @@ import re
 
 DIGEST_BYTES = 20
 
-_DIGEST = re.compile(r"[a-z2-7]{32}")
+DIGEST_PATTERN = "[a-z2-7]{32}"
+_DIGEST = re.compile(DIGEST_PATTERN)
 
 
 def base32(data: bytes) -> str:
