@@ -1,4 +1,4 @@
-"""Exceptions become responses with problem details (RFC 9457); nothing else makes error responses."""
+"""Exceptions of the service become responses with problem details (RFC 9457): the only place where that happens."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _SETTLE_SECONDS = 30.0
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 # Words of the log that no input may cause.
-_WORDS = ("unexpected failure", "Traceback", "Exception in ", "exception was never retrieved", "was never awaited")
+_WORDS = ("unexpected error", "Traceback", "Exception in ", "exception was never retrieved", "was never awaited")
 
 
 class Memory(msgspec.Struct, frozen=True):

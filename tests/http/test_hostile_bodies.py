@@ -25,7 +25,7 @@ def pulling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
         log = running.log()
         assert "Traceback" not in log
-        assert "unexpected failure" not in log
+        assert "unexpected error" not in log
 
 
 @pytest.fixture(scope="module")
