@@ -31,6 +31,7 @@ test-long: $(VENV)/.dev
 # What is promised in seconds while a store or a region fails; needs a machine with nothing else to do.
 test-faults: $(VENV)/.dev
 	$(BIN)/python -m pytest -m long tests/faults tests/regions
+	CHECK_SECONDS=1 $(BIN)/python -m pytest -m "not long" tests/storage tests/ops/test_cdn.py tests/rendering/test_pool.py
 
 check: $(VENV)/.dev check-javascript
 	$(BIN)/ruff check .

@@ -84,21 +84,28 @@ class Watch:
     """What went wrong in a browser context, in words; and what it was asked to overlook."""
 
     def __init__(self, context: BrowserContext) -> None:
-        self.complaints: list[str] = []
+        self._errors: list[str] = []
+        # The texts of the console, and the paths of the resources that they are about.
+        self._logged: list[tuple[str, str]] = []
         self.hosts: set[str] = set()
         self._refused_paths: list[str] = []
         context.on("console", self._console)
-        context.on("weberror", lambda error: self.complaints.append(str(error.error)))
+        context.on("weberror", lambda error: self._errors.append(str(error.error)))
         context.on("request", lambda request: self._asked(request.url))
 
     def expect_refusal(self, path: str) -> None:
         """Overlook the line that the browser itself writes when a request for `path` is answered with an error."""
         self._refused_paths.append(path)
 
+    @property
+    def complaints(self) -> list[str]:
+        """What went wrong, without the refusals to overlook, which may have come before a test could name their paths."""
+        logged = (text for text, path in self._logged if not (text.startswith("Failed to load resource") and path in self._refused_paths))
+        return [*self._errors, *logged]
+
     def _console(self, message: ConsoleMessage) -> None:
-        refused = message.text.startswith("Failed to load resource") and urlsplit(message.location["url"]).path in self._refused_paths
-        if message.type in {"error", "warning"} and not refused:
-            self.complaints.append(message.text)
+        if message.type in {"error", "warning"}:
+            self._logged.append((message.text, urlsplit(message.location["url"]).path))
 
     def _asked(self, url: str) -> None:
         if urlsplit(url).scheme not in {"data", "blob"}:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from pathlib import Path
 
 import anyio
@@ -63,7 +63,7 @@ from tests.support.renders import (
     watched_jobs,
     written,
 )
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, within
 
 pytestmark = pytest.mark.anyio
 
@@ -193,7 +193,8 @@ async def test_processes_of_a_killed_server_are_gone_within_a_second_idle_or_at_
         await until(one_is_at_work)
         parent.kill()
         await parent.wait()
-        await until(lambda: all(is_gone(process_id) for process_id in process_ids))
+        with within(1):
+            await until(lambda: all(is_gone(process_id) for process_id in process_ids))
 
 
 async def test_pool_that_is_left_has_no_process_and_no_zombie(photo: Path) -> None:
@@ -286,21 +287,10 @@ async def test_render_past_its_deadline_is_killed_in_the_middle_of_an_encode_and
     lone: RenderPool, large_photo: Path, photo: Path
 ) -> None:
     (process_id,) = lone.process_ids
-    idle_seconds = psutil.Process(process_id).cpu_times().user
-
-    async def stop_in_the_middle() -> None:
-        """Halt the process, so that only the deadline ends the render; on a busy machine the deadline may come first."""
-        with suppress(psutil.NoSuchProcess, ProcessLookupError):
-            await until(lambda: psutil.Process(process_id).cpu_times().user > idle_seconds + 0.1)
-            os.kill(process_id, signal.SIGSTOP)
-
     started = time.monotonic()
-    with pytest.MonkeyPatch.context() as patch:
+    with within(1.5), pytest.MonkeyPatch.context() as patch:
         patch.setattr(lone, "_render_seconds", 0.5)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(stop_in_the_middle)
-            error = await refused(lone, render_job(large_photo, SLOW, "avif"))
-            tasks.cancel_scope.cancel()
+        error = await refused(lone, render_job(large_photo, SLOW, "avif"))
     assert time.monotonic() - started >= 0.5
     assert isinstance(error, DeadlineExceededError)
     assert (error.status_code, error.retry_after_seconds) == (503, 10)
@@ -339,8 +329,8 @@ async def test_job_beyond_the_queue_is_refused_at_once_with_a_time_to_come_back(
             for _ in range(3):
                 tasks.start_soon(ask)
             await anyio.wait_all_tasks_blocked()
-            # Halted processes finish nothing: if this job waited, it would meet its deadline instead.
-            error = await refused(lone, render_job(photo))
+            with within(0.2):
+                error = await refused(lone, render_job(photo))
             assert isinstance(error, OverloadedError)
             assert error.status_code == 503
             assert error.retry_after_seconds is not None

@@ -37,6 +37,8 @@ class S3Proxy:
         self.port = free_port()
         self.environment = {**upstream.environment, "AWS_ENDPOINT_URL_S3": f"http://{HOST}:{self.port}"}
         self.seen: list[Request] = []
+        # How many requests have come over connections that do not respond any more.
+        self.stunned_requests = 0
         # How requests are treated from now on.
         self.error_share = 0.0
         self.delay_seconds = 0.0
@@ -126,6 +128,7 @@ class S3Proxy:
         body = await reader.readexactly(int(fields.get("content-length", "0")))
         request = Request(method, path, fields)
         self.seen.append(request)
+        self.stunned_requests += writer in self._stunned
         if self.silent or writer in self._stunned:
             await asyncio.Event().wait()
         if self.delay_seconds:
