@@ -1,4 +1,4 @@
-"""Every failure, with its public face; `problems.py` makes answers of them. Imported by render processes too: no framework here."""
+"""Every error that can become a problem document (RFC 9457). Render processes import it too, so it imports no framework."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A problem document. `expected`, `received` and `remedy` extend RFC 9457 §3.2: what was wanted, what came, what to do."""
+    """A problem document. Its extension members (RFC 9457 §3.2) say what was expected, what was received, and what to do."""
 
     type: str
     title: str
@@ -29,13 +29,16 @@ class SettingsError(Exception):
 
 
 class ServiceError(Exception):
-    """A failure with a public face. Nothing private goes into its words: paths, secrets and causes belong in the log."""
+    """An error that clients see. Its texts contain nothing private: paths, secrets and causes belong in the log.
+
+    The class has what is common to all errors of a kind: `slug` ends the URI of the problem's type, and `help` says in general what to
+    do. The page at that URI shows both.
+    """
 
     status_code: ClassVar[int] = 500
     slug: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Internal error"
-    # What to do about it in general; the `remedy` of an answer says it of the request at hand.
-    help: ClassVar[str] = "Try again. If it stays, the server's log has the reason: it is a mistake of Darkroom's, worth an issue."
+    help: ClassVar[str] = "Try again. If the error persists, read the server's log for its cause, and report it: it is a bug in Darkroom."
 
     def __init__(
         self,
@@ -47,6 +50,14 @@ class ServiceError(Exception):
         retry_after_seconds: int | None = None,
         extra_headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
+        """Create an error for one request.
+
+        `detail`: what went wrong, in one sentence.
+        `expected`, `received`: phrases. `received` may be any text from a request: it is sanitized.
+        `remedy`: what to do about this request, in one sentence.
+        `retry_after_seconds`: when another attempt may succeed, for Retry-After.
+        `extra_headers`: more header fields of the response, names and values.
+        """
         super().__init__(detail)
         self.detail = detail
         self.expected = expected
@@ -57,11 +68,11 @@ class ServiceError(Exception):
 
     @classmethod
     def type_uri(cls) -> str:
-        """Return the path of the page that tells what this problem is and what to do: its `type` (RFC 9457 §3.1.1)."""
+        """Return the `type` of the problem (RFC 9457 §3.1.1): the path of a page that explains it."""
         return f"/problems/{cls.slug}"
 
     def problem(self) -> Problem:
-        """Return the problem document of this failure."""
+        """Return the problem document of this error."""
         return Problem(
             type=self.type_uri(),
             title=self.title,
@@ -74,98 +85,100 @@ class ServiceError(Exception):
 
 
 class BadRequestError(ServiceError):
-    """The request cannot be understood."""
+    """The request is malformed."""
 
     status_code = 400
     slug = "bad-request"
     title = "Bad request"
-    help = "Compare what was sent with `expected` and `received` of the answer; `/docs` describes every request with examples."
+    help = "Compare the request with `expected` and `received` in the response. `/docs` describes every request with examples."
 
 
 class EmptyBodyError(BadRequestError):
-    """An upload without a byte."""
+    """An upload without a body."""
 
     slug = "empty-body"
     title = "Empty body"
-    help = "Send the bytes of an image as the body. A client that lost the file, or a form whose part is not called `file`, sends nothing."
+    help = (
+        "Send an image as the request body. The body is empty if, for example, the file was deleted, or if no part of "
+        "the form is called `file`."
+    )
 
 
 class BadTransformError(BadRequestError):
-    """A transform with an unknown key, a value out of range, options that contradict each other, or another spelling."""
+    """A transform with an unknown key, a value out of range, contradictory options, or not in canonical form."""
 
     slug = "bad-transform"
     title = "Bad transform"
     help = (
-        "Change or leave out the option that `detail` names. `/docs` lists every option with its range; the playground has a "
-        "control for each."
+        "Change or remove the option that `detail` names. `/docs` lists every option with its range; the playground has a control for each."
     )
 
 
 class FormatNotOfferedError(BadRequestError):
-    """A rendition in a format that the running libvips cannot write."""
+    """A format that the installed libvips cannot write."""
 
     slug = "format-not-offered"
     title = "Format not offered"
     help = (
-        "Ask for another format, or run the server with a libvips that writes this one. `picture` of an image document names "
-        "only formats that are offered."
+        "Request another format, or run the server with a libvips that writes this one. `picture` in an image document "
+        "contains only formats that the server supports."
     )
 
 
 class BadAddressError(BadRequestError):
-    """A path that is not the address of a rendition."""
+    """A path that is not the URL of a rendition."""
 
     slug = "bad-address"
     title = "Bad address"
-    help = "Use URLs as the server gave them, and make none by hand: POST /v1/images/{digest}/urls makes them."
+    help = "Use URLs exactly as the server returned them. POST /v1/images/{digest}/urls returns them."
 
 
 class UnauthorizedError(ServiceError):
-    """A token is needed and none that is known came."""
+    """The request needs a token, and has none that the server knows."""
 
     status_code = 401
     slug = "unauthorized"
     title = "Unauthorized"
-    help = "Send `Authorization: Bearer <token>` with a token of DARKROOM_TOKENS. Never put it into a URL."
+    help = "Send `Authorization: Bearer <token>` with a token in DARKROOM_TOKENS. Never put a token into a URL."
 
 
 class ForbiddenError(ServiceError):
-    """The token does not carry the scope that this needs."""
+    """The token does not have the required scope."""
 
     status_code = 403
     slug = "forbidden"
     title = "Forbidden"
-    help = "Use a token that has the scope that `expected` names, or give this one the scope in DARKROOM_TOKENS: `token:ingest+read`."
+    help = "Use a token with the scope in `expected`, or add this scope to the token in DARKROOM_TOKENS: `token:ingest+read`."
 
 
 class BadSignatureError(ServiceError):
-    """An address that none of the configured keys has signed."""
+    """A URL that none of the server's keys has signed."""
 
     status_code = 403
     slug = "bad-signature"
     title = "Bad signature"
     help = (
-        "Use URLs as the server gave them: a changed transform needs a new one. After a change of keys, keep the old key in "
-        "DARKROOM_KEYS behind the new one."
+        "Use URLs exactly as the server returned them: another transform needs another signature. When you replace a "
+        "signing key, leave the old one in DARKROOM_KEYS, after the new one."
     )
 
 
 class SourceRefusedError(ServiceError):
-    """A URL that is not fetched: its host is not among those allowed."""
+    """A source URL whose host is not allowed."""
 
     status_code = 403
     slug = "source-refused"
     title = "Source refused"
-    help = "List the host in DARKROOM_PULL_HOSTS if images may come from there, or upload the bytes of the image."
+    help = "Add the host to DARKROOM_PULL_HOSTS if images may be fetched from it, or upload the image itself."
 
 
 class NotFoundError(ServiceError):
-    """Nothing is here under that name."""
+    """There is nothing at this URL."""
 
     status_code = 404
     slug = "not-found"
     title = "Not found"
-    help = "Check the digest or the path. An image is here once its upload was answered with 200 or 201."
+    help = "Check the digest or the path. An image exists as soon as its upload has received 200 or 201."
 
 
 class UnknownImageError(NotFoundError):
@@ -183,143 +196,152 @@ class UnknownImageError(NotFoundError):
 
 
 class SlowUploadError(ServiceError):
-    """An upload that drips."""
+    """An upload that is too slow."""
 
     status_code = 408
     slug = "slow-upload"
     title = "Upload too slow"
-    help = "Send again over a better connection; nothing of the broken upload was kept."
+    help = "Send the upload again over a faster connection. Nothing of the incomplete upload was stored."
 
 
 class GoneError(ServiceError):
-    """An image that has been taken down."""
+    """An image that was taken down."""
 
     status_code = 410
     slug = "gone"
     title = "Taken down"
-    help = "This is meant. Who may delete can allow the image again with DELETE /v1/images/{digest}/tombstone, and upload it once more."
+    help = (
+        "This is intended. To allow the image again, send DELETE /v1/images/{digest}/tombstone with a token that may "
+        "delete, then upload it again."
+    )
 
 
 class PreconditionFailedError(ServiceError):
-    """What was to be changed is no longer what the client has seen (RFC 9110 §15.5.13)."""
+    """The document has changed since the client read it (RFC 9110 §15.5.13)."""
 
     status_code = 412
     slug = "precondition-failed"
     title = "Precondition failed"
-    help = "Read the document again, make the change to what it says now, and send its new ETag in If-Match."
+    help = "Read the document again, apply your change to its current version, and send its new ETag in If-Match."
 
 
 class PreconditionRequiredError(ServiceError):
-    """A change that does not say of what (RFC 6585 §3)."""
+    """A change without the ETag of the version that it changes (RFC 6585 §3)."""
 
     status_code = 428
     slug = "precondition-required"
     title = "Precondition required"
-    help = "Send the ETag of the document that was read in If-Match, so that nobody's change is overwritten unseen."
+    help = "Send the ETag of the document that you read in If-Match, so that you do not overwrite somebody else's change."
 
 
 class TooLargeError(ServiceError):
-    """An upload of more bytes than are taken."""
+    """An upload that is larger than the limit."""
 
     status_code = 413
     slug = "too-large"
     title = "Upload too large"
-    help = "Make the file smaller, send fewer files at once, or raise DARKROOM_MAX_UPLOAD_BYTES on the server."
+    help = "Make the file smaller, send fewer files in one request, or raise DARKROOM_MAX_UPLOAD_BYTES on the server."
 
 
 class UnsupportedFormatError(ServiceError):
-    """Bytes that are no image, or an image in a format that is not offered."""
+    """A file that is not an image, or an image in a format that is not supported."""
 
     status_code = 415
     slug = "unsupported-format"
     title = "Not a supported image"
-    help = "Send JPEG, PNG, WebP, GIF, AVIF, HEIC, TIFF or SVG. What a file is, is found from its bytes, not from its name."
+    help = (
+        "Send JPEG, PNG, WebP, GIF, AVIF, HEIC, TIFF or SVG. The server recognizes the format by the content of the file, not by its name."
+    )
 
 
 class BrokenImageError(ServiceError):
-    """An image that cannot be decoded to its end."""
+    """An image that cannot be decoded completely."""
 
     status_code = 422
     slug = "broken-image"
     title = "Broken image"
-    help = "Export or copy the image again: part of it is missing or damaged. Nothing of it was kept."
+    help = "Export or copy the image again: a part of it is missing or damaged. Nothing was stored."
 
 
 class TooManyPixelsError(ServiceError):
-    """An image, or a rendition, of more pixels than are taken."""
+    """An image or a rendition with more pixels than the limit."""
 
     status_code = 422
     slug = "too-many-pixels"
     title = "Too many pixels"
-    help = "Make the image, or the rendition that was asked for, smaller, or raise the limit that `remedy` names."
+    help = "Make the image or the requested rendition smaller, or raise the limit that `remedy` names."
 
 
 class TooComplexError(ServiceError):
-    """An image that costs far more time or memory to decode than its pixels explain."""
+    """An image that needs far more time or memory to decode than its number of pixels explains."""
 
     status_code = 422
     slug = "too-complex"
     title = "Too complex"
     help = (
-        "Export the image again from the program that made it, without layers, metadata, or hundreds of progressive scans. Simplify a "
+        "Export the image again without layers, without metadata, or without hundreds of progressive scans. Simplify a "
         "drawing, or export it as PNG. `detail` says what there is too much of."
     )
 
 
 class CannotFitError(ServiceError):
-    """A rendition that no quality makes as small as it must be."""
+    """A rendition that exceeds `max_bytes` at every quality."""
 
     status_code = 422
     slug = "cannot-fit"
     title = "Does not fit"
-    help = "Raise `max_bytes`, or ask for a smaller width or another format."
+    help = "Raise `max_bytes`, or request a smaller width or another format."
 
 
 class RenderGaveUpError(ServiceError):
-    """An image whose rendering ended its render process twice within an hour."""
+    """An image whose render process crashed or timed out twice within an hour."""
 
     status_code = 422
     slug = "render-gave-up"
     title = "Rendering gave up"
     help = (
-        "Export the image again, simpler or in another format, and upload that: each attempt to render this one crashed or timed out. "
-        "It is tried again an hour after the first of two failed attempts. After a change of DARKROOM_RENDER_SECONDS or "
-        "DARKROOM_RENDER_MEMORY_BYTES, delete `render-failures/` in the store to have it tried at once."
+        "Export the image again, simpler or in another format, and upload that: each attempt to render this one crashed "
+        "or timed out. The server tries again an hour after the first of two failed attempts. To make it try at once, "
+        "for example after you changed DARKROOM_RENDER_SECONDS or DARKROOM_RENDER_MEMORY_BYTES, delete "
+        "`render-failures/` in the store."
     )
 
 
 class DamagedOriginalError(ServiceError):
-    """A stored original whose bytes are no longer those of its digest."""
+    """A stored original whose bytes no longer match its digest."""
 
     status_code = 500
     slug = "damaged-original"
     title = "Damaged original"
-    help = "Upload the same image again: it gets the same digest, and every URL of it works again. Then look at the disk or the store."
+    help = "Upload the same image again: it gets the same digest, and all its URLs work again. Then check the disk or the bucket."
 
 
 class DamagedDocumentError(ServiceError):
-    """A stored document that cannot be read, or is another image's."""
+    """A stored document that cannot be read, or that belongs to another image."""
 
     status_code = 500
     slug = "damaged-document"
     title = "Damaged document"
-    help = "Upload the same image again: its document is made anew, without text and focal point. Then look at the disk or the store."
+    help = (
+        "Upload the same image again: the server writes a new document, without alt text and focal point. Then check "
+        "the disk or the bucket."
+    )
 
 
 class RenderFailedError(ServiceError):
-    """A render process ended in the middle of its work."""
+    """A render process ended during a render."""
 
     status_code = 500
     slug = "render-failed"
     title = "Render failed"
     help = (
-        "Try again. If it fails each time, the image is one that a codec cannot bear: send it to the maintainers, the server "
-        "itself goes on."
+        "Try again. If it fails every time, a codec cannot handle the image: please send it to the maintainers. The "
+        "server itself keeps running."
     )
 
 
 class HeaderTooLargeError(ServiceError):
-    """A request whose target and header fields are larger than is read (RFC 6585 §5)."""
+    """A request whose target and header fields are larger than the limit (RFC 6585 §5)."""
 
     status_code = 431
     slug = "header-too-large"
@@ -328,12 +350,12 @@ class HeaderTooLargeError(ServiceError):
 
 
 class CdnError(ServiceError):
-    """The CDN in front was not reached, or refused to purge."""
+    """The CDN did not respond, or refused to purge."""
 
     status_code = 502
     slug = "cdn-failed"
     title = "CDN not purged"
-    help = "Send the DELETE again: it purges whatever was left undone. See that the CDN's token is valid and may purge."
+    help = "Send the DELETE again: it purges whatever is left. Check that the CDN's token is valid and may purge."
 
 
 class SourceFailedError(ServiceError):
@@ -345,7 +367,7 @@ class SourceFailedError(ServiceError):
     status_code = 502
     slug = "source-failed"
     title = "Source failed"
-    help = "See that the source answers with an image at this URL, then try again. What it answered last is told in `received`."
+    help = "Check that the source responds with an image at this URL, then try again. `received` has its last response."
 
     def __init__(
         self,
@@ -362,73 +384,79 @@ class SourceFailedError(ServiceError):
 
 
 class OverloadedError(ServiceError):
-    """More work is waiting than can be done in time."""
+    """More requests are waiting than the server can process in time."""
 
     status_code = 503
     slug = "overloaded"
     title = "Too busy"
     help = (
-        "Wait as many seconds as Retry-After says and ask again. If it comes often: more render processes, another machine, or "
-        "a CDN in front."
+        "Wait for as many seconds as Retry-After says, and try again. If this happens often, add render processes, "
+        "another machine, or a CDN in front."
     )
 
 
 class DeadlineExceededError(ServiceError):
-    """A render took longer than a client is kept waiting."""
+    """A render took longer than a client may wait."""
 
     status_code = 503
     slug = "deadline-exceeded"
     title = "Took too long"
-    help = "Ask again: what was begun may be ready by then. Smaller widths, WebP in place of AVIF, and a lower `effort` take less time."
+    help = (
+        "Try again: the render goes on, and may be ready by then. Smaller widths, WebP in place of AVIF, and a lower "
+        "`effort` take less time."
+    )
 
 
 class TooCostlyError(ServiceError):
-    """A render needs more memory than a render process may have."""
+    """A render needs more memory than a render process may use."""
 
     status_code = 503
     slug = "too-costly"
     title = "Too costly"
-    help = "Ask for a smaller rendition, or give render processes more memory with DARKROOM_RENDER_MEMORY_BYTES."
+    help = "Request a smaller rendition, or give render processes more memory with DARKROOM_RENDER_MEMORY_BYTES."
 
 
 class NewerVersionError(ServiceError):
-    """An address of a pipeline version that this process does not know yet."""
+    """A URL of a pipeline version that this server does not know yet."""
 
     status_code = 503
     slug = "newer-version"
     title = "Newer version"
-    help = "Ask again shortly: another process of this deployment already runs a newer version, and this one is about to be replaced."
+    help = "Try again soon: another server of this deployment already runs a newer version, and this one is about to be replaced."
 
 
 class StorageUnavailableError(ServiceError):
-    """The store cannot be reached, or refuses."""
+    """The store does not respond, or refuses the request."""
 
     status_code = 503
     slug = "storage-unavailable"
     title = "Storage unavailable"
-    help = "Ask again shortly. Renditions in memory are served meanwhile; `/health` says when the store is back."
+    help = (
+        "Try again soon. Meanwhile the server still serves renditions that it has in memory. `/health` reports when the "
+        "store is available again."
+    )
 
 
 class SourceSlowError(ServiceError):
-    """A remote source that does not answer in time."""
+    """A source that does not respond in time."""
 
     status_code = 504
     slug = "source-slow"
     title = "Source too slow"
-    help = "Try again, or upload the bytes of the image in place of its URL."
+    help = "Try again, or upload the image itself in place of its URL."
 
 
 class StorageFullError(ServiceError):
-    """The store has no room."""
+    """The store is full."""
 
     status_code = 507
     slug = "storage-full"
     title = "Storage full"
-    help = "Make room in the store. Nothing half was kept; the same upload can be sent again."
+    help = "Free some space in the store, and send the same upload again. Nothing incomplete was stored."
 
 
 def every_problem() -> list[type[ServiceError]]:
-    """Return every kind of failure by its status, each kind once."""
+    """Return one class for each slug, sorted by status and slug."""
     found: dict[str, type[ServiceError]] = {}
 
     def collect(error: type[ServiceError]) -> None:
@@ -455,6 +483,6 @@ def body_too_large(max_bytes: int, received: str, remedy: str = RAISE_UPLOAD_LIM
 
 
 def sanitize(text: str, limit: int = 120) -> str:
-    """Return `text` short enough and without control or non-ASCII characters, so that it may be echoed and logged."""
+    """Return `text` escaped to printable ASCII and cut to `limit` characters, so that responses and logs may contain it."""
     escaped = text.encode("unicode_escape", "backslashreplace").decode("ascii")
     return escaped if len(escaped) <= limit else escaped[:limit] + "…"
