@@ -1,4 +1,4 @@
-"""The bare limits of a hit: ASGI functions that only send, and the edge around an origin that is nothing else."""
+"""The bare limits of a hit: ASGI functions that only send a response, and the edge around an origin that does only that."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import msgspec
 from edge import Edge
 from edge.asgi import ASGIApp, Message, Receive, Scope, Send
 
-# What the applications are told by: a file with a `Fixed`, and how many entries there are.
-ANSWER_FILE = "BENCH_ANSWER"
+# Environment variables of the applications: the path of a file with a `FixedResponse`, and the number of entries.
+RESPONSE_FILE = "BENCH_RESPONSE"
 ENTRIES = "BENCH_ENTRIES"
 
 ENTRY_BODY_BYTES = 2_000
 _SEED = 7
 
 
-class Fixed(msgspec.Struct, frozen=True):
-    """An answer to send: the status, the fields in their order, the body."""
+class FixedResponse(msgspec.Struct, frozen=True):
+    """A response to send; its headers keep their order."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -34,11 +34,11 @@ def entry_path(number: int) -> str:
     return f"/n/{number}"
 
 
-def fixed() -> ASGIApp:
-    """Return an application that answers everything with the one answer in a file."""
-    answer = _answer()
-    start = {"type": "http.response.start", "status": answer.status, "headers": _encoded(answer.headers)}
-    body = {"type": "http.response.body", "body": answer.body}
+def fixed_response() -> ASGIApp:
+    """Return an application that responds to every request with the response in `BENCH_RESPONSE`."""
+    response = _load_response()
+    start = {"type": "http.response.start", "status": response.status, "headers": _encoded(response.headers)}
+    body = {"type": "http.response.body", "body": response.body}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -50,13 +50,13 @@ def fixed() -> ASGIApp:
     return app
 
 
-def over_dict() -> ASGIApp:
-    """Return an application that answers from a dict of many distinct bodies, all under the header list of the one answer."""
-    start = {"type": "http.response.start", "status": 200, "headers": _entry_headers(_answer())}
+def dict_lookup() -> ASGIApp:
+    """Return an application that looks up the body in a dict of many distinct ones, and sends all of them with one list of headers."""
+    start = {"type": "http.response.start", "status": 200, "headers": _entry_headers(_load_response())}
     bodies = {entry_path(number).encode("ascii"): body for number, body in _entry_bodies()}
     health = bodies[b"/health"] = next(iter(bodies.values()))
     if len(health) != ENTRY_BODY_BYTES:
-        raise ValueError("entries are of one size")
+        raise ValueError(f"expected bodies of {ENTRY_BODY_BYTES} bytes, got {len(health)}")
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -70,8 +70,8 @@ def over_dict() -> ASGIApp:
 
 
 def filled_edge() -> ASGIApp:
-    """Return the edge, which keeps many distinct bodies by the time it answers, each with a header list of its own."""
-    answer = _answer()
+    """Return the edge. By the end of its startup it has stored many distinct bodies, each with its own list of headers."""
+    response = _load_response()
     bodies = dict(_entry_bodies())
 
     async def origin(scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,60 +80,60 @@ def filled_edge() -> ASGIApp:
             return
         number = scope["path"].rpartition("/")[2]
         body = bodies[int(number) if number.isdigit() else 0]
-        # Encoded anew for each answer, as a framework does: no entry shares these with another.
-        await send({"type": "http.response.start", "status": 200, "headers": _entry_headers(answer)})
+        # A new list of headers for each response, as from a framework: no two entries share theirs.
+        await send({"type": "http.response.start", "status": 200, "headers": _entry_headers(response)})
         await send({"type": "http.response.body", "body": body})
 
     edge = Edge(origin, name="darkroom", max_bytes=8 << 30, max_concurrent_misses=100, key_includes_host=False)
 
     async def fill() -> None:
         for number in range(len(bodies)):
-            await edge(_get(entry_path(number)), _nothing_more, _nowhere)
+            await edge(_get(entry_path(number)), _receive_disconnect, _discard)
 
     return edge
 
 
-def _answer() -> Fixed:
-    return msgspec.msgpack.decode(Path(os.environ[ANSWER_FILE]).read_bytes(), type=Fixed)
+def _load_response() -> FixedResponse:
+    return msgspec.msgpack.decode(Path(os.environ[RESPONSE_FILE]).read_bytes(), type=FixedResponse)
 
 
 def _encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
-def _entry_headers(answer: Fixed) -> list[tuple[bytes, bytes]]:
+def _entry_headers(response: FixedResponse) -> list[tuple[bytes, bytes]]:
     return [
         (name, b"%d" % ENTRY_BODY_BYTES if name == b"content-length" else value)
-        for name, value in _encoded(answer.headers)
+        for name, value in _encoded(response.headers)
     ]  # fmt: skip
 
 
 def _entry_bodies() -> Iterator[tuple[int, bytes]]:
-    bytes_of = random.Random(_SEED).randbytes
-    return ((number, bytes_of(ENTRY_BODY_BYTES)) for number in range(int(os.environ[ENTRIES])))
+    random_bytes = random.Random(_SEED).randbytes
+    return ((number, random_bytes(ENTRY_BODY_BYTES)) for number in range(int(os.environ[ENTRIES])))
 
 
 def _get(path: str) -> Scope:
     return {"type": "http", "method": "GET", "path": path, "raw_path": quote(path).encode("ascii"), "query_string": b"", "headers": []}
 
 
-async def _nothing_more() -> Message:
+async def _receive_disconnect() -> Message:
     return {"type": "http.disconnect"}
 
 
-async def _nowhere(message: Message) -> None:
+async def _discard(message: Message) -> None:
     del message
 
 
-async def _nothing() -> None:
+async def _do_nothing() -> None:
     return None
 
 
-async def _lifespan(receive: Receive, send: Send, begin: Callable[[], Awaitable[None]] = _nothing) -> None:
+async def _lifespan(receive: Receive, send: Send, start_up: Callable[[], Awaitable[None]] = _do_nothing) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
-            await begin()
+            await start_up()
             await send({"type": "lifespan.startup.complete"})
         else:
             await send({"type": "lifespan.shutdown.complete"})

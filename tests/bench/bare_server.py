@@ -1,4 +1,4 @@
-"""`python -m tests.bench.bare_server <factory> <port>`: a bare application under Granian with the real server's options."""
+"""`python -m tests.bench.bare_server <factory> <port>` runs a bare application under Granian with the real server's options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.bare_start <port>`: the least that starts Litestar, Granian and pyvips."""
+"""`python -m tests.bench.bare_start <port>` is the smallest server that starts Litestar, Granian and pyvips."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from granian.constants import HTTPModes, Interfaces, Loops
 
 
 def build() -> object:
-    """Return an application whose process has pyvips loaded and which answers `/health`."""
-    import pyvips  # noqa: PLC0415 - in the process that serves, not in the one that starts it
+    """Return an application that has only `/health`, in a process that has loaded pyvips."""
+    import pyvips  # noqa: PLC0415 - loaded in the process that serves, not in its supervisor
     from litestar import Litestar, get  # noqa: PLC0415
 
     pyvips.cache_set_max(0)

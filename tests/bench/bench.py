@@ -1,4 +1,4 @@
-"""What every measurement is given: how long, on which server, with which photo."""
+"""The parameters of a run, which every measurement receives: durations and counts, the server, the photo."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 import msgspec
 
 from tests.bench.client import Client, Image
-from tests.bench.servers import Server
+from tests.bench.servers import MeasuredServer
 
 
 class Extent(msgspec.Struct, frozen=True):
-    """How much is measured. Durations are seconds of one round, per side.
+    """How much is measured. Durations are seconds of one round, for each of the two sides.
 
-    `slow_images`: also with images that take ten seconds to make.
+    `slow_images`: also measure images that take ten seconds to make.
     """
 
     hit_rounds: int
@@ -80,12 +80,16 @@ QUICK = Extent(
 
 
 class Bench(msgspec.Struct, frozen=True):
-    """One run: a folder that is removed at its end, the shared server, a connection to it, and the photo that it has."""
+    """One run.
+
+    `folder`: a temporary directory that is removed at the end. `client`: a connection to `server`, which all measurements share.
+    `photo_path`: a JPEG, described by `photo_description`, which the server has stored as `photo`.
+    """
 
     extent: Extent
     folder: Path
-    server: Server
+    server: MeasuredServer
     client: Client
     photo_path: Path
-    photo_words: str
+    photo_description: str
     photo: Image

@@ -1,4 +1,4 @@
-"""A client of the running server: ingest, mint, get; over loopback, one connection each."""
+"""A client of the running server over one connection on loopback: it uploads images, requests signed paths and fetches renditions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ import msgspec
 HOST = "127.0.0.1"
 _TIMEOUT_SECONDS = 120.0
 
-# Servers close a silent connection, ours after ten seconds; a new one is opened well before.
+# Servers close an idle connection, Darkroom after ten seconds, so the client opens a new one well before that.
 _IDLE_SECONDS = 3.0
 
 
-class Got(msgspec.Struct, frozen=True):
-    """An answer: its fields as sent, in order, names in lower case; its body; from request to its last byte in seconds."""
+class Response(msgspec.Struct, frozen=True):
+    """A response.
+
+    `headers`: in the order in which they were sent, names in lower case. `seconds`: from the request to the last byte of the body.
+    """
 
     status: int
     headers: list[tuple[str, str]]
@@ -28,17 +31,17 @@ class Got(msgspec.Struct, frozen=True):
     seconds: float
 
     def header(self, name: str) -> str:
-        """Return the value of a field, "" if there is none."""
+        """Return the value of a header, or "" if there is none."""
         return next((value for field, value in self.headers if field == name), "")
 
     @property
     def rendered(self) -> bool:
-        """Whether this answer had to be rendered."""
+        """Whether this response had to be rendered."""
         return self.header("server-timing").startswith("tier;desc=render")
 
 
 class Image(msgspec.Struct, frozen=True):
-    """An original that is stored: its digest, and its upright size in pixels."""
+    """A stored original: its digest, and its upright size in pixels."""
 
     digest: str
     width: int
@@ -55,47 +58,47 @@ class Client:
     def close(self) -> None:
         self._connection.close()
 
-    def get(self, path: str, headers: Mapping[str, str] = {}) -> Got:
-        return self._ask("GET", path, None, headers)
+    def get(self, path: str, headers: Mapping[str, str] = {}) -> Response:
+        return self._request("GET", path, None, headers)
 
-    def rendition(self, path: str) -> Got:
-        """Return a rendition that had to be rendered; raises `RuntimeError` for any other answer."""
-        got = self.get(path)
-        if got.status != 200 or not got.rendered:
-            raise RuntimeError(f"{path} was to be rendered; received {got.status} {got.headers} {got.body[:300]!r}")
-        return got
+    def rendition(self, path: str) -> Response:
+        """Return a rendition that had to be rendered; raises `RuntimeError` for any other response."""
+        response = self.get(path)
+        if response.status != 200 or not response.rendered:
+            raise RuntimeError(f"expected {path} to be rendered, received {response.status} {response.headers} {response.body[:300]!r}")
+        return response
 
     def ingest(self, path: Path) -> Image:
-        """Return a file as stored."""
-        got = self._ask("POST", "/v1/images", path.read_bytes(), {"Content-Type": "application/octet-stream"})
-        if got.status not in {200, 201}:
-            raise RuntimeError(f"{path.name} was not taken: {got.status} {got.body[:300]!r}")
-        return msgspec.json.decode(got.body, type=Image)
+        """Upload a file and return its image; raises `RuntimeError` if the server refuses it."""
+        response = self._request("POST", "/v1/images", path.read_bytes(), {"Content-Type": "application/octet-stream"})
+        if response.status not in {200, 201}:
+            raise RuntimeError(f"{path.name} was refused: {response.status} {response.body[:300]!r}")
+        return msgspec.json.decode(response.body, type=Image)
 
-    def mint(self, image: Image, image_format: str, **transform: object) -> str:
-        """Return the path of one rendition."""
+    def rendition_path(self, image: Image, image_format: str, **transform: object) -> str:
+        """Return the signed path of one rendition."""
         body = json.dumps({"transform": transform, "format": image_format}).encode()
-        got = self._ask("POST", f"/v1/images/{image.digest}/urls", body, {"Content-Type": "application/json"})
-        if got.status != 200:
-            raise RuntimeError(f"no URL for {transform}: {got.status} {got.body[:300]!r}")
-        url: str = json.loads(got.body)["url"]
+        response = self._request("POST", f"/v1/images/{image.digest}/urls", body, {"Content-Type": "application/json"})
+        if response.status != 200:
+            raise RuntimeError(f"no URL for {transform}: {response.status} {response.body[:300]!r}")
+        url: str = json.loads(response.body)["url"]
         return url
 
-    def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Got:
+    def _request(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Response:
         started = time.perf_counter()
         if started - self._used > _IDLE_SECONDS:
             self._connection.close()
         self._connection.request(method, path, body=body, headers=dict(headers))
-        response: HTTPResponse = self._connection.getresponse()
-        content = response.read()
+        received: HTTPResponse = self._connection.getresponse()
+        content = received.read()
         self._used = time.perf_counter()
-        fields = [(name.lower(), value) for name, value in response.getheaders()]
-        return Got(response.status, fields, content, self._used - started)
+        fields = [(name.lower(), value) for name, value in received.getheaders()]
+        return Response(received.status, fields, content, self._used - started)
 
 
 @contextmanager
 def connected(port: int) -> Iterator[Client]:
-    """Give a client, its connection closed on leaving."""
+    """Yield a client and close its connection on leaving."""
     client = Client(port)
     try:
         yield client
@@ -103,8 +106,8 @@ def connected(port: int) -> Iterator[Client]:
         client.close()
 
 
-def answers(port: int, path: str) -> bool:
-    """Return whether something answers 200 or 304 on `path`."""
+def is_responding(port: int, path: str) -> bool:
+    """Return whether a server on this port responds with 200 or 304 to a GET of `path`."""
     try:
         with socket.create_connection((HOST, port), timeout=_TIMEOUT_SECONDS) as connection:
             connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode("ascii"))

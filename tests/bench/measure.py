@@ -1,4 +1,4 @@
-"""What is read off running processes, and what is made of figures taken in turn."""
+"""CPU time, memory and priority of running processes, and comparisons of figures that are measured alternately."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _CPU_FIELDS = slice(11, 15)
 RENDER_PROCESS = "service.worker"
 
 
-class Compared(msgspec.Struct, frozen=True):
-    """Figures of ours and of the bare limit, one of each a round, in the same unit."""
+class Comparison(msgspec.Struct, frozen=True):
+    """Figures of Darkroom (`ours`) and of the bare limit, one of each per round, in the same unit."""
 
     ours: list[float]
     bare: list[float]
 
     @property
     def ratio(self) -> float:
-        """The median of the rounds' ratios: what changes between rounds falls out."""
+        """The median of the rounds' ratios, on which changes of the machine between rounds have no effect."""
         return median(self.ratios)
 
     @property
     def ratios(self) -> list[float]:
-        """Ours over bare, of each round."""
+        """Ours divided by bare, for each round."""
         return [ours / bare for ours, bare in zip(self.ours, self.bare, strict=True)]
 
 
-def in_turn(ours: Callable[[], float], bare: Callable[[], float], rounds: int) -> Compared:
-    """Return what both give, measured one after the other, who goes first changing every round."""
-    figures = Compared([], [])
+def alternate(ours: Callable[[], float], bare: Callable[[], float], rounds: int) -> Comparison:
+    """Return the figures of both functions over `rounds` rounds. They run one after the other, and every round swaps which one is first."""
+    figures = Comparison([], [])
     for number in range(rounds):
         if number % 2:
             figures.bare.append(bare())
@@ -51,13 +51,13 @@ def in_turn(ours: Callable[[], float], bare: Callable[[], float], rounds: int) -
 
 
 class Priority(msgspec.Struct, frozen=True):
-    """How much a process yields: its niceness, and that of its session's group where the kernel has such (sched(7), autogroup)."""
+    """The niceness of a process, and that of its session's group if the kernel has autogroups (sched(7))."""
 
     nice: int
     group_nice: int | None
 
-    def take(self) -> None:
-        """Give the calling process, the first of its session, this priority."""
+    def apply(self) -> None:
+        """Set the priority of the calling process, which has to be its session's leader."""
         os.nice(self.nice - os.getpriority(os.PRIO_PROCESS, 0))
         if self.group_nice:
             Path("/proc/self/autogroup").write_text(str(self.group_nice), "ascii")
@@ -70,7 +70,7 @@ def priority(process_id: int) -> Priority:
 
 
 def percentile(figures: Iterable[float], share: float) -> float:
-    """Return the smallest figure that at least `share` (0 to 1) of them do not exceed."""
+    """Return the smallest figure that at least the fraction `share` (0 to 1) of all figures do not exceed."""
     ordered = sorted(figures)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
@@ -93,12 +93,12 @@ def render_processes(root: int) -> list[int]:
 
 
 def cpu_seconds(process_ids: Iterable[int]) -> float:
-    """Return user and system time so far, of children that have ended and been waited for too."""
+    """Return the user and system time of these processes so far in seconds, with that of their children that were waited for."""
     return sum(sum(int(ticks) for ticks in _stat(process_id)[_CPU_FIELDS]) for process_id in process_ids) / _TICKS_PER_SECOND
 
 
 def busy_cores(seconds: float) -> float:
-    """Return how many cores the whole machine keeps busy, watched for so long: what others take, while nothing of ours works."""
+    """Return how many cores of the machine are busy on average over `seconds`; call it while nothing of the benchmark works."""
 
     def ticks() -> int:
         # proc(5), /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal.
@@ -111,17 +111,17 @@ def busy_cores(seconds: float) -> float:
 
 
 def pss_bytes(process_ids: Sequence[int]) -> int:
-    """Return the memory that these processes take, shared pages divided among those that share them."""
+    """Return the proportional set size of these processes: a page that several processes share counts as a fraction for each."""
     return sum(_number(process_id, "smaps_rollup", b"Pss:") for process_id in process_ids) << 10
 
 
 def peak_bytes(process_id: int) -> int:
-    """Return the most memory that a process has had in RAM, 0 once it has ended."""
+    """Return the highest resident memory of a process so far, or 0 if it has ended."""
     return _number(process_id, "status", b"VmHWM:") << 10
 
 
 def read_bytes(process_ids: Sequence[int]) -> int:
-    """Return how many bytes these processes have read so far, from the page cache or not (`rchar`)."""
+    """Return how many bytes these processes have read so far, from the page cache or from disk (`rchar` of proc(5))."""
     return sum(_number(process_id, "io", b"rchar:") for process_id in process_ids)
 
 
@@ -137,5 +137,5 @@ def _text(process_id: int, file: str) -> bytes:
     try:
         return Path(f"/proc/{process_id}/{file}").read_bytes()
     except OSError:
-        # It has ended meanwhile.
+        # The process has ended.
         return b""

@@ -1,4 +1,4 @@
-"""The test images. `python -m tests.bench.photos <kind> <from> <to>` makes one, so that libvips never loads into the measuring process."""
+"""The test images. `python -m tests.bench.photos <kind> <source> <target>` makes one, so that the measuring process never loads libvips."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[2]
 
-# A camera's own 12.7 Mpixel JPEG, where the folder of test images stands beside the checkout.
+# A 12.7 Mpixel JPEG of a camera, if the directory of test images lies next to the checkout.
 CORPUS_PHOTO = REPOSITORY.parent / "shared" / "corpus" / "photo" / "metadata-extra__Canon_EOS_5D.jpg"
 
-# An iPhone's 12.2 Mpixel, in the same folder.
+# A 12.2 Mpixel HEIC of an iPhone, in the same directory.
 CORPUS_HEIC = CORPUS_PHOTO.parents[1] / "heic" / "test-assets__IMG_2682.heic"
 
-# Folders beside it whose files are photos as people have them.
+# Directories next to it that hold photos as people take them.
 _CORPUS_FOLDERS = ("photo", "orientation", "jpeg", "exif-gps", "webp", "hdr", "avif", "heic")
 
 _ALBUM = 100
@@ -30,41 +30,41 @@ _PHOTO_SIZE = 4_240, 2_832
 _LARGE_SIZE = 6_000, 4_000
 _HUGE_SIZE = 10_000, 10_000
 
-# x265 takes half a minute for a large picture as it comes; less haste makes the file smaller, and as long to decode.
+# With its default preset x265 takes half a minute for a large picture. The preset has little effect on the time to decode.
 _HEVC_PRESET = "ultrafast"
 
 
 def photo(folder: Path) -> tuple[Path, str]:
-    """Return a baseline JPEG of about 12 Mpixel, and what it is in words."""
+    """Return a baseline JPEG of about 12 Mpixel, and its description."""
     if CORPUS_PHOTO.exists():
         return CORPUS_PHOTO, f"{CORPUS_PHOTO.name}, 12.7 Mpixel"
-    return made("photo", CORPUS_PHOTO, folder / "photo.jpg"), "a generated JPEG of 12.0 Mpixel"
+    return make_image("photo", CORPUS_PHOTO, folder / "photo.jpg"), "a generated JPEG of 12.0 Mpixel"
 
 
 def heic(photo_path: Path, folder: Path, *, may_take_long: bool) -> tuple[Path, str] | None:
-    """Return a HEIC, and what it is in words; `None` where there is neither pillow-heif to make one nor the folder of test images."""
+    """Return a HEIC and its description; `None` without both pillow-heif, which makes one, and the directory of test images."""
     found = CORPUS_HEIC if CORPUS_HEIC.exists() else None
     if find_spec("pillow_heif") is not None and (may_take_long or found is None):
-        return made("large-heic", photo_path, folder / "large-heic"), "24.0 Mpixel laid from the photo"
+        return make_image("large-heic", photo_path, folder / "large-heic"), "24.0 Mpixel tiled from the photo"
     return None if found is None else (found, f"{found.name} of an iPhone, 12.2 Mpixel")
 
 
 def album(photo_path: Path, folder: Path, count: int) -> list[Path]:
-    """Return `count` different photos, up to a hundred: those of the folder of test images where it is, and parts of the photo."""
+    """Return `count` different photos, up to 100: those in the directory of test images, if it exists, and parts of the photo."""
     corpus = CORPUS_PHOTO.parents[1]
     found = sorted(path for name in _CORPUS_FOLDERS for path in (corpus / name).glob("*") if path.is_file())
-    parts = sorted(made("album", photo_path, folder / "album").iterdir())
-    # Of both kinds, however few are wanted.
+    parts = sorted(make_image("album", photo_path, folder / "album").iterdir())
+    # Alternate between the two kinds, so that few photos include both.
     return [path for pair in zip_longest(found, parts) for path in pair if path is not None][:count]
 
 
 def has_profile(path: Path) -> bool:
-    """Return whether a JPEG carries a colour profile (ICC.1, annex B.4)."""
+    """Return whether a JPEG has a color profile (ICC.1, annex B.4)."""
     return b"ICC_PROFILE\0" in path.read_bytes()
 
 
-def made(kind: str, source: Path, target: Path) -> Path:
-    """Return `target`, an image of `kind` (see `_MAKERS`) made from `source` in a process of its own, unless it has been."""
+def make_image(kind: str, source: Path, target: Path) -> Path:
+    """Return `target`, an image of `kind` (a key of `_MAKERS`). It is made from `source` in another process unless it exists."""
     if target.exists():
         return target
     command = [sys.executable, "-m", "tests.bench.photos", kind, str(source), str(target)]
@@ -73,8 +73,8 @@ def made(kind: str, source: Path, target: Path) -> Path:
 
 
 def _photo(source: str, target: str) -> None:
-    """Make a picture with the detail of a photo: clouds of several sizes over gradients, edges, a little grain."""
-    import pyvips  # noqa: PLC0415 - only where an image is made
+    """Make an image with as much detail as a photo: clouds of several sizes over gradients, edges, and a little grain."""
+    import pyvips  # noqa: PLC0415 - only in the process that makes images
 
     width, height = _PHOTO_SIZE
     bands = []
@@ -101,7 +101,7 @@ def _progressive(source: str, target: str) -> None:
 
 
 def _png(source: str, target: str) -> None:
-    """Make a PNG of 2,400 pixels' width with an alpha channel that fades out downwards."""
+    """Make a PNG, 2,400 pixels wide, whose alpha channel fades out toward the bottom."""
     import pyvips  # noqa: PLC0415
 
     image = pyvips.Image.thumbnail(source, 2_400)
@@ -111,35 +111,35 @@ def _png(source: str, target: str) -> None:
 
 def _huge(source: str, target: str) -> None:
     """Make a baseline JPEG of 100 Mpixel."""
-    _laid(source, _HUGE_SIZE).jpegsave(target, Q=85, keep="none")
+    _tiled(source, _HUGE_SIZE).jpegsave(target, Q=85, keep="none")
 
 
 def _large_jpeg(source: str, target: str) -> None:
-    """Make a baseline JPEG of 24 Mpixel, its colours at half the resolution, as cameras do."""
-    _laid(source, _LARGE_SIZE).jpegsave(target, Q=90, subsample_mode="on", keep="none")
+    """Make a baseline JPEG of 24 Mpixel with its color at half the resolution, as cameras do."""
+    _tiled(source, _LARGE_SIZE).jpegsave(target, Q=90, subsample_mode="on", keep="none")
 
 
 def _large_progressive(source: str, target: str) -> None:
-    """Make a progressive JPEG of 24 Mpixel, otherwise the same."""
-    _laid(source, _LARGE_SIZE).jpegsave(target, Q=90, subsample_mode="on", interlace=True, keep="none")
+    """Make the same JPEG as `_large_jpeg`, but progressive."""
+    _tiled(source, _LARGE_SIZE).jpegsave(target, Q=90, subsample_mode="on", interlace=True, keep="none")
 
 
 def _large_png(source: str, target: str) -> None:
-    """Make a PNG of 24 Mpixel, opaque, its lines filtered, as most programs do and libvips by itself does not."""
-    _laid(source, _LARGE_SIZE).pngsave(target, compression=6, filter="all", keep="none")
+    """Make an opaque PNG of 24 Mpixel with filtered lines, as most programs write it; libvips does not filter by default."""
+    _tiled(source, _LARGE_SIZE).pngsave(target, compression=6, filter="all", keep="none")
 
 
 def _large_heic(source: str, target: str) -> None:
-    """Make a HEIC of 24 Mpixel; some ten seconds."""
+    """Make a HEIC of 24 Mpixel, which takes about ten seconds."""
     import pillow_heif  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
     from PIL import Image  # noqa: PLC0415
 
-    picture = Image.fromarray(_laid(source, _LARGE_SIZE).numpy())
+    picture = Image.fromarray(_tiled(source, _LARGE_SIZE).numpy())
     pillow_heif.from_pillow(picture).save(target, quality=80, enc_params={"preset": _HEVC_PRESET})
 
 
 def _album(source: str, target: str) -> None:
-    """Make a folder of a hundred baseline JPEGs of 6 to 12 Mpixel, as cameras take them, each another part of the photo."""
+    """Make a directory of 100 baseline JPEGs of 6 to 12 Mpixel, like those of cameras, each a different part of the photo."""
     import pyvips  # noqa: PLC0415
 
     Path(target).mkdir()
@@ -150,8 +150,8 @@ def _album(source: str, target: str) -> None:
         photo.crop(left, top, width, height).jpegsave(f"{target}/{number:03}.jpg", Q=88, subsample_mode="on", keep="none")
 
 
-def _laid(source: str, size: tuple[int, int]) -> pyvips.Image:
-    """Return the photo laid side by side until it has this size."""
+def _tiled(source: str, size: tuple[int, int]) -> pyvips.Image:
+    """Return an image of this size that repeats the photo."""
     import pyvips  # noqa: PLC0415
 
     width, height = size

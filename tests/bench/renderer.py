@@ -1,4 +1,4 @@
-"""One render process without HTTP, asked as the server asks it, and what is taken by what it makes."""
+"""One render process without HTTP, used as the server uses it, and the time and CPU that its renditions cost."""
 
 from __future__ import annotations
 
@@ -31,31 +31,35 @@ from service.rendering.protocol import CodecSupport, InputFile, Render, Rendered
 from service.settings.sections import Settings
 from service.storage.object_store import open_storage
 from tests.bench import measure
-from tests.bench.measure import Compared, in_turn
-from tests.bench.report import Row, compared
+from tests.bench.measure import Comparison, alternate
+from tests.bench.report import Row, comparison_row
 
 Work: TypeAlias = Callable[[], Awaitable[list[Rendered]]]
 
 
-class Taken(msgspec.Struct, frozen=True):
-    """Milliseconds for each rendition: of time, and of CPU in all processes."""
+class Cost(msgspec.Struct, frozen=True):
+    """Milliseconds for each rendition: elapsed time, and CPU time of all processes."""
 
-    time: Compared
-    cpu: Compared
+    time: Comparison
+    cpu: Comparison
 
-    def rows(self, what: str, target: float, note: str) -> list[Row]:
-        """Return both against a target."""
+    def rows(self, name: str, target: float, note: str) -> list[Row]:
+        """Return the rows of both figures, each with the same target."""
         return [
-            compared(f"{what}, time", "ms", self.time, target, note=note),
-            compared(f"{what}, CPU", "ms", self.cpu, target, note="of the same renditions, all processes"),
+            comparison_row(f"{name}, time", "ms", self.time, target, note=note),
+            comparison_row(f"{name}, CPU", "ms", self.cpu, target, note="all processes, for the same renditions"),
         ]
 
 
 class Renderer:
-    """The process, what feeds it, and a store: what the server has beside HTTP."""
+    """A render pool, a store and an ingester: the parts of the server below HTTP."""
 
     def __init__(self, folder: Path, settings: Settings, portal: BlockingPortal, pool: RenderPool) -> None:
-        """Take an empty folder for the store, and where and by what is rendered."""
+        """Create a renderer.
+
+        folder: an empty directory for the store and the spool. settings: the server's. portal: runs the event loop of `pool`.
+        pool: a running pool with one render process.
+        """
         self.pool = pool
         self.limits = _limits(settings)
         storage = open_storage((folder / "store").as_uri(), {})
@@ -75,50 +79,50 @@ class Renderer:
         self._ingester.spool.clear()
         self._portal = portal
 
-    def offered(self) -> CodecSupport:
-        """Return what can be read and written, once the process has started."""
+    def codec_support(self) -> CodecSupport:
+        """Wait until the render process has started, and return the formats that it supports."""
         return self._portal.call(self.pool.codec_support)
 
     def ingest(self, path: Path) -> Document:
-        """Return a file as stored, its intermediate made if it has one."""
-        return self._portal.call(self._ingested, path.read_bytes())
+        """Ingest a file, make its intermediate if it has one, and return its document."""
+        return self._portal.call(self._ingest, path.read_bytes())
 
     async def render(self, source: InputFile, width: int, image_format: Format) -> Rendered:
         """Return one plain rendition."""
         return await self.pool.run(Render(source, Transform(width=width), image_format, PIPELINE_VERSION, self.limits), Rendered)
 
-    def in_turn(self, ours: Work, bare: Work, rounds: int) -> Taken:
-        """Return what renditions take that are made in two ways; raises `RuntimeError` where they are not of the same sizes."""
-        cpu = Compared([], [])
+    def alternate(self, ours: Work, bare: Work, rounds: int) -> Cost:
+        """Return the cost of renditions that are made in two ways; raises `RuntimeError` if their sizes differ."""
+        cpu = Comparison([], [])
         sizes: list[set[tuple[int, int]]] = []
 
         def milliseconds(work: Work, spent: list[float]) -> float:
             before, started = self._cpu_seconds(), time.perf_counter()
-            made = self._portal.call(work)
+            renditions = self._portal.call(work)
             seconds = time.perf_counter() - started
-            spent.append((self._cpu_seconds() - before) / len(made) * 1e3)
-            sizes.append({(rendered.width, rendered.height) for rendered in made})
-            return seconds / len(made) * 1e3
+            spent.append((self._cpu_seconds() - before) / len(renditions) * 1e3)
+            sizes.append({(rendered.width, rendered.height) for rendered in renditions})
+            return seconds / len(renditions) * 1e3
 
-        figures = in_turn(lambda: milliseconds(ours, cpu.ours), lambda: milliseconds(bare, cpu.bare), rounds)
+        figures = alternate(lambda: milliseconds(ours, cpu.ours), lambda: milliseconds(bare, cpu.bare), rounds)
         if any(size != sizes[0] for size in sizes):
-            raise RuntimeError(f"renditions of the same sizes were expected, received {sizes}")
-        return Taken(figures, cpu)
+            raise RuntimeError(f"expected renditions of the same sizes, received {sizes}")
+        return Cost(figures, cpu)
 
-    async def _ingested(self, body: bytes) -> Document:
+    async def _ingest(self, body: bytes) -> Document:
         async with self._ingester.spool.open() as upload:
             await upload.write(body)
             return (await self._ingester.ingest(upload)).document
 
     def _cpu_seconds(self) -> float:
-        # This process waits for those that have ended: theirs is in its own.
+        # The CPU time of render processes that have ended is in that of this process, which has waited for them.
         return measure.cpu_seconds([os.getpid(), *self.pool.process_ids])
 
 
 @contextmanager
 def renderer(folder: Path) -> Iterator[Renderer]:
-    """Give a renderer set up by the server's defaults, its one process ready."""
-    # Nothing but what goes wrong, and beside the table.
+    """Yield a renderer with the server's default settings, whose one render process has started."""
+    # Only warnings and errors are logged, to standard error, as the table goes to standard output.
     structlog.configure(wrapper_class=make_filtering_bound_logger(logging.WARNING), logger_factory=PrintLoggerFactory(sys.stderr))
     settings = Settings()
     pool = RenderPool(

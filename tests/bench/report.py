@@ -1,4 +1,4 @@
-"""The outcome: one row for each figure, as a table and as JSON."""
+"""The report of a run: one row for each figure, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from statistics import median
 
 import msgspec
 
-from tests.bench.measure import Compared
+from tests.bench.measure import Comparison
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One figure beside its target. `ours` and `bare` are medians in `unit`; `measured`, a ratio or `ours`, is held against the target.
+    """One figure and its target, if it has one.
 
-    Without a target the figure is only told; `ratios` are those of the single rounds.
+    `ours` and `bare` are medians in `unit`. `measured`, which is the ratio of the two or `ours`, is compared with the target:
+    it may be at most the target, or at least if `at_most` is false. `ratios` are those of the individual rounds.
     """
 
-    what: str
+    name: str
     unit: str
     ours: float
     bare: float | None
@@ -31,26 +32,26 @@ class Row(msgspec.Struct, frozen=True):
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is reached, `None` without one."""
+        """Whether the target is reached; `None` if there is none."""
         if self.target is None:
             return None
         return self.measured <= self.target if self.at_most else self.measured >= self.target
 
 
-class Told(msgspec.Struct, frozen=True):
-    """All of a run: under what conditions, and the rows."""
+class Report(msgspec.Struct, frozen=True):
+    """A whole run: when it ended, its conditions, its rows, and which of them met their targets."""
 
-    started: str
+    finished: str
     quick: bool
     conditions: dict[str, str]
     rows: list[Row]
     met: dict[str, bool | None]
 
 
-def compared(what: str, unit: str, figures: Compared, target: float | None, *, at_most: bool = True, note: str = "") -> Row:
-    """Return the row of a comparison: the rounds' ratios decide."""
+def comparison_row(name: str, unit: str, figures: Comparison, target: float | None, *, at_most: bool = True, note: str = "") -> Row:
+    """Return the row of a comparison; its target applies to the median of the rounds' ratios."""
     return Row(
-        what,
+        name,
         unit,
         ours=median(figures.ours),
         bare=median(figures.bare),
@@ -62,16 +63,16 @@ def compared(what: str, unit: str, figures: Compared, target: float | None, *, a
     )
 
 
-def told(rows: Sequence[Row], *, quick: bool, conditions: dict[str, str]) -> Told:
-    """Return the run's outcome with the versions that it was measured with."""
+def make_report(rows: Sequence[Row], *, quick: bool, conditions: dict[str, str]) -> Report:
+    """Return the report of a run, with the versions of the libraries among its conditions."""
     versions = {name: version(name) for name in ("darkroom", "granian", "litestar", "pyvips", "pyvips-binary", "uvloop")}
-    everything = {"python": platform.python_version(), **versions, **conditions}
+    all_conditions = {"python": platform.python_version(), **versions, **conditions}
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Told(now, quick, everything, list(rows), {row.what: row.met for row in rows})
+    return Report(now, quick, all_conditions, list(rows), {row.name: row.met for row in rows})
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the rows as text: a column each for the figures, the spread of the rounds' ratios (lowest to highest) and the note below."""
+    """Return the rows as text. The last column is the lowest and the highest ratio of a round; a note follows below its row."""
     head = ("", "ours", "bare", "measured", "target", "met", "rounds")
     lines = [head, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
@@ -90,7 +91,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     met = {True: "yes", False: "NO", None: "-"}[row.met]
     sign = "≤" if row.at_most else "≥"
     return (
-        row.what,
+        row.name,
         f"{_figure(row.ours)} {row.unit}",
         "-" if row.bare is None else _figure(row.bare),
         _figure(row.measured, ratio=bool(row.ratios)),

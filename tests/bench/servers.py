@@ -1,4 +1,4 @@
-"""Starts and ends what is measured: the real server, the bare ones, the bare renderer. Each is ended by its own process id."""
+"""Starts and ends the processes that are measured: the real server, the bare ones, the bare renderer. Each is ended by its process id."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from tests.bench import measure
-from tests.bench.client import answers
+from tests.bench.client import is_responding
 from tests.support.server import free_port
 
 REPOSITORY = Path(__file__).parents[2]
@@ -25,8 +25,12 @@ HOST = "127.0.0.1"
 _END_SECONDS = 15.0
 
 
-class Server(msgspec.Struct, frozen=True):
-    """A running server: its first process, its port, and from its start to its first right answer in seconds."""
+class MeasuredServer(msgspec.Struct, frozen=True):
+    """A running server.
+
+    `process_id`: its first process. `start_seconds`: the time from its start to its first 200 or 304 on `/health`.
+    `log`: the file that holds its standard output and standard error.
+    """
 
     process_id: int
     port: int
@@ -34,7 +38,7 @@ class Server(msgspec.Struct, frozen=True):
     log: Path
 
     def tree(self) -> list[int]:
-        """Return the process ids of the server and all that it has started."""
+        """Return the process ids of the server and of all processes that it has started."""
         return measure.process_tree(self.process_id)
 
     def cpu_seconds(self) -> float:
@@ -42,23 +46,23 @@ class Server(msgspec.Struct, frozen=True):
         return measure.cpu_seconds(self.tree())
 
     def events(self, name: str) -> list[dict[str, object]]:
-        """Return what it has logged so far under this name, each with its fields."""
-        # Not what a library prints, nor a line that is being written.
+        """Return the log events of this name so far, each with its fields."""
+        # Skips lines that a library prints, and the last line, which may be incomplete.
         lines = (line for line in self.log.read_bytes().split(b"\n")[:-1] if line.startswith(b"{"))
         return [event for line in lines if (event := msgspec.json.decode(line, type=dict[str, object]))["event"] == name]
 
 
 @contextmanager
-def darkroom(data: Path, **settings: object) -> Iterator[Server]:
-    """Give the real server over the data folder, set up by `settings` alone; it answers, its render processes are ready."""
+def darkroom(data: Path, **settings: object) -> Iterator[MeasuredServer]:
+    """Yield the real server with the data folder `data`, configured only by `settings`. It is healthy and its render processes are idle."""
     with darkroom_starting(data, **settings) as server:
         _wait_for_render_processes(server)
         yield server
 
 
 @contextmanager
-def darkroom_starting(data: Path, **settings: object) -> Iterator[Server]:
-    """Give the real server as soon as `/health` is 200; unless they say otherwise it warms nothing, which would disturb."""
+def darkroom_starting(data: Path, **settings: object) -> Iterator[MeasuredServer]:
+    """Yield the real server as soon as `/health` is 200. It warms nothing unless `settings` say so, as that would disturb measurements."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
     environ |= {f"DARKROOM_{name.upper()}": str(value) for name, value in {"warm": "none", **settings}.items()}
     port = free_port()
@@ -68,8 +72,8 @@ def darkroom_starting(data: Path, **settings: object) -> Iterator[Server]:
 
 
 @contextmanager
-def bare(target: str, environ: Mapping[str, str], *, within_seconds: float = 30) -> Iterator[Server]:
-    """Give an application of `tests.bench.bare` under Granian with the real server's options; `environ` tells it what to send."""
+def bare(target: str, environ: Mapping[str, str], *, within_seconds: float = 30) -> Iterator[MeasuredServer]:
+    """Yield an application of `tests.bench.bare` under Granian with the real server's options; `environ` says what it sends."""
     port = free_port()
     command = [sys.executable, "-m", "tests.bench.bare_server", target, str(port)]
     with _serving(command, port, {**os.environ, **environ}, within_seconds) as server:
@@ -77,8 +81,8 @@ def bare(target: str, environ: Mapping[str, str], *, within_seconds: float = 30)
 
 
 @contextmanager
-def bare_starting() -> Iterator[Server]:
-    """Give the bare application whose start is compared as soon as `/health` is 200."""
+def bare_starting() -> Iterator[MeasuredServer]:
+    """Yield the bare application of `tests.bench.bare_start` as soon as `/health` is 200."""
     port = free_port()
     with _serving([sys.executable, "-m", "tests.bench.bare_start", str(port)], port, dict(os.environ), within_seconds=30) as server:
         yield server
@@ -86,7 +90,7 @@ def bare_starting() -> Iterator[Server]:
 
 @contextmanager
 def child(command: list[str], environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Give a process in a session of its own with pipes for its standard input and output, ended on leaving."""
+    """Yield a process in its own session with pipes for its standard input and output; it is ended on leaving."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY, env=environ, start_new_session=True)
     try:
         yield process
@@ -99,24 +103,24 @@ def child(command: list[str], environ: Mapping[str, str]) -> Iterator[subprocess
 
 
 @contextmanager
-def _serving(command: list[str], port: int, environ: Mapping[str, str], within_seconds: float) -> Iterator[Server]:
+def _serving(command: list[str], port: int, environ: Mapping[str, str], within_seconds: float) -> Iterator[MeasuredServer]:
     with tempfile.NamedTemporaryFile() as log:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=REPOSITORY, env=environ)
         try:
-            while not answers(port, "/health"):
+            while not is_responding(port, "/health"):
                 if process.poll() is not None or time.perf_counter() - started > within_seconds:
                     log.seek(0)
-                    said = log.read().decode("utf-8", "replace")[-2_000:]
-                    raise RuntimeError(f"{' '.join(command)} did not answer 200 on /health within {within_seconds:g} seconds: {said}")
+                    output = log.read().decode("utf-8", "replace")[-2_000:]
+                    raise RuntimeError(f"{' '.join(command)} did not respond with 200 on /health in {within_seconds:g} seconds: {output}")
                 time.sleep(0.001)
-            yield Server(process.pid, port, time.perf_counter() - started, Path(log.name))
+            yield MeasuredServer(process.pid, port, time.perf_counter() - started, Path(log.name))
         finally:
             _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    left = measure.process_tree(process.pid)[1:]
+    descendants = measure.process_tree(process.pid)[1:]
     if process.poll() is None:
         process.terminate()
     try:
@@ -124,15 +128,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-        for process_id in left:
+        for process_id in descendants:
             try:
                 os.kill(process_id, signal.SIGKILL)
             except ProcessLookupError:
                 continue
 
 
-def _wait_for_render_processes(server: Server) -> None:
-    """Return when as many render processes as were started have been idle for a while."""
+def _wait_for_render_processes(server: MeasuredServer) -> None:
+    """Return as soon as the render processes have started and used no CPU time for 0.3 seconds."""
     before = -1.0
     deadline = time.perf_counter() + 30
     while time.perf_counter() < deadline:

@@ -1,4 +1,4 @@
-"""First views of what was warmed: what one takes, and that nothing is rendered for it."""
+"""First views of warmed renditions: their latency, and that none of them is rendered on request."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import msgspec
 from tests.bench import servers
 from tests.bench.bench import Bench
 from tests.bench.client import Client, Image, connected
-from tests.bench.misses import Cold
+from tests.bench.misses import ColdRenditions
 from tests.bench.report import Row
-from tests.bench.servers import Server
+from tests.bench.servers import MeasuredServer
 
-# The default, spelled out: what a browser's document asks for, AVIF aside.
+# The default of `DARKROOM_WARM`: the formats of a `<picture>` without AVIF.
 _WARM = "webp,fallback"
 _WARMED_TYPES = frozenset({"image/webp", "image/jpeg"})
 _WARM_SECONDS = 60.0
@@ -35,9 +35,9 @@ class _Document(msgspec.Struct, frozen=True):
 
 
 def first_view(bench: Bench) -> list[Row]:
-    """Return the latency of the first request for each rendition of a warmed ladder, and how many of these were rendered then.
+    """Return the latency of the first request for each rendition of a warmed ladder, and how many of these requests caused a render.
 
-    Counted from outside: by the server's log and by the answers that say so.
+    Two counts from outside, of which the larger one is returned: the events of the server's log, and the responses that were rendered.
     """
     warmed: list[float] = []
     cold: list[float] = []
@@ -51,38 +51,44 @@ def first_view(bench: Bench) -> list[Row]:
             waits.append(time.perf_counter() - started)
             ladder = _ladder(client, image)
             rendered = 0
-            for path, cold_path in zip(ladder, Cold(client, image).paths(len(ladder)), strict=True):
-                got = client.get(path)
-                if got.status != 200:
-                    raise RuntimeError(f"{path} was to be warmed; received {got.status} {got.body[:300]!r}")
-                rendered += got.rendered
-                warmed.append(got.seconds * 1e3)
+            for path, cold_path in zip(ladder, ColdRenditions(client, image).paths(len(ladder)), strict=True):
+                response = client.get(path)
+                if response.status != 200:
+                    raise RuntimeError(f"expected 200 for the warmed {path}, received {response.status} {response.body[:300]!r}")
+                rendered += response.rendered
+                warmed.append(response.seconds * 1e3)
                 cold.append(client.rendition(cold_path).seconds * 1e3)
-            asked = {path.split("/")[4] for path in ladder}
-            renders += max(rendered, sum(event["transform"] in asked for event in server.events("rendered")))
+            transforms = {path.split("/")[4] for path in ladder}
+            renders += max(rendered, sum(event["transform"] in transforms for event in server.events("rendered")))
     p50 = median(warmed)
     note = (
         f"{len(warmed)} first views, each followed by a cold render, bare: WebP 640 wide of the same photo; "
-        f"the ladder was there {median(waits):.1f} s after the upload began"
+        f"the ladder was complete {median(waits):.1f} s after the upload began"
     )
     return [
         Row("first view of a warmed rendition, p50", "ms", p50, median(cold), p50, 5, note=note),
         Row(
-            "renders at first views of a warmed ladder", "", renders, None, renders, 0, note=f"of {len(warmed)}, by the log and the answers"
+            "renders at first views of a warmed ladder",
+            "",
+            renders,
+            None,
+            renders,
+            0,
+            note=f"of {len(warmed)}, by log and responses",
         ),
     ]
 
 
-def _wait_until_warmed(server: Server, image: Image) -> None:
+def _wait_until_warmed(server: MeasuredServer, image: Image) -> None:
     deadline = time.perf_counter() + _WARM_SECONDS
     while not any(event["digest"] == image.digest for event in server.events("warmed")):
         if time.perf_counter() > deadline:
-            said = server.log.read_text("utf-8", "replace")[-2_000:]
-            raise RuntimeError(f"nothing was warmed within {_WARM_SECONDS:g} seconds: {said}")
+            output = server.log.read_text("utf-8", "replace")[-2_000:]
+            raise RuntimeError(f"expected the ladder to be warmed within {_WARM_SECONDS:g} seconds: {output}")
         time.sleep(_POLL_SECONDS)
 
 
 def _ladder(client: Client, image: Image) -> list[str]:
-    """Return the paths of an image's warmed renditions as its document has them."""
+    """Return the paths of an image's warmed renditions from its document."""
     document = msgspec.json.decode(client.get(f"/v1/images/{image.digest}").body, type=_Document)
     return [step.url for source in document.sources if source.type in _WARMED_TYPES for step in source.renditions]
