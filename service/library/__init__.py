@@ -1,1 +1,1 @@
-"""What the service does with its images: ingest, renditions, takedowns, warming."""
+"""What the service does with images: ingest, documents, renditions, the list of images, takedowns, warming."""

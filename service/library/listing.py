@@ -57,6 +57,10 @@ class Listing:
         self._storage = storage
         self._images = images
         self._takedowns = takedowns
+        self._is_backfilled = False
+
+    def __repr__(self) -> str:
+        return f"<Listing: {'complete' if self._is_backfilled else 'backfill in progress'}>"
 
     async def page(self, after: str, limit: int) -> Page:
         """Return up to `limit` images after the entry named `after` ("" for the newest): fewer if some entries have no image any more.
@@ -94,6 +98,8 @@ class Listing:
             await retry(self._backfill, pauses=repeat(_RETRY_SECONDS), retry_after=retry_after)
         except Exception:
             log.exception("images could not be listed")
+        else:
+            self._is_backfilled = True
 
     async def _backfill(self) -> None:
         completed = await self._storage.get(RECENT_BACKFILLED_KEY)

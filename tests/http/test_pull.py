@@ -99,13 +99,13 @@ def test_pull_redirects_to_an_immutable_rendition_of_the_source_image(data: Path
         location = response.headers["location"]
         digest = location.split("/")[3]
         assert location.startswith(f"/i/v2/{digest}/width=200/")
-        told = {
+        fields = {
             "cache-control": "public, max-age=60",
             "cdn-cache-control": "max-age=300, stale-while-revalidate=86400, stale-if-error=604800",
             "cache-tag": digest,
             "access-control-allow-origin": "*",
         }
-        assert {name: response.headers[name] for name in told} == told
+        assert {name: response.headers[name] for name in fields} == fields
         assert was_stored(response, path, 300)
         rendition = client.get(location)
         assert (rendition.status_code, rendition.headers["content-type"]) == (200, "image/webp")

@@ -91,7 +91,9 @@ async def test_backfill_lists_images_of_an_earlier_version(library: Library, lis
     )
     await library.storage.put(document_key(digest), document, durable=False)
     await library.storage.delete(f"recent/{(await entries(library))[0]}")
+    assert repr(listing) == "<Listing: backfill in progress>"
     await listing.backfill()
+    assert repr(listing) == "<Listing: complete>"
     assert await entries(library) == [recent_key(digest, "2026-11-01T12:00:00Z").removeprefix("recent/")]
 
 

@@ -216,6 +216,7 @@ async def test_refresh_purges_each_new_takedown_once() -> None:
     await one.takedowns.take_down(OTHER)
     await other.takedowns.refresh()
     assert other.purges == [[DIGEST], [], [OTHER]]
+    assert repr(other.takedowns) == "<Takedowns: 2 images>"
     for digest in (DIGEST, OTHER):
         with pytest.raises(GoneError):
             other.takedowns.raise_if_taken_down([digest])

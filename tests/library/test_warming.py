@@ -178,6 +178,7 @@ async def test_warming_skips_stored_renditions(library: Library, jobs: list[str]
     stored = {spelling: await library.rendition(digest, spelling, "jpeg") for spelling in ("width=700", "width=640", "width=320")}
     async with warming_of(library):
         await warmed(library)
+    assert repr(library.warmer) == "<Warmer: 1 images warmed, <WarmingQueue: 0 in memory>>"
     assert jobs == ["Probe"] + ["Render"] * 3 + ["RenderLadder", "NextRendition", "NextRendition"]
     for spelling, before in stored.items():
         assert (await library.rendition(digest, spelling, "jpeg")).body == before.body
@@ -316,6 +317,7 @@ async def test_is_stored_waits_for_a_rendition_in_progress(library: Library, lon
             tasks.start_soon(look)
             await anyio.wait_all_tasks_blocked()
             assert result == []
+            assert repr(library.renditions) == "<Renditions: <SingleFlight: 1 in flight>, 0 announced>"
     assert result == [True]
 
 
