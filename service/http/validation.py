@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar
 
@@ -105,11 +107,13 @@ def _invalid(kind: type[msgspec.Struct], error: msgspec.ValidationError, body: b
 
 
 def _find(schema: Schema, body: bytes, path: str) -> tuple[Schema, object]:
-    """Return the schema and the value at a path of msgspec's, `$` left out; `UNSET` for a value that Python cannot hold."""
-    try:
-        value: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        value = msgspec.UNSET
+    """Return the schema and the value at a path of msgspec's, without its `$`.
+
+    The value is `UNSET` if it cannot be decoded without the Struct, or if a repeated member hides it.
+    """
+    value: Any = msgspec.UNSET
+    with suppress(msgspec.DecodeError, ValueError, RecursionError):
+        value = msgspec.json.decode(body)
     for step in _STEP.finditer(path):
         schema = next((each for each in schema.get("anyOf", ()) if each.get("type") != "null"), schema)
         if step["name"]:
@@ -117,7 +121,10 @@ def _find(schema: Schema, body: bytes, path: str) -> tuple[Schema, object]:
         else:
             key = int(step["index"])
             schema = schema["prefixItems"][key] if "prefixItems" in schema else schema["items"]
-        value = msgspec.UNSET if value is msgspec.UNSET else value[key]
+        try:
+            value = value[key]
+        except (LookupError, TypeError):
+            value = msgspec.UNSET
     return schema, value
 
 
@@ -153,12 +160,13 @@ def _expected(schema: Schema) -> str:  # noqa: PLR0911 - one for each kind of sc
 
 def _received(value: object, reason: str) -> str:
     """Return a value in a few words: its length if that is what msgspec found wrong, else its JSON."""
-    if value is msgspec.UNSET:
-        return "a number that is too long"
     if "of length" in reason and isinstance(value, (str, list, dict)):
         unit = "character" if isinstance(value, str) else "item" if isinstance(value, list) else "member"
         return f"{len(value):,} {unit}{'' if len(value) == 1 else 's'}"
-    return sanitize(msgspec.json.encode(value).decode())
+    # `UNSET`, or deeper than Python recurses.
+    with suppress(TypeError, RecursionError):
+        return sanitize(json.dumps(value, ensure_ascii=False))
+    return "a value that cannot be shown"
 
 
 def _remedy(schema: Schema) -> str:
