@@ -27,10 +27,9 @@ MAX_COMPRESSED_CHUNKS = 64
 # Blocks and sub-blocks of a GIF. All sub-blocks but the last of a frame have 255 bytes, so a file of 128 MB has no more than this.
 MAX_BLOCKS = 500_000
 
-# Strips or tiles of all pages of a TIFF, each of which costs about 20 µs; those that are JPEGs, whose markers are read; and entries.
+# Strips or tiles of all pages of a TIFF, each of which costs about 20 µs, and those among them that are JPEGs, whose markers are read.
 MAX_PIECES = 200_000
 MAX_JPEG_PIECES = 20_000
-MAX_ENTRIES = 4_096
 
 # Memory per pixel that libheif and the code around it need, measured: for 8 bits per sample, and for more.
 _HEIF_PIXEL_BYTES = {"avif": (12, 20), "heic": (6, 12)}
@@ -94,7 +93,7 @@ def _check_tiff(body: memoryview, limits: Limits) -> None:
     try:
         for number, page in enumerate(tiff.directories(body, MAX_JPEG_PIECES), 1):
             check_frames(number, limits)
-            _check_count("entries in a directory", page.entries, MAX_ENTRIES)
+            _check_count("entries in a directory", page.entries, tiff.MAX_ENTRIES)
             _check_count("bytes of metadata", page.metadata_bytes, MAX_METADATA_BYTES)
             pieces += page.pieces
             _check_count("strips or tiles", pieces, MAX_PIECES)

@@ -29,11 +29,12 @@ from service.rendering.protocol import (
     RenderLadder,
     Trimmed,
 )
-from service.worker import color, composite, load, memory, placeholder, quality
+from service.worker import color, composite, memory, placeholder, quality
 from service.worker.adjust import adjust
 from service.worker.failures import broken_image, out_of_memory
 from service.worker.files import ImageFile, map_file
 from service.worker.formats import animation
+from service.worker.load import check_original, load_frames, load_still, load_whole
 from service.worker.metadata import select_metadata
 from service.worker.probe import probe
 from service.worker.save import encode, encode_intermediate, encode_options
@@ -88,7 +89,7 @@ def run_render(job: Render, descriptor: int, overlay_descriptor: int | None = No
 
 def _render_still(file: ImageFile, info: ImageInfo, transform: Transform, plan: Plan, overlay_image: pyvips.Image | None) -> pyvips.Image:
     page = transform.frame or 0
-    image = load.load_still(file, info, plan, profile=transform.profile, page=page, high_bit_depth=transform.stretches)
+    image = load_still(file, info, plan, profile=transform.profile, page=page, high_bit_depth=transform.stretches)
     image = composite.rotate_and_flip(image, plan)
     if plan.searched:
         image = image.copy_memory()
@@ -102,9 +103,9 @@ def _render_animation(
     """Return the finished frames below one another. The crop that is found in the first frame applies to all."""
     box = plan.crop
     if plan.searched:
-        first = load.load_still(file, info, plan, profile=transform.profile)
+        first = load_still(file, info, plan, profile=transform.profile)
         box = composite.crop_box(composite.rotate_and_flip(first, plan).copy_memory(), plan, transform)
-    strip, frames = load.load_frames(file, info, plan, profile=transform.profile)
+    strip, frames = load_frames(file, info, plan, profile=transform.profile)
     # Each frame is computed at once: its pipeline would take some megabytes until the last is encoded, most of them lost to fragmentation.
     finished = [
         _apply_transform(composite.rotate_and_flip(frame, plan), box, transform, plan, overlay_image).copy_memory() for frame in frames
@@ -154,7 +155,7 @@ def _load_overlay(job: Render, file: ImageFile | None, info: ImageInfo | None, p
     width, height = composite.overlay_size(overlay, *plan.picture, info.width, info.height)
     # Keep wide colors only if the rendition has them too.
     profile: Profile = "p3" if job.transform.profile == "p3" else "srgb"
-    image = load.load_still(file, info, Plan.whole(info.width, info.height, width, height), profile=profile)
+    image = load_still(file, info, Plan.whole(info.width, info.height, width, height), profile=profile)
     return image.copy_memory()
 
 
@@ -168,7 +169,7 @@ def run_ladder(job: RenderLadder, descriptor: int) -> Iterator[Rendered]:
     file = ImageFile.open(job.input_file, descriptor)
     with _verified(file, job.limits, exclusive=job.exclusive) as info:
         geometry.check(info, Transform(width=widths[0]), job.formats[0], job.limits, frames=1)
-        widest = load.load_still(file, info, _width_plan(info, widths[0])).copy_memory()
+        widest = load_still(file, info, _width_plan(info, widths[0])).copy_memory()
     for width in widths:
         plan = _width_plan(info, width)
         image = widest if width == widths[0] else _scale_down(widest, plan.width, plan.height).copy_memory()
@@ -194,11 +195,11 @@ def run_probe(job: Probe, descriptor: int) -> Probed:
     _require_exclusive(info, exclusive=job.exclusive)
     file = ImageFile(body, "", None)
     with _translate_vips_errors(info):
-        load.check_original(file, info)
+        check_original(file, info)
         if info.intermediate is None:
             plan = Plan.whole(info.width, info.height, *placeholder.size(info.width, info.height))
-            return Probed(info, placeholder.make(load.load_still(file, info, plan)), None)
-        whole = load.load_whole(file, info).copy_memory()
+            return Probed(info, placeholder.make(load_still(file, info, plan)), None)
+        whole = load_whole(file, info).copy_memory()
         small = _scale_down(whole, *placeholder.size(whole.width, whole.height))
         return Probed(info, placeholder.make(small), encode_intermediate(whole))
 
@@ -207,7 +208,7 @@ def run_make_intermediate(job: MakeIntermediate, descriptor: int) -> Intermediat
     """Return the intermediate of an original that has one. Raises `ImageError` and `NeedsExclusiveError`."""
     file = ImageFile.open(job.input_file, descriptor)
     with _verified(file, job.limits, exclusive=job.exclusive) as info:
-        body = encode_intermediate(load.load_whole(file, info))
+        body = encode_intermediate(load_whole(file, info))
     return Intermediate(body)
 
 
@@ -223,7 +224,7 @@ def _find_trim(file: ImageFile, info: ImageInfo, transform: Transform) -> Box:
     region = geometry.plan(info.width, info.height, Transform(crop=transform.crop)).region
     scale = min(1, _MAX_TRIM_SIDE / max(region.width, region.height))
     plan = Plan(region=region, width=max(1, round(region.width * scale)), height=max(1, round(region.height * scale)))
-    image = load.load_still(file, info, plan, page=transform.frame or 0).copy_memory()
+    image = load_still(file, info, plan, page=transform.frame or 0).copy_memory()
     return composite.find_content_box(image, transform.trim or 0, region)
 
 

@@ -80,3 +80,13 @@ def _samples(header: memoryview) -> tuple[int, int]:
     max_horizontal, max_vertical = (max((pair[axis] for pair in factors), default=1) or 1 for axis in (0, 1))
     mcus = -(-width // (_BLOCK_SIDE * max_horizontal)) * -(-height // (_BLOCK_SIDE * max_vertical))
     return mcus * sum(h * v for h, v in factors) * _BLOCK_SIDE * _BLOCK_SIDE, components
+
+
+def pixel_count(body: bytes) -> int | None:
+    """Return width × height from the first frame header (ITU-T T.81 §B.2.2), `None` if the data is not a JPEG."""
+    position = 2
+    while body[:2] == b"\xff\xd8" and body[position : position + 1] == b"\xff" and position + 9 <= len(body):
+        if body[position + 1] in _FRAMES:
+            return int.from_bytes(body[position + 5 : position + 7], "big") * int.from_bytes(body[position + 7 : position + 9], "big")
+        position += 2 + int.from_bytes(body[position + 2 : position + 4], "big")
+    return None

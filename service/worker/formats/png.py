@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-_SIGNATURE_BYTES = 8
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK_HEADER_BYTES = 8
 _CRC_BYTES = 4
 
@@ -33,7 +33,7 @@ def survey(body: memoryview, max_chunks: int) -> Survey:
     """Return the chunks of a PNG before its pixels. Counting stops at `max_chunks` + 1."""
     decoded_bytes = chunks = compressed_chunks = metadata_bytes = 0
     animated = False
-    position = _SIGNATURE_BYTES
+    position = len(_SIGNATURE)
     while chunks <= max_chunks and position + _CHUNK_HEADER_BYTES <= len(body):
         size, kind = int.from_bytes(body[position : position + 4], "big"), bytes(body[position + 4 : position + 8])
         position += _CHUNK_HEADER_BYTES
@@ -58,3 +58,10 @@ def _decoded_bytes(header: bytes) -> int:
     # A palette is expanded, possibly with alpha.
     bits = 32 if header[9] == 3 else bits
     return int.from_bytes(header[:4], "big") * int.from_bytes(header[4:8], "big") * bits // 8
+
+
+def pixel_count(body: bytes) -> int | None:
+    """Return width × height (PNG, third edition, §11.2.1), `None` if the data is not a PNG."""
+    if body[:8] != _SIGNATURE or body[12:16] != b"IHDR":
+        return None
+    return int.from_bytes(body[16:20], "big") * int.from_bytes(body[20:24], "big")

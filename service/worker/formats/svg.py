@@ -23,7 +23,7 @@ from service.images.geometry import Box, drawing_at, plan
 from service.images.options import MAX_SIDE_PIXELS
 from service.images.transform import Transform
 from service.rendering.protocol import Failure, FailureKind, ImageError
-from service.worker.formats import svg_cost
+from service.worker.formats import jpeg, png, svg_cost
 from service.worker.formats.svg_cost import Element, Inherited
 
 
@@ -86,8 +86,8 @@ _LENGTH = re.compile(r"\s*([+]?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,3})?)\s*(px|pt
 _ROOT = re.compile(rb'<svg xmlns="[^"]+" xmlns:xlink="[^"]+" width="([0-9.]+)" height="([0-9.]+)"')
 _EMBEDDED = re.compile(r"data:image/(png|jpeg|jpg);base64,", re.IGNORECASE)
 
-# CSS 2.1 §4.3.2 at 96 dots per inch, with the default font size of 16 pixels.
-_UNIT_PIXELS = {"": 1.0, "px": 1.0, "pt": 4 / 3, "pc": 16.0, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96.0, "em": 16.0, "ex": 8.0}
+# Relative units refer to the default font size of 16 pixels.
+_UNIT_PIXELS = {**svg_cost.UNIT_PIXELS, "em": 16.0, "ex": 8.0}
 # The size of a document that states none, in pixels (CSS 2.1 §10.3.2).
 _DEFAULT_SIZE = (300.0, 150.0)
 
@@ -348,7 +348,7 @@ class _Sanitizer:
             body = base64.b64decode(re.sub(r"\s", "", url[match.end() :]), validate=True)
         except binascii.Error:
             return False
-        pixels = _png_pixels(body) if match[1].lower() == "png" else _jpeg_pixels(body)
+        pixels = png.pixel_count(body) if match[1].lower() == "png" else jpeg.pixel_count(body)
         if pixels is None:
             return False
         self._embedded_pixels += pixels
@@ -430,24 +430,6 @@ def _exact_size(clean: bytes) -> tuple[float, float]:
     if match is None:
         raise ValueError("not a sanitized document")
     return float(match[1]), float(match[2])
-
-
-def _png_pixels(body: bytes) -> int | None:
-    """Return width × height of a PNG (PNG, third edition, §11.2.1), `None` for any other data."""
-    if body[:8] != b"\x89PNG\r\n\x1a\n" or body[12:16] != b"IHDR":
-        return None
-    return int.from_bytes(body[16:20], "big") * int.from_bytes(body[20:24], "big")
-
-
-def _jpeg_pixels(body: bytes) -> int | None:
-    """Return width × height of a JPEG from its first frame header (ITU-T T.81 §B.2.2), `None` for any other data."""
-    position = 2
-    while body[:2] == b"\xff\xd8" and body[position : position + 1] == b"\xff" and position + 9 <= len(body):
-        marker = body[position + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
-            return int.from_bytes(body[position + 5 : position + 7], "big") * int.from_bytes(body[position + 7 : position + 9], "big")
-        position += 2 + int.from_bytes(body[position + 2 : position + 4], "big")
-    return None
 
 
 def _check_seconds(seconds: float, limit: float) -> None:

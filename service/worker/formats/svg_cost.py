@@ -88,7 +88,8 @@ _MARKERS = re.compile(r"(?<![\w-])marker(?:-mid)?\s*:")
 _SHAPES = frozenset({"path", "polyline", "polygon", "line"})
 _VIEWPORTS = frozenset({"svg", "symbol", "marker", "pattern"})
 _BLURS = frozenset({"feGaussianBlur", "feDropShadow"})
-_UNIT_PIXELS = {"": 1.0, "px": 1.0, "pt": 4 / 3, "pc": 16.0, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96.0}
+# CSS length unit → pixels (CSS 2.1 §4.3.2).
+UNIT_PIXELS = {"": 1.0, "px": 1.0, "pt": 4 / 3, "pc": 16.0, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96.0}
 _SIZED = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)(px|pt|pc|mm|cm|in|em|ex|rem|%|)")
 
 
@@ -108,7 +109,19 @@ class Inherited(NamedTuple):
 
 
 class Element:
-    """What the cost of an element depends on. Lengths are in the element's own units."""
+    """The properties of an element that determine its cost.
+
+    children, references: the elements drawn with it, the latter by id.
+    characters, embedded_pixels: of its text, and of its embedded picture.
+    inherited: passed on to its children.
+    scale: the largest factor of its `transform`.
+    view_box, size: width and height of its view box and of the element itself; the scale of its content is their ratio.
+    scales_to_box: whether a unit of its content is the bounding box of the element that refers to it.
+    points, length, area: of its outline, in its own units.
+    is_painted: whether a gradient or pattern fills it. has_markers: whether its points have markers.
+    layer_cost: for each pixel of the canvas, because it is drawn as a layer.
+    has_filter_region: whether it is a filter with a region of its own.
+    """
 
     def __init__(self, tag: str, attributes: Mapping[str, str], inherited: Inherited) -> None:
         """Read the attributes of an element. Children, references, characters and embedded pixels are added by the sanitizer.
@@ -132,17 +145,16 @@ class Element:
         self.scale = _scale(attributes.get("transform", "")) * (_scale(style) if "transform" in style else 1.0)
         self.view_box = _view_box(attributes) if tag in _VIEWPORTS else None
         self.size = _side(attributes, "width", "markerWidth"), _side(attributes, "height", "markerHeight")
-        self.to_box = any(
+        self.scales_to_box = any(
             attributes.get(name) == "objectBoundingBox" for name in ("patternContentUnits", "maskContentUnits", "clipPathUnits")
         )
         self.points, self.length, self.area = _shape(tag, attributes)
         if _GEOMETRY.search(style):
             self.area = _ENDLESS
-        self.painted = bool(_PAINTED.search(declared))
-        self.layers = sum(pixel for pattern, pixel in _LAYERS if pattern.search(declared))
-        self.filtered = bool(_FILTER.search(declared))
-        self.filters_region = tag == "filter" and bool({"x", "y", "width", "height"} & attributes.keys())
-        self.marked = bool(_MARKERS.search(declared))
+        self.is_painted = bool(_PAINTED.search(declared))
+        self.layer_cost = sum(pixel for pattern, pixel in _LAYERS if pattern.search(declared))
+        self.has_filter_region = tag == "filter" and bool({"x", "y", "width", "height"} & attributes.keys())
+        self.has_markers = bool(_MARKERS.search(declared))
         self.classes = attributes.get("class", "").split()
         self.id = attributes.get("id", "")
 
@@ -160,13 +172,13 @@ def _numbers(pattern: re.Pattern[str], css: str, relative_to: float = _FONT_PIXE
     """
     for value in pattern.findall(css):
         for number, unit in _SIZED.findall(value):
-            factor = _UNIT_PIXELS.get(unit, relative_to / (100 if unit == "%" else 1))
+            factor = UNIT_PIXELS.get(unit, relative_to / (100 if unit == "%" else 1))
             yield abs(float(number)) * factor
 
 
 def _dash_period(value: str) -> float:
     """Return the length in pixels after which a dash pattern repeats, infinite for none."""
-    return sum(float(number) * _UNIT_PIXELS.get(unit, 0.01) for number, unit in _SIZED.findall(value)) or math.inf
+    return sum(float(number) * UNIT_PIXELS.get(unit, 0.01) for number, unit in _SIZED.findall(value)) or math.inf
 
 
 def _side(attributes: Mapping[str, str], *names: str) -> float:
@@ -175,7 +187,7 @@ def _side(attributes: Mapping[str, str], *names: str) -> float:
     match = _SIZED.fullmatch(value)
     if match is None:
         return _ENDLESS if value else 0.0
-    return abs(float(match[1])) * _UNIT_PIXELS.get(match[2], _ENDLESS)
+    return abs(float(match[1])) * UNIT_PIXELS.get(match[2], _ENDLESS)
 
 
 def _view_box(attributes: Mapping[str, str]) -> tuple[float, float] | None:
@@ -407,7 +419,7 @@ class Cost:
             )
         if element.tag == "marker":
             inner *= max(self._max_stroke_width, self._css_stroke_width)
-        if element.to_box:
+        if element.scales_to_box:
             inner *= self._canvas_sides
         return min(max(inner, 1e-6), _ENDLESS)
 
@@ -416,10 +428,10 @@ class Cost:
         rounded = 4.0 ** math.ceil(math.log(scale, 4))
         once = self._drawing(target, rounded)
         if target.tag == "marker" and element.points:
-            return (_MARKER + once) * (element.points if element.marked else 2)
+            return (_MARKER + once) * (element.points if element.has_markers else 2)
         if target.tag == "filter":
             # The default filter region exceeds the element's bounding box by a tenth on each side.
-            is_small = not element.children and element.points and not target.filters_region
+            is_small = not element.children and element.points and not target.has_filter_region
             region = min(self._canvas_pixels, 2 * element.area * scale * scale) if is_small else self._canvas_pixels
             return once + _FILTERED_PIXEL * self._canvas_pixels + self._primitives(target) * region
         return once
@@ -442,5 +454,5 @@ class Cost:
         font = max(element.inherited.font, self._css_font) * scale
         total += element.characters * (_CHARACTER + min(font, self._canvas_sides) * _CHARACTER_SIZE + element.characters * _CHARACTER_PAIR)
         total *= self._tiles
-        total += area * (_PAINTED_PIXEL if element.painted or self._css_paints else _PIXEL)
-        return total + element.layers * self._canvas_pixels + element.embedded_pixels * _EMBEDDED_PIXEL
+        total += area * (_PAINTED_PIXEL if element.is_painted or self._css_paints else _PIXEL)
+        return total + element.layer_cost * self._canvas_pixels + element.embedded_pixels * _EMBEDDED_PIXEL

@@ -38,7 +38,7 @@ _TYPE_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 
 _JPEG_COMPRESSIONS = frozenset({6, 7})
 
 # Baseline TIFF and all extensions together have fewer than 200 tags: entries of a directory beyond this number are not read.
-_MAX_ENTRIES = 4_096
+MAX_ENTRIES = 4_096
 
 
 class Directory(NamedTuple):
@@ -109,7 +109,7 @@ def _read_entries(content: memoryview, order: str, layout: _Layout, offset: int)
     end = start + count * layout.entry_bytes
     by_tag: dict[int, _Entry] = {}
     metadata_bytes = 0
-    for entry in range(start, min(end, len(content), start + _MAX_ENTRIES * layout.entry_bytes), layout.entry_bytes):
+    for entry in range(start, min(end, len(content), start + MAX_ENTRIES * layout.entry_bytes), layout.entry_bytes):
         tag, kind = struct.unpack_from(f"{order}HH", content, entry)
         values = struct.unpack_from(order + layout.offset_format, content, entry + 4)[0]
         size = values * _TYPE_BYTES.get(kind, 1)
