@@ -15,11 +15,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from service.images.digest import digest_from_sha256
 from service.images.formats import Format
-from service.images.transform import PIPELINE_VERSION, parse
+from service.images.transform import parse
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import InputFile, Render, Rendered
 from tests.browser.landscape import evening_lake
-from tests.support.renders import LIMITS, render_pool
+from tests.support.renders import LIMITS, render_pool, unresolved
 
 _COLUMNS, _GROUP_COLUMNS = 6, 3
 _CELL = (300, 262)
@@ -133,7 +133,7 @@ def _sheet(cells: list[Image.Image], columns: int) -> Image.Image:
 async def _rendered(pool: RenderPool, example: Example, originals: dict[str, InputFile]) -> Rendered:
     transform = parse(example.transform.format(badge=originals["badge"].digest))
     overlay = originals["badge"] if transform.overlay else None
-    job = Render(originals[example.original], transform, example.format, PIPELINE_VERSION, LIMITS, overlay)
+    job = Render(originals[example.original], unresolved(transform, example.format), LIMITS, overlay)
     return await pool.run(job, Rendered)
 
 

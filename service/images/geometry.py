@@ -101,7 +101,7 @@ def plan(width: int, height: int, transform: Transform, *, vector: bool = False,
     return msgspec.structs.replace(steps, padded=padded)
 
 
-def check(
+def feasible_plan(
     info: ImageInfo,
     transform: Transform,
     image_format: Format,
@@ -110,28 +110,30 @@ def check(
     frames: int,
     trimmed: Box | None = None,
     linked: bool = False,
-) -> None:
-    """Return if what is asked can be made of an original with this header, `frames` of it; of `trimmed` see `plan`.
+) -> Plan:
+    """Return the plan of a rendition that can be made, as far as the header of its original shows.
 
-    `linked`: whether a ladder is to link to it. Where only a render can find out whether a part of a drawing takes too long, or a drawing
-    of another shape, a ladder does without.
+    frames: of the rendition.
+    trimmed: see `plan`.
+    linked: whether a ladder links to it. A ladder leaves out what only a render can find out: whether a part of a drawing, or a drawing of
+        another shape, takes too long to draw.
 
-    Raises `BadTransformError` for a crop outside the picture or a frame that it has not, `TooManyPixelsError` for a rendition that is
-    larger than is made or than its format holds, and `TooComplexError` for a drawing that would take too long to draw at this size.
+    Raises `BadTransformError` for a frame or a crop outside the original, `TooManyPixelsError` for a rendition with more pixels than
+    `limits` or longer sides than its format, and `TooComplexError` for a drawing that would take too long to draw at this size.
     """
     require_frame(info, transform)
     page = info.of_page(transform.frame)
-    steps = plan(page.width, page.height, transform, vector=info.vector, trimmed=trimmed)
-    _check_drawing(info, steps, linked=linked)
-    if fits(steps, image_format, limits, frames=frames):
-        return
-    width, height = steps.output
+    found = plan(page.width, page.height, transform, vector=info.vector, trimmed=trimmed)
+    _check_drawing(info, found, linked=linked)
+    if fits(found, image_format, limits, frames=frames):
+        return found
+    width, height = found.output
     raise TooManyPixelsError(
-        "The rendition would have more pixels than are made.",
+        "The rendition would have too many pixels.",
         expected=f"at most {limits.max_output_pixels} pixels in all frames, and no side of {image_format} longer than "
         f"{FORMATS[image_format].longest_side_pixels}",
         received=f"{width} x {height}" + (f" x {frames} frames" if frames > 1 else ""),
-        remedy="Ask for a smaller width or height" + (", or for one frame." if frames > 1 else "."),
+        remedy="Request a smaller width or height" + (", or one frame." if frames > 1 else "."),
     )
 
 
@@ -196,19 +198,17 @@ def _whole_drawing(info: ImageInfo, width: int) -> tuple[int, int, float]:
     return drawing_at(plan(info.width, info.height, Transform(width=width), vector=True))
 
 
-def intermediate_suffices(info: ImageInfo, transform: Transform) -> bool:
-    """Return whether a rendition is made from the intermediate: a question of the original and of what is asked, of nothing else.
+def intermediate_suffices(info: ImageInfo, transform: Transform, plan: Plan) -> bool:
+    """Return whether a rendition is made from the intermediate, which depends only on the original and the transform.
 
-    An intermediate has no metadata, only the first page, and 8 bits, too few for levels that are spread. Raises `BadTransformError` for a
-    crop outside the picture.
+    An intermediate has no metadata, only the first page, and 8 bits, which are too few for a transform that spreads levels apart.
     """
-    lacking = transform.metadata != "none" or transform.frame or transform.trim is not None or transform.stretches
-    if info.intermediate is None or lacking:
+    if info.intermediate is None or transform.metadata != "none" or transform.frame or transform.trim is not None or transform.stretches:
         return False
-    steps = plan(info.width, info.height, transform)
-    width, height = steps.unturned
-    across, down = info.intermediate
-    return width * info.width <= across * steps.region.width and height * info.height <= down * steps.region.height
+    width, height = plan.unturned
+    intermediate_width, intermediate_height = info.intermediate
+    wide_enough = width * info.width <= intermediate_width * plan.region.width
+    return wide_enough and height * info.height <= intermediate_height * plan.region.height
 
 
 def _region(width: int, height: int, crop: Region | None) -> Box:

@@ -10,7 +10,7 @@ import msgspec
 
 from service.errors import BadTransformError
 from service.images.formats import FORMATS, Format
-from service.images.geometry import Plan, check, is_drawn_in_time, is_worth_offering, plan, require_frame
+from service.images.geometry import Plan, feasible_plan, is_drawn_in_time, is_worth_offering, plan, require_frame
 from service.images.info import ImageInfo, Limits
 from service.images.options import BLUR, MAX_SIDE_PIXELS
 from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, scaled
@@ -182,7 +182,7 @@ class _Steps:
         """Return if a step is possible; raises `TooManyPixelsError`, `TooComplexError` and `BadTransformError`."""
         transform = _at_width(self.transform, width, self._full_width)
         frames = _frames(self.info, self.transform, image_format)
-        check(self.info, transform, image_format, self._limits, frames=frames, linked=True)
+        feasible_plan(self.info, transform, image_format, self._limits, frames=frames, linked=True)
 
     def _at(self, width: int) -> tuple[Transform, Plan] | None:
         """Return the transform of a step and its plan, `None` where another length than the width would be larger than can be asked for."""

@@ -14,9 +14,8 @@ import structlog
 
 from service.concurrency.single_flight import SingleFlight
 from service.errors import StorageFullError, StorageUnavailableError, UnknownImageError
-from service.images.geometry import intermediate_suffices
-from service.images.info import ImageInfo, Limits
-from service.images.transform import Transform
+from service.images.info import Limits
+from service.images.render_request import RenderRequest
 from service.library.image_store import ImageStore, ImageWriter
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import InputFile, Intermediate, MakeIntermediate
@@ -48,21 +47,21 @@ class Intermediates:
         return f"<Intermediates: {self._making!r}>"
 
     @asynccontextmanager
-    async def open_input(self, digest: str, info: ImageInfo, transform: Transform, *, background: bool = False) -> AsyncIterator[InputFile]:
-        """Give the file that a transform of an image is rendered from.
+    async def open_input(self, digest: str, request: RenderRequest, *, background: bool = False) -> AsyncIterator[InputFile]:
+        """Give the file that a rendition of an image is made from: its original or its intermediate.
 
         background: an intermediate that has to be made first waits until no request needs a render process.
 
         Raises `UnknownImageError`, `GoneError`, `StorageUnavailableError`, and the errors of a render.
         """
-        if not intermediate_suffices(info, transform):
+        if not request.from_intermediate:
             async with self.open_original(digest) as original:
                 yield original
             return
         body = await self._intermediate(digest, background=background)
         with _in_memory(digest, body) as path:
             del body
-            yield InputFile(path, digest, intermediate_of=info)
+            yield InputFile(path, digest, intermediate_of=request.info)
 
     @asynccontextmanager
     async def open_original(self, digest: str) -> AsyncIterator[InputFile]:

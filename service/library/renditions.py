@@ -23,11 +23,12 @@ from service.errors import (
     StorageUnavailableError,
     UnknownImageError,
 )
-from service.images import geometry, ladder
+from service.images import geometry, ladder, render_request
 from service.images.digest import base32
 from service.images.formats import FORMAT_OF_EXTENSION, FORMATS, Format
 from service.images.info import ImageInfo, Limits
-from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, for_format
+from service.images.render_request import RenderRequest
+from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform
 from service.library.documents import Documents
 from service.library.image_store import ImageStore
 from service.library.intermediates import Intermediates
@@ -238,17 +239,14 @@ class Renditions:
         writes = (await self._pool.codec_support()).writes
         return [image_format for image_format in formats if image_format in writes]
 
-    async def check(self, info: ImageInfo, transform: Transform, image_format: Format, version: int = PIPELINE_VERSION) -> Transform:
-        """Return a transform with the options that `image_format` cannot use left out, after checking that the original allows it.
+    async def resolve(self, info: ImageInfo, transform: Transform, image_format: Format, version: int = PIPELINE_VERSION) -> RenderRequest:
+        """Return the request of a rendition, after checking that the original, libvips and the limits allow it.
 
         The check uses the document only, no pixel. Raises `BadTransformError`, `TooManyPixelsError`, `TooComplexError`,
         `FormatNotOfferedError`, and `UnknownImageError` for an unknown overlay.
         """
-        transform = for_format(transform, image_format)
         await self.check_supported(transform, [image_format])
-        animated = info.animates(transform, image_format, by_default=DEFAULTS[version].animates)
-        geometry.check(info, transform, image_format, self._limits, frames=info.frames if animated else 1)
-        return transform
+        return render_request.resolve(info, transform, image_format, self._limits, version=version)
 
     async def check_supported(self, transform: Transform, formats: Iterable[Format]) -> None:
         """Raise `FormatNotOfferedError` if libvips cannot write one of `formats`, `UnknownImageError` if the overlay is not stored."""
@@ -261,18 +259,14 @@ class Renditions:
     async def _render(self, url: RenditionUrl, transform: Transform, *, background: bool) -> tuple[Rendered, float]:
         """Return a rendition, and the seconds until its inputs were open. A transform that the document rules out is refused first."""
         started = time.perf_counter()
-        image_format = FORMAT_OF_EXTENSION[url.extension]
-        info = await self.image_info(url.digest)
-        transform = await self.check(info, transform, image_format, url.version)
+        request = await self.resolve(await self.image_info(url.digest), transform, FORMAT_OF_EXTENSION[url.extension], url.version)
         async with AsyncExitStack() as open_files:
-            input_file = await open_files.enter_async_context(
-                self._intermediates.open_input(url.digest, info, transform, background=background)
-            )
+            input_file = await open_files.enter_async_context(self._intermediates.open_input(url.digest, request, background=background))
             overlay = None
-            if transform.overlay is not None:
-                overlay = await open_files.enter_async_context(self._intermediates.open_original(transform.overlay.digest))
+            if request.transform.overlay is not None:
+                overlay = await open_files.enter_async_context(self._intermediates.open_original(request.transform.overlay.digest))
             fetched = time.perf_counter()
-            job = Render(input_file, transform, image_format, url.version, self._limits, overlay)
+            job = Render(input_file, request, self._limits, overlay)
             rendered = await (self._pool.run_in_background(job, Rendered) if background else self._pool.run(job, Rendered))
         seconds = time.perf_counter() - started
         log.info("rendered", digest=url.digest, transform=url.transform, extension=url.extension, seconds=round(seconds, 3))

@@ -11,9 +11,9 @@ import structlog
 from service.concurrency.polling import poll
 from service.errors import GoneError, OverloadedError, ServiceError, StorageFullError, StorageUnavailableError
 from service.images.formats import FORMATS, Format
-from service.images.geometry import intermediate_suffices
 from service.images.info import ImageInfo, Limits
 from service.images.ladder import ladders
+from service.images.render_request import resolve
 from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, for_format
 from service.library.documents import Documents
 from service.library.intermediates import Intermediates
@@ -130,8 +130,9 @@ class Warmer:
         together = steps_of_one_decode(missing)
         job_formats = list(dict.fromkeys(step.format for step in together))
         job_widths = list(dict.fromkeys(step.width for step in together))
+        request = resolve(info, first.transform, first.format, self._limits)
         made = 0
-        async with self._intermediates.open_input(digest, info, first.transform, background=True) as input_file:
+        async with self._intermediates.open_input(digest, request, background=True) as input_file:
             job = RenderLadder(input_file, job_widths, job_formats, PIPELINE_VERSION, self._limits)
             async with aclosing(self._pool.render_ladder(job)) as renditions:
                 for step in together:
@@ -170,7 +171,7 @@ def ladder_steps(
             transform,
             step.width,
             ladder.format,
-            from_intermediate=intermediate_suffices(info, transform),
+            from_intermediate=resolve(info, transform, ladder.format, limits).from_intermediate,
             alone=transform.height is not None or info.animates(transform, ladder.format, by_default=by_default),
         )
         for ladder in chosen

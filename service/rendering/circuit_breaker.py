@@ -132,14 +132,15 @@ def _blamed_subject(job: Job, mode: FailureMode) -> str:
 
 
 def _is_expensive(job: Render) -> bool:
-    transform = job.transform
+    transform = job.request.transform
     sides = [side for side in (transform.width, transform.height) if side is not None]
     searches = transform.quality == AUTO or transform.max_bytes is not None
     return searches or transform.effort is not None or transform.lossless or not sides or max(sides) > _MODEST_SIDE_PIXELS
 
 
 def _rendition_subject(job: Render) -> str:
-    name = msgspec.json.encode((job.input_file.digest, job.transform, job.format, job.version))
+    request = job.request
+    name = msgspec.json.encode((job.input_file.digest, request.transform, request.format, request.version))
     return hashlib.sha256(name).hexdigest()
 
 

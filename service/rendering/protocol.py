@@ -12,6 +12,7 @@ import msgspec
 from service.errors import FormatNotOfferedError
 from service.images.formats import Format
 from service.images.info import ImageInfo, Limits, Placeholder
+from service.images.render_request import RenderRequest
 from service.images.transform import Transform
 
 # The kinds of failures, each of which the server turns into an error of its own.
@@ -47,15 +48,14 @@ class InputFile(msgspec.Struct, frozen=True):
 
 
 class Render(msgspec.Struct, frozen=True, tag="render"):
-    """Make one rendition with the defaults of a pipeline version.
+    """Make one rendition.
 
+    request: made from the image's document. A render process whose header differs from it resolves the request again.
     overlay: the file of the image that the transform's `overlay` names. exclusive: see `NeedsExclusive`.
     """
 
     input_file: InputFile
-    transform: Transform
-    format: Format
-    version: int
+    request: RenderRequest
     limits: Limits
     overlay: InputFile | None = None
     exclusive: bool = False

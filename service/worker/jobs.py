@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
 import pyvips
 
 from service.images import geometry
@@ -15,7 +16,8 @@ from service.images.digest import digest_from_sha256
 from service.images.geometry import Box, Plan
 from service.images.info import ImageInfo, Limits
 from service.images.options import AUTO, BLUR, Profile
-from service.images.transform import DEFAULTS, Transform, for_format
+from service.images.render_request import RenderRequest, resolve
+from service.images.transform import DEFAULTS, Transform
 from service.rendering.protocol import (
     Failure,
     FindTrim,
@@ -63,28 +65,37 @@ def run_render(job: Render, descriptor: int, overlay_descriptor: int | None = No
     Raises `ImageError`, `NeedsExclusiveError`, `BadTransformError`, `TooManyPixelsError` and `TooComplexError`.
     """
     started = time.perf_counter()
-    transform = for_format(job.transform, job.format)
     file = ImageFile.open(job.input_file, descriptor)
     overlay_file = None if job.overlay is None or overlay_descriptor is None else ImageFile.open(job.overlay, overlay_descriptor)
     with _verified(file, job.limits, exclusive=job.exclusive) as info, _verified_overlay(job, overlay_file) as overlay_info:
-        animated = info.animates(transform, job.format, by_default=DEFAULTS[job.version].animates)
-        frames = info.frames if animated else 1
-        geometry.check(info, transform, job.format, job.limits, frames=frames)
+        request = _resolve_for_file(job, file, info)
+        transform, plan = request.transform, request.plan
         page = info.of_page(transform.frame)
-        trimmed = None if transform.trim is None else _find_trim(file, page, transform)
-        if trimmed is not None:
-            # The trimmed part may have another aspect ratio, and so a larger rendition.
-            geometry.check(info, transform, job.format, job.limits, frames=frames, trimmed=trimmed)
-        plan = geometry.plan(page.width, page.height, transform, vector=page.vector, trimmed=trimmed)
         overlay_image = _load_overlay(job, overlay_file, overlay_info, plan)
-        image = (_render_animation if animated else _render_still)(file, page, transform, plan, overlay_image)
+        image = (_render_animation if request.frames > 1 else _render_still)(file, page, transform, plan, overlay_image)
         image = select_metadata(image, transform)
         if image.width * image.height <= _MAX_TIMED_PIXELS:
             image = image.copy_memory()
         decoded = time.perf_counter()
-        body = _encode(image, job, transform)
+        body = _encode(image, request)
         encoded = time.perf_counter()
     return Rendered(body, image.width, image.get_page_height(), decode_seconds=decoded - started, encode_seconds=encoded - decoded)
+
+
+def _resolve_for_file(job: Render, file: ImageFile, info: ImageInfo) -> RenderRequest:
+    """Return the request of a job, resolved again as far as the file requires it.
+
+    The document may be older than the code that reads headers now, and only the pixels show where the borders are that `trim` removes.
+    """
+    request = job.request
+    # Only an upload finds out how large a drawing may be drawn.
+    measured = msgspec.structs.replace(info, max_width=request.info.max_width)
+    if measured != request.info:
+        request = resolve(info, request.transform, request.format, job.limits, version=request.version)
+    if request.transform.trim is None:
+        return request
+    trimmed = _find_trim(file, info.of_page(request.transform.frame), request.transform)
+    return resolve(info, request.transform, request.format, job.limits, version=request.version, trimmed=trimmed)
 
 
 def _render_still(file: ImageFile, info: ImageInfo, transform: Transform, plan: Plan, overlay_image: pyvips.Image | None) -> pyvips.Image:
@@ -134,27 +145,29 @@ def _apply_transform(
     return composite.fill_background(image, transform.background, picture)
 
 
-def _encode(image: pyvips.Image, job: Render, transform: Transform) -> bytes:
+def _encode(image: pyvips.Image, request: RenderRequest) -> bytes:
+    transform, image_format = request.transform, request.format
     options = encode_options(transform)
-    max_quality = transform.quality if isinstance(transform.quality, int) else DEFAULTS[job.version].quality[job.format]
+    max_quality = transform.quality if isinstance(transform.quality, int) else DEFAULTS[request.version].quality[image_format]
     if transform.quality != AUTO and transform.max_bytes is None:
-        return encode(image, job.format, max_quality, options)
+        return encode(image, image_format, max_quality, options)
     image = image.copy_memory()
     if transform.quality == AUTO:
-        body = quality.encode_auto(image, job.format, max_quality, options)
+        body = quality.encode_auto(image, image_format, max_quality, options)
         if transform.max_bytes is None or len(body) <= transform.max_bytes:
             return body
-    return quality.fit_max_bytes(transform.max_bytes or 0, lambda level: encode(image, job.format, level, options), max_quality)
+    return quality.fit_max_bytes(transform.max_bytes or 0, lambda level: encode(image, image_format, level, options), max_quality)
 
 
 def _load_overlay(job: Render, file: ImageFile | None, info: ImageInfo | None, plan: Plan) -> pyvips.Image | None:
     """Return the overlay at its final size and in memory, because every frame needs it."""
-    overlay = job.transform.overlay
+    transform = job.request.transform
+    overlay = transform.overlay
     if overlay is None or file is None or info is None:
         return None
     width, height = composite.overlay_size(overlay, *plan.picture, info.width, info.height)
     # Keep wide colors only if the rendition has them too.
-    profile: Profile = "p3" if job.transform.profile == "p3" else "srgb"
+    profile: Profile = "p3" if transform.profile == "p3" else "srgb"
     image = load_still(file, info, Plan.whole(info.width, info.height, width, height), profile=profile)
     return image.copy_memory()
 
@@ -168,8 +181,8 @@ def run_ladder(job: RenderLadder, descriptor: int) -> Iterator[Rendered]:
     defaults = DEFAULTS[job.version]
     file = ImageFile.open(job.input_file, descriptor)
     with _verified(file, job.limits, exclusive=job.exclusive) as info:
-        geometry.check(info, Transform(width=widths[0]), job.formats[0], job.limits, frames=1)
-        widest = load_still(file, info, _width_plan(info, widths[0])).copy_memory()
+        plan = geometry.feasible_plan(info, Transform(width=widths[0]), job.formats[0], job.limits, frames=1)
+        widest = load_still(file, info, plan).copy_memory()
     for width in widths:
         plan = _width_plan(info, width)
         image = widest if width == widths[0] else _scale_down(widest, plan.width, plan.height).copy_memory()

@@ -11,6 +11,7 @@ import msgspec
 from service.images.document import Document
 from service.images.formats import Format
 from service.images.ladder import LADDER_WIDTHS
+from service.images.render_request import resolve
 from service.images.transform import PIPELINE_VERSION, Transform
 from service.rendering.protocol import Rendered, RenderLadder
 from tests.bench import photos
@@ -85,7 +86,7 @@ def _ladder(
 
     async def together() -> list[Rendered]:
         ladder_input = (
-            rendering.intermediates.open_input(digest, info, Transform(width=widths[-1]))
+            rendering.intermediates.open_input(digest, resolve(info, Transform(width=widths[-1]), FORMATS[0], rendering.limits))
             if as_warmed
             else rendering.intermediates.open_original(digest)
         )
@@ -120,7 +121,8 @@ def _later(bench: Bench, rendering: Renderer, original: _StoredImage, image_form
     async def from_intermediate() -> list[Rendered]:
         renditions = []
         for _ in range(_LATER_COUNT):
-            async with rendering.intermediates.open_input(document.digest, document.info, Transform(width=_LATER_WIDTH)) as source:
+            request = resolve(document.info, Transform(width=_LATER_WIDTH), image_format, rendering.limits)
+            async with rendering.intermediates.open_input(document.digest, request) as source:
                 if source.intermediate_of is None:
                     raise RuntimeError(f"{original.kind} has no intermediate: {document.info}")
                 renditions.append(await rendering.render(source, _LATER_WIDTH, image_format))

@@ -19,7 +19,7 @@ from structlog import PrintLoggerFactory, make_filtering_bound_logger
 from service.images.document import Document
 from service.images.formats import Format
 from service.images.info import Limits, codec_bytes
-from service.images.transform import PIPELINE_VERSION, Transform
+from service.images.transform import Transform
 from service.library.documents import Documents
 from service.library.image_store import ImageStore
 from service.library.ingest import Ingester
@@ -33,6 +33,7 @@ from service.storage.object_store import open_storage
 from tests.bench import measure
 from tests.bench.measure import Comparison, alternate
 from tests.bench.report import Row, comparison_row
+from tests.support.renders import unresolved
 
 Work: TypeAlias = Callable[[], Awaitable[list[Rendered]]]
 
@@ -89,7 +90,7 @@ class Renderer:
 
     async def render(self, source: InputFile, width: int, image_format: Format) -> Rendered:
         """Return one plain rendition."""
-        return await self.pool.run(Render(source, Transform(width=width), image_format, PIPELINE_VERSION, self.limits), Rendered)
+        return await self.pool.run(Render(source, unresolved(Transform(width=width), image_format), self.limits), Rendered)
 
     def alternate(self, ours: Work, bare: Work, rounds: int) -> Cost:
         """Return the cost of renditions that are made in two ways; raises `RuntimeError` if their sizes differ."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from service.errors import BadTransformError, TooManyPixelsError
 from service.images.formats import Format
-from service.images.geometry import Box, Plan, check, plan
+from service.images.geometry import Box, Plan, feasible_plan, plan
 from service.images.info import ImageInfo, Limits
 from service.images.options import COMPASS, MAX_PAD_PIXELS, MAX_SIDE_PIXELS, STRATEGIES, FocalPoint, Region, Sides
 from service.images.transform import Transform, parse
@@ -496,17 +496,17 @@ def test_transform_that_cannot_be_is_refused_from_the_header(
     original: ImageInfo, spelling: str, image_format: Format, error: type[Exception] | None
 ) -> None:
     if error is None:
-        check(original, parse(spelling), image_format, LIMITS, frames=1)
+        feasible_plan(original, parse(spelling), image_format, LIMITS, frames=1)
         return
     with pytest.raises(error) as caught:
-        check(original, parse(spelling), image_format, LIMITS, frames=1)
+        feasible_plan(original, parse(spelling), image_format, LIMITS, frames=1)
     assert all(getattr(caught.value, member) for member in ("detail", "expected", "received", "remedy"))
 
 
 def test_frames_of_an_animation_count_together() -> None:
     film = info(1_000, 1_000, frames=50, image_format="gif")
-    check(film, parse("full"), "webp", LIMITS, frames=40)
+    feasible_plan(film, parse("full"), "webp", LIMITS, frames=40)
     with pytest.raises(TooManyPixelsError) as caught:
-        check(film, parse("full"), "webp", LIMITS, frames=41)
+        feasible_plan(film, parse("full"), "webp", LIMITS, frames=41)
     assert "one frame" in str(caught.value.remedy)
-    check(film, parse("width=500"), "webp", LIMITS, frames=50)
+    feasible_plan(film, parse("width=500"), "webp", LIMITS, frames=50)

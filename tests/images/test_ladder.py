@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from service.errors import BadTransformError, TooComplexError, TooManyPixelsError
 from service.images.formats import FORMAT_OF_EXTENSION as BY_EXTENSION
 from service.images.formats import FORMATS, Format
-from service.images.geometry import check
+from service.images.geometry import feasible_plan
 from service.images.info import ImageInfo, Limits, codec_bytes
 from service.images.ladder import Ladder, ladders, possible_formats
 from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, parse, parse_canonical
@@ -83,7 +83,7 @@ def test_document_of_any_image_links_only_to_what_can_be_made_and_always_to_some
             image_format = BY_EXTENSION[address.extension]
             transform = parse_canonical(address.transform)
             frames = info.frames if info.animates(transform, image_format, by_default=ANIMATES) else 1
-            check(info, transform, image_format, limit, frames=frames, linked=True)
+            feasible_plan(info, transform, image_format, limit, frames=frames, linked=True)
             assert info.max_width is None or link.width <= info.max_width
             assert f"image/{image_format}" == source.type
             assert image_format != "avif" or link.width * link.height * (48 if info.alpha else 30) <= limit.codec_bytes
@@ -110,7 +110,7 @@ def test_ladder_of_any_transform_has_only_what_can_be_made_or_is_refused(info: I
     for ladder in found:
         for step in ladder.steps:
             frames = info.frames if info.animates(step.transform, ladder.format, by_default=ANIMATES) else 1
-            check(info, step.transform, ladder.format, limit, frames=frames, linked=True)
+            feasible_plan(info, step.transform, ladder.format, limit, frames=frames, linked=True)
 
 
 def test_ladder_of_an_ordinary_image_is_the_whole_one() -> None:
@@ -154,12 +154,12 @@ def test_named_width_at_which_a_drawing_takes_too_long_is_refused() -> None:
 def test_part_of_a_drawing_that_is_slow_to_draw_is_left_to_the_render_unless_a_ladder_links_to_it() -> None:
     # Few pixels of a document that is large: only the render can estimate what they take.
     drawing, part = heavy(40, 30, max_width=1_000), parse("crop=0:0:4:3,width=400")
-    check(drawing, part, "png", LIMITS, frames=1)
+    feasible_plan(drawing, part, "png", LIMITS, frames=1)
     with pytest.raises(TooComplexError):
-        check(drawing, part, "png", LIMITS, frames=1, linked=True)
+        feasible_plan(drawing, part, "png", LIMITS, frames=1, linked=True)
     assert widths(ladders(drawing, parse("crop=0:0:4:3"), LIMITS))["png"] == [100]
     with pytest.raises(TooComplexError):
-        check(drawing, parse("crop=0:0:39:29,width=1200"), "png", LIMITS, frames=1)
+        feasible_plan(drawing, parse("crop=0:0:39:29,width=1200"), "png", LIMITS, frames=1)
 
 
 def test_ladder_of_a_long_animation_has_smaller_frames_not_fewer() -> None:

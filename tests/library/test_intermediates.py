@@ -19,6 +19,7 @@ from service.errors import (
     TooManyPixelsError,
 )
 from service.images.digest import digest_from_sha256
+from service.images.render_request import resolve
 from service.images.transform import parse
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import CodecSupport
@@ -27,7 +28,7 @@ from service.storage.keys import document_key, intermediate_key, original_key
 from service.storage.object_store import open_storage
 from tests.support import images
 from tests.support.library import Library, open_library
-from tests.support.renders import halted, render_pool, until, watched_jobs
+from tests.support.renders import LIMITS, halted, render_pool, until, watched_jobs
 
 pytestmark = pytest.mark.anyio
 
@@ -203,7 +204,8 @@ async def test_intermediate_of_a_very_large_original_is_made_in_the_background(t
         digest = await library.ingest(images.gray_tiff(6_400, 6_400))
         file_of(library, intermediate_key(digest)).unlink()
         info = (await library.documents.get(digest)).info
-        async with library.intermediates.open_input(digest, info, parse("width=64"), background=True) as source:
+        request = resolve(info, parse("width=64"), "webp", LIMITS)
+        async with library.intermediates.open_input(digest, request, background=True) as source:
             assert source.intermediate_of == info
             assert await anyio.Path(source.path).read_bytes() == checksum.verify(file_of(library, intermediate_key(digest)).read_bytes())
 
@@ -215,7 +217,9 @@ async def test_intermediate_for_background_work_is_made_after_waiting_requests(t
         info = (await library.documents.get(digest)).info
 
         async def in_background() -> None:
-            async with library.intermediates.open_input(digest, info, parse("width=64"), background=True) as source:
+            async with library.intermediates.open_input(
+                digest, resolve(info, parse("width=64"), "webp", LIMITS), background=True
+            ) as source:
                 assert source.intermediate_of == info
 
         with halted(lone):

@@ -23,7 +23,7 @@ from service.rendering.protocol import FindTrim, InputFile, Job, MakeIntermediat
 from service.storage.object_store import Storage, open_storage
 from tests.support import images
 from tests.support.library import open_library
-from tests.support.renders import LIMITS, halted, ready, render_job, render_pool, rendered, taken, until, written
+from tests.support.renders import LIMITS, halted, ready, render_job, render_pool, rendered, taken, unresolved, until, written
 
 pytestmark = pytest.mark.anyio
 
@@ -41,7 +41,7 @@ class Clock:
 
 
 def render(spelling: str = "width=100", *, overlay: str | None = None, original: str = ORIGINAL) -> Render:
-    return Render(InputFile("", original), parse(spelling), "webp", 2, LIMITS, None if overlay is None else InputFile("", overlay))
+    return Render(InputFile("", original), unresolved(parse(spelling), "webp"), LIMITS, None if overlay is None else InputFile("", overlay))
 
 
 def is_refused(circuit: CircuitBreaker, job: Job) -> bool:

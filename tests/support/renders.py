@@ -18,8 +18,10 @@ import pytest
 from service.errors import ServiceError
 from service.images.digest import digest_from_sha256
 from service.images.formats import Format
+from service.images.geometry import Plan
 from service.images.info import ImageInfo, Limits
-from service.images.transform import PIPELINE_VERSION, parse
+from service.images.render_request import RenderRequest
+from service.images.transform import PIPELINE_VERSION, Transform, parse
 from service.rendering.pool import RenderPool
 from service.rendering.process import RenderProcess
 from service.rendering.protocol import InputFile, Job, Probe, Probed, Render, Rendered, Reply
@@ -132,6 +134,13 @@ def source_of(path: Path, intermediate_of: ImageInfo | None = None) -> InputFile
     return InputFile(str(path), digest_from_sha256(hashlib.sha256(path.read_bytes()).digest()), intermediate_of)
 
 
+def unresolved(transform: Transform, image_format: Format, version: int = PIPELINE_VERSION) -> RenderRequest:
+    """Return a request for an original whose header nobody has read; a render process resolves it by the header that it reads."""
+    info = ImageInfo("", 1, 1, 1, alpha=False, needs_full_decode=False)
+    plan = Plan.whole(1, 1, 1, 1)
+    return RenderRequest(info=info, transform=transform, format=image_format, version=version, frames=1, plan=plan)
+
+
 def render_job(
     path: Path,
     spelling: str = "full",
@@ -146,7 +155,8 @@ def render_job(
     transform = parse(spelling)
     if quality is not None:
         transform = msgspec.structs.replace(transform, quality=quality)
-    return Render(source_of(path), transform, image_format, version, limits, None if overlay is None else source_of(overlay))
+    request = unresolved(transform, image_format, version)
+    return Render(source_of(path), request, limits, None if overlay is None else source_of(overlay))
 
 
 async def rendered(

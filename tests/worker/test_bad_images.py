@@ -28,7 +28,7 @@ from service.errors import (
     UnsupportedFormatError,
 )
 from service.images.formats import FORMATS, Format
-from service.images.geometry import check
+from service.images.geometry import feasible_plan
 from service.images.transform import for_format, parse
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Rendered
@@ -424,7 +424,7 @@ async def test_trim_that_leaves_a_line_does_not_enlarge_it_into_too_many_pixels(
     image.paste((0, 0, 0), (150, 0, 151, 100))
     path = written(tmp_path, images.oriented(image, 1))
     # Untrimmed, its size is exactly the limit.
-    check((await probed(pool, path)).info, parse("width=8192,enlarge=true"), "png", LIMITS, frames=1)
+    feasible_plan((await probed(pool, path)).info, parse("width=8192,enlarge=true"), "png", LIMITS, frames=1)
     spent = Spent(pool)
     with pytest.raises(TooManyPixelsError) as caught:
         await rendered(pool, path, "trim=200,width=8192,enlarge=true", "png")

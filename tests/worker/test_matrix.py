@@ -256,7 +256,7 @@ async def test_rendition_in_every_format_matches_the_reference(pool: RenderPool,
         job = render_job(path, spelling, image_format, overlay=overlay if "overlay" in spelling else None)
         result = await pool.run(job, Rendered)
         image, ideal = images.opened(result.body), ideals[spelling]
-        mode = mode_of(original, job.transform, ideal, image_format)
+        mode = mode_of(original, job.request.transform, ideal, image_format)
         if not image.size == (result.width, result.height) == ideal.size:
             disagreements.append(f"{spelling} {image_format}: {image.size}, not {ideal.size}")
             return

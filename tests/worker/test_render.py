@@ -11,8 +11,8 @@ from PIL import ExifTags, Image
 
 from service.errors import ServiceError, TooManyPixelsError
 from service.images.formats import FORMATS, Format
-from service.images.geometry import intermediate_suffices
 from service.images.info import Limits
+from service.images.render_request import resolve
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Intermediate, MakeIntermediate, Rendered
 from tests.support import images, reference
@@ -54,6 +54,33 @@ async def test_rendition_made_twice_has_the_same_bytes(pool: RenderPool, photo: 
         tasks.start_soon(render)
         tasks.start_soon(render)
     assert bodies[0] == bodies[1]
+
+
+RESOLVED_ORIGINALS = {
+    "photo": images.photo_jpeg(400, 300, orientation=6),
+    "pages": images.pages_tiff([Image.new("RGB", (80, 60), (200, 30, 30)), Image.new("RGB", (60, 90), (30, 200, 30))]),
+    "animation": images.animated_gif(),
+    "framed": images.framed_png(120, 90, (12, 8)),
+    "drawing": b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"><circle cx="20" cy="15" r="9"/></svg>',
+}
+
+
+RESOLVED_ASKED = [
+    *((kind, spelling) for kind in RESOLVED_ORIGINALS for spelling in ("width=64", "trim=10,width=30", "rotate=20,quality=50")),
+    *((kind, "frame=1,width=40,height=40,fit=cover") for kind in ("pages", "animation")),
+]
+
+
+@pytest.mark.parametrize(("kind", "spelling"), RESOLVED_ASKED)
+async def test_rendition_of_a_resolved_request_has_the_bytes_of_one_that_the_render_process_resolves(
+    pool: RenderPool, tmp_path: Path, kind: str, spelling: str
+) -> None:
+    path = written(tmp_path, RESOLVED_ORIGINALS[kind], kind)
+    info = (await probed(pool, path)).info
+    job = render_job(path, spelling, "webp")
+    request = resolve(info, job.request.transform, "webp", LIMITS)
+    made = await pool.run(msgspec.structs.replace(job, request=request), Rendered)
+    assert made.body == (await pool.run(job, Rendered)).body
 
 
 @pytest.mark.parametrize("image_format", ["avif", "webp", "jpeg"])
@@ -217,7 +244,7 @@ async def test_rendition_of_the_intermediate_looks_like_one_of_the_original(pool
     reduced = written(folder, body, "intermediate")
     for spelling in REDUCED_ASKED:
         job = render_job(path, spelling, "png")
-        assert intermediate_suffices(info, job.transform)
+        assert resolve(info, job.request.transform, job.request.format, LIMITS).from_intermediate
         whole = images.opened((await pool.run(job, Rendered)).body)
         small = images.opened((await pool.run(msgspec.structs.replace(job, input_file=source_of(reduced, info)), Rendered)).body)
         assert (small.size, small.mode) == (whole.size, whole.mode)

@@ -238,7 +238,7 @@ async def create_urls(
                 received="both",
                 remedy="Leave out `format`, or the other two.",
             )
-        await renditions.check(document.info, transform, wanted.format)
+        await renditions.resolve(document.info, transform, wanted.format)
         return Response(UrlResponse(url_builder.url(digest, transform, wanted.format)), headers=headers.document_headers())
     _check_ladder(wanted)
     await renditions.check_supported(transform, wanted.formats)

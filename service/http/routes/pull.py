@@ -47,7 +47,7 @@ async def get_pull(
     document = found.document
     transform = await resolve_transform(document, transform, renditions)
     if pull_url.extension != AUTO:
-        transform = await renditions.check(document.info, transform, FORMAT_OF_EXTENSION[pull_url.extension])
+        transform = (await renditions.resolve(document.info, transform, FORMAT_OF_EXTENSION[pull_url.extension])).transform
     target = RenditionUrl(PIPELINE_VERSION, document.digest, transform.canonical_form, pull_url.extension)
     fields = headers.pull_headers(url_builder.sign(target), digests(target, transform), found.fresh_seconds)
     return Response(b"", status_code=302, headers=fields)
