@@ -11,12 +11,15 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.browser.landscape import evening_lake
 from tests.support.server import darkroom
+from tests.support.waiting import PATIENCE_SECONDS
 
 TOKEN = "secret-token-for-tests-0123"
+
+expect.set_options(timeout=1_000 * PATIENCE_SECONDS)
 
 Visit: TypeAlias = Callable[..., Page]
 
@@ -125,6 +128,7 @@ def visit(chromium: Browser, watches: list[Watch]) -> Iterator[Visit]:
 
     def opened(url: str, **options: Any) -> Page:
         context = chromium.new_context(**options)
+        context.set_default_timeout(1_000 * PATIENCE_SECONDS)
         contexts.append(context)
         watches.append(Watch(context))
         served.append(urlsplit(url).netloc)

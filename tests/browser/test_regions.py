@@ -26,7 +26,7 @@ def test_large_photos_near_a_reader_are_sent_to_the_primary_at_once(visit: Visit
     page = visit(world.proxy.url("lhr"))
     watches[0].expect_refusal("/v1/images")
     choose(page, *(FilePayload(name=f"{number}.jpg", mimeType="image/jpeg", buffer=body) for number, body in enumerate(large)))
-    expect(part(page, "entries").locator('button[data-state="ready"]')).to_have_count(2, timeout=20_000)
+    expect(part(page, "entries").locator('button[data-state="ready"]')).to_have_count(2)
     wait_until_measured(page)
     uploads = [one for one in world.proxy.answered if (one.method, one.path) == ("POST", "/v1/images")]
     # Chromium by itself sends once more what was answered 421 (RFC 9110 §15.5.20).
