@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,19 @@ def test_push_killed_midway_and_run_again_sends_nothing_that_was_stored(proxy: P
     folder.mkdir()
     for number in range(12):
         (folder / f"{number}.png").write_bytes(noise())
-    begun = threading.Semaphore(0)
-    proxy.on_upload = begun.release
+    begun, killed, uploads = threading.Semaphore(0), threading.Event(), count(1)
+
+    def hold_all_but_six() -> None:
+        begun.release()
+        if next(uploads) > 6:
+            killed.wait(PATIENCE_SECONDS)
+
+    proxy.on_upload = hold_all_but_six
     with started("push", folder, server=proxy.url) as process:
         for _ in range(6):
             assert begun.acquire(timeout=PATIENCE_SECONDS)
         process.send_signal(signal.SIGKILL)
+    killed.set()
     proxy.wait_until_idle()
     wanted = {digest_of(path.read_bytes()): path.stat().st_size for path in folder.iterdir()}
     with server.client() as client:
