@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz [--seconds N] [--seed S]`: bad inputs and good ones against a real server; exit code 1 with findings."""
+"""`python -m tests.fuzz [--seconds N] [--seed S]` sends bad and good inputs to a real server. Its exit code is 1 if it found anything."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.fuzz.campaign import Plan, run
 def main() -> None:
     """Run, print the summary, and exit with 1 if anything was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Bad images and bad requests against a real server.")
-    parser.add_argument("--seconds", type=float, default=300, help="how long, in seconds")
-    parser.add_argument("--seed", type=int, default=None, help="a number that decides every input; a new one by default")
-    parser.add_argument("--only", type=int, nargs="+", default=[], help="numbers of inputs to send again, of the run with this seed")
-    parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="folder for inputs that broke something")
+    parser.add_argument("--seconds", type=float, default=300, help="how long to send inputs, in seconds")
+    parser.add_argument("--seed", type=int, default=None, help="the number that determines every input; random by default")
+    parser.add_argument("--only", type=int, nargs="+", default=[], help="send only the inputs with these numbers")
+    parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="directory for the inputs that led to findings")
     parser.add_argument("--report", type=Path, default=None, help="file for the summary as JSON")
     arguments = parser.parse_args()
-    # Ended from outside, what was started is ended too.
+    # On SIGTERM the server is ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     seed = secrets.randbelow(1_000_000) if arguments.seed is None else arguments.seed
     with tempfile.TemporaryDirectory(prefix="darkroom-fuzz-") as name:

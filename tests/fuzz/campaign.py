@@ -1,4 +1,4 @@
-"""A run: inputs one after the other against one server, good images every so often, and a close look at the server each time."""
+"""A run: it sends inputs to a server one after the other, and regularly checks good images and the server's processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.fuzz.watch import MEBIBYTE, LivenessProbe, Watch
 from tests.support import images
 from tests.support.server import Server, darkroom
 
-# Every so many inputs a good image comes, and every so many the server is looked at; after a finding both come at once.
+# A good image is checked after every 6 inputs, the server's processes after every 60. After a finding both are checked at once.
 CANARY_EVERY = 6
 CHECK_EVERY = 60
 
@@ -30,13 +30,13 @@ _PROGRESS_SECONDS = 30
 SLOTS = 2
 RENDER_MEMORY_BYTES = 512 * MEBIBYTE
 
-# More CPU time of render processes than this for one small file is a way to stop the server.
+# An input that takes more CPU time of render processes than this could be used to stop the server.
 MAX_CPU_SECONDS = 20.0
-# A server that receives one request at a time has no reason to call itself busy more often than this.
+# The largest share of inputs that may be 503, as the server receives one request at a time.
 MAX_BUSY_SHARE = 0.005
 MIN_BUSY_COUNT = 5
 
-# What both halves of a run have in common: small bounds are met sooner.
+# The settings of both servers. Their limits are small, so that inputs reach them.
 SETTINGS: dict[str, object] = {
     "cache_bytes": 24 * MEBIBYTE,
     "max_upload_bytes": 700_000,
@@ -48,7 +48,7 @@ SETTINGS: dict[str, object] = {
     "render_processes": SLOTS,
     "render_memory_bytes": RENDER_MEMORY_BYTES,
     "renditions_bytes": 128 * MEBIBYTE,
-    # A machine that has much else to do is no finding.
+    # Long enough that a busy machine causes no finding.
     "wait_seconds": 90,
     "render_seconds": 90,
     "variants": "card: width=64,height=48,fit=cover",
@@ -56,10 +56,10 @@ SETTINGS: dict[str, object] = {
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a run does.
+    """The parameters of a run.
 
-    seed: decides every input. seconds: how long inputs are sent. folder: for the servers' data. findings: a folder for inputs that broke
-    something. only: numbers of inputs to send in place of all.
+    seed: determines every input. seconds: how long inputs are sent. folder: for the servers' data. findings: a directory for the inputs
+    that led to findings. only: the numbers of the inputs to send; empty for all.
     """
 
     seed: int
@@ -70,7 +70,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def run(plan: Plan, log: Callable[[str], None]) -> Report:
-    """Return what came of a run: two servers one after the other, the second one warming what it takes in."""
+    """Run the plan against two servers in turn, of which only the second one warms renditions, and return the report."""
     report = Report(plan.seed)
     started = time.monotonic()
     for share, warm in ((0.6, "none"), (0.4, "webp,fallback")):
@@ -81,8 +81,8 @@ def run(plan: Plan, log: Callable[[str], None]) -> Report:
     return report
 
 
-def good_exhibits() -> list[bytes]:
-    """Return good images that stay on the server, for transforms that are not good."""
+def stored_images() -> list[bytes]:
+    """Return good images that stay on the server, to which good and bad transforms are applied."""
     return [
         images.photo_jpeg(700, 500, orientation=5),
         images.rgba_png(150, 110),
@@ -97,7 +97,7 @@ def good_exhibits() -> list[bytes]:
 
 
 class _Campaign:
-    """One server, and what is sent to it for some seconds."""
+    """Sends inputs to one server for `seconds`, and adds the outcomes to `report`."""
 
     def __init__(self, plan: Plan, report: Report, log: Callable[[str], None], *, seconds: float) -> None:
         self._plan = plan
@@ -123,10 +123,10 @@ class _Campaign:
 
     def _use(self, server: Server, client: Client, good: list[Seed], token: str) -> None:
         digests = []
-        for body in good_exhibits():
+        for body in stored_images():
             status, document = client.upload(body)
             if status != 201:
-                raise RuntimeError(f"the server did not take a good image: {status} {document}")
+                raise RuntimeError(f"the server refused a good image: {status} {document}")
             digests.append(document["digest"])
         canaries = Canaries(client)
         canaries.record()
@@ -144,7 +144,7 @@ class _Campaign:
         self._note(watch, probe)
 
     def _send(self, cases: Cases, client: Client, canaries: Canaries, watch: Watch) -> None:
-        watch.look()
+        watch.check()
         ends = time.monotonic() + self._seconds
         numbers = iter(self._plan.only) if self._plan.only else itertools.count(self._report.total + 1)
         since = number = 0
@@ -153,21 +153,21 @@ class _Campaign:
             is_suspect = self._try(number, cases.make(number), client, watch)
             is_due = is_suspect or self._report.total % CHECK_EVERY == 0
             if is_due or self._report.total % CANARY_EVERY == 0:
-                good = canaries.round if is_suspect else canaries.next
-                self._check(number, since, watch.look() if is_due else [], good, watch)
+                good = canaries.check_all if is_suspect else canaries.check_next
+                self._check(number, since, watch.check() if is_due else [], good, watch)
                 since = 0
             if not watch.is_running() or time.monotonic() > ends or len(self._report.findings) >= MAX_FINDINGS:
                 break
-        self._check(number, since or number, watch.look(), canaries.round, watch)
+        self._check(number, since or number, watch.check(), canaries.check_all, watch)
 
     def _check(self, number: int, since: int, seen: list[str], good: Callable[[], list[str]], watch: Watch) -> None:
-        """Note what was seen of the server, and what good images have to complain of; the inputs from `since` may be why."""
+        """Record the complaints about the server in `seen`, and those of `good`; inputs from number `since` may be their cause."""
         for complaint in [*seen, *(good() if watch.is_running() else ())]:
             self._find(number, f"one of the inputs from {since}", complaint, None)
         self._report.canaries += 1
 
     def _try(self, number: int, case: Case, client: Client, watch: Watch) -> bool:
-        """Send one input; return whether anything about it was wrong."""
+        """Send one input and return whether it led to a finding."""
         self._report.count(case)
         found, before = len(self._report.findings), watch.render_cpu_seconds()
         for outcome in client.run(case):

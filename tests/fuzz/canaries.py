@@ -1,4 +1,4 @@
-"""Good images that must come out the same at any time, whatever the server has been sent meanwhile."""
+"""Good images whose documents and renditions must stay the same, no matter what the server has received meanwhile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RENDITIONS = (
 
 
 def good_images() -> dict[str, bytes]:
-    """Return one good image of every format; none of them is a seed of mutations."""
+    """Return one good image of every format; none of them is a seed for mutations."""
     return {
         "jpeg": images.camera_jpeg(330, 250),
         "jpeg with a profile of four inks": images.cmyk_jpeg(110, 80, profile=images.cmyk_profile()),
@@ -37,7 +37,7 @@ def good_images() -> dict[str, bytes]:
 
 
 class _Result(msgspec.Struct, frozen=True):
-    """A response that must not change."""
+    """The properties of a response that must not change; `digest` is the SHA-256 of its body, or the body itself if it is an error."""
 
     status: int
     etag: str
@@ -45,7 +45,7 @@ class _Result(msgspec.Struct, frozen=True):
 
 
 class Canaries:
-    """Uploads good images again and again, each time as if for the first time, and compares what comes of them."""
+    """Repeatedly deletes and uploads good images, and compares their documents and renditions with the first ones."""
 
     def __init__(self, client: Client) -> None:
         """Use a client whose owner token may delete."""
@@ -57,29 +57,29 @@ class Canaries:
         self._refused: set[str] = set()
 
     def record(self) -> None:
-        """Upload every image and record every response that is compared later; raises `RuntimeError` if anything is refused."""
+        """Upload every image and record the responses for later comparisons; raises `RuntimeError` if the server refuses any."""
         for name, body in self._images.items():
             status, document = self._client.upload(body)
             if status != 201:
-                raise RuntimeError(f"the server did not take a good image, {name}: {status} {document}")
-            self._documents[name] = _lasting(document)
+                raise RuntimeError(f"the server refused a good image, {name}: {status} {document}")
+            self._documents[name] = _without_creation_time(document)
             for key, path in self._paths(name, range(len(_RENDITIONS))):
                 self._results[name, key] = result = self._result(path)
                 if result.status != 200:
                     raise RuntimeError(f"the server did not render a good image, {name}: {result.status} for {path}")
 
-    def next(self) -> list[str]:
-        """Try the next image in turn; return what is not as it was."""
+    def check_next(self) -> list[str]:
+        """Check the next image in turn; return a complaint for each difference."""
         name = list(self._images)[self._turn % len(self._images)]
         self._turn += 1
         return [f"a good image, {name}: {complaint}" for complaint in self._complaints(name)]
 
-    def round(self) -> list[str]:
-        """Try every image; return what is not as it was."""
-        return [complaint for _ in self._images for complaint in self.next()]
+    def check_all(self) -> list[str]:
+        """Check every image; return a complaint for each difference."""
+        return [complaint for _ in self._images for complaint in self.check_next()]
 
     def _complaints(self, name: str) -> Iterator[str]:
-        """Take an image down, upload it anew, and request some of its renditions, none of which is stored any more."""
+        """Take an image down, upload it again, and request some of its renditions, which are rendered again."""
         before = self._documents[name]
         if name not in self._refused:
             yield from self._client.remove(before["digest"])
@@ -89,8 +89,8 @@ class Canaries:
             yield f"{status}, {document.get('type')}: {document.get('detail')}"
             return
         self._refused.discard(name)
-        if _lasting(document) != before:
-            yield f"{_lasting(document)} was {before}"
+        if _without_creation_time(document) != before:
+            yield f"{_without_creation_time(document)} was {before}"
         for key, path in self._paths(name, [self._turn // len(self._images) % len(_RENDITIONS)]):
             now, then = self._result(path), self._results[name, key]
             if now != then:
@@ -109,6 +109,6 @@ class Canaries:
         )
 
 
-def _lasting(document: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a document is the same whenever the image is uploaded."""
+def _without_creation_time(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document without its time of creation, the only part that differs between uploads of the same image."""
     return {key: value for key, value in document.items() if key != "created"}

@@ -1,4 +1,4 @@
-"""Inputs by number: the seed of the run and the number decide everything about an input, so that each can be made again."""
+"""Inputs by number. The run's seed and the number determine an input completely, so that each one can be made again."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from service.urls.rendition_url import RenditionUrl
 from service.urls.signing import Signer
 from tests.fuzz.seeds import Kind, Seed
 from tests.fuzz.structures import mutators, name_of
-from tests.fuzz.transforms import EXTENSIONS, api_body, spelling
-from tests.fuzz.wire import RawRequest, changed_path, json_text, raw_request
+from tests.fuzz.transforms import EXTENSIONS, random_api_body, random_transform
+from tests.fuzz.wire import RawRequest, change_path, encode_json, random_request
 
-# What changes nothing in a target: scheme and authority (RFC 9112 §3.2.2), an empty query, and a fragment, which none should have.
-_BESIDE_THE_PATH = re.compile(rb"^https?://[^/]*|\??(#.*)?$", re.DOTALL)
+# The parts of a request target that do not change its path: scheme and authority (RFC 9112 §3.2.2), an empty query, and a fragment.
+_AROUND_THE_PATH = re.compile(rb"^https?://[^/]*|\??(#.*)?$", re.DOTALL)
 
-# What share of the inputs each kind is: image, address, changed address, api, wire.
+# The percentage of each kind of input: image, rendition URL, changed URL, api, wire.
 _SHARES = (60, 12, 6, 7, 15)
 
 _API_ROUTES = (
@@ -46,7 +46,10 @@ class RenditionRequest(msgspec.Struct, frozen=True):
 
 
 class ImageCase(msgspec.Struct, frozen=True):
-    """A mutated image to upload; if it is taken, `picks` (0 to 1) of its document's URLs are fetched, and `renditions`."""
+    """A mutated image to upload.
+
+    If the server accepts it, `renditions` of it are requested, and the URLs of its document that `picks`, positions from 0 to 1, select.
+    """
 
     label: str
     kind: Kind
@@ -56,8 +59,8 @@ class ImageCase(msgspec.Struct, frozen=True):
     renditions: tuple[RenditionRequest, ...]
 
 
-class AddressCase(msgspec.Struct, frozen=True):
-    """A signed path, or one that is no longer what was signed."""
+class UrlCase(msgspec.Struct, frozen=True):
+    """A signed path of a rendition, or one that was changed after it was signed."""
 
     label: str
     path: bytes
@@ -81,69 +84,70 @@ class WireCase(msgspec.Struct, frozen=True):
     request: RawRequest
 
 
-Case: TypeAlias = ImageCase | AddressCase | ApiCase | WireCase
+Case: TypeAlias = ImageCase | UrlCase | ApiCase | WireCase
 
 
 class Cases:
     """Makes inputs."""
 
-    def __init__(self, seed: int, seeds: Sequence[Seed], exhibits: Sequence[str], signer: Signer, token: bytes) -> None:
-        """Make inputs of one run.
+    def __init__(self, seed: int, seeds: Sequence[Seed], digests: Sequence[str], signer: Signer, token: bytes) -> None:
+        """Create the inputs of one run.
 
-        seeds: good images to mutate. exhibits: digests of good images that the server has. token: one that the server accepts.
+        seed: determines them. seeds: good images to mutate. digests: of good images that the server has. signer: has the server's key.
+        token: one that the server accepts.
         """
         self._seed = seed
         self._seeds = {seed.kind: [other for other in seeds if other.kind == seed.kind] for seed in seeds}
-        self._exhibits = exhibits
+        self._digests = digests
         self._signer = signer
         self._token = token
 
     def make(self, number: int) -> Case:
         """Return input `number`, from 1."""
-        chance = Random(f"{self._seed}:{number}")
-        match chance.choices(range(len(_SHARES)), _SHARES)[0]:
+        rng = Random(f"{self._seed}:{number}")
+        match rng.choices(range(len(_SHARES)), _SHARES)[0]:
             case 0:
-                return self._image(chance)
+                return self._image(rng)
             case 1:
-                wanted = self._rendition(chance)
-                return AddressCase(
+                wanted = self._rendition(rng)
+                return UrlCase(
                     f"{wanted.transform} .{wanted.extension}",
-                    wanted.path(chance.choice(self._exhibits), self._signer).encode(),
+                    wanted.path(rng.choice(self._digests), self._signer).encode(),
                     is_changed=False,
                 )
             case 2:
-                path = self._rendition(chance).path(chance.choice(self._exhibits), self._signer)
-                changed = changed_path(path, chance)
-                return AddressCase("a changed path", changed, is_changed=_BESIDE_THE_PATH.sub(b"", changed) != path.encode())
+                path = self._rendition(rng).path(rng.choice(self._digests), self._signer)
+                changed = change_path(path, rng)
+                return UrlCase("a changed path", changed, is_changed=_AROUND_THE_PATH.sub(b"", changed) != path.encode())
             case 3:
-                return self._api(chance)
+                return self._api(rng)
             case _:
-                request = raw_request(chance, self._targets(chance), self._token)
+                request = random_request(rng, self._targets(rng), self._token)
                 return WireCase(f"{request.delivery}: {request.body[:60]!r}", request)
 
-    def _image(self, chance: Random) -> ImageCase:
-        kind = chance.choice(list(self._seeds))
-        # The smaller of two: a large file costs more and has hardly more places to go wrong.
-        seed = min(chance.choices(self._seeds[kind], k=2), key=lambda seed: len(seed.body))
+    def _image(self, rng: Random) -> ImageCase:
+        kind = rng.choice(list(self._seeds))
+        # Prefers smaller files: larger ones take longer and have few additional structures.
+        seed = min(rng.choices(self._seeds[kind], k=2), key=lambda seed: len(seed.body))
         others = [other.body for other in self._seeds[kind]]
         body, applied = seed.body, []
-        for _ in range(chance.choice((1, 1, 1, 1, 2, 2, 3, 6))):
-            mutator = chance.choice(mutators(kind))
+        for _ in range(rng.choice((1, 1, 1, 1, 2, 2, 3, 6))):
+            mutator = rng.choice(mutators(kind))
             applied.append(name_of(mutator))
-            # Of nothing, nothing can be made.
-            body = mutator(body, chance, others) or body[:1]
-        renditions = tuple(self._rendition(chance) for _ in range(chance.choice((0, 0, 1, 2))))
-        picks = tuple(chance.random() for _ in range(chance.choice((1, 1, 2, 4))))
-        return ImageCase(f"{seed.name}: {', '.join(applied)}", kind, body, chance.random() < 0.1, picks, renditions)
+            # A mutation may remove all bytes, but an upload needs at least one.
+            body = mutator(body, rng, others) or body[:1]
+        renditions = tuple(self._rendition(rng) for _ in range(rng.choice((0, 0, 1, 2))))
+        picks = tuple(rng.random() for _ in range(rng.choice((1, 1, 2, 4))))
+        return ImageCase(f"{seed.name}: {', '.join(applied)}", kind, body, rng.random() < 0.1, picks, renditions)
 
-    def _rendition(self, chance: Random) -> RenditionRequest:
-        return RenditionRequest(spelling(chance, self._exhibits), chance.choice(EXTENSIONS))
+    def _rendition(self, rng: Random) -> RenditionRequest:
+        return RenditionRequest(random_transform(rng, self._digests), rng.choice(EXTENSIONS))
 
-    def _api(self, chance: Random) -> ApiCase:
-        method, path = chance.choice(_API_ROUTES)
-        digest = chance.choice((*self._exhibits, "a" * 32)) if chance.random() < 0.9 else chance.choice(("x", "A" * 32, "%00", "a" * 500))
+    def _api(self, rng: Random) -> ApiCase:
+        method, path = rng.choice(_API_ROUTES)
+        digest = rng.choice((*self._digests, "a" * 32)) if rng.random() < 0.9 else rng.choice(("x", "A" * 32, "%00", "a" * 500))
         if method == "GET":
-            query = chance.choice(
+            query = rng.choice(
                 (
                     "limit=0",
                     "limit=5",
@@ -156,17 +160,17 @@ class Cases:
                 )
             )
             return ApiCase("a query", method, path.format(query), {}, b"")
-        body = json_text(api_body(chance, self._exhibits))
-        if chance.random() < 0.1:
-            seed = chance.choice(self._seeds["svg"])
-            body = chance.choice(mutators("svg")[-10:])(body, chance, [seed.body])
-        headers = {"content-type": chance.choice(("application/json",) * 8 + ("text/plain", "application/json; charset=utf-16"))}
+        body = encode_json(random_api_body(rng, self._digests))
+        if rng.random() < 0.1:
+            seed = rng.choice(self._seeds["svg"])
+            body = rng.choice(mutators("svg")[-10:])(body, rng, [seed.body])
+        headers = {"content-type": rng.choice(("application/json",) * 8 + ("text/plain", "application/json; charset=utf-16"))}
         if method == "PATCH":
-            headers |= chance.choice(({}, {"if-match": "*"}, {"if-match": "*"}, {"if-match": '"x"'}, {"if-match": '", ,'}))
+            headers |= rng.choice(({}, {"if-match": "*"}, {"if-match": "*"}, {"if-match": '"x"'}, {"if-match": '", ,'}))
         return ApiCase(f"{method} {path} {body[:60]!r}", method, path.format(digest), headers, body)
 
-    def _targets(self, chance: Random) -> list[bytes]:
-        digest = chance.choice(self._exhibits)
+    def _targets(self, rng: Random) -> list[bytes]:
+        digest = rng.choice(self._digests)
         paths = (
             "/", "/livez", "/health", "/v1/images", "/v1/images", "/v1/images/known", "/v1/pull", f"/v1/images/{digest}",
             f"/v1/images/{digest}/urls", "/docs", "/docs/openapi.json", "/problems", "/problems/too-large", "/darkroom.js", "/nothing",

@@ -1,7 +1,7 @@
-"""Files as lists of parts, and back: PNG chunks, JPEG segments, GIF blocks, RIFF chunks, ISO-BMFF boxes, tokens of SVG.
+"""Splits files into parts and joins them again: PNG chunks, JPEG segments, GIF blocks, RIFF chunks, ISO-BMFF boxes, tokens of SVG.
 
-Splitting never fails: what is no part any more stays one piece at the end. Joining sets lengths and checksums right again, so that a
-mutation of a part gets past the first look of a decoder.
+Splitting never fails: bytes that are no valid part become the last part or are dropped. Joining writes new lengths and checksums, so
+that a decoder does not reject a mutated part at once.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _TOKEN = re.compile(rb"<[^>]*>?|[^<]+")
 
 
 class Container(NamedTuple):
-    """How files of one format are taken apart and put together."""
+    """The functions that split files of one format into parts and join them again."""
 
     split: Callable[[bytes], list[bytes]]
     join: Callable[[list[bytes]], bytes]
 
 
 def png_parts(body: bytes) -> list[bytes]:
-    """Return the chunks of a PNG, each its kind and its data (W3C PNG §5.3)."""
+    """Return the chunks of a PNG. Each consists of its type and its data (W3C PNG §5.3)."""
     parts, at = [], len(PNG_SIGNATURE)
     while at + 8 <= len(body):
         end = at + 8 + int.from_bytes(body[at : at + 4], "big")
@@ -40,13 +40,13 @@ def png_parts(body: bytes) -> list[bytes]:
 
 
 def png_file(parts: list[bytes]) -> bytes:
-    """Return a PNG of chunks, with their lengths and checksums."""
+    """Return a PNG of these chunks, with the right lengths and checksums."""
     whole = [part.ljust(4, b"\0") for part in parts]
     return PNG_SIGNATURE + b"".join(struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in whole)
 
 
 def jpeg_parts(body: bytes) -> list[bytes]:
-    """Return the segments of a JPEG, each its marker and its parameters without their length; coded data is a part without a marker."""
+    """Return the segments of a JPEG. Each consists of its marker and its parameters without the length; coded data is its own part."""
     parts, at = [], 0
     while at < len(body):
         marker = body[at + 1] if body[at] == 0xFF and at + 1 < len(body) else None
@@ -64,12 +64,12 @@ def jpeg_parts(body: bytes) -> list[bytes]:
 
 
 def jpeg_file(parts: list[bytes]) -> bytes:
-    """Return a JPEG of segments, with their lengths."""
+    """Return a JPEG of these segments, with the right lengths."""
     return b"".join(_jpeg_segment(part) for part in parts)
 
 
 def gif_parts(body: bytes) -> list[bytes]:
-    """Return the blocks of a GIF: header with the colour table, extensions, images, trailer (GIF89a, appendix B)."""
+    """Return the blocks of a GIF: header with the color table, extensions, images, trailer (GIF89a, appendix B)."""
     at = 13 + _table_bytes(body, 10)
     parts = [body[:at]]
     while at < len(body):
@@ -87,7 +87,7 @@ def gif_parts(body: bytes) -> list[bytes]:
 
 
 def riff_parts(body: bytes) -> list[bytes]:
-    """Return the chunks of a WebP, each its FourCC and its data."""
+    """Return the chunks of a WebP. Each consists of its FourCC and its data."""
     parts, at = [], 12
     while at + 8 <= len(body):
         size = int.from_bytes(body[at + 4 : at + 8], "little")
@@ -97,14 +97,14 @@ def riff_parts(body: bytes) -> list[bytes]:
 
 
 def riff_file(parts: list[bytes]) -> bytes:
-    """Return a WebP of chunks, with their sizes."""
+    """Return a WebP of these chunks, with the right sizes."""
     whole = [part.ljust(4, b"\0") for part in parts]
     chunks = b"".join(part[:4] + struct.pack("<I", len(part) - 4) + part[4:] + bytes(len(part) % 2) for part in whole)
     return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
 
 
 def box_parts(body: bytes) -> list[bytes]:
-    """Return the outermost boxes of an AVIF or HEIC, each its type and its content (ISO/IEC 14496-12 §4.2)."""
+    """Return the top-level boxes of an AVIF or HEIC. Each consists of its type and its content (ISO/IEC 14496-12 §4.2)."""
     parts, at = [], 0
     while at + 8 <= len(body):
         size = int.from_bytes(body[at : at + 4], "big")
@@ -115,19 +115,19 @@ def box_parts(body: bytes) -> list[bytes]:
 
 
 def box_file(parts: list[bytes]) -> bytes:
-    """Return boxes one after the other, with their sizes."""
+    """Return a file of these boxes, with the right sizes."""
     return b"".join(struct.pack(">I", 4 + max(4, len(part))) + part.ljust(4, b"\0") for part in parts)
 
 
 def svg_parts(body: bytes) -> list[bytes]:
-    """Return the tags of a document, and the text between them."""
+    """Return the tags of an SVG document and the text between them."""
     return _TOKEN.findall(body)
 
 
 def tiff_entries(body: bytes) -> Iterator[tuple[int, int]]:
-    """Give start and size of every entry of a TIFF's directories, of BigTIFF's too."""
+    """Yield the offset and the size of every directory entry of a TIFF or BigTIFF."""
     order = "<" if body.startswith(b"II") else ">"
-    # A link may lead anywhere.
+    # A mutated offset may lie outside the file.
     with suppress(struct.error, OverflowError):
         big = struct.unpack_from(f"{order}H", body, 2)[0] == 43
         link, count_format, size = ("Q", "Q", 20) if big else ("I", "H", 12)
@@ -153,7 +153,7 @@ CONTAINERS: dict[str, Container] = {
 
 
 def _next_marker(body: bytes, at: int) -> int:
-    """Return where the coded data from `at` ends: a marker that neither stuffing nor a restart is (ITU-T T.81 §B.1.1.5)."""
+    """Return the end of the coded data from `at`: the next marker except for stuffed bytes and restarts (ITU-T T.81 §B.1.1.5)."""
     while (at := body.find(b"\xff", at)) != -1 and at + 1 < len(body):
         if body[at + 1] != 0 and not 0xD0 <= body[at + 1] <= 0xD7:
             return at
@@ -167,6 +167,6 @@ def _jpeg_segment(part: bytes) -> bytes:
 
 
 def _table_bytes(body: bytes, flags_at: int) -> int:
-    """Return how long the colour table is that the flags at a place declare."""
+    """Return the size in bytes of the color table that the flags at `flags_at` declare."""
     flags = body[flags_at] if flags_at < len(body) else 0
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0

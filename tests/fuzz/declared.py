@@ -1,4 +1,4 @@
-"""How many pixels a file declares, read leniently: small files have no excuse to be costly."""
+"""The number of pixels that a file declares, read leniently: images that declare few pixels must not be costly to render."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import suppress
 from tests.fuzz.containers import gif_parts, jpeg_parts, png_parts, riff_parts, tiff_entries
 from tests.fuzz.seeds import Kind
 
-# Where nothing that is known to declare a size was found.
-UNKNOWN = 1 << 62
+# Returned for a file in which no declared size was found.
+UNKNOWN_PIXELS = 1 << 62
 
 
 def pixels(kind: Kind, body: bytes) -> int:
-    """Return the most pixels that anything in the file declares, of all frames together; `UNKNOWN` where nothing can be read."""
+    """Return the largest number of pixels that the file declares, of all frames together; `UNKNOWN_PIXELS` if it cannot be read."""
     readers: dict[Kind, Callable[[bytes], int]] = {
         "png": _png,
         "jpeg": _jpeg,
@@ -28,8 +28,8 @@ def pixels(kind: Kind, body: bytes) -> int:
     reader = readers.get(kind)
     if reader is not None:
         with suppress(struct.error, IndexError):
-            return reader(body) or UNKNOWN
-    return UNKNOWN
+            return reader(body) or UNKNOWN_PIXELS
+    return UNKNOWN_PIXELS
 
 
 def _png(body: bytes) -> int:
@@ -45,7 +45,7 @@ def _jpeg(body: bytes) -> int:
 
 def _gif(body: bytes) -> int:
     blocks = [part for part in gif_parts(body) if part.startswith(b",") and len(part) >= 10]
-    # The canvas reaches as far as its frames do.
+    # Frames may extend the canvas.
     places = [struct.unpack_from("<HHHH", block, 1) for block in blocks]
     width, height = struct.unpack_from("<HH", body, 6)
     right = max([width, *(left + across for left, _, across, _ in places)])
@@ -81,6 +81,6 @@ def _tiff(body: bytes) -> int:
 
 
 def _boxes(body: bytes) -> int:
-    # Every size in the file, those in the coded pictures aside: they may be larger than what is declared, so no bound is known then.
+    # Every size that the boxes declare. The coded pictures have their own sizes, which may be larger and are not read.
     found = [struct.unpack_from(">II", body, match.end() + 4) for match in re.finditer(b"ispe", body)]
     return max((width * height for width, height in found), default=0)

@@ -1,4 +1,4 @@
-"""Which responses are right for which input; everything else is a finding."""
+"""Decides whether a response is right for its input; any other response is a finding."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-# A server that has too much to do may say so, now and then.
+# The types of problem documents with which an overloaded server may respond occasionally.
 BUSY_PROBLEMS = frozenset({"/problems/overloaded", "/problems/deadline-exceeded", "/problems/too-costly"})
 
-Input: TypeAlias = Literal["image", "document url", "address", "changed address", "api", "wire", "good"]
+Input: TypeAlias = Literal["image", "document url", "rendition url", "changed url", "api", "wire", "good"]
 
 ALLOWED: Mapping[Input, frozenset[int]] = {
     "image": frozenset({200, 201, 413, 415, 422}),
     "document url": frozenset({200}),
-    "address": frozenset({200, 400, 422}),
-    "changed address": frozenset({308, 400, 403, 404}),
+    "rendition url": frozenset({200, 400, 422}),
+    "changed url": frozenset({308, 400, 403, 404}),
     "api": frozenset({200, 201, 204, 400, 403, 404, 412, 413, 415, 422, 428}),
     "good": frozenset({200, 201, 204}),
 }
@@ -30,16 +30,19 @@ class _Problem(msgspec.Struct):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """The judgement of a response: why it is wrong, if it is, and the type of its problem document, if it has one."""
+    """The verdict on a response. `reason`: why it is a finding, `None` if it is not. `problem`: the type of its problem document, or ""."""
 
     reason: str | None
     problem: str = ""
 
 
 def judge(kind: Input, status: int, headers: Mapping[str, str], body: bytes, *, is_small: bool, secrets: Collection[bytes]) -> Verdict:
-    """Return the verdict on a response; header names in lower case. `is_small`: the image declares less than a megapixel."""
+    """Return the verdict on a response.
+
+    `headers`: names in lower case. `is_small`: whether the image declares less than a megapixel. `secrets`: see `Client`.
+    """
     if any(secret in body for secret in secrets):
-        return Verdict("a response that holds a secret or a path of the server")
+        return Verdict("a response that contains a secret or a path of the server")
     problem = ""
     if headers.get("content-type") == "application/problem+json" and body:
         try:

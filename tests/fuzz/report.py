@@ -7,17 +7,17 @@ from pathlib import Path
 
 import msgspec
 
-from tests.fuzz.cases import AddressCase, ApiCase, Case, ImageCase, WireCase
+from tests.fuzz.cases import ApiCase, Case, ImageCase, UrlCase, WireCase
 from tests.fuzz.client import Outcome
 
-# After so many a run has said what it has to say.
+# A run stops after this many findings, as more of them add little.
 MAX_FINDINGS = 60
 _MAX_SAVED_BYTES = 32 << 20
 _COSTLIEST = 8
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Something that must not be: after which input, of which label, and why."""
+    """A wrong behavior of the server: the number and the label of the input that led to it, and the reason."""
 
     number: int
     label: str
@@ -25,7 +25,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Cost(msgspec.Struct, frozen=True, order=True):
-    """CPU seconds of the render processes that an input took."""
+    """The CPU time in seconds that render processes used for an input."""
 
     cpu_seconds: float
     number: int
@@ -33,7 +33,7 @@ class Cost(msgspec.Struct, frozen=True, order=True):
 
 
 class Report(msgspec.Struct):
-    """What a run did and found."""
+    """The inputs, responses and findings of a run."""
 
     seed: int
     seconds: float = 0.0
@@ -53,17 +53,17 @@ class Report(msgspec.Struct):
         self.statuses[f"{outcome.kind} {outcome.status or 'none'}{' ' + outcome.problem if outcome.status == 503 else ''}"] += 1
 
     def add_cost(self, cost: Cost) -> None:
-        """Remember an input if it is one of the costliest."""
+        """Record the cost of an input if it is one of the costliest."""
         self.costliest = sorted([*self.costliest, cost], reverse=True)[:_COSTLIEST]
 
     @property
     def total(self) -> int:
-        """How many inputs there were."""
+        """The number of inputs."""
         return self.inputs.total()
 
     def text(self) -> str:
-        """Return the summary for a person."""
-        lines = [f"{self.total} inputs in {self.seconds:.0f} s with seed {self.seed}, good images looked at {self.canaries} times"]
+        """Return the summary as text."""
+        lines = [f"{self.total} inputs in {self.seconds:.0f} s with seed {self.seed}, good images checked {self.canaries} times"]
         lines += [f"  {name}: {count}" for name, count in sorted(self.inputs.items())]
         lines += ["responses:", *(f"  {name}: {count}" for name, count in sorted(self.statuses.items()))]
         lines += [
@@ -79,12 +79,12 @@ class Report(msgspec.Struct):
 
 
 class FindingsFolder:
-    """The folder in which inputs that broke something are put, as far as there is room."""
+    """The directory to which the inputs that led to findings are written, up to a total size."""
 
     def __init__(self, folder: Path) -> None:
-        """Use a folder, made when it is needed."""
+        """Use a directory, which is created for the first finding."""
         self._folder = folder
-        self._left_bytes = _MAX_SAVED_BYTES
+        self._remaining_bytes = _MAX_SAVED_BYTES
 
     def add(self, finding: Finding, case: Case | None) -> None:
         """Write the finding, and the input if there is one."""
@@ -92,8 +92,8 @@ class FindingsFolder:
         body = b"" if case is None else input_bytes(case)
         with (self._folder / "findings.txt").open("a", encoding="utf-8") as file:
             file.write(f"input {finding.number}, {finding.label}\n  {finding.reason}\n")
-        if 0 < len(body) <= self._left_bytes:
-            self._left_bytes -= len(body)
+        if 0 < len(body) <= self._remaining_bytes:
+            self._remaining_bytes -= len(body)
             (self._folder / f"{finding.number}.bin").write_bytes(body)
 
 
@@ -102,7 +102,7 @@ def input_bytes(case: Case) -> bytes:
     match case:
         case ImageCase():
             return case.body
-        case AddressCase():
+        case UrlCase():
             return case.path
         case ApiCase():
             return f"{case.method} {case.path} {case.headers}\n".encode() + case.body

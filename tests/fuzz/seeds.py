@@ -1,4 +1,4 @@
-"""Good images of every format that the service accepts: where mutations begin."""
+"""Good images of every format that the service accepts, from which mutated images are made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support import images
 Kind: TypeAlias = Literal["jpeg", "png", "gif", "webp", "avif", "heic", "tiff", "svg"]
 Samples: TypeAlias = npt.NDArray[np.uint16]
 
-# Larger files of the corpus would take most of the time and have no other structures.
+# Larger files of the corpus would take most of the time without adding other structures.
 MAX_CORPUS_FILE_BYTES = 300_000
 
 _SUFFIXES: dict[str, Kind] = {
@@ -58,7 +58,7 @@ class Seed(NamedTuple):
 
 
 def seeds() -> list[Seed]:
-    """Return every seed, generated ones first, then the small files of the corpus where it is beside the checkout."""
+    """Return every seed: generated ones first, then the small files of the corpus if it lies next to the checkout."""
     return [*_generated(), *_from_corpus()]
 
 
@@ -88,31 +88,31 @@ def _jpegs() -> dict[str, bytes]:
         "jpeg, turned": images.photo_jpeg(120, 90, orientation=6),
         "jpeg, camera and sRGB": images.camera_jpeg(120, 90),
         "jpeg, owned": images.owned_jpeg(120, 90, orientation=3),
-        "jpeg, Display P3": _saved(images.picture(120, 90), "JPEG", icc_profile=images.p3_profile()),
-        "jpeg, grey with a profile": images.gray_jpeg(120, 90, profile=images.gray_profile()),
+        "jpeg, Display P3": _encode(images.picture(120, 90), "JPEG", icc_profile=images.p3_profile()),
+        "jpeg, gray with a profile": images.gray_jpeg(120, 90, profile=images.gray_profile()),
         "jpeg, cmyk": images.cmyk_jpeg(80, 60),
         "jpeg, cmyk with a profile": images.cmyk_jpeg(80, 60, profile=images.cmyk_profile()),
     }
 
 
 def _pngs() -> dict[str, bytes]:
-    grey: Samples = np.asarray(images.picture(60, 45).convert("L")).astype(np.uint16)
-    colours: Samples = np.asarray(images.picture(60, 45)).astype(np.uint16)
+    gray: Samples = np.asarray(images.picture(60, 45).convert("L")).astype(np.uint16)
+    colors: Samples = np.asarray(images.picture(60, 45)).astype(np.uint16)
     palette = [(level, 255 - level, level // 2, level) for level in range(256)]
     frames = images.film(60, 45)
     return {
         "png": images.rgb_png(80, 60),
         "png with a profile": images.rgb_png(80, 60, profile=images.wide_profile()),
         "png, alpha": images.rgba_png(80, 60),
-        "png, grey alpha": images.gray_png(80, 60, alpha=True),
+        "png, gray alpha": images.gray_png(80, 60, alpha=True),
         "png, palette": images.palette_png(80, 60),
-        "png, palette with alpha": images.png(grey, 8, palette=palette),
-        "png, 1 bit": images.png(grey >> np.uint16(7), 1),
-        "png, 4 bits, interlaced": images.png(grey >> np.uint16(4), 4, interlaced=True),
-        "png, 16 bits, interlaced": images.png(colours * np.uint16(257), 16, interlaced=True),
-        "png, one colour transparent": images.png(colours, 8, clear=(255, 0, 0)),
+        "png, palette with alpha": images.png(gray, 8, palette=palette),
+        "png, 1 bit": images.png(gray >> np.uint16(7), 1),
+        "png, 4 bits, interlaced": images.png(gray >> np.uint16(4), 4, interlaced=True),
+        "png, 16 bits, interlaced": images.png(colors * np.uint16(257), 16, interlaced=True),
+        "png, one color transparent": images.png(colors, 8, clear=(255, 0, 0)),
         "png, 16 bits": images.png16(80, 60),
-        "png, animated": _saved(frames[0], "PNG", save_all=True, append_images=frames[1:], duration=80),
+        "png, animated": _encode(frames[0], "PNG", save_all=True, append_images=frames[1:], duration=80),
     }
 
 
@@ -135,7 +135,7 @@ def _tiffs() -> dict[str, bytes]:
         "tiff, 16 bits": bytes(scene.colourspace("rgb16").tiffsave_buffer(compression="deflate")),
         "tiff, floating point": bytes(scene.colourspace("scrgb").tiffsave_buffer(compression="deflate")),
         "tiff, 1 bit": bytes(scene.colourspace("b-w").tiffsave_buffer(bitdepth=1, compression="ccittfax4")),
-        "tiff, cmyk": _saved(images.picture(60, 45).convert("CMYK"), "TIFF", compression="tiff_lzw"),
+        "tiff, cmyk": _encode(images.picture(60, 45).convert("CMYK"), "TIFF", compression="tiff_lzw"),
         "tiff, turned": images.turned(60, 45, 8, "TIFF"),
     }
 
@@ -146,19 +146,19 @@ def _others() -> dict[str, tuple[Kind, bytes]]:
     return {
         "gif": ("gif", images.palette_gif(80, 60)),
         "gif, animated": ("gif", images.animation(frames, "GIF", disposal=2)),
-        "gif, interlaced": ("gif", _saved(images.picture(60, 45).quantize(16), "GIF", interlace=1)),
+        "gif, interlaced": ("gif", _encode(images.picture(60, 45).quantize(16), "GIF", interlace=1)),
         "webp": ("webp", images.webp(96, 72)),
         "webp, alpha": ("webp", images.webp(96, 72, alpha=True)),
         "webp, lossless with a profile": (
             "webp",
-            _saved(images.picture(60, 45), "WEBP", lossless=True, icc_profile=images.srgb_profile(), exif=Image.Exif().tobytes()),
+            _encode(images.picture(60, 45), "WEBP", lossless=True, icc_profile=images.srgb_profile(), exif=Image.Exif().tobytes()),
         ),
         "webp, animated": ("webp", images.animation(frames, "WEBP")),
         "avif": ("avif", images.avif(96, 72)),
         "avif, 4:4:4": ("avif", images.avif(64, 48, subsampling="4:4:4")),
         "avif, 10 bits with alpha": ("avif", bytes(scene.heifsave_buffer(compression="av1", bitdepth=10, effort=0))),
-        "avif with a profile": ("avif", _saved(images.picture(64, 48), "AVIF", speed=9, icc_profile=images.p3_profile())),
-        "avif, animated": ("avif", _saved(frames[0], "AVIF", save_all=True, append_images=frames[1:3], speed=9)),
+        "avif with a profile": ("avif", _encode(images.picture(64, 48), "AVIF", speed=9, icc_profile=images.p3_profile())),
+        "avif, animated": ("avif", _encode(frames[0], "AVIF", save_all=True, append_images=frames[1:3], speed=9)),
         "heic": ("heic", images.heic(96, 72)),
         "heic, larger": ("heic", images.heic(600, 400)),
     }
@@ -172,7 +172,7 @@ def _drawing_with_picture() -> bytes:
     )
 
 
-def _saved(image: Image.Image, image_format: str, **options: object) -> bytes:
+def _encode(image: Image.Image, image_format: str, **options: object) -> bytes:
     out = io.BytesIO()
     image.save(out, image_format, **options)
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""The fuzzer itself: its inputs can be made again, its mutations get past checksums, it sees what is wrong; and a minute of it."""
+"""The fuzzer: its inputs are reproducible, its mutations keep checksums right, it detects faults; and a run of a minute."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.fuzz.canaries import Canaries
 from tests.fuzz.cases import Cases
 from tests.fuzz.client import Client
 from tests.fuzz.containers import CONTAINERS, png_parts
-from tests.fuzz.declared import UNKNOWN, pixels
+from tests.fuzz.declared import UNKNOWN_PIXELS, pixels
 from tests.fuzz.judge import Input, judge
 from tests.fuzz.report import input_bytes
 from tests.fuzz.seeds import DRAWING, Kind, seeds
-from tests.fuzz.structures import changed_profile, mutators, name_of
+from tests.fuzz.structures import change_profile, mutators, name_of
 from tests.fuzz.watch import Watch
 from tests.support.images import p3_profile
 from tests.support.server import darkroom
@@ -32,7 +32,7 @@ from tests.support.server import darkroom
 KEY = "7f" * 32
 DIGEST = "a" * 32
 
-# Made once: it takes a second.
+# Made only once, because it takes a second.
 good_seeds = functools.cache(seeds)
 
 
@@ -40,39 +40,39 @@ def cases(seed: int) -> Cases:
     return Cases(seed, good_seeds(), [DIGEST], Signer([bytes.fromhex(KEY)]), b"token")
 
 
-def test_inputs_of_one_seed_and_number_are_the_same_each_time_and_of_another_seed_are_not() -> None:
+def test_inputs_of_the_same_seed_are_reproducible_and_differ_from_those_of_another_seed() -> None:
     ours = [cases(1).make(number) for number in range(1, 200)]
     assert ours == [cases(1).make(number) for number in range(1, 200)]
     assert len({input_bytes(case) for case in ours} & {input_bytes(cases(2).make(number)) for number in range(1, 200)}) < 20
 
 
-def test_file_taken_apart_and_joined_is_the_same_file() -> None:
+def test_file_split_into_parts_and_joined_is_unchanged() -> None:
     for seed in good_seeds():
         if seed.kind in CONTAINERS and seed.name.startswith("generated"):
             container = CONTAINERS[seed.kind]
             assert container.join(container.split(seed.body)) == seed.body, seed.name
 
 
-def test_seed_of_a_format_that_declares_its_size_declares_a_small_one() -> None:
+def test_seed_in_a_format_with_a_declared_size_declares_less_than_a_megapixel() -> None:
     for seed in good_seeds():
         if seed.name.startswith("generated"):
             found = pixels(seed.kind, seed.body)
-            assert found == UNKNOWN if seed.kind == "svg" else 0 < found < 1_000_000, seed.name
+            assert found == UNKNOWN_PIXELS if seed.kind == "svg" else 0 < found < 1_000_000, seed.name
 
 
-def test_mutated_parts_of_a_png_have_right_checksums() -> None:
+def test_png_with_a_mutated_chunk_has_right_checksums() -> None:
     body = next(seed.body for seed in good_seeds() if seed.kind == "png")
     change_part = next(mutator for mutator in mutators("png") if name_of(mutator) == "change_part")
     for number in range(200):
-        chance = Random(number)
-        out, at = change_part(body, chance, [body]), 8
+        rng = Random(number)
+        out, at = change_part(body, rng, [body]), 8
         for part in png_parts(out):
             at += 8 + len(part)
             assert out[at - 4 : at] == zlib.crc32(part).to_bytes(4, "big")
 
 
-def test_changed_profile_has_its_length_and_soon_a_name_of_a_type_that_is_not_utf8() -> None:
-    changed = [changed_profile(p3_profile(), Random(number)) for number in range(400)]
+def test_changed_profile_keeps_its_length_and_sometimes_has_a_type_name_that_is_not_ascii() -> None:
+    changed = [change_profile(p3_profile(), Random(number)) for number in range(400)]
     assert {len(profile) for profile in changed} == {len(p3_profile())}
     table = range(132, 132 + 12 * p3_profile()[131], 12)
     names = [
@@ -90,10 +90,10 @@ def test_changed_profile_has_its_length_and_soon_a_name_of_a_type_that_is_not_ut
     kind=st.sampled_from(["jpeg", "png", "gif", "webp", "avif", "heic", "tiff", "svg"]),
     number=st.integers(0, 1 << 32),
 )
-def test_mutation_of_whatever_bytes_gives_bytes(body: bytes, kind: Kind, number: int) -> None:
-    chance = Random(number)
+def test_mutation_of_any_bytes_returns_bytes(body: bytes, kind: Kind, number: int) -> None:
+    rng = Random(number)
     for mutator in mutators(kind):
-        out = mutator(body, chance, [body, DRAWING])
+        out = mutator(body, rng, [body, DRAWING])
         assert isinstance(out, bytes)
         assert pixels(kind, out) >= 0
 
@@ -106,7 +106,7 @@ def problem(status: int, kind: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("kind", "status", "headers", "body", "is_found"),
+    ("kind", "status", "headers", "body", "is_finding"),
     [
         ("image", 201, {}, b"{}", False),
         ("image", 422, PROBLEM, problem(422, "broken-image"), False),
@@ -119,43 +119,45 @@ def problem(status: int, kind: str) -> bytes:
         ("image", 503, PROBLEM, problem(503, "too-costly"), True),
         ("image", 503, PROBLEM, problem(503, "storage-unavailable"), True),
         ("document url", 422, PROBLEM, problem(422, "too-many-pixels"), True),
-        ("address", 422, PROBLEM, problem(422, "too-many-pixels"), False),
-        ("changed address", 200, {}, b"", True),
+        ("rendition url", 422, PROBLEM, problem(422, "too-many-pixels"), False),
+        ("changed url", 200, {}, b"", True),
         ("api", 200, {}, b'{"at": "hidden"}', True),
     ],
 )
-def test_response_is_a_finding_or_not(kind: Input, status: int, headers: Mapping[str, str], body: bytes, *, is_found: bool) -> None:
+def test_response_that_is_wrong_for_its_input_is_a_finding(
+    kind: Input, status: int, headers: Mapping[str, str], body: bytes, *, is_finding: bool
+) -> None:
     verdict = judge(kind, status, headers, body, is_small=True, secrets=[b"hidden"])
-    assert (verdict.reason is not None) == is_found
+    assert (verdict.reason is not None) == is_finding
 
 
 @pytest.mark.long
-def test_good_images_that_change_and_processes_that_are_gone_are_found(tmp_path: Path) -> None:
+def test_changed_good_images_and_a_killed_worker_are_detected(tmp_path: Path) -> None:
     token = "owner-0123456789abcdef"
     with darkroom(tmp_path, keys=KEY, tokens=token, **SETTINGS) as server:
         client = Client(server, Signer([bytes.fromhex(KEY)]), owner_token=token, token=token, secrets=[])
         canaries, watch = Canaries(client), Watch(server, SLOTS, RENDER_MEMORY_BYTES)
         canaries.record()
-        assert [*canaries.round(), *watch.look()] == []
-        # Another key signs other addresses: no document is as it was, and none of the renditions is given.
+        assert [*canaries.check_all(), *watch.check()] == []
+        # The server refuses URLs with signatures of another key, so no rendition is as it was.
         other = Client(server, Signer([b"x" * 32]), owner_token=token, token=token, secrets=[])
         canaries._client = other
-        assert len(canaries.round()) >= len(canaries._images)
+        assert len(canaries.check_all()) >= len(canaries._images)
         canaries._client = client
-        # Its supervisor starts another worker, which is not the one that there was.
+        # The supervisor starts another worker, but the fuzzer watches the first one.
         watch.worker.kill()
         watch.worker.wait(20)
-        assert any("ended" in complaint for complaint in watch.look())
+        assert any("ended" in complaint for complaint in watch.check())
         client.close()
         other.close()
-        # A worker that has only just been started does not hear SIGTERM yet.
+        # A worker that has just been started does not handle SIGTERM yet.
         server.stop(signal.SIGKILL)
 
 
 @pytest.mark.long
-def test_fuzzer_of_the_whole_way_finds_nothing_in_a_minute(tmp_path: Path) -> None:
+def test_run_of_a_minute_has_no_findings(tmp_path: Path) -> None:
     report = run(Plan(11, 60, tmp_path / "data", tmp_path / "findings"), print)
     assert report.findings == [], report.text()
     assert report.canaries >= 3
-    assert set(report.inputs) == {"image", "address", "api", "wire"}
+    assert set(report.inputs) == {"image", "url", "api", "wire"}
     assert report.costliest[0].cpu_seconds <= MAX_CPU_SECONDS

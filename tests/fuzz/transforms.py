@@ -1,4 +1,4 @@
-"""What is arguments of images: transforms that are right, nearly right and wrong, in addresses that are signed, and bodies for the API."""
+"""Random transforms for signed URLs, most of them valid or nearly valid, and random JSON bodies for the API."""
 
 from __future__ import annotations
 
@@ -35,36 +35,36 @@ _ODD = (
 
 
 def _whole(*choices: int) -> Writer:
-    return lambda chance, _: str(chance.choice(choices) if chance.random() < 0.7 else chance.randrange(1, 400))
+    return lambda rng, _: str(rng.choice(choices) if rng.random() < 0.7 else rng.randrange(1, 400))
 
 
 def _decimal(minimum: float, maximum: float) -> Writer:
-    return lambda chance, _: (
-        f"{chance.choice((minimum, maximum, round(chance.uniform(minimum, maximum), chance.randrange(5)))):.4f}".rstrip("0").rstrip(".")
-    )
+    return lambda rng, _: f"{rng.choice((minimum, maximum, round(rng.uniform(minimum, maximum), rng.randrange(5)))):.4f}".rstrip(
+        "0"
+    ).rstrip(".")
 
 
 def _word(*words: str) -> Writer:
-    return lambda chance, _: chance.choice(words)
+    return lambda rng, _: rng.choice(words)
 
 
-def _crop(chance: Random, _: Sequence[str]) -> str:
-    if chance.random() < 0.5:
-        left, top = chance.randrange(100), chance.randrange(100)
-        return f"{left}p:{top}p:{chance.randrange(1, 101 - left)}p:{chance.randrange(1, 101 - top)}p"
-    return ":".join(str(chance.choice((0, 1, 2, 10, 59, 100, 1_000, 999_999))) for _ in range(4))
+def _crop(rng: Random, _: Sequence[str]) -> str:
+    if rng.random() < 0.5:
+        left, top = rng.randrange(100), rng.randrange(100)
+        return f"{left}p:{top}p:{rng.randrange(1, 101 - left)}p:{rng.randrange(1, 101 - top)}p"
+    return ":".join(str(rng.choice((0, 1, 2, 10, 59, 100, 1_000, 999_999))) for _ in range(4))
 
 
-def _overlay(chance: Random, digests: Sequence[str]) -> str:
-    digest = chance.choice(digests)
+def _overlay(rng: Random, digests: Sequence[str]) -> str:
+    digest = rng.choice(digests)
     parts = [
         digest,
-        chance.choice(_ANCHORS),
-        chance.choice(("0.01", "0.25", "1")),
-        chance.choice(("0", "0.5", "1")),
-        *(str(chance.choice((0, 1, -7, 4096))) for _ in range(2)),
+        rng.choice(_ANCHORS),
+        rng.choice(("0.01", "0.25", "1")),
+        rng.choice(("0", "0.5", "1")),
+        *(str(rng.choice((0, 1, -7, 4096))) for _ in range(2)),
     ]
-    return ":".join(parts[: chance.randrange(1, 7)])
+    return ":".join(parts[: rng.randrange(1, 7)])
 
 
 _WRITERS: dict[str, Writer] = {
@@ -100,22 +100,22 @@ _WRITERS: dict[str, Writer] = {
 }
 
 
-def spelling(chance: Random, digests: Sequence[str]) -> str:
-    """Return a transform: some options, most with values that are right, most in the order of the canonical spelling.
+def random_transform(rng: Random, digests: Sequence[str]) -> str:
+    """Return a transform as text: several options, mostly with valid values, and mostly in canonical order.
 
-    `digests` are those that an overlay may name.
+    `digests`: images that an overlay may use.
     """
-    keys = set(chance.sample(list(OPTIONS), chance.choice((1, 2, 3, 4, 6, 10))))
-    keys |= {"width", "height"} if keys & {"fit", "gravity"} and chance.random() < 0.9 else set()
-    # Without a side the rendition is as large as the original: seldom, it only takes time.
-    keys |= {"width"} if chance.random() < 0.9 else set()
+    keys = set(rng.sample(list(OPTIONS), rng.choice((1, 2, 3, 4, 6, 10))))
+    keys |= {"width", "height"} if keys & {"fit", "gravity"} and rng.random() < 0.9 else set()
+    # Without a width the rendition is as large as the original. That is tried rarely, because it mostly takes time.
+    keys |= {"width"} if rng.random() < 0.9 else set()
     ordered = [key for key in OPTIONS if key in keys]
-    if chance.random() < 0.05:
-        chance.shuffle(ordered)
-    pairs = [f"{key}={chance.choice(_ODD) if chance.random() < 0.03 else _WRITERS[key](chance, digests)}" for key in ordered]
+    if rng.random() < 0.05:
+        rng.shuffle(ordered)
+    pairs = [f"{key}={rng.choice(_ODD) if rng.random() < 0.03 else _WRITERS[key](rng, digests)}" for key in ordered]
     text = ",".join(pairs)
-    if chance.random() < 0.05:
-        text = chance.choice(
+    if rng.random() < 0.05:
+        text = rng.choice(
             (
                 text + ",",
                 text.upper(),
@@ -131,31 +131,31 @@ def spelling(chance: Random, digests: Sequence[str]) -> str:
     return text
 
 
-def api_body(chance: Random, digests: Sequence[str]) -> object:
-    """Return a JSON value for one of the routes that take one, most of it of the right shape."""
+def random_api_body(rng: Random, digests: Sequence[str]) -> object:
+    """Return a JSON value for one of the routes that accept JSON, mostly with the fields and types that they expect."""
     options: dict[str, object] = {}
-    for pair in spelling(chance, digests).split(","):
+    for pair in random_transform(rng, digests).split(","):
         key, _, value = pair.partition("=")
-        options[key] = float(value) if value.replace(".", "", 1).isdigit() and len(value) < 9 and chance.random() < 0.7 else value
+        options[key] = float(value) if value.replace(".", "", 1).isdigit() and len(value) < 9 and rng.random() < 0.7 else value
     wanted: dict[str, object] = {"transform": options}
     extras: dict[str, Callable[[], object]] = {
-        "format": lambda: chance.choice(("webp", "avif", "jpeg", "png", "gif", "jpg", "", "svg", 3)),
-        "formats": lambda: [chance.choice(("webp", "avif", "jpeg", "png", "gif", "x")) for _ in range(chance.choice((0, 1, 2, 9, 500)))],
-        "widths": lambda: [chance.choice((1, 100, 320, 8_192, 0, -1, 1 << 40)) for _ in range(chance.choice((0, 1, 3, 40, 3_000)))],
-        "sizes": lambda: chance.choice(("100vw", '"><script>', "x" * 5_000, "\ud800", 5)),
-        "alt": lambda: chance.choice(("A panda", "<&'\"", "\0", None, "x" * 3_000)),
-        "variant": lambda: chance.choice(("card", "none", "", "x" * 500)),
-        "focal": lambda: chance.choice(([0.3, 0.6], [2, 2], [0.3], None, "0.3:0.6", [1e-9, 1])),
-        "url": lambda: chance.choice(
+        "format": lambda: rng.choice(("webp", "avif", "jpeg", "png", "gif", "jpg", "", "svg", 3)),
+        "formats": lambda: [rng.choice(("webp", "avif", "jpeg", "png", "gif", "x")) for _ in range(rng.choice((0, 1, 2, 9, 500)))],
+        "widths": lambda: [rng.choice((1, 100, 320, 8_192, 0, -1, 1 << 40)) for _ in range(rng.choice((0, 1, 3, 40, 3_000)))],
+        "sizes": lambda: rng.choice(("100vw", '"><script>', "x" * 5_000, "\ud800", 5)),
+        "alt": lambda: rng.choice(("A panda", "<&'\"", "\0", None, "x" * 3_000)),
+        "variant": lambda: rng.choice(("card", "none", "", "x" * 500)),
+        "focal": lambda: rng.choice(([0.3, 0.6], [2, 2], [0.3], None, "0.3:0.6", [1e-9, 1])),
+        "url": lambda: rng.choice(
             ("https://example.invalid/a.jpg", "file:///etc/passwd", "http://127.0.0.1:1/", "x", "https://[::1]/", "\ud800", 1)
         ),
-        "digests": lambda: [chance.choice((*digests, "a" * 32, "A" * 32, "", 5)) for _ in range(chance.choice((0, 1, 5, 1_001)))],
+        "digests": lambda: [rng.choice((*digests, "a" * 32, "A" * 32, "", 5)) for _ in range(rng.choice((0, 1, 5, 1_001)))],
         "unknown": lambda: [[[[]]]] * 50,
     }
-    for name in chance.sample(list(extras), chance.choice((0, 1, 1, 2, 4))):
+    for name in rng.sample(list(extras), rng.choice((0, 1, 1, 2, 4))):
         wanted[name] = extras[name]()
-    if chance.random() < 0.5:
-        # One key alone: what the other routes take.
-        name = chance.choice(list(wanted))
+    if rng.random() < 0.5:
+        # An object with one key, as some of the routes expect it.
+        name = rng.choice(list(wanted))
         return {name: wanted[name]}
-    return wanted if chance.random() < 0.95 else chance.choice(([], None, "x", [wanted], {"transform": wanted}))
+    return wanted if rng.random() < 0.95 else rng.choice(([], None, "x", [wanted], {"transform": wanted}))

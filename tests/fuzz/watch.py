@@ -1,4 +1,4 @@
-"""The server seen from outside: its processes, their memory, CPU time and descriptors, its log, its spool, whether it responds."""
+"""Observes the server from outside: its processes, their memory, CPU time and descriptors, its log, its spool, and its responsiveness."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from tests.support.server import Server
 
 MEBIBYTE = 1 << 20
 
-# What a worker may hold beside its cache; what it may have grown by between the first third of a run and the last.
+# The resident memory that a worker may have, and the growth of its mean between the first and the last third of a run.
 MAX_WORKER_BYTES = 400 * MEBIBYTE
 MAX_GROWTH_BYTES = 64 * MEBIBYTE
 MAX_MORE_DESCRIPTORS = 64
-# A freeze of the event loop costs its process CPU time; a machine with too much to do does not. Either way no probe may take very long.
+# A slow probe means that the event loop was blocked only if the worker used CPU time meanwhile: otherwise the machine was busy.
+# The second limit holds in both cases.
 MAX_FROZEN_CPU_SECONDS = 4.0
 MAX_PROBE_SECONDS = 60.0
 
 _SETTLE_SECONDS = 30.0
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
-# Words of the log that no input may cause.
+# Texts that must not appear in the log.
 _WORDS = ("unexpected error", "Traceback", "Exception in ", "exception was never retrieved", "was never awaited")
 
 
@@ -38,7 +39,7 @@ class Memory(msgspec.Struct, frozen=True):
 
 
 class Watch:
-    """Looks at a server, as often as it is arguments to."""
+    """Checks the processes, the memory and the log of one server."""
 
     def __init__(self, server: Server, slots: int, render_memory_bytes: int) -> None:
         """Watch a server that has just become healthy.
@@ -58,21 +59,21 @@ class Watch:
 
     @property
     def worker(self) -> psutil.Process:
-        """The process that responds."""
+        """The process that serves requests."""
         return self._worker
 
-    def look(self) -> list[str]:
-        """Return what is wrong now; what needs a moment to settle, such as a process that is being replaced, gets it."""
+    def check(self) -> list[str]:
+        """Return complaints about the server's current state; waits a while for temporary states, such as a process being replaced."""
         if not self.is_running():
             return [f"the server ended with {self._server.process.poll()}: {self._server.log()[-3_000:]}"]
-        complaints = self._look_at_log()
+        complaints = self._check_log()
         deadline = time.monotonic() + _SETTLE_SECONDS
         while (unsettled := self._unsettled()) and time.monotonic() < deadline:
             time.sleep(0.1)
         return complaints + unsettled
 
     def finish(self) -> list[str]:
-        """Return what is wrong at the end: memory that grew, files that were left in the spool."""
+        """Return complaints at the end of a run: about memory that grew and files that were left in the spool."""
         complaints = []
         third = len(self.memory) // 3
         if third >= 2:
@@ -87,21 +88,21 @@ class Watch:
         return complaints
 
     def is_running(self) -> bool:
-        """Return whether the supervisor and the first worker are there."""
+        """Return whether the supervisor and the first worker are still running."""
         return self._server.process.poll() is None and self._worker.is_running() and self._worker.status() != psutil.STATUS_ZOMBIE
 
     def render_cpu_seconds(self) -> float:
-        """Return the CPU time that render processes have used so far, those that ended included."""
+        """Return the CPU time that render processes have used so far, including those that have ended."""
         if not all(_exists(process_id) for process_id in self._renderers):
             self._renderers = [process.pid for process in self._server.render_processes()]
         return sum(cpu_seconds(process_id) for process_id in self._renderers) + ended_children_cpu_seconds(self._worker.pid)
 
-    def _look_at_log(self) -> list[str]:
+    def _check_log(self) -> list[str]:
         with self._log.open("rb") as file:
             file.seek(self._log_bytes)
-            news = file.read().decode("utf-8", "replace")
+            new_text = file.read().decode("utf-8", "replace")
             self._log_bytes = file.tell()
-        return [f"the log says: {line[:3_000]}" for line in news.splitlines() if any(word in line for word in _WORDS)]
+        return [f"the log says: {line[:3_000]}" for line in new_text.splitlines() if any(word in line for word in _WORDS)]
 
     def _unsettled(self) -> list[str]:
         complaints = []
@@ -112,12 +113,12 @@ class Watch:
         self._renderers = [process.pid for process in renderers]
         if len(renderers) != self._slots:
             complaints.append(f"{len(renderers)} render processes in place of {self._slots}")
-        held = Memory(_resident(self._worker), max((_resident(process) for process in renderers), default=0))
-        self.memory.append(held)
-        if held.worker_bytes > MAX_WORKER_BYTES:
-            complaints.append(f"the worker holds {held.worker_bytes // MEBIBYTE} MiB")
-        if held.renderer_bytes > self._render_memory_bytes:
-            complaints.append(f"a render process holds {held.renderer_bytes // MEBIBYTE} MiB")
+        memory = Memory(_resident(self._worker), max((_resident(process) for process in renderers), default=0))
+        self.memory.append(memory)
+        if memory.worker_bytes > MAX_WORKER_BYTES:
+            complaints.append(f"the worker holds {memory.worker_bytes // MEBIBYTE} MiB")
+        if memory.renderer_bytes > self._render_memory_bytes:
+            complaints.append(f"a render process holds {memory.renderer_bytes // MEBIBYTE} MiB")
         descriptors = self._worker.num_fds()
         self.most_descriptors = max(self.most_descriptors, descriptors)
         if descriptors > self._descriptors + MAX_MORE_DESCRIPTORS:
@@ -126,7 +127,7 @@ class Watch:
 
 
 class LivenessProbe(threading.Thread):
-    """Asks `/livez` every second, over a connection of its own each time, and notes when the event loop was held up."""
+    """Requests `/livez` every second over a new connection, and records when the event loop was blocked."""
 
     def __init__(self, server: Server, worker: psutil.Process) -> None:
         """Probe a server whose worker is `worker`."""
@@ -154,7 +155,7 @@ class LivenessProbe(threading.Thread):
                 self.complaints.append(f"/livez took {took:.1f} s, in which the worker used {used:.1f} s of CPU time")
 
     def stop(self) -> None:
-        """End the probes and wait for the last."""
+        """Stop probing and wait for the last probe."""
         self._over.set()
         self.join()
 
@@ -185,7 +186,7 @@ def _resident(process: psutil.Process) -> int:
     try:
         return int(process.memory_info().rss)
     except psutil.Error:
-        # It ended between the listing and this look.
+        # The process ended after it was listed.
         return 0
 
 

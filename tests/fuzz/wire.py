@@ -1,4 +1,4 @@
-"""Requests that are malformed, doubled, huge or odd, as bytes; and a socket that sends them as no client should."""
+"""Raw requests that are malformed, repeated, huge or unusual, and a socket that delivers them in ways in which no good client does."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import msgspec
 from tests.fuzz.mutate import ANY, NUMBERS
 from tests.support.server import HOST
 
-# How the bytes are sent: at once, in pieces, byte by byte, half of them and no more, without waiting for a response, with a reset, or
-# over a connection that is left open and never read.
+# How the bytes are sent: all at once, in pieces, byte by byte, only the first half, with a close or a reset before the response, or
+# over a connection that stays open and is never read.
 Delivery: TypeAlias = Literal["whole", "pieces", "bytes", "half", "early close", "reset", "unread"]
 
 _STATUS = re.compile(rb"^HTTP/1\.[01] (\d{3}) ", re.MULTILINE)
@@ -114,13 +114,13 @@ class RawRequest(msgspec.Struct, frozen=True):
     delivery: Delivery
 
 
-def raw_request(chance: Random, targets: Sequence[bytes], token: bytes) -> RawRequest:
-    """Return a request, or several on one connection, most of them wrong in one or two places; `targets` are paths that are right."""
-    raw = b"".join(_one(chance, targets, token) for _ in range(chance.choice((1, 1, 1, 1, 2, 5, 30))))
-    if chance.random() < 0.25:
-        raw = chance.choice(ANY)(raw, chance, ())
-    if chance.random() < 0.02:
-        raw = chance.choice(
+def random_request(rng: Random, targets: Sequence[bytes], token: bytes) -> RawRequest:
+    """Return one or several requests for one connection, most of them with one or two errors; `targets` are valid paths."""
+    raw = b"".join(_random_request(rng, targets, token) for _ in range(rng.choice((1, 1, 1, 1, 2, 5, 30))))
+    if rng.random() < 0.25:
+        raw = rng.choice(ANY)(raw, rng, ())
+    if rng.random() < 0.02:
+        raw = rng.choice(
             (
                 b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(64),
                 b"\x16\x03\x01\x02\x00\x01" + bytes(64),
@@ -131,12 +131,12 @@ def raw_request(chance: Random, targets: Sequence[bytes], token: bytes) -> RawRe
             )
         )
     kinds: tuple[Delivery, ...] = get_args(Delivery)
-    return RawRequest(raw, chance.choices(kinds, (60, 12, 6, 8, 8, 6, 5))[0])
+    return RawRequest(raw, rng.choices(kinds, (60, 12, 6, 8, 8, 6, 5))[0])
 
 
 def send(port: int, request: RawRequest) -> bytes:
-    """Send the bytes over a connection of their own and return what came back, until the server closes or says nothing more."""
-    # The server may close at any moment, which is its right.
+    """Send the bytes over a new connection, and return all bytes received until the server closes it or is silent for a while."""
+    # The server may close the connection at any moment.
     with suppress(OSError), socket.create_connection((HOST, port), timeout=10) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with suppress(OSError):
@@ -146,20 +146,20 @@ def send(port: int, request: RawRequest) -> bytes:
         if request.delivery == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return b""
-        return _received(connection)
+        return _receive(connection)
     return b""
 
 
 class UnreadConnections:
-    """Connections whose responses nobody reads, the last few of them."""
+    """Connections whose responses are never read; only the latest ones stay open."""
 
     def __init__(self, port: int) -> None:
-        """Connect to a port of this machine."""
+        """Connect to a port of the loopback interface."""
         self._port = port
         self._open: deque[socket.socket] = deque()
 
     def send(self, raw: bytes) -> None:
-        """Send bytes over one more connection, as many as fit without waiting, and leave it open."""
+        """Send as many bytes over a new connection as it accepts without blocking, and leave it open."""
         with suppress(OSError):
             connection = socket.create_connection((HOST, self._port), timeout=10)
             self._open.append(connection)
@@ -175,23 +175,23 @@ class UnreadConnections:
 
 
 def statuses(received: bytes) -> list[int]:
-    """Return the status codes of the responses in what came over a connection."""
+    """Return the status codes of the responses in the bytes received over a connection."""
     return [int(code) for code in _STATUS.findall(received)]
 
 
-def changed_path(path: str, chance: Random) -> bytes:  # noqa: PLR0911 - one for each change
-    """Return a path in another spelling, or another path."""
+def change_path(path: str, rng: Random) -> bytes:  # noqa: PLR0911 - one for each change
+    """Return a changed path, which may be equivalent to the original one."""
     raw = path.encode()
-    at = chance.randrange(len(raw) + 1)
-    match chance.randrange(9):
+    at = rng.randrange(len(raw) + 1)
+    match rng.randrange(9):
         case 0:
-            return raw[:at] + bytes([chance.randrange(33, 256)]) + raw[at + 1 :]
+            return raw[:at] + bytes([rng.randrange(33, 256)]) + raw[at + 1 :]
         case 1:
             return raw[:at] + b"%%%02x" % raw[at] + raw[at + 1 :] if at < len(raw) else raw + b"%"
         case 2:
             return (
                 raw[:at]
-                + chance.choice(
+                + rng.choice(
                     (
                         b"/",
                         b"//",
@@ -217,14 +217,14 @@ def changed_path(path: str, chance: Random) -> bytes:  # noqa: PLR0911 - one for
             return (
                 raw
                 + b"?"
-                + chance.choice(
+                + rng.choice(
                     (
                         b"",
                         b"a=b",
                         b"q=" + b"x" * 2_000,
                         b"&&&==",
                         b"%00",
-                        b"limit=%d" % chance.choice(NUMBERS),
+                        b"limit=%d" % rng.choice(NUMBERS),
                         b"cursor=x",
                         b"limit=1&limit=2",
                         b"\xff",
@@ -232,34 +232,34 @@ def changed_path(path: str, chance: Random) -> bytes:  # noqa: PLR0911 - one for
                 )
             )
         case 4:
-            # The shortest is still no page.
+            # At least `/i/`, so that the result is not the path of a page.
             return raw[: max(at, len(b"/i/"))]
         case 5:
             return raw.swapcase()
         case 6:
             return raw[:at] + raw[at + 1 :]
         case 7:
-            return raw[:at] + str(chance.choice(NUMBERS)).encode() + raw[at:]
+            return raw[:at] + str(rng.choice(NUMBERS)).encode() + raw[at:]
         case _:
-            return chance.choice((b"http://x", b"https://a:b@x:1", b"//x", b"")) + raw
+            return rng.choice((b"http://x", b"https://a:b@x:1", b"//x", b"")) + raw
 
 
-def _one(chance: Random, targets: Sequence[bytes], token: bytes) -> bytes:
-    target = chance.choice(targets)
-    if chance.random() < 0.3:
-        target = changed_path(target.decode("latin-1"), chance)
-    fields = [*chance.choice(_HOSTS)]
-    if chance.random() < 0.7:
+def _random_request(rng: Random, targets: Sequence[bytes], token: bytes) -> bytes:
+    target = rng.choice(targets)
+    if rng.random() < 0.3:
+        target = change_path(target.decode("latin-1"), rng)
+    fields = [*rng.choice(_HOSTS)]
+    if rng.random() < 0.7:
         fields.append(b"Authorization: Bearer " + token)
-    fields += chance.sample(_FIELDS, chance.choice((0, 1, 1, 2, 3, 6)))
-    if chance.random() < 0.03:
-        fields += [b"X-%d: 1" % number for number in range(chance.choice((90, 150, 400)))]
-    if chance.random() < 0.02:
-        fields.append(b"X: " + b"a" * chance.choice((8_000, 60_000, 300_000)))
+    fields += rng.sample(_FIELDS, rng.choice((0, 1, 1, 2, 3, 6)))
+    if rng.random() < 0.03:
+        fields += [b"X-%d: 1" % number for number in range(rng.choice((90, 150, 400)))]
+    if rng.random() < 0.02:
+        fields.append(b"X: " + b"a" * rng.choice((8_000, 60_000, 300_000)))
     body = b""
-    if chance.random() < 0.4:
-        body = chance.choice(chance.choice((_BOUNDARY_BODIES, _CHUNKED_BODIES, _JSON_BODIES)))
-        match chance.randrange(4):
+    if rng.random() < 0.4:
+        body = rng.choice(rng.choice((_BOUNDARY_BODIES, _CHUNKED_BODIES, _JSON_BODIES)))
+        match rng.randrange(4):
             case 0:
                 fields.append(b"Content-Length: %d" % len(body))
             case 1:
@@ -268,11 +268,11 @@ def _one(chance: Random, targets: Sequence[bytes], token: bytes) -> bytes:
             case 2:
                 fields.append(b"Transfer-Encoding: chunked")
             case _:
-                fields.append(b"Content-Length: %d" % chance.choice((0, 1, len(body) + 1, len(body) // 2)))
-    chance.shuffle(fields)
-    end = b"\r\n" if chance.random() < 0.95 else chance.choice((b"\n", b"\r", b"\r\r\n", b""))
-    version = chance.choice(_VERSIONS)
-    line = b" ".join((chance.choice(_METHODS), target, version) if version else (b"GET", target))
+                fields.append(b"Content-Length: %d" % rng.choice((0, 1, len(body) + 1, len(body) // 2)))
+    rng.shuffle(fields)
+    end = b"\r\n" if rng.random() < 0.95 else rng.choice((b"\n", b"\r", b"\r\r\n", b""))
+    version = rng.choice(_VERSIONS)
+    line = b" ".join((rng.choice(_METHODS), target, version) if version else (b"GET", target))
     return line + end + b"".join(field + end for field in fields) + end + body
 
 
@@ -280,7 +280,7 @@ def _deliver(connection: socket.socket, request: RawRequest) -> None:
     raw = request.body
     match request.delivery:
         case "bytes":
-            # Beyond some hundred it would only take time.
+            # Only the first bytes are sent singly, as the rest would only take time.
             for at in range(min(len(raw), _MAX_SLOW_BYTES)):
                 connection.sendall(raw[at : at + 1])
             connection.sendall(raw[_MAX_SLOW_BYTES:])
@@ -297,7 +297,7 @@ def _deliver(connection: socket.socket, request: RawRequest) -> None:
         connection.shutdown(socket.SHUT_WR)
 
 
-def _received(connection: socket.socket) -> bytes:
+def _receive(connection: socket.socket) -> bytes:
     received, deadline = b"", time.monotonic() + _READ_SECONDS
     connection.settimeout(_SILENCE_SECONDS)
     with suppress(OSError):
@@ -306,6 +306,6 @@ def _received(connection: socket.socket) -> bytes:
     return received
 
 
-def json_text(value: object) -> bytes:
-    """Return a value as JSON, numbers that are none included."""
+def encode_json(value: object) -> bytes:
+    """Return a value as JSON; NaN and infinities are written too."""
     return json.dumps(value).encode()
