@@ -9,7 +9,11 @@ from service.images.options import FocalPoint
 
 
 class Document(msgspec.Struct, frozen=True):
-    """The facts of an image, as they are stored; URLs are minted on reading. `bytes` and sizes are the original's, upright."""
+    """The stored facts of an image; its URLs are built when it is read.
+
+    digest: of the original. info: its header. bytes: its size. created: the time of the upload, RFC 3339.
+    alt: the alternative text. focal: the focal point, if one is set.
+    """
 
     digest: str
     info: ImageInfo
@@ -21,7 +25,7 @@ class Document(msgspec.Struct, frozen=True):
 
 
 def opened_document(digest: str, body: bytes) -> Document | None:
-    """Return the document that is stored of an image, `None` if what is stored is damaged."""
+    """Return the document of an image from its stored bytes, `None` if they are damaged."""
     try:
         document = msgspec.json.decode(body, type=Document)
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""ImageInfo and its kin: what the server and the render processes share about an image."""
+"""ImageInfo, Limits, Placeholder: the description of an image that the server and the render processes share."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from service.images.transform import Transform
 # Formats of originals whose frames follow one another in time; those of the others are pages.
 _ANIMATED_ORIGINALS = frozenset({"gif", "webp"})
 
-# From this on an original that no decoder can shrink while it reads has an intermediate.
+# An original with more pixels than this, which no decoder can shrink while it reads, has an intermediate.
 _INTERMEDIATE_ABOVE_PIXELS = 8_000_000
 _INTERMEDIATE_WIDTH = 2_560
 _INTERMEDIATE_PIXELS = 6_000_000
 
-# What a render process has mapped before it decodes or encodes anything, measured: 140 to 175 MiB.
+# The address space of a render process before it decodes or encodes anything: 140 to 175 MiB measured.
 _PROCESS_BYTES = 192 << 20
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a header may declare: pixels of all frames together, and frames; checked before a pixel is decoded.
+    """The limits of originals and renditions, checked by their headers before a pixel is decoded.
 
-    `codec_bytes`: the address space that a render process has for a decoder that decodes whole, or for an encoder; `codec_bytes` gives it.
+    max_pixels: of an original, in all frames. max_whole_pixels: the same for one that needs a full decode (see `ImageInfo`).
+    max_output_pixels: of a rendition, in all frames. max_frames: of an original.
+    codec_bytes: the address space of a render process for a decoder that needs a full decode, or for an encoder (see `codec_bytes`).
     """
 
     max_pixels: int
@@ -33,16 +35,18 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 def codec_bytes(memory_bytes: int) -> int:
-    """Return what is left for a decoder or an encoder in a render process of `memory_bytes` of address space, 256 MiB or more."""
+    """Return the part of a render process's address space, 256 MiB or more, that is left for a decoder or an encoder."""
     return memory_bytes - _PROCESS_BYTES
 
 
 class ImageInfo(msgspec.Struct, frozen=True):
-    """What a header tells. Sizes are pixels of one frame, upright (after its orientation); `frames` counts pages too.
+    """The facts in the header of an original.
 
-    `needs_full_decode`: the decoder cannot go line by line, so that memory grows with the pixels. `page_sizes` has the width and height of
-    each page where they differ; the image's own are those of the first. `max_width` is the largest width at which the whole of a vector
-    image can be drawn in time, `None` if there is no such limit, or if it is unknown.
+    format: such as `jpeg`, `heic` or `svg`. width, height: pixels of one frame, upright, that is after its Exif orientation.
+    frames: of an animation, or pages. alpha: whether it has transparency.
+    needs_full_decode: whether its decoder cannot go line by line, so that memory grows with the pixels.
+    page_sizes: the width and height of each page if they differ; `width` and `height` are those of the first.
+    max_width: the largest width in pixels at which the whole of a vector image is drawn in time, `None` for no limit or an unknown one.
     """
 
     format: str
@@ -50,20 +54,20 @@ class ImageInfo(msgspec.Struct, frozen=True):
     height: int
     frames: int
     alpha: bool
-    # Stored documents spell it this way.
+    # The name in stored documents.
     needs_full_decode: bool = msgspec.field(name="decodes_whole")
     page_sizes: tuple[tuple[int, int], ...] = ()
     max_width: int | None = None
 
     @property
     def pixels(self) -> int:
-        """Pixels of all frames."""
+        """The pixels of all frames together."""
         if self.page_sizes:
             return sum(width * height for width, height in self.page_sizes)
         return self.width * self.height * self.frames
 
     def of_page(self, number: int | None) -> ImageInfo:
-        """Return the same with the size of a page, the first is 0; of a page that there is not, and of `None`, with that of the first."""
+        """Return the same with the size of a page, the first being 0; without a number, and without such a page, with that of the first."""
         if number is None or number >= len(self.page_sizes):
             return self
         width, height = self.page_sizes[number]
@@ -71,7 +75,7 @@ class ImageInfo(msgspec.Struct, frozen=True):
 
     @property
     def vector(self) -> bool:
-        """Whether it is sharp at any size."""
+        """Whether it is a drawing, which is sharp at any size."""
         return self.format == "svg"
 
     @property
@@ -83,7 +87,8 @@ class ImageInfo(msgspec.Struct, frozen=True):
     def intermediate(self) -> tuple[int, int] | None:
         """Width and height of its intermediate, `None` for an original that has none.
 
-        The answer depends on the original alone, so that a rendition has the same pixels in every region.
+        An intermediate is a smaller copy, from which renditions of a large original are made. This depends only on the original, so that a
+        rendition has the same pixels in every region.
         """
         shrinks_on_load = self.vector or (self.format == "jpeg" and not self.needs_full_decode)
         if shrinks_on_load or self.animated or self.width * self.height <= _INTERMEDIATE_ABOVE_PIXELS:
@@ -92,13 +97,16 @@ class ImageInfo(msgspec.Struct, frozen=True):
         return round(self.width * scale), round(self.height * scale)
 
     def animates(self, transform: Transform, image_format: Format, *, by_default: bool) -> bool:
-        """Return whether a rendition of this original is an animation; `by_default` is the pipeline version's word."""
+        """Return whether a rendition of this original is an animation; `by_default`: whether it is without `animate` (see `DEFAULTS`)."""
         wanted = transform.animate or (transform.frame is None and by_default)
         return wanted and self.animated and FORMATS[image_format].animation
 
 
 class Placeholder(msgspec.Struct, frozen=True):
-    """What stands in for an image until it is there: `thumbhash` in base64, a tiny picture inline, colours as `#rrggbb`."""
+    """What a page shows until the image has loaded.
+
+    thumbhash: in base64. data_url: a tiny picture. color, palette: the dominant colors as `#rrggbb`.
+    """
 
     thumbhash: str
     data_url: str

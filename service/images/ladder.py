@@ -1,4 +1,7 @@
-"""Ladders: the widths and formats that an image is offered in, none that could not be rendered."""
+"""Ladders: the widths and formats in which a page is offered an image.
+
+A ladder is one format in several widths, from which a browser chooses (`srcset`). Every step of a ladder can be rendered.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import msgspec
 
 from service.errors import BadTransformError
 from service.images.formats import FORMATS, Format
-from service.images.geometry import Plan, feasible_plan, is_drawn_in_time, is_worth_offering, plan, require_frame
+from service.images.geometry import Plan, feasible_plan, is_drawn_in_time, is_worth_linking, make_plan, require_frame
 from service.images.info import ImageInfo, Limits
 from service.images.options import BLUR, MAX_SIDE_PIXELS
 from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, scaled
@@ -18,12 +21,12 @@ from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, scal
 # From a phone in a column to a wide screen at twice the density: each step saves about half of the next one's bytes.
 LADDER_WIDTHS = (320, 640, 960, 1280, 1920, 2560)
 
-# A format whose ladder ends below this part of the fallback's width is left out: a browser takes the first type that it knows, and a
-# picture at half the density that it needs is no longer sharp.
-_LEAST_REACH = Fraction(1, 2)
+# A format whose ladder ends below this fraction of the fallback's width is left out: a browser takes the first type that it supports, and a
+# picture at half the density that it needs is not sharp.
+_MIN_REACH = Fraction(1, 2)
 
 PLAIN = Transform()
-_OPAQUE_COLOUR_DIGITS = 6
+_OPAQUE_COLOR_DIGITS = 6
 
 
 class LadderStep(msgspec.Struct, frozen=True):
@@ -42,9 +45,9 @@ class Ladder(msgspec.Struct, frozen=True):
 
 
 def fallback_format(info: ImageInfo, transform: Transform = PLAIN, *, animates: bool = True) -> Format:
-    """Return the format that every browser shows and that keeps what the rendition has: its frames, its transparency.
+    """Return the format that every browser supports and that preserves the frames and the transparency of the rendition.
 
-    `animates`: whether an animation stays one, as in every pipeline version but the first.
+    animates: whether an animation stays one, as in every pipeline version but the first.
     """
     if info.animates(transform, "gif", by_default=animates):
         return "gif"
@@ -52,14 +55,14 @@ def fallback_format(info: ImageInfo, transform: Transform = PLAIN, *, animates: 
 
 
 def default_formats(info: ImageInfo, transform: Transform = PLAIN, *, animates: bool = True) -> tuple[Format, ...]:
-    """Return the formats of a ladder, the smallest first, the fallback last; of `animates` see `fallback_format`."""
+    """Return the formats of a ladder, the smallest first, the fallback last; for `animates` see `fallback_format`."""
     fallback = fallback_format(info, transform, animates=animates)
-    # AVIF holds no animation here, and its lossless files are the largest.
+    # AVIF renditions are never animated, and its lossless files are the largest.
     return ("webp", fallback) if fallback == "gif" or transform.lossless else ("avif", "webp", fallback)
 
 
 def ladder_widths(width: int, *, grows: bool = False) -> list[int]:
-    """Return the default widths for a `width` pixels wide image: no step above it, unless it `grows`, and itself where that ends it."""
+    """Return the default widths for an image of `width` pixels: none above it unless it `grows`, and its own width if they end there."""
     if grows:
         return list(LADDER_WIDTHS)
     steps = [step for step in LADDER_WIDTHS if step < width]
@@ -69,24 +72,24 @@ def ladder_widths(width: int, *, grows: bool = False) -> list[int]:
 def possible_formats(
     info: ImageInfo, transform: Transform, limits: Limits, supported: Collection[Format], *, version: int = PIPELINE_VERSION
 ) -> Sequence[Format]:
-    """Return the formats of `default_formats` that one rendition can be made in, the smallest first, the fallback last.
+    """Return the formats of `default_formats` in which one rendition can be made, the smallest first, the fallback last.
 
-    Where an animation can be made in none, they are those of its first frame; where that cannot be made either, the fallback alone.
-    `version`: the pipeline version of the rendition; `supported`: the formats that the running libvips writes. Raises `BadTransformError`
-    for a crop outside the picture.
+    If an animation can be made in none of them, they are those of its first frame; if that cannot be made either, only the fallback.
+
+    supported: the formats that the installed libvips writes. version: the pipeline version of the rendition.
+
+    Raises `BadTransformError` for a crop outside the picture.
     """
     animates = version not in DEFAULTS or DEFAULTS[version].animates
     page = info.of_page(transform.frame)
-    steps = plan(page.width, page.height, transform, vector=page.vector)
+    plan = make_plan(page.width, page.height, transform, vector=page.vector)
     alpha = _has_alpha(info, transform)
     for formats in (default_formats(info, transform, animates=animates), default_formats(info, transform, animates=False)):
         possible = [
             image_format
             for image_format in formats
             if image_format in supported
-            and is_worth_offering(
-                steps, image_format, limits, frames=_frames(info, transform, image_format, animates=animates), alpha=alpha
-            )
+            and is_worth_linking(plan, image_format, limits, frames=_frames(info, transform, image_format, animates=animates), alpha=alpha)
         ]
         if possible:
             return possible
@@ -102,17 +105,17 @@ def ladders(
     formats: Sequence[Format] = (),
     supported: Collection[Format] = FORMATS,
 ) -> list[Ladder]:
-    """Return the ladders of `transform` at `widths` (pixels) and in `formats`, the fallback last.
+    """Return the ladders of `transform`, the fallback's last.
 
-    By default a ladder has the steps of `ladder_widths`, without those that a limit or the format excludes, and ends with the widest
-    possible one; the formats are those of `default_formats` that are `supported` and have steps. An animation that has none becomes its
-    first frame, and an image that is too narrow for any width has one step, lower than its shape.
+    Every length of the transform is scaled with the width, so that a crop keeps its shape, and a rounded corner its look, at every step.
 
-    Every length of a transform follows its width, so that a crop keeps its shape, and a round corner its look, at every step.
+    widths: in pixels. By default those of `ladder_widths`, without those that a limit or the format excludes; each ladder ends with its
+        widest possible step. An image that is too narrow for any width has one step, given by its height.
+    formats: by default those of `default_formats` that have steps. If an animation has none, they are those of its first frame.
+    supported: the formats that the installed libvips writes.
 
-    Raises `TooManyPixelsError`, of a drawing that takes too long `TooComplexError`, where a width or a format that was named cannot be
-    had, or where nothing can, and `BadTransformError` for a frame that the image has not, a crop outside the picture, and a transform that
-    has a height only.
+    Raises `TooManyPixelsError`, and for drawings `TooComplexError`, if a width or a format that was named is impossible, or if everything
+    is; and `BadTransformError` for a frame or a crop outside the image, and for a transform with a height only.
     """
     require_frame(info, transform)
     steps = _Steps(info, transform, limits)
@@ -131,18 +134,18 @@ def ladders(
 
 
 class _Steps:
-    """The possible steps of one transform of one image, each planned once for all formats."""
+    """The possible steps of one transform of one image. Each is planned once for all formats."""
 
     def __init__(self, info: ImageInfo, transform: Transform, limits: Limits) -> None:
         self.info = info
         self.transform = transform
         self._page = info.of_page(transform.frame)
         self._limits = limits
-        full = plan(self._page.width, self._page.height, transform, vector=info.vector)
+        full = make_plan(self._page.width, self._page.height, transform, vector=info.vector)
         _require_shape(transform)
         self._full_width = full.width
         self._alpha = _has_alpha(info, transform)
-        self.default_widths = ladder_widths(full.picture[0], grows=(info.vector and transform.width is None) or transform.enlarge)
+        self.default_widths = ladder_widths(full.picture_size[0], grows=(info.vector and transform.width is None) or transform.enlarge)
         self._planned: dict[int, tuple[Transform, Plan] | None] = {}
 
     @property
@@ -151,32 +154,32 @@ class _Steps:
         return _frames(self.info, self.transform, "gif") > 1
 
     def ladder(self, image_format: Format) -> Ladder:
-        """Return the default ladder in one format; without steps if nothing is possible."""
+        """Return the default ladder in one format; it has no steps if none is possible."""
         widths = self.default_widths
-        count = bisect_left(widths, True, key=lambda width: not self.is_worth_offering(width, image_format))
+        count = bisect_left(widths, True, key=lambda width: not self.is_worth_linking(width, image_format))
         possible = widths[:count]
         if count < len(widths):
             between = range(possible[-1] + 1 if possible else 1, widths[count])
-            more = bisect_left(between, True, key=lambda width: not self.is_worth_offering(width, image_format))
+            more = bisect_left(between, True, key=lambda width: not self.is_worth_linking(width, image_format))
             possible += between[:more][-1:]
         return self.at(possible, image_format)
 
     def at(self, widths: Sequence[int], image_format: Format) -> Ladder:
-        """Return the ladder of some possible widths: of several steps beyond an original that does not grow the first is enough."""
+        """Return the ladder of some possible widths. Widths that give the same rendition, because it does not grow, make one step."""
         steps: dict[int, LadderStep] = {}
         for width in widths:
             if (planned := self._at(width)) is not None:
                 transform, made = planned
-                steps.setdefault(made.output[0], LadderStep(transform, *made.output))
+                steps.setdefault(made.output_size[0], LadderStep(transform, *made.output_size))
         return Ladder(image_format, [steps[width] for width in sorted(steps)])
 
-    def is_worth_offering(self, width: int, image_format: Format) -> bool:
-        """Return whether a step is possible, and worth a link."""
+    def is_worth_linking(self, width: int, image_format: Format) -> bool:
+        """Return whether a step is possible, and worth a link (see `geometry.is_worth_linking`)."""
         planned = self._at(width)
         if planned is None or not is_drawn_in_time(self.info, planned[1]):
             return False
         frames = _frames(self.info, self.transform, image_format)
-        return is_worth_offering(planned[1], image_format, self._limits, frames=frames, alpha=self._alpha)
+        return is_worth_linking(planned[1], image_format, self._limits, frames=frames, alpha=self._alpha)
 
     def require(self, width: int, image_format: Format) -> None:
         """Return if a step is possible; raises `TooManyPixelsError`, `TooComplexError` and `BadTransformError`."""
@@ -185,33 +188,33 @@ class _Steps:
         feasible_plan(self.info, transform, image_format, self._limits, frames=frames, linked=True)
 
     def _at(self, width: int) -> tuple[Transform, Plan] | None:
-        """Return the transform of a step and its plan, `None` where another length than the width would be larger than can be asked for."""
+        """Return the transform of a step and its plan, `None` if a length of it would be above the limits of options."""
         if width not in self._planned:
             try:
                 transform = _at_width(self.transform, width, self._full_width)
             except BadTransformError:
                 self._planned[width] = None
             else:
-                self._planned[width] = transform, plan(self._page.width, self._page.height, transform, vector=self.info.vector)
+                self._planned[width] = transform, make_plan(self._page.width, self._page.height, transform, vector=self.info.vector)
         return self._planned[width]
 
 
 def _default_ladders(steps: _Steps, supported: Collection[Format]) -> list[Ladder]:
-    """Return the default ladders that have steps, and reach far enough."""
+    """Return the default ladders that have steps and are wide enough."""
     formats = [image_format for image_format in default_formats(steps.info, steps.transform) if image_format in supported]
     found = [ladder for ladder in map(steps.ladder, formats) if ladder.steps]
-    return [ladder for ladder in found if ladder.steps[-1].width >= found[-1].steps[-1].width * _LEAST_REACH]
+    return [ladder for ladder in found if ladder.steps[-1].width >= found[-1].steps[-1].width * _MIN_REACH]
 
 
 def _named_ladders(steps: _Steps, widths: Sequence[int], formats: Sequence[Format], defaults: Sequence[Format]) -> list[Ladder]:
-    """Return ladders of named widths, named formats, or both; raises as `ladders` does for what is named and not possible."""
-    # Nobody has named the formats but the widths: the fallback must have them all.
+    """Return the ladders of named widths, named formats, or both; raises as `ladders` does if one of them is impossible."""
+    # If only widths are named, the fallback must have all of them.
     required = formats or defaults[-1:]
     for image_format in required:
         for width in widths:
             steps.require(width, image_format)
     if widths and not formats:
-        better = [steps.at([width for width in widths if steps.is_worth_offering(width, name)], name) for name in defaults[:-1]]
+        better = [steps.at([width for width in widths if steps.is_worth_linking(width, name)], name) for name in defaults[:-1]]
         return [ladder for ladder in better if ladder.steps] + [steps.at(widths, name) for name in required]
     found = [steps.at(widths, name) if widths else steps.ladder(name) for name in formats]
     for ladder in found:
@@ -221,45 +224,45 @@ def _named_ladders(steps: _Steps, widths: Sequence[int], formats: Sequence[Forma
 
 
 def _lowest_ladders(info: ImageInfo, transform: Transform, limits: Limits, supported: Collection[Format]) -> list[Ladder]:
-    """Return ladders of one step for an image so narrow that it is too high at the width of one pixel."""
+    """Return ladders of one step for an image so narrow that it is too high at a width of one pixel."""
     page = info.of_page(transform.frame)
     height = min(MAX_SIDE_PIXELS, limits.max_output_pixels)
-    factor = Fraction(height, plan(page.width, page.height, transform, vector=info.vector).height)
+    factor = Fraction(height, make_plan(page.width, page.height, transform, vector=info.vector).height)
     lower = msgspec.structs.replace(scaled(transform, factor), height=height)
-    steps = plan(page.width, page.height, lower, vector=info.vector)
+    plan = make_plan(page.width, page.height, lower, vector=info.vector)
     return [
-        Ladder(name, [LadderStep(lower, *steps.output)])
+        Ladder(name, [LadderStep(lower, *plan.output_size)])
         for name in default_formats(info, transform)
-        if name in supported and is_worth_offering(steps, name, limits, frames=1, alpha=info.alpha)
+        if name in supported and is_worth_linking(plan, name, limits, frames=1, alpha=info.alpha)
     ]
 
 
 def _frames(info: ImageInfo, transform: Transform, image_format: Format, *, animates: bool = DEFAULTS[PIPELINE_VERSION].animates) -> int:
-    """Return how many frames a rendition has; `animates` is the pipeline version's word."""
+    """Return how many frames a rendition has; for `animates` see `fallback_format`."""
     return info.frames if info.animates(transform, image_format, by_default=animates) else 1
 
 
 def _has_alpha(info: ImageInfo, transform: Transform) -> bool:
-    """Return whether a rendition has transparent pixels, or may have them."""
+    """Return whether a rendition may have transparent pixels."""
     background = transform.background
-    if background is not None and (background == BLUR or len(background) == _OPAQUE_COLOUR_DIGITS):
+    if background is not None and (background == BLUR or len(background) == _OPAQUE_COLOR_DIGITS):
         return False
     page = info.of_page(transform.frame)
-    steps = plan(page.width, page.height, transform, vector=info.vector)
-    return info.alpha or transform.round is not None or not steps.straight or steps.canvas is not None or steps.padded is not None
+    plan = make_plan(page.width, page.height, transform, vector=info.vector)
+    return info.alpha or transform.round is not None or not plan.has_right_angle or plan.canvas is not None or plan.padded is not None
 
 
 def _require_shape(transform: Transform) -> None:
     if transform.width is None and transform.height is not None:
         raise BadTransformError(
-            "A ladder of widths of a transform that has a height alone has no shape.",
-            expected="width and height, a width alone, or neither",
+            "A ladder needs a width: this transform has only a height.",
+            expected="width and height, only a width, or neither",
             received=transform.canonical_form,
-            remedy="Give the width too, or ask for one URL with `format`.",
+            remedy="Give the width too, or request one URL with `format`.",
         )
 
 
 def _at_width(transform: Transform, width: int, full_width: int) -> Transform:
-    """Return a transform whose box is `width` wide, all its lengths in proportion; without a box it is as large as `full_width`."""
+    """Return a transform whose box is `width` wide, with all lengths in proportion; one without a box is as wide as `full_width`."""
     factor = Fraction(width, transform.width or full_width)
     return msgspec.structs.replace(scaled(transform, factor), width=width)

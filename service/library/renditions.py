@@ -140,7 +140,7 @@ class Renditions:
         of a render.
         """
         info = (await self.image_info(digest)).of_page(transform.frame)
-        geometry.plan(info.width, info.height, transform, vector=info.vector)
+        geometry.make_plan(info.width, info.height, transform, vector=info.vector)
         async with self._intermediates.open_original(digest) as original:
             return await self._pool.run(FindTrim(original, transform, self._limits), Trimmed)
 

@@ -8,7 +8,7 @@ from math import ceil, floor
 
 import pyvips
 
-from service.images.geometry import Box, Plan, half_up
+from service.images.geometry import Box, Plan, round_half_up
 from service.images.options import MAX_RADIUS, Overlay
 from service.images.transform import Transform
 from service.worker import color
@@ -23,13 +23,13 @@ _MIN_UNFILTERED_RATIO = 0.9
 
 
 def rotate_and_flip(image: pyvips.Image, plan: Plan) -> pyvips.Image:
-    """Return the region, scaled to `plan.unturned`, rotated and flipped, at `plan.width` × `plan.height`.
+    """Return the region, scaled to `plan.unrotated_size`, rotated and flipped, at `plan.width` × `plan.height`.
 
     A rotation that is not a multiple of 90 degrees adds alpha, because it leaves the corners empty.
     """
     if plan.angle:
         image = image.copy_memory()
-        image = image.rot(f"d{plan.angle:g}") if plan.straight else _rotate_freely(image, plan)
+        image = image.rot(f"d{plan.angle:g}") if plan.has_right_angle else _rotate_freely(image, plan)
     if plan.flip == "horizontal":
         return image.fliphor()
     return image.copy_memory().flipver() if plan.flip == "vertical" else image
@@ -127,8 +127,8 @@ def overlay_size(overlay: Overlay, width: int, height: int, overlay_width: int, 
     overlay.scale: the overlay's width as a fraction of the picture's.
     width, height: of the picture. overlay_width, overlay_height: of the overlay's own image. All in pixels.
     """
-    scale = min(Fraction(max(1, half_up(Fraction(str(overlay.scale)) * width)), overlay_width), Fraction(height, overlay_height))
-    return max(1, half_up(overlay_width * scale)), max(1, half_up(overlay_height * scale))
+    scale = min(Fraction(max(1, round_half_up(Fraction(str(overlay.scale)) * width)), overlay_width), Fraction(height, overlay_height))
+    return max(1, round_half_up(overlay_width * scale)), max(1, round_half_up(overlay_height * scale))
 
 
 def draw_overlay(image: pyvips.Image, overlay_image: pyvips.Image | None, overlay: Overlay | None) -> pyvips.Image:
@@ -211,7 +211,7 @@ def fill_background(image: pyvips.Image, background: str | None, picture: pyvips
 
 def _blurred_backdrop(picture: pyvips.Image, canvas: pyvips.Image) -> pyvips.Image:
     scale = max(Fraction(canvas.width, picture.width), Fraction(canvas.height, picture.height))
-    width, height = max(canvas.width, half_up(picture.width * scale)), max(canvas.height, half_up(picture.height * scale))
+    width, height = max(canvas.width, round_half_up(picture.width * scale)), max(canvas.height, round_half_up(picture.height * scale))
     cover = color.flatten_on_white(picture)
     cover = cover.thumbnail_image(width, height=height, size="force") if scale < 1 else enlarge(cover, width, height)
     cover = cover.crop((width - canvas.width) // 2, (height - canvas.height) // 2, canvas.width, canvas.height)

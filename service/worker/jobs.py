@@ -165,7 +165,7 @@ def _load_overlay(job: Render, file: ImageFile | None, info: ImageInfo | None, p
     overlay = transform.overlay
     if overlay is None or file is None or info is None:
         return None
-    width, height = composite.overlay_size(overlay, *plan.picture, info.width, info.height)
+    width, height = composite.overlay_size(overlay, *plan.picture_size, info.width, info.height)
     # Keep wide colors only if the rendition has them too.
     profile: Profile = "p3" if transform.profile == "p3" else "srgb"
     image = load_still(file, info, Plan.whole(info.width, info.height, width, height), profile=profile)
@@ -193,7 +193,7 @@ def run_ladder(job: RenderLadder, descriptor: int) -> Iterator[Rendered]:
 
 
 def _width_plan(info: ImageInfo, width: int) -> Plan:
-    return geometry.plan(info.width, info.height, Transform(width=width), vector=info.vector)
+    return geometry.make_plan(info.width, info.height, Transform(width=width), vector=info.vector)
 
 
 def _scale_down(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
@@ -234,7 +234,7 @@ def run_find_trim(job: FindTrim, descriptor: int) -> Trimmed:
 
 
 def _find_trim(file: ImageFile, info: ImageInfo, transform: Transform) -> Box:
-    region = geometry.plan(info.width, info.height, Transform(crop=transform.crop)).region
+    region = geometry.make_plan(info.width, info.height, Transform(crop=transform.crop)).region
     scale = min(1, _MAX_TRIM_SIDE / max(region.width, region.height))
     plan = Plan(region=region, width=max(1, round(region.width * scale)), height=max(1, round(region.height * scale)))
     image = load_still(file, info, plan, page=transform.frame or 0).copy_memory()

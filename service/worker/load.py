@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pyvips
 
-from service.images.geometry import Box, Plan, drawing_at, half_up
+from service.images.geometry import Box, Plan, drawing_size, round_half_up
 from service.images.info import ImageInfo
 from service.images.options import Profile
 from service.rendering.protocol import Failure, ImageError
@@ -42,7 +42,7 @@ def load_still(
     high_bit_depth: return 16 bits per band if the original has them, otherwise 8.
     """
     if info.vector:
-        return svg.rasterize(svg.sanitize(bytes(file.body), drawing_at(plan)), plan.region, *plan.unturned)
+        return svg.rasterize(svg.sanitize(bytes(file.body), drawing_size(plan)), plan.region, *plan.unrotated_size)
     return _load_region(_open(file, info, plan, page), info, plan, profile, high_bit_depth=high_bit_depth)
 
 
@@ -142,7 +142,7 @@ def _assign_nclx_colors(image: pyvips.Image, nclx: isobmff.NclxColors | None) ->
 
 def _shrink_on_load(image: pyvips.Image, info: ImageInfo, plan: Plan) -> int:
     file_width, file_height = upright_size(image.width, image.height, orientation_of(image))
-    width, height = plan.unturned
+    width, height = plan.unrotated_size
     x_shrink = Fraction(plan.region.width * file_width, info.width * width)
     y_shrink = Fraction(plan.region.height * file_height, info.height * height)
     return next((shrink for shrink in _SHRINK_ON_LOAD if min(x_shrink, y_shrink) >= shrink * _RESAMPLER_SHRINK), 1)
@@ -152,7 +152,7 @@ def _load_region(opened: pyvips.Image, info: ImageInfo, plan: Plan, profile: Pro
     """Return the region of an opened page: upright, scaled, and converted to `profile`."""
     gray = color.is_gray(opened)
     image = _crop_stored(opened, info, plan.region)
-    width, height = plan.unturned
+    width, height = plan.unrotated_size
     if hdr.is_pq(image):
         image = hdr.tone_map_to_sdr(_shrink_16_bit(image, width, height))
         if profile == "p3":
@@ -204,8 +204,8 @@ def _crop_stored(image: pyvips.Image, info: ImageInfo, region: Box) -> pyvips.Im
     orientation = orientation_of(image)
     upright_width, upright_height = upright_size(image.width, image.height, orientation)
     x_scale, y_scale = Fraction(upright_width, info.width), Fraction(upright_height, info.height)
-    left, right = half_up(region.left * x_scale), half_up((region.left + region.width) * x_scale)
-    top, bottom = half_up(region.top * y_scale), half_up((region.top + region.height) * y_scale)
+    left, right = round_half_up(region.left * x_scale), round_half_up((region.left + region.width) * x_scale)
+    top, bottom = round_half_up(region.top * y_scale), round_half_up((region.top + region.height) * y_scale)
     left, top = min(left, upright_width - 1), min(top, upright_height - 1)
     width, height = max(1, right - left), max(1, bottom - top)
     if orientation in LEFT_IS_FAR:

@@ -15,7 +15,7 @@ from statistics import median
 
 import msgspec
 
-from service.images.geometry import plan
+from service.images.geometry import make_plan
 from service.images.transform import DEFAULTS, Transform
 from tests.bench import load, measure, photos, servers
 from tests.bench.bare_render import Batch, BatchResult
@@ -121,7 +121,7 @@ def collapsed_requests(bench: Bench) -> list[Row]:
 
 
 def _make_batch(bench: Bench, count: int, threads: int) -> Batch:
-    size = plan(bench.photo.width, bench.photo.height, Transform(width=WIDTH))
+    size = make_plan(bench.photo.width, bench.photo.height, Transform(width=WIDTH))
     newest = DEFAULTS[max(DEFAULTS)]
     return Batch(
         str(bench.photo_path), size.width, size.height, newest.quality["webp"], count, threads, photos.has_profile(bench.photo_path)

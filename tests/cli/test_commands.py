@@ -63,7 +63,7 @@ def test_url_of_an_image_and_of_its_file_is_one_that_shows_it(
         (("width",), "This is not a transform.", 2),
         (("width=1,width=2",), "This is not a transform.", 2),
         (("width=300", "--variant", "card"), "There is no such variant.", 1),
-        (("height=300",), "A ladder of widths of a transform that has a height alone has no shape.", 1),
+        (("height=300",), "A ladder needs a width: this transform has only a height.", 1),
     ],
 )
 def test_url_of_a_bad_transform_says_what_is_wrong(server: Server, photo: Path, arguments: tuple[str, ...], detail: str, code: int) -> None:

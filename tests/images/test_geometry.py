@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from service.errors import BadTransformError, TooManyPixelsError
 from service.images.formats import Format
-from service.images.geometry import Box, Plan, feasible_plan, plan
+from service.images.geometry import Box, Plan, feasible_plan, make_plan
 from service.images.info import ImageInfo, Limits
 from service.images.options import COMPASS, MAX_PAD_PIXELS, MAX_SIDE_PIXELS, STRATEGIES, FocalPoint, Region, Sides
 from service.images.transform import Transform, parse
@@ -205,7 +205,7 @@ TABLE: list[tuple[tuple[int, int], str, Plan]] = [
 
 @pytest.mark.parametrize(("original", "spelling", "expected"), TABLE, ids=[f"{row[0][0]}x{row[0][1]}-{row[1]}" for row in TABLE])
 def test_plan_of_an_original_and_a_transform_is_what_the_table_says(original: tuple[int, int], spelling: str, expected: Plan) -> None:
-    assert plan(*original, parse(spelling)) == expected
+    assert make_plan(*original, parse(spelling)) == expected
 
 
 @pytest.mark.parametrize(
@@ -218,40 +218,40 @@ def test_plan_of_an_original_and_a_transform_is_what_the_table_says(original: tu
     ],
 )
 def test_output_of_a_plan_is_the_size_of_what_is_cut_or_laid_out(steps: Plan, output: tuple[int, int]) -> None:
-    assert steps.output == output
+    assert steps.output_size == output
 
 
 def test_vector_original_grows_to_the_box_unasked() -> None:
-    assert plan(20, 10, parse("width=640"), vector=True).output == (640, 320)
-    assert plan(20, 10, parse("full"), vector=True).output == (20, 10)
-    assert plan(20, 10, parse("crop=0:0:10:10,width=500,height=500,fit=cover"), vector=True).output == (500, 500)
+    assert make_plan(20, 10, parse("width=640"), vector=True).output_size == (640, 320)
+    assert make_plan(20, 10, parse("full"), vector=True).output_size == (20, 10)
+    assert make_plan(20, 10, parse("crop=0:0:10:10,width=500,height=500,fit=cover"), vector=True).output_size == (500, 500)
 
 
 def test_plan_of_a_trimmed_original_takes_what_is_left() -> None:
     left = Box(30, 40, 200, 100)
-    assert plan(400, 300, parse("trim=10,width=100"), trimmed=left) == Plan(region=left, width=100, height=50)
-    assert plan(400, 300, parse("trim=10,width=100")).region == Box(0, 0, 400, 300)
+    assert make_plan(400, 300, parse("trim=10,width=100"), trimmed=left) == Plan(region=left, width=100, height=50)
+    assert make_plan(400, 300, parse("trim=10,width=100")).region == Box(0, 0, 400, 300)
 
 
 @pytest.mark.parametrize("crop", ["0:0:401:300", "0:0:400:301", "400:0:1:1", "0:300:1:1", "399:299:2:2", "500:500:10:10"])
 def test_crop_outside_the_picture_is_a_bad_transform(crop: str) -> None:
     with pytest.raises(BadTransformError) as caught:
-        plan(400, 300, parse(f"crop={crop}"))
+        make_plan(400, 300, parse(f"crop={crop}"))
     assert "400 x 300" in str(caught.value.expected)
     assert caught.value.remedy
 
 
 @given(originals, transforms)
 def test_plan_of_any_transform_enlarges_nothing_and_leaves_no_side_out(original: tuple[int, int], transform: Transform) -> None:
-    steps = plan(*original, transform)
+    steps = make_plan(*original, transform)
     assert 1 <= steps.width <= original[0]
     assert 1 <= steps.height <= original[1]
-    assert min(steps.output) >= 1
+    assert min(steps.output_size) >= 1
 
 
 @given(originals, transforms)
 def test_plan_of_any_transform_cuts_and_lays_within_what_is_there(original: tuple[int, int], transform: Transform) -> None:
-    steps = plan(*original, transform)
+    steps = make_plan(*original, transform)
     if steps.crop is not None:
         assert transform.fit == "cover"
         assert steps.canvas is None
@@ -268,7 +268,7 @@ def test_plan_of_any_transform_cuts_and_lays_within_what_is_there(original: tupl
 @given(originals, transforms)
 def test_plan_of_any_transform_but_fill_keeps_the_shape_within_half_a_pixel(original: tuple[int, int], transform: Transform) -> None:
     assume(transform.fit != "fill")
-    steps = plan(*original, transform)
+    steps = make_plan(*original, transform)
     # A scale exists under which both sides are right within rounding, or are the one pixel that a side has at least.
     within = [
         (Fraction(2 * side - 1, 2 * whole), Fraction(2 * side + 1, 2 * whole))
@@ -282,7 +282,7 @@ def test_plan_of_any_transform_but_fill_keeps_the_shape_within_half_a_pixel(orig
 def test_inside_of_any_original_is_within_the_box_and_touches_it_unless_it_was_smaller(
     original: tuple[int, int], box: tuple[int, int]
 ) -> None:
-    width, height = plan(*original, Transform(width=box[0], height=box[1])).output
+    width, height = make_plan(*original, Transform(width=box[0], height=box[1])).output_size
     assert width <= box[0]
     assert height <= box[1]
     assert width == box[0] or height == box[1] or (width, height) == original
@@ -292,7 +292,7 @@ def test_inside_of_any_original_is_within_the_box_and_touches_it_unless_it_was_s
 def test_outside_of_any_original_covers_the_box_and_touches_it_unless_it_was_smaller(
     original: tuple[int, int], box: tuple[int, int]
 ) -> None:
-    width, height = plan(*original, Transform(width=box[0], height=box[1], fit="outside")).output
+    width, height = make_plan(*original, Transform(width=box[0], height=box[1], fit="outside")).output_size
     if (width, height) != original:
         assert width >= box[0]
         assert height >= box[1]
@@ -301,9 +301,9 @@ def test_outside_of_any_original_covers_the_box_and_touches_it_unless_it_was_sma
 
 @given(originals, boxes, st.sampled_from(COMPASS))
 def test_contain_of_any_original_is_exactly_the_box(original: tuple[int, int], box: tuple[int, int], gravity: str) -> None:
-    steps = plan(*original, Transform(width=box[0], height=box[1], fit="contain", gravity=gravity))
-    assert steps.output == box
-    assert (steps.width, steps.height) == plan(*original, Transform(width=box[0], height=box[1])).output
+    steps = make_plan(*original, Transform(width=box[0], height=box[1], fit="contain", gravity=gravity))
+    assert steps.output_size == box
+    assert (steps.width, steps.height) == make_plan(*original, Transform(width=box[0], height=box[1])).output_size
 
 
 @given(originals, boxes, st.sampled_from(("cover", "fill")), gravities)
@@ -311,8 +311,8 @@ def test_cover_and_fill_of_an_original_that_is_large_enough_are_exactly_the_box(
     original: tuple[int, int], box: tuple[int, int], fit: str, gravity: str | FocalPoint
 ) -> None:
     assume(original[0] >= box[0] and original[1] >= box[1])
-    steps = plan(*original, parse(f"width={box[0]},height={box[1]},fit={fit}"))
-    assert steps.output == box
+    steps = make_plan(*original, parse(f"width={box[0]},height={box[1]},fit={fit}"))
+    assert steps.output_size == box
 
 
 @given(originals, boxes, st.sampled_from(("cover", "fill")))
@@ -320,7 +320,7 @@ def test_cover_and_fill_of_an_original_that_is_large_enough_are_exactly_the_box(
 def test_cover_and_fill_of_a_small_original_keep_the_shape_of_the_box_within_half_a_pixel(
     original: tuple[int, int], box: tuple[int, int], fit: str
 ) -> None:
-    width, height = plan(*original, parse(f"width={box[0]},height={box[1]},fit={fit}")).output
+    width, height = make_plan(*original, parse(f"width={box[0]},height={box[1]},fit={fit}")).output_size
     shrink = min(Fraction(1), Fraction(original[0], box[0]), Fraction(original[1], box[1]))
     for side, wanted in ((width, box[0] * shrink), (height, box[1] * shrink)):
         assert abs(side - wanted) <= Fraction(1, 2) or (side == 1 and wanted < 1)
@@ -330,7 +330,7 @@ def test_cover_and_fill_of_a_small_original_keep_the_shape_of_the_box_within_hal
 def test_cover_focal_point_is_in_the_crop_and_as_near_to_its_middle_as_the_edges_allow(
     original: tuple[int, int], box: tuple[int, int], x: float, y: float
 ) -> None:
-    steps = plan(*original, Transform(width=box[0], height=box[1], fit="cover", gravity=FocalPoint(x, y)))
+    steps = make_plan(*original, Transform(width=box[0], height=box[1], fit="cover", gravity=FocalPoint(x, y)))
     if steps.crop is None:
         return
     for start, length, whole, part in (
@@ -346,8 +346,8 @@ def test_cover_focal_point_is_in_the_crop_and_as_near_to_its_middle_as_the_edges
 
 @given(originals, boxes)
 def test_cover_gravity_of_opposite_corners_is_flush_with_opposite_edges(original: tuple[int, int], box: tuple[int, int]) -> None:
-    first = plan(*original, Transform(width=box[0], height=box[1], fit="cover", gravity="northwest"))
-    last = plan(*original, Transform(width=box[0], height=box[1], fit="cover", gravity="southeast"))
+    first = make_plan(*original, Transform(width=box[0], height=box[1], fit="cover", gravity="northwest"))
+    last = make_plan(*original, Transform(width=box[0], height=box[1], fit="cover", gravity="southeast"))
     if first.crop is None or last.crop is None:
         assert first == last
         return
@@ -370,7 +370,7 @@ def regions(draw: st.DrawFn) -> Region:
 
 @given(originals, regions())
 def test_crop_in_percent_of_any_original_is_inside_it_and_right_within_a_pixel(original: tuple[int, int], crop: Region) -> None:
-    region = plan(*original, Transform(crop=crop)).region
+    region = make_plan(*original, Transform(crop=crop)).region
     for start, length, whole_side, asked_start, asked_length in (
         (region.left, region.width, original[0], crop.left, crop.width),
         (region.top, region.height, original[1], crop.top, crop.height),
@@ -387,21 +387,21 @@ def test_crops_in_percent_that_meet_leave_out_nothing_and_share_nothing(original
     right = crop.left + crop.width
     if right >= 100:
         return
-    first = plan(*original, Transform(crop=crop)).region
-    second = plan(*original, Transform(crop=Region(round(right, 3), 0, round(100 - right, 3), 100, percent=True))).region
+    first = make_plan(*original, Transform(crop=crop)).region
+    second = make_plan(*original, Transform(crop=Region(round(right, 3), 0, round(100 - right, 3), 100, percent=True))).region
     narrow = min(crop.width, 100 - right) * original[0] / 100 < 1
     assert first.left + first.width == second.left or narrow
 
 
 @given(st.tuples(st.integers(1, 8_000), st.integers(1, 8_000)), turns, flips)
 def test_turned_picture_is_the_box_around_it(original: tuple[int, int], turn: float, flip: Any) -> None:
-    steps = plan(*original, Transform(rotate=turn, flip=flip))
+    steps = make_plan(*original, Transform(rotate=turn, flip=flip))
     width, height = reference.turned_size(*original, turn)
     assert abs(steps.width - max(1, width)) <= (0 if turn % 90 == 0 else 1)
     assert abs(steps.height - max(1, height)) <= (0 if turn % 90 == 0 else 1)
     # No smaller than what it came from needs.
-    assert steps.unturned[0] >= 1
-    assert steps.unturned[1] >= 1
+    assert steps.unrotated_size[0] >= 1
+    assert steps.unrotated_size[1] >= 1
     assert (steps.angle, steps.flip) == (turn, flip)
 
 
@@ -422,15 +422,15 @@ def turned_transforms(draw: st.DrawFn) -> Transform:
 @given(originals, turned_transforms())
 def test_plan_with_every_option_has_the_output_that_the_reference_has(original: tuple[int, int], transform: Transform) -> None:
     pad = transform.pad
-    steps = plan(*original, transform)
+    steps = make_plan(*original, transform)
     left, top, right, bottom = reference.cropped(*original, transform)
     assert steps.region == Box(left, top, right - left, bottom - top)
     turned = reference.turned_size(right - left, bottom - top, transform.rotate)
     scaled, cut = reference.scaled_size(*turned, transform, grows=transform.enlarge)
     box = (transform.width, transform.height) if transform.fit == "contain" else cut or scaled
     assert (steps.width, steps.height) == scaled
-    assert steps.picture == box
-    assert steps.output == (box[0] + pad.left + pad.right, box[1] + pad.top + pad.bottom)
+    assert steps.picture_size == box
+    assert steps.output_size == (box[0] + pad.left + pad.right, box[1] + pad.top + pad.bottom)
     if steps.padded is not None:
         assert (steps.padded.left, steps.padded.top) == (pad.left, pad.top)
 
@@ -441,7 +441,7 @@ def test_focal_point_of_a_cropped_turned_and_flipped_picture_is_in_the_cut(
 ) -> None:
     turn, flip = turning
     transform = Transform(crop=crop, rotate=turn, flip=flip, width=box[0], height=box[1], fit="cover", gravity=focal)
-    steps = plan(*original, transform)
+    steps = make_plan(*original, transform)
     if steps.crop is None:
         return
     region = steps.region

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from service.errors import BadTransformError
 from service.images.formats import Format
-from service.images.geometry import plan
+from service.images.geometry import make_plan
 from service.images.info import ImageInfo
 from service.images.ladder import LADDER_WIDTHS, default_formats, fallback_format, ladder_widths
 from service.images.options import FocalPoint
@@ -213,7 +213,7 @@ def test_markup_sizes_are_those_that_the_renditions_will_have(width: int, height
     markup = MINTER.markup(DIGEST, image(width, height), wanted)
     for link in markup.sources[0].renditions:
         address = parse_address(link.url.encode("ascii"))[0]
-        assert (link.width, link.height) == plan(width, height, parse_canonical(address.transform)).output
+        assert (link.width, link.height) == make_plan(width, height, parse_canonical(address.transform)).output_size
     assert [step[0] for step in links(markup)] == sorted({step[0] for step in links(markup)})
 
 

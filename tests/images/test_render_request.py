@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.errors import BadTransformError, TooManyPixelsError
-from service.images.geometry import Box, plan
+from service.images.geometry import Box, make_plan
 from service.images.info import ImageInfo
 from service.images.render_request import resolve
 from service.images.transform import parse
@@ -18,7 +18,7 @@ LARGE = ImageInfo("png", 4_000, 3_000, 1, alpha=False, needs_full_decode=False)
 def test_request_has_the_plan_of_its_transform() -> None:
     transform = parse("width=640,height=640,fit=cover")
     request = resolve(LARGE, transform, "webp", LIMITS)
-    assert (request.transform, request.plan) == (transform, plan(4_000, 3_000, transform))
+    assert (request.transform, request.plan) == (transform, make_plan(4_000, 3_000, transform))
 
 
 def test_request_leaves_out_options_without_effect_in_the_format() -> None:

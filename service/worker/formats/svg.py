@@ -19,7 +19,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import pyvips
 
-from service.images.geometry import Box, drawing_at, plan
+from service.images.geometry import Box, drawing_size, make_plan
 from service.images.options import MAX_SIDE_PIXELS
 from service.images.transform import Transform
 from service.rendering.protocol import Failure, FailureKind, ImageError
@@ -135,7 +135,7 @@ def measure(body: bytes) -> tuple[int, int, int | None]:
     width, height = size(clean)
 
     def takes_too_long(drawn_width: int) -> bool:
-        seconds = sanitizer.seconds(*drawing_at(plan(width, height, Transform(width=drawn_width), vector=True)))
+        seconds = sanitizer.seconds(*drawing_size(make_plan(width, height, Transform(width=drawn_width), vector=True)))
         return not seconds <= MAX_SECONDS_ENLARGED
 
     max_width = max(width, isqrt(MAX_SIDE_PIXELS**2 * width // height))
