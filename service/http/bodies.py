@@ -44,8 +44,8 @@ async def body_pieces(request: Request[object, object, State], max_bytes: int, r
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
         raise body_too_large(max_bytes, f"{declared} bytes", remedy)
-    body = _Body(request, max_bytes, remedy)
-    while piece := await body.piece():
+    reader = _BodyReader(request, max_bytes, remedy)
+    while piece := await reader.read_piece():
         yield piece
 
 
@@ -57,8 +57,8 @@ async def multipart_events(body: AsyncIterator[bytes], boundary: str, max_parts:
                 yield event
 
 
-class _Body:
-    """A body that is being received: its bytes and messages so far, and how long the client has kept the server waiting for them."""
+class _BodyReader:
+    """Reads a body, and counts its bytes, its messages, and the time that the server has waited for the client."""
 
     def __init__(self, request: Request[object, object, State], max_bytes: int, remedy: str) -> None:
         self._receive = request.receive
@@ -69,16 +69,16 @@ class _Body:
         self._waited_seconds = 0.0
         self._ended = False
 
-    async def piece(self) -> bytes:
+    async def read_piece(self) -> bytes:
         """Return the next piece, empty at the end of the body."""
-        gathered: list[bytes] = []
-        gathered_bytes = 0
+        chunks: list[bytes] = []
+        piece_bytes = 0
         started = anyio.current_time()
         try:
             with anyio.fail_after(self._seconds_left()) as scope:
-                while gathered_bytes <= PIECE_BYTES and not self._ended:
-                    gathered.append(await self._message())
-                    gathered_bytes += len(gathered[-1])
+                while piece_bytes <= PIECE_BYTES and not self._ended:
+                    chunks.append(await self._read_chunk())
+                    piece_bytes += len(chunks[-1])
                     scope.deadline = started + self._seconds_left()
         except TimeoutError:
             waited = self._waited_seconds + anyio.current_time() - started
@@ -90,13 +90,13 @@ class _Body:
                 extra_headers=_CLOSE,
             ) from None
         self._waited_seconds += anyio.current_time() - started
-        return gathered[0] if len(gathered) == 1 else b"".join(gathered)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _seconds_left(self) -> float:
         """Return how long the client may still keep the server waiting, from the beginning of this piece."""
         return GRACE_SECONDS + self._bytes / MIN_BYTES_PER_SECOND - self._waited_seconds
 
-    async def _message(self) -> bytes:
+    async def _read_chunk(self) -> bytes:
         message = await self._receive()
         if message["type"] != "http.request":
             # Granian sends the same message for invalid chunks and for a client that has disconnected, which will not read this.
@@ -115,7 +115,7 @@ class _Body:
             raise body_too_large(self._max_bytes, f"more than {self._max_bytes} bytes", self._remedy)
         if self._messages > FREE_MESSAGES + self._bytes // MIN_MESSAGE_BYTES:
             raise BadRequestError(
-                "The body consists of too many too small chunks.",
+                "The body consists of too many small chunks.",
                 expected=f"chunks of {MIN_MESSAGE_BYTES} bytes or more on average, after the first {FREE_MESSAGES}",
                 received=f"{self._bytes} bytes in {self._messages} chunks",
                 remedy="Send larger chunks, or the body in one piece with its Content-Length.",

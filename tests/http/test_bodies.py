@@ -109,7 +109,7 @@ async def test_body_bytes_extend_the_time_that_the_client_has(monkeypatch: pytes
 @pytest.mark.anyio
 @pytest.mark.parametrize("size", [0, 1, MIN_MESSAGE_BYTES - 1])
 async def test_body_in_many_small_chunks_is_400(size: int) -> None:
-    with pytest.raises(BadRequestError, match="too small chunks"):
+    with pytest.raises(BadRequestError, match="too many small chunks"):
         await pieces_of(sent([bytes(size)] * (FREE_MESSAGES * (MIN_MESSAGE_BYTES + 1))))
 
 
