@@ -58,7 +58,7 @@ class EdgeCollector(Collector):
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         """Yield every metric of the edge with its current value."""
-        requests = CounterMetricFamily("darkroom_edge_requests", "Requests by how the edge answered them.", labels=["kind", "result"])
+        requests = CounterMetricFamily("darkroom_edge_requests", "Requests by kind of response and result.", labels=["kind", "result"])
         sent = CounterMetricFamily("darkroom_edge_sent_bytes", "Bytes of bodies sent from memory.", labels=["kind"])
         evicted = CounterMetricFamily("darkroom_edge_evicted", "Stored responses that were evicted to make room.", labels=["kind"])
         # A copy, because the event loop's thread may add a kind meanwhile.
@@ -84,8 +84,8 @@ class _Handler(WSGIRequestHandler):
 class _Server(ThreadingMixIn, WSGIServer):
     """Serves each connection in a thread of its own, with a limit to their number and duration.
 
-    A connection is shut down `SCRAPE_SECONDS` after it was accepted, whatever it is doing. If there would be more than `MAX_SCRAPES`, the
-    oldest one is shut down, so that idle connections cannot block a scrape.
+    A connection is shut down `SCRAPE_SECONDS` after it was accepted, even in the middle of a response. If there would be more than
+    `MAX_SCRAPES`, the oldest one is shut down, so that idle connections cannot block a scrape.
     """
 
     daemon_threads = True

@@ -22,7 +22,7 @@ def size_on_disk(size: int) -> int:
 def require_writable(folder: Path, variable: str) -> None:
     """Create a folder if it does not exist; raises `SettingsError`, which names `variable`, if this process cannot create files in it.
 
-    A volume that is mounted over a folder of the container image belongs to root, whoever owned the folder before.
+    A volume that is mounted over a folder of the container image belongs to root, regardless of who owned the folder before.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -141,7 +141,7 @@ class Storage:
     async def put_if_absent(self, key: str, body: bytes | Path, *, durable: bool) -> bool:
         """Put bytes, or the contents of a file, under `key` unless there is an object; return whether they were put.
 
-        `durable`: when this returns, the object under `key`, whoever put it, survives a power failure; obstore itself does not sync.
+        `durable`: when this returns, the object under `key` survives a power failure, whoever has put it; obstore does not sync.
         """
         async with translate_errors("put"):
             attempts = 0

@@ -1,4 +1,4 @@
-"""An S3 client that answers in the time that a request has: time-outs, retries, hedged reads, consistent reads.
+"""An S3 client for requests that cannot wait: time-outs, retries, hedged reads, consistent reads.
 
 obstore signs and sends the requests. Its own retries are switched off, because they know neither of the two things that matter here:
 how long the caller can wait, and that a pooled connection may be dead.
@@ -10,8 +10,8 @@ large body is uploaded the store has nothing to send: those requests use the pro
 
 **Retries.** A store that responds with an error is reachable: then a call has `RETRY_BUDGET_SECONDS`, and up to `MAX_ATTEMPTS`
 requests, with exponential backoff. Only errors that may pass are retried: status 429 and 5xx (but 507, a full disk), and no response at
-all. Anything else is raised at once. Writes are retried too, so every operation has to be idempotent; `Storage.put_if_absent` tells its
-own object from another's if the response to its first attempt was lost.
+all. Anything else is raised at once. Writes are retried too, so every operation has to be idempotent; `Storage.put_if_absent`
+recognizes its own object if the response to its first attempt was lost.
 
 **Hedged reads.** After a suspend (Fly stops idle Machines), every pooled connection is dead, but no packet says so: a request on one of
 them is silent until its time-out. So a read without a response after `HEDGE_AFTER_SECONDS` is sent a second time on a new connection,
@@ -123,7 +123,7 @@ class S3Client:
         return await self._call_hedged(operation, "long" if large else "default", hedge_after_seconds=None, timeout_seconds=timeout_seconds)
 
     async def list_pages(self, prefix: str, *, after: str | None = None, page_size: int = 1_000) -> AsyncIterator[Sequence[ObjectMeta]]:
-        """Yield what is under a prefix, page by page, consistently; a listing that breaks off continues after its last page.
+        """Yield the objects under a prefix, page by page, consistently; a listing that breaks off continues after its last page.
 
         `after`: the key after which the listing begins. `page_size`: in objects. Raises as `read` does.
         """
