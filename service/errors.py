@@ -359,9 +359,9 @@ class CdnError(ServiceError):
 
 
 class SourceFailedError(ServiceError):
-    """A remote source that has no image, or that cannot be reached. `source_status` is the status of its response, if it sent one.
+    """A source that does not return an image, or that cannot be reached.
 
-    A host without an address and one with an address that is not public are the same failure.
+    A host without an address and a host with an address that is not public get the same error, so that nobody can tell them apart.
     """
 
     status_code = 502
@@ -379,6 +379,7 @@ class SourceFailedError(ServiceError):
         retry_after_seconds: int | None = None,
         source_status: int | None = None,
     ) -> None:
+        """Create an error as any `ServiceError`. `source_status` is the status of the source's response, `None` without a response."""
         super().__init__(detail, expected=expected, received=received, remedy=remedy, retry_after_seconds=retry_after_seconds)
         self.source_status = source_status
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from importlib import import_module
-from typing import cast
+from typing import Any, cast
 
 import click
 
@@ -45,6 +46,18 @@ _COMMANDS: Mapping[str, str] = {
 
 class _LazyGroup(click.Group):
     """The subcommands of this module and of `_COMMANDS`: there, each is the function of the same name in its module."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().__call__(*args, **kwargs)
+        except SystemExit as ended:
+            # A thread of obstore may still need the interpreter's lock to release its objects. During finalization CPython would end this
+            # thread, and the process would abort, as about one run in fifty did. So the maintenance commands end without finalization.
+            if "service.cli.store" in sys.modules and isinstance(ended.code, int):
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(ended.code)
+            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *_COMMANDS})

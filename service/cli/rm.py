@@ -37,8 +37,8 @@ def rm(digests: Sequence[str], server: str, *, yes: bool) -> None:
         )
     digests = list(dict.fromkeys(digests))
     if not yes:
-        images = "this image" if len(digests) == 1 else f"these {len(digests)} images"
-        click.confirm(f"Take down {images} on {server}? The originals and all renditions are deleted.", abort=True, err=True)
+        images, whose = ("this image", "Its original") if len(digests) == 1 else (f"these {len(digests)} images", "Their originals")
+        click.confirm(f"Take down {images} on {server}? {whose} and renditions are deleted.", abort=True, err=True)
     rejected: list[Rejected] = []
 
     async def take_down(connected: Server) -> None:
