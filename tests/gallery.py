@@ -1,4 +1,4 @@
-"""`python -m tests.gallery FILE`: contact sheets of all transforms and of each group, made by render processes, spellings below."""
+"""`python -m tests.gallery FILE` makes contact sheets with a labeled rendition for each example: one of all, and one of each group."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _PAPER, _INK, _CHECK = (250, 249, 246), (40, 40, 40), ((255, 255, 255), (226, 22
 _LABEL_LINE_CHARACTERS = 46
 
 _SILK = ((214, 40, 40), (247, 200, 80), (214, 40, 40), (247, 200, 80), (214, 40, 40))
-_BADGE_COLOUR = (255, 255, 255, 235)
+_BADGE_COLOR = (255, 255, 255, 235)
 
 
 class Example(msgspec.Struct, frozen=True):
-    """One cell: a transform (`{badge}` stands for the overlay's digest) of an original, in a format."""
+    """One cell: a transform of an original, in a format. `{badge}` in the transform stands for the digest of the overlay."""
 
     transform: str
     format: Format = "webp"
     original: str = "lake"
 
 
-# By what they are about, as docs/transforms.md shows them. Each option at least once: tests/test_gallery.py counts them.
-# Widths are those of a cell.
+# Grouped as in docs/transforms.md. Every option has at least one example, which tests/test_gallery.py checks. The renditions fit into a
+# cell.
 GROUPS: dict[str, tuple[Example, ...]] = {
     "size": (
         Example("width=280"),
@@ -97,16 +97,16 @@ GROUPS: dict[str, tuple[Example, ...]] = {
         Example("width=280,lossless=true"),
         Example("width=280,effort=6", "avif"),
         Example("width=280,progressive=true", "jpeg"),
-        Example("width=180", "gif", "turning"),
-        Example("width=180,frame=2", "png", "turning"),
-        Example("width=180,animate=true,round=24", "webp", "turning"),
+        Example("width=180", "gif", "spinning"),
+        Example("width=180,frame=2", "png", "spinning"),
+        Example("width=180,animate=true,round=24", "webp", "spinning"),
     ),
 }
 EXAMPLES = tuple(example for group in GROUPS.values() for example in group)
 
 
 def main() -> None:
-    """Make the sheet of all, and beside it one of each group."""
+    """Write the sheet of all examples to FILE, and one sheet for each group to a directory next to it."""
     target = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as name:
         cells = anyio.run(_cells, Path(name))
@@ -118,9 +118,9 @@ def main() -> None:
 
 
 async def _cells(folder: Path) -> dict[Example, Image.Image]:
-    originals = {name: _kept(folder, name, body) for name, body in _originals().items()}
+    originals = {name: _write_original(folder, name, body) for name, body in _originals().items()}
     async with render_pool(slots=2) as pool:
-        return {example: _cell(example, await _rendered(pool, example, originals)) for example in EXAMPLES}
+        return {example: _cell(example, await _render(pool, example, originals)) for example in EXAMPLES}
 
 
 def _sheet(cells: list[Image.Image], columns: int) -> Image.Image:
@@ -130,7 +130,7 @@ def _sheet(cells: list[Image.Image], columns: int) -> Image.Image:
     return sheet
 
 
-async def _rendered(pool: RenderPool, example: Example, originals: dict[str, InputFile]) -> Rendered:
+async def _render(pool: RenderPool, example: Example, originals: dict[str, InputFile]) -> Rendered:
     transform = parse(example.transform.format(badge=originals["badge"].digest))
     overlay = originals["badge"] if transform.overlay else None
     job = Render(originals[example.original], unresolved(transform, example.format), LIMITS, overlay)
@@ -139,33 +139,33 @@ async def _rendered(pool: RenderPool, example: Example, originals: dict[str, Inp
 
 def _cell(example: Example, rendered: Rendered) -> Image.Image:
     cell = Image.new("RGB", _CELL, _PAPER)
-    film = _film(Image.open(io.BytesIO(rendered.body)))
-    left, top = (_CELL[0] - film.width) // 2, 8 + (_PICTURE[1] - film.height) // 2
-    cell.paste(_checkered(film.size), (left, top))
-    cell.paste(film, (left, top), film)
+    picture = _fit_into_cell(Image.open(io.BytesIO(rendered.body)))
+    left, top = (_CELL[0] - picture.width) // 2, 8 + (_PICTURE[1] - picture.height) // 2
+    cell.paste(_checkered(picture.size), (left, top))
+    cell.paste(picture, (left, top), picture)
     kilobytes = f"{len(rendered.body) / 1000:.1f} kB {example.format}"
-    lines = [*_lines(example.transform.format(badge="<digest>")), f"{rendered.width} x {rendered.height}, {kilobytes}"]
+    lines = [*_label_lines(example.transform.format(badge="<digest>")), f"{rendered.width} x {rendered.height}, {kilobytes}"]
     draw = ImageDraw.Draw(cell)
     for number, line in enumerate(lines):
         draw.text((_CELL[0] / 2, 212 + 14 * number), line, _INK, ImageFont.load_default(11), anchor="ma")
     return cell
 
 
-def _film(image: Image.Image) -> Image.Image:
-    """Return a picture as large as a cell takes; an animation's first frames side by side."""
-    shown = min(getattr(image, "n_frames", 1), 3)
+def _fit_into_cell(image: Image.Image) -> Image.Image:
+    """Return an image scaled to the size of a cell, with the first three frames of an animation side by side."""
+    count = min(getattr(image, "n_frames", 1), 3)
     frames = []
-    for number in range(shown):
+    for number in range(count):
         image.seek(number)
         frame = image.convert("RGBA")
-        frame.thumbnail((_PICTURE[0] // shown, _PICTURE[1]))
+        frame.thumbnail((_PICTURE[0] // count, _PICTURE[1]))
         frames.append(frame)
-    film = Image.new("RGBA", (sum(frame.width for frame in frames), max(frame.height for frame in frames)))
+    picture = Image.new("RGBA", (sum(frame.width for frame in frames), max(frame.height for frame in frames)))
     left = 0
     for frame in frames:
-        film.paste(frame, (left, 0))
+        picture.paste(frame, (left, 0))
         left += frame.width
-    return film
+    return picture
 
 
 def _checkered(size: tuple[int, int]) -> Image.Image:
@@ -173,15 +173,15 @@ def _checkered(size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(np.where(((x // 8 + y // 8) % 2)[..., None] == 0, _CHECK[0], _CHECK[1]).astype(np.uint8))
 
 
-def _lines(spelling: str) -> list[str]:
+def _label_lines(transform: str) -> list[str]:
     lines = [""]
-    for pair in spelling.split(","):
-        longer = f"{lines[-1]},{pair}" if lines[-1] else pair
-        lines[-1:] = [longer] if len(longer) <= _LABEL_LINE_CHARACTERS else [lines[-1] + ",", pair]
+    for pair in transform.split(","):
+        extended = f"{lines[-1]},{pair}" if lines[-1] else pair
+        lines[-1:] = [extended] if len(extended) <= _LABEL_LINE_CHARACTERS else [lines[-1] + ",", pair]
     return lines
 
 
-def _kept(folder: Path, name: str, body: bytes) -> InputFile:
+def _write_original(folder: Path, name: str, body: bytes) -> InputFile:
     path = folder / name
     path.write_bytes(body)
     return InputFile(str(path), digest_from_sha256(hashlib.sha256(body).digest()))
@@ -190,28 +190,28 @@ def _kept(folder: Path, name: str, body: bytes) -> InputFile:
 def _originals() -> dict[str, bytes]:
     with Image.open(io.BytesIO(evening_lake())) as picture:
         _draw_balloon(picture)
-        lake = _saved(picture, "JPEG", quality=95)
+        lake = _encode(picture, "JPEG", quality=95)
         small = picture.resize((180, 120), Image.Resampling.LANCZOS)
         medium = picture.resize((600, 400), Image.Resampling.LANCZOS)
     framed = Image.new("RGB", (700, 560), (252, 252, 252))
     framed.paste(medium, (30, 110))
-    turning = [medium.rotate(angle, center=(440, 140)).crop((340, 40, 540, 240)) for angle in range(0, 360, 45)]
+    spinning = [medium.rotate(angle, center=(440, 140)).crop((340, 40, 540, 240)) for angle in range(0, 360, 45)]
     return {
         "lake": lake,
-        "small": _saved(small, "PNG"),
-        "framed": _saved(framed, "PNG"),
-        "badge": _saved(_badge(), "PNG"),
-        "turning": _saved(turning[0], "WEBP", save_all=True, append_images=turning[1:], duration=120, lossless=True),
+        "small": _encode(small, "PNG"),
+        "framed": _encode(framed, "PNG"),
+        "badge": _encode(_badge(), "PNG"),
+        "spinning": _encode(spinning[0], "WEBP", save_all=True, append_images=spinning[1:], duration=120, lossless=True),
     }
 
 
 def _draw_balloon(picture: Image.Image) -> None:
-    """Draw a subject right of the middle, so that one sees what a crop keeps."""
+    """Draw a subject to the right of the middle, which shows the effect of a crop."""
     draw = ImageDraw.Draw(picture)
     left, top, right, bottom = 2440, 400, 2960, 920
-    for number, colour in enumerate(_SILK):
+    for number, color in enumerate(_SILK):
         inset = number * 52
-        draw.ellipse((left + inset, top, right - inset, bottom), fill=colour)
+        draw.ellipse((left + inset, top, right - inset, bottom), fill=color)
     draw.polygon(((2540, 850), (2860, 850), (2760, 1030), (2640, 1030)), fill=_SILK[1])
     draw.rectangle((2650, 1070, 2750, 1150), fill=(92, 58, 30))
     for rope in (2652, 2748):
@@ -221,12 +221,12 @@ def _draw_balloon(picture: Image.Image) -> None:
 def _badge() -> Image.Image:
     badge = Image.new("RGBA", (400, 400))
     draw = ImageDraw.Draw(badge)
-    draw.ellipse((20, 20, 380, 380), outline=_BADGE_COLOUR, width=28)
-    draw.regular_polygon((200, 200, 110), 5, fill=_BADGE_COLOUR)
+    draw.ellipse((20, 20, 380, 380), outline=_BADGE_COLOR, width=28)
+    draw.regular_polygon((200, 200, 110), 5, fill=_BADGE_COLOR)
     return badge
 
 
-def _saved(image: Image.Image, image_format: str, **options: object) -> bytes:
+def _encode(image: Image.Image, image_format: str, **options: object) -> bytes:
     body = io.BytesIO()
     image.save(body, image_format, **options)
     return body.getvalue()

@@ -1,4 +1,4 @@
-"""The edge and the takedowns wired as in `service/asgi.py`, over a machine that is suspended and a store that goes away."""
+"""The edge and the takedowns, wired as in `service/asgi.py`, on a machine that is suspended and with a store that becomes unavailable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONG = full_response(b"public, max-age=31536000, immutable", (b"cache-tag", DIGE
 
 
 class Machine:
-    """One process with its clocks, whose origin answers until an image is taken down somewhere."""
+    """One process with an edge, an origin and clocks that the test controls."""
 
     def __init__(self, storage: Storage) -> None:
         self.steady, self.wall = 1_000.0, float(NOON)
@@ -46,7 +46,7 @@ class Machine:
         self.edge.purge_tags(digests)
 
     def suspend(self, seconds: float) -> None:
-        """Stand still: the steady clock does too, the wall clock goes on."""
+        """Suspend the machine: the wall clock advances, the steady clock does not."""
         self.wall += seconds
 
     async def is_hit(self) -> bool:
@@ -62,36 +62,36 @@ def storage() -> Storage:
     return storage
 
 
-async def elsewhere_taken_down(storage: Storage) -> None:
+async def take_down_on_another_machine(storage: Storage) -> None:
     await Takedowns(ImageStore(storage), lambda _: None, None).take_down(DIGEST)
 
 
-async def test_machine_that_was_suspended_learns_of_takedowns_before_its_next_hit(storage: Storage) -> None:
+async def test_suspended_machine_polls_for_takedowns_before_its_next_hit(storage: Storage) -> None:
     machine = Machine(storage)
     await send_request(machine.edge)
-    await elsewhere_taken_down(storage)
-    assert await machine.is_hit(), "it has not looked, and is not due to before a minute is over"
+    await take_down_on_another_machine(storage)
+    assert await machine.is_hit(), "the next poll is only due after a minute"
     machine.suspend(61)
     assert not await machine.is_hit()
-    assert await machine.is_hit(), "what has come since is kept"
+    assert await machine.is_hit(), "the response to the second request is stored"
 
 
-async def test_machine_that_was_suspended_goes_on_with_hits_while_the_store_is_away_and_learns_a_minute_later(
+async def test_suspended_machine_serves_hits_while_the_store_is_unavailable_and_polls_again_a_minute_later(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine(storage)
     await send_request(machine.edge)
-    await elsewhere_taken_down(storage)
+    await take_down_on_another_machine(storage)
     all_names = storage.list_names
 
     def unreachable(folder: str) -> AsyncIterator[str]:
-        raise StorageUnavailableError("away")
+        raise StorageUnavailableError("unavailable")
 
     monkeypatch.setattr(storage, "list_names", unreachable)
     for _ in range(3):
         machine.suspend(61)
         assert await machine.is_hit()
     monkeypatch.setattr(storage, "list_names", all_names)
-    assert await machine.is_hit(), "the minute counts from the last look"
+    assert await machine.is_hit(), "the minute counts from the last poll"
     machine.suspend(61)
     assert not await machine.is_hit()

@@ -1,4 +1,4 @@
-"""docs/frameworks.md keeps what it says: every block is a file of a site that is built, or is run here."""
+"""Every code block of docs/frameworks.md is tested: it is a file of a site that the browser tests build, or a command that runs here."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ ROOT = Path(__file__).parents[1]
 SITES = ROOT / "tests" / "browser" / "sites"
 GUIDE = (ROOT / "docs" / "frameworks.md").read_text("utf-8")
 
-# Each block, with the file that the comment above it names.
+# The code blocks, each with the file that the comment above it names, if there is one.
 BLOCKS = re.findall(r"^(?:<!-- (\S+) -->\n)?```(\w+)\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 PUSH, FETCH, PACK = (text for file, _, text in BLOCKS if not file)
 
 
 def shell(text: str, folder: Path, server: Server) -> None:
-    """Run a block as a reader would, with the server for the one on this machine, and for that of the example."""
+    """Run a block as a reader would, with the URL of `server` in place of that of the example."""
     settings = {"DARKROOM_SERVER": server.url, "PATH": f"{DARKROOM.parent}:{os.environ['PATH']}"}
-    # No registry is asked.
+    # npm must not send requests to a registry.
     settings |= {"npm_config_offline": "true", "npm_config_audit": "false", "npm_config_update_notifier": "false"}
     script = text.replace("https://img.example.com", server.url)
     subprocess.run(["bash", "-euc", script], cwd=folder, env=environment() | settings, check=True, capture_output=True)
 
 
-def test_guide_shows_files_of_the_sites_as_they_are() -> None:
+def test_guide_block_with_a_file_name_equals_that_file() -> None:
     shown = {file: text for file, _, text in BLOCKS if file}
     assert len(shown) >= 15
     for file, text in shown.items():
         assert text == (ROOT / file).read_text("utf-8"), file
 
 
-def test_guide_has_no_block_that_nothing_runs() -> None:
+def test_guide_block_without_a_file_name_is_one_of_the_tested_commands() -> None:
     assert GUIDE.count("\n```") == 2 * len(BLOCKS)
     assert [language for file, language, _ in BLOCKS if not file] == ["sh"] * 3
 
 
-def test_guide_component_has_less_than_twenty_lines() -> None:
+def test_guide_component_has_fewer_than_twenty_lines() -> None:
     (component,) = (text for file, _, text in BLOCKS if file.endswith("picture.jsx"))
     assert len(component.splitlines()) < 20
 
 
-def test_guide_names_the_versions_that_its_sites_are_built_with() -> None:
+def test_guide_names_the_versions_with_which_its_sites_are_built() -> None:
     versions: dict[str, str] = {}
     for file in SITES.glob("*/package.json"):
         package = json.loads(file.read_text("utf-8"))
@@ -70,7 +70,7 @@ def test_guide_names_the_versions_that_its_sites_are_built_with() -> None:
         assert versions[package].startswith(f"{found[1]}."), name
 
 
-def test_guide_manifest_is_pushed_as_it_says(server: Server, tmp_path: Path) -> None:
+def test_guide_push_command_writes_the_manifest(server: Server, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     Image.linear_gradient("L").save(tmp_path / "photos" / "lake.jpg")
     shell(PUSH, tmp_path, server)
@@ -79,16 +79,16 @@ def test_guide_manifest_is_pushed_as_it_says(server: Server, tmp_path: Path) -> 
     assert list(manifest["images"]) == ["lake.jpg"]
 
 
-def test_guide_module_is_fetched_from_darkroom_as_it_says(server: Server, tmp_path: Path) -> None:
+def test_guide_fetch_command_downloads_the_module_and_its_types(server: Server, tmp_path: Path) -> None:
     shell(FETCH, tmp_path, server)
     for name in ("darkroom.js", "darkroom.d.ts"):
         assert (tmp_path / name).read_bytes() == (WEB / name).read_bytes()
 
 
-def test_guide_package_is_packed_installed_and_imported_as_it_says(server: Server, tmp_path: Path) -> None:
+def test_guide_package_commands_install_a_package_that_can_be_imported(server: Server, tmp_path: Path) -> None:
     node = program("node")
     program("npm")
-    # As in a checkout, but where packing leaves nothing behind.
+    # A copy of the checkout's files, so that packing leaves no files in the checkout.
     shutil.copytree(WEB, tmp_path / "darkroom" / "service" / "web")
     (tmp_path / "package.json").write_text('{"private": true, "type": "module"}')
     shell(PACK, tmp_path, server)

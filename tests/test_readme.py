@@ -1,4 +1,4 @@
-"""The README and the pages that it leads to agree with the code: every setting with its default, every option, every command."""
+"""The README and the pages that it links to agree with the code: every setting with its default, every option, every command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SETTINGS, COMMAND_LINE, OPERATION = (
     (ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in ("settings", "command-line", "operation")
 )
 
-# Read from Fly's environment, not set by people.
+# Variables that Fly sets, not operators.
 FLY = {"FLY_REGION", "FLY_MACHINE_ID", "PRIMARY_REGION"}
 
 
@@ -49,8 +49,8 @@ def test_settings_page_documents_every_variable_of_the_commands() -> None:
 
 def test_command_line_page_documents_every_option_of_push_and_no_other() -> None:
     section = COMMAND_LINE.partition("## Push files and folders")[2].partition("\n## ")[0]
-    has = {name for parameter in push.params for name in parameter.opts if name.startswith("--")}
-    assert set(re.findall(r"--[a-z]+", section)) == has
+    options = {name for parameter in push.params for name in parameter.opts if name.startswith("--")}
+    assert set(re.findall(r"--[a-z]+", section)) == options
 
 
 def test_readme_commands_are_targets_of_the_makefile() -> None:
@@ -62,7 +62,7 @@ def test_readme_commands_are_targets_of_the_makefile() -> None:
     assert {"setup", "serve", "test", "check", "bench"} <= targets
 
 
-def test_readme_is_read_in_a_few_minutes_and_its_links_lead_somewhere() -> None:
+def test_readme_has_fewer_than_200_lines_and_its_links_have_existing_targets() -> None:
     assert len(README.splitlines()) < 200
     for page in (README, CONTRIBUTING):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", page):

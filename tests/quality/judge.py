@@ -22,9 +22,9 @@ def score(picture: Image.Image, body: bytes) -> float:
 
 def _png(picture: Image.Image) -> io.BytesIO:
     if picture.mode in {"RGBA", "LA", "PA"}:
-        laid = Image.new("RGB", picture.size, _BACKGROUND)
-        laid.paste(picture.convert("RGB"), mask=picture.getchannel("A"))
-        picture = laid
+        flattened = Image.new("RGB", picture.size, _BACKGROUND)
+        flattened.paste(picture.convert("RGB"), mask=picture.getchannel("A"))
+        picture = flattened
     out = io.BytesIO()
     picture.convert("RGB").save(out, "PNG", compress_level=1)
     out.seek(0)

@@ -30,17 +30,17 @@ def photos(widths: tuple[int, ...] = WIDTHS) -> Iterator[Picture]:
     files = images.corpus_files("photo")
     for width in widths:
         for file in files:
-            yield _of(_name(file), width, pyvips.Image.thumbnail(str(file), width, height=8_192, output_profile="srgb"))
+            yield _make_picture(_name(file), width, pyvips.Image.thumbnail(str(file), width, height=8_192, output_profile="srgb"))
         if not files:
             for seed in range(3):
-                yield _of(f"scene {seed}", width, _drawn(images.picture(width, width * 3 // 4, seed=seed)))
+                yield _make_picture(f"scene {seed}", width, for_service(images.picture(width, width * 3 // 4, seed=seed)))
 
 
 def others(widths: tuple[int, ...] = WIDTHS) -> Iterator[Picture]:
     """Yield pictures that are not photos: text, graphics, a sky, noise."""
     for width in widths:
         for name, draw in _OTHERS.items():
-            yield _of(name, width, _drawn(draw(width, width * 2 // 3)))
+            yield _make_picture(name, width, for_service(draw(width, width * 2 // 3)))
 
 
 def text(width: int, height: int) -> Image.Image:
@@ -57,26 +57,26 @@ def text(width: int, height: int) -> Image.Image:
 
 def graphics(width: int, height: int) -> Image.Image:
     """Return flat shapes with hard edges."""
-    chance = np.random.default_rng(7)
+    rng = np.random.default_rng(7)
     image = Image.new("RGB", (width, height), (245, 246, 250))
     draw = ImageDraw.Draw(image)
     for shape in range(60):
-        left, top = int(chance.integers(0, width)), int(chance.integers(0, height))
-        size = int(chance.integers(8, width // 8))
-        color = tuple(chance.integers(0, 256, 3).tolist())
+        left, top = int(rng.integers(0, width)), int(rng.integers(0, height))
+        size = int(rng.integers(8, width // 8))
+        color = tuple(rng.integers(0, 256, 3).tolist())
         if shape % 3 == 0:
             draw.ellipse((left - size, top - size, left + size, top + size), fill=color)
         elif shape % 3 == 1:
             draw.rectangle((left, top, left + size, top + size // 2), fill=color)
         else:
-            draw.line((left, top, int(chance.integers(0, width)), int(chance.integers(0, height))), fill=color, width=2)
+            draw.line((left, top, int(rng.integers(0, width)), int(rng.integers(0, height))), fill=color, width=2)
     return image
 
 
 def sky(width: int, height: int) -> Image.Image:
     """Return a sky: wide gradients of few levels, with noise of half a level that prevents banding."""
-    down = np.linspace(0, 1, height)[:, None, None]
-    pixels = np.array([120, 160, 215]) + down * np.array([70, 50, 25]) + np.random.default_rng(3).uniform(-0.5, 0.5, (height, width, 3))
+    vertical = np.linspace(0, 1, height)[:, None, None]
+    pixels = np.array([120, 160, 215]) + vertical * np.array([70, 50, 25]) + np.random.default_rng(3).uniform(-0.5, 0.5, (height, width, 3))
     return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8), "RGB")
 
 
@@ -96,11 +96,7 @@ def for_service(image: Image.Image) -> pyvips.Image:
     return pyvips.Image.new_from_buffer(out.getvalue(), "").copy_memory()
 
 
-def _drawn(image: Image.Image) -> pyvips.Image:
-    return for_service(image)
-
-
-def _of(name: str, width: int, image: pyvips.Image) -> Picture:
+def _make_picture(name: str, width: int, image: pyvips.Image) -> Picture:
     image = image.copy_memory()
     lossless = Image.open(io.BytesIO(image.pngsave_buffer(compression=1, keep="none")))
     lossless.load()

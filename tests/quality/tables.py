@@ -19,10 +19,10 @@ from tests.quality.pictures import Picture, others, photos
 FORMATS: tuple[Format, ...] = ("avif", "webp", "jpeg")
 
 # Differences from the default quality that are measured.
-_AROUND = (-4, 0, 4)
+_STEPS = (-4, 0, 4)
 
 
-class Auto(msgspec.Struct, frozen=True):
+class AutoResult(msgspec.Struct, frozen=True):
     """`quality=auto` of one picture compared to the default quality: bytes, SSIMULACRA2, and the CPU seconds of `auto`."""
 
     picture: str
@@ -40,12 +40,12 @@ class Auto(msgspec.Struct, frozen=True):
         return 1 - self.auto_bytes / self.default_bytes
 
     @property
-    def kept(self) -> bool:
-        """Whether it has at most as many bytes as the default, and at least its score."""
+    def is_no_worse(self) -> bool:
+        """Whether `auto` has at most as many bytes as the default, and at least its score."""
         return self.auto_bytes <= self.default_bytes and self.auto_score >= self.default_score
 
 
-class Judged(msgspec.Struct, frozen=True):
+class QualityResult(msgspec.Struct, frozen=True):
     """One quality of one format: the mean SSIMULACRA2 of photos and of other pictures, and the bits per pixel of photos."""
 
     format: Format
@@ -56,37 +56,38 @@ class Judged(msgspec.Struct, frozen=True):
     bits_per_pixel: float
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Results(msgspec.Struct, frozen=True):
     """The results of a run."""
 
-    auto: list[Auto]
-    defaults: list[Judged]
+    auto: list[AutoResult]
+    defaults: list[QualityResult]
 
 
-def autos(widths: tuple[int, ...]) -> list[Auto]:
+def measure_auto(widths: tuple[int, ...]) -> list[AutoResult]:
     """Measure `quality=auto` and the default quality on each photo."""
     rows = []
     for picture in photos(widths):
         for image_format in FORMATS:
-            usual = DEFAULTS[PIPELINE_VERSION].quality[image_format]
-            fixed = encode(picture.image, image_format, usual)
+            default_quality = DEFAULTS[PIPELINE_VERSION].quality[image_format]
+            default_body = encode(picture.image, image_format, default_quality)
             started = time.process_time()
-            body = quality.encode_auto(picture.image, image_format, usual)
+            body = quality.encode_auto(picture.image, image_format, default_quality)
             seconds = time.process_time() - started
-            fixed_score = score(picture.lossless, fixed)
-            auto_score = fixed_score if body == fixed else score(picture.lossless, body)
-            rows.append(Auto(picture.name, picture.width, image_format, len(fixed), fixed_score, len(body), auto_score, seconds))
+            default_score = score(picture.lossless, default_body)
+            auto_score = default_score if body == default_body else score(picture.lossless, body)
+            sizes_and_scores = len(default_body), default_score, len(body), auto_score
+            rows.append(AutoResult(picture.name, picture.width, image_format, *sizes_and_scores, seconds))
         click.echo(f"auto: {picture.name}, {picture.width} wide", err=True)
     return rows
 
 
-def defaults(widths: tuple[int, ...]) -> list[Judged]:
-    """Measure the default qualities and some around them."""
+def measure_defaults(widths: tuple[int, ...]) -> list[QualityResult]:
+    """Measure the default qualities, and the qualities that differ from them by `_STEPS`."""
     levels = {
-        (image_format, usual + step): step == 0
+        (image_format, default_quality + step): step == 0
         for image_format in FORMATS
-        for step in _AROUND
-        if (usual := DEFAULTS[PIPELINE_VERSION].quality[image_format])
+        for step in _STEPS
+        if (default_quality := DEFAULTS[PIPELINE_VERSION].quality[image_format])
     }
     found: dict[tuple[Format, int], tuple[list[float], list[float], list[float]]] = {level: ([], [], []) for level in levels}
     for photo, picture in _all(widths):
@@ -98,32 +99,32 @@ def defaults(widths: tuple[int, ...]) -> list[Judged]:
                 bits.append(8 * len(body) / (picture.image.width * picture.image.height))
         click.echo(f"defaults: {picture.name}, {picture.width} wide", err=True)
     return [
-        Judged(image_format, level, usual, mean(of_photos), mean(of_others), mean(bits))
-        for ((image_format, level), usual) in levels.items()
+        QualityResult(image_format, level, is_default, mean(of_photos), mean(of_others), mean(bits))
+        for ((image_format, level), is_default) in levels.items()
         for of_photos, of_others, bits in [found[image_format, level]]
     ]
 
 
-def text(outcome: Outcome) -> list[str]:
+def text(results: Results) -> list[str]:
     """Return the tables as plain text."""
     parts = []
-    if outcome.auto:
-        lines = ["quality=auto beside the fixed default; scores are SSIMULACRA2, seconds are of one core"]
+    if results.auto:
+        lines = ["quality=auto compared to the default; scores are SSIMULACRA2, seconds are of one core"]
         lines += [f"{'photo':<29}{'width':>6} {'format':<6}{'default':>9}{'score':>7}{'auto':>9}{'score':>7}{'saved':>8}{'s':>6}"]
         lines += [
             f"{row.picture:<29}{row.width:>6} {row.format:<6}{row.default_bytes:>9}{row.default_score:>7.2f}"
-            f"{row.auto_bytes:>9}{row.auto_score:>7.2f}{row.saved:>8.1%}{row.seconds:>6.2f}{'' if row.kept else '  worse'}"
-            for row in outcome.auto
+            f"{row.auto_bytes:>9}{row.auto_score:>7.2f}{row.saved:>8.1%}{row.seconds:>6.2f}{'' if row.is_no_worse else '  worse'}"
+            for row in results.auto
         ]
-        lines += sums(outcome.auto)
+        lines += savings(results.auto)
         parts.append("\n".join(lines))
-    if outcome.defaults:
+    if results.defaults:
         lines = ["Default qualities (marked) and qualities around them; mean SSIMULACRA2 of the pictures"]
         lines += [f"{'format':<8}{'quality':>8}{'photos':>9}{'others':>9}{'bits per pixel':>17}"]
         lines += [
             f"{row.format:<8}{row.quality:>8}{row.photos:>9.2f}{row.others:>9.2f}{row.bits_per_pixel:>17.3f}"
             + ("  default" if row.default else "")
-            for row in outcome.defaults
+            for row in results.defaults
         ]
         parts.append("\n".join(lines))
     return parts
@@ -141,7 +142,7 @@ Bytes and score of each photo at the default quality, and of the file that `qual
 
 {auto}
 
-{sums}
+{savings}
 
 ## The default qualities
 
@@ -151,7 +152,7 @@ Their mean scores, and those of the qualities around them, on the same photos an
 """
 
 
-def page(outcome: Outcome) -> str:
+def page(results: Results) -> str:
     """Return the tables as a page of Markdown."""
     auto = [
         [
@@ -165,7 +166,7 @@ def page(outcome: Outcome) -> str:
             f"{row.saved:.1%}",
             f"{row.seconds:.2f}",
         ]
-        for row in outcome.auto
+        for row in results.auto
     ]
     judged = [
         [
@@ -175,25 +176,25 @@ def page(outcome: Outcome) -> str:
             f"{row.others:.2f}",
             f"{row.bits_per_pixel:.3f}",
         ]
-        for row in outcome.defaults
+        for row in results.defaults
     ]
     return _PAGE.format(
         auto=_markdown(["photo", "width", "format", "default, bytes", "score", "auto, bytes", "score", "saved", "seconds"], auto),
-        sums="\n".join(f"- {line}" for line in sums(outcome.auto)),
+        savings="\n".join(f"- {line}" for line in savings(results.auto)),
         defaults=_markdown(["format", "quality", "photos", "others", "bits per pixel"], judged),
     )
 
 
-def sums(rows: Sequence[Auto]) -> list[str]:
+def savings(rows: Sequence[AutoResult]) -> list[str]:
     """Return a sentence for each format about the average saving of `quality=auto`."""
     lines = []
     for image_format in FORMATS:
         of_format = [row for row in rows if row.format == image_format]
         gained = mean(row.auto_score - row.default_score for row in of_format)
-        kept = sum(row.kept for row in of_format)
+        count = sum(row.is_no_worse for row in of_format)
         lines.append(
             f"{image_format}: {mean(row.saved for row in of_format):.1%} saved on average, score {gained:+.2f} on average, "
-            f"no more bytes and no lower score for {kept} of {len(of_format)}"
+            f"no more bytes and no lower score for {count} of {len(of_format)}"
         )
     return lines
 

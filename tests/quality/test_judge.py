@@ -1,4 +1,4 @@
-"""The judge is plausible, and the service's own distance correlates with it."""
+"""The scores of the judge are plausible, and the service's own distance correlates with them."""
 
 from __future__ import annotations
 
@@ -43,10 +43,12 @@ def test_score_of_a_blurred_picture_falls_with_the_blur() -> None:
 @pytest.mark.parametrize("draw", [images.picture, text, graphics])
 def test_distance_orders_qualities_as_the_judge_does(draw: Callable[[int, int], Image.Image], image_format: Format) -> None:
     image = draw(320, 240)
-    likeness = PerceptualDistance(for_service(image))
+    perceptual = PerceptualDistance(for_service(image))
     files = [encode(for_service(image), image_format, level) for level in (20, 40, 60, 75, 85, 95)]
     scores = [score(image, file) for file in files]
-    distances = [likeness.distance(file) for file in files]
-    # Spearman's rank correlation: in six, one pair of neighbors may be swapped.
-    apart = sum((one - other) ** 2 for one, other in zip(ranks(scores), ranks([-distance for distance in distances]), strict=True))
-    assert 1 - 6 * apart / (6 * 35) >= 0.94
+    distances = [perceptual.distance(file) for file in files]
+    # Spearman's rank correlation: of six, one pair of neighbors may be swapped.
+    squared_differences = sum(
+        (one - other) ** 2 for one, other in zip(ranks(scores), ranks([-distance for distance in distances]), strict=True)
+    )
+    assert 1 - 6 * squared_differences / (6 * 35) >= 0.94

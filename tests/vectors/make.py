@@ -1,7 +1,7 @@
-"""Makes `addresses.json`: signed addresses that every implementation must agree on.
+"""Makes `addresses.json`, the signed URLs on which every implementation must agree.
 
-`python tests/vectors/make.py` writes the file beside this one. It knows the standard library and the grammar of addresses, and
-nothing of the service: what both agree on is right for two reasons.
+`python tests/vectors/make.py` writes the file next to this one. It implements the grammar of URLs and their signatures a second time,
+with nothing but the standard library, so that an error in the service's implementation does not become part of the vectors.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def digest(original: bytes) -> str:
     return base32(hashlib.sha256(original).digest()[:20])
 
 
-def accepted(keys: list[bytes], version: int, original: bytes, transform: str, extension: str, *, signed_by: int = 0) -> dict[str, Any]:
-    """Return one address that `keys`, newest first, accept, signed by one of them."""
+def accepted_url(keys: list[bytes], version: int, original: bytes, transform: str, extension: str, *, signed_by: int = 0) -> dict[str, Any]:
+    """Return one URL that is accepted with `keys` (newest first), signed with the key at `signed_by`."""
     name = digest(original)
     signing_payload = f"/i/v{version}/{name}/{transform}.{extension}"
     signature = base32(hmac.new(keys[signed_by], signing_payload.encode("ascii"), hashlib.sha256).digest()[:16])
@@ -73,14 +73,14 @@ def accepted(keys: list[bytes], version: int, original: bytes, transform: str, e
 
 
 def vectors() -> dict[str, list[dict[str, Any]]]:
-    """Return what the file holds: digests, addresses that are accepted, and paths that are not."""
+    """Return the vectors: digests of originals, URLs that are accepted, and paths that are refused."""
     photo, other = b"a photo", b"another photo"
-    good = [accepted([NEWEST], 1, photo, transform, EXTENSIONS[index % 5]) for index, transform in enumerate(TRANSFORMS)]
-    good += [accepted([NEWEST], 1, other, transform, extension) for transform in TRANSFORMS[2:4] for extension in EXTENSIONS]
-    good += [accepted([SHORT], version, photo, "width=640", "webp") for version in (1, 2, 10, 999_999)]
-    good += [accepted([NEWEST, OLDER, OLDEST], 1, photo, "width=640", "avif", signed_by=by) for by in range(3)]
-    good += [accepted([OLDER, NEWEST], 1, photo, "full", "jpg", signed_by=by) for by in range(2)]
-    good += [accepted([NEWEST], 2, photo, transform, "gif") for transform in (*TRANSFORMS[:4], *LATER_TRANSFORMS)]
+    good = [accepted_url([NEWEST], 1, photo, transform, EXTENSIONS[index % 5]) for index, transform in enumerate(TRANSFORMS)]
+    good += [accepted_url([NEWEST], 1, other, transform, extension) for transform in TRANSFORMS[2:4] for extension in EXTENSIONS]
+    good += [accepted_url([SHORT], version, photo, "width=640", "webp") for version in (1, 2, 10, 999_999)]
+    good += [accepted_url([NEWEST, OLDER, OLDEST], 1, photo, "width=640", "avif", signed_by=by) for by in range(3)]
+    good += [accepted_url([OLDER, NEWEST], 1, photo, "full", "jpg", signed_by=by) for by in range(2)]
+    good += [accepted_url([NEWEST], 2, photo, transform, "gif") for transform in (*TRANSFORMS[:4], *LATER_TRANSFORMS)]
     one = good[6]
     start, signature = one["path"].rpartition("/")[0], one["signature"]
     bad = {
@@ -90,10 +90,10 @@ def vectors() -> dict[str, list[dict[str, Any]]]:
         "another digest": one["path"].replace(digest(photo), digest(other)),
         "another version": one["path"].replace("/v1/", "/v2/"),
         "another signature": one["path"].replace(signature, good[1]["signature"]),
-        "a key that is not configured": accepted([OLDEST], 1, photo, "width=640", "webp")["path"],
+        "a key that is not configured": accepted_url([OLDEST], 1, photo, "width=640", "webp")["path"],
         "no signature": f"{start}/-.webp",
     }
-    misspelt = {
+    malformed = {
         "capitals in the signature": f"{start}/{signature.upper()}.webp",
         "a percent-encoding": one["path"].replace("=", "%3D"),
         "a doubled slash": one["path"].replace("/v1/", "/v1//"),
@@ -106,7 +106,7 @@ def vectors() -> dict[str, list[dict[str, Any]]]:
         "an empty transform": one["path"].replace(one["transform"], ""),
     }
     refused = [{"why": why, "keys": [NEWEST.hex()], "path": path, "error": "bad-signature"} for why, path in bad.items()]
-    refused += [{"why": why, "keys": [NEWEST.hex()], "path": path, "error": "bad-address"} for why, path in misspelt.items()]
+    refused += [{"why": why, "keys": [NEWEST.hex()], "path": path, "error": "bad-address"} for why, path in malformed.items()]
     digests = [{"original": original.hex(), "digest": digest(original)} for original in (b"", photo, other, bytes(range(256)))]
     return {"digests": digests, "accepted": good, "refused": refused}
 
