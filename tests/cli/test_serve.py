@@ -222,7 +222,7 @@ def wait_until_rendering(server: Server) -> psutil.Process:
     """Return the render process that works, once its CPU time has grown by more than a start or a probe takes."""
     processes = server.render_processes()
     idle = [sum(process.cpu_times()[:2]) for process in processes]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         for process, before in zip(processes, idle, strict=True):
             if sum(process.cpu_times()[:2]) > before + 0.4:

@@ -108,9 +108,11 @@ async def test_body_bytes_extend_the_time_that_the_client_has(monkeypatch: pytes
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("size", [0, 1, MIN_MESSAGE_BYTES - 1])
-async def test_body_in_many_small_chunks_is_400(size: int) -> None:
+async def test_body_in_many_small_chunks_is_400(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    # With as many free messages as in earnest, chunks that are one byte too small exceed the bound after half a million of them.
+    monkeypatch.setattr(bodies, "FREE_MESSAGES", 16)
     with pytest.raises(BadRequestError, match="too many small chunks"):
-        await pieces_of(sent([bytes(size)] * (FREE_MESSAGES * (MIN_MESSAGE_BYTES + 1))))
+        await pieces_of(sent([bytes(size)] * (16 * (MIN_MESSAGE_BYTES + 1))))
 
 
 @pytest.mark.anyio

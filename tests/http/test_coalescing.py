@@ -52,10 +52,7 @@ def test_1000_clients_of_one_cold_rendition_cause_one_render_and_one_read_even_i
             original = f"/{bucket.name}/originals/{digest}"
             read_before = store.fetches(original)
             # Nothing can be rendered before all clients are connected.
-            renderers = server.render_processes()
-            for renderer in renderers:
-                renderer.suspend()
-            try:
+            with server.suspended_renders():
                 request = f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode()
                 crowd = []
                 for _ in range(CROWD):
@@ -67,9 +64,6 @@ def test_1000_clients_of_one_cold_rendition_cause_one_render_and_one_read_even_i
                     one.close()
                 wait_until(lambda: established(server.port) <= CROWD - LEAVING + 1)
                 assert client.get("/livez").status_code == 200
-            finally:
-                for renderer in renderers:
-                    renderer.resume()
             responses = [read_response(one) for one in crowd[LEAVING:]]
             log = server.log()
             shared = collapsed(metrics)

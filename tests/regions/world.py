@@ -21,6 +21,7 @@ from tests.regions.background import listening
 from tests.regions.fly import FlyProxy, Machine, fly_proxy
 from tests.support.s3 import Bucket, moto_bucket
 from tests.support.server import HOST, Server, darkroom
+from tests.support.waiting import PATIENCE_SECONDS
 
 # The primary region is first.
 REGIONS = ("arn", "lhr", "iad")
@@ -45,7 +46,7 @@ class World:
 
     def client(self, region: str, **options: Any) -> httpx.Client:
         """Return a client near a region."""
-        return httpx.Client(base_url=self.proxy.url(region), timeout=60, trust_env=False, **options)
+        return httpx.Client(base_url=self.proxy.url(region), timeout=PATIENCE_SECONDS, trust_env=False, **options)
 
     def start(self, *regions: str) -> None:
         """Start the servers of `regions`."""
