@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.support.node import program
+from tests.support.node import find_program
 from tests.support.server import DARKROOM, Server, environment
 from tests.web.conftest import WEB
 
@@ -86,8 +86,8 @@ def test_guide_fetch_command_downloads_the_module_and_its_types(server: Server, 
 
 
 def test_guide_package_commands_install_a_package_that_can_be_imported(server: Server, tmp_path: Path) -> None:
-    node = program("node")
-    program("npm")
+    node = find_program("node")
+    find_program("npm")
     # A copy of the checkout's files, so that packing leaves no files in the checkout.
     shutil.copytree(WEB, tmp_path / "darkroom" / "service" / "web")
     (tmp_path / "package.json").write_text('{"private": true, "type": "module"}')

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Builds the image from the Dockerfile as it stands and runs it as an operator would: read-only root, no capabilities, not
-# root, one volume. Then ingests a photo, fetches a rendition, restarts, and asks for the same bytes again.
+# Builds the image from the Dockerfile and runs it as an operator would: with a read-only root, without capabilities, not
+# as root, with one volume. Then uploads a photo, fetches renditions, restarts, and fetches the same bytes again.
 #
-#   tests/deploy/container.sh [PHOTO]      (without PHOTO: a picture made in the container)
+#   tests/deploy/container.sh [PHOTO]      (without PHOTO it uses a picture that it makes in the container)
 #
-# Needs buildah and podman; as root on Debian they are installed when missing. Where no registry can be reached, the base
-# image is made with debootstrap (DEBIAN_MIRROR says from where). The machine's own settings for pip and apt (index,
-# proxy, CA) are mounted into the build and never become part of it. Containers, volumes and files made here are removed
-# at the end; image layers stay, so that the next run is quick.
+# Needs buildah and podman; as root on Debian it installs them if they are missing. If no registry can be reached, it makes
+# the base image with debootstrap, from DEBIAN_MIRROR if that is set. The machine's settings for pip and apt (index, proxy,
+# CA) are mounted into the build and never become part of the image. Containers, volumes and files are removed at the end;
+# image layers stay, so that the next run is quick.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -24,7 +24,7 @@ fail() {
     command podman logs "$name" 2>&1 | tail -n 40 | sed 's/^/  log: /' >&2 || true
     exit 1
 }
-# Podman without systemd reports at every turn that it cannot schedule health checks; they are run by hand below.
+# Without systemd every podman command warns that it cannot schedule health checks; this script runs them by hand.
 podman() { command podman --log-level=fatal "$@"; }
 
 cleanup() {
@@ -34,9 +34,9 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# ---------------------------------------------------------------------------------------------------- what is needed
+# ---------------------------------------------------------------------------------------------------- required tools
 
-need() { # commands, which on Debian are packages of the same name
+need() { # the names of commands, which on Debian are in packages of the same name
     local missing=()
     for tool in "$@"; do type -P "$tool" >/dev/null || missing+=("$tool"); done
     [ ${#missing[@]} -eq 0 ] && return
@@ -52,18 +52,18 @@ need() { # commands, which on Debian are packages of the same name
 
 need buildah podman curl python3
 
-# chroot needs no namespaces of the builder, so it works inside containers and small virtual machines too. HEALTHCHECK is
-# known to Docker's format only.
+# chroot isolation needs no namespaces, so it also works inside containers and small virtual machines. Only Docker's image
+# format has HEALTHCHECK.
 export BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot} BUILDAH_FORMAT=docker
 
 from=()
 if podman image exists "$own_base"; then
     from=(--from "$own_base")
 elif ! podman image exists "$base" && ! timeout 120 podman pull --quiet "$base" >/dev/null 2>&1; then
-    say "No registry in reach: making the base image with debootstrap"
+    say "No registry can be reached: making the base image with debootstrap"
     [ "$(id -u)" = 0 ] || { say "debootstrap needs root: run this once as root, or pull $base." >&2; exit 1; }
     need debootstrap
-    # The same paths are left out of Debian's own slim image; docker-clean keeps packages from piling up in a layer.
+    # Debian's own slim image leaves out the same paths; docker-clean removes downloaded packages from layers.
     debootstrap --variant=minbase trixie "$work/base" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$work/debootstrap.log" 2>&1 ||
         { tail -n 20 "$work/debootstrap.log" >&2; exit 1; }
     printf 'path-exclude /usr/share/%s/*\n' doc man info locale >"$work/base/etc/dpkg/dpkg.cfg.d/slim"
@@ -75,7 +75,7 @@ elif ! podman image exists "$base" && ! timeout 120 podman pull --quiet "$base" 
     from=(--from "$own_base")
 fi
 
-# ------------------------------------------------------------------------- the machine's own settings, for the build only
+# ----------------------------------------------------------------------------- the machine's settings, for the build only
 
 mounts=()
 settings=$(python3 -m pip config list 2>/dev/null || true)
@@ -102,7 +102,7 @@ buildah bud --pull-never --layers "${from[@]}" "${mounts[@]}" --tag "$image" . >
     { tail -n 40 "$work/build.log" >&2; fail "the image does not build"; }
 say "built in $((SECONDS - began)) s; $(podman image inspect --format '{{.Size}}' "$image" | awk '{printf "%.0f MB", $1 / 1e6}')"
 
-# Where containers run as root inside another machine, limits may not be raised and no network can be made.
+# As root inside another container, podman may be unable to raise limits and to create a network.
 run=(run --network host)
 if ! podman "${run[@]}" --rm "$image" true >/dev/null 2>&1; then
     cat >"$work/containers.conf" <<'CONF'
@@ -116,7 +116,7 @@ default_ulimits = ["nofile=16384:16384", "nproc=16384:16384"]
 CONF
     need runc
     export CONTAINERS_CONF="$work/containers.conf"
-    podman "${run[@]}" --rm "$image" true || fail "podman cannot run a container here"
+    podman "${run[@]}" --rm "$image" true || fail "podman cannot run a container on this machine"
 fi
 
 # -------------------------------------------------------------------------------------------------------------- helpers
@@ -125,10 +125,10 @@ port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0));
 url=http://127.0.0.1:$port
 key=$(python3 -c 'import secrets; print(secrets.token_hex(32))')
 token=$(python3 -c 'import secrets; print(secrets.token_hex(16))')
-# No writable tmpfs either: Docker's --read-only has none.
+# Without a writable tmpfs, like Docker's --read-only.
 locked=(--read-only --read-only-tmpfs=false --cap-drop ALL --security-opt no-new-privileges --memory 1536m)
 
-# get FILE CURL-ARGUMENTS…: prints the status; the body goes to FILE, the headers to FILE.headers, names in lower case.
+# get FILE CURL-ARGUMENTS… prints the status, and writes the body to FILE and the headers, with names in lower case, to FILE.headers.
 get() {
     local file=$work/$1
     shift
@@ -140,10 +140,10 @@ header() { sed -n "s/^$2: //p" "$work/$1.headers"; }
 has() { grep -qiE "$3" <<<"$(header "$1" "$2")" || fail "$1: $2 is '$(header "$1" "$2")', expected $3"; say "ok: $1: $2: $(header "$1" "$2")"; }
 field() { python3 -c "import json, sys; document = json.load(open(sys.argv[1])); print(document$2)" "$work/$1"; }
 sum() { sha256sum <"$work/$1" | cut -d ' ' -f 1; }
-# What RFC 9530 writes into Repr-Digest for the body of a file.
+# The value of Repr-Digest (RFC 9530) for the body in a file.
 repr_digest() { python3 -c 'import base64, hashlib, sys; print("sha-256=:%s:" % base64.b64encode(hashlib.sha256(sys.stdin.buffer.read()).digest()).decode())' <"$work/$1"; }
 
-wait_for_health() { # $1: since when, in nanoseconds
+wait_for_health() { # $1: the time of the start, in nanoseconds
     for _ in $(seq 600); do
         if [ "$(get health "$url/health" 2>/dev/null)" = 200 ]; then
             say "the container is healthy after $((($(date +%s%N) - $1) / 1000000)) ms"
@@ -162,15 +162,15 @@ expect "the image's user" 10001:10001 "$(inspect '{{.Config.User}}')"
 expect "the image's stop signal" SIGTERM "$(inspect '{{.Config.StopSignal}}')"
 expect "the image has no pip" 1 "$(podman "${run[@]}" --rm "$image" python -c 'import pip' >/dev/null 2>&1; echo $?)"
 
-# Without keys and tokens it must not listen to the world, and must say what is missing.
+# Without keys and tokens the server must refuse to listen on all interfaces, and must name the missing settings.
 status=0
 timeout 30 podman --log-level=fatal "${run[@]}" --rm "${locked[@]}" --env DARKROOM_PORT="$port" "$image" \
     >"$work/refusal" 2>&1 || status=$?
-[ "$status" != 0 ] && [ "$status" != 124 ] || fail "it started without a key and a token"
+[ "$status" != 0 ] && [ "$status" != 124 ] || fail "the server started without a key and a token"
 for variable in DARKROOM_KEYS DARKROOM_TOKENS; do
     grep -q "$variable" "$work/refusal" || fail "the refusal does not name $variable: $(cat "$work/refusal")"
 done
-say "ok: without key and token it refuses to start, exit $status"
+say "ok: without a key and a token the server refuses to start, exit code $status"
 
 # ------------------------------------------------------------------------------------------------------------------ run
 
@@ -200,7 +200,7 @@ expect "process 1 may gain no privileges" 1 "$(podman exec "$name" sed -n 's/^No
 for place in / /tmp /run /opt/darkroom /usr/lib; do
     podman exec "$name" touch "$place/x" 2>/dev/null && fail "$place is writable"
 done
-say "ok: nothing but /data can be written"
+say "ok: only /data is writable"
 
 bearer="Authorization: Bearer $token"
 expect "upload without a token" 401 "$(get refused --data-binary "@$photo" "$url/v1/images")"
@@ -218,14 +218,14 @@ for one in "src $src" "smallest $smallest" "best $best"; do
     has "$file" etag '^"[^"]+"$'
     has "$file" x-content-type-options '^nosniff$'
     has "$file" cache-status '^darkroom; fwd=uri-miss; stored'
-    expect "$file: its digest is that of the body" "$(header "$file" repr-digest)" "$(repr_digest "$file")"
+    expect "$file: Repr-Digest is the digest of the body" "$(header "$file" repr-digest)" "$(repr_digest "$file")"
 done
-expect "the body has the announced length" "$(header src content-length)" "$(stat -c %s "$work/src")"
-expect "the same ETag asked again" 304 "$(get unchanged --header "If-None-Match: $(header src etag)" "$url$src")"
-expect "again" 200 "$(get again "$url$src")"
+expect "the length of the body equals Content-Length" "$(header src content-length)" "$(stat -c %s "$work/src")"
+expect "a request with the same ETag" 304 "$(get unchanged --header "If-None-Match: $(header src etag)" "$url$src")"
+expect "the same request again" 200 "$(get again "$url$src")"
 has again cache-status 'hit'
-expect "a signature changed" 403 "$(get forged "$url$(sed -E 's#/([a-z2-7])([a-z2-7]{25})\.#/\1aaaaaaaaaaaaaaaaaaaaaaaaa.#' <<<"$src")")"
-expect "an original that is not there" 404 "$(get absent --header "$bearer" "$url/v1/images/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")"
+expect "a changed signature" 403 "$(get forged "$url$(sed -E 's#/([a-z2-7])([a-z2-7]{25})\.#/\1aaaaaaaaaaaaaaaaaaaaaaaaa.#' <<<"$src")")"
+expect "an unknown original" 404 "$(get absent --header "$bearer" "$url/v1/images/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")"
 
 # ----------------------------------------------------------------------------------------------------- stop and start again
 
@@ -246,7 +246,7 @@ done
 expect "the same photo once more" 200 "$(get known --header "$bearer" --data-binary "@$photo" "$url/v1/images")"
 
 command podman logs "$name" >"$work/log" 2>&1
-if grep -q 'Traceback' "$work/log"; then fail "a traceback in the log"; fi
-if grep -qF -e "$token" -e "$key" "$work/log"; then fail "a secret in the log"; fi
+if grep -q 'Traceback' "$work/log"; then fail "the log contains a traceback"; fi
+if grep -qF -e "$token" -e "$key" "$work/log"; then fail "the log contains a secret"; fi
 say "ok: no traceback and no secret in the log"
-say "All well."
+say "All checks passed."

@@ -1,4 +1,4 @@
-"""fly.toml, held to a closed table of keys and to what the service promises: Fly's own check misses most mistakes."""
+"""fly.toml has only known keys and meets the requirements of the service. Fly's own check misses most mistakes."""
 
 import os
 import re
@@ -25,8 +25,8 @@ DURATION = "a duration with its unit, such as '75s'"
 MEMORY = "an amount of memory, such as '1536mb'"
 STRINGS = "a table of strings"
 
-# Every key that Fly reads and that this project has a use for, each with the type of its value: an inner table is a
-# table, a list an array. From `internal/appconfig` in flyctl: a key that is not there is dropped without a word.
+# Every key of Fly's that this project uses, each with the type of its value: a dict for a table, a list for an array. They are
+# from `internal/appconfig` in flyctl, which ignores unknown keys silently.
 KEYS: dict[str, Any] = {
     "app": str,
     "primary_region": str,
@@ -61,7 +61,7 @@ KEYS: dict[str, Any] = {
     "mounts": [{"source": str, "destination": str, "initial_size": str, "processes": [str]}],
 }
 
-# What must be said, because Fly's default is another.
+# Keys that must be present, because Fly's default is different.
 REQUIRED = [
     "app",
     "primary_region",
@@ -93,35 +93,35 @@ _MEGABYTES = {"mb": 1, "gb": 1024}
 
 
 def problems(text: str) -> list[str]:
-    """Return what is wrong with a fly.toml: one sentence each, none for a good one."""
+    """Return the problems of a fly.toml, one sentence each; an empty list if there are none."""
     config = tomllib.loads(text)
-    shape = list(_misshapen(config, KEYS, "")) + [f"{path} is missing" for path in REQUIRED if not _has(config, path)]
-    return shape or [promise for promise, kept in _promises(config).items() if not kept]
+    found = list(_shape_problems(config, KEYS, "")) + [f"{path} is missing" for path in REQUIRED if not _has_path(config, path)]
+    return found or [requirement for requirement, met in _requirements(config).items() if not met]
 
 
-def _misshapen(value: Any, shape: Any, path: str) -> Iterator[str]:
-    """Yield every key that Fly does not read, and every value of a type that it reads as something else."""
+def _shape_problems(value: Any, shape: Any, path: str) -> Iterator[str]:
+    """Yield a sentence for each key that Fly does not know, and for each value of another type than Fly expects."""
     match shape:
         case dict() if isinstance(value, dict):
             for key, inner in value.items():
                 name = f"{path}.{key}".lstrip(".")
                 if key in shape:
-                    yield from _misshapen(inner, shape[key], name)
+                    yield from _shape_problems(inner, shape[key], name)
                 else:
                     yield f"{name} is not a key of fly.toml"
         case [item] if isinstance(value, list):
             for index, inner in enumerate(value):
-                yield from _misshapen(inner, item, f"{path}.{index}")
+                yield from _shape_problems(inner, item, f"{path}.{index}")
         case dict():
             yield f"{path} must be a table"
         case [_]:
             yield f"{path} must be an array"
-        case _ if not _is(value, shape):
+        case _ if not _has_type(value, shape):
             yield f"{path} must be {shape if isinstance(shape, str) else shape.__name__}, not {value!r}"
 
 
-def _is(value: Any, shape: Any) -> bool:
-    """Return whether a value has the type that a leaf of the table names; for TOML too, true is not 1."""
+def _has_type(value: Any, shape: Any) -> bool:
+    """Return whether a value has the type `shape`, one of the leaves of `KEYS`; `true` is no integer."""
     if shape is DURATION:
         return isinstance(value, str) and re.fullmatch(r"(\d+(ms|s|m|h))+", value) is not None
     if shape is MEMORY:
@@ -131,7 +131,7 @@ def _is(value: Any, shape: Any) -> bool:
     return type(value) is shape or (shape is float and type(value) is int)
 
 
-def _has(config: Any, path: str) -> bool:
+def _has_path(config: Any, path: str) -> bool:
     for step in path.split("."):
         try:
             config = config[int(step) if step.isdigit() else step]
@@ -140,8 +140,8 @@ def _has(config: Any, path: str) -> bool:
     return True
 
 
-def _promises(config: dict[str, Any]) -> dict[str, bool]:
-    """Return what a fly.toml of the right shape must keep, each with whether it is kept."""
+def _requirements(config: dict[str, Any]) -> dict[str, bool]:
+    """Return the requirements of a fly.toml whose keys and types are right, each with whether it is met."""
     env, http = config["env"], config["http_service"]
     concurrency, checks = http["concurrency"], http["checks"]
     regions = env["DARKROOM_REGIONS"].split(",")
@@ -153,7 +153,7 @@ def _promises(config: dict[str, Any]) -> dict[str, bool]:
             256 <= _megabytes(vm) / vm["cpus"] <= 2048 for vm in config["vm"] if vm["cpu_kind"] == "shared"
         ),
         "auto_stop_machines is suspend": suspends,
-        "what is stopped is started again": http["auto_start_machines"],
+        "a stopped Machine is started again": http["auto_start_machines"],
         "one Machine is always awake": http["min_machines_running"] >= 1,
         "plain HTTP is redirected": http["force_https"],
         "primary_region is in DARKROOM_REGIONS, and first": regions[0] == config["primary_region"],
@@ -162,13 +162,13 @@ def _promises(config: dict[str, Any]) -> dict[str, bool]:
         "several regions share one store": len(regions) == 1 or env["DARKROOM_STORE"].startswith("s3://"),
         "no name in env begins with FLY_": not any(name.startswith("FLY_") for name in env),
         "every DARKROOM_ name in env is a setting": {name for name in env if name.startswith("DARKROOM_")} <= set(HELP),
-        "no secret stands in env": not {"DARKROOM_KEYS", "DARKROOM_TOKENS"} & env.keys(),
+        "there is no secret in env": not {"DARKROOM_KEYS", "DARKROOM_TOKENS"} & env.keys(),
         "concurrency counts requests": concurrency["type"] == "requests",
         "soft_limit is below hard_limit": concurrency["soft_limit"] < concurrency["hard_limit"],
-        "hits find room beside all cold requests": concurrency["soft_limit"] > ON_FLY.server.max_cold_requests,
-        "internal_port is what the Dockerfile listens on": http["internal_port"] == _listens_on(DOCKERFILE),
-        "every check asks our /health": all(check["path"] in get_health.paths for check in checks),
-        "every check gives up before the next": all(_seconds(check["timeout"]) <= _seconds(check["interval"]) for check in checks),
+        "soft_limit leaves room for hits beside all cold requests": concurrency["soft_limit"] > ON_FLY.server.max_cold_requests,
+        "internal_port is the port of the Dockerfile": http["internal_port"] == _dockerfile_port(DOCKERFILE),
+        "every check requests /health": all(check["path"] in get_health.paths for check in checks),
+        "every check times out before the next one": all(_seconds(check["timeout"]) <= _seconds(check["interval"]) for check in checks),
         "SIGTERM begins the drain": config["kill_signal"] == "SIGTERM",
         "the drain outlasts a render": ON_FLY.rendering.render_seconds < DRAIN_SECONDS,
         "kill_timeout is longer than the drain": kill > DRAIN_SECONDS,
@@ -186,9 +186,9 @@ def _megabytes(vm: dict[str, Any]) -> int:
     return int(vm["memory"][:-2]) * _MEGABYTES[vm["memory"][-2:]]
 
 
-def _listens_on(dockerfile: str) -> int:
+def _dockerfile_port(dockerfile: str) -> int:
     found = re.findall(r"\bDARKROOM_PORT=(\d+)", dockerfile)
-    assert len(found) == 1, "The Dockerfile sets DARKROOM_PORT once."
+    assert len(found) == 1, f"expected the Dockerfile to set DARKROOM_PORT once, found {found}"
     return int(found[0])
 
 
@@ -196,7 +196,7 @@ def test_fly_toml_as_shipped_has_no_problem() -> None:
     assert problems(FLY_TOML) == []
 
 
-def test_env_of_fly_toml_with_its_secrets_is_what_service_starts_with() -> None:
+def test_env_of_fly_toml_with_secrets_is_accepted_by_the_service() -> None:
     dockerfile = dict(re.findall(r"^\s+(DARKROOM_\w+)=(\S+)", DOCKERFILE, re.MULTILINE))
     secrets = {"DARKROOM_KEYS": "0123456789abcdef" * 4, "DARKROOM_TOKENS": "0123456789abcdef:ingest+delete+read"}
     fly = {"FLY_MACHINE_ID": "148e21ea246389", "FLY_REGION": "arn"}
@@ -205,7 +205,7 @@ def test_env_of_fly_toml_with_its_secrets_is_what_service_starts_with() -> None:
 
 
 def deployments() -> dict[str, tuple[str, list[str]]]:
-    """Return each deployment of the documentation by its heading: its fly.toml, and its commands up to those that place Machines."""
+    """Return the deployments of docs/deployments.md by heading: their fly.toml, and their commands up to those that place Machines."""
     page = (ROOT / "docs" / "deployments.md").read_text("utf-8")
     found = {}
     for part in re.split(r"^## ", page, flags=re.MULTILINE)[1:]:
@@ -218,12 +218,12 @@ def deployments() -> dict[str, tuple[str, list[str]]]:
 DEPLOYMENTS = deployments()
 
 
-def test_deployments_of_the_documentation_are_three() -> None:
+def test_documentation_has_three_deployments() -> None:
     assert [heading.split()[0] for heading in DEPLOYMENTS] == ["One", "Three", "Three"]
 
 
 @pytest.mark.parametrize(("toml", "commands"), [(FLY_TOML, []), *DEPLOYMENTS.values()], ids=["fly.toml", *DEPLOYMENTS])
-def test_fly_toml_of_a_deployment_has_no_problem_and_its_commands_are_those_that_darkroom_regions_prints(
+def test_fly_toml_of_a_deployment_has_no_problem_and_darkroom_regions_prints_its_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toml: str, commands: list[str]
 ) -> None:
     assert problems(toml) == []
@@ -238,7 +238,7 @@ def test_fly_toml_of_a_deployment_has_no_problem_and_its_commands_are_those_that
 
 
 @pytest.mark.parametrize("toml", [toml for toml, _ in DEPLOYMENTS.values()], ids=DEPLOYMENTS)
-def test_env_of_a_deployment_is_what_service_starts_with(monkeypatch: pytest.MonkeyPatch, toml: str) -> None:
+def test_env_of_a_deployment_is_accepted_by_the_service(monkeypatch: pytest.MonkeyPatch, toml: str) -> None:
     config = tomllib.loads(toml)
     monkeypatch.setattr(os.path, "ismount", lambda path: str(path) in {mount["destination"] for mount in config.get("mounts", [])})
     secrets = {"DARKROOM_KEYS": "0123456789abcdef" * 4, "DARKROOM_TOKENS": "0123456789abcdef:ingest+delete+read"}
@@ -252,7 +252,7 @@ def test_env_of_a_deployment_is_what_service_starts_with(monkeypatch: pytest.Mon
 
 
 MISTAKES = {
-    # Keys that do not exist, or not there.
+    # Keys that do not exist, or not in that table.
     "timeout under http_service": (
         "force_https = true",
         'force_https = true\n  timeout = "60s"',
@@ -274,7 +274,7 @@ MISTAKES = {
     "memory as memory_mb": ('memory = "1536mb"', "memory_mb = 1536", "vm.0.memory_mb is not"),
     "check timeout misspelt": ('timeout = "5s"', 'time_out = "5s"', "http_service.checks.0.time_out is not"),
     "suspend by its new name only": ("auto_stop_machines", "autostop", "http_service.autostop is not"),
-    # Types that Fly reads as something else, or not at all.
+    # Values of another type than Fly expects.
     "concurrency as array": (
         "[http_service.concurrency]",
         "[[http_service.concurrency]]",
@@ -295,18 +295,18 @@ MISTAKES = {
     "port as string": ("internal_port = 8080", 'internal_port = "8080"', "internal_port must be int"),
     "port as boolean": ("internal_port = 8080", "internal_port = true", "internal_port must be int"),
     "memory without unit": ('memory = "1536mb"', 'memory = "1536"', "vm.0.memory must be an amount"),
-    # Left out where the default is another.
+    # Required keys that are missing.
     "no kill_signal": ('kill_signal = "SIGTERM"', "", "kill_signal is missing"),
     "no check": ("[[http_service.checks]]", "[[metrics]]", "http_service.checks.0.path is missing"),
     "no idle_timeout": ("idle_timeout = 75", "", "idle_timeout is missing"),
     "no store": ('DARKROOM_STORE = "s3://"', "", "env.DARKROOM_STORE is missing"),
-    # Values that break a promise.
+    # Values that do not meet a requirement.
     "4096 MB with suspend": ('"1536mb"', '"4096mb"', "at most 2048 MB"),
     "4 GB with suspend": ('"1536mb"', '"4gb"', "at most 2048 MB"),
     "more memory than a shared CPU has": ("  cpus = 2", "  cpus = 8", "256 to 2048 MB"),
     "stop for suspend": ('"suspend"', '"stop"', "auto_stop_machines is suspend"),
     "no start": ("auto_start_machines = true", "auto_start_machines = false", "started again"),
-    "nobody awake": ("min_machines_running = 1", "min_machines_running = 0", "always awake"),
+    "no Machine awake": ("min_machines_running = 1", "min_machines_running = 0", "always awake"),
     "plain HTTP": ("force_https = true", "force_https = false", "plain HTTP is redirected"),
     "primary elsewhere": ('primary_region = "arn"', 'primary_region = "fra"', "primary_region is in DARKROOM_REGIONS"),
     "regions with spaces": ('"arn,lhr,iad"', '"arn, lhr, iad"', "three letters"),
@@ -316,11 +316,11 @@ MISTAKES = {
     "a secret in env": ("MALLOC_ARENA_MAX", "DARKROOM_KEYS", "no secret"),
     "connections counted": ('type = "requests"', 'type = "connections"', "counts requests"),
     "soft as high as hard": ("soft_limit = 20", "soft_limit = 25", "soft_limit is below"),
-    "no room for hits": ("soft_limit = 20", "soft_limit = 12", "hits find room"),
-    "another port": ("internal_port = 8080", "internal_port = 3000", "what the Dockerfile listens on"),
-    "a check of nothing": ('path = "/health"', 'path = "/healthz"', "asks our /health"),
-    "a check of life only": ('path = "/health"', 'path = "/livez"', "asks our /health"),
-    "checks that overlap": ('timeout = "5s"', 'timeout = "1m"', "gives up before the next"),
+    "no room for hits": ("soft_limit = 20", "soft_limit = 12", "leaves room for hits"),
+    "another port": ("internal_port = 8080", "internal_port = 3000", "the port of the Dockerfile"),
+    "a check of nothing": ('path = "/health"', 'path = "/healthz"', "requests /health"),
+    "a check of life only": ('path = "/health"', 'path = "/livez"', "requests /health"),
+    "checks that overlap": ('timeout = "5s"', 'timeout = "1m"', "times out before the next"),
     "SIGINT": ('"SIGTERM"', '"SIGINT"', "SIGTERM begins"),
     "killed while draining": ('kill_timeout = "75s"', 'kill_timeout = "1m5s"', "longer than the drain"),
     "killed in milliseconds": ('kill_timeout = "75s"', 'kill_timeout = "75ms"', "longer than the drain"),
@@ -332,13 +332,13 @@ MISTAKES = {
 
 @pytest.mark.parametrize(("right", "wrong", "report"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_fly_toml_with_a_mistake_is_reported(right: str, wrong: str, report: str) -> None:
-    assert FLY_TOML.count(right) >= 1, "The mistake must be one of the file as shipped."
+    assert FLY_TOML.count(right) >= 1, f"fly.toml does not contain {right!r}, so the mistake cannot be made in it"
     assert any(report in problem for problem in problems(FLY_TOML.replace(right, wrong)))
 
 
-def test_every_promise_of_fly_toml_is_broken_by_some_mistake() -> None:
+def test_requirement_of_fly_toml_is_covered_by_a_mistake() -> None:
     reports = [report for _, _, report in MISTAKES.values()]
-    # The one that no fly.toml can break: both figures are the service's own.
-    ours = {"the drain outlasts a render"}
-    promises = _promises(tomllib.loads(FLY_TOML)).keys() - ours
-    assert [promise for promise in promises if not any(report in promise for report in reports)] == []
+    # This one does not depend on fly.toml: both figures are the service's own.
+    independent = {"the drain outlasts a render"}
+    requirements = _requirements(tomllib.loads(FLY_TOML)).keys() - independent
+    assert [requirement for requirement in requirements if not any(report in requirement for report in reports)] == []

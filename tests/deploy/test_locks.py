@@ -1,4 +1,4 @@
-"""The two locks: requirements.lock is what the container runs, requirements-dev.lock what tests and checks add to it."""
+"""The two lock files: requirements.lock for the container, and requirements-dev.lock, which adds the packages for tests and checks."""
 
 import re
 import tomllib
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
-# What runs: the dependencies, and the extra that decodes photos of iPhones.
+# The requirements of the container: the dependencies, and the extra that decodes photos of iPhones.
 RUNTIME = [*PROJECT["dependencies"], *EXTRAS["heic"]]
 LOCKS = ["requirements.lock", "requirements-dev.lock"]
 
@@ -24,7 +24,7 @@ def entries(lock: str) -> list[str]:
 
 
 def pins(lock: str) -> dict[str, str]:
-    """Return the version of each package in a lock; a package locked twice, per platform, has both."""
+    """Return the version of each package in a lock; a package that is locked twice, for different platforms, has both versions."""
     found: dict[str, str] = {}
     for entry in entries(lock):
         requirement = Requirement(entry.split(" --hash=")[0])
@@ -45,23 +45,23 @@ def test_lock_names_no_index_and_no_path(lock: str) -> None:
     assert not re.search(r"://|--(extra-)?index|--find-links|--trusted-host|(^|[\s=@])/\w", (ROOT / lock).read_text())
 
 
-def test_lock_of_container_has_what_pyproject_asks_for() -> None:
+def test_lock_of_container_satisfies_pyproject() -> None:
     assert_satisfied(RUNTIME, "requirements.lock")
 
 
-def test_lock_of_development_has_what_pyproject_and_its_extras_ask_for() -> None:
+def test_lock_of_development_satisfies_pyproject_and_its_extras() -> None:
     extras = [requirement for extra in EXTRAS.values() for requirement in extra]
     assert_satisfied(PROJECT["dependencies"] + extras, "requirements-dev.lock")
 
 
-def assert_satisfied(asked: list[str], lock: str) -> None:
-    """Fail where the lock is older than pyproject.toml: it names the command that made it."""
+def assert_satisfied(requirements: list[str], lock: str) -> None:
+    """Fail if the lock does not satisfy the requirements, because it is older than pyproject.toml."""
     locked = pins(lock)
-    for text in asked:
+    for text in requirements:
         requirement = Requirement(text)
         versions = locked.get(canonicalize_name(requirement.name), "").replace("==", "").split()
-        assert versions, f"{lock} lacks {text}: make it again"
-        assert all(requirement.specifier.contains(version) for version in versions), f"{lock} is older than {text}"
+        assert versions, f"{lock} lacks {text}; run `make lock`"
+        assert all(requirement.specifier.contains(version) for version in versions), f"{lock} does not satisfy {text}; run `make lock`"
 
 
 def test_lock_of_container_is_part_of_lock_of_development() -> None:
@@ -69,8 +69,8 @@ def test_lock_of_container_is_part_of_lock_of_development() -> None:
     assert {name: development.get(name) for name in pins("requirements.lock")} == pins("requirements.lock")
 
 
-def test_lock_of_container_carries_no_tool_for_tests() -> None:
+def test_lock_of_container_has_no_packages_of_tests_and_checks() -> None:
     tools = {canonicalize_name(Requirement(text).name) for extra in ("test", "dev") for text in EXTRAS[extra]}
     runtime = {canonicalize_name(Requirement(text).name) for text in RUNTIME}
-    # Litestar itself brings httpx, pillow-heif Pillow.
+    # Litestar itself depends on httpx, and pillow-heif on Pillow.
     assert tools & pins("requirements.lock").keys() - runtime <= {"httpx", "pillow"}

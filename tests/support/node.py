@@ -7,9 +7,9 @@ import shutil
 import pytest
 
 
-def program(name: str) -> str:
-    """Return the path of `node` or `npm`; skips, naming what is missing."""
+def find_program(name: str) -> str:
+    """Return the path of `node` or `npm`; skips the test if it is not installed."""
     path = shutil.which(name)
     if path is None:
-        pytest.skip(f"{name} is not installed: apt-get install nodejs npm")
+        pytest.skip(f"{name} is not installed; install it with: apt-get install nodejs npm")
     return path

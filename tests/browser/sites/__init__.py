@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.node import program
+from tests.support.node import find_program
 from tests.support.server import HOST
 from tests.support.threads import serving
 
@@ -40,7 +40,7 @@ def workshop(name: str) -> Iterator[Path]:
 
     The packages are fetched once and kept in the user's cache; whoever comes meanwhile waits. Skips, naming what is missing.
     """
-    node, npm = program("node"), program("npm")
+    node, npm = find_program("node"), find_program("npm")
     version = subprocess.run([node, "--version"], check=True, capture_output=True, text=True).stdout.strip()
     if tuple(int(part) for part in version.removeprefix("v").split(".")[:2]) < _OLDEST_NODE:
         pytest.skip(f"Node.js {version} is too old for Next.js 16 and Vite 8: {'.'.join(map(str, _OLDEST_NODE))} or newer is needed")
@@ -76,7 +76,7 @@ def build(name: str, manifest: dict[str, Any], *, output: str, into: Path) -> No
     """Build a site with `manifest` as its images.json, and copy its folder `output` to `into`; raises `BuildError`."""
     with workshop(name) as folder:
         (folder / "images.json").write_text(json.dumps(manifest), "utf-8")
-        _run([program("npm"), "run", "build"], folder)
+        _run([find_program("npm"), "run", "build"], folder)
         shutil.copytree(folder / output, into)
 
 
