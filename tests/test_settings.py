@@ -44,12 +44,12 @@ def test_settings_without_any_variable_are_the_documented_defaults() -> None:
     assert (settings.rendering.wait_seconds, settings.rendering.render_seconds) == (30.0, 60.0)
 
 
-def test_settings_fields_are_all_documented_and_nothing_else_is() -> None:
+def test_settings_are_all_documented_and_nothing_else_is() -> None:
     assert set(HELP) == set(FIELDS) - {"FLY_REGION", "FLY_MACHINE_ID", "PRIMARY_REGION"}
     assert all(setting.help.endswith(".") for setting in HELP.values())
 
 
-def test_settings_whose_default_means_something_else_say_so() -> None:
+def test_settings_with_a_computed_default_describe_it() -> None:
     literal = {name for name, field in FIELDS.items() if isinstance(field.default, str | int | float) and field.default not in {"", 0}}
     # Fewer on Fly.
     assert {name for name in HELP if HELP[name].default is None} == literal - {"DARKROOM_MAX_COLD_REQUESTS"}
@@ -123,14 +123,14 @@ def test_settings_of_every_variable_are_read() -> None:
     }
 
 
-def test_settings_of_the_commands_are_no_settings_of_a_server_and_do_not_keep_it_from_starting() -> None:
+def test_settings_of_the_commands_are_accepted_and_ignored_by_a_server() -> None:
     assert set(CLIENT_HELP) == {"DARKROOM_SERVER", "DARKROOM_TOKEN"}
     assert not set(CLIENT_HELP) & set(HELP)
     assert all(setting.help.endswith(".") and setting.default for setting in CLIENT_HELP.values())
     assert load({"DARKROOM_SERVER": "https://img.example.com", "DARKROOM_TOKEN": TOKEN}) == Settings()
 
 
-def test_settings_of_an_empty_variable_are_its_default() -> None:
+def test_settings_with_an_empty_variable_have_its_default() -> None:
     assert load(dict.fromkeys(HELP, "")) == Settings()
 
 
@@ -160,7 +160,7 @@ def test_settings_of_an_empty_variable_are_its_default() -> None:
         ("DARKROOM_RENDER_SECONDS", "1m"),
     ],
 )
-def test_settings_of_a_value_out_of_range_name_the_variable_the_value_and_what_it_is_for(name: str, value: str) -> None:
+def test_settings_with_a_value_out_of_range_are_refused_with_range_value_and_help(name: str, value: str) -> None:
     message = refusal({name: value})
     assert re.match(rf"{name} is invalid: expected a (whole )?number (from \d+ to|of at least|greater than) \d+, got {value!r}\. ", message)
     assert message.endswith(HELP[name].help)
@@ -177,20 +177,20 @@ def test_settings_of_a_value_out_of_range_name_the_variable_the_value_and_what_i
         ("DARKROOM_XYZZY_PLUGH", "Remove it."),
     ],
 )
-def test_settings_of_an_unknown_variable_are_refused_with_a_suggestion(name: str, hint: str) -> None:
+def test_settings_with_an_unknown_variable_are_refused_with_a_suggestion(name: str, hint: str) -> None:
     message = refusal({name: ""})
     assert message.startswith(f"{name} is not a setting of Darkroom.")
     assert hint in message
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "[::1]", "localhost"])
-def test_settings_on_loopback_need_neither_key_nor_token(host: str) -> None:
+def test_settings_on_loopback_require_neither_key_nor_token(host: str) -> None:
     assert is_loopback(host)
     assert load({"DARKROOM_HOST": host}).server.host == host
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]", "10.0.0.1", "192.168.1.5", "fdaa::3", "example.com", "localhost.example.com"])
-def test_settings_beyond_loopback_without_key_and_token_name_what_is_missing(host: str) -> None:
+def test_settings_beyond_loopback_without_key_or_token_name_the_missing_ones(host: str) -> None:
     assert not is_loopback(host)
     both = refusal({"DARKROOM_HOST": host})
     assert f"Listening on {host}, which other machines can reach, requires" in both
@@ -231,7 +231,7 @@ def test_keys_in_hexadecimal_are_read_newest_first(keys: list[bytes]) -> None:
         ("dG9rZW4tb2YtYmFzZTY0/._~==:read", {"read"}),
     ],
 )
-def test_tokens_have_the_scopes_that_stand_behind_the_colon_or_all(entry: str, scopes: set[str]) -> None:
+def test_tokens_have_the_scopes_after_the_colon_or_all(entry: str, scopes: set[str]) -> None:
     assert load({"DARKROOM_TOKENS": entry}).auth.tokens == {entry.partition(":")[0]: scopes}
 
 
@@ -259,7 +259,7 @@ def test_tokens_that_are_short_or_have_unknown_scopes_are_refused_without_showin
 
 
 @pytest.mark.parametrize("url", ["https://img.example.com", "http://127.0.0.1:8080", "https://example.com/img", "http://[::1]:80/a/b"])
-def test_public_url_of_a_host_without_a_slash_at_the_end_is_taken(url: str) -> None:
+def test_public_url_without_a_slash_at_the_end_is_accepted(url: str) -> None:
     assert load({"DARKROOM_PUBLIC_URL": url}).server.public_url == url
 
 
@@ -293,13 +293,13 @@ def test_public_url_in_another_form_is_refused(url: str) -> None:
         ("widht=640", ", got widht."),
     ],
 )
-def test_unsigned_transforms_that_are_not_canonical_are_refused_with_the_spelling_that_is(spellings: str, expected: str) -> None:
+def test_unsigned_transforms_that_are_not_canonical_are_refused_with_the_canonical_form(spellings: str, expected: str) -> None:
     message = refusal({"DARKROOM_UNSIGNED_TRANSFORMS": spellings})
     assert message.startswith("DARKROOM_UNSIGNED_TRANSFORMS is invalid: ")
     assert expected in message
 
 
-def test_wait_that_is_longer_than_a_render_may_take_is_refused() -> None:
+def test_wait_longer_than_a_render_may_take_is_refused() -> None:
     message = refusal({"DARKROOM_WAIT_SECONDS": "11", "DARKROOM_RENDER_SECONDS": "10"})
     assert "DARKROOM_WAIT_SECONDS" in message
     assert "DARKROOM_RENDER_SECONDS" in message
@@ -313,7 +313,7 @@ def test_cold_requests_on_fly_leave_room_for_hits() -> None:
     assert load({**on_fly, "DARKROOM_MAX_COLD_REQUESTS": "3"}).server.max_cold_requests == 3
 
 
-def test_file_store_on_fly_off_a_volume_is_refused_and_on_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_store_on_fly_is_accepted_only_on_a_volume(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os.path, "ismount", lambda path: str(path) in {"/", "/data", "/my data"})
     on_fly = {"FLY_MACHINE_ID": "148e21ea"}
     for environ in ({}, {"DARKROOM_STORE": "file:///srv/store"}, {"DARKROOM_DATA": "/database"}, {"DARKROOM_STORE": "file:///"}):
@@ -334,7 +334,7 @@ def test_file_store_on_fly_off_a_volume_is_refused_and_on_one_is_taken(monkeypat
     load({"DARKROOM_STORE": "file:///srv/store"})
 
 
-def test_development_key_is_made_once_for_its_owner_alone_and_reused(tmp_path: Path) -> None:
+def test_development_key_is_created_once_readable_only_by_its_owner(tmp_path: Path) -> None:
     data = tmp_path / "not" / "there"
     key = development_key(data)
     assert len(key) == 32
@@ -346,7 +346,7 @@ def test_development_key_is_made_once_for_its_owner_alone_and_reused(tmp_path: P
     assert development_key(tmp_path / "elsewhere") != key
 
 
-def test_development_key_asked_for_by_many_at_once_is_one_key(tmp_path: Path) -> None:
+def test_development_key_created_by_many_threads_is_one_key(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as threads:
         keys = set(threads.map(lambda _: development_key(tmp_path), range(64)))
     assert len(keys) == 1
@@ -360,7 +360,7 @@ def test_development_key_is_synced_with_its_folder_before_it_is_used(tmp_path: P
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"abc\n", b"not a key at all, but long enough\n", b"\xff\xfe" * 32, b"0" * 33])
-def test_development_key_in_a_damaged_file_is_refused_and_the_file_is_kept(tmp_path: Path, content: bytes) -> None:
+def test_development_key_in_a_damaged_file_is_refused_and_the_file_is_unchanged(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "signing.key"
     file.write_bytes(content)
     with pytest.raises(SettingsError) as caught:
@@ -371,12 +371,12 @@ def test_development_key_in_a_damaged_file_is_refused_and_the_file_is_kept(tmp_p
 
 
 @pytest.mark.parametrize("variants", ["", " ; \n;"])
-def test_settings_without_variants_name_none(variants: str) -> None:
+def test_settings_with_empty_variants_have_none(variants: str) -> None:
     assert load({"DARKROOM_VARIANTS": variants}).rendering.variants == {}
 
 
 @pytest.mark.parametrize(
-    ("variants", "told"),
+    ("variants", "reason"),
     [
         ("card", "got 'card'."),
         ("card=width=640", "got 'card=width=640'."),
@@ -388,13 +388,13 @@ def test_settings_without_variants_name_none(variants: str) -> None:
         ("card: width=640; card: width=320", "expected each name once, got card twice."),
     ],
 )
-def test_settings_with_a_bad_variant_say_which_and_why(variants: str, told: str) -> None:
+def test_settings_with_an_invalid_variant_are_refused_with_its_name_and_the_reason(variants: str, reason: str) -> None:
     with pytest.raises(SettingsError, match=r"^DARKROOM_VARIANTS( is invalid)?: ") as caught:
         load({"DARKROOM_VARIANTS": variants})
-    assert told in str(caught.value)
+    assert reason in str(caught.value)
 
 
-def test_settings_warm_webp_and_the_fallback_unless_told_otherwise() -> None:
+def test_settings_warm_webp_and_the_fallback_by_default() -> None:
     assert load({}).rendering.warm_formats == ("webp", "fallback")
     assert load({"DARKROOM_WARM": "none"}).rendering.warm_formats == ()
 
@@ -408,24 +408,24 @@ def test_settings_warm_webp_and_the_fallback_unless_told_otherwise() -> None:
         ({"DARKROOM_RENDITIONS_BYTES": "-1"}, "DARKROOM_RENDITIONS_BYTES is invalid: expected a whole number of at least 0, got '-1'."),
     ],
 )
-def test_settings_with_a_budget_that_cannot_be_held_are_refused(environ: dict[str, str], message: str) -> None:
+def test_settings_with_an_impossible_quota_are_refused(environ: dict[str, str], message: str) -> None:
     assert message in refusal(environ)
 
 
 @pytest.mark.parametrize("warm", ["all", "webp,none", "webp jpeg", ",", "WEBP"])
-def test_settings_with_a_bad_word_in_warm_say_what_is_expected(warm: str) -> None:
+def test_settings_with_an_unknown_word_in_warm_are_refused_with_the_known_ones(warm: str) -> None:
     message = "DARKROOM_WARM is invalid: expected some of webp, avif, fallback, separated by commas, or none"
     assert refusal({"DARKROOM_WARM": warm}) == f"{message}, got {warm!r}."
 
 
-@pytest.mark.parametrize("alone", ["DARKROOM_CLOUDFLARE_ZONE", "DARKROOM_CLOUDFLARE_TOKEN"])
-def test_settings_of_cloudflare_belong_together(alone: str) -> None:
+@pytest.mark.parametrize("variable", ["DARKROOM_CLOUDFLARE_ZONE", "DARKROOM_CLOUDFLARE_TOKEN"])
+def test_settings_of_cloudflare_belong_together(variable: str) -> None:
     with pytest.raises(SettingsError, match="DARKROOM_CLOUDFLARE_ZONE and DARKROOM_CLOUDFLARE_TOKEN belong together"):
-        load({alone: "0" * 32})
+        load({variable: "0" * 32})
 
 
 @pytest.mark.parametrize(
-    ("environ", "said"),
+    ("environ", "message"),
     [
         ({"FLY_REGION": "a\r\nb: c"}, "FLY_REGION is invalid: expected the name of a Fly region, such as arn, got 'a\\r\\nb: c'."),
         ({"FLY_REGION": "ARN"}, ", got 'ARN'."),
@@ -443,8 +443,8 @@ def test_settings_of_cloudflare_belong_together(alone: str) -> None:
         ({"DARKROOM_REGIONS": "Stockholm"}, ", got 'Stockholm'."),
     ],
 )
-def test_settings_with_a_region_or_machine_that_is_none_are_refused(environ: dict[str, str], said: str) -> None:
-    assert said in refusal(environ)
+def test_settings_with_an_invalid_region_or_machine_are_refused(environ: dict[str, str], message: str) -> None:
+    assert message in refusal(environ)
 
 
 @pytest.mark.parametrize(
@@ -455,7 +455,7 @@ def test_settings_with_a_region_or_machine_that_is_none_are_refused(environ: dic
         ({"FLY_REGION": "lhr"}, "", False),
         ({"FLY_REGION": "lhr", "PRIMARY_REGION": "arn"}, "arn", True),
         ({"FLY_REGION": "arn", "PRIMARY_REGION": "arn"}, "arn", False),
-        # What Fly says goes before what we were told; without it, the first of the list is the primary.
+        # Fly's variable takes precedence over ours. Without it, the first declared region is the primary.
         ({"FLY_REGION": "lhr", "PRIMARY_REGION": "arn", "DARKROOM_REGIONS": "lhr,arn"}, "arn", True),
         ({"FLY_REGION": "lhr", "DARKROOM_REGIONS": "lhr,arn"}, "lhr", False),
         ({"FLY_REGION": "lhr", "DARKROOM_REGIONS": " arn , lhr"}, "arn", True),
@@ -463,6 +463,6 @@ def test_settings_with_a_region_or_machine_that_is_none_are_refused(environ: dic
         ({"FLY_REGION": "lhr", "PRIMARY_REGION": "arn", "DARKROOM_STORE": "memory://"}, "arn", True),
     ],
 )
-def test_settings_know_in_which_region_originals_are(environ: dict[str, str], originals_region: str, is_replica: bool) -> None:
+def test_settings_know_the_region_of_the_originals(environ: dict[str, str], originals_region: str, is_replica: bool) -> None:
     settings = load(environ)
     assert (settings.originals_region, settings.is_replica) == (originals_region, is_replica)

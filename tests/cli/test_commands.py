@@ -44,7 +44,7 @@ def digest(path: Path) -> str:
         (("full", "--format", "png"), "full", "png"),
     ],
 )
-def test_url_of_an_image_and_of_its_file_is_one_that_shows_it(
+def test_url_of_a_digest_and_of_its_file_is_the_same_and_shows_the_image(
     server: Server, photo: Path, arguments: tuple[str, ...], spelling: str, extension: str
 ) -> None:
     made = run("url", photo, *arguments, server=server.url)
@@ -66,7 +66,9 @@ def test_url_of_an_image_and_of_its_file_is_one_that_shows_it(
         (("height=300",), "A ladder needs a width: this transform has only a height.", 1),
     ],
 )
-def test_url_of_a_bad_transform_says_what_is_wrong(server: Server, photo: Path, arguments: tuple[str, ...], detail: str, code: int) -> None:
+def test_url_of_a_bad_transform_is_refused_with_the_reason(
+    server: Server, photo: Path, arguments: tuple[str, ...], detail: str, code: int
+) -> None:
     made = run("url", photo, *arguments, server=server.url)
     assert (made.exit_code, made.stdout) == (code, "")
     assert made.stderr.startswith(f"darkroom: {detail}\n  expected  ")
@@ -74,7 +76,7 @@ def test_url_of_a_bad_transform_says_what_is_wrong(server: Server, photo: Path, 
 
 
 @pytest.mark.parametrize("command", ["url", "info", "open"])
-def test_command_of_an_image_that_is_not_there_says_so(server: Server, tmp_path: Path, command: str) -> None:
+def test_command_of_an_unknown_image_is_refused_with_the_reason(server: Server, tmp_path: Path, command: str) -> None:
     unknown = run(command, UNKNOWN, server=server.url)
     assert unknown.exit_code == 1
     assert "No image has this digest." in unknown.stderr
@@ -85,10 +87,10 @@ def test_command_of_an_image_that_is_not_there_says_so(server: Server, tmp_path:
     assert "This is not an image." in run(command, tmp_path / "notes.txt", server=server.url).stderr
 
 
-def test_info_tells_the_facts_and_as_json_the_whole_document(server: Server, photo: Path) -> None:
-    told = run("info", photo, server=server.url)
-    assert told.exit_code == 0
-    facts = dict(line.split(maxsplit=1) for line in told.stdout.splitlines())
+def test_info_prints_facts_and_as_json_the_whole_document(server: Server, photo: Path) -> None:
+    printed = run("info", photo, server=server.url)
+    assert printed.exit_code == 0
+    facts = dict(line.split(maxsplit=1) for line in printed.stdout.splitlines())
     assert facts["digest"] == digest(photo)
     assert f"x 900 pixels, {photo.stat().st_size:,} bytes" in facts["image"].replace("×", "x")
     assert facts["src"].startswith(f"{server.url}/i/v2/")
@@ -98,15 +100,15 @@ def test_info_tells_the_facts_and_as_json_the_whole_document(server: Server, pho
     assert json.loads(json.dumps(known).replace("/i/v", f"{server.url}/i/v")) == whole
 
 
-def test_info_shows_alternative_text_without_what_would_act_on_a_terminal(server: Server, photo: Path) -> None:
+def test_info_of_alt_text_with_an_escape_sequence_is_escaped(server: Server, photo: Path) -> None:
     with server.client() as client:
         client.patch(f"/v1/images/{digest(photo)}", json={"alt": "Früh \x1b[31mrot"}, headers={"If-Match": "*"}).raise_for_status()
-    told = run("info", photo, server=server.url).stdout
-    assert "\x1b" not in told
-    assert "Früh \\x1b[31mrot" in told
+    printed = run("info", photo, server=server.url).stdout
+    assert "\x1b" not in printed
+    assert "Früh \\x1b[31mrot" in printed
 
 
-def test_rm_asks_and_takes_down_what_it_is_told_to(server: Server, photo: Path) -> None:
+def test_rm_takes_down_only_after_confirmation(server: Server, photo: Path) -> None:
     refused = run("rm", digest(photo), server=server.url, given="n\n")
     assert refused.exit_code == 1
     assert f"Take down this image on {server.url}?" in refused.stderr
@@ -121,7 +123,7 @@ def test_rm_asks_and_takes_down_what_it_is_told_to(server: Server, photo: Path) 
     assert "This image has been taken down." in gone.stderr
 
 
-def test_rm_of_several_goes_on_behind_one_that_is_not_there(server: Server, photo: Path) -> None:
+def test_rm_of_several_digests_continues_after_an_unknown_one(server: Server, photo: Path) -> None:
     done = run("rm", UNKNOWN, digest(photo), "--yes", server=server.url)
     assert done.exit_code == 1
     assert done.stdout.startswith(f"{digest(photo)} is taken down")
@@ -129,14 +131,14 @@ def test_rm_of_several_goes_on_behind_one_that_is_not_there(server: Server, phot
     assert UNKNOWN in done.stderr
 
 
-def test_rm_of_what_is_no_digest_takes_nothing_down(server: Server, photo: Path) -> None:
+def test_rm_with_an_invalid_digest_takes_nothing_down(server: Server, photo: Path) -> None:
     done = run("rm", digest(photo), photo, "--yes", server=server.url)
     assert done.exit_code == 2
     assert done.stderr.startswith("darkroom: This is not a digest.")
     assert run("info", photo, server=server.url).exit_code == 0
 
 
-def test_open_starts_the_browser_on_the_playground(server: Server, photo: Path, tmp_path: Path) -> None:
+def test_open_starts_the_browser_with_the_playground(server: Server, photo: Path, tmp_path: Path) -> None:
     opened = tmp_path / "opened"
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" >>{opened}\n')
@@ -149,8 +151,8 @@ def test_open_starts_the_browser_on_the_playground(server: Server, photo: Path, 
     assert opened.read_text().split() == [f"{server.url}/", f"{server.url}/#{digest(photo)}"]
 
 
-def test_commands_are_listed_with_what_they_do() -> None:
-    told = run("--help").stdout
+def test_help_lists_every_command_with_its_purpose() -> None:
+    printed = run("--help").stdout
     for command, words in {
         "push": "Upload images, files and whole folders.",
         "url": "Print the URL of a rendition.",
@@ -159,8 +161,8 @@ def test_commands_are_listed_with_what_they_do() -> None:
         "open": "Open the playground in a browser.",
         "serve": "Run a server.",
     }.items():
-        assert f"  {command:<5}" in told
-        assert words in told
+        assert f"  {command:<5}" in printed
+        assert words in printed
         assert run(command, "--help").exit_code == 0
 
 

@@ -1,4 +1,4 @@
-"""`darkroom push` against a real server: what is sent, what is told, what is written."""
+"""`darkroom push` against a real server: uploads, output and manifests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.proxy import Fault, Proxy, proxy_of
 from tests.support.server import DARKROOM, Server, darkroom, environment, free_port
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
-# Every test has images of its own, so that one server can be had by all.
+# Every test has its own images, so that all tests can use one server.
 _sizes = iter(range(200, 2_000))
 
 
@@ -43,7 +43,7 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Give a folder with two images in it, and a third below."""
+    """Give a folder with two images, and a third one in a folder below."""
     (tmp_path / "pictures" / "trips").mkdir(parents=True)
     for name in ("one.png", "two.png", "trips/three.png"):
         (tmp_path / "pictures" / name).write_bytes(picture())
@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have pauses between attempts that nobody waits for."""
+    """Retry without pauses."""
     monkeypatch.setattr(client_server, "PAUSES_SECONDS", (0.0, 0.0, 0.0, 0.0))
 
 
@@ -62,7 +62,7 @@ def picture() -> bytes:
 
 
 def noise() -> bytes:
-    """Return an image that no other test has, of more bytes than a socket takes at once."""
+    """Return an image that no other test has, larger than the buffer of a socket."""
     return images.noise_png(next(_sizes), 800)
 
 
@@ -82,7 +82,7 @@ def digests(folder: Path) -> list[str]:
     return sorted(digest_of(path.read_bytes()) for path in folder.rglob("*.png"))
 
 
-# What is sent
+# Uploads
 
 
 def test_push_of_a_folder_sends_every_image_once_and_then_nothing(proxy: Proxy, folder: Path) -> None:
@@ -99,17 +99,17 @@ def test_push_of_a_folder_sends_every_image_once_and_then_nothing(proxy: Proxy, 
     assert len(proxy.uploads) == 3
 
 
-def test_push_of_the_same_bytes_under_two_names_sends_them_once_and_has_both_names(proxy: Proxy, folder: Path) -> None:
+def test_push_of_the_same_bytes_under_two_names_sends_them_once_and_lists_both_names(proxy: Proxy, folder: Path) -> None:
     (folder / "trips" / "copy of one.png").write_bytes((folder / "one.png").read_bytes())
     pushed = run("push", folder, "--json", server=proxy.url)
     assert pushed.exit_code == 0
-    told = json.loads(pushed.stdout)
-    assert told["sent"]["images"] == len(proxy.uploads) == 3
-    assert told["images"]["one.png"] == told["images"]["trips/copy of one.png"]
-    assert list(told["images"]) == ["one.png", "trips/copy of one.png", "trips/three.png", "two.png"]
+    result = json.loads(pushed.stdout)
+    assert result["sent"]["images"] == len(proxy.uploads) == 3
+    assert result["images"]["one.png"] == result["images"]["trips/copy of one.png"]
+    assert list(result["images"]) == ["one.png", "trips/copy of one.png", "trips/three.png", "two.png"]
 
 
-def test_push_killed_midway_and_run_again_sends_nothing_that_was_stored(proxy: Proxy, server: Server, tmp_path: Path) -> None:
+def test_push_after_a_kill_sends_only_what_is_missing(proxy: Proxy, server: Server, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(12):
@@ -144,7 +144,7 @@ def test_push_killed_midway_and_run_again_sends_nothing_that_was_stored(proxy: P
 
 
 @pytest.mark.long
-def test_push_killed_again_and_again_sends_nothing_that_was_stored(proxy: Proxy, server: Server, tmp_path: Path) -> None:
+def test_push_after_many_kills_sends_only_what_is_missing(proxy: Proxy, server: Server, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(40):
@@ -173,7 +173,7 @@ def test_push_killed_again_and_again_sends_nothing_that_was_stored(proxy: Proxy,
     assert not [path for path in server.stored("originals") if "#" in path.name]
 
 
-def test_push_that_is_interrupted_says_how_to_go_on_and_leaves_the_manifest(proxy: Proxy, folder: Path, tmp_path: Path) -> None:
+def test_push_that_is_interrupted_says_how_to_continue_and_leaves_the_manifest(proxy: Proxy, folder: Path, tmp_path: Path) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -184,17 +184,17 @@ def test_push_that_is_interrupted_says_how_to_go_on_and_leaves_the_manifest(prox
     with started("push", folder, "--manifest", tmp_path / "images.json", server=proxy.url) as process:
         assert begun.wait(PATIENCE_SECONDS)
         process.send_signal(signal.SIGINT)
-        said, complained = process.communicate(timeout=PATIENCE_SECONDS)
+        output, errors = process.communicate(timeout=PATIENCE_SECONDS)
         go_on.set()
-    assert (process.returncode, said) == (130, b"")
-    assert complained == b"Stopped. Run the command again to continue: it uploads only what is missing. The manifest is unchanged.\n"
+    assert (process.returncode, output) == (130, b"")
+    assert errors == b"Stopped. Run the command again to continue: it uploads only what is missing. The manifest is unchanged.\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures"]
 
 
 @pytest.mark.parametrize("at_a_time", [1, 3])
-def test_push_goes_to_the_region_that_the_server_names_and_stays_there(proxy: Proxy, folder: Path, at_a_time: int) -> None:
+def test_push_redirected_to_a_region_uses_it_from_then_on(proxy: Proxy, folder: Path, at_a_time: int) -> None:
     together = threading.Barrier(at_a_time)
-    # Those that are under way together are all told.
+    # Uploads that are in progress at the same time are all redirected.
     proxy.on_upload = lambda: len(proxy.uploads) < at_a_time and together.wait(PATIENCE_SECONDS)
     proxy.faults.extend(Fault(status=421, headers={"fly-prefer-region": "arn"}, body=b"{}") for _ in range(at_a_time))
     assert run("push", folder, "--parallel", at_a_time, server=proxy.url).exit_code == 0
@@ -204,7 +204,7 @@ def test_push_goes_to_the_region_that_the_server_names_and_stays_there(proxy: Pr
 
 
 @pytest.mark.usefixtures("quick")
-def test_push_to_a_region_that_sends_it_there_again_ends(proxy: Proxy, folder: Path) -> None:
+def test_push_redirected_to_the_same_region_twice_is_refused(proxy: Proxy, folder: Path) -> None:
     proxy.faults.extend(Fault(status=421, headers={"fly-prefer-region": "arn"}) for _ in range(2))
     pushed = run("push", folder / "one.png", server=proxy.url)
     assert pushed.exit_code == 1
@@ -212,18 +212,18 @@ def test_push_to_a_region_that_sends_it_there_again_ends(proxy: Proxy, folder: P
     assert len(proxy.uploads) == 2
 
 
-# What goes wrong on the way
+# Errors
 
 
 @pytest.mark.usefixtures("quick")
-def test_push_after_an_answer_that_was_lost_does_not_send_again(proxy: Proxy, folder: Path) -> None:
+def test_push_after_a_lost_response_does_not_send_again(proxy: Proxy, folder: Path) -> None:
     proxy.faults.append(Fault(lose_response=True))
     assert run("push", folder, server=proxy.url).exit_code == 0
     assert sent(proxy) == digests(folder)
 
 
 @pytest.mark.usefixtures("quick")
-def test_push_over_a_connection_that_broke_midway_sends_that_image_again(proxy: Proxy, tmp_path: Path) -> None:
+def test_push_over_a_broken_connection_sends_that_image_again(proxy: Proxy, tmp_path: Path) -> None:
     (tmp_path / "noise.png").write_bytes(noise())
     proxy.faults.append(Fault(cut_after=40_000))
     pushed = run("push", tmp_path / "noise.png", "--json", server=proxy.url)
@@ -232,7 +232,7 @@ def test_push_over_a_connection_that_broke_midway_sends_that_image_again(proxy: 
     assert 40_000 <= proxy.uploads[0].bytes < proxy.uploads[1].bytes
 
 
-def test_push_to_a_busy_server_waits_as_long_as_it_is_told(proxy: Proxy, folder: Path) -> None:
+def test_push_to_a_busy_server_waits_for_retry_after(proxy: Proxy, folder: Path) -> None:
     proxy.faults.append(Fault(status=503, headers={"Retry-After": "1"}))
     started_at = time.monotonic()
     assert run("push", folder, "--parallel", "1", server=proxy.url).exit_code == 0
@@ -242,7 +242,7 @@ def test_push_to_a_busy_server_waits_as_long_as_it_is_told(proxy: Proxy, folder:
 
 
 @pytest.mark.usefixtures("quick")
-def test_push_of_an_image_that_is_always_refused_for_a_while_goes_on_with_the_rest(proxy: Proxy, folder: Path) -> None:
+def test_push_of_an_image_with_too_many_503_responses_continues_with_the_rest(proxy: Proxy, folder: Path) -> None:
     proxy.faults.extend(Fault(status=503) for _ in range(5))
     pushed = run("push", folder, "--parallel", "1", server=proxy.url)
     assert pushed.exit_code == 1
@@ -257,7 +257,7 @@ def test_push_of_an_image_that_is_always_refused_for_a_while_goes_on_with_the_re
 
 
 @pytest.mark.usefixtures("quick")
-def test_push_to_a_server_that_goes_away_midway_says_so_and_leaves_nothing_half(proxy: Proxy, tmp_path: Path, folder: Path) -> None:
+def test_push_to_a_server_that_stops_midway_fails_and_leaves_the_manifest(proxy: Proxy, tmp_path: Path, folder: Path) -> None:
     manifest = tmp_path / "images.json"
     before = b'{"version":1,"images":{"kept.png":{"digest":"x"}}}'
     manifest.write_bytes(before)
@@ -274,7 +274,7 @@ def test_push_to_a_server_that_goes_away_midway_says_so_and_leaves_nothing_half(
     assert pushed.stderr.endswith("Run the command again to continue: it uploads only what is missing. The manifest is unchanged.\n")
     assert manifest.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images.json", "pictures"]
-    # It is back.
+    # The server is back.
     proxy.on_upload, proxy.upstream_port, seen = (lambda: None), behind, len(proxy.uploads)
     assert run("push", folder, "--manifest", manifest, server=proxy.url).exit_code == 0
     assert [upload.digest for upload in proxy.uploads[seen:]].count(proxy.uploads[0].digest) == 0
@@ -283,16 +283,16 @@ def test_push_to_a_server_that_goes_away_midway_says_so_and_leaves_nothing_half(
 
 
 @pytest.mark.usefixtures("quick")
-def test_push_to_nobody_says_where_it_looked_and_what_to_do(folder: Path) -> None:
+def test_push_without_a_server_fails_with_the_url_and_a_remedy(folder: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     pushed = run("push", folder, server=url)
     assert (pushed.exit_code, pushed.stdout) == (2, "")
     assert "The server does not respond." in pushed.stderr
     assert f"a Darkroom server at {url}" in pushed.stderr
     assert "`darkroom serve`" in pushed.stderr
-    told = run("push", folder, "--json", "--server", url)
-    assert told.exit_code == 2
-    assert json.loads(told.stdout)["error"]["detail"] == "The server does not respond."
+    result = run("push", folder, "--json", "--server", url)
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["error"]["detail"] == "The server does not respond."
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_push_to_nobody_says_where_it_looked_and_what_to_do(folder: Path) -> Non
         ("reader-token-00000", "This token does not permit the request."),
     ],
 )
-def test_push_without_the_right_token_says_what_to_set_and_never_what_it_was(
+def test_push_without_the_right_token_names_the_variable_and_never_the_token(
     protected: Proxy, folder: Path, token: str, detail: str
 ) -> None:
     pushed = run("push", folder, server=protected.url, token=token)
@@ -314,7 +314,7 @@ def test_push_without_the_right_token_says_what_to_set_and_never_what_it_was(
     assert all(not upload.whole or len(upload.digest) == 32 for upload in protected.uploads)
 
 
-def test_push_with_a_token_that_may_only_take_images_in_is_enough(protected: Proxy, folder: Path) -> None:
+def test_push_with_a_token_for_ingest_succeeds(protected: Proxy, folder: Path) -> None:
     for _ in range(2):
         assert run("push", folder, server=protected.url, token="ingest-token-00000").exit_code == 0
     assert len(protected.uploads) == 3
@@ -332,7 +332,7 @@ def protected(guarded: Server) -> Iterator[Proxy]:
         yield running
 
 
-def test_push_to_a_url_that_redirects_names_the_other(proxy: Proxy, folder: Path) -> None:
+def test_push_to_a_url_that_redirects_names_the_target(proxy: Proxy, folder: Path) -> None:
     proxy.faults.append(Fault("/v1/images/known", status=301, headers={"Location": "https://img.example.com/v1/images/known"}))
     pushed = run("push", folder, server=proxy.url)
     assert pushed.exit_code == 2
@@ -340,7 +340,7 @@ def test_push_to_a_url_that_redirects_names_the_other(proxy: Proxy, folder: Path
 
 
 @pytest.mark.usefixtures("quick")
-def test_push_over_tls_needs_a_certificate_that_is_trusted(
+def test_push_over_tls_requires_a_trusted_certificate(
     server: Server, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = trustme.CA()
@@ -357,7 +357,7 @@ def test_push_over_tls_needs_a_certificate_that_is_trusted(
 
 
 @pytest.mark.parametrize("status", [200, 404, 405])
-def test_push_to_what_is_no_darkroom_says_so(proxy: Proxy, folder: Path, status: int) -> None:
+def test_push_to_another_kind_of_server_fails_with_the_reason(proxy: Proxy, folder: Path, status: int) -> None:
     proxy.faults.append(Fault("/v1/images/known", status=status, headers={"Content-Type": "text/html"}, body=b"<html>"))
     pushed = run("push", folder, server=proxy.url)
     assert pushed.exit_code == 2
@@ -365,7 +365,7 @@ def test_push_to_what_is_no_darkroom_says_so(proxy: Proxy, folder: Path, status:
     assert proxy.uploads == []
 
 
-def test_push_into_a_full_store_ends_at_once(proxy: Proxy, folder: Path) -> None:
+def test_push_to_a_full_store_fails_at_once(proxy: Proxy, folder: Path) -> None:
     proxy.faults.append(Fault(status=507))
     pushed = run("push", folder, "--parallel", "1", server=proxy.url)
     assert pushed.exit_code == 2
@@ -384,24 +384,24 @@ def test_push_into_a_full_store_ends_at_once(proxy: Proxy, folder: Path) -> None
         "https://img.example.com?token=secret",
     ],
 )
-def test_push_to_what_is_no_url_of_a_server_says_what_one_is_and_no_password(folder: Path, url: str) -> None:
+def test_push_to_an_invalid_url_is_refused_without_showing_a_password(folder: Path, url: str) -> None:
     pushed = run("push", folder, "--server", url)
     assert pushed.exit_code == 2
     assert "This is not the URL of a server." in pushed.stderr
     assert "user:secret" not in pushed.stderr
 
 
-def test_push_with_a_token_that_no_header_holds_is_refused_without_showing_it(folder: Path) -> None:
+def test_push_with_an_invalid_token_is_refused_without_showing_it(folder: Path) -> None:
     pushed = run("push", folder, token="two words\n")
     assert pushed.exit_code == 2
     assert pushed.stderr.startswith("darkroom: DARKROOM_TOKEN is not a valid token.")
     assert "two words" not in pushed.stderr
 
 
-# A folder as folders are
+# Unusual files and folders
 
 
-def test_push_of_a_folder_with_all_that_is_no_image_takes_the_rest_and_tells_each(data: Path, tmp_path: Path) -> None:
+def test_push_of_a_folder_with_unusable_files_uploads_the_rest_and_lists_each(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     good, other = picture(), picture()
@@ -439,15 +439,15 @@ def test_push_of_a_folder_with_all_that_is_no_image_takes_the_rest_and_tells_eac
     with darkroom(data, max_upload_bytes=(folder / "huge.png").stat().st_size - 1) as server, proxy_of(server.port) as proxy:
         pushed = run("push", folder, "--json", "--manifest", tmp_path / "images.json", server=proxy.url)
         assert pushed.exit_code == 1
-        told = json.loads(pushed.stdout)
-        assert sorted(told["images"]) == sorted(names)
-        assert told["images"] == manifest_of(tmp_path / "images.json")
+        result = json.loads(pushed.stdout)
+        assert sorted(result["images"]) == sorted(names)
+        assert result["images"] == manifest_of(tmp_path / "images.json")
         not_taken = {
-            one["path"].removeprefix(f"{folder}/").replace("\\udce9", "\\xe9"): one["problem"]["detail"] for one in told["not_taken"]
+            one["path"].removeprefix(f"{folder}/").replace("\\udce9", "\\xe9"): one["problem"]["detail"] for one in result["not_taken"]
         }
         assert not_taken == reasons
         assert all(upload.whole for upload in proxy.uploads)
-        # Three that are images, and one that had to be looked at to be known as broken.
+        # Three are images, and one is found to be broken only by the server.
         assert len(proxy.uploads) == len({upload.digest for upload in proxy.uploads}) == 4
         assert len(server.stored("originals")) == 3
         plain = run("push", folder, server=proxy.url)
@@ -459,28 +459,28 @@ def test_push_of_a_folder_with_all_that_is_no_image_takes_the_rest_and_tells_eac
         assert "a file that begins with `Not a picture\\n`" in plain.stderr
 
 
-def test_push_of_files_that_may_not_be_read_takes_the_others(server: Server, tmp_path: Path) -> None:
+def test_push_of_unreadable_files_uploads_the_others(server: Server, tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir()
     for name in ("mine.png", "secret.png"):
         (tmp_path / name).write_bytes(picture())
     for name in ("secret.png", "closed"):
         (tmp_path / name).chmod(0)
-    # What lets root read everything is taken from it: capabilities(7).
+    # Root loses the capabilities that let it read everything: capabilities(7).
     as_others = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
     ran = subprocess.run(
         [*as_others, DARKROOM, "push", tmp_path, "--json"], env=environment(server=server.url), capture_output=True, check=False
     )
     (tmp_path / "closed").chmod(0o700)
     assert (ran.returncode, ran.stderr) == (1, b"")
-    told = json.loads(ran.stdout)
-    assert list(told["images"]) == ["mine.png"]
-    found = [(one["path"], one["problem"]["detail"], one["problem"]["received"]) for one in told["not_taken"]]
+    result = json.loads(ran.stdout)
+    assert list(result["images"]) == ["mine.png"]
+    found = [(one["path"], one["problem"]["detail"], one["problem"]["received"]) for one in result["not_taken"]]
     assert sorted(found) == [
         (str(tmp_path / name), "The file or folder cannot be read.", "Permission denied") for name in ("closed", "secret.png")
     ]
 
 
-def test_push_of_an_image_that_was_taken_down_says_so_and_sends_nothing(proxy: Proxy, server: Server, folder: Path) -> None:
+def test_push_of_an_image_that_was_taken_down_is_rejected_without_sending_it(proxy: Proxy, server: Server, folder: Path) -> None:
     body = (folder / "two.png").read_bytes()
     with server.client() as client:
         client.post("/v1/images", content=body).raise_for_status()
@@ -493,7 +493,7 @@ def test_push_of_an_image_that_was_taken_down_says_so_and_sends_nothing(proxy: P
     assert "2 files (2 images) on" in pushed.stdout
 
 
-def test_push_of_an_image_that_is_taken_down_meanwhile_says_so(proxy: Proxy, server: Server, tmp_path: Path) -> None:
+def test_push_of_an_image_that_is_taken_down_meanwhile_is_rejected(proxy: Proxy, server: Server, tmp_path: Path) -> None:
     body = picture()
     (tmp_path / "one.png").write_bytes(body)
     with server.client() as client:
@@ -508,7 +508,7 @@ def test_push_of_an_image_that_is_taken_down_meanwhile_says_so(proxy: Proxy, ser
     assert "This image has been taken down." in pushed.stderr
 
 
-def test_push_of_a_file_that_is_cut_short_meanwhile_is_not_taken_and_nothing_of_it_is_stored(proxy: Proxy, tmp_path: Path) -> None:
+def test_push_of_a_file_that_becomes_shorter_meanwhile_is_rejected_and_stores_nothing(proxy: Proxy, tmp_path: Path) -> None:
     path = tmp_path / "growing.png"
     path.write_bytes(noise())
     proxy.after_lookup = lambda: os.truncate(path, 1_000)
@@ -519,29 +519,29 @@ def test_push_of_a_file_that_is_cut_short_meanwhile_is_not_taken_and_nothing_of_
     assert all(not upload.whole for upload in proxy.uploads)
 
 
-def test_push_of_a_file_that_becomes_another_image_meanwhile_has_each_under_what_was_sent(
+def test_push_of_a_file_that_becomes_another_image_meanwhile_is_listed_with_its_new_digest(
     proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # With two tasks, either of the two files may be hashed first, and be the one that is sent.
     monkeypatch.setattr(client_upload, "_HASHING_TASKS", 1)
     size = next(_sizes)
-    before, after = (images.flat_png(size, 20, colour) for colour in ((10, 20, 30), (30, 20, 10)))
+    before, after = (images.flat_png(size, 20, color) for color in ((10, 20, 30), (30, 20, 10)))
     assert len(before) == len(after)
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(before)
     proxy.after_lookup = lambda: (tmp_path / "a.png").write_bytes(after)
     pushed = run("push", tmp_path, "--json", server=proxy.url)
     assert pushed.exit_code == 0
-    told = {name: image["digest"] for name, image in json.loads(pushed.stdout)["images"].items()}
-    assert told == {"a.png": digest_of(after), "b.png": digest_of(before)}
+    result = {name: image["digest"] for name, image in json.loads(pushed.stdout)["images"].items()}
+    assert result == {"a.png": digest_of(after), "b.png": digest_of(before)}
 
 
-def test_push_of_an_empty_folder_is_no_failure(server: Server, tmp_path: Path) -> None:
+def test_push_of_an_empty_folder_succeeds(server: Server, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert run("push", tmp_path / "empty", server=server.url).exit_code == 0
 
 
-def test_push_of_a_path_that_is_not_there_is_refused_before_anything_is_sent(proxy: Proxy, folder: Path) -> None:
+def test_push_of_a_missing_path_is_refused_before_anything_is_sent(proxy: Proxy, folder: Path) -> None:
     pushed = run("push", folder, folder / "nowhere", server=proxy.url)
     assert pushed.exit_code == 2
     assert "nowhere" in pushed.stderr
@@ -566,14 +566,14 @@ def test_manifest_has_the_document_with_absolute_urls_and_the_srcset_of_the_fall
             assert url.startswith(f"{server.url}/i/v2/{entry['digest']}/")
 
 
-def test_manifest_with_relative_urls_has_the_document_as_it_is(server: Server, folder: Path, tmp_path: Path) -> None:
+def test_manifest_with_relative_urls_has_the_unchanged_document(server: Server, folder: Path, tmp_path: Path) -> None:
     assert run("push", folder, "--manifest", tmp_path / "images.json", "--relative", server=server.url).exit_code == 0
     entry = manifest_of(tmp_path / "images.json")["one.png"]
     with server.client() as client:
         assert entry == {**client.get(f"/v1/images/{entry['digest']}").json(), "srcset": entry["sources"][-1]["srcset"]}
 
 
-def test_manifest_of_a_push_without_news_is_not_written_again(server: Server, folder: Path, tmp_path: Path) -> None:
+def test_manifest_of_a_push_without_changes_is_not_written_again(server: Server, folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "images.json"
     run("push", folder, "--manifest", path, server=server.url)
     before = path.stat()
@@ -582,7 +582,7 @@ def test_manifest_of_a_push_without_news_is_not_written_again(server: Server, fo
     assert path.stat().st_ino == before.st_ino
 
 
-def test_manifest_keeps_what_is_not_in_the_push_unless_it_is_pruned(server: Server, folder: Path, tmp_path: Path) -> None:
+def test_manifest_keeps_entries_of_missing_files_unless_it_is_pruned(server: Server, folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "images.json"
     run("push", folder, "--manifest", path, server=server.url)
     (folder / "two.png").unlink()
@@ -592,11 +592,11 @@ def test_manifest_keeps_what_is_not_in_the_push_unless_it_is_pruned(server: Serv
     assert run("push", folder, "--manifest", path, server=server.url).exit_code == 1
     assert manifest_of(path) == before
     assert run("push", folder, "--manifest", path, "--prune", server=server.url).exit_code == 1
-    # What could not be taken has what it had.
+    # Files that exist but were rejected keep their entries.
     assert manifest_of(path) == {name: before[name] for name in ("one.png", "trips/three.png")}
 
 
-def test_manifest_in_the_pushed_folder_is_none_of_its_images_and_keeps_its_mode(server: Server, folder: Path) -> None:
+def test_manifest_in_the_pushed_folder_is_not_pushed_and_keeps_its_mode(server: Server, folder: Path) -> None:
     path = folder / "images.json"
     mask = os.umask(0o027)
     try:
@@ -624,7 +624,7 @@ def test_manifest_in_the_pushed_folder_is_none_of_its_images_and_keeps_its_mode(
         (b"", "something else"),
     ],
 )
-def test_manifest_of_another_version_is_left_as_it_is_and_nothing_is_sent(
+def test_manifest_of_another_version_is_unchanged_and_nothing_is_sent(
     proxy: Proxy, folder: Path, tmp_path: Path, body: bytes, received: str
 ) -> None:
     path = tmp_path / "images.json"
@@ -639,14 +639,14 @@ def test_manifest_of_another_version_is_left_as_it_is_and_nothing_is_sent(
 
 
 @pytest.mark.parametrize("name", ["nowhere/images.json", "pictures"])
-def test_manifest_that_cannot_be_written_is_said_before_anything_is_sent(proxy: Proxy, folder: Path, tmp_path: Path, name: str) -> None:
+def test_manifest_that_cannot_be_written_is_refused_before_anything_is_sent(proxy: Proxy, folder: Path, tmp_path: Path, name: str) -> None:
     pushed = run("push", folder, "--manifest", tmp_path / name, server=proxy.url)
     assert pushed.exit_code == 2
     assert pushed.stderr.startswith("darkroom: The manifest cannot be written.")
     assert proxy.received == []
 
 
-def test_manifest_of_two_folders_with_one_name_in_both_is_refused_and_without_a_manifest_taken(
+def test_manifest_with_the_same_name_in_two_folders_is_refused_but_not_a_push_without_one(
     proxy: Proxy, folder: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "others"
@@ -658,15 +658,15 @@ def test_manifest_of_two_folders_with_one_name_in_both_is_refused_and_without_a_
     assert f"one.png for {folder}/one.png and for {other}/one.png" in pushed.stderr
     assert proxy.received == []
     assert run("push", folder, other, server=proxy.url).exit_code == 0
-    # The same file twice is no collision.
+    # The same file twice is not a collision.
     assert run("push", folder, folder, folder / "one.png", "--manifest", tmp_path / "images.json", server=proxy.url).exit_code == 0
     assert list(manifest_of(tmp_path / "images.json")) == ["one.png", "trips/three.png", "two.png"]
 
 
-# What is told
+# Output
 
 
-def test_push_quietly_says_only_what_went_wrong(server: Server, folder: Path) -> None:
+def test_push_with_quiet_prints_only_errors(server: Server, folder: Path) -> None:
     assert run("push", folder, "--quiet", server=server.url).output == ""
     (folder / "notes.txt").write_text("text")
     pushed = run("push", folder, "--quiet", server=server.url)
@@ -674,7 +674,7 @@ def test_push_quietly_says_only_what_went_wrong(server: Server, folder: Path) ->
     assert pushed.stderr.startswith("1 file was not uploaded:\n  This is not an image.\n    expected  JPEG")
 
 
-def test_push_on_a_terminal_shows_files_bytes_rate_and_time_left_and_elsewhere_none(proxy: Proxy, folder: Path) -> None:
+def test_push_on_a_terminal_shows_files_bytes_rate_and_time_left(proxy: Proxy, folder: Path) -> None:
     (folder / "noise.png").write_bytes(noise())
     terminal, side = pty.openpty()
     slow = threading.Event()
@@ -686,7 +686,7 @@ def test_push_on_a_terminal_shows_files_bytes_rate_and_time_left_and_elsewhere_n
     ):
         theirs.close()
         seen = b""
-        # Reading a terminal that nobody holds any more fails (pty(7)).
+        # Reading from a terminal that no process has open fails (pty(7)).
         while True:
             try:
                 seen += screen.read(4_096)
@@ -704,7 +704,7 @@ def test_push_on_a_terminal_shows_files_bytes_rate_and_time_left_and_elsewhere_n
 
 
 class Watching:
-    """A `darkroom push --watch` that runs, and what it has said so far."""
+    """A running `darkroom push --watch` and its manifest."""
 
     def __init__(self, process: subprocess.Popen[bytes], manifest: Path) -> None:
         self.process = process
@@ -718,15 +718,15 @@ class Watching:
 def watching(proxy: Proxy, folder: Path, tmp_path: Path) -> Iterator[Watching]:
     manifest = tmp_path / "images.json"
     with (
-        (tmp_path / "said").open("wb") as said,
-        started("push", folder, "--watch", "--prune", "--manifest", manifest, server=proxy.url, stdout=said, stderr=said) as process,
+        (tmp_path / "log").open("wb") as log,
+        started("push", folder, "--watch", "--prune", "--manifest", manifest, server=proxy.url, stdout=log, stderr=log) as process,
     ):
         running = Watching(process, manifest)
         wait_until(lambda: len(running.images()) == 3)
         yield running
 
 
-def test_watch_pushes_what_is_new_or_changed_and_forgets_what_is_gone(
+def test_watch_pushes_new_and_changed_files_and_removes_deleted_ones(
     watching: Watching, proxy: Proxy, folder: Path, tmp_path: Path
 ) -> None:
     new, changed = picture(), picture()
@@ -738,30 +738,30 @@ def test_watch_pushes_what_is_new_or_changed_and_forgets_what_is_gone(
     (folder / "two.png").unlink()
     wait_until(lambda: "two.png" not in watching.images())
     assert len(proxy.uploads) == 5
-    said = (tmp_path / "said").read_text()
-    assert said.count("This is not an image.") == 1
+    log = (tmp_path / "log").read_text()
+    assert log.count("This is not an image.") == 1
     watching.process.send_signal(signal.SIGINT)
     assert watching.process.wait(PATIENCE_SECONDS) == 0
-    assert "Traceback" not in said
+    assert "Traceback" not in log
 
 
 @pytest.mark.long
-def test_watch_goes_on_when_the_server_is_back(data: Path, folder: Path, tmp_path: Path) -> None:
-    manifest, said = tmp_path / "images.json", tmp_path / "said"
+def test_watch_continues_when_the_server_is_back(data: Path, folder: Path, tmp_path: Path) -> None:
+    manifest, log = tmp_path / "images.json", tmp_path / "log"
     port = free_port()
     with proxy_of(port) as proxy:
         with darkroom(data) as server:
             proxy.upstream_port = server.port
             with (
-                said.open("wb") as output,
+                log.open("wb") as output,
                 started("push", folder, "--watch", "--manifest", manifest, server=proxy.url, stdout=output, stderr=output) as process,
             ):
                 wait_until(manifest.exists)
                 server.stop()
                 (folder / "new.png").write_bytes(picture())
-                wait_until(lambda: "Retrying until it responds." in said.read_text())
+                wait_until(lambda: "Retrying until it responds." in log.read_text())
                 with darkroom(data) as back:
                     proxy.upstream_port = back.port
                     wait_until(lambda: "new.png" in manifest_of(manifest))
                 assert process.poll() is None
-        assert said.read_text().count("The server does not respond.") == 1
+        assert log.read_text().count("The server does not respond.") == 1

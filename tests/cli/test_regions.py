@@ -1,4 +1,4 @@
-"""`darkroom regions`: what it shows, what it tells people to run, and what it finds."""
+"""`darkroom regions`: the regions, the commands that create them, and the checks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FLY_VARIABLES = ("FLY_APP_NAME", "FLY_REGION", "FLY_MACHINE_ID", "PRIMARY_REGION
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give an empty working folder, and an environment that says nothing of regions."""
+    """Give an empty working folder, and an environment without settings of regions."""
     monkeypatch.chdir(tmp_path)
     for name in FLY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
@@ -60,7 +60,7 @@ def run(*options: str, toml: str | None = None, machines: str | None = None, **e
 
 
 def findings(*options: str, toml: str, machines: str | None = None, **environ: str) -> list[str]:
-    """Return what `--check` finds, checked to say what was expected, what came and what to do, and to be told by the exit code."""
+    """Return the problems that `--check` prints. Assert that each one is complete, and that summary and exit code agree with them."""
     done = run("--check", *options, toml=toml, machines=machines, **environ)
     *found, summary = done.stdout.strip().split("\n\n")
     assert summary == {0: "No problems found.", 1: "1 problem found."}.get(len(found), f"{len(found)} problems found.")
@@ -70,7 +70,7 @@ def findings(*options: str, toml: str, machines: str | None = None, **environ: s
     return found
 
 
-def test_regions_of_a_shared_store_are_shown_with_the_commands_that_make_them_real() -> None:
+def test_regions_of_a_shared_store_are_shown_with_the_commands_that_create_them() -> None:
     done = run(toml=SHARED)
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == (
@@ -88,13 +88,13 @@ def test_regions_of_a_shared_store_are_shown_with_the_commands_that_make_them_re
     )
 
 
-def test_regions_of_a_volume_are_one_machine_in_the_primary() -> None:
+def test_regions_of_a_store_on_a_volume_are_one_machine_in_the_primary_region() -> None:
     done = run(toml=VOLUME)
     assert "store    file:///data/store, only on one Machine\n" in done.stdout
     assert done.stdout.endswith("  fly deploy --ha=false\n  fly scale count 1 --region arn\n  fly regions list\n")
 
 
-def test_regions_of_a_named_file_are_in_every_command(folder: Path) -> None:
+def test_regions_of_a_named_file_name_it_in_every_command(folder: Path) -> None:
     (folder / "staging.toml").write_text(SHARED)
     done = run("--config", "staging.toml")
     commands = done.stdout.partition("regions:\n\n")[2].splitlines()
@@ -120,16 +120,16 @@ def test_regions_without_a_file_are_those_of_the_environment() -> None:
         ),
     ],
 )
-def test_regions_say_where_this_machine_stands(environ: dict[str, str], here: str) -> None:
+def test_regions_describe_this_machine(environ: dict[str, str], here: str) -> None:
     assert f"here     {here}\n" in run(toml=SHARED, **environ).stdout
 
 
 @pytest.mark.parametrize("toml", [SHARED, VOLUME], ids=["shared", "volume"])
-def test_check_of_what_agrees_finds_nothing(toml: str) -> None:
+def test_check_of_consistent_regions_finds_nothing(toml: str) -> None:
     assert findings(toml=toml) == []
 
 
-def test_check_on_a_machine_that_was_deployed_so_finds_nothing() -> None:
+def test_check_on_a_machine_with_the_same_configuration_finds_nothing() -> None:
     environ = {"DARKROOM_REGIONS": "arn,lhr,iad", "DARKROOM_STORE": "s3://", "PRIMARY_REGION": "arn", "FLY_APP_NAME": "pictures"}
     assert findings(toml=SHARED, FLY_REGION="iad", FLY_MACHINE_ID="148e", **environ) == []
 
@@ -140,7 +140,7 @@ FILES = {
     "primary not first": (SHARED, '"arn,lhr,iad"', '"lhr,arn,iad"', "The first of DARKROOM_REGIONS is not the primary region."),
     "primary not listed": (SHARED, '"arn,lhr,iad"', '"lhr,iad"', "DARKROOM_REGIONS does not list the region arn"),
     "nobody awake": (SHARED, "min_machines_running = 2", "min_machines_running = 0", "always run in the primary region"),
-    "awake not said": (SHARED, "min_machines_running = 2", "", "always run in the primary region"),
+    "awake not set": (SHARED, "min_machines_running = 2", "", "always run in the primary region"),
     "volume beside a bucket": (SHARED, "[http", '[[mounts]]\ndestination = "/store"\n[http', "is mounted but not used"),
     "volume as a table": (SHARED, "[http", '[mounts]\ndestination = "/store"\n[http', "is mounted but not used"),
     "memory": (SHARED, "s3://", "memory://", "in the memory of one Machine"),
@@ -155,16 +155,16 @@ FILES = {
 
 
 @pytest.mark.parametrize(("toml", "right", "wrong", "found"), FILES.values(), ids=FILES)
-def test_check_of_a_file_that_contradicts_itself_says_how(toml: str, right: str, wrong: str, found: str) -> None:
+def test_check_of_a_contradictory_file_reports_the_contradiction(toml: str, right: str, wrong: str, found: str) -> None:
     assert right in toml
     assert any(found in finding for finding in findings(toml=toml.replace(right, wrong)))
 
 
-def test_check_of_a_volume_that_holds_the_spool_of_a_bucket_finds_nothing() -> None:
+def test_check_of_a_volume_with_the_spool_beside_a_bucket_finds_nothing() -> None:
     assert findings(toml=SHARED + '[[mounts]]\nsource = "spool"\ndestination = "/data"\n') == []
 
 
-def test_check_of_a_store_whose_folder_is_escaped_looks_for_that_folder() -> None:
+def test_check_of_a_store_url_with_an_escaped_folder_finds_its_volume() -> None:
     toml = VOLUME.replace('"/data"', '"/my data"').replace("[http", 'DARKROOM_STORE = "file:///my%20data/store"\n[http')
     assert findings(toml=toml) == []
 
@@ -184,13 +184,15 @@ ENVIRONMENTS = {
 
 
 @pytest.mark.parametrize(("environ", "found", "expected", "received"), ENVIRONMENTS.values(), ids=ENVIRONMENTS)
-def test_check_where_file_and_environment_disagree_says_how(environ: dict[str, str], found: str, expected: str, received: str) -> None:
+def test_check_of_a_file_and_another_environment_reports_the_difference(
+    environ: dict[str, str], found: str, expected: str, received: str
+) -> None:
     (finding,) = findings(toml=SHARED, **environ)
     assert finding.startswith(found)
     assert f"\n  expected  {expected}\n  received  {received}\n" in finding
 
 
-def test_check_without_a_file_looks_at_the_environment_alone() -> None:
+def test_check_without_a_file_checks_only_the_environment() -> None:
     done = run("--check", DARKROOM_REGIONS="arn,lhr", FLY_REGION="fra", DARKROOM_STORE="s3://")
     assert done.exit_code == 1
     assert done.stdout.startswith("DARKROOM_REGIONS does not list the region fra, which has a Machine.")
@@ -200,39 +202,39 @@ def test_check_without_a_file_looks_at_the_environment_alone() -> None:
 
 
 def listed(*regions: str, state: str = "started") -> str:
-    """Return what Fly lists, as far as it matters, and something that does not."""
+    """Return the output of `fly machine list --json`, with one field that is ignored."""
     return json.dumps([{"id": f"{number:014x}", "region": region, "state": state, "config": {}} for number, region in enumerate(regions)])
 
 
-def test_check_of_machines_as_they_are_meant_finds_nothing() -> None:
+def test_check_of_machines_in_the_declared_regions_finds_nothing() -> None:
     assert findings("--machines", "-", toml=SHARED, machines=listed("arn", "arn", "lhr", "iad")) == []
     assert findings("--machines", "-", toml=VOLUME, machines=listed("arn", state="suspended")) == []
 
 
-def test_check_of_machines_elsewhere_than_meant_says_where() -> None:
+def test_check_of_machines_in_other_regions_names_the_regions() -> None:
     missing, unlisted = findings("--machines", "-", toml=SHARED, machines=listed("arn", "iad", "fra"))
     assert missing.startswith("The region lhr has no Machine.")
     assert missing.endswith("Run: fly scale count 1 --region lhr")
     assert unlisted.startswith("DARKROOM_REGIONS does not list the region fra")
 
 
-def test_check_of_a_volume_with_two_machines_in_the_primary_says_that_images_are_on_one_of_them() -> None:
+def test_check_of_a_volume_with_two_machines_in_the_primary_region_reports_split_images() -> None:
     (finding,) = findings("--machines", "-", toml=VOLUME, machines=listed("arn", "arn"))
     assert finding.startswith("The primary region has several Machines, each with its own volume")
     assert finding.endswith("then run: fly scale count 1 --region arn")
 
 
-def test_check_takes_no_notice_of_machines_that_are_gone() -> None:
+def test_check_ignores_destroyed_machines() -> None:
     gone = json.loads(listed("arn", "fra", state="destroyed"))
     assert findings("--machines", "-", toml=VOLUME, machines=json.dumps([*gone, *json.loads(listed("arn"))])) == []
 
 
-def test_machines_are_checked_without_being_told_to() -> None:
+def test_machines_option_implies_check() -> None:
     assert run("--machines", "-", toml=VOLUME, machines=listed()).exit_code == 1
 
 
 @pytest.mark.parametrize(
-    ("options", "toml", "machines", "said"),
+    ("options", "toml", "machines", "message"),
     [
         (["--config", "none.toml"], None, None, "none.toml cannot be read: No such file or directory. Name the fly.toml of the deployment"),
         ([], "app = ", None, "fly.toml is not valid TOML: Invalid value"),
@@ -253,9 +255,9 @@ def test_machines_are_checked_without_being_told_to() -> None:
         ),
     ],
 )
-def test_regions_of_what_cannot_be_read_are_refused_with_what_to_do(
-    options: list[str], toml: str | None, machines: str | None, said: str
+def test_regions_with_unreadable_input_are_refused_with_a_remedy(
+    options: list[str], toml: str | None, machines: str | None, message: str
 ) -> None:
     done = run(*options, toml=toml, machines=machines)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"darkroom: {said}")
+    assert done.stderr.startswith(f"darkroom: {message}")

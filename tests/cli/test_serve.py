@@ -1,4 +1,4 @@
-"""`darkroom serve`: what it prints, what it refuses, how it ends."""
+"""`darkroom serve`: its output, its errors, and its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 
 def refused(data: Path, *options: str, **settings: str) -> str:
-    """Return what a start that must fail says, checked to be for people."""
+    """Return the error message of a start that must fail. Assert that it is not a traceback."""
     ended = subprocess.run(
         [DARKROOM, "serve", "--data", data, *options],
         env=environment(**settings),
@@ -34,22 +34,22 @@ def refused(data: Path, *options: str, **settings: str) -> str:
     return ended.stderr
 
 
-def test_serve_prints_where_it_listens_where_the_data_lies_and_a_line_to_try(server: Server) -> None:
-    said = server.log()
-    assert f"Darkroom listens on {server.url}\n" in said
-    assert f"  data   {server.data}\n" in said
-    assert f"  store  file://{server.data}/store\n" in said
-    assert f"curl --data-binary @photo.jpg {server.url}/v1/images" in said
+def test_serve_prints_its_url_its_folders_and_a_command_to_try(server: Server) -> None:
+    message = server.log()
+    assert f"Darkroom listens on {server.url}\n" in message
+    assert f"  data   {server.data}\n" in message
+    assert f"  store  file://{server.data}/store\n" in message
+    assert f"curl --data-binary @photo.jpg {server.url}/v1/images" in message
 
 
 def test_serve_on_an_occupied_port_is_refused(server: Server, data: Path) -> None:
-    said = refused(data, "--port", str(server.port))
-    assert f"Cannot listen on 127.0.0.1:{server.port}: Address already in use" in said
-    assert "choose another --port" in said
+    message = refused(data, "--port", str(server.port))
+    assert f"Cannot listen on 127.0.0.1:{server.port}: Address already in use" in message
+    assert "choose another --port" in message
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"store": "ftp://x"}, "expected file:///folder, memory:// or s3://bucket"),
         ({"store": "s3://"}, "BUCKET_NAME"),
@@ -63,19 +63,19 @@ def test_serve_on_an_occupied_port_is_refused(server: Server, data: Path) -> Non
         ({"renditions_bytes": "5"}, "DARKROOM_RENDITIONS_BYTES is invalid: expected 0 for no limit, or at least 16777216, got 5."),
     ],
 )
-def test_serve_with_a_bad_setting_is_refused_by_its_name(data: Path, settings: dict[str, str], said: str) -> None:
-    assert said in refused(data, "--port", str(free_port()), **settings)
+def test_serve_with_an_invalid_setting_is_refused_with_its_name(data: Path, settings: dict[str, str], message: str) -> None:
+    assert message in refused(data, "--port", str(free_port()), **settings)
 
 
 @pytest.mark.parametrize(("owned", "named"), [("store", "DARKROOM_STORE"), ("data", "DARKROOM_DATA")])
-def test_serve_over_a_folder_of_another_user_is_refused_with_whose_it_is_and_what_to_do(tmp_path: Path, owned: str, named: str) -> None:
+def test_serve_with_a_folder_of_another_user_is_refused_with_its_owner_and_a_remedy(tmp_path: Path, owned: str, named: str) -> None:
     """A volume on Fly belongs to root, and the container runs as user 10001."""
     if os.geteuid() != 0:
         pytest.skip("only root can make a folder that is another user's")
     for name in ("store", "data"):
         (tmp_path / name).mkdir(mode=0o755)
     os.chown(tmp_path / owned, 10_001, 10_001)
-    # Root without the right to write everywhere is a user as any other, and still finds its own Python.
+    # Root without this capability is like any other user, but can still read its own Python.
     ended = subprocess.run(
         ["setpriv", "--bounding-set=-dac_override,-dac_read_search", DARKROOM, "serve", "--data", tmp_path / "data"],
         env=environment(store=(tmp_path / "store").as_uri(), port=free_port()),
@@ -91,20 +91,20 @@ def test_serve_over_a_folder_of_another_user_is_refused_with_whose_it_is_and_wha
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_ending_while_a_render_runs_answers_it_and_leaves_no_process(data: Path, ending: signal.Signals) -> None:
+def test_signal_during_a_render_responds_to_it_and_leaves_no_process(data: Path, ending: signal.Signals) -> None:
     with darkroom(data) as server, server.client() as client, ThreadPoolExecutor(1) as threads:
         digest = client.post("/v1/images", content=images.photo_jpeg(3000, 2000)).json()["digest"]
         url = client.post(f"/v1/images/{digest}/urls", json={"transform": {"width": 2900}, "format": "avif"}).json()["url"]
         processes = server.processes()
-        answer = threads.submit(client.get, url)
+        response = threads.submit(client.get, url)
         wait_until_rendering(server)
         assert server.stop(ending) == 0
-        assert answer.result().status_code == 200
+        assert response.result().status_code == 200
         _, alive = psutil.wait_procs(processes, timeout=PATIENCE_SECONDS)
         assert alive == []
 
 
-def test_kill_of_the_supervisor_ends_the_server_too(data: Path) -> None:
+def test_kill_of_the_supervisor_ends_the_server(data: Path) -> None:
     with darkroom(data) as server:
         processes = server.processes()
         server.process.kill()
@@ -113,7 +113,7 @@ def test_kill_of_the_supervisor_ends_the_server_too(data: Path) -> None:
 
 
 def processes_of_session(leader: int) -> list[psutil.Process]:
-    """Return the processes that `leader`, the first of its session, has started, and those that they have started."""
+    """Return the descendants of `leader`, the first process of its session."""
     found = []
     for process in psutil.process_iter():
         with suppress(ProcessLookupError, psutil.Error):
@@ -123,7 +123,7 @@ def processes_of_session(leader: int) -> list[psutil.Process]:
 
 
 def left_after_a_signal(data: Path, ending: signal.Signals, *, after_seconds: float | None) -> list[psutil.Process]:
-    """Return the processes that outlive a supervisor which got `ending` so long after its start, or once it had started the server."""
+    """Return the processes that outlive a supervisor that got the signal `ending` a given time after its start, or after its server's."""
     supervisor = subprocess.Popen(
         [DARKROOM, "serve", "--port", str(free_port()), "--data", data],
         env=environment(),
@@ -140,7 +140,7 @@ def left_after_a_signal(data: Path, ending: signal.Signals, *, after_seconds: fl
     finally:
         supervisor.kill()
         supervisor.wait()
-        # A process that has just been started imports its modules before it notices that its parent has ended.
+        # A new process imports its modules before it notices that its parent has ended.
         _, alive = psutil.wait_procs(processes_of_session(supervisor.pid), timeout=END_SECONDS)
         left = [*alive, *processes_of_session(supervisor.pid)]
         for process in left:
@@ -149,14 +149,14 @@ def left_after_a_signal(data: Path, ending: signal.Signals, *, after_seconds: fl
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_ending_as_soon_as_the_server_is_started_leaves_no_process(data: Path, ending: signal.Signals) -> None:
+def test_signal_right_after_the_start_leaves_no_process(data: Path, ending: signal.Signals) -> None:
     assert left_after_a_signal(data, ending, after_seconds=None) == []
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("moment", range(20))
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_ending_at_any_moment_of_the_start_leaves_no_process(data: Path, ending: signal.Signals, moment: int) -> None:
+def test_signal_at_any_moment_of_the_start_leaves_no_process(data: Path, ending: signal.Signals, moment: int) -> None:
     assert left_after_a_signal(data, ending, after_seconds=0.2 + moment * 0.06) == []
 
 
@@ -219,7 +219,7 @@ def test_kill_of_the_server_leaves_no_render_process(data: Path) -> None:
 
 
 def wait_until_rendering(server: Server) -> psutil.Process:
-    """Return the render process that works, once its CPU time has grown by more than a start or a probe takes."""
+    """Return the render process that is rendering: its CPU time has grown by more than a start or a probe takes."""
     processes = server.render_processes()
     idle = [sum(process.cpu_times()[:2]) for process in processes]
     deadline = time.monotonic() + PATIENCE_SECONDS

@@ -67,7 +67,7 @@ def old(path: Path, body: bytes) -> Path:
     return path
 
 
-def said(*arguments: object, code: int = 0, variables: Mapping[str, object] | None = None) -> str:
+def output_of(*arguments: object, code: int = 0, variables: Mapping[str, object] | None = None) -> str:
     """Return what a command prints; check its exit code, and that it shows no progress, since the output is not a terminal."""
     try:
         with patch.dict(os.environ, environment(**(variables or {})), clear=True):
@@ -82,8 +82,8 @@ def said(*arguments: object, code: int = 0, variables: Mapping[str, object] | No
     return ended.stdout if code < 2 else ended.stderr
 
 
-def told(*arguments: object, code: int = 0, variables: Mapping[str, object] | None = None) -> Any:
-    return json.loads(said(*arguments, "--json", code=code, variables=variables))
+def json_of(*arguments: object, code: int = 0, variables: Mapping[str, object] | None = None) -> Any:
+    return json.loads(output_of(*arguments, "--json", code=code, variables=variables))
 
 
 def files(folder: Path, *kinds: str) -> dict[str, bytes]:
@@ -106,12 +106,12 @@ def empty_bucket(s3: Bucket) -> str:
 
 
 def test_check_of_an_intact_store_is_0_and_counts_objects(store: Path) -> None:
-    found = told("check", store.as_uri())
+    found = json_of("check", store.as_uri())
     assert found["findings"] == []
     assert found["objects"] == {"originals": 3, "documents": 3, "renditions": 6, "intermediates": 1}
     looked_at = files(store, "originals", "documents", "renditions", "intermediates")
     assert found["bytes"] == sum(map(len, looked_at.values()))
-    assert "3 originals, 3 documents, 6 renditions, 1 intermediates" in said("check", store.as_uri())
+    assert "3 originals, 3 documents, 6 renditions, 1 intermediates" in output_of("check", store.as_uri())
 
 
 def test_check_reports_each_kind_of_fault_with_a_remedy_and_changes_nothing(store: Path) -> None:
@@ -133,7 +133,7 @@ def test_check_reports_each_kind_of_fault_with_a_remedy_and_changes_nothing(stor
     old(store / "pointers" / ("0" * 64), b"no pointer")
     old(store / "documents" / "readme.txt", b"somebody's")
     before = files(store)
-    found = told("check", store.as_uri(), code=1)["findings"]
+    found = json_of("check", store.as_uri(), code=1)["findings"]
     assert {(finding["kind"], finding["key"]) for finding in found} == {
         ("damaged-original", f"originals/{digests[0]}"),
         ("missing-original", f"documents/{digests[1]}"),
@@ -149,7 +149,7 @@ def test_check_reports_each_kind_of_fault_with_a_remedy_and_changes_nothing(stor
     }
     assert all(finding["detail"] and finding["remedy"] for finding in found)
     assert files(store) == before
-    words = said("check", store.as_uri(), code=1)
+    words = output_of("check", store.as_uri(), code=1)
     assert f"damaged-original  originals/{digests[0]}" in words
     assert "11 problems found." in words
 
@@ -158,25 +158,30 @@ def test_check_during_an_upload_finds_nothing(store: Path) -> None:
     """Its original is stored before its document."""
     (store / "originals" / digest_from_sha256(hashlib.sha256(b"on its way").digest())).write_bytes(b"on its way")
     (store / "originals" / "x#1").write_bytes(b"half")
-    assert told("check", store.as_uri())["findings"] == []
+    assert json_of("check", store.as_uri())["findings"] == []
 
 
 def test_check_uses_the_store_of_the_settings_and_the_variables_of_a_bucket(store: Path, s3: Bucket) -> None:
-    assert told("check", variables={"store": store.as_uri()})["objects"]["originals"] == 3
+    assert json_of("check", variables={"store": store.as_uri()})["objects"]["originals"] == 3
     url = empty_bucket(s3)
-    said("copy", store.as_uri(), url, "--renditions", variables=s3.environment)
-    assert told("check", url, variables=s3.environment)["objects"] == {"originals": 3, "documents": 3, "renditions": 6, "intermediates": 1}
+    output_of("copy", store.as_uri(), url, "--renditions", variables=s3.environment)
+    assert json_of("check", url, variables=s3.environment)["objects"] == {
+        "originals": 3,
+        "documents": 3,
+        "renditions": 6,
+        "intermediates": 1,
+    }
 
 
 def test_store_that_cannot_be_opened_is_2_with_the_reason(tmp_path: Path, s3: Bucket) -> None:
     missing = (tmp_path / "nowhere").as_uri()
-    assert f"{missing}: there is no such folder" in said("check", missing, code=2)
+    assert f"{missing}: there is no such folder" in output_of("check", missing, code=2)
     assert not (tmp_path / "nowhere").exists()
-    assert "The bucket of the store does not exist." in said("check", "s3://no-such-bucket", code=2, variables=s3.environment)
-    assert "AWS_ACCESS_KEY_ID" in said("sweep", "s3://bucket", code=2)
-    assert "memory:// is in the memory of a running server" in said("copy", "memory://", missing, code=2)
-    assert "the same store" in said("copy", tmp_path.as_uri(), tmp_path.as_uri(), code=2)
-    assert "SOURCE_AWS_SECRET_ACCESS_KEY" in said("copy", "s3://one", missing, code=2, variables={"SOURCE_AWS_ACCESS_KEY_ID": "key"})
+    assert "The bucket of the store does not exist." in output_of("check", "s3://no-such-bucket", code=2, variables=s3.environment)
+    assert "AWS_ACCESS_KEY_ID" in output_of("sweep", "s3://bucket", code=2)
+    assert "memory:// is in the memory of a running server" in output_of("copy", "memory://", missing, code=2)
+    assert "the same store" in output_of("copy", tmp_path.as_uri(), tmp_path.as_uri(), code=2)
+    assert "SOURCE_AWS_SECRET_ACCESS_KEY" in output_of("copy", "s3://one", missing, code=2, variables={"SOURCE_AWS_ACCESS_KEY_ID": "key"})
 
 
 def test_check_shows_progress_only_on_standard_error_and_to_a_terminal(store: Path) -> None:
@@ -216,18 +221,18 @@ def test_sweep_removes_garbage_and_nothing_else(store: Path, tmp_path: Path) -> 
     for path in young:
         path.write_bytes(b"under way")
     settings = {"data": tmp_path, "store": store.as_uri()}
-    removed = told("sweep", variables=settings)["removed"]
+    removed = json_of("sweep", variables=settings)["removed"]
     assert removed == {"killed-writes": 1, "taken-down": 3, "strays": 2, "key-notes": 1, "uploads": 1}
     assert files(store) == kept | {str(path.relative_to(store)): path.read_bytes() for path in (lonely, *young[:2])}
     assert [path.name for path in spool.iterdir()] == ["under-way"]
-    assert said("sweep", variables=settings) == "Removed: nothing.\n"
+    assert output_of("sweep", variables=settings) == "Removed: nothing.\n"
 
 
 def test_sweep_leaves_an_image_that_was_uploaded_again_after_its_takedown(store: Path) -> None:
     digest = one(store, "documents").name
     os.utime(old(store / "tombstones" / digest, b'{"taken_down": "2026-01-01T00:00:00Z"}'), (1, 1))
     before = files(store)
-    assert told("sweep", store.as_uri())["removed"] == {}
+    assert json_of("sweep", store.as_uri())["removed"] == {}
     assert files(store) == before
 
 
@@ -237,34 +242,34 @@ def test_sweep_leaves_an_image_that_was_uploaded_again_after_its_takedown(store:
 def test_copy_there_and_back_copies_every_byte(store: Path, tmp_path: Path, s3: Bucket) -> None:
     old(store / "warming" / one(store, "documents").name, b"")
     url = empty_bucket(s3)
-    done = told("copy", store.as_uri(), url, "--renditions", variables=s3.environment)
+    done = json_of("copy", store.as_uri(), url, "--renditions", variables=s3.environment)
     moved = files(store, "originals", "documents", "recent", "tombstones", "warming", "renditions", "intermediates")
     assert sum(done["copied"].values()) == len(moved)
     assert done["bytes"] == sum(map(len, moved.values()))
     assert (done["there_already"], done["removed"], done["not_copied"]) == (0, 0, [])
     back = tmp_path / "back"
-    said("copy", url, back.as_uri(), "--renditions", variables=s3.environment)
+    output_of("copy", url, back.as_uri(), "--renditions", variables=s3.environment)
     assert files(back) == moved
-    again = told("copy", store.as_uri(), back.as_uri(), "--renditions")
+    again = json_of("copy", store.as_uri(), back.as_uri(), "--renditions")
     assert (again["copied"], again["there_already"]) == ({}, len(moved))
 
 
 def test_copy_without_renditions_leaves_derived_objects(store: Path, tmp_path: Path) -> None:
-    said("copy", store.as_uri(), (tmp_path / "there").as_uri())
+    output_of("copy", store.as_uri(), (tmp_path / "there").as_uri())
     assert files(tmp_path / "there") == files(store, "originals", "documents", "recent", "tombstones")
 
 
 def test_second_copy_copies_changes_of_the_source_and_keeps_changes_of_the_destination(store: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
     first, second, _ = sorted((store / "documents").iterdir())
-    said("copy", store.as_uri(), there.as_uri())
+    output_of("copy", store.as_uri(), there.as_uri())
     changed_here = first.read_bytes().replace(b'"alt":""', b'"alt":"changed before the move"')
     changed_there = second.read_bytes().replace(b'"alt":""', b'"alt":"changed after the move"')
     assert changed_here != first.read_bytes()
     age(there / "documents" / first.name, 60)
     first.write_bytes(changed_here)
     (there / "documents" / second.name).write_bytes(changed_there)
-    assert told("copy", store.as_uri(), there.as_uri())["copied"] == {"documents": 1}
+    assert json_of("copy", store.as_uri(), there.as_uri())["copied"] == {"documents": 1}
     assert (there / "documents" / first.name).read_bytes() == changed_here
     assert (there / "documents" / second.name).read_bytes() == changed_there
 
@@ -276,7 +281,7 @@ def test_copy_skips_damaged_objects_and_repairs_damaged_ones_in_the_destination(
     (store / "originals" / first).write_bytes(whole[:-1])
     (store / "documents" / second).write_bytes(b"{}")
     old(there / "originals" / third, b"cut short")
-    done = told("copy", store.as_uri(), there.as_uri(), code=1)
+    done = json_of("copy", store.as_uri(), there.as_uri(), code=1)
     assert done["not_copied"] == [
         {"key": f"documents/{first}", "reason": "no-original"},
         {"key": f"documents/{second}", "reason": "damaged"},
@@ -284,14 +289,14 @@ def test_copy_skips_damaged_objects_and_repairs_damaged_ones_in_the_destination(
     ]
     assert (there / "originals" / third).read_bytes() == (store / "originals" / third).read_bytes()
     assert not (there / "originals" / first).exists()
-    assert f"originals/{first}\n  The object is damaged." in said("copy", store.as_uri(), there.as_uri(), code=1)
+    assert f"originals/{first}\n  The object is damaged." in output_of("copy", store.as_uri(), there.as_uri(), code=1)
     (store / "originals" / first).write_bytes(whole)
-    assert told("copy", store.as_uri(), there.as_uri(), code=1)["copied"] == {"originals": 1, "documents": 1}
+    assert json_of("copy", store.as_uri(), there.as_uri(), code=1)["copied"] == {"originals": 1, "documents": 1}
 
 
 def test_second_copy_repeats_takedowns_but_not_of_images_uploaded_again(store: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
-    said("copy", store.as_uri(), there.as_uri(), "--renditions")
+    output_of("copy", store.as_uri(), there.as_uri(), "--renditions")
     gone, again, _ = sorted(path.name for path in (store / "documents").iterdir())
     for digest in (gone, again):
         (store / "tombstones" / digest).write_bytes(b'{"taken_down": "2099-01-01T00:00:00Z"}')
@@ -299,7 +304,7 @@ def test_second_copy_repeats_takedowns_but_not_of_images_uploaded_again(store: P
     later = (there / "documents" / again).read_bytes().replace(created.encode(), b"2099-06-01T00:00:00Z")
     (there / "documents" / again).write_bytes(later)
     left = len(files(there))
-    done = told("copy", store.as_uri(), there.as_uri(), "--renditions")
+    done = json_of("copy", store.as_uri(), there.as_uri(), "--renditions")
     assert done["copied"] == {"tombstones": 1}
     assert done["removed"] >= 4
     assert len(files(there)) == left - done["removed"] + 1
@@ -311,9 +316,9 @@ def test_second_copy_repeats_takedowns_but_not_of_images_uploaded_again(store: P
 def test_copy_between_two_s3_servers_uses_separate_variables_for_the_source(store: Path, s3: Bucket) -> None:
     with moto_bucket() as other:
         url = empty_bucket(other)
-        said("copy", store.as_uri(), url, variables=other.environment)
+        output_of("copy", store.as_uri(), url, variables=other.environment)
         source = {f"SOURCE_{name}": value for name, value in other.environment.items()}
         goal = empty_bucket(s3)
-        done = told("copy", url, goal, variables=source | s3.environment)
+        done = json_of("copy", url, goal, variables=source | s3.environment)
         assert done["copied"] == {"tombstones": 1, "originals": 3, "documents": 3, "recent": 3}
-        assert told("check", goal, variables=s3.environment)["findings"] == []
+        assert json_of("check", goal, variables=s3.environment)["findings"] == []

@@ -1,4 +1,4 @@
-"""Which way a client goes to a server."""
+"""The proxy that a client uses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def without_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://[::1]:8080", {"http_proxy": "http://proxy.example.com:3128"}, None),
     ],
 )
-def test_proxy_is_that_of_the_environment_and_none_for_this_machine(
+def test_proxy_is_read_from_the_environment_but_not_for_loopback(
     monkeypatch: pytest.MonkeyPatch,
     url: str,
     environ: dict[str, str],
