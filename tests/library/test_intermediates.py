@@ -100,7 +100,7 @@ async def test_image_of_an_older_server_gets_its_intermediate_when_it_is_needed(
 
 
 @pytest.mark.parametrize(
-    "spelling",
+    "canonical_form",
     [
         "width=3000",
         "full",
@@ -112,15 +112,15 @@ async def test_image_of_an_older_server_gets_its_intermediate_when_it_is_needed(
     ],
 )
 async def test_intermediate_that_is_too_small_or_lacks_metadata_is_not_read(
-    library: Library, large: bytes, spelling: str, logged: Logged
+    library: Library, large: bytes, canonical_form: str, logged: Logged
 ) -> None:
     digest = await library.ingest(large)
     file_of(library, intermediate_key(digest)).write_bytes(b"not even looked at")
-    assert (await library.rendition(digest, spelling, "jpeg")).tier == "render"
+    assert (await library.rendition(digest, canonical_form, "jpeg")).tier == "render"
     assert file_of(library, intermediate_key(digest)).read_bytes() == b"not even looked at"
     file_of(library, original_key(digest)).unlink()
     with pytest.raises(NotFoundError):
-        await library.rendition(digest, f"{spelling},quality=70" if spelling != "full" else "quality=70", "jpeg")
+        await library.rendition(digest, f"{canonical_form},quality=70" if canonical_form != "full" else "quality=70", "jpeg")
 
 
 @pytest.mark.parametrize("harm", ["missing", "flipped", "cut", "empty", "of another image"])
@@ -240,7 +240,7 @@ async def test_rendition_that_the_document_rules_out_is_refused_before_any_rende
 ) -> None:
     digest = await library.ingest(images.photo_jpeg(400, 300))
     overlay = "b" * 32
-    for spelling, image_format, kind in (
+    for canonical_form, image_format, kind in (
         ("crop=300:0:200:100", "webp", BadTransformError),
         ("lossless=true", "jpeg", BadTransformError),
         ("frame=3", "webp", BadTransformError),
@@ -248,7 +248,7 @@ async def test_rendition_that_the_document_rules_out_is_refused_before_any_rende
         (f"overlay={overlay}", "webp", NotFoundError),
     ):
         with pytest.raises(kind) as caught:
-            await library.rendition(digest, spelling, image_format)  # type: ignore[arg-type]
+            await library.rendition(digest, canonical_form, image_format)  # type: ignore[arg-type]
         assert caught.value.expected
         assert caught.value.remedy
     assert "overlay" in caught.value.detail

@@ -102,11 +102,11 @@ async def test_taken_down_image_is_gone_for_a_process_that_has_not_polled_yet(tm
 async def test_rendition_with_a_taken_down_overlay_is_gone_even_if_it_is_stored(library: Library) -> None:
     under = await library.ingest(images.photo_jpeg(400, 300))
     over = await library.ingest(images.rgba_png(64, 64))
-    spelling = parse(f"width=200,overlay={over}").canonical_form
-    await library.rendition(under, spelling)
+    canonical_form = parse(f"width=200,overlay={over}").canonical_form
+    await library.rendition(under, canonical_form)
     await library.takedowns.take_down(over)
     with pytest.raises(GoneError) as gone:
-        await library.rendition(under, spelling)
+        await library.rendition(under, canonical_form)
     assert gone.value.received == over
     assert (await library.rendition(under, "width=200")).body
 

@@ -108,8 +108,8 @@ def test_ladder_steps_beyond_the_limits_of_format_or_server_are_left_out() -> No
 
 
 def test_ladder_steps_have_the_wanted_formats_that_libvips_and_the_document_have() -> None:
-    def formats(info: ImageInfo, wanted: list[WarmFormat], offered: Collection[Format] = FORMATS) -> set[str]:
-        return {step.format for step in ladder_steps("a" * 32, info, wanted, offered, LIMITS)}
+    def formats(info: ImageInfo, wanted: list[WarmFormat], supported: Collection[Format] = FORMATS) -> set[str]:
+        return {step.format for step in ladder_steps("a" * 32, info, wanted, supported, LIMITS)}
 
     assert formats(PHOTO, ["webp", "fallback"]) == {"webp", "jpeg"}
     assert formats(CUTOUT, ["avif", "fallback", "webp"]) == {"avif", "png", "webp"}
@@ -175,13 +175,16 @@ async def test_warming_renders_the_default_ladder_from_one_decode_and_acknowledg
 
 async def test_warming_skips_stored_renditions(library: Library, jobs: list[str]) -> None:
     digest = await library.ingest(images.photo_jpeg(700, 525))
-    stored = {spelling: await library.rendition(digest, spelling, "jpeg") for spelling in ("width=700", "width=640", "width=320")}
+    stored = {
+        canonical_form: await library.rendition(digest, canonical_form, "jpeg")
+        for canonical_form in ("width=700", "width=640", "width=320")
+    }
     async with warming_of(library):
         await warmed(library)
     assert repr(library.warmer) == "<Warmer: 1 images warmed, <WarmingQueue: 0 in memory>>"
     assert jobs == ["Probe"] + ["Render"] * 3 + ["RenderLadder", "NextRendition", "NextRendition"]
-    for spelling, before in stored.items():
-        assert (await library.rendition(digest, spelling, "jpeg")).body == before.body
+    for canonical_form, before in stored.items():
+        assert (await library.rendition(digest, canonical_form, "jpeg")).body == before.body
 
 
 async def test_warming_of_an_original_with_an_intermediate_reads_only_that(library: Library, jobs: list[str]) -> None:
