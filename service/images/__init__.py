@@ -1,1 +1,1 @@
-"""Pure: what a transform, a format, an image document and a `<picture>` are. No input and no output."""
+"""The model of images: transforms, formats, geometry, documents, ladders, `<picture>`. Pure: no input and no output."""

@@ -26,18 +26,18 @@ A job that still waits at the deadline only leaves the queue. A job at work is e
 cannot be interrupted in any other way. In the background each reply has a deadline of its own, and waiting for a slot has none.
 
 **Recycling.** After a job, a process that has grown too large is replaced (`process.RECYCLE_ABOVE_BYTES`, `RECYCLE_ABOVE_SHARE`); so is
-one that crashed, was killed, or met an exception that nobody foresaw. The new process starts while the slot is free, and slots with a
+one that crashed, was killed, or met an unforeseen exception. The new process starts while the slot is free, and slots with a
 running process are taken first. A job that ran out of memory in a used process is tried once more in a new one, so that the result never
 depends on earlier jobs.
 
 **Failures** are counted twice. `circuit_breaker` counts them for each image, and refuses one that has ended its process twice within an
-hour. The pool itself counts failures in a row, of whatever images: after `FAILING_AFTER` of them `render_failure` says so, and health
+hour. The pool itself counts failures in a row, of any images: after `FAILING_AFTER` of them `render_failure` says so, and health
 checks report it, until a job succeeds or `self_test` does.
 
 Beware:
 
-- A reply cannot be told from the reply to an earlier job. Code that stops waiting in the middle of a job must replace the process; `Slot`
-  does, for any exception.
+- Replies have no number, so nothing distinguishes a late reply from the reply to the next job. Code that stops waiting in the middle of a
+  job must replace the process; `Slot` does, for any exception.
 - `_slot_released` only says that something has changed: a slot became free, a waiter gave up, the exclusive lock was released. Check the
   condition again after each wait. `_replies_when_idle` may call `acquire_nowait` only because nothing is awaited after `wait_until_idle`.
 - A slot in `_free` may have no process yet, or a dead one. `Slot` starts one when a job needs it.
@@ -97,7 +97,7 @@ log = structlog.get_logger(__name__)
 
 ReplyT = TypeVar("ReplyT", Probed, Rendered, Intermediate, Trimmed)
 
-# After so many failures in a row, of whatever images, renders are reported to fail. After so many seconds without a job, a test is made to
+# After so many failures in a row, of any images, renders are reported to fail. After so many seconds without a job, a test is made to
 # find out whether they still do.
 FAILING_AFTER = 5
 _QUIET_SECONDS = 5.0
@@ -129,7 +129,7 @@ class RenderPool:
         """Create a pool whose processes `running` starts.
 
         slots: the number of render processes, 1 or more.
-        queue_limit: how many foreground jobs may wait for a slot, 0 or more.
+        queue_limit: how many foreground jobs may wait for a slot, 1 or more.
         memory_bytes: the cap on the address space of each process, 256 MiB or more.
         render_seconds: the deadline of a job, in seconds; its process is killed then.
         wait_seconds: the longest expected wait, in seconds, with which a foreground job is admitted.
@@ -180,7 +180,7 @@ class RenderPool:
 
     @property
     def render_failure(self) -> str | None:
-        """Why renders seem to fail whatever the image, `None` while they do not."""
+        """Why renders of any image seem to fail, `None` while they do not."""
         if self._failures_in_a_row < FAILING_AFTER:
             return None
         return f"the last {self._failures_in_a_row} renders ended their render process"

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
-# A process that had less address space left than this at its tightest may have failed for want of it, whatever its codecs report: the
-# stack of a thread takes 8 MiB, and libde265 and libheif report a failed allocation as a broken file.
+# A process that had less address space left than this at its tightest may have failed for want of it, even if its codecs report something
+# else: the stack of a thread takes 8 MiB, and libde265 and libheif report a failed allocation as a broken file.
 NARROW_BYTES = 16 << 20
 
 

@@ -1,1 +1,1 @@
-"""Pure: the URLs of renditions and their signatures."""
+"""The URLs of renditions and their signatures. Pure: no input and no output."""

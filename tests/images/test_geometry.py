@@ -45,9 +45,9 @@ transforms = st.one_of(
 )
 
 
-def whole(original_width: int, original_height: int, width: int, height: int, **steps: Any) -> Plan:
+def whole(original_width: int, original_height: int, width: int, height: int, **plan: Any) -> Plan:
     """Return the plan that scales a whole original, and what else it does."""
-    return msgspec.structs.replace(Plan.whole(original_width, original_height, width, height), **steps)
+    return msgspec.structs.replace(Plan.whole(original_width, original_height, width, height), **plan)
 
 
 TABLE: list[tuple[tuple[int, int], str, Plan]] = [
@@ -190,7 +190,7 @@ TABLE: list[tuple[tuple[int, int], str, Plan]] = [
         "width=100,height=100,fit=contain,pad=5",
         whole(400, 300, 100, 75, canvas=Box(0, 12, 100, 100), padded=Box(5, 5, 110, 110)),
     ),
-    # the ends of what can be asked, and of what can come
+    # the limits of options and of originals
     ((1, 1), "full", whole(1, 1, 1, 1)),
     ((1, 1), "width=8192,height=8192,fit=cover,gravity=focal:1:1", whole(1, 1, 1, 1)),
     ((1, 1), "width=8192,height=8192,fit=fill", whole(1, 1, 1, 1)),
@@ -203,13 +203,13 @@ TABLE: list[tuple[tuple[int, int], str, Plan]] = [
 ]
 
 
-@pytest.mark.parametrize(("original", "spelling", "expected"), TABLE, ids=[f"{row[0][0]}x{row[0][1]}-{row[1]}" for row in TABLE])
-def test_plan_of_an_original_and_a_transform_is_what_the_table_says(original: tuple[int, int], spelling: str, expected: Plan) -> None:
-    assert make_plan(*original, parse(spelling)) == expected
+@pytest.mark.parametrize(("original", "text", "expected"), TABLE, ids=[f"{row[0][0]}x{row[0][1]}-{row[1]}" for row in TABLE])
+def test_plan_of_each_transform_in_the_table_is_the_expected_one(original: tuple[int, int], text: str, expected: Plan) -> None:
+    assert make_plan(*original, parse(text)) == expected
 
 
 @pytest.mark.parametrize(
-    ("steps", "output"),
+    ("plan", "output"),
     [
         (whole(1, 1, 640, 480), (640, 480)),
         (whole(1, 1, 640, 480, crop=Box(80, 0, 470, 460)), (470, 460)),
@@ -217,17 +217,17 @@ def test_plan_of_an_original_and_a_transform_is_what_the_table_says(original: tu
         (whole(1, 1, 640, 480, crop=Box(80, 0, 470, 460), padded=Box(1, 2, 480, 470)), (480, 470)),
     ],
 )
-def test_output_of_a_plan_is_the_size_of_what_is_cut_or_laid_out(steps: Plan, output: tuple[int, int]) -> None:
-    assert steps.output_size == output
+def test_output_size_of_a_plan_is_that_of_its_crop_or_canvas(plan: Plan, output: tuple[int, int]) -> None:
+    assert plan.output_size == output
 
 
-def test_vector_original_grows_to_the_box_unasked() -> None:
+def test_vector_original_grows_to_the_box_without_enlarge() -> None:
     assert make_plan(20, 10, parse("width=640"), vector=True).output_size == (640, 320)
     assert make_plan(20, 10, parse("full"), vector=True).output_size == (20, 10)
     assert make_plan(20, 10, parse("crop=0:0:10:10,width=500,height=500,fit=cover"), vector=True).output_size == (500, 500)
 
 
-def test_plan_of_a_trimmed_original_takes_what_is_left() -> None:
+def test_plan_of_a_trimmed_original_uses_the_trimmed_part() -> None:
     left = Box(30, 40, 200, 100)
     assert make_plan(400, 300, parse("trim=10,width=100"), trimmed=left) == Plan(region=left, width=100, height=50)
     assert make_plan(400, 300, parse("trim=10,width=100")).region == Box(0, 0, 400, 300)
@@ -242,39 +242,39 @@ def test_crop_outside_the_picture_is_a_bad_transform(crop: str) -> None:
 
 
 @given(originals, transforms)
-def test_plan_of_any_transform_enlarges_nothing_and_leaves_no_side_out(original: tuple[int, int], transform: Transform) -> None:
-    steps = make_plan(*original, transform)
-    assert 1 <= steps.width <= original[0]
-    assert 1 <= steps.height <= original[1]
-    assert min(steps.output_size) >= 1
+def test_plan_of_any_transform_enlarges_nothing_and_has_no_empty_side(original: tuple[int, int], transform: Transform) -> None:
+    plan = make_plan(*original, transform)
+    assert 1 <= plan.width <= original[0]
+    assert 1 <= plan.height <= original[1]
+    assert min(plan.output_size) >= 1
 
 
 @given(originals, transforms)
-def test_plan_of_any_transform_cuts_and_lays_within_what_is_there(original: tuple[int, int], transform: Transform) -> None:
-    steps = make_plan(*original, transform)
-    if steps.crop is not None:
+def test_plan_of_any_transform_has_its_crop_and_its_picture_within_bounds(original: tuple[int, int], transform: Transform) -> None:
+    plan = make_plan(*original, transform)
+    if plan.crop is not None:
         assert transform.fit == "cover"
-        assert steps.canvas is None
-        assert 0 <= steps.crop.left <= steps.width - steps.crop.width
-        assert 0 <= steps.crop.top <= steps.height - steps.crop.height
-        assert steps.crop.width < steps.width or steps.crop.height < steps.height
-    if steps.canvas is not None:
+        assert plan.canvas is None
+        assert 0 <= plan.crop.left <= plan.width - plan.crop.width
+        assert 0 <= plan.crop.top <= plan.height - plan.crop.height
+        assert plan.crop.width < plan.width or plan.crop.height < plan.height
+    if plan.canvas is not None:
         assert transform.fit == "contain"
-        assert 0 <= steps.canvas.left <= steps.canvas.width - steps.width
-        assert 0 <= steps.canvas.top <= steps.canvas.height - steps.height
-    assert steps.searched == (steps.crop is not None and transform.gravity in STRATEGIES)
+        assert 0 <= plan.canvas.left <= plan.canvas.width - plan.width
+        assert 0 <= plan.canvas.top <= plan.canvas.height - plan.height
+    assert plan.searched == (plan.crop is not None and transform.gravity in STRATEGIES)
 
 
 @given(originals, transforms)
 def test_plan_of_any_transform_but_fill_keeps_the_shape_within_half_a_pixel(original: tuple[int, int], transform: Transform) -> None:
     assume(transform.fit != "fill")
-    steps = make_plan(*original, transform)
+    plan = make_plan(*original, transform)
     # A scale exists under which both sides are right within rounding, or are the one pixel that a side has at least.
     within = [
         (Fraction(2 * side - 1, 2 * whole), Fraction(2 * side + 1, 2 * whole))
-        for side, whole in zip((steps.width, steps.height), original, strict=True)
+        for side, whole in zip((plan.width, plan.height), original, strict=True)
     ]
-    lowest = max(low if side > 1 else Fraction(0) for (low, _), side in zip(within, (steps.width, steps.height), strict=True))
+    lowest = max(low if side > 1 else Fraction(0) for (low, _), side in zip(within, (plan.width, plan.height), strict=True))
     assert lowest <= min(high for _, high in within)
 
 
@@ -301,9 +301,9 @@ def test_outside_of_any_original_covers_the_box_and_touches_it_unless_it_was_sma
 
 @given(originals, boxes, st.sampled_from(COMPASS))
 def test_contain_of_any_original_is_exactly_the_box(original: tuple[int, int], box: tuple[int, int], gravity: str) -> None:
-    steps = make_plan(*original, Transform(width=box[0], height=box[1], fit="contain", gravity=gravity))
-    assert steps.output_size == box
-    assert (steps.width, steps.height) == make_plan(*original, Transform(width=box[0], height=box[1])).output_size
+    plan = make_plan(*original, Transform(width=box[0], height=box[1], fit="contain", gravity=gravity))
+    assert plan.output_size == box
+    assert (plan.width, plan.height) == make_plan(*original, Transform(width=box[0], height=box[1])).output_size
 
 
 @given(originals, boxes, st.sampled_from(("cover", "fill")), gravities)
@@ -311,8 +311,8 @@ def test_cover_and_fill_of_an_original_that_is_large_enough_are_exactly_the_box(
     original: tuple[int, int], box: tuple[int, int], fit: str, gravity: str | FocalPoint
 ) -> None:
     assume(original[0] >= box[0] and original[1] >= box[1])
-    steps = make_plan(*original, parse(f"width={box[0]},height={box[1]},fit={fit}"))
-    assert steps.output_size == box
+    plan = make_plan(*original, parse(f"width={box[0]},height={box[1]},fit={fit}"))
+    assert plan.output_size == box
 
 
 @given(originals, boxes, st.sampled_from(("cover", "fill")))
@@ -330,12 +330,12 @@ def test_cover_and_fill_of_a_small_original_keep_the_shape_of_the_box_within_hal
 def test_cover_focal_point_is_in_the_crop_and_as_near_to_its_middle_as_the_edges_allow(
     original: tuple[int, int], box: tuple[int, int], x: float, y: float
 ) -> None:
-    steps = make_plan(*original, Transform(width=box[0], height=box[1], fit="cover", gravity=FocalPoint(x, y)))
-    if steps.crop is None:
+    plan = make_plan(*original, Transform(width=box[0], height=box[1], fit="cover", gravity=FocalPoint(x, y)))
+    if plan.crop is None:
         return
     for start, length, whole, part in (
-        (steps.crop.left, steps.crop.width, steps.width, Fraction(str(x))),
-        (steps.crop.top, steps.crop.height, steps.height, Fraction(str(y))),
+        (plan.crop.left, plan.crop.width, plan.width, Fraction(str(x))),
+        (plan.crop.top, plan.crop.height, plan.height, Fraction(str(y))),
     ):
         point = part * whole
         # A crop of an odd side has no middle pixel edge: half a pixel may be lost to rounding.
@@ -345,7 +345,7 @@ def test_cover_focal_point_is_in_the_crop_and_as_near_to_its_middle_as_the_edges
 
 
 @given(originals, boxes)
-def test_cover_gravity_of_opposite_corners_is_flush_with_opposite_edges(original: tuple[int, int], box: tuple[int, int]) -> None:
+def test_cover_with_gravity_in_opposite_corners_is_flush_with_opposite_edges(original: tuple[int, int], box: tuple[int, int]) -> None:
     first = make_plan(*original, Transform(width=box[0], height=box[1], fit="cover", gravity="northwest"))
     last = make_plan(*original, Transform(width=box[0], height=box[1], fit="cover", gravity="southeast"))
     if first.crop is None or last.crop is None:
@@ -369,21 +369,21 @@ def regions(draw: st.DrawFn) -> Region:
 
 
 @given(originals, regions())
-def test_crop_in_percent_of_any_original_is_inside_it_and_right_within_a_pixel(original: tuple[int, int], crop: Region) -> None:
+def test_crop_in_percent_of_any_original_is_within_it_and_exact_to_a_pixel(original: tuple[int, int], crop: Region) -> None:
     region = make_plan(*original, Transform(crop=crop)).region
-    for start, length, whole_side, asked_start, asked_length in (
+    for start, length, whole_side, percent_start, percent_length in (
         (region.left, region.width, original[0], crop.left, crop.width),
         (region.top, region.height, original[1], crop.top, crop.height),
     ):
         assert start >= 0
         assert length >= 1
         assert start + length <= whole_side
-        assert abs(start - asked_start * whole_side / 100) <= 1
-        assert abs(length - asked_length * whole_side / 100) <= 1
+        assert abs(start - percent_start * whole_side / 100) <= 1
+        assert abs(length - percent_length * whole_side / 100) <= 1
 
 
 @given(originals, regions())
-def test_crops_in_percent_that_meet_leave_out_nothing_and_share_nothing(original: tuple[int, int], crop: Region) -> None:
+def test_adjacent_crops_in_percent_have_no_gap_and_no_overlap(original: tuple[int, int], crop: Region) -> None:
     right = crop.left + crop.width
     if right >= 100:
         return
@@ -394,15 +394,15 @@ def test_crops_in_percent_that_meet_leave_out_nothing_and_share_nothing(original
 
 
 @given(st.tuples(st.integers(1, 8_000), st.integers(1, 8_000)), turns, flips)
-def test_turned_picture_is_the_box_around_it(original: tuple[int, int], turn: float, flip: Any) -> None:
-    steps = make_plan(*original, Transform(rotate=turn, flip=flip))
+def test_rotated_picture_has_the_size_of_the_box_around_it(original: tuple[int, int], turn: float, flip: Any) -> None:
+    plan = make_plan(*original, Transform(rotate=turn, flip=flip))
     width, height = reference.turned_size(*original, turn)
-    assert abs(steps.width - max(1, width)) <= (0 if turn % 90 == 0 else 1)
-    assert abs(steps.height - max(1, height)) <= (0 if turn % 90 == 0 else 1)
+    assert abs(plan.width - max(1, width)) <= (0 if turn % 90 == 0 else 1)
+    assert abs(plan.height - max(1, height)) <= (0 if turn % 90 == 0 else 1)
     # No smaller than what it came from needs.
-    assert steps.unrotated_size[0] >= 1
-    assert steps.unrotated_size[1] >= 1
-    assert (steps.angle, steps.flip) == (turn, flip)
+    assert plan.unrotated_size[0] >= 1
+    assert plan.unrotated_size[1] >= 1
+    assert (plan.angle, plan.flip) == (turn, flip)
 
 
 @st.composite
@@ -420,36 +420,36 @@ def turned_transforms(draw: st.DrawFn) -> Transform:
 
 
 @given(originals, turned_transforms())
-def test_plan_with_every_option_has_the_output_that_the_reference_has(original: tuple[int, int], transform: Transform) -> None:
+def test_plan_with_every_option_has_the_output_size_of_the_reference(original: tuple[int, int], transform: Transform) -> None:
     pad = transform.pad
-    steps = make_plan(*original, transform)
+    plan = make_plan(*original, transform)
     left, top, right, bottom = reference.cropped(*original, transform)
-    assert steps.region == Box(left, top, right - left, bottom - top)
+    assert plan.region == Box(left, top, right - left, bottom - top)
     turned = reference.turned_size(right - left, bottom - top, transform.rotate)
     scaled, cut = reference.scaled_size(*turned, transform, grows=transform.enlarge)
     box = (transform.width, transform.height) if transform.fit == "contain" else cut or scaled
-    assert (steps.width, steps.height) == scaled
-    assert steps.picture_size == box
-    assert steps.output_size == (box[0] + pad.left + pad.right, box[1] + pad.top + pad.bottom)
-    if steps.padded is not None:
-        assert (steps.padded.left, steps.padded.top) == (pad.left, pad.top)
+    assert (plan.width, plan.height) == scaled
+    assert plan.picture_size == box
+    assert plan.output_size == (box[0] + pad.left + pad.right, box[1] + pad.top + pad.bottom)
+    if plan.padded is not None:
+        assert (plan.padded.left, plan.padded.top) == (pad.left, pad.top)
 
 
 @given(originals, boxes, st.builds(FocalPoint, parts_of_one, parts_of_one), regions(), st.tuples(turns, flips))
-def test_focal_point_of_a_cropped_turned_and_flipped_picture_is_in_the_cut(
+def test_focal_point_of_a_cropped_rotated_and_flipped_picture_is_in_the_crop(
     original: tuple[int, int], box: tuple[int, int], focal: FocalPoint, crop: Region, turning: tuple[float, Any]
 ) -> None:
     turn, flip = turning
     transform = Transform(crop=crop, rotate=turn, flip=flip, width=box[0], height=box[1], fit="cover", gravity=focal)
-    steps = make_plan(*original, transform)
-    if steps.crop is None:
+    plan = make_plan(*original, transform)
+    if plan.crop is None:
         return
-    region = steps.region
+    region = plan.region
     corners = (region.left, region.top, region.left + region.width, region.top + region.height)
     place = reference.focal_place(focal, corners, original, transform)
     for start, length, side, part in (
-        (steps.crop.left, steps.crop.width, steps.width, place[0]),
-        (steps.crop.top, steps.crop.height, steps.height, place[1]),
+        (plan.crop.left, plan.crop.width, plan.width, place[0]),
+        (plan.crop.top, plan.crop.height, plan.height, place[1]),
     ):
         assert 0 <= start <= side - length
         # Half a pixel of rounding; one more for the box around a turned picture, whose sides are whole.
@@ -468,7 +468,7 @@ def info(width: int, height: int, *, frames: int = 1, image_format: str = "png")
 
 
 @pytest.mark.parametrize(
-    ("original", "spelling", "image_format", "error"),
+    ("original", "text", "image_format", "error"),
     [
         (info(400, 300), "full", "png", None),
         (info(400, 300), "crop=0:0:401:300", "png", BadTransformError),
@@ -492,14 +492,14 @@ def info(width: int, height: int, *, frames: int = 1, image_format: str = "png")
         (info(1, 4_000), "width=8192,enlarge=true", "png", TooManyPixelsError),
     ],
 )
-def test_transform_that_cannot_be_is_refused_from_the_header(
-    original: ImageInfo, spelling: str, image_format: Format, error: type[Exception] | None
+def test_infeasible_transform_is_refused_by_the_header(
+    original: ImageInfo, text: str, image_format: Format, error: type[Exception] | None
 ) -> None:
     if error is None:
-        feasible_plan(original, parse(spelling), image_format, LIMITS, frames=1)
+        feasible_plan(original, parse(text), image_format, LIMITS, frames=1)
         return
     with pytest.raises(error) as caught:
-        feasible_plan(original, parse(spelling), image_format, LIMITS, frames=1)
+        feasible_plan(original, parse(text), image_format, LIMITS, frames=1)
     assert all(getattr(caught.value, member) for member in ("detail", "expected", "received", "remedy"))
 
 

@@ -68,7 +68,7 @@ def widths(found: list[Ladder]) -> dict[str, list[int]]:
 
 
 @given(infos | heavy_drawings, limits)
-def test_document_of_any_image_links_only_to_what_can_be_made_and_always_to_something(info: ImageInfo, limit: Limits) -> None:
+def test_document_of_any_image_links_only_to_feasible_renditions_and_to_at_least_one(info: ImageInfo, limit: Limits) -> None:
     made = UrlBuilder(Signer([bytes(32)]), "", limit).markup(DIGEST, info, Transform())
     assert made.sources
     assert made.src in {link.url for link in made.sources[-1].renditions}
@@ -97,8 +97,8 @@ def test_document_of_any_image_links_only_to_what_can_be_made_and_always_to_some
          "width=100,height=8000,fit=fill,enlarge=true", "lossless=true", "rotate=90,height=900,width=20"]
     ),
 )  # fmt: skip
-def test_ladder_of_any_transform_has_only_what_can_be_made_or_is_refused(info: ImageInfo, limit: Limits, spelling: str) -> None:
-    transform = parse(spelling)
+def test_ladder_of_any_transform_has_only_feasible_steps_or_is_refused(info: ImageInfo, limit: Limits, text: str) -> None:
+    transform = parse(text)
     try:
         found = ladders(info, transform, limit)
     except TooComplexError:
@@ -113,12 +113,12 @@ def test_ladder_of_any_transform_has_only_what_can_be_made_or_is_refused(info: I
             feasible_plan(info, step.transform, ladder.format, limit, frames=frames, linked=True)
 
 
-def test_ladder_of_an_ordinary_image_is_the_whole_one() -> None:
+def test_ladder_of_an_ordinary_image_is_complete() -> None:
     steps = [320, 640, 960, 1_280, 1_920, 2_560]
     assert widths(ladders(still(4_000, 3_000), Transform(), LIMITS)) == {"avif": steps, "webp": steps, "jpeg": steps}
 
 
-def test_ladder_of_a_long_screenshot_ends_with_the_widest_step_that_each_format_holds() -> None:
+def test_ladder_of_a_long_screenshot_ends_with_the_widest_step_of_each_format() -> None:
     found = widths(ladders(still(1_200, 18_000), Transform(), LIMITS))
     # 16,383 × 1,200 / 18,000 = 1,092.2; an AVIF of 863 × 12,945 has 11 million pixels, near to what there is memory for.
     assert found["webp"] == [320, 640, 960, 1_092]
@@ -126,7 +126,7 @@ def test_ladder_of_a_long_screenshot_ends_with_the_widest_step_that_each_format_
     assert found["avif"] == [320, 640, 863]
 
 
-def test_ladder_of_a_long_drawing_ends_with_the_widest_step_that_is_made() -> None:
+def test_ladder_of_a_long_drawing_ends_with_the_widest_feasible_step() -> None:
     drawing = ImageInfo("svg", 400, 10_000, 1, alpha=True, needs_full_decode=True)
     found = widths(ladders(drawing, Transform(), LIMITS))
     assert found["png"] == [320, 640, 960, 1_264]
@@ -162,13 +162,13 @@ def test_part_of_a_drawing_that_is_slow_to_draw_is_left_to_the_render_unless_a_l
         feasible_plan(drawing, parse("crop=0:0:39:29,width=1200"), "png", LIMITS, frames=1)
 
 
-def test_ladder_of_a_long_animation_has_smaller_frames_not_fewer() -> None:
+def test_ladder_of_a_long_animation_has_smaller_frames_but_all_of_them() -> None:
     found = ladders(still(800, 600, image_format="gif", frames=140), Transform(), LIMITS)
     assert widths(found) == {"webp": [320, 617], "gif": [320, 617]}
     assert {step.transform.frame for ladder in found for step in ladder.steps} == {None}
 
 
-def test_ladder_of_an_animation_of_which_no_frame_is_small_enough_is_that_of_its_first_frame() -> None:
+def test_ladder_of_an_animation_that_is_too_large_at_any_width_is_that_of_its_first_frame() -> None:
     few = msgspec.structs.replace(LIMITS, max_output_pixels=100)
     film = still(40, 40, image_format="gif", frames=101)
     found = ladders(film, Transform(), few)
@@ -178,7 +178,7 @@ def test_ladder_of_an_animation_of_which_no_frame_is_small_enough_is_that_of_its
         ladders(film, Transform(animate=True), few)
 
 
-def test_ladder_of_a_line_has_the_formats_that_hold_it_and_of_a_longer_one_a_step_that_is_lower() -> None:
+def test_ladder_of_a_line_has_the_formats_with_long_sides_and_of_a_longer_line_one_lower_step() -> None:
     assert widths(ladders(still(2, 70_000), Transform(), LIMITS)) == {"jpeg": [1]}
     for ladder in ladders(still(1, 70_000), Transform(), LIMITS):
         assert [(step.transform.canonical_form, step.width, step.height) for step in ladder.steps] == [("height=8192", 1, 8_192)]
@@ -191,7 +191,7 @@ def test_ladder_leaves_out_a_format_that_ends_below_half_of_the_fallback_unless_
     assert widths(ladders(scroll, Transform(), LIMITS, formats=["webp", "jpeg"]))["webp"] == [320, 491]
 
 
-def test_ladder_of_named_widths_needs_them_in_the_fallback_only_and_of_named_formats_in_each() -> None:
+def test_ladder_of_named_widths_needs_them_only_in_the_fallback_and_with_named_formats_in_each() -> None:
     page = still(1_200, 18_000)
     assert widths(ladders(page, Transform(), LIMITS, widths=[1_200, 600])) == {"avif": [600], "webp": [600], "jpeg": [600, 1_200]}
     with pytest.raises(TooManyPixelsError) as refused:
@@ -203,19 +203,19 @@ def test_ladder_of_named_widths_needs_them_in_the_fallback_only_and_of_named_for
         ladders(still(2, 70_000), Transform(), LIMITS, formats=["webp"])
 
 
-def test_ladder_of_a_box_higher_than_may_be_asked_for_has_its_smaller_steps() -> None:
+def test_ladder_of_a_box_that_becomes_too_high_has_only_the_smaller_steps() -> None:
     tall = parse("width=100,height=8000,fit=cover,enlarge=true")
     assert widths(ladders(still(900, 900), tall, msgspec.structs.replace(LIMITS, max_output_pixels=10**9)))["jpeg"] == [102]
     assert widths(ladders(still(900, 900), tall, LIMITS))["jpeg"] == [79]
 
 
-def test_ladder_of_a_frame_that_there_is_not_is_refused() -> None:
+def test_ladder_of_a_missing_frame_is_refused() -> None:
     with pytest.raises(BadTransformError):
         ladders(still(100, 100), Transform(frame=1), LIMITS)
 
 
 @pytest.mark.parametrize(
-    ("info", "spelling", "formats"),
+    ("info", "text", "formats"),
     [
         (still(4_000, 3_000), "width=640", ["avif", "webp", "jpeg"]),
         (still(4_000, 4_000), "full", ["webp", "jpeg"]),
@@ -225,17 +225,15 @@ def test_ladder_of_a_frame_that_there_is_not_is_refused() -> None:
         (still(800, 600, image_format="gif", frames=140), "full", ["avif", "jpeg"]),
     ],
 )
-def test_one_rendition_is_negotiated_among_the_formats_that_it_can_be_made_in(
-    info: ImageInfo, spelling: str, formats: list[Format]
-) -> None:
-    assert list(possible_formats(info, parse(spelling), LIMITS, FORMATS)) == formats
+def test_possible_formats_of_one_rendition_are_those_that_it_can_be_made_in(info: ImageInfo, text: str, formats: list[Format]) -> None:
+    assert list(possible_formats(info, parse(text), LIMITS, FORMATS)) == formats
 
 
 @pytest.mark.parametrize(
     ("memory_bytes", "alpha", "widest"),
     [(256 << 20, False, 1_727), (256 << 20, True, 1_365), (512 << 20, True, 2_560), (512 << 20, False, 2_560)],
 )
-def test_avif_is_offered_as_large_as_a_render_process_has_memory_for(memory_bytes: int, alpha: bool, widest: int) -> None:
+def test_avif_is_linked_up_to_the_memory_of_a_render_process(memory_bytes: int, alpha: bool, widest: int) -> None:
     limits = msgspec.structs.replace(LIMITS, codec_bytes=codec_bytes(memory_bytes))
     photo = ImageInfo("png", 4_000, 3_000, 1, alpha=alpha, needs_full_decode=False)
     found = widths(ladders(photo, Transform(), limits))
@@ -243,6 +241,6 @@ def test_avif_is_offered_as_large_as_a_render_process_has_memory_for(memory_byte
     assert found["webp"][-1] == 2_560
 
 
-def test_formats_that_libvips_does_not_write_are_in_no_ladder() -> None:
+def test_formats_that_libvips_cannot_write_are_in_no_ladder() -> None:
     assert list(widths(ladders(still(400, 300), Transform(), LIMITS, supported=["webp", "jpeg"]))) == ["webp", "jpeg"]
     assert list(possible_formats(still(400, 300), Transform(), LIMITS, ["jpeg"])) == ["jpeg"]

@@ -19,7 +19,7 @@ from tests.support.renders import LIMITS
 
 DIGEST = "k5x7q2" + "a" * 26
 SIGNER = Signer([bytes(range(32))])
-MINTER = UrlBuilder(SIGNER, "", LIMITS)
+URL_BUILDER = UrlBuilder(SIGNER, "", LIMITS)
 
 
 def image(width: int = 4032, height: int = 3024, *, alpha: bool = False) -> ImageInfo:
@@ -87,7 +87,7 @@ def links(markup: Markup) -> list[tuple[int, int]]:
         (12_000, [320, 640, 960, 1280, 1920, 2560]),
     ],
 )
-def test_ladder_widths_of_an_image_end_at_its_own_width_or_the_ladder_s(width: int, widths: list[int]) -> None:
+def test_ladder_widths_of_an_image_end_at_its_own_width_or_at_the_widest_step(width: int, widths: list[int]) -> None:
     assert ladder_widths(width) == widths
 
 
@@ -108,17 +108,17 @@ def test_formats_of_an_opaque_image_end_with_jpeg_and_of_one_with_alpha_with_png
 @pytest.mark.parametrize(
     ("image_format", "extension"), [("avif", ".avif"), ("webp", ".webp"), ("jpeg", ".jpg"), ("png", ".png"), ("gif", ".gif")]
 )
-def test_url_of_a_rendition_is_its_signed_address_behind_the_public_url(image_format: Format, extension: str) -> None:
+def test_url_of_a_rendition_is_its_signed_path_after_the_public_url(image_format: Format, extension: str) -> None:
     wanted = Transform(width=640, height=480, fit="cover", gravity=FocalPoint(0.3, 0.6))
     url = UrlBuilder(SIGNER, "https://img.example.com/x", LIMITS).url(DIGEST, wanted, image_format)
     assert url.startswith(f"https://img.example.com/x/i/v2/{DIGEST}/width=640,height=480,fit=cover,gravity=focal:0.3:0.6/")
     assert url.endswith(extension)
     SIGNER.verify(*parse_address(url.removeprefix("https://img.example.com/x").encode("ascii")))
-    assert "https://img.example.com/x" + MINTER.url(DIGEST, wanted, image_format) == url
+    assert "https://img.example.com/x" + URL_BUILDER.url(DIGEST, wanted, image_format) == url
 
 
 def test_markup_of_a_photo_has_its_ladder_in_every_format() -> None:
-    markup = MINTER.markup(DIGEST, image(), Transform())
+    markup = URL_BUILDER.markup(DIGEST, image(), Transform())
     assert [source.type for source in markup.sources] == ["image/avif", "image/webp", "image/jpeg"]
     for source in markup.sources:
         assert [(link.width, link.height) for link in source.renditions] == [
@@ -138,14 +138,14 @@ def test_markup_of_a_photo_has_its_ladder_in_every_format() -> None:
 
 
 def test_markup_of_a_small_original_is_one_step_of_its_own_width() -> None:
-    markup = MINTER.markup(DIGEST, image(200, 100), Transform())
+    markup = URL_BUILDER.markup(DIGEST, image(200, 100), Transform())
     assert links(markup) == [(200, 100)]
     assert markup.src == markup.sources[-1].renditions[0].url
     assert markup.sources[0].srcset == f"{markup.sources[0].renditions[0].url} 200w"
 
 
 def test_markup_of_an_image_with_alpha_falls_back_to_png() -> None:
-    markup = MINTER.markup(DIGEST, image(alpha=True), Transform())
+    markup = URL_BUILDER.markup(DIGEST, image(alpha=True), Transform())
     assert [source.type for source in markup.sources] == ["image/avif", "image/webp", "image/png"]
     assert markup.src.endswith(".png")
 
@@ -154,20 +154,20 @@ def test_markup_of_an_image_with_alpha_falls_back_to_png() -> None:
     ("width", "src_width"), [(100, 100), (1000, 1000), (1279, 1279), (1280, 1280), (1300, 1280), (1600, 1280), (8000, 1280)]
 )
 def test_markup_src_is_the_step_nearest_to_the_middle(width: int, src_width: int) -> None:
-    markup = MINTER.markup(DIGEST, image(width, 500), Transform())
+    markup = URL_BUILDER.markup(DIGEST, image(width, 500), Transform())
     assert f"/width={src_width}/" in markup.src
 
 
 def test_markup_of_a_crop_keeps_its_shape_at_every_step() -> None:
-    markup = MINTER.markup(DIGEST, image(), Transform(width=1000, height=500, fit="cover", quality=60))
+    markup = URL_BUILDER.markup(DIGEST, image(), Transform(width=1000, height=500, fit="cover", quality=60))
     assert links(markup) == [(320, 160), (640, 320), (960, 480), (1000, 500)]
     assert [parse_address(link.url.encode())[0].transform for link in markup.sources[0].renditions] == [
         f"width={width},height={height},fit=cover,quality=60" for width, height in links(markup)
     ]
 
 
-def test_markup_of_a_crop_wider_than_the_original_is_no_wider_than_what_will_come() -> None:
-    assert links(MINTER.markup(DIGEST, image(600, 600), Transform(width=2000, height=1000, fit="cover"))) == [(320, 160), (600, 300)]
+def test_markup_of_a_crop_wider_than_the_original_has_the_width_of_the_rendition() -> None:
+    assert links(URL_BUILDER.markup(DIGEST, image(600, 600), Transform(width=2000, height=1000, fit="cover"))) == [(320, 160), (600, 300)]
 
 
 @pytest.mark.parametrize(
@@ -182,14 +182,14 @@ def test_markup_of_a_crop_wider_than_the_original_is_no_wider_than_what_will_com
     ],
 )
 def test_markup_at_given_widths_has_each_once_and_nothing_enlarged(widths: list[int], steps: list[tuple[int, int]]) -> None:
-    assert links(MINTER.markup(DIGEST, image(400, 300), Transform(), widths=widths)) == steps
+    assert links(URL_BUILDER.markup(DIGEST, image(400, 300), Transform(), widths=widths)) == steps
 
 
 def test_markup_in_given_formats_has_them_in_that_order_and_falls_back_to_the_last() -> None:
-    markup = MINTER.markup(DIGEST, image(), Transform(), formats=["webp", "png"])
+    markup = URL_BUILDER.markup(DIGEST, image(), Transform(), formats=["webp", "png"])
     assert [source.type for source in markup.sources] == ["image/webp", "image/png"]
     assert markup.src.endswith(".png")
-    alone = MINTER.markup(DIGEST, image(), Transform(), formats=["avif"])
+    alone = URL_BUILDER.markup(DIGEST, image(), Transform(), formats=["avif"])
     assert Tags(alone.picture).element("img")["src"] == alone.src
     assert [tag for tag, _ in Tags(alone.picture).tags] == ["picture", "img"]
 
@@ -209,17 +209,17 @@ def test_markup_in_given_formats_has_them_in_that_order_and_falls_back_to_the_la
         )
     ),
 )
-def test_markup_sizes_are_those_that_the_renditions_will_have(width: int, height: int, wanted: Transform) -> None:
-    markup = MINTER.markup(DIGEST, image(width, height), wanted)
+def test_markup_sizes_are_those_of_the_renditions(width: int, height: int, wanted: Transform) -> None:
+    markup = URL_BUILDER.markup(DIGEST, image(width, height), wanted)
     for link in markup.sources[0].renditions:
         address = parse_address(link.url.encode("ascii"))[0]
         assert (link.width, link.height) == make_plan(width, height, parse_canonical(address.transform)).output_size
     assert [step[0] for step in links(markup)] == sorted({step[0] for step in links(markup)})
 
 
-def test_markup_of_a_height_alone_is_refused_with_what_helps() -> None:
+def test_markup_of_only_a_height_is_refused_with_a_remedy() -> None:
     with pytest.raises(BadTransformError) as caught:
-        MINTER.markup(DIGEST, image(), Transform(height=500))
+        URL_BUILDER.markup(DIGEST, image(), Transform(height=500))
     assert caught.value.received == "height=500"
     assert caught.value.expected
     assert caught.value.remedy
@@ -227,15 +227,15 @@ def test_markup_of_a_height_alone_is_refused_with_what_helps() -> None:
 
 def test_markup_at_a_width_that_makes_the_transform_too_high_is_refused() -> None:
     tall = Transform(width=100, height=8000, fit="cover")
-    assert links(MINTER.markup(DIGEST, image(8000, 8192), tall, widths=[102])) == [(102, 8160)]
+    assert links(URL_BUILDER.markup(DIGEST, image(8000, 8192), tall, widths=[102])) == [(102, 8160)]
     with pytest.raises(BadTransformError) as caught:
-        MINTER.markup(DIGEST, image(8000, 8192), tall, widths=[50, 103])
+        URL_BUILDER.markup(DIGEST, image(8000, 8192), tall, widths=[50, 103])
     assert caught.value.received == "8240"
     assert caught.value.remedy
 
 
-def test_picture_of_a_small_photo_is_this_html() -> None:
-    markup = MINTER.markup(DIGEST, image(400, 300), Transform(), sizes="(min-width: 60em) 50vw, 100vw", alt='A "red" boat & more')
+def test_picture_of_a_small_photo_is_the_expected_html() -> None:
+    markup = URL_BUILDER.markup(DIGEST, image(400, 300), Transform(), sizes="(min-width: 60em) 50vw, 100vw", alt='A "red" boat & more')
     avif, webp, jpeg = ([link.url for link in source.renditions] for source in markup.sources)
     assert (
         markup.picture
@@ -255,7 +255,7 @@ width="400" height="300" alt="A &quot;red&quot; boat &amp; more" loading="lazy" 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=80), st.text(st.characters(codec="utf-8"), max_size=40))
 def test_picture_with_any_alt_and_sizes_is_read_back_exactly(alt: str, sizes: str) -> None:
-    markup = MINTER.markup(DIGEST, image(400, 300), Transform(), sizes=sizes, alt=alt)
+    markup = URL_BUILDER.markup(DIGEST, image(400, 300), Transform(), sizes=sizes, alt=alt)
     tags = Tags(markup.picture)
     assert [tag for tag, _ in tags.tags] == ["picture", "source", "source", "img"]
     assert tags.text.strip() == ""
@@ -265,14 +265,14 @@ def test_picture_with_any_alt_and_sizes_is_read_back_exactly(alt: str, sizes: st
         assert attributes["srcset"] == source.srcset
 
 
-def test_picture_tells_the_size_of_its_largest_step_so_that_the_page_does_not_jump() -> None:
-    tags = Tags(MINTER.markup(DIGEST, image(), Transform()).picture)
+def test_picture_has_the_size_of_its_largest_step_to_prevent_a_layout_shift() -> None:
+    tags = Tags(URL_BUILDER.markup(DIGEST, image(), Transform()).picture)
     assert (tags.element("img")["width"], tags.element("img")["height"]) == ("2560", "1920")
     assert tags.element("img")["loading"] == "lazy"
 
 
 @pytest.mark.parametrize(
-    ("info", "spelling", "formats"),
+    ("info", "text", "formats"),
     [
         (animation(), "full", ("webp", "gif")),
         (animation(), "width=100,round=9", ("webp", "gif")),
@@ -291,9 +291,9 @@ def test_picture_tells_the_size_of_its_largest_step_so_that_the_page_does_not_ju
         (drawing(), "full", ("avif", "webp", "png")),
     ],
 )
-def test_default_formats_hold_what_the_rendition_has(info: ImageInfo, spelling: str, formats: tuple[Format, ...]) -> None:
-    assert default_formats(info, parse(spelling)) == formats
-    assert fallback_format(info, parse(spelling)) == formats[-1]
+def test_default_formats_preserve_frames_and_transparency(info: ImageInfo, text: str, formats: tuple[Format, ...]) -> None:
+    assert default_formats(info, parse(text)) == formats
+    assert fallback_format(info, parse(text)) == formats[-1]
 
 
 def test_default_formats_of_an_animation_in_the_first_pipeline_version_are_those_of_its_first_frame() -> None:
@@ -301,16 +301,16 @@ def test_default_formats_of_an_animation_in_the_first_pipeline_version_are_those
 
 
 def test_markup_of_a_drawing_has_every_step_of_the_ladder() -> None:
-    assert [width for width, _ in links(MINTER.markup(DIGEST, drawing(), Transform()))] == list(LADDER_WIDTHS)
+    assert [width for width, _ in links(URL_BUILDER.markup(DIGEST, drawing(), Transform()))] == list(LADDER_WIDTHS)
 
 
 def test_markup_of_a_small_photo_that_may_grow_has_every_step_of_the_ladder() -> None:
-    grown = MINTER.markup(DIGEST, image(200, 100), parse("width=400,enlarge=true"))
+    grown = URL_BUILDER.markup(DIGEST, image(200, 100), parse("width=400,enlarge=true"))
     assert links(grown) == [(width, width // 2) for width in LADDER_WIDTHS]
 
 
 def test_markup_scales_every_length_with_the_width_so_that_each_step_looks_alike() -> None:
-    markup = MINTER.markup(
+    markup = URL_BUILDER.markup(
         DIGEST, image(), parse("width=400,round=40,pad=20,blur=2,overlay=" + "b" * 32 + ":east:0.2:1:10:0"), widths=[200, 800]
     )
     half, double = (parse_address(link.url.encode())[0].transform for link in markup.sources[0].renditions)
@@ -321,27 +321,27 @@ def test_markup_scales_every_length_with_the_width_so_that_each_step_looks_alike
 
 
 def test_markup_without_a_width_scales_lengths_from_the_size_of_the_original() -> None:
-    markup = MINTER.markup(DIGEST, image(1000, 500), parse("round=100"), widths=[500, 1000])
+    markup = URL_BUILDER.markup(DIGEST, image(1000, 500), parse("round=100"), widths=[500, 1000])
     assert [parse_address(link.url.encode())[0].transform for link in markup.sources[0].renditions] == [
         "width=500,round=50",
         "width=1000,round=100",
     ]
 
 
-def test_markup_leaves_out_of_each_format_what_it_has_no_use_for() -> None:
-    markup = MINTER.markup(DIGEST, image(), parse("quality=70,progressive=true"), widths=[320], formats=["webp", "png", "jpeg"])
-    spellings = [parse_address(source.renditions[0].url.encode())[0].transform for source in markup.sources]
-    assert spellings == ["width=320,quality=70", "width=320,progressive=true", "width=320,quality=70,progressive=true"]
+def test_markup_leaves_out_the_options_that_a_format_ignores() -> None:
+    markup = URL_BUILDER.markup(DIGEST, image(), parse("quality=70,progressive=true"), widths=[320], formats=["webp", "png", "jpeg"])
+    transforms_in_urls = [parse_address(source.renditions[0].url.encode())[0].transform for source in markup.sources]
+    assert transforms_in_urls == ["width=320,quality=70", "width=320,progressive=true", "width=320,quality=70,progressive=true"]
 
 
-@pytest.mark.parametrize(("spelling", "image_format"), [("lossless=true", "jpeg"), ("animate=true", "avif")])
-def test_url_of_what_a_format_cannot_do_is_refused(spelling: str, image_format: Format) -> None:
+@pytest.mark.parametrize(("text", "image_format"), [("lossless=true", "jpeg"), ("animate=true", "avif")])
+def test_url_with_an_option_that_contradicts_the_format_is_refused(text: str, image_format: Format) -> None:
     with pytest.raises(BadTransformError) as caught:
-        MINTER.url(DIGEST, parse(spelling), image_format)
+        URL_BUILDER.url(DIGEST, parse(text), image_format)
     assert caught.value.received == image_format
 
 
 def test_markup_of_a_crop_outside_the_picture_is_refused() -> None:
     with pytest.raises(BadTransformError) as caught:
-        MINTER.markup(DIGEST, image(400, 300), parse("crop=300:0:200:100"))
+        URL_BUILDER.markup(DIGEST, image(400, 300), parse("crop=300:0:200:100"))
     assert caught.value.expected == "a part of 400 x 300 pixels"

@@ -58,7 +58,7 @@ whole = st.integers(0, 500_000).map(float)
 pixel_regions = st.builds(Region, whole, whole, st.integers(1, 500_000).map(float), st.integers(1, 500_000).map(float))
 lengths = st.integers(0, MAX_PAD_PIXELS)
 offsets = st.integers(-MAX_PAD_PIXELS, MAX_PAD_PIXELS)
-colours = st.from_regex(r"[0-9a-f]{6}([0-9a-e][0-9a-f])?", fullmatch=True)
+colors = st.from_regex(r"[0-9a-f]{6}([0-9a-e][0-9a-f])?", fullmatch=True)
 overlays = st.builds(Overlay, st.just(DIGEST), st.sampled_from(COMPASS), decimals(0.01, 1), parts_of_one, offsets, offsets)
 
 BOXES: st.SearchStrategy[dict[str, Any]] = st.one_of(
@@ -91,7 +91,7 @@ OTHERS = st.fixed_dictionaries(
         "overlay": overlays,
         "round": sides | st.just("max"),
         "pad": st.builds(Sides, lengths, lengths, lengths, lengths),
-        "background": colours | st.just("blur"),
+        "background": colors | st.just("blur"),
         "metadata": st.sampled_from(METADATA),
         "effort": st.integers(0, MAX_EFFORT),
         "progressive": st.booleans(),
@@ -110,13 +110,13 @@ def test_strategies_of_these_tests_draw_every_option() -> None:
     assert list(OPTIONS) == [field.name for field in msgspec.structs.fields(Transform)]
 
 
-def refusal(spelling: str) -> BadTransformError:
+def refusal(text: str) -> BadTransformError:
     with pytest.raises(BadTransformError) as caught:
-        parse(spelling)
+        parse(text)
     return caught.value
 
 
-SPELLINGS = [
+CANONICAL_FORMS = [
     (Transform(), "full"),
     (Transform(width=1), "width=1"),
     (Transform(height=8192), "height=8192"),
@@ -164,32 +164,32 @@ SPELLINGS = [
 ]
 
 
-@pytest.mark.parametrize(("transform", "spelling"), SPELLINGS, ids=[spelling for _, spelling in SPELLINGS])
-def test_transform_is_spelled_and_read_as_the_table_says(transform: Transform, spelling: str) -> None:
-    assert transform.canonical_form == spelling
-    assert parse(spelling) == transform
-    assert parse_canonical(spelling) == transform
+@pytest.mark.parametrize(("transform", "text"), CANONICAL_FORMS, ids=[text for _, text in CANONICAL_FORMS])
+def test_transform_and_its_canonical_form_match_the_table(transform: Transform, text: str) -> None:
+    assert transform.canonical_form == text
+    assert parse(text) == transform
+    assert parse_canonical(text) == transform
 
 
 @given(transforms)
-def test_transform_spelled_and_parsed_is_the_same_transform(transform: Transform) -> None:
+def test_canonical_form_of_a_transform_is_parsed_to_the_same_transform(transform: Transform) -> None:
     assert parse(transform.canonical_form) == transform
     assert parse_canonical(transform.canonical_form).canonical_form == transform.canonical_form
 
 
 @given(transforms, transforms)
-def test_transforms_with_one_spelling_are_one_transform(one: Transform, other: Transform) -> None:
+def test_transforms_with_the_same_canonical_form_are_equal(one: Transform, other: Transform) -> None:
     assert (one.canonical_form == other.canonical_form) == (one == other)
 
 
 @given(transforms)
-def test_spelling_fits_into_an_address(transform: Transform) -> None:
+def test_canonical_form_fits_into_a_url(transform: Transform) -> None:
     assert 0 < len(transform.canonical_form) <= MAX_TRANSFORM_CHARACTERS
     assert set(transform.canonical_form) <= set("abcdefghijklmnopqrstuvwxyz0123456789.:=,_-")
 
 
 @given(transforms, st.data())
-def test_another_spelling_of_a_transform_is_read_alike_and_is_not_canonical(transform: Transform, data: st.DataObject) -> None:
+def test_another_form_of_a_transform_is_parsed_to_the_same_and_is_not_canonical(transform: Transform, data: st.DataObject) -> None:
     pairs = [] if transform.canonical_form == FULL else transform.canonical_form.split(",")
     if transform.flip == "none" and data.draw(st.booleans()):
         pairs.append("flip=none")
@@ -198,13 +198,13 @@ def test_another_spelling_of_a_transform_is_read_alike_and_is_not_canonical(tran
     if transform.gravity == "center" and data.draw(st.booleans()):
         pairs.append("gravity=center")
     pairs = [loosely(pair, data) for pair in data.draw(st.permutations(pairs))]
-    spelling = ",".join(pairs) or FULL
-    assert parse(spelling) == transform
-    if spelling == transform.canonical_form:
-        assert parse_canonical(spelling) == transform
+    text = ",".join(pairs) or FULL
+    assert parse(text) == transform
+    if text == transform.canonical_form:
+        assert parse_canonical(text) == transform
     else:
         with pytest.raises(BadTransformError) as caught:
-            parse_canonical(spelling)
+            parse_canonical(text)
         assert caught.value.expected == transform.canonical_form
         assert caught.value.remedy
 
@@ -333,11 +333,11 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("spelling", "detail", "expected", "received", "remedy"), BAD, ids=[row[0] or "empty" for row in BAD])
-def test_bad_transform_is_told_what_was_expected_what_came_and_what_helps(
-    spelling: str, detail: str, expected: str, received: str, remedy: str
+@pytest.mark.parametrize(("text", "detail", "expected", "received", "remedy"), BAD, ids=[row[0] or "empty" for row in BAD])
+def test_bad_transform_is_refused_with_expected_received_and_remedy(
+    text: str, detail: str, expected: str, received: str, remedy: str
 ) -> None:
-    error = refusal(spelling)
+    error = refusal(text)
     assert error.status_code == 400
     assert error.detail.startswith(detail)
     assert error.expected is not None
@@ -348,7 +348,7 @@ def test_bad_transform_is_told_what_was_expected_what_came_and_what_helps(
 
 
 @pytest.mark.parametrize(
-    ("spelling", "canonical"),
+    ("text", "canonical"),
     [
         ("width=0640", "width=640"),
         ("width=640.0", "width=640"),
@@ -373,17 +373,17 @@ def test_bad_transform_is_told_what_was_expected_what_came_and_what_helps(
         ("width=1,height=1,fit=cover,gravity=focal:-0:0", "width=1,height=1,fit=cover,gravity=focal:0:0"),
     ],
 )
-def test_transform_in_another_spelling_is_read_but_refused_where_the_canonical_one_is_needed(spelling: str, canonical: str) -> None:
-    assert parse(spelling) == parse_canonical(canonical)
+def test_transform_in_another_form_is_refused_as_not_canonical(text: str, canonical: str) -> None:
+    assert parse(text) == parse_canonical(canonical)
     with pytest.raises(BadTransformError) as caught:
-        parse_canonical(spelling)
-    assert (caught.value.expected, caught.value.received) == (canonical, spelling)
+        parse_canonical(text)
+    assert (caught.value.expected, caught.value.received) == (canonical, text)
 
 
 @given(st.text(max_size=60))
-def test_transform_of_any_text_is_read_or_refused_and_never_raises_anything_else(spelling: str) -> None:
+def test_parse_of_any_text_returns_a_transform_or_raises_bad_transform(text: str) -> None:
     try:
-        transform = parse(spelling)
+        transform = parse(text)
     except BadTransformError as refused:
         error = refused
     else:
@@ -394,7 +394,7 @@ def test_transform_of_any_text_is_read_or_refused_and_never_raises_anything_else
 
 
 @pytest.mark.parametrize(
-    ("options", "spelling"),
+    ("options", "text"),
     [
         ({}, "full"),
         ({"width": None, "height": None, "fit": None, "gravity": None, "quality": None}, "full"),
@@ -425,8 +425,8 @@ def test_transform_of_any_text_is_read_or_refused_and_never_raises_anything_else
         ({"blur": 0.3, "dpr": 0.5}, "blur=0.3"),
     ],
 )
-def test_from_options_of_json_members_is_their_transform(options: dict[str, object], spelling: str) -> None:
-    assert from_options(options).canonical_form == spelling
+def test_from_options_of_json_members_returns_their_transform(options: dict[str, object], text: str) -> None:
+    assert from_options(options).canonical_form == text
 
 
 @pytest.mark.parametrize(
@@ -466,7 +466,7 @@ def test_from_options_of_a_member_that_fits_no_option_is_refused(options: dict[s
     assert caught.value.remedy
 
 
-def test_from_options_goes_over_the_preset() -> None:
+def test_from_options_overrides_the_preset() -> None:
     card = parse("width=640,height=480,fit=cover,quality=70")
     assert from_options({}, card) == card
     assert (
@@ -478,12 +478,12 @@ def test_from_options_goes_over_the_preset() -> None:
 
 
 @given(transforms)
-def test_from_options_of_what_a_transform_spells_is_that_transform(transform: Transform) -> None:
+def test_from_options_of_the_canonical_values_of_a_transform_is_that_transform(transform: Transform) -> None:
     assert from_options({key: format_value(value) for key, value in transform.options().items()}) == transform
 
 
 @given(transforms, st.fractions(Fraction(1, 10), 4, max_denominator=100))
-def test_scaled_transform_is_one_that_can_be_spelled_and_is_as_much_larger(transform: Transform, factor: Fraction) -> None:
+def test_scaled_transform_has_a_canonical_form_and_scaled_lengths(transform: Transform, factor: Fraction) -> None:
     if factor * max(transform.width or 0, transform.height or 0) >= MAX_SIDE_PIXELS + Fraction(1, 2):
         with pytest.raises(BadTransformError, match="would be too long"):
             scaled(transform, factor)
@@ -498,12 +498,12 @@ def test_scaled_transform_is_one_that_can_be_spelled_and_is_as_much_larger(trans
 
 
 @given(transforms)
-def test_transform_by_one_is_itself(transform: Transform) -> None:
+def test_transform_scaled_by_one_is_unchanged(transform: Transform) -> None:
     assert scaled(transform, Fraction(1)) == transform
 
 
 @given(transforms, st.sampled_from(list(FORMATS)))
-def test_transform_for_a_format_is_what_the_format_has_a_use_for_or_refused(transform: Transform, image_format: Format) -> None:
+def test_transform_for_a_format_has_only_options_with_an_effect_or_is_refused(transform: Transform, image_format: Format) -> None:
     contradicts = (transform.lossless and image_format in {"jpeg", "gif"}) or (transform.animate and image_format not in {"webp", "gif"})
     if contradicts:
         with pytest.raises(BadTransformError, match="contradicts the format"):
@@ -517,12 +517,12 @@ def test_transform_for_a_format_is_what_the_format_has_a_use_for_or_refused(tran
     )
 
 
-def test_defaults_have_a_row_for_the_version_of_new_addresses_and_a_quality_for_every_format() -> None:
+def test_defaults_have_a_row_for_the_current_version_and_a_quality_for_every_format() -> None:
     assert PIPELINE_VERSION in DEFAULTS
     for defaults in DEFAULTS.values():
         assert set(defaults.quality) == set(FORMATS)
         assert all(1 <= quality <= 100 for quality in defaults.quality.values())
 
 
-def test_fits_are_the_five_of_the_documentation() -> None:
+def test_fits_are_the_five_documented_ones() -> None:
     assert set(FITS) == {"inside", "outside", "cover", "contain", "fill"}

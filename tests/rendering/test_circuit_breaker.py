@@ -40,8 +40,8 @@ class Clock:
         return self.now
 
 
-def render(spelling: str = "width=100", *, overlay: str | None = None, original: str = ORIGINAL) -> Render:
-    return Render(InputFile("", original), unresolved(parse(spelling), "webp"), LIMITS, None if overlay is None else InputFile("", overlay))
+def render(text: str = "width=100", *, overlay: str | None = None, original: str = ORIGINAL) -> Render:
+    return Render(InputFile("", original), unresolved(parse(text), "webp"), LIMITS, None if overlay is None else InputFile("", overlay))
 
 
 def is_refused(circuit: CircuitBreaker, job: Job) -> bool:
@@ -52,7 +52,7 @@ def is_refused(circuit: CircuitBreaker, job: Job) -> bool:
     return False
 
 
-def test_refusal_says_what_happened_and_when_it_is_tried_again() -> None:
+def test_refusal_names_the_failure_and_the_time_of_the_next_attempt() -> None:
     clock = Clock()
     circuit = CircuitBreaker(clock)
     for _ in range(2):
@@ -113,19 +113,19 @@ def test_failures_with_an_overlay_are_held_against_the_two_together_only() -> No
     assert not is_refused(circuit, render(overlay=OVERLAY, original=OTHER))
 
 
-@pytest.mark.parametrize("spelling", ["full", "width=4000", "width=100,effort=6", "width=100,quality=auto", "width=100,max_bytes=5000"])
-def test_rendition_that_takes_long_by_the_clients_choice_is_refused_alone(spelling: str) -> None:
+@pytest.mark.parametrize("text", ["full", "width=4000", "width=100,effort=6", "width=100,quality=auto", "width=100,max_bytes=5000"])
+def test_only_the_rendition_is_refused_if_it_is_expensive_by_the_clients_choice(text: str) -> None:
     circuit = CircuitBreaker()
     for _ in range(2):
-        circuit.record(render(spelling), "timed-out")
-    assert is_refused(circuit, render(spelling))
+        circuit.record(render(text), "timed-out")
+    assert is_refused(circuit, render(text))
     assert not is_refused(circuit, render("width=100"))
     for _ in range(2):
-        circuit.record(render(spelling), "crashed")
+        circuit.record(render(text), "crashed")
     assert is_refused(circuit, render("width=100"))
 
 
-def test_circuit_remembers_a_bounded_number_of_failures_and_forgets_old_ones_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_circuit_breaker_has_a_bounded_number_of_failures_and_drops_expired_ones_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(circuit_module, "_MAX_FAILURES", 10)
     clock = Clock()
     circuit = CircuitBreaker(clock)
@@ -170,9 +170,9 @@ async def test_image_whose_process_ended_twice_costs_no_third_process(lone: Rend
     for _ in range(2):
         assert isinstance(await ended_with(lone, bad), RenderFailedError)
     process_ids = lone.process_ids
-    for spelling in ("width=40", "width=20"):
+    for text in ("width=40", "width=20"):
         with pytest.raises(RenderGaveUpError):
-            await lone.run(msgspec.structs.replace(bad, transform=parse(spelling)), Rendered)
+            await lone.run(msgspec.structs.replace(bad, request=unresolved(parse(text), bad.request.format)), Rendered)
     assert (await rendered(lone, good, "width=40")).width == 40
     assert lone.process_ids == process_ids
 
@@ -236,7 +236,7 @@ def shared(folder: Path, clock: Clock) -> tuple[Storage, CircuitBreaker, RenderF
     return storage, circuit, RenderFailures(storage, circuit)
 
 
-async def test_failures_are_known_to_every_server_of_the_store_and_deleted_when_they_are_forgotten(tmp_path: Path) -> None:
+async def test_failures_are_shared_by_every_server_of_the_store_and_deleted_when_they_expire(tmp_path: Path) -> None:
     clock = Clock()
     storage, here, notes_here = shared(tmp_path, clock)
     _, there, notes_there = shared(tmp_path, clock)
@@ -259,7 +259,7 @@ async def test_failures_are_known_to_every_server_of_the_store_and_deleted_when_
     assert [entry async for entry in storage.list_objects("render-failures")] == []
 
 
-async def test_failure_that_the_store_does_not_take_is_kept_and_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failure_that_cannot_be_stored_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage, circuit, notes = shared(tmp_path, Clock())
 
     async def fail(*_: object, **__: object) -> None:
@@ -275,7 +275,7 @@ async def test_failure_that_the_store_does_not_take_is_kept_and_written_later(tm
     assert len([entry async for entry in storage.list_objects("render-failures")]) == 2
 
 
-def test_learning_keeps_failures_that_others_do_not_know_yet() -> None:
+def test_synchronize_preserves_failures_that_are_not_in_the_store_yet() -> None:
     circuit = CircuitBreaker()
     circuit.record(render(), "crashed")
     circuit.record(render(), "crashed")
@@ -287,7 +287,7 @@ def test_learning_keeps_failures_that_others_do_not_know_yet() -> None:
 # Health.
 
 
-async def test_pool_whose_renders_end_their_processes_says_so_and_recovers_by_a_test_of_its_own(
+async def test_pool_whose_renders_end_their_processes_reports_it_until_a_self_test_succeeds(
     lone: RenderPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(pool_module.FAILING_AFTER):

@@ -119,17 +119,15 @@ async def test_pool_renders_and_probes(pool: RenderPool, photo: Path) -> None:
     assert (await probed(pool, photo)).info.width == 400
 
 
-async def test_pool_works_on_as_many_jobs_at_a_time_as_it_has_processes(
-    pool: RenderPool, photo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = watched_jobs(monkeypatch)
+async def test_pool_runs_as_many_jobs_at_a_time_as_it_has_processes(pool: RenderPool, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = watched_jobs(monkeypatch)
     async with anyio.create_task_group() as tasks:
         with halted(pool):
             for _ in range(3):
                 tasks.start_soon(probed, pool, photo)
             await anyio.wait_all_tasks_blocked()
-            assert asked == ["Probe"] * 2
-    assert asked == ["Probe"] * 3
+            assert jobs == ["Probe"] * 2
+    assert jobs == ["Probe"] * 3
 
 
 # What a render process is.
@@ -197,14 +195,14 @@ async def test_processes_of_a_killed_server_are_gone_within_a_second_idle_or_at_
             await until(lambda: all(is_gone(process_id) for process_id in process_ids))
 
 
-async def test_pool_that_is_left_has_no_process_and_no_zombie(photo: Path) -> None:
+async def test_closed_pool_has_no_process_and_no_zombie(photo: Path) -> None:
     async with render_pool() as pool:
         process_ids = pool.process_ids
         await rendered(pool, photo, "width=50")
     assert not any(psutil.pid_exists(process_id) for process_id in process_ids)
 
 
-async def test_pool_that_is_left_while_its_processes_start_has_none() -> None:
+async def test_pool_closed_while_its_processes_start_has_none() -> None:
     pool = RenderPool(slots=1, queue_limit=1, memory_bytes=512 * MEBIBYTE, render_seconds=PATIENCE_SECONDS, wait_seconds=PATIENCE_SECONDS)
     children = psutil.Process().children
     before = {child.pid for child in children(recursive=True)}
@@ -217,7 +215,7 @@ async def test_pool_that_is_left_while_its_processes_start_has_none() -> None:
 # A process that ends in the middle of a job.
 
 
-async def test_process_killed_in_the_middle_of_an_encode_fails_that_render_alone(lone: RenderPool, large_photo: Path, photo: Path) -> None:
+async def test_process_killed_in_the_middle_of_an_encode_fails_only_that_render(lone: RenderPool, large_photo: Path, photo: Path) -> None:
     (process_id,) = lone.process_ids
     idle_seconds = psutil.Process(process_id).cpu_times().user
 
@@ -240,7 +238,7 @@ async def test_process_killed_in_the_middle_of_an_encode_fails_that_render_alone
     [(signal.SIGSEGV, RenderFailedError), (signal.SIGABRT, TooCostlyError)],
     ids=["crashes", "aborts for want of memory"],
 )
-async def test_process_that_ends_in_the_middle_of_a_job_fails_that_job_alone(
+async def test_process_that_ends_in_the_middle_of_a_job_fails_only_that_job(
     photo: Path, ending: signal.Signals, kind: type[ServiceError]
 ) -> None:
     async with render_pool() as pool, anyio.create_task_group() as tasks:
@@ -298,7 +296,7 @@ async def test_render_past_its_deadline_is_killed_in_the_middle_of_an_encode_and
     await until(lambda: is_gone(process_id))
 
 
-async def test_job_that_waits_past_the_deadline_is_given_up_and_the_one_before_it_too(
+async def test_job_that_waits_past_the_deadline_fails_and_so_does_the_one_before_it(
     lone: RenderPool, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lone, "_render_seconds", 0.3)
@@ -315,7 +313,7 @@ async def test_job_that_waits_past_the_deadline_is_given_up_and_the_one_before_i
     assert [type(error) for error in errors] == [DeadlineExceededError] * 2
 
 
-async def test_job_beyond_the_queue_is_refused_at_once_with_a_time_to_come_back(
+async def test_job_beyond_the_queue_limit_is_refused_at_once_with_retry_after(
     lone: RenderPool, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lone, "_queue_limit", 2)
@@ -340,7 +338,7 @@ async def test_job_beyond_the_queue_is_refused_at_once_with_a_time_to_come_back(
     assert (await rendered(lone, photo, "width=60")).width == 60
 
 
-async def test_job_that_could_not_be_done_in_the_time_that_clients_wait_is_refused_at_once(
+async def test_job_with_an_expected_wait_that_is_too_long_is_refused_at_once(
     lone: RenderPool, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A render is thought to take 0.2 s: one may wait, a second one would take longer than clients do.
@@ -355,7 +353,7 @@ async def test_job_that_could_not_be_done_in_the_time_that_clients_wait_is_refus
             assert error.retry_after_seconds == 1
 
 
-async def test_job_whose_client_is_gone_is_ended_and_harms_no_other(lone: RenderPool, photo: Path) -> None:
+async def test_job_of_a_disconnected_client_is_ended_and_harms_no_other(lone: RenderPool, photo: Path) -> None:
     (process_id,) = lone.process_ids
     leaving = anyio.CancelScope()
 
@@ -439,7 +437,7 @@ async def test_render_that_needs_more_memory_than_the_cap_is_too_costly_and_harm
         assert (await rendered(pool, photo, "width=100", "avif")).width == 100
 
 
-async def test_original_that_decodes_whole_and_is_heavy_is_worked_on_alone_while_others_go_on(
+async def test_original_that_needs_exclusive_use_is_the_only_such_job_while_others_go_on(
     pool: RenderPool, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heavy = written(tmp_path, images.gray_tiff(6_400, 6_400), "heavy.tiff")
@@ -487,23 +485,23 @@ async def all_of(pool: RenderPool, job: RenderLadder) -> list[Rendered]:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give the jobs that render processes have been asked for so far, by the names of their types."""
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which every job of a render process adds the name of its type."""
     return watched_jobs(monkeypatch)
 
 
-async def test_ladder_gives_each_format_at_each_width_the_widest_first(pool: RenderPool, photo: Path, asked: list[str]) -> None:
+async def test_ladder_yields_each_format_at_each_width_the_widest_first(pool: RenderPool, photo: Path, jobs: list[str]) -> None:
     renditions = await all_of(pool, ladder_job(photo, [320, 200, 64], ["webp", "jpeg"]))
     pictures = [images.opened(rendition.body) for rendition in renditions]
     assert [(picture.width, picture.format) for picture in pictures] == [
         (320, "WEBP"), (320, "JPEG"), (200, "WEBP"), (200, "JPEG"), (64, "WEBP"), (64, "JPEG"),
     ]  # fmt: skip
     assert [(rendition.width, rendition.height) for rendition in renditions[::2]] == [(320, 240), (200, 150), (64, 48)]
-    assert asked == ["RenderLadder"] + ["NextRendition"] * 5
+    assert jobs == ["RenderLadder"] + ["NextRendition"] * 5
 
 
-async def test_ladder_ends_after_the_rendition_at_work_when_somebody_waits_and_the_rest_can_be_asked_for_again(
-    lone: RenderPool, photo: Path, asked: list[str]
+async def test_ladder_ends_after_the_current_rendition_when_a_request_waits_and_the_rest_can_be_submitted_again(
+    lone: RenderPool, photo: Path, jobs: list[str]
 ) -> None:
     done: list[int] = []
 
@@ -518,10 +516,10 @@ async def test_ladder_ends_after_the_rendition_at_work_when_somebody_waits_and_t
         assert [rendition async for rendition in renditions] == []
         await until(lambda: done == [50])
     assert [rendition.width for rendition in await all_of(lone, ladder_job(photo, [200, 64], ["webp"]))] == [200, 64]
-    assert asked == ["RenderLadder", "Render", "RenderLadder", "NextRendition"]
+    assert jobs == ["RenderLadder", "Render", "RenderLadder", "NextRendition"]
 
 
-async def test_ladder_starts_when_nobody_waits_any_more(lone: RenderPool, photo: Path, asked: list[str]) -> None:
+async def test_ladder_starts_when_no_request_waits_any_more(lone: RenderPool, photo: Path, jobs: list[str]) -> None:
     async with anyio.create_task_group() as tasks:
         with halted(lone):
             tasks.start_soon(rendered, lone, photo, "width=50")
@@ -531,10 +529,10 @@ async def test_ladder_starts_when_nobody_waits_any_more(lone: RenderPool, photo:
             for _ in range(3):
                 tasks.start_soon(rendered, lone, photo, "width=50")
             await anyio.wait_all_tasks_blocked()
-    assert asked == ["Render"] * 4 + ["RenderLadder"]
+    assert jobs == ["Render"] * 4 + ["RenderLadder"]
 
 
-async def test_ladder_leaves_one_of_several_slots_free_for_who_comes_next(pool: RenderPool, photo: Path, asked: list[str]) -> None:
+async def test_ladder_leaves_one_of_several_slots_free_for_the_next_request(pool: RenderPool, photo: Path, jobs: list[str]) -> None:
     made: list[Rendered] = []
 
     async def climb() -> None:
@@ -551,9 +549,9 @@ async def test_ladder_leaves_one_of_several_slots_free_for_who_comes_next(pool: 
         async with taken(pool):
             tasks.start_soon(climb)
             await anyio.wait_all_tasks_blocked()
-            assert asked == ["Probe"]
+            assert jobs == ["Probe"]
             assert (await rendered(pool, photo, "width=50")).width == 50
-            assert asked == ["Probe", "Render"]
+            assert jobs == ["Probe", "Render"]
             leaving.cancel()
     assert [rendition.width for rendition in made] == [64, 32]
     await ready(pool, 2)
@@ -567,14 +565,14 @@ async def test_ladder_goes_on_beside_a_request_that_has_a_slot(pool: RenderPool,
     assert widths == [64, 32, 16]
 
 
-async def test_ladders_are_made_one_after_the_other(pool: RenderPool, photo: Path, asked: list[str]) -> None:
+async def test_ladders_run_one_after_the_other(pool: RenderPool, photo: Path, jobs: list[str]) -> None:
     async with anyio.create_task_group() as tasks:
         for _ in range(3):
             tasks.start_soon(all_of, pool, ladder_job(photo, [64, 32], ["webp"]))
-    assert asked == ["RenderLadder", "NextRendition"] * 3
+    assert jobs == ["RenderLadder", "NextRendition"] * 3
 
 
-async def test_ladder_that_is_left_after_one_rendition_frees_its_slot_and_keeps_its_process(lone: RenderPool, photo: Path) -> None:
+async def test_ladder_closed_after_one_rendition_releases_its_slot_and_leaves_its_process_running(lone: RenderPool, photo: Path) -> None:
     before = lone.process_ids
     async with aclosing(lone.render_ladder(ladder_job(photo, [64, 32], ["webp"]))) as renditions:
         await anext(renditions)
@@ -608,7 +606,7 @@ async def test_ladder_past_its_deadline_is_killed_and_its_slot_is_free(
     await until(lambda: is_gone(process_id))
 
 
-async def test_ladder_that_is_cancelled_is_ended_and_its_slot_is_free(lone: RenderPool, photo: Path) -> None:
+async def test_canceled_ladder_is_ended_and_its_slot_is_free(lone: RenderPool, photo: Path) -> None:
     (process_id,) = lone.process_ids
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(all_of, lone, ladder_job(photo, [64], ["webp"]))
@@ -637,9 +635,7 @@ async def test_ladder_of_a_broken_original_is_the_error_of_its_kind(pool: Render
         await all_of(pool, ladder_job(written(tmp_path, images.truncated(images.photo_jpeg(400, 300))), [64], ["webp"]))
 
 
-async def test_ladder_of_a_heavy_original_is_worked_on_alone_and_ends_when_another_heavy_one_waits(
-    pool: RenderPool, tmp_path: Path, photo: Path
-) -> None:
+async def test_ladder_of_an_exclusive_original_ends_when_another_exclusive_job_waits(pool: RenderPool, tmp_path: Path, photo: Path) -> None:
     heavy = written(tmp_path, images.gray_tiff(6_400, 6_400), "heavy.tiff")
     done: list[int] = []
 
@@ -660,7 +656,7 @@ async def test_ladder_of_a_heavy_original_is_worked_on_alone_and_ends_when_anoth
     assert done == [50] * 3
 
 
-async def test_job_in_the_background_is_done_when_nobody_waits(lone: RenderPool, photo: Path, asked: list[str]) -> None:
+async def test_background_job_runs_when_no_request_waits(lone: RenderPool, photo: Path, jobs: list[str]) -> None:
     done: list[int] = []
 
     async def in_background() -> None:
@@ -675,13 +671,13 @@ async def test_job_in_the_background_is_done_when_nobody_waits(lone: RenderPool,
             tasks.start_soon(probed, lone, photo)
             await anyio.wait_all_tasks_blocked()
     assert done == [40]
-    assert asked == ["Render", "Probe", "Render"]
+    assert jobs == ["Render", "Probe", "Render"]
 
 
 # What is offered.
 
 
-async def test_pool_offers_what_the_libvips_of_its_processes_reads_and_writes_once_one_has_started() -> None:
+async def test_codec_support_is_known_once_a_process_has_started() -> None:
     pool = RenderPool(slots=1, queue_limit=1, memory_bytes=512 * MEBIBYTE, render_seconds=PATIENCE_SECONDS, wait_seconds=PATIENCE_SECONDS)
     async with pool.running():
         assert pool.process_ids == []
@@ -691,7 +687,7 @@ async def test_pool_offers_what_the_libvips_of_its_processes_reads_and_writes_on
     assert {"jpeg", "png", "webp"} <= set(offered.writes)
 
 
-async def test_format_that_libvips_does_not_write_is_refused_with_those_that_it_does() -> None:
+async def test_format_that_libvips_cannot_write_is_refused_with_the_writable_ones() -> None:
     offered = CodecSupport("8.18.0", ["jpeg"], ["webp", "jpeg"])
     offered.require_writable("webp")
     with pytest.raises(FormatNotOfferedError) as caught:
@@ -740,11 +736,11 @@ async def test_poison_images_one_after_the_other_leave_the_pool_usable(pool: Ren
 # Failures of jobs, and of starting.
 
 
-async def test_failure_of_a_job_is_the_error_of_its_kind_with_what_was_expected_and_what_helps(pool: RenderPool, tmp_path: Path) -> None:
+async def test_failure_of_a_job_is_the_error_of_its_kind_with_expected_and_remedy(pool: RenderPool, tmp_path: Path) -> None:
     whole = images.photo_jpeg(400, 300)
-    for spelling, kind_of_render in (("crop=300:0:200:100", BadTransformError), ("max_bytes=128", CannotFitError)):
+    for text, kind_of_render in (("crop=300:0:200:100", BadTransformError), ("max_bytes=128", CannotFitError)):
         path = written(tmp_path, images.photo_jpeg(400, 300))
-        failed = await refused(pool, render_job(path, spelling))
+        failed = await refused(pool, render_job(path, text))
         assert type(failed) is kind_of_render
         assert failed.expected
     for body, kind in (
@@ -770,13 +766,13 @@ async def test_render_of_an_original_whose_bytes_have_changed_is_damaged(pool: R
         assert "Upload" in str(error.remedy)
 
 
-async def test_original_that_is_not_there_is_a_failed_render_that_names_no_path(pool: RenderPool, tmp_path: Path) -> None:
+async def test_missing_original_is_a_failed_render_that_names_no_path(pool: RenderPool, tmp_path: Path) -> None:
     error = await refused(pool, Probe(str(tmp_path / "nothing"), LIMITS))
     assert isinstance(error, RenderFailedError)
     assert str(tmp_path) not in repr(error.problem())
 
 
-async def test_pool_that_cannot_start_a_process_says_so_and_forgets_it_when_one_starts(
+async def test_pool_that_cannot_start_a_process_reports_it_until_one_starts(
     photo: Path, monkeypatch: pytest.MonkeyPatch, logged: list[object]
 ) -> None:
     monkeypatch.setattr(process_module, "_RETRY_START_SECONDS", 0.05)
@@ -799,7 +795,7 @@ async def test_pool_that_cannot_start_a_process_says_so_and_forgets_it_when_one_
             assert "jpeg" in (await pool.codec_support()).writes
 
 
-async def test_pool_whose_processes_end_while_they_start_says_so_and_logs_their_words(
+async def test_pool_whose_processes_end_while_they_start_reports_it_and_logs_their_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
 ) -> None:
     monkeypatch.setattr(process_module, "_RETRY_START_SECONDS", 0.05)

@@ -26,15 +26,15 @@ OTHER_KEY = bytes(range(1, 33))
 BASE32 = string.ascii_lowercase + "234567"
 digests = st.text(BASE32, min_size=32, max_size=32)
 extensions = st.sampled_from((*FORMAT_OF_EXTENSION, AUTO))
-spellings = st.text(string.ascii_letters + string.digits + ".:_=,-", min_size=1, max_size=80)
-addresses = st.builds(RenditionUrl, st.integers(1, 999_999), digests, spellings, extensions)
+transform_texts = st.text(string.ascii_letters + string.digits + ".:_=,-", min_size=1, max_size=80)
+urls = st.builds(RenditionUrl, st.integers(1, 999_999), digests, transform_texts, extensions)
 
 ADDRESS = RenditionUrl(1, "k5x7q2" + "a" * 26, "width=640,height=480,fit=cover,gravity=focal:0.3:0.6", "avif")
 SIGNED = Signer([KEY]).sign(ADDRESS)
 
 
 def refused(path: bytes, signer: Signer | None = None) -> type[Exception] | None:
-    """Return how a path is refused, `None` when it is taken; anything but the two errors of addresses goes through."""
+    """Return how a path is refused, `None` when it is taken; anything but the two errors of urls goes through."""
     try:
         (signer or Signer([KEY])).verify(*parse_rendition_url(path))
     except (BadAddressError, BadSignatureError) as error:
@@ -42,7 +42,7 @@ def refused(path: bytes, signer: Signer | None = None) -> type[Exception] | None
     return None
 
 
-def test_vectors_file_is_what_its_generator_makes() -> None:
+def test_vectors_file_is_the_output_of_its_generator() -> None:
     assert make.FILE.read_text("ascii") == make.text()
 
 
@@ -53,13 +53,13 @@ def test_vectors_file_covers_every_extension_and_a_key_rotation() -> None:
 
 
 @pytest.mark.parametrize("vector", VECTORS["digests"], ids=lambda vector: vector["digest"])
-def test_digest_text_of_a_vector_is_its_digest(vector: dict[str, Any]) -> None:
+def test_digest_from_the_sha256_of_a_vector_is_its_digest(vector: dict[str, Any]) -> None:
     assert digest_from_sha256(hashlib.sha256(bytes.fromhex(vector["original"])).digest()) == vector["digest"]
     assert is_digest(vector["digest"])
 
 
 @pytest.mark.parametrize("vector", VECTORS["accepted"], ids=lambda vector: f"{vector['transform']}.{vector['extension']}")
-def test_address_of_a_vector_is_built_signed_parsed_and_accepted(vector: dict[str, Any]) -> None:
+def test_url_of_a_vector_is_built_signed_parsed_and_accepted(vector: dict[str, Any]) -> None:
     keys = [bytes.fromhex(key) for key in vector["keys"]]
     address = RenditionUrl(vector["version"], vector["digest"], vector["transform"], vector["extension"])
     assert address.signing_payload == vector["signed_text"]
@@ -76,8 +76,8 @@ def test_path_of_a_vector_with_a_fault_is_refused(vector: dict[str, Any]) -> Non
     assert error is {"bad-address": BadAddressError, "bad-signature": BadSignatureError}[vector["error"]]
 
 
-@given(addresses)
-def test_address_signed_and_parsed_is_the_same_address(address: RenditionUrl) -> None:
+@given(urls)
+def test_url_signed_and_parsed_is_the_same_url(address: RenditionUrl) -> None:
     path = Signer([KEY]).sign(address)
     parsed, signature = parse_rendition_url(path.encode("ascii"))
     assert parsed == address
@@ -85,7 +85,7 @@ def test_address_signed_and_parsed_is_the_same_address(address: RenditionUrl) ->
     assert refused(path.encode("ascii")) is None
 
 
-@given(addresses, st.data())
+@given(urls, st.data())
 def test_signed_path_with_one_byte_changed_is_refused(address: RenditionUrl, data: st.DataObject) -> None:
     path = bytearray(Signer([KEY]).sign(address).encode("ascii"))
     at = data.draw(st.integers(0, len(path) - 1))
@@ -101,7 +101,7 @@ def test_signed_path_with_a_flipped_bit_is_refused(at: int) -> None:
         assert refused(bytes(path)) is not None, bytes(path)
 
 
-@given(addresses, st.data())
+@given(urls, st.data())
 def test_signed_path_cut_short_is_refused(address: RenditionUrl, data: st.DataObject) -> None:
     path = Signer([KEY]).sign(address).encode("ascii")
     start = data.draw(st.integers(0, len(path) - 1))
@@ -110,7 +110,7 @@ def test_signed_path_cut_short_is_refused(address: RenditionUrl, data: st.DataOb
     assert refused(path[start:end]) is not None
 
 
-@given(addresses, st.data())
+@given(urls, st.data())
 def test_signed_path_with_a_character_percent_encoded_is_refused(address: RenditionUrl, data: st.DataObject) -> None:
     path = Signer([KEY]).sign(address)
     at = data.draw(st.integers(0, len(path) - 1))
@@ -118,14 +118,14 @@ def test_signed_path_with_a_character_percent_encoded_is_refused(address: Rendit
     assert refused(f"{path[:at]}%{ord(path[at]):{case}}{path[at + 1 :]}".encode("ascii")) is BadAddressError
 
 
-@given(addresses, st.data())
+@given(urls, st.data())
 def test_signed_path_with_a_letter_in_the_other_case_is_refused(address: RenditionUrl, data: st.DataObject) -> None:
     path = Signer([KEY]).sign(address)
     at = data.draw(st.sampled_from([index for index, character in enumerate(path) if character.isalpha()]))
     assert refused((path[:at] + path[at].swapcase() + path[at + 1 :]).encode("ascii")) is not None
 
 
-@given(addresses, st.data())
+@given(urls, st.data())
 def test_signed_path_with_a_character_inserted_is_refused(address: RenditionUrl, data: st.DataObject) -> None:
     path = Signer([KEY]).sign(address).encode("ascii")
     at = data.draw(st.integers(0, len(path)))
@@ -135,7 +135,7 @@ def test_signed_path_with_a_character_inserted_is_refused(address: RenditionUrl,
     assert refused(path[:at] + inserted + path[at:]) is not None
 
 
-@given(addresses, st.randoms(use_true_random=False))
+@given(urls, st.randoms(use_true_random=False))
 def test_signed_path_with_its_parts_reordered_is_refused(address: RenditionUrl, chance: Any) -> None:
     parts = re.split("([/,.])", Signer([KEY]).sign(address))
     shuffled = list(parts)
@@ -144,8 +144,8 @@ def test_signed_path_with_its_parts_reordered_is_refused(address: RenditionUrl, 
     assert refused("".join(shuffled).encode("ascii")) is not None
 
 
-@given(addresses, addresses)
-def test_signature_of_another_address_is_refused(address: RenditionUrl, other: RenditionUrl) -> None:
+@given(urls, urls)
+def test_signature_of_another_url_is_refused(address: RenditionUrl, other: RenditionUrl) -> None:
     assume(address != other)
     signature = parse_rendition_url(Signer([KEY]).sign(other).encode("ascii"))[1]
     assert refused(address.path(signature).encode("ascii")) is BadSignatureError
@@ -156,7 +156,7 @@ def test_signature_of_another_address_is_refused(address: RenditionUrl, other: R
 @example(b"/i/v1/" + b"a" * 32 + b"/full/" + b"a" * 26 + b".jpg\n")
 @example(b"/i/v1/" + b"a" * 32 + b"/full/" + b"\xc3\xa4" * 13 + b".jpg")
 @example("/i/v\N{ARABIC-INDIC DIGIT ONE}/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/full/-.jpg".encode())
-def test_path_of_any_bytes_is_refused_and_never_raises_anything_else(path: bytes) -> None:
+def test_parse_of_any_bytes_raises_nothing_but_its_own_errors(path: bytes) -> None:
     assert refused(path) is not None
 
 
@@ -169,14 +169,14 @@ def test_path_with_an_extension_that_no_rendition_has_is_refused_with_the_list(e
     assert caught.value.remedy
 
 
-def test_path_with_the_longest_transform_is_taken_and_one_longer_is_not() -> None:
+def test_path_with_the_longest_transform_is_accepted_and_a_longer_one_refused() -> None:
     longest = RenditionUrl(1, ADDRESS.digest, "a" * MAX_TRANSFORM_CHARACTERS, "png")
     assert refused(Signer([KEY]).sign(longest).encode("ascii")) is None
     longer = RenditionUrl(1, ADDRESS.digest, "a" * (MAX_TRANSFORM_CHARACTERS + 1), "png")
     assert refused(Signer([KEY]).sign(longer).encode("ascii")) is BadAddressError
 
 
-def test_path_that_is_no_address_is_told_what_one_looks_like_without_control_characters() -> None:
+def test_path_that_is_no_rendition_url_is_refused_with_the_grammar_and_without_control_characters() -> None:
     with pytest.raises(BadAddressError) as caught:
         parse_rendition_url(b"/i/v1/\r\nSet-Cookie: a=b/\xff" + b"x" * 5_000)
     problem = caught.value.problem()
@@ -186,7 +186,7 @@ def test_path_that_is_no_address_is_told_what_one_looks_like_without_control_cha
     assert len(problem.received) < 200
 
 
-@given(addresses, st.lists(st.binary(min_size=16, max_size=64), min_size=1, max_size=5, unique=True), st.data())
+@given(urls, st.lists(st.binary(min_size=16, max_size=64), min_size=1, max_size=5, unique=True), st.data())
 def test_signature_of_every_configured_key_is_accepted(address: RenditionUrl, keys: list[bytes], data: st.DataObject) -> None:
     older = data.draw(st.sampled_from(keys))
     # HMAC pads a short key with zeros (RFC 2104 §2): keys that differ in those alone are one key.
@@ -196,18 +196,18 @@ def test_signature_of_every_configured_key_is_accepted(address: RenditionUrl, ke
         assert refused(Signer([older]).sign(address).encode("ascii"), Signer(others)) is BadSignatureError
 
 
-@given(addresses)
+@given(urls)
 def test_signer_with_several_keys_signs_with_the_newest(address: RenditionUrl) -> None:
     assert Signer([KEY, OTHER_KEY]).sign(address) == Signer([KEY]).sign(address)
     assert Signer([OTHER_KEY, KEY]).sign(address) == Signer([OTHER_KEY]).sign(address)
 
 
-def test_signer_without_a_key_cannot_be_made() -> None:
+def test_signer_without_a_key_raises_value_error() -> None:
     with pytest.raises(ValueError, match="key"):
         Signer([])
 
 
-def test_unsigned_transform_without_a_signature_is_accepted_in_its_canonical_spelling_only() -> None:
+def test_unsigned_transform_without_a_signature_is_accepted_only_in_its_canonical_form() -> None:
     signer = Signer([KEY], ("width=640", "full"))
     for extension in (*FORMAT_OF_EXTENSION, AUTO):
         assert refused(f"/i/v1/{ADDRESS.digest}/width=640/{UNSIGNED}.{extension}".encode("ascii"), signer) is None
@@ -222,22 +222,22 @@ def test_unsigned_transform_with_a_wrong_signature_is_refused() -> None:
     assert refused(f"/i/v1/{ADDRESS.digest}/width=640/--.jpg".encode("ascii"), signer) is BadAddressError
 
 
-@given(addresses)
-def test_transform_that_is_not_open_without_a_signature_is_refused(address: RenditionUrl) -> None:
+@given(urls)
+def test_other_transform_without_a_signature_is_refused(address: RenditionUrl) -> None:
     assert refused(address.path(UNSIGNED).encode("ascii")) is BadSignatureError
 
 
 @pytest.mark.parametrize(
     ("data", "text"), [(b"", ""), (b"f", "my"), (b"fo", "mzxq"), (b"foo", "mzxw6"), (b"foob", "mzxw6yq"), (b"fooba", "mzxw6ytb")]
 )
-def test_base32_text_of_the_vectors_of_rfc_4648_is_theirs_in_lower_case_unpadded(data: bytes, text: str) -> None:
+def test_base32_of_the_vectors_of_rfc_4648_is_lower_case_without_padding(data: bytes, text: str) -> None:
     assert base32(data) == text
 
 
 @pytest.mark.parametrize("text", ["", "a" * 31, "a" * 33, "A" * 32, "1" * 32, "a" * 31 + "\n", "a" * 32 + "\n", "../" + "a" * 29, "ä" * 32])
-def test_is_digest_of_text_that_is_none_is_false(text: str) -> None:
+def test_is_digest_of_other_text_is_false(text: str) -> None:
     assert not is_digest(text)
 
 
-def test_pipeline_version_is_spelled_in_new_addresses() -> None:
+def test_pipeline_version_is_in_new_urls() -> None:
     assert UrlBuilder(Signer([KEY]), "", LIMITS).url(ADDRESS.digest, Transform(), "webp").startswith(f"/i/v{PIPELINE_VERSION}/")
