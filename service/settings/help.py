@@ -21,8 +21,8 @@ HELP: Mapping[str, Setting] = {
         "Folder for the development signing key, the temporary files of uploads, and the default store.", "`.darkroom`"
     ),
     "DARKROOM_STORE": Setting(
-        "Where images are stored: `file:///folder`, `memory://`, or `s3://bucket` (`s3://` alone uses the bucket in `BUCKET_NAME`). S3 "
-        "reads `AWS_ENDPOINT_URL_S3`, `AWS_REGION`, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.",
+        "Where images are stored: `file:///folder`, `memory://`, or `s3://bucket` (`s3://` without a name uses the bucket in "
+        "`BUCKET_NAME`). S3 reads `AWS_ENDPOINT_URL_S3`, `AWS_REGION`, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.",
         "`store` in the data folder",
     ),
     "DARKROOM_KEYS": Setting(
