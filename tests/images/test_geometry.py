@@ -1,4 +1,4 @@
-"""Sizes and boxes: tables, and what holds for any original and any transform."""
+"""Geometry: tables of plans, and properties of the plan of any original and any transform."""
 
 from fractions import Fraction
 from typing import Any
@@ -46,7 +46,7 @@ transforms = st.one_of(
 
 
 def whole(original_width: int, original_height: int, width: int, height: int, **plan: Any) -> Plan:
-    """Return the plan that scales a whole original, and what else it does."""
+    """Return the plan that scales a whole original, with other fields of `Plan`."""
     return msgspec.structs.replace(Plan.whole(original_width, original_height, width, height), **plan)
 
 
@@ -63,13 +63,13 @@ TABLE: list[tuple[tuple[int, int], str, Plan]] = [
     ((320, 240), "width=640", whole(320, 240, 320, 240)),
     ((320, 240), "height=640", whole(320, 240, 320, 240)),
     ((320, 240), "width=320", whole(320, 240, 320, 240)),
-    # inside: whole, at most the box
+    # inside: whole, no larger than the box
     ((4032, 3024), "width=640,height=640", whole(4032, 3024, 640, 480)),
     ((3024, 4032), "width=640,height=640", whole(3024, 4032, 480, 640)),
     ((4032, 3024), "width=8192,height=300", whole(4032, 3024, 400, 300)),
     ((320, 240), "width=640,height=480", whole(320, 240, 320, 240)),
     ((321, 241), "width=100,height=100", whole(321, 241, 100, 75)),
-    # outside: whole, at least the box
+    # outside: whole, no smaller than the box
     ((4032, 3024), "width=640,height=640,fit=outside", whole(4032, 3024, 853, 640)),
     ((3024, 4032), "width=640,height=640,fit=outside", whole(3024, 4032, 640, 853)),
     ((320, 240), "width=300,height=300,fit=outside", whole(320, 240, 320, 240)),
@@ -90,7 +90,7 @@ TABLE: list[tuple[tuple[int, int], str, Plan]] = [
     ((320, 240), "width=640,height=480,fit=contain", whole(320, 240, 320, 240, canvas=Box(160, 120, 640, 480))),
     ((320, 240), "width=640,height=480,fit=contain,gravity=southwest", whole(320, 240, 320, 240, canvas=Box(0, 240, 640, 480))),
     ((101, 50), "width=51,height=30,fit=contain", whole(101, 50, 51, 25, canvas=Box(0, 2, 51, 30))),
-    # cover: fills the box, cut
+    # cover: fills the box, cropped
     ((4000, 3000), "width=640,height=480,fit=cover", whole(4000, 3000, 640, 480)),
     ((4000, 3000), "width=480,height=480,fit=cover", whole(4000, 3000, 640, 480, crop=Box(80, 0, 480, 480))),
     ((3000, 4000), "width=480,height=480,fit=cover", whole(3000, 4000, 480, 640, crop=Box(0, 80, 480, 480))),
@@ -122,7 +122,7 @@ TABLE: list[tuple[tuple[int, int], str, Plan]] = [
     ((320, 240), "width=640,height=120,fit=fill,enlarge=true", whole(320, 240, 640, 120)),
     ((320, 240), "width=640,height=640,fit=cover,enlarge=true", whole(320, 240, 853, 640, crop=Box(106, 0, 640, 640))),
     ((320, 240), "width=640,height=640,fit=contain,enlarge=true", whole(320, 240, 640, 480, canvas=Box(0, 80, 640, 640))),
-    # crop: pixels as they are given, percent rounded at both edges
+    # crop: pixels unchanged, percent rounded at both edges
     ((400, 300), "crop=10:20:200:100", Plan(region=Box(10, 20, 200, 100), width=200, height=100)),
     ((400, 300), "crop=10:20:200:100,width=50", Plan(region=Box(10, 20, 200, 100), width=50, height=25)),
     ((400, 300), "crop=0:0:400:300", whole(400, 300, 400, 300)),
@@ -136,7 +136,7 @@ TABLE: list[tuple[tuple[int, int], str, Plan]] = [
         "crop=100:0:100:300,width=200,height=200,fit=cover",
         Plan(region=Box(100, 0, 100, 300), width=100, height=300, crop=Box(0, 100, 100, 100)),
     ),
-    # rotate, flip: the box is that of the turned picture
+    # rotate, flip: the box is that of the rotated picture
     ((400, 300), "rotate=90", Plan(region=Box(0, 0, 400, 300), width=300, height=400, angle=90.0)),
     ((400, 300), "rotate=-90", Plan(region=Box(0, 0, 400, 300), width=300, height=400, angle=270.0)),
     ((400, 300), "rotate=180,width=200", Plan(region=Box(0, 0, 400, 300), width=200, height=150, angle=180.0)),
@@ -146,7 +146,7 @@ TABLE: list[tuple[tuple[int, int], str, Plan]] = [
     ((100, 100), "rotate=45", Plan(region=Box(0, 0, 100, 100), width=141, height=141, angle=45.0)),
     ((100, 100), "rotate=45,width=282", Plan(region=Box(0, 0, 100, 100), width=141, height=141, angle=45.0)),
     ((400, 300), "flip=horizontal", Plan(region=Box(0, 0, 400, 300), width=400, height=300, flip="horizontal")),
-    # a focal point goes with the picture: through crop, rotate and flip, and no further than the crop's edge
+    # a focal point moves with the picture: through crop, rotate and flip, and no further than the edge of the crop
     (
         (400, 300),
         "crop=200:0:200:300,width=100,height=100,fit=cover,gravity=focal:1:0.5",
@@ -269,7 +269,7 @@ def test_plan_of_any_transform_has_its_crop_and_its_picture_within_bounds(origin
 def test_plan_of_any_transform_but_fill_keeps_the_shape_within_half_a_pixel(original: tuple[int, int], transform: Transform) -> None:
     assume(transform.fit != "fill")
     plan = make_plan(*original, transform)
-    # A scale exists under which both sides are right within rounding, or are the one pixel that a side has at least.
+    # There is a scale at which both sides are exact within rounding, or have the minimum of one pixel.
     within = [
         (Fraction(2 * side - 1, 2 * whole), Fraction(2 * side + 1, 2 * whole))
         for side, whole in zip((plan.width, plan.height), original, strict=True)
@@ -399,7 +399,7 @@ def test_rotated_picture_has_the_size_of_the_box_around_it(original: tuple[int, 
     width, height = reference.turned_size(*original, turn)
     assert abs(plan.width - max(1, width)) <= (0 if turn % 90 == 0 else 1)
     assert abs(plan.height - max(1, height)) <= (0 if turn % 90 == 0 else 1)
-    # No smaller than what it came from needs.
+    # No smaller than the region requires.
     assert plan.unrotated_size[0] >= 1
     assert plan.unrotated_size[1] >= 1
     assert (plan.angle, plan.flip) == (turn, flip)
@@ -407,7 +407,7 @@ def test_rotated_picture_has_the_size_of_the_box_around_it(original: tuple[int, 
 
 @st.composite
 def turned_transforms(draw: st.DrawFn) -> Transform:
-    """Draw a transform with everything that changes a size, turned by quarters."""
+    """Draw a transform with every option that changes a size, rotated by right angles."""
     base = draw(transforms)
     return msgspec.structs.replace(
         base,
@@ -452,13 +452,13 @@ def test_focal_point_of_a_cropped_rotated_and_flipped_picture_is_in_the_crop(
         (plan.crop.top, plan.crop.height, plan.height, place[1]),
     ):
         assert 0 <= start <= side - length
-        # Half a pixel of rounding; one more for the box around a turned picture, whose sides are whole.
+        # Half a pixel of rounding, and one more for the box around a rotated picture, whose sides are whole.
         assert start - 2 <= part * side <= start + length + 2
         off = start + length / 2 - part * side
         assert abs(off) <= 2 or (off > 0 and start == 0) or (off < 0 and start == side - length)
 
 
-# What is refused before a pixel is decoded.
+# Refused before a pixel is decoded.
 
 LIMITS = Limits(max_pixels=10**9, max_whole_pixels=10**9, max_output_pixels=40_000_000, max_frames=100, codec_bytes=335_544_320)
 
@@ -487,7 +487,7 @@ def info(width: int, height: int, *, frames: int = 1, image_format: str = "png")
         (info(16_383, 100), "pad=1", "webp", TooManyPixelsError),
         (info(20, 10, image_format="svg"), "width=8192", "png", None),
         (info(20, 10, image_format="svg"), "height=8192", "png", TooManyPixelsError),
-        # A line that is as wide as the box once it covers it: what is cut away is scaled too.
+        # A line that covers the box is as wide as the box: the parts that are cropped away are scaled too.
         (info(4_000, 1), "width=4000,height=4000,fit=cover,enlarge=true", "png", TooManyPixelsError),
         (info(1, 4_000), "width=8192,enlarge=true", "png", TooManyPixelsError),
     ],

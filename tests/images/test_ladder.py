@@ -1,4 +1,4 @@
-"""Ladders: whatever an image is, each step that is offered can be made, and something always is."""
+"""Ladders: for any image, every step can be rendered, and there is at least one."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_ladder_of_an_ordinary_image_is_complete() -> None:
 
 def test_ladder_of_a_long_screenshot_ends_with_the_widest_step_of_each_format() -> None:
     found = widths(ladders(still(1_200, 18_000), Transform(), LIMITS))
-    # 16,383 × 1,200 / 18,000 = 1,092.2; an AVIF of 863 × 12,945 has 11 million pixels, near to what there is memory for.
+    # 16,383 × 1,200 / 18,000 = 1,092.2; an AVIF of 863 × 12,945 has 11 million pixels, close to the limit of memory.
     assert found["webp"] == [320, 640, 960, 1_092]
     assert found["jpeg"] == [320, 640, 960, 1_200]
     assert found["avif"] == [320, 640, 863]
@@ -152,7 +152,7 @@ def test_named_width_at_which_a_drawing_takes_too_long_is_refused() -> None:
 
 
 def test_part_of_a_drawing_that_is_slow_to_draw_is_left_to_the_render_unless_a_ladder_links_to_it() -> None:
-    # Few pixels of a document that is large: only the render can estimate what they take.
+    # A few pixels of a large drawing: only the render can estimate the time that they take.
     drawing, part = heavy(40, 30, max_width=1_000), parse("crop=0:0:4:3,width=400")
     feasible_plan(drawing, part, "png", LIMITS, frames=1)
     with pytest.raises(TooComplexError):

@@ -48,7 +48,7 @@ def srcset_candidates(srcset: str) -> list[tuple[str, str]]:
 
 
 class Tags(HTMLParser):
-    """The elements of a piece of HTML, each with its attributes."""
+    """The elements of some HTML, each with its attributes."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

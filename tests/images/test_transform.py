@@ -210,16 +210,16 @@ def test_another_form_of_a_transform_is_parsed_to_the_same_and_is_not_canonical(
 
 
 def loosely(pair: str, data: st.DataObject) -> str:
-    """Return a pair with its numbers perhaps written in a longer way."""
+    """Return a pair whose numbers may be written in a longer form."""
     key, _, value = pair.partition("=")
-    # A number of more than nine digits is none.
+    # A number has at most nine digits.
     if key in {"width", "height", "effort", "frame", "max_bytes"} and len(value) < 8:
         value = data.draw(st.sampled_from(("", "0", "00"))) + value + data.draw(st.sampled_from(("", ".0", ".000")))
     return f"{key}={value}"
 
 
 BAD = [
-    # what stands there, the beginning of what is said, what was expected, what came, what helps
+    # text, beginning of the detail, part of expected, received, beginning of the remedy
     ("", "A part of", "key=value", "", "Write"),
     ("width", "A part of", "key=value", "width", "Write"),
     ("width=", "A part of", "key=value", "width=", "Write"),

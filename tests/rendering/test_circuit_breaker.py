@@ -1,4 +1,4 @@
-"""The circuit: an image that ended its process twice is refused for an hour, by every server of the store, and no other one is."""
+"""The circuit breaker: an image that ended its process twice is refused for an hour by every server of the store, and no other is."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_refusal_names_the_failure_and_the_time_of_the_next_attempt() -> None:
     assert error.status_code == 422
     assert error.received == "2 failed attempts within the last hour"
     assert error.expected
-    # 2027-01-15 08:00 UTC is when the first attempt failed.
+    # The first attempt failed at 2027-01-15 08:00 UTC.
     assert "not tried again before 09:00 UTC" in str(error.remedy)
 
 
@@ -138,7 +138,7 @@ def test_circuit_breaker_has_a_bounded_number_of_failures_and_drops_expired_ones
     assert is_refused(circuit, render())
 
 
-# With processes.
+# Render processes.
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ async def lone(anyio_backend: object) -> AsyncIterator[RenderPool]:
 
 
 async def ended_with(pool: RenderPool, job: Job, ending: signal.Signals = signal.SIGKILL) -> ServiceError:
-    """Return the error of a job whose process is ended in the middle of it."""
+    """Return the error of a job whose process is killed in the middle of it."""
     errors: list[ServiceError] = []
 
     async def ask() -> None:
@@ -185,14 +185,14 @@ async def test_image_that_computes_until_the_deadline_twice_is_refused_and_one_t
     idle = render_job(written(tmp_path, images.photo_jpeg(64, 48), "idle"), "width=40")
     monkeypatch.setattr(lone, "_render_seconds", 0.3)
     for _ in range(3):
-        # Its process does nothing, as on a machine where others have all the processors.
+        # Its process does nothing, as on a machine on which other programs use all processors.
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(waits_in_vain, lone, idle)
             async with taken(lone):
                 await anyio.sleep(0.5)
         await ready(lone)
     lone.circuit_breaker.raise_if_open(idle)
-    # Wall time says nothing about a busy machine: what it may take of a processor does.
+    # CPU time counts, because wall time depends on how busy the machine is.
     monkeypatch.setattr(pool_module, "_BUSY_SHARE", 0.01)
     for _ in range(2):
         await waits_in_vain(lone, busy)
@@ -227,7 +227,7 @@ async def test_upload_whose_probe_ended_its_process_twice_is_refused(lone: Rende
         assert [type(error) for error in errors] == [RenderFailedError, RenderFailedError, RenderGaveUpError]
 
 
-# Shared between servers.
+# Failures that servers share.
 
 
 def shared(folder: Path, clock: Clock) -> tuple[Storage, CircuitBreaker, RenderFailures]:
@@ -247,7 +247,7 @@ async def test_failures_are_shared_by_every_server_of_the_store_and_deleted_when
     await notes_here.sync()
     assert is_refused(here, render())
     assert is_refused(there, render())
-    # Read again, not counted again.
+    # They are read again, but not counted again.
     await notes_there.sync()
     assert len(there._failures[ORIGINAL]) == 2
     _, late, notes_late = shared(tmp_path, clock)
@@ -294,7 +294,7 @@ async def test_pool_whose_renders_end_their_processes_reports_it_until_a_self_te
         assert lone.render_failure is None
         await ended_with(lone, render_job(written(tmp_path, images.photo_jpeg(60 + number, 48)), "width=40"))
     assert lone.render_failure is not None
-    # Requests show it.
+    # No self-test while requests show that renders fail.
     await lone.self_test()
     assert lone.render_failure is not None
     monkeypatch.setattr(pool_module, "_QUIET_SECONDS", 0.0)

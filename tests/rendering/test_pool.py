@@ -89,7 +89,7 @@ async def lone_pool(anyio_backend: object) -> AsyncIterator[RenderPool]:
 
 @pytest.fixture
 async def lone(lone_pool: RenderPool, monkeypatch: pytest.MonkeyPatch) -> RenderPool:
-    """Give a pool of one process, whatever an earlier test has done to it: that it recovers is what these tests are about."""
+    """Return the shared pool of one process, reset: these tests are about its recovery from what earlier ones have done to it."""
     monkeypatch.setattr(lone_pool, "_mean_seconds", 0.2)
     monkeypatch.setattr(lone_pool, "circuit_breaker", CircuitBreaker())
     await ready(lone_pool)
@@ -97,7 +97,7 @@ async def lone(lone_pool: RenderPool, monkeypatch: pytest.MonkeyPatch) -> Render
 
 
 def is_gone(process_id: int) -> bool:
-    """Return whether a process has ended; one that nobody has waited for yet has ended too."""
+    """Return whether a process has ended; a zombie has."""
     try:
         return psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -130,7 +130,7 @@ async def test_pool_runs_as_many_jobs_at_a_time_as_it_has_processes(pool: Render
     assert jobs == ["Probe"] * 3
 
 
-# What a render process is.
+# Properties of a render process.
 
 
 def limits_of(process_id: int) -> dict[str, list[str]]:
@@ -259,7 +259,7 @@ async def test_process_killed_while_it_is_idle_is_replaced_for_the_next_job_but_
     try:
         await rendered(lone, photo, "width=100")
     except RenderFailedError:
-        # Nobody had noticed yet.
+        # The pool has not noticed yet.
         await ready(lone)
     assert (await rendered(lone, photo, "width=100")).width == 100
 
@@ -278,7 +278,7 @@ async def test_process_that_has_grown_is_replaced_after_its_job(lone: RenderPool
     assert lone.process_ids == after
 
 
-# Deadline, queue, cancellation.
+# Deadline, queue, cancelation.
 
 
 async def test_render_past_its_deadline_is_killed_in_the_middle_of_an_encode_and_its_slot_is_free_at_once(
@@ -341,7 +341,7 @@ async def test_job_beyond_the_queue_limit_is_refused_at_once_with_retry_after(
 async def test_job_with_an_expected_wait_that_is_too_long_is_refused_at_once(
     lone: RenderPool, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A render is thought to take 0.2 s: one may wait, a second one would take longer than clients do.
+    # The expected time of a render is 0.2 s: one may wait, and a second one would wait too long.
     monkeypatch.setattr(lone, "_wait_seconds", 0.3)
     async with anyio.create_task_group() as tasks:
         with halted(lone):
@@ -390,7 +390,7 @@ async def test_job_whose_client_leaves_the_queue_gives_up_its_place(lone: Render
             assert isinstance(await refused(lone, render_job(photo)), OverloadedError)
 
 
-# What codecs print.
+# Output of codecs.
 
 LOUD = """
 import os, sys
@@ -408,7 +408,7 @@ sys.addaudithook(loud)
 async def test_process_that_prints_megabytes_in_a_job_neither_hangs_nor_garbles_its_reply(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
 ) -> None:
-    """Four megabytes on standard error are far more than a pipe holds; standard output is where replies go."""
+    """Four megabytes on standard error, far more than a pipe holds, and on standard output, which is for replies."""
     running_first(monkeypatch, tmp_path, LOUD)
     path = written(tmp_path, images.photo_jpeg(400, 300), "loud.jpg")
     async with render_pool() as pool:
@@ -471,7 +471,7 @@ async def test_original_that_needs_exclusive_use_is_the_only_such_job_while_othe
     assert sorted(replies) == [(False, False)] * 2 + [(False, True)] * 3 + [(True, False)] * 3
 
 
-# The background: a ladder for which nobody waits.
+# Ladders in the background.
 
 
 def ladder_job(path: Path, widths: list[int], formats: list[Format]) -> RenderLadder:
@@ -674,7 +674,7 @@ async def test_background_job_runs_when_no_request_waits(lone: RenderPool, photo
     assert jobs == ["Render", "Probe", "Render"]
 
 
-# What is offered.
+# Support of codecs.
 
 
 async def test_codec_support_is_known_once_a_process_has_started() -> None:
@@ -695,7 +695,7 @@ async def test_format_that_libvips_cannot_write_is_refused_with_the_writable_one
     assert (caught.value.status_code, caught.value.expected, caught.value.received) == (400, "webp, jpeg", "avif")
 
 
-# Poison.
+# Images that end their process.
 
 POISONED = {
     "jpeg": images.photo_jpeg(320, 240),
@@ -733,7 +733,7 @@ async def test_poison_images_one_after_the_other_leave_the_pool_usable(pool: Ren
     assert pool.start_failure is None
 
 
-# Failures of jobs, and of starting.
+# Failures of jobs, and of the start of processes.
 
 
 async def test_failure_of_a_job_is_the_error_of_its_kind_with_expected_and_remedy(pool: RenderPool, tmp_path: Path) -> None:

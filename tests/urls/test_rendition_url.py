@@ -34,7 +34,7 @@ SIGNED = Signer([KEY]).sign(ADDRESS)
 
 
 def refused(path: bytes, signer: Signer | None = None) -> type[Exception] | None:
-    """Return how a path is refused, `None` when it is taken; anything but the two errors of urls goes through."""
+    """Return the type of the error with which a path is refused, `None` if it is accepted; other errors are raised."""
     try:
         (signer or Signer([KEY])).verify(*parse_rendition_url(path))
     except (BadAddressError, BadSignatureError) as error:
@@ -189,7 +189,7 @@ def test_path_that_is_no_rendition_url_is_refused_with_the_grammar_and_without_c
 @given(urls, st.lists(st.binary(min_size=16, max_size=64), min_size=1, max_size=5, unique=True), st.data())
 def test_signature_of_every_configured_key_is_accepted(address: RenditionUrl, keys: list[bytes], data: st.DataObject) -> None:
     older = data.draw(st.sampled_from(keys))
-    # HMAC pads a short key with zeros (RFC 2104 §2): keys that differ in those alone are one key.
+    # HMAC pads a short key with zeros (RFC 2104 §2): keys that differ only in those are the same key.
     assert refused(Signer([older]).sign(address).encode("ascii"), Signer(keys)) is None
     others = [key for key in keys if key.rstrip(b"\0") != older.rstrip(b"\0")]
     if others:
