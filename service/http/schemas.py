@@ -1,7 +1,7 @@
 """The bodies of the HTTP API: one Struct for each, with its limits, the descriptions of its members and examples.
 
 Everything else is made from these Structs: the decoder and its error messages (`service.http.bodies`), and the JSON Schemas of the OpenAPI
-description (`service.http.openapi`). The description of a member is a noun phrase that says what the member is.
+description (`service.http.openapi`). A description is a sentence, or a noun phrase with a capital and a period.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from service.errors import Problem
-from service.images.digest import DIGEST_PATTERN
+from service.images.digest import DIGEST_EXAMPLE, DIGEST_PATTERN
 from service.images.formats import FORMATS, Format
 from service.images.info import Placeholder
 from service.images.options import API_OPTIONS, MAX_SIDE_PIXELS, OPTIONS
@@ -34,43 +34,6 @@ DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
 MAX_DIGESTS = 1_000
 
-DIGEST_EXAMPLE = "ibxxblxna3ywub3vp54kkar5asszqvg2"
-
-# For each option a value that a server accepts.
-OPTION_EXAMPLES: dict[str, object] = {
-    "frame": 0,
-    "animate": False,
-    "crop": ["10%", "10%", "80%", "80%"],
-    "trim": 10,
-    "rotate": 90,
-    "flip": "horizontal",
-    "width": 640,
-    "height": 480,
-    "fit": "cover",
-    "gravity": "attention",
-    "enlarge": True,
-    "brightness": 1.2,
-    "contrast": 1.1,
-    "gamma": 1.5,
-    "saturation": 0.8,
-    "grayscale": True,
-    "blur": 4,
-    "sharpen": 1,
-    "overlay": {"digest": DIGEST_EXAMPLE, "gravity": "southeast", "scale": 0.2, "opacity": 0.7, "x": 12, "y": 12},
-    "round": "max",
-    "pad": [10, 20],
-    "background": "#ff8800",
-    "profile": "p3",
-    "metadata": "copyright",
-    "quality": "auto",
-    "max_bytes": 50_000,
-    "lossless": True,
-    "effort": 4,
-    "progressive": True,
-    "focal": [0.3, 0.6],
-    "dpr": 2,
-}
-
 _DEFAULTS = dict(zip(Transform.__struct_fields__, Transform.__struct_defaults__, strict=True))
 
 
@@ -80,11 +43,11 @@ def _default(key: str) -> dict[str, Any]:
     return {"default": value} if isinstance(value, (bool, float, str)) else {}
 
 
-# What the type of `Options` does not say: `service.images.options` has the schema and the description of each option.
+# What the type of `Options` does not say: `service.images.options` has the schema, the description and an example of each option.
 _TRANSFORM_SCHEMA = {
     "additionalProperties": False,
     "properties": {
-        key: {**option.schema, **_default(key), "description": option.help, "examples": [OPTION_EXAMPLES[key]]}
+        key: {**option.schema, **_default(key), "description": option.help, "examples": [option.example]}
         for key, option in API_OPTIONS.items()
     },
 }
@@ -107,13 +70,13 @@ Options: TypeAlias = Annotated[
     Meta(
         max_length=len(API_OPTIONS),
         description=(
-            f"the options of the rendition. In whatever order they are written, they are applied in this one: {', '.join(OPTIONS)}. "
-            "`focal`, `dpr` and `trim` are resolved when the URL is made"
+            f"The options of the rendition. In whatever order they are written, they are applied in this one: {', '.join(OPTIONS)}. "
+            "`focal`, `dpr` and `trim` are resolved when the URL is made."
         ),
         extra_json_schema=_TRANSFORM_SCHEMA,
     ),
 ]
-Variant: TypeAlias = Annotated[Name | None, Meta(description="a transform that DARKROOM_VARIANTS names; `transform` overrides its options")]
+Variant: TypeAlias = Annotated[Name | None, Meta(description="A transform that DARKROOM_VARIANTS names. `transform` overrides it.")]
 
 
 class ImageDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,13 +133,13 @@ class RequestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which page of the list of images to return."""
 
-    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT, description="the largest number of images on the page", examples=[20])] = DEFAULT_LIMIT
+    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT, description="The largest number of images on the page.", examples=[20])] = DEFAULT_LIMIT
     cursor: Annotated[
         Cursor | UnsetType,
         Meta(
             description=(
-                'where the page begins: the cursor of the `Link` with `rel="next"` of the page before. Without it, the page begins '
-                "at the newest image"
+                'The place where the page begins, from the `Link` with `rel="next"` of the page before. Without it, the page begins '
+                "with the newest image."
             ),
             examples=[f"8210987654321-{DIGEST_EXAMPLE}"],
         ),
@@ -190,7 +153,7 @@ class LookupRequest(RequestBody, frozen=True):
 
     digests: Annotated[
         list[Digest],
-        Meta(max_length=MAX_DIGESTS, description="the first 160 bits of the SHA-256 of each file, in lower-case base32"),
+        Meta(max_length=MAX_DIGESTS, description="The first 160 bits of the SHA-256 of each file, in lower-case base32."),
     ]
 
 
@@ -199,7 +162,7 @@ class IngestFromUrl(RequestBody, frozen=True):
 
     examples = {"from another host": {"url": "https://images.example.com/panda.jpg"}}
 
-    url: Annotated[Url, Meta(description="the URL of an image, on a host that DARKROOM_PULL_HOSTS allows")]
+    url: Annotated[Url, Meta(description="The URL of an image, on a host that DARKROOM_PULL_HOSTS allows.")]
 
 
 class UrlsRequest(RequestBody, frozen=True):
@@ -220,19 +183,19 @@ class UrlsRequest(RequestBody, frozen=True):
     variant: Variant = None
     widths: Annotated[
         list[Annotated[int, Meta(ge=1, le=MAX_SIDE_PIXELS)]],
-        Meta(max_length=MAX_WIDTHS, description=f"the widths of the ladder in pixels; widths times formats are at most {MAX_URLS}"),
+        Meta(max_length=MAX_WIDTHS, description=f"The widths of the ladder in pixels; widths times formats are at most {MAX_URLS}."),
     ] = []
     formats: Annotated[
         list[Format],
         Meta(
             max_length=len(FORMATS),
-            description="the formats of the ladder in the order of preference, the fallback last",
+            description="The formats of the ladder in the order of preference, the fallback last.",
             extra_json_schema={"uniqueItems": True},
         ),
     ] = []
-    sizes: Annotated[str, Meta(max_length=MAX_SIZES_CHARACTERS, description="the `sizes` attribute of the `<picture>`")] = DEFAULT_SIZES
-    alt: Annotated[AltText | None, Meta(description="an alternative text that replaces the image's own")] = None
-    format: Annotated[Format | None, Meta(description="the format of one URL, in place of `widths` and `formats`")] = None
+    sizes: Annotated[str, Meta(max_length=MAX_SIZES_CHARACTERS, description="The `sizes` attribute of the `<picture>`.")] = DEFAULT_SIZES
+    alt: Annotated[AltText | None, Meta(description="An alternative text that replaces the image's own.")] = None
+    format: Annotated[Format | None, Meta(description="The format of one URL, in place of `widths` and `formats`.")] = None
 
 
 class ImagePatch(RequestBody, frozen=True):
@@ -242,9 +205,9 @@ class ImagePatch(RequestBody, frozen=True):
 
     focal: Annotated[
         tuple[UnitInterval, UnitInterval] | UnsetType | None,
-        Meta(description="the focal point: x and y from the top left of the upright image; null to remove it"),
+        Meta(description="The focal point: x and y from the top left of the upright image; null to remove it."),
     ] = UNSET
-    alt: Annotated[AltText | UnsetType, Meta(description="the alternative text: what the image shows, for people who cannot see it")] = (
+    alt: Annotated[AltText | UnsetType, Meta(description="The alternative text: what the image shows, for people who cannot see it.")] = (
         UNSET
     )
 
@@ -256,9 +219,10 @@ class PullRequest(RequestBody, frozen=True):
         "for any browser": {"url": "https://images.example.com/panda.jpg", "transform": {"width": 640}},
     }
 
-    url: Annotated[Url, Meta(description="the URL of the source, on a host that DARKROOM_PULL_HOSTS allows")]
+    url: Annotated[Url, Meta(description="The URL of the source, on a host that DARKROOM_PULL_HOSTS allows.")]
     transform: Options = {}
     variant: Variant = None
     format: Annotated[
-        Format | Literal["auto"], Meta(description="the format of the rendition; `auto` is the best one that the browser names in `Accept`")
+        Format | Literal["auto"],
+        Meta(description="The format of the rendition, or `auto` for the best one that the browser names in `Accept`."),
     ] = "auto"

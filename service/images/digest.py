@@ -7,6 +7,9 @@ import re
 
 DIGEST_BYTES = 20
 
+# The digest in examples.
+DIGEST_EXAMPLE = "ibxxblxna3ywub3vp54kkar5asszqvg2"
+
 DIGEST_PATTERN = "[a-z2-7]{32}"
 _DIGEST = re.compile(DIGEST_PATTERN)
 

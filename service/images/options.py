@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias, get_args
 import msgspec
 
 from service.errors import BadTransformError
-from service.images.digest import is_digest
+from service.images.digest import DIGEST_EXAMPLE, is_digest
 
 Fit: TypeAlias = Literal["inside", "outside", "cover", "contain", "fill"]
 Compass: TypeAlias = Literal["center", "north", "northeast", "east", "southeast", "south", "southwest", "west", "northwest"]
@@ -104,11 +104,13 @@ class Option(msgspec.Struct, frozen=True):
     read: returns the value of a text, given the option's name for messages; raises `BadTransformError`.
     help: the description in the API, the playground and docs/transforms.md.
     schema: the JSON Schema of its value in the API.
+    example: a value in the API, for its description.
     """
 
     read: Callable[[str, str], object]
     help: str
     schema: Mapping[str, object]
+    example: object
 
 
 def format_value(value: Value) -> str:  # noqa: PLR0911 - one for each type
@@ -345,7 +347,6 @@ def _word_schema(words: tuple[str, ...]) -> Mapping[str, object]:
     return {"type": "string", "enum": list(words)}
 
 
-_FLAG_SCHEMA: Mapping[str, object] = {"type": "boolean"}
 _LIST_SCHEMA: Mapping[str, object] = {"type": "array", "items": {"type": ["number", "string"]}}
 _OVERLAY_SCHEMA: Mapping[str, object] = {
     "type": "object",
@@ -360,56 +361,76 @@ _OVERLAY_SCHEMA: Mapping[str, object] = {
     },
 }
 
+
+def _integer(minimum: int, maximum: int, unit: str, text: str, example: int) -> Option:
+    return Option(_whole(minimum, maximum, unit), text, _number_schema(minimum, maximum, "integer"), example)
+
+
+def _number(minimum: float, maximum: float, unit: str, text: str, example: float) -> Option:
+    return Option(_decimal(minimum, maximum, unit), text, _number_schema(minimum, maximum), example)
+
+
+def _word(words: tuple[str, ...], text: str, example: str) -> Option:
+    return Option(_one_of(words), text, _word_schema(words), example)
+
+
+def _boolean(text: str, example: bool) -> Option:
+    return Option(_flag, text, {"type": "boolean"}, example)
+
+
 # In the order of the canonical form, which is the order in which they act; those of the encoder come last.
 OPTIONS: Mapping[str, Option] = {
-    "frame": Option(
-        _whole(0, MAX_FRAME, "frames"),
-        "The frame of an animation, or the page of a TIFF, to show as a still picture. The first is 0.",
-        _number_schema(0, MAX_FRAME, "integer"),
+    "frame": _integer(
+        0, MAX_FRAME, "frames", "The frame of an animation, or the page of a TIFF, to show as a still picture. The first is 0.", 0
     ),
-    "animate": Option(
-        _flag,
+    "animate": _boolean(
         "`true` requires all frames: formats without animation are refused. `false` is the same as `frame=0`. Without `animate` and "
         "`frame`, an animation stays one in webp and gif, and becomes its first frame in other formats.",
-        _FLAG_SCHEMA,
+        False,
     ),
     "crop": Option(
         _read_region,
         "The part to keep: left, top, width and height, in pixels of the upright original, or all four in percent (`10p:20p:50p:50p`, "
         "in JSON also `10%,20%,50%,50%`).",
         {"oneOf": [_LIST_SCHEMA, {"type": "string"}]},
+        ["10%", "10%", "80%", "80%"],
     ),
-    "trim": Option(
-        _decimal(0, 255, "steps of 8 bits"),
+    "trim": _number(
+        0,
+        255,
+        "steps of 8 bits",
         "Removes borders that differ from the top left pixel by at most this much, 0 to 255; 10 is usual. When a URL is made, it is "
         "replaced by the resulting `crop`.",
-        _number_schema(0, 255),
+        10,
     ),
     "rotate": Option(
         _read_degrees,
         "Degrees to rotate clockwise, -360 to 360. The corners that this opens are transparent, or show the `background`.",
         _number_schema(-360, 360),
+        90,
     ),
-    "flip": Option(
-        _one_of(FLIPS),
-        "Mirrors the picture after `rotate`: `horizontal` swaps left and right, `vertical` swaps top and bottom.",
-        _word_schema(FLIPS),
+    "flip": _word(
+        FLIPS, "Mirrors the picture after `rotate`: `horizontal` swaps left and right, `vertical` swaps top and bottom.", "horizontal"
     ),
-    "width": Option(
-        _whole(1, MAX_SIDE_PIXELS, "pixels"),
+    "width": _integer(
+        1,
+        MAX_SIDE_PIXELS,
+        "pixels",
         f"The width in pixels, 1 to {MAX_SIDE_PIXELS}. Without `height`, the aspect ratio stays the same.",
-        _number_schema(1, MAX_SIDE_PIXELS, "integer"),
+        640,
     ),
-    "height": Option(
-        _whole(1, MAX_SIDE_PIXELS, "pixels"),
+    "height": _integer(
+        1,
+        MAX_SIDE_PIXELS,
+        "pixels",
         f"The height in pixels, 1 to {MAX_SIDE_PIXELS}. Without `width`, the aspect ratio stays the same.",
-        _number_schema(1, MAX_SIDE_PIXELS, "integer"),
+        480,
     ),
-    "fit": Option(
-        _one_of(FITS),
+    "fit": _word(
+        FITS,
         "How the picture fits the box of `width` and `height`: `inside` (whole, no larger than the box), `outside` (whole, no smaller "
         "than the box), `cover` (fills the box, cropped), `contain` (whole, padded to the box) or `fill` (stretched to the box).",
-        _word_schema(FITS),
+        "cover",
     ),
     "gravity": Option(
         _read_gravity,
@@ -417,32 +438,17 @@ OPTIONS: Mapping[str, Option] = {
         f"{', '.join(f'`{anchor}`' for anchor in COMPASS)}. With `cover` also `attention` (faces and subjects), `entropy` (detail) or "
         "`focal:<x>:<y>` (a point, each coordinate from 0 to 1, measured from the top left of the upright original).",
         {"anyOf": [_word_schema((*COMPASS, *STRATEGIES)), {"type": "string", "pattern": "^focal:"}]},
+        "attention",
     ),
-    "enlarge": Option(_flag, "`true` lets a small picture grow to the requested size. Vector images always do.", _FLAG_SCHEMA),
-    "brightness": Option(
-        _decimal(0, 4, "times"), "Multiplies the brightness, 0 to 4; 1 changes nothing (CSS `brightness()`).", _number_schema(0, 4)
-    ),
-    "contrast": Option(
-        _decimal(0, 4, "times"), "Multiplies the contrast, 0 to 4; 1 changes nothing (CSS `contrast()`).", _number_schema(0, 4)
-    ),
-    "gamma": Option(
-        _decimal(0.1, 10, "exponent"),
-        "Changes the midtones, 0.1 to 10: above 1 they become lighter, below 1 darker.",
-        _number_schema(0.1, 10),
-    ),
-    "saturation": Option(
-        _decimal(0, 4, "times"), "Multiplies the color saturation, 0 to 4; 1 changes nothing (CSS `saturate()`).", _number_schema(0, 4)
-    ),
-    "grayscale": Option(_flag, "`true` removes all color (CSS `grayscale()`).", _FLAG_SCHEMA),
-    "blur": Option(
-        _decimal(0.3, 250, "pixels"),
-        "Gaussian blur, given by its sigma in pixels of the rendition, 0.3 to 250.",
-        _number_schema(0.3, 250),
-    ),
-    "sharpen": Option(
-        _decimal(0.3, 10, "pixels"),
-        "Sharpens edges in lightness, given by the sigma in pixels of the rendition, 0.3 to 10; 1 is usual.",
-        _number_schema(0.3, 10),
+    "enlarge": _boolean("`true` lets a small picture grow to the requested size. Vector images always do.", True),
+    "brightness": _number(0, 4, "times", "Multiplies the brightness, 0 to 4; 1 changes nothing (CSS `brightness()`).", 1.2),
+    "contrast": _number(0, 4, "times", "Multiplies the contrast, 0 to 4; 1 changes nothing (CSS `contrast()`).", 1.1),
+    "gamma": _number(0.1, 10, "exponent", "Changes the midtones, 0.1 to 10: above 1 they become lighter, below 1 darker.", 1.5),
+    "saturation": _number(0, 4, "times", "Multiplies the color saturation, 0 to 4; 1 changes nothing (CSS `saturate()`).", 0.8),
+    "grayscale": _boolean("`true` removes all color (CSS `grayscale()`).", True),
+    "blur": _number(0.3, 250, "pixels", "Gaussian blur, given by its sigma in pixels of the rendition, 0.3 to 250.", 4),
+    "sharpen": _number(
+        0.3, 10, "pixels", "Sharpens edges in lightness, given by the sigma in pixels of the rendition, 0.3 to 10; 1 is usual.", 1
     ),
     "overlay": Option(
         _read_overlay,
@@ -450,62 +456,72 @@ OPTIONS: Mapping[str, Option] = {
         f"(default `center`), its width as a fraction of the picture's, 0.01 to 1 (default {OVERLAY_SCALE}), its opacity, 0 to 1 "
         "(default 1), and its distance in pixels from the anchor (default 0 and 0).",
         {"oneOf": [_OVERLAY_SCHEMA, {"type": "string"}]},
+        {"digest": DIGEST_EXAMPLE, "gravity": "southeast", "scale": 0.2, "opacity": 0.7, "x": 12, "y": 12},
     ),
     "round": Option(
         _either(MAX_RADIUS, _whole(1, MAX_SIDE_PIXELS, "pixels")),
         f"The radius of rounded corners in pixels, 1 to {MAX_SIDE_PIXELS}, or `max`, which makes a square picture a circle.",
         {"oneOf": [_number_schema(1, MAX_SIDE_PIXELS, "integer"), _word_schema((MAX_RADIUS,))]},
+        "max",
     ),
     "pad": Option(
         _read_sides,
         f"Pixels to add around the box, 0 to {MAX_PAD_PIXELS}: one length for all sides, or two to four lengths as in CSS.",
         {"oneOf": [_number_schema(0, MAX_PAD_PIXELS, "integer"), _LIST_SCHEMA, {"type": "string"}]},
+        [10, 20],
     ),
     "background": Option(
         _read_background,
         "What shows behind the picture: a color in hexadecimal digits, `rrggbb` or `rrggbbaa`, or `blur`, a blurred copy of the picture. "
         "Without it the background is transparent, or white in formats without transparency.",
         {"type": "string"},
+        "#ff8800",
     ),
-    "profile": Option(
-        _one_of(PROFILES),
+    "profile": _word(
+        PROFILES,
         "The color profile: `srgb` (converted to sRGB, no profile embedded), `p3` (converted to Display P3, profile embedded) or `keep` "
         "(the values and the profile of the original).",
-        _word_schema(PROFILES),
+        "p3",
     ),
-    "metadata": Option(
-        _one_of(METADATA),
+    "metadata": _word(
+        METADATA,
         "The metadata to keep: `none`, `copyright` (the Exif fields Artist and Copyright) or `all` (includes the place where a photo was "
         "taken).",
-        _word_schema(METADATA),
+        "copyright",
     ),
     "quality": Option(
         _either(AUTO, _whole(1, 100, "steps on the encoder's scale")),
         "1 to 100 on the encoder's own scale, or `auto`, the smallest file that looks like the default quality. png and gif have no "
         "quality.",
         {"oneOf": [_number_schema(1, 100, "integer"), _word_schema((AUTO,))]},
+        "auto",
     ),
-    "max_bytes": Option(
-        _whole(MIN_BYTES, MAX_BYTES, "bytes"),
+    "max_bytes": _integer(
+        MIN_BYTES,
+        MAX_BYTES,
+        "bytes",
         f"The largest size of the file in bytes, {MIN_BYTES} to {MAX_BYTES}. The rendition has the best quality that fits; if none does, "
         "it is refused.",
-        _number_schema(MIN_BYTES, MAX_BYTES, "integer"),
+        50_000,
     ),
-    "lossless": Option(_flag, "`true` encodes without any loss, in webp, avif and png.", _FLAG_SCHEMA),
-    "effort": Option(
-        _whole(0, MAX_EFFORT, "steps"),
+    "lossless": _boolean("`true` encodes without any loss, in webp, avif and png.", True),
+    "effort": _integer(
+        0,
+        MAX_EFFORT,
+        "steps",
         f"How hard the encoder tries to make a small file, from 0 (fastest) to {MAX_EFFORT} (smallest). Above 3, avif takes seconds.",
-        _number_schema(0, MAX_EFFORT, "integer"),
+        4,
     ),
-    "progressive": Option(_flag, "`true` makes a jpeg or png appear coarse first, and become sharper while it loads.", _FLAG_SCHEMA),
+    "progressive": _boolean("`true` makes a jpeg or png appear coarse first, and become sharper while it loads.", True),
 }
 
 # Only in the API: resolved when a URL is made.
-FOCAL = Option(_read_focal, "The same as `gravity=focal:<x>:<y>`.", {"oneOf": [_LIST_SCHEMA, {"type": "string"}]})
+FOCAL = Option(_read_focal, "The same as `gravity=focal:<x>:<y>`.", {"oneOf": [_LIST_SCHEMA, {"type": "string"}]}, [0.3, 0.6])
 DPR = Option(
     _decimal(0.5, 4, "device pixels"),
     "The device pixel ratio, 0.5 to 4: multiplies every length in pixels of the rendition, except the sigma of `sharpen`, which is in "
     "pixels of the screen.",
     {**_number_schema(0.5, 4), "default": 1},
+    2,
 )
 API_OPTIONS: Mapping[str, Option] = {**OPTIONS, "focal": FOCAL, "dpr": DPR}

@@ -10,7 +10,6 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from service.errors import ServiceError, every_problem
 from service.http.openapi.examples import problem_example
 from service.http.openapi.operations import OPERATIONS
-from service.http.schemas import OPTION_EXAMPLES
 from service.images.options import API_OPTIONS, OPTIONS
 from tests.support import images
 
@@ -54,7 +53,7 @@ def test_description_has_every_operation_with_its_bodies(description: dict[str, 
 @pytest.mark.parametrize("key", API_OPTIONS)
 def test_example_of_every_option_is_accepted(client: httpx.Client, key: str) -> None:
     digest = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()["digest"]
-    value = OPTION_EXAMPLES[key]
+    value = API_OPTIONS[key].example
     if isinstance(value, dict):
         value = {**value, "digest": client.post("/v1/images", content=images.rgba_png(64, 64)).json()["digest"]}
     boxed = {"width": 320, "height": 240, "fit": "cover"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from service.errors import Problem, ServiceError, UnsupportedFormatError
-from service.http.schemas import DIGEST_EXAMPLE, ImageDocument, ImagesPage, LookupResponse, UrlResponse
+from service.http.schemas import ImageDocument, ImagesPage, LookupResponse, UrlResponse
+from service.images.digest import DIGEST_EXAMPLE
 from service.images.info import Placeholder
 from service.images.picture import Markup, PictureSource, RenditionLink
 from service.library.takedowns import TakenDown

@@ -30,7 +30,6 @@ from service.http.openapi.examples import (
     problem_example,
 )
 from service.http.schemas import (
-    DIGEST_EXAMPLE,
     ImageDocument,
     ImageDocuments,
     ImagePatch,
@@ -45,6 +44,7 @@ from service.http.schemas import (
     UrlsRequest,
 )
 from service.http.validation import json_schema
+from service.images.digest import DIGEST_EXAMPLE
 from service.images.formats import FORMAT_OF_EXTENSION, FORMATS
 from service.images.picture import Markup
 from service.library.takedowns import TakenDown
@@ -169,31 +169,31 @@ _IF_MATCH = {
     "in": "header",
     "required": True,
     "schema": {"type": "string"},
-    "description": "the ETag of the document that was read, or `*`: 428 without it, 412 if the image has been changed since",
+    "description": "The ETag of the document that was read, or `*`: 428 without it, 412 if the image has been changed since.",
 }
-_ETAG = {"ETag": "the version of the document, for If-Match and If-None-Match"}
-_DOCUMENT = Reply("the image document", {"a photo": DOCUMENT}, (ImageDocument,), fields=_ETAG)
-_NOT_MODIFIED = Reply("the version that `If-None-Match` names is the current one", fields=_ETAG)
+_ETAG = {"ETag": "The version of the document, for If-Match and If-None-Match."}
+_DOCUMENT = Reply("The image document.", {"a photo": DOCUMENT}, (ImageDocument,), fields=_ETAG)
+_NOT_MODIFIED = Reply("The version that `If-None-Match` names is the current one.", fields=_ETAG)
 _RENDITION_FIELDS = {
-    "Cache-Control": "a year, immutable: the bytes at this URL never change",
-    "ETag": "the digest of the bytes",
-    "Repr-Digest": "the SHA-256 of the bytes (RFC 9530)",
-    "Cache-Status": "whether the response was in the server's memory (RFC 9211)",
-    "Server-Timing": "how long each step took",
-    "Cache-Tag": "the digests of the originals that the rendition was made from",
+    "Cache-Control": "A year, immutable: the bytes at this URL never change.",
+    "ETag": "The digest of the bytes.",
+    "Repr-Digest": "The SHA-256 of the bytes (RFC 9530).",
+    "Cache-Status": "Whether the response was in the server's memory (RFC 9211).",
+    "Server-Timing": "How long each step took.",
+    "Cache-Tag": "The digests of the originals that the rendition was made from.",
 }
 
 # Of the edge, in deployments whose regions do not share a store.
 _MISDIRECTED = {
     421: Reply(
-        "only the primary region can respond. Fly's proxy replays the request there; if it is too large for that, the client has to "
-        "send it again with `fly-prefer-region`",
+        "Only the primary region can respond. Fly's proxy replays the request there; if it is too large for that, the client has to "
+        "send it again with `fly-prefer-region`.",
         {"a large upload": MISDIRECTED},
         (Problem,),
         _PROBLEM,
         {
-            "fly-replay": "the region in which Fly's proxy replays the request",
-            "fly-prefer-region": "the region to name in the same header of a request that is sent again",
+            "fly-replay": "The region in which Fly's proxy replays the request.",
+            "fly-prefer-region": "The region to name in the same header of a request that is sent again.",
         },
     )
 }
@@ -256,10 +256,10 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("/v1/images", "get"): Operation(
         {
             200: Reply(
-                "a page of documents, newest first",
+                "A page of documents, newest first.",
                 {"one image": PAGE},
                 (ImagesPage,),
-                fields={"Link": 'the next page, with `rel="next"`; missing on the last page'},
+                fields={"Link": 'The next page, with `rel="next"`; missing on the last page.'},
             ),
             **_MISDIRECTED,
         },
@@ -268,21 +268,21 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("/v1/images", "post"): Operation(
         {
-            200: Reply("the same bytes are already stored", {"a photo": DOCUMENT}, (ImageDocument, ImageDocuments), fields=_ETAG),
+            200: Reply("The same bytes are already stored.", {"a photo": DOCUMENT}, (ImageDocument, ImageDocuments), fields=_ETAG),
             201: Reply(
-                "stored: the image is on disk before this response is sent",
+                "Stored: the image is on disk before this response is sent.",
                 {"a photo": DOCUMENT},
                 (ImageDocument, ImageDocuments),
-                fields={**_ETAG, "Location": "the path of the document"},
+                fields={**_ETAG, "Location": "The path of the document."},
             ),
-            207: Reply("several files whose outcomes differ, in the order sent", {"one of two": DOCUMENTS}, (ImageDocuments,)),
+            207: Reply("Several files whose outcomes differ, in the order sent.", {"one of two": DOCUMENTS}, (ImageDocuments,)),
             **_MISDIRECTED,
         },
         _INGEST,
     ),
     ("/v1/images/known", "post"): Operation(
         {
-            200: Reply("the images that are stored, and those that were taken down", {"one of two": LOOKUP}, (LookupResponse,)),
+            200: Reply("The images that are stored, and those that were taken down.", {"one of two": LOOKUP}, (LookupResponse,)),
             **_MISDIRECTED,
         },
         (*_JSON, *_AUTH, *_STORE),
@@ -296,41 +296,44 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         (_IF_MATCH,),
     ),
     ("/v1/images/{digest}", "delete"): Operation(
-        {200: Reply("the image is taken down", {"with a CDN": TAKEN_DOWN}, (TakenDown,)), **_MISDIRECTED},
+        {200: Reply("The image is taken down.", {"with a CDN": TAKEN_DOWN}, (TakenDown,)), **_MISDIRECTED},
         (*_AUTH, errors.NotFoundError, errors.CdnError, *_STORE),
     ),
     ("/v1/images/{digest}/tombstone", "delete"): Operation(
-        {204: Reply("the same bytes may be uploaded again"), **_MISDIRECTED}, (*_AUTH, errors.NotFoundError, *_STORE)
+        {204: Reply("The same bytes may be uploaded again."), **_MISDIRECTED}, (*_AUTH, errors.NotFoundError, *_STORE)
     ),
     ("/v1/images/{digest}/urls", "post"): Operation(
-        {200: Reply("a ladder, or one URL", {"a ladder": MARKUP, "one URL": URL}, (Markup, UrlResponse)), **_MISDIRECTED},
+        {200: Reply("A ladder, or one URL.", {"a ladder": MARKUP, "one URL": URL}, (Markup, UrlResponse)), **_MISDIRECTED},
         (*_JSON, errors.BadTransformError, errors.FormatNotOfferedError, *_IMAGE, errors.TooManyPixelsError, errors.TooComplexError),
         UrlsRequest,
     ),
     ("/v1/pull", "post"): Operation(
-        {200: Reply("a URL that redirects to the rendition of what the source has", {"one URL": PULL_URL}, (UrlResponse,)), **_MISDIRECTED},
+        {
+            200: Reply("A URL that redirects to a rendition of the source.", {"one URL": PULL_URL}, (UrlResponse,)),
+            **_MISDIRECTED,
+        },
         (*_JSON, errors.BadTransformError, *_AUTH, errors.SourceRefusedError),
         PullRequest,
     ),
     ("/health", "get"): Operation(
         {
-            200: Reply("should receive requests", {"ok": HEALTHY}, (Report,)),
-            503: Reply("should receive none", {"draining": DRAINING}, (Report,)),
+            200: Reply("Should receive requests.", {"ok": HEALTHY}, (Report,)),
+            503: Reply("Should receive none.", {"draining": DRAINING}, (Report,)),
         }
     ),
-    ("/livez", "get"): Operation({200: Reply("the process responds", {"alive": "alive\n"}, media_type="text/plain")}),
+    ("/livez", "get"): Operation({200: Reply("The process responds.", {"alive": "alive\n"}, media_type="text/plain")}),
     (_RENDITION_PATH, "get"): Operation(
         {
-            200: Reply("the picture", media_type="image/*", fields=_RENDITION_FIELDS),
-            206: Reply("the part of it that `Range` requests", media_type="image/*", fields={"Content-Range": "the range of bytes"}),
-            304: Reply("the `ETag` is the one that `If-None-Match` names"),
-            308: Reply("a request with a query string", fields={"Location": "the URL without the query string"}),
+            200: Reply("The picture.", media_type="image/*", fields=_RENDITION_FIELDS),
+            206: Reply("The part of it that `Range` requests.", media_type="image/*", fields={"Content-Range": "The range of bytes."}),
+            304: Reply("The `ETag` is the one that `If-None-Match` names."),
+            308: Reply("A request with a query string.", fields={"Location": "The URL without the query string."}),
             416: Reply(
-                "no byte of the picture is in the `Range` (from the edge)",
+                "No byte of the picture is in the `Range` (from the edge).",
                 {"too far": RANGE_NOT_SATISFIABLE},
                 (Problem,),
                 _PROBLEM,
-                {"Content-Range": "the size of the picture in bytes"},
+                {"Content-Range": "The size of the picture in bytes."},
             ),
             **_MISDIRECTED,
         },
@@ -338,8 +341,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     (_PULL_PATH, "get"): Operation(
         {
-            302: Reply("the current rendition of what the source has", fields={"Location": "the path of the rendition"}),
-            308: Reply("a request with a query string", fields={"Location": "the URL without the query string"}),
+            302: Reply("The current rendition of what the source has.", fields={"Location": "The path of the rendition."}),
+            308: Reply("A request with a query string.", fields={"Location": "The URL without the query string."}),
             **_MISDIRECTED,
         },
         (*_RENDER, errors.SourceRefusedError, errors.SourceFailedError, errors.SourceSlowError),
@@ -353,12 +356,12 @@ def _path_parameter(name: str, schema: Mapping[str, object], example: str, descr
 
 
 _END_OF_PATH = [
-    _path_parameter("transform", {"type": "string"}, "width=640", "`key=value` pairs in canonical form, or `full`"),
+    _path_parameter("transform", {"type": "string"}, "width=640", "`key=value` pairs in canonical form, or `full`."),
     _path_parameter(
         "signature",
         {"type": "string", "pattern": "^([a-z2-7]{26}|-)$"},
         SIGNATURE,
-        "made by the server; `-` for a transform that DARKROOM_UNSIGNED_TRANSFORMS lists",
+        "Made by the server; `-` for a transform that DARKROOM_UNSIGNED_TRANSFORMS lists.",
     ),
     _path_parameter("extension", {"enum": [*FORMAT_OF_EXTENSION, "auto"]}, "avif"),
 ]
@@ -393,7 +396,7 @@ UNROUTED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
                     "url",
                     {"type": "string"},
                     "aHR0cHM6Ly9pbWFnZXMuZXhhbXBsZS5jb20vYS5qcGc",
-                    "the source's URL in base64url without padding",
+                    "The source's URL in base64url without padding.",
                 ),
                 *_END_OF_PATH,
             ],
