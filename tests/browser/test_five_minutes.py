@@ -178,7 +178,7 @@ def test_pages_about_the_api_are_whole_without_the_internet_and_for_everybody(
 ) -> None:
     page = visit(playground_url + path, color_scheme="dark")
     if path == "/docs":
-        page.get_by_role("button", name=re.compile("Take an image in")).first.click()
+        page.get_by_role("button", name=re.compile("Upload an image")).first.click()
         expect(page.get_by_text("these bytes are here already")).to_be_visible()
         # What Swagger UI itself brings along is not ours to judge.
         page.evaluate("document.getElementById('api').remove()")
