@@ -1,5 +1,6 @@
 """The OpenAPI document describes what the server accepts and returns."""
 
+import json
 from typing import Any
 
 import httpx
@@ -7,8 +8,10 @@ import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from edge.asgi import Message
+from edge.fly import FlyRegion
 from service.errors import ServiceError, every_problem
-from service.http.openapi.examples import problem_example
+from service.http.openapi.examples import MISDIRECTED, RANGE_NOT_SATISFIABLE, problem_example
 from service.http.openapi.operations import OPERATIONS
 from service.images.options import API_OPTIONS, OPTIONS
 from tests.support import images
@@ -143,6 +146,30 @@ def test_responses_of_the_server_match_the_description(client: httpx.Client, des
     check(client.get("/health"), "/health", "get")
     check(client.delete(f"/v1/images/{digest}"), "/v1/images/{digest}", "delete")
     check(client.post("/v1/images", content=images.photo_jpeg(700, 500)), "/v1/images", "post")
+
+
+def test_every_operation_except_health_has_the_421_of_the_edge(description: dict[str, Any]) -> None:
+    for path, item in description["paths"].items():
+        for operation in item.values():
+            assert ("421" in operation["responses"]) == (path not in {"/health", "/livez"})
+
+
+@pytest.mark.anyio
+async def test_example_of_421_is_a_response_of_the_edge() -> None:
+    async def receive() -> Message:
+        raise AssertionError("the length of the body is declared")
+
+    response = await FlyRegion(region="iad", primary="ams").replay_request([(b"content-length", b"960001")], receive)
+    assert response is not None
+    assert json.loads(response.body) == MISDIRECTED
+
+
+def test_example_of_416_is_a_response_of_the_edge(client: httpx.Client) -> None:
+    url = client.post("/v1/images", content=images.photo_jpeg(700, 500)).json()["src"]
+    size = len(client.get(url).content)
+    response = client.get(url, headers={"Range": f"bytes={size}-"})
+    assert response.status_code == 416
+    assert response.json()["detail"].replace(str(size), "52340") == RANGE_NOT_SATISFIABLE["detail"]
 
 
 def test_every_problem_is_described_by_some_operation(description: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ def problem_example(error: type[ServiceError]) -> object:
     return msgspec.to_builtins(Problem(error.type_uri(), error.title, error.status_code, meaning, remedy=error.help))
 
 
-def _edge_problem(status: int, title: str, detail: str, **members: str) -> object:
+def _edge_problem(status: int, title: str, detail: str, **members: str) -> dict[str, object]:
     return {"type": "about:blank", "title": title, "status": status, "detail": detail, **members}
 
 
@@ -85,4 +85,6 @@ MISDIRECTED = _edge_problem(
     "Send it again with the header fly-prefer-region: ams.",
     prefer_region="ams",
 )
-RANGE_NOT_SATISFIABLE = _edge_problem(416, "Range not satisfiable", "No byte of the representation is in the requested range.")
+RANGE_NOT_SATISFIABLE = _edge_problem(
+    416, "Range not satisfiable", "The response has 52340 bytes, counted from 0, and the requested range has none of them."
+)
