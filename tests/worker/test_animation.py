@@ -219,7 +219,7 @@ async def test_animation_whose_strip_is_longer_than_the_longest_side_is_made(poo
 # Transparency, and frames that change only a part.
 
 
-def clear_film() -> list[Image.Image]:
+def transparent_film() -> list[Image.Image]:
     """Return frames whose left half is transparent and in which a disc moves."""
     pictures = []
     for picture in images.film():
@@ -234,10 +234,10 @@ def clear_film() -> list[Image.Image]:
 @pytest.mark.parametrize("source", ["GIF", "WEBP"])
 @pytest.mark.parametrize("target", ANIMATED)
 async def test_animation_is_transparent_where_the_original_is(pool: RenderPool, tmp_path: Path, source: str, target: Format) -> None:
-    path = written(tmp_path, images.animation(clear_film(), source, disposal=2))
+    path = written(tmp_path, images.animation(transparent_film(), source, disposal=2))
     assert (await probed(pool, path)).info.alpha
     for spelling in ("full", "width=60", "rotate=180,width=60"):
-        for frame, picture in zip(frames_of((await rendered(pool, path, spelling, target)).body), clear_film(), strict=True):
+        for frame, picture in zip(frames_of((await rendered(pool, path, spelling, target)).body), transparent_film(), strict=True):
             alpha, ideal = [np.asarray(image.getchannel("A")) for image in (frame, reference.reference(picture, parse(spelling)))]
             middle = alpha.shape[1] // 2
             for half in (np.s_[:, : middle - 2], np.s_[:, middle + 2 :]):
@@ -280,19 +280,19 @@ async def test_pages_of_a_tiff_are_stills(pool: RenderPool, tmp_path: Path, imag
 SIZES = [(120, 90), (40, 70), (200, 30)]
 
 
-def odd_pages(*, turned: int = 1) -> bytes:
+def pages_of_different_sizes(*, orientation: int = 1) -> bytes:
     """Return a TIFF whose pages differ in size; the last one has an orientation."""
     body = io.BytesIO()
     first, *others = [images.picture(*size, seed=number) for number, size in enumerate(SIZES)]
-    others[-1] = others[-1].transpose(Image.Transpose.ROTATE_90) if turned == 6 else others[-1]
-    others[-1].encoderinfo = {"tiffinfo": {ExifTags.Base.Orientation.value: turned}}
+    others[-1] = others[-1].transpose(Image.Transpose.ROTATE_90) if orientation == 6 else others[-1]
+    others[-1].encoderinfo = {"tiffinfo": {ExifTags.Base.Orientation.value: orientation}}
     first.save(body, "TIFF", save_all=True, append_images=others)
     return body.getvalue()
 
 
-@pytest.mark.parametrize("turned", [1, 6])
-async def test_page_of_another_size_keeps_its_aspect_ratio(pool: RenderPool, tmp_path: Path, turned: int) -> None:
-    path = written(tmp_path, odd_pages(turned=turned))
+@pytest.mark.parametrize("orientation", [1, 6])
+async def test_page_of_another_size_keeps_its_aspect_ratio(pool: RenderPool, tmp_path: Path, orientation: int) -> None:
+    path = written(tmp_path, pages_of_different_sizes(orientation=orientation))
     info = (await probed(pool, path)).info
     assert (info.frames, info.width, info.height, info.page_sizes) == (3, 120, 90, tuple(SIZES))
     for page, size in enumerate(SIZES):
@@ -353,11 +353,11 @@ async def test_gif_with_delays_between_hundredths_lasts_as_long_as_the_original(
 needs_corpus = pytest.mark.skipif(images.corpus() is None, reason="no corpus of real images beside the checkout")
 
 
-def shown_at(body: bytes, moments: list[int]) -> list[Image.Image]:
+def frames_at(body: bytes, times: list[int]) -> list[Image.Image]:
     """Return the frame that an animation shows at each of some times, in milliseconds from its beginning."""
     ends = np.cumsum(timing_of(body)[0])
     frames = frames_of(body)
-    return [frames[int(np.searchsorted(ends, moment, side="right"))] for moment in moments]
+    return [frames[int(np.searchsorted(ends, moment, side="right"))] for moment in times]
 
 
 @needs_corpus
@@ -373,7 +373,7 @@ async def test_corpus_animations_show_the_same_at_every_moment(pool: RenderPool)
             body = (await rendered(pool, path, "width=64", image_format)).body
             assert timing_of(body)[1] == shown, path.name
             assert sum(timing_of(body)[0]) == sum(delays), path.name
-            for frame, picture in zip(shown_at(body, middles), frames_of(original), strict=True):
+            for frame, picture in zip(frames_at(body, middles), frames_of(original), strict=True):
                 ideal = reference.reference(picture, parse("width=64"))
                 assert images.distance(reference.on_white(frame), reference.on_white(ideal)) < 9, path.name
 

@@ -460,12 +460,15 @@ async def test_overlay_of_any_format_is_drawn_as_a_still(pool: RenderPool, tmp_p
 # Mutations of good files.
 
 # A mutated file may be rendered, or be refused for one of these reasons. It must never end the process or reach the deadline.
-ANSWERS = (BrokenImageError, UnsupportedFormatError, TooManyPixelsError, TooComplexError, TooCostlyError)
-AT_ONCE = 8
+EXPECTED_ERRORS = (BrokenImageError, UnsupportedFormatError, TooManyPixelsError, TooComplexError, TooCostlyError)
+CONCURRENT_JOBS = 8
 
 
 @pytest.mark.parametrize("kind", GOOD)
-@given(seeds=st.lists(st.integers(0, 1 << 32), min_size=AT_ONCE, max_size=AT_ONCE, unique=True), changes=st.sampled_from((1, 3, 12, 60)))
+@given(
+    seeds=st.lists(st.integers(0, 1 << 32), min_size=CONCURRENT_JOBS, max_size=CONCURRENT_JOBS, unique=True),
+    changes=st.sampled_from((1, 3, 12, 60)),
+)
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 async def test_mutated_file_is_rendered_or_refused(pool: RenderPool, tmp_path: Path, kind: str, seeds: list[int], changes: int) -> None:
     wrong: list[str] = []
@@ -476,7 +479,7 @@ async def test_mutated_file_is_rendered_or_refused(pool: RenderPool, tmp_path: P
         for answer in (partial(probed, pool, path), partial(rendered, pool, path, spelling, list(FORMATS)[number % len(FORMATS)])):
             try:
                 await answer()
-            except ANSWERS:
+            except EXPECTED_ERRORS:
                 pass
             except ServiceError as error:
                 wrong.append(f"seed {seed}: {error!r}")

@@ -180,7 +180,7 @@ async def test_file_that_costs_more_than_its_pixels_is_refused_before_decoding(p
     spent.check(HEADER_CPU_SECONDS * 2, HEADER_BYTES + path.stat().st_size)
 
 
-HONEST: dict[str, Callable[[], bytes]] = {
+ACCEPTED: dict[str, Callable[[], bytes]] = {
     "jpeg, progressive": partial(images.photo_jpeg, 400, 300, progressive=True),
     "jpeg of 150 scans": partial(scanned_jpeg, 400, 300, 150),
     "png of 60 texts": lambda: with_chunks(chunk(b"zTXt", b"x\0\0" + zlib.compress(b"text" * 999)) * 60),
@@ -193,9 +193,9 @@ HONEST: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) if name == "gif of 900 frames" else name for name in HONEST])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) if name == "gif of 900 frames" else name for name in ACCEPTED])
 async def test_ordinary_large_file_is_accepted(pool: RenderPool, tmp_path: Path, name: str) -> None:
-    path = written(tmp_path, HONEST[name]())
+    path = written(tmp_path, ACCEPTED[name]())
     assert (await probed(pool, path)).info.width
     assert (await rendered(pool, path, "width=10", "webp")).body
 

@@ -18,8 +18,8 @@ from tests.support.renders import rendered, written
 pytestmark = pytest.mark.anyio
 
 # Largest mean differences in levels of 8-bit sRGB: for rounding and different tables of one profile; and in addition for resampling.
-SAME = 1.0
-SCALED = 1.5
+ROUNDING_TOLERANCE = 1.0
+RESAMPLING_TOLERANCE = 1.5
 
 WITH_PROFILES: tuple[Format, ...] = ("avif", "webp", "jpeg", "png")
 
@@ -61,7 +61,7 @@ NEARLY_LOSSLESS: dict[str, dict[str, object]] = {
     "AVIF": {"quality": 90, "speed": 9},
 }
 # How much the scene differs from its own values read as sRGB.
-LEAST_CHANGE = {"p3": 4.0, "wide": 6.0, "srgb": 0.0}
+MIN_DIFFERENCE = {"p3": 4.0, "wide": 6.0, "srgb": 0.0}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -71,11 +71,11 @@ async def test_rendition_of_an_original_with_a_profile_looks_the_same_in_srgb(
 ) -> None:
     body = saved(images.picture(400, 300), container, icc_profile=PROFILES[profile], **NEARLY_LOSSLESS[container])
     path, ideal = written(tmp_path, body), reference.decoded(body)
-    assert images.distance(ideal, images.picture(400, 300)) >= LEAST_CHANGE[profile]
-    assert images.distance(await picture(pool, path), ideal) < SAME + loss
+    assert images.distance(ideal, images.picture(400, 300)) >= MIN_DIFFERENCE[profile]
+    assert images.distance(await picture(pool, path), ideal) < ROUNDING_TOLERANCE + loss
     for spelling in ("width=200", "crop=50:50:200:200,rotate=90,width=100,gamma=1.3", "rotate=30,width=200,background=204060"):
         image = await picture(pool, path, spelling)
-        assert images.distance(image, reference.on_white(reference.reference(ideal, parse(spelling)))) < SCALED + loss
+        assert images.distance(image, reference.on_white(reference.reference(ideal, parse(spelling)))) < RESAMPLING_TOLERANCE + loss
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ async def test_rendition_in_p3_has_values_and_profile_of_p3(pool: RenderPool, tm
         numbers = images.picture(400, 300)
         ideal = converted(numbers, profile or images.srgb_profile(), images.p3_profile())
         ideal = reference.on_white(reference.reference(ideal, parse("width=200")))
-        assert images.distance(image, ideal) < SCALED + loss
+        assert images.distance(image, ideal) < RESAMPLING_TOLERANCE + loss
         known = converted(Image.new("RGB", (1, 1), (255, 0, 0)), images.srgb_profile(), embedded).getpixel((0, 0))
         assert images.near(known, (234, 51, 35), 2)  # type: ignore[arg-type]
 
@@ -133,7 +133,7 @@ async def test_rendition_with_profile_keep_has_the_same_profile_and_values(pool:
         image = await picture(pool, written(tmp_path, images.rgb_png(profile=profile)), "width=200,profile=keep", image_format)
         assert image.info["icc_profile"] == profile
         ideal = reference.on_white(reference.reference(images.picture(400, 300), parse("width=200")))
-        assert images.distance(image, ideal) < SCALED + loss
+        assert images.distance(image, ideal) < RESAMPLING_TOLERANCE + loss
     plain = await picture(pool, written(tmp_path, images.rgb_png()), "width=200,profile=keep", image_format)
     assert not plain.info.get("icc_profile")
     # CMYK is always converted, even with profile=keep.
@@ -152,10 +152,10 @@ async def test_rendition_of_cmyk_follows_its_profile(pool: RenderPool, tmp_path:
     inks = images.picture(400, 300).convert("CMYK")
     body = saved(inks, container, icc_profile=profile, **({"quality": 95, "subsampling": 0} if container == "JPEG" else {}))
     path, ideal = written(tmp_path, body), reference.decoded(body)
-    assert images.distance(await picture(pool, path), ideal) < SAME
+    assert images.distance(await picture(pool, path), ideal) < ROUNDING_TOLERANCE
     for spelling in ("width=200", "rotate=90,width=100"):
         image = await picture(pool, path, spelling)
-        assert images.distance(image, reference.on_white(reference.reference(ideal, parse(spelling)))) < SCALED
+        assert images.distance(image, reference.on_white(reference.reference(ideal, parse(spelling)))) < RESAMPLING_TOLERANCE
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
@@ -194,7 +194,7 @@ def gradient(*, bands: int = 1, profile: bytes | None = None) -> bytes:
     return images.png(samples, 16, profile=profile)
 
 
-STEEP = [
+STEEP_CURVES = [
     "full",
     "width=1024",
     "gamma=3",
@@ -208,7 +208,7 @@ STEEP = [
 ]
 
 
-@pytest.mark.parametrize("spelling", STEEP)
+@pytest.mark.parametrize("spelling", STEEP_CURVES)
 @pytest.mark.parametrize("bands", [1, 2, 3, 4])
 async def test_gradient_of_16_bits_has_no_banding(pool: RenderPool, tmp_path: Path, bands: int, spelling: str) -> None:
     """It has every 8-bit level that the reference has, so it was not made from an 8-bit picture."""
@@ -261,7 +261,7 @@ GRAYS = {
     "jpeg, profile": images.gray_jpeg(profile=images.gray_profile()),
     "tiff": images.gray_tiff(400, 300),
 }
-GRAY_ASKED = [
+GRAY_TRANSFORMS = [
     "full",
     "width=200",
     "rotate=90,width=100,brightness=1.2,contrast=1.1,gamma=1.2",
@@ -273,7 +273,7 @@ GRAY_ASKED = [
 
 
 @pytest.mark.parametrize("kind", GRAYS)
-@pytest.mark.parametrize("spelling", GRAY_ASKED)
+@pytest.mark.parametrize("spelling", GRAY_TRANSFORMS)
 async def test_rendition_of_gray_is_one_band_of_the_right_gray(pool: RenderPool, tmp_path: Path, kind: str, spelling: str) -> None:
     body = GRAYS[kind]
     alpha = "alpha" in kind
@@ -290,7 +290,7 @@ async def test_rendition_of_gray_is_one_band_of_the_right_gray(pool: RenderPool,
         assert (pixels.max(axis=2) - pixels.min(axis=2)).max() <= 2
         if not spelling.startswith("profile=p3"):
             expected = reference.on_white(reference.reference(ideal, parse(spelling)))
-            assert images.distance(reference.on_white(image), expected) < (SCALED if image_format == "png" else 3.5)
+            assert images.distance(reference.on_white(image), expected) < (RESAMPLING_TOLERANCE if image_format == "png" else 3.5)
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
@@ -319,7 +319,7 @@ async def test_rendition_of_a_transparent_original_is_transparent_in_the_same_pl
 HIDDEN, SEEN = (0, 0, 255), (230, 200, 20)
 
 
-def hiding() -> bytes:
+def png_with_hidden_color() -> bytes:
     """Return a PNG with stripes of one color, and fully transparent pixels of another color between them."""
     pixels = np.zeros((300, 400, 4), np.uint8)
     pixels[..., :3] = HIDDEN
@@ -339,7 +339,7 @@ async def test_overlay_and_background_with_profile_keep_have_the_right_colors(po
         for option in ("profile=keep", "profile=p3"):
             image = images.opened((await rendered(pool, path, f"{spelling},{option}", "png", overlay=overlay)).body)
             seen = reference.in_srgb(image, image.info.get("icc_profile")).convert("RGB")
-            assert images.distance(seen.crop((20, 20, 100, 80)), images.opened(mark)) < SAME
+            assert images.distance(seen.crop((20, 20, 100, 80)), images.opened(mark)) < ROUNDING_TOLERANCE
             assert images.near(seen.getpixel((5, 5)), (0xD0, 0x30, 0x10), 3)  # type: ignore[arg-type]
     gray = written(tmp_path, images.gray_jpeg(80, 60, profile=images.gray_profile()))
     for option in ("profile=keep", "profile=p3"):
@@ -366,7 +366,7 @@ async def test_transparent_pixels_contribute_no_color_to_visible_ones(
     pool: RenderPool, tmp_path: Path, spelling: str, image_format: Format
 ) -> None:
     lossless = {"webp": ",lossless=true", "avif": ",quality=95"}.get(image_format, "")
-    image = (await picture(pool, written(tmp_path, hiding()), spelling + lossless, image_format)).convert("RGBA")
+    image = (await picture(pool, written(tmp_path, png_with_hidden_color()), spelling + lossless, image_format)).convert("RGBA")
     pixels = np.asarray(image).astype(int)
     seen = pixels[pixels[..., 3] > 60][:, :3]
     assert len(seen) > 500
@@ -391,18 +391,18 @@ async def test_sharpen_makes_no_edge_at_the_border_of_a_cutout(pool: RenderPool,
 
 @pytest.mark.parametrize("spelling", ["full", "width=100", "rotate=15,width=120"])
 async def test_transparent_pixels_are_white_in_a_format_without_alpha(pool: RenderPool, tmp_path: Path, spelling: str) -> None:
-    image = await picture(pool, written(tmp_path, hiding()), spelling, "jpeg")
+    image = await picture(pool, written(tmp_path, png_with_hidden_color()), spelling, "jpeg")
     assert image.mode == "RGB"
-    ideal = reference.on_white(reference.reference(images.opened(hiding()), parse(spelling)))
-    assert images.distance(image, ideal) < reference.encoder_loss(ideal, "jpeg") * 1.2 + SAME
+    ideal = reference.on_white(reference.reference(images.opened(png_with_hidden_color()), parse(spelling)))
+    assert images.distance(image, ideal) < reference.encoder_loss(ideal, "jpeg") * 1.2 + ROUNDING_TOLERANCE
 
 
 async def test_transparent_pixels_of_an_overlay_contribute_no_color(pool: RenderPool, tmp_path: Path) -> None:
-    path, overlay = written(tmp_path, images.flat_png(300, 200, (255, 255, 255))), written(tmp_path, hiding(), "overlay")
+    path, overlay = written(tmp_path, images.flat_png(300, 200, (255, 255, 255))), written(tmp_path, png_with_hidden_color(), "overlay")
     for opacity in (1, 0.5):
         spelling = f"overlay={'a' * 32}:center:0.5:{opacity}"
         image = images.opened((await rendered(pool, path, spelling, "png", overlay=overlay)).body)
-        ideal = reference.reference(Image.new("RGB", (300, 200), (255, 255, 255)), parse(spelling), images.opened(hiding()))
+        ideal = reference.reference(Image.new("RGB", (300, 200), (255, 255, 255)), parse(spelling), images.opened(png_with_hidden_color()))
         assert images.distance(image, reference.on_white(ideal)) < 1
         # Between white and the visible color, red is never low.
         assert np.asarray(image)[..., 0].min() > 215
@@ -415,7 +415,7 @@ async def test_transparent_pixels_of_an_overlay_contribute_no_color(pool: Render
 @pytest.mark.parametrize("path", [*images.corpus_files("icc"), *images.corpus_files("jpeg")], ids=lambda path: path.name)
 async def test_corpus_file_with_a_profile_matches_littlecms(pool: RenderPool, path: Path) -> None:
     image = await picture(pool, path)
-    assert images.distance(image, decoded(path)) < SAME
+    assert images.distance(image, decoded(path)) < ROUNDING_TOLERANCE
 
 
 @needs_corpus

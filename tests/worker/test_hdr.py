@@ -27,7 +27,7 @@ PQ, SRGB_CURVE = 16, 13
 REC_2020, DISPLAY_P3 = 9, 12
 
 # Levels of 8-bit sRGB: in dark regions 10 bits of PQ are coarser than 8 bits of sRGB.
-SAME = 1.5
+TOLERANCE = 1.5
 
 needs_corpus = pytest.mark.skipif(images.corpus() is None, reason="no corpus of real images beside the checkout")
 
@@ -43,7 +43,7 @@ def nits_of(level: Levels) -> Levels:
     return 10_000 * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125)
 
 
-def on_screen(nits: Levels) -> Levels:
+def tone_mapped(nits: Levels) -> Levels:
     """Return luminances in Rec. 2020 as sRGB, 0 to 255, with 1,000 nits compressed below 203 by the spline of BT.2390 §5.4.1."""
     graded, white = float(pq(np.array(1_000.0))), float(pq(np.array(203.0)))
     most, knee = white / graded, 1.5 * white / graded - 0.5
@@ -65,7 +65,7 @@ def scene() -> Levels:
     return nits
 
 
-def deep(nits: Levels, *, alpha: bool = False) -> pyvips.Image:
+def image_of_16_bits(nits: Levels, *, alpha: bool = False) -> pyvips.Image:
     samples = np.round(pq(nits) * 65_535).astype(np.uint16)
     if alpha:
         samples = np.dstack([samples, np.full(samples.shape[:2], 65_535, np.uint16)])
@@ -73,14 +73,16 @@ def deep(nits: Levels, *, alpha: bool = False) -> pyvips.Image:
     return pyvips.Image.new_from_memory(samples.tobytes(), width, height, bands, "ushort").copy(interpretation="rgb16")
 
 
-def named(body: bytes, primaries: int, transfer: int) -> bytes:
+def with_nclx(body: bytes, primaries: int, transfer: int) -> bytes:
     """Return an AVIF with other code points in its `nclx` box than its encoder wrote."""
     at = body.index(b"colrnclx") + 8
     return body[:at] + primaries.to_bytes(2, "big") + transfer.to_bytes(2, "big") + body[at + 4 :]
 
 
 def pq_avif(nits: Levels, *, alpha: bool = False) -> bytes:
-    return named(bytes(deep(nits, alpha=alpha).heifsave_buffer(compression="av1", bitdepth=10, lossless=True)), REC_2020, PQ)
+    return with_nclx(
+        bytes(image_of_16_bits(nits, alpha=alpha).heifsave_buffer(compression="av1", bitdepth=10, lossless=True)), REC_2020, PQ
+    )
 
 
 def pq_heic(nits: Levels) -> bytes:
@@ -99,8 +101,8 @@ async def pixels(pool: RenderPool, path: Path, spelling: str = "full") -> Levels
 @pytest.mark.parametrize("make", [pq_avif, pq_heic, functools.partial(pq_avif, alpha=True)], ids=["avif", "heic", "avif, alpha"])
 async def test_pq_is_tone_mapped_to_sdr(pool: RenderPool, tmp_path: Path, make: Callable[[Levels], bytes]) -> None:
     found = await pixels(pool, written(tmp_path, make(scene())))
-    away = np.abs(found[..., :3] - on_screen(scene()))
-    assert away.mean() < SAME
+    away = np.abs(found[..., :3] - tone_mapped(scene()))
+    assert away.mean() < TOLERANCE
     assert away.max() < 8
     # Dark levels are unchanged: 20.3 nits are a tenth of white, which is 89 in sRGB.
     dim = np.abs(scene()[0, :, 0] - 20.3).argmin()
@@ -116,20 +118,20 @@ async def test_pq_is_rotated_cropped_and_scaled_like_any_other_picture(pool: Ren
         assert part.size == ideal.size
         assert images.distance(part, reference.on_white(ideal)) < 2.5, spelling
     image = images.opened((await rendered(pool, path, "profile=p3", "png")).body)
-    assert images.distance(reference.in_srgb(image, image.info["icc_profile"]), whole) < SAME
+    assert images.distance(reference.in_srgb(image, image.info["icc_profile"]), whole) < TOLERANCE
 
 
 async def test_avif_with_nclx_display_p3_looks_as_with_the_icc_profile(pool: RenderPool, tmp_path: Path) -> None:
     body = io.BytesIO()
     images.picture(120, 90).save(body, "AVIF", quality=95, subsampling="4:4:4")
-    path = written(tmp_path, named(body.getvalue(), DISPLAY_P3, SRGB_CURVE))
+    path = written(tmp_path, with_nclx(body.getvalue(), DISPLAY_P3, SRGB_CURVE))
     plain = images.opened(body.getvalue()).convert("RGB")
     ideal = reference.in_srgb(plain, images.p3_profile())
     assert images.distance(ideal, plain) > 3
     image = images.opened((await rendered(pool, path, "full", "png")).body)
-    assert images.distance(image, ideal) < SAME
+    assert images.distance(image, ideal) < TOLERANCE
     kept = images.opened((await rendered(pool, path, "profile=keep", "png")).body)
-    assert images.distance(kept, plain) < SAME
+    assert images.distance(kept, plain) < TOLERANCE
     assert kept.info["icc_profile"]
 
 
@@ -139,5 +141,5 @@ async def test_corpus_pq_is_not_pale(pool: RenderPool) -> None:
     assert (await probed(pool, path)).info.format == "avif"
     image = Image.fromarray((await pixels(pool, path, "width=300")).astype(np.uint8))
     raw = pyvips.Image.new_from_file(str(path)).resize(300 / 2_048).numpy().astype(float) / 65_535
-    ideal = on_screen(nits_of(raw))
+    ideal = tone_mapped(nits_of(raw))
     assert np.abs(np.asarray(image).astype(float) - ideal).mean() < 3

@@ -28,10 +28,10 @@ from tests.support.renders import MEBIBYTE, probed, render_pool, rendered, writt
 pytestmark = pytest.mark.anyio
 
 # Tolerances: for the loss of HEVC at quality 90 on the scene, and for another resampler.
-ENCODED = 4.0
+ENCODING_TOLERANCE = 4.0
 
 # Half a level for rounding to 8 bits, and the loss of converting RGB to YCbCr and back.
-ROUNDED = 0.5
+ROUNDING_TOLERANCE = 0.5
 
 needs_corpus = pytest.mark.skipif(not images.corpus_files("heic"), reason="the corpus is not beside the checkout")
 
@@ -43,7 +43,7 @@ def encoded(picture: Image.Image, **options: object) -> bytes:
     return body.getvalue()
 
 
-def encoded_deep(samples: npt.NDArray[np.uint16], bits: int) -> bytes:
+def high_bit_depth_heic(samples: npt.NDArray[np.uint16], bits: int) -> bytes:
     """Return samples from 0 to 2**bits - 1, height × width or height × width × 3, as a lossless HEIC of 10 or 12 bits."""
     height, width = samples.shape[:2]
     mode = "L;16" if samples.ndim == 2 else "RGB;16"
@@ -101,7 +101,7 @@ async def test_heic_is_rendered_in_every_format(pool: RenderPool, tmp_path: Path
     assert image.size == (200, 150)
     reference = images.picture(400, 300).resize((200, 150), Image.Resampling.LANCZOS)
     # GIF has only 256 colors.
-    assert images.distance(image.convert("RGB"), reference) < ENCODED * (2 if image_format == "gif" else 1.5)
+    assert images.distance(image.convert("RGB"), reference) < ENCODING_TOLERANCE * (2 if image_format == "gif" else 1.5)
 
 
 @pytest.mark.parametrize("size", [(333, 251), (64, 1), (1, 1)])
@@ -111,12 +111,12 @@ async def test_heic_of_an_odd_size_keeps_it(pool: RenderPool, tmp_path: Path, si
     assert (info.width, info.height) == size
     image = await png(pool, path)
     assert image.size == size
-    assert images.distance(image, images.picture(*size)) < ENCODED
+    assert images.distance(image, images.picture(*size)) < ENCODING_TOLERANCE
 
 
 async def test_heic_in_tiles_is_one_picture(pool: RenderPool, tmp_path: Path) -> None:
     image = await png(pool, written(tmp_path, tiled()))
-    assert images.distance(image, images.picture(1_000, 750)) < ENCODED
+    assert images.distance(image, images.picture(1_000, 750)) < ENCODING_TOLERANCE
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -125,10 +125,10 @@ async def test_heic_of_any_orientation_is_upright(pool: RenderPool, tmp_path: Pa
     info = (await probed(pool, path)).info
     image = await png(pool, path)
     assert (info.width, info.height) == image.size == (400, 300)
-    assert images.distance(image, images.picture(400, 300)) < ENCODED
+    assert images.distance(image, images.picture(400, 300)) < ENCODING_TOLERANCE
     part = await png(pool, path, "crop=0:0:200:150,width=100")
     reference = images.picture(400, 300).crop((0, 0, 200, 150)).resize((100, 75), Image.Resampling.LANCZOS)
-    assert images.distance(part, reference) < ENCODED * 1.5
+    assert images.distance(part, reference) < ENCODING_TOLERANCE * 1.5
 
 
 async def test_heic_with_an_exif_orientation_that_contradicts_the_container_is_not_rotated(pool: RenderPool, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ async def test_heic_with_premultiplied_alpha_has_the_colors_of_the_scene(pool: R
     body = io.BytesIO()
     pillow_heif.from_bytes("RGBa", picture.size, pixels.astype(np.uint8).tobytes()).save(body, quality=95, chroma=444)
     image = await png(pool, written(tmp_path, body.getvalue()))
-    assert images.distance(image, images.picture(400, 300)) < ENCODED
+    assert images.distance(image, images.picture(400, 300)) < ENCODING_TOLERANCE
     assert abs(np.asarray(image)[..., 3].astype(int) - 128).max() <= 2
 
 
@@ -175,7 +175,7 @@ async def test_heic_in_gray_stays_gray(pool: RenderPool, tmp_path: Path) -> None
     gray = images.picture(400, 300).convert("L")
     image = await png(pool, written(tmp_path, encoded(gray)))
     assert image.mode == "L"
-    assert images.distance(image, gray) < ENCODED
+    assert images.distance(image, gray) < ENCODING_TOLERANCE
 
 
 @pytest.mark.parametrize("gray", [False, True])
@@ -185,11 +185,11 @@ def test_heic_of_more_than_8_bits_is_rounded_to_the_nearest(monkeypatch: pytest.
     most = (1 << bits) - 1
     ramp = np.linspace(0, most, 512).round().astype(np.uint16)
     samples = np.tile(ramp, (8, 1)) if gray else np.tile(ramp[:, None], (8, 1, 3))
-    image = heic.decode(memoryview(encoded_deep(samples, bits)))
+    image = heic.decode(memoryview(high_bit_depth_heic(samples, bits)))
     assert (image.format, image.bands) == ("uchar", 1 if gray else 3)
     away = np.abs(image.numpy().astype(float) - samples * (255 / most))
     # Truncating two or four bits would differ by up to three quarters of a level.
-    assert away.max() <= ROUNDED
+    assert away.max() <= ROUNDING_TOLERANCE
 
 
 async def test_heic_in_display_p3_is_converted_to_srgb_or_kept(pool: RenderPool, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ async def test_heic_in_display_p3_is_converted_to_srgb_or_kept(pool: RenderPool,
     converted, kept = await png(pool, path), await png(pool, path, "profile=keep")
     assert "icc_profile" not in converted.info
     assert kept.info["icc_profile"] == images.p3_profile()
-    assert images.distance(kept, images.picture(400, 300)) < ENCODED
+    assert images.distance(kept, images.picture(400, 300)) < ENCODING_TOLERANCE
     assert images.distance(converted, images.picture(400, 300)) > 4
 
 
@@ -242,7 +242,7 @@ async def test_heic_of_several_pictures_shows_the_primary_one(pool: RenderPool, 
     pictures.save(body, quality=90, primary_index=1)
     image = await png(pool, written(tmp_path, body.getvalue()))
     assert image.size == (200, 320)
-    assert images.distance(image, images.picture(200, 320, seed=2)) < ENCODED
+    assert images.distance(image, images.picture(200, 320, seed=2)) < ENCODING_TOLERANCE
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95, 0.9999])

@@ -37,14 +37,14 @@ pytestmark = pytest.mark.anyio
 WIDTH, HEIGHT = 200, 150
 
 # Levels of 8-bit sRGB by which two correct implementations may differ: by rounding once, and by rounding after several steps.
-ROUNDING = 0.5
-ROUNDINGS = 1.0
+ROUNDED_ONCE = 0.5
+ROUNDED_REPEATEDLY = 1.0
 
 # The strength of background=blur is documented only in words, so the tolerance is larger.
-BACKDROP = 1.0
+BACKDROP_TOLERANCE = 1.0
 
 # The losses of two encoders of a format at one quality differ by at most this factor on the scene.
-OTHER_ENCODER = 1.2
+ENCODER_FACTOR = 1.2
 
 MARK = "a" * 32
 
@@ -218,15 +218,15 @@ def allowed(spelling: str, image_format: Format, *, dithered: bool = False) -> f
         reference.reference(original, parse(spelling), images.opened(mark()), resampling=resampling)
         for resampling in (Resampling.LANCZOS, Resampling.BICUBIC)
     )
-    return distance(ideal, other) + reference.encoder_loss(reference.on_white(ideal), image_format) * OTHER_ENCODER + ROUNDING
+    return distance(ideal, other) + reference.encoder_loss(reference.on_white(ideal), image_format) * ENCODER_FACTOR + ROUNDED_ONCE
 
 
 def distance(one: Image.Image, other: Image.Image) -> float:
     """Return the mean difference in levels of 8-bit sRGB, on white or on black, whichever is larger, so that alpha counts too."""
-    return max(images.distance(reference.on_color(one, ground), reference.on_color(other, ground)) for ground in GROUNDS)
+    return max(images.distance(reference.on_color(one, ground), reference.on_color(other, ground)) for ground in BACKGROUNDS)
 
 
-GROUNDS = ((255, 255, 255), (0, 0, 0))
+BACKGROUNDS = ((255, 255, 255), (0, 0, 0))
 
 
 def as_gif(picture: Image.Image) -> Image.Image:
@@ -265,7 +265,7 @@ async def test_rendition_in_every_format_matches_the_reference(pool: RenderPool,
         if image_format == "jpeg":
             ideal = reference.on_white(ideal)
         away = distance(image, as_gif(ideal.copy()) if image_format == "gif" else ideal)
-        most = allowed(spelling, image_format, dithered=kind in DITHERED) + (BACKDROP if "=blur" in spelling else 0)
+        most = allowed(spelling, image_format, dithered=kind in DITHERED) + (BACKDROP_TOLERANCE if "=blur" in spelling else 0)
         if away > most:
             disagreements.append(f"{spelling} {image_format}: {away:.2f} away, {most:.2f} allowed")
 
@@ -366,7 +366,7 @@ async def test_blur_is_a_gaussian_of_its_sigma(pool: RenderPool, tmp_path: Path,
     away = images.distance(image, reference.on_white(reference.reference(scene(), parse(f"blur={sigma:g}"))))
     # A sigma that is 10% larger would already exceed this.
     other = reference.on_white(reference.reference(scene(), parse(f"blur={sigma * 1.1:.4f}")))
-    assert away < ROUNDING + images.distance(other, reference.on_white(reference.reference(scene(), parse(f"blur={sigma:g}"))))
+    assert away < ROUNDED_ONCE + images.distance(other, reference.on_white(reference.reference(scene(), parse(f"blur={sigma:g}"))))
 
 
 @pytest.mark.parametrize("image_format", ["webp", "avif", "png"])
@@ -402,7 +402,7 @@ async def test_progressive_rendition_has_the_same_pixels(pool: RenderPool, tmp_p
     for image_format, in_passes in in_passes_by_format.items():
         plain, passes = [await made(pool, path, spelling, image_format) for spelling in ("full", "progressive=true")]
         assert bool(passes.info.get(in_passes)) is True
-        assert images.distance(plain, passes) < ROUNDING
+        assert images.distance(plain, passes) < ROUNDED_ONCE
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
@@ -523,7 +523,7 @@ tenths = st.integers(0, 20).map(lambda number: number / 10)
 parts = st.integers(0, 100).map(lambda number: number / 100)
 
 
-def edge_of(transform: Transform, ideal: Image.Image) -> float:
+def edge_tolerance(transform: Transform, ideal: Image.Image) -> float:
     """Return how much of the distance the edge of a freely rotated picture may cause, which may be aliased or smooth.
 
     The edge is a pixel wide, or wider if it is enlarged or blurred, and differs by an eighth of the full range.
@@ -590,11 +590,11 @@ async def test_combination_of_options_matches_the_reference(
             reference.reference(images.opened(body), transform, images.opened(mark()), resampling=resampling)
             for resampling in (Resampling.LANCZOS, Resampling.BICUBIC)
         )
-        edge = edge_of(transform, ideal)
+        edge = edge_tolerance(transform, ideal)
         if image.size != ideal.size:
             wrong.append(f"{spelling}: {image.size}, not {ideal.size}")
-        elif (away := distance(image, ideal)) > distance(ideal, other) + edge + ROUNDINGS:
-            wrong.append(f"{spelling}: {away:.2f} away, {distance(ideal, other) + edge + ROUNDINGS:.2f} allowed")
+        elif (away := distance(image, ideal)) > distance(ideal, other) + edge + ROUNDED_REPEATEDLY:
+            wrong.append(f"{spelling}: {away:.2f} away, {distance(ideal, other) + edge + ROUNDED_REPEATEDLY:.2f} allowed")
 
     async with anyio.create_task_group() as tasks:
         for transform in transforms:
@@ -608,7 +608,7 @@ async def test_free_rotation_that_is_stretched_matches_the_reference(pool: Rende
     image = await made(pool, written(tmp_path, images.rgb_png(WIDTH, HEIGHT)), spelling)
     ideal = reference.reference(scene(), parse(spelling))
     assert image.size == ideal.size
-    assert distance(image, ideal) < allowed(spelling, "png") + edge_of(parse(spelling), ideal)
+    assert distance(image, ideal) < allowed(spelling, "png") + edge_tolerance(parse(spelling), ideal)
 
 
 async def test_overlay_is_upright_and_has_its_own_colors(pool: RenderPool, tmp_path: Path) -> None:
@@ -628,11 +628,11 @@ async def test_overlay_is_upright_and_has_its_own_colors(pool: RenderPool, tmp_p
             job = render_job(path, spelling, "png", overlay=written(tmp_path, body, "overlay"))
             image = images.opened((await pool.run(job, Rendered)).body)
             ideal = reference.reference(scene(), parse(spelling), seen)
-            assert distance(image, ideal) < allowed(spelling, "png") + ROUNDING, (name, spelling)
+            assert distance(image, ideal) < allowed(spelling, "png") + ROUNDED_ONCE, (name, spelling)
 
 
 async def test_svg_as_an_overlay_is_sharp(pool: RenderPool, tmp_path: Path) -> None:
     path, overlay = written(tmp_path, images.flat_png(400, 300, (250, 250, 250))), written(tmp_path, svg(), "overlay")
     image = images.opened((await rendered(pool, path, f"overlay={MARK}:center:1", "png", overlay=overlay)).body)
     large = reference.reference(drawn(VECTOR_SCALE), parse("width=400,height=300"), vector_scale=VECTOR_SCALE)
-    assert distance(image, reference.on_color(large, (250, 250, 250))) < ROUNDINGS
+    assert distance(image, reference.on_color(large, (250, 250, 250))) < ROUNDED_REPEATEDLY

@@ -33,7 +33,7 @@ TECHNICAL = {
 
 
 @pytest.fixture(scope="module")
-def signed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photo_with_metadata(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a photo stored on its side, with owner, camera, location and a thumbnail in its metadata."""
     exif = Image.Exif()
     exif[ExifTags.Base.Artist] = ARTIST
@@ -45,12 +45,12 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place[ExifTags.GPS.GPSLatitude] = (64.0, 55.0, 34.2)
     body = io.BytesIO()
     images.picture(400, 300).save(body, "JPEG", exif=exif, xmp=f"<x:xmpmeta>{images.PLACE}</x:xmpmeta>".encode(), quality=90)
-    return written(tmp_path_factory.mktemp("signed"), body.getvalue())
+    return written(tmp_path_factory.mktemp("photo_with_metadata"), body.getvalue())
 
 
 @pytest.mark.parametrize("image_format", WITH_METADATA)
-async def test_metadata_none_removes_all(pool: RenderPool, signed: Path, image_format: Format) -> None:
-    image = images.opened((await rendered(pool, signed, "width=150", image_format)).body)
+async def test_metadata_none_removes_all(pool: RenderPool, photo_with_metadata: Path, image_format: Format) -> None:
+    image = images.opened((await rendered(pool, photo_with_metadata, "width=150", image_format)).body)
     assert image.size == (150, 200)
     assert not image.getexif()
     assert "xmp" not in image.info
@@ -58,9 +58,9 @@ async def test_metadata_none_removes_all(pool: RenderPool, signed: Path, image_f
 
 @pytest.mark.parametrize("image_format", WITH_METADATA)
 async def test_metadata_copyright_keeps_the_owner_and_removes_camera_and_location(
-    pool: RenderPool, signed: Path, image_format: Format
+    pool: RenderPool, photo_with_metadata: Path, image_format: Format
 ) -> None:
-    result = await rendered(pool, signed, "width=150,metadata=copyright", image_format)
+    result = await rendered(pool, photo_with_metadata, "width=150,metadata=copyright", image_format)
     exif = images.opened(result.body).getexif()
     assert exif[ExifTags.Base.Artist] == ARTIST
     assert exif[ExifTags.Base.Copyright] == COPYRIGHT
@@ -72,9 +72,9 @@ async def test_metadata_copyright_keeps_the_owner_and_removes_camera_and_locatio
 
 @pytest.mark.parametrize("image_format", WITH_METADATA)
 async def test_metadata_all_keeps_camera_and_location_and_resets_the_orientation(
-    pool: RenderPool, signed: Path, image_format: Format
+    pool: RenderPool, photo_with_metadata: Path, image_format: Format
 ) -> None:
-    image = images.opened((await rendered(pool, signed, "width=150,metadata=all", image_format)).body)
+    image = images.opened((await rendered(pool, photo_with_metadata, "width=150,metadata=all", image_format)).body)
     exif = image.getexif()
     assert image.size == (150, 200)
     assert exif[ExifTags.Base.Model] == images.CAMERA
@@ -83,17 +83,17 @@ async def test_metadata_all_keeps_camera_and_location_and_resets_the_orientation
     assert exif.get(ExifTags.Base.Orientation, 1) == 1
 
 
-async def test_metadata_of_a_gif_is_always_removed(pool: RenderPool, signed: Path) -> None:
-    plain = await rendered(pool, signed, "width=150", "gif")
-    assert (await rendered(pool, signed, "width=150,metadata=all", "gif")).body == plain.body
+async def test_metadata_of_a_gif_is_always_removed(pool: RenderPool, photo_with_metadata: Path) -> None:
+    plain = await rendered(pool, photo_with_metadata, "width=150", "gif")
+    assert (await rendered(pool, photo_with_metadata, "width=150,metadata=all", "gif")).body == plain.body
 
 
 async def test_metadata_all_of_a_crop_has_no_thumbnail_of_the_removed_part(pool: RenderPool, tmp_path: Path) -> None:
-    miniature = io.BytesIO()
-    images.picture(160, 120).save(miniature, "JPEG", quality=40)
+    thumbnail = io.BytesIO()
+    images.picture(160, 120).save(thumbnail, "JPEG", quality=40)
     body = io.BytesIO()
-    images.picture(400, 300).save(body, "JPEG", exif=exif_with_miniature(miniature.getvalue()), quality=90)
-    assert miniature.getvalue() in body.getvalue()
+    images.picture(400, 300).save(body, "JPEG", exif=exif_with_thumbnail(thumbnail.getvalue()), quality=90)
+    assert thumbnail.getvalue() in body.getvalue()
     result = await rendered(pool, written(tmp_path, body.getvalue()), "crop=0:0:100:100,metadata=all", "jpeg")
     assert images.opened(result.body).getexif()[ExifTags.Base.Artist] == "Ada"
     assert result.body.count(b"\xff\xd8\xff") == 1
@@ -167,11 +167,11 @@ def test_strip_thumbnails_of_arbitrary_bytes_ends(block: bytes, whole: bool) -> 
     assert strip_thumbnails(source) == source if whole else len(strip_thumbnails(source)) <= len(source)
 
 
-def exif_with_miniature(miniature: bytes) -> bytes:
+def exif_with_thumbnail(thumbnail: bytes) -> bytes:
     """Return an Exif block whose first directory has an artist and whose second has a thumbnail (Exif 2.32, §4.5)."""
     first, second = 8, 8 + 2 + 12 + 4
     offset = second + 2 + 3 * 12 + 4
     artist = struct.pack("<HHHI4s", 1, 0x013B, 2, 4, b"Ada\0") + struct.pack("<I", second)
-    entries = ((0x0103, 3, 6), (0x0201, 4, offset), (0x0202, 4, len(miniature)))
+    entries = ((0x0103, 3, 6), (0x0201, 4, offset), (0x0202, 4, len(thumbnail)))
     directory = struct.pack("<H", 3) + b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
-    return b"Exif\0\0" + b"II*\0" + struct.pack("<I", first) + artist + directory + struct.pack("<I", 0) + miniature
+    return b"Exif\0\0" + b"II*\0" + struct.pack("<I", first) + artist + directory + struct.pack("<I", 0) + thumbnail

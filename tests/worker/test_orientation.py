@@ -24,10 +24,10 @@ pytestmark = pytest.mark.anyio
 WIDTH, HEIGHT = 240, 180
 
 # Levels of 8-bit sRGB: the loss of JPEG at quality 95 on the scene (0.9), plus the difference between two resamplers.
-SAME = 1.5
+TOLERANCE = 1.5
 
 # If a decoder shrinks on load, its mean of 2, 4 or 8 pixels is sharper or softer than that of a filter.
-SHRUNK = 2.5
+SHRINK_ON_LOAD_TOLERANCE = 2.5
 
 BOX = "width=100,height=120"
 FITS = [
@@ -62,7 +62,9 @@ def ideal(width: int, height: int, spelling: str) -> Image.Image:
     return reference.reference(images.picture(width, height), parse(spelling))
 
 
-async def compared(pool: RenderPool, path: Path, ideal_of: Callable[[str], Image.Image], spellings: list[str], most: float) -> list[str]:
+async def differences(
+    pool: RenderPool, path: Path, ideal_of: Callable[[str], Image.Image], spellings: list[str], tolerance: float
+) -> list[str]:
     """Return the differences from the reference, a line for each."""
     disagreements: list[str] = []
 
@@ -73,7 +75,7 @@ async def compared(pool: RenderPool, path: Path, ideal_of: Callable[[str], Image
             disagreements.append(f"{spelling}: {image.size}, not {expected.size}")
             return
         away = images.distance(reference.on_white(image), reference.on_white(expected))
-        if away > most:
+        if away > tolerance:
             disagreements.append(f"{spelling}: {away:.2f} away")
 
     async with anyio.create_task_group() as tasks:
@@ -87,7 +89,7 @@ async def test_rendition_of_any_orientation_and_fit_is_the_same_picture(pool: Re
     for width, height in ((WIDTH, HEIGHT), (HEIGHT, WIDTH)):
         path = written(tmp_path, images.photo_jpeg(width, height, quality=95, orientation=orientation))
         spellings = FITS if width > height else FITS[::3]
-        assert await compared(pool, path, partial(ideal, width, height), spellings, SAME) == []
+        assert await differences(pool, path, partial(ideal, width, height), spellings, TOLERANCE) == []
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -103,7 +105,7 @@ async def test_rendition_of_any_orientation_that_is_shrunk_on_load_is_the_same_p
             f"width={narrow // 2},height={narrow // 2},fit=cover,gravity=focal:0.8:0.3",
             f"crop=101:55:{width - 300}:{height - 200},width={(width - 300) // scale},rotate=90",
         ]
-        assert await compared(pool, path, partial(ideal, width, height), spellings, SHRUNK) == []
+        assert await differences(pool, path, partial(ideal, width, height), spellings, SHRINK_ON_LOAD_TOLERANCE) == []
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "AVIF", "TIFF"])
@@ -114,8 +116,8 @@ async def test_rendition_of_an_orientation_in_another_format_is_the_same_picture
     path = written(tmp_path, images.turned(WIDTH, HEIGHT, orientation, image_format))
     info = (await probed(pool, path)).info
     assert (info.width, info.height) == (WIDTH, HEIGHT)
-    most = {"PNG": SAME, "TIFF": SAME, "WEBP": 6, "AVIF": 6}[image_format]
-    assert await compared(pool, path, partial(ideal, WIDTH, HEIGHT), FITS[orientation % 2 :: 6], most) == []
+    tolerance = {"PNG": TOLERANCE, "TIFF": TOLERANCE, "WEBP": 6, "AVIF": 6}[image_format]
+    assert await differences(pool, path, partial(ideal, WIDTH, HEIGHT), FITS[orientation % 2 :: 6], tolerance) == []
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 42, 65_535])
@@ -123,7 +125,7 @@ async def test_rendition_of_an_invalid_orientation_is_as_stored(pool: RenderPool
     path = written(tmp_path, images.photo_jpeg(400, 300, orientation=orientation))
     info = (await probed(pool, path)).info
     assert (info.width, info.height) == (400, 300)
-    assert await compared(pool, path, partial(ideal, 400, 300), ["full", "width=100"], SAME) == []
+    assert await differences(pool, path, partial(ideal, 400, 300), ["full", "width=100"], TOLERANCE) == []
 
 
 @pytest.mark.parametrize("image_format", ["avif", "webp", "jpeg", "gif"])
@@ -137,8 +139,8 @@ async def test_rendition_in_any_format_is_upright_and_states_no_orientation(pool
 
 
 MARKER = (255, 255, 0)
-PLACES = [(0.12, 0.2), (0.5, 0.5), (0.9, 0.35), (0.66, 0.93)]
-TURNS = [
+POSITIONS = [(0.12, 0.2), (0.5, 0.5), (0.9, 0.35), (0.66, 0.93)]
+ROTATIONS = [
     "full",
     "rotate=90",
     "rotate=180",
@@ -155,7 +157,7 @@ TURNS = [
 ]
 
 
-def marked(place: tuple[float, float]) -> Image.Image:
+def picture_with_marker(place: tuple[float, float]) -> Image.Image:
     """Return a dark picture with a bright disc at a position."""
     image = Image.new("RGB", (500, 400), (20, 20, 90))
     x, y = place[0] * 500, place[1] * 400
@@ -165,10 +167,10 @@ def marked(place: tuple[float, float]) -> Image.Image:
 
 @functools.cache
 def turned(place: tuple[float, float], turn: str) -> Image.Image:
-    return reference.reference(marked(place), parse(turn))
+    return reference.reference(picture_with_marker(place), parse(turn))
 
 
-def marker_of(image: Image.Image) -> tuple[float, float]:
+def marker_position(image: Image.Image) -> tuple[float, float]:
     """Return the center of the bright disc, in pixels."""
     pixels = np.asarray(reference.on_color(image, (0, 0, 0))).astype(int)
     rows, columns = np.nonzero((pixels[..., 0] > 128) & (pixels[..., 2] < 100))
@@ -188,16 +190,16 @@ async def test_focal_point_stays_centered_through_crop_rotation_and_flip(pool: R
         whole = turned(place, turn)
         scale = max(width / whole.width, height / whole.height)
         for found, there, side, length in zip(
-            marker_of(image), marker_of(whole), (width, height), (whole.width * scale, whole.height * scale), strict=True
+            marker_position(image), marker_position(whole), (width, height), (whole.width * scale, whole.height * scale), strict=True
         ):
             start = min(max(there * scale - side / 2, 0), length - side)
             if abs(found - (there * scale - start)) > 1.2:
                 wrong.append(f"{spelling}: at {found:.1f}, not {there * scale - start:.1f} of {side}")
 
     async with anyio.create_task_group() as tasks:
-        for number, place in enumerate(PLACES[orientation % 2 :: 2]):
-            path = written(tmp_path, images.oriented(marked(place), orientation), f"{number}.jpg")
-            for turn in TURNS:
+        for number, place in enumerate(POSITIONS[orientation % 2 :: 2]):
+            path = written(tmp_path, images.oriented(picture_with_marker(place), orientation), f"{number}.jpg")
+            for turn in ROTATIONS:
                 tasks.start_soon(look, path, turn, place, 60, 200)
                 tasks.start_soon(look, path, turn, place, 200, 60)
     assert wrong == []
@@ -222,4 +224,9 @@ async def test_corpus_orientations_are_upright(pool: RenderPool) -> None:
         def ideal_of(spelling: str, original: Image.Image = original) -> Image.Image:
             return reference.reference(original, parse(spelling))
 
-        assert await compared(pool, path, ideal_of, ["width=300", "width=90,height=120,fit=cover", "rotate=90,width=200"], SHRUNK) == []
+        assert (
+            await differences(
+                pool, path, ideal_of, ["width=300", "width=90,height=120,fit=cover", "rotate=90,width=200"], SHRINK_ON_LOAD_TOLERANCE
+            )
+            == []
+        )

@@ -24,7 +24,7 @@ from tests.quality.pictures import for_service, graphics, noise, sky, text
 from tests.support import images
 
 FORMATS: list[Format] = ["avif", "webp", "jpeg"]
-USUAL: dict[Format, int] = {"avif": 58, "webp": 82, "jpeg": 73}
+DEFAULT_QUALITY: dict[Format, int] = {"avif": 58, "webp": 82, "jpeg": 73}
 ROOT = Path(__file__).parents[2]
 
 KINDS: dict[str, Callable[[int, int], Image.Image]] = {
@@ -42,7 +42,7 @@ def png(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def apart(image: Image.Image, other: Image.Image) -> float:
+def distance_between(image: Image.Image, other: Image.Image) -> float:
     return PerceptualDistance(for_service(image)).distance(png(other))
 
 
@@ -54,15 +54,15 @@ def shifted(image: Image.Image, by: int) -> Image.Image:
 @pytest.mark.parametrize("size", [(240, 160), (33, 47), (5, 3), (1, 1), (160, 2)])
 def test_distance_of_equal_pictures_is_zero(mode: str, size: tuple[int, int]) -> None:
     image = images.picture(240, 160).crop((0, 0, *size)).convert(mode)
-    assert apart(image, image) == 0
+    assert distance_between(image, image) == 0
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_distance_with_lower_quality_grows(image_format: Format, kind: str) -> None:
     image = for_service(KINDS[kind](320, 240))
-    likeness = PerceptualDistance(image)
-    found = [likeness.distance(encode(image, image_format, level)) for level in (92, 75, 55, 35, 15)]
+    reference = PerceptualDistance(image)
+    found = [reference.distance(encode(image, image_format, level)) for level in (92, 75, 55, 35, 15)]
     # A sky of few shades hardly improves at high qualities; SSIMULACRA2 fluctuates as much.
     assert all(worse >= better * 0.95 for better, worse in pairwise(found)), found
     assert found[-1] > 1.5 * found[0]
@@ -71,14 +71,14 @@ def test_distance_with_lower_quality_grows(image_format: Format, kind: str) -> N
 @pytest.mark.parametrize("kind", ["scene", "text", "graphics", "noise"])
 def test_distance_of_a_blurred_picture_is_visible_and_grows_with_the_blur(kind: str) -> None:
     image = KINDS[kind](320, 240)
-    little, much = (apart(image, image.filter(ImageFilter.GaussianBlur(radius))) for radius in (0.8, 2.5))
+    little, much = (distance_between(image, image.filter(ImageFilter.GaussianBlur(radius))) for radius in (0.8, 2.5))
     assert INVISIBLE < little < much
 
 
 def test_distance_of_a_banded_sky_is_visible() -> None:
     image = sky(480, 320)
     banded = Image.fromarray((np.asarray(image) // 8 * 8 + 4).astype(np.uint8))
-    assert apart(image, banded) > 2 * INVISIBLE
+    assert distance_between(image, banded) > 2 * INVISIBLE
 
 
 def test_distance_of_one_bad_part_is_visible() -> None:
@@ -86,22 +86,22 @@ def test_distance_of_one_bad_part_is_visible() -> None:
     part = (200, 200, 320, 320)
     spoilt = image.copy()
     spoilt.paste(image.crop(part).filter(ImageFilter.GaussianBlur(4)), part)
-    assert apart(image, spoilt) > INVISIBLE
+    assert distance_between(image, spoilt) > INVISIBLE
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_distance_of_a_shifted_shade_is_visible(mode: str) -> None:
     image = Image.new("RGB", (200, 150), (90, 120, 160)).convert(mode)
-    assert apart(image, shifted(image, 1)) < INVISIBLE < apart(image, shifted(image, 6))
+    assert distance_between(image, shifted(image, 1)) < INVISIBLE < distance_between(image, shifted(image, 6))
 
 
 def test_distance_of_a_shifted_color_is_visible() -> None:
-    assert apart(Image.new("RGB", (200, 150), (128, 128, 128)), Image.new("RGB", (200, 150), (140, 124, 126))) > INVISIBLE
+    assert distance_between(Image.new("RGB", (200, 150), (128, 128, 128)), Image.new("RGB", (200, 150), (140, 124, 126))) > INVISIBLE
 
 
 def test_distance_of_lost_color_is_visible() -> None:
     image = graphics(320, 240)
-    assert apart(image, image.convert("L").convert("RGB")) > 2 * INVISIBLE
+    assert distance_between(image, image.convert("L").convert("RGB")) > 2 * INVISIBLE
 
 
 @pytest.mark.parametrize("kind", ["scene", "text", "graphics"])
@@ -109,13 +109,13 @@ def test_distance_is_about_symmetric(kind: str) -> None:
     # Lost contrast weighs more than added contrast, so the distances are never equal.
     image = KINDS[kind](320, 240)
     other = image.filter(ImageFilter.GaussianBlur(1))
-    there, back = apart(image, other), apart(other, image)
+    there, back = distance_between(image, other), distance_between(other, image)
     assert there / 2 < back <= there
 
 
 def test_distance_of_a_gray_picture_encoded_in_color_compares_lightness() -> None:
     gray = images.picture(320, 240).convert("L")
-    assert apart(gray, gray.convert("RGB")) == 0
+    assert distance_between(gray, gray.convert("RGB")) == 0
     body = encode(for_service(gray), "webp", 60)
     assert 0 < PerceptualDistance(for_service(gray)).distance(body) <= PerceptualDistance(for_service(gray.convert("RGB"))).distance(body)
 
@@ -125,7 +125,7 @@ def test_distance_of_transparent_pixels_ignores_their_color() -> None:
     image.putalpha(Image.fromarray(np.tile(np.r_[np.zeros(160), np.full(160, 255)].astype(np.uint8), (240, 1))))
     other = np.asarray(image).copy()
     other[:, :160, :3] = 77
-    assert apart(image, Image.fromarray(other, "RGBA")) == 0
+    assert distance_between(image, Image.fromarray(other, "RGBA")) == 0
 
 
 def test_distance_of_white_made_transparent_is_visible_on_gray() -> None:
@@ -134,7 +134,7 @@ def test_distance_of_white_made_transparent_is_visible_on_gray() -> None:
     image.paste((0, 0, 0, 255), (40, 40, 80, 80))
     other = image.copy()
     other.paste((255, 255, 255, 0), (100, 100, 140, 140))
-    assert apart(image, other) > INVISIBLE
+    assert distance_between(image, other) > INVISIBLE
 
 
 @pytest.fixture
@@ -156,13 +156,13 @@ def test_auto_is_no_larger_and_looks_no_worse_after_at_most_six_encodes(
     image_format: Format, kind: str, encodes: list[tuple[Format, int, EncodeOptions]]
 ) -> None:
     image = for_service(KINDS[kind](320, 240))
-    likeness = PerceptualDistance(image)
-    usual = encode(image, image_format, USUAL[image_format])
-    seen = likeness.distance(usual)
-    body = encode_auto(image, image_format, USUAL[image_format])
+    reference = PerceptualDistance(image)
+    default = encode(image, image_format, DEFAULT_QUALITY[image_format])
+    seen = reference.distance(default)
+    body = encode_auto(image, image_format, DEFAULT_QUALITY[image_format])
     assert 2 <= len(encodes) <= 6
-    assert likeness.distance(body) <= max(seen, INVISIBLE)
-    assert len(body) <= len(usual) or seen > CEILING
+    assert reference.distance(body) <= max(seen, INVISIBLE)
+    assert len(body) <= len(default) or seen > CEILING
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
@@ -184,9 +184,9 @@ def test_auto_of_a_picture_far_above_the_goal_lowers_its_quality() -> None:
 
 def test_auto_of_a_picture_below_the_ceiling_raises_its_quality() -> None:
     image = for_service(images.picture(480, 320))
-    likeness = PerceptualDistance(image)
-    assert likeness.distance(encode(image, "jpeg", 10)) > CEILING
-    assert likeness.distance(encode_auto(image, "jpeg", 10)) <= CEILING
+    reference = PerceptualDistance(image)
+    assert reference.distance(encode(image, "jpeg", 10)) > CEILING
+    assert reference.distance(encode_auto(image, "jpeg", 10)) <= CEILING
 
 
 # The output of aom depends on whether it has more than one thread.
@@ -196,7 +196,8 @@ def test_auto_in_other_processes_and_threads_gives_the_same_bytes(image_format: 
     code = (
         "import hashlib; from service.worker.quality import encode_auto; from tests.support import images; "
         "from tests.quality.pictures import for_service;"
-        f"print(hashlib.sha256(encode_auto(for_service(images.picture(400, 300)), {image_format!r}, {USUAL[image_format]})).hexdigest())"
+        f"body = encode_auto(for_service(images.picture(400, 300)), {image_format!r}, {DEFAULT_QUALITY[image_format]}); "
+        "print(hashlib.sha256(body).hexdigest())"
     )
     first, second = (
         subprocess.run(
@@ -216,12 +217,12 @@ def test_auto_in_other_processes_and_threads_gives_the_same_bytes(image_format: 
 @pytest.mark.parametrize("image_format", FORMATS)
 def test_auto_of_a_large_picture_searches_on_tiles(image_format: Format, encodes: list[tuple[Format, int, EncodeOptions]]) -> None:
     image = for_service(images.picture(2_100, 1_300))
-    body = encode_auto(image, image_format, USUAL[image_format])
+    body = encode_auto(image, image_format, DEFAULT_QUALITY[image_format])
     assert len(encodes) <= 8
     assert images.opened(body).size == (2_100, 1_300)
-    usual = encode(image, image_format, USUAL[image_format])
-    assert len(body) <= len(usual)
-    assert PerceptualDistance(image).distance(body) <= 1.05 * PerceptualDistance(image).distance(usual)
+    default = encode(image, image_format, DEFAULT_QUALITY[image_format])
+    assert len(body) <= len(default)
+    assert PerceptualDistance(image).distance(body) <= 1.05 * PerceptualDistance(image).distance(default)
 
 
 def test_auto_of_an_animation_keeps_its_frames() -> None:
@@ -232,26 +233,26 @@ def test_auto_of_an_animation_keeps_its_frames() -> None:
         strip.paste(frame, (0, at * 120))
     image = for_service(strip).copy()
     image.set_type(pyvips.GValue.gint_type, "page-height", 120)
-    body = encode_auto(image, "webp", USUAL["webp"])
+    body = encode_auto(image, "webp", DEFAULT_QUALITY["webp"])
     opened = images.opened(body)
     assert opened.size == (160, 120)
     assert getattr(opened, "n_frames", 1) == 4
-    assert len(body) <= len(encode(image, "webp", USUAL["webp"]))
+    assert len(body) <= len(encode(image, "webp", DEFAULT_QUALITY["webp"]))
 
 
 def test_auto_with_an_effort_uses_only_that_effort(encodes: list[tuple[Format, int, EncodeOptions]]) -> None:
-    encode_auto(for_service(images.picture(320, 240)), "webp", USUAL["webp"], EncodeOptions(effort=1))
+    encode_auto(for_service(images.picture(320, 240)), "webp", DEFAULT_QUALITY["webp"], EncodeOptions(effort=1))
     assert {options.effort for _, _, options in encodes} == {1}
 
 
 def test_auto_of_transparency_as_jpeg_is_compared_on_white() -> None:
     image = images.picture(320, 240).convert("RGBA")
     image.putalpha(Image.fromarray(np.tile(np.r_[np.zeros(160), np.full(160, 255)].astype(np.uint8), (240, 1))))
-    body = encode_auto(for_service(image), "jpeg", USUAL["jpeg"])
+    body = encode_auto(for_service(image), "jpeg", DEFAULT_QUALITY["jpeg"])
     laid = Image.new("RGB", image.size, "white")
     laid.paste(image.convert("RGB"), mask=image.getchannel("A"))
     assert PerceptualDistance(for_service(laid)).distance(body) < CEILING
-    assert len(body) <= len(encode(for_service(image), "jpeg", USUAL["jpeg"]))
+    assert len(body) <= len(encode(for_service(image), "jpeg", DEFAULT_QUALITY["jpeg"]))
 
 
 @pytest.mark.parametrize("options", [EncodeOptions(lossless=True), EncodeOptions()])

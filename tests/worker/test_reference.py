@@ -16,8 +16,8 @@ GRAY = Image.new("RGB", (40, 30), (100, 100, 100))
 MARK = "a" * 32
 
 
-def color_of(image: Image.Image, across: int = 20, down: int = 15) -> tuple[int, ...]:
-    pixel: list[int] = np.asarray(image)[down, across].tolist()
+def color_of(image: Image.Image, x: int = 20, y: int = 15) -> tuple[int, ...]:
+    pixel: list[int] = np.asarray(image)[y, x].tolist()
     return tuple(pixel)
 
 

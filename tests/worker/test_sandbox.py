@@ -210,7 +210,7 @@ def field(status: Path, name: str) -> str:
 
 
 # Acts like a container runtime whose seccomp profile does not allow Landlock: render processes inherit the filter.
-OLD_RUNTIME = """
+RUNTIME_WITHOUT_LANDLOCK = """
 import ctypes, os, platform, struct
 if os.environ.get("DARKROOM_HOST"):
     from service.worker import sandbox
@@ -231,7 +231,7 @@ if os.environ.get("DARKROOM_HOST"):
 def test_server_without_landlock_serves_and_reports_it_in_health_and_once_in_the_log(tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
-    written(tools, OLD_RUNTIME.encode(), "sitecustomize.py")
+    written(tools, RUNTIME_WITHOUT_LANDLOCK.encode(), "sitecustomize.py")
     with darkroom(tmp_path / "data", PYTHONPATH=tools, host="127.0.0.1") as server, server.client() as client:
         assert reported_sandbox(server) == {"landlock": 0, "seccomp": True, "no_new_privs": True}
         report = client.get("/health").json()
@@ -279,7 +279,7 @@ def verdict(program: bytes, audit: int, number: int, first_argument: int = 0) ->
                 raise ValueError(f"step {code:#x}")
 
 
-REFUSED, ALLOWED, NOT_THERE, KILLED = 0x50000 | errno.EPERM, 0x7FFF0000, 0x50000 | errno.ENOSYS, 0x80000000
+REFUSED, ALLOWED, NO_SUCH_CALL, KILLED = 0x50000 | errno.EPERM, 0x7FFF0000, 0x50000 | errno.ENOSYS, 0x80000000
 
 
 @pytest.mark.parametrize(("name", "architecture"), ARCHITECTURES, ids=[name for name, _ in ARCHITECTURES])
@@ -306,7 +306,7 @@ def test_filter_allows_threads_and_signals_and_limits_for_the_process_itself(nam
     assert of(architecture.clone, thread_flags) == ALLOWED
     assert of(architecture.clone, process_flags) == REFUSED
     # The C library uses `clone` if `clone3` does not exist.
-    assert of(435, 0) == NOT_THERE
+    assert of(435, 0) == NO_SUCH_CALL
     assert of(architecture.tgkill, PROCESS_ID) == ALLOWED
     assert of(architecture.tgkill, 1) == REFUSED
     assert of(architecture.prlimit64, 0) == ALLOWED

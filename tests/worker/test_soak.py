@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.long]
 JOBS = 2_000
 
 # Larger files of the corpus would take most of the time, and would not put more strain on the process.
-MOST_BYTES = 400_000
+MAX_CORPUS_BYTES = 400_000
 
 # A probe, and renditions given as transform and format.
 Task = tuple[str, Format] | None
@@ -61,10 +61,10 @@ def corpus_images() -> dict[str, bytes]:
     if root is None:
         return {}
     files = (path for folder in sorted(root.iterdir()) if folder.is_dir() for path in sorted(folder.iterdir()))
-    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files if path.stat().st_size <= MOST_BYTES}
+    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files if path.stat().st_size <= MAX_CORPUS_BYTES}
 
 
-async def answer(pool: RenderPool, path: Path, task: Task) -> str:
+async def result_of(pool: RenderPool, path: Path, task: Task) -> str:
     """Return the result of a job as text: a hash of the rendition, the header information, or the complete error."""
     try:
         if task is None:
@@ -87,7 +87,7 @@ async def test_process_replies_the_same_after_2000_jobs_as_at_first(tmp_path: Pa
     async with render_pool() as pool:
         for job in [*first, *between, *first]:
             used.update(await ready(pool))
-            found = await answer(pool, paths[job[0]], job[1])
+            found = await result_of(pool, paths[job[0]], job[1])
             if answers.setdefault(job, found) != found:
                 changed.append(f"{job}: first {answers[job]}, then {found}")
     assert changed == []

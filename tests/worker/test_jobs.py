@@ -65,13 +65,13 @@ RESOLVED_ORIGINALS = {
 }
 
 
-RESOLVED_ASKED = [
+RESOLVED_TRANSFORMS = [
     *((kind, spelling) for kind in RESOLVED_ORIGINALS for spelling in ("width=64", "trim=10,width=30", "rotate=20,quality=50")),
     *((kind, "frame=1,width=40,height=40,fit=cover") for kind in ("pages", "animation")),
 ]
 
 
-@pytest.mark.parametrize(("kind", "spelling"), RESOLVED_ASKED)
+@pytest.mark.parametrize(("kind", "spelling"), RESOLVED_TRANSFORMS)
 async def test_rendition_of_a_resolved_request_has_the_bytes_of_one_that_the_render_process_resolves(
     pool: RenderPool, tmp_path: Path, kind: str, spelling: str
 ) -> None:
@@ -205,13 +205,13 @@ async def test_rendition_with_too_many_pixels_is_refused(pool: RenderPool, photo
     assert type(await refused(pool, photo, "width=200,height=100,fit=contain", "webp", limits)) is TooManyPixelsError
 
 
-SHORT: tuple[Format, ...] = ("webp", "avif")
+FORMATS_LIMITED_TO_16K: tuple[Format, ...] = ("webp", "avif")
 
 
 async def test_rendition_with_a_side_too_long_for_its_format_is_refused(pool: RenderPool, folder: Path) -> None:
     path = written(folder, images.flat_png(17_000, 100, (1, 2, 3)), "long.png")
     limits = Limits(max_pixels=10**8, max_whole_pixels=10**8, max_output_pixels=10**8, max_frames=1, codec_bytes=0)
-    for image_format in SHORT:
+    for image_format in FORMATS_LIMITED_TO_16K:
         assert type(await refused(pool, path, "full", image_format, limits)) is TooManyPixelsError
         assert (await rendered(pool, path, "width=100,height=100,fit=cover", image_format, limits=limits)).width == 100
     assert (await rendered(pool, path, "full", "jpeg", limits=limits)).width == 17_000
@@ -219,7 +219,7 @@ async def test_rendition_with_a_side_too_long_for_its_format_is_refused(pool: Re
 
 # Renditions of the intermediate.
 
-REDUCED_ASKED = [
+INTERMEDIATE_TRANSFORMS = [
     "width=1200",
     "width=640,height=640,fit=cover,gravity=focal:0.8:0.2",
     "crop=25p:25p:60p:60p,width=700",
@@ -242,7 +242,7 @@ async def test_rendition_of_the_intermediate_looks_like_one_of_the_original(pool
     assert info.intermediate is not None
     body = (await pool.run(MakeIntermediate(source_of(path), LIMITS), Intermediate)).body
     reduced = written(folder, body, "intermediate")
-    for spelling in REDUCED_ASKED:
+    for spelling in INTERMEDIATE_TRANSFORMS:
         job = render_job(path, spelling, "png")
         assert resolve(info, job.request.transform, job.request.format, LIMITS).from_intermediate
         whole = images.opened((await pool.run(job, Rendered)).body)
@@ -255,7 +255,7 @@ async def test_rendition_of_the_intermediate_looks_like_one_of_the_original(pool
 # Files of the corpus.
 
 # `faults` has files that are refused on purpose, and its own list of expected results.
-NO_GOOD = {"bomb", "broken", "faults", "svg-hostile"}
+REFUSED_FOLDERS = {"bomb", "broken", "faults", "svg-hostile"}
 
 
 async def good_files(pool: RenderPool) -> list[Path]:
@@ -264,7 +264,7 @@ async def good_files(pool: RenderPool) -> list[Path]:
     root = images.corpus()
     folders = sorted(path.name for path in root.iterdir() if path.is_dir()) if root else []
     missing = set() if "heic" in reads else {"heic"}
-    return [path for folder in folders if folder not in NO_GOOD | missing for path in images.corpus_files(folder)]
+    return [path for folder in folders if folder not in REFUSED_FOLDERS | missing for path in images.corpus_files(folder)]
 
 
 needs_corpus = pytest.mark.skipif(images.corpus() is None, reason="no corpus of real images beside the checkout")
