@@ -197,13 +197,13 @@ def _invalid(key: str, expected: str, received: str, remedy: str) -> BadTransfor
     return BadTransformError(f"`{key}` is invalid.", expected=expected, received=received, remedy=remedy)
 
 
-def _whole(minimum: int, maximum: int, unit: str) -> Callable[[str, str], int]:
+def _whole(minimum: int, maximum: int, unit: str = "") -> Callable[[str, str], int]:
     def read(key: str, text: str) -> int:
         number = parse_number(text)
         if number is None or number != int(number) or not minimum <= number <= maximum:
             raise BadTransformError(
                 f"`{key}` is out of range.",
-                expected=f"a whole number of {unit} from {minimum} to {maximum}",
+                expected=f"a whole number{unit and f' of {unit}'} from {minimum} to {maximum}",
                 received=text,
                 remedy=f"Use {key}={minimum} to {key}={maximum}.",
             )
@@ -212,13 +212,13 @@ def _whole(minimum: int, maximum: int, unit: str) -> Callable[[str, str], int]:
     return read
 
 
-def _decimal(minimum: float, maximum: float, unit: str) -> Callable[[str, str], float]:
+def _decimal(minimum: float, maximum: float, unit: str = "") -> Callable[[str, str], float]:
     def read(key: str, text: str) -> float:
         number = parse_number(text)
         if number is None or not Decimal(str(minimum)) <= number <= Decimal(str(maximum)):
             raise BadTransformError(
                 f"`{key}` is out of range.",
-                expected=f"a number of {unit} from {minimum:g} to {maximum:g}, at most four decimals",
+                expected=f"a number{unit and f' of {unit}'} from {minimum:g} to {maximum:g}, with at most four decimals",
                 received=text,
                 remedy=f"Use {key}={minimum:g} to {key}={maximum:g}.",
             )
@@ -325,8 +325,8 @@ def _read_overlay(key: str, text: str) -> Overlay:
         )
     readers: tuple[Callable[[str, str], object], ...] = (
         _one_of(COMPASS),
-        _decimal(0.01, 1, "the picture's width"),
-        _decimal(0, 1, "opacity"),
+        _decimal(0.01, 1),
+        _decimal(0, 1),
         _whole(-MAX_PAD_PIXELS, MAX_PAD_PIXELS, "pixels"),
         _whole(-MAX_PAD_PIXELS, MAX_PAD_PIXELS, "pixels"),
     )
@@ -380,9 +380,7 @@ def _boolean(text: str, example: bool) -> Option:
 
 # In the order of the canonical form, which is the order in which they act; those of the encoder come last.
 OPTIONS: Mapping[str, Option] = {
-    "frame": _integer(
-        0, MAX_FRAME, "frames", "The frame of an animation, or the page of a TIFF, to show as a still picture. The first is 0.", 0
-    ),
+    "frame": _integer(0, MAX_FRAME, "", "The frame of an animation, or the page of a TIFF, to show as a still picture. The first is 0.", 0),
     "animate": _boolean(
         "`true` requires all frames: formats without animation are refused. `false` is the same as `frame=0`. Without `animate` and "
         "`frame`, an animation stays one in webp and gif, and becomes its first frame in other formats.",
@@ -398,7 +396,7 @@ OPTIONS: Mapping[str, Option] = {
     "trim": _number(
         0,
         255,
-        "steps of 8 bits",
+        "8-bit levels",
         "Removes borders that differ from the top left pixel by at most this much, 0 to 255; 10 is usual. When a URL is made, it is "
         "replaced by the resulting `crop`.",
         10,
@@ -441,10 +439,10 @@ OPTIONS: Mapping[str, Option] = {
         "attention",
     ),
     "enlarge": _boolean("`true` lets a small picture grow to the requested size. Vector images always do.", True),
-    "brightness": _number(0, 4, "times", "Multiplies the brightness, 0 to 4; 1 changes nothing (CSS `brightness()`).", 1.2),
-    "contrast": _number(0, 4, "times", "Multiplies the contrast, 0 to 4; 1 changes nothing (CSS `contrast()`).", 1.1),
-    "gamma": _number(0.1, 10, "exponent", "Changes the midtones, 0.1 to 10: above 1 they become lighter, below 1 darker.", 1.5),
-    "saturation": _number(0, 4, "times", "Multiplies the color saturation, 0 to 4; 1 changes nothing (CSS `saturate()`).", 0.8),
+    "brightness": _number(0, 4, "", "Multiplies the brightness, 0 to 4; 1 changes nothing (CSS `brightness()`).", 1.2),
+    "contrast": _number(0, 4, "", "Multiplies the contrast, 0 to 4; 1 changes nothing (CSS `contrast()`).", 1.1),
+    "gamma": _number(0.1, 10, "", "Changes the midtones, 0.1 to 10: above 1 they become lighter, below 1 darker.", 1.5),
+    "saturation": _number(0, 4, "", "Multiplies the color saturation, 0 to 4; 1 changes nothing (CSS `saturate()`).", 0.8),
     "grayscale": _boolean("`true` removes all color (CSS `grayscale()`).", True),
     "blur": _number(0.3, 250, "pixels", "Gaussian blur, given by its sigma in pixels of the rendition, 0.3 to 250.", 4),
     "sharpen": _number(
@@ -490,7 +488,7 @@ OPTIONS: Mapping[str, Option] = {
         "copyright",
     ),
     "quality": Option(
-        _either(AUTO, _whole(1, 100, "steps on the encoder's scale")),
+        _either(AUTO, _whole(1, 100)),
         "1 to 100 on the encoder's own scale, or `auto`, the smallest file that looks like the default quality. png and gif have no "
         "quality.",
         {"oneOf": [_number_schema(1, 100, "integer"), _word_schema((AUTO,))]},
@@ -508,7 +506,7 @@ OPTIONS: Mapping[str, Option] = {
     "effort": _integer(
         0,
         MAX_EFFORT,
-        "steps",
+        "",
         f"How hard the encoder tries to make a small file, from 0 (fastest) to {MAX_EFFORT} (smallest). Above 3, avif takes seconds.",
         4,
     ),
@@ -518,7 +516,7 @@ OPTIONS: Mapping[str, Option] = {
 # Only in the API: resolved when a URL is made.
 FOCAL = Option(_read_focal, "The same as `gravity=focal:<x>:<y>`.", {"oneOf": [_LIST_SCHEMA, {"type": "string"}]}, [0.3, 0.6])
 DPR = Option(
-    _decimal(0.5, 4, "device pixels"),
+    _decimal(0.5, 4),
     "The device pixel ratio, 0.5 to 4: multiplies every length in pixels of the rendition, except the sigma of `sharpen`, which is in "
     "pixels of the screen.",
     {**_number_schema(0.5, 4), "default": 1},

@@ -151,7 +151,7 @@ def test_urls_without_a_body_are_those_of_the_document(client: httpx.Client) -> 
         ({"transform": {"widht": 3}}, "bad-transform", "frame, animate, crop, trim, rotate, flip, width, height, fit, gravity, enlarge"),
         ({"transform": {"width": 0}}, "bad-transform", "a whole number of pixels from 1 to 8192"),
         ({"transform": {"width": 8193}}, "bad-transform", "a whole number of pixels from 1 to 8192"),
-        ({"transform": {"quality": 101}}, "bad-transform", "a whole number of steps on the encoder's scale from 1 to 100"),
+        ({"transform": {"quality": 101}}, "bad-transform", "a whole number from 1 to 100"),
         ({"transform": {"width": [1]}}, "bad-transform", "a number, a string, or true or false"),
         ({"transform": {"fit": "cover"}}, "bad-transform", "width and height"),
         ({"format": "tiff"}, "bad-request", "one of avif, gif, jpeg, png, webp"),

@@ -278,7 +278,7 @@ async def test_process_that_has_grown_is_replaced_after_its_job(lone: RenderPool
     assert lone.process_ids == after
 
 
-# Deadline, queue, cancelation.
+# Deadline, queue, cancellation.
 
 
 async def test_render_past_its_deadline_is_killed_in_the_middle_of_an_encode_and_its_slot_is_free_at_once(

@@ -1,4 +1,3 @@
-import hashlib
 import json
 import re
 import string
@@ -10,7 +9,6 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from service.errors import BadAddressError, BadSignatureError
-from service.images.digest import base32, digest_from_sha256, is_digest
 from service.images.formats import FORMAT_OF_EXTENSION
 from service.images.transform import PIPELINE_VERSION, Transform
 from service.urls.rendition_url import AUTO, MAX_TRANSFORM_CHARACTERS, RenditionUrl, parse_rendition_url
@@ -50,12 +48,6 @@ def test_vectors_file_covers_every_extension_and_a_key_rotation() -> None:
     assert len(VECTORS["accepted"]) >= 30
     assert {vector["extension"] for vector in VECTORS["accepted"]} == {*FORMAT_OF_EXTENSION, AUTO}
     assert {vector["signed_by"] for vector in VECTORS["accepted"]} == {0, 1, 2}
-
-
-@pytest.mark.parametrize("vector", VECTORS["digests"], ids=lambda vector: vector["digest"])
-def test_digest_from_the_sha256_of_a_vector_is_its_digest(vector: dict[str, Any]) -> None:
-    assert digest_from_sha256(hashlib.sha256(bytes.fromhex(vector["original"])).digest()) == vector["digest"]
-    assert is_digest(vector["digest"])
 
 
 @pytest.mark.parametrize("vector", VECTORS["accepted"], ids=lambda vector: f"{vector['transform']}.{vector['extension']}")
@@ -225,18 +217,6 @@ def test_unsigned_transform_with_a_wrong_signature_is_refused() -> None:
 @given(urls)
 def test_other_transform_without_a_signature_is_refused(address: RenditionUrl) -> None:
     assert refused(address.path(UNSIGNED).encode("ascii")) is BadSignatureError
-
-
-@pytest.mark.parametrize(
-    ("data", "text"), [(b"", ""), (b"f", "my"), (b"fo", "mzxq"), (b"foo", "mzxw6"), (b"foob", "mzxw6yq"), (b"fooba", "mzxw6ytb")]
-)
-def test_base32_of_the_vectors_of_rfc_4648_is_lower_case_without_padding(data: bytes, text: str) -> None:
-    assert base32(data) == text
-
-
-@pytest.mark.parametrize("text", ["", "a" * 31, "a" * 33, "A" * 32, "1" * 32, "a" * 31 + "\n", "a" * 32 + "\n", "../" + "a" * 29, "ä" * 32])
-def test_is_digest_of_other_text_is_false(text: str) -> None:
-    assert not is_digest(text)
 
 
 def test_pipeline_version_is_in_new_urls() -> None:
