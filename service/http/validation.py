@@ -95,6 +95,7 @@ def _invalid(kind: type[msgspec.Struct], error: msgspec.ValidationError, body: b
         )
     at = _AT_PATH.search(reason)
     name = at["path"].removeprefix(".") if at else ""
+    remedy = _remedy(schema, name)
     schema, value = _find(schema, body, at["path"] if at else "")
     subject = f"`{name}`" if name else "The body"
     if at and at["key"]:
@@ -102,7 +103,7 @@ def _invalid(kind: type[msgspec.Struct], error: msgspec.ValidationError, body: b
         value = max(value, key=len) if isinstance(value, dict) else value
     expected, received = _expected(schema), _received(value, reason)
     return BadRequestError(
-        f"{subject} is invalid: expected {expected}, got {received}.", expected=expected, received=received, remedy=_remedy(schema)
+        f"{subject} is invalid: expected {expected}, got {received}.", expected=expected, received=received, remedy=remedy
     )
 
 
@@ -169,6 +170,10 @@ def _received(value: object, reason: str) -> str:
     return "a value that cannot be shown"
 
 
-def _remedy(schema: Schema) -> str:
-    default = schema.get("default")
-    return f"Change it, or leave it out for {default}." if default else _SEE_DOCS
+def _remedy(schema: Schema, path: str) -> str:
+    """Return what to do about an invalid value at a path: a member that has a default may be left out."""
+    member = re.split(r"[.\[]", path)[0]
+    if not member or member in schema["required"]:
+        return _SEE_DOCS
+    default = schema["properties"][member].get("default")
+    return f"Change it, or leave out `{member}`{f' for {default}' if default else ''}."

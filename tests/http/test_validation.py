@@ -119,7 +119,7 @@ def test_unknown_member_is_400_that_suggests_the_nearest_one() -> None:
 def test_invalid_member_with_a_default_is_400_that_names_it() -> None:
     with pytest.raises(BadRequestError) as raised:
         convert_query({"limit": 0}, PageQuery)
-    assert raised.value.remedy == f"Change it, or leave it out for {DEFAULT_LIMIT}."
+    assert raised.value.remedy == f"Change it, or leave out `limit` for {DEFAULT_LIMIT}."
 
 
 def test_long_values_and_control_characters_are_quoted_short_and_escaped() -> None:
