@@ -1,4 +1,4 @@
-"""axe-core, fetched once from npm into the user's cache, and what it finds on a page."""
+"""axe-core, which is installed once from npm into the user's cache, and the violations that it finds on a page."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NPM_OPTIONS = ("--no-audit", "--no-fund", "--no-update-notifier", "--no-save", 
 
 
 def axe_source() -> str:
-    """Return the source of axe-core; skips, naming what is missing."""
+    """Return the source of axe-core; skips the test if npm is not installed."""
     npm = shutil.which("npm")
     if npm is None:
-        pytest.skip("npm is not installed: apt-get install npm")
+        pytest.skip("npm is not installed; install it with: apt-get install npm")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "darkroom-tests"
     folder = cache / f"axe-core-{_VERSION}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -29,14 +29,14 @@ def axe_source() -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not source.is_file():
             command = [npm, "install", "--prefix", str(folder), *_NPM_OPTIONS, f"axe-core@{_VERSION}"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert result.returncode == 0, result.stderr
     return source.read_text("utf-8")
 
 
 def violations(page: Page, source: str) -> list[str]:
-    """Return what axe-core finds wrong on the page as it stands, one line for each rule: how bad, what, and where."""
-    # Evaluated by the browser's own tools: the page's policy would refuse a script from elsewhere.
+    """Return the violations that axe-core finds on the page in its current state, one line for each rule: its impact, help and elements."""
+    # Evaluated through the browser's developer tools, because the page's Content-Security-Policy refuses other scripts.
     page.evaluate(f"{source}; undefined")
     found: dict[str, Any] = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     return [
@@ -46,6 +46,6 @@ def violations(page: Page, source: str) -> list[str]:
     ]
 
 
-def serious(found: list[str]) -> list[str]:
-    """Return those that keep people out."""
-    return [line for line in found if line.startswith(("serious", "critical"))]
+def serious_violations(found: list[str]) -> list[str]:
+    """Return the violations whose impact is serious or critical."""
+    return [line for line in found if line.startswith(("serious_violations", "critical"))]

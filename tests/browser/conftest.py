@@ -1,4 +1,4 @@
-"""A real server, a real browser, and a watch on what the page says and whom it asks."""
+"""Fixtures: a real server, a real browser, and a watch on the errors that a page logs and the hosts that it requests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CHROMIUM_ARGUMENTS = [
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--shots", metavar="FOLDER", help="write the playground's pictures for the README into this folder")
+    parser.addoption("--shots", metavar="FOLDER", help="write the README's screenshots of the playground to this directory")
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +47,9 @@ def shots(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def _shots_folder(config: pytest.Config) -> Path | None:
-    # The option is unknown where pytest read this file after its command line: `--shots` needs `pytest tests/browser`.
-    asked = config.getoption("--shots", default=None)
-    return Path(asked) if asked else None
+    # pytest only knows the option if this directory is among its arguments; otherwise it reads this file after the command line.
+    folder = config.getoption("--shots", default=None)
+    return Path(folder) if folder else None
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +65,18 @@ def guarded_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def fronted_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server whose documents name the URLs of a CDN in front of it."""
+def cdn_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server whose documents contain URLs of a CDN."""
     with darkroom(tmp_path_factory.mktemp("fronted"), public_url="https://img.example.com/photos") as server:
         yield server.url
 
 
-# Not for the session: an event loop runs as long as Playwright does, and other tests in this process want one of their own.
+# Not for the whole session: Playwright runs an event loop in this thread, and other tests in this process need their own.
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     executable = shutil.which("chromium")
     if executable is None:
-        pytest.skip("chromium is not installed: apt-get install chromium")
+        pytest.skip("chromium is not installed; install it with: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=_CHROMIUM_ARGUMENTS)
         yield browser
@@ -84,25 +84,25 @@ def chromium() -> Iterator[Browser]:
 
 
 class Watch:
-    """What went wrong in a browser context, in words; and what it was asked to overlook."""
+    """Records the errors of a browser context and the hosts to which it sends requests."""
 
     def __init__(self, context: BrowserContext) -> None:
         self._errors: list[str] = []
-        # The texts of the console, and the paths of the resources that they are about.
+        # Messages of the console, each with the path of the resource to which it refers.
         self._logged: list[tuple[str, str]] = []
         self.hosts: set[str] = set()
         self._refused_paths: list[str] = []
         context.on("console", self._console)
         context.on("weberror", lambda error: self._errors.append(str(error.error)))
-        context.on("request", lambda request: self._asked(request.url))
+        context.on("request", lambda request: self._record_host(request.url))
 
     def expect_refusal(self, path: str) -> None:
-        """Overlook the line that the browser itself writes when a request for `path` is answered with an error."""
+        """Ignore the message that the browser logs when the response to a request for `path` is an error."""
         self._refused_paths.append(path)
 
     @property
-    def complaints(self) -> list[str]:
-        """What went wrong, without the refusals to overlook, which may have come before a test could name their paths."""
+    def errors(self) -> list[str]:
+        """The errors so far, without those of expected refusals, even if they were logged before `expect_refusal` was called."""
         logged = (text for text, path in self._logged if not (text.startswith("Failed to load resource") and path in self._refused_paths))
         return [*self._errors, *logged]
 
@@ -110,7 +110,7 @@ class Watch:
         if message.type in {"error", "warning"}:
             self._logged.append((message.text, urlsplit(message.location["url"]).path))
 
-    def _asked(self, url: str) -> None:
+    def _record_host(self, url: str) -> None:
         if urlsplit(url).scheme not in {"data", "blob"}:
             self.hosts.add(urlsplit(url).netloc)
 
@@ -122,25 +122,25 @@ def watches() -> list[Watch]:
 
 @pytest.fixture
 def visit(chromium: Browser, watches: list[Watch]) -> Iterator[Visit]:
-    """Give what opens a URL in a context of its own; afterwards no page may have complained or asked another host."""
+    """Yield a function that opens a URL in a new context. At the end no page may have logged an error or sent a request to another host."""
     contexts: list[BrowserContext] = []
-    served: list[str] = []
+    hosts: list[str] = []
 
-    def opened(url: str, **options: Any) -> Page:
+    def open_page(url: str, **options: Any) -> Page:
         context = chromium.new_context(**options)
         context.set_default_timeout(1_000 * PATIENCE_SECONDS)
         contexts.append(context)
         watches.append(Watch(context))
-        served.append(urlsplit(url).netloc)
+        hosts.append(urlsplit(url).netloc)
         page = context.new_page()
         page.goto(url)
         return page
 
-    yield opened
+    yield open_page
     for context in contexts:
         context.close()
-    for watch, host in zip(watches, served, strict=True):
-        assert watch.complaints == []
+    for watch, host in zip(watches, hosts, strict=True):
+        assert watch.errors == []
         assert watch.hosts == {host}
 
 
@@ -151,12 +151,12 @@ def page(visit: Visit, playground_url: str) -> Page:
 
 @pytest.fixture(scope="session")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A photo of 1200 × 900 pixels: soft colours, and grain as a sensor gives it."""
+    """A photo of 1200 × 900 pixels with soft colors and the grain of a sensor."""
     x, y = np.meshgrid(np.linspace(0, 1, 1200), np.linspace(0, 1, 900))
-    colours = np.stack([90 + 140 * x, 60 + 110 * y, 170 - 120 * x * y], axis=-1)
+    colors = np.stack([90 + 140 * x, 60 + 110 * y, 170 - 120 * x * y], axis=-1)
     grain = np.random.default_rng(1).normal(0, 4, (900, 1200, 1))
     path = tmp_path_factory.mktemp("photos") / "evening.jpg"
-    Image.fromarray(np.clip(colours + grain, 0, 255).astype(np.uint8)).save(path, quality=90)
+    Image.fromarray(np.clip(colors + grain, 0, 255).astype(np.uint8)).save(path, quality=90)
     return path
 
 
@@ -168,7 +168,7 @@ def small_photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cut_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def transparent_picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A picture with transparent parts."""
     path = tmp_path_factory.mktemp("photos") / "cut-out.png"
     picture = Image.new("RGBA", (400, 400), (176, 55, 31, 255))
@@ -178,8 +178,8 @@ def cut_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def turned_photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A photo taken with the camera held upright: 480 × 320 pixels, and the word of EXIF to turn it by a quarter."""
+def rotated_photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A photo of a camera that was held upright: 480 × 320 pixels, with an Exif orientation that rotates it by 90°."""
     path = tmp_path_factory.mktemp("photos") / "turned.jpg"
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -189,7 +189,7 @@ def turned_photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def photo_to_draw(photo: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """Give what the pictures of the README show; its large renditions take their time."""
+    """The photo of the README's screenshots, or `photo` if none are written, because its large renditions take long."""
     if not _shots_folder(request.config):
         return photo
     path = tmp_path_factory.mktemp("photos") / "evening lake.jpg"

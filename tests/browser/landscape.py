@@ -1,4 +1,4 @@
-"""A photo-like picture for screenshots, made by arithmetic: ranges of hills before an evening sky, and a lake."""
+"""A generated picture for screenshots that looks like a photo: ranges of hills in front of an evening sky, and a lake."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SUN = np.array([255.0, 236.0, 190.0])
 
 
 def evening_lake(width: int = 3600, height: int = 2400) -> bytes:
-    """Return the picture as a JPEG, the same bytes each time with one version of Pillow."""
+    """Return the picture as a JPEG, which is always the same with the same version of Pillow."""
     random = np.random.default_rng(7)
     shore = int(height * 0.68)
     x, y = np.arange(width) / width, np.linspace(0, 1, shore)[:, None]
@@ -68,7 +68,7 @@ def _noise_line(random: np.random.Generator, width: int, cells: int) -> Field:
 
 
 def _noise_plane(random: np.random.Generator, height: int, width: int, cells: int, stretch: int = 1) -> Field:
-    """Return fractal noise between about 0 and 1 over a plane, its forms `stretch` times wider than high."""
+    """Return fractal noise between about 0 and 1 over a plane, whose shapes are `stretch` times wider than high."""
     total: Field = np.zeros((height, width))
     for octave in range(6):
         down = cells * 2**octave + 2

@@ -1,4 +1,4 @@
-"""What a browser keeps: a rendition is fetched once, however often pages show it."""
+"""The browser's cache: a rendition is fetched once, no matter how many pages show it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.support.threads import serving
 
 
 @contextmanager
-def pages(html: str) -> Iterator[str]:
-    """Give the address of a site whose every page is `html`; no answer of it is kept."""
+def serve_page(html: str) -> Iterator[str]:
+    """Yield the URL of a site that responds with `html` to every request, and allows no response to be stored."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -41,13 +41,13 @@ def test_browser_fetches_a_rendition_once_over_several_page_visits(chromium: Bro
         document = client.post("/v1/images", content=images.photo_jpeg(1_200, 900)).json()
         path = document["sources"][1]["renditions"][1]["url"]
         html = f'<!doctype html><title>Page</title><img src="http://{HOST}:{counted.port}{path}" width="640" height="480">'
-        with pages(html) as site:
+        with serve_page(html) as site:
             context = chromium.new_context()
             for visit in ("/", "/other", "/", "/third"):
                 page = context.new_page()
                 page.goto(site + visit)
                 assert page.evaluate("document.images[0].decode().then(() => document.images[0].naturalWidth)") == 640
-                # A reload asks again for what may have changed; `immutable` says that this has not (RFC 8246).
+                # A reload revalidates resources, except for those that are `immutable` (RFC 8246).
                 page.reload()
                 assert page.evaluate("document.images[0].decode().then(() => document.images[0].naturalWidth)") == 640
                 page.close()

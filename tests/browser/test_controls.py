@@ -1,4 +1,4 @@
-"""What can be asked of an image in the playground, and what is saved with it."""
+"""The playground's controls: the options of a transform, and the alt text and the focal point that are stored with an image."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ READER = "reader-token-for-tests-0123"
 
 @pytest.fixture(scope="module")
 def reading_url(tmp_path_factory: pytest.TempPathFactory, small_photo: Path) -> Iterator[tuple[str, str]]:
-    """A server with a token that may only read, and the digest of an image there."""
+    """The URL of a server that has a token with only the scope `read`, and the digest of an image on it."""
     with darkroom(tmp_path_factory.mktemp("reading"), tokens=f"{READER}:read,{TOKEN}") as server, server.client() as client:
-        answer = client.post("/v1/images", content=small_photo.read_bytes(), headers={"Authorization": f"Bearer {TOKEN}"})
-        yield server.url, answer.json()["digest"]
+        response = client.post("/v1/images", content=small_photo.read_bytes(), headers={"Authorization": f"Bearer {TOKEN}"})
+        yield server.url, response.json()["digest"]
 
 
-def chosen(page: Page, photo: Path) -> str:
+def choose_and_measure(page: Page, photo: Path) -> str:
     """Choose a photo, wait until its renditions are measured, and return its digest."""
     choose(page, photo)
     expect(page.get_by_role("heading", name=photo.name)).to_be_visible()
@@ -43,16 +43,16 @@ def option(page: Page, key: str) -> Locator:
     return row
 
 
-def asked(page: Page) -> dict[str, Any]:
-    """Return the transform that the page's own request asks for, as its words for a terminal say it."""
+def requested_transform(page: Page) -> dict[str, Any]:
+    """Return the transform of the page's last request, from its curl command."""
     found = re.search(r"--json '(.*)'$", part(page, "request").text_content() or "")
     assert found is not None
     transform: dict[str, Any] = json.loads(found[1]).get("transform", {})
     return transform
 
 
-def test_every_option_of_the_api_has_a_control_with_its_meaning(page: Page, small_photo: Path) -> None:
-    chosen(page, small_photo)
+def test_every_option_of_the_api_has_a_control_with_its_help(page: Page, small_photo: Path) -> None:
+    choose_and_measure(page, small_photo)
     rows = page.locator("[data-option]")
     assert set(rows.evaluate_all("rows => rows.map(row => row.dataset.option)")) == set(API_OPTIONS)
     for key, known in API_OPTIONS.items():
@@ -61,8 +61,8 @@ def test_every_option_of_the_api_has_a_control_with_its_meaning(page: Page, smal
         assert row.locator("input, select").count() > 0
 
 
-def test_each_kind_of_control_asks_for_what_it_says(page: Page, small_photo: Path) -> None:
-    chosen(page, small_photo)
+def test_each_kind_of_control_changes_the_requested_transform(page: Page, small_photo: Path) -> None:
+    choose_and_measure(page, small_photo)
     option(page, "width").get_by_role("spinbutton").fill("200")
     option(page, "flip").get_by_role("combobox").select_option("vertical")
     option(page, "lossless").get_by_role("switch").check()
@@ -84,10 +84,10 @@ def test_each_kind_of_control_asks_for_what_it_says(page: Page, small_photo: Pat
         "background": "#336699",
         "round": "max",
     }
-    spelling = "crop=10p:0p:50p:100p,flip=vertical,width=200,saturation=2,round=max,pad=4:8,background=336699,lossless=true"
-    expect(part(page, "url")).to_contain_text(f"/{spelling}/")
-    assert asked(page) == wanted
-    # Taken back one by one, or all at once.
+    canonical = "crop=10p:0p:50p:100p,flip=vertical,width=200,saturation=2,round=max,pad=4:8,background=336699,lossless=true"
+    expect(part(page, "url")).to_contain_text(f"/{canonical}/")
+    assert requested_transform(page) == wanted
+    # Options are reset one by one, or all at once.
     page.get_by_role("button", name="Reset Crop").click()
     expect(part(page, "url")).not_to_contain_text("crop=")
     page.get_by_role("button", name="Reset all").click()
@@ -96,9 +96,9 @@ def test_each_kind_of_control_asks_for_what_it_says(page: Page, small_photo: Pat
 
 
 @pytest.mark.long
-def test_overlay_is_asked_for_once_it_has_an_image(page: Page, small_photo: Path, cut_out: Path) -> None:
-    badge = chosen(page, cut_out)
-    chosen(page, small_photo)
+def test_overlay_is_requested_once_it_has_an_image(page: Page, small_photo: Path, transparent_picture: Path) -> None:
+    badge = choose_and_measure(page, transparent_picture)
+    choose_and_measure(page, small_photo)
     row = option(page, "overlay")
     row.get_by_label("Gravity").select_option("southeast")
     row.get_by_label("Digest").fill(badge)
@@ -106,39 +106,39 @@ def test_overlay_is_asked_for_once_it_has_an_image(page: Page, small_photo: Path
     wait_until_painted(preview(page))
 
 
-def test_a_contradiction_is_said_beside_the_controls_and_the_last_picture_stays(
+def test_contradictory_transform_shows_the_error_beside_the_controls_and_the_last_picture(
     page: Page, small_photo: Path, watches: list[Watch]
 ) -> None:
-    digest = chosen(page, small_photo)
+    digest = choose_and_measure(page, small_photo)
     watches[0].expect_refusal(f"/v1/images/{digest}/urls")
     before = part(page, "url").text_content()
     option(page, "fit").get_by_role("combobox").select_option("cover")
-    said = part(page, "transform-problem").get_by_role("alert")
+    message = part(page, "transform-problem").get_by_role("alert")
     for text in ("Bad transform", "`fit=cover` needs a box.", "width and height", "Give both, or leave `fit` out."):
-        expect(said).to_contain_text(text)
-    expect(said.get_by_role("link", name="More about this")).to_have_attribute("href", "/problems/bad-transform")
+        expect(message).to_contain_text(text)
+    expect(message.get_by_role("link", name="More about this")).to_have_attribute("href", "/problems/bad-transform")
     expect(option(page, "fit").get_by_role("combobox")).to_have_attribute("aria-invalid", "true")
     assert part(page, "url").text_content() == before
     for key in ("width", "height"):
         option(page, key).get_by_role("spinbutton").fill("100")
-    expect(said).to_have_count(0)
+    expect(message).to_have_count(0)
     expect(option(page, "fit").get_by_role("combobox")).to_have_attribute("aria-invalid", "false")
     expect(part(page, "url")).to_contain_text("width=100,height=100,fit=cover")
 
 
 @pytest.mark.long
-def test_of_a_transform_only_the_width_that_is_looked_at_is_rendered_until_all_are_asked_for(page: Page, photo: Path) -> None:
-    chosen(page, photo)
+def test_transform_is_rendered_only_at_the_selected_width_until_all_are_measured(page: Page, photo: Path) -> None:
+    choose_and_measure(page, photo)
     option(page, "grayscale").get_by_role("switch").check()
     expect(part(page, "measured")).to_have_text("3 of 12 measured")
     page.get_by_role("button", name="Measure all").click()
     wait_until_measured(page)
 
 
-def test_someone_elses_change_is_shown_and_not_overwritten_unseen(
+def test_change_by_someone_else_is_shown_before_it_can_be_overwritten(
     page: Page, small_photo: Path, playground_url: str, watches: list[Watch]
 ) -> None:
-    digest = chosen(page, small_photo)
+    digest = choose_and_measure(page, small_photo)
     path = f"/v1/images/{digest}"
     watches[0].expect_refusal(path)
     theirs = page.request.patch(playground_url + path, data={"alt": "Theirs."}, headers={"If-Match": "*"})
@@ -146,19 +146,19 @@ def test_someone_elses_change_is_shown_and_not_overwritten_unseen(
     alt = part(page, "alt")
     alt.fill("Mine.")
     page.keyboard.press("Enter")
-    said = part(page, "subject-problem")
-    expect(said).to_contain_text("Someone else changed this image after you opened it.")
-    expect(said).to_contain_text("yours (“Mine.”) was not saved.")
+    message = part(page, "subject-problem")
+    expect(message).to_contain_text("Someone else changed this image after you opened it.")
+    expect(message).to_contain_text("yours (“Mine.”) was not saved.")
     expect(alt).to_have_value("Theirs.")
     page.get_by_role("button", name="Overwrite with mine").click()
     expect(part(page, "status")).to_have_text("Alt text saved.")
-    expect(said).to_be_empty()
+    expect(message).to_be_empty()
     assert page.request.get(playground_url + path).json()["alt"] == "Mine."
 
 
 @pytest.mark.long
 def test_focal_point_is_set_by_keyboard_and_removed(page: Page, photo: Path, playground_url: str) -> None:
-    digest = chosen(page, photo)
+    digest = choose_and_measure(page, photo)
     page.get_by_role("slider", name="Horizontal").focus()
     page.keyboard.press("Home")
     expect(part(page, "focal-said")).to_have_text("Focal point: 0% from the left, 50% from the top. Crops keep it in view.")
@@ -170,7 +170,7 @@ def test_focal_point_is_set_by_keyboard_and_removed(page: Page, photo: Path, pla
     expect(part(page, "url")).not_to_contain_text("focal")
 
 
-def test_token_without_the_scope_is_told_which_one_is_missing(visit: Visit, reading_url: tuple[str, str], watches: list[Watch]) -> None:
+def test_token_without_a_scope_shows_an_error_that_names_it(visit: Visit, reading_url: tuple[str, str], watches: list[Watch]) -> None:
     url, digest = reading_url
     page = visit(f"{url}/#{digest}")
     for path in ("/v1/images", f"/v1/images/{digest}"):
@@ -180,17 +180,17 @@ def test_token_without_the_scope_is_told_which_one_is_missing(visit: Visit, read
     wait_until_measured(page)
     part(page, "alt").fill("Hills.")
     page.keyboard.press("Enter")
-    said = part(page, "subject-problem")
-    expect(said).to_contain_text("a token with the scope `ingest`")
-    expect(said).to_contain_text("a token with read")
-    said.get_by_label("Access token").fill(TOKEN)
-    # The form takes back what was typed where the change failed: it is sent again with the better token.
-    said.get_by_role("button", name="Use token").click()
+    message = part(page, "subject-problem")
+    expect(message).to_contain_text("a token with the scope `ingest`")
+    expect(message).to_contain_text("a token with read")
+    message.get_by_label("Access token").fill(TOKEN)
+    # The change that failed is sent again with the new token.
+    message.get_by_role("button", name="Use token").click()
     expect(part(page, "status")).to_have_text("Alt text saved.")
     assert TOKEN not in page.url
 
 
-def test_recent_images_are_shown_page_by_page_and_open(visit: Visit, tmp_path: Path, small_photo: Path) -> None:
+def test_recent_images_are_listed_in_pages_and_can_be_opened(visit: Visit, tmp_path: Path, small_photo: Path) -> None:
     with darkroom(tmp_path / "data") as server, server.client() as client:
         digests = []
         for number in range(14):
@@ -211,18 +211,18 @@ def test_recent_images_are_shown_page_by_page_and_open(visit: Visit, tmp_path: P
 
 
 @pytest.mark.long
-def test_an_original_that_the_browser_cannot_show_is_stood_in_for_by_a_lossless_copy(page: Page, photo: Path, tmp_path: Path) -> None:
+def test_original_that_the_browser_cannot_show_is_replaced_by_a_lossless_rendition(page: Page, photo: Path, tmp_path: Path) -> None:
     scan = tmp_path / "scan.tif"
     with Image.open(photo) as picture:
         picture.resize((300, 225)).save(scan)
-    chosen(page, scan)
+    choose_and_measure(page, scan)
     expect(part(page, "before")).to_have_attribute("src", re.compile(r"^/i/v2/.*lossless=true/"))
     expect(part(page, "divider")).to_be_visible()
     expect(part(page, "original")).to_have_attribute("src", re.compile(r"^/i/v2/"))
 
 
 def test_help_of_an_option_opens_beside_it_and_closes_again(page: Page, small_photo: Path) -> None:
-    chosen(page, small_photo)
+    choose_and_measure(page, small_photo)
     row = option(page, "fit")
     button, hint = row.get_by_role("button", name="Help for Fit"), row.locator(".hint")
     height = row.evaluate("row => row.offsetHeight")
@@ -236,9 +236,9 @@ def test_help_of_an_option_opens_beside_it_and_closes_again(page: Page, small_ph
     assert row.evaluate("row => row.offsetHeight") == height
 
 
-def test_picture_and_controls_fit_together_into_a_window_of_1280_by_800(visit: Visit, playground_url: str, photo: Path) -> None:
+def test_picture_and_controls_fit_into_a_window_of_1280_by_800(visit: Visit, playground_url: str, photo: Path) -> None:
     page = visit(playground_url, viewport={"width": 1280, "height": 800})
-    chosen(page, photo)
+    choose_and_measure(page, photo)
     wait_until_painted(preview(page))
     frame, controls = part(page, "frame").bounding_box(), option(page, "gravity").bounding_box()
     assert frame is not None
@@ -249,8 +249,8 @@ def test_picture_and_controls_fit_together_into_a_window_of_1280_by_800(visit: V
 
 
 @pytest.mark.long
-def test_the_picture_arrives_over_its_placeholder(page: Page, photo: Path) -> None:
-    chosen(page, photo)
+def test_picture_replaces_its_placeholder_when_it_has_loaded(page: Page, photo: Path) -> None:
+    choose_and_measure(page, photo)
     wait_until_painted(preview(page))
     page.get_by_role("button", name="Replay loading").click()
     expect(preview(page)).to_have_count(0)
@@ -259,8 +259,8 @@ def test_the_picture_arrives_over_its_placeholder(page: Page, photo: Path) -> No
     expect(part(page, "frame")).not_to_have_class(re.compile("arriving"))
 
 
-def test_tabs_are_walked_by_arrow_keys(page: Page, small_photo: Path) -> None:
-    chosen(page, small_photo)
+def test_tabs_are_selected_with_the_arrow_keys(page: Page, small_photo: Path) -> None:
+    choose_and_measure(page, small_photo)
     page.get_by_role("tab", name="<picture>").focus()
     for key, name in (
         ("ArrowRight", "Next.js"),
@@ -278,7 +278,7 @@ def test_tabs_are_walked_by_arrow_keys(page: Page, small_photo: Path) -> None:
 
 
 @pytest.mark.long
-def test_several_photos_are_dropped_at_once(page: Page, small_photo: Path, cut_out: Path) -> None:
+def test_several_photos_can_be_dropped_at_once(page: Page, small_photo: Path, transparent_picture: Path) -> None:
     transfer = page.evaluate_handle(
         """photos => {
           const transfer = new DataTransfer();
@@ -287,7 +287,7 @@ def test_several_photos_are_dropped_at_once(page: Page, small_photo: Path, cut_o
           }
           return transfer;
         }""",
-        [as_payload(small_photo), as_payload(cut_out)],
+        [as_payload(small_photo), as_payload(transparent_picture)],
     )
     page.dispatch_event("body", "drop", {"dataTransfer": transfer})
     sheet = page.get_by_role("region", name="Photos", exact=True)

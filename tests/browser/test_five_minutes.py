@@ -1,4 +1,4 @@
-"""The first five minutes with Darkroom: a photo dropped, looked at, changed, told where its subject is, and put into a page."""
+"""The first five minutes with Darkroom: drop a photo, look at it, change it, set its focal point and alt text, copy the snippets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.axe import axe_source, serious, violations
+from tests.browser.axe import axe_source, serious_violations, violations
 from tests.browser.conftest import Visit
 from tests.browser.test_playground import part, preview, wait_until_measured, wait_until_painted
 
@@ -28,13 +28,13 @@ SCREENS: dict[str, dict[str, Any]] = {
 }
 
 
-GREY_SQUARE = {"width": 400, "height": 400, "fit": "cover", "grayscale": True}
+GRAY_SQUARE = {"width": 400, "height": 400, "fit": "cover", "grayscale": True}
 ALT = 'Evening "light".'
 
 
 @pytest.fixture
-def mine(photo: Path, tmp_path: Path, screen: str) -> Path:
-    """A photo of its own for each screen: what is saved with an image is there for the next who opens it."""
+def screen_photo(photo: Path, tmp_path: Path, screen: str) -> Path:
+    """A different photo for each screen, because the alt text and the focal point of an image are stored on the server."""
     path = tmp_path / f"evening on a {screen}.jpg"
     with Image.open(photo) as picture:
         picture.crop((0, 0, 1200, 896 if screen == "phone" else 898)).save(path, quality=90)
@@ -47,7 +47,7 @@ def axe() -> str:
 
 
 def drop(page: Page, *photos: Path) -> None:
-    """Drag files from the desktop over the page and let go, as the browser itself tells of it."""
+    """Drag files from the desktop onto the page and drop them, with the events that the browser itself sends."""
     session = page.context.new_cdp_session(page)
     data = {"items": [], "files": [str(photo) for photo in photos], "dragOperationsMask": 1}
     for kind in ("dragEnter", "dragOver", "drop"):
@@ -57,72 +57,72 @@ def drop(page: Page, *photos: Path) -> None:
 
 
 def option(page: Page, key: str) -> Locator:
-    """Return the control of an option, its group opened."""
+    """Open the group of an option and return its control."""
     row = page.locator(f'[data-option="{key}"]')
     row.evaluate("row => { row.closest('details').open = true; }")
     return row
 
 
-def everything_open(page: Page) -> None:
+def open_all_details(page: Page) -> None:
     page.evaluate("for (const details of document.querySelectorAll('details')) details.open = true")
 
 
-def greyness(picture: Image.Image) -> float:
-    """Return how far from grey a picture is: the mean difference between red and blue, 0 to 255."""
+def colorfulness(picture: Image.Image) -> float:
+    """Return how far a picture is from gray: the mean difference between red and blue, 0 to 255."""
     red, _, blue = picture.convert("RGB").split()
     (mean,) = ImageStat.Stat(ImageChops.difference(red, blue)).mean
     return float(mean)
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-def test_five_minutes_from_a_dropped_photo_to_a_page(visit: Visit, playground_url: str, mine: Path, screen: str, axe: str) -> None:
+def test_five_minutes_from_a_dropped_photo_to_a_page(visit: Visit, playground_url: str, screen_photo: Path, screen: str, axe: str) -> None:
     page = visit(playground_url, reduced_motion="reduce", permissions=["clipboard-read", "clipboard-write"], **SCREENS[screen])
-    assert serious(violations(page, axe)) == []
+    assert serious_violations(violations(page, axe)) == []
 
-    drop(page, mine)
-    expect(page.get_by_role("heading", name=mine.name)).to_be_visible()
+    drop(page, screen_photo)
+    expect(page.get_by_role("heading", name=screen_photo.name)).to_be_visible()
     wait_until_measured(page)
     wait_until_painted(preview(page))
     expect(part(page, "before")).to_have_attribute("src", re.compile("^blob:"))
     images = f"{playground_url}/v1/images/{urlsplit(page.url).fragment}"
 
-    ask_for_a_grey_square(page)
-    look_at_both_sides(page)
-    tell_what_it_shows(page)
+    request_a_gray_square(page)
+    compare_with_the_original(page)
+    set_focal_point_and_alt_text(page)
     document = page.request.get(images).json()
     assert document["focal"] == pytest.approx([0.75, 0.25], abs=0.01)
     assert document["alt"] == ALT
     page.get_by_role("combobox", name="Display width").fill("50vw")
     expect(part(page, "picture")).to_contain_text('sizes="50vw"')
-    take_into_a_page(page, page.request.post(f"{images}/urls", data={"transform": GREY_SQUARE, "sizes": "50vw"}).json())
+    copy_the_snippets(page, page.request.post(f"{images}/urls", data={"transform": GRAY_SQUARE, "sizes": "50vw"}).json())
 
-    # For everybody, by day and by night.
-    everything_open(page)
+    # Accessible in the light and in the dark color scheme.
+    open_all_details(page)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-        assert serious(violations(page, axe)) == []
+        assert serious_violations(violations(page, axe)) == []
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
 
 
-def ask_for_a_grey_square(page: Page) -> None:
+def request_a_gray_square(page: Page) -> None:
     for key in ("width", "height"):
         option(page, key).get_by_role("spinbutton").fill("400")
     option(page, "fit").get_by_role("combobox").select_option("cover")
     option(page, "grayscale").get_by_role("switch").check()
     expect(part(page, "url")).to_contain_text("width=400,height=400,fit=cover,grayscale=true")
     expect(part(page, "caption")).to_contain_text("AVIF, 400 × 400,")
-    # The formats side by side, as large as they are.
+    # The sizes of all formats are compared.
     bars = page.get_by_role("list", name="Formats at this width").get_by_role("listitem")
     expect(bars).to_have_text(
         [re.compile(r"^AVIF[\d.]+ kB\d+% saved$"), re.compile(r"^WebP[\d.]+ kB\d+% \w+$"), re.compile(r"^JPEG[\d.]+ kB$")]
     )
-    made = Image.open(io.BytesIO(page.request.get(part(page, "url").text_content() or "").body()))
-    assert made.size == (400, 400)
-    assert greyness(made) < 2
+    rendition = Image.open(io.BytesIO(page.request.get(part(page, "url").text_content() or "").body()))
+    assert rendition.size == (400, 400)
+    assert colorfulness(rendition) < 2
 
 
-def look_at_both_sides(page: Page) -> None:
-    """Move the divider by keyboard and by hand: colours on its left, grey on its right."""
+def compare_with_the_original(page: Page) -> None:
+    """Move the divider with the keyboard and the mouse; the picture is colored on its left and gray on its right."""
     expect(part(page, "divider")).to_be_visible()
     part(page, "split").focus()
     page.keyboard.press("Home")
@@ -138,14 +138,14 @@ def look_at_both_sides(page: Page) -> None:
     expect(part(page, "split")).to_have_attribute("aria-valuetext", re.compile(r"^(49|50|51)% original$"))
     expect(part(page, "before")).to_have_attribute("src", re.compile("lossless=true"))
     shown = Image.open(io.BytesIO(frame.screenshot()))
-    # Below the labels and the knob in the middle.
+    # The lowest quarter, which has neither labels nor the handle of the divider.
     left = shown.crop((8, shown.height * 3 // 4, shown.width // 2 - 8, shown.height - 8))
     right = shown.crop((shown.width // 2 + 8, shown.height * 3 // 4, shown.width - 8, shown.height - 8))
-    assert greyness(left) > 20
-    assert greyness(right) < 4
+    assert colorfulness(left) > 20
+    assert colorfulness(right) < 4
 
 
-def tell_what_it_shows(page: Page) -> None:
+def set_focal_point_and_alt_text(page: Page) -> None:
     original = part(page, "original")
     original.scroll_into_view_if_needed()
     size = original.bounding_box()
@@ -159,29 +159,27 @@ def tell_what_it_shows(page: Page) -> None:
     expect(part(page, "picture")).to_contain_text("Evening &quot;light&quot;.")
 
 
-def take_into_a_page(page: Page, wanted: dict[str, Any]) -> None:
-    """Copy the snippets: their URLs are those that the server makes for the same request."""
-    assert part(page, "picture").text_content() == wanted["picture"]
-    made = {link["url"] for source in wanted["sources"] for link in source["renditions"]}
-    for tab, said in (("Next.js", 'import Image from "next/image";'), ("React", "export function Photo(props) {")):
+def copy_the_snippets(page: Page, expected: dict[str, Any]) -> None:
+    """Copy the snippets, whose URLs have to be those of `expected`, the server's response to the same request."""
+    assert part(page, "picture").text_content() == expected["picture"]
+    urls = {link["url"] for source in expected["sources"] for link in source["renditions"]}
+    for tab, line in (("Next.js", 'import Image from "next/image";'), ("React", "export function Photo(props) {")):
         page.get_by_role("tab", name=tab).click()
         page.get_by_role("button", name=f"Copy {tab}").click()
         copied = page.evaluate("navigator.clipboard.readText()")
-        assert said in copied
-        assert set(re.findall(r'/i/v2/[^" ]+', copied)) <= made
+        assert line in copied
+        assert set(re.findall(r'/i/v2/[^" ]+', copied)) <= urls
         assert r'alt={"Evening \"light\"."}' in copied
 
 
 @pytest.mark.parametrize("path", ["/docs", "/problems/bad-transform"])
-def test_pages_about_the_api_are_whole_without_the_internet_and_for_everybody(
-    visit: Visit, playground_url: str, axe: str, path: str
-) -> None:
+def test_pages_about_the_api_are_accessible_and_need_no_other_host(visit: Visit, playground_url: str, axe: str, path: str) -> None:
     page = visit(playground_url + path, color_scheme="dark")
     if path == "/docs":
         page.get_by_role("button", name=re.compile("Upload an image")).first.click()
         expect(page.get_by_text("these bytes are here already")).to_be_visible()
-        # What Swagger UI itself brings along is not ours to judge.
+        # The accessibility of Swagger UI itself is outside this project.
         page.evaluate("document.getElementById('api').remove()")
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        assert serious(violations(page, axe)) == []
+        assert serious_violations(violations(page, axe)) == []

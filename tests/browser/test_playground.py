@@ -1,4 +1,4 @@
-"""The playground as a frontend developer meets it: in a browser, from a real server."""
+"""The playground in a real browser, from a real server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALL_MEASURED = re.compile(r"^(\d+) of \1 measured$")
 
 LARGEST_SHOT_BYTES = 400_000
 
-DRAWN: dict[str, dict[str, Any]] = {
+SCREENSHOTS: dict[str, dict[str, Any]] = {
     "playground": {"color_scheme": "light", "viewport": {"width": 1280, "height": 1250}},
     "playground-dark-phone": {"color_scheme": "dark", "viewport": {"width": 360, "height": 868}, "device_scale_factor": 2},
 }
@@ -41,14 +41,14 @@ def wait_until_measured(page: Page) -> None:
 
 
 def document_of(page: Page, photo: Path) -> dict[str, Any]:
-    """Choose `photo`, wait until all of its renditions are measured, and return its document as the server gives it."""
+    """Choose `photo`, wait until all of its renditions are measured, and return its document from the server."""
     choose(page, photo)
     expect(page.get_by_role("heading", name=photo.name)).to_be_visible()
     wait_until_measured(page)
     address = urlsplit(page.url)
-    answer = page.request.get(f"{address.scheme}://{address.netloc}/v1/images/{address.fragment}")
-    assert answer.ok
-    document: dict[str, Any] = answer.json()
+    response = page.request.get(f"{address.scheme}://{address.netloc}/v1/images/{address.fragment}")
+    assert response.ok
+    document: dict[str, Any] = response.json()
     return document
 
 
@@ -81,12 +81,12 @@ TRANSFER = """({name, content}) => {
 }"""
 
 
-def test_an_empty_playground_says_what_darkroom_does_and_how_to_try_it(page: Page, playground_url: str) -> None:
+def test_empty_playground_explains_darkroom_and_how_to_try_it(page: Page, playground_url: str) -> None:
     expect(page.get_by_role("heading", name="One photo in. Every size out.")).to_be_visible()
     expect(part(page, "curl")).to_have_text(f"curl --data-binary @photo.jpg {playground_url}/v1/images")
 
 
-def test_a_chosen_photo_shows_each_rendition_with_the_bytes_that_it_has(page: Page, photo: Path, playground_url: str) -> None:
+def test_chosen_photo_shows_each_rendition_with_its_size(page: Page, photo: Path, playground_url: str) -> None:
     document = document_of(page, photo)
     assert [source["type"] for source in document["sources"]] == ["image/avif", "image/webp", "image/jpeg"]
     shown = page.locator(".step").evaluate_all("steps => steps.map(step => step.innerText.replaceAll('\\n', ' '))")
@@ -96,23 +96,23 @@ def test_a_chosen_photo_shows_each_rendition_with_the_bytes_that_it_has(page: Pa
     )
     assert len(shown) == len(by_width)
     for text, (width, url) in zip(shown, by_width, strict=True):
-        said = re.fullmatch(r"\w+, (\d+) pixels wide: ([\d.]+) (kB|MB|byte) \W?[\d.,]+%", text)
-        assert said is not None, text
+        match = re.fullmatch(r"\w+, (\d+) pixels wide: ([\d.]+) (kB|MB|byte) \W?[\d.,]+%", text)
+        assert match is not None, text
         size = len(page.request.get(playground_url + url).body())
-        assert int(said[1]) == width
-        assert float(said[2]) * UNITS[said[3]] == pytest.approx(size, rel=0.005)
+        assert int(match[1]) == width
+        assert float(match[2]) * UNITS[match[3]] == pytest.approx(size, rel=0.005)
 
 
-def test_a_chosen_photo_shows_the_facts_of_its_document(page: Page, photo: Path) -> None:
+def test_chosen_photo_shows_the_properties_in_its_document(page: Page, photo: Path) -> None:
     document = document_of(page, photo)
     facts = part(page, "facts")
-    for said in ("JPEG", "1,200 × 900 (1.08 MP)", f"{document['digest'][:8]}…"):
-        expect(facts).to_contain_text(said)
+    for text in ("JPEG", "1,200 × 900 (1.08 MP)", f"{document['digest'][:8]}…"):
+        expect(facts).to_contain_text(text)
     expect(facts.get_by_role("img", name=document["placeholder"]["color"], exact=True)).to_be_visible()
     expect(part(page, "placeholder")).to_have_attribute("src", document["placeholder"]["data_url"])
 
 
-def test_the_preview_is_a_rendition_and_displays(page: Page, photo: Path) -> None:
+def test_preview_shows_a_rendition(page: Page, photo: Path) -> None:
     document = document_of(page, photo)
     wait_until_painted(preview(page))
     shown = urlsplit(preview(page).evaluate("picture => picture.currentSrc")).path
@@ -120,7 +120,7 @@ def test_the_preview_is_a_rendition_and_displays(page: Page, photo: Path) -> Non
     expect(step(page, f"{shown.rpartition('.')[2].upper()}, ")).to_have_count(4)
 
 
-def test_another_rendition_that_is_chosen_becomes_the_preview(page: Page, photo: Path) -> None:
+def test_selected_rendition_becomes_the_preview(page: Page, photo: Path) -> None:
     document = document_of(page, photo)
     wanted = next(rendition for rendition in document["sources"][1]["renditions"] if rendition["width"] == 960)
     step(page, "WebP, 960 pixels wide").check()
@@ -131,14 +131,14 @@ def test_another_rendition_that_is_chosen_becomes_the_preview(page: Page, photo:
     expect(part(page, "open")).to_have_attribute("href", wanted["url"])
 
 
-def test_the_markup_to_copy_is_the_documents_own(page: Page, small_photo: Path, playground_url: str) -> None:
+def test_markup_to_copy_is_that_of_the_document(page: Page, small_photo: Path, playground_url: str) -> None:
     document = document_of(page, small_photo)
     assert part(page, "picture").text_content() == document["picture"]
     assert part(page, "src").text_content() == playground_url + document["src"]
     expect(part(page, "relative")).to_be_visible()
 
 
-def test_a_dropped_photo_is_uploaded(page: Page, small_photo: Path) -> None:
+def test_dropped_photo_is_uploaded(page: Page, small_photo: Path) -> None:
     transfer = page.evaluate_handle(TRANSFER, as_payload(small_photo))
     page.dispatch_event("body", "dragover", {"dataTransfer": transfer})
     expect(part(page, "landing")).to_be_visible()
@@ -148,14 +148,14 @@ def test_a_dropped_photo_is_uploaded(page: Page, small_photo: Path) -> None:
     expect(page.get_by_role("heading", name=small_photo.name)).to_be_visible()
 
 
-def test_a_pasted_photo_is_uploaded(page: Page, small_photo: Path) -> None:
+def test_pasted_photo_is_uploaded(page: Page, small_photo: Path) -> None:
     transfer = page.evaluate_handle(TRANSFER, as_payload(small_photo))
     page.evaluate("clipboardData => document.dispatchEvent(new ClipboardEvent('paste', {clipboardData, bubbles: true}))", transfer)
     wait_until_measured(page)
     expect(page.get_by_role("heading", name=small_photo.name)).to_be_visible()
 
 
-def test_several_photos_stand_on_the_sheet_and_each_can_be_shown(page: Page, photo: Path, small_photo: Path) -> None:
+def test_several_photos_are_listed_and_each_can_be_shown(page: Page, photo: Path, small_photo: Path) -> None:
     choose(page, photo, small_photo)
     sheet = page.get_by_role("region", name="Photos", exact=True)
     expect(sheet.get_by_role("button")).to_have_count(3)
@@ -164,24 +164,24 @@ def test_several_photos_stand_on_the_sheet_and_each_can_be_shown(page: Page, pho
     expect(page.get_by_role("heading", name=small_photo.name)).to_be_visible()
     wait_until_measured(page)
     wait_until_painted(preview(page))
-    # The same bytes again are the same image.
+    # The same bytes are the same image, which is not listed twice.
     choose(page, photo)
     expect(page.get_by_role("heading", name=photo.name)).to_be_visible()
     expect(part(page, "facts")).to_contain_text("already stored")
     expect(sheet.get_by_role("button")).to_have_count(3)
 
 
-def test_a_text_file_is_answered_with_what_was_expected_and_what_to_do(page: Page, playground_url: str, watches: list[Watch]) -> None:
+def test_text_file_shows_the_members_of_the_problem_document(page: Page, playground_url: str, watches: list[Watch]) -> None:
     watches[0].expect_refusal("/v1/images")
     problem = page.request.post(f"{playground_url}/v1/images", data=b"not a photo").json()
     choose(page, {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"not a photo"})
-    said = page.get_by_role("alert")
+    alert = page.get_by_role("alert")
     for member in ("title", "detail", "expected", "received", "remedy"):
-        expect(said).to_contain_text(problem[member])
+        expect(alert).to_contain_text(problem[member])
     expect(page.get_by_label("Access token")).to_be_hidden()
 
 
-def test_a_file_name_is_never_read_as_html(page: Page, small_photo: Path) -> None:
+def test_file_name_with_markup_is_shown_as_text(page: Page, small_photo: Path) -> None:
     name = "<img src=x onerror=document.body.remove()>.png"
     choose(page, {"name": name, "mimeType": "image/png", "buffer": small_photo.read_bytes()})
     wait_until_measured(page)
@@ -189,16 +189,16 @@ def test_a_file_name_is_never_read_as_html(page: Page, small_photo: Path) -> Non
     assert page.locator("img[src=x]").count() == 0
 
 
-def test_a_transparent_picture_gets_png_as_fallback_and_is_seen_through(page: Page, cut_out: Path) -> None:
-    document = document_of(page, cut_out)
+def test_transparent_picture_has_a_png_fallback_and_a_checkered_frame(page: Page, transparent_picture: Path) -> None:
+    document = document_of(page, transparent_picture)
     assert document["sources"][-1]["type"] == "image/png"
     wait_until_painted(preview(page))
     expect(part(page, "frame")).to_have_class(re.compile("see-through"))
     expect(part(page, "placeholder")).to_be_hidden()
 
 
-def test_a_turned_photo_is_shown_upright(page: Page, turned_photo: Path) -> None:
-    document_of(page, turned_photo)
+def test_rotated_photo_is_shown_upright(page: Page, rotated_photo: Path) -> None:
+    document_of(page, rotated_photo)
     expect(part(page, "facts")).to_contain_text("320 × 480")
     wait_until_painted(preview(page))
     width, height = preview(page).evaluate("picture => [picture.naturalWidth, picture.naturalHeight]")
@@ -208,16 +208,14 @@ def test_a_turned_photo_is_shown_upright(page: Page, turned_photo: Path) -> None
     assert box["width"] / box["height"] == pytest.approx(320 / 480, rel=0.01)
 
 
-def test_the_copied_picture_loads_avif_in_a_page_of_the_same_origin(
-    page: Page, photo: Path, playground_url: str, watches: list[Watch]
-) -> None:
+def test_copied_picture_loads_avif_in_a_page_of_the_same_origin(page: Page, photo: Path, playground_url: str, watches: list[Watch]) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     document = document_of(page, photo)
     page.get_by_role("button", name="Copy <picture>").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied == document["picture"]
-    # A page that names no icon is asked for one by the browser.
+    # The browser requests this icon for a page that names none.
     watches[0].expect_refusal("/favicon.ico")
     other = page.context.new_page()
     other.goto(f"{playground_url}/livez")
@@ -230,8 +228,8 @@ def test_the_copied_picture_loads_avif_in_a_page_of_the_same_origin(
     assert loaded in [rendition["url"] for rendition in document["sources"][0]["renditions"]]
 
 
-def test_a_rendition_crosses_the_network_once_over_two_visits(chromium: Browser, small_photo: Path, playground_url: str) -> None:
-    # Counted before the server: the browser's own tools do not tell of an answer whose `<img>` was gone when it came.
+def test_rendition_is_fetched_once_over_two_visits(chromium: Browser, small_photo: Path, playground_url: str) -> None:
+    # A proxy counts the requests, because the browser does not report a response whose `<img>` was removed before it arrived.
     with counting(playground_url) as counted, chromium.new_context() as context:
         page = context.new_page()
         page.goto(f"http://{HOST}:{counted.port}/")
@@ -244,20 +242,20 @@ def test_a_rendition_crosses_the_network_once_over_two_visits(chromium: Browser,
         assert {path: counted.fetches(path) for path in rendition_urls(document)} == dict.fromkeys(rendition_urls(document), 1)
 
 
-def test_asking_the_server_again_shows_that_its_memory_answers(page: Page, small_photo: Path) -> None:
+def test_reload_from_server_shows_a_cache_hit(page: Page, small_photo: Path) -> None:
     document_of(page, small_photo)
     page.get_by_role("button", name="Reload from server").click()
     expect(part(page, "delivery")).to_contain_text(re.compile(r"^Loaded from the server.s memory in \d+ ms\."))
     expect(part(page, "delivery")).to_contain_text("Cache-Status: darkroom; hit")
 
 
-def test_a_busy_server_is_asked_again_when_it_says(page: Page, small_photo: Path, watches: list[Watch]) -> None:
-    asked: list[str] = []
+def test_request_to_a_busy_server_is_repeated_after_retry_after(page: Page, small_photo: Path, watches: list[Watch]) -> None:
+    requested: list[str] = []
 
     def busy_at_first(route: Route) -> None:
         path = urlsplit(route.request.url).path
-        asked.append(path)
-        if asked.count(path) > 1:
+        requested.append(path)
+        if requested.count(path) > 1:
             route.continue_()
         else:
             watches[0].expect_refusal(path)
@@ -265,10 +263,10 @@ def test_a_busy_server_is_asked_again_when_it_says(page: Page, small_photo: Path
 
     page.route("**/i/**", busy_at_first)
     document = document_of(page, small_photo)
-    assert {path for path in asked if document["digest"] in path} == set(rendition_urls(document))
+    assert {path for path in requested if document["digest"] in path} == set(rendition_urls(document))
 
 
-def test_a_rendition_that_failed_says_why_and_can_be_asked_for_again(page: Page, small_photo: Path, watches: list[Watch]) -> None:
+def test_rendition_that_failed_shows_the_reason_and_can_be_reloaded(page: Page, small_photo: Path, watches: list[Watch]) -> None:
     problem = {"title": "Took too long", "status": 500, "detail": "It was not ready.", "remedy": "Ask again."}
 
     def fail(route: Route) -> None:
@@ -288,7 +286,7 @@ def test_a_rendition_that_failed_says_why_and_can_be_asked_for_again(page: Page,
     wait_until_painted(preview(page))
 
 
-def test_a_format_that_the_browser_cannot_show_is_said(page: Page, small_photo: Path) -> None:
+def test_format_that_the_browser_cannot_show_is_reported(page: Page, small_photo: Path) -> None:
     page.route("**/*.avif", lambda route: route.fulfill(status=200, content_type="image/avif", body=b"a codec of tomorrow"))
     document_of(page, small_photo)
     expect(part(page, "delivery")).to_have_text("This browser cannot show AVIF. Select another format.")
@@ -296,7 +294,7 @@ def test_a_format_that_the_browser_cannot_show_is_said(page: Page, small_photo: 
     wait_until_painted(preview(page))
 
 
-def test_an_upload_shows_how_far_it_is(page: Page, photo: Path) -> None:
+def test_upload_shows_its_progress(page: Page, photo: Path) -> None:
     session = page.context.new_cdp_session(page)
     slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": photo.stat().st_size}
     session.send("Network.emulateNetworkConditions", slow)
@@ -306,7 +304,7 @@ def test_an_upload_shows_how_far_it_is(page: Page, photo: Path) -> None:
     wait_until_measured(page)
 
 
-def test_a_reload_keeps_the_photo(page: Page, small_photo: Path) -> None:
+def test_reload_shows_the_same_photo(page: Page, small_photo: Path) -> None:
     document = document_of(page, small_photo)
     assert page.url.endswith(f"#{document['digest']}")
     page.reload()
@@ -314,13 +312,13 @@ def test_a_reload_keeps_the_photo(page: Page, small_photo: Path) -> None:
     assert part(page, "picture").text_content() == document["picture"]
 
 
-def test_without_a_token_it_is_asked_for_kept_for_the_tab_and_never_in_a_url(
+def test_missing_token_is_requested_stored_for_the_tab_and_never_in_a_url(
     visit: Visit, guarded_url: str, small_photo: Path, watches: list[Watch]
 ) -> None:
     page = visit(guarded_url)
     watches[0].expect_refusal("/v1/images")
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     choose(page, small_photo)
     expect(page.get_by_role("alert")).to_contain_text("This request needs a token.")
     page.get_by_label("Access token").fill("not-the-token-0123456789")
@@ -334,11 +332,11 @@ def test_without_a_token_it_is_asked_for_kept_for_the_tab_and_never_in_a_url(
     page.reload()
     wait_until_measured(page)
     assert page.evaluate("localStorage.length") == 0
-    assert not [url for url in [*asked, page.url] if TOKEN in url]
+    assert not [url for url in [*requested, page.url] if TOKEN in url]
 
 
-def test_urls_of_a_cdn_in_front_are_shown_as_they_are_and_measured_here(visit: Visit, fronted_url: str, small_photo: Path) -> None:
-    page = visit(fronted_url)
+def test_urls_of_a_cdn_are_shown_unchanged_and_measured_on_the_server(visit: Visit, cdn_url: str, small_photo: Path) -> None:
+    page = visit(cdn_url)
     document = document_of(page, small_photo)
     assert document["src"].startswith("https://img.example.com/photos/i/v2/")
     assert part(page, "picture").text_content() == document["picture"]
@@ -347,7 +345,7 @@ def test_urls_of_a_cdn_in_front_are_shown_as_they_are_and_measured_here(visit: V
     wait_until_painted(preview(page))
 
 
-def test_an_unreachable_server_is_told_and_the_upload_can_be_tried_again(page: Page, small_photo: Path, watches: list[Watch]) -> None:
+def test_unreachable_server_is_reported_and_the_upload_can_be_tried_again(page: Page, small_photo: Path, watches: list[Watch]) -> None:
     watches[0].expect_refusal("/v1/images")
     page.route("**/v1/images", lambda route: route.abort())
     choose(page, small_photo)
@@ -357,8 +355,8 @@ def test_an_unreachable_server_is_told_and_the_upload_can_be_tried_again(page: P
     wait_until_measured(page)
 
 
-def test_the_keyboard_alone_chooses_a_photo_and_a_rendition(page: Page, photo: Path) -> None:
-    # Listened for from the start: the browser asks the listener, and no dialogue of the system, only once it knows of one.
+def test_photo_and_rendition_can_be_chosen_with_only_the_keyboard(page: Page, photo: Path) -> None:
+    # The listener is registered first, because without one the browser opens a dialog of the system.
     page.once("filechooser", lambda chooser: chooser.set_files(photo))
     button = page.get_by_role("button", name="Choose photos")
     for _ in range(5):
@@ -381,7 +379,7 @@ def test_the_keyboard_alone_chooses_a_photo_and_a_rendition(page: Page, photo: P
     wait_until_painted(preview(page))
 
 
-def test_a_phone_never_scrolls_sideways(visit: Visit, playground_url: str, small_photo: Path, watches: list[Watch]) -> None:
+def test_page_on_a_phone_never_scrolls_sideways(visit: Visit, playground_url: str, small_photo: Path, watches: list[Watch]) -> None:
     page = visit(playground_url, viewport={"width": 360, "height": 740}, device_scale_factor=2, has_touch=True, is_mobile=True)
     watches[0].expect_refusal("/v1/images")
     sideways = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -396,34 +394,34 @@ def test_a_phone_never_scrolls_sideways(visit: Visit, playground_url: str, small
     assert page.evaluate(sideways) == 0
 
 
-def test_who_wants_less_motion_gets_none(visit: Visit, playground_url: str, small_photo: Path) -> None:
+def test_page_with_reduced_motion_has_no_animations(visit: Visit, playground_url: str, small_photo: Path) -> None:
     page = visit(playground_url, reduced_motion="reduce")
     document_of(page, small_photo)
     wait_until_painted(preview(page))
     assert page.evaluate("document.getAnimations().length") == 0
 
 
-def test_the_pages_files_may_be_kept_for_a_year(page: Page) -> None:
-    kept: dict[str, str] = {}
+def test_files_of_the_page_may_be_cached_for_a_year(page: Page) -> None:
+    cache_control: dict[str, str] = {}
 
-    def note(answer: Response) -> None:
-        path = urlsplit(answer.url).path
+    def record(response: Response) -> None:
+        path = urlsplit(response.url).path
         if path.startswith("/web/"):
-            kept[path] = answer.headers["cache-control"]
+            cache_control[path] = response.headers["cache-control"]
 
-    page.on("response", note)
+    page.on("response", record)
     page.reload()
-    assert {path.rpartition(".")[2] for path in kept} >= {"css", "js", "svg"}
-    assert all(re.fullmatch(r"/web/[\w-]+\.[a-z2-7]{16}\.\w+", path) for path in kept)
-    assert set(kept.values()) == {"public, max-age=31536000, immutable"}
+    assert {path.rpartition(".")[2] for path in cache_control} >= {"css", "js", "svg"}
+    assert all(re.fullmatch(r"/web/[\w-]+\.[a-z2-7]{16}\.\w+", path) for path in cache_control)
+    assert set(cache_control.values()) == {"public, max-age=31536000, immutable"}
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_it_is_drawn_in_light_and_dark(visit: Visit, playground_url: str, photo_to_draw: Path, shots: Path, name: str) -> None:
-    page = visit(playground_url, reduced_motion="reduce", **DRAWN[name])
+@pytest.mark.parametrize("name", SCREENSHOTS)
+def test_screenshots_are_drawn_in_light_and_dark(visit: Visit, playground_url: str, photo_to_draw: Path, shots: Path, name: str) -> None:
+    page = visit(playground_url, reduced_motion="reduce", **SCREENSHOTS[name])
     choose(page, {"name": "evening lake.jpg", "mimeType": "image/jpeg", "buffer": photo_to_draw.read_bytes()})
     wait_until_measured(page)
-    # The look changed, so that one sees both sides of the divider; the text of the controls is not in the way.
+    # Change the saturation, so that the two sides of the divider differ.
     page.locator('[data-option="saturation"]').evaluate("row => { row.closest('details').open = true; }")
     page.locator('[data-option="saturation"] input[type=number]').fill("0.25")
     expect(part(page, "measured")).to_have_text(re.compile("^3 of"))
@@ -438,7 +436,7 @@ def test_it_is_drawn_in_light_and_dark(visit: Visit, playground_url: str, photo_
     page.screenshot(path=path)
     with Image.open(path) as drawn:
         (paper,) = ImageStat.Stat(drawn.crop((0, 0, 8, 8)).convert("L")).mean
-        colours = drawn.convert("RGB")
-        colours.quantize(palette=colours.quantize(256)).save(path, optimize=True)
-    assert (paper > 200) == (DRAWN[name]["color_scheme"] == "light")
+        colors = drawn.convert("RGB")
+        colors.quantize(palette=colors.quantize(256)).save(path, optimize=True)
+    assert (paper > 200) == (SCREENSHOTS[name]["color_scheme"] == "light")
     assert path.stat().st_size < LARGEST_SHOT_BYTES

@@ -1,4 +1,4 @@
-"""The playground near a region that takes no large images in."""
+"""The playground in a region that does not accept large uploads."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def world() -> Iterator[World]:
         yield running
 
 
-def test_large_photos_near_a_reader_are_sent_to_the_primary_at_once(visit: Visit, world: World, watches: list[Watch]) -> None:
-    # A JPEG ends with its marker; what follows is not looked at.
+def test_large_photos_near_a_replica_are_sent_to_the_primary_after_a_refusal(visit: Visit, world: World, watches: list[Watch]) -> None:
+    # Decoders ignore the bytes after the end marker of a JPEG.
     large = [images.photo_jpeg(330 + number, 240) + bytes(REPLAY_BYTES) for number in range(2)]
     page = visit(world.proxy.url("lhr"))
     watches[0].expect_refusal("/v1/images")
@@ -29,7 +29,7 @@ def test_large_photos_near_a_reader_are_sent_to_the_primary_at_once(visit: Visit
     expect(part(page, "entries").locator('button[data-state="ready"]')).to_have_count(2)
     wait_until_measured(page)
     uploads = [one for one in world.proxy.answered if (one.method, one.path) == ("POST", "/v1/images")]
-    # Chromium by itself sends once more what was answered 421 (RFC 9110 §15.5.20).
+    # Chromium itself repeats a request once whose response is 421 (RFC 9110 §15.5.20).
     refused = [one for one in uploads if one.status == 421]
     assert 1 <= len(refused) <= 2
     assert [(one.status, one.regions) for one in uploads[len(refused) :]] == [(201, ["arn"])] * 2

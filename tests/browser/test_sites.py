@@ -1,4 +1,4 @@
-"""Sites made from a manifest, with Next.js, Vite and others: the browser fetches the right renditions, and nothing else."""
+"""Sites that Next.js, Vite and others build from a manifest: the browser fetches the renditions that fit, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from PIL import Image
 from playwright.sync_api import Browser, Response
 
 from tests.browser.conftest import Watch
-from tests.browser.sites import SITES, BuildError, build, served
+from tests.browser.sites import SITES, BuildError, build, serve_files
 from tests.support.server import DARKROOM, darkroom, environment
 
 LAKE, EVENING = "lake.jpg", "evening.png"
 
-# Each site, the folder that it is built into, and the page that shows both photos.
+# For each name: the site, the directory of its build, and the page that shows both photos.
 PAGES = {
     "next": ("next", "out", "/"),
     "vite": ("vite", "dist", "/"),
@@ -30,14 +30,14 @@ PAGES = {
     "unpic": ("components", "dist", "/?unpic"),
 }
 
-# Width of the window in CSS pixels and its density → the widths of the two renditions that fit: the lake fills the window, the evening
-# half of one that is at least 60em wide.
+# Width of the window in CSS pixels and its device pixel ratio → the widths of the two renditions that fit. The lake fills the window; the
+# evening fills half of a window that is at least 60em wide, and all of a narrower one.
 WINDOWS = {(320, 1): (320, 320), (800, 1): (960, 960), (1200, 1): (1280, 640), (390, 3): (1280, 1280)}
 
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """Give the manifest of two photos while the Darkroom that has them runs."""
+    """Yield the manifest of two photos, while a server that has them runs."""
     folder = tmp_path_factory.mktemp("sites")
     photos = folder / "photos"
     photos.mkdir()
@@ -51,45 +51,45 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
 
 @pytest.fixture(scope="module")
 def sites(manifest: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Give the addresses of the built sites."""
+    """Yield the URL of every built site."""
     folder = tmp_path_factory.mktemp("built")
     with ExitStack() as stack:
-        addresses = {}
+        urls = {}
         for site, output in sorted({(site, output) for site, output, _ in PAGES.values()}):
             build(site, manifest, output=output, into=folder / site)
-            addresses[site] = stack.enter_context(served(folder / site))
-        yield addresses
+            urls[site] = stack.enter_context(serve_files(folder / site))
+        yield urls
 
 
-def look(chromium: Browser, url: str, window: tuple[int, int], manifest: dict[str, Any]) -> list[Response]:
-    """Open a page, see that both photos are right and that nothing went wrong, and return what came from other hosts."""
+def fetch_page(chromium: Browser, url: str, window: tuple[int, int], manifest: dict[str, Any]) -> list[Response]:
+    """Open a page, check that it shows the right renditions of both photos without errors, and return the responses of other hosts."""
     (width, density), widths = window, WINDOWS[window]
     context = chromium.new_context(viewport={"width": width, "height": 800}, device_scale_factor=density)
     watch = Watch(context)
     fetched: list[Response] = []
 
-    def note(answer: Response) -> None:
-        if urlsplit(answer.url).netloc not in {urlsplit(url).netloc, ""}:
-            fetched.append(answer)
+    def record(response: Response) -> None:
+        if urlsplit(response.url).netloc not in {urlsplit(url).netloc, ""}:
+            fetched.append(response)
 
-    context.on("response", note)
+    context.on("response", record)
     page = context.new_page()
     page.goto(url, wait_until="networkidle")
     shown = page.evaluate(
         "() => Promise.all([...document.images].map((one) => one.decode().then(() => [one.currentSrc, one.naturalWidth, one.alt])))"
     )
-    answers = list(fetched)
+    responses = list(fetched)
     expected = expected_urls(manifest, window)
     assert [src for src, _, _ in shown] == expected
-    # Of an image with a srcset the natural width is that of its place, which the browser cuts off to whole pixels.
+    # The natural width of an image with a srcset is in CSS pixels, which the browser truncates to whole ones.
     assert [natural for _, natural, _ in shown] == pytest.approx([width, width / 2 if width >= 960 else width], abs=1)
     assert all(alt for _, _, alt in shown)
-    # By itself an image tells how many pixels it has.
-    alone = "(url) => { const one = new Image(); one.src = url; return one.decode().then(() => one.naturalWidth); }"
-    assert tuple(page.evaluate(alone, src) for src in expected) == widths
-    assert watch.complaints == []
+    # The natural width of an image without a srcset is in its own pixels.
+    natural_width = "(url) => { const one = new Image(); one.src = url; return one.decode().then(() => one.naturalWidth); }"
+    assert tuple(page.evaluate(natural_width, src) for src in expected) == widths
+    assert watch.errors == []
     context.close()
-    return answers
+    return responses
 
 
 def expected_urls(manifest: dict[str, Any], window: tuple[int, int]) -> list[str]:
@@ -111,9 +111,9 @@ def test_site_in_a_window_fetches_the_avif_renditions_that_fit_it_and_nothing_el
     chromium: Browser, sites: dict[str, str], manifest: dict[str, Any], name: str, window: tuple[int, int]
 ) -> None:
     site, _, path = PAGES[name]
-    answers = look(chromium, sites[site] + path, window, manifest)
-    assert sorted(answer.url for answer in answers) == sorted(expected_urls(manifest, window))
-    assert {(answer.status, answer.headers["content-type"]) for answer in answers} == {(200, "image/avif")}
+    responses = fetch_page(chromium, sites[site] + path, window, manifest)
+    assert sorted(response.url for response in responses) == sorted(expected_urls(manifest, window))
+    assert {(response.status, response.headers["content-type"]) for response in responses} == {(200, "image/avif")}
 
 
 def test_page_that_imports_the_module_from_darkroom_shows_the_renditions_that_fit(
@@ -124,23 +124,23 @@ def test_page_that_imports_the_module_from_darkroom_shows_the_renditions_that_fi
     (tmp_path / "index.html").write_text(text.replace("https://img.example.com", darkroom_url), "utf-8")
     (tmp_path / "images.json").write_text(json.dumps(manifest), "utf-8")
     window = (320, 1)
-    with served(tmp_path) as url:
-        redirect, module, *photos = look(chromium, url, window, manifest)
+    with serve_files(tmp_path) as url:
+        redirect, module, *photos = fetch_page(chromium, url, window, manifest)
     assert (redirect.url, redirect.status) == (f"{darkroom_url}/darkroom.js", 302)
     assert (module.status, module.headers["content-type"]) == (200, "text/javascript; charset=utf-8")
     assert module.url.startswith(f"{darkroom_url}/web/darkroom.")
-    assert sorted(answer.url for answer in photos) == sorted(expected_urls(manifest, window))
+    assert sorted(response.url for response in photos) == sorted(expected_urls(manifest, window))
 
 
 @pytest.mark.long
-def test_site_with_a_manifest_of_another_version_is_not_built_and_says_what_to_do(manifest: dict[str, Any], tmp_path: Path) -> None:
+def test_site_with_a_manifest_of_another_version_fails_to_build_with_a_remedy(manifest: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(BuildError) as caught:
         build("next", manifest | {"version": 0}, output="out", into=tmp_path / "out")
     assert "expected version 1, got version 0. Remove its file and run `darkroom push --manifest` again" in str(caught.value)
 
 
 @pytest.mark.long
-def test_site_with_an_image_that_was_not_pushed_is_not_built_and_says_what_is_near(manifest: dict[str, Any], tmp_path: Path) -> None:
+def test_site_with_an_image_that_was_not_pushed_fails_to_build_with_similar_paths(manifest: dict[str, Any], tmp_path: Path) -> None:
     moved = {f"photos/{path}": image for path, image in manifest["images"].items()}
     with pytest.raises(BuildError) as caught:
         build("next", manifest | {"images": moved}, output="out", into=tmp_path / "out")

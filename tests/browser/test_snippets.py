@@ -1,4 +1,4 @@
-"""The playground's snippets are code: built by Next.js into a site, they show the renditions that fit."""
+"""The playground's snippets work: in a site that Next.js builds, they show the renditions that fit the window."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import Visit
-from tests.browser.sites import served, workshop
+from tests.browser.sites import serve_files, site_folder
 from tests.browser.test_playground import document_of, part
 
 PAGE = """
@@ -33,7 +33,7 @@ export default function Page() {
 
 
 def snippet(page: Page, name: str, host: str) -> str:
-    """Return a snippet as it would be of a server that has a public URL."""
+    """Return a snippet with the URLs that it would have on a server with a public URL."""
     return (part(page, name).text_content() or "").replace("/i/v2/", f"{host}/i/v2/")
 
 
@@ -41,12 +41,12 @@ def build(folder: Path) -> None:
     environment = os.environ | {"NEXT_TELEMETRY_DISABLED": "1", "CI": "1", "NODE_ENV": "production"}
     npm = shutil.which("npm")
     assert npm is not None
-    done = subprocess.run([npm, "run", "build"], cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = subprocess.run([npm, "run", "build"], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
-def shown(chromium: Browser, url: str) -> list[tuple[str, int, str]]:
-    """Return of every picture on the page what the browser took, how wide it stands there, and its text."""
+def images_on_page(chromium: Browser, url: str) -> list[tuple[str, int, str]]:
+    """Return the chosen URL, the natural width and the alt text of every image on the page."""
     context = chromium.new_context(viewport={"width": 800, "height": 800})
     page = context.new_page()
     page.goto(url)
@@ -59,7 +59,7 @@ def shown(chromium: Browser, url: str) -> list[tuple[str, int, str]]:
 
 
 @pytest.mark.long
-def test_snippets_for_nextjs_and_react_are_built_and_show_what_fits(
+def test_snippets_for_nextjs_and_react_in_a_built_site_show_the_renditions_that_fit(
     visit: Visit, playground_url: str, chromium: Browser, photo: Path
 ) -> None:
     page = visit(playground_url)
@@ -67,14 +67,14 @@ def test_snippets_for_nextjs_and_react_are_built_and_show_what_fits(
     part(page, "alt").fill('Evening {"light"} & <shade>.')
     page.keyboard.press("Enter")
     expect(part(page, "next")).to_contain_text("shade")
-    with workshop("next") as folder:
+    with site_folder("next") as folder:
         (folder / "images.json").write_text(json.dumps({"version": 1, "images": {}}), "utf-8")
         (folder / "by-next.jsx").write_text(snippet(page, "next", playground_url), "utf-8")
         (folder / "by-react.jsx").write_text(snippet(page, "react", playground_url), "utf-8")
         (folder / "app" / "page.jsx").write_text(PAGE, "utf-8")
         build(folder)
-        with served(folder / "out") as site:
-            by_next, by_react = shown(chromium, site)
+        with serve_files(folder / "out") as site:
+            by_next, by_react = images_on_page(chromium, site)
     urls = {(source["type"], rendition["width"]): rendition["url"] for source in document["sources"] for rendition in source["renditions"]}
     assert (urlsplit(by_next[0]).path, by_next[1]) == (urls["image/webp", 960], 800)
     assert (urlsplit(by_react[0]).path, by_react[1]) == (urls["image/avif", 960], 800)

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.browser.sites import workshop
+from tests.browser.sites import site_folder
 from tests.support import images
 from tests.support.server import HOST, Server, darkroom, free_port
 from tests.support.waiting import PATIENCE_SECONDS
@@ -39,7 +39,7 @@ def document(server: Server) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def folder(document: dict[str, Any], server: Server) -> Iterator[Path]:
-    with workshop("runtimes") as site:
+    with site_folder("runtimes") as site:
         images_by_path = {"lake.jpg": document | {"srcset": document["sources"][-1]["srcset"]}}
         (site / "images.json").write_text(json.dumps({"version": 1, "images": images_by_path}), "utf-8")
         script = site / "deno.ts"

@@ -1,4 +1,4 @@
-"""Sites as frontend people make them, built with the real tools from npm and served as files."""
+"""Sites as frontend developers make them, built with the real tools from npm and served as static files."""
 
 from __future__ import annotations
 
@@ -24,29 +24,30 @@ from tests.support.threads import serving
 SITES = Path(__file__).parent
 WEB = SITES.parents[2] / "service" / "web"
 
-# The oldest Node that both Next.js 16 and Vite 8 run on.
+# The oldest Node.js on which both Next.js 16 and Vite 8 run.
 _OLDEST_NODE = (20, 19)
 _NPM = ("--no-audit", "--no-fund", "--no-update-notifier", "--package-lock=false", "--ignore-scripts")
 _ENVIRONMENT = {"NEXT_TELEMETRY_DISABLED": "1", "ASTRO_TELEMETRY_DISABLED": "1", "CI": "1", "NODE_ENV": "production"}
 
 
 class BuildError(Exception):
-    """What a tool said when it failed."""
+    """A build failed; the text is the command and its output."""
 
 
 @contextmanager
-def workshop(name: str) -> Iterator[Path]:
-    """Give a folder with the sources of a site and the packages that it names, darkroom.js of this tree among them.
+def site_folder(name: str) -> Iterator[Path]:
+    """Yield a directory with the sources of a site and its installed packages, including darkroom.js from this checkout.
 
-    The packages are fetched once and kept in the user's cache; whoever comes meanwhile waits. Skips, naming what is missing.
+    The packages are installed once into the user's cache. Only one process uses a site's directory at a time; others wait.
+    Skips the test if Node.js or npm is missing or too old.
     """
     node, npm = find_program("node"), find_program("npm")
     version = subprocess.run([node, "--version"], check=True, capture_output=True, text=True).stdout.strip()
     if tuple(int(part) for part in version.removeprefix("v").split(".")[:2]) < _OLDEST_NODE:
-        pytest.skip(f"Node.js {version} is too old for Next.js 16 and Vite 8: {'.'.join(map(str, _OLDEST_NODE))} or newer is needed")
-    wanted = (SITES / name / "package.json").read_bytes() + version.encode()
+        pytest.skip(f"Node.js {version} is too old for Next.js 16 and Vite 8, which need {'.'.join(map(str, _OLDEST_NODE))} or newer")
+    requirements = (SITES / name / "package.json").read_bytes() + version.encode()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "darkroom-tests"
-    folder = cache / f"{name}-{hashlib.sha256(wanted).hexdigest()[:16]}"
+    folder = cache / f"{name}-{hashlib.sha256(requirements).hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     with (cache / f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -63,7 +64,7 @@ def workshop(name: str) -> Iterator[Path]:
 
 
 def _install_darkroom_js(npm: str, folder: Path) -> None:
-    """Unpack the package of this tree where npm would: an install by name would ask a registry for it."""
+    """Unpack the package of this checkout to where npm would install it, without a request to a registry."""
     (packed,) = json.loads(_run([npm, "pack", "--json", "--pack-destination", str(folder)], WEB))
     installed = folder / "node_modules" / "darkroom.js"
     shutil.rmtree(installed, ignore_errors=True)
@@ -74,17 +75,17 @@ def _install_darkroom_js(npm: str, folder: Path) -> None:
 
 def build(name: str, manifest: dict[str, Any], *, output: str, into: Path) -> None:
     """Build a site with `manifest` as its images.json, and copy its folder `output` to `into`; raises `BuildError`."""
-    with workshop(name) as folder:
+    with site_folder(name) as folder:
         (folder / "images.json").write_text(json.dumps(manifest), "utf-8")
         _run([find_program("npm"), "run", "build"], folder)
         shutil.copytree(folder / output, into)
 
 
 def _run(command: list[str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, env=os.environ | _ENVIRONMENT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BuildError(f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}")
-    return done.stdout
+    result = subprocess.run(command, cwd=folder, env=os.environ | _ENVIRONMENT, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise BuildError(f"{' '.join(command)}:\n{result.stdout}\n{result.stderr}")
+    return result.stdout
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -93,7 +94,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """Give the address of a folder's files."""
+def serve_files(folder: Path) -> Iterator[str]:
+    """Yield the URL of a server of a directory's files."""
     with serving(partial(_Handler, directory=folder)) as port:
         yield f"http://{HOST}:{port}"
