@@ -87,7 +87,7 @@ def _jpegs() -> dict[str, bytes]:
         "jpeg, large": images.photo_jpeg(900, 700, quality=30),
         "jpeg, turned": images.photo_jpeg(120, 90, orientation=6),
         "jpeg, camera and sRGB": images.camera_jpeg(120, 90),
-        "jpeg, owned": images.owned_jpeg(120, 90, orientation=3),
+        "jpeg, owned": images.copyrighted_jpeg(120, 90, orientation=3),
         "jpeg, Display P3": _encode(images.picture(120, 90), "JPEG", icc_profile=images.p3_profile()),
         "jpeg, gray with a profile": images.gray_jpeg(120, 90, profile=images.gray_profile()),
         "jpeg, cmyk": images.cmyk_jpeg(80, 60),
@@ -136,7 +136,7 @@ def _tiffs() -> dict[str, bytes]:
         "tiff, floating point": bytes(scene.colourspace("scrgb").tiffsave_buffer(compression="deflate")),
         "tiff, 1 bit": bytes(scene.colourspace("b-w").tiffsave_buffer(bitdepth=1, compression="ccittfax4")),
         "tiff, cmyk": _encode(images.picture(60, 45).convert("CMYK"), "TIFF", compression="tiff_lzw"),
-        "tiff, turned": images.turned(60, 45, 8, "TIFF"),
+        "tiff, turned": images.oriented_scene(60, 45, 8, "TIFF"),
     }
 
 

@@ -55,7 +55,7 @@ def test_rendition_never_reads_the_original_if_the_intermediate_is_large_enough(
         for asked, size in (({"width": 640}, (640, 427)), ({"width": 300, "height": 300, "fit": "cover"}, (300, 300))):
             response = rendition(client, document, **asked)
             assert response.status_code == 200
-            assert images.opened(response.content).size == size
+            assert images.decode(response.content).size == size
         for needed in ({"width": 3_000}, {"width": 640, "metadata": "all"}):
             response = rendition(client, document, **needed)
             assert (response.status_code, response.json()["type"]) == (500, "/problems/damaged-original")
@@ -90,8 +90,8 @@ def test_intermediate_looks_like_the_original(data: Path) -> None:
     with darkroom(data, warm="none") as server, server.client() as client:
         document = upload(client, body)
         assert len(server.stored("intermediates")) == 1
-        reduced = images.opened(rendition(client, document, width=1_280, quality=95).content)
-        whole = images.opened(rendition(client, document, width=1_280, quality=95, metadata="all").content)
+        reduced = images.decode(rendition(client, document, width=1_280, quality=95).content)
+        whole = images.decode(rendition(client, document, width=1_280, quality=95, metadata="all").content)
         assert images.distance(reduced, whole) < 1.5
 
 
@@ -102,5 +102,5 @@ def test_intermediate_in_an_object_store_is_used_by_another_machine(tmp_path: Pa
         assert f"intermediates/{document['digest']}" in bucket.objects()
     with darkroom(tmp_path / "two", **settings) as server, server.client() as client:
         response = rendition(client, document, width=640)
-        assert images.opened(response.content).size == (640, 427)
+        assert images.decode(response.content).size == (640, 427)
         assert response.headers["server-timing"].startswith("tier;desc=render;")

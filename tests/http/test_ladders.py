@@ -81,7 +81,7 @@ def test_every_url_of_the_document_of_an_image_at_the_limits_is_200(server: Serv
                 link["width"] for link in source["renditions"]
             ]
         largest = document["sources"][-1]["renditions"][-1]
-        shown = images.opened(client.get(largest["url"]).content)
+        shown = images.decode(client.get(largest["url"]).content)
         assert shown.size == (largest["width"], largest["height"])
         assert getattr(shown, "n_frames", 1) == document["frames"]
         ladder = client.post(f"/v1/images/{document['digest']}/urls", json={}).json()

@@ -30,7 +30,7 @@ def test_rendition_with_an_overlay_is_tagged_with_both_digests_so_that_either_ca
         laid = client.get(url(client, under, width=200, overlay=over))
         assert plain.headers["cache-tag"] == under
         assert laid.headers["cache-tag"] == f"{under},{over}"
-        assert images.distance(images.opened(plain.content), images.opened(laid.content)) > 0
+        assert images.distance(images.decode(plain.content), images.decode(laid.content)) > 0
 
 
 def signed(digest: str, transform: str) -> str:

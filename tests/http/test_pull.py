@@ -109,7 +109,7 @@ def test_pull_redirects_to_an_immutable_rendition_of_the_source_image(data: Path
         assert was_stored(response, path, 300)
         rendition = client.get(location)
         assert (rendition.status_code, rendition.headers["content-type"]) == (200, "image/webp")
-        assert images.opened(rendition.content).size == (200, 150)
+        assert images.decode(rendition.content).size == (200, 150)
         assert rendition.headers["cache-control"] == "public, max-age=31536000, immutable"
         assert "; hit; " in client.get(path).headers["cache-status"]
         other = pull_path(client, running.url(), transform={"width": 100})
@@ -133,7 +133,7 @@ def test_pull_revalidates_in_the_background_and_follows_the_source(data: Path) -
         running.body, running.tag = images.photo_jpeg(640, 480), '"v2"'
         time.sleep(1.1)
         wait_until(lambda: bool(client.get(path).headers["location"] != first))
-        assert images.opened(client.get(client.get(path).headers["location"]).content).size == (640, 480)
+        assert images.decode(client.get(client.get(path).headers["location"]).content).size == (640, 480)
         assert client.get(first).status_code == 200
 
     pulling(data, test, pull_seconds=1)

@@ -111,7 +111,7 @@ def test_transform_gives_the_requested_picture(
         response = client.get(url(client, photo, options, image_format))
         assert (response.status_code, response.headers["content-type"]) == (200, MEDIA_TYPES[image_format])
         assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
-        assert images.opened(response.content).size == size
+        assert images.decode(response.content).size == size
         if "max_bytes" in options:
             assert len(response.content) <= options["max_bytes"]
     tags = {photo, badge} if "overlay" in options else {photo}
@@ -184,7 +184,7 @@ def test_every_url_of_a_ladder_gives_the_width_that_its_srcset_says(client: http
     ladder = request_urls(client, photo, transform=options, widths=[50, 100, 200]).json()
     for source in ladder["sources"]:
         for rendition in source["renditions"]:
-            image = images.opened(client.get(rendition["url"]).content)
+            image = images.decode(client.get(rendition["url"]).content)
             assert image.size == (rendition["width"], rendition["height"])
     assert [rendition["width"] for rendition in ladder["sources"][0]["renditions"]] == [54, 108, 216]
 
@@ -194,7 +194,7 @@ def test_document_of_an_animation_offers_animated_formats(client: httpx.Client, 
     assert document["frames"] == 3
     assert [source["type"] for source in document["sources"]] == ["image/webp", "image/gif"]
     for source in document["sources"]:
-        image = images.opened(client.get(source["renditions"][0]["url"]).content)
+        image = images.decode(client.get(source["renditions"][0]["url"]).content)
         assert getattr(image, "n_frames", 1) == 3
 
 
@@ -205,21 +205,21 @@ def test_document_of_an_animation_offers_animated_formats(client: httpx.Client, 
 def test_negotiated_animation_is_never_a_still_image(client: httpx.Client, film: str, accept: str, media_type: str) -> None:
     response = client.get(f"/i/v2/{film}/width=50/-.auto", headers={"Accept": accept})
     assert (response.status_code, response.headers["content-type"], response.headers["vary"]) == (200, media_type, "Accept")
-    assert getattr(images.opened(response.content), "n_frames", 1) == 3
+    assert getattr(images.decode(response.content), "n_frames", 1) == 3
 
 
 def test_negotiated_picture_with_alpha_keeps_it(client: httpx.Client, badge: str) -> None:
     response = client.get(f"/i/v2/{badge}/width=50/-.auto", headers={"Accept": "*/*"})
     assert response.headers["content-type"] == "image/png"
-    assert images.opened(response.content).mode == "RGBA"
+    assert images.decode(response.content).mode == "RGBA"
 
 
 def test_url_of_the_first_pipeline_version_gives_the_same_picture_as_ever(client: httpx.Client, photo: str, film: str) -> None:
-    assert images.opened(client.get(f"/i/v1/{photo}/width=50/-.webp").content).size == (50, 38)
+    assert images.decode(client.get(f"/i/v1/{photo}/width=50/-.webp").content).size == (50, 38)
     still = client.get(f"/i/v1/{film}/width=50/-.webp")
-    assert getattr(images.opened(still.content), "n_frames", 1) == 1
+    assert getattr(images.decode(still.content), "n_frames", 1) == 1
     negotiated = client.get(f"/i/v1/{film}/width=50/-.auto", headers={"Accept": "*/*"})
-    assert getattr(images.opened(negotiated.content), "n_frames", 1) == 1
+    assert getattr(images.decode(negotiated.content), "n_frames", 1) == 1
 
 
 def test_max_bytes_that_no_quality_fits_is_422(client: httpx.Client, photo: str) -> None:

@@ -62,7 +62,7 @@ def test_request_for_a_warmed_rendition_needs_no_render(data: Path, body: bytes,
         assert renders(server) == 0
         for source in document["sources"]:
             for link in source["renditions"] if source["type"] in types else ():
-                assert images.opened(client.get(link["url"]).content).size == (link["width"], link["height"])
+                assert images.decode(client.get(link["url"]).content).size == (link["width"], link["height"])
         assert tiers(client, urls(document, "image/avif")[:1]) == ["render"]
         assert renders(server) == 1
 
@@ -83,7 +83,7 @@ def test_warming_of_an_animation_leaves_nothing_to_render_in_animated_formats(da
         paths = urls(document, "image/webp", "image/gif")
         assert tiers(client, paths) == ["store"] * 4
         for path in paths:
-            assert getattr(images.opened(client.get(path).content), "n_frames", 1) == 3
+            assert getattr(images.decode(client.get(path).content), "n_frames", 1) == 3
 
 
 def test_warming_switched_off_renders_and_notes_nothing(data: Path) -> None:

@@ -396,7 +396,7 @@ def test_adjacent_crops_in_percent_have_no_gap_and_no_overlap(original: tuple[in
 @given(st.tuples(st.integers(1, 8_000), st.integers(1, 8_000)), turns, flips)
 def test_rotated_picture_has_the_size_of_the_box_around_it(original: tuple[int, int], turn: float, flip: Any) -> None:
     plan = make_plan(*original, Transform(rotate=turn, flip=flip))
-    width, height = reference.turned_size(*original, turn)
+    width, height = reference.rotated_size(*original, turn)
     assert abs(plan.width - max(1, width)) <= (0 if turn % 90 == 0 else 1)
     assert abs(plan.height - max(1, height)) <= (0 if turn % 90 == 0 else 1)
     # No smaller than the region requires.
@@ -423,10 +423,10 @@ def turned_transforms(draw: st.DrawFn) -> Transform:
 def test_plan_with_every_option_has_the_output_size_of_the_reference(original: tuple[int, int], transform: Transform) -> None:
     pad = transform.pad
     plan = make_plan(*original, transform)
-    left, top, right, bottom = reference.cropped(*original, transform)
+    left, top, right, bottom = reference.crop_box(*original, transform)
     assert plan.region == Box(left, top, right - left, bottom - top)
-    turned = reference.turned_size(right - left, bottom - top, transform.rotate)
-    scaled, cut = reference.scaled_size(*turned, transform, grows=transform.enlarge)
+    turned = reference.rotated_size(right - left, bottom - top, transform.rotate)
+    scaled, cut = reference.scaled_size(*turned, transform, may_enlarge=transform.enlarge)
     box = (transform.width, transform.height) if transform.fit == "contain" else cut or scaled
     assert (plan.width, plan.height) == scaled
     assert plan.picture_size == box
@@ -446,7 +446,7 @@ def test_focal_point_of_a_cropped_rotated_and_flipped_picture_is_in_the_crop(
         return
     region = plan.region
     corners = (region.left, region.top, region.left + region.width, region.top + region.height)
-    place = reference.focal_place(focal, corners, original, transform)
+    place = reference.locate_focal_point(focal, corners, original, transform)
     for start, length, side, part in (
         (plan.crop.left, plan.crop.width, plan.width, place[0]),
         (plan.crop.top, plan.crop.height, plan.height, place[1]),

@@ -55,7 +55,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def middle_of(body: bytes) -> tuple[int, int, int]:
     """Return the color in the middle of a picture."""
-    picture = images.opened(body).convert("RGB")
+    picture = images.decode(body).convert("RGB")
     across, down = picture.width // 2, picture.height // 2
     red, green, blue = picture.crop((across, down, across + 1, down + 1)).tobytes()
     return red, green, blue
@@ -73,7 +73,7 @@ async def test_ingest_makes_an_intermediate_only_of_a_large_original_that_needs_
     small = await library.ingest(images.photo_jpeg(800, 600, progressive=True))
     body = checksum.verify(file_of(library, intermediate_key(digest)).read_bytes())
     assert body is not None
-    assert images.opened(body).size == (2_560, 1_707)
+    assert images.decode(body).size == (2_560, 1_707)
     assert not file_of(library, intermediate_key(other)).exists()
     assert not file_of(library, intermediate_key(small)).exists()
 
@@ -82,8 +82,8 @@ async def test_rendition_reads_only_the_intermediate_if_that_is_large_enough(lib
     digest = await library.ingest(large)
     file_of(library, original_key(digest)).unlink()
     found = await library.rendition(digest, "width=1280")
-    assert images.opened(found.body).size == (1_280, 853)
-    assert images.opened((await library.rendition(digest, "width=2560")).body).size == (2_560, 1_707)
+    assert images.decode(found.body).size == (1_280, 853)
+    assert images.decode((await library.rendition(digest, "width=2560")).body).size == (2_560, 1_707)
     assert jobs == ["Probe", "Render", "Render"]
 
 
@@ -183,7 +183,7 @@ async def test_intermediate_that_cannot_be_stored_fails_neither_ingest_nor_rende
     for width in (640, 320):
         rendition = await library.rendition(digest, f"width={width}")
         assert rendition.stored
-        assert images.opened(rendition.body).width == width
+        assert images.decode(rendition.body).width == width
     assert jobs == ["Probe", "MakeIntermediate", "Render", "MakeIntermediate", "Render"]
     assert sum(event["event"] == "an intermediate was not stored" for event in logged) == 3
 
@@ -192,7 +192,7 @@ async def test_intermediate_in_a_store_without_files_is_used(tmp_path: Path, poo
     library = Library(open_storage("memory://", {}), pool, tmp_path, ())
     digest = await library.ingest(large)
     await library.storage.delete(original_key(digest))
-    assert images.opened((await library.rendition(digest, "width=640")).body).size == (640, 427)
+    assert images.decode((await library.rendition(digest, "width=640")).body).size == (640, 427)
     await library.storage.delete(intermediate_key(digest))
     with pytest.raises(NotFoundError):
         await library.rendition(digest, "width=641")
@@ -288,7 +288,7 @@ async def test_rendition_of_an_older_pipeline_version_has_its_defaults(library: 
     frames = {}
     for version in (1, 2):
         found = await library.rendition(digest, "width=30", "webp", version=version)
-        frames[version] = getattr(images.opened(found.body), "n_frames", 1)
+        frames[version] = getattr(images.decode(found.body), "n_frames", 1)
     assert frames == {1: 1, 2: 3}
 
 

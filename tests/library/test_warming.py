@@ -167,7 +167,7 @@ async def test_warming_renders_the_default_ladder_from_one_decode_and_acknowledg
     for image_format, name in (("webp", "WEBP"), ("jpeg", "JPEG")):
         for width in (320, 640, 960, 1_000):
             found = await library.rendition(digest, f"width={width}", image_format)  # type: ignore[arg-type]
-            picture = images.opened(found.body)
+            picture = images.decode(found.body)
             assert (found.tier, picture.format, picture.size) == ("store", name, (width, round(width * 0.75)))
     assert not any(event["event"] == "rendered" for event in logged)
     assert [(event["digest"], event["made"]) for event in logged if event["event"] == "warmed"] == [(digest, 8)]
@@ -204,7 +204,7 @@ async def test_warming_of_an_animation_renders_each_step_alone_with_all_frames(l
         await warmed(library)
     found = await library.rendition(digest, "width=320", "webp")
     assert found.tier == "store"
-    assert getattr(images.opened(found.body), "n_frames", 1) == 3
+    assert getattr(images.decode(found.body), "n_frames", 1) == 3
     assert jobs.count("Render") >= 2
 
 
@@ -271,7 +271,7 @@ async def test_request_for_an_announced_rendition_waits_for_it_and_renders_nothi
     async with anyio.create_task_group() as tasks, warming_of(library):
         await warmed(library)
         await until(lambda: len(found) == 1)
-    assert (found[0].tier, found[0].stored, images.opened(found[0].body).width) == ("render", True, 640)
+    assert (found[0].tier, found[0].stored, images.decode(found[0].body).width) == ("render", True, 640)
     assert jobs == ["Probe", "RenderLadder"] + ["NextRendition"] * 7
 
 
@@ -302,7 +302,7 @@ async def test_request_for_an_announced_rendition_that_fails_renders_it(
     async with anyio.create_task_group() as tasks, warming_of(library):
         await warmed(library)
         await until(lambda: len(found) == 1)
-    assert (found[0].tier, found[0].stored, images.opened(found[0].body).width) == ("render", True, 640)
+    assert (found[0].tier, found[0].stored, images.decode(found[0].body).width) == ("render", True, 640)
     assert jobs.count("Render") == 1
 
 

@@ -29,7 +29,7 @@ def test_photo_taken_in_by_one_region_is_served_by_the_others_at_once(world: Wor
                 assert (seen.status_code, seen.json(), placed(seen)) == (200, document, region)
                 picture = client.get(document["src"])
                 assert (picture.status_code, placed(picture)) == (200, region)
-                assert images.opened(picture.content).size[0] == 400 + number
+                assert images.decode(picture.content).size[0] == 400 + number
 
 
 def test_one_url_asked_for_everywhere_at_once_is_byte_identical_with_equal_etags(world: World) -> None:

@@ -115,7 +115,7 @@ async def refused(pool: RenderPool, job: Job) -> ServiceError:
 async def test_pool_renders_and_probes(pool: RenderPool, photo: Path) -> None:
     result = await rendered(pool, photo, "width=100", "webp")
     assert (result.width, result.height) == (100, 75)
-    assert images.opened(result.body).format == "WEBP"
+    assert images.decode(result.body).format == "WEBP"
     assert (await probed(pool, photo)).info.width == 400
 
 
@@ -492,7 +492,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 async def test_ladder_yields_each_format_at_each_width_the_widest_first(pool: RenderPool, photo: Path, jobs: list[str]) -> None:
     renditions = await all_of(pool, ladder_job(photo, [320, 200, 64], ["webp", "jpeg"]))
-    pictures = [images.opened(rendition.body) for rendition in renditions]
+    pictures = [images.decode(rendition.body) for rendition in renditions]
     assert [(picture.width, picture.format) for picture in pictures] == [
         (320, "WEBP"), (320, "JPEG"), (200, "WEBP"), (200, "JPEG"), (64, "WEBP"), (64, "JPEG"),
     ]  # fmt: skip

@@ -1,6 +1,6 @@
-"""The pictures that tests upload: made here with NumPy and Pillow, the same on every machine, and the shared corpus where it is.
+"""The pictures that tests upload: generated with NumPy and Pillow, the same on every machine, and the shared corpus if there is one.
 
-Every picture is the same scene: clouds, a few hard edges, and in each corner of the upright picture a patch of one color.
+Most generated pictures show the same scene: clouds, a few hard edges, and in each corner of the upright picture a patch of one color.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ CORNERS: dict[str, Color] = {
 
 FRAME_COLORS: tuple[Color, ...] = ((230, 40, 40), (40, 200, 60), (50, 70, 220), (240, 220, 40))
 
-# What `camera_jpeg` hides in its metadata, and what therefore must not be found in a rendition.
+# Texts in the metadata of `camera_jpeg`, which a rendition must not contain.
 CAMERA = "Lightbox 7"
 PLACE = "Kirkjufell"
 
-# Whose picture it is, in `owned_jpeg`.
+# The artist and the copyright notice in the metadata of `copyrighted_jpeg`.
 ARTIST = "Anna Jons"
 COPYRIGHT = "(c) 2026 Anna Jons"
 
-# Orientation (Exif 2.32, tag 0x0112) → what turns the upright picture into the stored one.
+# Orientation (Exif 2.32, tag 0x0112) → the operation that makes the stored picture from the upright one.
 _STORED = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -59,21 +59,21 @@ def patch_side(width: int, height: int) -> int:
 
 @functools.cache
 def picture(width: int = 1600, height: int = 1200, *, seed: int = 0) -> Image.Image:
-    """Return the scene upright, RGB; do not change it."""
-    down, across = np.mgrid[0:height, 0:width].astype(np.float32)
-    down, across = down / height, across / width
-    shades = np.random.default_rng(seed)
+    """Return the upright scene in RGB. The image is cached, so callers must not change it."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    y, x = y / height, x / width
+    rng = np.random.default_rng(seed)
     bands = []
     for band in range(3):
-        cloud = 120 + 50 * np.cos(np.pi * (across * (band + 1) + down))
+        cloud = 120 + 50 * np.cos(np.pi * (x * (band + 1) + y))
         for waves in (2, 5, 11, 23):
-            turn, lean = shades.uniform(0, 2 * np.pi, 2)
-            cloud += 40 / waves**0.5 * np.sin(waves * (across * np.cos(lean) + down * np.sin(lean)) * 2 * np.pi + turn)
+            phase, direction = rng.uniform(0, 2 * np.pi, 2)
+            cloud += 40 / waves**0.5 * np.sin(waves * (x * np.cos(direction) + y * np.sin(direction)) * 2 * np.pi + phase)
         bands.append(cloud)
     pixels = np.stack(bands, axis=-1)
-    # A disc and a bar: edges as hard as any in a photo.
-    pixels[(across - 0.5) ** 2 + (down - 0.4) ** 2 < 0.02] *= 0.4
-    pixels[(np.abs(down - 0.75) < 0.04) & (np.abs(across - 0.5) < 0.25)] += 70
+    # A disc and a bar, whose edges are as hard as any in a photo.
+    pixels[(x - 0.5) ** 2 + (y - 0.4) ** 2 < 0.02] *= 0.4
+    pixels[(np.abs(y - 0.75) < 0.04) & (np.abs(x - 0.5) < 0.25)] += 70
     pixels = pixels.clip(0, 255)
     side = patch_side(width, height)
     for corner, color in CORNERS.items():
@@ -86,99 +86,99 @@ def picture(width: int = 1600, height: int = 1200, *, seed: int = 0) -> Image.Im
 def photo_jpeg(
     width: int = 1600, height: int = 1200, *, quality: int = 88, orientation: int = 1, progressive: bool = False, seed: int = 0
 ) -> bytes:
-    """Return the scene as a JPEG; `width` and `height` are the upright picture's, whatever the stored orientation."""
+    """Return the scene as a JPEG with an Exif orientation (1 to 8); `width` and `height` are those of the upright picture."""
     exif = Image.Exif()
     if orientation != 1:
         exif[ExifTags.Base.Orientation] = orientation
     image = picture(width, height, seed=seed)
     stored = image.transpose(_STORED[orientation]) if orientation in _STORED else image
-    return _saved(stored, "JPEG", quality=quality, progressive=progressive, subsampling=0, exif=exif)
+    return _encode(stored, "JPEG", quality=quality, progressive=progressive, subsampling=0, exif=exif)
 
 
-def turned(width: int, height: int, orientation: int, image_format: str) -> bytes:
-    """Return the scene, upright `width` × `height`, stored turned in one of Pillow's formats that can say so."""
+def oriented_scene(width: int, height: int, orientation: int, image_format: str) -> bytes:
+    """Return the scene with an Exif orientation (2 to 8) in TIFF, WebP or another format; the sides are those of the upright picture."""
     stored = picture(width, height).transpose(_STORED[orientation])
     if image_format == "TIFF":
-        return _saved(stored, "TIFF", tiffinfo={ExifTags.Base.Orientation.value: orientation})
+        return _encode(stored, "TIFF", tiffinfo={ExifTags.Base.Orientation.value: orientation})
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    return _saved(stored, image_format, exif=exif, quality=92)
+    return _encode(stored, image_format, exif=exif, quality=92)
 
 
-def oriented(upright: Image.Image, orientation: int) -> bytes:
-    """Return a picture as a JPEG, stored as its orientation says."""
+def oriented_jpeg(upright: Image.Image, orientation: int) -> bytes:
+    """Return a picture as a JPEG with an Exif orientation (1 to 8)."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     image = upright.transpose(_STORED[orientation]) if orientation in _STORED else upright
-    return _saved(image, "JPEG", quality=95, subsampling=0, exif=exif)
+    return _encode(image, "JPEG", quality=95, subsampling=0, exif=exif)
 
 
 @functools.cache
 def large_jpeg(width: int, height: int, *, progressive: bool = False) -> bytes:
-    """Return the scene enlarged, as a JPEG: quick to make, slow or costly to render."""
-    return _saved(picture(1500, 1000).resize((width, height)), "JPEG", quality=85, progressive=progressive)
+    """Return the enlarged scene as a JPEG, which is quick to make and slow to render."""
+    return _encode(picture(1500, 1000).resize((width, height)), "JPEG", quality=85, progressive=progressive)
 
 
 def camera_jpeg(width: int = 400, height: int = 300) -> bytes:
     """Return a JPEG with a camera's name, a place, GPS coordinates, XMP, a comment and an sRGB profile in its metadata."""
     xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/">{PLACE}</x:xmpmeta>'.encode()
-    return _saved(picture(width, height), "JPEG", quality=90, exif=_camera(), xmp=xmp, comment=PLACE, icc_profile=srgb_profile())
+    return _encode(picture(width, height), "JPEG", quality=90, exif=_camera(), xmp=xmp, comment=PLACE, icc_profile=srgb_profile())
 
 
-def owned_jpeg(width: int = 400, height: int = 300, *, orientation: int = 1) -> bytes:
-    """Return a JPEG that says whose it is besides, stored in an orientation; the sides are the upright picture's."""
+def copyrighted_jpeg(width: int = 400, height: int = 300, *, orientation: int = 1) -> bytes:
+    """Return a JPEG with a camera's metadata, an artist, a copyright notice and an orientation; the sides are the upright picture's."""
     exif = _camera()
     exif[ExifTags.Base.Artist] = ARTIST
     exif[ExifTags.Base.Copyright] = COPYRIGHT
     exif[ExifTags.Base.Orientation] = orientation
     image = picture(width, height)
     stored = image.transpose(_STORED[orientation]) if orientation in _STORED else image
-    return _saved(stored, "JPEG", quality=90, subsampling=0, exif=exif)
+    return _encode(stored, "JPEG", quality=90, subsampling=0, exif=exif)
 
 
 def rgb_jpeg(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
-    """Return the scene as a JPEG, its numbers meant in `profile`."""
-    return _saved(picture(width, height), "JPEG", quality=90, icc_profile=profile)
+    """Return the scene as a JPEG with an embedded `profile`; its numbers are not converted."""
+    return _encode(picture(width, height), "JPEG", quality=90, icc_profile=profile)
 
 
 def rgb_png(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
-    """Return the scene as an opaque PNG, its numbers meant in `profile`."""
-    return _saved(picture(width, height), "PNG", icc_profile=profile)
+    """Return the scene as an opaque PNG with an embedded `profile`; its numbers are not converted."""
+    return _encode(picture(width, height), "PNG", icc_profile=profile)
 
 
 def framed_png(width: int, height: int, margin: tuple[int, int]) -> bytes:
-    """Return the scene, `width` × `height`, with a light border of `margin` pixels across and down around it, as a PNG."""
-    across, down = margin
-    framed = Image.new("RGB", (width + 2 * across, height + 2 * down), (250, 250, 250))
+    """Return the scene, `width` × `height`, as a PNG with a light border, whose horizontal and vertical width is `margin`."""
+    horizontal, vertical = margin
+    framed = Image.new("RGB", (width + 2 * horizontal, height + 2 * vertical), (250, 250, 250))
     scene = picture(width, height).point(lambda level: level * 3 // 4)
     framed.paste(scene, margin)
-    return _saved(framed, "PNG")
+    return _encode(framed, "PNG")
 
 
 def rgba_png(width: int = 400, height: int = 300) -> bytes:
-    """Return the scene as a PNG whose right half is transparent but for the two corner patches."""
+    """Return the scene as a PNG whose right half is transparent except for the two corner patches."""
     image = picture(width, height).convert("RGBA")
     alpha = np.full((height, width), 255, np.uint8)
     side = patch_side(width, height)
     alpha[side : height - side, width // 2 :] = 0
     image.putalpha(Image.fromarray(alpha, "L"))
-    return _saved(image, "PNG")
+    return _encode(image, "PNG")
 
 
 def gray_png(width: int = 400, height: int = 300, *, alpha: bool = False) -> bytes:
-    """Return the scene as a gray PNG, with `alpha` transparent in its right half."""
+    """Return the scene as a gray PNG; with `alpha` its right half is transparent."""
     image = picture(width, height).convert("L")
     if alpha:
         mask = np.full((height, width), 255, np.uint8)
         mask[:, width // 2 :] = 0
         image = Image.merge("LA", (image, Image.fromarray(mask, "L")))
-    return _saved(image, "PNG")
+    return _encode(image, "PNG")
 
 
 def png16(width: int = 400, height: int = 300, *, gray: bool = False) -> bytes:
-    """Return the scene as a PNG of 16 bits a band: RGB, which Pillow cannot write, or gray."""
+    """Return the scene as a PNG of 16 bits per band: gray, or RGB, which Pillow cannot write."""
     image = picture(width, height).convert("L") if gray else picture(width, height)
-    # 257 takes 0..255 to 0..65535.
+    # The factor maps 0..255 to 0..65535.
     return png(np.asarray(image).astype(np.uint16) * np.uint16(257), 16)
 
 
@@ -193,15 +193,15 @@ def png(
 ) -> bytes:
     """Return a PNG in any of its modes (W3C PNG §11.2.1).
 
-    `samples` are height × width (gray, or indices into `palette`, whose colors may have alpha) or height × width × bands (gray and
-    alpha, RGB, RGBA), as many `bits` each as the mode allows; `clear` is the one gray or color that is transparent (tRNS).
+    `samples`: height × width (gray, or indices into `palette`, whose colors may have alpha), or height × width × bands (gray and alpha,
+    RGB, RGBA). `bits`: per sample, as many as the mode allows. `clear`: the one gray or color that is transparent (tRNS).
     """
     height, width = samples.shape[:2]
     pixels = samples.reshape(height, width, -1).astype(np.uint16)
     color_type = 3 if palette else {1: 0, 2: 4, 3: 2, 4: 6}[pixels.shape[2]]
     passes = _ADAM7 if interlaced else [(0, 0, 1, 1)]
     rows = b"".join(
-        b"\0" + _packed(row, bits) for left, top, across, down in passes if left < width for row in pixels[top::down, left::across]
+        b"\0" + _pack(row, bits) for left, top, step_x, step_y in passes if left < width for row in pixels[top::step_y, left::step_x]
     )
     chunks = [_png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, int(interlaced)))]
     if profile is not None:
@@ -218,45 +218,45 @@ def png(
 
 def gray_jpeg(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
     """Return the scene as a JPEG of one band."""
-    return _saved(picture(width, height).convert("L"), "JPEG", quality=92, icc_profile=profile)
+    return _encode(picture(width, height).convert("L"), "JPEG", quality=92, icc_profile=profile)
 
 
 def palette_png(width: int = 400, height: int = 300) -> bytes:
     """Return the scene as a PNG of 64 colors."""
-    return _saved(picture(width, height).quantize(64), "PNG")
+    return _encode(picture(width, height).quantize(64), "PNG")
 
 
 def palette_gif(width: int = 400, height: int = 300) -> bytes:
     """Return the scene as a GIF of one frame and 64 colors."""
-    return _saved(picture(width, height).quantize(64), "GIF")
+    return _encode(picture(width, height).quantize(64), "GIF")
 
 
 def cmyk_jpeg(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
-    """Return the scene as a CMYK JPEG, its inks meant in `profile`."""
-    return _saved(picture(width, height).convert("CMYK"), "JPEG", quality=92, subsampling=0, icc_profile=profile)
+    """Return the scene as a CMYK JPEG with an embedded `profile`; its numbers are not converted."""
+    return _encode(picture(width, height).convert("CMYK"), "JPEG", quality=92, subsampling=0, icc_profile=profile)
 
 
 def flat_png(width: int, height: int, color: Color, *, profile: bytes | None = None) -> bytes:
     """Return a PNG of one color."""
-    return _saved(Image.new("RGB", (width, height), color), "PNG", icc_profile=profile)
+    return _encode(Image.new("RGB", (width, height), color), "PNG", icc_profile=profile)
 
 
 def clear_png(width: int, height: int) -> bytes:
-    """Return a PNG without a pixel that is seen: black, wholly transparent."""
-    return _saved(Image.new("RGBA", (width, height)), "PNG")
+    """Return a PNG whose pixels are all black and fully transparent."""
+    return _encode(Image.new("RGBA", (width, height)), "PNG")
 
 
 def noise_png(width: int, height: int) -> bytes:
-    """Return an RGBA PNG of random bands, each 0 or 255: nothing is larger once encoded."""
+    """Return an RGBA PNG whose samples are 0 or 255 at random, the content that takes the most bytes once it is encoded."""
     bits = np.random.default_rng(0).integers(0, 2, (height, width, 4), np.uint8)
-    return _saved(Image.fromarray(bits * np.uint8(255), "RGBA"), "PNG")
+    return _encode(Image.fromarray(bits * np.uint8(255), "RGBA"), "PNG")
 
 
 def two_color_png(width: int, height: int, color: Color, other: Color, share: float) -> bytes:
     """Return a PNG whose left `share` (0 to 1) is `color` and whose rest is `other`."""
     image = Image.new("RGB", (width, height), other)
     image.paste(color, (0, 0, round(width * share), height))
-    return _saved(image, "PNG")
+    return _encode(image, "PNG")
 
 
 def animated_gif(width: int = 120, height: int = 90, *, frames: int = 3) -> bytes:
@@ -270,12 +270,12 @@ def animated_webp(width: int = 120, height: int = 90, *, frames: int = 3) -> byt
 
 
 def film(width: int = 120, height: int = 90, *, frames: int = 5) -> list[Image.Image]:
-    """Return the frames of an animation: few colors, a disc that wanders, and from frame to frame as much contrast as there is."""
-    down, across = np.mgrid[0:height, 0:width]
+    """Return the frames of an animation: a disc that moves over a background that changes between black and white, in few colors."""
+    y, x = np.mgrid[0:height, 0:width]
     pictures = []
     for frame in range(frames):
         pixels = np.full((height, width, 3), 255 * (frame % 2), np.uint8)
-        disc = (across - width * (frame + 1) / (frames + 1)) ** 2 + (down - height * 0.4) ** 2 < (height / 5) ** 2
+        disc = (x - width * (frame + 1) / (frames + 1)) ** 2 + (y - height * 0.4) ** 2 < (height / 5) ** 2
         pixels[disc] = FRAME_COLORS[frame % len(FRAME_COLORS)]
         pictures.append(Image.fromarray(pixels, "RGB"))
     return pictures
@@ -284,18 +284,21 @@ def film(width: int = 120, height: int = 90, *, frames: int = 5) -> list[Image.I
 def animation(
     pictures: Sequence[Image.Image], image_format: str, *, delays: Sequence[int] = (), loops: int | None = 0, disposal: int = 0
 ) -> bytes:
-    """Return an animated GIF or lossless WebP; `delays` in milliseconds, `loops` as the format counts them, `None` for none said."""
+    """Return an animated GIF or lossless WebP.
+
+    `delays`: in milliseconds, 80 for each frame by default. `loops`: as the format counts them; `None` leaves the number out.
+    """
     options: dict[str, object] = {"duration": list(delays) or 80, "loop": loops}
     options |= {"lossless": True} if image_format == "WEBP" else {"disposal": disposal}
-    return _saved(pictures[0], image_format, save_all=True, append_images=pictures[1:], **options)
+    return _encode(pictures[0], image_format, save_all=True, append_images=pictures[1:], **options)
 
 
 def lab_tiff(width: int = 400, height: int = 300) -> bytes:
-    """Return the scene as a TIFF of CIE Lab (D50), 16 bits a band: L from 0 to 65,535, a and b in 1/256 (TIFF Technical Note 4)."""
+    """Return the scene as a TIFF of CIE Lab (D50), 16 bits per band: L from 0 to 65,535, a and b in 1/256 (TIFF Technical Note 4)."""
     lab = _lab(np.asarray(picture(width, height)) / 255)
     pixels = np.stack([lab[0] / 100 * 65_535, lab[1] * 256, lab[2] * 256], axis=-1).round().astype(np.int64) & 0xFFFF
     body = pixels.astype("<u2").tobytes()
-    # Tag, type (3: 16 bits, 4: 32 bits), count, value (TIFF 6.0 §8); three values do not fit into the entry.
+    # Tag, type (3: 16 bits, 4: 32 bits), count, and the value or its offset (TIFF 6.0 §8).
     entries = [
         (256, 4, 1, width),
         (257, 4, 1, height),
@@ -313,35 +316,35 @@ def lab_tiff(width: int = 400, height: int = 300) -> bytes:
 
 def pages_tiff(pictures: Sequence[Image.Image]) -> bytes:
     """Return a TIFF of several pages."""
-    return _saved(pictures[0], "TIFF", save_all=True, append_images=pictures[1:], compression="tiff_adobe_deflate")
+    return _encode(pictures[0], "TIFF", save_all=True, append_images=pictures[1:], compression="tiff_adobe_deflate")
 
 
 def webp(width: int = 400, height: int = 300, *, alpha: bool = False) -> bytes:
-    """Return the scene as a lossy WebP, with `alpha` transparent as `rgba_png` is."""
+    """Return the scene as a lossy WebP; with `alpha` it is transparent like `rgba_png`."""
     image = Image.open(io.BytesIO(rgba_png(width, height))) if alpha else picture(width, height)
-    return _saved(image, "WEBP", quality=90)
+    return _encode(image, "WEBP", quality=90)
 
 
 def avif(width: int = 400, height: int = 300, *, subsampling: str = "4:2:0") -> bytes:
     """Return the scene as an AVIF."""
-    return _saved(picture(width, height), "AVIF", quality=85, speed=9, subsampling=subsampling)
+    return _encode(picture(width, height), "AVIF", quality=85, speed=9, subsampling=subsampling)
 
 
 def heic(width: int = 400, height: int = 300) -> bytes:
-    """Return the scene as a HEIC with HEVC, its colors stored for every pixel."""
+    """Return the scene as a HEIC with HEVC and without chroma subsampling."""
     out = io.BytesIO()
     pillow_heif.from_pillow(picture(width, height)).save(out, quality=90, chroma=444)
     return out.getvalue()
 
 
 def gray_tiff(width: int, height: int) -> bytes:
-    """Return a TIFF of one gray, a small file whatever its size."""
-    return _saved(Image.new("L", (width, height), 128), "TIFF", compression="tiff_adobe_deflate")
+    """Return a TIFF of one gray, whose file is small even if it has many pixels."""
+    return _encode(Image.new("L", (width, height), 128), "TIFF", compression="tiff_adobe_deflate")
 
 
 def tiff(width: int = 400, height: int = 300) -> bytes:
     """Return the scene as a TIFF."""
-    return _saved(picture(width, height), "TIFF", compression="tiff_adobe_deflate")
+    return _encode(picture(width, height), "TIFF", compression="tiff_adobe_deflate")
 
 
 def truncated(image: bytes, share: float = 0.6) -> bytes:
@@ -350,18 +353,18 @@ def truncated(image: bytes, share: float = 0.6) -> bytes:
 
 
 def mutated(image: bytes, seed: int, changes: int = 12) -> bytes:
-    """Return an image with some bytes behind its first 24 changed, and a stretch of it cut out."""
-    chance = np.random.default_rng(seed)
+    """Return an image with `changes` of its bytes changed and a block removed, both after the first 24 bytes."""
+    rng = np.random.default_rng(seed)
     out = bytearray(image)
-    for at in chance.integers(24, len(out), changes):
-        out[at] = int(chance.integers(0, 256))
-    cut = int(chance.integers(24, len(out)))
-    del out[cut : cut + int(chance.integers(0, 64))]
+    for at in rng.integers(24, len(out), changes):
+        out[at] = int(rng.integers(0, 256))
+    cut = int(rng.integers(24, len(out)))
+    del out[cut : cut + int(rng.integers(0, 64))]
     return bytes(out)
 
 
 def png_bomb(width: int = 60_000, height: int = 60_000) -> bytes:
-    """Return a file of some hundred bytes whose header declares a gray PNG of `width` × `height` pixels."""
+    """Return a gray PNG of a few hundred bytes whose header declares `width` × `height` pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     lines = zlib.compress(bytes(100_000), 9)
     return _PNG_SIGNATURE + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", lines) + _png_chunk(b"IEND", b"")
@@ -386,18 +389,18 @@ def wide_profile() -> bytes:
 
 
 def gray_profile() -> bytes:
-    """Return an ICC profile of gray with a gamma of 1.8, which is lighter than sRGB's where numbers are equal."""
-    return _profile(b"mntr", b"GRAY", b"XYZ ", {**_named(b"Gray 1.8"), b"kTRC": _curve(np.array([461]))})
+    """Return an ICC profile of gray with a gamma of 1.8, in which the same numbers are lighter than in sRGB."""
+    return _profile(b"mntr", b"GRAY", b"XYZ ", {**_common_tags(b"Gray 1.8"), b"kTRC": _curve(np.array([461]))})
 
 
 def cmyk_profile(*, only_perceptual: bool = False) -> bytes:
-    """Return an ICC profile of four inks, plainly mixed: a table of 7 steps an ink that gives CIE Lab (ICC.1:2001-04 §6.5.8).
+    """Return an ICC profile of four inks: a table of 7 steps per ink that maps to CIE Lab (ICC.1:2001-04 §6.5.8).
 
-    With `only_perceptual` it has A2B0 and no A2B1: the one table then serves every intent.
+    `only_perceptual`: leave out A2B1, so that the table in A2B0 is used for every intent.
     """
     steps = np.linspace(0, 1, 7)
     inks = np.stack(np.meshgrid(steps, steps, steps, steps, indexing="ij"), axis=-1)
-    # The three inks are no pure cyan, magenta and yellow, black is no pure black.
+    # The inks are not pure cyan, magenta, yellow and black.
     rgb = (1 - inks[..., :3] @ np.array([[0.9, 0.2, 0.05], [0.1, 0.85, 0.3], [0.0, 0.1, 0.9]])).clip(0, 1) * (1 - 0.85 * inks[..., 3:])
     lab = _lab(rgb)
     table = np.stack([lab[0] / 100 * 0xFF00, (lab[1] + 128) * 256, (lab[2] + 128) * 256], axis=-1).clip(0, 0xFFFF)
@@ -406,15 +409,15 @@ def cmyk_profile(*, only_perceptual: bool = False) -> bytes:
     head = struct.pack(">4B9i2H", 4, 3, len(steps), 0, *(65_536 * (cell % 4 == 0) for cell in range(9)), 2, 2)
     table_of_inks = b"mft2" + bytes(4) + head + numbers.astype(">u2").tobytes()
     intents = (b"A2B0",) if only_perceptual else (b"A2B0", b"A2B1")
-    return _profile(b"prtr", b"CMYK", b"Lab ", {**_named(b"Four inks"), **dict.fromkeys(intents, table_of_inks)})
+    return _profile(b"prtr", b"CMYK", b"Lab ", {**_common_tags(b"Four inks"), **dict.fromkeys(intents, table_of_inks)})
 
 
 def unreadable_profile(name: bytes = b"\xe9\xff\xfe\xfd") -> bytes:
-    """Return an ICC profile of RGB whose curves are of a type that there is not: Little CMS quotes its four bytes in its message."""
-    # A table of three curves and nothing else (ICC.1:2010 §10.10).
+    """Return an ICC profile of RGB whose curves have an unknown type, the four bytes of `name`. Little CMS quotes them in its message."""
+    # A multi-function table that has only three curves (ICC.1:2010 §10.10).
     curves = (name + bytes(8)) * 3
     table = b"mAB " + bytes(4) + struct.pack(">BBH5I", 3, 3, 0, 32, 0, 0, 0, 0) + curves
-    return _profile(b"mntr", b"RGB ", b"XYZ ", {**_named(b"Unreadable"), b"A2B0": table})
+    return _profile(b"mntr", b"RGB ", b"XYZ ", {**_common_tags(b"Unreadable"), b"A2B0": table})
 
 
 def jpeg_bomb(width: int = 65_000, height: int = 65_000, *, progressive: bool = False) -> bytes:
@@ -442,34 +445,34 @@ def webp_bomb(width: int = 16_383, height: int = 16_383) -> bytes:
 
 
 def corpus() -> Path | None:
-    """Return the folder of real images beside the checkout, `None` where there is none."""
+    """Return the directory of real images next to the checkout, or `None` if there is none."""
     folder = REPOSITORY.parent / "shared" / "corpus"
     return folder if folder.is_dir() else None
 
 
 def corpus_files(folder: str) -> list[Path]:
-    """Return the files of one folder of the corpus, in order; none where there is no corpus."""
+    """Return the files of one directory of the corpus, in order, or an empty list if there is no corpus."""
     root = corpus()
     return sorted(root.joinpath(folder).iterdir()) if root is not None else []
 
 
-def opened(body: bytes) -> Image.Image:
-    """Return an image decoded with Pillow, to its end."""
+def decode(body: bytes) -> Image.Image:
+    """Return an image that Pillow has decoded completely."""
     image = Image.open(io.BytesIO(body))
     image.load()
     return image
 
 
 def distance(one: Image.Image, other: Image.Image) -> float:
-    """Return the mean absolute difference of two pictures of one size, in steps of 8-bit sRGB."""
+    """Return the mean absolute difference of two pictures of the same size, in steps of 8-bit sRGB."""
     if one.size != other.size:
-        raise ValueError(f"pictures of {one.size} and {other.size} cannot be compared")
+        raise ValueError(f"expected two pictures of the same size, got {one.size} and {other.size}")
     difference = np.asarray(one.convert("RGB")).astype(np.int16) - np.asarray(other.convert("RGB"))
     return float(np.abs(difference).mean())
 
 
 def corner_colors(image: Image.Image, inset: float = 0.04) -> dict[str, Color]:
-    """Return the color of the picture near each of its corners, `inset` of its shorter side away from both edges."""
+    """Return the color near each corner of the picture; `inset` is the distance from both edges as a fraction of the shorter side."""
     rgb = image.convert("RGB")
     step = int(min(rgb.size) * inset)
     at = {
@@ -488,7 +491,7 @@ def near(color: Color, other: Color, tolerance: int = 40) -> bool:
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-# The passes of an interlaced PNG: left, top, and the steps across and down (W3C PNG §8.2).
+# The passes of an interlaced PNG: left, top, horizontal step, vertical step (W3C PNG §8.2).
 _ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 
 
@@ -503,7 +506,7 @@ def _png_chunk(kind: bytes, data: bytes) -> bytes:
 
 def _animation(width: int, height: int, frames: int, image_format: str, **options: object) -> bytes:
     pictures = [Image.new("RGB", (width, height), FRAME_COLORS[frame % len(FRAME_COLORS)]) for frame in range(frames)]
-    return _saved(pictures[0], image_format, save_all=True, append_images=pictures[1:], duration=80, loop=0, **options)
+    return _encode(pictures[0], image_format, save_all=True, append_images=pictures[1:], duration=80, loop=0, **options)
 
 
 def _camera() -> Image.Exif:
@@ -518,14 +521,14 @@ def _camera() -> Image.Exif:
     return exif
 
 
-def _saved(image: Image.Image, image_format: str, **options: object) -> bytes:
+def _encode(image: Image.Image, image_format: str, **options: object) -> bytes:
     out = io.BytesIO()
     image.save(out, image_format, **{name: value for name, value in options.items() if value is not None})
     return out.getvalue()
 
 
-def _packed(row: npt.NDArray[np.uint16], bits: int) -> bytes:
-    """Return a row's samples, `bits` each, most significant first (W3C PNG §7.2)."""
+def _pack(row: npt.NDArray[np.uint16], bits: int) -> bytes:
+    """Return the bytes of a row's samples of `bits` each, most significant first (W3C PNG §7.2)."""
     if bits == 16:
         return row.astype(">u2").tobytes()
     planes = np.unpackbits(row.astype(np.uint8).reshape(-1, 1), axis=1)[:, 8 - bits :]
@@ -533,12 +536,12 @@ def _packed(row: npt.NDArray[np.uint16], bits: int) -> bytes:
 
 
 def _linear(encoded: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return light of sRGB's encoded values, both 0 to 1 (IEC 61966-2-1)."""
+    """Return the linear light of sRGB's encoded values, both 0 to 1 (IEC 61966-2-1)."""
     return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
 
 
 def _lab(rgb: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
-    """Return L, a and b (D50) of sRGB, 0 to 1."""
+    """Return CIE L, a and b (D50) of sRGB values of 0 to 1."""
     xyz = _linear(rgb) @ np.array([[0.43607, 0.22250, 0.01393], [0.38506, 0.71688, 0.09710], [0.14308, 0.06062, 0.71417]])
     ratio = xyz / np.array([0.96420, 1.0, 0.82491])
     cube = np.where(ratio > 216 / 24_389, np.cbrt(ratio), (24_389 / 27 * ratio + 16) / 116)
@@ -547,10 +550,10 @@ def _lab(rgb: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
 
 def _rgb_profile(name: bytes, primaries: Sequence[tuple[float, float, float]], curve: bytes) -> bytes:
     tags = {b"rXYZ": _xyz(*primaries[0]), b"gXYZ": _xyz(*primaries[1]), b"bXYZ": _xyz(*primaries[2])}
-    return _profile(b"mntr", b"RGB ", b"XYZ ", {**_named(name), **tags, b"rTRC": curve, b"gTRC": curve, b"bTRC": curve})
+    return _profile(b"mntr", b"RGB ", b"XYZ ", {**_common_tags(name), **tags, b"rTRC": curve, b"gTRC": curve, b"bTRC": curve})
 
 
-def _named(name: bytes) -> dict[bytes, bytes]:
+def _common_tags(name: bytes) -> dict[bytes, bytes]:
     return {
         b"desc": b"desc" + bytes(4) + struct.pack(">I", len(name) + 1) + name + bytes(79),
         b"cprt": b"text" + bytes(4) + b"CC0\0",

@@ -64,7 +64,7 @@ TRANSFORMS = [
 
 
 def frames_of(body: bytes) -> list[Image.Image]:
-    image = images.opened(body)
+    image = images.decode(body)
     return [frame.convert("RGBA") for frame in ImageSequence.Iterator(image)]
 
 
@@ -73,7 +73,7 @@ def timing_of(body: bytes) -> tuple[list[int], int]:
 
     A GIF states how often it is repeated, or nothing if it is played once; a WebP states how often it is played.
     """
-    image = images.opened(body)
+    image = images.decode(body)
     delays = []
     for frame in range(getattr(image, "n_frames", 1)):
         image.seek(frame)
@@ -103,7 +103,7 @@ async def test_animation_with_any_transform_keeps_every_frame(pool: RenderPool, 
             wrong.append(f"{spelling} {image_format}: {frames[0].size}, not {ideals[0].size}")
             return
         for number, (frame, ideal) in enumerate(zip(frames, ideals, strict=True)):
-            one, other = reference.on_white(frame), reference.on_white(ideal)
+            one, other = reference.flatten_on_white(frame), reference.flatten_on_white(ideal)
             away = images.distance(one, other)
             across = (0, 0, one.width, 1), (0, one.height - 1, one.width, one.height)
             rim = max(images.distance(one.crop(row), other.crop(row)) for row in across)
@@ -147,7 +147,7 @@ async def test_still_of_an_animation_is_the_requested_frame(pool: RenderPool, tm
         result = await rendered(pool, path, spelling, image_format)
         (image,) = frames_of(result.body)
         ideal = reference.reference(pictures[frame], parse(spelling))
-        assert images.distance(reference.on_white(image), reference.on_white(ideal)) < 3
+        assert images.distance(reference.flatten_on_white(image), reference.flatten_on_white(ideal)) < 3
 
 
 @pytest.mark.parametrize("frame", [5, 9_999])
@@ -242,7 +242,7 @@ async def test_animation_is_transparent_where_the_original_is(pool: RenderPool, 
             middle = alpha.shape[1] // 2
             for half in (np.s_[:, : middle - 2], np.s_[:, middle + 2 :]):
                 assert np.abs(alpha[half].astype(int) - ideal[half]).max() <= 5
-    jpeg = images.opened((await rendered(pool, path, "full", "jpeg")).body)
+    jpeg = images.decode((await rendered(pool, path, "full", "jpeg")).body)
     assert np.asarray(jpeg)[:, :50].min() >= 250
 
 
@@ -254,7 +254,7 @@ async def test_animation_of_partial_frames_is_composed(pool: RenderPool, tmp_pat
         picture.paste(images.FRAME_COLORS[number % 4], (number * 18, 10, number * 18 + 12, 50))
         pictures.append(picture)
     body = images.animation(pictures, "GIF", disposal=1)
-    assert images.opened(body).n_frames == 5  # type: ignore[attr-defined]
+    assert images.decode(body).n_frames == 5  # type: ignore[attr-defined]
     for image_format in ANIMATED:
         # This test is not about the edges of saturated colors.
         spelling = "width=50,lossless=true" if image_format == "webp" else "width=50"
@@ -274,7 +274,7 @@ async def test_pages_of_a_tiff_are_stills(pool: RenderPool, tmp_path: Path, imag
     assert (info.frames, info.width, info.height) == (4, 120, 90)
     for spelling, page in (("full", 0), ("frame=0", 0), ("frame=2", 2)):
         (image,) = frames_of((await rendered(pool, path, spelling, image_format)).body)
-        assert images.distance(reference.on_white(image), pictures[page]) < 3
+        assert images.distance(reference.flatten_on_white(image), pictures[page]) < 3
 
 
 SIZES = [(120, 90), (40, 70), (200, 30)]
@@ -300,10 +300,10 @@ async def test_page_of_another_size_keeps_its_aspect_ratio(pool: RenderPool, tmp
         crop = f"crop=0:0:{size[0]}:{size[1] - 5}"
         for spelling in ("", "width=30", "width=20,height=20,fit=cover,gravity=east", crop, "trim=0", "rotate=90"):
             options = ",".join(filter(None, (f"frame={page}" if page else "", spelling))) or "full"
-            image = images.opened((await rendered(pool, path, options, "png")).body)
+            image = images.decode((await rendered(pool, path, options, "png")).body)
             ideal = reference.reference(picture, parse(options))
             assert image.size == ideal.size, options
-            assert images.distance(image, reference.on_white(ideal)) < 2.5, options
+            assert images.distance(image, reference.flatten_on_white(ideal)) < 2.5, options
     with pytest.raises(BadTransformError):
         await rendered(pool, path, "frame=1,crop=0:0:41:70", "png")
 
@@ -375,7 +375,7 @@ async def test_corpus_animations_show_the_same_at_every_moment(pool: RenderPool)
             assert sum(timing_of(body)[0]) == sum(delays), path.name
             for frame, picture in zip(frames_at(body, middles), frames_of(original), strict=True):
                 ideal = reference.reference(picture, parse("width=64"))
-                assert images.distance(reference.on_white(frame), reference.on_white(ideal)) < 9, path.name
+                assert images.distance(reference.flatten_on_white(frame), reference.flatten_on_white(ideal)) < 9, path.name
 
 
 @needs_corpus

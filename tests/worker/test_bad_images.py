@@ -57,7 +57,7 @@ async def refusal(pool: RenderPool, path: Path, spelling: str = "width=100", ima
         result = await rendered(pool, path, spelling, image_format)
     except ServiceError as error:
         return error
-    images.opened(result.body)
+    images.decode(result.body)
     return None
 
 
@@ -334,7 +334,7 @@ async def test_tiff_of_colors_in_floating_point_or_16_bits_is_accepted(
     image = pyvips.Image.new_from_buffer(images.rgb_png(200, 150), "").copy_memory()
     path = written(tmp_path, change(image).tiffsave_buffer())
     assert (await probed(pool, path)).info.width == 200
-    assert images.distance(images.opened((await rendered(pool, path, "full", "png")).body), images.picture(200, 150)) < 1
+    assert images.distance(images.decode((await rendered(pool, path, "full", "png")).body), images.picture(200, 150)) < 1
 
 
 async def test_many_small_frames_are_refused_from_the_header(pool: RenderPool, tmp_path: Path) -> None:
@@ -377,7 +377,7 @@ async def test_odd_file_is_rendered_or_refused_and_affects_no_other(pool: Render
 async def test_profile_that_does_not_fit_the_picture_is_ignored(pool: RenderPool, tmp_path: Path, profile: bytes) -> None:
     path = written(tmp_path, images.rgb_png(40, 30, profile=profile))
     for spelling in ("full", "profile=keep"):
-        image = images.opened((await rendered(pool, path, spelling, "png")).body)
+        image = images.decode((await rendered(pool, path, spelling, "png")).body)
         assert images.distance(image, images.picture(40, 30)) < 1
         assert not image.info.get("icc_profile")
 
@@ -422,7 +422,7 @@ async def test_trim_that_leaves_a_line_does_not_enlarge_it_into_too_many_pixels(
     """The trimmed part is known only after decoding: its size is checked then."""
     image = Image.new("RGB", (300, 100), (255, 255, 255))
     image.paste((0, 0, 0), (150, 0, 151, 100))
-    path = written(tmp_path, images.oriented(image, 1))
+    path = written(tmp_path, images.oriented_jpeg(image, 1))
     # Untrimmed, its size is exactly the limit.
     feasible_plan((await probed(pool, path)).info, parse("width=8192,enlarge=true"), "png", LIMITS, frames=1)
     spent = Spent(pool)
@@ -454,7 +454,7 @@ async def test_overlay_that_cannot_be_used_is_refused_and_affects_no_other(
 async def test_overlay_of_any_format_is_drawn_as_a_still(pool: RenderPool, tmp_path: Path, kind: str) -> None:
     path, overlay = written(tmp_path, GOOD["webp"]), written(tmp_path, GOOD[kind], "overlay")
     result = await rendered(pool, path, f"overlay={MARK}:center:1", "webp", overlay=overlay)
-    assert images.opened(result.body).size == (200, 150)
+    assert images.decode(result.body).size == (200, 150)
 
 
 # Mutations of good files.

@@ -27,7 +27,7 @@ needs_corpus = pytest.mark.skipif(images.corpus() is None, reason="no corpus of 
 
 
 async def picture(pool: RenderPool, path: Path, spelling: str = "full", image_format: Format = "png") -> Image.Image:
-    return images.opened((await rendered(pool, path, spelling, image_format)).body)
+    return images.decode((await rendered(pool, path, spelling, image_format)).body)
 
 
 def saved(image: Image.Image, image_format: str, **options: object) -> bytes:
@@ -37,7 +37,7 @@ def saved(image: Image.Image, image_format: str, **options: object) -> bytes:
 
 
 def decoded(path: Path) -> Image.Image:
-    return reference.decoded(path.read_bytes())
+    return reference.decode_upright(path.read_bytes())
 
 
 def converted(image: Image.Image, source: bytes, target: bytes) -> Image.Image:
@@ -70,12 +70,12 @@ async def test_rendition_of_an_original_with_a_profile_looks_the_same_in_srgb(
     pool: RenderPool, tmp_path: Path, profile: str, container: str, loss: float
 ) -> None:
     body = saved(images.picture(400, 300), container, icc_profile=PROFILES[profile], **NEARLY_LOSSLESS[container])
-    path, ideal = written(tmp_path, body), reference.decoded(body)
+    path, ideal = written(tmp_path, body), reference.decode_upright(body)
     assert images.distance(ideal, images.picture(400, 300)) >= MIN_DIFFERENCE[profile]
     assert images.distance(await picture(pool, path), ideal) < ROUNDING_TOLERANCE + loss
     for spelling in ("width=200", "crop=50:50:200:200,rotate=90,width=100,gamma=1.3", "rotate=30,width=200,background=204060"):
         image = await picture(pool, path, spelling)
-        assert images.distance(image, reference.on_white(reference.reference(ideal, parse(spelling)))) < RESAMPLING_TOLERANCE + loss
+        assert images.distance(image, reference.flatten_on_white(reference.reference(ideal, parse(spelling)))) < RESAMPLING_TOLERANCE + loss
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ async def test_rendition_in_p3_has_values_and_profile_of_p3(pool: RenderPool, tm
         # With the profile applied it is the same picture, and its values are those of P3.
         numbers = images.picture(400, 300)
         ideal = converted(numbers, profile or images.srgb_profile(), images.p3_profile())
-        ideal = reference.on_white(reference.reference(ideal, parse("width=200")))
+        ideal = reference.flatten_on_white(reference.reference(ideal, parse("width=200")))
         assert images.distance(image, ideal) < RESAMPLING_TOLERANCE + loss
         known = converted(Image.new("RGB", (1, 1), (255, 0, 0)), images.srgb_profile(), embedded).getpixel((0, 0))
         assert images.near(known, (234, 51, 35), 2)  # type: ignore[arg-type]
@@ -132,7 +132,7 @@ async def test_rendition_with_profile_keep_has_the_same_profile_and_values(pool:
     for profile in PROFILES.values():
         image = await picture(pool, written(tmp_path, images.rgb_png(profile=profile)), "width=200,profile=keep", image_format)
         assert image.info["icc_profile"] == profile
-        ideal = reference.on_white(reference.reference(images.picture(400, 300), parse("width=200")))
+        ideal = reference.flatten_on_white(reference.reference(images.picture(400, 300), parse("width=200")))
         assert images.distance(image, ideal) < RESAMPLING_TOLERANCE + loss
     plain = await picture(pool, written(tmp_path, images.rgb_png()), "width=200,profile=keep", image_format)
     assert not plain.info.get("icc_profile")
@@ -151,11 +151,11 @@ async def test_rendition_of_cmyk_follows_its_profile(pool: RenderPool, tmp_path:
     profile = images.cmyk_profile(only_perceptual=only_perceptual)
     inks = images.picture(400, 300).convert("CMYK")
     body = saved(inks, container, icc_profile=profile, **({"quality": 95, "subsampling": 0} if container == "JPEG" else {}))
-    path, ideal = written(tmp_path, body), reference.decoded(body)
+    path, ideal = written(tmp_path, body), reference.decode_upright(body)
     assert images.distance(await picture(pool, path), ideal) < ROUNDING_TOLERANCE
     for spelling in ("width=200", "rotate=90,width=100"):
         image = await picture(pool, path, spelling)
-        assert images.distance(image, reference.on_white(reference.reference(ideal, parse(spelling)))) < RESAMPLING_TOLERANCE
+        assert images.distance(image, reference.flatten_on_white(reference.reference(ideal, parse(spelling)))) < RESAMPLING_TOLERANCE
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
@@ -176,7 +176,7 @@ async def test_rendition_of_cmyk_without_a_profile_has_similar_colors_in_rgb(
 async def test_rendition_of_lab_has_the_same_colors(pool: RenderPool, tmp_path: Path, spelling: str) -> None:
     image = await picture(pool, written(tmp_path, images.lab_tiff()), spelling)
     assert image.mode == "RGB"
-    ideal = reference.on_white(reference.reference(images.picture(400, 300), parse(spelling)))
+    ideal = reference.flatten_on_white(reference.reference(images.picture(400, 300), parse(spelling)))
     # The file's white point is D50 and libvips assumes D65, which changes saturated colors slightly and grays not at all.
     assert images.distance(image, ideal) < 5
     assert images.near(images.corner_colors(image)["bottom left" if "rotate" in spelling else "bottom right"], (255, 255, 255), 2)
@@ -240,7 +240,7 @@ async def test_rendition_of_16_bits_has_8_bits_and_the_same_colors(
     pool: RenderPool, tmp_path: Path, image_format: Format, gray: bool
 ) -> None:
     image = await picture(pool, written(tmp_path, images.png16(400, 300, gray=gray)), "width=200", image_format)
-    ideal = reference.on_white(reference.reference(images.picture(400, 300).convert("L" if gray else "RGB"), parse("width=200")))
+    ideal = reference.flatten_on_white(reference.reference(images.picture(400, 300).convert("L" if gray else "RGB"), parse("width=200")))
     if image_format != "gif":
         assert image.mode == ("L" if gray and image_format in {"png", "jpeg"} else "RGB")
     assert images.distance(image, ideal) < {"png": 0.7, "gif": 8.0}.get(image_format, 5.0)
@@ -279,18 +279,18 @@ async def test_rendition_of_gray_is_one_band_of_the_right_gray(pool: RenderPool,
     alpha = "alpha" in kind
     # Pillow cannot convert 16-bit gray with a profile.
     deep = "16 bit, profile" in kind
-    ideal = reference.decoded(GRAYS["png, profile"] if deep else body)
+    ideal = reference.decode_upright(GRAYS["png, profile"] if deep else body)
     for image_format in ("png", "jpeg"):
         image = await picture(pool, written(tmp_path, body), spelling, image_format)
         if spelling.startswith("profile=p3"):
             assert image.mode in {"L", "LA", "RGB", "RGBA"}
         else:
             assert image.mode == ("LA" if alpha and image_format == "png" else "L")
-        pixels = np.asarray(reference.on_white(image)).astype(int)
+        pixels = np.asarray(reference.flatten_on_white(image)).astype(int)
         assert (pixels.max(axis=2) - pixels.min(axis=2)).max() <= 2
         if not spelling.startswith("profile=p3"):
-            expected = reference.on_white(reference.reference(ideal, parse(spelling)))
-            assert images.distance(reference.on_white(image), expected) < (RESAMPLING_TOLERANCE if image_format == "png" else 3.5)
+            expected = reference.flatten_on_white(reference.reference(ideal, parse(spelling)))
+            assert images.distance(reference.flatten_on_white(image), expected) < (RESAMPLING_TOLERANCE if image_format == "png" else 3.5)
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
@@ -337,13 +337,13 @@ async def test_overlay_and_background_with_profile_keep_have_the_right_colors(po
     for profile in (images.wide_profile(), images.p3_profile(), None):
         path = written(tmp_path, images.rgb_png(80, 60, profile=profile))
         for option in ("profile=keep", "profile=p3"):
-            image = images.opened((await rendered(pool, path, f"{spelling},{option}", "png", overlay=overlay)).body)
-            seen = reference.in_srgb(image, image.info.get("icc_profile")).convert("RGB")
-            assert images.distance(seen.crop((20, 20, 100, 80)), images.opened(mark)) < ROUNDING_TOLERANCE
+            image = images.decode((await rendered(pool, path, f"{spelling},{option}", "png", overlay=overlay)).body)
+            seen = reference.to_srgb(image, image.info.get("icc_profile")).convert("RGB")
+            assert images.distance(seen.crop((20, 20, 100, 80)), images.decode(mark)) < ROUNDING_TOLERANCE
             assert images.near(seen.getpixel((5, 5)), (0xD0, 0x30, 0x10), 3)  # type: ignore[arg-type]
     gray = written(tmp_path, images.gray_jpeg(80, 60, profile=images.gray_profile()))
     for option in ("profile=keep", "profile=p3"):
-        image = images.opened((await rendered(pool, gray, f"{spelling},{option}", "png", overlay=overlay)).body)
+        image = images.decode((await rendered(pool, gray, f"{spelling},{option}", "png", overlay=overlay)).body)
         assert images.near(image.convert("RGB").getpixel((5, 5)), (0xD0, 0x30, 0x10), 3)  # type: ignore[arg-type]
 
 
@@ -393,7 +393,7 @@ async def test_sharpen_makes_no_edge_at_the_border_of_a_cutout(pool: RenderPool,
 async def test_transparent_pixels_are_white_in_a_format_without_alpha(pool: RenderPool, tmp_path: Path, spelling: str) -> None:
     image = await picture(pool, written(tmp_path, png_with_hidden_color()), spelling, "jpeg")
     assert image.mode == "RGB"
-    ideal = reference.on_white(reference.reference(images.opened(png_with_hidden_color()), parse(spelling)))
+    ideal = reference.flatten_on_white(reference.reference(images.decode(png_with_hidden_color()), parse(spelling)))
     assert images.distance(image, ideal) < reference.encoder_loss(ideal, "jpeg") * 1.2 + ROUNDING_TOLERANCE
 
 
@@ -401,9 +401,9 @@ async def test_transparent_pixels_of_an_overlay_contribute_no_color(pool: Render
     path, overlay = written(tmp_path, images.flat_png(300, 200, (255, 255, 255))), written(tmp_path, png_with_hidden_color(), "overlay")
     for opacity in (1, 0.5):
         spelling = f"overlay={'a' * 32}:center:0.5:{opacity}"
-        image = images.opened((await rendered(pool, path, spelling, "png", overlay=overlay)).body)
-        ideal = reference.reference(Image.new("RGB", (300, 200), (255, 255, 255)), parse(spelling), images.opened(png_with_hidden_color()))
-        assert images.distance(image, reference.on_white(ideal)) < 1
+        image = images.decode((await rendered(pool, path, spelling, "png", overlay=overlay)).body)
+        ideal = reference.reference(Image.new("RGB", (300, 200), (255, 255, 255)), parse(spelling), images.decode(png_with_hidden_color()))
+        assert images.distance(image, reference.flatten_on_white(ideal)) < 1
         # Between white and the visible color, red is never low.
         assert np.asarray(image)[..., 0].min() > 215
 
@@ -425,7 +425,7 @@ async def test_corpus_cmyk_with_a_profile_follows_it(pool: RenderPool, name: str
     ideal = decoded(path)
     spelling = "width=300"
     image = await picture(pool, path, spelling)
-    assert images.distance(image, reference.on_white(reference.reference(ideal, parse(spelling)))) < 2.5
+    assert images.distance(image, reference.flatten_on_white(reference.reference(ideal, parse(spelling)))) < 2.5
 
 
 @needs_corpus
@@ -442,7 +442,7 @@ async def test_corpus_lab_is_rgb_of_its_size(pool: RenderPool) -> None:
 async def test_corpus_file_with_a_gain_map_is_rendered_as_its_sdr_picture(pool: RenderPool, path: Path, image_format: Format) -> None:
     ideal = decoded(path)
     image = await picture(pool, path, "width=300", image_format)
-    expected = reference.on_white(reference.reference(ideal, parse("width=300")))
+    expected = reference.flatten_on_white(reference.reference(ideal, parse("width=300")))
     assert image.size == expected.size
     assert images.distance(image, expected) < {"png": 2.5, "gif": 9.0}.get(image_format, 6.0)
     # No gain map is left: no second picture, and no metadata of it except the name of its namespace.

@@ -95,7 +95,7 @@ def pq_heic(nits: Levels) -> bytes:
 
 
 async def pixels(pool: RenderPool, path: Path, spelling: str = "full") -> Levels:
-    return np.asarray(images.opened((await rendered(pool, path, spelling, "png")).body)).astype(float)
+    return np.asarray(images.decode((await rendered(pool, path, spelling, "png")).body)).astype(float)
 
 
 @pytest.mark.parametrize("make", [pq_avif, pq_heic, functools.partial(pq_avif, alpha=True)], ids=["avif", "heic", "avif, alpha"])
@@ -116,21 +116,21 @@ async def test_pq_is_rotated_cropped_and_scaled_like_any_other_picture(pool: Ren
         part = Image.fromarray((await pixels(pool, path, spelling)).astype(np.uint8))
         ideal = reference.reference(whole, parse(spelling))
         assert part.size == ideal.size
-        assert images.distance(part, reference.on_white(ideal)) < 2.5, spelling
-    image = images.opened((await rendered(pool, path, "profile=p3", "png")).body)
-    assert images.distance(reference.in_srgb(image, image.info["icc_profile"]), whole) < TOLERANCE
+        assert images.distance(part, reference.flatten_on_white(ideal)) < 2.5, spelling
+    image = images.decode((await rendered(pool, path, "profile=p3", "png")).body)
+    assert images.distance(reference.to_srgb(image, image.info["icc_profile"]), whole) < TOLERANCE
 
 
 async def test_avif_with_nclx_display_p3_looks_as_with_the_icc_profile(pool: RenderPool, tmp_path: Path) -> None:
     body = io.BytesIO()
     images.picture(120, 90).save(body, "AVIF", quality=95, subsampling="4:4:4")
     path = written(tmp_path, with_nclx(body.getvalue(), DISPLAY_P3, SRGB_CURVE))
-    plain = images.opened(body.getvalue()).convert("RGB")
-    ideal = reference.in_srgb(plain, images.p3_profile())
+    plain = images.decode(body.getvalue()).convert("RGB")
+    ideal = reference.to_srgb(plain, images.p3_profile())
     assert images.distance(ideal, plain) > 3
-    image = images.opened((await rendered(pool, path, "full", "png")).body)
+    image = images.decode((await rendered(pool, path, "full", "png")).body)
     assert images.distance(image, ideal) < TOLERANCE
-    kept = images.opened((await rendered(pool, path, "profile=keep", "png")).body)
+    kept = images.decode((await rendered(pool, path, "profile=keep", "png")).body)
     assert images.distance(kept, plain) < TOLERANCE
     assert kept.info["icc_profile"]
 

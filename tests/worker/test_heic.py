@@ -89,7 +89,7 @@ def transparent() -> Image.Image:
 
 
 async def png(pool: RenderPool, path: Path, spelling: str = "full") -> Image.Image:
-    return images.opened((await rendered(pool, path, spelling, "png")).body)
+    return images.decode((await rendered(pool, path, spelling, "png")).body)
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
@@ -97,7 +97,7 @@ async def test_heic_is_rendered_in_every_format(pool: RenderPool, tmp_path: Path
     path = written(tmp_path, photo())
     info = (await probed(pool, path)).info
     assert (info.format, info.width, info.height, info.frames, info.alpha, info.needs_full_decode) == ("heic", 400, 300, 1, False, True)
-    image = images.opened((await rendered(pool, path, "width=200", image_format)).body)
+    image = images.decode((await rendered(pool, path, "width=200", image_format)).body)
     assert image.size == (200, 150)
     reference = images.picture(400, 300).resize((200, 150), Image.Resampling.LANCZOS)
     # GIF has only 256 colors.
@@ -138,7 +138,7 @@ async def test_heic_with_an_exif_orientation_that_contradicts_the_container_is_n
     assert upright[6:] in body
     path = written(tmp_path, body.replace(upright[6:], turned[6:]))
     assert (await png(pool, path)).size == (400, 300)
-    kept = images.opened((await rendered(pool, path, "metadata=all", "jpeg")).body)
+    kept = images.decode((await rendered(pool, path, "metadata=all", "jpeg")).body)
     assert (kept.size, kept.getexif().get(ExifTags.Base.Orientation, 1)) == ((400, 300), 1)
 
 
@@ -212,7 +212,7 @@ async def test_heic_with_nclx_display_p3_looks_as_with_the_icc_profile(pool: Ren
 @pytest.mark.parametrize("orientation", [1, 6])
 async def test_heic_with_metadata_copyright_keeps_the_owner_and_no_orientation(pool: RenderPool, tmp_path: Path, orientation: int) -> None:
     path = written(tmp_path, held(orientation))
-    exif = images.opened((await rendered(pool, path, "width=99,metadata=copyright", "jpeg")).body).getexif()
+    exif = images.decode((await rendered(pool, path, "width=99,metadata=copyright", "jpeg")).body).getexif()
     assert exif[ExifTags.Base.Artist] == "Ada"
     assert exif.get(ExifTags.Base.Orientation, 1) == 1
 
@@ -223,7 +223,7 @@ async def test_heic_whose_exif_block_lacks_its_prefix_keeps_the_owner(pool: Rend
     body = held(1)
     assert named in body
     body = body.replace(named, (6).to_bytes(4, "big") + bytes(6))
-    kept = images.opened((await rendered(pool, written(tmp_path, body), "metadata=copyright", "jpeg")).body)
+    kept = images.decode((await rendered(pool, written(tmp_path, body), "metadata=copyright", "jpeg")).body)
     assert kept.getexif()[ExifTags.Base.Artist] == "Ada"
 
 
@@ -359,9 +359,9 @@ async def test_corpus_photo_of_an_iphone_is_rendered_and_has_an_intermediate(poo
         found = await probed(pool, path)
         assert (found.info.format, found.info.width, found.info.height) == ("heic", 4032, 3024)
         assert found.intermediate is not None
-        assert images.opened(found.intermediate).size == found.info.intermediate
+        assert images.decode(found.intermediate).size == found.info.intermediate
         reference = pillow_heif.open_heif(path)[0].to_pillow().resize((640, 480), Image.Resampling.LANCZOS)
-        kept = images.opened((await rendered(pool, path, "width=640,profile=keep", "png")).body)
+        kept = images.decode((await rendered(pool, path, "width=640,profile=keep", "png")).body)
         assert images.distance(kept, reference) < 2.5
 
 

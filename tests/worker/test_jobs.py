@@ -36,7 +36,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def picture(pool: RenderPool, path: Path, spelling: str = "full", image_format: Format = "png") -> Image.Image:
     """Return a rendition, decoded, after checking its format and size."""
     result = await rendered(pool, path, spelling, image_format)
-    image = images.opened(result.body)
+    image = images.decode(result.body)
     assert image.format == PILLOW_NAMES[image_format]
     assert image.size == (result.width, result.height)
     return image
@@ -90,7 +90,7 @@ async def test_rendition_of_a_lower_quality_is_smaller_and_further_from_the_orig
     low, high = [(await rendered(pool, photo, f"quality={quality}", image_format)).body for quality in (15, 90)]
     assert len(low) < len(high) / 2
     scene = images.picture(400, 300)
-    assert images.distance(images.opened(low), scene) > images.distance(images.opened(high), scene)
+    assert images.distance(images.decode(low), scene) > images.distance(images.decode(high), scene)
 
 
 # Metadata.
@@ -99,11 +99,11 @@ async def test_rendition_of_a_lower_quality_is_smaller_and_further_from_the_orig
 @pytest.mark.parametrize("image_format", FORMATS)
 async def test_rendition_has_no_camera_no_location_and_no_profile(pool: RenderPool, folder: Path, image_format: Format) -> None:
     original = images.camera_jpeg()
-    assert images.opened(original).getexif().get_ifd(ExifTags.IFD.GPSInfo)
+    assert images.decode(original).getexif().get_ifd(ExifTags.IFD.GPSInfo)
     result = await rendered(pool, written(folder, original, "camera.jpg"), "width=200", image_format)
     for private in (images.CAMERA, images.PLACE, "GPS", "xmpmeta", "ICC_PROFILE", "iCCP", "Exif\0\0", "eXIf", "EXIF", "XMP "):
         assert private.encode("ascii") not in result.body
-    image = images.opened(result.body)
+    image = images.decode(result.body)
     assert not image.getexif()
     assert not {"exif", "icc_profile", "xmp", "comment", "photoshop"} & {name for name, value in image.info.items() if value}
 
@@ -234,7 +234,7 @@ async def test_rendition_of_the_intermediate_looks_like_one_of_the_original(pool
     """The loss of a JPEG at a very high quality is allowed, or none; sizes are relative to the original."""
     scene = images.picture(1200, 900).resize((3_600, 2_700))
     if kind == "alpha":
-        scene.putalpha(images.opened(images.rgba_png(3_600, 2_700)).getchannel("A"))
+        scene.putalpha(images.decode(images.rgba_png(3_600, 2_700)).getchannel("A"))
     out = io.BytesIO()
     scene.save(out, "PNG", compress_level=1, icc_profile=images.p3_profile() if kind == "p3" else None)
     path = written(folder, out.getvalue(), "large.png")
@@ -245,11 +245,11 @@ async def test_rendition_of_the_intermediate_looks_like_one_of_the_original(pool
     for spelling in INTERMEDIATE_TRANSFORMS:
         job = render_job(path, spelling, "png")
         assert resolve(info, job.request.transform, job.request.format, LIMITS).from_intermediate
-        whole = images.opened((await pool.run(job, Rendered)).body)
-        small = images.opened((await pool.run(msgspec.structs.replace(job, input_file=source_of(reduced, info)), Rendered)).body)
+        whole = images.decode((await pool.run(job, Rendered)).body)
+        small = images.decode((await pool.run(msgspec.structs.replace(job, input_file=source_of(reduced, info)), Rendered)).body)
         assert (small.size, small.mode) == (whole.size, whole.mode)
         for ground in ((255, 255, 255), (0, 0, 0)):
-            assert images.distance(reference.on_color(small, ground), reference.on_color(whole, ground)) < 1, spelling
+            assert images.distance(reference.flatten_on_color(small, ground), reference.flatten_on_color(whole, ground)) < 1, spelling
 
 
 # Files of the corpus.
@@ -293,7 +293,7 @@ async def test_corpus_files_are_probed_and_rendered(pool: RenderPool, image_form
 async def test_corpus_photo_looks_like_pillow_s_rendition(pool: RenderPool, image_format: Format) -> None:
     path = images.corpus_files("photo")[-1]
     image = await picture(pool, path, "width=640", image_format)
-    ideal = images.opened(path.read_bytes()).convert("RGB").resize(image.size, Image.Resampling.LANCZOS, reducing_gap=3)
+    ideal = images.decode(path.read_bytes()).convert("RGB").resize(image.size, Image.Resampling.LANCZOS, reducing_gap=3)
     # Half of this photo is film grain, on which two resamplers differ more than on a scene.
     assert images.distance(image, ideal) < reference.encoder_loss(ideal, image_format) * 1.2 + 2.5
 
@@ -301,7 +301,7 @@ async def test_corpus_photo_looks_like_pillow_s_rendition(pool: RenderPool, imag
 @needs_corpus
 async def test_corpus_file_with_a_location_gives_a_rendition_without_it(pool: RenderPool) -> None:
     (path,) = images.corpus_files("exif-gps")
-    assert images.opened(path.read_bytes()).getexif().get_ifd(ExifTags.IFD.GPSInfo)
+    assert images.decode(path.read_bytes()).getexif().get_ifd(ExifTags.IFD.GPSInfo)
     for image_format in FORMATS:
         image = await picture(pool, path, "full", image_format)
         assert not image.getexif().get_ifd(ExifTags.IFD.GPSInfo)

@@ -190,7 +190,7 @@ def decoded(kind: str, body: bytes) -> Image.Image:
         return drawn(VECTOR_SCALE)
     if kind == "heic":
         return pillow_heif.open_heif(io.BytesIO(body))[0].to_pillow()
-    return scene() if kind == "png, 16 bit" else reference.decoded(body)
+    return scene() if kind == "png, 16 bit" else reference.decode_upright(body)
 
 
 def mode_of(original: Image.Image, transform: Transform, ideal: Image.Image, image_format: Format) -> str | None:
@@ -215,15 +215,17 @@ def allowed(spelling: str, image_format: Format, *, dithered: bool = False) -> f
     """
     original = scene().quantize(64).convert("RGB") if dithered else scene()
     ideal, other = (
-        reference.reference(original, parse(spelling), images.opened(mark()), resampling=resampling)
+        reference.reference(original, parse(spelling), images.decode(mark()), resampling=resampling)
         for resampling in (Resampling.LANCZOS, Resampling.BICUBIC)
     )
-    return distance(ideal, other) + reference.encoder_loss(reference.on_white(ideal), image_format) * ENCODER_FACTOR + ROUNDED_ONCE
+    return distance(ideal, other) + reference.encoder_loss(reference.flatten_on_white(ideal), image_format) * ENCODER_FACTOR + ROUNDED_ONCE
 
 
 def distance(one: Image.Image, other: Image.Image) -> float:
     """Return the mean difference in levels of 8-bit sRGB, on white or on black, whichever is larger, so that alpha counts too."""
-    return max(images.distance(reference.on_color(one, ground), reference.on_color(other, ground)) for ground in BACKGROUNDS)
+    return max(
+        images.distance(reference.flatten_on_color(one, ground), reference.flatten_on_color(other, ground)) for ground in BACKGROUNDS
+    )
 
 
 BACKGROUNDS = ((255, 255, 255), (0, 0, 0))
@@ -245,7 +247,7 @@ def transforms_for(kind: str, image_format: Format) -> list[str]:
 async def test_rendition_in_every_format_matches_the_reference(pool: RenderPool, tmp_path: Path, kind: str) -> None:
     body = ORIGINALS[kind]()
     path, overlay = written(tmp_path, body), written(tmp_path, mark(), "overlay")
-    original, over = decoded(kind, body), images.opened(mark())
+    original, over = decoded(kind, body), images.decode(mark())
     ideals = {
         spelling: reference.reference(original, parse(spelling), over, vector_scale=VECTOR_SCALE if kind == "svg" else 0)
         for spelling in TRANSFORMS
@@ -255,7 +257,7 @@ async def test_rendition_in_every_format_matches_the_reference(pool: RenderPool,
     async def compare(spelling: str, image_format: Format) -> None:
         job = render_job(path, spelling, image_format, overlay=overlay if "overlay" in spelling else None)
         result = await pool.run(job, Rendered)
-        image, ideal = images.opened(result.body), ideals[spelling]
+        image, ideal = images.decode(result.body), ideals[spelling]
         mode = mode_of(original, job.request.transform, ideal, image_format)
         if not image.size == (result.width, result.height) == ideal.size:
             disagreements.append(f"{spelling} {image_format}: {image.size}, not {ideal.size}")
@@ -263,7 +265,7 @@ async def test_rendition_in_every_format_matches_the_reference(pool: RenderPool,
         if mode is not None and image.mode != mode:
             disagreements.append(f"{spelling} {image_format}: {image.mode}, not {mode}")
         if image_format == "jpeg":
-            ideal = reference.on_white(ideal)
+            ideal = reference.flatten_on_white(ideal)
         away = distance(image, as_gif(ideal.copy()) if image_format == "gif" else ideal)
         most = allowed(spelling, image_format, dithered=kind in DITHERED) + (BACKDROP_TOLERANCE if "=blur" in spelling else 0)
         if away > most:
@@ -280,7 +282,7 @@ async def test_rendition_in_every_format_matches_the_reference(pool: RenderPool,
 
 
 async def made(pool: RenderPool, path: Path, spelling: str, image_format: Format = "png") -> Image.Image:
-    return images.opened((await rendered(pool, path, spelling, image_format)).body)
+    return images.decode((await rendered(pool, path, spelling, image_format)).body)
 
 
 def framed(picture: Image.Image, border: int | tuple[int, ...], sides: tuple[int, int, int, int]) -> bytes:
@@ -295,7 +297,7 @@ def framed(picture: Image.Image, border: int | tuple[int, ...], sides: tuple[int
 
 def noisy(body: bytes, steps: int) -> bytes:
     """Return a picture with noise of up to `steps` levels in every band."""
-    pixels = np.asarray(images.opened(body)).astype(int)
+    pixels = np.asarray(images.decode(body)).astype(int)
     pixels += np.random.default_rng(1).integers(-steps, steps + 1, pixels.shape)
     out = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(out, "PNG")
@@ -327,8 +329,8 @@ INNER = images.picture(80, 60).point(lambda level: level // 2 + 120)
 async def test_trim_keeps_the_part_inside_the_border(
     pool: RenderPool, tmp_path: Path, body: bytes, spelling: str, region: tuple[int, int, int, int] | None
 ) -> None:
-    path, original = written(tmp_path, body), images.opened(body)
-    expected = reference.trimmed(original, parse(spelling))
+    path, original = written(tmp_path, body), images.decode(body)
+    expected = reference.trim_box(original, parse(spelling))
     assert region in {None, expected}
     image = await made(pool, path, spelling)
     assert image.size == (expected[2] - expected[0], expected[3] - expected[1])
@@ -363,17 +365,17 @@ async def test_flat_picture_is_unchanged_by_blur_and_sharpen(pool: RenderPool, t
 async def test_blur_is_a_gaussian_of_its_sigma(pool: RenderPool, tmp_path: Path, sigma: float) -> None:
     path = written(tmp_path, images.rgb_png(WIDTH, HEIGHT))
     image = await made(pool, path, f"blur={sigma:g}")
-    away = images.distance(image, reference.on_white(reference.reference(scene(), parse(f"blur={sigma:g}"))))
+    away = images.distance(image, reference.flatten_on_white(reference.reference(scene(), parse(f"blur={sigma:g}"))))
     # A sigma that is 10% larger would already exceed this.
-    other = reference.on_white(reference.reference(scene(), parse(f"blur={sigma * 1.1:.4f}")))
-    assert away < ROUNDED_ONCE + images.distance(other, reference.on_white(reference.reference(scene(), parse(f"blur={sigma:g}"))))
+    other = reference.flatten_on_white(reference.reference(scene(), parse(f"blur={sigma * 1.1:.4f}")))
+    assert away < ROUNDED_ONCE + images.distance(other, reference.flatten_on_white(reference.reference(scene(), parse(f"blur={sigma:g}"))))
 
 
 @pytest.mark.parametrize("image_format", ["webp", "avif", "png"])
 async def test_lossless_rendition_is_the_picture_itself(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
     for body in (images.rgb_png(WIDTH, HEIGHT), images.rgba_png(WIDTH, HEIGHT), images.gray_png(WIDTH, HEIGHT)):
         image = await made(pool, written(tmp_path, body), "lossless=true", image_format)
-        assert distance(image, images.opened(body)) == 0
+        assert distance(image, images.decode(body)) == 0
 
 
 @pytest.mark.parametrize("image_format", ["jpeg", "webp", "avif", "png", "gif"])
@@ -389,8 +391,8 @@ async def test_rendition_within_max_bytes_fits_and_is_the_best_that_does(pool: R
         # The next quality below lossless PNG has 256 colors.
         assert len(small.body) > len(whole.body) * share * 0.6 or image_format == "png"
         assert (small.width, small.height) == (WIDTH, HEIGHT)
-        away.append(images.distance(images.opened(small.body), scene()))
-    assert images.distance(images.opened(whole.body), scene()) < away[0] <= away[1]
+        away.append(images.distance(images.decode(small.body), scene()))
+    assert images.distance(images.decode(whole.body), scene()) < away[0] <= away[1]
     with pytest.raises(CannotFitError) as caught:
         await rendered(pool, path, "max_bytes=128", image_format)
     assert caught.value.remedy
@@ -410,12 +412,12 @@ async def test_more_effort_gives_no_more_bytes_and_the_same_size(pool: RenderPoo
     path = written(tmp_path, images.rgb_png(WIDTH, HEIGHT))
     least, most = [await rendered(pool, path, f"effort={effort}", image_format) for effort in (0, 6)]
     assert len(most.body) < len(least.body) * 1.02
-    assert images.opened(most.body).size == images.opened(least.body).size == (WIDTH, HEIGHT)
+    assert images.decode(most.body).size == images.decode(least.body).size == (WIDTH, HEIGHT)
 
 
 @pytest.mark.parametrize("image_format", ["jpeg", "webp", "avif", "png"])
 async def test_rendition_has_exactly_the_requested_metadata(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
-    path = written(tmp_path, images.owned_jpeg(WIDTH, HEIGHT, orientation=6))
+    path = written(tmp_path, images.copyrighted_jpeg(WIDTH, HEIGHT, orientation=6))
     none, owner, everything = [(await made(pool, path, spelling, image_format)).getexif() for spelling in METADATA_TRANSFORMS]
     assert not none
     assert {ExifTags.Base(tag).name: str(value).strip("\0 ") for tag, value in owner.items() if tag in OWNER} == OWNED
@@ -481,7 +483,7 @@ async def test_png_of_every_color_type_and_depth_is_decoded(
     assert distance(image, seen) < 0.4
     for spelling in ("width=31", "crop=10:5:40:30,rotate=90", "gamma=1.5,width=40"):
         assert distance(await made(pool, path, spelling), reference.reference(seen, parse(spelling))) < 1.5
-    assert images.distance(await made(pool, path, "full", "webp"), reference.on_white(seen)) < 90
+    assert images.distance(await made(pool, path, "full", "webp"), reference.flatten_on_white(seen)) < 90
     assert (await made(pool, path, "full", "jpeg")).mode == ("L" if color_type in {0, 4} else "RGB")
 
 
@@ -511,7 +513,7 @@ async def test_png_with_a_transparent_color_is_transparent_there(
 async def test_corpus_png_of_every_color_type_matches_pillow(pool: RenderPool, path: Path) -> None:
     body = await anyio.Path(path).read_bytes()
     image = await made(pool, path, "full")
-    seen = reference.decoded(body)
+    seen = reference.decode_upright(body)
     assert image.size == seen.size
     # Pillow truncates 16 bits to 8 where it should round.
     assert distance(image, seen) < 1.5
@@ -530,8 +532,8 @@ def edge_tolerance(transform: Transform, ideal: Image.Image) -> float:
     """
     if transform.rotate % 90 == 0:
         return 0.0
-    left, top, right, bottom = reference.cropped(WIDTH, HEIGHT, transform)
-    width, height = reference.turned_size(right - left, bottom - top, transform.rotate)
+    left, top, right, bottom = reference.crop_box(WIDTH, HEIGHT, transform)
+    width, height = reference.rotated_size(right - left, bottom - top, transform.rotate)
     pixels = max(1.0, ideal.width / width, ideal.height / height, (transform.blur or 0) / 2)
     return 255 / 8 * pixels * 2 * (ideal.width + ideal.height) / (ideal.width * ideal.height)
 
@@ -585,9 +587,9 @@ async def test_combination_of_options_matches_the_reference(
 
     async def compare(transform: Transform) -> None:
         spelling = transform.canonical_form
-        image = images.opened((await rendered(pool, path, spelling, "png", overlay=overlay if transform.overlay else None)).body)
+        image = images.decode((await rendered(pool, path, spelling, "png", overlay=overlay if transform.overlay else None)).body)
         ideal, other = (
-            reference.reference(images.opened(body), transform, images.opened(mark()), resampling=resampling)
+            reference.reference(images.decode(body), transform, images.decode(mark()), resampling=resampling)
             for resampling in (Resampling.LANCZOS, Resampling.BICUBIC)
         )
         edge = edge_tolerance(transform, ideal)
@@ -623,16 +625,16 @@ async def test_overlay_is_upright_and_has_its_own_colors(pool: RenderPool, tmp_p
         "tall": images.rgba_png(20, 200),
     }
     for name, body in marks.items():
-        seen = images.picture(60, 40) if name == "deep" else reference.decoded(body)
+        seen = images.picture(60, 40) if name == "deep" else reference.decode_upright(body)
         for spelling in (f"overlay={MARK}:west:0.8", f"width=100,overlay={MARK}:southeast:0.3:0.6:5:5", f"grayscale=true,overlay={MARK}"):
             job = render_job(path, spelling, "png", overlay=written(tmp_path, body, "overlay"))
-            image = images.opened((await pool.run(job, Rendered)).body)
+            image = images.decode((await pool.run(job, Rendered)).body)
             ideal = reference.reference(scene(), parse(spelling), seen)
             assert distance(image, ideal) < allowed(spelling, "png") + ROUNDED_ONCE, (name, spelling)
 
 
 async def test_svg_as_an_overlay_is_sharp(pool: RenderPool, tmp_path: Path) -> None:
     path, overlay = written(tmp_path, images.flat_png(400, 300, (250, 250, 250))), written(tmp_path, svg(), "overlay")
-    image = images.opened((await rendered(pool, path, f"overlay={MARK}:center:1", "png", overlay=overlay)).body)
+    image = images.decode((await rendered(pool, path, f"overlay={MARK}:center:1", "png", overlay=overlay)).body)
     large = reference.reference(drawn(VECTOR_SCALE), parse("width=400,height=300"), vector_scale=VECTOR_SCALE)
-    assert distance(image, reference.on_color(large, (250, 250, 250))) < ROUNDED_REPEATEDLY
+    assert distance(image, reference.flatten_on_color(large, (250, 250, 250))) < ROUNDED_REPEATEDLY

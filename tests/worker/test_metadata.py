@@ -50,7 +50,7 @@ def photo_with_metadata(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("image_format", WITH_METADATA)
 async def test_metadata_none_removes_all(pool: RenderPool, photo_with_metadata: Path, image_format: Format) -> None:
-    image = images.opened((await rendered(pool, photo_with_metadata, "width=150", image_format)).body)
+    image = images.decode((await rendered(pool, photo_with_metadata, "width=150", image_format)).body)
     assert image.size == (150, 200)
     assert not image.getexif()
     assert "xmp" not in image.info
@@ -61,7 +61,7 @@ async def test_metadata_copyright_keeps_the_owner_and_removes_camera_and_locatio
     pool: RenderPool, photo_with_metadata: Path, image_format: Format
 ) -> None:
     result = await rendered(pool, photo_with_metadata, "width=150,metadata=copyright", image_format)
-    exif = images.opened(result.body).getexif()
+    exif = images.decode(result.body).getexif()
     assert exif[ExifTags.Base.Artist] == ARTIST
     assert exif[ExifTags.Base.Copyright] == COPYRIGHT
     assert set(exif) <= OWNERSHIP | TECHNICAL
@@ -74,7 +74,7 @@ async def test_metadata_copyright_keeps_the_owner_and_removes_camera_and_locatio
 async def test_metadata_all_keeps_camera_and_location_and_resets_the_orientation(
     pool: RenderPool, photo_with_metadata: Path, image_format: Format
 ) -> None:
-    image = images.opened((await rendered(pool, photo_with_metadata, "width=150,metadata=all", image_format)).body)
+    image = images.decode((await rendered(pool, photo_with_metadata, "width=150,metadata=all", image_format)).body)
     exif = image.getexif()
     assert image.size == (150, 200)
     assert exif[ExifTags.Base.Model] == images.CAMERA
@@ -95,7 +95,7 @@ async def test_metadata_all_of_a_crop_has_no_thumbnail_of_the_removed_part(pool:
     images.picture(400, 300).save(body, "JPEG", exif=exif_with_thumbnail(thumbnail.getvalue()), quality=90)
     assert thumbnail.getvalue() in body.getvalue()
     result = await rendered(pool, written(tmp_path, body.getvalue()), "crop=0:0:100:100,metadata=all", "jpeg")
-    assert images.opened(result.body).getexif()[ExifTags.Base.Artist] == "Ada"
+    assert images.decode(result.body).getexif()[ExifTags.Base.Artist] == "Ada"
     assert result.body.count(b"\xff\xd8\xff") == 1
 
 
@@ -115,7 +115,7 @@ async def test_metadata_all_keeps_xmp_without_orientation_and_thumbnails(
     body = io.BytesIO()
     images.picture(400, 300).save(body, "JPEG", exif=exif, xmp=XMP.format(turn=turn, inside=inside).encode(), quality=90)
     result = await rendered(pool, written(tmp_path, body.getvalue()), "width=150,metadata=all", image_format)
-    image = images.opened(result.body)
+    image = images.decode(result.body)
     assert image.size == ImageOps.exif_transpose(image).size == (150, 200)
     assert b'xmp:Rating="4"' in result.body
     assert b"Orientation" in result.body

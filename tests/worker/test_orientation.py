@@ -69,12 +69,12 @@ async def differences(
     disagreements: list[str] = []
 
     async def compare(spelling: str) -> None:
-        image = images.opened((await rendered(pool, path, spelling, "png")).body)
+        image = images.decode((await rendered(pool, path, spelling, "png")).body)
         expected = ideal_of(spelling)
         if image.size != expected.size:
             disagreements.append(f"{spelling}: {image.size}, not {expected.size}")
             return
-        away = images.distance(reference.on_white(image), reference.on_white(expected))
+        away = images.distance(reference.flatten_on_white(image), reference.flatten_on_white(expected))
         if away > tolerance:
             disagreements.append(f"{spelling}: {away:.2f} away")
 
@@ -113,7 +113,7 @@ async def test_rendition_of_any_orientation_that_is_shrunk_on_load_is_the_same_p
 async def test_rendition_of_an_orientation_in_another_format_is_the_same_picture(
     pool: RenderPool, tmp_path: Path, image_format: str, orientation: int
 ) -> None:
-    path = written(tmp_path, images.turned(WIDTH, HEIGHT, orientation, image_format))
+    path = written(tmp_path, images.oriented_scene(WIDTH, HEIGHT, orientation, image_format))
     info = (await probed(pool, path)).info
     assert (info.width, info.height) == (WIDTH, HEIGHT)
     tolerance = {"PNG": TOLERANCE, "TIFF": TOLERANCE, "WEBP": 6, "AVIF": 6}[image_format]
@@ -132,7 +132,7 @@ async def test_rendition_of_an_invalid_orientation_is_as_stored(pool: RenderPool
 async def test_rendition_in_any_format_is_upright_and_states_no_orientation(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
     for orientation in range(1, 9):
         path = written(tmp_path, images.photo_jpeg(WIDTH, HEIGHT, orientation=orientation))
-        image = images.opened((await rendered(pool, path, "width=120", image_format)).body)
+        image = images.decode((await rendered(pool, path, "width=120", image_format)).body)
         assert image.size == (120, 90)
         assert not image.getexif()
         assert all(images.near(color, images.CORNERS[corner]) for corner, color in images.corner_colors(image).items())
@@ -172,7 +172,7 @@ def turned(place: tuple[float, float], turn: str) -> Image.Image:
 
 def marker_position(image: Image.Image) -> tuple[float, float]:
     """Return the center of the bright disc, in pixels."""
-    pixels = np.asarray(reference.on_color(image, (0, 0, 0))).astype(int)
+    pixels = np.asarray(reference.flatten_on_color(image, (0, 0, 0))).astype(int)
     rows, columns = np.nonzero((pixels[..., 0] > 128) & (pixels[..., 2] < 100))
     assert rows.size > 20, "the disc is not there"
     return float(columns.mean()) + 0.5, float(rows.mean()) + 0.5
@@ -185,7 +185,7 @@ async def test_focal_point_stays_centered_through_crop_rotation_and_flip(pool: R
     async def look(path: Path, turn: str, place: tuple[float, float], width: int, height: int) -> None:
         prefix = "" if turn == "full" else f"{turn},"
         spelling = f"{prefix}width={width},height={height},fit=cover,gravity=focal:{place[0]}:{place[1]}"
-        image = images.opened((await rendered(pool, path, spelling, "png")).body)
+        image = images.decode((await rendered(pool, path, spelling, "png")).body)
         # The position of the disc in the whole rotated picture, and its permitted positions after the crop.
         whole = turned(place, turn)
         scale = max(width / whole.width, height / whole.height)
@@ -198,7 +198,7 @@ async def test_focal_point_stays_centered_through_crop_rotation_and_flip(pool: R
 
     async with anyio.create_task_group() as tasks:
         for number, place in enumerate(POSITIONS[orientation % 2 :: 2]):
-            path = written(tmp_path, images.oriented(picture_with_marker(place), orientation), f"{number}.jpg")
+            path = written(tmp_path, images.oriented_jpeg(picture_with_marker(place), orientation), f"{number}.jpg")
             for turn in ROTATIONS:
                 tasks.start_soon(look, path, turn, place, 60, 200)
                 tasks.start_soon(look, path, turn, place, 200, 60)
@@ -219,7 +219,7 @@ needs_corpus = pytest.mark.skipif(images.corpus() is None, reason="no corpus of 
 @needs_corpus
 async def test_corpus_orientations_are_upright(pool: RenderPool) -> None:
     for path in images.corpus_files("orientation"):
-        original = reference.decoded(path.read_bytes())
+        original = reference.decode_upright(path.read_bytes())
 
         def ideal_of(spelling: str, original: Image.Image = original) -> Image.Image:
             return reference.reference(original, parse(spelling))

@@ -167,7 +167,7 @@ async def test_placeholder_of_every_kind_of_original_has_a_thumbhash_a_small_pic
     assert len(placeholder.data_url) <= 400
     prefix, _, data = placeholder.data_url.partition(",")
     assert prefix == "data:image/webp;base64"
-    small = images.opened(base64.b64decode(data, validate=True))
+    small = images.decode(base64.b64decode(data, validate=True))
     assert small.format == "WEBP"
     assert max(small.size) <= 16
     if name != "line.png":
@@ -180,13 +180,13 @@ async def test_placeholder_of_every_kind_of_original_has_a_thumbhash_a_small_pic
 
 async def test_placeholder_picture_of_a_photo_looks_like_it(pool: RenderPool, tmp_path: Path) -> None:
     placeholder = (await probed(pool, written(tmp_path, images.photo_jpeg(640, 480)))).placeholder
-    small = images.opened(base64.b64decode(placeholder.data_url.partition(",")[2]))
+    small = images.decode(base64.b64decode(placeholder.data_url.partition(",")[2]))
     assert images.distance(small, images.picture(640, 480).resize(small.size)) < 16
 
 
 async def test_placeholder_of_a_half_transparent_original_is_half_transparent(pool: RenderPool, tmp_path: Path) -> None:
     placeholder = (await probed(pool, written(tmp_path, images.gray_png(alpha=True)))).placeholder
-    small = np.asarray(images.opened(base64.b64decode(placeholder.data_url.partition(",")[2])).convert("RGBA"))
+    small = np.asarray(images.decode(base64.b64decode(placeholder.data_url.partition(",")[2])).convert("RGBA"))
     assert small[:, :6, 3].min() > 200
     assert small[:, -6:, 3].max() < 50
 

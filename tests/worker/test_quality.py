@@ -219,7 +219,7 @@ def test_auto_of_a_large_picture_searches_on_tiles(image_format: Format, encodes
     image = for_service(images.picture(2_100, 1_300))
     body = encode_auto(image, image_format, DEFAULT_QUALITY[image_format])
     assert len(encodes) <= 8
-    assert images.opened(body).size == (2_100, 1_300)
+    assert images.decode(body).size == (2_100, 1_300)
     default = encode(image, image_format, DEFAULT_QUALITY[image_format])
     assert len(body) <= len(default)
     assert PerceptualDistance(image).distance(body) <= 1.05 * PerceptualDistance(image).distance(default)
@@ -234,7 +234,7 @@ def test_auto_of_an_animation_keeps_its_frames() -> None:
     image = for_service(strip).copy()
     image.set_type(pyvips.GValue.gint_type, "page-height", 120)
     body = encode_auto(image, "webp", DEFAULT_QUALITY["webp"])
-    opened = images.opened(body)
+    opened = images.decode(body)
     assert opened.size == (160, 120)
     assert getattr(opened, "n_frames", 1) == 4
     assert len(body) <= len(encode(image, "webp", DEFAULT_QUALITY["webp"]))

@@ -47,7 +47,7 @@ def test_reference_saturation_of_zero_is_the_luminance() -> None:
 
 
 def test_reference_blur_of_an_edge_is_the_integral_of_a_gaussian() -> None:
-    edge = images.opened(images.two_color_png(100, 20, (0, 0, 0), (255, 255, 255), 0.5))
+    edge = images.decode(images.two_color_png(100, 20, (0, 0, 0), (255, 255, 255), 0.5))
     row = np.asarray(reference.reference(edge, parse("blur=4")))[10, :, 0].astype(float)
     ideal = [255 * (0.5 + 0.5 * erf((x + 0.5 - 50) / (4 * sqrt(2)))) for x in range(100)]
     assert np.abs(row - ideal).max() < 2
@@ -101,8 +101,8 @@ def test_reference_half_transparent_background_is_half_visible() -> None:
 def test_reference_focal_point_moves_with_the_picture() -> None:
     whole = (0, 0, 400, 300)
     for turn, place in (("full", (0.1, 0.2)), ("rotate=90", (0.8, 0.1)), ("rotate=180", (0.9, 0.8)), ("flip=horizontal", (0.9, 0.2))):
-        assert reference.focal_place(FocalPoint(0.1, 0.2), whole, (400, 300), parse(turn)) == pytest.approx(place)
-    assert reference.focal_place(FocalPoint(0, 0), (100, 100, 300, 200), (400, 300), parse("full")) == pytest.approx((0, 0))
+        assert reference.locate_focal_point(FocalPoint(0.1, 0.2), whole, (400, 300), parse(turn)) == pytest.approx(place)
+    assert reference.locate_focal_point(FocalPoint(0, 0), (100, 100, 300, 200), (400, 300), parse("full")) == pytest.approx((0, 0))
 
 
 def test_reference_transparent_pixels_contribute_no_color() -> None:

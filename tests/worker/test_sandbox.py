@@ -343,7 +343,7 @@ async def test_text_in_an_svg_is_drawn_with_system_fonts(tmp_path: Path) -> None
     async with render_pool() as pool:
         result = await rendered(pool, written(tmp_path, drawing.encode()), "full", "png")
     free = pyvips.Image.svgload_buffer(drawing.encode()).flatten(background=255).numpy()
-    drawn = np.asarray(images.opened(result.body).convert("RGB"))
+    drawn = np.asarray(images.decode(result.body).convert("RGB"))
     assert drawn.shape == free.shape
     assert np.abs(drawn.astype(int) - free).max() <= 2
 

@@ -45,7 +45,7 @@ def refusal(source: bytes) -> tuple[str, str]:
 
 
 async def picture(pool: RenderPool, folder: Path, source: bytes, spelling: str = "full") -> Image.Image:
-    return images.opened((await rendered(pool, written(folder, source, "drawing"), spelling, "png")).body)
+    return images.decode((await rendered(pool, written(folder, source, "drawing"), spelling, "png")).body)
 
 
 # Detection.
