@@ -202,6 +202,16 @@ def test_check_shows_progress_only_on_standard_error_and_to_a_terminal(store: Pa
     assert ended.stdout.startswith(b"Checked 3 originals")
 
 
+@pytest.mark.parametrize(("folder", "code", "printed"), [("store", 0, b"No problems found."), ("nowhere", 2, b"there is no such folder")])
+def test_check_in_its_own_process_prints_everything_and_ends_with_its_exit_code(
+    store: Path, folder: str, code: int, printed: bytes
+) -> None:
+    url = (store.parent / folder).as_uri()
+    ended = subprocess.run([DARKROOM, "store", "check", url], env=environment(), capture_output=True, check=False)
+    assert ended.returncode == code
+    assert printed in ended.stdout + ended.stderr
+
+
 # sweep
 
 
