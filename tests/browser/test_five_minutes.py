@@ -177,7 +177,7 @@ def test_pages_about_the_api_are_accessible_and_need_no_other_host(visit: Visit,
     page = visit(playground_url + path, color_scheme="dark")
     if path == "/docs":
         page.get_by_role("button", name=re.compile("Upload an image")).first.click()
-        expect(page.get_by_text("the same bytes are already stored")).to_be_visible()
+        expect(page.get_by_text("The same bytes are already stored.", exact=True)).to_be_visible()
         # The accessibility of Swagger UI itself is outside this project.
         page.evaluate("document.getElementById('api').remove()")
     for scheme in ("light", "dark"):
