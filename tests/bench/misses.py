@@ -23,6 +23,7 @@ from tests.bench.bench import Bench
 from tests.bench.client import Client, Image
 from tests.bench.measure import Priority, alternate
 from tests.bench.report import Row, comparison_row
+from tests.support.processes import running
 
 WIDTH = 640
 CLIENTS = 4
@@ -162,7 +163,10 @@ def _check_same_bytes(body: bytes, result: BatchResult) -> None:
 @contextmanager
 def _bare_renderer(priority: Priority) -> Iterator[Callable[[Batch], BatchResult]]:
     environ = {**os.environ, "VIPS_CONCURRENCY": "1", "MALLOC_ARENA_MAX": "2"}
-    with servers.child([sys.executable, "-m", "tests.bench.bare_render", msgspec.json.encode(priority).decode()], environ) as process:
+    command = [sys.executable, "-m", "tests.bench.bare_render", msgspec.json.encode(priority).decode()]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    # In its own session, whose priority it sets (sched(7), autogroup).
+    with running(command, cwd=servers.REPOSITORY, env=environ, start_new_session=True, **pipes) as process:
         yield lambda batch: _request_batch(process, batch)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,13 +15,13 @@ import msgspec
 
 from tests.bench import measure
 from tests.bench.client import is_responding
+from tests.support.processes import running
 from tests.support.server import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
 HOST = "127.0.0.1"
-_END_SECONDS = 15.0
 
 
 class MeasuredServer(msgspec.Struct, frozen=True):
@@ -89,25 +88,10 @@ def bare_starting() -> Iterator[MeasuredServer]:
 
 
 @contextmanager
-def child(command: list[str], environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Yield a process in its own session with pipes for its standard input and output; it is ended on leaving."""
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY, env=environ, start_new_session=True)
-    try:
-        yield process
-    finally:
-        if process.stdin is not None:
-            process.stdin.close()
-        _end(process)
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-@contextmanager
 def _serving(command: list[str], port: int, environ: Mapping[str, str], within_seconds: float) -> Iterator[MeasuredServer]:
     with tempfile.NamedTemporaryFile() as log:
         started = time.perf_counter()
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=REPOSITORY, env=environ)
-        try:
+        with running(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=REPOSITORY, env=environ) as process:
             while not is_responding(port, "/health"):
                 if process.poll() is not None or time.perf_counter() - started > within_seconds:
                     log.seek(0)
@@ -115,24 +99,6 @@ def _serving(command: list[str], port: int, environ: Mapping[str, str], within_s
                     raise RuntimeError(f"{' '.join(command)} did not respond with 200 on /health in {within_seconds:g} seconds: {output}")
                 time.sleep(0.001)
             yield MeasuredServer(process.pid, port, time.perf_counter() - started, Path(log.name))
-        finally:
-            _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    descendants = measure.process_tree(process.pid)[1:]
-    if process.poll() is None:
-        process.terminate()
-    try:
-        process.wait(_END_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        for process_id in descendants:
-            try:
-                os.kill(process_id, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
 
 
 def _wait_for_render_processes(server: MeasuredServer) -> None:

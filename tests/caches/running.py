@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,9 +14,10 @@ from typing import Any
 
 import httpx
 
+from tests.support.processes import running
 from tests.support.server import HOST, free_port
 from tests.support.threads import serving
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 _HERE = Path(__file__).parent
 
@@ -47,19 +47,19 @@ def counting(origin_url: str) -> Iterator[Counted]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def _hand_on(self) -> None:
+        def _forward(self) -> None:
             with lock:
                 counted.requests[self.command, self.path] += 1
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = [(name, value) for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP]
-            with client.stream(self.command, self.path, headers=headers, content=body or None) as answer:
-                received = b"".join(answer.iter_raw())
-            self.send_response_only(answer.status_code)
-            for name, value in answer.headers.multi_items():
+            with client.stream(self.command, self.path, headers=headers, content=body or None) as response:
+                received = b"".join(response.iter_raw())
+            self.send_response_only(response.status_code)
+            for name, value in response.headers.multi_items():
                 if name.lower() not in _HOP_BY_HOP:
                     self.send_header(name, value)
-            length = answer.headers.get("content-length", str(len(received))) if self.command == "HEAD" else str(len(received))
-            if answer.status_code not in {204, 304}:
+            length = response.headers.get("content-length", str(len(received))) if self.command == "HEAD" else str(len(received))
+            if response.status_code not in {204, 304}:
                 self.send_header("Content-Length", length)
             self.end_headers()
             self.wfile.write(received)
@@ -67,7 +67,7 @@ def counting(origin_url: str) -> Iterator[Counted]:
         def __getattr__(self, name: str) -> Any:
             # http.server looks for do_GET, do_POST and so on.
             if name.startswith("do_"):
-                return self._hand_on
+                return self._forward
             raise AttributeError(name)
 
         def log_message(self, *words: Any) -> None:
@@ -92,9 +92,9 @@ def varnish(folder: Path, origin_port: int) -> Iterator[int]:
 def nginx(folder: Path, origin_port: int) -> Iterator[int]:
     """Yield the port of an nginx in front of a port."""
     port = free_port()
-    told = {"ORIGIN_PORT": str(origin_port), "CACHE_PORT": str(port), "FOLDER": str(folder)}
+    values = {"ORIGIN_PORT": str(origin_port), "CACHE_PORT": str(port), "FOLDER": str(folder)}
     config = (_HERE / "nginx.conf").read_text()
-    for word, value in told.items():
+    for word, value in values.items():
         config = config.replace(word, value)
     (folder / "nginx.conf").write_text(config)
     with _running(["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")], folder, port):
@@ -109,7 +109,7 @@ def traffic_server(folder: Path, origin_port: int) -> Iterator[int]:
         (folder / name).mkdir()
     records = {
         "http.server_ports": f"STRING {port}:ip-in={HOST}",
-        # As the user that runs the tests.
+        # Traffic Server keeps running as the user that runs the tests.
         "admin.user_id": "STRING #-1",
         "log.logging_enabled": "INT 0",
         "diags.output.diag": "STRING E",
@@ -147,32 +147,22 @@ CACHES: dict[str, tuple[str, Callable[[Path, int], Any]]] = {
 }
 
 
-def is_here(name: str) -> bool:
+def is_installed(name: str) -> bool:
     """Return whether a cache is installed."""
     return shutil.which(CACHES[name][0]) is not None
 
 
 @contextmanager
 def _running(command: list[str], folder: Path, port: int) -> Iterator[None]:
-    with (folder / "output.txt").open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder)
-    try:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not _answers(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{command[0]} did not answer:\n{(folder / 'output.txt').read_text()}")
-            time.sleep(0.05)
+    output = folder / "output.txt"
+    with output.open("wb") as file, running(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd=folder) as process:
+        wait_until(lambda: process.poll() is not None or _is_responding(port))
+        if process.poll() is not None:
+            raise RuntimeError(f"{command[0]} ended:\n{output.read_text()}")
         yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
-def _answers(port: int) -> bool:
+def _is_responding(port: int) -> bool:
     try:
         return httpx.get(f"http://{HOST}:{port}/livez", trust_env=False).status_code == 200
     except httpx.TransportError:

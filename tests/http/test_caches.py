@@ -9,7 +9,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.caches.running import CACHES, Counted, counting, is_here
+from tests.caches.running import CACHES, Counted, counting, is_installed
 from tests.support import images
 from tests.support.server import HOST, Server, darkroom
 from tests.support.waiting import PATIENCE_SECONDS
@@ -40,7 +40,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module", params=CACHES)
 def front(request: pytest.FixtureRequest, origin: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CacheInFront]:
     name: str = request.param
-    if not is_here(name):
+    if not is_installed(name):
         pytest.skip(f"{name} is not installed: .ci/run names the Debian package")
     _, running = CACHES[name]
     with counting(origin.url) as counted, running(tmp_path_factory.mktemp("cache"), counted.port) as port, origin.client() as direct:

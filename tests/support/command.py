@@ -12,14 +12,15 @@ from typing import IO
 from click.testing import CliRunner, Result
 
 from service.cli.main import main
+from tests.support.processes import running
 from tests.support.server import DARKROOM, environment
 
 
 def run(*arguments: object, server: str = "", token: str = "", given: str | None = None) -> Result:
     """Run a command and return its result, with standard output and standard error apart; `given` is its standard input."""
     cleared = {name: None for name in os.environ if name.startswith("DARKROOM_")}
-    said = {"DARKROOM_SERVER": server or None, "DARKROOM_TOKEN": token or None}
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments], input=given, env={**cleared, **said})
+    configured = {"DARKROOM_SERVER": server or None, "DARKROOM_TOKEN": token or None}
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments], input=given, env={**cleared, **configured})
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -29,14 +30,7 @@ def run(*arguments: object, server: str = "", token: str = "", given: str | None
 def started(
     *arguments: object, server: str, stdout: int | IO[bytes] = subprocess.PIPE, stderr: int | IO[bytes] = subprocess.PIPE
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Yield a command that runs in another process. It is killed at the end if it still runs."""
+    """Yield a command that runs in another process. It is ended on leaving if it still runs."""
     command: Sequence[str | Path] = [DARKROOM, *(str(argument) for argument in arguments)]
-    process = subprocess.Popen(command, env=environment(server=server), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
-    try:
-        with process:
-            try:
-                yield process
-            finally:
-                process.kill()
-    finally:
-        process.wait()
+    with running(command, env=environment(server=server), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr) as process:
+        yield process

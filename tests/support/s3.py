@@ -13,6 +13,7 @@ import httpx
 import obstore
 from obstore.store import S3Store
 
+from tests.support.processes import running
 from tests.support.server import HOST, free_port
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -57,18 +58,12 @@ class Bucket:
 def moto_bucket() -> Iterator[Bucket]:
     """Yield a bucket on a new server."""
     port = free_port()
-    process = subprocess.Popen(
-        [Path(sys.executable).parent / "moto_server", "-H", HOST, "-p", str(port)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    bucket = Bucket(process, port)
-    try:
+    command = [str(Path(sys.executable).parent / "moto_server"), "-H", HOST, "-p", str(port)]
+    null = subprocess.DEVNULL
+    with running(command, stdin=null, stdout=null, stderr=null) as process:
+        bucket = Bucket(process, port)
         _make(bucket)
         yield bucket
-    finally:
-        bucket.stop()
 
 
 def _make(bucket: Bucket) -> None:
