@@ -51,13 +51,13 @@ from tests.support.renders import (
     LIMITS,
     MEBIBYTE,
     halted,
+    input_file_of,
     probed,
     ready,
     render_job,
     render_pool,
     rendered,
     running_first,
-    source_of,
     taken,
     until,
     watched_jobs,
@@ -475,7 +475,7 @@ async def test_original_that_needs_exclusive_use_is_the_only_such_job_while_othe
 
 
 def ladder_job(path: Path, widths: list[int], formats: list[Format]) -> RenderLadder:
-    return RenderLadder(source_of(path), widths, formats, PIPELINE_VERSION, LIMITS)
+    return RenderLadder(input_file_of(path), widths, formats, PIPELINE_VERSION, LIMITS)
 
 
 async def all_of(pool: RenderPool, job: RenderLadder) -> list[Rendered]:

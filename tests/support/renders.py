@@ -129,7 +129,7 @@ def written(folder: Path, body: bytes, name: str = "original") -> Path:
     return path
 
 
-def source_of(path: Path, intermediate_of: ImageInfo | None = None) -> InputFile:
+def input_file_of(path: Path, intermediate_of: ImageInfo | None = None) -> InputFile:
     """Return the input for a job: the original in a file or, with `intermediate_of`, the intermediate of an original with that header."""
     return InputFile(str(path), digest_from_sha256(hashlib.sha256(path.read_bytes()).digest()), intermediate_of)
 
@@ -156,7 +156,7 @@ def render_job(
     if quality is not None:
         transform = msgspec.structs.replace(transform, quality=quality)
     request = unresolved(transform, image_format, version)
-    return Render(source_of(path), request, limits, None if overlay is None else source_of(overlay))
+    return Render(input_file_of(path), request, limits, None if overlay is None else input_file_of(overlay))
 
 
 async def rendered(

@@ -16,7 +16,7 @@ from service.images.render_request import resolve
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Intermediate, MakeIntermediate, Rendered
 from tests.support import images, reference
-from tests.support.renders import LIMITS, probed, render_job, rendered, source_of, written
+from tests.support.renders import LIMITS, input_file_of, probed, render_job, rendered, written
 
 pytestmark = pytest.mark.anyio
 
@@ -240,13 +240,13 @@ async def test_rendition_of_the_intermediate_looks_like_one_of_the_original(pool
     path = written(folder, out.getvalue(), "large.png")
     info = (await probed(pool, path)).info
     assert info.intermediate is not None
-    body = (await pool.run(MakeIntermediate(source_of(path), LIMITS), Intermediate)).body
+    body = (await pool.run(MakeIntermediate(input_file_of(path), LIMITS), Intermediate)).body
     reduced = written(folder, body, "intermediate")
     for spelling in INTERMEDIATE_TRANSFORMS:
         job = render_job(path, spelling, "png")
         assert resolve(info, job.request.transform, job.request.format, LIMITS).from_intermediate
         whole = images.decode((await pool.run(job, Rendered)).body)
-        small = images.decode((await pool.run(msgspec.structs.replace(job, input_file=source_of(reduced, info)), Rendered)).body)
+        small = images.decode((await pool.run(msgspec.structs.replace(job, input_file=input_file_of(reduced, info)), Rendered)).body)
         assert (small.size, small.mode) == (whole.size, whole.mode)
         for ground in ((255, 255, 255), (0, 0, 0)):
             assert images.distance(reference.flatten_on_color(small, ground), reference.flatten_on_color(whole, ground)) < 1, spelling

@@ -20,7 +20,7 @@ from service.rendering.pool import RenderPool
 from service.rendering.process import RenderProcess
 from service.rendering.protocol import Failure, Job, RenderLadder, Reply
 from tests.support import images
-from tests.support.renders import LIMITS, MEBIBYTE, probed, ready, render_pool, rendered, source_of, taken, until, watched_jobs, written
+from tests.support.renders import LIMITS, MEBIBYTE, input_file_of, probed, ready, render_pool, rendered, taken, until, watched_jobs, written
 
 pytestmark = pytest.mark.anyio
 
@@ -184,7 +184,7 @@ async def widths_of(pool: RenderPool, job: RenderLadder) -> list[int]:
 async def test_ladder_that_runs_out_of_memory_ends_early_and_continues_in_a_new_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = RenderLadder(source_of(written(tmp_path, images.photo_jpeg(64, 48))), [40, 20], ["webp"], PIPELINE_VERSION, LIMITS)
+    job = RenderLadder(input_file_of(written(tmp_path, images.photo_jpeg(64, 48))), [40, 20], ["webp"], PIPELINE_VERSION, LIMITS)
     async with render_pool() as pool:
         used = failing_once(monkeypatch, Failure("too-costly", "No memory.", short_of_memory=True))
         assert await widths_of(pool, job) == [40]
