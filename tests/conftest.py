@@ -1,4 +1,4 @@
-"""Fixtures that every folder of tests shares."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.s3 import Bucket, moto_bucket
 from tests.support.s3_proxy import S3Proxy, s3_proxy_of
 from tests.support.server import Server, darkroom
 
-# The machine that runs the tests may be busy: how long one example takes says nothing.
+# Examples have no deadline, because the machine that runs the tests may be busy.
 hypothesis.settings.register_profile("unhurried", deadline=None, max_examples=100)
 hypothesis.settings.load_profile("unhurried")
 
@@ -29,21 +29,21 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 
 @pytest.fixture(scope="module")
 async def pool(anyio_backend: object) -> AsyncIterator[RenderPool]:
-    """Give two render processes to tests that do them no harm."""
+    """Yield a pool of two render processes that the tests of a module share. They must not harm it."""
     async with render_pool(slots=2) as running:
         yield running
 
 
 @pytest.fixture
 def logged() -> Iterator[list[structlog.typing.EventDict]]:
-    """Give what is logged meanwhile."""
+    """Yield the list of log events, to which every event of the test is added."""
     with structlog.testing.capture_logs() as events:
         yield events
 
 
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Give the list of files and folders that were synced to disk so far, in order."""
+    """The paths of the files and directories that were synced to disk, in order."""
     paths: list[Path] = []
     fsync = os.fsync
 
@@ -57,7 +57,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def without_foreign_variables() -> Iterator[None]:
-    """Have no setting of this machine for S3, and no proxy of its, on the way to a server of loopback."""
+    """Remove the machine's settings of S3 and of proxies, so that they do not affect requests to loopback."""
     foreign = ("AWS_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
@@ -68,26 +68,26 @@ def without_foreign_variables() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Give one real server with default settings for tests that leave nothing behind that others would mind."""
+    """Yield a real server with default settings that all tests share. They must not leave anything that affects other tests."""
     with darkroom(tmp_path_factory.mktemp("server")) as running:
         yield running
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Give a fresh data folder for a server of the test's own."""
+    """The data folder of a server that only this test uses; it does not exist yet."""
     return tmp_path / "data"
 
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Bucket]:
-    """Give a real S3 server with a bucket."""
+    """Yield a bucket of a real S3 server."""
     with moto_bucket() as running:
         yield running
 
 
 @pytest.fixture
 def s3_proxy(s3: Bucket) -> Iterator[S3Proxy]:
-    """Give a proxy before that server which does to it what stores do at their worst."""
+    """Yield a proxy in front of the S3 server that can fail and stall like real stores."""
     with s3_proxy_of(s3) as running:
         yield running

@@ -44,14 +44,14 @@ def filled(data: Path, count: int) -> dict[str, bytes]:
         digest = digest_from_sha256(hashlib.sha256(body).digest())
         originals[digest] = body
         (store / "originals" / digest).write_bytes(body)
-        told = msgspec.structs.replace(document, digest=digest, bytes=len(body), alt=f"picture {number}")
-        (store / "documents" / digest).write_bytes(msgspec.json.encode(told))
+        changed = msgspec.structs.replace(document, digest=digest, bytes=len(body), alt=f"picture {number}")
+        (store / "documents" / digest).write_bytes(msgspec.json.encode(changed))
     assert len(originals) == count
     return originals
 
 
 @pytest.mark.long
-def test_copy_to_s3_that_is_killed_twice_leaves_whole_objects_alone_and_the_next_run_brings_the_rest(data: Path, s3: Bucket) -> None:
+def test_copy_to_s3_that_is_killed_twice_has_only_whole_objects_and_the_next_run_copies_the_rest(data: Path, s3: Bucket) -> None:
     originals = filled(data, ORIGINALS)
     variables = environment(**s3.environment)
     command: list[str | Path] = [DARKROOM, "store", "copy", (data / "store").as_uri(), f"s3://{s3.name}", "--json"]
@@ -76,8 +76,8 @@ def test_copy_to_s3_that_is_killed_twice_leaves_whole_objects_alone_and_the_next
     found = json.loads(checked.stdout)
     assert (found["findings"], found["objects"]) == ([], {"originals": ORIGINALS, "documents": ORIGINALS})
     with darkroom(data, store=f"s3://{s3.name}", **s3.environment) as server, server.client() as client:
-        answer = client.get(client.get(f"/v1/images/{max(originals)}").json()["src"])
-        assert (answer.status_code, Image.open(io.BytesIO(answer.content)).size) == (200, (24, 24))
+        response = client.get(client.get(f"/v1/images/{max(originals)}").json()["src"])
+        assert (response.status_code, Image.open(io.BytesIO(response.content)).size) == (200, (24, 24))
 
 
 @pytest.mark.long

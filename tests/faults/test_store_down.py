@@ -22,7 +22,7 @@ from tests.support.s3_proxy import S3Proxy
 from tests.support.server import HOST, Server, darkroom, ladder_urls
 
 DOWN_SECONDS = 60
-TOLD_SECONDS = 5.0
+FAILURE_SECONDS = 5.0
 RECOVERED_SECONDS = 10.0
 STALL_SECONDS = 0.1
 
@@ -43,7 +43,7 @@ class Hits(msgspec.Struct):
 @contextmanager
 def hits(server: Server, path: str) -> Iterator[Hits]:
     """Request a path from another process during the block, and report the results at its end."""
-    asker = subprocess.Popen(
+    visitor = subprocess.Popen(
         [sys.executable, Path(__file__).with_name("visitor.py"), HOST, str(server.port), path],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -52,8 +52,8 @@ def hits(server: Server, path: str) -> Iterator[Hits]:
     try:
         yield got
     finally:
-        told, _ = asker.communicate(timeout=20)
-    decoded = msgspec.json.decode(told, type=Hits, strict=False)
+        output, _ = visitor.communicate(timeout=20)
+    decoded = msgspec.json.decode(output, type=Hits, strict=False)
     got.statuses, got.slowest = decoded.statuses, decoded.slowest
 
 
@@ -78,10 +78,10 @@ def come_back(s3_proxy: S3Proxy) -> None:
 def outage(s3_proxy: S3Proxy, s3: Bucket, data: Path, fails: Callable[[S3Proxy], None], seconds: float) -> dict[str, Any]:
     """Return how long misses took to fail during an outage, and how long they took to recover; check that hits continue."""
     with darkroom(data, store=f"s3://{s3.name}", keys="0" * 64, **s3_proxy.environment) as server, server.client() as client:
-        kept, *cold = urls_of(client, 200)
-        before = client.get(kept).raise_for_status().content
+        stored_url, *cold = urls_of(client, 200)
+        before = client.get(stored_url).raise_for_status().content
         waits = []
-        with hits(server, kept) as hit:
+        with hits(server, stored_url) as hit:
             fails(s3_proxy)
             ends = time.monotonic() + seconds
             while time.monotonic() < ends:
@@ -104,34 +104,34 @@ def outage(s3_proxy: S3Proxy, s3: Bucket, data: Path, fails: Callable[[S3Proxy],
                 time.sleep(0.1)
             healthy = time.monotonic() - back
         assert set(hit.statuses) == {200}
-        assert client.get(kept).content == before
-    return {"hits": hit.statuses[200], "told": max(waits), "misses": len(waits), "recovered": recovered, "healthy": healthy}
+        assert client.get(stored_url).content == before
+    return {"hits": hit.statuses[200], "slowest_failure": max(waits), "misses": len(waits), "recovered": recovered, "healthy": healthy}
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("fails", "seconds"), [(refuse, DOWN_SECONDS), (fall_silent, DOWN_SECONDS), (err, 10)])
-def test_store_that_is_down_for_a_minute_lets_hits_go_on_tells_misses_within_five_seconds_and_heals(
+def test_store_that_is_down_for_a_minute_does_not_stop_hits_fails_misses_within_five_seconds_and_recovers(
     data: Path, s3: Bucket, s3_proxy: S3Proxy, fails: Callable[[S3Proxy], None], seconds: float
 ) -> None:
     found = outage(s3_proxy, s3, data, fails, seconds)
     assert found["hits"] > 10 * seconds
-    assert found["misses"] >= seconds / TOLD_SECONDS - 1
-    assert found["told"] < TOLD_SECONDS
+    assert found["misses"] >= seconds / FAILURE_SECONDS - 1
+    assert found["slowest_failure"] < FAILURE_SECONDS
     assert found["recovered"] < RECOVERED_SECONDS
     assert found["healthy"] < RECOVERED_SECONDS
 
 
 @pytest.mark.long
-def test_store_with_an_error_in_five_answers_and_two_seconds_for_each_serves_99_in_100_and_never_stalls(
+def test_store_that_fails_one_request_in_five_and_takes_two_seconds_for_each_serves_99_in_100_and_never_stalls(
     data: Path, s3: Bucket, s3_proxy: S3Proxy
 ) -> None:
     """A miss makes five requests to the store, one after another: at least ten of the thirty seconds that a client may wait."""
     with darkroom(data, store=f"s3://{s3.name}", keys="0" * 64, **s3_proxy.environment) as server, server.client() as client:
-        kept, *cold = urls_of(client, 301)
-        client.get(kept).raise_for_status()
+        stored_url, *cold = urls_of(client, 301)
+        client.get(stored_url).raise_for_status()
         s3_proxy.seen.clear()
         s3_proxy.error_share, s3_proxy.delay_seconds = 0.2, 2.0
-        with hits(server, kept) as hit, ThreadPoolExecutor(40) as threads:
+        with hits(server, stored_url) as hit, ThreadPoolExecutor(40) as threads:
             statuses = Counter(threads.map(lambda url: client.get(url).status_code, cold))
         s3_proxy.error_share = s3_proxy.delay_seconds = 0.0
     assert statuses[200] >= 0.99 * len(cold)

@@ -18,10 +18,10 @@ def main() -> None:
     while not select.select([sys.stdin], [], [], 0.01)[0]:
         started = time.perf_counter()
         connection.request("GET", path)
-        answer = connection.getresponse()
-        answer.read()
+        response = connection.getresponse()
+        response.read()
         slowest = max(slowest, time.perf_counter() - started)
-        statuses[answer.status] += 1
+        statuses[response.status] += 1
     json.dump({"statuses": statuses, "slowest": slowest}, sys.stdout)
 
 

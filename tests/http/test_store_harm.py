@@ -142,13 +142,13 @@ def test_health_over_a_missing_bucket_is_503_with_a_reason_and_a_remedy(tmp_path
 def test_refused_credentials_and_clock_are_reported_until_they_are_accepted(data: Path, s3: Bucket, s3_proxy: S3Proxy) -> None:
     with darkroom(data, store=f"s3://{s3.name}", keys=KEYS, **s3_proxy.environment) as server, server.client() as client:
         for code, reason in (("RequestTimeTooSkewed", "their clocks differ"), ("InvalidAccessKeyId", "credentials")):
-            s3_proxy.answers = lambda _, code=code: (403, f"<Error><Code>{code}</Code></Error>")  # type: ignore[misc]
+            s3_proxy.error_for = lambda _, code=code: (403, f"<Error><Code>{code}</Code></Error>")  # type: ignore[misc]
             report = when(client, lambda report, reason=reason: reason in report.get("reason", ""))  # type: ignore[misc]
             assert (report["status"], bool(report["remedy"])) == ("degraded", True)
             answer = client.post("/v1/images", content=images.photo_jpeg(64, 48))
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
             assert reason in answer.json()["detail"]
-        s3_proxy.answers = lambda _: None
+        s3_proxy.error_for = lambda _: None
         when(client, lambda report: report["status"] == "ok")
 
 

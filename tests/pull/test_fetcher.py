@@ -18,7 +18,7 @@ from service.errors import Problem, ServiceError, SourceFailedError, SourceRefus
 from service.pull import fetcher as fetcher_module
 from service.pull.fetcher import MAX_REDIRECTS, AllowedHosts, Resolve, SourceFetcher, resolve_host
 from service.pull.sources import Validators
-from tests.support.source_server import Reply, Source, answered, source
+from tests.support.source_server import Reply, Source, http_response, source
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +60,7 @@ async def fetched(fetcher: SourceFetcher, url: str, validators: Validators | Non
 
 
 async def test_fetch_returns_the_bytes_and_their_validators(running: Source) -> None:
-    running.replies["/a.jpg"] = answered(200, 'ETag: "v1"', "Last-Modified: Tue, 24 Nov 2026 00:00:00 GMT", body=BODY)
+    running.replies["/a.jpg"] = http_response(200, 'ETag: "v1"', "Last-Modified: Tue, 24 Nov 2026 00:00:00 GMT", body=BODY)
     assert await fetched(fetcher_for(running), running.url()) == (Validators('"v1"', "Tue, 24 Nov 2026 00:00:00 GMT"), BODY)
     (request,) = running.requests
     lines = request.split("\r\n")
@@ -71,7 +71,7 @@ async def test_fetch_returns_the_bytes_and_their_validators(running: Source) -> 
 
 
 async def test_fetch_with_validators_is_a_conditional_request(running: Source) -> None:
-    running.replies["/a.jpg"] = answered(304)
+    running.replies["/a.jpg"] = http_response(304)
     held = Validators('"v1"', "Tue, 24 Nov 2026 00:00:00 GMT")
     assert await fetched(fetcher_for(running), running.url(), held) == (None, b"")
     assert 'If-None-Match: "v1"' in running.requests[0]
@@ -88,7 +88,7 @@ async def test_fetch_over_tls_verifies_the_name_and_connects_to_the_checked_addr
     authority.configure_trust(trusting)
     monkeypatch.setattr("httpcore.default_ssl_context", lambda: trusting)
     async with source(context) as running:
-        running.replies["/a.jpg"] = answered(200, body=BODY)
+        running.replies["/a.jpg"] = http_response(200, body=BODY)
         fetcher = fetcher_for(running, "source.test:{port}", "other.test:{port}")
         assert await fetched(fetcher, running.url(scheme="https")) == (Validators(), BODY)
         with pytest.raises(SourceFailedError):
@@ -98,17 +98,17 @@ async def test_fetch_over_tls_verifies_the_name_and_connects_to_the_checked_addr
 async def test_fetch_ignores_proxies_of_the_environment(running: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    running.replies["/a.jpg"] = answered(200, body=BODY)
+    running.replies["/a.jpg"] = http_response(200, body=BODY)
     assert await fetched(fetcher_for(running), running.url()) == (Validators(), BODY)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_fetch_follows_three_redirects_and_no_more(running: Source, status: int) -> None:
     for step in range(MAX_REDIRECTS):
-        running.replies[f"/{step}"] = answered(status, f"Location: /{step + 1}")
-    running.replies[f"/{MAX_REDIRECTS}"] = answered(200, body=BODY)
+        running.replies[f"/{step}"] = http_response(status, f"Location: /{step + 1}")
+    running.replies[f"/{MAX_REDIRECTS}"] = http_response(200, body=BODY)
     assert await fetched(fetcher_for(running), running.url("/0")) == (Validators(), BODY)
-    running.replies[f"/{MAX_REDIRECTS}"] = answered(status, "Location: /0")
+    running.replies[f"/{MAX_REDIRECTS}"] = http_response(status, "Location: /0")
     with pytest.raises(SourceFailedError, match="redirects too often"):
         await fetched(fetcher_for(running), running.url("/0"))
 
@@ -125,7 +125,7 @@ async def test_fetch_follows_three_redirects_and_no_more(running: Source, status
     ],
 )
 async def test_fetch_checks_every_redirect(running: Source, location: str) -> None:
-    running.replies["/a.jpg"] = answered(302, f"Location: {location}")
+    running.replies["/a.jpg"] = http_response(302, f"Location: {location}")
     with pytest.raises(SourceRefusedError):
         await fetched(fetcher_for(running), running.url())
     assert len(running.requests) == 1
@@ -141,7 +141,7 @@ async def test_fetch_of_http_is_refused_if_only_https_is_allowed() -> None:
 
 
 async def test_fetch_of_too_many_bytes_stops_before_reading_them(running: Source) -> None:
-    running.replies["/declared"] = answered(200, body=b"x", length=1 << 40)
+    running.replies["/declared"] = http_response(200, body=b"x", length=1 << 40)
     running.replies["/endless"] = endless
     for path in ("/declared", "/endless"):
         with pytest.raises(TooLargeError):
@@ -149,7 +149,7 @@ async def test_fetch_of_too_many_bytes_stops_before_reading_them(running: Source
 
 
 async def endless(writer: asyncio.StreamWriter) -> None:
-    writer.write(answered(200, length=-1))
+    writer.write(http_response(200, length=-1))
     while True:
         writer.write(b"x" * 10_000)
         await writer.drain()
@@ -204,7 +204,7 @@ _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
 async def test_fetch_from_a_flooding_source_fails_long_before_the_timeout(running: Source, reply: Reply) -> None:
     running.replies["/flood"] = reply
-    running.replies["/a.jpg"] = answered(200, body=BODY)
+    running.replies["/a.jpg"] = http_response(200, body=BODY)
     fetcher = fetcher_for(running)
     with pytest.raises(SourceFailedError):
         await fetched(fetcher, running.url("/flood"))
@@ -245,14 +245,14 @@ async def test_fetch_accepts_interim_responses_and_small_chunks_within_limits(ru
 
 @pytest.mark.parametrize("status", [204, 304, 400, 401, 404, 410, 500, 503])
 async def test_fetch_of_another_status_fails_and_reports_it(running: Source, status: int) -> None:
-    running.replies["/a.jpg"] = answered(status)
+    running.replies["/a.jpg"] = http_response(status)
     with pytest.raises(SourceFailedError) as failed:
         await fetched(fetcher_for(running), running.url())
     assert failed.value.source_status == status
 
 
 async def test_fetch_of_compressed_bytes_fails(running: Source) -> None:
-    running.replies["/a.jpg"] = answered(200, "Content-Encoding: gzip", body=BODY)
+    running.replies["/a.jpg"] = http_response(200, "Content-Encoding: gzip", body=BODY)
     with pytest.raises(SourceFailedError, match="compressed"):
         await fetched(fetcher_for(running), running.url())
 
@@ -268,7 +268,7 @@ async def silent(writer: asyncio.StreamWriter) -> None:
 
 
 async def dripping(writer: asyncio.StreamWriter) -> None:
-    writer.write(answered(200, length=1_000))
+    writer.write(http_response(200, length=1_000))
     while True:
         writer.write(b"x")
         await writer.drain()
@@ -290,12 +290,12 @@ async def test_fetch_from_a_slow_source_times_out(running: Source, monkeypatch: 
 
 
 async def test_fetch_that_fails_frees_its_slot(running: Source) -> None:
-    running.replies["/a.jpg"] = answered(500)
+    running.replies["/a.jpg"] = http_response(500)
     fetcher = fetcher_for(running)
     for _ in range(2 * fetcher_module.MAX_CONCURRENT_FETCHES):
         with pytest.raises(SourceFailedError):
             await fetched(fetcher, running.url())
-    running.replies["/a.jpg"] = answered(200, body=BODY)
+    running.replies["/a.jpg"] = http_response(200, body=BODY)
     assert (await fetched(fetcher, running.url()))[1] == BODY
 
 
@@ -361,7 +361,7 @@ async def test_redirect_to_an_internal_host_fails_like_one_to_a_host_that_does_n
 
         hosts = AllowedHosts.parse([f"http://source.test:{running.port}", "https://*.source.test"])
         fetcher = SourceFetcher(hosts, max_bytes=1 << 20, is_allowed_address=lambda address: address == "127.0.0.1", resolve=resolve)
-        running.replies["/a.jpg"] = answered(302, "Location: https://db.source.test/")
+        running.replies["/a.jpg"] = http_response(302, "Location: https://db.source.test/")
         with pytest.raises(SourceFailedError) as failed:
             await fetched(fetcher, running.url())
         told.append(failed.value.problem())
@@ -387,7 +387,7 @@ async def test_name_is_resolved_once_so_that_rebinding_has_no_effect(running: So
         asked.append(host)
         return next(answers)
 
-    running.replies["/a.jpg"] = answered(200, body=BODY)
+    running.replies["/a.jpg"] = http_response(200, body=BODY)
     hosts = AllowedHosts.parse([f"http://source.test:{running.port}"])
     fetcher = SourceFetcher(hosts, max_bytes=1 << 20, is_allowed_address=lambda address: address == "127.0.0.1", resolve=rebinding)
     assert (await fetched(fetcher, running.url()))[1] == BODY
@@ -473,9 +473,9 @@ def test_host_entry_that_is_not_a_host_is_refused(entry: str) -> None:
 
 
 async def test_every_failure_has_expected_and_remedy(running: Source) -> None:
-    running.replies["/500"] = answered(500)
+    running.replies["/500"] = http_response(500)
     running.replies["/garbage"] = b"garbage\r\n\r\n"
-    running.replies["/large"] = answered(200, body=b"x" * 2_000)
+    running.replies["/large"] = http_response(200, body=b"x" * 2_000)
     for path in ("/500", "/garbage", "/large"):
         with pytest.raises(ServiceError) as failed:
             await fetched(fetcher_for(running, max_bytes=1_000), running.url(path))

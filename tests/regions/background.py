@@ -16,7 +16,7 @@ Accept: TypeAlias = Callable[[socket.socket], Awaitable[None]]
 
 @contextmanager
 def listening(*accept: Accept) -> Iterator[list[int]]:
-    """Have each of `accept` talk to those that connect to a port of its own, in a thread beside the test, and give the ports.
+    """Serve each function of `accept` on its own port, in a background thread, and yield the ports.
 
     A connection is closed when `accept` is done with it, and in the end all are.
     """

@@ -1,4 +1,4 @@
-"""A stand-in for Fly's proxy: an edge in each region, which finds a Machine for every request and repeats it where an answer says so.
+"""A stand-in for Fly's proxy: an edge in each region, which finds a Machine for every request and replays it if the response says so.
 
 As Fly documents it (networking/dynamic-request-routing): `fly-replay` with region, timeout and fallback, nothing above 1 MB repeated,
 `fly-replay-src` and `fly-replay-failed` added, `fly-prefer-region` of a request obeyed as far as can be. Where the documentation is
@@ -47,7 +47,7 @@ class Machine:
 
 
 @dataclass
-class Answered:
+class Exchange:
     """The result of one request: the region in which it arrived, the regions that responded in turn, and the last status."""
 
     method: str
@@ -69,7 +69,7 @@ class Call:
     request: h11.Request
     body: bytes
     rest: AsyncIterator[bytes] | None
-    told: Answered
+    exchange: Exchange
 
     @property
     def request_bytes(self) -> int:
@@ -83,7 +83,7 @@ class FlyProxy:
     def __init__(self, regions: Sequence[str]) -> None:
         self.ports: dict[str, int] = {}
         self.machines: dict[str, Machine] = {}
-        self.answered: list[Answered] = []
+        self.exchanges: list[Exchange] = []
         self.names_source = True
         """Whether a replayed request names its origin; requests from Fly's replay cache do not."""
         self._regions = regions
@@ -94,7 +94,7 @@ class FlyProxy:
 
     def replays(self, path: str) -> list[int]:
         """Return how often each request for a path was replayed, in the order of the responses."""
-        return [one.replays for one in self.answered if one.path == path]
+        return [one.replays for one in self.exchanges if one.path == path]
 
     def accepting(self, edge: str) -> Accept:
         """Return the function that serves clients which connect to a region's edge."""
@@ -109,14 +109,16 @@ class FlyProxy:
         while isinstance(request := await client.event(), h11.Request):
             if client.http.they_are_waiting_for_100_continue:
                 await client.send(h11.InformationalResponse(status_code=100, headers=[]))
-            body, whole = await _beginning(client)
-            told = Answered(request.method.decode(), request.target.decode(), edge)
-            status, headers, content = await self._routed(Call(request, body, None if whole else _rest(client), told))
-            told.status = status
-            self.answered.append(told)
+            body, whole = await _read_replayable_body(client)
+            exchange = Exchange(request.method.decode(), request.target.decode(), edge)
+            status, headers, content = await self._route(Call(request, body, None if whole else _rest(client), exchange))
+            exchange.status = status
+            self.exchanges.append(exchange)
             length = [] if status == 304 or request.method == b"HEAD" else [(b"content-length", b"%d" % len(content))]
-            kept = [pair for pair in headers if pair[0] not in _HOP_BY_HOP or (request.method == b"HEAD" and pair[0] == b"content-length")]
-            await client.send(h11.Response(status_code=status, headers=[*kept, *length, (b"via", b"1.1 fly.io")]))
+            forwarded = [
+                pair for pair in headers if pair[0] not in _HOP_BY_HOP or (request.method == b"HEAD" and pair[0] == b"content-length")
+            ]
+            await client.send(h11.Response(status_code=status, headers=[*forwarded, *length, (b"via", b"1.1 fly.io")]))
             if request.method != b"HEAD" and content:
                 await client.send(h11.Data(data=content))
             await client.send(h11.EndOfMessage())
@@ -127,25 +129,25 @@ class FlyProxy:
                 return
             client.http.start_next_cycle()
 
-    async def _routed(self, call: Call) -> Reply:
+    async def _route(self, call: Call) -> Reply:
         """Return the response to a request, after all replays."""
         preferred = dict(call.request.headers).get(b"fly-prefer-region", b"").decode()
-        nearest = sorted(self._regions, key=lambda region: (region != preferred, _round_trip(call.told.edge, region)))
+        nearest = sorted(self._regions, key=lambda region: (region != preferred, _round_trip(call.exchange.edge, region)))
         try:
-            answer = await self._first(nearest, call)
+            response = await self._first(nearest, call)
         except UnreachableError:
-            return 503, [], b"no Machine takes a connection"
-        order = dict(answer[1]).get(b"fly-replay")
+            return 503, [], b"no Machine accepts a connection"
+        order = dict(response[1]).get(b"fly-replay")
         if order is None:
-            return answer
+            return response
         if call.rest is not None or call.request_bytes > REPLAY_BYTES:
             return 500, [], b"a request of more than 1 MB cannot be replayed"
-        answer = await self._replayed(call, dict(word.split("=", 1) for word in order.decode().split(";")))
-        return (508, [], b"replayed again and again") if b"fly-replay" in dict(answer[1]) else answer
+        response = await self._replay(call, dict(word.split("=", 1) for word in order.decode().split(";")))
+        return (508, [], b"the replayed request asks for another replay") if b"fly-replay" in dict(response[1]) else response
 
-    async def _replayed(self, call: Call, words: dict[str, str]) -> Reply:
+    async def _replay(self, call: Call, words: dict[str, str]) -> Reply:
         """Replay a request as a `fly-replay` field says, and return the response."""
-        region = call.told.regions[-1]
+        region = call.exchange.regions[-1]
         source = f"instance={self.machines[region].id};region={region};t={time.time_ns() // 1000}".encode()
         try:
             return await self._first([words["region"]], call, *([(b"fly-replay-src", source)] if self.names_source else []))
@@ -160,28 +162,28 @@ class FlyProxy:
             machine = self.machines.get(region)
             if machine is None or not machine.reachable:
                 continue
-            round_trip = _round_trip(call.told.edge, region)
+            round_trip = _round_trip(call.exchange.edge, region)
             await asyncio.sleep(round_trip / 2)
             try:
-                connection = await _connected(machine.port)
+                connection = await _connect(machine.port)
             except ConnectionError:
                 continue
-            call.told.regions.append(region)
+            call.exchange.regions.append(region)
             try:
-                answer = await _asked(_Wire(h11.CLIENT, connection), call, extra)
+                response = await _forward(_Wire(h11.CLIENT, connection), call, extra)
             except (ConnectionError, h11.RemoteProtocolError):
-                answer = 502, [], b"the Machine hung up"
+                response = 502, [], b"the Machine closed the connection"
             finally:
                 connection.close()
             await asyncio.sleep(round_trip / 2)
-            return answer
+            return response
         raise UnreachableError
 
 
 class _Wire:
     """One end of an HTTP/1.1 connection over a socket that does not block.
 
-    Not over asyncio's streams: with those, what cannot be sent any more takes the answer with it that came before.
+    asyncio's streams do not fit: when they cannot send any more, they also drop the response that they have received.
     """
 
     def __init__(self, role: Any, connection: socket.socket) -> None:
@@ -200,7 +202,7 @@ class _Wire:
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
 
 
-async def _connected(port: int) -> socket.socket:
+async def _connect(port: int) -> socket.socket:
     connection = socket.socket()
     connection.setblocking(False)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -212,7 +214,7 @@ async def _connected(port: int) -> socket.socket:
     return connection
 
 
-async def _beginning(client: _Wire) -> tuple[bytes, bool]:
+async def _read_replayable_body(client: _Wire) -> tuple[bytes, bool]:
     """Return the part of a request's body that can be replayed, and whether it is complete."""
     body = bytearray()
     while len(body) <= REPLAY_BYTES:
@@ -228,11 +230,11 @@ async def _rest(client: _Wire) -> AsyncIterator[bytes]:
         yield bytes(event.data)
 
 
-async def _asked(machine: _Wire, call: Call, extra: Sequence[tuple[bytes, bytes]]) -> Reply:
+async def _forward(machine: _Wire, call: Call, extra: Sequence[tuple[bytes, bytes]]) -> Reply:
     """Return the response of a Machine, which may come before it has read the whole request."""
     headers = [
         *(pair for pair in call.request.headers if pair[0] not in {b"connection", b"expect"}),
-        (b"fly-region", call.told.edge.encode()),
+        (b"fly-region", call.exchange.edge.encode()),
         (b"fly-client-ip", b"192.0.2.1"),
         (b"via", b"1.1 fly.io"),
         (b"connection", b"close"),
@@ -254,7 +256,7 @@ async def _asked(machine: _Wire, call: Call, extra: Sequence[tuple[bytes, bytes]
     try:
         while not isinstance(response := await machine.event(), h11.Response):
             if not isinstance(response, h11.InformationalResponse):
-                raise ConnectionError("no answer")
+                raise ConnectionError("the Machine sent no response")
         content = bytearray()
         while isinstance(event := await machine.event(), h11.Data):
             content += event.data

@@ -19,14 +19,18 @@ ASKS_PER_SECOND = 100
 ENOUGH = 1_000
 
 
-class Asked(NamedTuple):
-    """One request: its client's region, its time (monotonic seconds), whether the response was right, and a description."""
+class LoadRequest(NamedTuple):
+    """One request.
+
+    region: near which its client is. at: its start in monotonic seconds. result: the status and the region, or the error.
+    seconds: its duration.
+    """
 
     region: str
     at: float
     right: bool
     cold: bool
-    said: str
+    result: str
     seconds: float
 
 
@@ -34,7 +38,7 @@ class Load:
     """The requests of all clients. A response is right if it has the bytes and the entity tag that the URL has in every region."""
 
     def __init__(self, world: World, expected: Mapping[str, tuple[bytes, str]], cold: Mapping[str, Sequence[str]]) -> None:
-        self.asked: list[Asked] = []
+        self.requests: list[LoadRequest] = []
         self._world = world
         self._expected = expected
         self._cold = cold
@@ -50,7 +54,7 @@ class Load:
                 number += 1
                 is_cold = number % 50 == 0
                 path = next(cold, hot[0]) if is_cold else hot[number % len(hot)]
-                self._ask(client, region, path, is_cold=is_cold)
+                self._send_request(client, region, path, is_cold=is_cold)
                 due += 1 / ASKS_PER_SECOND
                 self._ended.wait(max(0.0, due - time.monotonic()))
 
@@ -67,25 +71,25 @@ class Load:
         ):
             time.sleep(0.1)
 
-    def of(self, region: str, since: float, until: float, *, cold: bool | None = None) -> list[Asked]:
+    def of(self, region: str, since: float, until: float, *, cold: bool | None = None) -> list[LoadRequest]:
         """Return the requests near a region in a period of time: all of them, or only the cold or the hot ones."""
-        return [one for one in self.asked if one.region == region and since <= one.at < until and cold in {None, one.cold}]
+        return [one for one in self.requests if one.region == region and since <= one.at < until and cold in {None, one.cold}]
 
-    def _ask(self, client: httpx.Client, region: str, path: str, *, is_cold: bool) -> None:
+    def _send_request(self, client: httpx.Client, region: str, path: str, *, is_cold: bool) -> None:
         at = time.monotonic()
         try:
-            answer = client.get(path)
-            right = answer.status_code == 200 and (is_cold or (answer.content, answer.headers["etag"]) == self._expected[path])
-            said = f"{answer.status_code} from {placed(answer)}" if "server-timing" in answer.headers else str(answer.status_code)
+            response = client.get(path)
+            right = response.status_code == 200 and (is_cold or (response.content, response.headers["etag"]) == self._expected[path])
+            result = f"{response.status_code} from {placed(response)}" if "server-timing" in response.headers else str(response.status_code)
         except httpx.HTTPError as error:
-            right, said = False, repr(error)
-        self.asked.append(Asked(region, at, right, is_cold, said, time.monotonic() - at))
+            right, result = False, repr(error)
+        self.requests.append(LoadRequest(region, at, right, is_cold, result, time.monotonic() - at))
 
 
-def share_right(asked: Sequence[Asked]) -> float:
+def share_right(requests: Sequence[LoadRequest]) -> float:
     """Return the fraction of requests with the right response; fails if there are too few to measure 99.9 %."""
-    assert len(asked) >= ENOUGH, len(asked)
-    return sum(one.right for one in asked) / len(asked)
+    assert len(requests) >= ENOUGH, len(requests)
+    return sum(one.right for one in requests) / len(requests)
 
 
 @contextmanager

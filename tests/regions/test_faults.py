@@ -53,8 +53,8 @@ def test_region_that_is_killed_and_one_that_is_cut_off_leave_the_others_at_999_i
     for url in hot:
         for region in REGIONS:
             with world.client(region) as client:
-                answer = client.get(url).raise_for_status()
-            expected.setdefault(url, (answer.content, answer.headers["etag"]))
+                response = client.get(url).raise_for_status()
+            expected.setdefault(url, (response.content, response.headers["etag"]))
 
     with load(world, expected, cold) as running:
         running.goes_on(PHASE_SECONDS / 3)
@@ -83,7 +83,7 @@ def test_region_that_is_killed_and_one_that_is_cut_off_leave_the_others_at_999_i
         running.goes_on(PHASE_SECONDS / 3)
         ended = time.monotonic()
 
-    wrong = [one for one in running.asked if not one.right]
+    wrong = [one for one in running.requests if not one.right]
     shares = {
         "iad killed, arn": share_right(running.of("arn", killed, revived)),
         "iad killed, lhr": share_right(running.of("lhr", killed, revived)),
@@ -99,17 +99,17 @@ def test_region_that_is_killed_and_one_that_is_cut_off_leave_the_others_at_999_i
     # Another region serves the clients near the lost region, except for the requests in flight when it was lost.
     lost = running.of("iad", killed, revived)
     assert sum(not one.right for one in lost) <= 2, wrong
-    assert {one.said for one in lost if one.right} <= {"200 from iad", "200 from lhr"}
-    assert {one.said for one in running.of("iad", revived + HEALS_WITHIN_SECONDS / 2, cut)} == {"200 from iad"}
+    assert {one.result for one in lost if one.right} <= {"200 from iad", "200 from lhr"}
+    assert {one.result for one in running.of("iad", revived + HEALS_WITHIN_SECONDS / 2, cut)} == {"200 from iad"}
 
     # Without its store, a region still serves every hit, and responds to the rest with Retry-After.
     assert all(one.right for one in running.of("lhr", cut, mended, cold=False)), wrong
-    assert {one.said for one in running.of("lhr", cut + 1, mended - 1, cold=True) if not one.right} <= {"503 from lhr"}
+    assert {one.result for one in running.of("lhr", cut + 1, mended - 1, cold=True) if not one.right} <= {"503 from lhr"}
     assert all(one.right for one in running.of("lhr", healed, unreachable)), wrong
 
     # A region that the proxy cannot reach is as good as lost, and is back as soon as it can be reached.
     assert all(one.right for one in running.of("lhr", unreachable + 1, reachable)), wrong
-    assert {one.said for one in running.of("lhr", reachable + 1, ended)} == {"200 from lhr"}
+    assert {one.result for one in running.of("lhr", reachable + 1, ended)} == {"200 from lhr"}
     for region in REGIONS:
         with world.client(region) as client:
             report = client.get("/health").json()
@@ -133,12 +133,12 @@ def test_takedown_in_one_region_is_seen_by_the_others_within_its_bound(
         seen: dict[str, float] = {}
         while len(seen) < len(REGIONS) and time.monotonic() < began + REFRESH_EVERY_SECONDS + 10:
             for region, client in clients.items():
-                answer = client.get(path)
-                assert placed(answer) == region
-                if answer.status_code == 410:
+                response = client.get(path)
+                assert placed(response) == region
+                if response.status_code == 410:
                     seen.setdefault(region, time.monotonic() - began)
                 else:
-                    assert answer.status_code == 200
+                    assert response.status_code == 200
                     assert region not in seen, "what was gone is back"
             time.sleep(0.1)
     finally:

@@ -1,4 +1,4 @@
-"""Three regions that share a bucket: an image that one of them ingests is served by all at once, with the same bytes."""
+"""Three regions that share a bucket: all of them immediately serve an image that one of them ingested, with the same bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield running
 
 
-def test_photo_taken_in_by_one_region_is_served_by_the_others_at_once(world: World) -> None:
+def test_photo_ingested_by_one_region_is_served_by_the_others_at_once(world: World) -> None:
     for number, home in enumerate(REGIONS):
         with world.client(home) as client:
             taken = client.post("/v1/images", content=images.photo_jpeg(400 + number, 300))
@@ -32,7 +32,7 @@ def test_photo_taken_in_by_one_region_is_served_by_the_others_at_once(world: Wor
                 assert images.decode(picture.content).size[0] == 400 + number
 
 
-def test_one_url_asked_for_everywhere_at_once_is_byte_identical_with_equal_etags(world: World) -> None:
+def test_rendition_requested_in_all_regions_at_once_has_the_same_bytes_and_etag(world: World) -> None:
     with world.client("lhr") as client:
         document = client.post("/v1/images", content=images.photo_jpeg(500, 400)).json()
     urls = [rendition["url"] for source in document["sources"] for rendition in source["renditions"]]
@@ -41,22 +41,22 @@ def test_one_url_asked_for_everywhere_at_once_is_byte_identical_with_equal_etags
         clients = [world.client(region) for region in REGIONS]
         for url in urls:
             # Cold in all three: the regions that store it later serve the bytes that were stored first.
-            answers = list(threads.map(lambda client, url=url: client.get(url), clients))
-            assert [answer.status_code for answer in answers] == [200] * 3
-            assert [placed(answer) for answer in answers] == list(REGIONS)
-            assert len({answer.content for answer in answers}) == 1
-            assert len({(answer.headers["etag"], answer.headers["repr-digest"]) for answer in answers}) == 1
-            for client, first in zip(clients, answers, strict=True):
+            responses = list(threads.map(lambda client, url=url: client.get(url), clients))
+            assert [response.status_code for response in responses] == [200] * 3
+            assert [placed(response) for response in responses] == list(REGIONS)
+            assert len({response.content for response in responses}) == 1
+            assert len({(response.headers["etag"], response.headers["repr-digest"]) for response in responses}) == 1
+            for client, first in zip(clients, responses, strict=True):
                 again = client.get(url)
                 assert (again.content, again.headers["etag"], placed(again)) == (first.content, first.headers["etag"], placed(first))
                 assert again.headers["server-timing"].startswith("tier;desc=memory, region;desc=")
-                known = client.get(url, headers={"If-None-Match": answers[0].headers["etag"]})
+                known = client.get(url, headers={"If-None-Match": responses[0].headers["etag"]})
                 assert (known.status_code, placed(known)) == (304, placed(first))
         for client in clients:
             client.close()
 
 
-def test_every_region_changes_and_reads_and_nothing_is_replayed(world: World) -> None:
+def test_every_region_accepts_reads_and_changes_without_replays(world: World) -> None:
     with world.client("arn") as client:
         digest = client.post("/v1/images", content=images.photo_jpeg(400, 300)).json()["digest"]
     for region, other in zip(REGIONS, REGIONS[1:] + REGIONS[:1], strict=True):
@@ -69,10 +69,10 @@ def test_every_region_changes_and_reads_and_nothing_is_replayed(world: World) ->
             unknown = client.get(f"/v1/images/{'a' * 32}")
             assert (unknown.status_code, placed(unknown)) == (404, other)
             assert not {"darkroom-replay", "fly-replay"} & set(unknown.headers)
-    assert {one.replays for one in world.proxy.answered} == {0}
+    assert {one.replays for one in world.proxy.exchanges} == {0}
 
 
-def test_health_of_each_region_says_where_it_stands(world: World) -> None:
+def test_health_of_each_region_names_its_region(world: World) -> None:
     for region in REGIONS:
         with world.client(region) as client:
             report = client.get("/health").json()

@@ -44,15 +44,15 @@ def padded(photo: bytes, size: int) -> bytes:
     return photo + bytes(size - len(photo))
 
 
-def check_problem(answer: httpx.Response, status: int, region: str) -> dict[str, str]:
-    assert (answer.status_code, answer.headers["content-type"], placed(answer)) == (status, "application/problem+json", region)
-    assert answer.headers["cache-control"] == "no-store"
-    problem: dict[str, str] = answer.json()
+def check_problem(response: httpx.Response, status: int, region: str) -> dict[str, str]:
+    assert (response.status_code, response.headers["content-type"], placed(response)) == (status, "application/problem+json", region)
+    assert response.headers["cache-control"] == "no-store"
+    problem: dict[str, str] = response.json()
     return problem
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_small_upload_and_every_read_in_a_reader_are_replayed_to_the_primary(world: World, reader: str) -> None:
+def test_small_upload_and_every_read_in_a_replica_are_replayed_to_the_primary(world: World, reader: str) -> None:
     document = taken_in(world, reader)
     assert world.proxy.replays("/v1/images")[-1] == 1
     path = document["src"]
@@ -77,23 +77,23 @@ def test_small_upload_and_every_read_in_a_reader_are_replayed_to_the_primary(wor
     assert world.proxy.replays(path) == [0] + [1] * 8
 
 
-def test_fifty_clients_of_one_cold_rendition_in_a_reader_are_each_answered_after_one_replay(world: World) -> None:
+def test_fifty_clients_of_one_cold_rendition_in_a_replica_each_get_it_after_one_replay(world: World) -> None:
     document = taken_in(world, PRIMARY)
     with world.client(PRIMARY) as client:
-        asked = {"transform": {"width": 200}, "format": "webp"}
-        path = client.post(f"/v1/images/{document['digest']}/urls", json=asked).json()["url"]
+        url_request = {"transform": {"width": 200}, "format": "webp"}
+        path = client.post(f"/v1/images/{document['digest']}/urls", json=url_request).json()["url"]
     rendered = world.servers[PRIMARY].log().count('"event": "rendered"')
     with ThreadPoolExecutor(CLIENTS) as threads, world.client("iad", limits=httpx.Limits(max_connections=CLIENTS)) as client:
-        answers = list(threads.map(client.get, [path] * CLIENTS))
-    assert [answer.status_code for answer in answers] == [200] * CLIENTS
-    assert {placed(answer) for answer in answers} == {PRIMARY}
-    assert len({(answer.content, answer.headers["etag"]) for answer in answers}) == 1
+        responses = list(threads.map(client.get, [path] * CLIENTS))
+    assert [response.status_code for response in responses] == [200] * CLIENTS
+    assert {placed(response) for response in responses} == {PRIMARY}
+    assert len({(response.content, response.headers["etag"]) for response in responses}) == 1
     assert world.proxy.replays(path) == [1] * CLIENTS
     assert world.servers[PRIMARY].log().count('"event": "rendered"') == rendered + 1
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_changes_and_takedowns_in_a_reader_are_made_in_the_primary(world: World, reader: str) -> None:
+def test_changes_and_takedowns_in_a_replica_are_made_in_the_primary(world: World, reader: str) -> None:
     document = taken_in(world, PRIMARY)
     path = f"/v1/images/{document['digest']}"
     with world.client(reader) as client:
@@ -113,7 +113,7 @@ def test_changes_and_takedowns_in_a_reader_are_made_in_the_primary(world: World,
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_large_upload_in_a_reader_is_told_what_to_send_and_sent_so_is_taken_in(world: World, chunked: bool) -> None:
+def test_large_upload_in_a_replica_is_refused_with_a_remedy_that_works(world: World, chunked: bool) -> None:
     # Large enough to be refused while it is still being sent.
     body = padded(images.photo_jpeg(299, 240), 8 * REPLAY_BYTES)
     with world.client("lhr") as client:
@@ -127,21 +127,21 @@ def test_large_upload_in_a_reader_is_told_what_to_send_and_sent_so_is_taken_in(w
         assert client.get(taken.json()["src"]).status_code == 200
 
 
-def test_push_in_a_reader_sends_large_files_to_the_primary_at_once(world: World, tmp_path: Path) -> None:
+def test_push_in_a_replica_sends_large_files_to_the_primary_at_once(world: World, tmp_path: Path) -> None:
     for number in range(2):
         (tmp_path / f"{number}.jpg").write_bytes(padded(images.photo_jpeg(next(_widths), 240), REPLAY_BYTES + 1))
-    before = len(world.proxy.answered)
+    before = len(world.proxy.exchanges)
     url = world.proxy.url("iad")
     done = subprocess.run([DARKROOM, "push", tmp_path, "--server", url], env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    uploads = [one for one in world.proxy.answered[before:] if (one.method, one.path) == ("POST", "/v1/images")]
+    uploads = [one for one in world.proxy.exchanges[before:] if (one.method, one.path) == ("POST", "/v1/images")]
     # Both requests may have been in flight before the first response.
     refused = [one for one in uploads if one.status == 421]
     assert 1 <= len(refused) <= 2
     assert [(one.status, one.regions) for one in uploads if one.status != 421] == [(201, [PRIMARY])] * 2
 
 
-def test_upload_of_the_largest_size_that_is_replayed_gets_through(world: World) -> None:
+def test_upload_of_the_largest_size_that_is_replayed_succeeds(world: World) -> None:
     body = padded(images.photo_jpeg(next(_widths), 240), REPLAY_BYTES)
     with world.client("iad") as client:
         taken = client.post("/v1/images", content=body)
@@ -149,27 +149,27 @@ def test_upload_of_the_largest_size_that_is_replayed_gets_through(world: World) 
         assert check_problem(client.post("/v1/images", content=body + b"x"), 421, "iad")["prefer_region"] == PRIMARY
 
 
-def test_what_a_reader_can_tell_by_itself_is_not_replayed(world: World) -> None:
+def test_request_that_a_replica_can_handle_itself_is_not_replayed(world: World) -> None:
     document = taken_in(world, PRIMARY)
     with world.client("lhr") as client:
         unsigned = client.get(f"{document['src'][:-30]}{'a' * 26}.jpg")
         assert check_problem(unsigned, 403, "lhr")["type"] == "/problems/bad-signature"
         for path in ("/", "/livez", "/health"):
-            answer = client.get(path)
-            assert (answer.status_code, placed(answer)) == (200, "lhr")
+            response = client.get(path)
+            assert (response.status_code, placed(response)) == (200, "lhr")
 
 
-def test_remote_source_in_a_reader_is_left_to_the_primary(world: World) -> None:
+def test_pull_in_a_replica_is_replayed_to_the_primary(world: World) -> None:
     signed = Signer((bytes(32),)).sign(PullUrl("https://images.example.com/a", "full", "jpg"))
     with world.servers["lhr"].client() as client:
-        answer = client.get(signed)
-        check_problem(answer, 421, "lhr")
-        assert answer.headers["fly-replay"] == "region=arn;timeout=5s;fallback=prefer_self"
+        response = client.get(signed)
+        check_problem(response, 421, "lhr")
+        assert response.headers["fly-replay"] == "region=arn;timeout=5s;fallback=prefer_self"
         assert client.get(signed.replace("jpg", "png")).status_code == 403
     assert list((world.servers["lhr"].data / "spool").iterdir()) == []
 
 
-def test_replay_that_does_not_say_where_it_comes_from_ends_in_the_primary_too(world: World) -> None:
+def test_replay_that_does_not_name_its_origin_ends_in_the_primary_too(world: World) -> None:
     document = taken_in(world, PRIMARY)
     unknown = f"/v1/images/{'b' * 32}"
     world.proxy.names_source = False
@@ -183,14 +183,14 @@ def test_replay_that_does_not_say_where_it_comes_from_ends_in_the_primary_too(wo
     assert world.proxy.replays(unknown) == [1, 1]
 
 
-def test_primary_out_of_reach_is_said_by_the_reader_and_heals(world: World) -> None:
+def test_unreachable_primary_is_reported_by_the_replica_until_it_can_be_reached(world: World) -> None:
     document = taken_in(world, PRIMARY)
     with world.client("lhr") as client:
         world.proxy.machines[PRIMARY].reachable = False
         try:
             small = images.photo_jpeg(next(_widths), 240)
             preferred = {"fly-prefer-region": PRIMARY}
-            answers = [
+            responses = [
                 client.get(document["src"]),
                 client.get(f"/v1/images/{document['digest']}"),
                 client.post("/v1/images", content=small),
@@ -199,9 +199,9 @@ def test_primary_out_of_reach_is_said_by_the_reader_and_heals(world: World) -> N
             ]
         finally:
             world.proxy.machines[PRIMARY].reachable = True
-        for answer in answers:
-            assert check_problem(answer, 503, "lhr")["title"] == "Primary region out of reach"
-            assert answer.headers["retry-after"] == "5"
+        for response in responses:
+            assert check_problem(response, 503, "lhr")["title"] == "Primary region out of reach"
+            assert response.headers["retry-after"] == "5"
         assert client.get(document["src"]).status_code == 200
         assert client.post("/v1/images", content=small).status_code == 201
     assert world.servers["lhr"].stored("originals") == []

@@ -79,9 +79,9 @@ class World:
         self._running.pop(region).__exit__(None, None, None)
 
 
-def placed(answer: httpx.Response) -> str:
+def placed(response: httpx.Response) -> str:
     """Return the region that a response names, after checking that it names that region's Machine too."""
-    words = dict(part.split(";desc=") for part in answer.headers["server-timing"].split(", ") if part.startswith(("region;", "machine;")))
+    words = dict(part.split(";desc=") for part in response.headers["server-timing"].split(", ") if part.startswith(("region;", "machine;")))
     assert words["machine"] == MACHINES[words["region"]]
     return words["region"]
 

@@ -130,7 +130,7 @@ async def test_listing_continues_after_an_error_where_it_was(storage: Storage, s
     await asyncio.gather(*(storage.put_if_absent(key, b"", durable=False) for key in keys))
     s3_proxy.page_objects = 10
     errs = iter([False, True, True, False, True])
-    s3_proxy.answers = lambda request: (500, "<Error/>") if "list-type=2" in request.path and next(errs, False) else None
+    s3_proxy.error_for = lambda request: (500, "<Error/>") if "list-type=2" in request.path and next(errs, False) else None
     assert [entry.key async for entry in storage.list_objects(f"renditions/{DIGEST}")] == keys
     assert next(errs, None) is None, "the errors were met"
 
@@ -171,7 +171,7 @@ CAUSES = {
 async def test_refusal_has_a_cause_and_a_remedy_and_is_not_retried(
     storage: Storage, s3_proxy: S3Proxy, logged: list[object], status: int, code: str
 ) -> None:
-    s3_proxy.answers = lambda _: (status, f"<Error><Code>{code}</Code><Message>private</Message></Error>")
+    s3_proxy.error_for = lambda _: (status, f"<Error><Code>{code}</Code><Message>private</Message></Error>")
     for name in ("get", "put_if_absent", "put", "delete", "list", "ping"):
         s3_proxy.seen.clear()
         error = await failed(OPERATIONS[name][0], storage, 1)
@@ -182,7 +182,7 @@ async def test_refusal_has_a_cause_and_a_remedy_and_is_not_retried(
 
 
 async def test_507_of_the_store_is_a_full_store(storage: Storage, s3_proxy: S3Proxy, logged: list[object]) -> None:
-    s3_proxy.answers = lambda _: (507, "<Error><Code>InsufficientStorage</Code></Error>")
+    s3_proxy.error_for = lambda _: (507, "<Error><Code>InsufficientStorage</Code></Error>")
     with pytest.raises(StorageFullError):
         await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=True)
 
@@ -250,7 +250,7 @@ async def test_change_of_a_document_starts_from_the_latest_version_of_any_region
     def lags(request: Request) -> tuple[int, str] | None:
         return (200, before) if request.method == "GET" and "/documents/" in request.path and not request.consistent else None
 
-    s3_proxy.answers = lags
+    s3_proxy.error_for = lags
     assert (await origin.documents.get(digest)).alt == "", "the region lags"
     changed = await origin.documents.update(digest, lambda document: replace(document, focal=FocalPoint(0.3, 0.6)))
     assert (changed.alt, changed.focal) == ("A panda.", FocalPoint(0.3, 0.6))

@@ -74,7 +74,7 @@ class FakeCloudflare:
             self.calls += 1
             return self._faults.popleft() if self._faults else None
 
-    def answer(self, method: str, path: str, headers: Message, body: bytes) -> tuple[int, bytes]:
+    def respond(self, method: str, path: str, headers: Message, body: bytes) -> tuple[int, bytes]:
         """Return status and body for a request, and record what it purges."""
         refusal = self._refusal(method, path, headers.get("Authorization", ""))
         if refusal is not None:
@@ -104,12 +104,12 @@ class FakeCloudflare:
 def _tags(content_type: str, body: bytes) -> list[str] | None:
     """Return the tags of a request that the documentation allows, else `None`."""
     try:
-        asked = json.loads(body)
+        body_json = json.loads(body)
     except ValueError:
         return None
-    if content_type != "application/json" or not isinstance(asked, dict) or set(asked) != {"tags"}:
+    if content_type != "application/json" or not isinstance(body_json, dict) or set(body_json) != {"tags"}:
         return None
-    tags: Any = asked["tags"]
+    tags: Any = body_json["tags"]
     if not isinstance(tags, list) or not 1 <= len(tags) <= MAX_TAGS:
         return None
     return tags if all(_is_tag(tag) for tag in tags) else None
@@ -147,8 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fault = cloudflare.called()
         if fault is None:
-            status, answer = cloudflare.answer(self.command, self.path, self.headers, body)
-            self._send(status, [answer], {})
+            status, content = cloudflare.respond(self.command, self.path, self.headers, body)
+            self._send(status, [content], {})
         elif fault.silent:
             self.close_connection = True
             cloudflare.ended.wait(_CLIENT_SECONDS)

@@ -43,7 +43,7 @@ class S3Proxy:
         self.error_share = 0.0
         self.delay_seconds = 0.0
         self.hides: Callable[[Request], bool] = lambda _: False
-        self.answers: Callable[[Request], tuple[int, str] | None] = lambda _: None
+        self.error_for: Callable[[Request], tuple[int, str] | None] = lambda _: None
         # Whether all or half of the response is lost, after the store has done its work.
         self.loses: Callable[[Request], Literal["all", "half"] | None] = lambda _: None
         self.silent = False
@@ -135,16 +135,16 @@ class S3Proxy:
             await asyncio.sleep(self.delay_seconds)
         if self._dice.random() < self.error_share:
             await _send(writer, request, 500, "<Error><Code>InternalError</Code></Error>")
-        elif (answer := self.answers(request)) is not None:
-            await _send(writer, request, *answer)
+        elif (error := self.error_for(request)) is not None:
+            await _send(writer, request, *error)
         elif self.hides(request) and not request.consistent:
             await _send(writer, request, 404, "<Error><Code>NoSuchKey</Code></Error>")
         else:
             if self.page_objects is not None and "list-type=2" in path:
                 head = head.replace(b"list-type=2", b"list-type=2&max-keys=%d" % self.page_objects, 1)
-            answered = await self._forward(head, body)
+            response = await self._forward(head, body)
             lost = self.loses(request)
-            writer.write(b"" if lost == "all" else answered[: len(answered) - 9] if lost == "half" else answered)
+            writer.write(b"" if lost == "all" else response[: len(response) - 9] if lost == "half" else response)
             await writer.drain()
             if lost is not None:
                 raise ConnectionResetError
@@ -154,11 +154,11 @@ class S3Proxy:
         try:
             writer.write(head[:-2] + b"Connection: close\r\n\r\n" + body)
             await writer.drain()
-            answered = await reader.read()
+            response = await reader.read()
         finally:
             writer.close()
         # The connection to the client stays open after the one to the store has closed.
-        return answered.replace(b"Connection: close\r\n", b"", 1)
+        return response.replace(b"Connection: close\r\n", b"", 1)
 
 
 async def _send(writer: asyncio.StreamWriter, request: Request, status: int, text: str) -> None:

@@ -111,8 +111,8 @@ def ladder_urls(client: httpx.Client, digest: str, widths: range, image_format: 
     found: list[str] = []
     for first in range(0, len(widths), MAX_WIDTHS):
         body = {"widths": list(widths[first : first + MAX_WIDTHS]), "formats": [image_format]}
-        answer = client.post(f"/v1/images/{digest}/urls", json=body).raise_for_status().json()
-        found += [rendition["url"] for source in answer["sources"] for rendition in source["renditions"]]
+        response = client.post(f"/v1/images/{digest}/urls", json=body).raise_for_status().json()
+        found += [rendition["url"] for source in response["sources"] for rendition in source["renditions"]]
     return found
 
 
@@ -121,9 +121,9 @@ def environment(**settings: object) -> dict[str, str]:
 
     Unless they say otherwise nothing is warmed, as tests count what is rendered and stored, and no render of a busy machine is too slow.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "FLY_"))}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "FLY_"))}
     return (
-        kept
+        inherited
         | {"DARKROOM_WARM": "none", "DARKROOM_RENDER_SECONDS": str(PATIENCE_SECONDS), "DARKROOM_WAIT_SECONDS": str(PATIENCE_SECONDS)}
         | {name if name.isupper() else f"DARKROOM_{name.upper()}": str(value) for name, value in settings.items()}
     )

@@ -23,12 +23,12 @@ class Source:
         """Return the URL of a path."""
         return f"{scheme}://{host}:{self.port}{path}"
 
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Respond to one request and close the connection."""
         try:
             request = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             self.requests.append(request)
-            reply = self.replies.get(request.split(" ")[1], answered(404))
+            reply = self.replies.get(request.split(" ")[1], http_response(404))
             if isinstance(reply, bytes):
                 writer.write(reply)
                 await writer.drain()
@@ -40,7 +40,7 @@ class Source:
             writer.close()
 
 
-def answered(status: int, *fields: str, body: bytes = b"", length: int | None = None) -> bytes:
+def http_response(status: int, *fields: str, body: bytes = b"", length: int | None = None) -> bytes:
     """Return an HTTP/1.1 response. `length` replaces the body's length in `Content-Length`; below 0 there is no such field."""
     counted = len(body) if length is None else length
     lines = [f"HTTP/1.1 {status} Reason", *fields, *([f"Content-Length: {counted}"] if counted >= 0 else []), "Connection: close"]
@@ -58,7 +58,7 @@ async def source(tls: SSLContext | None = None) -> AsyncIterator[Source]:
         assert task is not None
         tasks.add(task)
         try:
-            await running.answer(reader, writer)
+            await running.respond(reader, writer)
         except asyncio.CancelledError:
             writer.close()
         finally:
