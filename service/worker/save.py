@@ -38,7 +38,7 @@ _INTERMEDIATE_QUALITY = 95
 
 _VP8X_FLAGS_OFFSET, _VP8X_ALPHA = 20, 0x10
 
-# PNG and GIF have no quality. Below this one PNG is written with a palette, whose size falls with the quality.
+# PNG and GIF have no quality, but `max_bytes` needs one: below this, PNG is written with a palette, whose size falls with the quality.
 _FULL_QUALITY = 100
 
 
