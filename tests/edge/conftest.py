@@ -20,7 +20,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def nothing_left_behind() -> AsyncIterator[None]:
-    """Fail if a task outlives the test, or if asyncio reports an exception that nobody retrieved."""
+    """Fail if a task outlives the test, or if asyncio reports an exception that was never retrieved."""
     loop = asyncio.get_running_loop()
     handler = loop.get_exception_handler()
     reported: list[dict[str, Any]] = []

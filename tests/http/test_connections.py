@@ -156,7 +156,7 @@ def test_slow_readers_are_closed_by_their_progress(data: Path) -> None:
             time.sleep(1)
         assert set(ended) == {"stalled", "dripping"}
         assert all(WINDOW_SECONDS - 2 < second < WINDOW_SECONDS + 12 for second in ended.values())
-        # It is not closed before the end of its window, whatever its rate is until then.
+        # The connection is not closed before the end of its window, even if its rate is too low until then.
         while b"IEND" not in (piece := slow.recv(65_536)):
             assert piece
         slow.close()

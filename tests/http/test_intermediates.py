@@ -30,8 +30,8 @@ def large() -> bytes:
 
 def rendition(client: httpx.Client, document: dict[str, Any], **transform: object) -> httpx.Response:
     """Return the response to a request for a JPEG rendition."""
-    asked = client.post(f"/v1/images/{document['digest']}/urls", json={"transform": transform, "format": "jpeg"})
-    return client.get(asked.raise_for_status().json()["url"])
+    response = client.post(f"/v1/images/{document['digest']}/urls", json={"transform": transform, "format": "jpeg"})
+    return client.get(response.raise_for_status().json()["url"])
 
 
 def without_renditions(server: Server) -> None:
@@ -52,8 +52,8 @@ def test_rendition_never_reads_the_original_if_the_intermediate_is_large_enough(
         document = upload(client, large)
         (original,) = server.stored("originals")
         original.write_bytes(images.truncated(large))
-        for asked, size in (({"width": 640}, (640, 427)), ({"width": 300, "height": 300, "fit": "cover"}, (300, 300))):
-            response = rendition(client, document, **asked)
+        for transform, size in (({"width": 640}, (640, 427)), ({"width": 300, "height": 300, "fit": "cover"}, (300, 300))):
+            response = rendition(client, document, **transform)
             assert response.status_code == 200
             assert images.decode(response.content).size == size
         for needed in ({"width": 3_000}, {"width": 640, "metadata": "all"}):
@@ -65,10 +65,10 @@ def test_rendition_never_reads_the_original_if_the_intermediate_is_large_enough(
 def test_intermediate_that_is_missing_or_damaged_is_made_again_and_renditions_have_the_same_bytes(
     data: Path, large: bytes, harm: str
 ) -> None:
-    asked: tuple[dict[str, object], ...] = ({"width": 640}, {"width": 1_280}, {"width": 200, "height": 200, "fit": "cover"})
+    transforms: tuple[dict[str, object], ...] = ({"width": 640}, {"width": 1_280}, {"width": 200, "height": 200, "fit": "cover"})
     with darkroom(data, warm="none") as server, server.client() as client:
         document = upload(client, large)
-        before = [rendition(client, document, **transform).content for transform in asked]
+        before = [rendition(client, document, **transform).content for transform in transforms]
     (intermediate,) = server.stored("intermediates")
     whole = intermediate.read_bytes()
     match harm:
@@ -80,8 +80,8 @@ def test_intermediate_that_is_missing_or_damaged_is_made_again_and_renditions_ha
             intermediate.write_bytes(whole[: len(whole) // 2])
     without_renditions(server)
     with darkroom(data, warm="none") as server, server.client() as client:
-        assert [rendition(client, document, **transform).content for transform in asked] == before
-        assert server.log().count('"event": "rendered"') == 2 * len(asked), "those of both starts"
+        assert [rendition(client, document, **transform).content for transform in transforms] == before
+        assert server.log().count('"event": "rendered"') == 2 * len(transforms), "those of both starts"
     assert intermediate.read_bytes() == whole
 
 

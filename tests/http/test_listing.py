@@ -120,8 +120,8 @@ def test_list_has_images_of_a_version_without_it(data: Path) -> None:
 
 def test_lookup_returns_documents_of_stored_images_in_the_requested_order(listed: tuple[httpx.Client, list[str]]) -> None:
     client, digests = listed
-    asked = [digests[4], UNKNOWN, digests[1], digests[4]]
-    response = client.post("/v1/images/known", json={"digests": asked})
+    wanted = [digests[4], UNKNOWN, digests[1], digests[4]]
+    response = client.post("/v1/images/known", json={"digests": wanted})
     assert response.status_code == 200
     assert response.headers["cache-control"] == "no-store"
     assert response.json() == {
@@ -170,17 +170,17 @@ def test_list_and_lookup_need_a_token_with_the_right_scope(data: Path) -> None:
             token = next((token for token, granted in TOKENS.items() if granted == scope), "")
             fields = {"Authorization": f"Bearer {token}"} if token else {}
             assert client.get("/v1/images", headers=fields).status_code == list_status
-            asked = client.post("/v1/images/known", json={"digests": []}, headers=fields)
-            assert asked.status_code == known_status
+            lookup = client.post("/v1/images/known", json={"digests": []}, headers=fields)
+            assert lookup.status_code == known_status
         refused = client.post("/v1/images/known", json={"digests": []}, headers={"Authorization": "Bearer delete-token-00000"})
         assert refused.json()["expected"] == "a token with the scope `read` or `ingest`"
 
 
 def test_openapi_examples_of_list_and_lookup_are_accepted(client: httpx.Client) -> None:
     paths = client.get("/docs/openapi.json").raise_for_status().json()["paths"]
-    asked = {parameter["name"]: parameter["example"] for parameter in paths["/v1/images"]["get"]["parameters"]}
-    assert set(asked) == {"limit", "cursor"}
-    assert client.get("/v1/images", params=asked).status_code == 200
+    query = {parameter["name"]: parameter["example"] for parameter in paths["/v1/images"]["get"]["parameters"]}
+    assert set(query) == {"limit", "cursor"}
+    assert client.get("/v1/images", params=query).status_code == 200
     body = paths["/v1/images/known"]["post"]["requestBody"]["content"]["application/json"]
     assert body["schema"]["properties"]["digests"]["maxItems"] == MAX_DIGESTS
     for example in body["examples"].values():

@@ -1,4 +1,4 @@
-"""Headers that are too large, and Host fields that are missing or repeated: refused, whatever is stored."""
+"""Headers that are too large, and Host fields that are missing or repeated, are refused even if the response is stored."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_target_that_is_too_large_is_431(stored: Stored) -> None:
 
 
 @pytest.mark.parametrize("path", ["", COLD, "/", "/v1/images"])
-def test_header_that_exceeds_the_buffer_is_an_empty_431_whatever_is_stored(stored: Stored, path: str) -> None:
+def test_header_that_exceeds_the_buffer_is_an_empty_431_even_if_the_response_is_stored(stored: Stored, path: str) -> None:
     got = ask(stored, "Host: x", *[f"X-{number}: " + "a" * 1_000 for number in range(80)], path=path)
     assert (got.status, got.fields["connection"], got.body) == (431, "close", b"")
 

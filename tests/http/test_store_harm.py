@@ -88,10 +88,10 @@ def test_damaged_original_is_an_error_until_it_is_uploaded_again(over: tuple[Ser
     document = uploaded(server, width)
     harm(store, f"originals/{document['digest']}", kind)
     with server.client() as client:
-        answer = client.get(document["src"])
-        assert (answer.status_code, answer.json()["type"]) == (500, "/problems/damaged-original")
-        assert answer.json()["remedy"]
-        assert answer.headers["cache-control"] == "no-store"
+        response = client.get(document["src"])
+        assert (response.status_code, response.json()["type"]) == (500, "/problems/damaged-original")
+        assert response.json()["remedy"]
+        assert response.headers["cache-control"] == "no-store"
         assert uploaded(server, width) == document
         assert client.get(document["src"]).status_code == 200
 
@@ -103,9 +103,9 @@ def test_damaged_document_is_an_error_until_the_image_is_uploaded_again(over: tu
     document = uploaded(server, width)
     harm(store, f"documents/{document['digest']}", kind)
     with server.client() as client:
-        for answer in (client.get(f"/v1/images/{document['digest']}"), client.get(document["src"])):
-            assert (answer.status_code, answer.json()["type"]) == (500, "/problems/damaged-document")
-            assert "Upload the file again" in answer.json()["remedy"]
+        for response in (client.get(f"/v1/images/{document['digest']}"), client.get(document["src"])):
+            assert (response.status_code, response.json()["type"]) == (500, "/problems/damaged-document")
+            assert "Upload the file again" in response.json()["remedy"]
         healed = uploaded(server, width)
         assert {**healed, "created": ""} == {**document, "created": ""}
         assert client.get(document["src"]).status_code == 200
@@ -124,10 +124,10 @@ def report_of(data: Path, status: int, **settings: object) -> dict[str, Any]:
             return False
 
         wait_until(says_why)
-        answer = client.get("/health")
-        assert answer.status_code == status
+        response = client.get("/health")
+        assert response.status_code == status
         assert client.get("/livez").status_code == 200
-        report: dict[str, Any] = answer.json()
+        report: dict[str, Any] = response.json()
         assert report["reason"] in server.log()
         return report
 
@@ -145,9 +145,9 @@ def test_refused_credentials_and_clock_are_reported_until_they_are_accepted(data
             s3_proxy.error_for = lambda _, code=code: (403, f"<Error><Code>{code}</Code></Error>")  # type: ignore[misc]
             report = when(client, lambda report, reason=reason: reason in report.get("reason", ""))  # type: ignore[misc]
             assert (report["status"], bool(report["remedy"])) == ("degraded", True)
-            answer = client.post("/v1/images", content=images.photo_jpeg(64, 48))
-            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-            assert reason in answer.json()["detail"]
+            response = client.post("/v1/images", content=images.photo_jpeg(64, 48))
+            assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+            assert reason in response.json()["detail"]
         s3_proxy.error_for = lambda _: None
         when(client, lambda report: report["status"] == "ok")
 
@@ -180,8 +180,8 @@ def test_renditions_on_disk_stay_within_their_quota_and_originals_stay(data: Pat
     quota = 16 << 20
     with darkroom(data, renditions_bytes=quota, cache_bytes=1) as server, server.client() as client:
         document = client.post("/v1/images", content=images.noise_png(1_000, 1_000)).raise_for_status().json()
-        asked = {"widths": list(range(900, 912)), "formats": ["png"]}
-        links = client.post(f"/v1/images/{document['digest']}/urls", json=asked).json()["sources"][0]["renditions"]
+        body = {"widths": list(range(900, 912)), "formats": ["png"]}
+        links = client.post(f"/v1/images/{document['digest']}/urls", json=body).json()["sources"][0]["renditions"]
         bodies = [client.get(link["url"]).raise_for_status().content for link in links]
         assert sum(map(len, bodies)) > 1.5 * quota
         wait_until(lambda: sum(path.stat().st_size for path in server.stored("renditions")) <= quota)

@@ -21,9 +21,9 @@ def bucket() -> Iterator[Bucket]:
 def test_memory_store_serves_an_upload_and_writes_no_image_to_disk(data: Path) -> None:
     with darkroom(data, store="memory://") as server, server.client() as client:
         document = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()
-        answer = client.get(document["src"])
-        assert answer.status_code == 200
-        assert was_stored(answer, document["src"])
+        response = client.get(document["src"])
+        assert response.status_code == 200
+        assert was_stored(response, document["src"])
         assert not (data / "store").exists()
         assert list((data / "spool").iterdir()) == []
 

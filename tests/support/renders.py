@@ -32,7 +32,7 @@ LIMITS = Limits(
 )
 MEBIBYTE = 1 << 20
 
-# What a process may spend on a file whose header tells that it is no good: opening a small one takes some milliseconds.
+# The time that a process may take for a file whose header shows that it is invalid; opening a small file takes some milliseconds.
 HEADER_CPU_SECONDS = 0.2
 HEADER_BYTES = 50_000_000
 
@@ -135,7 +135,7 @@ def input_file_of(path: Path, intermediate_of: ImageInfo | None = None) -> Input
 
 
 def unresolved(transform: Transform, image_format: Format, version: int = PIPELINE_VERSION) -> RenderRequest:
-    """Return a request for an original whose header nobody has read; a render process resolves it by the header that it reads."""
+    """Return a request for an original whose header is not known yet; the render process reads it and resolves the request."""
     info = ImageInfo("", 1, 1, 1, alpha=False, needs_full_decode=False)
     plan = Plan.whole(1, 1, 1, 1)
     return RenderRequest(info=info, transform=transform, format=image_format, version=version, frames=1, plan=plan)

@@ -319,7 +319,7 @@ async def test_heic_that_needs_too_much_memory_is_too_costly_and_affects_no_othe
 
 
 def test_heic_without_the_extra_is_refused_with_its_name(tmp_path: Path) -> None:
-    """In a process that finds no pillow-heif, as after `pip install darkroom` alone."""
+    """In a process without pillow-heif, as after `pip install darkroom` without the extra."""
     (tmp_path / "photo.heic").write_bytes(photo())
     script = """
 import importlib.util, sys

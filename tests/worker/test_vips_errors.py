@@ -55,7 +55,7 @@ async def test_file_with_an_error_message_that_is_not_utf8_is_a_client_error_and
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "avif"])
 async def test_broken_file_is_broken_regardless_of_earlier_error_messages(tmp_path: Path, kind: str) -> None:
-    # libvips adds a message with the name of a file that it cannot identify, and nobody reads it.
+    # libvips adds a message with the name of a file that it cannot identify, which nothing reads.
     unknown = written(tmp_path, b"neither image nor text", "cannot allocate memory")
     whole = {
         "jpeg": images.photo_jpeg(200, 150),
