@@ -145,7 +145,7 @@ def test_every_member_of_a_body_has_a_description(kind: type[RequestBody]) -> No
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", [UrlsRequest, ImagePatch])
-def test_json_that_is_none_is_400_whatever_it_is(body: bytes, kind: type[Any]) -> None:
+def test_body_that_is_not_json_is_400_with_a_remedy(body: bytes, kind: type[Any]) -> None:
     with pytest.raises(BadRequestError) as raised:
         decode_json(body, kind)
     assert raised.value.expected

@@ -318,7 +318,7 @@ async def test_purge_logs_neither_token_nor_zone(
         cloudflare.fail(fault, times=3)
         assert TOKEN not in everything_public(await failure_of(purger))
     written = caplog.text + "".join(capsys.readouterr()) + repr(purger)
-    # httpcore tells its steps at this level: were it silent, this would say nothing.
+    # Shows that httpcore logs its steps at this level, without which this test would prove nothing.
     assert "send_request_headers" in written
     assert TOKEN not in written
     assert ZONE not in written
