@@ -1,1 +1,1 @@
-"""The origin: takes images in, makes renditions, and says in its headers how long each answer may be kept."""
+"""The origin: it takes images in, renders them, and says in its headers how long each response may be stored."""

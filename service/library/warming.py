@@ -35,8 +35,8 @@ _PASSING_ERRORS = (StorageUnavailableError, StorageFullError, OverloadedError)
 class LadderStep(msgspec.Struct, frozen=True):
     """One rendition of a ladder.
 
-    `from_intermediate`: it is rendered from the intermediate. `alone`: it cannot share a decode with other steps, because it is animated or
-    sized by its height.
+    `from_intermediate`: it is rendered from the intermediate.
+    `separate`: it cannot share a decode with other steps, because it is animated or sized by its height.
     """
 
     url: RenditionUrl
@@ -44,7 +44,7 @@ class LadderStep(msgspec.Struct, frozen=True):
     width: int
     format: Format
     from_intermediate: bool
-    alone: bool
+    separate: bool
 
 
 class Warmer:
@@ -124,7 +124,7 @@ class Warmer:
         first = missing[0]
         # Before the input is opened: an original from S3 takes up memory while it is open, so it must not wait for a slot.
         await self._pool.wait_until_idle()
-        if first.alone:
+        if first.separate:
             await self._renditions.render_in_background(first.url, first.transform)
             return 1
         together = steps_of_one_decode(missing)
@@ -172,7 +172,7 @@ def ladder_steps(
             step.width,
             ladder.format,
             from_intermediate=resolve(info, transform, ladder.format, limits).from_intermediate,
-            alone=transform.height is not None or info.animates(transform, ladder.format, by_default=by_default),
+            separate=transform.height is not None or info.animates(transform, ladder.format, by_default=by_default),
         )
         for ladder in chosen
         for step in ladder.steps

@@ -315,7 +315,7 @@ function padWidget(onChange, id) {
 function backgroundWidget(onChange, id) {
   const text = textWidget(id, onChange, "#ff8800, or blur");
   const [input] = text.nodes;
-  const well = element("input", { type: "color", value: "#ffffff", "aria-label": "Background, as a colour" });
+  const well = element("input", { type: "color", value: "#ffffff", "aria-label": "Background color" });
   well.addEventListener("input", () => {
     input.value = well.value;
     onChange(well.value);

@@ -24,7 +24,7 @@ export function sizeFrame(photo, rendition) {
   const widest = Math.max(...photo.ladder.map(({ width }) => width));
   frame.style.setProperty("--ratio", rendition.width / rendition.height);
   frame.style.setProperty("--natural", `${widest}px`);
-  frame.style.setProperty("--colour", photo.document.placeholder.color);
+  frame.style.setProperty("--color", photo.document.placeholder.color);
   const fallback = photo.markup.sources.at(-1).type;
   frame.classList.toggle("see-through", photo.document.alpha || fallback === "image/png");
 }

@@ -123,24 +123,24 @@ function factsOf({ document: facts, file, status }) {
     textContent: `${facts.digest.slice(0, 8)}…`,
     title: facts.digest,
   });
-  const colours = [...new Set([placeholder.color, ...placeholder.palette])];
+  const colors = [...new Set([placeholder.color, ...placeholder.palette])];
   return [
     ["Format", formatName(facts.format) + frames],
     ["Dimensions", `${dimensions(facts)} (${megapixels(facts)})`],
     ["Size", readableBytes(facts.bytes)],
     ["Digest", [digest, file && status === 200 ? " already stored" : ""]],
-    ["Placeholder", [inline, ...colours.map(swatch)]],
+    ["Placeholder", [inline, ...colors.map(swatch)]],
   ];
 }
 
-function swatch(colour) {
+function swatch(color) {
   const spot = element("span", {
     className: "swatch",
-    title: colour,
+    title: color,
     role: "img",
-    "aria-label": colour,
+    "aria-label": color,
   });
-  spot.style.backgroundColor = colour;
+  spot.style.backgroundColor = color;
   return spot;
 }
 

@@ -72,7 +72,7 @@ def test_each_kind_of_control_changes_the_requested_transform(page: Page, small_
         "scale => { scale.value = 2; scale.dispatchEvent(new Event('input')); }"
     )
     option(page, "pad").get_by_role("textbox").fill("4 8")
-    option(page, "background").get_by_label("Background, as a colour").fill("#336699")
+    option(page, "background").get_by_label("Background color").fill("#336699")
     option(page, "round").get_by_role("checkbox", name="max").check()
     wanted = {
         "width": 200,

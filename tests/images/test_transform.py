@@ -70,7 +70,7 @@ BOXES: st.SearchStrategy[dict[str, Any]] = st.one_of(
     ),
 )
 FRAMES = st.fixed_dictionaries({}, optional={"frame": st.integers(0, MAX_FRAME)}) | st.just({"animate": True})
-COLOURS = st.fixed_dictionaries({}, optional={"saturation": decimals(0, 4), "profile": st.sampled_from(PROFILES)}) | st.just(
+COLORS = st.fixed_dictionaries({}, optional={"saturation": decimals(0, 4), "profile": st.sampled_from(PROFILES)}) | st.just(
     {"grayscale": True}
 )
 LOSSES = st.fixed_dictionaries(
@@ -98,7 +98,7 @@ OTHERS = st.fixed_dictionaries(
     },
 )
 transforms = st.builds(
-    lambda *groups: Transform(**{key: value for group in groups for key, value in group.items()}), FRAMES, OTHERS, BOXES, COLOURS, LOSSES
+    lambda *groups: Transform(**{key: value for group in groups for key, value in group.items()}), FRAMES, OTHERS, BOXES, COLORS, LOSSES
 )
 
 

@@ -122,7 +122,7 @@ def test_ladder_steps_have_the_wanted_formats_that_libvips_and_the_document_have
 
 def test_ladder_step_with_a_height_is_rendered_alone() -> None:
     (line,) = ladder_steps("a" * 32, ImageInfo("png", 1, 70_000, 1, alpha=False, needs_full_decode=False), ["fallback"], FORMATS, LIMITS)
-    assert (line.transform.canonical_form, line.width, line.alone) == ("height=8192", 1, True)
+    assert (line.transform.canonical_form, line.width, line.separate) == ("height=8192", 1, True)
 
 
 def test_steps_of_one_decode_have_the_same_input_and_miss_the_same_formats() -> None:
@@ -148,7 +148,7 @@ def test_steps_of_one_decode_never_mix_original_and_intermediate() -> None:
 
 def test_ladder_step_of_an_animation_is_rendered_alone() -> None:
     ladder = ladder_steps("a" * 32, MOVING, ["webp", "fallback"], FORMATS, LIMITS)
-    assert [(step.width, step.format, step.alone) for step in ladder] == [
+    assert [(step.width, step.format, step.separate) for step in ladder] == [
         (400, "webp", True), (400, "gif", True), (320, "webp", True), (320, "gif", True),
     ]  # fmt: skip
 
