@@ -90,7 +90,7 @@ def test_serve_with_a_folder_of_another_user_is_refused_with_its_owner_and_a_rem
     assert f"chown -R 0:0 {folder}" in ended.stderr
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("ending", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_signal_during_a_render_responds_to_it_and_leaves_no_process(data: Path, ending: signal.Signals) -> None:
     with darkroom(data) as server, server.client() as client, ThreadPoolExecutor(1) as threads:
         digest = client.post("/v1/images", content=images.photo_jpeg(3000, 2000)).json()["digest"]

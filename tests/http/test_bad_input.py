@@ -263,6 +263,8 @@ def test_control_characters_of_a_path_are_escaped_in_the_response(server: Server
     assert "\\r\\n" in response.json()["received"]
 
 
+# The time-out itself is tested without waiting in test_bodies.py.
+@pytest.mark.long
 def test_slow_upload_is_408_and_its_spool_file_is_gone(small: Server, silent_upload: socket.socket) -> None:
     response = b""
     while b"remedy" not in response and (chunk := silent_upload.recv(4_096)):

@@ -43,9 +43,8 @@ def curl(*arguments: str | Path) -> tuple[dict[str, str], bytes]:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed: apt-get install curl")
-@pytest.mark.parametrize(
-    "path", [*PHOTOS[:1], *(pytest.param(path, marks=pytest.mark.long) for path in PHOTOS[1:])], ids=lambda path: path.stem
-)
+@pytest.mark.long
+@pytest.mark.parametrize("path", PHOTOS, ids=lambda path: path.stem)
 def test_camera_photo_sent_with_curl_gives_urls_of_the_right_size_and_format(fresh: Server, path: Path) -> None:
     fields, body = curl("--data-binary", f"@{path}", f"{fresh.url}/v1/images")
     assert fields[":status"] == "201", body

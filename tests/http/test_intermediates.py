@@ -61,7 +61,7 @@ def test_rendition_never_reads_the_original_if_the_intermediate_is_large_enough(
             assert (response.status_code, response.json()["type"]) == (500, "/problems/damaged-original")
 
 
-@pytest.mark.parametrize("harm", ["flipped", pytest.param("missing", marks=pytest.mark.long), pytest.param("cut", marks=pytest.mark.long)])
+@pytest.mark.parametrize("harm", [pytest.param("flipped", marks=pytest.mark.long), pytest.param("missing", marks=pytest.mark.long), "cut"])
 def test_intermediate_that_is_missing_or_damaged_is_made_again_and_renditions_have_the_same_bytes(
     data: Path, large: bytes, harm: str
 ) -> None:
@@ -85,6 +85,7 @@ def test_intermediate_that_is_missing_or_damaged_is_made_again_and_renditions_ha
     assert intermediate.read_bytes() == whole
 
 
+@pytest.mark.long
 def test_intermediate_looks_like_the_original(data: Path) -> None:
     body = images.photo_jpeg(3_600, 2_700, progressive=True)
     with darkroom(data, warm="none") as server, server.client() as client:

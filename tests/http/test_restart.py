@@ -11,7 +11,7 @@ from tests.support import images
 from tests.support.server import darkroom
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("ending", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL])
 def test_restart_serves_every_earlier_url_with_the_same_bytes_and_etags(data: Path, ending: signal.Signals) -> None:
     with darkroom(data) as server, server.client() as client:
         document = client.post("/v1/images", content=images.photo_jpeg(700, 500)).json()

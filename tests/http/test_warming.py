@@ -47,7 +47,7 @@ def warm(server: Server) -> bool:
     ("body", "types"),
     [
         (images.photo_jpeg(1_600, 1_200), ("image/webp", "image/jpeg")),
-        (images.rgba_png(700, 500), ("image/webp", "image/png")),
+        pytest.param(images.rgba_png(700, 500), ("image/webp", "image/png"), marks=pytest.mark.long),
         (images.large_jpeg(3_600, 2_400, progressive=True), ("image/webp", "image/jpeg")),
     ],
     ids=["photo", "with alpha", "with an intermediate"],
@@ -104,7 +104,7 @@ def test_upload_of_a_stored_image_warms_nothing_again(data: Path) -> None:
         assert warm(server)
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("ending", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL])
 def test_warming_that_is_stopped_midway_is_finished_after_the_next_start(data: Path, ending: signal.Signals) -> None:
     with darkroom(data, warm="webp,fallback") as server, server.client() as client:
         documents: list[dict[str, Any]] = []

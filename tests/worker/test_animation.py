@@ -360,6 +360,7 @@ def frames_at(body: bytes, times: list[int]) -> list[Image.Image]:
     return [frames[int(np.searchsorted(ends, moment, side="right"))] for moment in times]
 
 
+@pytest.mark.long
 @needs_corpus
 async def test_corpus_animations_show_the_same_at_every_moment(pool: RenderPool) -> None:
     """Equal frames may be merged into one that lasts as long."""

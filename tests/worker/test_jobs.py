@@ -270,6 +270,7 @@ async def good_files(pool: RenderPool) -> list[Path]:
 needs_corpus = pytest.mark.skipif(images.corpus() is None, reason="no corpus of real images beside the checkout")
 
 
+@pytest.mark.long
 @needs_corpus
 @pytest.mark.parametrize("image_format", FORMATS)
 async def test_corpus_files_are_probed_and_rendered(pool: RenderPool, image_format: Format) -> None:

@@ -216,6 +216,7 @@ async def test_focal_point_outside_the_crop_moves_to_its_nearest_edge(pool: Rend
 needs_corpus = pytest.mark.skipif(images.corpus() is None, reason="no corpus of real images beside the checkout")
 
 
+@pytest.mark.long
 @needs_corpus
 async def test_corpus_orientations_are_upright(pool: RenderPool) -> None:
     for path in images.corpus_files("orientation"):

@@ -342,7 +342,7 @@ QUICK = {
 }
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) if name == "many small paths" else name for name in QUICK])
 async def test_svg_of_many_ordinary_elements_is_drawn(pool: RenderPool, tmp_path: Path, name: str) -> None:
     assert (await picture(pool, tmp_path, drawing(QUICK[name], SQUARE))).size == (1_000, 1_000)
 
