@@ -16,6 +16,8 @@ export function readableBytes(bytes) {
   const format = new Intl.NumberFormat("en", {
     style: "unit",
     unit: String(unit),
+    // In its short form, the unit has no plural: "873 byte".
+    unitDisplay: unit === "byte" ? "long" : "short",
     maximumSignificantDigits: 3,
   });
   return format.format(bytes / Number(divisor));

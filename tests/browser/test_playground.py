@@ -25,7 +25,7 @@ SCREENSHOTS: dict[str, dict[str, Any]] = {
     "playground-dark-phone": {"color_scheme": "dark", "viewport": {"width": 360, "height": 868}, "device_scale_factor": 2},
 }
 
-UNITS = {"byte": 1, "kB": 1_000, "MB": 1_000_000}
+UNITS = {"bytes": 1, "kB": 1_000, "MB": 1_000_000}
 
 
 def part(page: Page, name: str) -> Locator:
@@ -96,7 +96,7 @@ def test_chosen_photo_shows_each_rendition_with_its_size(page: Page, photo: Path
     )
     assert len(shown) == len(by_width)
     for text, (width, url) in zip(shown, by_width, strict=True):
-        match = re.fullmatch(r"\w+, (\d+) pixels wide: ([\d.]+) (kB|MB|byte) \W?[\d.,]+%", text)
+        match = re.fullmatch(r"\w+, (\d+) pixels wide: ([\d.]+) (kB|MB|bytes) \W?[\d.,]+%", text)
         assert match is not None, text
         size = len(page.request.get(playground_url + url).body())
         assert int(match[1]) == width
