@@ -1,25 +1,31 @@
 """One render process: start, handshake, framing, recycling; and the slot that always has one.
 
-The server starts `python -m service.worker` with one end of a Unix socket as its standard input, and pipes as its standard output and
-error. Jobs go through the socket, because only a socket can carry the open files of a job (unix(7), SCM_RIGHTS); replies come through the
-pipe. The first message of a process is `Ready`. Replies have no number: a process does one job at a time, and whoever stops waiting for a
-reply must replace the process, or the next job would receive it.
+The server starts `python -m service.worker` with Unix sockets as its standard input, output and error. Jobs go to its input, because
+only a socket can carry the open files of a job (unix(7), SCM_RIGHTS); replies come from its output. The first message of a process is
+`Ready`. Replies have no number: a process does one job at a time, and whoever stops waiting for a reply must replace the process, or the
+next job would receive it.
+
+Processes are started with `subprocess`, never through the event loop: uvloop runs Python's own code between fork and exec in the child,
+which takes locks that another thread of the server may have held at the fork. Such a child hangs for good, and uvloop blocks the event
+loop until the child has started its program. `subprocess` runs no Python code there.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
+from typing import NamedTuple
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import structlog
-from anyio.streams.buffered import BufferedByteReceiveStream
 
 from service.errors import RenderFailedError, ServiceError, TooCostlyError, sanitize
 from service.rendering import process_stats, protocol
@@ -36,8 +42,11 @@ RECYCLE_ABOVE_BYTES = 160 << 20
 # to the system stay mapped. After an animation of 140 frames a process has 430 of 512 MiB mapped and 45 in RAM.
 RECYCLE_ABOVE_SHARE = 0.4
 
-# The exceptions of the socket and the pipe of a process that has ended.
-_PIPE_ENDED = (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError)
+# The exceptions of the sockets of a process that has ended.
+_STREAM_ENDED = (anyio.BrokenResourceError, anyio.ClosedResourceError, asyncio.IncompleteReadError, ConnectionError)
+
+# Of a reply that has arrived and is not read yet.
+_REPLY_BUFFER_BYTES = 1 << 20
 
 _START_SECONDS = 20.0
 _RETRY_START_SECONDS = 2.0
@@ -60,21 +69,29 @@ _ENVIRONMENT = {
 }
 
 
+class _Output(NamedTuple):
+    """The server's end of a socket that a render process writes to."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+
 class RenderProcess:
     """One render process."""
 
-    def __init__(self, process: anyio.abc.Process, jobs: anyio.abc.UNIXSocketStream, memory_bytes: int) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], jobs: anyio.abc.UNIXSocketStream, replies: asyncio.StreamReader, memory_bytes: int
+    ) -> None:
         """Wrap a process that has just been started.
 
-        process: its standard output is read for replies.
+        process: the process.
         jobs: the socket that takes jobs to it.
+        replies: reads its standard output.
         memory_bytes: the cap on its address space.
         """
-        if process.stdout is None:
-            raise ValueError("a render process needs a pipe for its replies")
         self._process = process
         self._jobs = jobs
-        self._replies = BufferedByteReceiveStream(process.stdout)
+        self._replies = replies
         self._memory_bytes = memory_bytes
         self._mapped_when_new_bytes = 0
         self.pid = process.pid
@@ -86,8 +103,8 @@ class RenderProcess:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended, and its exit code has been collected."""
-        return self._process.returncode is not None
+        """Whether it has ended."""
+        return self._process.poll() is not None
 
     @property
     def cpu_seconds(self) -> float:
@@ -131,11 +148,11 @@ class RenderProcess:
 
     async def exit_code(self) -> int:
         """Wait until the process has ended and return its exit code, the negated signal for one that was killed."""
-        return await self._process.wait()
+        return await _exit_code(self._process)
 
     async def _receive(self) -> Reply:
-        length = int.from_bytes(await self._replies.receive_exactly(LENGTH_BYTES), "big")
-        reply: Reply = protocol.decode_reply(await self._replies.receive_exactly(length))
+        length = int.from_bytes(await self._replies.readexactly(LENGTH_BYTES), "big")
+        reply: Reply = protocol.decode_reply(await self._replies.readexactly(length))
         return reply
 
     def _reconsider(self, failure: Failure) -> Failure:
@@ -222,7 +239,7 @@ class Slot:
         except RenderFailedError:
             # A file could not be opened: nothing was sent.
             raise
-        except _PIPE_ENDED as error:
+        except _STREAM_ENDED as error:
             self.replace()
             exit_code = await process.exit_code()
             if not self._closed and not (exit_code == -signal.SIGABRT and process.jobs > 0):
@@ -266,7 +283,7 @@ class Slot:
                 self.process = None
                 try:
                     self.process, ready = await _start(self._memory_bytes, self._tasks)
-                except (OSError, *_PIPE_ENDED) as error:
+                except (OSError, *_STREAM_ENDED) as error:
                     self.start_failure = f"no render process can be started: {type(error).__name__}"
                     log.error("a render process did not start", cause=repr(error))  # noqa: TRY400 - its standard error is logged
                     self._started.set()
@@ -302,23 +319,22 @@ def _ended_error(exit_code: int) -> ServiceError:
 
 
 async def _start(memory_bytes: int, tasks: anyio.abc.TaskGroup) -> tuple[RenderProcess, Ready]:
-    ours, theirs = socket.socketpair()
-    jobs = await anyio.abc.UNIXSocketStream.from_socket(ours)
+    ours, theirs = zip(*(socket.socketpair() for _ in range(3)), strict=True)
     try:
-        with theirs:
-            # -P: the module comes from the installed package, never from the folder that the server was started in.
-            process = await anyio.open_process(
-                [sys.executable, "-P", "-m", "service.worker", str(os.getpid()), str(memory_bytes)],
-                stdin=theirs.fileno(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**environment(os.environ), **_ENVIRONMENT},
-            )
-    except BaseException:
-        await jobs.aclose()
-        raise
-    tasks.start_soon(_log_and_reap, process, jobs)
-    render_process = RenderProcess(process, jobs, memory_bytes)
+        async with AsyncExitStack() as unless_started:
+            jobs = await unless_started.enter_async_context(await anyio.abc.UNIXSocketStream.from_socket(ours[0]))
+            outputs: list[_Output] = []
+            for one in ours[1:]:
+                outputs.append(_Output(*await asyncio.open_unix_connection(sock=one, limit=_REPLY_BUFFER_BYTES)))
+                unless_started.callback(outputs[-1].writer.close)
+            replies, errors = outputs
+            process = _spawn(memory_bytes, *theirs)
+            unless_started.pop_all()
+    finally:
+        for one in theirs:
+            one.close()
+    tasks.start_soon(_log_and_reap, process, jobs, replies, errors)
+    render_process = RenderProcess(process, jobs, replies.reader, memory_bytes)
     try:
         with anyio.fail_after(_START_SECONDS):
             ready = await render_process.handshake()
@@ -329,16 +345,29 @@ async def _start(memory_bytes: int, tasks: anyio.abc.TaskGroup) -> tuple[RenderP
     return render_process, ready
 
 
-async def _log_and_reap(process: anyio.abc.Process, jobs: anyio.abc.UNIXSocketStream) -> None:
-    """Log the standard error of a render process, so that its pipe never fills, and release its resources when it ends."""
-    if process.stderr is None:
-        raise ValueError("a render process needs its standard error read")
+def _spawn(memory_bytes: int, stdin: socket.socket, stdout: socket.socket, stderr: socket.socket) -> subprocess.Popen[bytes]:
+    """Start a process from the thread of the event loop: it ends when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG)."""
+    # -P: the module comes from the installed package, never from the folder that the server was started in.
+    command = [sys.executable, "-P", "-m", "service.worker", str(os.getpid()), str(memory_bytes)]
+    variables = {**environment(os.environ), **_ENVIRONMENT}
+    return subprocess.Popen(command, stdin=stdin.fileno(), stdout=stdout.fileno(), stderr=stderr.fileno(), env=variables)  # noqa: S603
+
+
+async def _exit_code(process: subprocess.Popen[bytes]) -> int:
+    """Wait until a process has ended, in a thread: it has closed its sockets or been killed, so this does not take long."""
+    return await anyio.to_thread.run_sync(process.wait)
+
+
+async def _log_and_reap(process: subprocess.Popen[bytes], jobs: anyio.abc.UNIXSocketStream, replies: _Output, errors: _Output) -> None:
+    """Log the standard error of a render process, so that its buffer never fills, and release its resources when it ends."""
     try:
-        with suppress(*_PIPE_ENDED):
-            async for chunk in process.stderr:
+        with suppress(*_STREAM_ENDED):
+            while chunk := await errors.reader.read(_REPLY_BUFFER_BYTES):
                 for line in chunk.decode("utf-8", "replace").splitlines():
                     log.warning("a render process wrote to its standard error", pid=process.pid, line=sanitize(line, 500))
     finally:
         with anyio.CancelScope(shield=True):
             await jobs.aclose()
-            await process.aclose()
+            for output in (replies, errors):
+                output.writer.close()
+            await _exit_code(process)

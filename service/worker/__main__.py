@@ -64,6 +64,8 @@ def main() -> None:
     """
     parent, memory_bytes = int(sys.argv[1]), int(sys.argv[2])
     _end_with(parent)
+    # The server may block signals while it starts, and a process inherits that.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # In a process group of its own, so that Ctrl-C in a terminal reaches only the server, which lets renders finish. Not in a session of
     # its own: the kernel schedules each session as a group, and niceness has an effect within a session only (sched(7), autogroup).
     os.setpgid(0, 0)

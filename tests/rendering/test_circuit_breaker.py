@@ -194,12 +194,15 @@ async def test_image_that_computes_until_the_deadline_twice_is_refused_and_one_t
     lone.circuit_breaker.raise_if_open(idle)
     # CPU time counts, because wall time depends on how busy the machine is.
     monkeypatch.setattr(pool_module, "_BUSY_SHARE", 0.01)
-    for _ in range(2):
+    deadlines = 0
+    # On a machine on which other programs use all processors, some attempts get too little CPU time to count.
+    while not is_refused(lone.circuit_breaker, busy):
         await waits_in_vain(lone, busy)
         await ready(lone)
-    with pytest.raises(RenderGaveUpError) as caught:
+        deadlines += 1
+    assert deadlines >= 2
+    with pytest.raises(RenderGaveUpError, match="longer than a render may take"):
         await lone.run(busy, Rendered)
-    assert "longer than a render may take" in caught.value.detail
 
 
 async def waits_in_vain(pool: RenderPool, job: Job) -> None:

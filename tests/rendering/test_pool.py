@@ -806,3 +806,18 @@ async def test_pool_whose_processes_end_while_they_start_reports_it_and_logs_the
         await until(lambda: any(event.get("line") == "no libvips here" for event in logged))
         monkeypatch.undo()
         await until(lambda: pool.start_failure is None)
+
+
+async def test_render_process_is_started_without_python_code_between_fork_and_exec() -> None:
+    # Such code takes locks that another thread may have held at the fork. Then the child hangs, and uvloop waits for it.
+    read, write = os.pipe()
+    observed = True
+    os.register_at_fork(after_in_child=lambda: os.write(write, b"x") if observed else None)
+    try:
+        async with render_pool() as pool:
+            assert pool.process_ids
+    finally:
+        observed = False
+        os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        assert pipe.read() == b""

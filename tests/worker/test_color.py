@@ -65,7 +65,16 @@ MIN_DIFFERENCE = {"p3": 4.0, "wide": 6.0, "srgb": 0.0}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize(("container", "loss"), [("PNG", 0), ("TIFF", 0), ("JPEG", 1.5), ("WEBP", 0), ("AVIF", 2.5)])
+@pytest.mark.parametrize(
+    ("container", "loss"),
+    [
+        ("PNG", 0),
+        pytest.param("TIFF", 0, marks=pytest.mark.long),
+        ("JPEG", 1.5),
+        pytest.param("WEBP", 0, marks=pytest.mark.long),
+        ("AVIF", 2.5),
+    ],
+)
 async def test_rendition_of_an_original_with_a_profile_looks_the_same_in_srgb(
     pool: RenderPool, tmp_path: Path, profile: str, container: str, loss: float
 ) -> None:
@@ -436,6 +445,7 @@ async def test_corpus_lab_is_rgb_of_its_size(pool: RenderPool) -> None:
     assert np.asarray(image).std() > 20
 
 
+@pytest.mark.long
 @needs_corpus
 @pytest.mark.parametrize("path", images.corpus_files("hdr"), ids=lambda path: path.name)
 @pytest.mark.parametrize("image_format", FORMATS)
