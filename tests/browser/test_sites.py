@@ -136,7 +136,7 @@ def test_page_that_imports_the_module_from_darkroom_shows_the_renditions_that_fi
 def test_site_with_a_manifest_of_another_version_fails_to_build_with_a_remedy(manifest: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(BuildError) as caught:
         build("next", manifest | {"version": 0}, output="out", into=tmp_path / "out")
-    assert "expected version 1, got version 0. Remove its file and run `darkroom push --manifest` again" in str(caught.value)
+    assert "expected version 1, got version 0. Delete the file and run `darkroom push --manifest` again" in str(caught.value)
 
 
 @pytest.mark.long
