@@ -31,7 +31,7 @@ class CacheKeys:
         return [self._vary_value(name, get_header_values(scope["headers"], name)) for name in names]
 
     def invalidation_targets(self, scope: Scope, headers: Headers) -> list[bytes]:
-        """Return the primary keys that a successful unsafe request invalidates: its own, and those that its response names.
+        """Return the primary keys that a successful unsafe request invalidates: its own, and the ones that its response names.
 
         RFC 9111 §4.4: `Location` and `Content-Location` of the same origin. Scheme, host and port are compared as text in lower case.
         """

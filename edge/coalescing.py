@@ -143,7 +143,7 @@ class InFlightFetch:
 
 
 class InFlightFetches:
-    """The fetches under way: those that clients may join, by key, and the others."""
+    """The fetches in flight: by key the ones that clients may join, and the others."""
 
     def __init__(self) -> None:
         self._joinable: dict[bytes, InFlightFetch] = {}

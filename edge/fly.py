@@ -26,7 +26,7 @@ REPLAY_TIMEOUT = b"5s"
 _BODY_GRACE_SECONDS = 25.0
 _MIN_BYTES_PER_SECOND = 8_192
 
-# Each message of a body costs about 35 µs of CPU whatever its size: after the first ones, they must have this size on average.
+# Each message of a body costs about 35 µs of CPU, small or large. After the first ones, the messages must have this size on average.
 _FREE_MESSAGES = 1_024
 _MIN_MESSAGE_BYTES = 512
 

@@ -231,13 +231,13 @@ class Renditions:
 
         Raises the errors of `Documents.get`, and `BadTransformError` for a crop outside the picture.
         """
-        supported = await self.supported_formats(FORMATS)
+        supported = await self.supported_formats()
         return ladder.possible_formats(await self.image_info(digest), transform, self._limits, supported, version=version)
 
-    async def supported_formats(self, formats: Iterable[Format]) -> list[Format]:
-        """Return the formats of `formats` that the installed libvips can write."""
+    async def supported_formats(self) -> list[Format]:
+        """Return the formats that the installed libvips can write, in the order of `FORMATS`."""
         writes = (await self._pool.codec_support()).writes
-        return [image_format for image_format in formats if image_format in writes]
+        return [image_format for image_format in FORMATS if image_format in writes]
 
     async def resolve(self, info: ImageInfo, transform: Transform, image_format: Format, version: int = PIPELINE_VERSION) -> RenderRequest:
         """Return the request of a rendition, after checking that the original, libvips and the limits allow it.

@@ -15,23 +15,8 @@ import psutil
 import pytest
 
 from tests.support import images
-from tests.support.server import DARKROOM, END_SECONDS, Server, darkroom, environment, free_port
+from tests.support.server import DARKROOM, END_SECONDS, Server, darkroom, environment, free_port, refused_start
 from tests.support.waiting import PATIENCE_SECONDS
-
-
-def refused(data: Path, *options: str, **settings: str) -> str:
-    """Return the error message of a start that must fail. Assert that it is not a traceback."""
-    ended = subprocess.run(
-        [DARKROOM, "serve", "--data", data, *options],
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-    )
-    assert ended.returncode == 2
-    assert "Traceback" not in ended.stderr
-    return ended.stderr
 
 
 def test_serve_prints_its_url_its_folders_and_a_command_to_try(server: Server) -> None:
@@ -43,7 +28,7 @@ def test_serve_prints_its_url_its_folders_and_a_command_to_try(server: Server) -
 
 
 def test_serve_on_an_occupied_port_is_refused(server: Server, data: Path) -> None:
-    message = refused(data, "--port", str(server.port))
+    message = refused_start(data, "--port", str(server.port))
     assert f"Cannot listen on 127.0.0.1:{server.port}: Address already in use" in message
     assert "choose another --port" in message
 
@@ -64,7 +49,7 @@ def test_serve_on_an_occupied_port_is_refused(server: Server, data: Path) -> Non
     ],
 )
 def test_serve_with_an_invalid_setting_is_refused_with_its_name(data: Path, settings: dict[str, str], message: str) -> None:
-    assert message in refused(data, "--port", str(free_port()), **settings)
+    assert message in refused_start(data, "--port", str(free_port()), **settings)
 
 
 @pytest.mark.parametrize(("owned", "named"), [("store", "DARKROOM_STORE"), ("data", "DARKROOM_DATA")])

@@ -226,3 +226,18 @@ def _wait_until_healthy(server: Server) -> None:
             if server.process.poll() is None:
                 return
     raise RuntimeError(f"the server did not become healthy:\n{server.log()}")
+
+
+def refused_start(data: Path, *options: str, **settings: str) -> str:
+    """Return the error message of a start that must fail. Assert that it is not a traceback."""
+    ended = subprocess.run(
+        [DARKROOM, "serve", "--data", data, *options],
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    return ended.stderr

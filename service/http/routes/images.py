@@ -39,7 +39,7 @@ from service.http.transforms import resolve_transform, resolve_variant
 from service.http.validation import convert_query, decode_json, read_json
 from service.images.digest import base32, is_digest
 from service.images.document import Document
-from service.images.formats import FORMATS, Format
+from service.images.formats import Format
 from service.images.options import FocalPoint
 from service.images.picture import Markup
 from service.images.transform import Transform, from_options
@@ -78,7 +78,7 @@ async def ingest_image(
     - JSON, `{"url": …}`: the server fetches the image, if `DARKROOM_PULL_HOSTS` allows the host.
     """
     auth.require(request, "ingest")
-    supported = await renditions.supported_formats(FORMATS)
+    supported = await renditions.supported_formats()
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     if content_type != "multipart/form-data":
         result = await _ingest_body(request, ingester, sources, settings, is_json=content_type == "application/json")
@@ -158,7 +158,7 @@ async def get_image(
     """Return the image document, or 304 if its `ETag` is one of `If-None-Match`."""
     auth.require(request, "read")
     document = await documents.get(digest)
-    response = _document_response(_image_document(document, url_builder, await renditions.supported_formats(FORMATS)), 200)
+    response = _document_response(_image_document(document, url_builder, await renditions.supported_formats()), 200)
     # A weak comparison, as this condition requires (RFC 9110 §13.1.2).
     tags = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
     if tags & {"*", response.headers["ETag"]}:
@@ -190,7 +190,7 @@ async def update_image(
             received="no If-Match",
             remedy="Read the document, and send its ETag in If-Match.",
         )
-    supported = await renditions.supported_formats(FORMATS)
+    supported = await renditions.supported_formats()
 
     def change(document: Document) -> Document:
         current_tag = _etag(_image_document(document, url_builder, supported))
@@ -248,7 +248,7 @@ async def create_urls(
         transform,
         widths=wanted.widths,
         formats=wanted.formats,
-        supported=await renditions.supported_formats(FORMATS),
+        supported=await renditions.supported_formats(),
         sizes=wanted.sizes,
         alt=document.alt if wanted.alt is None else wanted.alt,
     )
@@ -300,7 +300,7 @@ def _image_document(document: Document, url_builder: UrlBuilder, supported: Coll
 
 
 async def _image_documents(documents: list[Document], renditions: Renditions, url_builder: UrlBuilder) -> list[ImageDocument]:
-    supported = await renditions.supported_formats(FORMATS)
+    supported = await renditions.supported_formats()
     converted = []
     for document in documents:
         converted.append(_image_document(document, url_builder, supported))
