@@ -469,20 +469,6 @@ def every_problem() -> list[type[ServiceError]]:
     return sorted(found.values(), key=lambda error: (error.status_code, error.slug))
 
 
-RAISE_UPLOAD_LIMIT = "Send a smaller file, or raise DARKROOM_MAX_UPLOAD_BYTES on the server."
-
-
-def body_too_large(max_bytes: int, received: str, remedy: str = RAISE_UPLOAD_LIMIT) -> TooLargeError:
-    """Return the error for a request body of more than `max_bytes` bytes. It closes the connection, because the rest is not read."""
-    return TooLargeError(
-        "The request's body is too large.",
-        expected=f"at most {max_bytes} bytes",
-        received=received,
-        remedy=remedy,
-        extra_headers=(("Connection", "close"),),
-    )
-
-
 def sanitize(text: str, limit: int = 120) -> str:
     """Return `text` escaped to printable ASCII and cut to `limit` characters, so that responses and logs may contain it."""
     escaped = text.encode("unicode_escape", "backslashreplace").decode("ascii")

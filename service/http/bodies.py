@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import anyio
 from multipart import MultipartSegment, PushMultipartParser
 
-from service.errors import RAISE_UPLOAD_LIMIT, BadRequestError, SlowUploadError, body_too_large
+from service.errors import BadRequestError, SlowUploadError, TooLargeError
 
 if TYPE_CHECKING:
     # `connections` imports this module for commands that serve nothing, and they should start quickly.
@@ -30,9 +30,10 @@ MIN_MESSAGE_BYTES = 512
 MultipartEvent: TypeAlias = MultipartSegment | bytes | bytearray | None
 
 _CLOSE = (("Connection", "close"),)
+_RAISE_LIMIT = "Send a smaller file, or raise DARKROOM_MAX_UPLOAD_BYTES on the server."
 
 
-async def body_pieces(request: Request[object, object, State], max_bytes: int, remedy: str = RAISE_UPLOAD_LIMIT) -> AsyncIterator[bytes]:
+async def body_pieces(request: Request[object, object, State], max_bytes: int, remedy: str = _RAISE_LIMIT) -> AsyncIterator[bytes]:
     """Yield a request's body in pieces of more than `PIECE_BYTES` bytes; the last one may be smaller, none is empty.
 
     Only the time that the client keeps the server waiting counts, not what the caller does between two pieces.
@@ -47,6 +48,17 @@ async def body_pieces(request: Request[object, object, State], max_bytes: int, r
     reader = _BodyReader(request, max_bytes, remedy)
     while piece := await reader.read_piece():
         yield piece
+
+
+def body_too_large(max_bytes: int, received: str, remedy: str) -> TooLargeError:
+    """Return the error for a request body of more than `max_bytes` bytes. It closes the connection, because the rest is not read."""
+    return TooLargeError(
+        "The request's body is too large.",
+        expected=f"at most {max_bytes} bytes",
+        received=received,
+        remedy=remedy,
+        extra_headers=_CLOSE,
+    )
 
 
 async def multipart_events(body: AsyncIterator[bytes], boundary: str, max_parts: int) -> AsyncIterator[MultipartEvent]:

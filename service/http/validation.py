@@ -14,8 +14,8 @@ import msgspec
 from litestar import Request
 from litestar.datastructures import State
 
-from service.errors import BadRequestError, body_too_large, sanitize
-from service.http.bodies import body_pieces
+from service.errors import BadRequestError, sanitize
+from service.http.bodies import body_pieces, body_too_large
 
 # No more than `PIECE_BYTES` of `service.http.bodies`: the first piece of an upload is the whole body, or too large to be JSON.
 MAX_JSON_BYTES = 64 << 10
