@@ -89,7 +89,7 @@ container-test:
 	bash tests/deploy/container.sh
 
 lock: $(VENV)/.dev
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra heic -o requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra heic --extra jxl -o requirements.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras -c requirements.lock -o requirements-dev.lock pyproject.toml
 
 clean:

@@ -7,7 +7,7 @@
 export const MANIFEST_VERSION = 1;
 
 /** The pipeline version of new URLs: PIPELINE_VERSION of service/urls/rendition_url.py. */
-export const PIPELINE_VERSION = 2;
+export const PIPELINE_VERSION = 3;
 
 const FORMATS = ["avif", "webp", "jpeg", "png", "gif"];
 const EXTENSIONS = ["avif", "webp", "jpg", "png", "gif", "auto"];

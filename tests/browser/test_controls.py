@@ -216,9 +216,9 @@ def test_original_that_the_browser_cannot_show_is_replaced_by_a_lossless_renditi
     with Image.open(photo) as picture:
         picture.resize((300, 225)).save(scan)
     choose_and_measure(page, scan)
-    expect(part(page, "before")).to_have_attribute("src", re.compile(r"^/i/v2/.*lossless=true/"))
+    expect(part(page, "before")).to_have_attribute("src", re.compile(r"^/i/v3/.*lossless=true/"))
     expect(part(page, "divider")).to_be_visible()
-    expect(part(page, "original")).to_have_attribute("src", re.compile(r"^/i/v2/"))
+    expect(part(page, "original")).to_have_attribute("src", re.compile(r"^/i/v3/"))
 
 
 def test_help_of_an_option_opens_beside_it_and_closes_again(page: Page, small_photo: Path) -> None:

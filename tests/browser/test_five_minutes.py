@@ -168,7 +168,7 @@ def copy_the_snippets(page: Page, expected: dict[str, Any]) -> None:
         page.get_by_role("button", name=f"Copy {tab}").click()
         copied = page.evaluate("navigator.clipboard.readText()")
         assert line in copied
-        assert set(re.findall(r'/i/v2/[^" ]+', copied)) <= urls
+        assert set(re.findall(r'/i/v3/[^" ]+', copied)) <= urls
         assert r'alt={"Evening \"light\"."}' in copied
 
 

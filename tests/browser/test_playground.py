@@ -338,7 +338,7 @@ def test_missing_token_is_requested_stored_for_the_tab_and_never_in_a_url(
 def test_urls_of_a_cdn_are_shown_unchanged_and_measured_on_the_server(visit: Visit, cdn_url: str, small_photo: Path) -> None:
     page = visit(cdn_url)
     document = document_of(page, small_photo)
-    assert document["src"].startswith("https://img.example.com/photos/i/v2/")
+    assert document["src"].startswith("https://img.example.com/photos/i/v3/")
     assert part(page, "picture").text_content() == document["picture"]
     assert part(page, "src").text_content() == document["src"]
     expect(part(page, "relative")).to_be_hidden()

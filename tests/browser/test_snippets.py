@@ -34,7 +34,7 @@ export default function Page() {
 
 def snippet(page: Page, name: str, host: str) -> str:
     """Return a snippet with the URLs that it would have on a server with a public URL."""
-    return (part(page, name).text_content() or "").replace("/i/v2/", f"{host}/i/v2/")
+    return (part(page, name).text_content() or "").replace("/i/v3/", f"{host}/i/v3/")
 
 
 def build(folder: Path) -> None:

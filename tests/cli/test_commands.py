@@ -51,7 +51,7 @@ def test_url_of_a_digest_and_of_its_file_is_the_same_and_shows_the_image(
     assert (made.exit_code, made.stderr) == (0, "")
     assert made.stdout == run("url", digest(photo), *arguments, server=server.url).stdout
     url = made.stdout.removesuffix("\n")
-    assert url.startswith(f"{server.url}/i/v2/{digest(photo)}/{spelling}")
+    assert url.startswith(f"{server.url}/i/v3/{digest(photo)}/{spelling}")
     assert url.endswith(f".{extension}")
     assert httpx.get(url, trust_env=False).status_code == 200
 
@@ -93,7 +93,7 @@ def test_info_prints_facts_and_as_json_the_whole_document(server: Server, photo:
     facts = dict(line.split(maxsplit=1) for line in printed.stdout.splitlines())
     assert facts["digest"] == digest(photo)
     assert f"x 900 pixels, {photo.stat().st_size:,} bytes" in facts["image"].replace("×", "x")
-    assert facts["src"].startswith(f"{server.url}/i/v2/")
+    assert facts["src"].startswith(f"{server.url}/i/v3/")
     whole = json.loads(run("info", digest(photo), "--json", server=server.url).stdout)
     with server.client() as client:
         known = client.get(f"/v1/images/{digest(photo)}").json()

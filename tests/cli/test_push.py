@@ -563,7 +563,7 @@ def test_manifest_has_the_document_with_absolute_urls_and_the_srcset_of_the_fall
         assert entry["srcset"] == entry["sources"][-1]["srcset"]
         assert httpx.get(entry["src"], trust_env=False).status_code == 200
         for url in re.findall(r"http\S+(?= \d+w)", entry["picture"]):
-            assert url.startswith(f"{server.url}/i/v2/{entry['digest']}/")
+            assert url.startswith(f"{server.url}/i/v3/{entry['digest']}/")
 
 
 def test_manifest_with_relative_urls_has_the_unchanged_document(server: Server, folder: Path, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_taken_down_image_is_gone_once_the_cache_is_purged(front: CacheInFront) 
 
 def test_error_is_never_stored(front: CacheInFront, path: str) -> None:
     unsigned = path.rpartition("/")[0] + "/-.webp"
-    for wrong, status in ((unsigned, 403), (path.replace(".webp", ".xyz"), 400), ("/i/v2/nothing", 400), ("/nothing", 404)):
+    for wrong, status in ((unsigned, 403), (path.replace(".webp", ".xyz"), 400), ("/i/v3/nothing", 400), ("/nothing", 404)):
         for _ in range(2):
             response = front.client.get(wrong)
             assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
@@ -172,7 +172,7 @@ def test_error_is_never_stored(front: CacheInFront, path: str) -> None:
 
 
 def test_negotiated_rendition_is_not_stored_by_caches_that_ignore_vary(front: CacheInFront) -> None:
-    negotiated = f"/i/v2/{front.digest}/full/-.auto"
+    negotiated = f"/i/v3/{front.digest}/full/-.auto"
     for accept, media_type in (("image/avif,image/webp,*/*", "image/avif"), ("*/*", "image/jpeg"), ("image/webp", "image/webp")) * 2:
         response = front.client.get(negotiated, headers={"Accept": accept})
         assert (response.status_code, response.headers["content-type"]) == (200, media_type)

@@ -194,7 +194,7 @@ def test_malformed_chunks_in_a_replica_region_are_400(reader: Server, name: str)
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-@pytest.mark.parametrize("path", ["/", "/i/v2/none", f"/i/v2/{'a' * 32}/full/{'a' * 26}.jpg", "/v1/images", "/livez"])
+@pytest.mark.parametrize("path", ["/", "/i/v3/none", f"/i/v3/{'a' * 32}/full/{'a' * 26}.jpg", "/v1/images", "/livez"])
 def test_malformed_chunks_of_a_request_that_needs_no_body_are_never_500(pulling: Server, path: str, name: str) -> None:
     got = send(pulling, head(path, "Transfer-Encoding: chunked", method="GET") + MALFORMED[name])
     assert got.status in {200, 400, 403}

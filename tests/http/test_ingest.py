@@ -116,7 +116,7 @@ def test_urls_with_a_format_is_one_signed_url_that_works(client: httpx.Client) -
     response = client.post(f"/v1/images/{digest}/urls", json=wanted)
     assert response.status_code == 200
     assert re.fullmatch(
-        rf"/i/v2/{digest}/width=64,height=64,fit=cover,gravity=focal:0.1:0.9,quality=60/[a-z2-7]{{26}}\.webp", response.json()["url"]
+        rf"/i/v3/{digest}/width=64,height=64,fit=cover,gravity=focal:0.1:0.9,quality=60/[a-z2-7]{{26}}\.webp", response.json()["url"]
     )
     rendition = client.get(response.json()["url"])
     assert (rendition.status_code, rendition.headers["content-type"]) == (200, "image/webp")
@@ -176,7 +176,7 @@ def test_public_url_is_the_start_of_every_url_of_a_document(tmp_path_factory: py
     with darkroom(tmp_path_factory.mktemp("public"), public_url="https://img.example.com") as server, server.client() as client:
         document = client.post("/v1/images", content=images.photo_jpeg(64, 48)).json()
         urls = [link["url"] for source in document["sources"] for link in source["renditions"]]
-        assert all(url.startswith("https://img.example.com/i/v2/") for url in [document["src"], *urls])
+        assert all(url.startswith("https://img.example.com/i/v3/") for url in [document["src"], *urls])
         assert client.get(document["src"].removeprefix("https://img.example.com")).status_code == 200
 
 
@@ -187,7 +187,7 @@ def test_store_after_ingest_has_the_original_and_its_document(tmp_path_factory: 
         (original,), (document,) = server.stored("originals"), server.stored("documents")
         assert (original.name, document.name) == (digest_of(photo), digest_of(photo))
         assert original.read_bytes() == photo
-        assert b"/i/v2/" not in document.read_bytes()
+        assert b"/i/v3/" not in document.read_bytes()
         assert list((server.data / "spool").iterdir()) == []
 
 

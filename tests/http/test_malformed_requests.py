@@ -189,7 +189,7 @@ SMUGGLED = request(b"/nothing")
 )
 @pytest.mark.parametrize("where", ["stored", "cold"])
 def test_body_of_a_get_is_skipped_and_never_read_as_a_request(stored: StoredRendition, field: bytes, body: bytes, where: str) -> None:
-    path = stored.path if where == "stored" else b"/i/v2/cold"
+    path = stored.path if where == "stored" else b"/i/v3/cold"
     status = 200 if where == "stored" else 400
     responses = exchange(stored, request(path, field) + body + request(b"/livez", CLOSE))
     assert [got.status for got in responses] == [status, 200]

@@ -35,8 +35,8 @@ def test_rendition_with_an_overlay_is_tagged_with_both_digests_so_that_either_ca
 
 def signed(digest: str, transform: str) -> str:
     """Return the path of a WebP rendition, signed by the test: the server makes no URL for an unknown overlay."""
-    mac = hmac.new(bytes.fromhex(KEY), f"/i/v2/{digest}/{transform}.webp".encode(), hashlib.sha256).digest()
-    return f"/i/v2/{digest}/{transform}/{base64.b32encode(mac[:16]).decode().rstrip('=').lower()}.webp"
+    mac = hmac.new(bytes.fromhex(KEY), f"/i/v3/{digest}/{transform}.webp".encode(), hashlib.sha256).digest()
+    return f"/i/v3/{digest}/{transform}/{base64.b32encode(mac[:16]).decode().rstrip('=').lower()}.webp"
 
 
 def test_rendition_with_an_unknown_overlay_is_404_that_names_it_and_renders_nothing(data: Path) -> None:

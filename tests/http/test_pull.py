@@ -98,7 +98,7 @@ def test_pull_redirects_to_an_immutable_rendition_of_the_source_image(data: Path
         assert (response.status_code, response.content) == (302, b"")
         location = response.headers["location"]
         digest = location.split("/")[3]
-        assert location.startswith(f"/i/v2/{digest}/width=200/")
+        assert location.startswith(f"/i/v3/{digest}/width=200/")
         fields = {
             "cache-control": "public, max-age=60",
             "cdn-cache-control": "max-age=300, stale-while-revalidate=86400, stale-if-error=604800",

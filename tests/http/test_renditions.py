@@ -14,6 +14,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from service.images.transform import PIPELINE_VERSION
 from tests.support import images
 from tests.support.server import Server, darkroom, was_stored
 
@@ -45,7 +46,7 @@ def base32(data: bytes) -> str:
     return base64.b32encode(data).decode().rstrip("=").lower()
 
 
-def signed(digest: str, transform: str, extension: str, *, key: str = KEY, version: str = "v2") -> str:
+def signed(digest: str, transform: str, extension: str, *, key: str = KEY, version: str = f"v{PIPELINE_VERSION}") -> str:
     """Return a path with a signature that the test computes itself."""
     mac = hmac.new(bytes.fromhex(key), f"/i/{version}/{digest}/{transform}.{extension}".encode(), hashlib.sha256).digest()
     return f"/i/{version}/{digest}/{transform}/{base32(mac[:16])}.{extension}"
@@ -170,14 +171,14 @@ def test_wrong_signature_is_403_and_reads_nothing(keyed: Server, client: httpx.C
 @pytest.mark.parametrize(
     "change",
     [
-        lambda path: path.replace("/i/v2/", "/i/v2//"),
-        lambda path: path.replace("/i/v2/", "/i//v2/"),
+        lambda path: path.replace("/i/v3/", "/i/v3//"),
+        lambda path: path.replace("/i/v3/", "/i//v3/"),
         lambda path: path + "/",
         lambda path: path.replace("=", "%3D"),
-        lambda path: path.replace("/v2/", "/%76%32/"),
+        lambda path: path.replace("/v3/", "/%76%33/"),
         lambda path: path.replace("/width", "%2Fwidth"),
-        lambda path: path.replace("/v2/", "/V2/"),
-        lambda path: path.replace("/v2/", "/v02/"),
+        lambda path: path.replace("/v3/", "/V3/"),
+        lambda path: path.replace("/v3/", "/v03/"),
         lambda path: path.replace(".webp", ".WEBP"),
         lambda path: path.replace(".webp", ".gifv"),
         lambda path: path.replace(".webp", ""),
@@ -193,14 +194,14 @@ def test_other_spelling_of_a_rendition_url_is_400(client: httpx.Client, document
 
 
 def test_unsigned_transform_needs_no_signature_but_its_canonical_spelling(client: httpx.Client, document: dict[str, Any]) -> None:
-    path = f"/i/v2/{document['digest']}/{UNSIGNED}/-.webp"
+    path = f"/i/v3/{document['digest']}/{UNSIGNED}/-.webp"
     response = client.get(path)
     assert response.status_code == 200
     assert was_stored(response, path)
-    other = client.get(f"/i/v2/{document['digest']}/height=100,width=100,fit=cover/-.webp")
+    other = client.get(f"/i/v3/{document['digest']}/height=100,width=100,fit=cover/-.webp")
     check_error(other, 400, "bad-transform")
     assert other.json()["expected"] == UNSIGNED
-    check_error(client.get(f"/i/v2/{document['digest']}/width=101,height=100,fit=cover/-.webp"), 403, "bad-signature")
+    check_error(client.get(f"/i/v3/{document['digest']}/width=101,height=100,fit=cover/-.webp"), 403, "bad-signature")
 
 
 @pytest.mark.parametrize("transform", ["wdith=3", "width=0", "width=1e3", "width=3,width=3", "gravity=focal:2:0", "width", "width=9000"])
@@ -221,7 +222,7 @@ def test_unknown_digest_is_404(client: httpx.Client) -> None:
 
 
 def test_newer_pipeline_version_is_503_with_retry_after(client: httpx.Client, document: dict[str, Any]) -> None:
-    response = client.get(signed(document["digest"], "width=10", "webp", version="v3"))
+    response = client.get(signed(document["digest"], "width=10", "webp", version=f"v{PIPELINE_VERSION + 1}"))
     check_error(response, 503, "newer-version")
     assert response.headers["retry-after"] == "5"
 

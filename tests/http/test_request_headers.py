@@ -64,7 +64,7 @@ def ask(stored: Stored, *fields: str, path: str = "", method: str = "GET", versi
 
 
 # The edge has stored the root page, but not an unknown rendition.
-COLD = f"/i/v2/{'a' * 32}/full/{'a' * 26}.jpg"
+COLD = f"/i/v3/{'a' * 32}/full/{'a' * 26}.jpg"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_request_without_exactly_one_host_is_400(stored: Stored, method: str, pa
 
 # Every page, and a path of each other kind.
 PAGES = ["/", "/docs", "/docs/openapi.json", "/problems", "/problems/gone", "/darkroom.js", "/darkroom.d.ts", "/health", "/livez"]
-OTHERS = ["/docs/", "/nothing", "/problems/nothing", "/v1/images?limit=x", "/v1/images/x", "/web/x", "/docs/files/x", "/i/v2/x", "/pull/x"]
+OTHERS = ["/docs/", "/nothing", "/problems/nothing", "/v1/images?limit=x", "/v1/images/x", "/web/x", "/docs/files/x", "/i/v3/x", "/pull/x"]
 NO_HOSTS = ["x:99999", "x:-1", "x:y", "x:", ":80", "[", "[::1", "[x]:80", "a b", "@", "x/y", "?#", "%zz", "\xff", "x" * 300]
 
 

@@ -147,9 +147,9 @@ def test_contradiction_is_reported_when_a_url_is_requested(
 
 
 def test_contradiction_in_an_unsigned_url_is_reported_before_anything_is_rendered(client: httpx.Client, photo: str) -> None:
-    assert client.get(f"/i/v2/{photo}/width=50,lossless=true/-.webp").status_code == 200
-    check_problem(client.get(f"/i/v2/{photo}/width=50,lossless=true/-.jpg"), 400, "bad-transform")
-    check_problem(client.get(f"/i/v2/{photo}/frame=7/-.webp"), 400, "bad-transform")
+    assert client.get(f"/i/v3/{photo}/width=50,lossless=true/-.webp").status_code == 200
+    check_problem(client.get(f"/i/v3/{photo}/width=50,lossless=true/-.jpg"), 400, "bad-transform")
+    check_problem(client.get(f"/i/v3/{photo}/frame=7/-.webp"), 400, "bad-transform")
 
 
 def test_unknown_overlay_is_404_when_a_url_is_requested_and_when_it_is_rendered(client: httpx.Client, server: Server, photo: str) -> None:
@@ -203,13 +203,13 @@ def test_document_of_an_animation_offers_animated_formats(client: httpx.Client, 
     [("image/avif,image/webp,*/*", "image/webp"), ("image/avif,*/*", "image/gif"), ("*/*", "image/gif")],
 )
 def test_negotiated_animation_is_never_a_still_image(client: httpx.Client, film: str, accept: str, media_type: str) -> None:
-    response = client.get(f"/i/v2/{film}/width=50/-.auto", headers={"Accept": accept})
+    response = client.get(f"/i/v3/{film}/width=50/-.auto", headers={"Accept": accept})
     assert (response.status_code, response.headers["content-type"], response.headers["vary"]) == (200, media_type, "Accept")
     assert getattr(images.decode(response.content), "n_frames", 1) == 3
 
 
 def test_negotiated_picture_with_alpha_keeps_it(client: httpx.Client, badge: str) -> None:
-    response = client.get(f"/i/v2/{badge}/width=50/-.auto", headers={"Accept": "*/*"})
+    response = client.get(f"/i/v3/{badge}/width=50/-.auto", headers={"Accept": "*/*"})
     assert response.headers["content-type"] == "image/png"
     assert images.decode(response.content).mode == "RGBA"
 

@@ -111,7 +111,7 @@ def test_formats_of_an_opaque_image_end_with_jpeg_and_of_one_with_alpha_with_png
 def test_url_of_a_rendition_is_its_signed_path_after_the_public_url(image_format: Format, extension: str) -> None:
     wanted = Transform(width=640, height=480, fit="cover", gravity=FocalPoint(0.3, 0.6))
     url = UrlBuilder(SIGNER, "https://img.example.com/x", LIMITS).url(DIGEST, wanted, image_format)
-    assert url.startswith(f"https://img.example.com/x/i/v2/{DIGEST}/width=640,height=480,fit=cover,gravity=focal:0.3:0.6/")
+    assert url.startswith(f"https://img.example.com/x/i/v3/{DIGEST}/width=640,height=480,fit=cover,gravity=focal:0.3:0.6/")
     assert url.endswith(extension)
     SIGNER.verify(*parse_address(url.removeprefix("https://img.example.com/x").encode("ascii")))
     assert "https://img.example.com/x" + URL_BUILDER.url(DIGEST, wanted, image_format) == url
@@ -248,8 +248,8 @@ width="400" height="300" alt="A &quot;red&quot; boat &amp; more" loading="lazy" 
 </picture>"""
     )
     assert jpeg == [
-        f"/i/v2/{DIGEST}/width=320/{SIGNER.sign(parse_address(jpeg[0].encode())[0]).rpartition('/')[2]}",
-        f"/i/v2/{DIGEST}/width=400/{SIGNER.sign(parse_address(jpeg[1].encode())[0]).rpartition('/')[2]}",
+        f"/i/v3/{DIGEST}/width=320/{SIGNER.sign(parse_address(jpeg[0].encode())[0]).rpartition('/')[2]}",
+        f"/i/v3/{DIGEST}/width=400/{SIGNER.sign(parse_address(jpeg[1].encode())[0]).rpartition('/')[2]}",
     ]
 
 

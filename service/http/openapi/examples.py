@@ -9,6 +9,7 @@ from service.http.schemas import ImageDocument, ImagesPage, LookupResponse, UrlR
 from service.images.digest import DIGEST_EXAMPLE
 from service.images.info import Placeholder
 from service.images.picture import Markup, PictureSource, RenditionLink
+from service.images.transform import PIPELINE_VERSION
 from service.library.takedowns import TakenDown
 from service.ops.health import Report
 from service.rendering.protocol import Sandbox
@@ -27,7 +28,7 @@ def _edge_problem(status: int, title: str, detail: str, **members: str) -> dict[
 
 
 def _rendition_url(transform: str, extension: str) -> str:
-    return f"/i/v2/{DIGEST_EXAMPLE}/{transform}/{SIGNATURE}.{extension}"
+    return f"/i/v{PIPELINE_VERSION}/{DIGEST_EXAMPLE}/{transform}/{SIGNATURE}.{extension}"
 
 
 def _source(media_type: str, extension: str) -> PictureSource:

@@ -47,6 +47,7 @@ from service.http.validation import json_schema
 from service.images.digest import DIGEST_EXAMPLE
 from service.images.formats import FORMAT_OF_EXTENSION, FORMATS
 from service.images.picture import Markup
+from service.images.transform import PIPELINE_VERSION
 from service.library.takedowns import TakenDown
 from service.ops.health import Report
 
@@ -376,7 +377,7 @@ UNROUTED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "tags": ["renditions"],
             "deprecated": False,
             "parameters": [
-                _path_parameter("version", {"type": "string", "pattern": "^v[0-9]+$"}, "v2"),
+                _path_parameter("version", {"type": "string", "pattern": "^v[0-9]+$"}, f"v{PIPELINE_VERSION}"),
                 _path_parameter("digest", {"type": "string"}, DIGEST_EXAMPLE),
                 *_END_OF_PATH,
             ],
