@@ -23,8 +23,8 @@ from service.errors import ServiceError
 from service.http.app import create_app
 from service.http.connections import Connections, max_connections
 from service.http.guard import Guard
+from service.http.negotiation import normalize_accept
 from service.http.problem_details import plain_response
-from service.http.routes.renditions import normalize_accept
 from service.ops.logging import configure_logs
 from service.process import end_with_parent, end_with_supervisor, hold_signals
 from service.settings.environment import load

@@ -233,7 +233,7 @@ def test_newer_pipeline_version_is_503_with_retry_after(client: httpx.Client, do
         ("image/avif,image/webp,*/*", "image/avif"),
         ("image/webp,*/*;q=0.8", "image/webp"),
         ("image/avif;q=0, image/webp", "image/webp"),
-        ("image/jxl,image/avif;q=0.9", "image/avif"),
+        ("image/webp,image/avif;q=0.9", "image/webp"),
         ("*/*", "image/jpeg"),
         ("", "image/jpeg"),
         # Longer than that of any browser.

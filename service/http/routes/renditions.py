@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 from litestar import Request, Response, get
 from litestar.datastructures import State
 
 from service.http import headers
-from service.images.formats import FORMAT_OF_EXTENSION, FORMATS, Format
+from service.http.negotiation import negotiated_extension
+from service.images.formats import FORMAT_OF_EXTENSION, FORMATS
 from service.images.transform import parse, parse_canonical
 from service.library.renditions import Rendition, Renditions, digests
 from service.urls.rendition_url import AUTO, RenditionUrl, parse_rendition_url
 from service.urls.signing import UNSIGNED, Signer
-
-# Browsers send about 150 characters; a list of thousands of items takes a while to parse.
-MAX_ACCEPT_CHARACTERS = 1_024
-
-# The formats that a client must name to get; the fallback needs no naming.
-_NEGOTIATED = (FORMATS["avif"].media_type, FORMATS["webp"].media_type)
 
 
 @get("/i/{rest:path}", include_in_schema=False)
@@ -52,33 +45,6 @@ async def get_rendition(
         return _response(rendition, extension, headers.negotiated_headers(rendition.etag, rendition.sha256, originals))
     rendition = await renditions.get_or_render(url, transform)
     return _response(rendition, url.extension, headers.rendition_headers(rendition.etag, rendition.sha256, originals))
-
-
-def negotiated_extension(accept: str, formats: Sequence[Format]) -> str:
-    """Return the extension of the first of `formats` that `Accept` names, else of the last one.
-
-    `*/*` does not count as a name: browsers without AVIF or WebP send it too (RFC 9110 §12.5.1).
-    """
-    accepted = _accepted(accept)
-    *better, fallback = (FORMATS[image_format] for image_format in formats)
-    return next((traits for traits in better if traits.media_type in accepted), fallback).extension
-
-
-def normalize_accept(accept: bytes) -> bytes:
-    """Return the part of `Accept` that the choice of a format depends on: clients with the same part get the same response."""
-    accepted = _accepted(accept.decode("latin-1"))
-    return b",".join(media_type.encode("ascii") for media_type in _NEGOTIATED if media_type in accepted)
-
-
-def _accepted(accept: str) -> set[str]:
-    """Return the media types that `Accept` names with a weight above 0; none if it is longer than any browser's."""
-    if len(accept) > MAX_ACCEPT_CHARACTERS:
-        return set()
-    return {
-        media_type.strip().lower()
-        for media_type, *parameters in (part.split(";") for part in accept.split(","))
-        if not any(parameter.replace(" ", "").rstrip("0.") == "q=" for parameter in parameters)
-    }
 
 
 def _response(rendition: Rendition, extension: str, fields: dict[str, str]) -> Response[bytes]:
