@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from service.rendering.pool import RenderPool
+from tests.support.chromium import Painter, chromium_painter
 from tests.support.renders import render_pool
 from tests.support.s3 import Bucket, moto_bucket
 from tests.support.s3_proxy import S3Proxy, s3_proxy_of
@@ -64,6 +65,13 @@ def without_foreign_variables() -> Iterator[None]:
             if name.startswith(foreign):
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session")
+def painter() -> Iterator[Painter]:
+    """Yield a browser that draws image files, the reference for their pixels; tests that use it are skipped without Chromium."""
+    with chromium_painter() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

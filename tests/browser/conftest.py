@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +13,7 @@ from PIL import ExifTags, Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.browser.landscape import evening_lake
+from tests.support.chromium import launch_chromium
 from tests.support.server import darkroom
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -22,15 +22,6 @@ TOKEN = "secret-token-for-tests-0123"
 expect.set_options(timeout=1_000 * PATIENCE_SECONDS)
 
 Visit: TypeAlias = Callable[..., Page]
-
-_CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -74,11 +65,8 @@ def cdn_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 # Not for the whole session: Playwright runs an event loop in this thread, and other tests in this process need their own.
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    executable = shutil.which("chromium")
-    if executable is None:
-        pytest.skip("chromium is not installed; install it with: apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=_CHROMIUM_ARGUMENTS)
+        browser = launch_chromium(playwright)
         yield browser
         browser.close()
 
