@@ -47,7 +47,7 @@ const png = async (source, width, height) => {
     }
     return btoa(text);
 };
-window.draw = async ([text, type]) => {
+window.draw = async ([text, type, size]) => {
     const url = URL.createObjectURL(new Blob([bytesOf(text)], {type}));
     const image = new Image();
     image.src = url;
@@ -57,7 +57,7 @@ window.draw = async ([text, type]) => {
         return null;
     }
     try {
-        return await png(image, image.naturalWidth, image.naturalHeight);
+        return await png(image, ...(size ?? [image.naturalWidth, image.naturalHeight]));
     } finally {
         URL.revokeObjectURL(url);
     }
@@ -105,22 +105,22 @@ class Painter:
         self._run = run
         self._page = page
 
-    def draw(self, body: bytes, image_format: str) -> Image.Image | None:
-        """Return the picture that `<img>` shows, upright, in RGBA and in its natural size, or `None` if the browser does not show it.
+    def draw(self, body: bytes, image_format: str, size: tuple[int, int] | None = None) -> Image.Image | None:
+        """Return the picture that `<img>` shows, upright and in RGBA, or `None` if the browser does not show it.
 
-        `image_format`: a key of `MEDIA_TYPES`. The colors of pixels that are nearly transparent are inexact, because a canvas
-        has premultiplied colors of 8 bits: compare with `visible_distance`.
+        `image_format`: a key of `MEDIA_TYPES`. `size`: in pixels; `None` for the natural size of the picture. The colors of pixels
+        that are nearly transparent are inexact, because a canvas has premultiplied colors of 8 bits: compare with `visible_distance`.
         """
-        found = self._call("draw", body, image_format)
+        found = self._call("draw", body, image_format, size)
         return None if found is None else _picture(found)
 
     def play(self, body: bytes, image_format: str) -> Animation:
         """Return all frames of an animation, or the one frame of a still, as decoded by ImageDecoder (WebCodecs §10)."""
-        frames, plays = self._call("play", body, image_format)
+        frames, plays = self._call("play", body, image_format, None)
         return Animation([_picture(text) for text, _ in frames], [delay for _, delay in frames], plays)
 
-    def _call(self, function: str, body: bytes, image_format: str) -> Any:
-        argument = [base64.b64encode(body).decode("ascii"), MEDIA_TYPES[image_format]]
+    def _call(self, function: str, body: bytes, image_format: str, size: tuple[int, int] | None) -> Any:
+        argument = [base64.b64encode(body).decode("ascii"), MEDIA_TYPES[image_format], size]
         return self._run(lambda: self._page.evaluate(f"(argument) => window.{function}(argument)", argument))
 
 
