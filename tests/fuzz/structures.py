@@ -14,11 +14,30 @@ from tests.fuzz.mutate import ANY, NUMBERS, Mutator, fill_block, flip_bits, set_
 from tests.fuzz.seeds import Kind
 
 # Boxes that contain boxes, and the number of bytes before the first one (ISO/IEC 14496-12, 23008-12).
-_NESTING_BOXES = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"iinf": 6, b"iref": 4, b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0, b"stbl": 0}
+_NESTING_BOXES = {
+    b"meta": 4,
+    b"iprp": 0,
+    b"ipco": 0,
+    b"iinf": 6,
+    b"iref": 4,
+    b"moov": 0,
+    b"trak": 0,
+    b"mdia": 0,
+    b"minf": 0,
+    b"stbl": 0,
+    b"dinf": 0,
+    b"edts": 0,
+    b"stsd": 8,
+    b"av01": 78,
+}
 
 _PNG_CHUNKS = (
-    b"cICP\x09\x10\x00\x01", b"gAMA\x00\x01\x86\xa0", b"gAMA\x00\x00\x00\x00", b"sRGB\x00", b"cHRM" + bytes(32), b"pHYs" + bytes(9),
-    b"tRNS" + bytes(300), b"acTL\x00\x00\x00\x02\x00\x00\x00\x00", b"eXIfMM\x00*" + b"\xff" * 300,
+    b"cICP\x09\x10\x00\x01", b"cICP\x0c\x12\x00\x01", b"cICP\x01\x08\x00\x00", b"cICP\xff\xff\x09\x07", b"mDCV" + bytes(24),
+    b"cLLI" + b"\xff" * 8, b"gAMA\x00\x01\x86\xa0", b"gAMA\xff\xff\xff\xff", b"gAMA\x00\x00\x00\x01", b"gAMA\x00\x00\x00\x00",
+    b"sRGB\x00", b"cHRM" + bytes(32), b"pHYs" + bytes(9),
+    b"tRNS" + bytes(300), b"acTL\x00\x00\x00\x02\x00\x00\x00\x00", b"acTL\xff\xff\xff\xff\x00\x00\x00\x01",
+    b"fcTL" + bytes(26), b"fcTL\x00\x00\x00\x01\xff\xff\xff\xff" + bytes(18), b"fdAT\x00\x00\x00\x01", b"fdAT" + b"\xff" * 9,
+    b"eXIfMM\x00*" + b"\xff" * 300,
     b"zTXtx\x00\x00" + zlib.compress(bytes(1 << 16)), b"iTXtx\x00\x01\x00\x00\x00" + zlib.compress(bytes(1 << 16)), b"PLTE" + bytes(768),
     b"bKGD\x00\x01", b"IDAT", b"IEND",
 )  # fmt: skip
@@ -49,6 +68,35 @@ _SVG_FRAGMENTS = (
     b'<path stroke-dasharray="0.0001" d="M0 0H9999" stroke="red"/>',
 )  # fmt: skip
 
+# Pieces of style sheets (CSS Syntax 3): at-rules, escapes, comments and brackets, complete and not.
+_CSS_FRAGMENTS = (
+    b"@media print{", b"}", b"{", b"@import 'http://127.0.0.1/a';", b'@import url("data:text/css,*{fill:red}");', b"@charset 'x';",
+    b"@font-face{src:url(file:///etc/passwd)}", b"@supports not (fill:url(#g)){*{fill:red}}", b"@media " * 300, b"@x{" * 300, b"/*", b"*/",
+    b"<!--", b"-->", b"\\", b"\\000000", b"\\110000 ", b"\\75\\72\\6c(http://127.0.0.1/)", b"u\\rl(x)", b'"', b"'", b"(", b")", b"[", b"]",
+    b"fill:url(http://127.0.0.1/#g)", b";stroke:url(#g) url(#s)", b"!important", b"*{filter:url(#f) blur(99px)}", b"." + b"a" * 9_000,
+    b"a " * 3_000 + b"{}", b":is(" * 200, b":not(*)" * 300, b"a,b,c>d~e+f " * 300, b"{fill:red}" * 900,
+    b"*{--a:var(--a)}", b"*{d:path('M0 0')}",
+    b"*{background:image-set('a' 1x)}", b"*{mask:url(#m),url(http://127.0.0.1/)}", b"\x00", b"\xff", b"\xef\xbb\xbf",
+)  # fmt: skip
+
+# TIFF tag → values that select another kind of samples (TIFF 6.0 §8, its technical notes 1 and 2, and the registry of libtiff).
+_TIFF_KINDS = {
+    258: (1, 2, 4, 8, 12, 16, 24, 32, 64),
+    259: (1, 2, 3, 4, 5, 6, 7, 8, 32_766, 32_773, 32_809, 32_908, 32_946, 34_661, 34_676, 34_712, 34_887, 34_925, 50_000, 50_001, 50_002),
+    262: (0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 32_803, 32_844, 32_845, 34_892),
+    266: (1, 2),
+    274: (1, 3, 6, 8, 9),
+    277: (1, 2, 3, 4, 5, 9),
+    284: (1, 2),
+    317: (1, 2, 3),
+    322: (1, 16, 24, 65_520),
+    332: (1, 2),
+    338: (0, 1, 2),
+    339: (1, 2, 3, 4, 5, 6),
+    530: (1, 2, 4, 8),
+}
+
+_STYLE = re.compile(rb"<style[^>]*>(.*?)</style>|style=\"([^\"]*)\"", re.DOTALL)
 _ATTRIBUTE = re.compile(rb"""=\s*("[^"]*"|'[^']*')""")
 _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?")
 
@@ -56,14 +104,14 @@ _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?")
 def mutators(kind: Kind) -> tuple[Mutator, ...]:
     """Return the mutations for a format, both those that know it and the general ones; likelier ones appear several times."""
     special: dict[Kind, tuple[Mutator, ...]] = {
-        "jpeg": (change_jpeg_frame, change_embedded_profile, change_embedded_profile, change_exif),
+        "jpeg": (change_jpeg_frame, change_embedded_profile, change_embedded_profile, change_exif, change_gain_map),
         "png": (change_png_rows, insert_png_chunk, change_png_profile, change_png_profile),
         "gif": (),
         "webp": (change_embedded_profile, change_embedded_profile, change_exif),
         "avif": (change_box, change_box, change_box, change_embedded_profile),
         "heic": (change_box, change_box, change_box, change_embedded_profile),
-        "tiff": (change_directory, change_directory, change_directory, change_embedded_profile),
-        "svg": (set_svg_attribute, set_svg_attribute, insert_svg_fragment, insert_svg_fragment, set_svg_number),
+        "tiff": (change_directory, change_directory, change_tiff_kind, change_tiff_kind, change_embedded_profile),
+        "svg": (set_svg_attribute, set_svg_attribute, insert_svg_fragment, insert_svg_fragment, set_svg_number, insert_css, insert_css),
     }
     parts = CONTAINERS.get(kind)
     return (*special[kind] * 2, *(() if parts is None else (_part_changer(parts), *(_part_mover(parts), _part_splicer(parts)) * 2)), *ANY)
@@ -246,6 +294,39 @@ def change_directory(body: bytes, rng: Random, _: Sequence[bytes]) -> bytes:  # 
             return set_number_at(body, rng, min(last + size, len(body) - 4), 4, order)
         case _:
             return set_number_at(body, rng, at + size - (4 if size == 12 else 8), rng.choice((2, 4)), order)
+
+
+def change_tiff_kind(body: bytes, rng: Random, _: Sequence[bytes]) -> bytes:
+    """Return a TIFF with the value of a field that says how its samples are to be read replaced by another known value."""
+    order = "<" if body.startswith(b"II") else ">"
+    fields = [
+        (at + size - (4 if size == 12 else 8), tag)
+        for at, size in tiff_entries(body)
+        if (tag := struct.unpack_from(f"{order}H", body, at)[0]) in _TIFF_KINDS
+    ]
+    if not fields:
+        return body
+    at, tag = rng.choice(fields)
+    return body[:at] + struct.pack(f"{order}H", rng.choice(_TIFF_KINDS[tag])) + body[at + 2 :]
+
+
+def change_gain_map(body: bytes, rng: Random, _: Sequence[bytes]) -> bytes:
+    """Return a JPEG with a change in the metadata that describes its gain map, or in the second picture of the file (CIPA DC-007)."""
+    places = [match.start() for match in re.finditer(rb"hdrgm|MPF\0|urn:iso:std:iso:ts:21496|Container:Directory|\xff\xd8\xff", body)][1:]
+    if not places:
+        return body
+    at = rng.choice(places)
+    head = body[at : at + 160]
+    return body[:at] + rng.choice((set_number, set_bytes, set_svg_number, flip_bits))(head, rng, ()) + body[at + 160 :]
+
+
+def insert_css(body: bytes, rng: Random, _: Sequence[bytes]) -> bytes:
+    """Return an SVG document with a piece of CSS inserted into one of its style sheets or style attributes."""
+    sheets = [match.span(1 if match.group(1) is not None else 2) for match in _STYLE.finditer(body)]
+    if not sheets:
+        return body
+    at = rng.randint(*rng.choice(sheets))
+    return body[:at] + rng.choice(_CSS_FRAGMENTS) + body[at:]
 
 
 def set_svg_attribute(body: bytes, rng: Random, _: Sequence[bytes]) -> bytes:
