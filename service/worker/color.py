@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pyvips
 
 from service.images.options import Profile
+from service.worker.color_space import SRGB_CURVE, ColorSpace, icc_profile
+from service.worker.formats import hdr
 
 # Relative colorimetric leaves colors that the target can show unchanged. For CMYK without a profile libvips has a fallback profile.
 RENDERING_INTENT = "relative"
@@ -12,8 +16,12 @@ RENDERING_INTENT = "relative"
 # The tag table of an ICC profile: a count, then 12 bytes for each tag, which begin with its 4-byte signature (ICC.1:2022 §7.3).
 _TAG_TABLE_OFFSET, _TAG_ENTRY_BYTES, _MAX_TAGS = 128, 12, 100
 
-# The code point of Display P3's primaries in files that have no profile (ITU-T H.273, table 2).
-DISPLAY_P3_PRIMARIES = 12
+# The class of a profile, and the classes that describe no device: device link, abstract and named colors (ICC.1:2022 §7.2.5).
+_CLASS, _CLASSES_WITHOUT_DEVICE = slice(12, 16), frozenset({b"link", b"abst", b"nmcl"})
+
+# Whether profiles are usable, by their digest and the interpretation of the image. Most pictures have one of a few profiles.
+_MAX_KNOWN_PROFILES = 64
+_usable_profiles: dict[tuple[bytes, str], bool] = {}
 
 _GRAY = frozenset({"b-w", "grey16"})
 _OPAQUE = 255
@@ -81,10 +89,18 @@ def remove_profile(image: pyvips.Image) -> pyvips.Image:
     return image
 
 
-def assign_display_p3(image: pyvips.Image) -> pyvips.Image:
-    """Return `image` with the ICC profile of Display P3, its values unchanged."""
+def assign(image: pyvips.Image, space: ColorSpace) -> pyvips.Image:
+    """Return `image` with the ICC profile of `space` and its values unchanged, marked by `hdr.mark` if `space` is HDR."""
+    image = remove_profile(image)
+    if space.is_hdr:
+        return hdr.mark(image, space)
+    gray = is_gray(image)
+    if space.is_srgb or (gray and space.transfer == SRGB_CURVE):
+        return image
     image = image.copy()
-    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", pyvips.Operation.call("profile_load", "p3"))
+    is_p3 = space.is_display_p3 and not gray
+    profile = pyvips.Operation.call("profile_load", "p3") if is_p3 else icc_profile(space, gray=gray)
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
     return image
 
 
@@ -118,6 +134,57 @@ def convert_to_profile_of(image: pyvips.Image, other: pyvips.Image) -> pyvips.Im
         return connection.icc_export(intent=RENDERING_INTENT, depth=8)
     except pyvips.Error:
         return other
+
+
+def has_profile(image: pyvips.Image) -> bool:
+    """Return whether an image has an ICC profile."""
+    return bool(image.get_typeof("icc-profile-data"))
+
+
+def remove_unusable_profile(image: pyvips.Image) -> pyvips.Image:
+    """Return a newly opened image without its ICC profile if Little CMS cannot convert the image with it, otherwise unchanged.
+
+    Such a profile is damaged, meant for another number of bands, or of a class that describes no device. Browsers ignore it too.
+    """
+    profile = _embedded_profile(image)
+    if not profile:
+        return image
+    key = (hashlib.sha256(profile).digest(), image.interpretation)
+    if key not in _usable_profiles:
+        if len(_usable_profiles) >= _MAX_KNOWN_PROFILES:
+            _usable_profiles.clear()
+        _usable_profiles[key] = _is_usable(profile, image)
+    return image if _usable_profiles[key] else remove_profile(image)
+
+
+def _is_usable(profile: bytes, image: pyvips.Image) -> bool:
+    if bytes(profile[_CLASS]) in _CLASSES_WITHOUT_DEVICE:
+        return False
+    bands = image.bands - image.hasalpha()
+    pixel = pyvips.Image.black(1, 1, bands=bands).cast(image.format).copy(interpretation=image.interpretation)
+    pixel.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
+    try:
+        pixel.icc_transform("srgb", embedded=True, intent=_intent(profile)).copy_memory()
+    except pyvips.Error:
+        return False
+    return True
+
+
+def expand_limited_gray(image: pyvips.Image) -> pyvips.Image:
+    """Return a gray picture of the limited range (ITU-T H.273 §8.3), opened as three equal bands, with black and white at the ends."""
+    max_level = 65_535 if is_high_bit_depth(image) else _OPAQUE
+    colors = (image.extract_band(0, n=3) - 16 / 255 * max_level) * (255 / 219)
+    if image.hasalpha():
+        colors = colors.bandjoin(image.extract_band(3))
+    return colors.rint().cast(image.format).copy(interpretation=image.interpretation)
+
+
+def unpremultiply(image: pyvips.Image) -> pyvips.Image:
+    """Return `image` (8 or 16 bits per band) with its colors divided by alpha, unchanged if it has no alpha."""
+    if not image.hasalpha():
+        return image
+    plain = image.unpremultiply(max_alpha=65_535 if is_high_bit_depth(image) else _OPAQUE)
+    return plain.rint().cast(image.format).copy(interpretation=image.interpretation)
 
 
 def _embedded_profile(image: pyvips.Image) -> bytes:

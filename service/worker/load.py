@@ -11,7 +11,7 @@ from service.images.geometry import Box, Plan, drawing_size, round_half_up
 from service.images.info import ImageInfo
 from service.images.options import Profile
 from service.rendering.protocol import Failure, ImageError
-from service.worker import bounds, color
+from service.worker import bounds, color, color_space
 from service.worker.failures import broken_image, unsupported_animation
 from service.worker.files import ImageFile, open_image
 from service.worker.formats import gif, hdr, heic, isobmff, png, svg
@@ -126,18 +126,25 @@ def _open(file: ImageFile, info: ImageInfo, plan: Plan, page: int) -> pyvips.Ima
     image = open_image(file.body, access="sequential", fail_on=FAIL_ON, **pages)
     if image.get("vips-loader").startswith("jpegload") and (shrink := _shrink_on_load(image, info, plan)) > 1:
         return open_image(file.body, access="sequential", fail_on=FAIL_ON, shrink=shrink)
-    if info.format == "avif" and file.intermediate_of is None and not image.get_typeof("icc-profile-data"):
-        return _assign_nclx_colors(image, isobmff.nclx_colors(file.body))
+    return image if file.intermediate_of is not None else _assign_stated_colors(image, file, info)
+
+
+def _assign_stated_colors(image: pyvips.Image, file: ImageFile, info: ImageInfo) -> pyvips.Image:
+    """Return an opened original with the color space that its file states without an ICC profile, which libvips ignores."""
+    image = color.remove_unusable_profile(image)
+    has_profile = color.has_profile(image)
+    if info.format == "png":
+        stated = png.colors(file.body, bounds.MAX_CHUNKS)
+        space = stated.coded or (None if has_profile else stated.measured)
+        return image if space is None else color.assign(image, space)
+    if info.format == "avif":
+        picture = isobmff.picture(file.body)
+        if picture.limited_gray:
+            image = color.expand_limited_gray(image)
+        if picture.premultiplied:
+            image = color.unpremultiply(image)
+        return image if has_profile else color.assign(image, picture.space)
     return image
-
-
-def _assign_nclx_colors(image: pyvips.Image, nclx: isobmff.NclxColors | None) -> pyvips.Image:
-    """Return an AVIF that has no ICC profile with the color space that its `colr` box states, which libvips ignores."""
-    if nclx is None or color.is_gray(image):
-        return image
-    if nclx.transfer == hdr.PQ and color.is_high_bit_depth(image):
-        return hdr.mark_as_pq(image, nclx.primaries)
-    return color.assign_display_p3(image) if nclx.primaries == color.DISPLAY_P3_PRIMARIES else image
 
 
 def _shrink_on_load(image: pyvips.Image, info: ImageInfo, plan: Plan) -> int:
@@ -153,11 +160,9 @@ def _load_region(opened: pyvips.Image, info: ImageInfo, plan: Plan, profile: Pro
     gray = color.is_gray(opened)
     image = _crop_stored(opened, info, plan.region)
     width, height = plan.unrotated_size
-    if hdr.is_pq(image):
-        image = hdr.tone_map_to_sdr(_shrink_16_bit(image, width, height))
-        if profile == "p3":
-            image = image.icc_transform("p3", input_profile="srgb", intent=color.RENDERING_INTENT)
-        return enlarge(image, width, height)
+    if hdr.color_space(image) is not None:
+        image = hdr.tone_map_to_sdr(_shrink_16_bit(image, width, height), display_p3=profile != "srgb")
+        return enlarge(image if profile == "srgb" else color.assign(image, color_space.DISPLAY_P3), width, height)
     if high_bit_depth and color.is_high_bit_depth(image):
         return _scale_16_bit(image, width, height, profile)
     upright_width, upright_height = upright_size(image.width, image.height, orientation_of(image))

@@ -44,13 +44,18 @@ def nits_of(level: Levels) -> Levels:
 
 
 def tone_mapped(nits: Levels) -> Levels:
-    """Return luminances in Rec. 2020 as sRGB, 0 to 255, with 1,000 nits compressed below 203 by the spline of BT.2390 §5.4.1."""
-    graded, white = float(pq(np.array(1_000.0))), float(pq(np.array(203.0)))
-    most, knee = white / graded, 1.5 * white / graded - 0.5
-    level = np.minimum(pq(nits) / graded, 1)
-    t = (level - knee) / (1 - knee)
-    spline = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (-2 * t**3 + 3 * t**2) * most
-    light = nits_of(np.where(level < knee, level, spline) * graded) / 203
+    """Return luminances of a picture in Rec. 2020, graded for 1,000 nits, as sRGB, 0 to 255, by the curve of SMPTE ST 2094-50, annex C.
+
+    Light up to white is halved; above it, light follows a quadratic Bézier curve to the peak.
+    """
+    light, peak, white = nits / 203, 1_000 / 203, 0.5
+    t = np.linspace(0, 1, 10_001)
+    middle = 0.35 + 0.65 / white, 0.35 * white + 0.65
+    x, y = (
+        (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end for start, bend, end in zip((1, white), middle, (peak, 1), strict=True)
+    )
+    strongest = light.max(axis=-1, keepdims=True)
+    light = light * np.where(strongest <= 1, white, np.interp(strongest, x, y) / strongest)
     light = light @ np.linalg.inv(np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])).T
     light = light.clip(0, 1)
     return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055) * 255
@@ -104,9 +109,9 @@ async def test_pq_is_tone_mapped_to_sdr(pool: RenderPool, tmp_path: Path, make: 
     away = np.abs(found[..., :3] - tone_mapped(scene()))
     assert away.mean() < TOLERANCE
     assert away.max() < 8
-    # Dark levels are unchanged: 20.3 nits are a tenth of white, which is 89 in sRGB.
-    dim = np.abs(scene()[0, :, 0] - 20.3).argmin()
-    assert found[5, dim, 0] == pytest.approx(89, abs=4)
+    # White is halved, which is 188 in sRGB.
+    white = np.abs(scene()[0, :, 0] - 203).argmin()
+    assert found[5, white, 0] == pytest.approx(188, abs=4)
 
 
 async def test_pq_is_rotated_cropped_and_scaled_like_any_other_picture(pool: RenderPool, tmp_path: Path) -> None:

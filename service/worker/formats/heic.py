@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import io
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyvips
 
 from service.rendering.protocol import Failure, ImageError
 from service.worker import color, memory
+from service.worker.color_space import SRGB_CURVE, ColorSpace
 from service.worker.failures import broken_image
-from service.worker.formats import hdr, isobmff
+from service.worker.formats import isobmff
 
 if TYPE_CHECKING:
     from pillow_heif import HeifImage
@@ -26,7 +25,6 @@ _BANDS = {"L": 1, "I": 1, "RGB": 3, "RGBA": 4, "RGBa": 4}
 _PREMULTIPLIED = "RGBa"
 _MAX_LEVEL, _MAX_16_BIT_LEVEL = 255, 65_535
 
-_NCLX_FIELDS = ("color_primaries", "transfer_characteristics")
 # Metadata: key of pillow-heif → field of libvips.
 _METADATA_FIELDS = {"icc_profile": "icc-profile-data", "exif": "exif-data", "xmp": "xmp-data"}
 
@@ -59,9 +57,9 @@ def decode(body: memoryview) -> pyvips.Image:
     """Return the primary picture of a file, upright and in memory, with its ICC profile, Exif and XMP.
 
     The image has height × width × 1, 3 or 4 bands of 8 bits: gray or RGB, with alpha if the file has it. 10 and 12 bits are rounded to 8;
-    PQ levels become 16 bits (see `hdr`). libheif has applied the `irot` and `imir` boxes, which take precedence over the Exif orientation
-    (ISO/IEC 23008-12 §6.5.10), so the image has no orientation. A gain map is a separate picture and is left out: the primary picture is
-    meant for ordinary screens.
+    levels of other curves than sRGB's become 16 bits. libheif has applied the `irot` and `imir` boxes, which take precedence over the Exif
+    orientation (ISO/IEC 23008-12 §6.5.10), so the image has no orientation. A gain map is a separate picture and is left out:
+    the primary picture is meant for ordinary screens.
 
     Raises `ImageError`: `broken`, or `too-costly` if memory does not suffice.
     """
@@ -69,7 +67,7 @@ def decode(body: memoryview) -> pyvips.Image:
     try:
         picture = _open_primary(content)
         _check_complete(content)
-        image = _to_vips(picture)
+        image = _to_vips(picture, isobmff.picture(content).space)
     except (ValueError, EOFError, SyntaxError, RuntimeError, IndexError, OSError, MemoryError) as error:
         # pillow-heif raises any of these for a broken file, and several of them when memory is short.
         out_of_memory = memory.is_out_of_memory(repr(error))
@@ -95,38 +93,12 @@ def _check_complete(content: bytes) -> None:
     libheif would silently leave out the missing tiles of a truncated picture. The item location table is short, since libheif, which limits
     it, has already read it.
     """
-    for end in _extent_ends(content):
-        if end > len(content):
-            raise EOFError(f"a part of it ends at byte {end} of {len(content)}")
+    for _, (start, length) in isobmff.extents(content):
+        if start + length > len(content):
+            raise EOFError(f"a part of it ends at byte {start + length} of {len(content)}")
 
 
-def _extent_ends(content: bytes) -> Iterator[int]:
-    """Yield the end of each extent that is stored in the file, from its `iloc` box (ISO/IEC 14496-12 §8.11.3)."""
-    meta = isobmff.first(content, b"meta")
-    # `meta` begins with four bytes of version and flags.
-    table = io.BytesIO(isobmff.first(meta[4:], b"iloc"))
-
-    def number(size: int) -> int:
-        return int.from_bytes(table.read(size), "big")
-
-    version = number(4) >> 24
-    sizes = number(2)
-    offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
-    id_size = 4 if version == 2 else 2
-    for _ in range(number(id_size)):
-        number(id_size)
-        in_file = version == 0 or number(2) & 15 == 0
-        number(2)
-        base = number(base_size)
-        for _ in range(number(2)):
-            if version > 0:
-                number(index_size)
-            end = base + number(offset_size) + number(length_size)
-            if in_file:
-                yield end
-
-
-def _to_vips(picture: HeifImage) -> pyvips.Image:
+def _to_vips(picture: HeifImage, space: ColorSpace) -> pyvips.Image:
     """Return the pixels of a picture. Decodes it: its mode and size are reliable only afterwards."""
     pixels = picture.data
     mode, _, bits = picture.mode.partition(";")
@@ -138,21 +110,20 @@ def _to_vips(picture: HeifImage) -> pyvips.Image:
         raise ValueError(f"{len(pixels)} bytes of {width} x {height} pixels of mode {picture.mode}")
     image = pyvips.Image.new_from_memory(pixels, width, height, bands, "ushort" if bits else "uchar")
     image = image.copy(interpretation="b-w" if bands == 1 else "srgb")
-    info: dict[str, Any] = dict(picture.info)
-    primaries, transfer = ((info.get("nclx_profile") or {}).get(name, 0) for name in _NCLX_FIELDS)
-    # An ICC profile takes precedence.
-    is_pq = transfer == hdr.PQ and bool(bits) and bands >= 3 and not info.get("icc_profile")
-    max_level = _MAX_16_BIT_LEVEL if is_pq else _MAX_LEVEL
+    has_profile = bool(picture.info.get("icc_profile"))
+    # Other curves than sRGB's have darker levels than 8 bits could distinguish.
+    is_deep = bool(bits) and not has_profile and space.transfer != SRGB_CURVE
+    max_level = _MAX_16_BIT_LEVEL if is_deep else _MAX_LEVEL
     if bits:
         # Scaled here, because libheif would truncate the lowest bits.
         image *= max_level / ((1 << int(bits)) - 1)
     if mode == _PREMULTIPLIED:
         image = image.unpremultiply(max_alpha=max_level)
-    if is_pq:
-        return hdr.mark_as_pq(image.rint().cast("ushort").copy(interpretation="rgb16"), primaries)
-    if primaries == color.DISPLAY_P3_PRIMARIES and bands >= 3:
-        image = color.assign_display_p3(image)
-    return image if image.format == "uchar" else image.rint().cast("uchar")
+    if is_deep:
+        image = image.rint().cast("ushort").copy(interpretation="grey16" if bands == 1 else "rgb16")
+    elif image.format != "uchar":
+        image = image.rint().cast("uchar")
+    return image if has_profile else color.assign(image, space)
 
 
 def _copy_metadata(image: pyvips.Image, picture: HeifImage) -> pyvips.Image:

@@ -6,12 +6,38 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
+from service.worker import color_space
+from service.worker.color_space import ColorSpace
+from service.worker.formats import av1
 
-class NclxColors(NamedTuple):
-    """The color space of a picture without an ICC profile, as code points of ITU-T H.273, tables 2 and 3."""
+# Entries that are read of one table. libheif refuses files with more than 1,000 items.
+_MAX_ENTRIES = 20_000
 
-    primaries: int
-    transfer: int
+# The bit of one band only in the third byte of `av1C` (AV1 Codec ISO Media File Format Binding §2.3.3).
+_MONOCHROME = 0x10
+
+# `mdcv` states the peak of a display in units of this many cd/m² (ISO/IEC 14496-12 §12.1.7).
+_MASTERING_UNIT_NITS = 0.0001
+
+
+class Picture(NamedTuple):
+    """The description of the primary picture.
+
+    space: its color space by the `nclx` box (ISO/IEC 14496-12 §12.1.5), otherwise by the stream.
+    limited_gray: whether it has one band of the range 16 to 235 of 255.
+    premultiplied: whether its colors are multiplied by alpha (ISO/IEC 23000-22 §7.3.5.2).
+    """
+
+    space: ColorSpace
+    limited_gray: bool
+    premultiplied: bool
+
+
+class Extent(NamedTuple):
+    """The place of a part of an item: the index of its first byte in the file, and its length in bytes."""
+
+    start: int
+    length: int
 
 
 def first(content: bytes | memoryview, kind: bytes) -> memoryview:
@@ -30,17 +56,113 @@ def brands(body: bytes | memoryview) -> frozenset[bytes]:
     return frozenset(bytes(inside[start : start + 4]) for start in range(0, len(inside), 4) if start != 4)
 
 
-def nclx_colors(body: bytes | memoryview) -> NclxColors | None:
-    """Return the content of the first `colr` box of type `nclx` (ISO/IEC 14496-12 §12.1.5), `None` if there is none.
-
-    It belongs to the primary picture in all known files.
-    """
+def picture(body: bytes | memoryview) -> Picture:
+    """Return the description of the primary picture, with defaults for everything that the file does not state."""
     # `meta` begins with four bytes of version and flags.
-    properties = first(first(first(body, b"meta")[4:], b"iprp"), b"ipco")
-    for kind, inside in _boxes(properties):
-        if kind == b"colr" and bytes(inside[:4]) == b"nclx" and len(inside) >= 8:
-            return NclxColors(int.from_bytes(inside[4:6], "big"), int.from_bytes(inside[6:8], "big"))
-    return None
+    meta = first(body, b"meta")[4:]
+    primary = _primary_id(meta)
+    properties = _properties(meta, primary)
+    coded = primary
+    if b"av1C" not in (kind for kind, _ in properties):
+        # A grid states only its size and colors.
+        coded = next(iter(_references(meta, b"dimg", primary)), primary)
+    configuration = dict(properties if coded == primary else _properties(meta, coded)).get(b"av1C", memoryview(b""))
+    header = av1.sequence_header(bytes(configuration[4:])) or av1.sequence_header(bytes(_beginning(body, meta, coded)))
+    stated = next((inside for kind, inside in properties if kind == b"colr" and bytes(inside[:4]) == b"nclx" and len(inside) >= 11), None)
+    if stated is not None:
+        primaries, transfer = int.from_bytes(stated[4:6], "big"), int.from_bytes(stated[6:8], "big")
+        full_range = bool(stated[10] & 0x80)
+    elif header is not None:
+        primaries, transfer, full_range = header.primaries, header.transfer, header.full_range
+    else:
+        primaries = transfer = color_space.UNSPECIFIED
+        full_range = True
+    space = color_space.from_video_code_points(primaries, transfer)
+    if space.is_hdr and (max_nits := _max_nits(dict(properties))):
+        space = space._replace(max_nits=max_nits)
+    monochrome = bool(configuration[2:3]) and bool(configuration[2] & _MONOCHROME)
+    return Picture(space, monochrome and not full_range, bool(_references(meta, b"prem", primary)))
+
+
+def extents(body: bytes | memoryview) -> Iterator[tuple[int, Extent]]:
+    """Yield the id of each item and each part of it that is stored in the file, from the `iloc` box (ISO/IEC 14496-12 §8.11.3)."""
+    return _extents(first(body, b"meta")[4:])
+
+
+def _extents(meta: memoryview) -> Iterator[tuple[int, Extent]]:
+    table = _Reader(first(meta, b"iloc"))
+    version = table.number(4) >> 24
+    sizes = table.number(2)
+    offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+    id_size = 4 if version == 2 else 2
+    for _ in range(min(table.number(id_size), _MAX_ENTRIES)):
+        item = table.number(id_size)
+        in_file = version == 0 or table.number(2) & 15 == 0
+        table.number(2)
+        base = table.number(base_size)
+        for _ in range(table.number(2)):
+            if version > 0:
+                table.number(index_size)
+            start, length = base + table.number(offset_size), table.number(length_size)
+            if in_file:
+                yield item, Extent(start, length)
+
+
+def _primary_id(meta: memoryview) -> int:
+    box = first(meta, b"pitm")
+    return int.from_bytes(box[4:8] if bytes(box[:1]) == b"\1" else box[4:6], "big")
+
+
+def _properties(meta: memoryview, item: int) -> list[tuple[bytes, memoryview]]:
+    """Return the properties of an item, in order (ISO/IEC 23008-12 §9.3)."""
+    containers = first(meta, b"iprp")
+    available = list(islice(_boxes(first(containers, b"ipco")), _MAX_ENTRIES))
+    table = _Reader(first(containers, b"ipma"))
+    version_and_flags = table.number(4)
+    id_size, index_size = (4 if version_and_flags >> 24 else 2), (2 if version_and_flags & 1 else 1)
+    for _ in range(min(table.number(4), _MAX_ENTRIES)):
+        found = table.number(id_size)
+        # The highest bit says whether a reader must understand the property.
+        indices = [table.number(index_size) & ((1 << (8 * index_size - 1)) - 1) for _ in range(table.number(1))]
+        if found == item:
+            return [available[index - 1] for index in indices if 0 < index <= len(available)]
+    return []
+
+
+def _references(meta: memoryview, kind: bytes, item: int) -> list[int]:
+    """Return the items to which `item` has a reference of type `kind` (ISO/IEC 14496-12 §8.11.12)."""
+    box = first(meta, b"iref")
+    id_size = 4 if bytes(box[:1]) == b"\1" else 2
+    for found, inside in islice(_boxes(box[4:]), _MAX_ENTRIES):
+        table = _Reader(inside)
+        if found == kind and table.number(id_size) == item:
+            return [table.number(id_size) for _ in range(min(table.number(2), _MAX_ENTRIES))]
+    return []
+
+
+def _beginning(body: bytes | memoryview, meta: memoryview, item: int) -> memoryview:
+    """Return the first bytes of an item that is stored in the file."""
+    start, length = next((extent for found, extent in _extents(meta) if found == item), Extent(0, 0))
+    end = start + min(length or av1.MAX_HEADER_BYTES, av1.MAX_HEADER_BYTES)
+    return memoryview(body)[start:end] if start else memoryview(b"")
+
+
+def _max_nits(properties: dict[bytes, memoryview]) -> float:
+    """Return the luminance of the brightest pixel, or of the display on which the picture was graded, 0 if neither is stated."""
+    light = int.from_bytes(properties.get(b"clli", b"")[:2], "big")
+    return float(light) or int.from_bytes(properties.get(b"mdcv", b"")[16:20], "big") * _MASTERING_UNIT_NITS
+
+
+class _Reader:
+    """Reads big-endian numbers one after another; beyond the end they are 0."""
+
+    def __init__(self, content: memoryview) -> None:
+        self._content, self._position = content, 0
+
+    def number(self, size: int) -> int:
+        start = self._position
+        self._position += size
+        return int.from_bytes(self._content[start : start + size], "big")
 
 
 def _boxes(body: bytes | memoryview) -> Iterator[tuple[bytes, memoryview]]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from service.worker import color_space
+from service.worker.color_space import ColorSpace, Primaries
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK_HEADER_BYTES = 8
 _CRC_BYTES = 4
@@ -11,6 +14,12 @@ _CRC_BYTES = 4
 # Color type → samples per pixel (PNG, third edition, §11.2.1).
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _COMPRESSED_CHUNKS = frozenset({b"zTXt", b"iTXt", b"iCCP"})
+
+# Chunks that state a color space, besides ICC profiles.
+_COLOR_CHUNKS = frozenset({b"cICP", b"sRGB", b"gAMA", b"cHRM", b"cLLI", b"mDCV"})
+_RGB_FULL_RANGE = b"\0\1"
+# The units of `gAMA` and `cHRM`, and of luminances in cd/m² (PNG, third edition, §11.3.2, §11.3.6).
+_UNITS, _LUMINANCE_UNIT_NITS = 100_000, 0.0001
 
 
 class Survey(NamedTuple):
@@ -65,3 +74,58 @@ def pixel_count(body: bytes) -> int | None:
     if body[:8] != _SIGNATURE or body[12:16] != b"IHDR":
         return None
     return int.from_bytes(body[16:20], "big") * int.from_bytes(body[20:24], "big")
+
+
+class Colors(NamedTuple):
+    """The color spaces that a PNG states without an ICC profile (PNG, third edition, §4.3); `None` for sRGB or nothing.
+
+    coded: of `cICP`, which takes precedence over an ICC profile.
+    measured: of `gAMA` and `cHRM`, which apply if there is neither an ICC profile nor `sRGB`.
+    """
+
+    coded: ColorSpace | None
+    measured: ColorSpace | None
+
+
+def colors(body: memoryview, max_chunks: int) -> Colors:
+    """Return the color spaces that a PNG states before its pixels. Reading stops after `max_chunks` chunks."""
+    found: dict[bytes, memoryview] = {}
+    position = len(_SIGNATURE)
+    for _ in range(max_chunks):
+        size, kind = int.from_bytes(body[position : position + 4], "big"), bytes(body[position + 4 : position + 8])
+        position += _CHUNK_HEADER_BYTES
+        if kind == b"IDAT" or position > len(body):
+            break
+        if kind in _COLOR_CHUNKS:
+            found.setdefault(kind, body[position : position + size])
+        position += size + _CRC_BYTES
+    if not found:
+        return Colors(None, None)
+    return Colors(_coded(found), None if b"sRGB" in found else _measured(found))
+
+
+def _coded(found: dict[bytes, memoryview]) -> ColorSpace | None:
+    """Return the color space of `cICP`, `None` without one that Chromium obeys: RGB in the full range (§11.3.2.6)."""
+    chunk = bytes(found.get(b"cICP", b""))
+    if len(chunk) != 4 or chunk[2:] != _RGB_FULL_RANGE:
+        return None
+    space = color_space.from_png_code_points(chunk[0], chunk[1])
+    if space is None or not space.is_hdr:
+        return space
+    # The brightest pixel (`cLLI`), or the peak of the display on which the picture was graded (`mDCV`).
+    levels = found.get(b"cLLI", b"")[:4], found.get(b"mDCV", b"")[16:20]
+    nits = [int.from_bytes(level, "big") * _LUMINANCE_UNIT_NITS for level in levels]
+    return space._replace(max_nits=nits[0] or nits[1] or space.max_nits)
+
+
+def _measured(found: dict[bytes, memoryview]) -> ColorSpace | None:
+    gamma, chromaticities = found.get(b"gAMA"), found.get(b"cHRM")
+    # Browsers ignore `cHRM` without `gAMA`.
+    if gamma is None or len(gamma) != 4:
+        return None
+    primaries = None
+    if chromaticities is not None and len(chromaticities) == 32:
+        numbers = [int.from_bytes(chromaticities[start : start + 4], "big") / _UNITS for start in range(0, 32, 4)]
+        white, red, green, blue = zip(numbers[::2], numbers[1::2], strict=True)
+        primaries = Primaries(red, green, blue, white)
+    return color_space.from_gamma(int.from_bytes(gamma, "big") / _UNITS, primaries)
