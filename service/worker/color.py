@@ -170,13 +170,17 @@ def _is_usable(profile: bytes, image: pyvips.Image) -> bool:
     return True
 
 
-def expand_limited_gray(image: pyvips.Image) -> pyvips.Image:
-    """Return a gray picture of the limited range (ITU-T H.273 §8.3), opened as three equal bands, with black and white at the ends."""
+def expand_limited_range(image: pyvips.Image, *, colors: bool, alpha: bool) -> pyvips.Image:
+    """Return `image` with levels of the range 16 to 235 of 255 (ITU-T H.273 §8.3) spread over the whole range.
+
+    colors, alpha: the bands that have the limited range.
+    """
     max_level = 65_535 if is_high_bit_depth(image) else _OPAQUE
-    colors = (image.extract_band(0, n=3) - 16 / 255 * max_level) * (255 / 219)
-    if image.hasalpha():
-        colors = colors.bandjoin(image.extract_band(3))
-    return colors.rint().cast(image.format).copy(interpretation=image.interpretation)
+    count = image.bands - image.hasalpha()
+    limited = [colors] * count + [alpha] * (image.bands - count)
+    scales = [255 / 219 if band else 1.0 for band in limited]
+    offsets = [-16 / 219 * max_level if band else 0.0 for band in limited]
+    return image.linear(scales, offsets).rint().cast(image.format).copy(interpretation=image.interpretation)
 
 
 def unpremultiply(image: pyvips.Image) -> pyvips.Image:

@@ -43,12 +43,12 @@ class ColorSpace(NamedTuple):
     @property
     def is_srgb(self) -> bool:
         """Return whether this is sRGB, which browsers assume for images that state nothing."""
-        return self.primaries == PRIMARIES[SRGB_PRIMARIES] and self.transfer == SRGB_CURVE
+        return self[:2] == SRGB[:2]
 
     @property
     def is_display_p3(self) -> bool:
         """Return whether this is Display P3."""
-        return self.primaries == PRIMARIES[DISPLAY_P3_PRIMARIES] and self.transfer == SRGB_CURVE
+        return self[:2] == DISPLAY_P3[:2]
 
 
 # Code points of color primaries (ITU-T H.273, table 2).
@@ -85,6 +85,7 @@ _CURVES: Mapping[int, Curve | int] = {
     17: _ST_428,
     HLG: HLG,
 }
+SRGB = ColorSpace(PRIMARIES[SRGB_PRIMARIES], SRGB_CURVE)
 DISPLAY_P3 = ColorSpace(PRIMARIES[DISPLAY_P3_PRIMARIES], SRGB_CURVE)
 
 # Code points of one camera curve: Rec. 709, Rec. 601, xvYCC and Rec. 2020. They define how light is recorded, not how it is shown.

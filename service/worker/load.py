@@ -139,8 +139,8 @@ def _assign_stated_colors(image: pyvips.Image, file: ImageFile, info: ImageInfo)
         return image if space is None else color.assign(image, space)
     if info.format == "avif":
         picture = isobmff.picture(file.body)
-        if picture.limited_gray:
-            image = color.expand_limited_gray(image)
+        if picture.limited_gray or picture.limited_alpha:
+            image = color.expand_limited_range(image, colors=picture.limited_gray, alpha=picture.limited_alpha)
         if picture.premultiplied:
             image = color.unpremultiply(image)
         return image if has_profile else color.assign(image, picture.space)

@@ -11,7 +11,7 @@ from service.worker.color_space import ColorSpace
 from service.worker.formats import av1
 
 # Entries that are read of one table. libheif refuses files with more than 1,000 items.
-_MAX_ENTRIES = 20_000
+_MAX_ENTRIES = 50_000
 
 # The bit of one band only in the third byte of `av1C` (AV1 Codec ISO Media File Format Binding §2.3.3).
 _MONOCHROME = 0x10
@@ -24,12 +24,13 @@ class Picture(NamedTuple):
     """The description of the primary picture.
 
     space: its color space by the `nclx` box (ISO/IEC 14496-12 §12.1.5), otherwise by the stream.
-    limited_gray: whether it has one band of the range 16 to 235 of 255.
+    limited_gray, limited_alpha: whether its only band, or its alpha, has the range 16 to 235 of 255. libheif takes either for the full one.
     premultiplied: whether its colors are multiplied by alpha (ISO/IEC 23000-22 §7.3.5.2).
     """
 
     space: ColorSpace
     limited_gray: bool
+    limited_alpha: bool
     premultiplied: bool
 
 
@@ -58,16 +59,19 @@ def brands(body: bytes | memoryview) -> frozenset[bytes]:
 
 def picture(body: bytes | memoryview) -> Picture:
     """Return the description of the primary picture, with defaults for everything that the file does not state."""
+    try:
+        return _picture(body)
+    except EOFError:
+        # libheif refuses such a file.
+        return Picture(color_space.SRGB, limited_gray=False, limited_alpha=False, premultiplied=False)
+
+
+def _picture(body: bytes | memoryview) -> Picture:
     # `meta` begins with four bytes of version and flags.
     meta = first(body, b"meta")[4:]
     primary = _primary_id(meta)
     properties = _properties(meta, primary)
-    coded = primary
-    if b"av1C" not in (kind for kind, _ in properties):
-        # A grid states only its size and colors.
-        coded = next(iter(_references(meta, b"dimg", primary)), primary)
-    configuration = dict(properties if coded == primary else _properties(meta, coded)).get(b"av1C", memoryview(b""))
-    header = av1.sequence_header(bytes(configuration[4:])) or av1.sequence_header(bytes(_beginning(body, meta, coded)))
+    header, monochrome = _stream_colors(body, meta, primary, properties)
     stated = next((inside for kind, inside in properties if kind == b"colr" and bytes(inside[:4]) == b"nclx" and len(inside) >= 11), None)
     if stated is not None:
         primaries, transfer = int.from_bytes(stated[4:6], "big"), int.from_bytes(stated[6:8], "big")
@@ -80,13 +84,40 @@ def picture(body: bytes | memoryview) -> Picture:
     space = color_space.from_video_code_points(primaries, transfer)
     if space.is_hdr and (max_nits := _max_nits(dict(properties))):
         space = space._replace(max_nits=max_nits)
-    monochrome = bool(configuration[2:3]) and bool(configuration[2] & _MONOCHROME)
-    return Picture(space, monochrome and not full_range, bool(_references(meta, b"prem", primary)))
+    limited_alpha = _has_limited_alpha(body, meta, primary)
+    return Picture(space, monochrome and not full_range, limited_alpha, bool(_references(meta, b"prem", primary)))
+
+
+def _stream_colors(
+    body: bytes | memoryview, meta: memoryview, item: int, properties: list[tuple[bytes, memoryview]]
+) -> tuple[av1.SequenceHeader | None, bool]:
+    """Return the header of an item's AV1 stream, if it has one, and whether the stream has one band only."""
+    coded = item
+    if b"av1C" not in (kind for kind, _ in properties):
+        # A grid states only its size and colors; its first tile states the rest.
+        coded = next(iter(_references(meta, b"dimg", item)), item)
+    configuration = bytes(dict(properties if coded == item else _properties(meta, coded)).get(b"av1C", b""))
+    if not configuration:
+        return None, False
+    header = av1.sequence_header(configuration[4:]) or av1.sequence_header(bytes(_beginning(body, meta, coded)))
+    return header, bool(configuration[2:3]) and bool(configuration[2] & _MONOCHROME)
+
+
+def _has_limited_alpha(body: bytes | memoryview, meta: memoryview, primary: int) -> bool:
+    for item in _referring(meta, b"auxl", primary):
+        properties = _properties(meta, item)
+        if b"alpha" in bytes(dict(properties).get(b"auxC", b"")):
+            header, _ = _stream_colors(body, meta, item, properties)
+            return header is not None and not header.full_range
+    return False
 
 
 def extents(body: bytes | memoryview) -> Iterator[tuple[int, Extent]]:
-    """Yield the id of each item and each part of it that is stored in the file, from the `iloc` box (ISO/IEC 14496-12 §8.11.3)."""
-    return _extents(first(body, b"meta")[4:])
+    """Yield the id of each item and each part of it that is stored in the file, from the `iloc` box (ISO/IEC 14496-12 §8.11.3).
+
+    Raises `EOFError` if the box ends early.
+    """
+    return islice(_extents(first(body, b"meta")[4:]), _MAX_ENTRIES)
 
 
 def _extents(meta: memoryview) -> Iterator[tuple[int, Extent]]:
@@ -95,7 +126,7 @@ def _extents(meta: memoryview) -> Iterator[tuple[int, Extent]]:
     sizes = table.number(2)
     offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
     id_size = 4 if version == 2 else 2
-    for _ in range(min(table.number(id_size), _MAX_ENTRIES)):
+    for _ in range(table.number(id_size)):
         item = table.number(id_size)
         in_file = version == 0 or table.number(2) & 15 == 0
         table.number(2)
@@ -121,28 +152,40 @@ def _properties(meta: memoryview, item: int) -> list[tuple[bytes, memoryview]]:
     version_and_flags = table.number(4)
     id_size, index_size = (4 if version_and_flags >> 24 else 2), (2 if version_and_flags & 1 else 1)
     for _ in range(min(table.number(4), _MAX_ENTRIES)):
-        found = table.number(id_size)
+        found, count = table.number(id_size), table.number(1)
+        if found != item:
+            table.skip(count * index_size)
+            continue
         # The highest bit says whether a reader must understand the property.
-        indices = [table.number(index_size) & ((1 << (8 * index_size - 1)) - 1) for _ in range(table.number(1))]
-        if found == item:
-            return [available[index - 1] for index in indices if 0 < index <= len(available)]
+        indices = [table.number(index_size) & ((1 << (8 * index_size - 1)) - 1) for _ in range(count)]
+        return [available[index - 1] for index in indices if 0 < index <= len(available)]
     return []
 
 
 def _references(meta: memoryview, kind: bytes, item: int) -> list[int]:
     """Return the items to which `item` has a reference of type `kind` (ISO/IEC 14496-12 §8.11.12)."""
+    return [to for found, source, to in islice(_all_references(meta), _MAX_ENTRIES) if (found, source) == (kind, item)]
+
+
+def _referring(meta: memoryview, kind: bytes, item: int) -> list[int]:
+    """Return the items that have a reference of type `kind` to `item`."""
+    return [source for found, source, to in islice(_all_references(meta), _MAX_ENTRIES) if (found, to) == (kind, item)]
+
+
+def _all_references(meta: memoryview) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the type of each reference, the item that it is from, and the item that it is to."""
     box = first(meta, b"iref")
     id_size = 4 if bytes(box[:1]) == b"\1" else 2
-    for found, inside in islice(_boxes(box[4:]), _MAX_ENTRIES):
+    for kind, inside in islice(_boxes(box[4:]), _MAX_ENTRIES):
         table = _Reader(inside)
-        if found == kind and table.number(id_size) == item:
-            return [table.number(id_size) for _ in range(min(table.number(2), _MAX_ENTRIES))]
-    return []
+        source = table.number(id_size)
+        for _ in range(table.number(2)):
+            yield kind, source, table.number(id_size)
 
 
 def _beginning(body: bytes | memoryview, meta: memoryview, item: int) -> memoryview:
     """Return the first bytes of an item that is stored in the file."""
-    start, length = next((extent for found, extent in _extents(meta) if found == item), Extent(0, 0))
+    start, length = next((extent for found, extent in islice(_extents(meta), _MAX_ENTRIES) if found == item), Extent(0, 0))
     end = start + min(length or av1.MAX_HEADER_BYTES, av1.MAX_HEADER_BYTES)
     return memoryview(body)[start:end] if start else memoryview(b"")
 
@@ -154,15 +197,22 @@ def _max_nits(properties: dict[bytes, memoryview]) -> float:
 
 
 class _Reader:
-    """Reads big-endian numbers one after another; beyond the end they are 0."""
+    """Reads big-endian numbers one after another."""
 
     def __init__(self, content: memoryview) -> None:
         self._content, self._position = content, 0
 
     def number(self, size: int) -> int:
+        """Return the next number of `size` bytes. Raises `EOFError`."""
         start = self._position
+        self.skip(size)
+        return int.from_bytes(self._content[start : self._position], "big")
+
+    def skip(self, size: int) -> None:
+        """Skip `size` bytes. Raises `EOFError`."""
         self._position += size
-        return int.from_bytes(self._content[start : start + size], "big")
+        if self._position > len(self._content):
+            raise EOFError(f"a table of {len(self._content)} bytes ends early")
 
 
 def _boxes(body: bytes | memoryview) -> Iterator[tuple[bytes, memoryview]]:
