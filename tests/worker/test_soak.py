@@ -1,28 +1,36 @@
-"""A soak test of one render process: after thousands of good and bad images, the same input gives the same result as at the start."""
+"""A soak test of one render process: after thousands of good and bad images, the same input gives the same result as at the start.
+
+Every input of the fuzzer's seeds is there, as it is, truncated and mutated: all formats, all kinds of samples, animations, drawings.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import random
 from pathlib import Path
+from typing import NamedTuple
 
+import psutil
 import pytest
 
 from service.errors import ServiceError
 from service.images.formats import Format
 from service.rendering.pool import RenderPool
+from tests.fuzz.seeds import seeds
 from tests.support import images
 from tests.support.renders import probed, ready, render_pool, rendered, written
 
-pytestmark = [pytest.mark.anyio, pytest.mark.long]
+pytestmark = pytest.mark.anyio
 
+# A third of the jobs, and the same ones in another order, and the first third again.
 JOBS = 2_000
 
-# Larger files of the corpus would take most of the time, and would not put more strain on the process.
-MAX_CORPUS_BYTES = 400_000
+# By how much the memory of the process may grow from the end of the first third to the end.
+GROWTH = 1.05
 
 # A probe, and renditions given as transform and format.
 Task = tuple[str, Format] | None
+Job = tuple[str, Task]
 TASKS: tuple[Task, ...] = (None, ("width=60", "webp"), ("width=90", "jpeg"), ("width=40", "avif"), ("width=48", "gif"), ("width=70", "png"))
 
 
@@ -56,12 +64,23 @@ def bad_images() -> dict[str, bytes]:
     return bad
 
 
-def corpus_images() -> dict[str, bytes]:
-    root = images.corpus()
-    if root is None:
-        return {}
-    files = (path for folder in sorted(root.iterdir()) if folder.is_dir() for path in sorted(folder.iterdir()))
-    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files if path.stat().st_size <= MAX_CORPUS_BYTES}
+def seed_images() -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for number, seed in enumerate(seeds()):
+        found |= {
+            seed.name: seed.body,
+            f"cut {seed.name}": images.truncated(seed.body),
+            f"mutated {seed.name}": images.mutated(seed.body, number),
+        }
+    return found
+
+
+class Soak(NamedTuple):
+    """The result of every job, complaints about the results that changed, and the memory of each process after each third of the jobs."""
+
+    results: dict[Job, str]
+    changed: list[str]
+    memory: list[dict[int, tuple[int, int]]]
 
 
 async def result_of(pool: RenderPool, path: Path, task: Task) -> str:
@@ -75,24 +94,51 @@ async def result_of(pool: RenderPool, path: Path, task: Task) -> str:
         return f"{type(error).__name__} {error.problem()}"
 
 
-async def test_process_replies_the_same_after_2000_jobs_as_at_first(tmp_path: Path) -> None:
-    originals = {**good_images(), **bad_images(), **corpus_images()}
-    paths = {name: written(tmp_path, body, str(number)) for number, (name, body) in enumerate(originals.items())}
+async def soak(folder: Path, originals: dict[str, bytes], jobs: int) -> Soak:
+    """Run jobs in one render process, of which every original is in at least one."""
+    paths = {name: written(folder, body, str(number)) for number, (name, body) in enumerate(originals.items())}
     chance = random.Random(11)
     first = [(name, chance.choice(TASKS)) for name in paths]
-    between = [(chance.choice(list(paths)), chance.choice(TASKS)) for _ in range(JOBS - 2 * len(first))]
-    answers: dict[tuple[str, Task], str] = {}
-    used: set[int] = set()
-    changed: list[str] = []
+    first += [(chance.choice(list(paths)), chance.choice(TASKS)) for _ in range(jobs // 3 - len(first))]
+    found = Soak({}, [], [])
     async with render_pool() as pool:
-        for job in [*first, *between, *first]:
-            used.update(await ready(pool))
-            found = await result_of(pool, paths[job[0]], job[1])
-            if answers.setdefault(job, found) != found:
-                changed.append(f"{job}: first {answers[job]}, then {found}")
-    assert changed == []
+        for part in (first, chance.sample(first, len(first)), first):
+            for job in part:
+                result = await result_of(pool, paths[job[0]], job[1])
+                if found.results.setdefault(job, result) != result:
+                    found.changed.append(f"{job}: first {found.results[job]}, then {result}")
+            found.memory.append({process: memory_of(process) for process in await ready(pool)})
+    return found
+
+
+def memory_of(process_id: int) -> tuple[int, int]:
+    """Return the resident memory and the address space of a process in bytes."""
+    memory = psutil.Process(process_id).memory_info()
+    return memory.rss, memory.vms
+
+
+def check(found: Soak) -> None:
+    assert found.changed == []
     ours = ("RenderFailedError", "RenderGaveUpError", "TooCostlyError", "DeadlineExceededError")
-    assert {job: found for job, found in answers.items() if found.startswith(ours)} == {}
-    assert {name: answers[name, task] for name, task in first if name in good_images() and "Error " in answers[name, task]} == {}
-    # The processes must have done many jobs, and not have been replaced by new ones.
-    assert len(used) <= JOBS / 100
+    assert {job: result for job, result in found.results.items() if result.startswith(ours)} == {}
+    good = good_images()
+    assert {job: result for job, result in found.results.items() if job[0] in good and "Error " in result} == {}
+
+
+@pytest.mark.long
+async def test_process_replies_the_same_after_2000_jobs_as_at_first_and_does_not_grow(tmp_path: Path) -> None:
+    """It is the same process: none was lost, and none was replaced because it had grown."""
+    found = await soak(tmp_path, {**good_images(), **bad_images(), **seed_images()}, JOBS)
+    check(found)
+    assert len(found.results) >= JOBS / 4
+    after_a_third, _, at_the_end = found.memory
+    assert list(after_a_third) == list(at_the_end)
+    for process, before in after_a_third.items():
+        assert [now <= then * GROWTH for now, then in zip(at_the_end[process], before, strict=True)] == [True, True], found.memory
+
+
+async def test_process_replies_the_same_after_dozens_of_mixed_jobs_as_at_first(tmp_path: Path) -> None:
+    originals = {name: body for name, body in {**good_images(), **bad_images()}.items() if "long" not in name and "mutated" not in name}
+    found = await soak(tmp_path, originals, 3 * len(originals))
+    check(found)
+    assert len({process for memory in found.memory for process in memory}) == 1
