@@ -52,7 +52,7 @@ def test_equivalent_of_another_services_gravity_is_accepted_in_a_box(transform: 
 def test_migrating_page_names_every_option_that_other_services_have() -> None:
     named = {key for transform in equivalents() for key in keys_of(transform)}
     # None of the three services has these.
-    assert set(OPTIONS) - named == {"animate", "effort", "gamma", "lossless"}
+    assert set(OPTIONS) - named == {"animate", "dynamic_range", "effort", "gamma", "lossless"}
 
 
 def keys_of(transform: str) -> set[str]:

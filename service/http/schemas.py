@@ -16,7 +16,7 @@ from service.errors import Problem
 from service.images.digest import DIGEST_EXAMPLE, DIGEST_PATTERN
 from service.images.formats import FORMATS, Format
 from service.images.info import Placeholder
-from service.images.options import API_OPTIONS, MAX_SIDE_PIXELS, OPTIONS
+from service.images.options import API_OPTIONS, MAX_SIDE_PIXELS, OPTIONS, DynamicRange
 from service.images.picture import DEFAULT_SIZES, PictureSource
 from service.images.transform import Transform
 
@@ -89,6 +89,7 @@ class ImageDocument(msgspec.Struct, frozen=True, kw_only=True):
     frames: int
     bytes: int
     alpha: bool
+    dynamic_range: DynamicRange
     created: str
     alt: str
     focal: tuple[float, float] | None

@@ -15,6 +15,7 @@ class FormatTraits(msgspec.Struct, frozen=True, kw_only=True):
 
     extension: in URLs; media_type: in headers.
     alpha, animation: whether it holds transparent pixels, and more than one frame.
+    high_dynamic_range: whether it holds pictures that are brighter than white.
     lossless: whether the option `lossless` can be used with it; png is lossless without it.
     ignored_options: the options without an effect in it. They are left out of its URLs, so that one rendition has one URL.
     longest_side_pixels: the longest side that it, or its encoder, holds.
@@ -28,6 +29,7 @@ class FormatTraits(msgspec.Struct, frozen=True, kw_only=True):
     lossless: bool
     ignored_options: frozenset[str]
     longest_side_pixels: int
+    high_dynamic_range: bool = False
     encoder_bytes_per_pixel: tuple[int, int] = (0, 0)
 
 
@@ -41,6 +43,7 @@ FORMATS: Mapping[Format, FormatTraits] = {
         lossless=True,
         ignored_options=frozenset({"progressive"}),
         longest_side_pixels=16_384,
+        high_dynamic_range=True,
         # AV1's encoder at the default effort: up to 29 and 47 measured. The others need a fifth of that at most.
         encoder_bytes_per_pixel=(30, 48),
     ),
@@ -61,6 +64,7 @@ FORMATS: Mapping[Format, FormatTraits] = {
         lossless=False,
         ignored_options=frozenset(),
         longest_side_pixels=65_500,
+        high_dynamic_range=True,
     ),
     "png": FormatTraits(
         extension="png",

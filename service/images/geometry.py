@@ -219,8 +219,11 @@ def _whole_drawing_size(info: ImageInfo, width: int) -> tuple[int, int, float]:
 def intermediate_suffices(info: ImageInfo, transform: Transform, plan: Plan) -> bool:
     """Return whether a rendition is made from the intermediate, which depends only on the original and the transform.
 
-    An intermediate has no metadata, only the first page, and 8 bits, which are too few for a transform that spreads levels apart.
+    An intermediate has no metadata, only the first page, and 8 bits, which are too few for a transform that spreads levels apart, and for
+    a high dynamic range.
     """
+    if transform.dynamic_range == "high":
+        return False
     if info.intermediate is None or transform.metadata != "none" or transform.frame or transform.trim is not None or transform.stretches:
         return False
     width, height = plan.unrotated_size

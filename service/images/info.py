@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from service.images.formats import FORMATS, Format
+from service.images.options import DynamicRange
 from service.images.transform import Transform
 
 # Formats of originals whose frames follow one another in time; those of the others are pages.
@@ -47,6 +48,7 @@ class ImageInfo(msgspec.Struct, frozen=True):
     needs_full_decode: whether its decoder cannot go line by line, so that memory grows with the pixels.
     page_sizes: the width and height of each page if they differ; `width` and `height` are those of the first.
     max_width: the largest width in pixels at which the whole of a vector image is drawn in time, `None` for no limit or an unknown one.
+    dynamic_range: `high` if it is brighter than white on screens that allow it: it has a gain map, or levels of PQ or HLG.
     """
 
     format: str
@@ -58,6 +60,7 @@ class ImageInfo(msgspec.Struct, frozen=True):
     needs_full_decode: bool = msgspec.field(name="decodes_whole")
     page_sizes: tuple[tuple[int, int], ...] = ()
     max_width: int | None = None
+    dynamic_range: DynamicRange = "standard"
 
     @property
     def pixels(self) -> int:

@@ -15,7 +15,7 @@ from service.errors import BadTransformError
 from service.images.formats import FORMATS, Format
 from service.images.geometry import Plan, feasible_plan, is_drawn_in_time, is_worth_linking, make_plan, require_frame
 from service.images.info import ImageInfo, Limits
-from service.images.options import BLUR, MAX_SIDE_PIXELS
+from service.images.options import BLUR, MAX_SIDE_PIXELS, DynamicRange
 from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, scaled
 
 # From a phone in a column to a wide screen at twice the density: each step saves about half of the next one's bytes.
@@ -38,17 +38,22 @@ class LadderStep(msgspec.Struct, frozen=True):
 
 
 class Ladder(msgspec.Struct, frozen=True):
-    """The steps of an image in one format, narrowest first, each width once."""
+    """The steps of an image in one format, narrowest first, each width once. dynamic_range: that of the steps."""
 
     format: Format
     steps: list[LadderStep]
+    dynamic_range: DynamicRange = "standard"
 
 
 def fallback_format(info: ImageInfo, transform: Transform = PLAIN, *, animates: bool = True) -> Format:
     """Return the format that every browser supports and that preserves the frames and the transparency of the rendition.
 
+    With a high dynamic range it is JPEG, which every browser shows, although it has no transparency.
+
     animates: whether an animation stays one, as in every pipeline version but the first.
     """
+    if transform.dynamic_range == "high":
+        return "jpeg"
     if info.animates(transform, "gif", by_default=animates):
         return "gif"
     return "png" if transform.lossless or _has_alpha(info, transform) else "jpeg"
@@ -58,7 +63,8 @@ def default_formats(info: ImageInfo, transform: Transform = PLAIN, *, animates: 
     """Return the formats of a ladder, the smallest first, the fallback last; for `animates` see `fallback_format`."""
     fallback = fallback_format(info, transform, animates=animates)
     # AVIF renditions are never animated, and its lossless files are the largest.
-    return ("webp", fallback) if fallback == "gif" or transform.lossless else ("avif", "webp", fallback)
+    formats: tuple[Format, ...] = ("webp", fallback) if fallback == "gif" or transform.lossless else ("avif", "webp", fallback)
+    return tuple(name for name in formats if transform.dynamic_range == "standard" or FORMATS[name].high_dynamic_range)
 
 
 def ladder_widths(width: int, *, grows: bool = False) -> list[int]:
@@ -114,9 +120,15 @@ def ladders(
     formats: by default those of `default_formats` that have steps. If an animation has none, they are those of its first frame.
     supported: the formats that the installed libvips writes.
 
+    With a high dynamic range, the ladders of formats that hold it come first, if the image has one, and those of the standard range follow.
+
     Raises `TooManyPixelsError`, and for drawings `TooComplexError`, if a width or a format that was named is impossible, or if everything
     is; and `BadTransformError` for a frame or a crop outside the image, and for a transform with a height only.
     """
+    if transform.dynamic_range == "high":
+        standard = msgspec.structs.replace(transform, dynamic_range="standard")
+        found = ladders(info, standard, limits, widths=widths, formats=formats, supported=supported)
+        return [*_high_ladders(info, found), *found]
     require_frame(info, transform)
     steps = _Steps(info, transform, limits)
     if widths or formats:
@@ -131,6 +143,21 @@ def ladders(
     if not found:
         steps.require(1, fallback_format(info, transform))
     return found
+
+
+def _high_ladders(info: ImageInfo, standard: Sequence[Ladder]) -> list[Ladder]:
+    """Return the same ladders with a high dynamic range, in the formats that hold it together with the transparency of the image."""
+    if info.dynamic_range == "standard":
+        return []
+    return [
+        Ladder(ladder.format, [_with_high_range(step) for step in ladder.steps], "high")
+        for ladder in standard
+        if FORMATS[ladder.format].high_dynamic_range and (FORMATS[ladder.format].alpha or not info.alpha)
+    ]
+
+
+def _with_high_range(step: LadderStep) -> LadderStep:
+    return LadderStep(msgspec.structs.replace(step.transform, dynamic_range="high"), step.width, step.height)
 
 
 class _Steps:

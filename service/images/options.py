@@ -25,6 +25,7 @@ Strategy: TypeAlias = Literal["attention", "entropy"]
 Flip: TypeAlias = Literal["none", "horizontal", "vertical"]
 Metadata: TypeAlias = Literal["none", "copyright", "all"]
 Profile: TypeAlias = Literal["srgb", "p3", "keep"]
+DynamicRange: TypeAlias = Literal["standard", "high"]
 
 FITS: tuple[str, ...] = get_args(Fit)
 COMPASS: tuple[str, ...] = get_args(Compass)
@@ -32,6 +33,7 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 FLIPS: tuple[str, ...] = get_args(Flip)
 METADATA: tuple[str, ...] = get_args(Metadata)
 PROFILES: tuple[str, ...] = get_args(Profile)
+DYNAMIC_RANGES: tuple[str, ...] = get_args(DynamicRange)
 
 # Half of the longest side that WebP holds: more than any screen has, and one rendition still fits into a render process's memory.
 MAX_SIDE_PIXELS = 8_192
@@ -480,6 +482,12 @@ OPTIONS: Mapping[str, Option] = {
         "The color profile: `srgb` (converted to sRGB, no profile embedded), `p3` (converted to Display P3, profile embedded) or `keep` "
         "(the values and the profile of the original).",
         "p3",
+    ),
+    "dynamic_range": _word(
+        DYNAMIC_RANGES,
+        "`high` keeps the brightness of an HDR original on screens that can show it, in jpeg (with a gain map) and avif. Other "
+        "originals look the same as with `standard`. Only options for size and shape can be used with it.",
+        "high",
     ),
     "metadata": _word(
         METADATA,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from service.images.formats import FORMATS, Format
 from service.images.ladder import Ladder, LadderStep
+from service.images.options import DynamicRange
 
 # The `src` for browsers that read no srcset: a middle step.
 SRC_WIDTH = 1280
 
 DEFAULT_SIZES = "100vw"
+
+# The media query of screens with a high dynamic range (Media Queries 5 §6.6).
+_MEDIA: Mapping[DynamicRange, str] = {"standard": "", "high": "(dynamic-range: high)"}
 
 
 class RenditionLink(msgspec.Struct, frozen=True):
@@ -24,12 +28,13 @@ class RenditionLink(msgspec.Struct, frozen=True):
     url: str
 
 
-class PictureSource(msgspec.Struct, frozen=True):
-    """The ladder of one format, narrowest step first, and the same as a srcset."""
+class PictureSource(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The ladder of one format, narrowest step first, and the same as a srcset. media: the screens that it is for, empty for all."""
 
     type: str
     srcset: str
     renditions: list[RenditionLink]
+    media: str = ""
 
 
 class Markup(msgspec.Struct, frozen=True):
@@ -49,9 +54,13 @@ def markup(ladders: Sequence[Ladder], url_of: Callable[[LadderStep, Format], str
     for ladder in ladders:
         links = [RenditionLink(step.width, step.height, url_of(step, ladder.format)) for step in ladder.steps]
         srcset = ", ".join(f"{link.url} {link.width}w" for link in links)
-        sources.append(PictureSource(FORMATS[ladder.format].media_type, srcset, links))
+        sources.append(PictureSource(FORMATS[ladder.format].media_type, srcset, links, _MEDIA[ladder.dynamic_range]))
     middle = min(sources[-1].renditions, key=lambda link: (abs(link.width - SRC_WIDTH), link.width))
     return Markup(middle.url, sources, picture(sources, middle, sizes, alt))
+
+
+def _media_attribute(source: PictureSource) -> str:
+    return f' media="{source.media}"' if source.media else ""
 
 
 def picture(sources: Sequence[PictureSource], fallback: RenditionLink, sizes: str, alt: str) -> str:
@@ -62,7 +71,8 @@ def picture(sources: Sequence[PictureSource], fallback: RenditionLink, sizes: st
     lines = ["<picture>"]
     quoted_sizes = html.escape(sizes, quote=True)
     lines += [
-        f'  <source type="{source.type}" srcset="{html.escape(source.srcset, quote=True)}" sizes="{quoted_sizes}">'
+        f'  <source{_media_attribute(source)} type="{source.type}" srcset="{html.escape(source.srcset, quote=True)}" '
+        f'sizes="{quoted_sizes}">'
         for source in sources[:-1]
     ]
     largest = sources[-1].renditions[-1]

@@ -23,6 +23,7 @@ from service.images.options import (
     MAX_SIDE_PIXELS,
     MAX_VALUE_CHARACTERS,
     OPTIONS,
+    DynamicRange,
     Fit,
     Flip,
     Gravity,
@@ -41,6 +42,13 @@ from service.images.options import (
 FULL = "full"
 
 _VALUE = re.compile(r"[A-Za-z0-9.:_-]+")
+
+# The options that a rendition with a high dynamic range may have: those that move and scale pixels, and those of the file. The others are
+# defined for encoded colors of a standard dynamic range: CSS filters, backgrounds and overlays of 8 bits.
+_HIGH_DYNAMIC_RANGE_OPTIONS = frozenset(
+    {"frame", "crop", "trim", "rotate", "flip", "width", "height", "fit", "gravity", "enlarge"}
+    | {"profile", "dynamic_range", "metadata", "quality", "max_bytes", "effort", "progressive"}
+)
 
 
 class Transform(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +70,7 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True):
     overlay: another image on top of the picture. round: corners cut to a radius in pixels, or `max`. pad: pixels added around the box,
         which makes the rendition larger. background: what shows behind everything.
     profile, metadata: which of them the file contains.
+    dynamic_range: `high` for a rendition that is brighter than white on screens that allow it, where its original is.
     quality: 1 to 100 on the encoder's scale, or `auto`; `None` for the default of the pipeline version.
     max_bytes, lossless, effort (0 to 6), progressive: options of the encoder.
     """
@@ -89,6 +98,7 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True):
     pad: Sides = Sides(0, 0, 0, 0)
     background: str | None = None
     profile: Profile = "srgb"
+    dynamic_range: DynamicRange = "standard"
     metadata: Metadata = "none"
     quality: int | str | None = None
     max_bytes: int | None = None
@@ -243,6 +253,13 @@ def for_format(transform: Transform, image_format: Format) -> Transform:
             received=image_format,
             remedy="Leave `animate` out to get the first frame, or request another format.",
         )
+    if transform.dynamic_range == "high" and not FORMATS[image_format].high_dynamic_range:
+        raise BadTransformError(
+            f"`dynamic_range` contradicts the format: {image_format} renditions have a standard dynamic range.",
+            expected=f"one of {', '.join(sorted(name for name, traits in FORMATS.items() if traits.high_dynamic_range))}",
+            received=image_format,
+            remedy="Leave `dynamic_range` out, or request another format.",
+        )
     used = {key: value for key, value in transform.options().items() if key not in FORMATS[image_format].ignored_options}
     return Transform(**used)  # type: ignore[arg-type]
 
@@ -320,6 +337,8 @@ def _check_together(transform: Transform) -> None:
         (transform.grayscale and transform.saturation != 1, "grayscale", "saturation", "no colors, and how strong they are"),
         (transform.grayscale and transform.profile == "p3", "grayscale", "profile", "no colors, and a space for more of them"),
     )
+    if transform.dynamic_range == "high":
+        _check_high_dynamic_range(transform)
     for contradict, one, other, meaning in contradictions:
         if contradict:
             raise BadTransformError(
@@ -328,3 +347,17 @@ def _check_together(transform: Transform) -> None:
                 received=transform.canonical_form,
                 remedy=f"Leave `{one}` or `{other}` out.",
             )
+
+
+def _check_high_dynamic_range(transform: Transform) -> None:
+    others = {f"`{key}`" for key in transform.options() if key not in _HIGH_DYNAMIC_RANGE_OPTIONS}
+    others |= {"a `rotate` by no right angle"} if transform.rotate % 90 else set()
+    others |= {"`fit=contain`"} if transform.fit == "contain" else set()
+    if others:
+        names = " and ".join(sorted(others))
+        raise BadTransformError(
+            f"`dynamic_range=high` and {names} contradict each other: HDR, and a change that is defined for a standard dynamic range.",
+            expected="only options for size, shape and file",
+            received=transform.canonical_form,
+            remedy=f"Leave out {names}, or `dynamic_range`.",
+        )

@@ -9,7 +9,7 @@ const GROUPS = {
   Shape: "crop trim rotate flip".split(" "),
   Look: "brightness contrast gamma saturation grayscale blur sharpen".split(" "),
   Finish: "round pad background overlay".split(" "),
-  File: "quality max_bytes lossless effort progressive profile metadata".split(" "),
+  File: "quality max_bytes lossless effort progressive profile dynamic_range metadata".split(" "),
   Animation: "frame animate".split(" "),
 };
 const OPEN_AT_FIRST = "Size";

@@ -12,6 +12,8 @@ export interface Source {
   /** Such as `image/avif`. */
   readonly type: string;
   readonly srcset: string;
+  /** The media query of the screens that it is for; without it, it is for all. */
+  readonly media?: string;
   readonly renditions: readonly Rendition[];
 }
 
@@ -34,6 +36,8 @@ export interface ImageDocument {
   readonly height: number;
   readonly frames: number;
   readonly alpha: boolean;
+  /** `high` if the original is brighter than white on screens that allow it. */
+  readonly dynamic_range: string;
   /** The alternative text; empty until it is set. */
   readonly alt: string;
   /** x and y from the top left, each 0 to 1. */

@@ -67,7 +67,7 @@ export function picture(image, { sizes = "100vw", alt = image.alt, ...attributes
     "<picture>",
     ...image.sources
       .slice(0, -1)
-      .map(({ type, srcset }) => `  <source${serializeAttributes({ type, srcset, sizes })}>`),
+      .map(({ media, type, srcset }) => `  <source${serializeAttributes({ media, type, srcset, sizes })}>`),
     `  <img${serializeAttributes(img)}>`,
     "</picture>",
   ].join("\n");
@@ -116,9 +116,10 @@ function requireManifest(manifest) {
 
 /**
  * Return an image's ladder in `format`. If the image has no such ladder, return its best format for "avif", because browsers that support
- * AVIF support all the others, and its fallback for any other format.
+ * AVIF support all the others, and its fallback for any other format. Ladders for some screens only are left out.
  */
-function source({ sources }, format = sources.at(-1).type.replace("image/", "")) {
+function source(image, format = image.sources.at(-1).type.replace("image/", "")) {
+  const sources = image.sources.filter(({ media }) => !media);
   const name = format === "jpg" ? "jpeg" : format;
   if (!FORMATS.includes(name))
     throw new Error(`There is no format ${JSON.stringify(format)}. Expected one of ${FORMATS.join(", ")}.`);

@@ -20,6 +20,7 @@ export function ladderOf(sources) {
       source.renditions.map((rendition) => ({
         ...rendition,
         type: source.type,
+        media: source.media,
         state: "waiting",
         retries: 0,
       })),
@@ -134,15 +135,15 @@ async function describeDelivery(url, headers) {
  * @param {(photo: import("./state.js").Photo, rendition: import("./state.js").Rendition) => void} onSelect
  */
 export function renderLadder(photo, view, onSelect) {
-  const types = photo.markup.sources.map(({ type }) => type);
+  const { sources } = photo.markup;
   part("formats", view).replaceChildren(
     element("th", { scope: "col", textContent: "Width" }),
-    ...types.map((type) => element("th", { scope: "col", textContent: formatName(type) })),
+    ...sources.map((source) => element("th", { scope: "col", textContent: sourceName(source) })),
   );
   const widths = [...new Set(photo.ladder.map(({ width }) => width))];
   const rows = widths.map((width) => {
-    const renditions = types.map((type) =>
-      photo.ladder.find((rendition) => rendition.type === type && rendition.width === width),
+    const renditions = sources.map(({ type, media }) =>
+      photo.ladder.find((rendition) => rendition.type === type && rendition.media === media && rendition.width === width),
     );
     const heading = element(
       "th",
@@ -156,10 +157,15 @@ export function renderLadder(photo, view, onSelect) {
   part("steps", view).replaceChildren(...rows);
 }
 
+/** The name of a source's format; one with a media query is for screens with a high dynamic range. */
+function sourceName({ type, media }) {
+  return media ? `${formatName(type)} HDR` : formatName(type);
+}
+
 function stepCell(photo, rendition, onSelect) {
   const cell = cloneTemplate("step");
   rendition.step = cell.firstElementChild;
-  part("called", cell).textContent = `${formatName(rendition.type)}, ${rendition.width} pixels wide: `;
+  part("called", cell).textContent = `${sourceName(rendition)}, ${rendition.width} pixels wide: `;
   cell.querySelector("input").addEventListener("change", () => onSelect(photo, rendition));
   updateStep(photo, rendition);
   return cell;

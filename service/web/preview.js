@@ -10,7 +10,7 @@ const MAX_LOSSLESS_WIDTH = 1280;
 // Options that change how a picture looks or is encoded, and not which part of it is visible.
 const APPEARANCE = [
   ..."brightness contrast gamma saturation grayscale blur sharpen overlay".split(" "),
-  ..."profile metadata quality max_bytes lossless effort progressive".split(" "),
+  ..."profile dynamic_range metadata quality max_bytes lossless effort progressive".split(" "),
 ];
 
 /** The options of a transform that decide which part of a picture is visible, and where. */

@@ -14,7 +14,10 @@ function react({ sources, src }, { sizes, alt }) {
   const { width, height } = largestOf(sources);
   const better = sources
     .slice(0, -1)
-    .map(({ type, srcset }) => `      <source type="${type}" srcSet="${srcset}" ${attribute("sizes", sizes)} />\n`);
+    .map(
+      ({ media, type, srcset }) =>
+        `      <source ${media ? `media="${media}" ` : ""}type="${type}" srcSet="${srcset}" ${attribute("sizes", sizes)} />\n`,
+    );
   return `export function Photo(props) {
   return (
     <picture>

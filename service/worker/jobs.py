@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -31,11 +31,11 @@ from service.rendering.protocol import (
     RenderLadder,
     Trimmed,
 )
-from service.worker import color, composite, memory, placeholder, quality
+from service.worker import color, composite, gain_map, memory, placeholder, quality
 from service.worker.adjust import adjust
 from service.worker.failures import broken_image, out_of_memory
 from service.worker.files import ImageFile, map_file
-from service.worker.formats import animation
+from service.worker.formats import animation, ultra_hdr
 from service.worker.load import check_original, load_frames, load_still, load_whole
 from service.worker.metadata import select_metadata
 from service.worker.probe import probe
@@ -72,12 +72,16 @@ def run_render(job: Render, descriptor: int, overlay_descriptor: int | None = No
         transform, plan = request.transform, request.plan
         page = info.of_page(transform.frame)
         overlay_image = _load_overlay(job, overlay_file, overlay_info, plan)
-        image = (_render_animation if request.frames > 1 else _render_still)(file, page, transform, plan, overlay_image)
+        if request.frames > 1:
+            image, box = _render_animation(file, page, transform, plan, overlay_image), None
+        else:
+            image, box = _render_still(file, page, transform, plan, overlay_image)
+        gains = _render_gain_map(file, info, request, job.limits, box)
         image = select_metadata(image, transform)
         if image.width * image.height <= _MAX_TIMED_PIXELS:
             image = image.copy_memory()
         decoded = time.perf_counter()
-        body = _encode(image, request)
+        body = _encode(image, request, gains)
         encoded = time.perf_counter()
     return Rendered(body, image.width, image.get_page_height(), decode_seconds=decoded - started, encode_seconds=encoded - decoded)
 
@@ -98,14 +102,17 @@ def _resolve_for_file(job: Render, file: ImageFile, info: ImageInfo) -> RenderRe
     return resolve(info, request.transform, request.format, job.limits, version=request.version, trimmed=trimmed)
 
 
-def _render_still(file: ImageFile, info: ImageInfo, transform: Transform, plan: Plan, overlay_image: pyvips.Image | None) -> pyvips.Image:
+def _render_still(
+    file: ImageFile, info: ImageInfo, transform: Transform, plan: Plan, overlay_image: pyvips.Image | None
+) -> tuple[pyvips.Image, Box | None]:
+    """Return the finished picture, and the box that it was cropped to (see `_apply_transform`)."""
     page = transform.frame or 0
     image = load_still(file, info, plan, profile=transform.profile, page=page, high_bit_depth=transform.stretches)
     image = composite.rotate_and_flip(image, plan)
     if plan.searched:
         image = image.copy_memory()
     box = composite.crop_box(image, plan, transform)
-    return _apply_transform(image, box, transform, plan, overlay_image)
+    return _apply_transform(image, box, transform, plan, overlay_image), box
 
 
 def _render_animation(
@@ -145,18 +152,31 @@ def _apply_transform(
     return composite.fill_background(image, transform.background, picture)
 
 
-def _encode(image: pyvips.Image, request: RenderRequest) -> bytes:
+def _render_gain_map(file: ImageFile, info: ImageInfo, request: RenderRequest, limits: Limits, box: Box | None) -> Callable[[bytes], bytes]:
+    """Return a function that adds the gain map to an encoded rendition, if it is to have one."""
+    transform = request.transform
+    wanted = transform.dynamic_range == "high" and info.dynamic_range == "high" and request.format == "jpeg"
+    found = gain_map.load(file, info, limits) if wanted else None
+    if found is None:
+        return lambda body: body
+    gains = gain_map.render(found, info, request.plan, box)
+    encoded = gain_map.encode(gains, encode_options(transform))
+    return lambda body: ultra_hdr.join(body, encoded, gains.info)
+
+
+def _encode(image: pyvips.Image, request: RenderRequest, finish: Callable[[bytes], bytes]) -> bytes:
+    """Return the file of a rendition. finish: completes an encoded picture."""
     transform, image_format = request.transform, request.format
     options = encode_options(transform)
     max_quality = transform.quality if isinstance(transform.quality, int) else DEFAULTS[request.version].quality[image_format]
     if transform.quality != AUTO and transform.max_bytes is None:
-        return encode(image, image_format, max_quality, options)
+        return finish(encode(image, image_format, max_quality, options))
     image = image.copy_memory()
     if transform.quality == AUTO:
-        body = quality.encode_auto(image, image_format, max_quality, options)
+        body = finish(quality.encode_auto(image, image_format, max_quality, options))
         if transform.max_bytes is None or len(body) <= transform.max_bytes:
             return body
-    return quality.fit_max_bytes(transform.max_bytes or 0, lambda level: encode(image, image_format, level, options), max_quality)
+    return quality.fit_max_bytes(transform.max_bytes or 0, lambda level: finish(encode(image, image_format, level, options)), max_quality)
 
 
 def _load_overlay(job: Render, file: ImageFile | None, info: ImageInfo | None, plan: Plan) -> pyvips.Image | None:

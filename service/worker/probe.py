@@ -7,7 +7,7 @@ import pyvips
 
 from service.images.info import ImageInfo, Limits
 from service.rendering.protocol import Failure, ImageError
-from service.worker import bounds, color, memory, vips_errors
+from service.worker import bounds, color, gain_map, memory, vips_errors
 from service.worker.failures import broken_image, unsupported_animation
 from service.worker.files import open_image
 from service.worker.formats import heic, svg, tiff
@@ -97,6 +97,8 @@ def probe(body: memoryview, limits: Limits, *, uploaded: bool = False) -> ImageI
         _check_size(info, limits)
     if image_format == "heic":
         heic.check_installed()
+    if gain_map.has_gain_map(body, image_format):
+        info = msgspec.structs.replace(info, dynamic_range="high")
     return info
 
 

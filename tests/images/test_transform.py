@@ -97,13 +97,34 @@ OTHERS = st.fixed_dictionaries(
         "progressive": st.booleans(),
     },
 )
-transforms = st.builds(
-    lambda *groups: Transform(**{key: value for group in groups for key, value in group.items()}), FRAMES, OTHERS, BOXES, COLORS, LOSSES
+HIGH_RANGE = st.fixed_dictionaries(
+    {"dynamic_range": st.just("high")},
+    optional={
+        "crop": percent_regions | pixel_regions,
+        "trim": decimals(0, 255),
+        "rotate": st.sampled_from([90.0, 180.0, 270.0]),
+        "flip": st.sampled_from(FLIPS),
+        "profile": st.sampled_from(PROFILES),
+        "metadata": st.sampled_from(METADATA),
+        "quality": st.integers(1, 100) | st.just("auto"),
+        "max_bytes": st.integers(MIN_BYTES, MAX_BYTES),
+        "effort": st.integers(0, MAX_EFFORT),
+        "progressive": st.booleans(),
+    },
+)
+
+
+def merged(*groups: dict[str, Any]) -> Transform:
+    return Transform(**{key: value for group in groups for key, value in group.items()})
+
+
+transforms = st.builds(merged, FRAMES, OTHERS, BOXES, COLORS, LOSSES) | st.builds(
+    merged, HIGH_RANGE, BOXES.filter(lambda box: box.get("fit") != "contain")
 )
 
 
 def test_strategies_of_these_tests_draw_every_option() -> None:
-    drawn = {"animate", "crop", "frame", "grayscale", "lossless", "max_bytes", "profile", "quality", "saturation"}
+    drawn = {"animate", "crop", "frame", "grayscale", "lossless", "max_bytes", "profile", "quality", "saturation", "dynamic_range"}
     drawn |= {"width", "height", "fit", "gravity", "enlarge", "trim", "rotate", "flip", "brightness", "contrast", "gamma"}
     drawn |= {"blur", "sharpen", "overlay", "round", "pad", "background", "metadata", "effort", "progressive"}
     assert drawn == set(OPTIONS) == {field.name for field in msgspec.structs.fields(Transform)}
@@ -157,6 +178,7 @@ CANONICAL_FORMS = [
     (Transform(pad=Sides(5, 6, 7, 8)), "pad=5:6:7:8"),
     (Transform(background="ff8800"), "background=ff8800"),
     (Transform(background="ff880080"), "background=ff880080"),
+    (Transform(width=640, dynamic_range="high", quality=80), "width=640,dynamic_range=high,quality=80"),
     (
         Transform(profile="p3", metadata="copyright", lossless=True, effort=0, progressive=True),
         "profile=p3,metadata=copyright,lossless=true,effort=0,progressive=true",
@@ -323,6 +345,32 @@ BAD = [
     ("background=red", "`background` is invalid", "rrggbb", "red", "background=ff8800"),
     ("background=ff88000", "`background` is invalid", "rrggbb", "ff88000", "background=ff8800"),
     ("profile=adobe", "`profile` has", "srgb, p3, keep", "adobe", "Use one"),
+    ("dynamic_range=hdr", "`dynamic_range` has", "standard, high", "hdr", "Use one"),
+    (
+        f"overlay={DIGEST},dynamic_range=high",
+        "`dynamic_range=high` and `overlay` contradict",
+        "only options for size",
+        f"overlay={DIGEST},dynamic_range=high",
+        "Leave out `overlay`, or `dynamic_range`",
+    ),
+    *(
+        (
+            f"{options},dynamic_range=high",
+            f"`dynamic_range=high` and {name} contradict",
+            "only options",
+            f"{options},dynamic_range=high",
+            f"Leave out {name}",
+        )
+        for options, name in [
+            ("animate=true", "`animate`"),
+            ("rotate=45", "a `rotate` by no right angle"),
+            ("width=9,height=9,fit=contain", "`fit=contain`"),
+            *(
+                (option, f"`{option.partition('=')[0]}`")
+                for option in ("blur=1", "brightness=2", "round=max", "pad=1", "background=fff000")
+            ),
+        ]
+    ),
     ("metadata=gps", "`metadata` has", "none, copyright, all", "gps", "Use one"),
     ("quality=best", "`quality` is out", "from 1 to 100", "best", "quality=1"),
     ("max_bytes=127", "`max_bytes` is out", "from 128 to", "127", "max_bytes=128"),
@@ -504,7 +552,9 @@ def test_transform_scaled_by_one_is_unchanged(transform: Transform) -> None:
 
 @given(transforms, st.sampled_from(list(FORMATS)))
 def test_transform_for_a_format_has_only_options_with_an_effect_or_is_refused(transform: Transform, image_format: Format) -> None:
-    contradicts = (transform.lossless and image_format in {"jpeg", "gif"}) or (transform.animate and image_format not in {"webp", "gif"})
+    contradicts = transform.dynamic_range == "high" and image_format not in {"avif", "jpeg"}
+    contradicts |= transform.lossless and image_format in {"jpeg", "gif"}
+    contradicts |= transform.animate and image_format not in {"webp", "gif"}
     if contradicts:
         with pytest.raises(BadTransformError, match="contradicts the format"):
             for_format(transform, image_format)

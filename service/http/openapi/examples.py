@@ -49,6 +49,7 @@ DOCUMENT = ImageDocument(
     frames=1,
     bytes=209_540,
     alpha=False,
+    dynamic_range="standard",
     created="2026-11-25T12:00:00Z",
     alt="A panda eats bamboo.",
     focal=(0.3, 0.6),

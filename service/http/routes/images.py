@@ -289,6 +289,7 @@ def _image_document(document: Document, url_builder: UrlBuilder, supported: Coll
         frames=document.info.frames,
         bytes=document.bytes,
         alpha=document.info.alpha,
+        dynamic_range=document.info.dynamic_range,
         created=document.created,
         alt=document.alt,
         focal=None if document.focal is None else (document.focal.x, document.focal.y),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 # Markers of frame headers, of progressive ones among them, of a scan, and of the end of the image (ITU-T T.81, table B.1).
@@ -69,6 +70,26 @@ def survey(body: memoryview, max_scans: int, max_segments: int) -> Survey:
             size = next_marker.start() - position
         position += size
     return Survey(samples, scans, decoded_bytes, segments, metadata_bytes)
+
+
+class Segment(NamedTuple):
+    """A marker segment. start: where its content begins in the file, after the length."""
+
+    marker: int
+    start: int
+    content: memoryview
+
+
+def segments(body: memoryview) -> Iterator[Segment]:
+    """Yield the segments before the first scan, of a broken file as far as it can be read."""
+    position = 2
+    while found := _MARKER.match(body, position):
+        marker, position = found[1][0], found.end()
+        size = int.from_bytes(body[position : position + 2], "big")
+        if marker in {_SCAN, _END} or size < 2:
+            return
+        yield Segment(marker, position + 2, body[position + 2 : position + size])
+        position += size
 
 
 def _samples(header: memoryview) -> tuple[int, int]:

@@ -1,0 +1,129 @@
+"""Gain maps: they go through the same geometry as their picture, at their own scale."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import NamedTuple
+
+import pyvips
+
+from service.images.geometry import Box, Plan
+from service.images.info import ImageInfo, Limits
+from service.rendering.protocol import ImageError
+from service.worker import bounds, composite, save
+from service.worker.files import ImageFile, open_image
+from service.worker.formats import ultra_hdr
+from service.worker.formats.ultra_hdr import GainMapInfo
+from service.worker.orientation import orientation_of
+from service.worker.save import EncodeOptions
+
+# The quality of an encoded gain map: its levels are logarithms of light, so that its errors are seen in the brightness of whole blocks.
+_QUALITY = 85
+
+# Resampling reads so many pixels beyond the region, each as large as one of the result.
+_MARGIN = 4
+
+
+class GainMap(NamedTuple):
+    """A decoded gain map: 8 bits per band, one band or three, in memory; and the meaning of its levels."""
+
+    image: pyvips.Image
+    info: GainMapInfo
+
+
+def has_gain_map(body: memoryview, image_format: str) -> bool:
+    """Return whether a file has a gain map that is understood."""
+    return image_format == "jpeg" and ultra_hdr.find(body) is not None
+
+
+def load(file: ImageFile, info: ImageInfo, limits: Limits) -> GainMap | None:
+    """Return the gain map of an original, upright, `None` if it has none or a broken one: its picture is not broken by that."""
+    found = ultra_hdr.find(file.body) if info.format == "jpeg" else None
+    if found is None:
+        return None
+    orientation = orientation_of(open_image(file.body, access="sequential"))
+    try:
+        bounds.check(found.body, limits)
+        opened = open_image(found.body, access="sequential")
+        if opened.width * opened.height > info.pixels or not opened.get("vips-loader").startswith("jpegload"):
+            return None
+        return _prepare(opened.copy_memory(), found.info, orientation)
+    except (pyvips.Error, ImageError):
+        return None
+
+
+def _prepare(opened: pyvips.Image, info: GainMapInfo, orientation: int) -> GainMap | None:
+    if opened.format != "uchar" or opened.bands not in {1, 3}:
+        return None
+    image = opened.copy()
+    # Its pixels are stored in the same order as those of the picture, whatever it says itself.
+    image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
+    image = image.autorot()
+    if info.apple:
+        image, info = image.maplut(_apple_curve(info)), info._replace(apple=False)
+    return GainMap(image.copy(interpretation="b-w" if image.bands == 1 else "srgb"), info)
+
+
+def _apple_curve(info: GainMapInfo) -> pyvips.Image:
+    """Return a table from Apple's levels to those of a share of the stops.
+
+    A level of Apple's, decoded by the transfer function of Rec. 709, is the share of the headroom by which the linear picture grows.
+    """
+    headroom = 2**info.alternate_headroom
+    level = pyvips.Image.identity() / 255
+    linear = (level < 0.081).ifthenelse(level / 4.5, ((level + 0.099) / 1.099) ** (1 / 0.45))
+    return ((linear * (headroom - 1) + 1).log() / math.log(headroom) * 255).rint().cast("uchar")
+
+
+def render(gain_map: GainMap, info: ImageInfo, plan: Plan, box: Box | None) -> GainMap:
+    """Return the gain map of a rendition.
+
+    It is processed at the size of the rendition, so that it fits to the pixel, and then made as much smaller as the original's is.
+
+    info: the header of the original. plan: with a rotation by right angles. box: the crop, in pixels of the scaled picture.
+    """
+    image = _scale_region(gain_map.image, info, plan)
+    image = composite.crop(composite.rotate_and_flip(image, plan), box)
+    divisor = max(1, round(info.width / gain_map.image.width))
+    if divisor > 1:
+        width, height = math.ceil(image.width / divisor), math.ceil(image.height / divisor)
+        image = image.resize(width / image.width, vscale=height / image.height)
+    return gain_map._replace(image=image)
+
+
+def encode(gain_map: GainMap, options: EncodeOptions) -> bytes:
+    """Return the JPEG of a gain map. Raises `pyvips.Error`."""
+    keep = "none" if gain_map.info.in_base_colors else "icc"
+    return save.encode(gain_map.image, "jpeg", _QUALITY, EncodeOptions(effort=options.effort, keep=keep))
+
+
+def _scale_region(image: pyvips.Image, info: ImageInfo, plan: Plan) -> pyvips.Image:
+    """Return the region of `plan` at its unrotated size; the region may begin and end within pixels of the gain map."""
+    width, height = plan.unrotated_size
+    region = plan.region
+    x_ratio, y_ratio = Fraction(image.width, info.width), Fraction(image.height, info.height)
+    x_scale, y_scale = width / (region.width * x_ratio), height / (region.height * y_ratio)
+    x_shrink, y_shrink = min(1.0, float(x_scale)), min(1.0, float(y_scale))
+    left, right = _around(region.left * x_ratio, region.width * x_ratio, image.width, x_shrink)
+    top, bottom = _around(region.top * y_ratio, region.height * y_ratio, image.height, y_shrink)
+    part = image.crop(left, top, right - left, bottom - top)
+    small = part.resize(x_shrink, vscale=y_shrink) if min(x_shrink, y_shrink) < 1 else part
+    # `resize` aligns the centers of both.
+    x_start = (region.left * x_ratio - left - Fraction(part.width, 2)) * x_shrink + Fraction(small.width, 2)
+    y_start = (region.top * y_ratio - top - Fraction(part.height, 2)) * y_shrink + Fraction(small.height, 2)
+    x_rest, y_rest = float(x_scale) / x_shrink, float(y_scale) / y_shrink
+    return small.affine(
+        [x_rest, 0, 0, y_rest],
+        interpolate=pyvips.Interpolate.new("bilinear"),
+        oarea=[0, 0, width, height],
+        odx=(x_rest - 1) / 2 - float(x_start) * x_rest,
+        ody=(y_rest - 1) / 2 - float(y_start) * y_rest,
+        extend="copy",
+    ).copy(interpretation=image.interpretation)
+
+
+def _around(start: Fraction, length: Fraction, side: int, shrink: float) -> tuple[int, int]:
+    """Return the first and the last pixel plus one, of a side of the gain map, that a part of it is made from."""
+    margin = math.ceil(_MARGIN / shrink)
+    return max(0, math.floor(start) - margin), min(side, math.ceil(start + length) + margin)

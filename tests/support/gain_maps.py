@@ -1,0 +1,137 @@
+"""JPEGs with gain maps, written by the book and independently of the service: MPF, `hdrgm` in XMP, ISO 21496-1, and Apple's kind."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Floats = npt.NDArray[np.float64]
+
+HDRGM = "http://ns.adobe.com/hdr-gain-map/1.0/"
+RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+APPLE = "urn:com:apple:photo:2020:aux:hdrgainmap"
+XMP, ISO = b"http://ns.adobe.com/xap/1.0/\0", b"urn:iso:std:iso:ts:21496:-1\0"
+
+# The stops of a map with levels of 0 and 255.
+STOPS = (-0.5, 3.0)
+
+
+def stops_field(width: int, height: int) -> Floats:
+    """Return how many stops brighter each pixel of a scene is: a light in the upper right, a shadow on the left, a bar with hard edges."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+    x, y = (x + 0.5) / width, (y + 0.5) / height
+    field: Floats = 2.8 * np.exp(-((x - 0.7) ** 2 + (y - 0.3) ** 2) / 0.05) - 0.4 * np.clip(0.3 - x, 0, 1)
+    field[(np.abs(y - 0.8) < 0.06) & (np.abs(x - 0.4) < 0.2)] = 1.5
+    return field
+
+
+def levels(field: Floats, gamma: float = 1.0, stops: tuple[float, float] = STOPS) -> npt.NDArray[np.uint8]:
+    """Return the levels of a gain map for these stops."""
+    share = np.clip((field - stops[0]) / (stops[1] - stops[0]), 0, 1) ** gamma
+    return np.round(share * 255).astype(np.uint8)
+
+
+def encode_jpeg(image: Image.Image, quality: int = 95, **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality, **options)
+    return out.getvalue()
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+def insert(body: bytes, *segments: bytes) -> bytes:
+    """Return a JPEG with segments after its first one (JFIF)."""
+    end = 4 + int.from_bytes(body[4:6], "big") if body[3] == 0xE0 else 2
+    return body[:end] + b"".join(segments) + body[end:]
+
+
+def packet(description: str) -> bytes:
+    return f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}">{description}</rdf:RDF></x:xmpmeta>'.encode()
+
+
+def hdrgm(
+    minimum: Sequence[float], maximum: Sequence[Any], gamma: float = 1.0, *, elements: bool = False, base_is_hdr: bool = False
+) -> bytes:
+    """Return the segment that describes a map in XMP; lists, or with `elements` every value, are elements."""
+    values: dict[str, Sequence[object]] = {
+        "GainMapMin": minimum,
+        "GainMapMax": maximum,
+        "Gamma": [gamma],
+        "OffsetSDR": [0.015625],
+        "OffsetHDR": [0.015625],
+    }
+    values |= {"HDRCapacityMin": [0], "HDRCapacityMax": [max(maximum)], "BaseRenditionIsHDR": ["True" if base_is_hdr else "False"]}
+    attributes, inside = 'hdrgm:Version="1.0"', ""
+    for name, numbers in values.items():
+        if len(numbers) > 1:
+            inside += f"<hdrgm:{name}><rdf:Seq>{''.join(f'<rdf:li>{number}</rdf:li>' for number in numbers)}</rdf:Seq></hdrgm:{name}>"
+        elif elements:
+            inside += f"<hdrgm:{name}>{numbers[0]}</hdrgm:{name}>"
+        else:
+            attributes += f' hdrgm:{name}="{numbers[0]}"'
+    return segment(0xE1, XMP + packet(f'<rdf:Description xmlns:hdrgm="{HDRGM}" {attributes}>{inside}</rdf:Description>'))
+
+
+def iso(minimum: Sequence[float], maximum: Sequence[float], gamma: float = 1.0, *, in_base_colors: bool = True) -> bytes:
+    """Return the segment that describes a map as ISO 21496-1 does."""
+    content = struct.pack(">HHB", 0, 0, (0x80 if len(minimum) == 3 else 0) | (0x40 if in_base_colors else 0))
+    numbers = [0.0, max(maximum)]
+    for low, high in zip(minimum, maximum, strict=True):
+        numbers += [low, high, gamma, 0.015625, 0.015625]
+    content += b"".join(struct.pack(">iI", round(number * 4096), 4096) for number in numbers)
+    return segment(0xE2, ISO + content)
+
+
+def apple(headroom: float | None) -> bytes:
+    """Return the segment that marks Apple's map; without a headroom it is in the maker note of the picture."""
+    inside = f"<apdi:AuxiliaryImageType>{APPLE}</apdi:AuxiliaryImageType>"
+    if headroom is not None:
+        inside += f"<HDRGainMap:HDRGainMapHeadroom>{headroom}</HDRGainMap:HDRGainMapHeadroom>"
+    names = 'xmlns:apdi="http://ns.apple.com/pixeldatainfo/1.0/" xmlns:HDRGainMap="http://ns.apple.com/HDRGainMap/1.0/"'
+    return segment(0xE1, XMP + packet(f"<rdf:Description {names}>{inside}</rdf:Description>"))
+
+
+def apple_exif(maker33: float, maker48: float) -> bytes:
+    """Return a TIFF with Apple's maker note: `MakerNote` in the Exif directory, and two signed rationals in it."""
+    note = b"Apple iOS\0\0\x01MM" + struct.pack(">H", 2)
+    numbers = note_start = 14 + 2 + 2 * 12 + 4
+    for tag, start in ((33, note_start), (48, note_start + 8)):
+        note += struct.pack(">HHII", tag, 10, 1, start)
+    note += bytes(4) + b"".join(struct.pack(">ii", round(number * 10_000), 10_000) for number in (maker33, maker48))
+    assert numbers + 16 == len(note)
+    exif_start = 8 + 2 + 12 + 4
+    note_offset = exif_start + 2 + 12 + 4
+    tiff = b"MM\0*" + struct.pack(">IH", 8, 1) + struct.pack(">HHII", 0x8769, 4, 1, exif_start) + bytes(4)
+    return tiff + struct.pack(">H", 1) + struct.pack(">HHII", 0x927C, 7, len(note), note_offset) + bytes(4) + note
+
+
+def multi_picture(picture: bytes, *others: bytes, order: str = ">") -> bytes:
+    """Return several JPEGs as one file with an index (CIPA DC-007), in the byte order `order` of `struct`."""
+    count = 1 + len(others)
+
+    def index(first_size: int, offsets: Sequence[int]) -> bytes:
+        content = (b"MM\0*" if order == ">" else b"II*\0") + struct.pack(order + "IH", 8, 3)
+        content += struct.pack(order + "HHI4s", 0xB000, 7, 4, b"0100") + struct.pack(order + "HHII", 0xB001, 4, 1, count)
+        content += struct.pack(order + "HHII", 0xB002, 7, 16 * count, 50) + bytes(4)
+        content += struct.pack(order + "IIIHH", 0x030000, first_size, 0, 0, 0)
+        for other, offset in zip(others, offsets, strict=True):
+            content += struct.pack(order + "IIIHH", 0, len(other), offset, 0, 0)
+        return segment(0xE2, b"MPF\0" + content)
+
+    size = len(insert(picture, index(0, [0] * len(others))))
+    start = insert(picture, index(0, [0] * len(others))).index(b"MPF\0") + 4
+    offsets = [size + sum(map(len, others[:number])) - start for number in range(len(others))]
+    return insert(picture, index(size, offsets)) + b"".join(others)
+
+
+def gain_map_jpeg(picture: Image.Image, gains: npt.NDArray[np.uint8], *segments: bytes, order: str = ">", **options: Any) -> bytes:
+    """Return a picture with a gain map (height × width, or × 3) that the segments describe; options: of Pillow, for the picture."""
+    return multi_picture(encode_jpeg(picture, **options), insert(encode_jpeg(Image.fromarray(gains), quality=100), *segments), order=order)
