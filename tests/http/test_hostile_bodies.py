@@ -140,19 +140,63 @@ MALFORMED = {
     "end without a size": b"3\r\nabc\r\n\r\n",
     "extension that never ends": b"3;" + b"a" * 20_000 + b"\r\nabc\r\n0\r\n\r\n",
     "extension with a line break": b"3;a\nb\r\nabc\r\n0\r\n\r\n",
+    "signed size": b"+3\r\nabc\r\n0\r\n\r\n",
+    "size with an underscore": b"1_0\r\nabcdefghijklmnop\r\n0\r\n\r\n",
+    "space before the size": b" 3\r\nabc\r\n0\r\n\r\n",
+    "NUL as the size": b"\0\r\nabc\r\n0\r\n\r\n",
+    "second chunk without a size": b"3\r\nabc\r\n" * 5 + b"zz\r\n",
+    "trailer without a colon": b"3\r\nabc\r\n0\r\nabc\r\n\r\n",
     "trailer that is no field": b"3\r\nabc\r\n0\r\n: : :\0\r\n\r\n",
     "trailers too large": b"3\r\nabc\r\n0\r\n" + b"a: b\r\n" * 5_000 + b"\r\n",
 }
-BROKEN_OFF = {"nothing": b"", "no last chunk": b"3\r\nabc\r\n", "half a chunk": b"ff\r\nabc", "half a size": b"f"}
+BROKEN_OFF = {
+    "nothing": b"",
+    "no last chunk": b"3\r\nabc\r\n",
+    "half a chunk": b"ff\r\nabc",
+    "half a size": b"f",
+    "chunk of the largest size": b"7fffffffffffffff\r\nabc\r\n0\r\n\r\n",
+    "trailer without CR": b"3\r\nabc\r\n0\r\nA: b\n\n",
+    "body that is not chunked": b'{"width": 640}',
+}
+WITH_BODIES = [
+    "POST /v1/images",
+    "POST /v1/images/{}/urls",
+    *(pytest.param(route, marks=pytest.mark.long) for route in ("POST /v1/images/known", "POST /v1/pull", "PATCH /v1/images/{}")),
+]
 
 
 @pytest.mark.parametrize("name", [*MALFORMED, *BROKEN_OFF])
-@pytest.mark.parametrize("path", ["/v1/images", "/v1/images/{}/urls"])
-def test_malformed_chunks_are_400_and_close_the_connection(pulling: Server, digest: str, path: str, name: str) -> None:
+@pytest.mark.parametrize("route", WITH_BODIES)
+def test_malformed_chunks_are_400_and_close_the_connection(pulling: Server, digest: str, route: str, name: str) -> None:
+    method, path = route.format(digest).split()
     body = MALFORMED.get(name) or BROKEN_OFF[name]
-    got = send(pulling, head(path.format(digest), "Transfer-Encoding: chunked") + body, breaks_off=name in BROKEN_OFF)
+    got = send(pulling, head(path, "Transfer-Encoding: chunked", method=method) + body, breaks_off=name in BROKEN_OFF)
     assert (got.status, got.connection) == (400, "close")
     assert got.problem["type"] == "/problems/bad-request"
+
+
+@pytest.mark.parametrize("name", [*MALFORMED, *BROKEN_OFF])
+@pytest.mark.parametrize("media_type", ["application/json", pytest.param("multipart/form-data; boundary=x", marks=pytest.mark.long)])
+def test_malformed_chunks_of_a_structured_body_are_400(pulling: Server, media_type: str, name: str) -> None:
+    body = MALFORMED.get(name) or BROKEN_OFF[name]
+    raw = head("/v1/images", f"Content-Type: {media_type}", "Transfer-Encoding: chunked") + body
+    got = send(pulling, raw, breaks_off=name in BROKEN_OFF)
+    assert (got.status, got.connection, got.problem["type"]) == (400, "close", "/problems/bad-request")
+
+
+VALID = {
+    "trailer": b"0\r\nX-Checksum: 1\r\n\r\n",
+    "extension": b"0;name=value\r\n\r\n",
+    "several zeros": b"000\r\n\r\n",
+    "space after the size": b"0 \r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("end", VALID.values(), ids=VALID)
+def test_chunks_with_any_valid_end_are_accepted(pulling: Server, end: bytes) -> None:
+    photo = images.photo_jpeg(64, 48)
+    got = send(pulling, head("/v1/images", "Transfer-Encoding: chunked") + b"%X;a=b\r\n%b\r\n" % (len(photo), photo) + end)
+    assert got.status in {200, 201}
 
 
 def test_body_shorter_than_its_length_is_400(pulling: Server) -> None:
