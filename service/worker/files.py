@@ -11,24 +11,34 @@ import pyvips
 
 from service.images.info import ImageInfo
 from service.rendering.protocol import InputFile
+from service.worker.repair import repaired
 
 
 class ImageFile(NamedTuple):
     """An image file to decode.
 
-    body: the whole file.
+    body: the whole file, repaired (see `service.worker.repair`).
+    stored: the whole file as it is stored; the same object as `body` if nothing had to be repaired.
     digest: of the original, empty for a new upload.
     intermediate_of: if the file is an intermediate, the header of its original; `None` if it is the original itself.
     """
 
     body: memoryview
+    stored: memoryview
     digest: str
     intermediate_of: ImageInfo | None
 
     @classmethod
     def open(cls, input_file: InputFile, descriptor: int) -> ImageFile:
         """Return an image file of a job, which is open as `descriptor`. Raises `OSError` and `MemoryError` as `map_file`."""
-        return cls(map_file(descriptor), input_file.digest, input_file.intermediate_of)
+        stored = map_file(descriptor)
+        return cls(repaired(stored), stored, input_file.digest, input_file.intermediate_of)
+
+    @classmethod
+    def uploaded(cls, descriptor: int) -> ImageFile:
+        """Return a new upload, which is open as `descriptor`. Raises `OSError` and `MemoryError` as `map_file`."""
+        stored = map_file(descriptor)
+        return cls(repaired(stored), stored, "", None)
 
 
 def map_file(descriptor: int) -> memoryview:

@@ -34,9 +34,9 @@ from service.rendering.protocol import (
 from service.worker import color, composite, gain_map, memory, placeholder, quality
 from service.worker.adjust import adjust
 from service.worker.failures import broken_image, out_of_memory
-from service.worker.files import ImageFile, map_file
+from service.worker.files import ImageFile
 from service.worker.formats import animation, ultra_hdr
-from service.worker.load import check_original, load_frames, load_still, load_whole
+from service.worker.load import check_decoded, check_original, check_repaired, load_frames, load_still, load_whole
 from service.worker.metadata import select_metadata
 from service.worker.probe import probe
 from service.worker.save import encode, encode_intermediate, encode_options
@@ -223,16 +223,18 @@ def _scale_down(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
 
 def run_probe(job: Probe, descriptor: int) -> Probed:
     """Return the header information, the placeholder and the intermediate of an original. Raises `ImageError` and `NeedsExclusiveError`."""
-    body = map_file(descriptor)
-    info = probe(body, job.limits, uploaded=True)
+    file = ImageFile.uploaded(descriptor)
+    info = probe(file.body, job.limits, uploaded=True)
     _require_exclusive(info, exclusive=job.exclusive)
-    file = ImageFile(body, "", None)
     with _translate_vips_errors(info):
         check_original(file, info)
         if info.intermediate is None:
             plan = Plan.whole(info.width, info.height, *placeholder.size(info.width, info.height))
-            return Probed(info, placeholder.make(load_still(file, info, plan)), None)
+            small = load_still(file, info, plan).copy_memory()
+            check_decoded(info)
+            return Probed(info, placeholder.make(small), None)
         whole = load_whole(file, info).copy_memory()
+        check_decoded(info)
         small = _scale_down(whole, *placeholder.size(whole.width, whole.height))
         return Probed(info, placeholder.make(small), encode_intermediate(whole))
 
@@ -274,11 +276,13 @@ def _verified(file: ImageFile, limits: Limits, *, exclusive: bool) -> Iterator[I
         with _translate_vips_errors(file.intermediate_of):
             yield file.intermediate_of
         return
-    digest = _BackgroundDigest(file.body)
+    digest = _BackgroundDigest(file.stored)
     try:
         info = probe(file.body, limits)
         _require_exclusive(info, exclusive=exclusive)
         with _translate_vips_errors(info):
+            if file.body is not file.stored:
+                check_repaired(file, info)
             yield info
     except ImageError as error:
         digest.check(file.digest)

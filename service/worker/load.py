@@ -11,10 +11,10 @@ from service.images.geometry import Box, Plan, drawing_size, round_half_up
 from service.images.info import ImageInfo
 from service.images.options import Profile
 from service.rendering.protocol import Failure, ImageError
-from service.worker import bounds, color, color_space
+from service.worker import bounds, color, color_space, vips_errors
 from service.worker.failures import broken_image, unsupported_animation
 from service.worker.files import ImageFile, open_image
-from service.worker.formats import gif, hdr, heic, isobmff, png, svg
+from service.worker.formats import gif, hdr, heic, isobmff, jpeg, png, svg
 from service.worker.orientation import LEFT_IS_FAR, TOP_IS_FAR, is_transposed, orientation_of, upright_size
 
 # Truncated data and wrong checksums are errors. Warnings of a decoder are not: files of many cameras cause them.
@@ -74,14 +74,32 @@ def load_whole(file: ImageFile, info: ImageInfo) -> pyvips.Image:
 def check_original(file: ImageFile, info: ImageInfo) -> None:
     """Check that an original can be shown as intended.
 
-    Raises `ImageError` for an animation that would become a still image, for samples that are not colors, and for a GIF that ends early;
-    `pyvips.Error` if a frame or page does not decode. The first page is not decoded here: making the placeholder does that.
+    Raises `ImageError` for an animation that would become a still image, for samples that are not colors, and for a GIF or JPEG that ends
+    early; `pyvips.Error` if a frame or page does not decode. The first page is not decoded here: making the placeholder does that.
     """
     if _is_unsupported_animation(file, info):
         raise ImageError(unsupported_animation(info.format))
     if info.vector or info.format == "heic":
         return
     _check_samples(open_image(file.body, access="sequential"), info)
+    _check_complete(file, info)
+
+
+def check_decoded(info: ImageInfo) -> None:
+    """Check that an original was decoded without loss. Raises `ImageError`.
+
+    libjpeg goes on with gray where data is missing, and only warns. libvips keeps the first warning until its next operation is built, so
+    this must be called as soon as all pixels have been read.
+    """
+    if info.format == "jpeg" and jpeg.means_loss(warnings := vips_errors.pending()):
+        raise ImageError(broken_image("jpeg", warnings))
+
+
+def check_repaired(file: ImageFile, info: ImageInfo) -> None:
+    """Check that no more is missing in a file than `service.worker.repair` has appended. Raises `ImageError` and `pyvips.Error`."""
+    if info.format == "jpeg":
+        open_image(file.body, access="sequential", fail_on=FAIL_ON, shrink=_SHRINK_ON_LOAD[0]).avg()
+        check_decoded(info)
     _check_complete(file, info)
 
 
@@ -111,6 +129,8 @@ def _check_complete(file: ImageFile, info: ImageInfo) -> None:
     """Check that all frames of an animation, and all pages after the first, decode. Raises `ImageError` and `pyvips.Error`."""
     if info.format == "gif" and not gif.survey(file.body, info.frames, bounds.MAX_BLOCKS).complete:
         raise ImageError(broken_image("gif", "it ends within a block"))
+    if info.format == "jpeg" and jpeg.lacks_scans(file.stored):
+        raise ImageError(broken_image("jpeg", "it ends between two scans"))
     if info.page_sizes:
         for page in range(1, info.frames):
             open_image(file.body, page=page, access="sequential", fail_on=FAIL_ON).avg()

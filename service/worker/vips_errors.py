@@ -31,6 +31,11 @@ def clear() -> None:
     pyvips.vips_lib.vips_error_clear()
 
 
+def pending() -> str:
+    """Return the messages in the error buffer, and leave them there: warnings of a decoder that has succeeded."""
+    return _decode(pyvips.vips_lib.vips_error_buffer())
+
+
 def _decode(pointer: Any) -> str:
     if pointer == pyvips.ffi.NULL:
         return "NULL"

@@ -1,4 +1,4 @@
-"""JPEG: counts scans and segments, and the memory for coefficients that a decoder holds until the last scan."""
+"""JPEG: counts scans and segments, and the memory for coefficients that a decoder holds until the last scan; detects lost data."""
 
 from __future__ import annotations
 
@@ -10,12 +10,22 @@ from typing import NamedTuple
 # Markers of frame headers, of progressive ones among them, of a scan, and of the end of the image (ITU-T T.81, table B.1).
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-_SCAN, _END = 0xDA, 0xD9
+_SCAN, _END, _APPLICATION_0 = 0xDA, 0xD9, 0xE0
+# Markers without a segment (T.81 §B.1.1.3): TEM and the restart markers.
+_STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 
 # The end of a scan's data: any marker except restart markers, and 0xFF 0x00, which is a data byte 0xFF (T.81 §B.1.1.5).
 _MARKER_IN_DATA = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-# A marker may be preceded by any number of fill bytes (T.81 §B.1.1.2).
-_MARKER = re.compile(rb"\xff+([^\xff])", re.DOTALL)
+# A marker may be preceded by any number of fill bytes (T.81 §B.1.1.2), and libjpeg skips all other bytes too.
+_MARKER = re.compile(rb"\xff([\x01-\xfe])")
+
+# libjpeg's warnings that a part of the picture could not be decoded (jerror.h, JWRN_*). It then goes on with gray. There are others, which
+# files of many cameras cause and which are harmless: bytes between the data of a scan and the next marker, an unknown version of JFIF.
+_LOSS = re.compile(r"Corrupt JPEG data: (?:premature end|bad Huffman code|bad arithmetic code|found marker)|[Pp]remature end of JPEG")
+
+# A scan header has the number of its components, two bytes for each, and the range of coefficients and bits that it codes (T.81 §B.2.3).
+_BLOCK_COEFFICIENTS = 64
+_LOWEST_BIT = 0
 
 # A decoder holds coefficients as 16-bit integers, in blocks of 8 × 8.
 _COEFFICIENT_BYTES = 2
@@ -46,29 +56,22 @@ def survey(body: memoryview, max_scans: int, max_segments: int) -> Survey:
     """
     samples = scans = decoded_bytes = segments = metadata_bytes = components = 0
     progressive = False
-    position = 2
-    while scans <= max_scans and segments <= max_segments and (found := _MARKER.match(body, position)):
-        marker, position = found[1][0], found.end()
-        size = int.from_bytes(body[position : position + 2], "big")
-        if marker == _END or size < 2:
+    for marker, start, size in _segments(body):
+        if marker == _END:
             break
-        segments += 1
-        if marker >= 0xE0:
-            metadata_bytes += size
-        elif marker in _FRAMES and not samples:
-            progressive = marker in _PROGRESSIVE
-            samples, components = _samples(body[position : position + size])
-        elif marker == _SCAN:
+        if marker == _SCAN:
             scans += 1
-            segments -= 1
-            if not (progressive or scans > 1 or body[position + 2 : position + 3] != bytes([components])):
+            if not (progressive or scans > 1 or body[start + 2 : start + 3] != bytes([components])):
                 break
             decoded_bytes = samples * _COEFFICIENT_BYTES
-            next_marker = _MARKER_IN_DATA.search(body, position + size)
-            if next_marker is None:
-                break
-            size = next_marker.start() - position
-        position += size
+        else:
+            segments += 1
+            metadata_bytes += size if marker >= _APPLICATION_0 else 0
+            if marker in _FRAMES and not samples:
+                progressive = marker in _PROGRESSIVE
+                samples, components = _samples(body[start : start + size])
+        if scans > max_scans or segments > max_segments:
+            break
     return Survey(samples, scans, decoded_bytes, segments, metadata_bytes)
 
 
@@ -82,14 +85,69 @@ class Segment(NamedTuple):
 
 def segments(body: memoryview) -> Iterator[Segment]:
     """Yield the segments before the first scan, of a broken file as far as it can be read."""
-    position = 2
-    while found := _MARKER.match(body, position):
-        marker, position = found[1][0], found.end()
-        size = int.from_bytes(body[position : position + 2], "big")
-        if marker in {_SCAN, _END} or size < 2:
+    for marker, start, size in _segments(body):
+        if marker in {_SCAN, _END}:
             return
-        yield Segment(marker, position + 2, body[position + 2 : position + size])
+        yield Segment(marker, start + 2, body[start + 2 : start + size])
+
+
+def lacks_scans(body: memoryview) -> bool:
+    """Return whether scans are missing in a JPEG of several, which a decoder does not notice: each one ends where a marker begins.
+
+    A component without any scan is missing in the picture. The last bits of a progressive image only make it sharper, and some programs
+    leave them out, so they count only in a file without an end marker.
+    """
+    # For each component, the lowest bit that was sent of each of its coefficients.
+    sent: dict[int, list[int | None]] = {}
+    progressive, ended = False, False
+    for marker, start, size in _segments(body):
+        ended = marker == _END
+        if marker in _FRAMES and not sent:
+            progressive = marker in _PROGRESSIVE
+            identifiers = bytes(body[start + 8 : start + size : 3])
+            sent = {identifier: [None] * _BLOCK_COEFFICIENTS for identifier in identifiers}
+        elif marker == _SCAN:
+            header = bytes(body[start + 2 : start + size])
+            count = header[0] if header else 0
+            scanned = [identifier for identifier in header[1 : 1 + 2 * count : 2] if identifier in sent]
+            if not progressive and len(scanned) == len(sent):
+                # The only scan. Only its data shows whether all of it is there.
+                return False
+            first, last, bits = 0, _BLOCK_COEFFICIENTS - 1, _LOWEST_BIT
+            if progressive and len(header) >= 4 + 2 * count:
+                first, last, bits = struct.unpack_from("3B", header, 1 + 2 * count)
+            for identifier in scanned:
+                for coefficient in range(first, min(last, _BLOCK_COEFFICIENTS - 1) + 1):
+                    sent[identifier][coefficient] = bits & 15
+    if ended:
+        return any(of_component[0] is None for of_component in sent.values())
+    return any(bit != _LOWEST_BIT for of_component in sent.values() for bit in of_component)
+
+
+def means_loss(warnings: str) -> bool:
+    """Return whether libjpeg's warnings about a JPEG that was decoded to its end say that a part of the picture is missing or wrong."""
+    return bool(_LOSS.search(warnings))
+
+
+def _segments(body: memoryview) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker, the start and the size of each segment, and of the end marker, without the data of scans."""
+    position = 2
+    while found := _MARKER.search(body, position):
+        marker, position = found[1][0], found.end()
+        if marker in _STANDALONE:
+            continue
+        size = int.from_bytes(body[position : position + 2], "big")
+        if marker == _END:
+            yield marker, position, 0
+        if marker == _END or size < 2:
+            return
+        yield marker, position, size
         position += size
+        if marker == _SCAN:
+            data_end = _MARKER_IN_DATA.search(body, position)
+            if data_end is None:
+                return
+            position = data_end.start()
 
 
 def _samples(header: memoryview) -> tuple[int, int]:

@@ -1,0 +1,34 @@
+"""Repairs of files that are complete but for the last byte or two: decoders of libvips refuse them, and browsers show them."""
+
+from __future__ import annotations
+
+import re
+
+_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+# Any marker that does not occur within the data of a scan, where 0xFF is followed by zero or is a restart marker (ITU-T T.81 §B.1.1.5).
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# If a JPEG has no such marker in this many bytes at its end, it ends within its pixels: other data would have one by chance.
+_JPEG_TAIL_BYTES = 65_536
+
+_RIFF, _WEBP = b"RIFF", b"WEBP"
+_RIFF_HEADER_BYTES = 8
+
+
+def repaired(body: memoryview) -> memoryview:
+    """Return a file with the bytes that are missing at its end: the same object if none are, otherwise a copy.
+
+    A JPEG that ends within its pixels gets its end marker (T.81 §B.1.1.3, EOI). The decoder will notice if more is missing.
+
+    A WebP gets the byte that pads its last chunk to an even size, which its RIFF size includes (RFC 9649 §2.3).
+    """
+    if bytes(body[:3]) == _JPEG_START and bytes(body[-2:]) != _JPEG_END:
+        tail = bytes(body[-_JPEG_TAIL_BYTES:])
+        return body if _JPEG_MARKER.search(tail, tail.rfind(_JPEG_SCAN) + len(_JPEG_SCAN)) else _append(body, _JPEG_END)
+    if bytes(body[:4]) == _RIFF and bytes(body[8:12]) == _WEBP:
+        riff_size = int.from_bytes(body[4:8], "little")
+        return _append(body, b"\0") if _RIFF_HEADER_BYTES + riff_size == len(body) + 1 else body
+    return body
+
+
+def _append(body: memoryview, end: bytes) -> memoryview:
+    return memoryview(b"".join((body, end)))
