@@ -7,21 +7,16 @@ import hashlib
 import pyvips
 
 from service.images.options import Profile
-from service.worker.color_space import SRGB_CURVE, ColorSpace, icc_profile
+from service.worker import icc
+from service.worker.color_space import SRGB_CURVE, ColorSpace
 from service.worker.formats import hdr
 
 # Relative colorimetric leaves colors that the target can show unchanged. For CMYK without a profile libvips has a fallback profile.
 RENDERING_INTENT = "relative"
 
-# The tag table of an ICC profile: a count, then 12 bytes for each tag, which begin with its 4-byte signature (ICC.1:2022 §7.3).
-_TAG_TABLE_OFFSET, _TAG_ENTRY_BYTES, _MAX_TAGS = 128, 12, 100
-
-# The class of a profile, and the classes that describe no device: device link, abstract and named colors (ICC.1:2022 §7.2.5).
-_CLASS, _CLASSES_WITHOUT_DEVICE = slice(12, 16), frozenset({b"link", b"abst", b"nmcl"})
-
-# Whether profiles are usable, by their digest and the interpretation of the image. Most pictures have one of a few profiles.
+# Sizes of usable profiles, 0 for unusable ones, by their digest and the interpretation of the image. Most pictures have one of a few.
 _MAX_KNOWN_PROFILES = 64
-_usable_profiles: dict[tuple[bytes, str], bool] = {}
+_usable_profiles: dict[tuple[bytes, str], int] = {}
 
 _GRAY = frozenset({"b-w", "grey16"})
 _OPAQUE = 255
@@ -56,13 +51,9 @@ def icc_options(image: pyvips.Image, profile: Profile) -> dict[str, str]:
 def _intent(profile: bytes) -> str:
     """Return the rendering intent to use with an embedded profile.
 
-    If A2B0 is the only table of a profile, it serves every intent (ICC.1:2022 §8). libvips uses it only for the perceptual intent, and
-    would ignore the profile for any other.
+    libvips uses a table that serves every intent only for the perceptual one, and would ignore the profile for any other.
     """
-    count = min(int.from_bytes(profile[_TAG_TABLE_OFFSET : _TAG_TABLE_OFFSET + 4], "big"), _MAX_TAGS)
-    first = _TAG_TABLE_OFFSET + 4
-    tags = {bytes(profile[start : start + 4]) for start in range(first, first + count * _TAG_ENTRY_BYTES, _TAG_ENTRY_BYTES)}
-    return "perceptual" if b"A2B0" in tags and not tags & {b"A2B1", b"rXYZ", b"kTRC"} else RENDERING_INTENT
+    return "perceptual" if icc.has_only_perceptual_table(profile) else RENDERING_INTENT
 
 
 def to_8_bit(image: pyvips.Image, *, gray: bool) -> pyvips.Image:
@@ -97,11 +88,8 @@ def assign(image: pyvips.Image, space: ColorSpace) -> pyvips.Image:
     gray = is_gray(image)
     if space.is_srgb or (gray and space.transfer == SRGB_CURVE):
         return image
-    image = image.copy()
     is_p3 = space.is_display_p3 and not gray
-    profile = pyvips.Operation.call("profile_load", "p3") if is_p3 else icc_profile(space, gray=gray)
-    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
-    return image
+    return with_profile(image, pyvips.Operation.call("profile_load", "p3") if is_p3 else icc.make_profile(space, gray=gray))
 
 
 def background_levels(background: str, image: pyvips.Image) -> tuple[list[int], int]:
@@ -129,9 +117,7 @@ def convert_to_profile_of(image: pyvips.Image, other: pyvips.Image) -> pyvips.Im
         connection = to_rgb(other).icc_import(embedded=True, input_profile="srgb", intent=RENDERING_INTENT)
         if not target:
             return remove_profile(connection.icc_export(output_profile="srgb", intent=RENDERING_INTENT, depth=8))
-        connection = connection.copy()
-        connection.set_type(pyvips.GValue.blob_type, "icc-profile-data", target)
-        return connection.icc_export(intent=RENDERING_INTENT, depth=8)
+        return with_profile(connection, target).icc_export(intent=RENDERING_INTENT, depth=8)
     except pyvips.Error:
         return other
 
@@ -142,7 +128,7 @@ def has_profile(image: pyvips.Image) -> bool:
 
 
 def remove_unusable_profile(image: pyvips.Image) -> pyvips.Image:
-    """Return a newly opened image without its ICC profile if Little CMS cannot convert the image with it, otherwise unchanged.
+    """Return a newly opened image without its ICC profile if no colors can be converted with it, otherwise unchanged.
 
     Such a profile is damaged, meant for another number of bands, or of a class that describes no device. Browsers ignore it too.
     """
@@ -153,21 +139,31 @@ def remove_unusable_profile(image: pyvips.Image) -> pyvips.Image:
     if key not in _usable_profiles:
         if len(_usable_profiles) >= _MAX_KNOWN_PROFILES:
             _usable_profiles.clear()
-        _usable_profiles[key] = _is_usable(profile, image)
-    return image if _usable_profiles[key] else remove_profile(image)
+        _usable_profiles[key] = _usable_bytes(profile, image)
+    size = _usable_profiles[key]
+    if size == len(profile):
+        return image
+    return with_profile(image, profile[:size]) if size else remove_profile(image)
 
 
-def _is_usable(profile: bytes, image: pyvips.Image) -> bool:
-    if bytes(profile[_CLASS]) in _CLASSES_WITHOUT_DEVICE:
-        return False
-    bands = image.bands - image.hasalpha()
-    pixel = pyvips.Image.black(1, 1, bands=bands).cast(image.format).copy(interpretation=image.interpretation)
-    pixel.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
+def _usable_bytes(profile: bytes, image: pyvips.Image) -> int:
+    """Return the size of a profile without bytes after its end, 0 if no colors of `image` can be converted with it."""
+    device = b"CMYK" if image.interpretation == "cmyk" else b"GRAY" if is_gray(image) else b"RGB "
+    profile = icc.trim(profile, device)
+    pixel = pyvips.Image.black(1, 1, bands=image.bands - image.hasalpha()).cast(image.format).copy(interpretation=image.interpretation)
     try:
-        pixel.icc_transform("srgb", embedded=True, intent=_intent(profile)).copy_memory()
+        # Only Little CMS knows whether it can read the tags.
+        with_profile(pixel, profile).icc_transform("srgb", embedded=True, intent=_intent(profile)).copy_memory()
     except pyvips.Error:
-        return False
-    return True
+        return 0
+    return len(profile)
+
+
+def with_profile(image: pyvips.Image, profile: bytes) -> pyvips.Image:
+    """Return `image` with an ICC profile, its values unchanged."""
+    image = image.copy()
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
+    return image
 
 
 def expand_limited_range(image: pyvips.Image, *, colors: bool, alpha: bool) -> pyvips.Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -95,12 +94,7 @@ _BT_1886: Curve = (2.4,)
 
 # The Bradford transform (ICC.1:2022 annex E), and the white point of ICC's connection space.
 _BRADFORD: Matrix = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
-_D50_XYZ = (0.9642, 1.0, 0.8249)
-
-_ICC_VERSION = 0x0430_0000
-# Size, preferred CMM, version, class, color space, connection space, date; signature, platform to intent; illuminant, creator to the end
-# (ICC.1:2022 §7.2).
-_ICC_HEADER_BYTES, _ICC_HEADER = 128, ">I4sI4s4s4s12x4s28x12s48x"
+D50_XYZ = (0.9642, 1.0, 0.8249)
 
 # Exponents of `gAMA` within 5% of sRGB's, and chromaticities of `cHRM` as near as this to sRGB's, mean sRGB.
 _NEAR_SRGB_GAMMA, _NEAR_CHROMATICITY = (0.95 / 2.2, 1.05 / 2.2), 0.002
@@ -150,7 +144,7 @@ def _is_possible(primaries: Primaries) -> bool:
 
 def matrix_between(source: Primaries, target: Primaries) -> Matrix:
     """Return the 3 × 3 matrix from linear light in `source` to linear light in `target`, adapted to the white point (Bradford)."""
-    return _product(_inverse(_rgb_to_d50(target)), _rgb_to_d50(source))
+    return _product(_inverse(rgb_to_d50(target)), rgb_to_d50(source))
 
 
 def luminances(primaries: Primaries) -> tuple[float, float, float]:
@@ -159,55 +153,10 @@ def luminances(primaries: Primaries) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def icc_profile(space: ColorSpace, *, gray: bool) -> bytes:
-    """Return an ICC profile (ICC.1:2022, version 4.3) of a color space whose transfer is a curve.
-
-    gray: for images of one band, for which primaries have no meaning.
-    """
-    if isinstance(space.transfer, int):
-        # A profile cannot describe levels beyond white.
-        raise ValueError("PQ or HLG")  # noqa: TRY004 - a value, not a type
-    curve = _parametric_curve(space.transfer)
-    tags = {b"desc": _text("Color space of the file"), b"cprt": _text("CC0"), b"wtpt": _xyz(_D50_XYZ)}
-    if gray:
-        tags[b"kTRC"] = curve
-    else:
-        columns = zip(*_rgb_to_d50(space.primaries), strict=True)
-        tags |= {name: _xyz(column) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=True)}
-        tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
-    table, content = bytearray(struct.pack(">I", len(tags))), bytearray()
-    start = _ICC_HEADER_BYTES + 4 + 12 * len(tags)
-    for name, data in tags.items():
-        table += name + struct.pack(">II", start + len(content), len(data))
-        content += data + bytes(-len(data) % 4)
-    header = struct.pack(
-        _ICC_HEADER, start + len(content), b"", _ICC_VERSION, b"mntr", b"GRAY" if gray else b"RGB ", b"XYZ ", b"acsp", _xyz(_D50_XYZ)[8:]
-    )
-    return bytes(header + table + content)
-
-
-def _parametric_curve(parameters: Curve) -> bytes:
-    kind = {1: 0, 3: 1, 5: 3}[len(parameters)]
-    return b"para" + bytes(4) + struct.pack(">H2x", kind) + b"".join(_fixed(value) for value in parameters)
-
-
-def _text(text: str) -> bytes:
-    encoded = text.encode("utf-16-be")
-    return b"mluc" + bytes(4) + struct.pack(">II2s2sII", 1, 12, b"en", b"US", len(encoded), 28) + encoded
-
-
-def _xyz(values: Sequence[float]) -> bytes:
-    return b"XYZ " + bytes(4) + b"".join(_fixed(value) for value in values)
-
-
-def _fixed(value: float) -> bytes:
-    """Return an `s15Fixed16Number` (ICC.1:2022 §4.6)."""
-    return max(-(1 << 31), min((1 << 31) - 1, round(value * 65_536))).to_bytes(4, "big", signed=True)
-
-
-def _rgb_to_d50(primaries: Primaries) -> Matrix:
+def rgb_to_d50(primaries: Primaries) -> Matrix:
+    """Return the matrix from linear light to CIE XYZ, adapted to the white point of ICC's connection space (Bradford)."""
     white = _product(_BRADFORD, tuple((value,) for value in _white_xyz(primaries)))
-    target = _product(_BRADFORD, tuple((value,) for value in _D50_XYZ))
+    target = _product(_BRADFORD, tuple((value,) for value in D50_XYZ))
     scales = [target[row][0] / white[row][0] for row in range(3)]
     scaled = tuple(tuple(value * scale for value in row) for row, scale in zip(_BRADFORD, scales, strict=True))
     return _product(_product(_inverse(_BRADFORD), scaled), _rgb_to_xyz(primaries))

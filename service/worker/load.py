@@ -51,7 +51,7 @@ def load_frames(file: ImageFile, info: ImageInfo, plan: Plan, *, profile: Profil
 
     One decoder reads all frames in sequence: use each frame before the next is taken.
     """
-    strip = open_image(file.body, n=-1, access="sequential", fail_on=FAIL_ON)
+    strip = color.remove_unusable_profile(open_image(file.body, n=-1, access="sequential", fail_on=FAIL_ON))
     height = strip.get_page_height()
 
     def frames() -> Iterator[pyvips.Image]:

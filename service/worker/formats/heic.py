@@ -67,12 +67,14 @@ def decode(body: memoryview) -> pyvips.Image:
     try:
         picture = _open_primary(content)
         _check_complete(content)
-        image = _to_vips(picture, isobmff.picture(content).space)
+        space = isobmff.picture(content).space
+        image = _to_vips(picture, space)
     except (ValueError, EOFError, SyntaxError, RuntimeError, IndexError, OSError, MemoryError) as error:
         # pillow-heif raises any of these for a broken file, and several of them when memory is short.
         out_of_memory = memory.is_out_of_memory(repr(error))
         raise ImageError(_too_costly(error) if out_of_memory else broken_image("heic", repr(error))) from error
-    return _copy_metadata(image, picture)
+    image = color.remove_unusable_profile(_copy_metadata(image, picture))
+    return image if color.has_profile(image) else color.assign(image, space)
 
 
 def _open_primary(content: bytes) -> HeifImage:
@@ -110,9 +112,8 @@ def _to_vips(picture: HeifImage, space: ColorSpace) -> pyvips.Image:
         raise ValueError(f"{len(pixels)} bytes of {width} x {height} pixels of mode {picture.mode}")
     image = pyvips.Image.new_from_memory(pixels, width, height, bands, "ushort" if bits else "uchar")
     image = image.copy(interpretation="b-w" if bands == 1 else "srgb")
-    has_profile = bool(picture.info.get("icc_profile"))
     # Other curves than sRGB's have darker levels than 8 bits could distinguish.
-    is_deep = bool(bits) and not has_profile and space.transfer != SRGB_CURVE
+    is_deep = bool(bits) and not picture.info.get("icc_profile") and space.transfer != SRGB_CURVE
     max_level = _MAX_16_BIT_LEVEL if is_deep else _MAX_LEVEL
     if bits:
         # Scaled here, because libheif would truncate the lowest bits.
@@ -120,10 +121,8 @@ def _to_vips(picture: HeifImage, space: ColorSpace) -> pyvips.Image:
     if mode == _PREMULTIPLIED:
         image = image.unpremultiply(max_alpha=max_level)
     if is_deep:
-        image = image.rint().cast("ushort").copy(interpretation="grey16" if bands == 1 else "rgb16")
-    elif image.format != "uchar":
-        image = image.rint().cast("uchar")
-    return image if has_profile else color.assign(image, space)
+        return image.rint().cast("ushort").copy(interpretation="grey16" if bands == 1 else "rgb16")
+    return image if image.format == "uchar" else image.rint().cast("uchar")
 
 
 def _copy_metadata(image: pyvips.Image, picture: HeifImage) -> pyvips.Image:
