@@ -35,11 +35,13 @@ from service.worker import color, composite, gain_map, memory, placeholder, qual
 from service.worker.adjust import adjust
 from service.worker.failures import broken_image, out_of_memory
 from service.worker.files import ImageFile
-from service.worker.formats import animation, ultra_hdr
-from service.worker.load import check_decoded, check_original, check_repaired, load_frames, load_still, load_whole
+from service.worker.formats import ultra_hdr
+from service.worker.formats.animation import Animation
+from service.worker.load import check_decoded, check_original, check_repaired, load_animation, load_still, load_whole
 from service.worker.metadata import select_metadata
 from service.worker.probe import probe
 from service.worker.save import encode, encode_intermediate, encode_options
+from service.worker.strip import Strip
 
 # Originals that need a full decode and have more pixels than this are processed one at a time, so that two of them together never exceed
 # the memory of a small machine.
@@ -48,6 +50,10 @@ EXCLUSIVE_ABOVE_PIXELS = 40_000_000
 # Renditions of up to this many pixels are decoded completely before they are encoded, so that both can be timed. Copying them costs
 # almost no time; copying a larger one would take much memory.
 _MAX_TIMED_PIXELS = 4_000_000
+
+# An animation of up to this many pixels in all frames is kept in memory if it has to be encoded more often than once; a larger one is
+# decoded again each time.
+_MAX_HELD_PIXELS = 16_000_000
 
 # Borders are searched in a picture whose sides are at most this long: half a megapixel gives the same result as a hundred.
 _MAX_TRIM_SIDE = 2_048
@@ -73,17 +79,11 @@ def run_render(job: Render, descriptor: int, overlay_descriptor: int | None = No
         page = info.of_page(transform.frame)
         overlay_image = _load_overlay(job, overlay_file, overlay_info, plan)
         if request.frames > 1:
-            image, box = _render_animation(file, page, transform, plan, overlay_image), None
-        else:
-            image, box = _render_still(file, page, transform, plan, overlay_image)
-        gains = _render_gain_map(file, info, request, job.limits, box)
-        image = select_metadata(image, transform)
-        if image.width * image.height <= _MAX_TIMED_PIXELS:
-            image = image.copy_memory()
-        decoded = time.perf_counter()
-        body = _encode(image, request, gains)
-        encoded = time.perf_counter()
-    return Rendered(body, image.width, image.get_page_height(), decode_seconds=decoded - started, encode_seconds=encoded - decoded)
+            strip = Strip(_render_animation(file, page, transform, plan, overlay_image))
+            with strip.frame_errors():
+                return _finish(strip.open, request, started)
+        image, box = _render_still(file, page, transform, plan, overlay_image)
+        return _finish(lambda: image, request, started, _render_gain_map(file, info, request, job.limits, box))
 
 
 def _resolve_for_file(job: Render, file: ImageFile, info: ImageInfo) -> RenderRequest:
@@ -102,6 +102,28 @@ def _resolve_for_file(job: Render, file: ImageFile, info: ImageInfo) -> RenderRe
     return resolve(info, request.transform, request.format, job.limits, version=request.version, trimmed=trimmed)
 
 
+def _finish(
+    open_picture: Callable[[], pyvips.Image], request: RenderRequest, started: float, complete: Callable[[bytes], bytes] = bytes
+) -> Rendered:
+    """Return the rendition of a picture that is ready to be encoded.
+
+    open_picture: returns a still or a strip, each time as one that was not read yet.
+    started: when the render began, in seconds of `time.perf_counter`.
+    complete: completes an encoded picture.
+    """
+
+    def reopen() -> pyvips.Image:
+        return select_metadata(open_picture(), request.transform)
+
+    image = reopen()
+    if image.width * image.height <= _MAX_TIMED_PIXELS:
+        image = image.copy_memory()
+    decoded = time.perf_counter()
+    body = _encode(image, reopen, request, complete)
+    encoded = time.perf_counter()
+    return Rendered(body, image.width, image.get_page_height(), decode_seconds=decoded - started, encode_seconds=encoded - decoded)
+
+
 def _render_still(
     file: ImageFile, info: ImageInfo, transform: Transform, plan: Plan, overlay_image: pyvips.Image | None
 ) -> tuple[pyvips.Image, Box | None]:
@@ -115,20 +137,15 @@ def _render_still(
     return _apply_transform(image, box, transform, plan, overlay_image), box
 
 
-def _render_animation(
-    file: ImageFile, info: ImageInfo, transform: Transform, plan: Plan, overlay_image: pyvips.Image | None
-) -> pyvips.Image:
-    """Return the finished frames below one another. The crop that is found in the first frame applies to all."""
+def _render_animation(file: ImageFile, info: ImageInfo, transform: Transform, plan: Plan, overlay_image: pyvips.Image | None) -> Animation:
+    """Return the animation with its frames finished. The crop that is found in the first frame applies to all."""
     box = plan.crop
     if plan.searched:
         first = load_still(file, info, plan, profile=transform.profile)
         box = composite.crop_box(composite.rotate_and_flip(first, plan).copy_memory(), plan, transform)
-    strip, frames = load_frames(file, info, plan, profile=transform.profile)
-    # Each frame is computed at once: its pipeline would take some megabytes until the last is encoded, most of them lost to fragmentation.
-    finished = [
-        _apply_transform(composite.rotate_and_flip(frame, plan), box, transform, plan, overlay_image).copy_memory() for frame in frames
-    ]
-    return animation.join_frames(finished, animation.timing(strip))
+    return load_animation(file, info, plan, profile=transform.profile).map(
+        lambda frame: _apply_transform(composite.rotate_and_flip(frame, plan), box, transform, plan, overlay_image)
+    )
 
 
 def _apply_transform(
@@ -164,19 +181,32 @@ def _render_gain_map(file: ImageFile, info: ImageInfo, request: RenderRequest, l
     return lambda body: ultra_hdr.join(body, encoded, gains.info)
 
 
-def _encode(image: pyvips.Image, request: RenderRequest, finish: Callable[[bytes], bytes]) -> bytes:
-    """Return the file of a rendition. finish: completes an encoded picture."""
+def _encode(image: pyvips.Image, reopen: Callable[[], pyvips.Image], request: RenderRequest, complete: Callable[[bytes], bytes]) -> bytes:
+    """Return the file of a picture.
+
+    reopen: returns it again, because a strip can be read only once.
+    complete: completes an encoded picture.
+    """
     transform, image_format = request.transform, request.format
     options = encode_options(transform)
     max_quality = transform.quality if isinstance(transform.quality, int) else DEFAULTS[request.version].quality[image_format]
     if transform.quality != AUTO and transform.max_bytes is None:
-        return finish(encode(image, image_format, max_quality, options))
-    image = image.copy_memory()
+        return complete(encode(image, image_format, max_quality, options))
+    if image.get_page_height() == image.height or image.width * image.height <= _MAX_HELD_PIXELS:
+        in_memory = image = image.copy_memory()
+
+        def reopen() -> pyvips.Image:
+            return in_memory
+
     if transform.quality == AUTO:
-        body = finish(quality.encode_auto(image, image_format, max_quality, options))
+        body = complete(quality.encode_auto(image, image_format, max_quality, options, reopen=reopen))
         if transform.max_bytes is None or len(body) <= transform.max_bytes:
             return body
-    return quality.fit_max_bytes(transform.max_bytes or 0, lambda level: finish(encode(image, image_format, level, options)), max_quality)
+
+    def encode_at(level: int) -> bytes:
+        return complete(encode(reopen(), image_format, level, options))
+
+    return quality.fit_max_bytes(transform.max_bytes or 0, encode_at, max_quality)
 
 
 def _load_overlay(job: Render, file: ImageFile | None, info: ImageInfo | None, plan: Plan) -> pyvips.Image | None:

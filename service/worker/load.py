@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 
 import pyvips
@@ -14,7 +13,8 @@ from service.rendering.protocol import Failure, ImageError
 from service.worker import bounds, color, color_space, vips_errors
 from service.worker.failures import broken_image, unsupported_animation
 from service.worker.files import ImageFile, open_image
-from service.worker.formats import gif, hdr, heic, isobmff, jpeg, png, svg
+from service.worker.formats import animation, gif, hdr, heic, isobmff, jpeg, png, svg
+from service.worker.formats.animation import Animation
 from service.worker.orientation import LEFT_IS_FAR, TOP_IS_FAR, is_transposed, orientation_of, upright_size
 
 # Truncated data and wrong checksums are errors. Warnings of a decoder are not: files of many cameras cause them.
@@ -46,22 +46,15 @@ def load_still(
     return _load_region(_open(file, info, plan, page), info, plan, profile, high_bit_depth=high_bit_depth)
 
 
-def load_frames(file: ImageFile, info: ImageInfo, plan: Plan, *, profile: Profile = "srgb") -> tuple[pyvips.Image, Iterator[pyvips.Image]]:
-    """Return the opened animation, for its delays and loop count, and an iterator of its frames, each as from `load_still`.
+def load_animation(file: ImageFile, info: ImageInfo, plan: Plan, *, profile: Profile = "srgb") -> Animation:
+    """Return an animation whose frames are each as from `load_still`."""
+    return _open_animation(file).map(
+        lambda frame: _load_region(color.remove_unusable_profile(frame), info, plan, profile, high_bit_depth=False)
+    )
 
-    One decoder reads all frames in sequence: use each frame before the next is taken.
-    """
-    strip = color.remove_unusable_profile(open_image(file.body, n=-1, access="sequential", fail_on=FAIL_ON))
-    height = strip.get_page_height()
 
-    def frames() -> Iterator[pyvips.Image]:
-        for number in range(info.frames):
-            frame = strip.crop(0, number * height, strip.width, height).copy()
-            frame.remove("page-height")
-            frame.remove("n-pages")
-            yield _load_region(frame, info, plan, profile, high_bit_depth=False)
-
-    return strip, frames()
+def _open_animation(file: ImageFile) -> Animation:
+    return animation.from_strip(lambda: open_image(file.body, n=-1, access="sequential", fail_on=FAIL_ON))
 
 
 def load_whole(file: ImageFile, info: ImageInfo) -> pyvips.Image:

@@ -152,7 +152,14 @@ class _Blocks(NamedTuple):
         )
 
 
-def encode_auto(image: pyvips.Image, image_format: Format, default_quality: int, options: EncodeOptions = DEFAULT_OPTIONS) -> bytes:
+def encode_auto(
+    image: pyvips.Image,
+    image_format: Format,
+    default_quality: int,
+    options: EncodeOptions = DEFAULT_OPTIONS,
+    *,
+    reopen: Callable[[], pyvips.Image] | None = None,
+) -> bytes:
     """Return the smallest file that looks at least as good as the picture at its default quality, found in at most 6 encodes.
 
     The goal is the distance of this picture at the default quality and effort, less a margin, because people, and SSIMULACRA2, judge
@@ -166,6 +173,7 @@ def encode_auto(image: pyvips.Image, image_format: Format, default_quality: int,
 
     image: in memory; the frames of an animation below one another.
     default_quality: 1 to 100.
+    reopen: returns the image again if it is an animation that can be read only once, from top to bottom.
 
     Raises `pyvips.Error`.
     """
@@ -194,7 +202,7 @@ def encode_auto(image: pyvips.Image, image_format: Format, default_quality: int,
     if search_whole:
         return best.body
     finalists = [best] if best is default or default not in candidates else [best, default]
-    return min((encode(image, image_format, finalist.quality, finalist.options) for finalist in finalists), key=len)
+    return min((encode(reopen() if reopen else image, image_format, finalist.quality, finalist.options) for finalist in finalists), key=len)
 
 
 def fit_max_bytes(max_bytes: int, encode_at: Callable[[int], bytes], max_quality: int) -> bytes:

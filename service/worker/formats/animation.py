@@ -1,8 +1,9 @@
-"""Animations: frames joined into the vertical strip that libvips' savers expect, with delays and a loop count."""
+"""Animations: frames that are decoded one after another, with delays and a loop count."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 import pyvips
@@ -22,6 +23,40 @@ class Timing(msgspec.Struct, frozen=True):
 
     delays: list[int]
     loops: int
+
+
+class Animation(NamedTuple):
+    """An animation that is decoded while its frames are used, so that memory does not grow with their number.
+
+    timing: with a delay for each frame.
+    frames: returns an iterator of all frames, of one size and one number of bands. Each call decodes from the beginning. Use each frame
+        before the next is taken: one decoder reads all of them.
+    """
+
+    timing: Timing
+    frames: Callable[[], Iterator[pyvips.Image]]
+
+    def map(self, function: Callable[[pyvips.Image], pyvips.Image]) -> Animation:
+        """Return the animation whose frames are the results of `function`."""
+        return Animation(self.timing, lambda: map(function, self.frames()))
+
+
+def from_strip(open_strip: Callable[[], pyvips.Image]) -> Animation:
+    """Return the animation in a file that libvips reads as a vertical strip of frames.
+
+    open_strip: opens the file with all frames, for sequential access.
+    """
+
+    def frames() -> Iterator[pyvips.Image]:
+        strip = open_strip()
+        height = strip.get_page_height()
+        for top in range(0, strip.height, height):
+            frame = strip.crop(0, top, strip.width, height).copy()
+            frame.remove("page-height")
+            frame.remove("n-pages")
+            yield frame
+
+    return Animation(timing(open_strip()), frames)
 
 
 def timing(strip: pyvips.Image) -> Timing:
@@ -56,12 +91,3 @@ def gif_delays(delays: Sequence[int]) -> list[int]:
         # The excess of many short frames in a row is not taken from the frame that follows.
         carry = max(carry - steps * _GIF_STEP_MS, -_GIF_STEP_MS // 2)
     return rounded
-
-
-def join_frames(frames: Sequence[pyvips.Image], frame_timing: Timing) -> pyvips.Image:
-    """Return frames of one size below one another, with the fields that libvips' savers read: `page-height`, `delay` and `loop`."""
-    strip = pyvips.Image.arrayjoin(list(frames), across=1).copy()
-    strip.set_type(pyvips.GValue.gint_type, "page-height", frames[0].height)
-    strip.set_type(pyvips.GValue.array_int_type, "delay", frame_timing.delays)
-    strip.set_type(pyvips.GValue.gint_type, "loop", frame_timing.loops)
-    return strip
