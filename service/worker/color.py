@@ -14,9 +14,9 @@ from service.worker.formats import hdr
 # Relative colorimetric leaves colors that the target can show unchanged. For CMYK without a profile libvips has a fallback profile.
 RENDERING_INTENT = "relative"
 
-# Sizes of usable profiles, 0 for unusable ones, by their digest and the interpretation of the image. Most pictures have one of a few.
+# Results of `_usable_profile` by the digest of the profile and the interpretation of the image. Most pictures have one of a few profiles.
 _MAX_KNOWN_PROFILES = 64
-_usable_profiles: dict[tuple[bytes, str], int] = {}
+_usable_profiles: dict[tuple[bytes, str], bytes | None] = {}
 
 _GRAY = frozenset({"b-w", "grey16"})
 _OPAQUE = 255
@@ -127,10 +127,11 @@ def has_profile(image: pyvips.Image) -> bool:
     return bool(image.get_typeof("icc-profile-data"))
 
 
-def remove_unusable_profile(image: pyvips.Image) -> pyvips.Image:
-    """Return a newly opened image without its ICC profile if no colors can be converted with it, otherwise unchanged.
+def replace_unusable_profile(image: pyvips.Image) -> pyvips.Image:
+    """Return a newly opened image without its ICC profile if no colors can be converted with it.
 
-    Such a profile is damaged, meant for another number of bands, or of a class that describes no device. Browsers ignore it too.
+    Such a profile is damaged, meant for another number of bands, or of a class that describes no device. Browsers ignore it too. For gray
+    images a profile of RGB is replaced by one of its grays.
     """
     profile = _embedded_profile(image)
     if not profile:
@@ -139,24 +140,46 @@ def remove_unusable_profile(image: pyvips.Image) -> pyvips.Image:
     if key not in _usable_profiles:
         if len(_usable_profiles) >= _MAX_KNOWN_PROFILES:
             _usable_profiles.clear()
-        _usable_profiles[key] = _usable_bytes(profile, image)
-    size = _usable_profiles[key]
-    if size == len(profile):
+        _usable_profiles[key] = _usable_profile(profile, image)
+    usable = _usable_profiles[key]
+    if usable is None:
         return image
-    return with_profile(image, profile[:size]) if size else remove_profile(image)
+    return with_profile(image, usable) if usable else remove_profile(image)
 
 
-def _usable_bytes(profile: bytes, image: pyvips.Image) -> int:
-    """Return the size of a profile without bytes after its end, 0 if no colors of `image` can be converted with it."""
-    device = b"CMYK" if image.interpretation == "cmyk" else b"GRAY" if is_gray(image) else b"RGB "
-    profile = icc.trim(profile, device)
+def _usable_profile(profile: bytes, image: pyvips.Image) -> bytes | None:
+    """Return the profile to use instead of that of a new image, empty for none, `None` if its own is usable."""
+    usable = icc.trim(profile)
+    if is_gray(image) and icc.device_space(usable) == b"RGB ":
+        usable = icc.gray_of_rgb(usable)
+    if icc.device_space(usable) != _device_space(image):
+        return b""
     pixel = pyvips.Image.black(1, 1, bands=image.bands - image.hasalpha()).cast(image.format).copy(interpretation=image.interpretation)
     try:
         # Only Little CMS knows whether it can read the tags.
-        with_profile(pixel, profile).icc_transform("srgb", embedded=True, intent=_intent(profile)).copy_memory()
+        with_profile(pixel, usable).icc_transform("srgb", embedded=True, intent=_intent(usable)).copy_memory()
     except pyvips.Error:
-        return 0
-    return len(profile)
+        return b""
+    return None if usable == profile else usable
+
+
+def _device_space(image: pyvips.Image) -> bytes:
+    if image.interpretation == "cmyk":
+        return b"CMYK"
+    return b"GRAY" if is_gray(image) else b"RGB "
+
+
+def is_profile_of_gray(image: pyvips.Image) -> bool:
+    """Return whether the ICC profile of an image describes gray."""
+    return icc.device_space(_embedded_profile(image)) == b"GRAY"
+
+
+def to_one_band(image: pyvips.Image) -> pyvips.Image:
+    """Return a gray picture, opened as three equal bands, with one band, plus alpha if it has any."""
+    gray = image.extract_band(0)
+    if image.hasalpha():
+        gray = gray.bandjoin(image.extract_band(image.bands - 1))
+    return gray.copy(interpretation="grey16" if is_high_bit_depth(image) else "b-w")
 
 
 def with_profile(image: pyvips.Image, profile: bytes) -> pyvips.Image:

@@ -30,36 +30,46 @@ _SUFFICIENT_TAGS = {
 }
 
 
-def trim(profile: bytes, device: bytes) -> bytes:
-    """Return a profile without bytes after its end, or nothing if its structure is damaged or it cannot describe the colors of an image.
+def device_space(profile: bytes) -> bytes:
+    """Return the color space that a profile describes, such as `RGB `, whatever its structure is like."""
+    return profile[16:20]
 
-    device: the color space of the image, `GRAY`, `RGB ` or `CMYK`.
-    """
+
+def trim(profile: bytes) -> bytes:
+    """Return a profile without bytes after its end, or nothing if its structure is damaged or it does not describe an image's colors."""
     if len(profile) < _HEADER_BYTES + 4:
         return b""
     size, _, version, kind, space, connection, signature, _ = struct.unpack_from(_HEADER, profile)
     is_known = signature == b"acsp" and version >> 24 <= _MAX_MAJOR_VERSION and connection in _CONNECTION_SPACES
-    if not is_known or size > len(profile) or space != device or kind in _CLASSES_WITHOUT_DEVICE:
+    if not is_known or size > len(profile) or kind in _CLASSES_WITHOUT_DEVICE:
         return b""
-    found = _tags(profile[:size])
-    return profile[:size] if any(sufficient <= found for sufficient in _SUFFICIENT_TAGS[device]) else b""
+    found = frozenset(_tags(profile[:size]))
+    return profile[:size] if any(sufficient <= found for sufficient in _SUFFICIENT_TAGS.get(space, ())) else b""
 
 
-def _tags(profile: bytes) -> frozenset[bytes]:
-    """Return the signatures of the tags of a profile, nothing if one of them lies outside it."""
+def _tags(profile: bytes) -> dict[bytes, bytes]:
+    """Return the data of the tags of a profile by their signatures, nothing if one of them lies outside it."""
     count = int.from_bytes(profile[_HEADER_BYTES : _HEADER_BYTES + 4], "big")
     end_of_table = _HEADER_BYTES + 4 + count * _TAG_ENTRY_BYTES
     if count > _MAX_TAGS or end_of_table > len(profile):
-        return frozenset()
+        return {}
     tags = list(struct.iter_unpack(">4sII", profile[_HEADER_BYTES + 4 : end_of_table]))
     if any(length < _MIN_TAG_BYTES or start + length > len(profile) for _, start, length in tags):
-        return frozenset()
-    return frozenset(name for name, _, _ in tags)
+        return {}
+    return {name: profile[start : start + length] for name, start, length in tags}
+
+
+def gray_of_rgb(profile: bytes) -> bytes:
+    """Return the profile of the grays of a sound profile of RGB, nothing if its three curves differ or are a table."""
+    found = _tags(profile)
+    curves = {found.get(name) for name in (b"rTRC", b"gTRC", b"bTRC")}
+    curve = curves.pop()
+    return b"" if curves or curve is None else _assemble(b"GRAY", {b"kTRC": curve})
 
 
 def has_only_perceptual_table(profile: bytes) -> bool:
     """Return whether A2B0 is the only description of colors in a sound profile, so that it serves every rendering intent (§8)."""
-    found = _tags(profile)
+    found = frozenset(_tags(profile))
     return b"A2B0" in found and not found & {b"A2B1", b"rXYZ", b"kTRC"}
 
 
@@ -72,21 +82,21 @@ def make_profile(space: ColorSpace, *, gray: bool) -> bytes:
         # A profile cannot describe levels beyond white.
         raise ValueError("PQ or HLG")  # noqa: TRY004 - a value, not a type
     curve = _parametric_curve(space.transfer)
-    tags = {b"desc": _text("Color space of the file"), b"cprt": _text("CC0"), b"wtpt": _xyz(D50_XYZ)}
     if gray:
-        tags[b"kTRC"] = curve
-    else:
-        columns = zip(*rgb_to_d50(space.primaries), strict=True)
-        tags |= {name: _xyz(column) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=True)}
-        tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+        return _assemble(b"GRAY", {b"kTRC": curve})
+    columns = zip(*rgb_to_d50(space.primaries), strict=True)
+    colorants = {name: _xyz(column) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=True)}
+    return _assemble(b"RGB ", colorants | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve))
+
+
+def _assemble(device: bytes, colors: dict[bytes, bytes]) -> bytes:
+    tags = {b"desc": _text("Color space of the file"), b"cprt": _text("CC0"), b"wtpt": _xyz(D50_XYZ), **colors}
     table, content = bytearray(struct.pack(">I", len(tags))), bytearray()
-    start = _HEADER_BYTES + 4 + 12 * len(tags)
+    start = _HEADER_BYTES + 4 + _TAG_ENTRY_BYTES * len(tags)
     for name, data in tags.items():
         table += name + struct.pack(">II", start + len(content), len(data))
         content += data + bytes(-len(data) % 4)
-    header = struct.pack(
-        _HEADER, start + len(content), b"", _VERSION, b"mntr", b"GRAY" if gray else b"RGB ", b"XYZ ", b"acsp", _xyz(D50_XYZ)[8:]
-    )
+    header = struct.pack(_HEADER, start + len(content), b"", _VERSION, b"mntr", device, b"XYZ ", b"acsp", _xyz(D50_XYZ)[8:])
     return bytes(header + table + content)
 
 

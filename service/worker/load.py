@@ -49,7 +49,7 @@ def load_still(
 def load_animation(file: ImageFile, info: ImageInfo, plan: Plan, *, profile: Profile = "srgb") -> Animation:
     """Return an animation whose frames are each as from `load_still`."""
     return _open_animation(file).map(
-        lambda frame: _load_region(color.remove_unusable_profile(frame), info, plan, profile, high_bit_depth=False)
+        lambda frame: _load_region(color.replace_unusable_profile(frame), info, plan, profile, high_bit_depth=False)
     )
 
 
@@ -144,20 +144,26 @@ def _open(file: ImageFile, info: ImageInfo, plan: Plan, page: int) -> pyvips.Ima
 
 def _assign_stated_colors(image: pyvips.Image, file: ImageFile, info: ImageInfo) -> pyvips.Image:
     """Return an opened original with the color space that its file states without an ICC profile, which libvips ignores."""
-    image = color.remove_unusable_profile(image)
-    has_profile = color.has_profile(image)
-    if info.format == "png":
-        stated = png.colors(file.body, bounds.MAX_CHUNKS)
-        space = stated.coded or (None if has_profile else stated.measured)
-        return image if space is None else color.assign(image, space)
     if info.format == "avif":
-        picture = isobmff.picture(file.body)
-        if picture.limited_gray or picture.limited_alpha:
-            image = color.expand_limited_range(image, colors=picture.limited_gray, alpha=picture.limited_alpha)
-        if picture.premultiplied:
-            image = color.unpremultiply(image)
-        return image if has_profile else color.assign(image, picture.space)
-    return image
+        return _correct_avif(image, isobmff.picture(file.body))
+    image = color.replace_unusable_profile(image)
+    if info.format != "png":
+        return image
+    stated = png.colors(file.body, bounds.MAX_CHUNKS)
+    space = stated.coded or (None if color.has_profile(image) else stated.measured)
+    return image if space is None else color.assign(image, space)
+
+
+def _correct_avif(image: pyvips.Image, picture: isobmff.Picture) -> pyvips.Image:
+    """Return an opened AVIF with its color space, and corrected where libheif does not follow the description of the picture."""
+    if picture.limited_gray or picture.limited_alpha:
+        image = color.expand_limited_range(image, colors=picture.limited_gray, alpha=picture.limited_alpha)
+    if picture.premultiplied:
+        image = color.unpremultiply(image)
+    if picture.gray and color.is_profile_of_gray(image):
+        image = color.to_one_band(image)
+    image = color.replace_unusable_profile(image)
+    return image if color.has_profile(image) else color.assign(image, picture.space)
 
 
 def _shrink_on_load(image: pyvips.Image, info: ImageInfo, plan: Plan) -> int:

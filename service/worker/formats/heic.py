@@ -73,7 +73,7 @@ def decode(body: memoryview) -> pyvips.Image:
         # pillow-heif raises any of these for a broken file, and several of them when memory is short.
         out_of_memory = memory.is_out_of_memory(repr(error))
         raise ImageError(_too_costly(error) if out_of_memory else broken_image("heic", repr(error))) from error
-    image = color.remove_unusable_profile(_copy_metadata(image, picture))
+    image = color.replace_unusable_profile(_copy_metadata(image, picture))
     return image if color.has_profile(image) else color.assign(image, space)
 
 

@@ -24,11 +24,13 @@ class Picture(NamedTuple):
     """The description of the primary picture.
 
     space: its color space by the `nclx` box (ISO/IEC 14496-12 §12.1.5), otherwise by the stream.
-    limited_gray, limited_alpha: whether its only band, or its alpha, has the range 16 to 235 of 255. libheif takes either for the full one.
+    gray: whether it has one band of AV1, not counting alpha.
+    limited_gray, limited_alpha: whether this band, or alpha, has the range 16 to 235 of 255. libheif takes either for the full one.
     premultiplied: whether its colors are multiplied by alpha (ISO/IEC 23000-22 §7.3.5.2).
     """
 
     space: ColorSpace
+    gray: bool
     limited_gray: bool
     limited_alpha: bool
     premultiplied: bool
@@ -63,7 +65,7 @@ def picture(body: bytes | memoryview) -> Picture:
         return _picture(body)
     except EOFError:
         # libheif refuses such a file.
-        return Picture(color_space.SRGB, limited_gray=False, limited_alpha=False, premultiplied=False)
+        return Picture(color_space.SRGB, gray=False, limited_gray=False, limited_alpha=False, premultiplied=False)
 
 
 def _picture(body: bytes | memoryview) -> Picture:
@@ -85,7 +87,7 @@ def _picture(body: bytes | memoryview) -> Picture:
     if space.is_hdr and (max_nits := _max_nits(dict(properties))):
         space = space._replace(max_nits=max_nits)
     limited_alpha = _has_limited_alpha(body, meta, primary)
-    return Picture(space, monochrome and not full_range, limited_alpha, bool(_references(meta, b"prem", primary)))
+    return Picture(space, monochrome, monochrome and not full_range, limited_alpha, bool(_references(meta, b"prem", primary)))
 
 
 def _stream_colors(
