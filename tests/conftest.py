@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 import structlog
 
+import tests.support.jpeg_xl  # noqa: F401 - lets Pillow read JPEG XL
 from service.rendering.pool import RenderPool
 from tests.support.chromium import Painter, chromium_painter
 from tests.support.renders import render_pool

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-Format: TypeAlias = Literal["avif", "webp", "jpeg", "png", "gif"]
+Format: TypeAlias = Literal["jxl", "avif", "webp", "jpeg", "png", "gif"]
 
 
 class FormatTraits(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +35,18 @@ class FormatTraits(msgspec.Struct, frozen=True, kw_only=True):
 
 # A default quality is a pipeline version's: see `DEFAULTS`. png and gif have none, so that theirs is always the highest.
 FORMATS: Mapping[Format, FormatTraits] = {
+    "jxl": FormatTraits(
+        extension="jxl",
+        media_type="image/jxl",
+        alpha=True,
+        animation=False,
+        lossless=True,
+        ignored_options=frozenset(),
+        # Level 5, which every decoder supports, allows 262,144 (ISO/IEC 18181-1, annex M); the rest of the service no more than this.
+        longest_side_pixels=65_500,
+        # Several planes in floating point: up to 61 and 84 measured at the default effort.
+        encoder_bytes_per_pixel=(62, 86),
+    ),
     "avif": FormatTraits(
         extension="avif",
         media_type="image/avif",

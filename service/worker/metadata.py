@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 import pyvips
 
@@ -19,6 +20,9 @@ _STALE_FIELDS = frozenset({"orientation", "exif-ifd0-Orientation", "jpeg-thumbna
 _XMP_ORIENTATION = re.compile(rb"""(:Orientation(?:\s*=\s*["']|\s*>)\s*)[0-9]+""")
 _XMP_STALE_ATTRIBUTE = re.compile(rb"""\shdrgm:\w+\s*=\s*(?:"[^"]*"|'[^']*')""")
 _XMP_STALE_ELEMENT = re.compile(rb"<((?:[\w-]{1,40}:)?(?:Thumbnails|Directory)|hdrgm:\w+)\b[^<>]*>")
+
+# Exif in a JPEG begins with this (Exif 2.32 §4.7.2).
+_EXIF_PREFIX = b"Exif\0\0"
 
 # And in the Photoshop segment of a JPEG, a list of image resources, each with a signature, an id, a name and data (Adobe Photoshop File
 # Formats Specification, Image Resource Blocks). These ids are thumbnails.
@@ -43,6 +47,37 @@ def select_metadata(image: pyvips.Image, transform: Transform) -> pyvips.Image:
         if block:
             image.set_type(pyvips.GValue.blob_type, field, block)
     return image
+
+
+class Blocks(NamedTuple):
+    """Metadata as they stand in a file, each empty if there is none. Exif begins with its TIFF header."""
+
+    exif: bytes
+    xmp: bytes
+    icc: bytes
+
+
+def blocks(image: pyvips.Image, keep: str) -> Blocks:
+    """Return the metadata of an image for an encoder that is not one of libvips'.
+
+    keep: the metadata to write, as libvips' `keep` option.
+    """
+    kept = keep.split("|")
+    return Blocks(
+        _exif_block(image) if "exif" in kept else b"",
+        bytes(image.get("xmp-data")) if "xmp" in kept and image.get_typeof("xmp-data") else b"",
+        bytes(image.get("icc-profile-data")) if "icc" in kept and image.get_typeof("icc-profile-data") else b"",
+    )
+
+
+def _exif_block(image: pyvips.Image) -> bytes:
+    """Return the Exif of an image with its fields as they are now. Only a saver of libvips writes them, so a pixel is saved."""
+    pixel = pyvips.Image.black(1, 1).copy()
+    for field in image.get_fields():
+        if field.startswith("exif-"):
+            pixel.set_type(image.get_typeof(field), field, image.get(field))
+    saved = pyvips.Image.new_from_buffer(pixel.jpegsave_buffer(keep="exif"), "")
+    return bytes(saved.get("exif-data")).removeprefix(_EXIF_PREFIX) if saved.get_typeof("exif-data") else b""
 
 
 def correct_xmp(packet: bytes) -> bytes:

@@ -156,7 +156,7 @@ def test_parse_of_any_bytes_raises_nothing_but_its_own_errors(path: bytes) -> No
 def test_path_with_an_extension_that_no_rendition_has_is_refused_with_the_list(extension: str) -> None:
     with pytest.raises(BadAddressError) as caught:
         parse_rendition_url(ADDRESS.path("a" * 26).replace(".avif", f".{extension}").encode("ascii"))
-    assert caught.value.expected == "avif, webp, jpg, png, gif, auto"
+    assert caught.value.expected == "jxl, avif, webp, jpg, png, gif, auto"
     assert caught.value.received == extension
     assert caught.value.remedy
 

@@ -81,6 +81,7 @@ def vectors() -> dict[str, list[dict[str, Any]]]:
     good += [accepted_url([NEWEST, OLDER, OLDEST], 1, photo, "width=640", "avif", signed_by=by) for by in range(3)]
     good += [accepted_url([OLDER, NEWEST], 1, photo, "full", "jpg", signed_by=by) for by in range(2)]
     good += [accepted_url([NEWEST], 2, photo, transform, "gif") for transform in (*TRANSFORMS[:4], *LATER_TRANSFORMS)]
+    good += [accepted_url([NEWEST], 3, photo, transform, "jxl") for transform in (*TRANSFORMS[:4], *LATER_TRANSFORMS)]
     one = good[6]
     start, signature = one["path"].rpartition("/")[0], one["signature"]
     bad = {

@@ -1,0 +1,181 @@
+"""JPEG XL out (ISO/IEC 18181): encodes pixels with libjxl, in the calling thread."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import byref
+from typing import NamedTuple, Self
+
+import msgspec
+import pyvips
+
+from service.worker import color
+from service.worker.formats import jxl_library
+from service.worker.formats.jxl_library import DataType, Encoding, FrameSetting, Primaries, Transfer
+
+# Below this, the distance grows faster, as in `JxlEncoderDistanceFromQuality`.
+_STEEP_BELOW_QUALITY = 30
+
+# The signature of the color space in the header of an ICC profile (ICC.1:2022 §7.2.8).
+_ICC_COLOR_SPACE = slice(16, 20)
+
+_FIRST_OUTPUT_BYTES = 1 << 16
+
+# The offset of the TIFF header in a box of Exif (ISO/IEC 18181-2 §9.5).
+_EXIF_OFFSET = b"\0\0\0\0"
+
+# Coarse pictures first: of the coefficients of lossy pictures, and of the pixels of lossless ones.
+_PROGRESSIVE = {FrameSetting.PROGRESSIVE_DC: 1, FrameSetting.PROGRESSIVE_AC: 1}
+_PROGRESSIVE_LOSSLESS = {FrameSetting.RESPONSIVE: 1}
+
+
+class EnumeratedColor(NamedTuple):
+    """A color space that JPEG XL names, so that no profile is needed. Its white point is D65."""
+
+    primaries: Primaries
+    transfer: Transfer
+
+
+SRGB = EnumeratedColor(Primaries.SRGB, Transfer.SRGB)
+DISPLAY_P3 = EnumeratedColor(Primaries.P3, Transfer.SRGB)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a picture is encoded.
+
+    distance: the largest visible difference, in units of butteraugli, 0.01 to 25: 1 is hardly visible. See `distance_of_quality`.
+    lossless: keep every sample; `distance` is then without effect.
+    effort: of libjxl, 1 (fastest) to 9 (smallest).
+    progressive: store coarse pictures first.
+    color_space: an ICC profile, or a color space that JPEG XL names. For a gray image only its transfer function counts.
+    bits: of a sample, 8 to 16. Samples of 16-bit images are scaled from 65,535 to this.
+    exif, xmp: metadata to store in boxes; Exif begins with its TIFF header.
+    """
+
+    distance: float = 1.0
+    lossless: bool = False
+    effort: int = 3
+    progressive: bool = False
+    color_space: EnumeratedColor | bytes = SRGB
+    bits: int = 8
+    exif: bytes = b""
+    xmp: bytes = b""
+
+
+def distance_of_quality(quality: int) -> float:
+    """Return the distance of a quality, 1 to 100, on the scale of libjxl's own tools, which resembles that of JPEG.
+
+    `JxlEncoderDistanceFromQuality` returns the same, except that it takes 100 for lossless, which is an option of its own here.
+    """
+    if quality >= _STEEP_BELOW_QUALITY:
+        return 0.1 + (100 - quality) * 0.09
+    return 53 / 3000 * quality**2 - 23 / 20 * quality + 25
+
+
+def encode(image: pyvips.Image, settings: Settings) -> bytes:
+    """Return `image` as a JPEG XL file: a bare codestream, or a container if it has metadata.
+
+    image: 8 or 16 bits per band, gray or RGB, with or without alpha, which is not premultiplied and is stored without loss.
+
+    Raises `pyvips.Error`, also if libjxl is not installed.
+    """
+    data_type = DataType.UINT16 if color.is_high_bit_depth(image) else DataType.UINT8
+    pixel_format = jxl_library.PixelFormat(image.bands, data_type, 0, 0)
+    pixels = image.write_to_memory()
+    with _Encoder() as encoder:
+        encoder.set_header(image, settings)
+        encoder.set_color_space(settings.color_space, gray=color.is_gray(image))
+        encoder.add_metadata(settings.exif, settings.xmp)
+        frame = encoder.add_frame(settings)
+        if image.hasalpha():
+            encoder.call("JxlEncoderSetExtraChannelDistance", frame, 0, 0.0)
+        encoder.call("JxlEncoderAddImageFrame", frame, byref(pixel_format), jxl_library.address(pixels), len(pixels))
+        return encoder.finish()
+
+
+class _Encoder:
+    """An encoder of libjxl, which is released at the end of a `with` statement. Its methods raise `pyvips.Error`."""
+
+    def __init__(self) -> None:
+        try:
+            self._library = jxl_library.load()
+        except (ImportError, OSError) as error:
+            raise pyvips.Error(f"JPEG XL cannot be encoded: {error}") from error
+
+    def __enter__(self) -> Self:
+        self._encoder = self._library.JxlEncoderCreate(None)
+        if not self._encoder:
+            raise pyvips.Error("libjxl: out of memory")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._library.JxlEncoderDestroy(self._encoder)
+
+    def call(self, name: str, *arguments: object) -> int:
+        """Return the result of a function of libjxl. Raises `pyvips.Error` if it is an error."""
+        result = int(getattr(self._library, name)(*arguments))
+        if result == Encoding.ERROR:
+            raise pyvips.Error(f"libjxl: {name} failed with error {self._library.JxlEncoderGetError(self._encoder):#x}")
+        return result
+
+    def set_header(self, image: pyvips.Image, settings: Settings) -> None:
+        info = jxl_library.BasicInfo()
+        self._library.JxlEncoderInitBasicInfo(byref(info))
+        info.xsize, info.ysize, info.bits_per_sample = image.width, image.height, settings.bits
+        info.num_color_channels = 1 if color.is_gray(image) else 3
+        if image.hasalpha():
+            info.num_extra_channels, info.alpha_bits = 1, settings.bits
+        info.uses_original_profile = settings.lossless
+        self.call("JxlEncoderSetBasicInfo", self._encoder, byref(info))
+
+    def set_color_space(self, color_space: EnumeratedColor | bytes, *, gray: bool) -> None:
+        """Set the color space of the pixels. A profile that libjxl refuses, or that is not of as many bands, is ignored."""
+        if isinstance(color_space, bytes):
+            profile = color_space
+            signature = profile[_ICC_COLOR_SPACE]
+            if signature == (b"GRAY" if gray else b"RGB "):
+                result = self._library.JxlEncoderSetICCProfile(self._encoder, jxl_library.address(profile), len(profile))
+                if result == Encoding.SUCCESS:
+                    return
+            color_space = SRGB
+        encoding = jxl_library.ColorEncoding()
+        self._library.JxlColorEncodingSetToSRGB(byref(encoding), gray)
+        encoding.primaries, encoding.transfer_function = color_space
+        self.call("JxlEncoderSetColorEncoding", self._encoder, byref(encoding))
+
+    def add_metadata(self, exif: bytes, xmp: bytes) -> None:
+        """Store Exif, which begins with its TIFF header, and XMP in boxes, unless they are empty."""
+        boxes = [(b"Exif", _EXIF_OFFSET + exif)] if exif else []
+        boxes += [(b"xml ", xmp)] if xmp else []
+        if boxes:
+            self.call("JxlEncoderUseBoxes", self._encoder)
+        for kind, content in boxes:
+            self.call("JxlEncoderAddBox", self._encoder, kind, jxl_library.address(content), len(content), 0)
+
+    def add_frame(self, settings: Settings) -> int:
+        """Return the settings of a new frame, a pointer that belongs to the encoder."""
+        frame = int(self._library.JxlEncoderFrameSettingsCreate(self._encoder, None))
+        options = {FrameSetting.EFFORT: settings.effort}
+        if settings.progressive:
+            options |= _PROGRESSIVE_LOSSLESS if settings.lossless else _PROGRESSIVE
+        for setting, value in options.items():
+            self.call("JxlEncoderFrameSettingsSetOption", frame, setting, value)
+        if settings.lossless:
+            self.call("JxlEncoderSetFrameLossless", frame, 1)
+        else:
+            self.call("JxlEncoderSetFrameDistance", frame, settings.distance)
+        return frame
+
+    def finish(self) -> bytes:
+        """Return the finished file."""
+        self._library.JxlEncoderCloseInput(self._encoder)
+        parts = []
+        size = _FIRST_OUTPUT_BYTES
+        status: int = Encoding.NEED_MORE_OUTPUT
+        while status == Encoding.NEED_MORE_OUTPUT:
+            buffer = ctypes.create_string_buffer(size)
+            position, left = ctypes.c_void_p(ctypes.addressof(buffer)), ctypes.c_size_t(size)
+            status = self.call("JxlEncoderProcessOutput", self._encoder, byref(position), byref(left))
+            parts.append(buffer.raw[: size - left.value])
+            size *= 2
+        return b"".join(parts)

@@ -1,0 +1,66 @@
+"""JPEG XL for Pillow, which cannot read it: decoded by imagecodecs, so that tests open renditions of every format in one way."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from service.worker.formats import jxl_library
+from service.worker.formats.jxl_library import Decoding
+
+_SIGNATURES = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+
+
+class JxlImageFile(ImageFile.ImageFile):
+    """The first frame of a JPEG XL file with 8 bits per sample, and its ICC profile, if it is not sRGB."""
+
+    format: ClassVar[str] = "JXL"  # type: ignore[misc]
+    format_description: ClassVar[str] = "JPEG XL"  # type: ignore[misc]
+
+    def _open(self) -> None:
+        import imagecodecs  # noqa: PLC0415 - it is slow to import
+
+        assert self.fp is not None
+        content = self.fp.read()
+        try:
+            pixels = np.asarray(imagecodecs.jpegxl_decode(content))
+        except imagecodecs.JpegxlError as error:
+            raise SyntaxError(str(error)) from error
+        if pixels.dtype == np.uint16:
+            pixels = np.round(pixels / 257).astype(np.uint8)
+        self._decoded = Image.fromarray(pixels)
+        self._mode, self._size = self._decoded.mode, self._decoded.size
+        if profile := icc_profile(content):
+            self.info["icc_profile"] = profile
+        self.tile = []
+
+    def load(self) -> Any:
+        self.im = self._decoded.im
+        return self._decoded.load()
+
+
+def icc_profile(content: bytes) -> bytes:
+    """Return the ICC profile of the decoded pixels, empty for sRGB."""
+    library = jxl_library.load()
+    decoder = library.JxlDecoderCreate(None)
+    try:
+        library.JxlDecoderSubscribeEvents(decoder, Decoding.COLOR_ENCODING)
+        library.JxlDecoderSetInput(decoder, jxl_library.address(content), len(content))
+        assert library.JxlDecoderProcessInput(decoder) == Decoding.COLOR_ENCODING
+        encoding, size = jxl_library.ColorEncoding(), ctypes.c_size_t()
+        found = library.JxlDecoderGetColorAsEncodedProfile(decoder, jxl_library.TARGET_DATA, ctypes.byref(encoding)) == 0
+        if found and (encoding.color_space == 1 or encoding.primaries == 1) and encoding.transfer_function == 13:
+            return b""
+        assert library.JxlDecoderGetICCProfileSize(decoder, jxl_library.TARGET_DATA, ctypes.byref(size)) == 0
+        profile = ctypes.create_string_buffer(size.value)
+        assert library.JxlDecoderGetColorAsICCProfile(decoder, jxl_library.TARGET_DATA, profile, size.value) == 0
+        return profile.raw
+    finally:
+        library.JxlDecoderDestroy(decoder)
+
+
+Image.register_open(JxlImageFile.format, JxlImageFile, lambda beginning: beginning.startswith(_SIGNATURES))
+Image.register_mime(JxlImageFile.format, "image/jxl")
