@@ -24,6 +24,9 @@ MAX_SCANNED_SAMPLES = 5_000_000_000
 MAX_CHUNKS = 4_096
 MAX_COMPRESSED_CHUNKS = 64
 
+# Items of an AVIF or HEIC: pictures, their tiles, and metadata. libheif has this limit by default.
+MAX_ITEMS = 1_000
+
 # Blocks and sub-blocks of a GIF. All sub-blocks but the last of a frame have 255 bytes, so a file of 128 MB has no more than this.
 MAX_BLOCKS = 500_000
 
@@ -53,6 +56,7 @@ def check(body: memoryview, limits: Limits) -> None:
         _check_webp(body, limits)
     elif beginning[4:8] == b"ftyp":
         _check_count("boxes", isobmff.count(body, MAX_CHUNKS), MAX_CHUNKS)
+        _check_count("items", isobmff.item_count(body), MAX_ITEMS)
     elif beginning.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         _check_tiff(body, limits)
 

@@ -11,7 +11,11 @@ import pyvips
 
 from service.images.info import ImageInfo
 from service.rendering.protocol import InputFile
+from service.worker.formats import isobmff
 from service.worker.repair import repaired
+
+# libvips lets libheif read this many items, which a photo of 48 megapixels in tiles exceeds (see `bounds.MAX_ITEMS`).
+_LIBVIPS_MAX_ITEMS = 256
 
 
 class ImageFile(NamedTuple):
@@ -65,4 +69,6 @@ def open_image(body: memoryview, **options: Any) -> pyvips.Image:
 
     options: of the file's loader (https://www.libvips.org/API/current/ctor.Image.new_from_source.html).
     """
+    if bytes(body[4:8]) == b"ftyp" and isobmff.item_count(body) > _LIBVIPS_MAX_ITEMS:
+        options["unlimited"] = True
     return pyvips.Image.new_from_source(pyvips.Source.new_from_memory(body), "", **options)

@@ -33,7 +33,7 @@ from service.rendering.protocol import (
 )
 from service.worker import color, composite, gain_map, memory, placeholder, quality
 from service.worker.adjust import adjust
-from service.worker.failures import broken_image, out_of_memory
+from service.worker.failures import out_of_memory, undecodable
 from service.worker.files import ImageFile
 from service.worker.formats import ultra_hdr
 from service.worker.formats.animation import Animation
@@ -336,7 +336,7 @@ def _translate_vips_errors(info: ImageInfo) -> Iterator[None]:
         yield
     except pyvips.Error as error:
         message = str(error)
-        raise ImageError(out_of_memory(message) if memory.is_out_of_memory(message) else broken_image(info.format, message)) from error
+        raise ImageError(out_of_memory(message) if memory.is_out_of_memory(message) else undecodable(info.format, message)) from error
 
 
 def _require_exclusive(info: ImageInfo, *, exclusive: bool) -> None:

@@ -138,7 +138,7 @@ def _open(file: ImageFile, info: ImageInfo, plan: Plan, page: int) -> pyvips.Ima
     pages = {"page": page} if page else {}
     image = open_image(file.body, access="sequential", fail_on=FAIL_ON, **pages)
     if image.get("vips-loader").startswith("jpegload") and (shrink := _shrink_on_load(image, info, plan)) > 1:
-        return open_image(file.body, access="sequential", fail_on=FAIL_ON, shrink=shrink)
+        image = open_image(file.body, access="sequential", fail_on=FAIL_ON, shrink=shrink)
     return image if file.intermediate_of is not None else _assign_stated_colors(image, file, info)
 
 

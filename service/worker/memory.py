@@ -26,6 +26,7 @@ _OUT_OF_MEMORY = (
 # for GIF frames beyond 65,536 pixels, and of libtiff beyond the limit that libvips sets, or for more values in an entry than there is room.
 _INVALID_SIZE = (
     "security limit exceeded",
+    "memory allocation error: invalid",
     "gifload: bad image dimensions",
     "byte limit defined in open options",
     "out of memory reading of",

@@ -8,7 +8,7 @@ import pyvips
 from service.images.info import ImageInfo, Limits
 from service.rendering.protocol import Failure, ImageError
 from service.worker import bounds, color, gain_map, memory, vips_errors
-from service.worker.failures import broken_image, unsupported_animation
+from service.worker.failures import undecodable, unsupported_animation
 from service.worker.files import open_image
 from service.worker.formats import heic, svg, tiff
 from service.worker.orientation import orientation_of, upright_size
@@ -125,7 +125,7 @@ def _open(body: memoryview, beginning: bytes, limits: Limits) -> tuple[pyvips.Im
     except pyvips.Error as error:
         # libwebp allocates a whole frame before the header can be read.
         out_of_memory = memory.is_out_of_memory(str(error))
-        raise ImageError(_too_large_to_open(limits, error) if out_of_memory else broken_image(image_format, str(error))) from error
+        raise ImageError(_too_large_to_open(limits, error) if out_of_memory else undecodable(image_format, str(error))) from error
 
 
 def _page_sizes(body: memoryview, image_format: str, pages: int) -> tuple[tuple[int, int], ...]:
@@ -136,7 +136,7 @@ def _page_sizes(body: memoryview, image_format: str, pages: int) -> tuple[tuple[
         else:
             sizes = [_upright_page_size(open_image(body, page=page, access="sequential")) for page in range(pages)]
     except (pyvips.Error, ValueError) as error:
-        raise ImageError(broken_image(image_format, str(error))) from error
+        raise ImageError(undecodable(image_format, str(error))) from error
     return tuple(sizes) if len(set(sizes)) > 1 else ()
 
 

@@ -11,7 +11,7 @@ import pyvips
 from service.rendering.protocol import Failure, ImageError
 from service.worker import color, memory
 from service.worker.color_space import SRGB_CURVE, ColorSpace
-from service.worker.failures import broken_image
+from service.worker.failures import undecodable
 from service.worker.formats import isobmff
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def decode(body: memoryview) -> pyvips.Image:
         image = _to_vips(picture, space)
     except (ValueError, EOFError, SyntaxError, RuntimeError, IndexError, OSError, MemoryError) as error:
         # pillow-heif raises any of these for a broken file, and several of them when memory is short.
-        out_of_memory = memory.is_out_of_memory(repr(error))
-        raise ImageError(_too_costly(error) if out_of_memory else broken_image("heic", repr(error))) from error
+        cause = f"{type(error).__name__}: {error}"
+        raise ImageError(_too_costly(cause) if memory.is_out_of_memory(cause) else undecodable("heic", cause)) from error
     image = color.replace_unusable_profile(_copy_metadata(image, picture))
     return image if color.has_profile(image) else color.assign(image, space)
 
@@ -142,11 +142,11 @@ def _copy_metadata(image: pyvips.Image, picture: HeifImage) -> pyvips.Image:
     return image
 
 
-def _too_costly(cause: object) -> Failure:
+def _too_costly(cause: str) -> Failure:
     return Failure(
         "too-costly",
         "This HEIC image needs more memory to decode than a render may have.",
         remedy="Send a smaller image, or raise DARKROOM_RENDER_MEMORY_BYTES on the server.",
-        cause=repr(cause),
+        cause=cause,
         short_of_memory=True,
     )

@@ -53,6 +53,12 @@ def count(content: bytes | memoryview, limit: int) -> int:
     return sum(1 for _ in islice(_boxes(content), limit + 1))
 
 
+def item_count(body: bytes | memoryview) -> int:
+    """Return the number of items that a file declares: pictures, their tiles, and metadata (ISO/IEC 14496-12 §8.11.6)."""
+    table = first(first(body, b"meta")[4:], b"iinf")
+    return int.from_bytes(table[4:6] if bytes(table[:1]) == b"\0" else table[4:8], "big")
+
+
 def brands(body: bytes | memoryview) -> frozenset[bytes]:
     """Return the brands of a file, major and compatible, from its `ftyp` box."""
     inside = first(body, b"ftyp")
