@@ -33,6 +33,7 @@ def info(image: str, server: str, *, as_json: bool) -> None:
         "uploaded": document["created"],
         "alt text": document["alt"] or "none",
         "focal point": "none" if document["focal"] is None else ", ".join(f"{part:g}" for part in document["focal"]),
+        **({"warnings": " ".join(document["warnings"])} if document.get("warnings") else {}),
         "colors": ", ".join(dict.fromkeys([document["placeholder"]["color"], *document["placeholder"]["palette"]])),
         "src": document["src"],
         "formats": ", ".join(

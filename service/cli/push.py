@@ -165,6 +165,8 @@ class _Pusher:
             click.echo(msgspec.json.encode(_as_json(result, images, all_rejected)))
         elif files and not options.quiet:
             click.echo(_summary(result, self._server.url, seconds))
+        if not options.json and not options.quiet:
+            _echo_warnings(result)
         if all_rejected and not options.json:
             title = f"{console.count(len(all_rejected), 'file was', 'files were')} not uploaded:"
             click.echo(f"{title}\n{format_rejected(all_rejected)}", err=True)
@@ -185,6 +187,13 @@ def _summary(result: UploadResult, url: str, seconds: float) -> str:
     if not result.sent_images:
         return f"{files} ({images}) on {url}. Nothing had to be uploaded."
     return f"{files} ({images}) on {url}: {result.sent_images} uploaded, {result.sent_bytes / 1e6:.1f} MB in {seconds:.1f} s."
+
+
+def _echo_warnings(result: UploadResult) -> None:
+    """Print what the server removed from the drawings, each with its path."""
+    for one in result.uploaded:
+        for warning in one.document.get("warnings", ()):
+            click.echo(f"{console.escape(one.file.name)}: {console.escape(warning)}", err=True)
 
 
 def _utf8(path: str) -> str:

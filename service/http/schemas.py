@@ -93,6 +93,10 @@ class ImageDocument(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     alt: str
     focal: tuple[float, float] | None
+    warnings: Annotated[
+        tuple[str, ...],
+        Meta(description="Sentences that report what was removed from a drawing for safety, or is drawn differently.", max_length=16),
+    ]
     placeholder: Placeholder
     src: str
     sources: list[PictureSource]

@@ -13,6 +13,7 @@ class Document(msgspec.Struct, frozen=True):
 
     digest: of the original. info: its header. bytes: its size. created: the time of the upload, RFC 3339.
     alt: the alternative text. focal: the focal point, if one is set.
+    warnings: sentences that report what was removed from a drawing for safety, or is drawn differently. Older documents have none.
     """
 
     digest: str
@@ -22,6 +23,7 @@ class Document(msgspec.Struct, frozen=True):
     placeholder: Placeholder
     alt: str = ""
     focal: FocalPoint | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def opened_document(digest: str, body: bytes) -> Document | None:

@@ -85,7 +85,7 @@ class Ingester:
             return IngestResult(stored, created=False)
         probed = await self._pool.run(Probe(str(upload.path), self._limits, digest=digest), Probed)
         created = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        document = Document(digest, probed.info, upload.bytes, created, probed.placeholder)
+        document = Document(digest, probed.info, upload.bytes, created, probed.placeholder, warnings=probed.warnings)
         async with self._images.writing(digest) as writer:
             if not await writer.create_original(upload.path):
                 await writer.repair_original(upload.path)

@@ -144,11 +144,16 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class Probed(msgspec.Struct, frozen=True, tag="probed"):
-    """The result of `Probe`. intermediate: an encoded image, `None` if the original has no intermediate."""
+    """The result of `Probe`.
+
+    intermediate: an encoded image, `None` if the original has no intermediate.
+    warnings: sentences that report what was removed from a drawing for safety, or drawn differently.
+    """
 
     info: ImageInfo
     placeholder: Placeholder
     intermediate: bytes | None
+    warnings: tuple[str, ...] = ()
 
 
 class Rendered(msgspec.Struct, frozen=True, tag="rendered"):

@@ -42,6 +42,8 @@ export interface ImageDocument {
   readonly alt: string;
   /** x and y from the top left, each 0 to 1. */
   readonly focal: readonly number[] | null;
+  /** Sentences that report what was removed from a drawing for safety, or is drawn differently. */
+  readonly warnings: readonly string[];
   readonly placeholder: Placeholder;
   /** The fallback at a middle width. */
   readonly src: string;

@@ -128,6 +128,7 @@ function factsOf({ document: facts, file, status }) {
     ["Format", formatName(facts.format) + frames],
     ["Dimensions", `${dimensions(facts)} (${megapixels(facts)})`],
     ["Size", readableBytes(facts.bytes)],
+    ...(facts.warnings.length ? [["Warnings", facts.warnings.join(" ")]] : []),
     ["Digest", [digest, file && status === 200 ? " already stored" : ""]],
     ["Placeholder", [inline, ...colors.map(swatch)]],
   ];

@@ -39,7 +39,7 @@ from service.worker.formats import ultra_hdr
 from service.worker.formats.animation import Animation
 from service.worker.load import check_decoded, check_original, check_repaired, load_animation, load_still, load_whole
 from service.worker.metadata import select_metadata
-from service.worker.probe import probe
+from service.worker.probe import probe, probe_upload
 from service.worker.save import encode, encode_intermediate, encode_options
 from service.worker.strip import Strip
 
@@ -254,7 +254,7 @@ def _scale_down(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
 def run_probe(job: Probe, descriptor: int) -> Probed:
     """Return the header information, the placeholder and the intermediate of an original. Raises `ImageError` and `NeedsExclusiveError`."""
     file = ImageFile.uploaded(descriptor)
-    info = probe(file.body, job.limits, uploaded=True)
+    info, warnings = probe_upload(file.body, job.limits)
     _require_exclusive(info, exclusive=job.exclusive)
     with _translate_vips_errors(info):
         check_original(file, info)
@@ -262,7 +262,7 @@ def run_probe(job: Probe, descriptor: int) -> Probed:
             plan = Plan.whole(info.width, info.height, *placeholder.size(info.width, info.height))
             small = load_still(file, info, plan).copy_memory()
             check_decoded(info)
-            return Probed(info, placeholder.make(small), None)
+            return Probed(info, placeholder.make(small), None, warnings)
         whole = load_whole(file, info).copy_memory()
         check_decoded(info)
         small = _scale_down(whole, *placeholder.size(whole.width, whole.height))

@@ -32,7 +32,7 @@ _FULL_DECODE_FORMATS = frozenset({"webp", "gif", "avif", "heic", "tiff"})
 # Formats whose pages may differ in size.
 _PAGED_FORMATS = frozenset({"tiff", "avif"})
 
-# The first element of an SVG is looked for in this many bytes.
+# The bytes that describe a file that is not accepted.
 _BEGINNING_BYTES = 4_096
 
 # Used only to describe files that are not accepted; libvips decides which ones are.
@@ -65,21 +65,27 @@ def readable_formats() -> list[str]:
     return formats + heic_formats + (["svg"] if pyvips.type_from_name(_SVG_LOADER) else [])
 
 
-def probe(body: memoryview, limits: Limits, *, uploaded: bool = False) -> ImageInfo:
+def probe_upload(body: memoryview, limits: Limits) -> tuple[ImageInfo, tuple[str, ...]]:
+    """Return the same as `probe` for a new file, and sentences that report what was removed from a drawing for safety.
+
+    `max_width` of a drawing is determined. That takes several estimates, and a render makes its own.
+    """
+    if not svg.is_svg(body):
+        return probe(body, limits), ()
+    measured = svg.measure(bytes(body))
+    return _vector_info(measured.width, measured.height, measured.max_width, limits), measured.warnings
+
+
+def probe(body: memoryview, limits: Limits) -> ImageInfo:
     """Return the information in the header of an image file.
 
     body: the whole file.
-    uploaded: whether the file is new, so that `max_width` of a drawing is to be determined. That takes several estimates, and a render
-    makes its own.
 
     Raises `ImageError`: `unsupported`, `broken`, `too-many-pixels` if the header declares more than `limits` allow, or `too-complex`.
     """
+    if svg.is_svg(body):
+        return _vector_info(*svg.size(svg.sanitize(bytes(body))), None, limits)
     beginning = bytes(body[:_BEGINNING_BYTES])
-    if svg.is_svg(beginning):
-        width, height, max_width = svg.measure(bytes(body)) if uploaded else (*svg.size(svg.sanitize(bytes(body))), None)
-        info = ImageInfo("svg", width, height, 1, alpha=True, needs_full_decode=True, max_width=max_width)
-        _check_size(info, limits)
-        return info
     bounds.check(body, limits)
     image, image_format = _open(body, beginning, limits)
     if image_format == "avif" and _text(image, "heif-compression") == "hevc":
@@ -99,6 +105,12 @@ def probe(body: memoryview, limits: Limits, *, uploaded: bool = False) -> ImageI
         heic.check_installed()
     if gain_map.has_gain_map(body, image_format):
         info = msgspec.structs.replace(info, dynamic_range="high")
+    return info
+
+
+def _vector_info(width: int, height: int, max_width: int | None, limits: Limits) -> ImageInfo:
+    info = ImageInfo("svg", width, height, 1, alpha=True, needs_full_decode=True, max_width=max_width)
+    _check_size(info, limits)
     return info
 
 

@@ -13,8 +13,8 @@ from tests.support import images
 from tests.support.server import darkroom
 
 DOCUMENT_MEMBERS = [
-    "digest", "format", "width", "height", "frames", "bytes", "alpha",
-    "created", "alt", "focal", "placeholder", "src", "sources", "picture",
+    "digest", "format", "width", "height", "frames", "bytes", "alpha", "dynamic_range",
+    "created", "alt", "focal", "warnings", "placeholder", "src", "sources", "picture",
 ]  # fmt: skip
 
 

@@ -52,6 +52,7 @@ DOCUMENT = ImageDocument(
     dynamic_range="standard",
     created="2026-11-25T12:00:00Z",
     alt="A panda eats bamboo.",
+    warnings=(),
     focal=(0.3, 0.6),
     placeholder=Placeholder(
         thumbhash="FtkFDQTPdjtlBol6qW1HVRQ/gvhm",

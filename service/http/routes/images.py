@@ -293,6 +293,7 @@ def _image_document(document: Document, url_builder: UrlBuilder, supported: Coll
         created=document.created,
         alt=document.alt,
         focal=None if document.focal is None else (document.focal.x, document.focal.y),
+        warnings=document.warnings,
         placeholder=document.placeholder,
         src=markup.src,
         sources=markup.sources,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import pairwise, starmap
 from operator import sub
@@ -18,12 +17,6 @@ from typing import NamedTuple
 MAX_NANOSECONDS = 30e9
 
 _ELEMENT = 15_000.0
-# Matching a selector with an element, or looking at one more element for its combinators.
-_MATCH = 45.0
-# Parsing a selector, in the sanitizer and in librsvg, regardless of the number of elements.
-_SELECTOR = 50_000.0
-# Applying a declaration to an element.
-_DECLARATION = 100.0
 # A point of a path, filled and stroked; a pixel of its length; and a pixel of the stroke's width at each joint.
 _POINT = 7_000.0
 _LENGTH = 1_500.0
@@ -59,31 +52,12 @@ _TRANSFORM = re.compile(r"([a-zA-Z]+)\s*\(([^)]*)\)")
 # For lengths and areas that cannot be determined: calculations limit them to the canvas.
 _ENDLESS = 1e9
 
-# The presentation attributes (SVG 2 §6.6) that affect the cost.
-_PRESENTATION = frozenset({"stroke-width", "font", "font-size", "stroke-dasharray", "opacity", "mix-blend-mode", "isolation"}) | frozenset(
-    {"mask", "filter", "marker", "marker-mid", "fill", "stroke"}
+_LAYERS = (
+    ("opacity", re.compile(r"(?!1(?:\.0*)?$)"), _LAYER_PIXEL),
+    ("mix-blend-mode", re.compile(r"(?!normal)"), _BLENDED_PIXEL),
+    ("isolation", re.compile(r"(?!auto)"), _BLENDED_PIXEL),
+    ("mask", re.compile(r"(?!none)"), _MASKED_PIXEL),
 )
-
-# A comment or a string (CSS Syntax Level 3 §4.3).
-_CSS_TOKEN = re.compile(r"/\*.*?(?:\*/|\Z)|\"[^\"\n\r\f]*\"|'[^'\n\r\f]*'", re.DOTALL)
-_RULE = re.compile(r"([^{}]*)\{([^{}]*)")
-# In a selector: the place between two simple selectors; a descendant or child combinator; a sibling combinator or a structural
-# pseudo-class; and the last compound selector.
-_COMPOUND_PART = re.compile(r"[\w\])*-](?=[.#:\[])")
-_ANCESTOR, _SIBLING = re.compile(r"[^\s,>+~][\s]+[^\s,>+~]|>"), re.compile(r"[~+]|:(?:nth|first|last|only)")
-_SUBJECT = re.compile(r"(?:^|[\s>+~])([\w-]*)((?:[.#][\w-]+)*)(?:[:\[].*)?$", re.DOTALL)
-_WIDTHS, _FONTS, _DASHES = (
-    re.compile(rf"(?<![\w-]){name}\s*[:=]\s*([^;{{}}]*)") for name in ("stroke-width", r"font(?:-size)?", "stroke-dasharray")
-)
-_GEOMETRY = re.compile(r"(?<![\w-])(?:transform|translate|scale|rotate|width|height|r|rx|ry|d)\s*:")
-_LAYERS: tuple[tuple[re.Pattern[str], float], ...] = (
-    (re.compile(r"(?<![\w-])opacity\s*:\s*(?!1(?:\.0*)?\s*(?:;|$|\}))"), _LAYER_PIXEL),
-    (re.compile(r"mix-blend-mode\s*:|isolation\s*:"), _BLENDED_PIXEL),
-    (re.compile(r"(?<![\w-])mask\s*:"), _MASKED_PIXEL),
-)
-_FILTER = re.compile(r"(?<![\w-])filter\s*:")
-_PAINTED = re.compile(r"(?<![\w-])(?:fill|stroke)\s*:\s*url\(")
-_MARKERS = re.compile(r"(?<![\w-])marker(?:-mid)?\s*:")
 
 _SHAPES = frozenset({"path", "polyline", "polygon", "line"})
 _VIEWPORTS = frozenset({"svg", "symbol", "marker", "pattern"})
@@ -135,45 +109,33 @@ class Element:
         self.references: list[str] = []
         self.characters = 0
         self.embedded_pixels = 0
-        style = attributes.get("style", "")
-        declared = _declarations(attributes, style)
+        fonts = [*_lengths(attributes.get("font", ""), inherited.font), *_lengths(attributes.get("font-size", ""), inherited.font)]
         self.inherited = Inherited(
-            max(_numbers(_WIDTHS, declared), default=inherited.stroke_width),
-            max(_numbers(_FONTS, declared, relative_to=inherited.font), default=inherited.font),
-            min((_dash_period(match) for match in _DASHES.findall(declared)), default=inherited.dash),
+            max(_lengths(attributes.get("stroke-width", "")), default=inherited.stroke_width),
+            max(fonts, default=inherited.font),
+            _dash_period(attributes["stroke-dasharray"]) if "stroke-dasharray" in attributes else inherited.dash,
         )
-        self.scale = _scale(attributes.get("transform", "")) * (_scale(style) if "transform" in style else 1.0)
+        self.scale = _scale(attributes.get("transform", ""))
         self.view_box = _view_box(attributes) if tag in _VIEWPORTS else None
         self.size = _side(attributes, "width", "markerWidth"), _side(attributes, "height", "markerHeight")
         self.scales_to_box = any(
             attributes.get(name) == "objectBoundingBox" for name in ("patternContentUnits", "maskContentUnits", "clipPathUnits")
         )
         self.points, self.length, self.area = _shape(tag, attributes)
-        if _GEOMETRY.search(style):
-            self.area = _ENDLESS
-        self.is_painted = bool(_PAINTED.search(declared))
-        self.layer_cost = sum(pixel for pattern, pixel in _LAYERS if pattern.search(declared))
+        self.is_painted = any("url(" in attributes.get(name, "") for name in ("fill", "stroke"))
+        self.layer_cost = sum(pixel for name, pattern, pixel in _LAYERS if name in attributes and pattern.match(attributes[name]))
         self.has_filter_region = tag == "filter" and bool({"x", "y", "width", "height"} & attributes.keys())
-        self.has_markers = bool(_MARKERS.search(declared))
-        self.classes = attributes.get("class", "").split()
-        self.id = attributes.get("id", "")
+        self.has_markers = "marker-mid" in attributes
 
 
-def _declarations(attributes: Mapping[str, str], style: str) -> str:
-    """Return the CSS declarations of an element: its presentation attributes (SVG 2 §6.6) and its `style`."""
-    return "".join(f"{name}:{value};" for name, value in attributes.items() if name in _PRESENTATION) + style
+def _lengths(value: str, relative_to: float = _FONT_PIXELS) -> Iterator[float]:
+    """Yield the lengths in a value, in pixels.
 
-
-def _numbers(pattern: re.Pattern[str], css: str, relative_to: float = _FONT_PIXELS) -> Iterator[float]:
-    """Yield the lengths of a property, in pixels.
-
-    pattern: finds the values of the property in `css`.
     relative_to: the font size in pixels that `em` and `%` refer to.
     """
-    for value in pattern.findall(css):
-        for number, unit in _SIZED.findall(value):
-            factor = UNIT_PIXELS.get(unit, relative_to / (100 if unit == "%" else 1))
-            yield abs(float(number)) * factor
+    for number, unit in _SIZED.findall(value):
+        factor = UNIT_PIXELS.get(unit, relative_to / (100 if unit == "%" else 1))
+        yield abs(float(number)) * factor
 
 
 def _dash_period(value: str) -> float:
@@ -290,35 +252,20 @@ def _outline(path: str) -> tuple[float, float, float]:
     return points, 2 * length, min(length * length, max(0.0, right - left) * max(0.0, bottom - top))
 
 
-def without_comments(css: str) -> str:
-    """Return a style sheet without comments, so that the estimate counts only text that librsvg interprets."""
-    return _CSS_TOKEN.sub(lambda token: " " if token[0].startswith("/*") else token[0], css)
-
-
 class Cost:
     """Estimates the cost of a document that has been parsed completely."""
 
-    def __init__(self, root: Element, ids: Mapping[str, Element], css: str) -> None:
-        """Collect all elements and the properties that style sheets may give them.
+    def __init__(self, root: Element, ids: Mapping[str, Element]) -> None:
+        """Collect all elements.
 
         ids: elements by id.
-        css: all style sheets, without comments.
         """
         self._root = root
         self._ids = ids
-        # The content of strings is not CSS.
-        self._css = _CSS_TOKEN.sub('""', css)
         self._elements: list[Element] = []
-        self._depth = self._siblings = 1
-        self._collect(root, 1)
-        self._css_stroke_width = max(_numbers(_WIDTHS, self._css), default=0.0)
-        self._css_font = max(_numbers(_FONTS, self._css), default=0.0)
-        self._css_dash = min((_dash_period(value) for value in _DASHES.findall(self._css)), default=math.inf)
-        self._css_sets_geometry = bool(_GEOMETRY.search(self._css))
-        self._css_paints = bool(_PAINTED.search(self._css))
+        self._collect(root)
         self._max_stroke_width = max((element.inherited.stroke_width for element in self._elements), default=1.0)
         self._largest_use = max((max(element.size) for element in self._elements if element.tag == "use"), default=0.0)
-        self._matching_cost: tuple[float, float] | None = None
         self._canvas_sides = self._canvas_pixels = 0.0
         self._tiles = 1
         self._costs: dict[tuple[int, float], float] = {}
@@ -334,55 +281,12 @@ class Cost:
         # libvips draws in tiles of 2000 × 2000 pixels, and processes the whole document for each.
         self._tiles = math.ceil(width / 2_000) * math.ceil(height / 2_000)
         self._costs.clear()
-        if self._matching_cost is None:
-            self._matching_cost = self._matching()
-        fixed, per_pixel = self._matching_cost
-        total = fixed + per_pixel * self._canvas_pixels
-        return total if total > MAX_NANOSECONDS else total + self._drawing(self._root, scale)
+        return self._drawing(self._root, scale)
 
-    def _collect(self, element: Element, depth: int) -> None:
+    def _collect(self, element: Element) -> None:
         self._elements.append(element)
-        self._depth = max(self._depth, depth)
-        self._siblings = max(self._siblings, len(element.children))
         for child in element.children:
-            self._collect(child, depth + 1)
-
-    def _matching(self) -> tuple[float, float]:
-        """Return the cost of matching style rules with elements, and the cost per pixel of the layers that the rules create.
-
-        Either is some number above `MAX_NANOSECONDS` if it exceeds that.
-        """
-        fixed, per_pixel = (self._css.count(",") + self._css.count("{")) * _SELECTOR, 0.0
-        if fixed > MAX_NANOSECONDS:
-            return fixed, per_pixel
-        all_elements = sum(1 + sum(map(len, element.classes)) / 8 for element in self._elements)
-        names = Counter(element.tag for element in self._elements)
-        names.update(f".{name}" for element in self._elements for name in set(element.classes))
-        names.update(f"#{element.id}" for element in self._elements)
-        filters = sum(self._primitives(element) for element in self._elements)
-        for prelude, block in _RULE.findall(self._css):
-            selected = 0
-            for selector in prelude.split(","):
-                candidates = self._candidates(selector.strip(), names)
-                selected += candidates
-                steps = len(_ANCESTOR.findall(selector)) * self._depth + len(_COMPOUND_PART.findall(selector))
-                steps += len(_SIBLING.findall(selector)) * self._siblings * (self._depth if steps else 1)
-                fixed += (all_elements + candidates * steps) * _MATCH
-            fixed += selected * (block.count(";") + 1) * _DECLARATION
-            layers = sum(pixel for pattern, pixel in _LAYERS if pattern.search(block))
-            layers += _FILTERED_PIXEL + filters if _FILTER.search(block) else 0
-            per_pixel += selected * layers
-            if max(fixed, per_pixel) > MAX_NANOSECONDS:
-                break
-        return fixed, per_pixel
-
-    def _candidates(self, selector: str, names: Counter[str]) -> int:
-        """Return how many elements the last compound selector may match."""
-        match = _SUBJECT.search(selector)
-        if match is None:
-            return len(self._elements)
-        simple = re.findall(r"[.#][\w-]+", match[2]) + ([match[1]] if match[1] else [])
-        return min((names[name] for name in simple), default=len(self._elements))
+            self._collect(child)
 
     def _drawing(self, element: Element, scale: float) -> float:
         """Return the cost of drawing an element with its children and references.
@@ -418,7 +322,7 @@ class Cost:
                 (max(side, use_size) or self._canvas_sides) / box for side, box in zip(element.size, element.view_box, strict=True)
             )
         if element.tag == "marker":
-            inner *= max(self._max_stroke_width, self._css_stroke_width)
+            inner *= self._max_stroke_width
         if element.scales_to_box:
             inner *= self._canvas_sides
         return min(max(inner, 1e-6), _ENDLESS)
@@ -444,15 +348,15 @@ class Cost:
 
     def _own(self, element: Element, scale: float) -> float:
         length = min(element.length * scale, element.points * self._canvas_sides)
-        area = self._canvas_pixels if self._css_sets_geometry and element.points else min(element.area * scale * scale, self._canvas_pixels)
+        area = min(element.area * scale * scale, self._canvas_pixels)
         total = _ELEMENT + element.points * _POINT + length * _LENGTH
         if element.points > 4:
-            width = max(element.inherited.stroke_width, self._css_stroke_width) * scale
+            width = element.inherited.stroke_width * scale
             total += element.points * min(width, self._canvas_sides) * _JOINT
-        dash = min(element.inherited.dash, self._css_dash)
+        dash = element.inherited.dash
         total += min(element.length / dash, _ENDLESS) * _DASH if dash < math.inf else 0.0
-        font = max(element.inherited.font, self._css_font) * scale
+        font = element.inherited.font * scale
         total += element.characters * (_CHARACTER + min(font, self._canvas_sides) * _CHARACTER_SIZE + element.characters * _CHARACTER_PAIR)
         total *= self._tiles
-        total += area * (_PAINTED_PIXEL if element.is_painted or self._css_paints else _PIXEL)
+        total += area * (_PAINTED_PIXEL if element.is_painted else _PIXEL)
         return total + element.layer_cost * self._canvas_pixels + element.embedded_pixels * _EMBEDDED_PIXEL
