@@ -11,9 +11,10 @@ from service.images.info import ImageInfo
 from service.images.options import Profile
 from service.rendering.protocol import Failure, ImageError
 from service.worker import bounds, color, color_space, vips_errors
+from service.worker.color_space import ColorSpace
 from service.worker.failures import broken_image, unsupported_animation
 from service.worker.files import ImageFile, open_image
-from service.worker.formats import animation, gif, hdr, heic, isobmff, jpeg, png, svg
+from service.worker.formats import animation, gif, hdr, heic, isobmff, jpeg, layered_avif, png, svg
 from service.worker.formats.animation import Animation
 from service.worker.orientation import LEFT_IS_FAR, TOP_IS_FAR, is_transposed, orientation_of, upright_size
 
@@ -145,7 +146,11 @@ def _open(file: ImageFile, info: ImageInfo, plan: Plan, page: int) -> pyvips.Ima
 def _assign_stated_colors(image: pyvips.Image, file: ImageFile, info: ImageInfo) -> pyvips.Image:
     """Return an opened original with the color space that its file states without an ICC profile, which libvips ignores."""
     if info.format == "avif":
-        return _correct_avif(image, isobmff.picture(file.body))
+        picture = isobmff.picture(file.body)
+        if picture.selects_layer:
+            # Pillow follows the rest of the description too.
+            return _assign_unless_profile(layered_avif.decode(file.body, image), picture.space)
+        return _correct_avif(image, picture)
     image = color.replace_unusable_profile(image)
     if info.format != "png":
         return image
@@ -162,8 +167,12 @@ def _correct_avif(image: pyvips.Image, picture: isobmff.Picture) -> pyvips.Image
         image = color.unpremultiply(image)
     if picture.gray and color.is_profile_of_gray(image):
         image = color.to_one_band(image)
+    return _assign_unless_profile(image, picture.space)
+
+
+def _assign_unless_profile(image: pyvips.Image, space: ColorSpace) -> pyvips.Image:
     image = color.replace_unusable_profile(image)
-    return image if color.has_profile(image) else color.assign(image, picture.space)
+    return image if color.has_profile(image) else color.assign(image, space)
 
 
 def _shrink_on_load(image: pyvips.Image, info: ImageInfo, plan: Plan) -> int:

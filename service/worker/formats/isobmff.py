@@ -13,6 +13,9 @@ from service.worker.formats import av1
 # Entries that are read of one table. libheif refuses files with more than 1,000 items.
 _MAX_ENTRIES = 50_000
 
+# The layer of an `lsel` box that stands for progressive display up to the last one.
+_ALL_LAYERS = b"\xff\xff"
+
 # The bit of one band only in the third byte of `av1C` (AV1 Codec ISO Media File Format Binding §2.3.3).
 _MONOCHROME = 0x10
 
@@ -26,6 +29,7 @@ class Picture(NamedTuple):
     space: its color space by the `nclx` box (ISO/IEC 14496-12 §12.1.5), otherwise by the stream.
     gray: whether it has one band of AV1, not counting alpha.
     limited_gray, limited_alpha: whether this band, or alpha, has the range 16 to 235 of 255. libheif takes either for the full one.
+    selects_layer: whether it shows another layer than the last (AV1 Image File Format §2.3.2.1, ISO/IEC 23008-12 §6.5.11).
     premultiplied: whether its colors are multiplied by alpha (ISO/IEC 23000-22 §7.3.5.2).
     """
 
@@ -33,6 +37,7 @@ class Picture(NamedTuple):
     gray: bool
     limited_gray: bool
     limited_alpha: bool
+    selects_layer: bool
     premultiplied: bool
 
 
@@ -71,7 +76,7 @@ def picture(body: bytes | memoryview) -> Picture:
         return _picture(body)
     except EOFError:
         # libheif refuses such a file.
-        return Picture(color_space.SRGB, gray=False, limited_gray=False, limited_alpha=False, premultiplied=False)
+        return Picture(color_space.SRGB, gray=False, limited_gray=False, limited_alpha=False, selects_layer=False, premultiplied=False)
 
 
 def _picture(body: bytes | memoryview) -> Picture:
@@ -92,8 +97,14 @@ def _picture(body: bytes | memoryview) -> Picture:
     space = color_space.from_video_code_points(primaries, transfer)
     if space.is_hdr and (max_nits := _max_nits(dict(properties))):
         space = space._replace(max_nits=max_nits)
-    limited_alpha = _has_limited_alpha(body, meta, primary)
-    return Picture(space, monochrome, monochrome and not full_range, limited_alpha, bool(_references(meta, b"prem", primary)))
+    return Picture(
+        space,
+        gray=monochrome,
+        limited_gray=monochrome and not full_range,
+        limited_alpha=_has_limited_alpha(body, meta, primary),
+        selects_layer=_selects_layer(dict(properties)),
+        premultiplied=bool(_references(meta, b"prem", primary)),
+    )
 
 
 def _stream_colors(
@@ -109,6 +120,11 @@ def _stream_colors(
         return None, False
     header = av1.sequence_header(configuration[4:]) or av1.sequence_header(bytes(_beginning(body, meta, coded)))
     return header, bool(configuration[2:3]) and bool(configuration[2] & _MONOCHROME)
+
+
+def _selects_layer(properties: dict[bytes, memoryview]) -> bool:
+    operating_point, layer = properties.get(b"a1op", memoryview(b"")), properties.get(b"lsel", memoryview(b""))
+    return bytes(operating_point[:1]) not in {b"", b"\0"} or bytes(layer[:2]) not in {b"", _ALL_LAYERS}
 
 
 def _has_limited_alpha(body: bytes | memoryview, meta: memoryview, primary: int) -> bool:
