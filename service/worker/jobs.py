@@ -37,10 +37,19 @@ from service.worker.failures import out_of_memory, undecodable
 from service.worker.files import ImageFile
 from service.worker.formats import ultra_hdr
 from service.worker.formats.animation import Animation
-from service.worker.load import check_decoded, check_original, check_repaired, load_animation, load_still, load_whole
+from service.worker.load import (
+    SHRINK_RULES,
+    ShrinkRule,
+    check_decoded,
+    check_original,
+    check_repaired,
+    load_animation,
+    load_still,
+    load_whole,
+)
 from service.worker.metadata import select_metadata
 from service.worker.probe import probe, probe_upload
-from service.worker.save import encode, encode_intermediate, encode_options
+from service.worker.save import EncodeOptions, encode, encode_intermediate, encode_options
 from service.worker.strip import Strip
 
 # Originals that need a full decode and have more pixels than this are processed one at a time, so that two of them together never exceed
@@ -82,7 +91,7 @@ def run_render(job: Render, descriptor: int, overlay_descriptor: int | None = No
             strip = Strip(_render_animation(file, page, transform, plan, overlay_image))
             with strip.frame_errors():
                 return _finish(strip.open, request, started)
-        image, box = _render_still(file, page, transform, plan, overlay_image)
+        image, box = _render_still(file, page, transform, plan, overlay_image, shrink_rule=SHRINK_RULES[request.version])
         return _finish(lambda: image, request, started, _render_gain_map(file, info, request, job.limits, box))
 
 
@@ -125,11 +134,11 @@ def _finish(
 
 
 def _render_still(
-    file: ImageFile, info: ImageInfo, transform: Transform, plan: Plan, overlay_image: pyvips.Image | None
+    file: ImageFile, info: ImageInfo, transform: Transform, plan: Plan, overlay_image: pyvips.Image | None, *, shrink_rule: ShrinkRule
 ) -> tuple[pyvips.Image, Box | None]:
     """Return the finished picture, and the box that it was cropped to (see `_apply_transform`)."""
-    page = transform.frame or 0
-    image = load_still(file, info, plan, profile=transform.profile, page=page, high_bit_depth=transform.stretches)
+    page, deep = transform.frame or 0, transform.stretches
+    image = load_still(file, info, plan, profile=transform.profile, page=page, high_bit_depth=deep, shrink_rule=shrink_rule)
     image = composite.rotate_and_flip(image, plan)
     if plan.searched:
         image = image.copy_memory()
@@ -177,7 +186,7 @@ def _render_gain_map(file: ImageFile, info: ImageInfo, request: RenderRequest, l
     if found is None:
         return lambda body: body
     gains = gain_map.render(found, info, request.plan, box)
-    encoded = gain_map.encode(gains, encode_options(transform))
+    encoded = gain_map.encode(gains, encode_options(transform, request.version))
     return lambda body: ultra_hdr.join(body, encoded, gains.info)
 
 
@@ -188,7 +197,7 @@ def _encode(image: pyvips.Image, reopen: Callable[[], pyvips.Image], request: Re
     complete: completes an encoded picture.
     """
     transform, image_format = request.transform, request.format
-    options = encode_options(transform)
+    options = encode_options(transform, request.version)
     max_quality = transform.quality if isinstance(transform.quality, int) else DEFAULTS[request.version].quality[image_format]
     if transform.quality != AUTO and transform.max_bytes is None:
         return complete(encode(image, image_format, max_quality, options))
@@ -228,17 +237,17 @@ def run_ladder(job: RenderLadder, descriptor: int) -> Iterator[Rendered]:
     Raises `ImageError`, `NeedsExclusiveError`, `TooManyPixelsError` and `TooComplexError`.
     """
     widths = sorted(job.widths, reverse=True)
-    defaults = DEFAULTS[job.version]
+    defaults, options = DEFAULTS[job.version], EncodeOptions(version=job.version)
     file = ImageFile.open(job.input_file, descriptor)
     with _verified(file, job.limits, exclusive=job.exclusive) as info:
         plan = geometry.feasible_plan(info, Transform(width=widths[0]), job.formats[0], job.limits, frames=1)
-        widest = load_still(file, info, plan).copy_memory()
+        widest = load_still(file, info, plan, shrink_rule=SHRINK_RULES[job.version]).copy_memory()
     for width in widths:
         plan = _width_plan(info, width)
         image = widest if width == widths[0] else _scale_down(widest, plan.width, plan.height).copy_memory()
         for image_format in job.formats:
             started = time.perf_counter()
-            body = encode(image, image_format, defaults.quality[image_format])
+            body = encode(image, image_format, defaults.quality[image_format], options)
             yield Rendered(body, image.width, image.height, encode_seconds=time.perf_counter() - started)
 
 

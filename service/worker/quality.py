@@ -20,7 +20,7 @@ import pyvips
 
 from service.images.formats import FORMATS, Format
 from service.rendering.protocol import Failure, ImageError
-from service.worker.color import flatten_on_white
+from service.worker import color
 from service.worker.save import DEFAULT_OPTIONS, EncodeOptions, encode
 
 # The goal of `auto` is at least the largest distance that is invisible, and at most that of SSIMULACRA2 60, "medium to low quality".
@@ -180,7 +180,7 @@ def encode_auto(
     if image_format not in _QUALITIES or options.lossless:
         return encode(image, image_format, default_quality, options)
     if image.hasalpha() and not FORMATS[image_format].alpha:
-        image = flatten_on_white(image).copy_memory()
+        image = color.flatten_on_white(image).copy_memory()
     search_whole = image.get_page_height() == image.height and image.width * image.height <= _MAX_SEARCHED_PIXELS
     picture = image if search_whole else _tiles(image)
     reference = PerceptualDistance(picture)
@@ -303,7 +303,12 @@ def _tiles(image: pyvips.Image) -> pyvips.Image:
 
 
 def _decode(body: bytes) -> pyvips.Image:
-    return pyvips.Image.new_from_buffer(body, "").copy_memory()
+    """Return the picture of a file with 8 bits per band, in memory."""
+    picture = pyvips.Image.new_from_buffer(body, "")
+    if color.is_high_bit_depth(picture):
+        # libvips drops the lower 8 bits, which would make the picture darker by half a level.
+        picture = (picture + 128).cast("ushort")
+    return color.to_8_bit(picture, gray=color.is_gray(picture)).copy_memory()
 
 
 def _flatten(picture: pyvips.Image, background: int) -> pyvips.Image:

@@ -8,17 +8,36 @@ import msgspec
 import pyvips
 
 from service.images.formats import FORMATS, Format
-from service.images.transform import Transform
+from service.images.transform import PIPELINE_VERSION, Transform
 from service.worker import metadata
 from service.worker.color import flatten_on_white
 from service.worker.formats import jxl_encoder
 from service.worker.formats.animation import with_gif_delays
 
-# Default efforts, chosen so that a client can wait for them on a small machine. AVIF above 3 takes four times as long and saves 1% of the
-# bytes. WebP from 3 on optimizes rate against distortion: 2.3 times the time for 5% of the bytes at equal SSIMULACRA2.
+
+class EncoderSettings(msgspec.Struct, frozen=True):
+    """The settings of encoders that are not options of a transform, and differ between pipeline versions.
+
+    avif_effort: the default of `effort`. avif_bits: per sample, unless the file is lossless.
+    jpeg_quant_table: of mozjpeg, without trellis quantization.
+    """
+
+    avif_effort: int
+    avif_bits: int
+    jpeg_quant_table: int
+
+
+# A row never changes once it is released. `make quality` measures what they give: see docs/quality.md.
+_BEFORE_V3 = EncoderSettings(avif_effort=2, avif_bits=8, jpeg_quant_table=3)
+ENCODER_SETTINGS: Mapping[int, EncoderSettings] = {
+    1: _BEFORE_V3,
+    2: _BEFORE_V3,
+    3: EncoderSettings(avif_effort=0, avif_bits=10, jpeg_quant_table=5),
+}
+
+# WebP from 3 on optimizes rate against distortion: twice the time for 5 to 8 % of the bytes at equal SSIMULACRA2.
 _WEBP_EFFORT = 2
 _JXL_EFFORT = 3
-_AVIF_EFFORT = 2
 _GIF_EFFORT = 3
 _PNG_COMPRESSION = 7
 
@@ -27,10 +46,11 @@ _PNG_COMPRESSION = 7
 _JPEG_OPTIMIZED_EFFORT = 3
 _JPEG_TRELLIS_EFFORT = 4
 
-# mozjpeg's quantization table 3 (from ImageMagick, by N. Robidoux) gives smaller files, nearer to the original, than the standard table.
-_JPEG_QUANT_TABLE = 3
-# With trellis quantization table 5 (Klein, Silverstein and Carney) does better. `make quality` measures both.
+# The best with trellis quantization, in all versions.
 _JPEG_TRELLIS_QUANT_TABLE = 5
+
+# More bits than the pixels have would only make a lossless file larger.
+_AVIF_LOSSLESS_BITS = 8
 
 # Our efforts 0 to 6 as those of libjxl, as compression levels of zlib, and as efforts of cgif.
 _JXL_EFFORT_BY_EFFORT = (1, 2, 3, 4, 5, 7, 9)
@@ -52,6 +72,7 @@ class EncodeOptions(msgspec.Struct, frozen=True):
     lossless: for JPEG XL, AVIF and WebP.
     effort: 0 to 6, or `None` for the default of the format.
     progressive: for JPEG XL and JPEG, and interlaced PNG.
+    version: the pipeline version (see `ENCODER_SETTINGS`).
     keep: the metadata to write, as libvips' `keep` option (https://www.libvips.org/API/current/flags.ForeignKeep.html).
     """
 
@@ -59,16 +80,17 @@ class EncodeOptions(msgspec.Struct, frozen=True):
     effort: int | None = None
     progressive: bool = False
     keep: str = "none"
+    version: int = PIPELINE_VERSION
 
 
 DEFAULT_OPTIONS = EncodeOptions()
 
 
-def encode_options(transform: Transform) -> EncodeOptions:
-    """Return the encoder options that a transform requests."""
+def encode_options(transform: Transform, version: int) -> EncodeOptions:
+    """Return the encoder options that a transform requests in a pipeline version."""
     keep = {"none": [], "copyright": ["exif"], "all": ["exif", "xmp", "iptc", "other"]}[transform.metadata]
     keep += [] if transform.profile == "srgb" else ["icc"]
-    return EncodeOptions(transform.lossless, transform.effort, transform.progressive, "|".join(keep) or "none")
+    return EncodeOptions(transform.lossless, transform.effort, transform.progressive, "|".join(keep) or "none", version)
 
 
 def encode(image: pyvips.Image, image_format: Format, quality: int, options: EncodeOptions = DEFAULT_OPTIONS) -> bytes:
@@ -123,8 +145,17 @@ def _jxl(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:
 
 
 def _avif(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:
-    effort = _AVIF_EFFORT if options.effort is None else options.effort
-    return bytes(image.heifsave_buffer(compression="av1", Q=quality, lossless=options.lossless, effort=effort, keep=options.keep))
+    settings = ENCODER_SETTINGS[options.version]
+    return bytes(
+        image.heifsave_buffer(
+            compression="av1",
+            Q=quality,
+            lossless=options.lossless,
+            bitdepth=_AVIF_LOSSLESS_BITS if options.lossless else settings.avif_bits,
+            effort=settings.avif_effort if options.effort is None else options.effort,
+            keep=options.keep,
+        )
+    )
 
 
 def _webp(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:
@@ -151,7 +182,7 @@ def _jpeg(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:
         flatten_on_white(image).jpegsave_buffer(
             Q=quality,
             optimize_coding=True,
-            quant_table=_JPEG_TRELLIS_QUANT_TABLE if trellis else _JPEG_QUANT_TABLE,
+            quant_table=_JPEG_TRELLIS_QUANT_TABLE if trellis else ENCODER_SETTINGS[options.version].jpeg_quant_table,
             interlace=options.progressive or optimized,
             optimize_scans=optimized,
             trellis_quant=trellis,

@@ -16,6 +16,7 @@ import pyvips
 from PIL import Image, ImageFilter
 
 from service.images.formats import Format
+from service.images.transform import DEFAULTS, PIPELINE_VERSION
 from service.rendering.protocol import ImageError
 from service.worker import quality
 from service.worker.quality import CEILING, INVISIBLE, PerceptualDistance, encode_auto, fit_max_bytes
@@ -24,7 +25,7 @@ from tests.quality.pictures import for_service, graphics, noise, sky, text
 from tests.support import images
 
 FORMATS: list[Format] = ["avif", "webp", "jpeg"]
-DEFAULT_QUALITY: dict[Format, int] = {"avif": 58, "webp": 82, "jpeg": 73}
+DEFAULT_QUALITY = DEFAULTS[PIPELINE_VERSION].quality
 ROOT = Path(__file__).parents[2]
 
 KINDS: dict[str, Callable[[int, int], Image.Image]] = {
