@@ -46,6 +46,7 @@ FORMATS: Mapping[Format, FormatTraits] = {
         longest_side_pixels=65_500,
         # Several planes in floating point: up to 61 and 84 measured at the default effort.
         encoder_bytes_per_pixel=(62, 86),
+        high_dynamic_range=True,
     ),
     "avif": FormatTraits(
         extension="avif",

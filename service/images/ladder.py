@@ -25,6 +25,9 @@ LADDER_WIDTHS = (320, 640, 960, 1280, 1920, 2560)
 # picture at half the density that it needs is not sharp.
 _MIN_REACH = Fraction(1, 2)
 
+# An encoder's memory for 10 bits per band, as a multiple of that for 8: 1.3 measured, and the picture itself has 16.
+_HIGH_RANGE_MEMORY = Fraction(3, 2)
+
 PLAIN = Transform()
 _OPAQUE_COLOR_DIGITS = 6
 
@@ -128,7 +131,7 @@ def ladders(
     if transform.dynamic_range == "high":
         standard = msgspec.structs.replace(transform, dynamic_range="standard")
         found = ladders(info, standard, limits, widths=widths, formats=formats, supported=supported)
-        return [*_high_ladders(info, found), *found]
+        return [*_high_ladders(info, found, limits), *found]
     require_frame(info, transform)
     steps = _Steps(info, transform, limits)
     if widths or formats:
@@ -145,19 +148,22 @@ def ladders(
     return found
 
 
-def _high_ladders(info: ImageInfo, standard: Sequence[Ladder]) -> list[Ladder]:
+def _high_ladders(info: ImageInfo, standard: Sequence[Ladder], limits: Limits) -> list[Ladder]:
     """Return the same ladders with a high dynamic range, in the formats that hold it together with the transparency of the image."""
     if info.dynamic_range == "standard":
         return []
-    return [
-        Ladder(ladder.format, [_with_high_range(step) for step in ladder.steps], "high")
-        for ladder in standard
-        if FORMATS[ladder.format].high_dynamic_range and (FORMATS[ladder.format].alpha or not info.alpha)
-    ]
-
-
-def _with_high_range(step: LadderStep) -> LadderStep:
-    return LadderStep(msgspec.structs.replace(step.transform, dynamic_range="high"), step.width, step.height)
+    found = []
+    for ladder in standard:
+        traits = FORMATS[ladder.format]
+        needed_bytes = traits.encoder_bytes_per_pixel[info.alpha] * _HIGH_RANGE_MEMORY
+        if traits.high_dynamic_range and (traits.alpha or not info.alpha):
+            steps = [
+                LadderStep(msgspec.structs.replace(step.transform, dynamic_range="high"), step.width, step.height)
+                for step in ladder.steps
+                if step.width * step.height * needed_bytes <= limits.codec_bytes
+            ]
+            found += [Ladder(ladder.format, steps, "high")] if steps else []
+    return found
 
 
 class _Steps:

@@ -485,7 +485,7 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "dynamic_range": _word(
         DYNAMIC_RANGES,
-        "`high` keeps the brightness of an HDR original on screens that can show it, in jpeg (with a gain map) and avif. Other "
+        "`high` keeps the brightness of an HDR original on screens that can show it, in jxl, avif and jpeg (with a gain map). Other "
         "originals look the same as with `standard`. Only options for size and shape can be used with it.",
         "high",
     ),

@@ -14,6 +14,10 @@ Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 Curve: TypeAlias = tuple[float, ...]
 
 
+# The luminance that pictures are graded for, in cd/m²; it is assumed for those that state none.
+DEFAULT_MAX_NITS = 1_000.0
+
+
 class Primaries(NamedTuple):
     """The chromaticities of red, green, blue and white."""
 
@@ -32,7 +36,7 @@ class ColorSpace(NamedTuple):
 
     primaries: Primaries
     transfer: Curve | int
-    max_nits: float = 1_000.0
+    max_nits: float = DEFAULT_MAX_NITS
 
     @property
     def is_hdr(self) -> bool:
@@ -140,6 +144,12 @@ def _is_possible(primaries: Primaries) -> bool:
         return all(level > _MIN_LUMINANCE for level in luminances(primaries))
     except ZeroDivisionError:
         return False
+
+
+def code_points(space: ColorSpace) -> tuple[int, int] | None:
+    """Return the code points of the primaries and the transfer of an HDR color space, `None` if there are none."""
+    primaries = next((code for code, known in PRIMARIES.items() if known == space.primaries), None)
+    return (primaries, space.transfer) if primaries is not None and isinstance(space.transfer, int) else None
 
 
 def matrix_between(source: Primaries, target: Primaries) -> Matrix:

@@ -15,6 +15,7 @@ from service.worker import bounds, composite, save
 from service.worker.files import ImageFile, open_image
 from service.worker.formats import ultra_hdr
 from service.worker.formats.ultra_hdr import GainMapInfo
+from service.worker.load import FAIL_ON
 from service.worker.orientation import orientation_of
 from service.worker.save import EncodeOptions
 
@@ -45,7 +46,7 @@ def load(file: ImageFile, info: ImageInfo, limits: Limits) -> GainMap | None:
     orientation = orientation_of(open_image(file.body, access="sequential"))
     try:
         bounds.check(found.body, limits)
-        opened = open_image(found.body, access="sequential")
+        opened = open_image(found.body, access="sequential", fail_on=FAIL_ON)
         if opened.width * opened.height > info.pixels or not opened.get("vips-loader").startswith("jpegload"):
             return None
         return _prepare(opened.copy_memory(), found.info, orientation)
@@ -77,19 +78,33 @@ def _apple_curve(info: GainMapInfo) -> pyvips.Image:
 
 
 def render(gain_map: GainMap, info: ImageInfo, plan: Plan, box: Box | None) -> GainMap:
-    """Return the gain map of a rendition.
-
-    It is processed at the size of the rendition, so that it fits to the pixel, and then made as much smaller as the original's is.
+    """Return the gain map of a rendition, at the size of the rendition, so that it fits to the pixel.
 
     info: the header of the original. plan: with a rotation by right angles. box: the crop, in pixels of the scaled picture.
     """
     image = _scale_region(gain_map.image, info, plan)
-    image = composite.crop(composite.rotate_and_flip(image, plan), box)
-    divisor = max(1, round(info.width / gain_map.image.width))
-    if divisor > 1:
-        width, height = math.ceil(image.width / divisor), math.ceil(image.height / divisor)
-        image = image.resize(width / image.width, vscale=height / image.height)
-    return gain_map._replace(image=image)
+    return gain_map._replace(image=composite.crop(composite.rotate_and_flip(image, plan), box))
+
+
+def max_gain(gain_map: GainMap) -> float:
+    """Return the largest factor in a gain map."""
+    share = gain_map.image.max() / 255
+    info = gain_map.info
+    stops = (low + (high - low) * share ** (1 / gamma) for low, high, gamma in zip(info.minimum, info.maximum, info.gamma, strict=True))
+    return float(2 ** max(stops))
+
+
+def divisor_of(gain_map: GainMap, info: ImageInfo) -> int:
+    """Return by how much the gain map of an original is smaller than its picture, 1 or more."""
+    width: int = gain_map.image.width
+    return max(1, round(info.width / width))
+
+
+def shrink(gain_map: GainMap, divisor: int) -> GainMap:
+    """Return a gain map with its sides divided by `divisor` and rounded up."""
+    image = gain_map.image
+    width, height = math.ceil(image.width / divisor), math.ceil(image.height / divisor)
+    return gain_map._replace(image=image.resize(width / image.width, vscale=height / image.height)) if divisor > 1 else gain_map
 
 
 def encode(gain_map: GainMap, options: EncodeOptions) -> bytes:

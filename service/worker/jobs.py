@@ -17,7 +17,7 @@ from service.images.geometry import Box, Plan
 from service.images.info import ImageInfo, Limits
 from service.images.options import AUTO, BLUR, Profile
 from service.images.render_request import RenderRequest, resolve
-from service.images.transform import DEFAULTS, Transform
+from service.images.transform import DEFAULTS, HIGH_RANGE_QUALITY, Transform
 from service.rendering.protocol import (
     Failure,
     FindTrim,
@@ -31,15 +31,14 @@ from service.rendering.protocol import (
     RenderLadder,
     Trimmed,
 )
-from service.worker import color, composite, gain_map, memory, placeholder, quality
+from service.worker import color, composite, gain_map, high_range, memory, placeholder, quality
 from service.worker.adjust import adjust
 from service.worker.failures import out_of_memory, undecodable
 from service.worker.files import ImageFile
-from service.worker.formats import ultra_hdr
+from service.worker.formats import hdr, ultra_hdr
 from service.worker.formats.animation import Animation
 from service.worker.load import (
     SHRINK_RULES,
-    ShrinkRule,
     check_decoded,
     check_original,
     check_repaired,
@@ -91,8 +90,8 @@ def run_render(job: Render, descriptor: int, overlay_descriptor: int | None = No
             strip = Strip(_render_animation(file, page, transform, plan, overlay_image))
             with strip.frame_errors():
                 return _finish(strip.open, request, started)
-        image, box = _render_still(file, page, transform, plan, overlay_image, shrink_rule=SHRINK_RULES[request.version])
-        return _finish(lambda: image, request, started, _render_gain_map(file, info, request, job.limits, box))
+        image, complete = _render_still(file, page, request, overlay_image, job.limits)
+        return _finish(lambda: image, request, started, complete)
 
 
 def _resolve_for_file(job: Render, file: ImageFile, info: ImageInfo) -> RenderRequest:
@@ -134,16 +133,34 @@ def _finish(
 
 
 def _render_still(
-    file: ImageFile, info: ImageInfo, transform: Transform, plan: Plan, overlay_image: pyvips.Image | None, *, shrink_rule: ShrinkRule
-) -> tuple[pyvips.Image, Box | None]:
-    """Return the finished picture, and the box that it was cropped to (see `_apply_transform`)."""
-    page, deep = transform.frame or 0, transform.stretches
+    file: ImageFile, info: ImageInfo, request: RenderRequest, overlay_image: pyvips.Image | None, limits: Limits
+) -> tuple[pyvips.Image, Callable[[bytes], bytes]]:
+    """Return the finished picture, and the function that completes its encoded file."""
+    transform, plan = request.transform, request.plan
+    is_high = high_range.is_wanted(request, info)
+    if is_high and request.format != "jpeg":
+        box = _load_framed(file, info, request)[1] if plan.searched else plan.crop
+        image = high_range.render(file, info, request, box, limits)
+        if image is not None:
+            return image, bytes
+    framed, box = _load_framed(file, info, request)
+    image = _apply_transform(framed, box, transform, plan, overlay_image)
+    gains = high_range.render_gain_map(file, info, request, box, limits) if is_high else None
+    if gains is None:
+        return image, bytes
+    encoded, meaning = gain_map.encode(gains, encode_options(transform, request.version)), gains.info
+    return image, lambda body: ultra_hdr.join(body, encoded, meaning)
+
+
+def _load_framed(file: ImageFile, info: ImageInfo, request: RenderRequest) -> tuple[pyvips.Image, Box | None]:
+    """Return the picture scaled, rotated and flipped, and the box to crop."""
+    transform, plan = request.transform, request.plan
+    page, deep, shrink_rule = transform.frame or 0, transform.stretches, SHRINK_RULES[request.version]
     image = load_still(file, info, plan, profile=transform.profile, page=page, high_bit_depth=deep, shrink_rule=shrink_rule)
     image = composite.rotate_and_flip(image, plan)
     if plan.searched:
         image = image.copy_memory()
-    box = composite.crop_box(image, plan, transform)
-    return _apply_transform(image, box, transform, plan, overlay_image), box
+    return image, composite.crop_box(image, plan, transform)
 
 
 def _render_animation(file: ImageFile, info: ImageInfo, transform: Transform, plan: Plan, overlay_image: pyvips.Image | None) -> Animation:
@@ -178,18 +195,6 @@ def _apply_transform(
     return composite.fill_background(image, transform.background, picture)
 
 
-def _render_gain_map(file: ImageFile, info: ImageInfo, request: RenderRequest, limits: Limits, box: Box | None) -> Callable[[bytes], bytes]:
-    """Return a function that adds the gain map to an encoded rendition, if it is to have one."""
-    transform = request.transform
-    wanted = transform.dynamic_range == "high" and info.dynamic_range == "high" and request.format == "jpeg"
-    found = gain_map.load(file, info, limits) if wanted else None
-    if found is None:
-        return lambda body: body
-    gains = gain_map.render(found, info, request.plan, box)
-    encoded = gain_map.encode(gains, encode_options(transform, request.version))
-    return lambda body: ultra_hdr.join(body, encoded, gains.info)
-
-
 def _encode(image: pyvips.Image, reopen: Callable[[], pyvips.Image], request: RenderRequest, complete: Callable[[bytes], bytes]) -> bytes:
     """Return the file of a picture.
 
@@ -198,8 +203,14 @@ def _encode(image: pyvips.Image, reopen: Callable[[], pyvips.Image], request: Re
     """
     transform, image_format = request.transform, request.format
     options = encode_options(transform, request.version)
-    max_quality = transform.quality if isinstance(transform.quality, int) else DEFAULTS[request.version].quality[image_format]
-    if transform.quality != AUTO and transform.max_bytes is None:
+    default_quality = DEFAULTS[request.version].quality[image_format]
+    is_hdr = hdr.color_space(image) is not None
+    if is_hdr:
+        default_quality = HIGH_RANGE_QUALITY.get(image_format, default_quality)
+    max_quality = transform.quality if isinstance(transform.quality, int) else default_quality
+    # The distance between pictures is defined for a standard dynamic range: others have the default quality.
+    is_auto = transform.quality == AUTO and not is_hdr
+    if not is_auto and transform.max_bytes is None:
         return complete(encode(image, image_format, max_quality, options))
     if image.get_page_height() == image.height or image.width * image.height <= _MAX_HELD_PIXELS:
         in_memory = image = image.copy_memory()
@@ -207,7 +218,7 @@ def _encode(image: pyvips.Image, reopen: Callable[[], pyvips.Image], request: Re
         def reopen() -> pyvips.Image:
             return in_memory
 
-    if transform.quality == AUTO:
+    if is_auto:
         body = complete(quality.encode_auto(image, image_format, max_quality, options, reopen=reopen))
         if transform.max_bytes is None or len(body) <= transform.max_bytes:
             return body

@@ -60,6 +60,7 @@ def load_still(
     page: int = 0,
     high_bit_depth: bool = False,
     shrink_rule: ShrinkRule = CAREFUL_SHRINK,
+    keep_hdr: bool = False,
 ) -> pyvips.Image:
     """Return the region of `plan` at its `unturned` size, gray or RGB, with alpha if the original has it.
 
@@ -68,10 +69,14 @@ def load_still(
     page: of a file with several pages or frames, from 0.
     high_bit_depth: return 16 bits per band if the original has them, otherwise 8.
     shrink_rule: how far the decoder of a JPEG shrinks (see `SHRINK_RULES`).
+    keep_hdr: return PQ and HLG levels as they are (see `hdr.mark`), instead of mapping them to the range of an ordinary screen.
     """
     if info.vector:
         return svg.rasterize(svg.sanitize(bytes(file.body), drawing_size(plan)), plan.region, *plan.unrotated_size)
-    return _load_region(_open(file, info, plan, page, shrink_rule), info, plan, profile, high_bit_depth=high_bit_depth)
+    opened = _open(file, info, plan, page, shrink_rule)
+    if keep_hdr and hdr.color_space(opened) is not None:
+        return enlarge(_shrink_16_bit(_crop_stored(opened, info, plan.region), *plan.unrotated_size), *plan.unrotated_size)
+    return _load_region(opened, info, plan, profile, high_bit_depth=high_bit_depth)
 
 
 def load_animation(file: ImageFile, info: ImageInfo, plan: Plan, *, profile: Profile = "srgb") -> Animation:

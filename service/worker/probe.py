@@ -10,7 +10,7 @@ from service.rendering.protocol import Failure, ImageError
 from service.worker import bounds, color, gain_map, memory, vips_errors
 from service.worker.failures import undecodable, unsupported_animation
 from service.worker.files import open_image
-from service.worker.formats import heic, svg, tiff
+from service.worker.formats import heic, isobmff, png, svg, tiff
 from service.worker.orientation import orientation_of, upright_size
 
 # The loaders that may be used, libvips' class → our name of the format; all others are blocked, so that no exotic parser reads untrusted
@@ -103,7 +103,7 @@ def probe(body: memoryview, limits: Limits) -> ImageInfo:
         _check_size(info, limits)
     if image_format == "heic":
         heic.check_installed()
-    if gain_map.has_gain_map(body, image_format):
+    if gain_map.has_gain_map(body, image_format) or _has_hdr_levels(body, image, image_format):
         info = msgspec.structs.replace(info, dynamic_range="high")
     return info
 
@@ -112,6 +112,17 @@ def _vector_info(width: int, height: int, max_width: int | None, limits: Limits)
     info = ImageInfo("svg", width, height, 1, alpha=True, needs_full_decode=True, max_width=max_width)
     _check_size(info, limits)
     return info
+
+
+def _has_hdr_levels(body: memoryview, image: pyvips.Image, image_format: str) -> bool:
+    """Return whether a file states that its levels are PQ or HLG."""
+    if image_format == "png":
+        stated = png.colors(body, bounds.MAX_CHUNKS).coded
+        return stated is not None and stated.is_hdr
+    if image_format not in {"avif", "heic"} or not isobmff.picture(body).space.is_hdr:
+        return False
+    # A profile takes precedence.
+    return not color.has_profile(color.replace_unusable_profile(image))
 
 
 def _open(body: memoryview, beginning: bytes, limits: Limits) -> tuple[pyvips.Image, str]:

@@ -9,9 +9,10 @@ import pyvips
 
 from service.images.formats import FORMATS, Format
 from service.images.transform import PIPELINE_VERSION, Transform
-from service.worker import metadata
+from service.worker import color_space, metadata
 from service.worker.color import flatten_on_white
-from service.worker.formats import jxl_encoder
+from service.worker.color_space import ColorSpace
+from service.worker.formats import avif, hdr, jxl_encoder, jxl_library
 from service.worker.formats.animation import with_gif_delays
 
 
@@ -60,6 +61,15 @@ _GIF_EFFORT_BY_EFFORT = (1, 2, 3, 5, 7, 8, 10)
 # Quantization steps of 1 to 10: the loss is smaller than that of the second encoder.
 _INTERMEDIATE_QUALITY = 95
 
+# Pictures with a high dynamic range: bits per band, and the color spaces that JPEG XL names.
+_HDR_BITS = 10
+_MAX_16_BIT_LEVEL, _MAX_10_BIT_LEVEL, _SHIFT_FROM_10_BITS = 65_535, 1_023, 64
+_JXL_PRIMARIES: Mapping[color_space.Primaries, jxl_library.Primaries] = {
+    color_space.PRIMARIES[color_space.SRGB_PRIMARIES]: jxl_library.Primaries.SRGB,
+    color_space.PRIMARIES[color_space.REC_2020_PRIMARIES]: jxl_library.Primaries.REC_2100,
+    color_space.PRIMARIES[color_space.DISPLAY_P3_PRIMARIES]: jxl_library.Primaries.P3,
+}
+
 _VP8X_FLAGS_OFFSET, _VP8X_ALPHA = 20, 0x10
 
 # PNG and GIF have no quality, but `max_bytes` needs one: below this, PNG is written with a palette, whose size falls with the quality.
@@ -96,7 +106,8 @@ def encode_options(transform: Transform, version: int) -> EncodeOptions:
 def encode(image: pyvips.Image, image_format: Format, quality: int, options: EncodeOptions = DEFAULT_OPTIONS) -> bytes:
     """Return `image` as a file of `image_format`. Raises `pyvips.Error`.
 
-    image: height × width × bands, 8 bits per band, gray or RGB, with or without alpha; the frames of an animation below one another.
+    image: height × width × bands, 8 bits per band, gray or RGB, with or without alpha; the frames of an animation below one another. For
+    AVIF also a picture that is marked as HDR (see `hdr.mark`).
     quality: 1 to 100. PNG and GIF use fewer colors below 100.
     """
     return _ENCODERS[image_format](image, quality, options)
@@ -130,6 +141,14 @@ def writable_formats() -> list[Format]:
 
 def _jxl(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:
     kept = metadata.blocks(image, options.keep)
+    colors: jxl_encoder.EnumeratedColor | bytes = kept.icc or jxl_encoder.SRGB
+    space, bits = hdr.color_space(image), 8
+    if space is not None and space.primaries not in _JXL_PRIMARIES:
+        image = hdr.to_rec_2020(image)
+        space = hdr.color_space(image)
+    if space is not None and isinstance(space.transfer, int):
+        colors = jxl_encoder.EnumeratedColor(_JXL_PRIMARIES[space.primaries], jxl_library.Transfer(space.transfer))
+        bits = _HDR_BITS
     return jxl_encoder.encode(
         image,
         jxl_encoder.Settings(
@@ -137,7 +156,8 @@ def _jxl(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:
             lossless=options.lossless,
             effort=_JXL_EFFORT if options.effort is None else _JXL_EFFORT_BY_EFFORT[options.effort],
             progressive=options.progressive,
-            color_space=kept.icc or jxl_encoder.SRGB,
+            color_space=colors,
+            bits=bits,
             exif=kept.exif,
             xmp=kept.xmp,
         ),
@@ -146,16 +166,30 @@ def _jxl(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:
 
 def _avif(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:
     settings = ENCODER_SETTINGS[options.version]
-    return bytes(
-        image.heifsave_buffer(
-            compression="av1",
-            Q=quality,
-            lossless=options.lossless,
-            bitdepth=_AVIF_LOSSLESS_BITS if options.lossless else settings.avif_bits,
-            effort=settings.avif_effort if options.effort is None else options.effort,
-            keep=options.keep,
-        )
+    bits = _AVIF_LOSSLESS_BITS if options.lossless else settings.avif_bits
+    space = hdr.color_space(image)
+    if space is not None:
+        bits = _HDR_BITS
+        # libvips cuts the lowest bits off, so the levels are rounded before.
+        image = ((image * (_MAX_10_BIT_LEVEL / _MAX_16_BIT_LEVEL)).rint() * _SHIFT_FROM_10_BITS).cast("ushort")
+    body = image.heifsave_buffer(
+        compression="av1",
+        Q=quality,
+        lossless=options.lossless,
+        bitdepth=bits,
+        effort=settings.avif_effort if options.effort is None else options.effort,
+        keep=options.keep,
     )
+    return bytes(body) if space is None else _with_hdr_colors(bytes(body), space)
+
+
+def _with_hdr_colors(body: bytes, space: ColorSpace) -> bytes:
+    codes = color_space.code_points(space)
+    if codes is None:
+        raise ValueError("a color space without code points")
+    # Graders state the brightest light, and `DEFAULT_MAX_NITS` only stands in for it.
+    is_known = space.transfer == color_space.PQ and space.max_nits != color_space.DEFAULT_MAX_NITS
+    return avif.with_colors(body, *codes, space.max_nits if is_known else None)
 
 
 def _webp(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:

@@ -1,4 +1,4 @@
-"""AV1: reads the color description in the sequence header of a stream (AV1 Bitstream & Decoding Process Specification, §5.5)."""
+"""AV1: reads and changes the color description in a sequence header (AV1 Bitstream & Decoding Process Specification, §5.5)."""
 
 from __future__ import annotations
 
@@ -28,18 +28,43 @@ class SequenceHeader(NamedTuple):
 
 def sequence_header(stream: bytes) -> SequenceHeader | None:
     """Return the color description of a stream, `None` if it does not begin with a sequence header."""
+    start, end = _sequence_unit(stream)
+    if start == end:
+        return None
+    bits = _Bits(stream[start:end])
+    return _color_config(bits, _skip_to_colors(bits))
+
+
+def with_colors(stream: bytes, primaries: int, transfer: int) -> bytes:
+    """Return a stream whose color description has other code points and the same matrix.
+
+    Raises `ValueError` if the stream has no color description.
+    """
+    start, end = _sequence_unit(stream)
+    bits = _Bits(stream[start:end])
+    _is_monochrome(bits, _skip_to_colors(bits))
+    if not bits.number(1):
+        raise ValueError("a stream without a color description")
+    left = 8 * (end - start) - bits.position - 16
+    mask = 0xFFFF << left
+    value = int.from_bytes(stream[start:end], "big") & ~mask | (primaries << 8 | transfer) << left
+    return stream[:start] + value.to_bytes(end - start, "big") + stream[end:]
+
+
+def _sequence_unit(stream: bytes) -> tuple[int, int]:
+    """Return the start and the end of the content of the sequence header, both 0 if a stream does not begin with one."""
     position = 0
     for _ in range(_MAX_UNITS):
         header = stream[position : position + 1]
         if not header:
-            return None
+            break
         kind, has_extension, has_size = header[0] >> 3 & 15, header[0] >> 2 & 1, header[0] >> 1 & 1
         position += 1 + has_extension
         size, position = _leb128(stream, position) if has_size else (len(stream) - position, position)
         if kind == _SEQUENCE_HEADER:
-            return _read(_Bits(stream[position : position + size]))
+            return position, min(position + size, len(stream))
         position += size
-    return None
+    return 0, 0
 
 
 def _leb128(stream: bytes, position: int) -> tuple[int, int]:
@@ -51,7 +76,8 @@ def _leb128(stream: bytes, position: int) -> tuple[int, int]:
     return value, len(stream)
 
 
-def _read(bits: _Bits) -> SequenceHeader:
+def _skip_to_colors(bits: _Bits) -> int:
+    """Skip what comes before the color configuration, and return the profile."""
     profile = bits.number(3)
     bits.number(1)
     is_reduced = bool(bits.number(1))
@@ -63,7 +89,7 @@ def _read(bits: _Bits) -> SequenceHeader:
     if not is_reduced:
         _skip_inter_tools(bits)
     bits.number(3)
-    return _color_config(bits, profile)
+    return profile
 
 
 def _skip_operating_points(bits: _Bits) -> None:
@@ -109,10 +135,7 @@ def _skip_inter_tools(bits: _Bits) -> None:
 
 
 def _color_config(bits: _Bits, profile: int) -> SequenceHeader:
-    high_bit_depth = bits.number(1)
-    if profile == _PROFESSIONAL_PROFILE and high_bit_depth:
-        bits.number(1)
-    monochrome = profile != _HIGH_PROFILE and bool(bits.number(1))
+    monochrome = _is_monochrome(bits, profile)
     primaries = transfer = matrix = color_space.UNSPECIFIED
     if bits.number(1):
         primaries, transfer, matrix = bits.number(8), bits.number(8), bits.number(8)
@@ -120,11 +143,24 @@ def _color_config(bits: _Bits, profile: int) -> SequenceHeader:
     return SequenceHeader(primaries, transfer, is_srgb or bool(bits.number(1)))
 
 
+def _is_monochrome(bits: _Bits, profile: int) -> bool:
+    high_bit_depth = bits.number(1)
+    if profile == _PROFESSIONAL_PROFILE and high_bit_depth:
+        bits.number(1)
+    return profile != _HIGH_PROFILE and bool(bits.number(1))
+
+
 class _Bits:
     """Reads numbers of any number of bits, the highest bit first; beyond the end they are 0."""
 
     def __init__(self, content: bytes) -> None:
         self._value, self._left = int.from_bytes(content, "big"), 8 * len(content)
+        self._size = self._left
+
+    @property
+    def position(self) -> int:
+        """How many bits have been read."""
+        return self._size - self._left
 
     def number(self, size: int) -> int:
         self._left -= size

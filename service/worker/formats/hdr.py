@@ -1,4 +1,4 @@
-"""HDR: pictures whose levels are PQ (SMPTE ST 2084) or HLG (ITU-R BT.2100), and their tone mapping to the range of an ordinary screen."""
+"""HDR: pictures whose levels are PQ (SMPTE ST 2084) or HLG (ITU-R BT.2100), and their tone mapping to an ordinary screen and back."""
 
 from __future__ import annotations
 
@@ -76,10 +76,7 @@ def tone_map_to_sdr(image: pyvips.Image, *, display_p3: bool) -> pyvips.Image:
     alpha = image.extract_band(3) if image.bands > 3 else None
     levels = image.extract_band(0, n=3).copy(interpretation="multiband")
     light = _recomb(_light(levels, space), matrix_between(space.primaries, PRIMARIES[REC_2020_PRIMARIES]))
-    red, green, blue = light.bandsplit()
-    strongest = red.maxpair(green).maxpair(blue)
-    position = ((strongest > 0).ifthenelse(strongest, 0) / _MAX_LIGHT) ** 0.5 * _MAX_LEVEL
-    light *= position.rint().cast("ushort").maplut(_gains(space.max_nits))
+    light *= _table_position(_strongest(light)).maplut(_gains(space.max_nits))
     target = PRIMARIES[DISPLAY_P3_PRIMARIES if display_p3 else SRGB_PRIMARIES]
     out = _recomb(light, matrix_between(PRIMARIES[REC_2020_PRIMARIES], target))
     out = out.copy(interpretation="scrgb").colourspace("srgb").cast("uchar")
@@ -88,6 +85,55 @@ def tone_map_to_sdr(image: pyvips.Image, *, display_p3: bool) -> pyvips.Image:
     out = out.copy(interpretation="srgb")
     out.remove(_FIELD)
     return out
+
+
+def stops_to_hdr(image: pyvips.Image) -> tuple[pyvips.Image, float]:
+    """Return how many stops a picture that is marked as HDR is brighter than `tone_map_to_sdr` makes it, and the most of them.
+
+    The first is one band of floating point, 0 or more; light beyond the brightest that the picture states counts as that.
+    """
+    space = color_space(image)
+    if space is None:
+        raise ValueError("the image is not marked as HDR")
+    levels = image.extract_band(0, n=3).copy(interpretation="multiband")
+    light = _recomb(_light(levels, space), matrix_between(space.primaries, PRIMARIES[REC_2020_PRIMARIES]))
+    most = math.log2(max(1.0, space.max_nits / _WHITE_NITS))
+    stops = _gains(space.max_nits).log() * (-1 / math.log(2))
+    return _table_position(_strongest(light)).maplut((stops > most).ifthenelse(most, stops)), most
+
+
+def to_rec_2020(image: pyvips.Image) -> pyvips.Image:
+    """Return a picture that is marked as HDR in any primaries with PQ levels in Rec. 2020."""
+    space = color_space(image)
+    if space is None:
+        raise ValueError("the image is not marked as HDR")
+    levels = image.extract_band(0, n=3).copy(interpretation="multiband")
+    out = from_light(_light(levels, space), space.primaries, space.max_nits / _WHITE_NITS)
+    return out if image.bands == 3 else out.bandjoin(image.extract_band(3)).copy(interpretation="rgb16")
+
+
+def from_light(light: pyvips.Image, primaries: Primaries, max_light: float) -> pyvips.Image:
+    """Return a picture in linear light (three bands; 1 is white) with PQ levels in Rec. 2020 and 16 bits per band, marked as HDR.
+
+    primaries: of `light`. max_light: the brightest light that it may have.
+    """
+    wide = _recomb(light, matrix_between(primaries, PRIMARIES[REC_2020_PRIMARIES]))
+    nits = (pyvips.Image.identity(ushort=True) / _MAX_LEVEL) ** 2 * _PEAK_NITS
+    luminance = (nits / _PEAK_NITS) ** _M1
+    level = ((luminance * _C2 + _C1) / (luminance * _C3 + 1)) ** _M2
+    levels = _table_position(wide).maplut((level * _MAX_LEVEL).rint().cast("ushort"))
+    return mark(levels, ColorSpace(PRIMARIES[REC_2020_PRIMARIES], PQ, min(max_light * _WHITE_NITS, _PEAK_NITS)))
+
+
+def _strongest(light: pyvips.Image) -> pyvips.Image:
+    red, green, blue = light.bandsplit()
+    return red.maxpair(green).maxpair(blue)
+
+
+def _table_position(light: pyvips.Image) -> pyvips.Image:
+    """Return the index of each light in a table over the square root of the light, whose end is the peak of PQ."""
+    position = ((light > 0).ifthenelse(light, 0) / _MAX_LIGHT) ** 0.5 * _MAX_LEVEL
+    return position.rint().cast("ushort")
 
 
 def _light(levels: pyvips.Image, space: ColorSpace) -> pyvips.Image:

@@ -50,12 +50,12 @@ class Extent(NamedTuple):
 
 def first(content: bytes | memoryview, kind: bytes) -> memoryview:
     """Return the content of the first box of type `kind`, empty if there is none."""
-    return next((inside for found, inside in _boxes(content) if found == kind), memoryview(b""))
+    return next((inside for found, inside in boxes(content) if found == kind), memoryview(b""))
 
 
 def count(content: bytes | memoryview, limit: int) -> int:
     """Return the number of top-level boxes. Counting stops at `limit` + 1."""
-    return sum(1 for _ in islice(_boxes(content), limit + 1))
+    return sum(1 for _ in islice(boxes(content), limit + 1))
 
 
 def item_count(body: bytes | memoryview) -> int:
@@ -82,7 +82,7 @@ def picture(body: bytes | memoryview) -> Picture:
 def _picture(body: bytes | memoryview) -> Picture:
     # `meta` begins with four bytes of version and flags.
     meta = first(body, b"meta")[4:]
-    primary = _primary_id(meta)
+    primary = primary_id(meta)
     properties = _properties(meta, primary)
     header, monochrome = _stream_colors(body, meta, primary, properties)
     stated = next((inside for kind, inside in properties if kind == b"colr" and bytes(inside[:4]) == b"nclx" and len(inside) >= 11), None)
@@ -163,7 +163,8 @@ def _extents(meta: memoryview) -> Iterator[tuple[int, Extent]]:
                 yield item, Extent(start, length)
 
 
-def _primary_id(meta: memoryview) -> int:
+def primary_id(meta: memoryview) -> int:
+    """Return the id of the primary item. meta: the content of the `meta` box after its version and flags."""
     box = first(meta, b"pitm")
     return int.from_bytes(box[4:8] if bytes(box[:1]) == b"\1" else box[4:6], "big")
 
@@ -171,7 +172,7 @@ def _primary_id(meta: memoryview) -> int:
 def _properties(meta: memoryview, item: int) -> list[tuple[bytes, memoryview]]:
     """Return the properties of an item, in order (ISO/IEC 23008-12 §9.3)."""
     containers = first(meta, b"iprp")
-    available = list(islice(_boxes(first(containers, b"ipco")), _MAX_ENTRIES))
+    available = list(islice(boxes(first(containers, b"ipco")), _MAX_ENTRIES))
     table = _Reader(first(containers, b"ipma"))
     version_and_flags = table.number(4)
     id_size, index_size = (4 if version_and_flags >> 24 else 2), (2 if version_and_flags & 1 else 1)
@@ -200,7 +201,7 @@ def _all_references(meta: memoryview) -> Iterator[tuple[bytes, int, int]]:
     """Yield the type of each reference, the item that it is from, and the item that it is to."""
     box = first(meta, b"iref")
     id_size = 4 if bytes(box[:1]) == b"\1" else 2
-    for kind, inside in islice(_boxes(box[4:]), _MAX_ENTRIES):
+    for kind, inside in islice(boxes(box[4:]), _MAX_ENTRIES):
         table = _Reader(inside)
         source = table.number(id_size)
         for _ in range(table.number(2)):
@@ -239,7 +240,8 @@ class _Reader:
             raise EOFError(f"a table of {len(self._content)} bytes ends early")
 
 
-def _boxes(body: bytes | memoryview) -> Iterator[tuple[bytes, memoryview]]:
+def boxes(body: bytes | memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield the type and the content of each box."""
     content = memoryview(body)
     position = 0
     while position + 8 <= len(content):
