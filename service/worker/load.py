@@ -187,6 +187,9 @@ def _assign_stated_colors(image: pyvips.Image, file: ImageFile, info: ImageInfo)
     if info.format != "png":
         return image
     stated = png.colors(file.body, bounds.MAX_CHUNKS)
+    if stated.profile and not color.has_profile(image) and (profile := png.decompress_profile(stated.profile)):
+        # libpng refuses a profile of RGB in a gray image, and browsers do not.
+        image = color.replace_unusable_profile(color.with_profile(image, profile))
     space = stated.coded or (None if color.has_profile(image) else stated.measured)
     return image if space is None else color.assign(image, space)
 

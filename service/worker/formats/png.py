@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import NamedTuple
 
 from service.worker import color_space
@@ -15,9 +16,10 @@ _CRC_BYTES = 4
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _COMPRESSED_CHUNKS = frozenset({b"zTXt", b"iTXt", b"iCCP"})
 
-# Chunks that state a color space, besides ICC profiles.
-_COLOR_CHUNKS = frozenset({b"cICP", b"sRGB", b"gAMA", b"cHRM", b"cLLI", b"mDCV"})
+# Chunks that state a color space.
+_COLOR_CHUNKS = frozenset({b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cLLI", b"mDCV"})
 _RGB_FULL_RANGE = b"\0\1"
+_MAX_PROFILE_BYTES = 8 << 20
 # The units of `gAMA` and `cHRM`, and of luminances in cd/m² (PNG, third edition, §11.3.2, §11.3.6).
 _UNITS, _LUMINANCE_UNIT_NITS = 100_000, 0.0001
 
@@ -77,12 +79,14 @@ def pixel_count(body: bytes) -> int | None:
 
 
 class Colors(NamedTuple):
-    """The color spaces that a PNG states without an ICC profile (PNG, third edition, §4.3); `None` for sRGB or nothing.
+    """The color spaces that a PNG states (PNG, third edition, §4.3); `None` for sRGB or nothing.
 
+    profile: the data of its `iCCP` chunk, empty if there is none.
     coded: of `cICP`, which takes precedence over an ICC profile.
     measured: of `gAMA` and `cHRM`, which apply if there is neither an ICC profile nor `sRGB`.
     """
 
+    profile: bytes
     coded: ColorSpace | None
     measured: ColorSpace | None
 
@@ -100,8 +104,20 @@ def colors(body: memoryview, max_chunks: int) -> Colors:
             found.setdefault(kind, body[position : position + size])
         position += size + _CRC_BYTES
     if not found:
-        return Colors(None, None)
-    return Colors(_coded(found), None if b"sRGB" in found else _measured(found))
+        return Colors(b"", None, None)
+    return Colors(bytes(found.get(b"iCCP", b"")), _coded(found), None if b"sRGB" in found else _measured(found))
+
+
+def decompress_profile(chunk: bytes) -> bytes:
+    """Return the ICC profile in the data of an `iCCP` chunk (§11.3.2.3), empty if it is damaged or too large."""
+    # A name, a zero byte, the method of compression, and the compressed profile.
+    compressed = chunk[chunk.find(b"\0") + 2 :]
+    try:
+        stream = zlib.decompressobj()
+        profile = stream.decompress(compressed, _MAX_PROFILE_BYTES)
+    except zlib.error:
+        return b""
+    return profile if stream.eof else b""
 
 
 def _coded(found: dict[bytes, memoryview]) -> ColorSpace | None:
