@@ -16,7 +16,7 @@ from service.worker import bounds, color, color_space, vips_errors
 from service.worker.color_space import ColorSpace
 from service.worker.failures import broken_image, unsupported_animation
 from service.worker.files import ImageFile, open_image
-from service.worker.formats import animation, gif, hdr, heic, isobmff, jpeg, layered_avif, png, svg
+from service.worker.formats import animation, gif, hdr, heic, isobmff, jpeg, layered_avif, png, svg, webp_frames
 from service.worker.formats.animation import Animation
 from service.worker.orientation import LEFT_IS_FAR, TOP_IS_FAR, is_transposed, orientation_of, upright_size
 
@@ -81,12 +81,15 @@ def load_still(
 
 def load_animation(file: ImageFile, info: ImageInfo, plan: Plan, *, profile: Profile = "srgb") -> Animation:
     """Return an animation whose frames are each as from `load_still`."""
-    return _open_animation(file).map(
+    return _open_animation(file, info).map(
         lambda frame: _load_region(color.replace_unusable_profile(frame), info, plan, profile, high_bit_depth=False)
     )
 
 
-def _open_animation(file: ImageFile) -> Animation:
+def _open_animation(file: ImageFile, info: ImageInfo) -> Animation:
+    opened = open_image(file.body, n=-1, access="sequential", fail_on=FAIL_ON)
+    if info.format == "webp":
+        return Animation(animation.timing(opened), lambda: webp_frames.decode(file.body, opened))
     return animation.from_strip(lambda: open_image(file.body, n=-1, access="sequential", fail_on=FAIL_ON))
 
 
@@ -160,6 +163,9 @@ def _check_complete(file: ImageFile, info: ImageInfo) -> None:
     if info.page_sizes:
         for page in range(1, info.frames):
             open_image(file.body, page=page, access="sequential", fail_on=FAIL_ON).avg()
+    elif info.animated and info.format != "gif":
+        for frame in _open_animation(file, info).frames():
+            frame.avg()
     elif info.frames > 1:
         open_image(file.body, n=-1, access="sequential", fail_on=FAIL_ON).avg()
 

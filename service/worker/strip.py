@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import pyvips
 
+from service.worker.fields import copy_fields
 from service.worker.formats.animation import Animation
 
 # The number of bands → the color type of a PNG with 8 bits per sample (PNG, third edition, §11.2.1).
@@ -49,10 +50,7 @@ class Strip:
         source = pyvips.SourceCustom()
         source.on_read(lambda size: self._read(stream, size))
         image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error")
-        image = image.copy(interpretation=first.interpretation, xres=first.xres, yres=first.yres)
-        for field in first.get_fields():
-            if not image.get_typeof(field):
-                image.set_type(first.get_typeof(field), field, first.get(field))
+        image = copy_fields(first, image.copy(interpretation=first.interpretation))
         image.set_type(pyvips.GValue.gint_type, "page-height", first.height)
         image.set_type(pyvips.GValue.array_int_type, "delay", timing.delays)
         image.set_type(pyvips.GValue.gint_type, "loop", timing.loops)

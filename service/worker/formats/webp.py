@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 _FIRST_CHUNK_OFFSET = 12
@@ -26,16 +28,22 @@ class Survey(NamedTuple):
 def survey(body: memoryview, max_chunks: int) -> Survey:
     """Return the structure of a WebP (RFC 9649 §2.7). Counting stops at `max_chunks` + 1."""
     frames = chunks = pixels = 0
-    position = _FIRST_CHUNK_OFFSET
-    while chunks <= max_chunks and position + _CHUNK_HEADER_BYTES <= len(body):
+    for kind, data in islice(chunks_of(body), max_chunks + 1):
         chunks += 1
-        kind, size = bytes(body[position : position + 4]), int.from_bytes(body[position + 4 : position + 8], "little")
         frames += kind == b"ANMF"
-        data_start = position + _CHUNK_HEADER_BYTES
-        pixels = pixels or _pixels(kind, bytes(body[data_start : data_start + min(size, 10)]))
-        # Chunks are padded to an even number of bytes.
-        position = data_start + size + size % 2
+        pixels = pixels or _pixels(kind, bytes(data[:10]))
     return Survey(frames, chunks, pixels * _BYTES_PER_PIXEL)
+
+
+def chunks_of(content: memoryview, start: int = _FIRST_CHUNK_OFFSET) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield the type and the data of each chunk of a file, or of a frame whose chunks begin at `start`."""
+    position = start
+    while position + _CHUNK_HEADER_BYTES <= len(content):
+        kind, size = bytes(content[position : position + 4]), int.from_bytes(content[position + 4 : position + 8], "little")
+        position += _CHUNK_HEADER_BYTES
+        yield kind, content[position : position + size]
+        # Chunks are padded to an even number of bytes.
+        position += size + size % 2
 
 
 def _pixels(kind: bytes, data: bytes) -> int:
