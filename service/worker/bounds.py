@@ -57,7 +57,7 @@ def check(body: memoryview, limits: Limits) -> None:
     elif beginning[4:8] == b"ftyp":
         _check_count("boxes", isobmff.count(body, MAX_CHUNKS), MAX_CHUNKS)
         _check_count("items", isobmff.item_count(body), MAX_ITEMS)
-    elif beginning.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+    elif beginning[:4] in tiff.SIGNATURES:
         _check_tiff(body, limits)
 
 

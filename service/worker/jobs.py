@@ -33,7 +33,7 @@ from service.rendering.protocol import (
 )
 from service.worker import color, composite, gain_map, high_range, memory, placeholder, quality
 from service.worker.adjust import adjust
-from service.worker.failures import out_of_memory, undecodable
+from service.worker.failures import out_of_memory
 from service.worker.files import ImageFile
 from service.worker.formats import hdr, ultra_hdr
 from service.worker.formats.animation import Animation
@@ -47,7 +47,7 @@ from service.worker.load import (
     load_whole,
 )
 from service.worker.metadata import select_metadata
-from service.worker.probe import probe, probe_upload
+from service.worker.probe import decoding_failure, probe, probe_upload
 from service.worker.save import EncodeOptions, encode, encode_intermediate, encode_options
 from service.worker.strip import Strip
 
@@ -276,7 +276,7 @@ def run_probe(job: Probe, descriptor: int) -> Probed:
     file = ImageFile.uploaded(descriptor)
     info, warnings = probe_upload(file.body, job.limits)
     _require_exclusive(info, exclusive=job.exclusive)
-    with _translate_vips_errors(info):
+    with _translate_vips_errors(file, info):
         check_original(file, info)
         if info.intermediate is None:
             plan = Plan.whole(info.width, info.height, *placeholder.size(info.width, info.height))
@@ -323,14 +323,14 @@ def _verified(file: ImageFile, limits: Limits, *, exclusive: bool) -> Iterator[I
     Raises `ImageError` and `NeedsExclusiveError`.
     """
     if file.intermediate_of is not None:
-        with _translate_vips_errors(file.intermediate_of):
+        with _translate_vips_errors(file, file.intermediate_of):
             yield file.intermediate_of
         return
     digest = _BackgroundDigest(file.stored)
     try:
         info = probe(file.body, limits)
         _require_exclusive(info, exclusive=exclusive)
-        with _translate_vips_errors(info):
+        with _translate_vips_errors(file, info):
             if file.body is not file.stored:
                 check_repaired(file, info)
             yield info
@@ -350,13 +350,14 @@ def _verified_overlay(job: Render, file: ImageFile | None) -> Iterator[ImageInfo
 
 
 @contextmanager
-def _translate_vips_errors(info: ImageInfo) -> Iterator[None]:
+def _translate_vips_errors(file: ImageFile, info: ImageInfo) -> Iterator[None]:
     """Raise the errors of libvips as `ImageError`. Decoding is lazy, so a broken file may be discovered at any step."""
     try:
         yield
     except pyvips.Error as error:
         message = str(error)
-        raise ImageError(out_of_memory(message) if memory.is_out_of_memory(message) else undecodable(info.format, message)) from error
+        failure = out_of_memory(message) if memory.is_out_of_memory(message) else decoding_failure(info.format, file.body, message)
+        raise ImageError(failure) from error
 
 
 def _require_exclusive(info: ImageInfo, *, exclusive: bool) -> None:

@@ -16,7 +16,7 @@ from service.worker import bounds, color, color_space, vips_errors
 from service.worker.color_space import ColorSpace
 from service.worker.failures import broken_image, unsupported_animation
 from service.worker.files import ImageFile, open_image
-from service.worker.formats import animation, gif, hdr, heic, isobmff, jpeg, layered_avif, png, svg, webp_frames
+from service.worker.formats import animation, gif, hdr, heic, isobmff, jpeg, layered_avif, png, svg, tiff_colors, webp_frames
 from service.worker.formats.animation import Animation
 from service.worker.orientation import LEFT_IS_FAR, TOP_IS_FAR, is_transposed, orientation_of, upright_size
 
@@ -110,6 +110,9 @@ def check_original(file: ImageFile, info: ImageInfo) -> None:
         raise ImageError(unsupported_animation(info.format))
     if info.vector or info.format == "heic":
         return
+    if info.format == "tiff":
+        _check_tiff(file, info)
+        return
     _check_samples(open_image(file.body, access="sequential"), info)
     _check_complete(file, info)
 
@@ -125,11 +128,14 @@ def check_decoded(info: ImageInfo) -> None:
 
 
 def check_repaired(file: ImageFile, info: ImageInfo) -> None:
-    """Check that no more is missing in a file than `service.worker.repair` has appended. Raises `ImageError` and `pyvips.Error`."""
+    """Check that no more is missing in a JPEG than the end marker that `service.worker.repair` has appended.
+
+    Raises `ImageError` and `pyvips.Error`.
+    """
     if info.format == "jpeg":
+        _check_complete(file, info)
         open_image(file.body, access="sequential", fail_on=FAIL_ON, shrink=_SHRINK_ON_LOAD[0]).avg()
         check_decoded(info)
-    _check_complete(file, info)
 
 
 def _is_unsupported_animation(file: ImageFile, info: ImageInfo) -> bool:
@@ -160,7 +166,29 @@ def _check_complete(file: ImageFile, info: ImageInfo) -> None:
         raise ImageError(broken_image("gif", "it ends within a block"))
     if info.format == "jpeg" and jpeg.lacks_scans(file.stored):
         raise ImageError(broken_image("jpeg", "it ends between two scans"))
-    if info.page_sizes:
+    _check_pages(file, info, alike=not info.page_sizes)
+
+
+def _check_tiff(file: ImageFile, info: ImageInfo) -> None:
+    """Check that the colors of all pages of a TIFF can be shown, and that all pages after the first decode, as `_check_complete`."""
+    pages = tiff_colors.of_pages(file.stored)[: info.frames]
+    for colors in dict.fromkeys(pages):
+        if failure := tiff_colors.unsupported(colors):
+            raise ImageError(failure)
+        page = pages.index(colors)
+        _check_samples(tiff_colors.convert(open_image(file.body, page=page, access="sequential"), colors), info)
+    for page, colors in enumerate(pages):
+        if colors.is_subsampled and tiff_colors.is_incomplete(open_image(file.body, page=page, access="sequential", fail_on=FAIL_ON)):
+            raise ImageError(broken_image("tiff", "pixels are missing"))
+    _check_pages(file, info, alike=not info.page_sizes and len(set(pages)) == 1)
+
+
+def _check_pages(file: ImageFile, info: ImageInfo, *, alike: bool) -> None:
+    """Check that all pages or frames after the first decode. Raises `pyvips.Error`.
+
+    alike: whether they have the same size and colors, so that libvips can read all of them at once.
+    """
+    if not alike:
         for page in range(1, info.frames):
             open_image(file.body, page=page, access="sequential", fail_on=FAIL_ON).avg()
     elif info.animated and info.format != "gif":
@@ -178,10 +206,10 @@ def _open(file: ImageFile, info: ImageInfo, plan: Plan, page: int, rule: ShrinkR
     image = open_image(file.body, access="sequential", fail_on=FAIL_ON, **pages)
     if image.get("vips-loader").startswith("jpegload") and (shrink := _shrink_on_load(image, info, plan, rule)) > 1:
         image = open_image(file.body, access="sequential", fail_on=FAIL_ON, shrink=shrink)
-    return image if file.intermediate_of is not None else _assign_stated_colors(image, file, info)
+    return image if file.intermediate_of is not None else _assign_stated_colors(image, file, info, page)
 
 
-def _assign_stated_colors(image: pyvips.Image, file: ImageFile, info: ImageInfo) -> pyvips.Image:
+def _assign_stated_colors(image: pyvips.Image, file: ImageFile, info: ImageInfo, page: int) -> pyvips.Image:
     """Return an opened original with the color space that its file states without an ICC profile, which libvips ignores."""
     if info.format == "avif":
         picture = isobmff.picture(file.body)
@@ -190,6 +218,8 @@ def _assign_stated_colors(image: pyvips.Image, file: ImageFile, info: ImageInfo)
             return _assign_unless_profile(layered_avif.decode(file.body, image), picture.space)
         return _correct_avif(image, picture)
     image = color.replace_unusable_profile(image)
+    if info.format == "tiff" and (colors := tiff_colors.of_page(file.stored, page)):
+        return tiff_colors.convert(image, colors)
     if info.format != "png":
         return image
     stated = png.colors(file.body, bounds.MAX_CHUNKS)

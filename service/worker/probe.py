@@ -10,7 +10,7 @@ from service.rendering.protocol import Failure, ImageError
 from service.worker import bounds, color, gain_map, memory, vips_errors
 from service.worker.failures import undecodable, unsupported_animation
 from service.worker.files import open_image
-from service.worker.formats import heic, isobmff, png, svg, tiff
+from service.worker.formats import heic, isobmff, png, svg, tiff, tiff_colors
 from service.worker.orientation import orientation_of, upright_size
 
 # The loaders that may be used, libvips' class → our name of the format; all others are blocked, so that no exotic parser reads untrusted
@@ -94,7 +94,10 @@ def probe(body: memoryview, limits: Limits) -> ImageInfo:
     needs_full_decode = image_format in _FULL_DECODE_FORMATS or bool(_number(image, "interlaced", 0))
     # A HEIC may hold several pictures, of which only the primary one is used.
     frames = 1 if image_format == "heic" else _number(image, "n-pages", 1)
-    info = ImageInfo(image_format, width, height, frames, bool(image.hasalpha()), needs_full_decode)
+    # Pages of a TIFF may differ in this, and libvips takes any additional sample for alpha.
+    pages = tiff_colors.of_pages(body) if image_format == "tiff" else []
+    alpha = any(page.alpha is not None for page in pages) if pages else bool(image.hasalpha())
+    info = ImageInfo(image_format, width, height, frames, alpha, needs_full_decode)
     _check_size(info, limits)
     if image_format in {"avif", "heic"}:
         bounds.check_heif(image_format, width * height, body, limits, high_bit_depth=color.is_high_bit_depth(image))
@@ -133,6 +136,8 @@ def _open(body: memoryview, beginning: bytes, limits: Limits) -> tuple[pyvips.Im
     image_format = next((name for prefix, name in LOADERS.items() if loader.startswith(prefix)), None)
     if image_format is None and beginning[4:12] == b"ftypavis":
         raise ImageError(unsupported_animation("avif"))
+    if image_format is None and beginning[:4] in tiff.SIGNATURES and (failure := tiff_colors.explain(body)):
+        raise ImageError(failure)
     if image_format is None:
         raise ImageError(
             Failure(
@@ -148,7 +153,15 @@ def _open(body: memoryview, beginning: bytes, limits: Limits) -> tuple[pyvips.Im
     except pyvips.Error as error:
         # libwebp allocates a whole frame before the header can be read.
         out_of_memory = memory.is_out_of_memory(str(error))
-        raise ImageError(_too_large_to_open(limits, error) if out_of_memory else undecodable(image_format, str(error))) from error
+        raise ImageError(
+            _too_large_to_open(limits, error) if out_of_memory else decoding_failure(image_format, body, str(error))
+        ) from error
+
+
+def decoding_failure(image_format: str, body: memoryview, message: str) -> Failure:
+    """Return the failure of an image that libvips did not decode; `message`: from libvips."""
+    unsupported = tiff_colors.explain(body, message) if image_format == "tiff" else None
+    return unsupported or undecodable(image_format, message)
 
 
 def _page_sizes(body: memoryview, image_format: str, pages: int) -> tuple[tuple[int, int], ...]:

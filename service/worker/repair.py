@@ -1,8 +1,10 @@
-"""Repairs of files that are complete but for the last byte or two: decoders of libvips refuse them, and browsers show them."""
+"""Repairs of good files that the decoders of libvips refuse or misread: a byte or two is missing at the end, or a label misleads them."""
 
 from __future__ import annotations
 
 import re
+
+from service.worker.formats import tiff, tiff_colors
 
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 # Any marker that does not occur within the data of a scan, where 0xFF is followed by zero or is a restart marker (ITU-T T.81 §B.1.1.5).
@@ -15,11 +17,13 @@ _RIFF_HEADER_BYTES = 8
 
 
 def repaired(body: memoryview) -> memoryview:
-    """Return a file with the bytes that are missing at its end: the same object if none are, otherwise a copy.
+    """Return a file as the decoders of libvips read it right: the same object if nothing has to be repaired, otherwise a copy.
 
     A JPEG that ends within its pixels gets its end marker (T.81 §B.1.1.3, EOI). The decoder will notice if more is missing.
 
     A WebP gets the byte that pads its last chunk to an even size, which its RIFF size includes (RFC 9649 §2.3).
+
+    Some pages of a TIFF are labeled as RGB (see `tiff_colors.relabel`).
     """
     if bytes(body[:3]) == _JPEG_START and bytes(body[-2:]) != _JPEG_END:
         tail = bytes(body[-_JPEG_TAIL_BYTES:])
@@ -27,6 +31,8 @@ def repaired(body: memoryview) -> memoryview:
     if bytes(body[:4]) == _RIFF and bytes(body[8:12]) == _WEBP:
         riff_size = int.from_bytes(body[4:8], "little")
         return _append(body, b"\0") if _RIFF_HEADER_BYTES + riff_size == len(body) + 1 else body
+    if bytes(body[:4]) in tiff.SIGNATURES:
+        return tiff_colors.relabel(body)
     return body
 
 

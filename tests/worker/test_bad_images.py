@@ -312,7 +312,7 @@ async def test_animated_png_with_one_frame_is_a_still(pool: RenderPool, tmp_path
     [
         (lambda image: (image.colourspace("b-w") / 255).cast("float"), "1 bands of float, b-w"),
         (lambda image: (image * 16_000_000).cast("uint"), "3 bands of uint, srgb"),
-        (lambda image: image.bandjoin([9, 99]).cast("uchar"), "5 bands of uchar"),
+        (lambda image: image.cast("short"), "3 bands of short, srgb"),
     ],
 )
 async def test_tiff_of_measurements_is_refused_with_its_sample_format(

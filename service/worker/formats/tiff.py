@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -30,10 +30,14 @@ _CLASSIC = _Layout(4, "H", 12, 8, 4, "I")
 _BIG = _Layout(8, "Q", 20, 12, 8, "Q")
 _BIG_VERSION = 43
 
+SIGNATURES = frozenset({b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"})
+
 _WIDTH, _LENGTH, _COMPRESSION, _ORIENTATION = 256, 257, 259, 274
 _OFFSETS, _BYTE_COUNTS = (273, 324), (279, 325)
-# Field type → its struct format, for whole numbers; field type → bytes of one value, for all types that have more than one byte.
-_WHOLE_NUMBERS = {3: "H", 4: "I", 16: "Q"}
+# Field type → its struct format, for whole numbers and the two of a rational.
+# Field type → bytes of one value, for all types that have more than one byte.
+_WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 5: "I", 16: "Q"}
+_RATIONAL = 5
 _TYPE_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _JPEG_COMPRESSIONS = frozenset({6, 7})
 
@@ -49,6 +53,9 @@ class Directory(NamedTuple):
     metadata_bytes: size of the values that the entries refer to, not counting pixels.
     pieces: how many strips or tiles it has.
     jpegs: offset and length of each strip or tile if they are JPEGs, otherwise empty.
+    read: returns the first whole numbers of a tag, or the numerators and denominators of its first rationals; at most as many as it is
+        called with.
+    locate: returns where the value of a tag of one number is in the file, `None` if the page has no such tag.
     """
 
     width: int
@@ -57,6 +64,8 @@ class Directory(NamedTuple):
     metadata_bytes: int
     pieces: int
     jpegs: Sequence[tuple[int, int]]
+    read: Callable[[int, int], Sequence[int]]
+    locate: Callable[[int], int | None]
 
 
 def page_sizes(content: memoryview, pages: int) -> list[tuple[int, int]]:
@@ -126,8 +135,14 @@ def _read_entries(content: memoryview, order: str, layout: _Layout, offset: int)
 def _directory(content: memoryview, order: str, entries: _Entries, max_jpegs: int) -> Directory:
     by_tag = entries.by_tag
 
+    def read(tag: int, limit: int) -> Sequence[int]:
+        return _numbers(content, order, by_tag.get(tag), limit)
+
+    def locate(tag: int) -> int | None:
+        return by_tag[tag].values_offset if tag in by_tag else None
+
     def first(tag: int, default: int) -> int:
-        return next(iter(_numbers(content, order, by_tag.get(tag), 1)), default)
+        return next(iter(read(tag, 1)), default)
 
     width, height = upright_size(first(_WIDTH, 0), first(_LENGTH, 0), first(_ORIENTATION, 1))
     offsets, byte_counts = (next((by_tag[tag] for tag in tags if tag in by_tag), None) for tags in (_OFFSETS, _BYTE_COUNTS))
@@ -135,14 +150,19 @@ def _directory(content: memoryview, order: str, entries: _Entries, max_jpegs: in
     if first(_COMPRESSION, 1) in _JPEG_COMPRESSIONS:
         starts, sizes = (_numbers(content, order, entry, max_jpegs) for entry in (offsets, byte_counts))
         jpegs = list(zip(starts, sizes, strict=False))
-    return Directory(width, height, entries.declared, entries.metadata_bytes, offsets.values if offsets else 0, jpegs)
+    pieces = offsets.values if offsets else 0
+    return Directory(width, height, entries.declared, entries.metadata_bytes, pieces, jpegs, read, locate)
 
 
 def _numbers(content: memoryview, order: str, entry: _Entry | None, limit: int) -> Sequence[int]:
-    """Return the first `limit` values of an entry, empty if it is missing, holds no whole numbers, or refers outside the file."""
+    """Return the first `limit` values of an entry, two numbers for a rational one.
+
+    Empty if the entry is missing, holds other values, or refers outside the file.
+    """
     if entry is None or entry.kind not in _WHOLE_NUMBERS:
         return ()
-    packed = f"{order}{min(entry.values, limit)}{_WHOLE_NUMBERS[entry.kind]}"
+    count = min(entry.values, limit) * (2 if entry.kind == _RATIONAL else 1)
+    packed = f"{order}{count}{_WHOLE_NUMBERS[entry.kind]}"
     if entry.values_offset + struct.calcsize(packed) > len(content):
         return ()
     return struct.unpack_from(packed, content, entry.values_offset)
