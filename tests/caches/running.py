@@ -42,7 +42,9 @@ def counting(origin_url: str) -> Iterator[Counted]:
     """Yield a proxy to a server that counts the requests that it forwards."""
     counted = Counted()
     lock = threading.Lock()
-    client = httpx.Client(base_url=origin_url, trust_env=False, timeout=PATIENCE_SECONDS, limits=httpx.Limits(max_connections=200))
+    client = httpx.Client(
+        base_url=origin_url, trust_env=False, verify=False, timeout=PATIENCE_SECONDS, limits=httpx.Limits(max_connections=200)
+    )
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -164,6 +166,6 @@ def _running(command: list[str], folder: Path, port: int) -> Iterator[None]:
 
 def _is_responding(port: int) -> bool:
     try:
-        return httpx.get(f"http://{HOST}:{port}/livez", trust_env=False).status_code == 200
+        return httpx.get(f"http://{HOST}:{port}/livez", trust_env=False, verify=False).status_code == 200
     except httpx.TransportError:
         return False

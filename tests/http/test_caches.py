@@ -45,7 +45,7 @@ def front(request: pytest.FixtureRequest, origin: Server, tmp_path_factory: pyte
     _, running = CACHES[name]
     with counting(origin.url) as counted, running(tmp_path_factory.mktemp("cache"), counted.port) as port, origin.client() as direct:
         digest = direct.post("/v1/images", content=images.photo_jpeg(1_200, 900)).json()["digest"]
-        with httpx.Client(base_url=f"http://{HOST}:{port}", trust_env=False, timeout=PATIENCE_SECONDS) as client:
+        with httpx.Client(base_url=f"http://{HOST}:{port}", trust_env=False, verify=False, timeout=PATIENCE_SECONDS) as client:
             yield CacheInFront(name, client, direct, counted, digest)
 
 
@@ -77,7 +77,9 @@ def test_rendition_is_fetched_once_and_its_headers_arrive_whole(front: CacheInFr
 def test_rendition_requested_by_many_at_once_is_fetched_and_rendered_once(front: CacheInFront, path: str) -> None:
     with ThreadPoolExecutor(20) as threads:
         responses = list(
-            threads.map(lambda _: httpx.get(front.client.base_url.join(path), trust_env=False, timeout=PATIENCE_SECONDS), range(20))
+            threads.map(
+                lambda _: httpx.get(front.client.base_url.join(path), trust_env=False, verify=False, timeout=PATIENCE_SECONDS), range(20)
+            )
         )
     assert {response.status_code for response in responses} == {200}
     assert len({response.content for response in responses}) == 1

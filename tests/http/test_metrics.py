@@ -18,7 +18,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 def figures(port: int) -> dict[tuple[str, ...], float]:
     """Return every sample of the edge, keyed by its name and the values of its labels."""
-    response = httpx.get(f"http://{HOST}:{port}/metrics", trust_env=False)
+    response = httpx.get(f"http://{HOST}:{port}/metrics", trust_env=False, verify=False)
     assert response.status_code == 200
     families = text_string_to_metric_families(response.text)
     return {
