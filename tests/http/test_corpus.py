@@ -6,14 +6,13 @@ import io
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests.support import images
-from tests.support.server import Server, darkroom
+from tests.support.server import Server
 from tests.support.waiting import PATIENCE_SECONDS
 
 CORPUS = images.corpus()
@@ -23,12 +22,6 @@ FORMATS = {"image/avif": "AVIF", "image/webp": "WEBP", "image/jpeg": "JPEG", "im
 NO_GOOD = {"bomb", "broken", "faults", "svg-hostile", "photo"}
 
 pytestmark = pytest.mark.skipif(CORPUS is None, reason="the corpus of real images is not beside the repository")
-
-
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with darkroom(tmp_path_factory.mktemp("corpus")) as running:
-        yield running
 
 
 def curl(*arguments: str | Path) -> tuple[dict[str, str], bytes]:
@@ -45,8 +38,8 @@ def curl(*arguments: str | Path) -> tuple[dict[str, str], bytes]:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed: apt-get install curl")
 @pytest.mark.long
 @pytest.mark.parametrize("path", PHOTOS, ids=lambda path: path.stem)
-def test_camera_photo_sent_with_curl_gives_urls_of_the_right_size_and_format(fresh: Server, path: Path) -> None:
-    fields, body = curl("--data-binary", f"@{path}", f"{fresh.url}/v1/images")
+def test_camera_photo_sent_with_curl_gives_urls_of_the_right_size_and_format(server: Server, path: Path) -> None:
+    fields, body = curl("--data-binary", f"@{path}", f"{server.url}/v1/images")
     assert fields[":status"] == "201", body
     document = json.loads(body)
     with Image.open(path) as original:
@@ -56,14 +49,14 @@ def test_camera_photo_sent_with_curl_gives_urls_of_the_right_size_and_format(fre
         # AVIF takes a second for a megapixel: fetch its whole ladder for one photo, the two narrowest steps for the others.
         steps = source["renditions"][:2] if source["type"] == "image/avif" and path != PHOTOS[0] else source["renditions"]
         for link in steps:
-            fields, body = curl(fresh.url + link["url"])
+            fields, body = curl(server.url + link["url"])
             picture = Image.open(io.BytesIO(body))
             assert (picture.size, picture.format) == ((link["width"], link["height"]), FORMATS[source["type"]])
             assert fields["content-type"] == source["type"]
             assert fields["cache-control"] == "public, max-age=31536000, immutable"
             assert fields["cdn-cache-control"] == "max-age=31536000"
             assert not picture.getexif()
-            again, same = curl(fresh.url + link["url"])
+            again, same = curl(server.url + link["url"])
             assert again["cache-status"].startswith("darkroom; hit; ttl=")
             assert (same, again["etag"]) == (body, fields["etag"])
 
@@ -75,8 +68,8 @@ def one_of_each() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", one_of_each(), ids=lambda path: path.parent.name)
-def test_file_of_every_kind_gives_urls_of_pictures_of_the_right_size(fresh: Server, path: Path) -> None:
-    with fresh.client() as client:
+def test_file_of_every_kind_gives_urls_of_pictures_of_the_right_size(server: Server, path: Path) -> None:
+    with server.client() as client:
         response = client.post("/v1/images", content=path.read_bytes())
         if path.suffix == ".heic" and response.status_code == 415:
             pytest.skip("no decoder of HEVC: pillow-heif is not installed")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import b32encode
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.support import images
-from tests.support.server import darkroom
+from tests.support.server import Server, darkroom
 
 DOCUMENT_MEMBERS = [
     "digest", "format", "width", "height", "frames", "bytes", "alpha", "dynamic_range",
@@ -180,27 +181,31 @@ def test_public_url_is_the_start_of_every_url_of_a_document(tmp_path_factory: py
         assert client.get(document["src"].removeprefix("https://img.example.com")).status_code == 200
 
 
-def test_store_after_ingest_has_the_original_and_its_document(tmp_path_factory: pytest.TempPathFactory) -> None:
-    photo = images.photo_jpeg(64, 48)
-    with darkroom(tmp_path_factory.mktemp("store")) as server, server.client() as client:
-        client.post("/v1/images", content=photo)
-        (original,), (document,) = server.stored("originals"), server.stored("documents")
-        assert (original.name, document.name) == (digest_of(photo), digest_of(photo))
-        assert original.read_bytes() == photo
-        assert b"/i/v3/" not in document.read_bytes()
-        assert list((server.data / "spool").iterdir()) == []
+def test_store_after_ingest_has_the_original_and_its_document(server: Server, client: httpx.Client) -> None:
+    photo = images.photo_jpeg(66, 48)
+    before = stored_files(server)
+    client.post("/v1/images", content=photo)
+    original, document = sorted(stored_files(server) - before, key=lambda path: path.stat().st_size, reverse=True)
+    assert (original.name, document.name) == (digest_of(photo), digest_of(photo))
+    assert original.read_bytes() == photo
+    assert b"/i/v3/" not in document.read_bytes()
+    assert list((server.data / "spool").iterdir()) == []
 
 
-def test_damaged_original_is_reported_and_repaired_by_the_same_upload(tmp_path_factory: pytest.TempPathFactory) -> None:
-    photo = images.photo_jpeg(320, 240)
-    with darkroom(tmp_path_factory.mktemp("damaged")) as server, server.client() as client:
-        document = client.post("/v1/images", content=photo).json()
-        (original,) = server.stored("originals")
-        original.write_bytes(photo[:-200] + bytes(200))
-        broken = client.get(document["src"])
-        assert (broken.status_code, broken.json()["type"]) == (500, "/problems/damaged-original")
-        assert broken.json()["expected"] == digest_of(photo)
-        assert server.stored("renditions") == []
-        assert client.post("/v1/images", content=photo).status_code == 200
-        assert original.read_bytes() == photo
-        assert client.get(document["src"]).status_code == 200
+def stored_files(server: Server) -> set[Path]:
+    return {*server.stored("originals"), *server.stored("documents")}
+
+
+def test_damaged_original_is_reported_and_repaired_by_the_same_upload(server: Server, client: httpx.Client) -> None:
+    photo = images.photo_jpeg(322, 240)
+    document = client.post("/v1/images", content=photo).json()
+    (original,) = (path for path in server.stored("originals") if path.name == document["digest"])
+    original.write_bytes(photo[:-200] + bytes(200))
+    before = server.stored("renditions")
+    broken = client.get(document["src"])
+    assert (broken.status_code, broken.json()["type"]) == (500, "/problems/damaged-original")
+    assert broken.json()["expected"] == digest_of(photo)
+    assert server.stored("renditions") == before
+    assert client.post("/v1/images", content=photo).status_code == 200
+    assert original.read_bytes() == photo
+    assert client.get(document["src"]).status_code == 200

@@ -22,15 +22,14 @@ def url(client: httpx.Client, digest: str, **transform: object) -> str:
     return made
 
 
-def test_rendition_with_an_overlay_is_tagged_with_both_digests_so_that_either_can_be_purged(data: Path) -> None:
-    with darkroom(data, warm="none") as server, server.client() as client:
-        under = client.post("/v1/images", content=images.photo_jpeg(400, 300)).json()["digest"]
-        over = client.post("/v1/images", content=images.rgba_png(100, 80)).json()["digest"]
-        plain = client.get(url(client, under, width=200))
-        laid = client.get(url(client, under, width=200, overlay=over))
-        assert plain.headers["cache-tag"] == under
-        assert laid.headers["cache-tag"] == f"{under},{over}"
-        assert images.distance(images.decode(plain.content), images.decode(laid.content)) > 0
+def test_rendition_with_an_overlay_is_tagged_with_both_digests_so_that_either_can_be_purged(client: httpx.Client) -> None:
+    under = client.post("/v1/images", content=images.photo_jpeg(400, 300)).json()["digest"]
+    over = client.post("/v1/images", content=images.rgba_png(100, 80)).json()["digest"]
+    plain = client.get(url(client, under, width=200))
+    laid = client.get(url(client, under, width=200, overlay=over))
+    assert plain.headers["cache-tag"] == under
+    assert laid.headers["cache-tag"] == f"{under},{over}"
+    assert images.distance(images.decode(plain.content), images.decode(laid.content)) > 0
 
 
 def signed(digest: str, transform: str) -> str:

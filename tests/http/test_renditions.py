@@ -262,15 +262,16 @@ def test_rendition_of_too_many_pixels_is_422(tmp_path_factory: pytest.TempPathFa
 def test_damaged_stored_rendition_is_noticed_and_rendered_again(tmp_path_factory: pytest.TempPathFactory) -> None:
     data = tmp_path_factory.mktemp("flipped")
     with darkroom(data) as server, server.client() as client:
-        url = client.post("/v1/images", content=images.photo_jpeg(320, 240)).json()["src"]
-        body = client.get(url).content
-    (stored,) = server.stored("renditions")
-    damaged = bytearray(stored.read_bytes())
-    damaged[-10] ^= 1
-    for harm in (bytes(damaged), stored.read_bytes()[:-1], b""):
-        stored.write_bytes(harm)
-        with darkroom(data) as server, server.client() as client:
+        urls = [client.post("/v1/images", content=images.photo_jpeg(320, 240, seed=seed)).json()["src"] for seed in range(3)]
+        bodies = [client.get(url).content for url in urls]
+    stored = [next(path for path in server.stored("renditions") if path.read_bytes().endswith(body)) for body in bodies]
+    flipped, cut, _ = (bytearray(path.read_bytes()) for path in stored)
+    flipped[-10] ^= 1
+    for path, harm in zip(stored, (flipped, cut[:-1], b""), strict=True):
+        path.write_bytes(bytes(harm))
+    with darkroom(data) as server, server.client() as client:
+        for url, body in zip(urls, bodies, strict=True):
             response = client.get(url)
             assert response.content == body
             assert response.headers["server-timing"].startswith("tier;desc=render;")
-    assert stored.read_bytes()[-len(body) :] == body
+    assert [path.read_bytes()[-len(body) :] for path, body in zip(stored, bodies, strict=True)] == bodies
