@@ -149,7 +149,7 @@ DEFAULTS: Mapping[int, Defaults] = {
 
 # The default quality of a picture with a high dynamic range, where it differs: PQ has fewer levels for what an ordinary screen shows. At
 # these, tone-mapped pictures look like those of a standard range (SSIMULACRA2, three photos, 640 pixels wide).
-HIGH_RANGE_QUALITY: Mapping[Format, int] = {"avif": 76}
+HIGH_RANGE_QUALITY: Mapping[Format, int] = {"avif": 78}
 
 
 def parse(text: str) -> Transform:

@@ -11,9 +11,9 @@ import pyvips
 from service.images.geometry import Box, Plan
 from service.images.info import ImageInfo, Limits
 from service.rendering.protocol import ImageError
-from service.worker import bounds, composite, save
+from service.worker import bounds, color, composite, memory, save
 from service.worker.files import ImageFile, open_image
-from service.worker.formats import ultra_hdr
+from service.worker.formats import heic, heif_gain_map, isobmff, ultra_hdr
 from service.worker.formats.ultra_hdr import GainMapInfo
 from service.worker.load import FAIL_ON
 from service.worker.orientation import orientation_of
@@ -26,6 +26,9 @@ _QUALITY = 85
 _MARGIN = 4
 
 
+_HEIF_FORMATS = frozenset({"avif", "heic"})
+
+
 class GainMap(NamedTuple):
     """A decoded gain map: 8 bits per band, one band or three, in memory; and the meaning of its levels."""
 
@@ -35,32 +38,59 @@ class GainMap(NamedTuple):
 
 def has_gain_map(body: memoryview, image_format: str) -> bool:
     """Return whether a file has a gain map that is understood."""
-    return image_format == "jpeg" and ultra_hdr.find(body) is not None
+    if image_format == "jpeg":
+        return ultra_hdr.find(body) is not None
+    return image_format in _HEIF_FORMATS and heif_gain_map.find(body) is not None
 
 
 def load(file: ImageFile, info: ImageInfo, limits: Limits) -> GainMap | None:
     """Return the gain map of an original, upright, `None` if it has none or a broken one: its picture is not broken by that."""
-    found = ultra_hdr.find(file.body) if info.format == "jpeg" else None
+    try:
+        if info.format == "jpeg":
+            return _load_jpeg(file, info, limits)
+        return _load_heif(file, info) if info.format in _HEIF_FORMATS else None
+    except pyvips.Error as error:
+        if memory.is_out_of_memory(str(error)):
+            # Otherwise the rendition would depend on how much memory there is.
+            raise
+        return None
+    except (ImageError, EOFError):
+        return None
+
+
+def _load_jpeg(file: ImageFile, info: ImageInfo, limits: Limits) -> GainMap | None:
+    found = ultra_hdr.find(file.body)
     if found is None:
         return None
-    orientation = orientation_of(open_image(file.body, access="sequential"))
-    try:
-        bounds.check(found.body, limits)
-        opened = open_image(found.body, access="sequential", fail_on=FAIL_ON)
-        if opened.width * opened.height > info.pixels or not opened.get("vips-loader").startswith("jpegload"):
-            return None
-        return _prepare(opened.copy_memory(), found.info, orientation)
-    except (pyvips.Error, ImageError):
+    bounds.check(found.body, limits)
+    opened = open_image(found.body, access="sequential", fail_on=FAIL_ON)
+    if opened.width * opened.height > info.pixels or not opened.get("vips-loader").startswith("jpegload"):
         return None
-
-
-def _prepare(opened: pyvips.Image, info: GainMapInfo, orientation: int) -> GainMap | None:
-    if opened.format != "uchar" or opened.bands not in {1, 3}:
-        return None
-    image = opened.copy()
+    image = opened.copy_memory().copy()
     # Its pixels are stored in the same order as those of the picture, whatever it says itself.
+    orientation = orientation_of(open_image(file.body, access="sequential"))
     image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
-    image = image.autorot()
+    return _prepare(image.autorot(), found.info)
+
+
+def _load_heif(file: ImageFile, info: ImageInfo) -> GainMap | None:
+    found = heif_gain_map.find(file.body)
+    if found is None:
+        return None
+    if info.format == "heic":
+        image = heic.decode_gain_map(file.body, found.item)
+    else:
+        content = memoryview(isobmff.with_primary(file.body, found.item))
+        image = open_image(content, access="sequential", fail_on=FAIL_ON).copy_memory()
+        if image.format == "ushort":
+            image = (image / 257).rint().cast("uchar")
+        image = color.expand_limited_range(image, colors=isobmff.picture(content).limited_gray, alpha=False)
+    return _prepare(image, found.info) if image.width * image.height <= info.pixels else None
+
+
+def _prepare(image: pyvips.Image, info: GainMapInfo) -> GainMap | None:
+    if image.format != "uchar" or image.bands not in {1, 3}:
+        return None
     if info.apple:
         image, info = image.maplut(_apple_curve(info)), info._replace(apple=False)
     return GainMap(image.copy(interpretation="b-w" if image.bands == 1 else "srgb"), info)

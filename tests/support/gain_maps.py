@@ -135,3 +135,82 @@ def multi_picture(picture: bytes, *others: bytes, order: str = ">") -> bytes:
 def gain_map_jpeg(picture: Image.Image, gains: npt.NDArray[np.uint8], *segments: bytes, order: str = ">", **options: Any) -> bytes:
     """Return a picture with a gain map (height × width, or × 3) that the segments describe; options: of Pillow, for the picture."""
     return multi_picture(encode_jpeg(picture, **options), insert(encode_jpeg(Image.fromarray(gains), quality=100), *segments), order=order)
+
+
+# HEIC and AVIF. Their encoders write a picture and a second one beside it; these functions say that it is a gain map.
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def boxes(content: bytes) -> dict[bytes, bytes]:
+    found, position = {}, 0
+    while position < len(content):
+        size, kind = struct.unpack_from(">I4s", content, position)
+        found[kind] = content[position + 8 : position + size]
+        position += size
+    return found
+
+
+def _associate(table: bytes, item: int, index: int) -> bytes:
+    """Return the content of an `ipma` box (of a small file) in which an item has one property more."""
+    out, position = table[:8], 8
+    while position < len(table):
+        found, count = struct.unpack_from(">HB", table, position)
+        entry = table[position + 3 : position + 3 + count] + (bytes([index]) if found == item else b"")
+        out += struct.pack(">HB", found, len(entry)) + entry
+        position += 3 + count
+    return out
+
+
+def _rebuilt(body: bytes, meta: dict[bytes, bytes], payload: bytes = b"") -> bytes:
+    """Return a file with other boxes in `meta`, and a payload at the end whose place, if it has one, begins the last entry of `iloc`."""
+    outer = boxes(body)
+
+    def assembled() -> bytes:
+        content = outer[b"meta"][:4] + b"".join(box(kind, inside) for kind, inside in meta.items())
+        return b"".join(box(kind, content if kind == b"meta" else inside) for kind, inside in outer.items())
+
+    growth = len(assembled()) - len(body)
+    table, position = bytearray(meta[b"iloc"]), 8
+    for _ in range(struct.unpack_from(">H", table, 6)[0]):
+        _, _, base, count = struct.unpack_from(">HHIH", table, position)
+        struct.pack_into(">I", table, position + 4, len(assembled()) + 8 if base == 0xFFFFFFFF else base + growth)
+        position += 10 + 8 * count
+    meta[b"iloc"] = bytes(table)
+    return assembled() + (box(b"mdat", payload) if payload else b"")
+
+
+def with_apple_gain_map(body: bytes, *, describes_map: bool) -> bytes:
+    """Return a HEIC whose item 3 is the gain map of its item 1, as iPhones mark it. Item 2 is the metadata of one of both."""
+    meta = boxes(boxes(body)[b"meta"][4:])
+    properties = boxes(meta[b"iprp"])
+    available = properties[b"ipco"] + box(b"auxC", bytes(4) + APPLE.encode() + b"\0")
+    meta[b"iprp"] = box(b"ipco", available) + box(b"ipma", _associate(properties[b"ipma"], 3, available_count(available)))
+    described = box(b"cdsc", struct.pack(">HHH", 2, 1, 3 if describes_map else 1))
+    meta[b"iref"] = bytes(4) + described + box(b"auxl", struct.pack(">HHH", 3, 1, 1))
+    return _rebuilt(body, meta)
+
+
+def with_tone_map_item(body: bytes, minimum: Sequence[float], maximum: Sequence[float]) -> bytes:
+    """Return a HEIC or AVIF with an item that says that item 2 is the gain map of item 1 (ISO/IEC 23008-12, `tmap`)."""
+    meta = boxes(boxes(body)[b"meta"][4:])
+    items = struct.unpack_from(">H", meta[b"iinf"], 4)[0]
+    new = items + 1
+    meta[b"iinf"] = meta[b"iinf"][:4] + struct.pack(">H", new) + meta[b"iinf"][6:]
+    meta[b"iinf"] += box(b"infe", b"\2\0\0\0" + struct.pack(">HH4s", new, 0, b"tmap") + b"\0")
+    meta[b"iref"] = meta.pop(b"iref", bytes(4)) + box(b"dimg", struct.pack(">HHHH", new, 2, 1, 2))
+    payload = b"\0" + iso(minimum, maximum)[4 + len(ISO) :]
+    places = meta[b"iloc"]
+    meta[b"iloc"] = places[:6] + struct.pack(">H", new) + places[8:] + struct.pack(">HHIHII", new, 0, 0xFFFFFFFF, 1, 0, len(payload))
+    return _rebuilt(body, meta, payload)
+
+
+def available_count(properties: bytes) -> int:
+    """Return how many boxes there are, of any type."""
+    count = position = 0
+    while position < len(properties):
+        position += struct.unpack_from(">I", properties, position)[0]
+        count += 1
+    return count

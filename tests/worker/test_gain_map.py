@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pillow_heif
 import pytest
 import pyvips
 from PIL import Image, ImageCms
@@ -263,3 +265,69 @@ async def test_gain_map_of_a_real_photo_survives(pool: RenderPool, name: str) ->
     height, width = whole.shape
     part = whole[round(height * 0.2) : round(height * 0.7), round(width * 0.2) : round(width * 0.7)]
     assert np.abs(stops - scaled(part, stops.shape[1], stops.shape[0])).mean() < 0.1
+
+
+# HEIC and AVIF.
+
+
+def heic(gains: npt.NDArray[np.uint8], **options: Any) -> bytes:
+    """Return a HEIC with the scene as item 1 and a gray picture as item 2."""
+    file = pillow_heif.from_pillow(images.picture(WIDTH, HEIGHT))
+    file.add_from_pillow(Image.fromarray(gains))
+    out = io.BytesIO()
+    file.save(out, quality=95, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["maker note", "XMP"])
+async def test_gain_map_of_an_iphone_heic_goes_into_jpeg(pool: RenderPool, tmp_path: Path, kind: str) -> None:
+    # A headroom of four, in which the share of it is what Rec. 709 encodes.
+    stops = np.clip(scaled(stops_field(WIDTH, HEIGHT), WIDTH // 2, HEIGHT // 2), 0, 2)
+    share = (2**stops - 1) / 3
+    gains = np.round(np.where(share < 0.018, 4.5 * share, 1.099 * share**0.45 - 0.099) * 255).astype(np.uint8)
+    packet = gain_maps.apple(4.0)[4 + len(gain_maps.XMP) :]
+    if kind == "XMP":
+        body = gain_maps.with_apple_gain_map(heic(gains, xmp=packet), describes_map=True)
+    else:
+        body = gain_maps.with_apple_gain_map(heic(gains, exif=b"Exif\0\0" + gain_maps.apple_exif(1.2, 1.0)), describes_map=False)
+    path = written(tmp_path, body, "photo.heic")
+    assert (await probed(pool, path)).info.dynamic_range == "high"
+    high = (await rendered(pool, path, "width=240,dynamic_range=high", "jpeg")).body
+    picture, found = read_back(high)
+    assert picture.get("gainmap-max-content-boost")[0] == pytest.approx(4, rel=0.01)
+    assert np.abs(found - scaled(np.clip(stops_field(WIDTH, HEIGHT), 0, 2), 240, 160)).mean() < TOLERANCE
+    standard = (await rendered(pool, path, "width=240", "jpeg")).body
+    assert np.array_equal(np.asarray(images.decode(high)), np.asarray(images.decode(standard)))
+
+
+async def test_gain_map_of_a_tone_map_item_goes_into_jpeg(pool: RenderPool, tmp_path: Path) -> None:
+    gains = levels(scaled(stops_field(WIDTH, HEIGHT), WIDTH // 2, HEIGHT // 2))
+    path = written(tmp_path, gain_maps.with_tone_map_item(heic(gains), LOW, HIGH), "photo.heic")
+    assert (await probed(pool, path)).info.dynamic_range == "high"
+    _, stops = read_back((await rendered(pool, path, "crop=101:53:210:120,width=105,dynamic_range=high", "jpeg")).body)
+    assert np.abs(stops - scaled(stops_field(WIDTH, HEIGHT)[53:173, 101:311], 105, 60)).mean() < TOLERANCE
+
+
+async def test_gain_map_of_an_avif_goes_into_jpeg(pool: RenderPool, tmp_path: Path) -> None:
+    gains = Image.fromarray(levels(stops_field(WIDTH, HEIGHT))).convert("RGB")
+    pages = np.concatenate([np.asarray(images.picture(WIDTH, HEIGHT)), np.asarray(gains)])
+    strip = pyvips.Image.new_from_array(pages).copy(interpretation="srgb")
+    strip.set_type(pyvips.GValue.gint_type, "page-height", HEIGHT)
+    body = gain_maps.with_tone_map_item(strip.heifsave_buffer(compression="av1", Q=90, effort=0, keep="none"), LOW, HIGH)
+    path = written(tmp_path, body, "photo.avif")
+    assert (await probed(pool, path)).info.dynamic_range == "high"
+    picture = pyvips.Image.uhdrload_buffer((await rendered(pool, path, "width=240,dynamic_range=high", "jpeg")).body)
+    found = np.asarray(Image.open(io.BytesIO(picture.get("gainmap-data"))).convert("L"), dtype=np.float64)
+    assert np.abs(found - np.asarray(gains.convert("L").resize((240, 160), Resampling.BOX), dtype=np.float64)).mean() < 4
+
+
+async def test_gain_map_of_a_heic_that_does_not_decode_is_left_out(pool: RenderPool, tmp_path: Path) -> None:
+    gains = levels(scaled(stops_field(WIDTH, HEIGHT), WIDTH // 2, HEIGHT // 2))
+    whole = gain_maps.with_tone_map_item(heic(gains), LOW, HIGH)
+    # The second picture ends shortly before the item that describes it.
+    end = whole.rindex(b"mdat") - 4
+    body = bytearray(whole)
+    body[end - 900 : end] = bytes(900)
+    path = written(tmp_path, bytes(body), "photo.heic")
+    high = (await rendered(pool, path, "width=240,dynamic_range=high", "jpeg")).body
+    assert images.decode(high).size == (240, 160)

@@ -10,7 +10,7 @@ import pyvips
 
 from service.rendering.protocol import Failure, ImageError
 from service.worker import color, memory
-from service.worker.color_space import SRGB_CURVE, ColorSpace
+from service.worker.color_space import SRGB, SRGB_CURVE, ColorSpace
 from service.worker.failures import undecodable
 from service.worker.formats import isobmff
 
@@ -75,6 +75,18 @@ def decode(body: memoryview) -> pyvips.Image:
         raise ImageError(_too_costly(cause) if memory.is_out_of_memory(cause) else undecodable("heic", cause)) from error
     image = color.replace_unusable_profile(_copy_metadata(image, picture))
     return image if color.has_profile(image) else color.assign(image, space)
+
+
+def decode_gain_map(body: memoryview, item: int) -> pyvips.Image:
+    """Return a gain map of a file, which is another picture in it: 8 bits per band, one band or three, its levels as they are.
+
+    Raises `pyvips.Error` for anything that does not decode.
+    """
+    content = isobmff.with_primary(body, item)
+    try:
+        return _to_vips(_open_primary(content), SRGB)
+    except (ValueError, EOFError, SyntaxError, RuntimeError, IndexError, OSError, MemoryError) as error:
+        raise pyvips.Error(f"the gain map does not decode: {error!r}") from error
 
 
 def _open_primary(content: bytes) -> HeifImage:

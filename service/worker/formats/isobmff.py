@@ -83,7 +83,7 @@ def _picture(body: bytes | memoryview) -> Picture:
     # `meta` begins with four bytes of version and flags.
     meta = first(body, b"meta")[4:]
     primary = primary_id(meta)
-    properties = _properties(meta, primary)
+    properties = properties_of(meta, primary)
     header, monochrome = _stream_colors(body, meta, primary, properties)
     stated = next((inside for kind, inside in properties if kind == b"colr" and bytes(inside[:4]) == b"nclx" and len(inside) >= 11), None)
     if stated is not None:
@@ -103,7 +103,7 @@ def _picture(body: bytes | memoryview) -> Picture:
         limited_gray=monochrome and not full_range,
         limited_alpha=_has_limited_alpha(body, meta, primary),
         selects_layer=_selects_layer(dict(properties)),
-        premultiplied=bool(_references(meta, b"prem", primary)),
+        premultiplied=bool(references(meta, b"prem", primary)),
     )
 
 
@@ -114,8 +114,8 @@ def _stream_colors(
     coded = item
     if b"av1C" not in (kind for kind, _ in properties):
         # A grid states only its size and colors; its first tile states the rest.
-        coded = next(iter(_references(meta, b"dimg", item)), item)
-    configuration = bytes(dict(properties if coded == item else _properties(meta, coded)).get(b"av1C", b""))
+        coded = next(iter(references(meta, b"dimg", item)), item)
+    configuration = bytes(dict(properties if coded == item else properties_of(meta, coded)).get(b"av1C", b""))
     if not configuration:
         return None, False
     header = av1.sequence_header(configuration[4:]) or av1.sequence_header(bytes(_beginning(body, meta, coded)))
@@ -128,8 +128,8 @@ def _selects_layer(properties: dict[bytes, memoryview]) -> bool:
 
 
 def _has_limited_alpha(body: bytes | memoryview, meta: memoryview, primary: int) -> bool:
-    for item in _referring(meta, b"auxl", primary):
-        properties = _properties(meta, item)
+    for item in referring(meta, b"auxl", primary):
+        properties = properties_of(meta, item)
         if b"alpha" in bytes(dict(properties).get(b"auxC", b"")):
             header, _ = _stream_colors(body, meta, item, properties)
             return header is not None and not header.full_range
@@ -145,6 +145,11 @@ def extents(body: bytes | memoryview) -> Iterator[tuple[int, Extent]]:
 
 
 def _extents(meta: memoryview) -> Iterator[tuple[int, Extent]]:
+    return ((item, extent) for item, extent, method in _places(meta) if method == 0)
+
+
+def _places(meta: memoryview) -> Iterator[tuple[int, Extent, int]]:
+    """Yield the id of each item, each part of it, and the construction method: 0 in the file, 1 in the `idat` box."""
     table = _Reader(first(meta, b"iloc"))
     version = table.number(4) >> 24
     sizes = table.number(2)
@@ -152,15 +157,14 @@ def _extents(meta: memoryview) -> Iterator[tuple[int, Extent]]:
     id_size = 4 if version == 2 else 2
     for _ in range(table.number(id_size)):
         item = table.number(id_size)
-        in_file = version == 0 or table.number(2) & 15 == 0
+        method = 0 if version == 0 else table.number(2) & 15
         table.number(2)
         base = table.number(base_size)
         for _ in range(table.number(2)):
             if version > 0:
                 table.number(index_size)
             start, length = base + table.number(offset_size), table.number(length_size)
-            if in_file:
-                yield item, Extent(start, length)
+            yield item, Extent(start, length), method
 
 
 def primary_id(meta: memoryview) -> int:
@@ -169,7 +173,45 @@ def primary_id(meta: memoryview) -> int:
     return int.from_bytes(box[4:8] if bytes(box[:1]) == b"\1" else box[4:6], "big")
 
 
-def _properties(meta: memoryview, item: int) -> list[tuple[bytes, memoryview]]:
+def item_types(meta: memoryview) -> dict[int, bytes]:
+    """Return the type of each item by its id (ISO/IEC 14496-12 §8.11.6), such as `hvc1` or `Exif`."""
+    table = first(meta, b"iinf")
+    entries = table[6:] if bytes(table[:1]) == b"\0" else table[8:]
+    types = {}
+    for kind, inside in islice(boxes(entries), _MAX_ENTRIES):
+        id_end = {b"\2": 6, b"\3": 8}.get(bytes(inside[:1]), 0)
+        if kind == b"infe" and id_end:
+            types[int.from_bytes(inside[4:id_end], "big")] = bytes(inside[id_end + 2 : id_end + 6])
+    return types
+
+
+def item_content(body: bytes | memoryview, item: int, max_bytes: int) -> bytes:
+    """Return the first bytes of an item that is stored in one part, in the file or in the `idat` box. Raises `EOFError`."""
+    meta = first(body, b"meta")[4:]
+    for found, (start, length), method in islice(_places(meta), _MAX_ENTRIES):
+        if found == item:
+            return bytes((first(meta, b"idat") if method else memoryview(body))[start : start + min(length, max_bytes)])
+    return b""
+
+
+def with_primary(body: bytes | memoryview, item: int) -> bytes:
+    """Return a file with another primary item, so that libheif decodes that. Raises `EOFError` if its id does not fit.
+
+    Auxiliary pictures cannot be primary, so the references that make them so get a type that nothing reads.
+    """
+    out = bytearray(body)
+    meta = first(memoryview(out), b"meta")[4:]
+    links = first(meta, b"iref")
+    links[:] = bytes(links).replace(b"auxl", b"skip")
+    table = first(meta, b"pitm")
+    size = 4 if bytes(table[:1]) == b"\1" else 2
+    if item >= 1 << (8 * size) or len(table) < 4 + size:
+        raise EOFError(f"no room for the item {item}")
+    table[4 : 4 + size] = item.to_bytes(size, "big")
+    return bytes(out)
+
+
+def properties_of(meta: memoryview, item: int) -> list[tuple[bytes, memoryview]]:
     """Return the properties of an item, in order (ISO/IEC 23008-12 §9.3)."""
     containers = first(meta, b"iprp")
     available = list(islice(boxes(first(containers, b"ipco")), _MAX_ENTRIES))
@@ -187,12 +229,12 @@ def _properties(meta: memoryview, item: int) -> list[tuple[bytes, memoryview]]:
     return []
 
 
-def _references(meta: memoryview, kind: bytes, item: int) -> list[int]:
+def references(meta: memoryview, kind: bytes, item: int) -> list[int]:
     """Return the items to which `item` has a reference of type `kind` (ISO/IEC 14496-12 §8.11.12)."""
     return [to for found, source, to in islice(_all_references(meta), _MAX_ENTRIES) if (found, source) == (kind, item)]
 
 
-def _referring(meta: memoryview, kind: bytes, item: int) -> list[int]:
+def referring(meta: memoryview, kind: bytes, item: int) -> list[int]:
     """Return the items that have a reference of type `kind` to `item`."""
     return [source for found, source, to in islice(_all_references(meta), _MAX_ENTRIES) if (found, to) == (kind, item)]
 
