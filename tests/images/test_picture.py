@@ -1,12 +1,13 @@
 import re
 from html.parser import HTMLParser
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import BadTransformError
-from service.images.formats import Format
+from service.images.formats import FORMATS, Format
 from service.images.geometry import make_plan
 from service.images.info import ImageInfo
 from service.images.ladder import LADDER_WIDTHS, default_formats, fallback_format, ladder_widths
@@ -345,3 +346,40 @@ def test_markup_of_a_crop_outside_the_picture_is_refused() -> None:
     with pytest.raises(BadTransformError) as caught:
         URL_BUILDER.markup(DIGEST, image(400, 300), parse("crop=300:0:200:100"))
     assert caught.value.expected == "a part of 400 x 300 pixels"
+
+
+def test_markup_of_an_hdr_photo_has_sources_for_screens_that_show_it_before_those_for_all() -> None:
+    photo = msgspec.structs.replace(image(400, 300), dynamic_range="high")
+    markup = URL_BUILDER.markup(DIGEST, photo, Transform(dynamic_range="high"))
+    standard = URL_BUILDER.markup(DIGEST, photo, Transform())
+    high = [source for source in markup.sources if source.media]
+    assert markup.sources == [*high, *standard.sources]
+    assert [source.type for source in high] == [
+        source.type for source in standard.sources if source.type in {"image/jxl", "image/avif", "image/jpeg"}
+    ]
+    assert all("dynamic_range=high" in link.url for source in high for link in source.renditions)
+    assert [link.width for link in high[-1].renditions] == [320, 400]
+    assert markup.src == standard.src
+    sources = [attributes for tag, attributes in Tags(markup.picture).tags if tag == "source"]
+    assert [source.get("media") for source in sources] == ["(dynamic-range: high)"] * len(high) + [None] * (len(standard.sources) - 1)
+
+
+def test_markup_of_a_photo_without_hdr_is_the_standard_one() -> None:
+    assert URL_BUILDER.markup(DIGEST, image(400, 300), Transform(dynamic_range="high")) == URL_BUILDER.markup(
+        DIGEST, image(400, 300), Transform()
+    )
+
+
+def test_markup_of_a_transparent_hdr_picture_has_no_high_source_without_transparency() -> None:
+    drawing = msgspec.structs.replace(image(400, 300), alpha=True, dynamic_range="high")
+    markup = URL_BUILDER.markup(DIGEST, drawing, Transform(dynamic_range="high"))
+    assert "image/jpeg" not in {source.type for source in markup.sources}
+    assert markup.sources[0].media
+
+
+def test_markup_leaves_out_the_steps_that_need_too_much_memory_for_16_bits() -> None:
+    limits = msgspec.structs.replace(LIMITS, codec_bytes=1_000 * 750 * FORMATS["avif"].encoder_bytes_per_pixel[0])
+    builder = UrlBuilder(SIGNER, "", limits)
+    photo = msgspec.structs.replace(image(1_000, 750), dynamic_range="high")
+    markup = builder.markup(DIGEST, photo, Transform(dynamic_range="high"), formats=["avif"])
+    assert [source.renditions[-1].width for source in markup.sources] == [640, 1_000]

@@ -124,9 +124,12 @@ class Painter:
         return self._run(lambda: self._page.evaluate(f"(argument) => window.{function}(argument)", argument))
 
 
-def launch_chromium(playwright: Playwright) -> Browser:
-    """Start Debian's Chromium, or skip the test if it is not installed."""
-    return playwright.chromium.launch(executable_path=_executable(), args=_ARGUMENTS)
+def launch_chromium(playwright: Playwright, *, screen: str = "srgb") -> Browser:
+    """Start Debian's Chromium, or skip the test if it is not installed.
+
+    `screen`: the color profile that the browser takes the screen for, such as `srgb` or `hdr10`.
+    """
+    return playwright.chromium.launch(executable_path=_executable(), args=[*_ARGUMENTS, f"--force-color-profile={screen}"])
 
 
 @contextmanager
@@ -165,7 +168,6 @@ _ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
-    "--force-color-profile=srgb",
 ]
 
 

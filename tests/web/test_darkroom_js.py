@@ -23,6 +23,7 @@ from tests.web.conftest import DarkroomJs, DarkroomJsError
 
 DIGEST = "k5x7q2" + "a" * 26
 SIGNER = Signer([bytes(range(32))])
+HDR = ImageInfo("jpeg", 640, 480, 1, alpha=False, needs_full_decode=False, dynamic_range="high")
 PHOTO = ImageInfo("jpeg", 2400, 1800, 1, alpha=False, needs_full_decode=False)
 ANIMATION = ImageInfo("gif", 600, 400, 12, alpha=True, needs_full_decode=True)
 # The ladders of SCREENSHOT end at different widths; LINE has only the ladder of its fallback.
@@ -71,6 +72,16 @@ def test_picture_of_a_document_is_the_markup_of_the_service(js: DarkroomJs) -> N
         expected = UrlBuilder(SIGNER, "", LIMITS).markup(DIGEST, info, Transform(), alt="A boat")
         image = {"alt": "A boat", **msgspec.to_builtins(expected)}
         assert js("picture", image) == expected.picture == image["picture"]
+
+
+def test_picture_with_a_high_dynamic_range_is_the_markup_of_the_service(js: DarkroomJs) -> None:
+    expected = UrlBuilder(SIGNER, "", LIMITS).markup(DIGEST, HDR, Transform(dynamic_range="high"), alt="A boat")
+    image = {"alt": "A boat", **msgspec.to_builtins(expected)}
+    assert js("picture", image) == expected.picture
+    assert expected.picture.count('media="(dynamic-range: high)"') == 2
+    # A loader has one URL for all screens.
+    assert "dynamic_range" not in js("srcset", image, "avif")
+    assert js("srcset", image) == expected.sources[-1].srcset
 
 
 # No deadline, because Node.js may be slow on a busy machine.

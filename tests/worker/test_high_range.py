@@ -108,6 +108,18 @@ async def test_pq_and_hlg_come_out_as_avif_of_10_bits_with_their_code_points(
     assert np.abs(found - scaled(scene()[30:160, 56:256], 100, 65)).mean() < TOLERANCE
 
 
+@pytest.mark.parametrize(("primaries", "transfer"), [(REC_2020, PQ), (P3, PQ), (REC_2020, HLG), (5, PQ)])
+async def test_chromium_shows_the_jpeg_xl_like_its_original(
+    pool: RenderPool, painter: Painter, tmp_path: Path, primaries: int, transfer: int
+) -> None:
+    original = png(scene(), primaries, transfer)
+    body = (await rendered(pool, written(tmp_path, original), "dynamic_range=high,quality=95", "jxl")).body
+    shown, expected = painter.draw(body, "jxl"), painter.draw(original, "png")
+    assert shown is not None
+    assert expected is not None
+    assert visible_distance(shown, expected) < 3
+
+
 async def test_avif_of_a_rendition_is_an_original_with_the_same_colors_again(pool: RenderPool, tmp_path: Path) -> None:
     first = written(tmp_path, png(scene(), REC_2020, PQ), "first")
     second = written(tmp_path, (await rendered(pool, first, "dynamic_range=high,quality=90", "avif")).body, "second")
