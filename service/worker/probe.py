@@ -14,7 +14,7 @@ from service.worker.formats import heic, isobmff, png, svg, tiff, tiff_colors
 from service.worker.orientation import orientation_of, upright_size
 
 # The loaders that may be used, libvips' class → our name of the format; all others are blocked, so that no exotic parser reads untrusted
-# bytes. Ultra HDR JPEGs are read by the plain JPEG loader, which gives their SDR base picture.
+# bytes. Ultra HDR JPEGs are read by the plain JPEG loader, which gives their SDR base picture; for the gain map see `gain_map`.
 LOADERS = {
     "VipsForeignLoadJpeg": "jpeg",
     "VipsForeignLoadPng": "png",
