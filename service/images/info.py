@@ -8,8 +8,11 @@ from service.images.formats import FORMATS, Format
 from service.images.options import DynamicRange
 from service.images.transform import Transform
 
-# Formats of originals whose frames follow one another in time; those of the others are pages.
-_ANIMATED_ORIGINALS = frozenset({"gif", "webp"})
+# Formats of originals whose frames follow one another in time; those of the others are pages. An AVIF may have either.
+_ANIMATED_ORIGINALS = frozenset({"gif", "webp", "png"})
+
+# An animation may have this many times the pixels of a still: it is decoded one frame after another, so that they cost time, not memory.
+_ANIMATION_FACTOR = 4
 
 # An original with more pixels than this, which no decoder can shrink while it reads, has an intermediate.
 _INTERMEDIATE_ABOVE_PIXELS = 8_000_000
@@ -23,7 +26,8 @@ _PROCESS_BYTES = 192 << 20
 class Limits(msgspec.Struct, frozen=True):
     """The limits of originals and renditions, checked by their headers before a pixel is decoded.
 
-    max_pixels: of an original, in all frames. max_whole_pixels: the same for one that needs a full decode (see `ImageInfo`).
+    max_pixels: of an original, in all pages. max_whole_pixels: the same for one that needs a full decode (see `ImageInfo`); of an
+        animation, in one frame.
     max_output_pixels: of a rendition, in all frames. max_frames: of an original.
     codec_bytes: the address space of a render process for a decoder that needs a full decode, or for an encoder (see `codec_bytes`).
     """
@@ -33,6 +37,11 @@ class Limits(msgspec.Struct, frozen=True):
     max_output_pixels: int
     max_frames: int
     codec_bytes: int
+
+    @property
+    def max_animation_pixels(self) -> int:
+        """The pixels of an animated original, in all frames."""
+        return self.max_pixels * _ANIMATION_FACTOR
 
 
 def codec_bytes(memory_bytes: int) -> int:
@@ -48,6 +57,7 @@ class ImageInfo(msgspec.Struct, frozen=True):
     needs_full_decode: whether its decoder cannot go line by line, so that memory grows with the pixels.
     page_sizes: the width and height of each page if they differ; `width` and `height` are those of the first.
     max_width: the largest width in pixels at which the whole of a vector image is drawn in time, `None` for no limit or an unknown one.
+    sequence: whether an AVIF is an image sequence, whose frames follow one another in time, and not a collection of pictures.
     dynamic_range: `high` if it is brighter than white on screens that allow it: it has a gain map, or levels of PQ or HLG.
     """
 
@@ -61,6 +71,7 @@ class ImageInfo(msgspec.Struct, frozen=True):
     page_sizes: tuple[tuple[int, int], ...] = ()
     max_width: int | None = None
     dynamic_range: DynamicRange = "standard"
+    sequence: bool = False
 
     @property
     def pixels(self) -> int:
@@ -68,6 +79,11 @@ class ImageInfo(msgspec.Struct, frozen=True):
         if self.page_sizes:
             return sum(width * height for width, height in self.page_sizes)
         return self.width * self.height * self.frames
+
+    @property
+    def decoded_pixels(self) -> int:
+        """The pixels that are decoded together: those of one frame of an animation, otherwise of all pages."""
+        return self.width * self.height if self.animated else self.pixels
 
     def of_page(self, number: int | None) -> ImageInfo:
         """Return the same with the size of a page, the first being 0; without a number, and without such a page, with that of the first."""
@@ -84,7 +100,7 @@ class ImageInfo(msgspec.Struct, frozen=True):
     @property
     def animated(self) -> bool:
         """Whether its frames follow one another in time."""
-        return self.frames > 1 and self.format in _ANIMATED_ORIGINALS
+        return self.frames > 1 and (self.sequence or self.format in _ANIMATED_ORIGINALS)
 
     @property
     def intermediate(self) -> tuple[int, int] | None:

@@ -123,6 +123,16 @@ def check_heif(image_format: str, pixels: int, body: memoryview, limits: Limits,
     _check_decoded_bytes(pixels * _HEIF_PIXEL_BYTES[image_format][high_bit_depth], body, limits)
 
 
+def check_canvas(canvas_bytes: int, body: memoryview, limits: Limits) -> None:
+    """Check that the frames of an animation can be decoded, one after another, in the memory of a render.
+
+    canvas_bytes: the memory that its decoder needs for one frame.
+
+    Raises `ImageError`, `too-many-pixels`.
+    """
+    _check_decoded_bytes(canvas_bytes, body, limits)
+
+
 def check_frames(frames: int, limits: Limits) -> None:
     """Check the number of frames or pages. Raises `ImageError`, `too-many-pixels`."""
     if frames > limits.max_frames:

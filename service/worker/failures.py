@@ -62,15 +62,18 @@ def broken_image(image_format: str, cause: str) -> Failure:
     )
 
 
-def unsupported_animation(image_format: str) -> Failure:
-    """Return the failure of an animation in a format that is accepted for still images only."""
+def broken_animation(image_format: str, reason: str) -> Failure:
+    """Return the failure of an animation whose frames cannot be found.
+
+    reason: a clause about the file or about a part of it, for the client.
+    """
     name = image_format.upper()
     return Failure(
-        "unsupported",
-        f"This {name} image is an animation; only still {name} images are accepted.",
-        expected="an animation as GIF or WebP, or a still image",
-        received=f"an animated {name}",
-        remedy="Export the animation as WebP or GIF, or export its first frame, and send that.",
+        "broken",
+        f"This animated {name} image is broken: {reason}.",
+        expected="an animation that decodes to its end",
+        received=reason,
+        remedy="Check the file, export it again, and send it whole.",
     )
 
 

@@ -361,7 +361,7 @@ def _translate_vips_errors(file: ImageFile, info: ImageInfo) -> Iterator[None]:
 
 
 def _require_exclusive(info: ImageInfo, *, exclusive: bool) -> None:
-    if info.needs_full_decode and info.pixels > EXCLUSIVE_ABOVE_PIXELS and not exclusive:
+    if info.needs_full_decode and info.decoded_pixels > EXCLUSIVE_ABOVE_PIXELS and not exclusive:
         raise NeedsExclusiveError
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import islice
 from typing import NamedTuple
 
 import pyvips
@@ -14,9 +15,23 @@ from service.images.options import Profile
 from service.rendering.protocol import Failure, ImageError
 from service.worker import bounds, color, color_space, vips_errors
 from service.worker.color_space import ColorSpace
-from service.worker.failures import broken_image, unsupported_animation
+from service.worker.failures import broken_image
 from service.worker.files import ImageFile, open_image
-from service.worker.formats import animation, gif, hdr, heic, isobmff, jpeg, layered_avif, png, svg, tiff_colors, webp_frames
+from service.worker.formats import (
+    animation,
+    apng,
+    avif_sequence,
+    gif,
+    hdr,
+    heic,
+    isobmff,
+    jpeg,
+    layered_avif,
+    png,
+    svg,
+    tiff_colors,
+    webp_frames,
+)
 from service.worker.formats.animation import Animation
 from service.worker.orientation import LEFT_IS_FAR, TOP_IS_FAR, is_transposed, orientation_of, upright_size
 
@@ -87,10 +102,24 @@ def load_animation(file: ImageFile, info: ImageInfo, plan: Plan, *, profile: Pro
 
 
 def _open_animation(file: ImageFile, info: ImageInfo) -> Animation:
+    """Return an animation whose frames have the size, the levels and the colors of the original."""
+    if info.format == "avif":
+        sequence = avif_sequence.survey(file.body, info.frames)
+        return Animation(sequence.timing, lambda: avif_sequence.decode(file.body, sequence))
+    if info.format == "png":
+        opened = open_image(file.body, access="sequential")
+        timing = apng.survey(file.body, info.frames).timing
+        frames = Animation(timing, lambda: apng.decode(file.body, opened, alpha=info.alpha))
+        return frames.map(lambda frame: _assign_stated_colors(frame, file, info, 0))
     opened = open_image(file.body, n=-1, access="sequential", fail_on=FAIL_ON)
     if info.format == "webp":
         return Animation(animation.timing(opened), lambda: webp_frames.decode(file.body, opened))
     return animation.from_strip(lambda: open_image(file.body, n=-1, access="sequential", fail_on=FAIL_ON))
+
+
+def _open_frame(file: ImageFile, info: ImageInfo, number: int) -> pyvips.Image:
+    """Return a frame of an animation that libvips does not read."""
+    return next(islice(_open_animation(file, info).frames(), number, None))
 
 
 def load_whole(file: ImageFile, info: ImageInfo) -> pyvips.Image:
@@ -103,17 +132,16 @@ def load_whole(file: ImageFile, info: ImageInfo) -> pyvips.Image:
 def check_original(file: ImageFile, info: ImageInfo) -> None:
     """Check that an original can be shown as intended.
 
-    Raises `ImageError` for an animation that would become a still image, for samples that are not colors, and for a GIF or JPEG that ends
-    early; `pyvips.Error` if a frame or page does not decode. The first page is not decoded here: making the placeholder does that.
+    Raises `ImageError` for samples that are not colors, and for a GIF or JPEG that ends early; `pyvips.Error` if a frame or page does not
+    decode. The first page is not decoded here: making the placeholder does that.
     """
-    if _is_unsupported_animation(file, info):
-        raise ImageError(unsupported_animation(info.format))
     if info.vector or info.format == "heic":
         return
     if info.format == "tiff":
         _check_tiff(file, info)
         return
-    _check_samples(open_image(file.body, access="sequential"), info)
+    if not info.sequence:
+        _check_samples(open_image(file.body, access="sequential"), info)
     _check_complete(file, info)
 
 
@@ -136,12 +164,6 @@ def check_repaired(file: ImageFile, info: ImageInfo) -> None:
         _check_complete(file, info)
         open_image(file.body, access="sequential", fail_on=FAIL_ON, shrink=_SHRINK_ON_LOAD[0]).avg()
         check_decoded(info)
-
-
-def _is_unsupported_animation(file: ImageFile, info: ImageInfo) -> bool:
-    if info.format == "png":
-        return png.survey(file.body, bounds.MAX_CHUNKS).animated
-    return info.format == "avif" and b"avis" in isobmff.brands(file.body)
 
 
 def _check_samples(image: pyvips.Image, info: ImageInfo) -> None:
@@ -202,6 +224,8 @@ def _open(file: ImageFile, info: ImageInfo, plan: Plan, page: int, rule: ShrinkR
     """Return an opened page. A JPEG is already shrunk as far as its decoder should."""
     if info.format == "heic" and file.intermediate_of is None:
         return heic.decode(file.body)
+    if info.sequence or (info.animated and info.format == "png"):
+        return _open_frame(file, info, page)
     pages = {"page": page} if page else {}
     image = open_image(file.body, access="sequential", fail_on=FAIL_ON, **pages)
     if image.get("vips-loader").startswith("jpegload") and (shrink := _shrink_on_load(image, info, plan, rule)) > 1:

@@ -8,9 +8,9 @@ import pyvips
 from service.images.info import ImageInfo, Limits
 from service.rendering.protocol import Failure, ImageError
 from service.worker import bounds, color, gain_map, memory, vips_errors
-from service.worker.failures import undecodable, unsupported_animation
+from service.worker.failures import broken_animation, undecodable
 from service.worker.files import open_image
-from service.worker.formats import heic, isobmff, png, svg, tiff, tiff_colors
+from service.worker.formats import apng, avif_sequence, heic, isobmff, png, svg, tiff, tiff_colors
 from service.worker.orientation import orientation_of, upright_size
 
 # The loaders that may be used, libvips' class → our name of the format; all others are blocked, so that no exotic parser reads untrusted
@@ -87,6 +87,8 @@ def probe(body: memoryview, limits: Limits) -> ImageInfo:
         return _vector_info(*svg.size(svg.sanitize(bytes(body))), None, limits)
     beginning = bytes(body[:_BEGINNING_BYTES])
     bounds.check(body, limits)
+    if avif_sequence.is_sequence(body):
+        return _probe_sequence(body, limits)
     image, image_format = _open(body, beginning, limits)
     if image_format == "avif" and _text(image, "heif-compression") == "hevc":
         image_format = "heic"
@@ -98,6 +100,8 @@ def probe(body: memoryview, limits: Limits) -> ImageInfo:
     pages = tiff_colors.of_pages(body) if image_format == "tiff" else []
     alpha = any(page.alpha is not None for page in pages) if pages else bool(image.hasalpha())
     info = ImageInfo(image_format, width, height, frames, alpha, needs_full_decode)
+    if image_format == "png" and png.survey(body, bounds.MAX_CHUNKS).animated:
+        info = _probe_animated_png(body, info, limits)
     _check_size(info, limits)
     if image_format in {"avif", "heic"}:
         bounds.check_heif(image_format, width * height, body, limits, high_bit_depth=color.is_high_bit_depth(image))
@@ -108,6 +112,29 @@ def probe(body: memoryview, limits: Limits) -> ImageInfo:
         heic.check_installed()
     if gain_map.has_gain_map(body, image_format) or _has_hdr_levels(body, image, image_format):
         info = msgspec.structs.replace(info, dynamic_range="high")
+    return info
+
+
+def _probe_animated_png(body: memoryview, still: ImageInfo, limits: Limits) -> ImageInfo:
+    """Return the information of an animated PNG, given that of its default picture. Raises `ImageError`."""
+    try:
+        found = apng.survey(body, limits.max_frames)
+    except ValueError as error:
+        raise ImageError(broken_animation("png", str(error))) from error
+    bounds.check_frames(found.frames, limits)
+    bounds.check_canvas(still.width * still.height * apng.BYTES_PER_PIXEL, body, limits)
+    return msgspec.structs.replace(still, frames=found.frames, alpha=found.alpha, needs_full_decode=True)
+
+
+def _probe_sequence(body: memoryview, limits: Limits) -> ImageInfo:
+    """Return the information of an animated AVIF. Raises `ImageError`."""
+    try:
+        found = avif_sequence.survey(body, limits.max_frames)
+    except ValueError as error:
+        raise ImageError(broken_animation("avif", str(error))) from error
+    info = ImageInfo("avif", found.width, found.height, found.frames, found.alpha, needs_full_decode=True, sequence=True)
+    _check_size(info, limits)
+    bounds.check_canvas(info.decoded_pixels * avif_sequence.BYTES_PER_PIXEL, body, limits)
     return info
 
 
@@ -134,8 +161,6 @@ def _open(body: memoryview, beginning: bytes, limits: Limits) -> tuple[pyvips.Im
     vips_errors.clear()
     loader = "" if found == pyvips.ffi.NULL else pyvips.ffi.string(found).decode("ascii")
     image_format = next((name for prefix, name in LOADERS.items() if loader.startswith(prefix)), None)
-    if image_format is None and beginning[4:12] == b"ftypavis":
-        raise ImageError(unsupported_animation("avif"))
     if image_format is None and beginning[:4] in tiff.SIGNATURES and (failure := tiff_colors.explain(body)):
         raise ImageError(failure)
     if image_format is None:
@@ -194,18 +219,21 @@ def _too_large_to_open(limits: Limits, error: pyvips.Error) -> Failure:
 def _check_size(info: ImageInfo, limits: Limits) -> None:
     bounds.check_frames(info.frames, limits)
     limit = limits.max_whole_pixels if info.needs_full_decode else limits.max_pixels
-    if info.pixels <= limit:
-        return
-    scope = "in an image that needs a full decode" if info.needs_full_decode else "in all frames together"
-    raise ImageError(
-        Failure(
-            "too-many-pixels",
-            "The image has too many pixels.",
-            expected=f"at most {limit} pixels {scope}",
-            received=f"{info.width} x {info.height} pixels x {info.frames} frames = {info.pixels}",
-            remedy="Make it smaller before sending it, or raise DARKROOM_MAX_PIXELS and DARKROOM_MAX_WHOLE_PIXELS on the server.",
-        )
-    )
+    if info.animated:
+        checks = [(info.decoded_pixels, limit, "in a frame"), (info.pixels, limits.max_animation_pixels, "in all frames together")]
+    else:
+        checks = [(info.pixels, limit, "in an image that needs a full decode" if info.needs_full_decode else "in all pages together")]
+    for pixels, limit, scope in checks:
+        if pixels > limit:
+            raise ImageError(
+                Failure(
+                    "too-many-pixels",
+                    "The image has too many pixels.",
+                    expected=f"at most {limit} pixels {scope}",
+                    received=f"{info.width} x {info.height} pixels x {info.frames} frames = {info.pixels}",
+                    remedy="Make it smaller before sending it, or raise DARKROOM_MAX_PIXELS and DARKROOM_MAX_WHOLE_PIXELS on the server.",
+                )
+            )
 
 
 def _describe(beginning: bytes) -> str:

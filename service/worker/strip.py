@@ -19,6 +19,9 @@ from service.worker.formats.animation import Animation
 # The number of bands → the color type of a PNG with 8 bits per sample (PNG, third edition, §11.2.1).
 _COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
+# WebP and GIF count loops in 16 bits; more of them are endless for anyone who watches.
+_MAX_LOOPS = 65_535
+
 # Rows are written in pieces of about this many bytes.
 _PIECE_BYTES = 60_000
 # The largest block that deflate stores without compression (RFC 1951 §3.2.4).
@@ -53,7 +56,7 @@ class Strip:
         image = copy_fields(first, image.copy(interpretation=first.interpretation))
         image.set_type(pyvips.GValue.gint_type, "page-height", first.height)
         image.set_type(pyvips.GValue.array_int_type, "delay", timing.delays)
-        image.set_type(pyvips.GValue.gint_type, "loop", timing.loops)
+        image.set_type(pyvips.GValue.gint_type, "loop", timing.loops if timing.loops <= _MAX_LOOPS else 0)
         return image
 
     @contextmanager

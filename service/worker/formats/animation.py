@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from math import floor
 from typing import NamedTuple
 
 import msgspec
@@ -65,6 +67,22 @@ def timing(strip: pyvips.Image) -> Timing:
     delays = [int(delay) for delay in strip.get("delay")] if strip.get_typeof("delay") else []
     delays = (delays + [100] * count)[:count]
     return Timing(delays, int(strip.get("loop")) if strip.get_typeof("loop") else 0)
+
+
+def delays_in_ms(delays: Sequence[Fraction]) -> list[int]:
+    """Return delays in seconds as whole milliseconds.
+
+    Rounding errors are carried to the next frame, so that each frame begins within half a millisecond of its time. A delay above 10 ms
+    never becomes 10 ms, because browsers would show the frame for 100 ms.
+    """
+    rounded: list[int] = []
+    carry = Fraction(0)
+    for delay in delays:
+        exact = delay * 1000
+        carry += exact
+        rounded.append(max(floor(carry + Fraction(1, 2)), _BROWSER_MIN_MS + 1 if exact > _BROWSER_MIN_MS else 0))
+        carry = max(carry - rounded[-1], Fraction(-1, 2))
+    return rounded
 
 
 def with_gif_delays(strip: pyvips.Image) -> pyvips.Image:
