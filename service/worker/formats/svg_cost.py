@@ -35,8 +35,16 @@ _LAYER_PIXEL = 2.0
 _BLENDED_PIXEL = 14.0
 _MASKED_PIXEL = 20.0
 _FILTERED_PIXEL = 15.0
-_PRIMITIVE_PIXEL = 180.0
+_PRIMITIVE_PIXEL = 260.0
 _BLURRED_PIXEL = 460.0
+_LIT_PIXEL = 350.0
+_DISPLACED_PIXEL = 1_700.0
+# A pixel of each picture that is merged, of each octave of noise, and of each element of a convolution matrix or of the neighborhood that
+# morphology searches. librsvg limits these numbers.
+_MERGED_PIXEL = 150.0
+_OCTAVE_PIXEL, _MAX_OCTAVES = 80.0, 10
+_KERNEL_PIXEL, _MAX_KERNEL = 35.0, 400
+_NEIGHBOR_PIXEL, _MAX_NEIGHBORS = 10.0, 600
 # A pixel of an embedded picture, each time that it is drawn.
 _EMBEDDED_PIXEL = 10.0
 
@@ -61,7 +69,6 @@ _LAYERS = (
 
 _SHAPES = frozenset({"path", "polyline", "polygon", "line"})
 _VIEWPORTS = frozenset({"svg", "symbol", "marker", "pattern"})
-_BLURS = frozenset({"feGaussianBlur", "feDropShadow"})
 # CSS length unit → pixels (CSS 2.1 §4.3.2).
 UNIT_PIXELS = {"": 1.0, "px": 1.0, "pt": 4 / 3, "pc": 16.0, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96.0}
 _SIZED = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)(px|pt|pc|mm|cm|in|em|ex|rem|%|)")
@@ -95,6 +102,7 @@ class Element:
     is_painted: whether a gradient or pattern fills it. has_markers: whether its points have markers.
     layer_cost: for each pixel of the canvas, because it is drawn as a layer.
     has_filter_region: whether it is a filter with a region of its own.
+    primitive_cost: of a filter primitive, for each pixel. radii: of the neighborhood that morphology searches, in its own units.
     """
 
     def __init__(self, tag: str, attributes: Mapping[str, str], inherited: Inherited) -> None:
@@ -126,6 +134,33 @@ class Element:
         self.layer_cost = sum(pixel for name, pattern, pixel in _LAYERS if name in attributes and pattern.match(attributes[name]))
         self.has_filter_region = tag == "filter" and bool({"x", "y", "width", "height"} & attributes.keys())
         self.has_markers = "marker-mid" in attributes
+        self.primitive_cost = _primitive_cost(tag, attributes)
+        self.radii = _radii(attributes) if tag == "feMorphology" else (0.0, 0.0)
+        self.has_relative_units = attributes.get("primitiveUnits") == "objectBoundingBox"
+
+
+def _primitive_cost(tag: str, attributes: Mapping[str, str]) -> float:
+    """Return the cost of a filter primitive for each pixel, without what its children and radii add to it."""
+    match tag:
+        case "feGaussianBlur" | "feDropShadow":
+            return _BLURRED_PIXEL
+        case "feDiffuseLighting" | "feSpecularLighting":
+            return _LIT_PIXEL
+        case "feDisplacementMap":
+            return _DISPLACED_PIXEL
+        case "feTurbulence":
+            octaves = max(_lengths(attributes.get("numOctaves", "1")), default=1.0)
+            return _PRIMITIVE_PIXEL + _OCTAVE_PIXEL * min(octaves, _MAX_OCTAVES)
+        case "feConvolveMatrix":
+            order = [*_lengths(attributes.get("order", "3")), 3.0]
+            return _PRIMITIVE_PIXEL + _KERNEL_PIXEL * min(order[0] * order[-2], _MAX_KERNEL)
+        case _:
+            return _PRIMITIVE_PIXEL
+
+
+def _radii(attributes: Mapping[str, str]) -> tuple[float, float]:
+    radii = list(_lengths(attributes.get("radius", "0")))[:2] or [0.0]
+    return radii[0], radii[-1]
 
 
 def _lengths(value: str, relative_to: float = _FONT_PIXELS) -> Iterator[float]:
@@ -337,14 +372,24 @@ class Cost:
             # The default filter region exceeds the element's bounding box by a tenth on each side.
             is_small = not element.children and element.points and not target.has_filter_region
             region = min(self._canvas_pixels, 2 * element.area * scale * scale) if is_small else self._canvas_pixels
-            return once + _FILTERED_PIXEL * self._canvas_pixels + self._primitives(target) * region
+            return once + _FILTERED_PIXEL * self._canvas_pixels + self._primitives(target, scale) * region
         return once
 
     @staticmethod
-    def _primitives(element: Element) -> float:
+    def _primitives(element: Element, scale: float) -> float:
+        """Return the cost of all primitives of a filter for each pixel.
+
+        scale: pixels per unit of the coordinate system of the element that it is applied to.
+        """
         if element.tag != "filter":
             return 0.0
-        return sum(_BLURRED_PIXEL if child.tag in _BLURS else _PRIMITIVE_PIXEL for child in element.children)
+        total = 0.0
+        for child in element.children:
+            total += child.primitive_cost + _MERGED_PIXEL * len(child.children)
+            if child.tag == "feMorphology":
+                neighbors = math.prod(2 * radius * (_ENDLESS if element.has_relative_units else scale) + 1 for radius in child.radii)
+                total += _NEIGHBOR_PIXEL * min(neighbors, _MAX_NEIGHBORS)
+        return total
 
     def _own(self, element: Element, scale: float) -> float:
         length = min(element.length * scale, element.points * self._canvas_sides)

@@ -25,11 +25,14 @@ _MAX_BYTES = 512 << 10
 _MAX_TOKENS = 100_000
 # Steps of matching selectors with elements, of about 1 µs.
 _MAX_STEPS = 1_000_000
+_DECLARATION_STEPS = 2
 _MAX_RULES = 10_000
 _MAX_NESTING = 16
 
 # Embedded files within CSS, which are fonts for the most part, are not worth parsing.
 _LONG_DATA = re.compile(r"url\(\s*(?:\"data:[^\"]{200,}\"|'data:[^']{200,}'|data:[^)\"']{200,})\s*\)", re.IGNORECASE)
+# A `style` attribute that can be split at its semicolons and colons. Inkscape writes one for each element.
+_PLAIN_STYLE = re.compile(r"(?:[^\"'(){}\\!@;/-]|/(?!\*)|-(?!-)|;|\"[^\";\\\n]*\"|'[^';\\\n]*'|\([^\"'();{}\\]*\))*+")
 _TOKEN = re.compile(r"[\w-]+|[^\w\s-]")
 
 _NEVER = word_set(
@@ -50,7 +53,7 @@ class Declaration(NamedTuple):
     """A value for a property.
 
     name: of the property, in lowercase unless it is custom.
-    value: tokens, or the text of a presentation attribute.
+    value: tokens, or text that has not been parsed.
     in_css: whether it comes from a style sheet or a `style` attribute.
     """
 
@@ -155,13 +158,26 @@ class StyleSheets:
             place = (*rule.selector.specificity, rule.order)
             found += (((0, rule.layer, 0, *place), declaration) for declaration in rule.normal)
             found += (((1, 0, -rule.layer, *place), declaration) for declaration in rule.important)
+        self._count(_DECLARATION_STEPS * len(found))
         style = node.attributes.get("style", "")
         if style.strip():
-            normal, important = _split(tinycss2.parse_blocks_contents(self.checked(style), True, True))
+            normal, important = self._parse_style(style)
             found += (((0, _UNLAYERED, 1), declaration) for declaration in normal)
             found += (((1, 1, 0), declaration) for declaration in important)
         found.sort(key=lambda entry: entry[0])
         return [*presentation, *(declaration for _, declaration in found)]
+
+    def _parse_style(self, style: str) -> tuple[list[Declaration], list[Declaration]]:
+        """Return the normal and the important declarations of a `style` attribute."""
+        if not _PLAIN_STYLE.fullmatch(style):
+            return _split(tinycss2.parse_blocks_contents(self.checked(style), True, True))
+        pairs = (declaration.partition(":") for declaration in style.split(";"))
+        return [Declaration(name.strip().lower(), value.strip(), in_css=True) for name, _, value in pairs if value.strip()], []
+
+    def _count(self, steps: int) -> None:
+        self._steps += steps
+        if self._steps > _MAX_STEPS:
+            _refuse_complex()
 
     def _matching(self, node: Node) -> list[Rule]:
         candidates = list(self._others)
@@ -172,9 +188,7 @@ class StyleSheets:
         return [rule for rule in candidates if self._matches(rule.selector, len(rule.selector.compounds) - 1, node)]
 
     def _matches(self, selector: Selector, at: int, node: Node) -> bool:
-        self._steps += 1
-        if self._steps > _MAX_STEPS:
-            _refuse_complex()
+        self._count(1)
         if not selector.compounds[at].matches(node):
             return False
         if at == 0:
@@ -491,7 +505,7 @@ def _count(node: Node, *, same_type: bool) -> int:
         return 1
     if not same_type:
         return len(node.parent.elements)
-    return 1 + max((one.type_index for one in reversed(node.parent.elements) if one.tag == node.tag), default=0)
+    return node.parent.counts.get(node.tag, 1)
 
 
 def _nth_test(name: str, step: int, offset: int) -> Test:

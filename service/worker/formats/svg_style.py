@@ -131,13 +131,14 @@ class Styler:
         tokens: Tokens | None = None
         if isinstance(declaration.value, str):
             text = declaration.value.strip()
-            key = declaration.name, False, text
+            key = declaration.name, declaration.in_css, text
             if key in self._values:
                 return self._values[key]
             if not svg_values.is_simple(text):
                 tokens = tinycss2.parse_component_value_list(self._sheets.checked(text), True)
         else:
             tokens = declaration.value
+            # An empty value of a custom property is valid.
             text = tinycss2.serialize(tokens).strip()
             key = declaration.name, True, text
             if key in self._values:

@@ -101,12 +101,12 @@ class Node:
 
     tag: the local name, of `ELEMENTS`.
     attributes: those without a namespace, and `xml:space` and `xml:lang`. `href` has the value of `xlink:href` if there is no other.
-    children: elements, and the text between them. elements: only the former.
+    children: elements, and the text between them. elements: only the former. counts: how many of them have each tag.
     has_content: whether a `foreignObject` shows something.
     index, type_index: number of elements, and of elements with the same name, before it with the same parent.
     """
 
-    __slots__ = ("attributes", "children", "classes", "elements", "has_content", "id", "index", "parent", "tag", "type_index")
+    __slots__ = ("attributes", "children", "classes", "counts", "elements", "has_content", "id", "index", "parent", "tag", "type_index")
 
     def __init__(self, tag: str, attributes: dict[str, str], parent: Node | None) -> None:
         self.tag = tag
@@ -114,6 +114,7 @@ class Node:
         self.parent = parent
         self.children: list[Node | str] = []
         self.elements: list[Node] = []
+        self.counts: dict[str, int] = {}
         self.has_content = False
         self.id = attributes.get("id", "")
         self.classes = frozenset(attributes.get("class", "").split())
@@ -250,7 +251,6 @@ class _Reader:
         self._body = body
         self._warnings = warnings
         self._stack: list[Node] = []
-        self._counts: list[dict[str, int]] = []
         self._skipped_depth = 0
         self._foreign: Node | None = None
         self._sheet: tuple[list[str], str] | None = None
@@ -337,9 +337,8 @@ class _Reader:
         else:
             parent.children.append(node)
             parent.elements.append(node)
-            counts = self._counts[-1]
-            node.index, node.type_index = counts.get("", 0), counts.get(tag, 0)
-            counts[""], counts[tag] = node.index + 1, node.type_index + 1
+            node.index, node.type_index = len(parent.elements) - 1, parent.counts.get(tag, 0)
+            parent.counts[tag] = node.type_index + 1
         if node.id:
             self.document.ids.setdefault(node.id, node)
         if tag == "foreignObject":
@@ -347,7 +346,6 @@ class _Reader:
             self._foreign = node
             self._skipped_depth += 1
         self._stack.append(node)
-        self._counts.append({})
 
     def _end(self, name: str) -> None:
         if self._sheet is not None and name.rpartition(" ")[2] == "style":
@@ -360,7 +358,6 @@ class _Reader:
             self._skipped_depth -= 1
             return
         self._stack.pop()
-        self._counts.pop()
 
     def _text(self, text: str) -> None:
         if self._sheet is not None:

@@ -53,7 +53,7 @@ _ATTRIBUTES = word_set(
     d points viewBox preserveAspectRatio offset gradientUnits gradientTransform spreadMethod clipPathUnits maskUnits maskContentUnits
     patternUnits patternContentUnits patternTransform markerUnits refX refY orient filterUnits primitiveUnits dx dy in in2 result mode
     operator k1 k2 k3 k4 stdDeviation edgeMode type values tableValues slope intercept amplitude exponent order kernelMatrix divisor bias
-    targetX targetY preserveAlpha kernelUnitLength surfaceScale diffuseConstant specularConstant specularExponent limitingConeAngle
+    targetX targetY preserveAlpha surfaceScale diffuseConstant specularConstant specularExponent limitingConeAngle
     azimuth elevation z pointsAtX pointsAtY pointsAtZ scale xChannelSelector yChannelSelector radius baseFrequency numOctaves seed
     stitchTiles xml:space xml:lang transform
     """
