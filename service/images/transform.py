@@ -144,7 +144,7 @@ DEFAULTS: Mapping[int, Defaults] = {
     1: Defaults(quality={"jxl": 75, "avif": 58, "webp": 80, "jpeg": 80, "png": 100, "gif": 100}, animates=False),
     # All formats look alike at these: SSIMULACRA2 75 on photos, 640 and 1,280 pixels wide (`make quality`).
     2: Defaults(quality={"jxl": 75, "avif": 58, "webp": 82, "jpeg": 73, "png": 100, "gif": 100}, animates=True),
-    3: Defaults(quality={"jxl": 70, "avif": 58, "webp": 82, "jpeg": 67, "png": 100, "gif": 100}, animates=True),
+    3: Defaults(quality={"jxl": 70, "avif": 59, "webp": 82, "jpeg": 67, "png": 100, "gif": 100}, animates=True),
 }
 
 # The default quality of a picture with a high dynamic range, where it differs: PQ has fewer levels for what an ordinary screen shows. At

@@ -7,8 +7,13 @@ import io
 from PIL import Image
 from ssimulacra2 import compute_ssimulacra2
 
+import tests.support.jpeg_xl  # noqa: F401 - lets Pillow read JPEG XL
+
 # The background for pictures with alpha, which SSIMULACRA2 does not support.
 _BACKGROUND = (255, 255, 255)
+
+# Two seconds for a megapixel: of a larger picture, only the middle is judged.
+_MAX_JUDGED_SIZE = (1_280, 1_280)
 
 
 def score(picture: Image.Image, body: bytes) -> float:
@@ -17,15 +22,19 @@ def score(picture: Image.Image, body: bytes) -> float:
     https://github.com/cloudinary/ssimulacra2; this implementation is within 0.8 of the one in Rust on 9 photos, 0.4 on average.
     """
     with Image.open(io.BytesIO(body)) as encoded:
-        return float(compute_ssimulacra2(_png(picture), _png(encoded)))
+        return float(compute_ssimulacra2(_pixels(picture), _pixels(encoded)))
 
 
-def _png(picture: Image.Image) -> io.BytesIO:
+def _pixels(picture: Image.Image) -> io.BytesIO:
+    """Return the middle of a picture, on white, as a file that is quick to read."""
+    width, height = (min(side, most) for side, most in zip(picture.size, _MAX_JUDGED_SIZE, strict=True))
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    picture = picture.crop((left, top, left + width, top + height))
     if picture.mode in {"RGBA", "LA", "PA"}:
         flattened = Image.new("RGB", picture.size, _BACKGROUND)
         flattened.paste(picture.convert("RGB"), mask=picture.getchannel("A"))
         picture = flattened
     out = io.BytesIO()
-    picture.convert("RGB").save(out, "PNG", compress_level=1)
+    picture.convert("RGB").save(out, "PPM")
     out.seek(0)
     return out
