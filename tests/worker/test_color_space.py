@@ -208,6 +208,28 @@ def test_peak_luminance_of_a_picture_decides_how_much_is_compressed(chunks: Sequ
 # Properties of AVIF that libheif does not follow.
 
 
+def avif_with(levels: Levels, *properties: bytes) -> bytes:
+    """Return levels, 0 to 1, as an AVIF without loss that has these properties."""
+    body = code_points.lossless_avif(levels)
+    _, (start, length) = next(isobmff.extents(body))
+    common = [boxes.ispe(levels.shape[1], levels.shape[0]), boxes.av1c(subsampled=False), *properties]
+    return boxes.avif([boxes.Item(b"av01", body[start : start + length], range(1, len(common) + 1))], common)
+
+
+@pytest.mark.parametrize(("stated", "max_nits"), [(0, 1_000), (400, 400), (4_000, 4_000)])
+def test_brightest_pixel_of_an_avif_decides_how_much_is_compressed(stated: int, max_nits: float) -> None:
+    levels = np.repeat(np.linspace(0, 1, 256)[None, :, None], 3, axis=2)
+    body = avif_with(levels, boxes.nclx(REC_2020, PQ, 0), boxes.box(b"clli", struct.pack(">HH", stated, 0)))
+    check(pixels(body), code_points.in_srgb(levels, REC_2020, PQ, max_nits=max_nits))
+
+
+def test_profile_of_an_avif_takes_precedence_over_code_points_unless_it_is_damaged() -> None:
+    expected = np.asarray(reference.to_srgb(Image.fromarray(code_points.image_of(palette(), 8).numpy()), WIDE)).astype(float)
+    for profile, ideal in ((WIDE, expected), (WIDE[:200], code_points.in_srgb(palette(), SRGB, 8))):
+        for boxes_of_color in itertools.permutations([boxes.nclx(SRGB, 8, 0), boxes.box(b"colr", b"prof", profile)]):
+            assert np.abs(pixels(avif_with(palette(), *boxes_of_color)) - ideal).mean() < MEAN
+
+
 def scene() -> Image.Image:
     return images.picture(96, 64)
 

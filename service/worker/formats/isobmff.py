@@ -19,9 +19,6 @@ _ALL_LAYERS = b"\xff\xff"
 # The bit of one band only in the third byte of `av1C` (AV1 Codec ISO Media File Format Binding §2.3.3).
 _MONOCHROME = 0x10
 
-# `mdcv` states the peak of a display in units of this many cd/m² (ISO/IEC 14496-12 §12.1.7).
-_MASTERING_UNIT_NITS = 0.0001
-
 
 class Picture(NamedTuple):
     """The description of the primary picture.
@@ -95,8 +92,10 @@ def _picture(body: bytes | memoryview) -> Picture:
         primaries = transfer = color_space.UNSPECIFIED
         full_range = True
     space = color_space.from_video_code_points(primaries, transfer)
-    if space.is_hdr and (max_nits := _max_nits(dict(properties))):
-        space = space._replace(max_nits=max_nits)
+    # The brightest pixel. Chromium ignores the peak of the mastering display in AVIF.
+    max_nits = int.from_bytes(bytes(dict(properties).get(b"clli", b""))[:2], "big")
+    if space.is_hdr and max_nits:
+        space = space._replace(max_nits=float(max_nits))
     return Picture(
         space,
         gray=monochrome,
@@ -255,12 +254,6 @@ def _beginning(body: bytes | memoryview, meta: memoryview, item: int) -> memoryv
     start, length = next((extent for found, extent in islice(_extents(meta), _MAX_ENTRIES) if found == item), Extent(0, 0))
     end = start + min(length or av1.MAX_HEADER_BYTES, av1.MAX_HEADER_BYTES)
     return memoryview(body)[start:end] if start else memoryview(b"")
-
-
-def _max_nits(properties: dict[bytes, memoryview]) -> float:
-    """Return the luminance of the brightest pixel, or of the display on which the picture was graded, 0 if neither is stated."""
-    light = int.from_bytes(properties.get(b"clli", b"")[:2], "big")
-    return float(light) or int.from_bytes(properties.get(b"mdcv", b"")[16:20], "big") * _MASTERING_UNIT_NITS
 
 
 class _Reader:
