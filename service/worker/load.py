@@ -22,6 +22,7 @@ from service.worker.formats import (
     apng,
     avif_sequence,
     gif,
+    gif_frames,
     hdr,
     heic,
     isobmff,
@@ -114,11 +115,18 @@ def _open_animation(file: ImageFile, info: ImageInfo) -> Animation:
     opened = open_image(file.body, n=-1, access="sequential", fail_on=FAIL_ON)
     if info.format == "webp":
         return Animation(animation.timing(opened), lambda: webp_frames.decode(file.body, opened))
+    if info.format == "gif" and _has_filled_areas(opened, file, info):
+        return Animation(animation.timing(opened), lambda: gif_frames.decode(file.body, opened))
     return animation.from_strip(lambda: open_image(file.body, n=-1, access="sequential", fail_on=FAIL_ON))
 
 
+def _has_filled_areas(opened: pyvips.Image, file: ImageFile, info: ImageInfo) -> bool:
+    """Return whether libvips fills areas of a GIF that are transparent."""
+    return info.alpha and (not opened.hasalpha() or gif.has_filled_areas(file.body, info.frames))
+
+
 def _open_frame(file: ImageFile, info: ImageInfo, number: int) -> pyvips.Image:
-    """Return a frame of an animation that libvips does not read."""
+    """Return a frame of an animation that libvips does not read correctly."""
     return next(islice(_open_animation(file, info).frames(), number, None))
 
 
@@ -228,6 +236,8 @@ def _open(file: ImageFile, info: ImageInfo, plan: Plan, page: int, rule: ShrinkR
         return _open_frame(file, info, page)
     pages = {"page": page} if page else {}
     image = open_image(file.body, access="sequential", fail_on=FAIL_ON, **pages)
+    if info.format == "gif" and _has_filled_areas(image, file, info):
+        return _open_frame(file, info, page)
     if image.get("vips-loader").startswith("jpegload") and (shrink := _shrink_on_load(image, info, plan, rule)) > 1:
         image = open_image(file.body, access="sequential", fail_on=FAIL_ON, shrink=shrink)
     return image if file.intermediate_of is not None else _assign_stated_colors(image, file, info, page)

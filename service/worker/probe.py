@@ -10,7 +10,7 @@ from service.rendering.protocol import Failure, ImageError
 from service.worker import bounds, color, gain_map, memory, vips_errors
 from service.worker.failures import broken_animation, undecodable
 from service.worker.files import open_image
-from service.worker.formats import apng, avif_sequence, heic, isobmff, png, svg, tiff, tiff_colors
+from service.worker.formats import apng, avif_sequence, gif, heic, isobmff, png, svg, tiff, tiff_colors
 from service.worker.orientation import orientation_of, upright_size
 
 # The loaders that may be used, libvips' class → our name of the format; all others are blocked, so that no exotic parser reads untrusted
@@ -100,6 +100,8 @@ def probe(body: memoryview, limits: Limits) -> ImageInfo:
     pages = tiff_colors.of_pages(body) if image_format == "tiff" else []
     alpha = any(page.alpha is not None for page in pages) if pages else bool(image.hasalpha())
     info = ImageInfo(image_format, width, height, frames, alpha, needs_full_decode)
+    if image_format == "gif" and not alpha and gif.has_filled_areas(body, frames):
+        info = msgspec.structs.replace(info, alpha=True)
     if image_format == "png" and png.survey(body, bounds.MAX_CHUNKS).animated:
         info = _probe_animated_png(body, info, limits)
     _check_size(info, limits)
