@@ -190,7 +190,7 @@ def test_references_outside_the_document_are_removed(inside: str) -> None:
         '<g id="a"><path d="M0 0h9v9z" fill="#123456"></path></g><use xlink:href="#a"></use>',
         '<linearGradient id="g"><stop offset="0" stop-color="red"></stop></linearGradient><rect width="9" fill="url(#g)"></rect>',
         '<rect width="9" height="9" style="mix-blend-mode:multiply"></rect>',
-        '<filter id="f"><feGaussianBlur stdDeviation="2"></feGaussianBlur></filter><g filter="url(#f)"></g>',
+        '<filter id="f" x="0" y="0"><feGaussianBlur stdDeviation="2"></feGaussianBlur></filter><g filter="url(#f)"></g>',
         '<text x="3" y="9">a &lt; b &amp; c</text>',
         '<rect width="9" height="9" transform="rotate(45)" clip-path="url(#c)"></rect>',
     ],

@@ -67,6 +67,9 @@ _LAYERS = (
     ("mask", re.compile(r"(?!none)"), _MASKED_PIXEL),
 )
 
+# The default filter region (Filter Effects 1 §8), without the pixel at each side that librsvg would add by rounding outwards.
+DEFAULT_FILTER_REGION = {"x": "-0.0999", "y": "-0.0999", "width": "1.1998", "height": "1.1998"}
+
 _SHAPES = frozenset({"path", "polyline", "polygon", "line"})
 _VIEWPORTS = frozenset({"svg", "symbol", "marker", "pattern"})
 # CSS length unit → pixels (CSS 2.1 §4.3.2).
@@ -132,7 +135,8 @@ class Element:
         self.points, self.length, self.area = _shape(tag, attributes)
         self.is_painted = any("url(" in attributes.get(name, "") for name in ("fill", "stroke"))
         self.layer_cost = sum(pixel for name, pattern, pixel in _LAYERS if name in attributes and pattern.match(attributes[name]))
-        self.has_filter_region = tag == "filter" and bool({"x", "y", "width", "height"} & attributes.keys())
+        region = {name: attributes[name] for name in ("x", "y", "width", "height") if name in attributes}
+        self.has_filter_region = tag == "filter" and bool(region) and region != DEFAULT_FILTER_REGION
         self.has_markers = "marker-mid" in attributes
         self.primitive_cost = _primitive_cost(tag, attributes)
         self.radii = _radii(attributes) if tag == "feMorphology" else (0.0, 0.0)

@@ -77,7 +77,7 @@ class Compound(NamedTuple):
     def matches(self, node: Node) -> bool:
         """Return whether an element has all the features."""
         return (
-            (self.tag is None or self.tag == node.tag)
+            (self.tag is None or self.tag == node.name)
             and all(name == node.id for name in self.ids)
             and self.classes <= node.classes
             and all(test(node) for test in self.tests)
@@ -181,7 +181,7 @@ class StyleSheets:
 
     def _matching(self, node: Node) -> list[Rule]:
         candidates = list(self._others)
-        candidates += self._by_tag.get(node.tag, ())
+        candidates += self._by_tag.get(node.name, ())
         candidates += self._by_id.get(node.id, ()) if node.id else ()
         for name in node.classes:
             candidates += self._by_class.get(name, ())
@@ -197,7 +197,7 @@ class StyleSheets:
         if node.parent is None:
             return False
         if combinator in {"+", "~"}:
-            earlier = node.parent.elements[: node.index]
+            earlier = node.parent.everything[: node.index]
             return any(self._matches(selector, at - 1, one) for one in reversed(earlier[-1:] if combinator == "+" else earlier))
         ancestor: Node | None = node.parent
         while ancestor is not None:
@@ -504,8 +504,8 @@ def _count(node: Node, *, same_type: bool) -> int:
     if node.parent is None:
         return 1
     if not same_type:
-        return len(node.parent.elements)
-    return node.parent.counts.get(node.tag, 1)
+        return len(node.parent.everything)
+    return node.parent.counts.get(node.name, 1)
 
 
 def _nth_test(name: str, step: int, offset: int) -> Test:
@@ -524,7 +524,7 @@ def _nth_test(name: str, step: int, offset: int) -> Test:
 
 _STRUCTURAL: dict[str, Test] = {
     "root": lambda node: node.parent is None,
-    "empty": lambda node: not node.children,
+    "empty": lambda node: not node.children and not node.everything,
     "first-child": lambda node: node.index == 0,
     "last-child": lambda node: node.index + 1 == _count(node, same_type=False),
     "only-child": lambda node: _count(node, same_type=False) == 1,
@@ -534,7 +534,7 @@ _STRUCTURAL: dict[str, Test] = {
 }
 
 
-# Conditions (Media Queries 4, CSS Conditional Rules 3).
+# Conditions (Media Queries 4, CSS Conditional Rules 3). The document of an `<img>` has no screen, hence no color.
 
 _FEATURES = {
     "prefers-color-scheme": "light",
@@ -560,7 +560,7 @@ _FEATURES = {
     "grid": "0",
     "monochrome": "0",
     "color-index": "0",
-    "color": "8",
+    "color": "0",
     "resolution": "1",
     "-webkit-device-pixel-ratio": "1",
     "-webkit-transform-3d": "1",

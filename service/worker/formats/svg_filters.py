@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TypeAlias
 
+from service.worker.formats.svg_tree import refuse_unsupported
 from service.worker.formats.svg_values import color_components, linear_from_srgb, spelled
 
 # Tag, attributes, and children with their attributes.
@@ -111,8 +112,10 @@ def adapt(tag: str, attributes: dict[str, str], color_space: str) -> None:
 
 
 def _adapt_convolution(attributes: dict[str, str]) -> None:
-    """Give a kernel matrix in the order of columns, which librsvg reads, and no bias, which browsers ignore."""
-    attributes.pop("bias", None)
+    """Give a kernel matrix in the order of columns, which librsvg reads."""
+    biases = (float(number) for number in re.findall(r"[0-9]*\.?[0-9]+", attributes.get("bias", "")))
+    if any(biases) and attributes.get("preserveAlpha") != "true":
+        refuse_unsupported("Convolutions with a bias of transparency", f"bias={attributes['bias']}")
     order = [int(number) for number in re.findall(r"\d{1,3}", attributes.get("order", "3"))][:2]
     columns, rows = (order * 2)[:2] if order else (3, 3)
     kernel = re.split(r"[\s,]+", attributes.get("kernelMatrix", "").strip())

@@ -99,21 +99,37 @@ _PYTHON_ENCODINGS = re.compile(
 class Node:
     """An element of a document.
 
-    tag: the local name, of `ELEMENTS`.
+    tag: the local name, of `ELEMENTS`. name: the same as the document has it, for selectors.
     attributes: those without a namespace, and `xml:space` and `xml:lang`. `href` has the value of `xlink:href` if there is no other.
-    children: elements, and the text between them. elements: only the former. counts: how many of them have each tag.
+    children: elements, and the text between them. elements: only the former.
+    everything: the elements and those that were left out, which selectors count. counts: how many of all have each name.
     has_content: whether a `foreignObject` shows something.
     index, type_index: number of elements, and of elements with the same name, before it with the same parent.
     """
 
-    __slots__ = ("attributes", "children", "classes", "counts", "elements", "has_content", "id", "index", "parent", "tag", "type_index")
+    __slots__ = (
+        "attributes",
+        "children",
+        "classes",
+        "counts",
+        "elements",
+        "everything",
+        "has_content",
+        "id",
+        "index",
+        "name",
+        "parent",
+        "tag",
+        "type_index",
+    )
 
     def __init__(self, tag: str, attributes: dict[str, str], parent: Node | None) -> None:
-        self.tag = tag
+        self.tag = self.name = tag
         self.attributes = attributes
         self.parent = parent
         self.children: list[Node | str] = []
         self.elements: list[Node] = []
+        self.everything: list[Node] = []
         self.counts: dict[str, int] = {}
         self.has_content = False
         self.id = attributes.get("id", "")
@@ -323,13 +339,25 @@ class _Reader:
         if tag == "a":
             tag = "tspan" if self._stack and self._stack[-1].tag in TEXTS else "g"
         if self._skipped_depth or tag is None or tag not in ELEMENTS:
+            if not self._skipped_depth and self._stack:
+                self._count(Node(local, {}, self._stack[-1]), local)
             self._skipped_depth += 1
             return
         if len(self._stack) >= MAX_DEPTH:
             refuse("too-many-pixels", "The SVG is nested too deeply.", f"at most {MAX_DEPTH} levels", "more")
-        self._add(tag, _attributes(raw))
+        self._add(tag, local, _attributes(raw))
 
-    def _add(self, tag: str, attributes: dict[str, str]) -> None:
+    @staticmethod
+    def _count(node: Node, name: str) -> None:
+        """Count an element among those of its parent."""
+        node.name = name
+        parent = node.parent
+        if parent is not None:
+            node.index, node.type_index = len(parent.everything), parent.counts.get(name, 0)
+            parent.everything.append(node)
+            parent.counts[name] = node.type_index + 1
+
+    def _add(self, tag: str, name: str, attributes: dict[str, str]) -> None:
         parent = self._stack[-1] if self._stack else None
         node = Node(tag, attributes, parent)
         if parent is None:
@@ -337,8 +365,7 @@ class _Reader:
         else:
             parent.children.append(node)
             parent.elements.append(node)
-            node.index, node.type_index = len(parent.elements) - 1, parent.counts.get(tag, 0)
-            parent.counts[tag] = node.type_index + 1
+            self._count(node, name)
         if node.id:
             self.document.ids.setdefault(node.id, node)
         if tag == "foreignObject":

@@ -248,7 +248,7 @@ class _Writer:
             self._output.warnings.add("Removed HTML in a foreignObject: its fallback is drawn.")
             candidates = candidates[1:]
         group = Node("g", node.attributes, node.parent)
-        group.index, group.type_index = node.index, node.type_index
+        group.name, group.index, group.type_index = node.name, node.index, node.type_index
         group.children = list(candidates[:1])
         group.elements = candidates[:1]
         self._write_element(group, parent, state)
@@ -475,6 +475,9 @@ class _Writer:
                 refuse_unsupported(f"Elements {tag} in linear colors", "color-interpolation: linearRGB")
             if tag == "mask":
                 attributes.pop("mask", None)
+        elif tag == "filter" and attributes.get("filterUnits") != "userSpaceOnUse":
+            has_region = attributes.keys() & {"xlink:href", *svg_cost.DEFAULT_FILTER_REGION}
+            attributes.update({} if has_region else svg_cost.DEFAULT_FILTER_REGION)
         if "filter" in attributes and attributes["filter"] != "none":
             attributes["filter"] = self._filter(attributes["filter"])
         if style.get("white-space") in {"pre", "pre-wrap", "break-spaces"}:
