@@ -45,6 +45,14 @@ def test_ingest_of_a_new_photo_is_201_with_document_and_location(client: httpx.C
     assert len(document["placeholder"]["data_url"]) <= 400
 
 
+def test_ingest_of_a_drawing_lists_what_was_removed_from_it(client: httpx.Client) -> None:
+    drawing = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9" onload="alert(1)"><rect width="5" height="5"/></svg>'
+    document = client.post("/v1/images", content=drawing).json()
+    assert document["warnings"] == ["Removed an event handler."]
+    assert client.get(f"/v1/images/{digest_of(drawing)}").json()["warnings"] == document["warnings"]
+    assert client.post("/v1/images", content=images.photo_jpeg(64, 48, quality=71)).json()["warnings"] == []
+
+
 def test_ingest_of_the_same_bytes_again_is_200_with_the_same_document(client: httpx.Client) -> None:
     photo = images.photo_jpeg(640, 480, quality=83)
     first, second = client.post("/v1/images", content=photo), client.post("/v1/images", content=photo)

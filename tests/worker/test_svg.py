@@ -450,6 +450,11 @@ async def test_svg_that_is_quick_at_its_own_size_may_be_too_slow_when_enlarged(p
         svg.sanitize(source, (widest + 1, widest + 1, (widest + 1) / 9))
 
 
+async def test_probe_of_an_svg_reports_what_was_removed(pool: RenderPool, tmp_path: Path) -> None:
+    found = await probed(pool, written(tmp_path, drawing("<script/><rect width='9' height='9'/>"), "drawing"))
+    assert found.warnings == ("Removed a script.",)
+
+
 async def test_svg_that_is_quick_at_any_size_has_no_max_width(pool: RenderPool, tmp_path: Path) -> None:
     for attributes in ('width="9" height="9"', 'width="9000" height="3"', 'width="3" height="9000"'):
         source = drawing('<rect width="9" height="9" fill="red"/>', attributes)

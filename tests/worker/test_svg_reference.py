@@ -248,6 +248,22 @@ DOCUMENTS = {
     "size of a symbol": drawing("<symbol id='s' viewBox='0 0 9 9' width='40'><rect width='9' height='9'/></symbol><use href='#s'/>"),
     "root that is moved": drawing(RECT, f"{SIZE} transform='rotate(20)'"),
     "root that is hidden": drawing(RECT, f"{SIZE} style='display:none'"),
+    "hidden resources": drawing(
+        "<clipPath id='c' display='none'><circle r='30'/></clipPath><linearGradient id='g' style='display:none'><stop/></linearGradient>"
+        "<rect width='60' height='40' fill='#06c' clip-path='url(#c)'/><rect y='50' width='60' height='20' fill='url(#g)'/>"
+    ),
+    "pattern": drawing(
+        "<pattern id='p' patternUnits='userSpaceOnUse' x='5' y='2' width='30' height='20' viewBox='2 3 10 10'>"
+        "<circle cx='7' cy='8' r='5' fill='#06c'/></pattern><rect width='120' height='80' fill='url(#p)'/>"
+    ),
+    "pattern without a view box": drawing(
+        "<pattern id='p' patternUnits='userSpaceOnUse' x='5' y='2' width='30' height='20'>"
+        "<circle cx='12' cy='9' r='8' fill='#06c'/></pattern><rect width='120' height='80' fill='url(#p)'/>"
+    ),
+    "stretched pattern": drawing(
+        "<pattern id='p' width='.25' height='.25' viewBox='0 0 9 9' preserveAspectRatio='none'><circle cx='4' cy='4' r='4'/></pattern>"
+        "<rect width='120' height='80' fill='url(#p)'/>"
+    ),
     "use with a style": drawing("<defs><rect id='q' width='50' height='50'/></defs><use href='#q' style='x:20px;y:10px;fill:#06c'/>"),
 }  # fmt: skip
 

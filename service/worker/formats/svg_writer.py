@@ -255,13 +255,18 @@ class _Writer:
 
     def _write_element(self, node: Node, parent: Element, state: State) -> None:
         style, inner = self._styler.style(node, state)
+        if style.get("display") == "none" and node.tag == "stop":
+            style["display"] = ""
         if style.get("display") == "none":
-            if not self._is_needed(node):
+            # Browsers treat a hidden resource as a missing one.
+            if node.tag in _RESOURCES or not self._is_needed(node):
                 return
             inner = inner._replace(is_hidden=True)
         attributes = self._attributes(node, style, inner)
         if node.tag == "text" and inner.strokes_first and inner.is_stroked and not inner.part:
             self._write_text_twice(node, attributes, parent, inner)
+        elif node.tag == "pattern" and _view_box(attributes) and not _is_stretched(attributes):
+            self._write_pattern(node, attributes, parent, inner)
         else:
             self._write_tag(node, attributes, parent, inner)
 
@@ -276,6 +281,21 @@ class _Writer:
             for child in node.elements:
                 self._write(child, element, inner)
         self._output.text.append(f"</{node.tag}>")
+
+    def _write_pattern(self, node: Node, attributes: dict[str, str], parent: Element, state: State) -> None:
+        """Write a pattern with a view box as one without, whose content is in an `svg` element: librsvg misplaces the former."""
+        frame = {name: attributes.pop(name) for name in (*_FRAME[2:], "viewBox", "overflow") if name in attributes}
+        attributes |= {side: frame[side] for side in ("width", "height") if side in frame}
+        if "xlink:href" in attributes or attributes.get("patternUnits") != "userSpaceOnUse":
+            refuse_unsupported("Patterns with a view box and sizes relative to what they fill", f"viewBox={frame['viewBox']}")
+        attributes["patternContentUnits"] = "userSpaceOnUse"
+        if "overflow" in frame:
+            attributes["overflow"] = frame["overflow"]
+        element = self._open("pattern", attributes, parent, state.cost)
+        content = self._open("svg", frame, element, state.cost)
+        for child in node.elements:
+            self._write(child, content, state._replace(cost=content.inherited))
+        self._output.text.append("</svg></pattern>")
 
     def _write_text_twice(self, node: Node, attributes: dict[str, str], parent: Element, state: State) -> None:
         """Write the strokes of a text, and then its fills: librsvg ignores `paint-order` for texts."""
@@ -585,6 +605,12 @@ def _viewport(attributes: Mapping[str, str], width: float, height: float) -> Box
 def _pixels(length: str) -> float | None:
     match = _LENGTH.fullmatch(length)
     return float(match[1]) * _UNIT_PIXELS[match[2].lower()] if match else None
+
+
+def _is_stretched(attributes: Mapping[str, str]) -> bool:
+    """Return whether a pattern just stretches its content, from the origin."""
+    is_at_origin = not {"x", "y"} & attributes.keys() and (_view_box(attributes) or ())[:2] == (0.0, 0.0)
+    return is_at_origin and attributes.get("preserveAspectRatio") == "none"
 
 
 def _in_style(attributes: Mapping[str, str]) -> list[str]:
