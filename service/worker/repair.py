@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from service.worker.formats import tiff, tiff_colors
+from service.worker.formats import tiff, tiff_colors, webp
 
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 # Any marker that does not occur within the data of a scan, where 0xFF is followed by zero or is a restart marker (ITU-T T.81 §B.1.1.5).
@@ -13,7 +13,6 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JPEG_TAIL_BYTES = 65_536
 
 _RIFF, _WEBP = b"RIFF", b"WEBP"
-_RIFF_HEADER_BYTES = 8
 
 
 def repaired(body: memoryview) -> memoryview:
@@ -21,7 +20,7 @@ def repaired(body: memoryview) -> memoryview:
 
     A JPEG that ends within its pixels gets its end marker (T.81 §B.1.1.3, EOI). The decoder will notice if more is missing.
 
-    A WebP gets the byte that pads its last chunk to an even size, which its RIFF size includes (RFC 9649 §2.3).
+    A WebP gets the byte that pads its last chunk to an even size.
 
     Some pages of a TIFF are labeled as RGB (see `tiff_colors.relabel`).
     """
@@ -29,8 +28,7 @@ def repaired(body: memoryview) -> memoryview:
         tail = bytes(body[-_JPEG_TAIL_BYTES:])
         return body if _JPEG_MARKER.search(tail, tail.rfind(_JPEG_SCAN) + len(_JPEG_SCAN)) else _append(body, _JPEG_END)
     if bytes(body[:4]) == _RIFF and bytes(body[8:12]) == _WEBP:
-        riff_size = int.from_bytes(body[4:8], "little")
-        return _append(body, b"\0") if _RIFF_HEADER_BYTES + riff_size == len(body) + 1 else body
+        return _append(body, b"\0") if webp.lacks_padding(body) else body
     if bytes(body[:4]) in tiff.SIGNATURES:
         return tiff_colors.relabel(body)
     return body

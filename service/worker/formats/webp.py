@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
+_RIFF_HEADER_BYTES = 8
 _FIRST_CHUNK_OFFSET = 12
 _CHUNK_HEADER_BYTES = 8
 
@@ -44,6 +45,17 @@ def chunks_of(content: memoryview, start: int = _FIRST_CHUNK_OFFSET) -> Iterator
         yield kind, content[position : position + size]
         # Chunks are padded to an even number of bytes.
         position += size + size % 2
+
+
+def lacks_padding(body: memoryview) -> bool:
+    """Return whether only the byte is missing that pads the last chunk to an even size, which the RIFF size includes (RFC 9649 §2.3)."""
+    if _RIFF_HEADER_BYTES + int.from_bytes(body[4:8], "little") != len(body) + 1:
+        return False
+    position, size = _FIRST_CHUNK_OFFSET, 0
+    while position + _CHUNK_HEADER_BYTES <= len(body):
+        size = int.from_bytes(body[position + 4 : position + 8], "little")
+        position += _CHUNK_HEADER_BYTES + size + size % 2
+    return position == len(body) + 1 and size % 2 == 1
 
 
 def _pixels(kind: bytes, data: bytes) -> int:
