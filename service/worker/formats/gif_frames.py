@@ -14,6 +14,9 @@ from service.worker.fields import copy_fields
 from service.worker.formats import gif
 from service.worker.formats.gif import Frame
 
+# libvips' decoder refuses such frames too.
+_MAX_SIDE_PIXELS = 65_535
+
 _DISPOSE_BACKGROUND, _DISPOSE_PREVIOUS = 2, 3
 
 
@@ -32,6 +35,8 @@ def decode(body: memoryview, opened: pyvips.Image) -> Iterator[pyvips.Image]:
 
 
 def _draw(frame: Frame, canvas: pyvips.Image) -> pyvips.Image:
+    if frame.left + frame.width > _MAX_SIDE_PIXELS or frame.top + frame.height > _MAX_SIDE_PIXELS:
+        raise pyvips.Error("a frame lies beyond the largest canvas of a GIF")
     picture = pyvips.Image.new_from_buffer(frame.file, "", access="sequential", fail_on="error").colourspace("srgb")
     width, height = min(frame.width, canvas.width - frame.left), min(frame.height, canvas.height - frame.top)
     if width <= 0 or height <= 0:
