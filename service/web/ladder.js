@@ -143,7 +143,9 @@ export function renderLadder(photo, view, onSelect) {
   const widths = [...new Set(photo.ladder.map(({ width }) => width))];
   const rows = widths.map((width) => {
     const renditions = sources.map(({ type, media }) =>
-      photo.ladder.find((rendition) => rendition.type === type && rendition.media === media && rendition.width === width),
+      photo.ladder.find(
+        (rendition) => rendition.type === type && rendition.media === media && rendition.width === width,
+      ),
     );
     const heading = element(
       "th",
