@@ -414,7 +414,7 @@ def test_settings_with_an_impossible_quota_are_refused(environ: dict[str, str], 
 
 @pytest.mark.parametrize("warm", ["all", "webp,none", "webp jpeg", ",", "WEBP"])
 def test_settings_with_an_unknown_word_in_warm_are_refused_with_the_known_ones(warm: str) -> None:
-    message = "DARKROOM_WARM is invalid: expected some of webp, avif, fallback, separated by commas, or none"
+    message = "DARKROOM_WARM is invalid: expected some of jxl, webp, avif, fallback, separated by commas, or none"
     assert refusal({"DARKROOM_WARM": warm}) == f"{message}, got {warm!r}."
 
 

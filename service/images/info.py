@@ -9,7 +9,7 @@ from service.images.options import DynamicRange
 from service.images.transform import Transform
 
 # Formats of originals whose frames follow one another in time; those of the others are pages. An AVIF may have either.
-_ANIMATED_ORIGINALS = frozenset({"gif", "webp", "png"})
+_ANIMATED_ORIGINALS = frozenset({"gif", "webp", "png", "jxl"})
 
 # An animation may have this many times the pixels of a still: it is decoded one frame after another, so that they cost time, not memory.
 _ANIMATION_FACTOR = 4

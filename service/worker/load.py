@@ -27,6 +27,7 @@ from service.worker.formats import (
     heic,
     isobmff,
     jpeg,
+    jxl,
     layered_avif,
     png,
     svg,
@@ -104,6 +105,8 @@ def load_animation(file: ImageFile, info: ImageInfo, plan: Plan, *, profile: Pro
 
 def _open_animation(file: ImageFile, info: ImageInfo) -> Animation:
     """Return an animation whose frames have the size, the levels and the colors of the original."""
+    if info.format == "jxl":
+        return jxl.open_animation(file.body, info.frames)
     if info.format == "avif":
         sequence = avif_sequence.survey(file.body, info.frames)
         return Animation(sequence.timing, lambda: avif_sequence.decode(file.body, sequence))
@@ -143,7 +146,9 @@ def check_original(file: ImageFile, info: ImageInfo) -> None:
     Raises `ImageError` for samples that are not colors, and for a GIF or JPEG that ends early; `pyvips.Error` if a frame or page does not
     decode. The first page is not decoded here: making the placeholder does that.
     """
-    if info.vector or info.format == "heic":
+    if info.format == "jxl" and info.frames > 1:
+        jxl.check_complete(file.body, info.frames)
+    if info.vector or info.format in {"heic", "jxl"}:
         return
     if info.format == "tiff":
         _check_tiff(file, info)
@@ -232,6 +237,8 @@ def _open(file: ImageFile, info: ImageInfo, plan: Plan, page: int, rule: ShrinkR
     """Return an opened page. A JPEG is already shrunk as far as its decoder should."""
     if info.format == "heic" and file.intermediate_of is None:
         return heic.decode(file.body)
+    if info.format == "jxl" and file.intermediate_of is None:
+        return color.replace_unusable_profile(jxl.decode(file.body, page))
     if info.sequence or (info.animated and info.format == "png"):
         return _open_frame(file, info, page)
     pages = {"page": page} if page else {}

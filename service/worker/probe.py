@@ -10,7 +10,7 @@ from service.rendering.protocol import Failure, ImageError
 from service.worker import bounds, color, gain_map, memory, vips_errors
 from service.worker.failures import broken_animation, undecodable
 from service.worker.files import open_image
-from service.worker.formats import apng, avif_sequence, gif, heic, isobmff, png, svg, tiff, tiff_colors
+from service.worker.formats import apng, avif_sequence, gif, heic, isobmff, jxl, png, svg, tiff, tiff_colors
 from service.worker.orientation import orientation_of, upright_size
 
 # The loaders that may be used, libvips' class → our name of the format; all others are blocked, so that no exotic parser reads untrusted
@@ -45,8 +45,6 @@ _KNOWN_SIGNATURES = (
     (b"{", "perhaps JSON"),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "gzip-compressed data"),
-    (b"\xff\x0a", "a JPEG XL image"),
-    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL image"),
     (b"BM", "perhaps a BMP image"),
 )
 
@@ -59,10 +57,11 @@ def block_unused_loaders() -> None:
 
 
 def readable_formats() -> list[str]:
-    """Return the formats of originals that the running libvips, and pillow-heif if it is installed, read."""
+    """Return the formats of originals that the running libvips, and pillow-heif and libjxl if they are installed, read."""
     formats = [name for loader, name in LOADERS.items() if pyvips.type_from_name(loader + "Source")]
     heic_formats = ["heic"] if "avif" in formats and heic.is_installed() else []
-    return formats + heic_formats + (["svg"] if pyvips.type_from_name(_SVG_LOADER) else [])
+    jxl_formats = ["jxl"] if jxl.is_installed() else []
+    return formats + heic_formats + jxl_formats + (["svg"] if pyvips.type_from_name(_SVG_LOADER) else [])
 
 
 def probe_upload(body: memoryview, limits: Limits) -> tuple[ImageInfo, tuple[str, ...]]:
@@ -89,6 +88,8 @@ def probe(body: memoryview, limits: Limits) -> ImageInfo:
     bounds.check(body, limits)
     if avif_sequence.is_sequence(body):
         return _probe_sequence(body, limits)
+    if jxl.is_jxl(beginning):
+        return _probe_jxl(body, limits)
     image, image_format = _open(body, beginning, limits)
     if image_format == "avif" and _text(image, "heif-compression") == "hevc":
         image_format = "heic"
@@ -155,6 +156,17 @@ def _has_hdr_levels(body: memoryview, image: pyvips.Image, image_format: str) ->
         return False
     # A profile takes precedence.
     return not color.has_profile(color.replace_unusable_profile(image))
+
+
+def _probe_jxl(body: memoryview, limits: Limits) -> ImageInfo:
+    jxl.check_installed()
+    header = jxl.read_header(body, limits.max_frames)
+    info = ImageInfo("jxl", header.width, header.height, header.frames, header.alpha, needs_full_decode=True)
+    if header.high_dynamic_range:
+        info = msgspec.structs.replace(info, dynamic_range="high")
+    _check_size(info, limits)
+    bounds.check_decoded_bytes(header.decoded_bytes, body, limits)
+    return info
 
 
 def _open(body: memoryview, beginning: bytes, limits: Limits) -> tuple[pyvips.Image, str]:

@@ -7,7 +7,7 @@ import pyvips
 from service.images.formats import FORMATS
 from service.worker import save
 from service.worker.files import open_image
-from service.worker.formats import heic
+from service.worker.formats import heic, jxl
 
 _SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><text y="8">a</text></svg>'
 
@@ -17,7 +17,8 @@ def load_codecs() -> None:
     pixel = pyvips.Image.black(1, 1, bands=3).cast("uchar").copy(interpretation="srgb")
     for image_format in FORMATS:
         try:
-            open_image(memoryview(save.encode(pixel, image_format, 50))).copy_memory()
+            body = memoryview(save.encode(pixel, image_format, 50))
+            (jxl.decode if image_format == "jxl" else open_image)(body).copy_memory()
         except pyvips.Error:
             continue
     open_image(memoryview(pixel.tiffsave_buffer(compression="deflate"))).copy_memory()

@@ -77,7 +77,7 @@ def rendition_headers(response: httpx.Response, digest: str, media_type: str) ->
 
 @pytest.mark.parametrize(
     ("extension", "media_type", "format_name"),
-    [("avif", "image/avif", "AVIF"), ("webp", "image/webp", "WEBP"), ("jpg", "image/jpeg", "JPEG"), ("png", "image/png", "PNG")],
+    [("jxl", "image/jxl", "JXL"), ("avif", "image/avif", "AVIF"), ("webp", "image/webp", "WEBP"), ("jpg", "image/jpeg", "JPEG"), ("png", "image/png", "PNG")],
 )
 def test_rendition_miss_then_hit_have_exactly_these_headers(
     client: httpx.Client, document: dict[str, Any], extension: str, media_type: str, format_name: str
@@ -105,7 +105,7 @@ def test_rendition_miss_then_hit_have_exactly_these_headers(
 
 
 def test_every_url_of_a_document_is_a_picture_of_its_size_and_type(client: httpx.Client, document: dict[str, Any]) -> None:
-    formats = {"image/avif": "AVIF", "image/webp": "WEBP", "image/jpeg": "JPEG"}
+    formats = {"image/jxl": "JXL", "image/avif": "AVIF", "image/webp": "WEBP", "image/jpeg": "JPEG"}
     for source in document["sources"]:
         for link in source["renditions"]:
             response = client.get(link["url"])

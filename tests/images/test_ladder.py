@@ -115,7 +115,7 @@ def test_ladder_of_any_transform_has_only_feasible_steps_or_is_refused(info: Ima
 
 def test_ladder_of_an_ordinary_image_is_complete() -> None:
     steps = [320, 640, 960, 1_280, 1_920, 2_560]
-    assert widths(ladders(still(4_000, 3_000), Transform(), LIMITS)) == {"avif": steps, "webp": steps, "jpeg": steps}
+    assert widths(ladders(still(4_000, 3_000), Transform(), LIMITS)) == {"jxl": steps, "avif": steps, "webp": steps, "jpeg": steps}
 
 
 def test_ladder_of_a_long_screenshot_ends_with_the_widest_step_of_each_format() -> None:
@@ -138,7 +138,7 @@ def test_ladder_of_a_long_drawing_ends_with_the_widest_feasible_step() -> None:
 def test_ladder_of_a_drawing_that_is_slow_to_draw_ends_with_the_widest_step_that_is_drawn_in_time() -> None:
     for max_width, steps in ((2_559, [320, 640, 960, 1_280, 1_920, 2_559]), (961, [320, 640, 960, 961]), (40, [40])):
         found = widths(ladders(heavy(40, 30, max_width=max_width), Transform(), LIMITS))
-        assert found == {"avif": steps, "webp": steps, "png": steps}
+        assert found == {"jxl": steps, "avif": steps, "webp": steps, "png": steps}
     assert widths(ladders(heavy(40, 30, max_width=2_560), Transform(), LIMITS))["png"][-1] == 2_560
 
 
@@ -172,7 +172,7 @@ def test_ladder_of_an_animation_that_is_too_large_at_any_width_is_that_of_its_fi
     few = msgspec.structs.replace(LIMITS, max_output_pixels=100)
     film = still(40, 40, image_format="gif", frames=101)
     found = ladders(film, Transform(), few)
-    assert widths(found) == {"avif": [10], "webp": [10], "jpeg": [10]}
+    assert widths(found) == {"jxl": [10], "avif": [10], "webp": [10], "jpeg": [10]}
     assert {step.transform.frame for ladder in found for step in ladder.steps} == {0}
     with pytest.raises(TooManyPixelsError):
         ladders(film, Transform(animate=True), few)
@@ -193,7 +193,7 @@ def test_ladder_leaves_out_a_format_that_ends_below_half_of_the_fallback_unless_
 
 def test_ladder_of_named_widths_needs_them_only_in_the_fallback_and_with_named_formats_in_each() -> None:
     page = still(1_200, 18_000)
-    assert widths(ladders(page, Transform(), LIMITS, widths=[1_200, 600])) == {"avif": [600], "webp": [600], "jpeg": [600, 1_200]}
+    assert widths(ladders(page, Transform(), LIMITS, widths=[1_200, 600])) == {"jxl": [600], "avif": [600], "webp": [600], "jpeg": [600, 1_200]}
     with pytest.raises(TooManyPixelsError) as refused:
         ladders(page, Transform(), LIMITS, widths=[1_200, 600], formats=["webp", "jpeg"])
     assert refused.value.received == "1200 x 18000"
@@ -217,12 +217,12 @@ def test_ladder_of_a_missing_frame_is_refused() -> None:
 @pytest.mark.parametrize(
     ("info", "text", "formats"),
     [
-        (still(4_000, 3_000), "width=640", ["avif", "webp", "jpeg"]),
+        (still(4_000, 3_000), "width=640", ["jxl", "avif", "webp", "jpeg"]),
         (still(4_000, 4_000), "full", ["webp", "jpeg"]),
         (still(1_200, 18_000), "full", ["jpeg"]),
         (still(1_200, 40_000), "full", ["jpeg"]),
         (still(400, 300, image_format="gif", frames=9), "full", ["webp", "gif"]),
-        (still(800, 600, image_format="gif", frames=140), "full", ["avif", "jpeg"]),
+        (still(800, 600, image_format="gif", frames=140), "full", ["jxl", "avif", "jpeg"]),
     ],
 )
 def test_possible_formats_of_one_rendition_are_those_that_it_can_be_made_in(info: ImageInfo, text: str, formats: list[Format]) -> None:

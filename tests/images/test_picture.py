@@ -100,14 +100,14 @@ def test_ladder_widths_of_any_image_rise_and_never_enlarge(width: int) -> None:
 
 
 def test_formats_of_an_opaque_image_end_with_jpeg_and_of_one_with_alpha_with_png() -> None:
-    assert default_formats(image()) == ("avif", "webp", "jpeg")
-    assert default_formats(image(alpha=True)) == ("avif", "webp", "png")
+    assert default_formats(image()) == ("jxl", "avif", "webp", "jpeg")
+    assert default_formats(image(alpha=True)) == ("jxl", "avif", "webp", "png")
     assert fallback_format(image()) == "jpeg"
     assert fallback_format(image(alpha=True)) == "png"
 
 
 @pytest.mark.parametrize(
-    ("image_format", "extension"), [("avif", ".avif"), ("webp", ".webp"), ("jpeg", ".jpg"), ("png", ".png"), ("gif", ".gif")]
+    ("image_format", "extension"), [("jxl", ".jxl"), ("avif", ".avif"), ("webp", ".webp"), ("jpeg", ".jpg"), ("png", ".png"), ("gif", ".gif")]
 )
 def test_url_of_a_rendition_is_its_signed_path_after_the_public_url(image_format: Format, extension: str) -> None:
     wanted = Transform(width=640, height=480, fit="cover", gravity=FocalPoint(0.3, 0.6))
@@ -120,7 +120,7 @@ def test_url_of_a_rendition_is_its_signed_path_after_the_public_url(image_format
 
 def test_markup_of_a_photo_has_its_ladder_in_every_format() -> None:
     markup = URL_BUILDER.markup(DIGEST, image(), Transform())
-    assert [source.type for source in markup.sources] == ["image/avif", "image/webp", "image/jpeg"]
+    assert [source.type for source in markup.sources] == ["image/jxl", "image/avif", "image/webp", "image/jpeg"]
     for source in markup.sources:
         assert [(link.width, link.height) for link in source.renditions] == [
             (320, 240),
@@ -147,7 +147,7 @@ def test_markup_of_a_small_original_is_one_step_of_its_own_width() -> None:
 
 def test_markup_of_an_image_with_alpha_falls_back_to_png() -> None:
     markup = URL_BUILDER.markup(DIGEST, image(alpha=True), Transform())
-    assert [source.type for source in markup.sources] == ["image/avif", "image/webp", "image/png"]
+    assert [source.type for source in markup.sources] == ["image/jxl", "image/avif", "image/webp", "image/png"]
     assert markup.src.endswith(".png")
 
 
@@ -237,11 +237,12 @@ def test_markup_at_a_width_that_makes_the_transform_too_high_is_refused() -> Non
 
 def test_picture_of_a_small_photo_is_the_expected_html() -> None:
     markup = URL_BUILDER.markup(DIGEST, image(400, 300), Transform(), sizes="(min-width: 60em) 50vw, 100vw", alt='A "red" boat & more')
-    avif, webp, jpeg = ([link.url for link in source.renditions] for source in markup.sources)
+    jxl, avif, webp, jpeg = ([link.url for link in source.renditions] for source in markup.sources)
     assert (
         markup.picture
         == f"""\
 <picture>
+  <source type="image/jxl" srcset="{jxl[0]} 320w, {jxl[1]} 400w" sizes="(min-width: 60em) 50vw, 100vw">
   <source type="image/avif" srcset="{avif[0]} 320w, {avif[1]} 400w" sizes="(min-width: 60em) 50vw, 100vw">
   <source type="image/webp" srcset="{webp[0]} 320w, {webp[1]} 400w" sizes="(min-width: 60em) 50vw, 100vw">
   <img src="{jpeg[1]}" srcset="{jpeg[0]} 320w, {jpeg[1]} 400w" sizes="(min-width: 60em) 50vw, 100vw" \
@@ -277,19 +278,19 @@ def test_picture_has_the_size_of_its_largest_step_to_prevent_a_layout_shift() ->
     [
         (animation(), "full", ("webp", "gif")),
         (animation(), "width=100,round=9", ("webp", "gif")),
-        (animation(), "frame=3", ("avif", "webp", "png")),
+        (animation(), "frame=3", ("jxl", "avif", "webp", "png")),
         (image(), "lossless=true", ("webp", "png")),
-        (image(), "round=max", ("avif", "webp", "png")),
-        (image(), "round=max,background=ffffff", ("avif", "webp", "jpeg")),
-        (image(), "round=max,background=ffffff80", ("avif", "webp", "png")),
-        (image(), "rotate=90", ("avif", "webp", "jpeg")),
-        (image(), "rotate=45", ("avif", "webp", "png")),
-        (image(), "rotate=45,background=blur", ("avif", "webp", "jpeg")),
-        (image(), "pad=3", ("avif", "webp", "png")),
-        (image(), "width=400,height=300,fit=contain", ("avif", "webp", "jpeg")),
-        (image(), "width=400,height=400,fit=contain", ("avif", "webp", "png")),
-        (image(alpha=True), "background=112233", ("avif", "webp", "jpeg")),
-        (drawing(), "full", ("avif", "webp", "png")),
+        (image(), "round=max", ("jxl", "avif", "webp", "png")),
+        (image(), "round=max,background=ffffff", ("jxl", "avif", "webp", "jpeg")),
+        (image(), "round=max,background=ffffff80", ("jxl", "avif", "webp", "png")),
+        (image(), "rotate=90", ("jxl", "avif", "webp", "jpeg")),
+        (image(), "rotate=45", ("jxl", "avif", "webp", "png")),
+        (image(), "rotate=45,background=blur", ("jxl", "avif", "webp", "jpeg")),
+        (image(), "pad=3", ("jxl", "avif", "webp", "png")),
+        (image(), "width=400,height=300,fit=contain", ("jxl", "avif", "webp", "jpeg")),
+        (image(), "width=400,height=400,fit=contain", ("jxl", "avif", "webp", "png")),
+        (image(alpha=True), "background=112233", ("jxl", "avif", "webp", "jpeg")),
+        (drawing(), "full", ("jxl", "avif", "webp", "png")),
     ],
 )
 def test_default_formats_preserve_frames_and_transparency(info: ImageInfo, text: str, formats: tuple[Format, ...]) -> None:
@@ -298,7 +299,7 @@ def test_default_formats_preserve_frames_and_transparency(info: ImageInfo, text:
 
 
 def test_default_formats_of_an_animation_in_the_first_pipeline_version_are_those_of_its_first_frame() -> None:
-    assert default_formats(animation(), Transform(), animates=False) == ("avif", "webp", "png")
+    assert default_formats(animation(), Transform(), animates=False) == ("jxl", "avif", "webp", "png")
 
 
 def test_markup_of_a_drawing_has_every_step_of_the_ladder() -> None:

@@ -115,15 +115,15 @@ def test_picture_with_an_invalid_attribute_name_is_an_error_that_names_it(js: Da
 
 def test_srcset_is_that_of_the_requested_format_or_the_closest_one(js: DarkroomJs) -> None:
     photo, moving = document(), document(ANIMATION)
-    avif, webp, jpeg = (source["srcset"] for source in photo["sources"])
-    assert [js("srcset", photo, *format_) for format_ in ([], ["avif"], ["webp"], ["jpeg"], ["jpg"])] == [jpeg, avif, webp, jpeg, jpeg]
+    jxl, avif, webp, jpeg = (source["srcset"] for source in photo["sources"])
+    assert [js("srcset", photo, *format_) for format_ in ([], ["jxl"], ["avif"], ["webp"], ["jpeg"], ["jpg"])] == [jpeg, jxl, avif, webp, jpeg, jpeg]
     # Without the requested format: its best format in place of AVIF, and its fallback in place of any other.
     webp, gif = (source["srcset"] for source in moving["sources"])
-    assert [js("srcset", moving, *format_) for format_ in ([], ["avif"], ["webp"], ["jpeg"])] == [gif, webp, webp, gif]
+    assert [js("srcset", moving, *format_) for format_ in ([], ["jxl"], ["avif"], ["webp"], ["jpeg"])] == [gif, webp, webp, webp, gif]
 
 
 def test_srcset_in_an_unknown_format_is_an_error_that_lists_them(js: DarkroomJs) -> None:
-    assert error_of(js, "srcset", document(), "heif") == 'There is no format "heif". Expected one of avif, webp, jpeg, png, gif.'
+    assert error_of(js, "srcset", document(), "heif") == 'There is no format "heif". Expected one of jxl, avif, webp, jpeg, png, gif.'
 
 
 # ---- Loaders
@@ -266,8 +266,8 @@ def test_signer_with_an_invalid_key_is_an_error_that_does_not_contain_it(js: Dar
         ({"transform": "width=640\n"}, "transform", "options in canonical form"),
         ({"transform": {"width": 640}}, "transform", "options in canonical form"),
         ({"transform": "a" * (MAX_TRANSFORM_CHARACTERS + 1)}, "transform", "at most 1024 characters"),
-        ({"extension": "jpeg"}, "extension", "avif, webp, jpg, png, gif, auto, got"),
-        ({"extension": None}, "extension", "avif, webp, jpg, png, gif, auto, got"),
+        ({"extension": "jpeg"}, "extension", "jxl, avif, webp, jpg, png, gif, auto, got"),
+        ({"extension": None}, "extension", "jxl, avif, webp, jpg, png, gif, auto, got"),
         ({"version": 0}, "version", "1 to 999999"),
         ({"version": "2"}, "version", "1 to 999999"),
         ({"version": 1_000_000}, "version", "1 to 999999"),

@@ -19,6 +19,10 @@ _STEEP_BELOW_QUALITY = 30
 # The signature of the color space in the header of an ICC profile (ICC.1:2022 §7.2.8).
 _ICC_COLOR_SPACE = slice(16, 20)
 
+# Efforts from which on the encoder takes more memory, and the longest side of a picture that it holds as a whole at any effort.
+_SLOW_EFFORT, _THOROUGH_EFFORT = 6, 8
+_MAX_WHOLE_SIDE = 2_048
+
 _FIRST_OUTPUT_BYTES = 1 << 16
 
 # The offset of the TIFF header in a box of Exif (ISO/IEC 18181-2 §9.5).
@@ -69,7 +73,7 @@ def distance_of_quality(quality: int) -> float:
     """
     if quality >= _STEEP_BELOW_QUALITY:
         return 0.1 + (100 - quality) * 0.09
-    return 53 / 3000 * quality**2 - 23 / 20 * quality + 25
+    return 53 / 3000 * quality * quality - 23 / 20 * quality + 25
 
 
 def encode(image: pyvips.Image, settings: Settings) -> bytes:
@@ -83,6 +87,7 @@ def encode(image: pyvips.Image, settings: Settings) -> bytes:
     pixel_format = jxl_library.PixelFormat(image.bands, data_type, 0, 0)
     pixels = image.write_to_memory()
     with _Encoder() as encoder:
+        encoder.require_memory(_needed_bytes(image, settings))
         encoder.set_header(image, settings)
         encoder.set_color_space(settings.color_space, gray=color.is_gray(image))
         encoder.add_metadata(settings.exif, settings.xmp)
@@ -93,17 +98,32 @@ def encode(image: pyvips.Image, settings: Settings) -> bytes:
         return encoder.finish()
 
 
+def _needed_bytes(image: pyvips.Image, settings: Settings) -> int:
+    """Return how much address space an encode may take, measured on noise. Large pictures are encoded in parts if they may be."""
+    if settings.progressive and not settings.lossless:
+        pixel_bytes = 160
+    elif settings.effort >= _THOROUGH_EFFORT:
+        pixel_bytes = 300
+    elif max(image.width, image.height) > _MAX_WHOLE_SIDE:
+        pixel_bytes = 48
+    else:
+        pixel_bytes = 110 if settings.lossless or settings.effort >= _SLOW_EFFORT else 72
+    pixels = int(image.width * image.height)
+    return pixels * (pixel_bytes + (24 if image.hasalpha() else 0))
+
+
 class _Encoder:
     """An encoder of libjxl, which is released at the end of a `with` statement. Its methods raise `pyvips.Error`."""
 
     def __init__(self) -> None:
         try:
-            self._library = jxl_library.load()
+            self._library, self._guard = jxl_library.load(), jxl_library.guard()
         except (ImportError, OSError) as error:
             raise pyvips.Error(f"JPEG XL cannot be encoded: {error}") from error
 
     def __enter__(self) -> Self:
-        self._encoder = self._library.JxlEncoderCreate(None)
+        self._guard.start()
+        self._encoder = self._library.JxlEncoderCreate(self._guard.memory_manager)
         if not self._encoder:
             raise pyvips.Error("libjxl: out of memory")
         return self
@@ -111,10 +131,16 @@ class _Encoder:
     def __exit__(self, *_: object) -> None:
         self._library.JxlEncoderDestroy(self._encoder)
 
+    def require_memory(self, size: int) -> None:
+        if not self._guard.has_space_for(size):
+            raise pyvips.Error(f"libjxl: out of memory: {size} bytes")
+
     def call(self, name: str, *arguments: object) -> int:
         """Return the result of a function of libjxl. Raises `pyvips.Error` if it is an error."""
         result = int(getattr(self._library, name)(*arguments))
         if result == Encoding.ERROR:
+            if self._guard.out_of_memory:
+                raise pyvips.Error("libjxl: out of memory")
             raise pyvips.Error(f"libjxl: {name} failed with error {self._library.JxlEncoderGetError(self._encoder):#x}")
         return result
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import time
 from ctypes import POINTER, c_char_p, c_double, c_float, c_int, c_int64, c_size_t, c_ubyte, c_uint32, c_uint64, c_void_p
 from enum import IntEnum
 from pathlib import Path
@@ -222,6 +223,85 @@ class _CmsInterface(ctypes.Structure):
     _fields_ = (("members", c_void_p * 8),)
 
 
+_Allocate = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_size_t)
+_Free = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
+_Initialize = ctypes.CFUNCTYPE(c_int, c_void_p, c_size_t)
+_Work = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_size_t)
+_Run = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, _Initialize, _Work, c_uint32, c_uint32)
+
+_libc = ctypes.CDLL(None)
+_libc.malloc.restype, _libc.malloc.argtypes = c_void_p, (c_size_t,)
+_libc.free.restype, _libc.free.argtypes = None, (c_void_p,)
+
+# Allocations of this size and more leave so much address space free.
+_LARGE_BYTES, _RESERVED_BYTES = 1 << 20, 24 << 20
+
+
+class Guard:
+    """Watches memory and time while libjxl works. There is one for the process, which does one thing at a time.
+
+    libjxl returns an error if its picture buffers cannot be allocated, but a failure in a container of its C++ library ends the process.
+    So large buffers are refused while there is still space for containers. The work is divided into parts (rows of blocks and groups of
+    pixels), which libjxl could give to several threads. They run in the calling thread here, as long as its time is not used up.
+
+    out_of_memory, out_of_time: whether the last work ended because of that.
+    """
+
+    class _MemoryManager(ctypes.Structure):
+        """`JxlMemoryManager`."""
+
+        _fields_ = (("opaque", c_void_p), ("alloc", _Allocate), ("free", _Free))
+
+    def __init__(self) -> None:
+        self.out_of_memory = self.out_of_time = False
+        self._deadline = 0.0
+        self._manager = self._MemoryManager(None, _Allocate(self._allocate), _Free(lambda _, address: _libc.free(address)))
+        self.memory_manager = ctypes.byref(self._manager)
+        self.runner = _Run(self._run)
+
+    def start(self, seconds: float = float("inf")) -> None:
+        """Begin to watch new work.
+
+        seconds: of CPU that this thread may spend on it.
+        """
+        self.out_of_memory = self.out_of_time = False
+        self.limit(seconds)
+
+    def limit(self, seconds: float) -> None:
+        """Limit the CPU time that this thread may spend from now on."""
+        self._deadline = time.thread_time() + seconds
+
+    def has_space_for(self, size: int) -> bool:
+        """Return whether an allocation of `size` bytes would succeed now."""
+        # Untouched memory costs only address space.
+        address = _libc.malloc(size)
+        _libc.free(address)
+        return bool(address)
+
+    def _allocate(self, _: int | None, size: int) -> int | None:
+        is_refused = size >= _LARGE_BYTES and not self.has_space_for(size + _RESERVED_BYTES)
+        address = None if is_refused else int(_libc.malloc(size) or 0) or None
+        self.out_of_memory = self.out_of_memory or not address
+        return address
+
+    def _run(self, _: int | None, work: int, initialize: Any, do_part: Any, start: int, end: int) -> int:
+        """Do all parts of some work (`JxlParallelRunner`). Returns 0, or -1 if that failed."""
+        if initialize(work, 1):
+            return -1
+        for part in range(start, end):
+            if time.thread_time() > self._deadline:
+                self.out_of_time = True
+                return -1
+            do_part(work, part, 0)
+        return 0
+
+
+@functools.cache
+def guard() -> Guard:
+    """Return the guard of this process."""
+    return Guard()
+
+
 # Function → its result and its parameters. Buffers of bytes are passed as addresses.
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "JxlEncoderCreate": (c_void_p, (c_void_p,)),
@@ -248,6 +328,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "JxlEncoderProcessOutput": (c_int, (c_void_p, POINTER(c_void_p), POINTER(c_size_t))),
     "JxlDecoderCreate": (c_void_p, (c_void_p,)),
     "JxlDecoderDestroy": (None, (c_void_p,)),
+    "JxlDecoderSetParallelRunner": (c_int, (c_void_p, _Run, c_void_p)),
     "JxlDecoderSubscribeEvents": (c_int, (c_void_p, c_int)),
     "JxlDecoderSetCms": (c_int, (c_void_p, _CmsInterface)),
     "JxlDecoderSetUnpremultiplyAlpha": (c_int, (c_void_p, c_int)),
@@ -305,7 +386,7 @@ def default_cms() -> _CmsInterface:
     return cms
 
 
-def address(buffer: bytes | memoryview) -> int:
+def address(buffer: bytes | bytearray | memoryview) -> int:
     """Return the address of the first byte of a buffer, which must outlive the use of it."""
     return int(pyvips.ffi.cast("uintptr_t", pyvips.ffi.from_buffer(buffer)))
 
