@@ -28,11 +28,17 @@ ENV SOURCE_DATE_EPOCH=315532800
 RUN python3 -m pip wheel \
         --no-build-isolation --no-cache-dir --no-deps --only-binary :all: --no-binary pyvips \
         --require-hashes --requirement /build/requirements.lock --wheel-dir /build/wheels
+# Of the wheel imagecodecs only libjxl and the libraries that it loads are used, and NumPy not at all: the rest would take
+# 150 MB. `__init__.py` shows where the libraries are; nothing imports it. The licenses stay.
 # Bytecode makes the start four times as fast, and a read-only root could not keep it later. `unchecked-hash` leaves time
 # stamps out of it.
 RUN python3 -m venv --without-pip /opt/darkroom \
     && python3 -m pip --python /opt/darkroom/bin/python install \
         --no-cache-dir --no-compile --no-deps --no-index /build/wheels/*.whl \
+    && rm -rf /opt/darkroom/lib/python3*/site-packages/numpy* \
+    && find /opt/darkroom/lib/python3*/site-packages/imagecodecs -type f ! -name __init__.py ! -path '*/licenses/*' -delete \
+    && find /opt/darkroom/lib/python3*/site-packages/imagecodecs.libs -type f \
+        ! -name 'libbrotli*' ! -name 'liblcms2*' ! -name 'libjxl-*' ! -name 'libjxl_cms*' -delete \
     && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/darkroom/lib
 
 

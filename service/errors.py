@@ -250,7 +250,8 @@ class UnsupportedFormatError(ServiceError):
     slug = "unsupported-format"
     title = "Not a supported image"
     help = (
-        "Send JPEG, PNG, WebP, GIF, AVIF, HEIC, TIFF or SVG. The server recognizes the format by the content of the file, not by its name."
+        "Send JPEG, PNG, WebP, GIF, AVIF, HEIC, JPEG XL, TIFF or SVG. The server recognizes the format by the content of the file, not by "
+        "its name."
     )
 
 

@@ -31,7 +31,7 @@ def test_transforms_page_lists_every_option_in_canonical_order() -> None:
 
 def test_transforms_page_states_every_default_quality() -> None:
     newest = DEFAULTS[max(DEFAULTS)].quality
-    assert f"{newest['avif']} AVIF, {newest['webp']} WebP, {newest['jpeg']} JPEG" in TRANSFORMS
+    assert f"{newest['jxl']} JPEG XL, {newest['avif']} AVIF, {newest['webp']} WebP, {newest['jpeg']} JPEG" in TRANSFORMS
 
 
 def test_transforms_page_shows_every_group_of_the_gallery() -> None:

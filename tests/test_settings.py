@@ -394,8 +394,8 @@ def test_settings_with_an_invalid_variant_are_refused_with_its_name_and_the_reas
     assert reason in str(caught.value)
 
 
-def test_settings_warm_webp_and_the_fallback_by_default() -> None:
-    assert load({}).rendering.warm_formats == ("webp", "fallback")
+def test_settings_warm_jxl_webp_and_the_fallback_by_default() -> None:
+    assert load({}).rendering.warm_formats == ("jxl", "webp", "fallback")
     assert load({"DARKROOM_WARM": "none"}).rendering.warm_formats == ()
 
 

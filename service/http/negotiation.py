@@ -11,7 +11,7 @@ from service.images.formats import FORMATS, Format
 MAX_ACCEPT_CHARACTERS = 1_024
 
 # The formats that a client must name to get, in our order of preference; a fallback needs no naming.
-_NEGOTIATED: tuple[Format, ...] = ("avif", "webp")
+_NEGOTIATED: tuple[Format, ...] = ("jxl", "avif", "webp")
 _FALLBACKS: tuple[Format, ...] = ("jpeg", "png", "gif")
 
 # RFC 9110 §12.4.2. A weight without its zero (`.5`) is not valid, but its meaning is clear.
@@ -39,7 +39,7 @@ def normalize_accept(accept: bytes) -> bytes:
 def _preferred(weights: Mapping[str, float], fallback: Format) -> list[Format]:
     """Return the formats that a client prefers to `fallback`, best first.
 
-    Only a format that the client names counts. `*/*` and `image/*` do not name one: browsers that show neither AVIF nor WebP send them too.
+    Only a format that the client names counts. `*/*` and `image/*` do not name one: browsers that show none of these formats send them too.
     """
     fallback_weight = _weight(weights, FORMATS[fallback].media_type)
     named = {image_format: weights.get(FORMATS[image_format].media_type, 0.0) for image_format in _NEGOTIATED}

@@ -177,7 +177,7 @@ class UrlsRequest(RequestBody, frozen=True):
         "a ladder": {
             "transform": {"width": 640, "height": 480, "fit": "cover", "gravity": "attention"},
             "widths": [320, 640, 1280],
-            "formats": ["avif", "webp", "jpeg"],
+            "formats": ["jxl", "avif", "webp", "jpeg"],
             "sizes": "(min-width: 60em) 40vw, 100vw",
             "alt": "A panda eats bamboo.",
         },

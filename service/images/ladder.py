@@ -65,8 +65,10 @@ def fallback_format(info: ImageInfo, transform: Transform = PLAIN, *, animates: 
 def default_formats(info: ImageInfo, transform: Transform = PLAIN, *, animates: bool = True) -> tuple[Format, ...]:
     """Return the formats of a ladder, the smallest first, the fallback last; for `animates` see `fallback_format`."""
     fallback = fallback_format(info, transform, animates=animates)
-    # AVIF renditions are never animated, and its lossless files are the largest.
-    formats: tuple[Format, ...] = ("webp", fallback) if fallback == "gif" or transform.lossless else ("avif", "webp", fallback)
+    # JPEG XL and AVIF renditions are not animated. Without loss, AVIF is the largest, and JPEG XL is larger than WebP for most drawings and
+    # screenshots, for which `lossless` is used most.
+    plain = fallback == "gif" or transform.lossless
+    formats: tuple[Format, ...] = ("webp", fallback) if plain else ("jxl", "avif", "webp", fallback)
     return tuple(name for name in formats if transform.dynamic_range == "standard" or FORMATS[name].high_dynamic_range)
 
 
@@ -85,11 +87,12 @@ def possible_formats(
 
     If an animation can be made in none of them, they are those of its first frame; if that cannot be made either, only the fallback.
 
-    supported: the formats that the installed libvips writes. version: the pipeline version of the rendition.
+    supported: the formats that the installed codecs write. version: the pipeline version of the rendition, which limits them too.
 
     Raises `BadTransformError` for a crop outside the picture.
     """
-    animates = version not in DEFAULTS or DEFAULTS[version].animates
+    defaults = DEFAULTS.get(version, DEFAULTS[PIPELINE_VERSION])
+    animates = defaults.animates
     page = info.of_page(transform.frame)
     plan = make_plan(page.width, page.height, transform, vector=page.vector)
     alpha = _has_alpha(info, transform)
@@ -98,6 +101,7 @@ def possible_formats(
             image_format
             for image_format in formats
             if image_format in supported
+            and image_format in defaults.offered
             and is_worth_linking(plan, image_format, limits, frames=_frames(info, transform, image_format, animates=animates), alpha=alpha)
         ]
         if possible:

@@ -510,7 +510,7 @@ OPTIONS: Mapping[str, Option] = {
         "it is refused.",
         50_000,
     ),
-    "lossless": _boolean("`true` encodes without any loss, in webp, avif and png.", True),
+    "lossless": _boolean("`true` encodes without any loss, in jxl, webp, avif and png.", True),
     "effort": _integer(
         0,
         MAX_EFFORT,
@@ -518,7 +518,7 @@ OPTIONS: Mapping[str, Option] = {
         f"How hard the encoder tries to make a small file, from 0 (fastest) to {MAX_EFFORT} (smallest). Above 3, avif takes seconds.",
         4,
     ),
-    "progressive": _boolean("`true` makes a jpeg or png appear coarse first, and become sharper while it loads.", True),
+    "progressive": _boolean("`true` makes a jxl, jpeg or png appear coarse first, and become sharper while it loads.", True),
 }
 
 # Only in the API: resolved when a URL is made.

@@ -129,21 +129,26 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True):
 class Defaults(msgspec.Struct, frozen=True):
     """The values of omitted options in one pipeline version.
 
-    quality: for each format. animates: whether an animation stays one where the format allows it.
+    quality: for each format. animates: whether an animation stays one where the format allows it. offered: the formats from which a URL
+    that ends in `.auto` chooses.
     """
 
     quality: Mapping[Format, int]
     animates: bool
+    offered: frozenset[Format] = frozenset(FORMATS)
 
 
 # Raised whenever the same transform would give other pixels, or other bytes that are worth having.
 PIPELINE_VERSION = 3
 
+# The first versions are older than JPEG XL: at their URLs that end in `.auto`, a client gets the same format as ever.
+_WITHOUT_JXL: frozenset[Format] = frozenset(FORMATS) - {"jxl"}
+
 # A row never changes once it is released, so that old URLs keep their meaning. A new default needs a new version.
 DEFAULTS: Mapping[int, Defaults] = {
-    1: Defaults(quality={"jxl": 75, "avif": 58, "webp": 80, "jpeg": 80, "png": 100, "gif": 100}, animates=False),
+    1: Defaults(quality={"jxl": 75, "avif": 58, "webp": 80, "jpeg": 80, "png": 100, "gif": 100}, animates=False, offered=_WITHOUT_JXL),
     # All formats look alike at these: SSIMULACRA2 75 on photos, 640 and 1,280 pixels wide (`make quality`).
-    2: Defaults(quality={"jxl": 75, "avif": 58, "webp": 82, "jpeg": 73, "png": 100, "gif": 100}, animates=True),
+    2: Defaults(quality={"jxl": 75, "avif": 58, "webp": 82, "jpeg": 73, "png": 100, "gif": 100}, animates=True, offered=_WITHOUT_JXL),
     3: Defaults(quality={"jxl": 70, "avif": 59, "webp": 82, "jpeg": 67, "png": 100, "gif": 100}, animates=True),
 }
 

@@ -64,7 +64,8 @@ HELP: Mapping[str, Setting] = {
     "DARKROOM_MAX_PARTS": Setting("Maximum number of files in one multipart upload."),
     "DARKROOM_MAX_PIXELS": Setting("Maximum number of pixels of an original, all frames together."),
     "DARKROOM_MAX_WHOLE_PIXELS": Setting(
-        "The same for originals that must be decoded as a whole: progressive JPEG, interlaced PNG, WebP, GIF, AVIF, HEIC, TIFF, SVG."
+        "The same for originals that must be decoded as a whole: progressive JPEG, interlaced PNG, WebP, GIF, AVIF, HEIC, JPEG XL, "
+        "TIFF, SVG."
     ),
     "DARKROOM_MAX_OUTPUT_PIXELS": Setting("Maximum number of pixels of a rendition."),
     "DARKROOM_MAX_FRAMES": Setting("Maximum number of frames or pages of an original."),
@@ -74,9 +75,9 @@ HELP: Mapping[str, Setting] = {
         "none",
     ),
     "DARKROOM_WARM": Setting(
-        "Formats in which the ladder of a new image is rendered in the background: any of `webp`, `avif` and `fallback` "
-        "(JPEG, PNG or GIF, depending on the image), separated by commas, or `none`.",
-        "`webp,fallback`",
+        "Formats in which the ladder of a new image is rendered in the background: any of `jxl`, `webp`, `avif` and "
+        "`fallback` (JPEG, PNG or GIF, depending on the image), separated by commas, or `none`.",
+        "`jxl,webp,fallback`",
     ),
     "DARKROOM_RENDITIONS_BYTES": Setting(
         "Maximum size of the renditions and intermediates in a store on disk, in bytes. Beyond it the least recently read ones are "

@@ -9,7 +9,7 @@ export interface Rendition {
 
 /** The ladder of one format, narrowest step first, and the same as a srcset. */
 export interface Source {
-  /** Such as `image/avif`. */
+  /** Such as `image/jxl`. */
   readonly type: string;
   readonly srcset: string;
   /** The media query of the screens that it is for; without it, it is for all. */
@@ -60,8 +60,8 @@ export interface Manifest {
   readonly images: Readonly<Record<string, ImageDocument & { readonly srcset: string }>>;
 }
 
-export type Format = "avif" | "webp" | "jpeg" | "jpg" | "png" | "gif";
-export type Extension = "avif" | "webp" | "jpg" | "png" | "gif" | "auto";
+export type Format = "jxl" | "avif" | "webp" | "jpeg" | "jpg" | "png" | "gif";
+export type Extension = "jxl" | "avif" | "webp" | "jpg" | "png" | "gif" | "auto";
 
 export interface PictureOptions {
   /** As in `<img sizes>`; `100vw` by default. */

@@ -9,8 +9,8 @@ export const MANIFEST_VERSION = 1;
 /** The pipeline version of new URLs: PIPELINE_VERSION of service/urls/rendition_url.py. */
 export const PIPELINE_VERSION = 3;
 
-const FORMATS = ["avif", "webp", "jpeg", "png", "gif"];
-const EXTENSIONS = ["avif", "webp", "jpg", "png", "gif", "auto"];
+const FORMATS = ["jxl", "avif", "webp", "jpeg", "png", "gif"];
+const EXTENSIONS = ["jxl", "avif", "webp", "jpg", "png", "gif", "auto"];
 const MAX_TRANSFORM_CHARACTERS = 1024;
 const MAX_URL_CHARACTERS = 2048;
 const SIGNATURE_BYTES = 16;
@@ -79,7 +79,8 @@ export function picture(image, { sizes = "100vw", alt = image.alt, ...attributes
  * Return a loader for Next.js: `({ src, width })` → the URL of the narrowest step that is at least `width` pixels wide, or of the widest step.
  *
  * `from` is a manifest, and then `src` is one of its paths; or it is the document of one image, and then `src` is ignored. A URL has one
- * format: browsers support WebP since 2020, and "avif", which is smaller, since 2024. Darkroom chooses the quality.
+ * format: browsers support WebP since 2020, "avif", which is smaller, since 2024, and "jxl", which is smaller still, since October 2026.
+ * Darkroom chooses the quality.
  */
 export function loader(from, { format = "webp" } = {}) {
   const find = finder(from);
@@ -115,15 +116,16 @@ function requireManifest(manifest) {
 }
 
 /**
- * Return an image's ladder in `format`. If the image has no such ladder, return its best format for "avif", because browsers that support
- * AVIF support all the others, and its fallback for any other format. Ladders for some screens only are left out.
+ * Return an image's ladder in `format`. If the image has no such ladder, return its best format that browsers with `format` support: the
+ * first one after it in the order of `FORMATS`. Ladders for some screens only are left out.
  */
 function source(image, format = image.sources.at(-1).type.replace("image/", "")) {
   const sources = image.sources.filter(({ media }) => !media);
   const name = format === "jpg" ? "jpeg" : format;
   if (!FORMATS.includes(name))
     throw new Error(`There is no format ${JSON.stringify(format)}. Expected one of ${FORMATS.join(", ")}.`);
-  return sources.find(({ type }) => type === `image/${name}`) ?? (name === "avif" ? sources[0] : sources.at(-1));
+  const supported = FORMATS.slice(FORMATS.indexOf(name)).map((known) => `image/${known}`);
+  return sources.find(({ type }) => supported.includes(type)) ?? sources.at(-1);
 }
 
 function step({ renditions }, width = Infinity) {

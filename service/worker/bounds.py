@@ -63,7 +63,7 @@ def check(body: memoryview, limits: Limits) -> None:
 
 def _check_jpeg(body: memoryview, limits: Limits) -> None:
     found = jpeg.survey(body, MAX_SCANS, MAX_SEGMENTS)
-    check_decoded_bytes(found.decoded_bytes, body, limits)
+    _check_decoded_bytes(found.decoded_bytes, body, limits)
     _check_count("scans", found.scans, MAX_SCANS)
     _check_count("samples to decode, counted in each scan", found.scans * found.samples if found.decoded_bytes else 0, MAX_SCANNED_SAMPLES)
     _check_count("segments", found.segments, MAX_SEGMENTS)
@@ -75,21 +75,21 @@ def _check_png(body: memoryview, limits: Limits) -> None:
     _check_count("chunks before its pixels", found.chunks, MAX_CHUNKS)
     _check_count("compressed chunks before its pixels", found.compressed_chunks, MAX_COMPRESSED_CHUNKS)
     _check_count("bytes of metadata", found.metadata_bytes, MAX_METADATA_BYTES)
-    check_decoded_bytes(found.decoded_bytes, body, limits)
+    _check_decoded_bytes(found.decoded_bytes, body, limits)
 
 
 def _check_gif(body: memoryview, limits: Limits) -> None:
     found = gif.survey(body, limits.max_frames, MAX_BLOCKS)
     check_frames(found.frames, limits)
     _check_count("blocks", found.blocks, MAX_BLOCKS)
-    check_decoded_bytes(found.decoded_bytes, body, limits)
+    _check_decoded_bytes(found.decoded_bytes, body, limits)
 
 
 def _check_webp(body: memoryview, limits: Limits) -> None:
     found = webp.survey(body, limits.max_frames + MAX_CHUNKS)
     check_frames(found.frames, limits)
     _check_count("chunks", found.chunks, limits.max_frames + MAX_CHUNKS)
-    check_decoded_bytes(found.decoded_bytes, body, limits)
+    _check_decoded_bytes(found.decoded_bytes, body, limits)
 
 
 def _check_tiff(body: memoryview, limits: Limits) -> None:
@@ -120,7 +120,7 @@ def check_heif(image_format: str, pixels: int, body: memoryview, limits: Limits,
     pixels: width × height.
     high_bit_depth: whether it has more than 8 bits per sample.
     """
-    check_decoded_bytes(pixels * _HEIF_PIXEL_BYTES[image_format][high_bit_depth], body, limits)
+    _check_decoded_bytes(pixels * _HEIF_PIXEL_BYTES[image_format][high_bit_depth], body, limits)
 
 
 def check_canvas(canvas_bytes: int, body: memoryview, limits: Limits) -> None:
@@ -147,7 +147,7 @@ def check_frames(frames: int, limits: Limits) -> None:
         )
 
 
-def check_decoded_bytes(decoded_bytes: int, body: memoryview, limits: Limits) -> None:
+def _check_decoded_bytes(decoded_bytes: int, body: memoryview, limits: Limits) -> None:
     """Check that a full decode, if one is needed, fits in memory together with the file. Raises `ImageError`, `too-many-pixels`.
 
     decoded_bytes: 0 if no full decode is needed.

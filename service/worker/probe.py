@@ -165,7 +165,7 @@ def _probe_jxl(body: memoryview, limits: Limits) -> ImageInfo:
     if header.high_dynamic_range:
         info = msgspec.structs.replace(info, dynamic_range="high")
     _check_size(info, limits)
-    bounds.check_decoded_bytes(header.decoded_bytes, body, limits)
+    bounds.check_canvas(header.decoded_bytes, body, limits)
     return info
 
 

@@ -17,7 +17,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 CORPUS = images.corpus()
 PHOTOS = images.corpus_files("photo")
-FORMATS = {"image/avif": "AVIF", "image/webp": "WEBP", "image/jpeg": "JPEG", "image/png": "PNG", "image/gif": "GIF"}
+FORMATS = {"image/jxl": "JXL", "image/avif": "AVIF", "image/webp": "WEBP", "image/jpeg": "JPEG", "image/png": "PNG", "image/gif": "GIF"}
 # `faults` has files that must be refused, with a list of its own of the right outcomes.
 NO_GOOD = {"bomb", "broken", "faults", "svg-hostile", "photo"}
 

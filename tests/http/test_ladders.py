@@ -131,6 +131,7 @@ def test_requested_urls_that_cannot_be_made_are_422(server: Server) -> None:
             )
         ladder = client.post(path, json={"widths": [100, 200]}).json()
         assert [(source["type"], len(source["renditions"])) for source in ladder["sources"]] == [
+            ("image/jxl", 2),
             ("image/avif", 1),
             ("image/webp", 1),
             ("image/jpeg", 2),

@@ -77,7 +77,13 @@ def rendition_headers(response: httpx.Response, digest: str, media_type: str) ->
 
 @pytest.mark.parametrize(
     ("extension", "media_type", "format_name"),
-    [("jxl", "image/jxl", "JXL"), ("avif", "image/avif", "AVIF"), ("webp", "image/webp", "WEBP"), ("jpg", "image/jpeg", "JPEG"), ("png", "image/png", "PNG")],
+    [
+        ("jxl", "image/jxl", "JXL"),
+        ("avif", "image/avif", "AVIF"),
+        ("webp", "image/webp", "WEBP"),
+        ("jpg", "image/jpeg", "JPEG"),
+        ("png", "image/png", "PNG"),
+    ],
 )
 def test_rendition_miss_then_hit_have_exactly_these_headers(
     client: httpx.Client, document: dict[str, Any], extension: str, media_type: str, format_name: str
@@ -230,6 +236,7 @@ def test_newer_pipeline_version_is_503_with_retry_after(client: httpx.Client, do
 @pytest.mark.parametrize(
     ("accept", "media_type"),
     [
+        ("image/jxl,image/avif,image/webp,*/*", "image/jxl"),
         ("image/avif,image/webp,*/*", "image/avif"),
         ("image/webp,*/*;q=0.8", "image/webp"),
         ("image/avif;q=0, image/webp", "image/webp"),

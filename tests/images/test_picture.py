@@ -107,7 +107,8 @@ def test_formats_of_an_opaque_image_end_with_jpeg_and_of_one_with_alpha_with_png
 
 
 @pytest.mark.parametrize(
-    ("image_format", "extension"), [("jxl", ".jxl"), ("avif", ".avif"), ("webp", ".webp"), ("jpeg", ".jpg"), ("png", ".png"), ("gif", ".gif")]
+    ("image_format", "extension"),
+    [("jxl", ".jxl"), ("avif", ".avif"), ("webp", ".webp"), ("jpeg", ".jpg"), ("png", ".png"), ("gif", ".gif")],
 )
 def test_url_of_a_rendition_is_its_signed_path_after_the_public_url(image_format: Format, extension: str) -> None:
     wanted = Transform(width=640, height=480, fit="cover", gravity=FocalPoint(0.3, 0.6))
@@ -259,7 +260,7 @@ width="400" height="300" alt="A &quot;red&quot; boat &amp; more" loading="lazy" 
 def test_picture_with_any_alt_and_sizes_is_read_back_exactly(alt: str, sizes: str) -> None:
     markup = URL_BUILDER.markup(DIGEST, image(400, 300), Transform(), sizes=sizes, alt=alt)
     tags = Tags(markup.picture)
-    assert [tag for tag, _ in tags.tags] == ["picture", "source", "source", "img"]
+    assert [tag for tag, _ in tags.tags] == ["picture", "source", "source", "source", "img"]
     assert tags.text.strip() == ""
     assert tags.element("img")["alt"] == alt
     for source, (_, attributes) in zip(markup.sources, tags.tags[1:], strict=True):

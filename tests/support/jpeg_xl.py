@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -42,6 +42,18 @@ class JxlImageFile(ImageFile.ImageFile):
         return self._decoded.load()
 
 
+def _save(image: Image.Image, file: IO[bytes], _: object) -> None:
+    import imagecodecs  # noqa: PLC0415 - it is slow to import
+
+    distance = _distance(image.encoderinfo.get("quality", 90))
+    file.write(imagecodecs.jpegxl_encode(np.asarray(image), distance=distance, effort=5))
+
+
+def _distance(quality: int) -> float:
+    """Return the distance of a quality as cjxl does, from 30 on."""
+    return 0.1 + (100 - quality) * 0.09
+
+
 def icc_profile(content: bytes) -> bytes:
     """Return the ICC profile of the decoded pixels, empty for sRGB."""
     library = jxl_library.load()
@@ -63,4 +75,5 @@ def icc_profile(content: bytes) -> bytes:
 
 
 Image.register_open(JxlImageFile.format, JxlImageFile, lambda beginning: beginning.startswith(_SIGNATURES))
+Image.register_save(JxlImageFile.format, _save)
 Image.register_mime(JxlImageFile.format, "image/jxl")

@@ -78,7 +78,7 @@ def test_picture_with_a_high_dynamic_range_is_the_markup_of_the_service(js: Dark
     expected = UrlBuilder(SIGNER, "", LIMITS).markup(DIGEST, HDR, Transform(dynamic_range="high"), alt="A boat")
     image = {"alt": "A boat", **msgspec.to_builtins(expected)}
     assert js("picture", image) == expected.picture
-    assert expected.picture.count('media="(dynamic-range: high)"') == 2
+    assert expected.picture.count('media="(dynamic-range: high)"') == 3
     # A loader has one URL for all screens.
     assert "dynamic_range" not in js("srcset", image, "avif")
     assert js("srcset", image) == expected.sources[-1].srcset
@@ -116,7 +116,14 @@ def test_picture_with_an_invalid_attribute_name_is_an_error_that_names_it(js: Da
 def test_srcset_is_that_of_the_requested_format_or_the_closest_one(js: DarkroomJs) -> None:
     photo, moving = document(), document(ANIMATION)
     jxl, avif, webp, jpeg = (source["srcset"] for source in photo["sources"])
-    assert [js("srcset", photo, *format_) for format_ in ([], ["jxl"], ["avif"], ["webp"], ["jpeg"], ["jpg"])] == [jpeg, jxl, avif, webp, jpeg, jpeg]
+    assert [js("srcset", photo, *format_) for format_ in ([], ["jxl"], ["avif"], ["webp"], ["jpeg"], ["jpg"])] == [
+        jpeg,
+        jxl,
+        avif,
+        webp,
+        jpeg,
+        jpeg,
+    ]
     # Without the requested format: its best format in place of AVIF, and its fallback in place of any other.
     webp, gif = (source["srcset"] for source in moving["sources"])
     assert [js("srcset", moving, *format_) for format_ in ([], ["jxl"], ["avif"], ["webp"], ["jpeg"])] == [gif, webp, webp, webp, gif]
@@ -152,7 +159,7 @@ def test_loader_of_an_image_without_the_format_returns_its_fallback(js: Darkroom
     line = document(LINE)
     wanted = {"src": DIGEST, "width": 640, "quality": 75}
     assert js("load", line, {"format": image_format}, wanted) == line["sources"][-1]["renditions"][-1]["url"]
-    assert [source["type"] for source in line["sources"]] == ["image/jpeg"]
+    assert [source["type"] for source in line["sources"]] == ["image/jxl", "image/jpeg"]
 
 
 @pytest.mark.parametrize("path", ["photos/boat.jpg", "/photos/boat.jpg", "./photos/boat.jpg"])

@@ -20,7 +20,7 @@ from tests.support.renders import LIMITS, input_file_of, probed, render_job, ren
 
 pytestmark = pytest.mark.anyio
 
-PILLOW_NAMES: dict[Format, str] = {"avif": "AVIF", "webp": "WEBP", "jpeg": "JPEG", "png": "PNG", "gif": "GIF"}
+PILLOW_NAMES: dict[Format, str] = {"jxl": "JXL", "avif": "AVIF", "webp": "WEBP", "jpeg": "JPEG", "png": "PNG", "gif": "GIF"}
 
 
 @pytest.fixture(scope="module")

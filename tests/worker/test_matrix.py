@@ -203,7 +203,7 @@ def mode_of(original: Image.Image, transform: Transform, ideal: Image.Image, ima
     opaque = transform.background is not None and len(transform.background) == 6
     alpha = clear and not opaque and image_format != "jpeg"
     colored = transform.overlay is not None or (transform.background is not None and clear)
-    gray = (original.mode in {"L", "LA"} or transform.grayscale) and not colored and image_format in {"jpeg", "png"}
+    gray = (original.mode in {"L", "LA"} or transform.grayscale) and not colored and image_format in {"jxl", "jpeg", "png"}
     return MODES[(1 if gray else 3) + alpha]
 
 

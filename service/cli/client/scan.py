@@ -15,10 +15,10 @@ from service.cli.client.errors import RefusedError, Rejected, UsageError, client
 from service.errors import Problem, sanitize
 from service.images.digest import digest_from_sha256
 
-IMAGES = "JPEG, PNG, WebP, GIF, AVIF, HEIC, TIFF or SVG"
+IMAGES = "JPEG, PNG, WebP, GIF, AVIF, HEIC, JPEG XL, TIFF or SVG"
 
 # Magic numbers, only to avoid uploads that are certain to be refused: the server decides what it accepts.
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MAGIC = (b"\xff\xd8\xff", b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # ISO/IEC 14496-12 §4.3: `ftyp`, then the brands; those of ISO/IEC 23008-12 annex B and of AV1 in HEIF.
 _BRANDS = re.compile(rb"....ftyp(?:....)*?(?:heic|heix|heim|heis|hevc|hevx|hevm|hevs|mif1|mif2|msf1|miaf|avif|avis|avio)", re.DOTALL)
 _SVG = re.compile(rb"<(?:[A-Za-z_][\w.-]*:)?svg[\s/>]")

@@ -38,8 +38,8 @@ def _source(media_type: str, extension: str) -> PictureSource:
 
 MARKUP = Markup(
     src=_rendition_url("width=640", "jpg"),
-    sources=[_source("image/avif", "avif"), _source("image/webp", "webp"), _source("image/jpeg", "jpg")],
-    picture='<picture>\n  <source type="image/avif" srcset="…" sizes="100vw">\n  …\n</picture>',
+    sources=[_source("image/jxl", "jxl"), _source("image/avif", "avif"), _source("image/webp", "webp"), _source("image/jpeg", "jpg")],
+    picture='<picture>\n  <source type="image/jxl" srcset="…" sizes="100vw">\n  …\n</picture>',
 )
 DOCUMENT = ImageDocument(
     digest=DIGEST_EXAMPLE,
