@@ -395,7 +395,7 @@ def test_settings_with_an_invalid_variant_are_refused_with_its_name_and_the_reas
 
 
 def test_settings_warm_jxl_webp_and_the_fallback_by_default() -> None:
-    assert load({}).rendering.warm_formats == ("jxl", "webp", "fallback")
+    assert load({}).rendering.warm_formats == ("jxl", "avif", "webp", "fallback")
     assert load({"DARKROOM_WARM": "none"}).rendering.warm_formats == ()
 
 
@@ -414,7 +414,7 @@ def test_settings_with_an_impossible_quota_are_refused(environ: dict[str, str], 
 
 @pytest.mark.parametrize("warm", ["all", "webp,none", "webp jpeg", ",", "WEBP"])
 def test_settings_with_an_unknown_word_in_warm_are_refused_with_the_known_ones(warm: str) -> None:
-    message = "DARKROOM_WARM is invalid: expected some of jxl, webp, avif, fallback, separated by commas, or none"
+    message = "DARKROOM_WARM is invalid: expected some of jxl, avif, webp, fallback, separated by commas, or none"
     assert refusal({"DARKROOM_WARM": warm}) == f"{message}, got {warm!r}."
 
 

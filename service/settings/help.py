@@ -75,9 +75,9 @@ HELP: Mapping[str, Setting] = {
         "none",
     ),
     "DARKROOM_WARM": Setting(
-        "Formats in which the ladder of a new image is rendered in the background: any of `jxl`, `webp`, `avif` and "
+        "Formats in which the ladder of a new image is rendered in the background: any of `jxl`, `avif`, `webp` and "
         "`fallback` (JPEG, PNG or GIF, depending on the image), separated by commas, or `none`.",
-        "`jxl,webp,fallback`",
+        "`jxl,avif,webp,fallback`",
     ),
     "DARKROOM_RENDITIONS_BYTES": Setting(
         "Maximum size of the renditions and intermediates in a store on disk, in bytes. Beyond it the least recently read ones are "

@@ -22,7 +22,7 @@ Scope: TypeAlias = Literal["ingest", "delete", "read"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 # Formats by name, and `fallback`: the one that every browser shows, which depends on the image.
-WarmFormat: TypeAlias = Literal["jxl", "webp", "avif", "fallback"]
+WarmFormat: TypeAlias = Literal["jxl", "avif", "webp", "fallback"]
 WARM_FORMATS: tuple[WarmFormat, ...] = get_args(WarmFormat)
 
 Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
@@ -133,7 +133,7 @@ class RenderingSettings(msgspec.Struct, frozen=True, kw_only=True, rename=_varia
     wait_seconds: Seconds = 30.0
     render_seconds: Seconds = 60.0
     variants: Mapping[str, Transform] = {}
-    warm_formats: tuple[WarmFormat, ...] = field(default=("jxl", "webp", "fallback"), name="DARKROOM_WARM")
+    warm_formats: tuple[WarmFormat, ...] = field(default=("jxl", "avif", "webp", "fallback"), name="DARKROOM_WARM")
 
 
 class PullSettings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):

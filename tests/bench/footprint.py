@@ -24,7 +24,7 @@ _SETTLE_SECONDS = 1.0
 _POLL_SECONDS = 0.005
 
 # The formats of a hundred renditions, in about the proportions in which frontends request them.
-_FORMATS = ("webp",) * 40 + ("jpeg",) * 35 + ("avif",) * 15 + ("png",) * 10
+_FORMATS = ("jxl",) * 15 + ("webp",) * 35 + ("jpeg",) * 30 + ("avif",) * 10 + ("png",) * 10
 _FITS = ("inside", "cover", "contain", "outside", "fill")
 _GRAVITIES = ("center", "northwest", "south", "attention", "focal:0.3:0.6")
 
