@@ -91,6 +91,7 @@ _WRITERS: dict[str, Writer] = {
     "pad": _word("1", "10:20", "0:0:0:7", "1:2:3", "300"),
     "background": _word("ff8800", "00000000", "ff880080", "blur"),
     "profile": _word("p3", "keep"),
+    "dynamic_range": _word("high"),
     "metadata": _word("copyright", "all"),
     "quality": _word("1", "50", "100", "auto"),
     "max_bytes": _word("128", "1000", "20000", "67108864"),

@@ -38,9 +38,9 @@ def test_ingest_of_a_new_photo_is_201_with_document_and_location(client: httpx.C
     assert (document["frames"], document["bytes"], document["alpha"]) == (1, len(photo), False)
     assert (document["alt"], document["focal"]) == ("", None)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", document["created"])
-    assert [source["type"] for source in document["sources"]] == ["image/avif", "image/webp", "image/jpeg"]
+    assert [source["type"] for source in document["sources"]] == ["image/jxl", "image/avif", "image/webp", "image/jpeg"]
     assert [link["width"] for link in document["sources"][0]["renditions"]] == [320, 640, 960, 1280, 1600]
-    assert document["src"] == document["sources"][2]["renditions"][3]["url"]
+    assert document["src"] == document["sources"][3]["renditions"][3]["url"]
     assert document["src"] in document["picture"]
     assert len(document["placeholder"]["data_url"]) <= 400
 
@@ -74,7 +74,7 @@ def test_ingest_of_a_png_named_jpg_is_a_png(client: httpx.Client) -> None:
     response = client.post("/v1/images", files={"file": ("photo.jpg", images.rgba_png(64, 48), "image/jpeg")})
     assert response.status_code in {200, 201}
     assert (response.json()["format"], response.json()["alpha"]) == ("png", True)
-    assert [source["type"] for source in response.json()["sources"]] == ["image/avif", "image/webp", "image/png"]
+    assert [source["type"] for source in response.json()["sources"]] == ["image/jxl", "image/avif", "image/webp", "image/png"]
 
 
 def test_ingest_of_multipart_with_one_file_returns_the_document_itself(client: httpx.Client) -> None:
@@ -163,7 +163,7 @@ def test_urls_without_a_body_are_those_of_the_document(client: httpx.Client) -> 
         ({"transform": {"quality": 101}}, "bad-transform", "a whole number from 1 to 100"),
         ({"transform": {"width": [1]}}, "bad-transform", "a number, a string, or true or false"),
         ({"transform": {"fit": "cover"}}, "bad-transform", "width and height"),
-        ({"format": "tiff"}, "bad-request", "one of avif, gif, jpeg, png, webp"),
+        ({"format": "tiff"}, "bad-request", "one of avif, gif, jpeg, jxl, png, webp"),
         ({"format": "webp", "widths": [3]}, "bad-request", "one or the other"),
         ({"widths": [0]}, "bad-request", "a whole number from 1 to 8192"),
         ({"width": 3}, "bad-request", "an object with optionally `transform`"),

@@ -42,8 +42,8 @@ INVALID: list[tuple[type[RequestBody], bytes, str, str, str]] = [
     (
         UrlsRequest,
         b'{"format": "tiff"}',
-        '`format` is invalid: expected one of avif, gif, jpeg, png, webp, got "tiff".',
-        "one of avif, gif, jpeg, png, webp",
+        '`format` is invalid: expected one of avif, gif, jpeg, jxl, png, webp, got "tiff".',
+        "one of avif, gif, jpeg, jxl, png, webp",
         '"tiff"',
     ),
     (

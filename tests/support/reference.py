@@ -19,6 +19,7 @@ from PIL.Image import Resampling
 from service.images.formats import Format
 from service.images.options import FocalPoint, Overlay, Sides
 from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform
+from service.worker.save import ENCODER_SETTINGS
 
 Pixels = npt.NDArray[np.float64]
 
@@ -194,7 +195,7 @@ def gaussian_blur(pixels: Pixels, sigma: float) -> Pixels:
 
 
 def encoder_loss(picture: Image.Image, image_format: Format) -> float:
-    """Return the mean difference, in steps of 8-bit sRGB, that Pillow's encoder causes at the default quality of renditions."""
+    """Return the mean difference, in steps of 8-bit sRGB, that Pillow's encoder causes at the default quality and effort of renditions."""
     if image_format == "png":
         return 0.0
     pixels = np.asarray(picture).astype(int)
@@ -202,7 +203,9 @@ def encoder_loss(picture: Image.Image, image_format: Format) -> float:
         # At least 0.5, because the colors of a palette may be rounded.
         return max(0.5, float(np.abs(pixels - np.asarray(picture.quantize(256).convert("RGB"))).mean()))
     out = io.BytesIO()
-    picture.save(out, image_format.upper(), quality=DEFAULTS[PIPELINE_VERSION].quality[image_format])
+    # libaom's speed, as libvips derives it from an effort.
+    effort = {"speed": 9 - ENCODER_SETTINGS[PIPELINE_VERSION].avif_effort} if image_format == "avif" else {}
+    picture.save(out, image_format.upper(), quality=DEFAULTS[PIPELINE_VERSION].quality[image_format], **effort)
     return float(np.abs(pixels - np.asarray(Image.open(out).convert("RGB"))).mean())
 
 

@@ -201,7 +201,9 @@ def mode_of(original: Image.Image, transform: Transform, ideal: Image.Image, ima
     laid = transform.fit == "contain" and min(ideal.getchannel("A").get_flattened_data()) == 0
     clear = original.mode in {"LA", "RGBA"} or opened or laid
     opaque = transform.background is not None and len(transform.background) == 6
-    alpha = clear and not opaque and image_format != "jpeg"
+    # libwebp leaves out alpha that is opaque everywhere.
+    dropped = image_format == "webp" and min(ideal.getchannel("A").get_flattened_data()) == 255
+    alpha = clear and not opaque and not dropped and image_format != "jpeg"
     colored = transform.overlay is not None or (transform.background is not None and clear)
     gray = (original.mode in {"L", "LA"} or transform.grayscale) and not colored and image_format in {"jxl", "jpeg", "png"}
     return MODES[(1 if gray else 3) + alpha]
