@@ -5,6 +5,7 @@
  * @typedef {object} Rendition
  * @property {string} url
  * @property {string} type Its media type.
+ * @property {string} [media] The media query of the screens that it is for; without it, it is for all.
  * @property {number} width
  * @property {number} height
  * @property {string} state `waiting`, `loading`, `measured` or `failed`.

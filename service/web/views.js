@@ -124,11 +124,13 @@ function factsOf({ document: facts, file, status }) {
     title: facts.digest,
   });
   const colors = [...new Set([placeholder.color, ...placeholder.palette])];
+  /** @type {[string, any][]} */
+  const warnings = facts.warnings.length ? [["Warnings", facts.warnings.join(" ")]] : [];
   return [
     ["Format", formatName(facts.format) + frames],
     ["Dimensions", `${dimensions(facts)} (${megapixels(facts)})`],
     ["Size", readableBytes(facts.bytes)],
-    ...(facts.warnings.length ? [["Warnings", facts.warnings.join(" ")]] : []),
+    ...warnings,
     ["Digest", [digest, file && status === 200 ? " already stored" : ""]],
     ["Placeholder", [inline, ...colors.map(swatch)]],
   ];
