@@ -15,8 +15,8 @@ from service.worker import bounds, color, composite, memory, save
 from service.worker.files import ImageFile, open_image
 from service.worker.formats import heic, heif_gain_map, isobmff, ultra_hdr
 from service.worker.formats.ultra_hdr import GainMapInfo
-from service.worker.load import FAIL_ON
-from service.worker.orientation import orientation_of
+from service.worker.load import CAREFUL_SHRINK, FAIL_ON, shrink_on_load
+from service.worker.orientation import orientation_of, upright_size
 from service.worker.save import EncodeOptions
 
 # The quality of an encoded gain map: its levels are logarithms of light, so that its errors are seen in the brightness of whole blocks.
@@ -25,15 +25,20 @@ _QUALITY = 85
 # Resampling reads so many pixels beyond the region, each as large as one of the result.
 _MARGIN = 4
 
-
 _HEIF_FORMATS = frozenset({"avif", "heic"})
 
 
 class GainMap(NamedTuple):
-    """A decoded gain map: 8 bits per band, one band or three, in memory; and the meaning of its levels."""
+    """A decoded gain map.
+
+    image: 8 bits per band, one band or three.
+    info: the meaning of its levels.
+    divisor: by how much the stored map is smaller than its picture, 1 or more.
+    """
 
     image: pyvips.Image
     info: GainMapInfo
+    divisor: int
 
 
 def has_gain_map(body: memoryview, image_format: str) -> bool:
@@ -43,12 +48,19 @@ def has_gain_map(body: memoryview, image_format: str) -> bool:
     return image_format in _HEIF_FORMATS and heif_gain_map.find(body) is not None
 
 
-def load(file: ImageFile, info: ImageInfo, limits: Limits) -> GainMap | None:
-    """Return the gain map of an original, upright, `None` if it has none or a broken one: its picture is not broken by that."""
+def render(file: ImageFile, info: ImageInfo, plan: Plan, box: Box | None, limits: Limits) -> GainMap | None:
+    """Return the gain map of a rendition, at the size of the rendition, so that it fits to the pixel.
+
+    Returns `None` for an original without a gain map, or with a broken one: its picture is not broken by that.
+
+    info: the header of the original. plan: with a rotation by right angles. box: the crop, in pixels of the scaled picture.
+    """
     try:
-        if info.format == "jpeg":
-            return _load_jpeg(file, info, limits)
-        return _load_heif(file, info) if info.format in _HEIF_FORMATS else None
+        opened = _open_jpeg(file, info, plan, limits) if info.format == "jpeg" else _open_heif(file, info)
+        if opened is None:
+            return None
+        image = composite.rotate_and_flip(_scale_region(opened.image, info, plan), plan)
+        return opened._replace(image=composite.crop(image, box))
     except pyvips.Error as error:
         if memory.is_out_of_memory(str(error)):
             # Otherwise the rendition would depend on how much memory there is.
@@ -58,23 +70,26 @@ def load(file: ImageFile, info: ImageInfo, limits: Limits) -> GainMap | None:
         return None
 
 
-def _load_jpeg(file: ImageFile, info: ImageInfo, limits: Limits) -> GainMap | None:
+def _open_jpeg(file: ImageFile, info: ImageInfo, plan: Plan, limits: Limits) -> GainMap | None:
+    """Return the opened gain map, upright, and shrunk by its decoder as far as the plan allows."""
     found = ultra_hdr.find(file.body)
     if found is None:
         return None
     bounds.check(found.body, limits)
-    opened = open_image(found.body, access="sequential", fail_on=FAIL_ON)
-    if opened.width * opened.height > info.pixels or not opened.get("vips-loader").startswith("jpegload"):
-        return None
-    image = opened.copy_memory().copy()
     # Its pixels are stored in the same order as those of the picture, whatever it says itself.
     orientation = orientation_of(open_image(file.body, access="sequential"))
-    image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
-    return _prepare(image.autorot(), found.info)
+    stored = _oriented(open_image(found.body, access="sequential", fail_on=FAIL_ON), orientation)
+    if stored.width * stored.height > info.pixels or not stored.get("vips-loader").startswith("jpegload"):
+        return None
+    factor = shrink_on_load(stored, info, plan, CAREFUL_SHRINK)
+    image = open_image(found.body, access="sequential", fail_on=FAIL_ON, shrink=factor) if factor > 1 else stored
+    if orientation != 1:
+        image = _oriented(image.copy_memory(), orientation).autorot()
+    return _prepare(image, found.info, _divisor(stored, info, orientation))
 
 
-def _load_heif(file: ImageFile, info: ImageInfo) -> GainMap | None:
-    found = heif_gain_map.find(file.body)
+def _open_heif(file: ImageFile, info: ImageInfo) -> GainMap | None:
+    found = heif_gain_map.find(file.body) if info.format in _HEIF_FORMATS else None
     if found is None:
         return None
     if info.format == "heic":
@@ -85,15 +100,26 @@ def _load_heif(file: ImageFile, info: ImageInfo) -> GainMap | None:
         if image.format == "ushort":
             image = (image / 257).rint().cast("uchar")
         image = color.expand_limited_range(image, colors=isobmff.picture(content).limited_gray, alpha=False)
-    return _prepare(image, found.info) if image.width * image.height <= info.pixels else None
+    return _prepare(image, found.info, _divisor(image, info)) if image.width * image.height <= info.pixels else None
 
 
-def _prepare(image: pyvips.Image, info: GainMapInfo) -> GainMap | None:
+def _oriented(image: pyvips.Image, orientation: int) -> pyvips.Image:
+    image = image.copy()
+    image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
+    return image
+
+
+def _divisor(stored: pyvips.Image, info: ImageInfo, orientation: int = 1) -> int:
+    width, _ = upright_size(stored.width, stored.height, orientation)
+    return max(1, round(info.width / width))
+
+
+def _prepare(image: pyvips.Image, info: GainMapInfo, divisor: int) -> GainMap | None:
     if image.format != "uchar" or image.bands not in {1, 3}:
         return None
     if info.apple:
         image, info = image.maplut(_apple_curve(info)), info._replace(apple=False)
-    return GainMap(image.copy(interpretation="b-w" if image.bands == 1 else "srgb"), info)
+    return GainMap(image.copy(interpretation="b-w" if image.bands == 1 else "srgb"), info, divisor)
 
 
 def _apple_curve(info: GainMapInfo) -> pyvips.Image:
@@ -107,32 +133,17 @@ def _apple_curve(info: GainMapInfo) -> pyvips.Image:
     return ((linear * (headroom - 1) + 1).log() / math.log(headroom) * 255).rint().cast("uchar")
 
 
-def render(gain_map: GainMap, info: ImageInfo, plan: Plan, box: Box | None) -> GainMap:
-    """Return the gain map of a rendition, at the size of the rendition, so that it fits to the pixel.
-
-    info: the header of the original. plan: with a rotation by right angles. box: the crop, in pixels of the scaled picture.
-    """
-    image = _scale_region(gain_map.image, info, plan)
-    return gain_map._replace(image=composite.crop(composite.rotate_and_flip(image, plan), box))
-
-
 def max_gain(gain_map: GainMap) -> float:
-    """Return the largest factor in a gain map."""
+    """Return the largest factor in the gain map of a rendition."""
     share = gain_map.image.max() / 255
     info = gain_map.info
     stops = (low + (high - low) * share ** (1 / gamma) for low, high, gamma in zip(info.minimum, info.maximum, info.gamma, strict=True))
     return float(2 ** max(stops))
 
 
-def divisor_of(gain_map: GainMap, info: ImageInfo) -> int:
-    """Return by how much the gain map of an original is smaller than its picture, 1 or more."""
-    width: int = gain_map.image.width
-    return max(1, round(info.width / width))
-
-
-def shrink(gain_map: GainMap, divisor: int) -> GainMap:
-    """Return a gain map with its sides divided by `divisor` and rounded up."""
-    image = gain_map.image
+def shrink(gain_map: GainMap) -> GainMap:
+    """Return the gain map of a rendition with its sides divided by its divisor and rounded up."""
+    image, divisor = gain_map.image, gain_map.divisor
     width, height = math.ceil(image.width / divisor), math.ceil(image.height / divisor)
     return gain_map._replace(image=image.resize(width / image.width, vscale=height / image.height)) if divisor > 1 else gain_map
 
@@ -153,7 +164,8 @@ def _scale_region(image: pyvips.Image, info: ImageInfo, plan: Plan) -> pyvips.Im
     left, right = _around(region.left * x_ratio, region.width * x_ratio, image.width, x_shrink)
     top, bottom = _around(region.top * y_ratio, region.height * y_ratio, image.height, y_shrink)
     part = image.crop(left, top, right - left, bottom - top)
-    small = part.resize(x_shrink, vscale=y_shrink) if min(x_shrink, y_shrink) < 1 else part
+    # Decoded now, so that a broken map fails here.
+    small = (part.resize(x_shrink, vscale=y_shrink) if min(x_shrink, y_shrink) < 1 else part).copy_memory()
     # `resize` aligns the centers of both.
     x_start = (region.left * x_ratio - left - Fraction(part.width, 2)) * x_shrink + Fraction(small.width, 2)
     y_start = (region.top * y_ratio - top - Fraction(part.height, 2)) * y_shrink + Fraction(small.height, 2)

@@ -35,16 +35,15 @@ def render(file: ImageFile, info: ImageInfo, request: RenderRequest, box: Box | 
 
     box: to crop, in pixels of the scaled picture.
     """
-    found = gain_map.load(file, info, limits)
     plan = request.plan
-    if found is None:
+    gains = gain_map.render(file, info, plan, box, limits)
+    if gains is None:
         image = load_still(file, info, plan, keep_hdr=True)
         is_hdr = hdr.color_space(image) is not None
         return composite.crop(composite.rotate_and_flip(image, plan), box) if is_hdr else None
     picture = composite.crop(composite.rotate_and_flip(load_still(file, info, plan, profile="p3"), plan), box)
     picture = color.remove_profile(color.to_rgb(picture))
-    gains = gain_map.render(found, info, plan, box)
-    return _with_gains(picture, gains, gain_map.max_gain(found))
+    return _with_gains(picture, gains)
 
 
 def render_gain_map(file: ImageFile, info: ImageInfo, request: RenderRequest, box: Box | None, limits: Limits) -> GainMap | None:
@@ -54,9 +53,9 @@ def render_gain_map(file: ImageFile, info: ImageInfo, request: RenderRequest, bo
 
     box: to crop, in pixels of the scaled picture.
     """
-    found = gain_map.load(file, info, limits)
+    found = gain_map.render(file, info, request.plan, box, limits)
     if found is not None:
-        return gain_map.shrink(gain_map.render(found, info, request.plan, box), gain_map.divisor_of(found, info))
+        return gain_map.shrink(found)
     image = render(file, info, request, box, limits)
     if image is None:
         return None
@@ -68,10 +67,10 @@ def render_gain_map(file: ImageFile, info: ImageInfo, request: RenderRequest, bo
         stops *= image.extract_band(3) / _MAX_16_BIT_LEVEL
     levels = (stops * (_MAX_LEVEL / most)).rint().cast("uchar").copy(interpretation="b-w")
     zero, one = (0.0,) * 3, (1.0,) * 3
-    return gain_map.shrink(GainMap(levels, GainMapInfo(zero, (most,) * 3, one, zero, zero, 0.0, most)), _DIVISOR)
+    return gain_map.shrink(GainMap(levels, GainMapInfo(zero, (most,) * 3, one, zero, zero, 0.0, most), _DIVISOR))
 
 
-def _with_gains(picture: pyvips.Image, gains: GainMap, max_gain: float) -> pyvips.Image:
+def _with_gains(picture: pyvips.Image, gains: GainMap) -> pyvips.Image:
     """Return a picture (Display P3, 8 bits per band) with its gain map applied in full, marked as HDR."""
     info = gains.info
     alpha = picture.extract_band(3) if picture.hasalpha() else None
@@ -83,7 +82,7 @@ def _with_gains(picture: pyvips.Image, gains: GainMap, max_gain: float) -> pyvip
     image = gains.image if gains.image.bands == 3 else gains.image.bandjoin([gains.image, gains.image])
     factors = image.maplut(tables[0].bandjoin(tables[1:]).cast("float"))
     light = (linear + list(info.base_offset)) * factors - list(info.alternate_offset)
-    out = hdr.from_light(light, color_space.DISPLAY_P3.primaries, max_gain)
+    out = hdr.from_light(light, color_space.DISPLAY_P3.primaries, gain_map.max_gain(gains))
     if alpha is None:
         return out
     return out.bandjoin((alpha * 257).cast("ushort")).copy(interpretation="rgb16")

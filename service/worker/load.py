@@ -245,7 +245,7 @@ def _open(file: ImageFile, info: ImageInfo, plan: Plan, page: int, rule: ShrinkR
     image = open_image(file.body, access="sequential", fail_on=FAIL_ON, **pages)
     if info.format == "gif" and _has_filled_areas(image, file, info):
         return _open_frame(file, info, page)
-    if image.get("vips-loader").startswith("jpegload") and (shrink := _shrink_on_load(image, info, plan, rule)) > 1:
+    if image.get("vips-loader").startswith("jpegload") and (shrink := shrink_on_load(image, info, plan, rule)) > 1:
         image = open_image(file.body, access="sequential", fail_on=FAIL_ON, shrink=shrink)
     return image if file.intermediate_of is not None else _assign_stated_colors(image, file, info, page)
 
@@ -287,7 +287,11 @@ def _assign_unless_profile(image: pyvips.Image, space: ColorSpace) -> pyvips.Ima
     return image if color.has_profile(image) else color.assign(image, space)
 
 
-def _shrink_on_load(image: pyvips.Image, info: ImageInfo, plan: Plan, rule: ShrinkRule) -> int:
+def shrink_on_load(image: pyvips.Image, info: ImageInfo, plan: Plan, rule: ShrinkRule) -> int:
+    """Return the factor by which the decoder of a JPEG shrinks it.
+
+    image: opened, not yet upright; of any size, such as that of a gain map, if it shows the whole original. info: of the original.
+    """
     file_width, file_height = upright_size(image.width, image.height, orientation_of(image))
     width, height = plan.unrotated_size
     x_shrink = Fraction(plan.region.width * file_width, info.width * width)
