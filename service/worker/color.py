@@ -51,9 +51,9 @@ def icc_options(image: pyvips.Image, profile: Profile) -> dict[str, str]:
 def _intent(profile: bytes) -> str:
     """Return the rendering intent to use with an embedded profile.
 
-    libvips uses a table that serves every intent only for the perceptual one, and would ignore the profile for any other.
+    libvips uses the table of the perceptual intent for no other one, and would ignore a profile that has only this table.
     """
-    return "perceptual" if icc.has_only_perceptual_table(profile) else RENDERING_INTENT
+    return "perceptual" if icc.is_perceptual(profile) else RENDERING_INTENT
 
 
 def to_8_bit(image: pyvips.Image, *, gray: bool) -> pyvips.Image:

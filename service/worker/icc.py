@@ -67,10 +67,17 @@ def gray_of_rgb(profile: bytes) -> bytes:
     return b"" if curves or curve is None else _assemble(b"GRAY", {b"kTRC": curve})
 
 
-def has_only_perceptual_table(profile: bytes) -> bool:
-    """Return whether A2B0 is the only description of colors in a sound profile, so that it serves every rendering intent (§8)."""
-    found = frozenset(_tags(profile))
-    return b"A2B0" in found and not found & {b"A2B1", b"rXYZ", b"kTRC"}
+def is_perceptual(profile: bytes) -> bool:
+    """Return whether the colors of a sound profile are those of its table for the perceptual intent, A2B0.
+
+    If that is its only description of colors, it serves every intent (§8). For RGB browsers use it whatever other tables there are.
+    """
+    found = _tags(profile)
+    if b"A2B0" not in found:
+        return False
+    if b"A2B1" not in found:
+        return not found.keys() & {b"rXYZ", b"kTRC"}
+    return device_space(profile) == b"RGB " and found[b"A2B0"] != found[b"A2B1"]
 
 
 def make_profile(space: ColorSpace, *, gray: bool) -> bytes:

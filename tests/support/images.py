@@ -394,7 +394,7 @@ def gray_profile() -> bytes:
 
 
 def cmyk_profile(*, only_perceptual: bool = False) -> bytes:
-    """Return an ICC profile of four inks: a table of 7 steps per ink that maps to CIE Lab (ICC.1:2001-04 §6.5.8).
+    """Return an ICC profile of four inks: a table of 7 steps per ink that maps to CIE Lab.
 
     `only_perceptual`: leave out A2B1, so that the table in A2B0 is used for every intent.
     """
@@ -402,14 +402,31 @@ def cmyk_profile(*, only_perceptual: bool = False) -> bytes:
     inks = np.stack(np.meshgrid(steps, steps, steps, steps, indexing="ij"), axis=-1)
     # The inks are not pure cyan, magenta, yellow and black.
     rgb = (1 - inks[..., :3] @ np.array([[0.9, 0.2, 0.05], [0.1, 0.85, 0.3], [0.0, 0.1, 0.9]])).clip(0, 1) * (1 - 0.85 * inks[..., 3:])
-    lab = _lab(rgb)
+    intents = (b"A2B0",) if only_perceptual else (b"A2B0", b"A2B1")
+    return _profile(b"prtr", b"CMYK", b"Lab ", {**_common_tags(b"Four inks"), **dict.fromkeys(intents, _table_to_lab(rgb))})
+
+
+def table_profile(**gammas: float) -> bytes:
+    """Return an ICC profile of RGB with lookup tables, in the tags that have the names of the arguments, such as `A2B0`.
+
+    gammas: the powers of the levels that turn them into sRGB.
+    """
+    levels = np.stack(np.meshgrid(*[np.linspace(0, 1, 9)] * 3, indexing="ij"), axis=-1)
+    tables = {name.encode(): _table_to_lab(levels**gamma) for name, gamma in gammas.items()}
+    return _profile(b"mntr", b"RGB ", b"Lab ", {**_common_tags(b"Tables"), **tables})
+
+
+def _table_to_lab(rgb: npt.NDArray[np.float64]) -> bytes:
+    """Return a lookup table to CIE Lab (ICC.1:2001-04 §6.5.8).
+
+    rgb: levels of sRGB, 0 to 1; an axis for each input, and the last for red, green and blue.
+    """
+    inputs, lab = rgb.ndim - 1, _lab(rgb)
     table = np.stack([lab[0] / 100 * 0xFF00, (lab[1] + 128) * 256, (lab[2] + 128) * 256], axis=-1).clip(0, 0xFFFF)
     straight = np.array([0, 0xFFFF])
-    numbers = np.concatenate([*[straight] * 4, table.round().ravel(), *[straight] * 3])
-    head = struct.pack(">4B9i2H", 4, 3, len(steps), 0, *(65_536 * (cell % 4 == 0) for cell in range(9)), 2, 2)
-    table_of_inks = b"mft2" + bytes(4) + head + numbers.astype(">u2").tobytes()
-    intents = (b"A2B0",) if only_perceptual else (b"A2B0", b"A2B1")
-    return _profile(b"prtr", b"CMYK", b"Lab ", {**_common_tags(b"Four inks"), **dict.fromkeys(intents, table_of_inks)})
+    numbers = np.concatenate([*[straight] * inputs, table.round().ravel(), *[straight] * 3])
+    head = struct.pack(">4B9i2H", inputs, 3, len(rgb), 0, *(65_536 * (cell % 4 == 0) for cell in range(9)), 2, 2)
+    return b"mft2" + bytes(4) + head + numbers.astype(">u2").tobytes()
 
 
 def unreadable_profile(name: bytes = b"\xe9\xff\xfe\xfd") -> bytes:
