@@ -130,7 +130,7 @@ def test_contradictory_transform_shows_the_error_beside_the_controls_and_the_las
 def test_transform_is_rendered_only_at_the_selected_width_until_all_are_measured(page: Page, photo: Path) -> None:
     choose_and_measure(page, photo)
     option(page, "grayscale").get_by_role("switch").check()
-    expect(part(page, "measured")).to_have_text("3 of 12 measured")
+    expect(part(page, "measured")).to_have_text("4 of 16 measured")
     page.get_by_role("button", name="Measure all").click()
     wait_until_measured(page)
 

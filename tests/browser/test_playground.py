@@ -88,7 +88,7 @@ def test_empty_playground_explains_darkroom_and_how_to_try_it(page: Page, playgr
 
 def test_chosen_photo_shows_each_rendition_with_its_size(page: Page, photo: Path, playground_url: str) -> None:
     document = document_of(page, photo)
-    assert [source["type"] for source in document["sources"]] == ["image/avif", "image/webp", "image/jpeg"]
+    assert [source["type"] for source in document["sources"]] == ["image/jxl", "image/avif", "image/webp", "image/jpeg"]
     shown = page.locator(".step").evaluate_all("steps => steps.map(step => step.innerText.replaceAll('\\n', ' '))")
     by_width = sorted(
         ((rendition["width"], rendition["url"]) for source in document["sources"] for rendition in source["renditions"]),
@@ -122,7 +122,7 @@ def test_preview_shows_a_rendition(page: Page, photo: Path) -> None:
 
 def test_selected_rendition_becomes_the_preview(page: Page, photo: Path) -> None:
     document = document_of(page, photo)
-    wanted = next(rendition for rendition in document["sources"][1]["renditions"] if rendition["width"] == 960)
+    wanted = next(rendition for rendition in document["sources"][2]["renditions"] if rendition["width"] == 960)
     step(page, "WebP, 960 pixels wide").check()
     expect(preview(page)).to_have_attribute("src", wanted["url"])
     wait_until_painted(preview(page))
@@ -208,7 +208,7 @@ def test_rotated_photo_is_shown_upright(page: Page, rotated_photo: Path) -> None
     assert box["width"] / box["height"] == pytest.approx(320 / 480, rel=0.01)
 
 
-def test_copied_picture_loads_avif_in_a_page_of_the_same_origin(page: Page, photo: Path, playground_url: str, watches: list[Watch]) -> None:
+def test_copied_picture_loads_its_first_source_in_a_page_of_the_same_origin(page: Page, photo: Path, playground_url: str, watches: list[Watch]) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     document = document_of(page, photo)
     page.get_by_role("button", name="Copy <picture>").click()
@@ -275,21 +275,21 @@ def test_rendition_that_failed_shows_the_reason_and_can_be_reloaded(page: Page, 
 
     page.route("**/*.webp", fail)
     choose(page, small_photo)
-    expect(part(page, "measured")).to_have_text("4 of 6 measured, 2 failed")
+    expect(part(page, "measured")).to_have_text("6 of 8 measured, 2 failed")
     failed = step(page, "WebP, 320 pixels wide: failed")
     failed.check()
     expect(part(page, "caption")).to_contain_text("Took too long")
     expect(part(page, "delivery")).to_have_text("It was not ready. Ask again.")
     page.unroute("**/*.webp")
     page.get_by_role("button", name="Reload from server").click()
-    expect(part(page, "measured")).to_have_text("5 of 6 measured, 1 failed")
+    expect(part(page, "measured")).to_have_text("7 of 8 measured, 1 failed")
     wait_until_painted(preview(page))
 
 
 def test_format_that_the_browser_cannot_show_is_reported(page: Page, small_photo: Path) -> None:
-    page.route("**/*.avif", lambda route: route.fulfill(status=200, content_type="image/avif", body=b"a codec of tomorrow"))
+    page.route("**/*.jxl", lambda route: route.fulfill(status=200, content_type="image/jxl", body=b"a codec of tomorrow"))
     document_of(page, small_photo)
-    expect(part(page, "delivery")).to_have_text("This browser cannot show AVIF. Select another format.")
+    expect(part(page, "delivery")).to_have_text("This browser cannot show JPEG XL. Select another format.")
     step(page, "WebP, 480 pixels wide").check()
     wait_until_painted(preview(page))
 
@@ -424,7 +424,7 @@ def test_screenshots_are_drawn_in_light_and_dark(visit: Visit, playground_url: s
     # Change the saturation, so that the two sides of the divider differ.
     page.locator('[data-option="saturation"]').evaluate("row => { row.closest('details').open = true; }")
     page.locator('[data-option="saturation"] input[type=number]').fill("0.25")
-    expect(part(page, "measured")).to_have_text(re.compile("^3 of"))
+    expect(part(page, "measured")).to_have_text(re.compile("^4 of"))
     expect(part(page, "divider")).to_be_visible()
     wait_until_painted(preview(page))
     page.evaluate("document.activeElement.blur()")

@@ -93,12 +93,12 @@ def fetch_page(chromium: Browser, url: str, window: tuple[int, int], manifest: d
 
 
 def expected_urls(manifest: dict[str, Any], window: tuple[int, int]) -> list[str]:
-    """Return the URLs of the AVIF renditions of both photos that fit a window."""
+    """Return the URLs of the JPEG XL renditions of both photos that fit a window."""
     return [
         link["url"]
         for path, width in zip((LAKE, EVENING), WINDOWS[window], strict=True)
         for source in manifest["images"][path]["sources"]
-        if source["type"] == "image/avif"
+        if source["type"] == "image/jxl"
         for link in source["renditions"]
         if link["width"] == width
     ]
@@ -107,13 +107,13 @@ def expected_urls(manifest: dict[str, Any], window: tuple[int, int]) -> list[str
 @pytest.mark.long
 @pytest.mark.parametrize("window", WINDOWS, ids=lambda window: f"{window[0]}x{window[1]}")
 @pytest.mark.parametrize("name", PAGES)
-def test_site_in_a_window_fetches_the_avif_renditions_that_fit_it_and_nothing_else(
+def test_site_in_a_window_fetches_the_jpeg_xl_renditions_that_fit_it_and_nothing_else(
     chromium: Browser, sites: dict[str, str], manifest: dict[str, Any], name: str, window: tuple[int, int]
 ) -> None:
     site, _, path = PAGES[name]
     responses = fetch_page(chromium, sites[site] + path, window, manifest)
     assert sorted(response.url for response in responses) == sorted(expected_urls(manifest, window))
-    assert {(response.status, response.headers["content-type"]) for response in responses} == {(200, "image/avif")}
+    assert {(response.status, response.headers["content-type"]) for response in responses} == {(200, "image/jxl")}
 
 
 def test_page_that_imports_the_module_from_darkroom_shows_the_renditions_that_fit(
