@@ -58,8 +58,14 @@ export function readableTime(milliseconds) {
 /** @param {number} number */
 export const readableInteger = (number) => integers.format(number);
 
+/** The names of formats that are not written in capitals only. @type {Record<string, string>} */
+const FORMAT_NAMES = { jxl: "JPEG XL", webp: "WebP" };
+
 /** @param {string} type A media type or the name of a format. */
-export const formatName = (type) => type.replace("image/", "").toUpperCase().replace("WEBP", "WebP");
+export function formatName(type) {
+  const format = type.replace("image/", "");
+  return FORMAT_NAMES[format] ?? format.toUpperCase();
+}
 
 /** @param {{width: number, height: number}} size */
 export const dimensions = ({ width, height }) => `${integers.format(width)} × ${integers.format(height)}`;

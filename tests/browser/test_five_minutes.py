@@ -110,11 +110,16 @@ def request_a_gray_square(page: Page) -> None:
     option(page, "fit").get_by_role("combobox").select_option("cover")
     option(page, "grayscale").get_by_role("switch").check()
     expect(part(page, "url")).to_contain_text("width=400,height=400,fit=cover,grayscale=true")
-    expect(part(page, "caption")).to_contain_text("AVIF, 400 × 400,")
+    expect(part(page, "caption")).to_contain_text("JPEG XL, 400 × 400,")
     # The sizes of all formats are compared.
     bars = page.get_by_role("list", name="Formats at this width").get_by_role("listitem")
     expect(bars).to_have_text(
-        [re.compile(r"^AVIF[\d.]+ kB\d+% saved$"), re.compile(r"^WebP[\d.]+ kB\d+% \w+$"), re.compile(r"^JPEG[\d.]+ kB$")]
+        [
+            re.compile(r"^JPEG XL[\d.]+ kB\d+% saved$"),
+            re.compile(r"^AVIF[\d.]+ kB\d+% saved$"),
+            re.compile(r"^WebP[\d.]+ kB\d+% \w+$"),
+            re.compile(r"^JPEG[\d.]+ kB$"),
+        ]
     )
     rendition = Image.open(io.BytesIO(page.request.get(part(page, "url").text_content() or "").body()))
     assert rendition.size == (400, 400)

@@ -77,5 +77,5 @@ def test_snippets_for_nextjs_and_react_in_a_built_site_show_the_renditions_that_
             by_next, by_react = images_on_page(chromium, site)
     urls = {(source["type"], rendition["width"]): rendition["url"] for source in document["sources"] for rendition in source["renditions"]}
     assert (urlsplit(by_next[0]).path, by_next[1]) == (urls["image/webp", 960], 800)
-    assert (urlsplit(by_react[0]).path, by_react[1]) == (urls["image/avif", 960], 800)
+    assert (urlsplit(by_react[0]).path, by_react[1]) == (urls["image/jxl", 960], 800)
     assert by_next[2] == by_react[2] == 'Evening {"light"} & <shade>.'
