@@ -111,3 +111,15 @@ def compressed(data: bytes, compression: int) -> bytes:
     if compression == 32_773:
         return b"".join(bytes((len(run) - 1,)) + run for run in (data[start : start + 128] for start in range(0, len(data), 128)))
     return data
+
+
+def rgb_from_lab(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return sRGB, 0 to 255, of Lab relative to D50 (CIE 15, IEC 61966-2-1, and the Bradford matrix from D50 to D65)."""
+    lightness, a, b = (values[:, :, band] for band in range(3))
+    y = (lightness + 16) / 116
+    cubes = [np.where(t > 6 / 29, t**3, 3 * (6 / 29) ** 2 * (t - 4 / 29)) for t in (y + a / 500, y, y - b / 200)]
+    xyz = np.stack([cube * white for cube, white in zip(cubes, (0.9642, 1.0, 0.8249), strict=True)], axis=-1)
+    matrix = [[3.1338561, -1.6168667, -0.4906146], [-0.9787684, 1.9161415, 0.0334540], [0.0719453, -0.2289914, 1.4052427]]
+    linear = np.clip(xyz @ np.array(matrix).T, 0, 1)
+    encoded: npt.NDArray[np.float64] = 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return encoded

@@ -17,7 +17,21 @@ from service.errors import BrokenImageError, UnsupportedFormatError
 from service.rendering.pool import RenderPool
 from tests.support import images, tiffs
 from tests.support.renders import check_words, probed, rendered, written
-from tests.support.tiffs import BLACK_IS_ZERO, CIELAB, ICCLAB, PALETTE, RATIONAL, RGB, SEPARATED, SHORT, WHITE_IS_ZERO, YCBCR, page, tiff
+from tests.support.tiffs import (
+    BLACK_IS_ZERO,
+    CIELAB,
+    ICCLAB,
+    PALETTE,
+    RATIONAL,
+    RGB,
+    SEPARATED,
+    SHORT,
+    WHITE_IS_ZERO,
+    YCBCR,
+    page,
+    rgb_from_lab,
+    tiff,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -176,18 +190,6 @@ def lab() -> Levels:
     """Return L* from 0 to 100, and a* and b* of moderate colors."""
     shares = levels(3)
     return np.stack([15 + 70 * shares[:, :, 0], 40 * shares[:, :, 1] - 20, 40 * shares[:, :, 2] - 25], axis=-1)
-
-
-def rgb_from_lab(values: Levels) -> Levels:
-    """Return sRGB, 0 to 255, of Lab relative to D50 (CIE 15, IEC 61966-2-1, and the Bradford matrix from D50 to D65)."""
-    lightness, a, b = (values[:, :, band] for band in range(3))
-    y = (lightness + 16) / 116
-    cubes = [np.where(t > 6 / 29, t**3, 3 * (6 / 29) ** 2 * (t - 4 / 29)) for t in (y + a / 500, y, y - b / 200)]
-    xyz = np.stack([cube * white for cube, white in zip(cubes, (0.9642, 1.0, 0.8249), strict=True)], axis=-1)
-    matrix = [[3.1338561, -1.6168667, -0.4906146], [-0.9787684, 1.9161415, 0.0334540], [0.0719453, -0.2289914, 1.4052427]]
-    linear = np.clip(xyz @ np.array(matrix).T, 0, 1)
-    encoded: Levels = 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return encoded
 
 
 def cielab_8(values: Levels) -> npt.NDArray[np.uint8]:
