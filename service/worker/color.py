@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import chain, product
 
 import pyvips
 
@@ -20,6 +21,8 @@ _usable_profiles: dict[tuple[bytes, str], bytes | None] = {}
 
 _GRAY = frozenset({"b-w", "grey16"})
 _OPAQUE = 255
+# Levels of each band at which profiles are compared.
+_SRGB_STEP = 17
 
 
 def is_gray(image: pyvips.Image) -> bool:
@@ -125,6 +128,21 @@ def convert_to_profile_of(image: pyvips.Image, other: pyvips.Image) -> pyvips.Im
 def has_profile(image: pyvips.Image) -> bool:
     """Return whether an image has an ICC profile."""
     return bool(image.get_typeof("icc-profile-data"))
+
+
+def is_srgb(image: pyvips.Image) -> bool:
+    """Return whether converting an image with a sound ICC profile, or without one, to sRGB changes no level by more than 1 of 255."""
+    if not has_profile(image):
+        return bool(image.interpretation != "cmyk")
+    if image.interpretation == "cmyk":
+        return False
+    steps = range(0, _OPAQUE + 1, _SRGB_STEP)
+    colors = bytes(range(_OPAQUE + 1)) if is_gray(image) else bytes(chain.from_iterable(product(steps, repeat=3)))
+    bands = 1 if is_gray(image) else 3
+    levels = pyvips.Image.new_from_memory(colors, len(colors) // bands, 1, bands, "uchar").copy(interpretation=image.interpretation)
+    profile = _embedded_profile(image)
+    converted = to_8_bit(with_profile(levels, profile).icc_transform("srgb", embedded=True, intent=_intent(profile)), gray=is_gray(image))
+    return bool(((converted - levels).abs() <= 1).min())
 
 
 def replace_unusable_profile(image: pyvips.Image) -> pyvips.Image:

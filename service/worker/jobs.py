@@ -48,6 +48,7 @@ from service.worker.load import (
 )
 from service.worker.metadata import select_metadata
 from service.worker.probe import decoding_failure, probe, probe_upload
+from service.worker.recompress import recompress
 from service.worker.save import EncodeOptions, encode, encode_intermediate, encode_options
 from service.worker.strip import Strip
 
@@ -85,6 +86,8 @@ def run_render(job: Render, descriptor: int, overlay_descriptor: int | None = No
         request = _resolve_for_file(job, file, info)
         transform, plan = request.transform, request.plan
         page = info.of_page(transform.frame)
+        if recompressed := recompress(file, page, request, job.limits):
+            return Rendered(recompressed, page.width, page.height, encode_seconds=time.perf_counter() - started)
         overlay_image = _load_overlay(job, overlay_file, overlay_info, plan)
         if request.frames > 1:
             strip = Strip(_render_animation(file, page, transform, plan, overlay_image))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pyvips
 
 from service.images.transform import Transform
+from service.worker.orientation import orientation_of
 
 # Exif fields that name the owner of a picture (Exif 2.32, tags 0x013B and 0x8298).
 _COPYRIGHT_FIELDS = frozenset({"exif-ifd0-Artist", "exif-ifd0-Copyright"})
@@ -70,12 +71,35 @@ def blocks(image: pyvips.Image, keep: str) -> Blocks:
     )
 
 
+def stored_exif(image: pyvips.Image, transform: Transform) -> bytes:
+    """Return the Exif of a rendition whose pixels stay as they are stored, with its orientation; nothing if there is nothing to say.
+
+    transform: its `metadata` is not `all`.
+    """
+    has_owner = transform.metadata == "copyright" and any(map(image.get_typeof, _COPYRIGHT_FIELDS))
+    fields = _exif_fields(select_metadata(image, transform)) if has_owner else set()
+    fields |= {"orientation"} if orientation_of(image) != 1 else set()
+    return _write_exif(image, fields) if fields else b""
+
+
 def _exif_block(image: pyvips.Image) -> bytes:
-    """Return the Exif of an image with its fields as they are now. Only a saver of libvips writes them, so a pixel is saved."""
-    pixel = pyvips.Image.black(1, 1).copy()
-    for field in image.get_fields():
-        if field.startswith("exif-"):
-            pixel.set_type(image.get_typeof(field), field, image.get(field))
+    """Return the Exif of an image with its fields as they are now."""
+    return _write_exif(image, _exif_fields(image))
+
+
+def _exif_fields(image: pyvips.Image) -> set[str]:
+    return {field for field in image.get_fields() if field.startswith("exif-")}
+
+
+def _write_exif(image: pyvips.Image, fields: set[str]) -> bytes:
+    """Return Exif with fields of an image. Only a saver of libvips writes them, so a pixel is saved."""
+    pixel = pyvips.Image.black(1, 1).copy(xres=image.xres, yres=image.yres)
+    for field in sorted(fields):
+        pixel.set_type(image.get_typeof(field), field, image.get(field))
+    # With the Exif, libvips also adds all its fields.
+    for field in _exif_fields(pixel) | {"orientation"}:
+        if field not in fields and pixel.get_typeof(field):
+            pixel.remove(field)
     saved = pyvips.Image.new_from_buffer(pixel.jpegsave_buffer(keep="exif"), "")
     return bytes(saved.get("exif-data")).removeprefix(_EXIF_PREFIX) if saved.get_typeof("exif-data") else b""
 

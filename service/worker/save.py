@@ -104,6 +104,11 @@ def encode_options(transform: Transform, version: int) -> EncodeOptions:
     return EncodeOptions(transform.lossless, transform.effort, transform.progressive, "|".join(keep) or "none", version)
 
 
+def jxl_effort(options: EncodeOptions) -> int:
+    """Return the effort of libjxl, 1 to 9."""
+    return _JXL_EFFORT if options.effort is None else _JXL_EFFORT_BY_EFFORT[options.effort]
+
+
 def encode(image: pyvips.Image, image_format: Format, quality: int, options: EncodeOptions = DEFAULT_OPTIONS) -> bytes:
     """Return `image` as a file of `image_format`. Raises `pyvips.Error`.
 
@@ -155,7 +160,7 @@ def _jxl(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:
         jxl_encoder.Settings(
             distance=jxl_encoder.distance_of_quality(quality),
             lossless=options.lossless,
-            effort=_JXL_EFFORT if options.effort is None else _JXL_EFFORT_BY_EFFORT[options.effort],
+            effort=jxl_effort(options),
             progressive=options.progressive,
             color_space=colors,
             bits=bits,

@@ -15,7 +15,7 @@ _SIGNATURES = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 
 
 class JxlImageFile(ImageFile.ImageFile):
-    """The first frame of a JPEG XL file with 8 bits per sample, and its ICC profile, if it is not sRGB."""
+    """The first frame of a JPEG XL file with 8 bits per sample, its Exif and XMP, and its ICC profile, if it is not sRGB."""
 
     format: ClassVar[str] = "JXL"  # type: ignore[misc]
     format_description: ClassVar[str] = "JPEG XL"  # type: ignore[misc]
@@ -35,6 +35,12 @@ class JxlImageFile(ImageFile.ImageFile):
         self._mode, self._size = self._decoded.mode, self._decoded.size
         if profile := icc_profile(content):
             self.info["icc_profile"] = profile
+        boxes = boxes_of(content)
+        if b"Exif" in boxes:
+            # It begins with the offset of its TIFF header.
+            self.info["exif"] = b"Exif\0\0" + boxes[b"Exif"][4:]
+        if b"xml " in boxes:
+            self.info["xmp"] = boxes[b"xml "]
         self.tile = []
 
     def load(self) -> Any:
@@ -70,6 +76,38 @@ def icc_profile(content: bytes) -> bytes:
         profile = ctypes.create_string_buffer(size.value)
         assert library.JxlDecoderGetColorAsICCProfile(decoder, jxl_library.TARGET_DATA, profile, size.value) == 0
         return profile.raw
+    finally:
+        library.JxlDecoderDestroy(decoder)
+
+
+def boxes_of(content: bytes) -> dict[bytes, bytes]:
+    """Return the contents of the boxes of a container, decompressed, by their types; of several of one type, the last."""
+    import imagecodecs  # noqa: PLC0415 - it is slow to import
+
+    boxes: dict[bytes, bytes] = {}
+    position = 0
+    while not content.startswith(b"\xff\x0a") and position < len(content):
+        size = int.from_bytes(content[position : position + 4], "big") or len(content) - position
+        kind, inside = content[position + 4 : position + 8], content[position + 8 : position + size]
+        boxes |= {inside[:4]: bytes(imagecodecs.brotli_decode(inside[4:]))} if kind == b"brob" else {kind: inside}
+        position += size
+    return boxes
+
+
+def restored_jpeg(content: bytes) -> bytes | None:
+    """Return the JPEG that was recompressed as a JPEG XL, `None` if the file cannot restore one."""
+    library = jxl_library.load()
+    decoder = library.JxlDecoderCreate(None)
+    jpeg = bytearray(8 * len(content) + 1_000_000)
+    try:
+        library.JxlDecoderSubscribeEvents(decoder, Decoding.JPEG_RECONSTRUCTION | Decoding.FULL_IMAGE)
+        library.JxlDecoderSetInput(decoder, jxl_library.address(content), len(content))
+        library.JxlDecoderCloseInput(decoder)
+        if library.JxlDecoderProcessInput(decoder) != Decoding.JPEG_RECONSTRUCTION:
+            return None
+        assert library.JxlDecoderSetJPEGBuffer(decoder, jxl_library.address(jpeg), len(jpeg)) == Decoding.SUCCESS
+        assert library.JxlDecoderProcessInput(decoder) == Decoding.FULL_IMAGE
+        return bytes(jpeg[: len(jpeg) - library.JxlDecoderReleaseJPEGBuffer(decoder)])
     finally:
         library.JxlDecoderDestroy(decoder)
 

@@ -19,7 +19,7 @@ from tests.support.renders import rendered, written
 pytestmark = pytest.mark.anyio
 
 ARTIST, COPYRIGHT = "Berenice Abbott", "(c) 1936 B. Abbott"
-WITH_METADATA: list[Format] = ["avif", "webp", "jpeg", "png"]
+WITH_METADATA: list[Format] = ["jxl", "avif", "webp", "jpeg", "png"]
 
 # The owner, and the tags that libvips writes into every Exif block: resolution, its unit, orientation, a pointer to an empty block.
 OWNERSHIP = {ExifTags.Base.Artist, ExifTags.Base.Copyright}
@@ -105,7 +105,7 @@ XMP = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.o
 </xmp:Thumbnails></rdf:Description></rdf:RDF></x:xmpmeta>"""
 
 
-@pytest.mark.parametrize("image_format", ["jpeg", "webp", "avif"])
+@pytest.mark.parametrize("image_format", ["jpeg", "webp", "avif", "jxl"])
 @pytest.mark.parametrize(("turn", "inside"), [('tiff:Orientation="6"', ""), ("", "<tiff:Orientation>6</tiff:Orientation>")])
 async def test_metadata_all_keeps_xmp_without_orientation_and_thumbnails(
     pool: RenderPool, tmp_path: Path, image_format: Format, turn: str, inside: str

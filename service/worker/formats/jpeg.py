@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 # Markers of frame headers, of progressive ones among them, of a scan, and of the end of the image (ITU-T T.81, table B.1).
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-_SCAN, _END, _APPLICATION_0 = 0xDA, 0xD9, 0xE0
+_START, _SCAN, _END, _APPLICATION_0, _APPLICATION_14 = 0xD8, 0xDA, 0xD9, 0xE0, 0xEE
 # Markers without a segment (T.81 §B.1.1.3): TEM and the restart markers.
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 
@@ -18,6 +18,10 @@ _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 _MARKER_IN_DATA = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 # A marker may be preceded by any number of fill bytes (T.81 §B.1.1.2), and libjpeg skips all other bytes too.
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
+
+# The segments that say how colors are coded (ITU-T T.871 §10.1, T.872 §6.5.3), and the sizes that they have without a thumbnail.
+_JFIF, _JFIF_BYTES = b"JFIF\0", 14
+_ADOBE, _ADOBE_BYTES = b"Adobe", 12
 
 # libjpeg's warnings that a part of the picture could not be decoded (jerror.h, JWRN_*). It then goes on with gray. There are others, which
 # files of many cameras cause and which are harmless: bytes between the data of a scan and the next marker, an unknown version of JFIF.
@@ -89,6 +93,58 @@ def segments(body: memoryview) -> Iterator[Segment]:
         if marker in {_SCAN, _END}:
             return
         yield Segment(marker, start + 2, body[start + 2 : start + size])
+
+
+def replace_metadata(body: memoryview, replace: Callable[[Segment], bytes]) -> bytes:
+    """Return a JPEG whose application and comment segments have other contents, without bytes between segments and after the end.
+
+    replace: returns the content of a segment, up to 65,533 bytes; if it is empty, the segment is left out.
+
+    Returns nothing if there is no end marker.
+    """
+    parts: list[bytes | memoryview] = [bytes([0xFF, _START])]
+    data_start = 0
+    for marker, start, size in _segments(body):
+        if data_start:
+            parts.append(body[data_start : start - 2])
+            data_start = 0
+        if marker == _END:
+            return b"".join((*parts, bytes([0xFF, _END])))
+        content: bytes | memoryview = body[start + 2 : start + size]
+        if marker >= _APPLICATION_0:
+            content = replace(Segment(marker, start + 2, body[start + 2 : start + size]))
+            if not content:
+                continue
+        elif marker == _SCAN:
+            data_start = start + size
+        parts += (bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big"), content)
+    return b""
+
+
+def color_segment(segment: Segment) -> bytes:
+    """Return the content of a segment that says how colors are coded, without a thumbnail; nothing of another."""
+    if segment.marker == _APPLICATION_0 and segment.content[: len(_JFIF)] == _JFIF and len(segment.content) >= _JFIF_BYTES:
+        # The last two bytes are the width and height of the thumbnail.
+        return bytes(segment.content[: _JFIF_BYTES - 2]) + b"\0\0"
+    if segment.marker == _APPLICATION_14 and segment.content[: len(_ADOBE)] == _ADOBE:
+        return bytes(segment.content)
+    return b""
+
+
+def has_unambiguous_colors(body: memoryview) -> bool:
+    """Return whether all decoders agree on how the colors of a JPEG are coded.
+
+    libjxl takes any application segment 0 for one of JFIF, which means YCbCr, and that of Adobe counts only if it has the usual size.
+    """
+    zeros, jfif = 0, 0
+    for marker, start, size in _segments(body):
+        content = body[start + 2 : start + size]
+        if marker == _APPLICATION_0:
+            zeros += 1
+            jfif += content[: len(_JFIF)] == _JFIF and len(content) >= _JFIF_BYTES
+        elif marker == _APPLICATION_14 and content[: len(_ADOBE)] == _ADOBE and len(content) != _ADOBE_BYTES:
+            return False
+    return not zeros or bool(jfif)
 
 
 def lacks_scans(body: memoryview) -> bool:

@@ -54,6 +54,7 @@ _EXIF_OFFSET_BYTES, _EXIF_PREFIX = 4, b"Exif\0\0"
 
 _HEADER_EVENTS = Decoding.BASIC_INFO | Decoding.COLOR_ENCODING | Decoding.FRAME
 _PICTURE_EVENTS = Decoding.BASIC_INFO | Decoding.COLOR_ENCODING | Decoding.FRAME | Decoding.FULL_IMAGE
+_RESTORED_EVENTS = Decoding.BASIC_INFO | Decoding.COLOR_ENCODING | Decoding.JPEG_RECONSTRUCTION | Decoding.FULL_IMAGE
 _BYTE_BITS = 8
 
 _PRIMARIES: Mapping[int, int] = {
@@ -180,6 +181,32 @@ def check_complete(body: memoryview, frames: int) -> None:
         pass
 
 
+def restores(body: bytes, jpeg: memoryview, orientation: int, profile: bytes) -> bool:
+    """Return whether a JPEG XL holds `jpeg` byte by byte, and shows it with these colors and turned like this.
+
+    orientation: as in Exif, 1 to 8. profile: ICC, empty for sRGB.
+
+    Raises `ImageError`, `too-costly`, if memory does not suffice.
+    """
+    restored = bytearray(len(jpeg))
+    try:
+        with _Decoder(memoryview(body), _RESTORED_EVENTS) as decoder:
+            decoder.keep_orientation()
+            for event in decoder.events():
+                if event == Decoding.COLOR_ENCODING and (decoder.info.orientation != orientation or decoder.stored_profile() != profile):
+                    return False
+                if event == Decoding.JPEG_RECONSTRUCTION:
+                    decoder.set_jpeg_buffer(restored)
+                elif event in {Decoding.NEED_IMAGE_OUT_BUFFER, Decoding.JPEG_NEED_MORE_OUTPUT}:
+                    return False
+                elif event == Decoding.FULL_IMAGE:
+                    return decoder.finish_jpeg() == 0 and restored == jpeg
+    except ImageError as error:
+        if error.failure.short_of_memory:
+            raise
+    return False
+
+
 def _decode_frames(body: memoryview, count: int) -> Iterator[pyvips.Image]:
     """Yield the first `count` frames of a file."""
     with _Decoder(body, _PICTURE_EVENTS) as decoder:
@@ -294,6 +321,29 @@ class _Decoder:
             self._space = _color_space(encoding, self.info.intensity_target)
             return
         self._space = profile.raw
+
+    def keep_orientation(self) -> None:
+        """Leave frames turned as they are stored."""
+        self._call("JxlDecoderSetKeepOrientation", 1)
+
+    def stored_profile(self) -> bytes:
+        """Return the ICC profile of a file with its original colors, empty for sRGB and its gray."""
+        encoding, size = jxl_library.ColorEncoding(), ctypes.c_size_t()
+        is_named = self._succeeds("JxlDecoderGetColorAsEncodedProfile", TARGET_ORIGINAL, byref(encoding))
+        if is_named and _color_space(encoding, self.info.intensity_target).is_srgb:
+            return b""
+        self._call("JxlDecoderGetICCProfileSize", TARGET_ORIGINAL, byref(size))
+        profile = ctypes.create_string_buffer(size.value)
+        self._call("JxlDecoderGetColorAsICCProfile", TARGET_ORIGINAL, profile, size.value)
+        return profile.raw
+
+    def set_jpeg_buffer(self, jpeg: bytearray) -> None:
+        """Give the decoder memory for the JPEG that was recompressed."""
+        self._call("JxlDecoderSetJPEGBuffer", jxl_library.address(jpeg), len(jpeg))
+
+    def finish_jpeg(self) -> int:
+        """Return how many bytes of that memory are unused."""
+        return int(self._library.JxlDecoderReleaseJPEGBuffer(self._decoder))
 
     def set_buffers(self) -> None:
         """Give the decoder new memory for the pixels of a frame."""

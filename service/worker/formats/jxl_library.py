@@ -11,7 +11,7 @@ import ctypes
 import functools
 import importlib.util
 import time
-from ctypes import POINTER, c_char_p, c_double, c_float, c_int, c_int64, c_size_t, c_ubyte, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int, c_int64, c_size_t, c_ubyte, c_uint32, c_void_p
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ _LIBRARIES = ("libbrotlicommon-", "libbrotlidec-", "libbrotlienc-", "liblcms2-",
 class DataType(IntEnum):
     """The type of a sample in memory (`JxlDataType`)."""
 
-    FLOAT = 0
     UINT8 = 2
     UINT16 = 3
 
@@ -68,15 +67,10 @@ class FrameSetting(IntEnum):
     """`JxlEncoderFrameSettingId`."""
 
     EFFORT = 0
-    GROUP_ORDER = 13
     RESPONSIVE = 16
     PROGRESSIVE_AC = 17
-    QPROGRESSIVE_AC = 18
     PROGRESSIVE_DC = 19
-    JPEG_COMPRESS_BOXES = 33
-    JPEG_KEEP_EXIF = 35
-    JPEG_KEEP_XMP = 36
-    JPEG_KEEP_JUMBF = 37
+    BROTLI_EFFORT = 32
 
 
 class Encoding(IntEnum):
@@ -94,11 +88,13 @@ class Decoding(IntEnum):
     ERROR = 1
     NEED_MORE_INPUT = 2
     NEED_IMAGE_OUT_BUFFER = 5
+    JPEG_NEED_MORE_OUTPUT = 6
     BOX_NEED_MORE_OUTPUT = 7
     BASIC_INFO = 0x40
     COLOR_ENCODING = 0x100
     FRAME = 0x400
     FULL_IMAGE = 0x1000
+    JPEG_RECONSTRUCTION = 0x2000
     BOX = 0x4000
 
 
@@ -309,8 +305,6 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "JxlEncoderGetError": (c_int, (c_void_p,)),
     "JxlEncoderInitBasicInfo": (None, (POINTER(BasicInfo),)),
     "JxlEncoderSetBasicInfo": (c_int, (c_void_p, POINTER(BasicInfo))),
-    "JxlEncoderInitExtraChannelInfo": (None, (c_int, POINTER(ExtraChannelInfo))),
-    "JxlEncoderSetExtraChannelInfo": (c_int, (c_void_p, c_size_t, POINTER(ExtraChannelInfo))),
     "JxlEncoderSetExtraChannelDistance": (c_int, (c_void_p, c_size_t, c_float)),
     "JxlColorEncodingSetToSRGB": (None, (POINTER(ColorEncoding), c_int)),
     "JxlEncoderSetColorEncoding": (c_int, (c_void_p, POINTER(ColorEncoding))),
@@ -331,14 +325,12 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "JxlDecoderSetParallelRunner": (c_int, (c_void_p, _Run, c_void_p)),
     "JxlDecoderSubscribeEvents": (c_int, (c_void_p, c_int)),
     "JxlDecoderSetCms": (c_int, (c_void_p, _CmsInterface)),
+    "JxlDecoderSetKeepOrientation": (c_int, (c_void_p, c_int)),
     "JxlDecoderSetUnpremultiplyAlpha": (c_int, (c_void_p, c_int)),
     "JxlDecoderSetDecompressBoxes": (c_int, (c_void_p, c_int)),
     "JxlDecoderSetInput": (c_int, (c_void_p, c_void_p, c_size_t)),
     "JxlDecoderCloseInput": (None, (c_void_p,)),
-    "JxlDecoderReleaseInput": (c_size_t, (c_void_p,)),
     "JxlDecoderProcessInput": (c_int, (c_void_p,)),
-    "JxlDecoderRewind": (None, (c_void_p,)),
-    "JxlDecoderSkipFrames": (None, (c_void_p, c_size_t)),
     "JxlDecoderGetBasicInfo": (c_int, (c_void_p, POINTER(BasicInfo))),
     "JxlDecoderGetExtraChannelInfo": (c_int, (c_void_p, c_size_t, POINTER(ExtraChannelInfo))),
     "JxlDecoderGetFrameHeader": (c_int, (c_void_p, POINTER(FrameHeader))),
@@ -348,8 +340,9 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "JxlDecoderSetOutputColorProfile": (c_int, (c_void_p, POINTER(ColorEncoding), c_void_p, c_size_t)),
     "JxlDecoderSetImageOutBuffer": (c_int, (c_void_p, POINTER(PixelFormat), c_void_p, c_size_t)),
     "JxlDecoderSetExtraChannelBuffer": (c_int, (c_void_p, POINTER(PixelFormat), c_void_p, c_size_t, c_uint32)),
+    "JxlDecoderSetJPEGBuffer": (c_int, (c_void_p, c_void_p, c_size_t)),
+    "JxlDecoderReleaseJPEGBuffer": (c_size_t, (c_void_p,)),
     "JxlDecoderGetBoxType": (c_int, (c_void_p, c_char_p, c_int)),
-    "JxlDecoderGetBoxSizeRaw": (c_int, (c_void_p, POINTER(c_uint64))),
     "JxlDecoderSetBoxBuffer": (c_int, (c_void_p, c_void_p, c_size_t)),
     "JxlDecoderReleaseBoxBuffer": (c_size_t, (c_void_p,)),
 }
