@@ -450,6 +450,36 @@ async def test_svg_that_is_quick_at_its_own_size_may_be_too_slow_when_enlarged(p
         svg.sanitize(source, (widest + 1, widest + 1, (widest + 1) / 9))
 
 
+REPEATED = {
+    "blurs": ('<filter id="f"><feGaussianBlur stdDeviation="1"/></filter>', 'filter="url(#f)"', 9),
+    "lights": ('<filter id="f"><feDiffuseLighting><feDistantLight elevation="55"/></feDiffuseLighting></filter>', 'filter="url(#f)"', 9),
+    "searches": ('<filter id="f"><feMorphology operator="dilate" radius="2"/></filter>', 'filter="url(#f)"', 1),
+    "displacements": ('<filter id="f"><feDisplacementMap scale="5"/></filter>', 'filter="url(#f)"', 3),
+    "masks": ('<mask id="m"><rect width="9" height="9" fill="gray"/></mask>', 'mask="url(#m)"', 150),
+    "layers": ("", 'opacity=".9"', 900),
+}  # fmt: skip
+
+
+def repeated(kind: str) -> bytes:
+    """Return a drawing of 9 × 9 pixels in which elements of one kind cover one another."""
+    definition, attribute, count = REPEATED[kind]
+    return drawing(definition + f'<g {attribute}><rect width="9" height="9" fill="red"/></g>' * count, 'width="9" height="9"')
+
+
+@pytest.mark.parametrize("kind", REPEATED)
+async def test_max_width_of_a_costly_svg_is_that_of_one_tile(pool: RenderPool, tmp_path: Path, kind: str) -> None:
+    """libvips draws in tiles of 2000 × 2000 pixels, and librsvg processes all layers and filters for each."""
+    assert (await probed(pool, written(tmp_path, repeated(kind)))).info.max_width == 2_000
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", REPEATED)
+async def test_costly_svg_is_drawn_at_its_max_width_within_the_estimate(pool: RenderPool, tmp_path: Path, kind: str) -> None:
+    spent = Spent(pool)
+    assert (await picture(pool, tmp_path, repeated(kind), "width=2000")).size == (2_000, 2_000)
+    spent.check(svg.MAX_SECONDS_ENLARGED, 400 * MEBIBYTE)
+
+
 async def test_probe_of_an_svg_reports_what_was_removed(pool: RenderPool, tmp_path: Path) -> None:
     found = await probed(pool, written(tmp_path, drawing("<script/><rect width='9' height='9'/>"), "drawing"))
     assert found.warnings == ("Removed a script.",)

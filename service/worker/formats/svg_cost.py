@@ -31,7 +31,7 @@ _CHARACTER_PAIR = 75.0
 # A pixel that is filled, painted with a gradient or a pattern, blended as a layer, masked, filtered, or processed by a filter primitive.
 _PIXEL = 1.5
 _PAINTED_PIXEL = 30.0
-_LAYER_PIXEL = 2.0
+_LAYER_PIXEL = 3.0
 _BLENDED_PIXEL = 14.0
 _MASKED_PIXEL = 20.0
 _FILTERED_PIXEL = 15.0
@@ -317,7 +317,7 @@ class Cost:
         scale: of the document, relative to its own size.
         """
         self._canvas_sides, self._canvas_pixels = width + height, width * height
-        # libvips draws in tiles of 2000 × 2000 pixels, and processes the whole document for each.
+        # libvips draws in tiles of 2000 × 2000 pixels. librsvg processes the whole document for each, and all pixels of layers and filters.
         self._tiles = math.ceil(width / 2_000) * math.ceil(height / 2_000)
         self._costs.clear()
         return self._drawing(self._root, scale)
@@ -376,7 +376,7 @@ class Cost:
             # The default filter region exceeds the element's bounding box by a tenth on each side.
             is_small = not element.children and element.points and not target.has_filter_region
             region = min(self._canvas_pixels, 2 * element.area * scale * scale) if is_small else self._canvas_pixels
-            return once + _FILTERED_PIXEL * self._canvas_pixels + self._primitives(target, scale) * region
+            return once + (_FILTERED_PIXEL * self._canvas_pixels + self._primitives(target, scale) * region) * self._tiles
         return once
 
     @staticmethod
@@ -406,6 +406,5 @@ class Cost:
         total += min(element.length / dash, _ENDLESS) * _DASH if dash < math.inf else 0.0
         font = element.inherited.font * scale
         total += element.characters * (_CHARACTER + min(font, self._canvas_sides) * _CHARACTER_SIZE + element.characters * _CHARACTER_PAIR)
-        total *= self._tiles
-        total += area * (_PAINTED_PIXEL if element.is_painted else _PIXEL)
-        return total + element.layer_cost * self._canvas_pixels + element.embedded_pixels * _EMBEDDED_PIXEL
+        total += element.layer_cost * self._canvas_pixels + element.embedded_pixels * _EMBEDDED_PIXEL
+        return total * self._tiles + area * (_PAINTED_PIXEL if element.is_painted else _PIXEL)
