@@ -146,10 +146,11 @@ def _is_possible(primaries: Primaries) -> bool:
         return False
 
 
-def code_points(space: ColorSpace) -> tuple[int, int] | None:
-    """Return the code points of the primaries and the transfer of an HDR color space, `None` if there are none."""
-    primaries = next((code for code, known in PRIMARIES.items() if known == space.primaries), None)
-    return (primaries, space.transfer) if primaries is not None and isinstance(space.transfer, int) else None
+def code_points(space: ColorSpace) -> tuple[int, int]:
+    """Return the code points of the primaries, which are in `PRIMARIES`, and of the transfer of an HDR color space."""
+    if not isinstance(space.transfer, int):
+        raise TypeError("the color space is not HDR")
+    return next(code for code, known in PRIMARIES.items() if known == space.primaries), space.transfer
 
 
 def matrix_between(source: Primaries, target: Primaries) -> Matrix:

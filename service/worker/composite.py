@@ -35,6 +35,11 @@ def rotate_and_flip(image: pyvips.Image, plan: Plan) -> pyvips.Image:
     return image.copy_memory().flipver() if plan.flip == "vertical" else image
 
 
+def rotate_and_crop(image: pyvips.Image, plan: Plan, box: Box | None) -> pyvips.Image:
+    """Return the part in `box` of what `rotate_and_flip` returns, all of it for `None`."""
+    return crop(rotate_and_flip(image, plan), box)
+
+
 def _rotate_freely(image: pyvips.Image, plan: Plan) -> pyvips.Image:
     angle = math.radians(plan.angle)
     cosine, sine = math.cos(angle), math.sin(angle)

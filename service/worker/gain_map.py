@@ -59,8 +59,7 @@ def render(file: ImageFile, info: ImageInfo, plan: Plan, box: Box | None, limits
         opened = _open_jpeg(file, info, plan, limits) if info.format == "jpeg" else _open_heif(file, info)
         if opened is None:
             return None
-        image = composite.rotate_and_flip(_scale_region(opened.image, info, plan), plan)
-        return opened._replace(image=composite.crop(image, box))
+        return opened._replace(image=composite.rotate_and_crop(_scale_region(opened.image, info, plan), plan, box))
     except pyvips.Error as error:
         if memory.is_out_of_memory(str(error)):
             # Otherwise the rendition would depend on how much memory there is.
@@ -139,6 +138,22 @@ def max_gain(gain_map: GainMap) -> float:
     info = gain_map.info
     stops = (low + (high - low) * share ** (1 / gamma) for low, high, gamma in zip(info.minimum, info.maximum, info.gamma, strict=True))
     return float(2 ** max(stops))
+
+
+def keep_white(gain_map: GainMap, picture: pyvips.Image) -> GainMap:
+    """Return the gain map of a rendition without an effect where its picture, which has alpha, is transparent.
+
+    The effect becomes weaker with alpha; so the white on which the picture is composited stays as it is.
+    """
+    info = gain_map.info
+    ranges = zip(info.minimum, info.maximum, info.gamma, strict=True)
+    # The level of no gain, or the nearest.
+    neutral = [min(max(-low / (high - low), 0.0), 1.0) ** gamma * 255 if high > low else 0.0 for low, high, gamma in ranges]
+    alpha = picture.extract_band(picture.bands - 1) / (65_535 if color.is_high_bit_depth(picture) else 255)
+    image = gain_map.image
+    neutral = neutral[: image.bands]
+    blended = ((image - neutral) * alpha + neutral).rint().cast("uchar")
+    return gain_map._replace(image=blended.copy(interpretation=image.interpretation))
 
 
 def shrink(gain_map: GainMap) -> GainMap:

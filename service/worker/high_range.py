@@ -6,7 +6,7 @@ import math
 
 import pyvips
 
-from service.images.geometry import Box
+from service.images.geometry import Box, Plan
 from service.images.info import ImageInfo, Limits
 from service.images.render_request import RenderRequest
 from service.worker import color, color_space, composite, gain_map
@@ -18,7 +18,7 @@ from service.worker.load import load_still
 
 # A gain map that is made from PQ or HLG levels has half the width of its picture, as those of phones do.
 _DIVISOR = 2
-_MAX_LEVEL, _MAX_16_BIT_LEVEL = 255, 65_535
+_MAX_LEVEL = 255
 _LN_2 = math.log(2)
 
 
@@ -38,36 +38,45 @@ def render(file: ImageFile, info: ImageInfo, request: RenderRequest, box: Box | 
     plan = request.plan
     gains = gain_map.render(file, info, plan, box, limits)
     if gains is None:
-        image = load_still(file, info, plan, keep_hdr=True)
-        is_hdr = hdr.color_space(image) is not None
-        return composite.crop(composite.rotate_and_flip(image, plan), box) if is_hdr else None
-    picture = composite.crop(composite.rotate_and_flip(load_still(file, info, plan, profile="p3"), plan), box)
-    picture = color.remove_profile(color.to_rgb(picture))
-    return _with_gains(picture, gains)
+        return _render_levels(file, info, plan, box)
+    picture = composite.rotate_and_crop(load_still(file, info, plan, profile="p3"), plan, box)
+    return _with_gains(color.remove_profile(color.to_rgb(picture)), gains)
 
 
 def render_gain_map(file: ImageFile, info: ImageInfo, request: RenderRequest, box: Box | None, limits: Limits) -> GainMap | None:
     """Return the gain map of a rendition, at its final size, `None` if the original proves to have a standard dynamic range.
 
-    That of a PQ or HLG picture leads from the tone-mapped picture exactly back to its own light.
+    That of a PQ or HLG picture leads from the tone-mapped picture exactly back to its own light. Where the picture is transparent, nothing
+    becomes brighter: a rendition with a gain map has white there.
 
     box: to crop, in pixels of the scaled picture.
     """
-    found = gain_map.render(file, info, request.plan, box, limits)
-    if found is not None:
-        return gain_map.shrink(found)
-    image = render(file, info, request, box, limits)
-    if image is None:
-        return None
+    plan = request.plan
+    gains = gain_map.render(file, info, plan, box, limits)
+    if gains is not None:
+        picture = composite.rotate_and_crop(load_still(file, info, plan), plan, box) if info.alpha else None
+    else:
+        picture = _render_levels(file, info, plan, box)
+        gains = None if picture is None else _gains_of_levels(picture)
+    if gains is not None and picture is not None and picture.hasalpha():
+        gains = gain_map.keep_white(gains, picture)
+    return None if gains is None else gain_map.shrink(gains)
+
+
+def _render_levels(file: ImageFile, info: ImageInfo, plan: Plan, box: Box | None) -> pyvips.Image | None:
+    """Return the finished picture with its own levels of PQ or HLG, `None` if it has others."""
+    image = load_still(file, info, plan, keep_hdr=True)
+    return None if hdr.color_space(image) is None else composite.rotate_and_crop(image, plan, box)
+
+
+def _gains_of_levels(image: pyvips.Image) -> GainMap | None:
+    """Return the gain map of a picture that is marked as HDR, at its size, `None` if no light in it is brighter than white."""
     stops, most = hdr.stops_to_hdr(image)
     if most <= 0:
         return None
-    if image.hasalpha():
-        # The white behind transparent pixels stays as it is.
-        stops *= image.extract_band(3) / _MAX_16_BIT_LEVEL
     levels = (stops * (_MAX_LEVEL / most)).rint().cast("uchar").copy(interpretation="b-w")
     zero, one = (0.0,) * 3, (1.0,) * 3
-    return gain_map.shrink(GainMap(levels, GainMapInfo(zero, (most,) * 3, one, zero, zero, 0.0, most), _DIVISOR))
+    return GainMap(levels, GainMapInfo(zero, (most,) * 3, one, zero, zero, 0.0, most), _DIVISOR)
 
 
 def _with_gains(picture: pyvips.Image, gains: GainMap) -> pyvips.Image:

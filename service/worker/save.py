@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import msgspec
 import pyvips
@@ -113,7 +113,7 @@ def encode(image: pyvips.Image, image_format: Format, quality: int, options: Enc
     """Return `image` as a file of `image_format`. Raises `pyvips.Error`.
 
     image: height × width × bands, 8 bits per band, gray or RGB, with or without alpha; the frames of an animation below one another. For
-    AVIF also a picture that is marked as HDR (see `hdr.mark`).
+    AVIF and JPEG XL also a picture that is marked as HDR (see `hdr.mark`).
     quality: 1 to 100. PNG and GIF use fewer colors below 100.
     """
     return _ENCODERS[image_format](image, quality, options)
@@ -148,13 +148,11 @@ def writable_formats() -> list[Format]:
 def _jxl(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:
     kept = metadata.blocks(image, options.keep)
     colors: jxl_encoder.EnumeratedColor | bytes = kept.icc or jxl_encoder.SRGB
-    space, bits = hdr.color_space(image), 8
-    if space is not None and space.primaries not in _JXL_PRIMARIES:
-        image = hdr.to_rec_2020(image)
-        space = hdr.color_space(image)
+    image = _with_named_primaries(image, _JXL_PRIMARIES)
+    space, bits, max_nits = hdr.color_space(image), 8, 0.0
     if space is not None and isinstance(space.transfer, int):
         colors = jxl_encoder.EnumeratedColor(_JXL_PRIMARIES[space.primaries], jxl_library.Transfer(space.transfer))
-        bits = _HDR_BITS
+        bits, max_nits = _HDR_BITS, _stated_nits(space) or 0.0
     return jxl_encoder.encode(
         image,
         jxl_encoder.Settings(
@@ -164,6 +162,7 @@ def _jxl(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:
             progressive=options.progressive,
             color_space=colors,
             bits=bits,
+            max_nits=max_nits,
             exif=kept.exif,
             xmp=kept.xmp,
         ),
@@ -173,6 +172,7 @@ def _jxl(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:
 def _avif(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:
     settings = ENCODER_SETTINGS[options.version]
     bits = _AVIF_LOSSLESS_BITS if options.lossless else settings.avif_bits
+    image = _with_named_primaries(image, color_space.PRIMARIES.values())
     space = hdr.color_space(image)
     if space is not None:
         bits = _HDR_BITS
@@ -186,16 +186,20 @@ def _avif(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:
         effort=settings.avif_effort if options.effort is None else options.effort,
         keep=options.keep,
     )
-    return bytes(body) if space is None else _with_hdr_colors(bytes(body), space)
+    return bytes(body) if space is None else avif.with_colors(bytes(body), *color_space.code_points(space), _stated_nits(space))
 
 
-def _with_hdr_colors(body: bytes, space: ColorSpace) -> bytes:
-    codes = color_space.code_points(space)
-    if codes is None:
-        raise ValueError("a color space without code points")
+def _with_named_primaries(image: pyvips.Image, named: Container[color_space.Primaries]) -> pyvips.Image:
+    """Return a picture in Rec. 2020 if it is marked as HDR and its format has no name for its primaries, otherwise unchanged."""
+    space = hdr.color_space(image)
+    return image if space is None or space.primaries in named else hdr.to_rec_2020(image)
+
+
+def _stated_nits(space: ColorSpace) -> float | None:
+    """Return the luminance of the brightest light of an HDR picture, `None` if it is unknown."""
     # Graders state the brightest light, and `DEFAULT_MAX_NITS` only stands in for it.
     is_known = space.transfer == color_space.PQ and space.max_nits != color_space.DEFAULT_MAX_NITS
-    return avif.with_colors(body, *codes, space.max_nits if is_known else None)
+    return space.max_nits if is_known else None
 
 
 def _webp(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:

@@ -309,7 +309,7 @@ class _Decoder:
         """Find out the color space of the decoded pixels: that of the original picture, whatever the file holds."""
         encoding, size = jxl_library.ColorEncoding(), ctypes.c_size_t()
         if self._succeeds("JxlDecoderGetColorAsEncodedProfile", TARGET_ORIGINAL, byref(encoding)):
-            self._space = _color_space(encoding, self.info.intensity_target)
+            self._space = _color_space(encoding)
             return
         if not self._succeeds("JxlDecoderGetICCProfileSize", TARGET_ORIGINAL, byref(size)):
             return
@@ -318,7 +318,7 @@ class _Decoder:
         if not self.info.uses_original_profile and not self._succeeds("JxlDecoderSetOutputColorProfile", None, profile, size.value):
             # A profile that libjxl cannot convert to: the pixels will be in a space that has a name.
             self._call("JxlDecoderGetColorAsEncodedProfile", TARGET_DATA, byref(encoding))
-            self._space = _color_space(encoding, self.info.intensity_target)
+            self._space = _color_space(encoding)
             return
         self._space = profile.raw
 
@@ -438,17 +438,21 @@ class _Decoder:
         return _too_complex("frames or pixels that are not shown") if self._guard.out_of_time else broken_image("jxl", cause)
 
 
-def _color_space(encoding: jxl_library.ColorEncoding, max_nits: float) -> ColorSpace:
-    """Return a color space that the file names or describes by numbers."""
+def _color_space(encoding: jxl_library.ColorEncoding) -> ColorSpace:
+    """Return a color space that the file names or describes by numbers.
+
+    The peak of PQ and HLG is the assumed one. Chromium ignores the one that a file states (`intensity_target`): most encoders leave it at
+    the 10,000 cd/m² of PQ.
+    """
     curve = _CURVES.get(encoding.transfer_function, SRGB_CURVE)
     if encoding.transfer_function == Transfer.GAMMA and encoding.gamma > 0:
         curve = (1 / encoding.gamma,)
     named = _PRIMARIES.get(encoding.primaries) if encoding.white_point == WhitePoint.D65 else None
     if named is not None or encoding.color_space != jxl_library.ColorSpace.RGB:
-        return ColorSpace(PRIMARIES[named or SRGB_PRIMARIES], curve, max_nits)
+        return ColorSpace(PRIMARIES[named or SRGB_PRIMARIES], curve)
     fields = (encoding.primaries_red_xy, encoding.primaries_green_xy, encoding.primaries_blue_xy, encoding.white_point_xy)
     red, green, blue, white = ((float(x), float(y)) for x, y in fields)
-    return ColorSpace(Chromaticities(red, green, blue, white), curve, max_nits)
+    return ColorSpace(Chromaticities(red, green, blue, white), curve)
 
 
 def _too_complex(parts: str) -> Failure:

@@ -59,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     progressive: store coarse pictures first.
     color_space: an ICC profile, or a color space that JPEG XL names. For a gray image only its transfer function counts.
     bits: of a sample, 8 to 16. Samples of 16-bit images are scaled from 65,535 to this.
+    max_nits: the luminance of the brightest light of a picture with PQ levels, in cd/m², 0 if it is unknown.
     exif, xmp: metadata to store in boxes; Exif begins with its TIFF header.
     """
 
@@ -68,6 +69,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     progressive: bool = False
     color_space: EnumeratedColor | bytes = SRGB
     bits: int = 8
+    max_nits: float = 0.0
     exif: bytes = b""
     xmp: bytes = b""
 
@@ -178,6 +180,8 @@ class _Encoder:
         if image.hasalpha():
             info.num_extra_channels, info.alpha_bits = 1, settings.bits
         info.uses_original_profile = settings.lossless
+        # For 0, libjxl takes the peak of the transfer function.
+        info.intensity_target = settings.max_nits
         self.call("JxlEncoderSetBasicInfo", self._encoder, byref(info))
 
     def set_color_space(self, color_space: EnumeratedColor | bytes, *, gray: bool) -> None:

@@ -12,6 +12,7 @@ import re
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 from xml.parsers import expat
 
@@ -28,6 +29,8 @@ _MAX_SEGMENT_BYTES = 0xFFFF - 2
 _MP_PICTURES, _MP_ENTRIES, _MP_PRIMARY = 0xB001, 0xB002, 0x030000
 _MP_ENTRY = "IIIHH"
 _MAX_PICTURES = 16
+# Segments that are read of each of the further pictures: those that describe a gain map come first.
+_MAX_SEGMENTS = 100
 
 # ISO 21496-1, flags of the metadata; the last two are those of libultrahdr.
 _MULTICHANNEL, _IN_BASE_COLORS, _BACKWARD, _COMMON_DENOMINATOR = 0x80, 0x40, 0x04, 0x08
@@ -139,7 +142,7 @@ def _entry(index: memoryview, order: str, position: int) -> tuple[int, int]:
 def _read_info(picture: memoryview, exif: bytes) -> GainMapInfo | None:
     """Return the meaning of the levels of a further picture, `None` if it is not a gain map. The binary description takes precedence."""
     packet = b""
-    for marker, _, content in jpeg.segments(picture):
+    for marker, _, content in islice(jpeg.segments(picture), _MAX_SEGMENTS):
         if marker == _APP2 and content[: len(_ISO)] == _ISO and (info := read_iso(bytes(content[len(_ISO) :]))) is not None:
             return info
         if marker == _APP1 and content[: len(_XMP)] == _XMP and not packet:
@@ -284,26 +287,29 @@ def _channels(numbers: list[float]) -> Channels:
 def _xmp_values(packet: bytes) -> dict[str, list[str]]:
     """Return the simple values in an XMP packet by `namespace name`, those of a list in their order; as far as it is well-formed."""
     values: dict[str, list[str]] = {}
-    open_names: list[str] = []
+    # The property of each open element: the members of a list belong to the property around it.
+    properties = [""]
     text: list[str] = []
 
     def begin(name: str, attributes: dict[str, str]) -> None:
-        open_names.append(name)
+        properties.append(properties[-1] if name.startswith(_RDF) else name)
         text.clear()
         for key, value in attributes.items():
             values.setdefault(key, []).append(value.strip())
 
-    def end(name: str) -> None:
-        open_names.pop()
-        value = "".join(text).strip()
+    def end(_: str) -> None:
+        name, value = properties.pop(), "".join(text).strip()
         text.clear()
         if value:
-            # The members of a list belong to the property around it.
-            owner = next((known for known in (name, *reversed(open_names)) if not known.startswith(_RDF)), name)
-            values.setdefault(owner, []).append(value)
+            values.setdefault(name, []).append(value)
+
+    def refuse(*_: object) -> None:
+        # No packet needs one, and its entities could stand for any amount of text.
+        raise ValueError("a document type")
 
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = begin, end, text.append
+    parser.StartDoctypeDeclHandler = refuse
     try:
         parser.Parse(packet.strip(b"\0"), True)
     except (expat.ExpatError, ValueError):
