@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,9 +58,18 @@ def packet(description: str) -> bytes:
 
 
 def hdrgm(
-    minimum: Sequence[float], maximum: Sequence[Any], gamma: float = 1.0, *, elements: bool = False, base_is_hdr: bool = False
+    minimum: Sequence[float],
+    maximum: Sequence[Any],
+    gamma: float = 1.0,
+    *,
+    elements: bool = False,
+    base_is_hdr: bool = False,
+    fields: Mapping[str, Sequence[object]] | None = None,
 ) -> bytes:
-    """Return the segment that describes a map in XMP; lists, or with `elements` every value, are elements."""
+    """Return the segment that describes a map in XMP; lists, or with `elements` every value, are elements.
+
+    fields: other values by their names.
+    """
     values: dict[str, Sequence[object]] = {
         "GainMapMin": minimum,
         "GainMapMax": maximum,
@@ -69,6 +78,7 @@ def hdrgm(
         "OffsetHDR": [0.015625],
     }
     values |= {"HDRCapacityMin": [0], "HDRCapacityMax": [max(maximum)], "BaseRenditionIsHDR": ["True" if base_is_hdr else "False"]}
+    values |= fields or {}
     attributes, inside = 'hdrgm:Version="1.0"', ""
     for name, numbers in values.items():
         if len(numbers) > 1:
@@ -80,14 +90,26 @@ def hdrgm(
     return segment(0xE1, XMP + packet(f'<rdf:Description xmlns:hdrgm="{HDRGM}" {attributes}>{inside}</rdf:Description>'))
 
 
-def iso(minimum: Sequence[float], maximum: Sequence[float], gamma: float = 1.0, *, in_base_colors: bool = True) -> bytes:
+def iso(
+    minimum: Sequence[float],
+    maximum: Sequence[float],
+    gamma: float = 1.0,
+    *,
+    offsets: tuple[float, float] = (1 / 64, 1 / 64),
+    headrooms: tuple[float, float] | None = None,
+    in_base_colors: bool = True,
+) -> bytes:
     """Return the segment that describes a map as ISO 21496-1 does."""
-    content = struct.pack(">HHB", 0, 0, (0x80 if len(minimum) == 3 else 0) | (0x40 if in_base_colors else 0))
-    numbers = [0.0, max(maximum)]
+    numbers = [*(headrooms or (0.0, max(maximum)))]
     for low, high in zip(minimum, maximum, strict=True):
-        numbers += [low, high, gamma, 0.015625, 0.015625]
-    content += b"".join(struct.pack(">iI", round(number * 4096), 4096) for number in numbers)
-    return segment(0xE2, ISO + content)
+        numbers += [low, high, gamma, *offsets]
+    return iso_fractions([(round(number * 4096), 4096) for number in numbers], in_base_colors=in_base_colors)
+
+
+def iso_fractions(fractions: Sequence[tuple[int, int]], *, in_base_colors: bool = True) -> bytes:
+    """Return the segment of ISO 21496-1 with these numerators and denominators: two headrooms, then five numbers for each color."""
+    content = struct.pack(">HHB", 0, 0, (0x80 if len(fractions) == 17 else 0) | (0x40 if in_base_colors else 0))
+    return segment(0xE2, ISO + content + b"".join(struct.pack(">iI", *fraction) for fraction in fractions))
 
 
 def apple(headroom: float | None) -> bytes:
@@ -115,21 +137,25 @@ def apple_exif(maker33: float, maker48: float) -> bytes:
 
 def multi_picture(picture: bytes, *others: bytes, order: str = ">") -> bytes:
     """Return several JPEGs as one file with an index (CIPA DC-007), in the byte order `order` of `struct`."""
-    count = 1 + len(others)
+    places = [(len(other), sum(map(len, others[:number]))) for number, other in enumerate(others)]
+    return indexed(picture, b"".join(others), places, order=order)
 
-    def index(first_size: int, offsets: Sequence[int]) -> bytes:
+
+def indexed(picture: bytes, rest: bytes, places: Sequence[tuple[int, int]], *, order: str = ">") -> bytes:
+    """Return a JPEG with an index of pictures in what follows it. places: the size of each, and where it begins in `rest`."""
+    count = 1 + len(places)
+
+    def index(first_size: int, start: int) -> bytes:
         content = (b"MM\0*" if order == ">" else b"II*\0") + struct.pack(order + "IH", 8, 3)
         content += struct.pack(order + "HHI4s", 0xB000, 7, 4, b"0100") + struct.pack(order + "HHII", 0xB001, 4, 1, count)
         content += struct.pack(order + "HHII", 0xB002, 7, 16 * count, 50) + bytes(4)
         content += struct.pack(order + "IIIHH", 0x030000, first_size, 0, 0, 0)
-        for other, offset in zip(others, offsets, strict=True):
-            content += struct.pack(order + "IIIHH", 0, len(other), offset, 0, 0)
+        for size, place in places:
+            content += struct.pack(order + "IIIHH", 0, size, (first_size + place - start) % (1 << 32), 0, 0)
         return segment(0xE2, b"MPF\0" + content)
 
-    size = len(insert(picture, index(0, [0] * len(others))))
-    start = insert(picture, index(0, [0] * len(others))).index(b"MPF\0") + 4
-    offsets = [size + sum(map(len, others[:number])) - start for number in range(len(others))]
-    return insert(picture, index(size, offsets)) + b"".join(others)
+    unfinished = insert(picture, index(0, 0))
+    return insert(picture, index(len(unfinished), unfinished.index(b"MPF\0") + 4)) + rest
 
 
 def gain_map_jpeg(picture: Image.Image, gains: npt.NDArray[np.uint8], *segments: bytes, order: str = ">", **options: Any) -> bytes:
