@@ -330,7 +330,7 @@ class _Decoder:
         """Return the ICC profile of a file with its original colors, empty for sRGB and its gray."""
         encoding, size = jxl_library.ColorEncoding(), ctypes.c_size_t()
         is_named = self._succeeds("JxlDecoderGetColorAsEncodedProfile", TARGET_ORIGINAL, byref(encoding))
-        if is_named and _color_space(encoding, self.info.intensity_target).is_srgb:
+        if is_named and _color_space(encoding).is_srgb:
             return b""
         self._call("JxlDecoderGetICCProfileSize", TARGET_ORIGINAL, byref(size))
         profile = ctypes.create_string_buffer(size.value)
