@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 
 from service.errors import BrokenImageError, UnsupportedFormatError
 from service.rendering.pool import RenderPool
-from tests.support import images, tiffs
+from tests.support import code_points, images, tiffs
 from tests.support.renders import check_words, probed, rendered, written
 from tests.support.tiffs import (
     BLACK_IS_ZERO,
@@ -261,6 +262,78 @@ async def test_compressions_of_pillow(pool: RenderPool, tmp_path: Path, mode: st
 
 
 # Files that cannot be shown are refused by name.
+
+# Every photometric interpretation with every sample format (tag 339) and number of bits: shown in its colors, or refused with the reason.
+
+UNSIGNED, SIGNED, FLOATING, UNDEFINED = 1, 2, 3, 4
+TYPES: dict[tuple[int, int], type[np.generic]] = {
+    (UNSIGNED, 8): np.uint8, (UNSIGNED, 16): np.uint16, (UNSIGNED, 32): np.uint32, (UNSIGNED, 64): np.uint64,
+    (SIGNED, 8): np.int8, (SIGNED, 16): np.int16, (SIGNED, 32): np.int32, (SIGNED, 64): np.int64,
+    (FLOATING, 16): np.float16, (FLOATING, 32): np.float32, (FLOATING, 64): np.float64,
+    (UNDEFINED, 8): np.uint8, (UNDEFINED, 16): np.uint16, (UNDEFINED, 32): np.uint32,
+}  # fmt: skip
+BANDS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, SEPARATED: 4, YCBCR: 3, CIELAB: 3, ICCLAB: 3}
+SHOWN = {
+    *itertools.product((WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, SEPARATED, CIELAB, ICCLAB), (UNSIGNED, UNDEFINED), (8, 16)),
+    *itertools.product((PALETTE, YCBCR), (UNSIGNED, UNDEFINED), (8,)),
+    # a* and b* are signed, and the bits of an index are unambiguous.
+    *itertools.product((CIELAB, ICCLAB), (SIGNED,), (8, 16)),
+    (PALETTE, SIGNED, 8),
+    # Linear light, and L*, a* and b* themselves.
+    *itertools.product((RGB, CIELAB, ICCLAB), (FLOATING,), (32,)),
+}
+
+
+def of_sample_format(photometric: int, sample_format: int, bits: int, order: str) -> tuple[bytes, Levels]:
+    """Return a TIFF, and the colors that it has if samples of its kind have a meaning."""
+    kind, bands, values = TYPES[sample_format, bits], BANDS[photometric], levels(BANDS[photometric])
+    extra: dict[int, tuple[int, Sequence[int]]] = {339: (SHORT, [sample_format] * bands)}
+    most = 1 if sample_format == FLOATING else 2 ** (bits - (sample_format == SIGNED)) - 1
+    samples = (values * most).astype(kind)
+    expected = 255 * values
+    if photometric == WHITE_IS_ZERO:
+        expected = 255 * (1 - values)
+    elif photometric == RGB and sample_format == FLOATING:
+        expected = code_points.encoded_srgb(values)
+    elif photometric == PALETTE:
+        samples = (levels(1) * 15).astype(kind)
+        table = np.linspace(0, 65_535, 2 ** min(bits, 8) * 3).astype(int)
+        extra |= {COLOR_MAP: (SHORT, table.tolist())}
+        expected = table.reshape(3, -1).T[samples[:, :, 0].astype(int)] / 257
+    elif photometric == SEPARATED:
+        expected = 255 * (1 - values[:, :, :3]) * (1 - values[:, :, 3:])
+    elif photometric == YCBCR:
+        samples = np.rint(ycbcr(values * 255)).astype(kind)
+        extra |= {SUBSAMPLING: (SHORT, [1, 1])}
+    elif photometric in {CIELAB, ICCLAB}:
+        expected = rgb_from_lab(lab())
+        if sample_format == FLOATING:
+            # Only libvips writes such files; it takes the white of D65.
+            image = pyvips.Image.new_from_buffer(images.rgb_png(WIDTH, HEIGHT), "").colourspace("lab")
+            samples, expected = image.numpy().astype(kind), np.asarray(images.picture(WIDTH, HEIGHT), float)
+        elif bits in {8, 16}:
+            name = f"{'CIELab' if photometric == CIELAB else 'ICCLab'}, {bits} bits"
+            samples = LABS[name](lab())[0].astype(kind)
+    return tiff(page(samples, photometric, order=order, extra=extra), order=order), expected
+
+
+@pytest.mark.parametrize("order", ["<", *more(">")])
+@pytest.mark.parametrize("photometric", BANDS)
+async def test_every_sample_format_is_shown_in_its_colors_or_refused(
+    pool: RenderPool, tmp_path: Path, photometric: int, order: str
+) -> None:
+    for sample_format, bits in TYPES:
+        body, expected = of_sample_format(photometric, sample_format, bits, order)
+        if (photometric, sample_format, bits) in SHOWN:
+            # Inks have no exact colors.
+            tolerance = 40 if photometric == SEPARATED else 1.5
+            assert differ(await shown(pool, tmp_path, body), expected) < tolerance, (sample_format, bits)
+        else:
+            with pytest.raises(UnsupportedFormatError) as caught:
+                await shown(pool, tmp_path, body)
+            check_words(caught.value)
+            assert caught.value.received, (sample_format, bits)
+
 
 SOME = whole(levels(3), 8)
 

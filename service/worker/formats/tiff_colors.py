@@ -38,7 +38,7 @@ _USUAL_COMPRESSIONS = frozenset({1, 5, 7, 8, 32_773, 32_946})
 # libtiff's messages about a compression that it was built without, or that it does not know.
 _NO_DECODER = ("compression support is not configured", "decoding is not implemented")
 
-_UNSIGNED, _FLOAT = 1, 3
+_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _NOT_CMYK = 2
 
@@ -206,7 +206,7 @@ def _unsupported_colors(page: PageColors) -> str:
 
 
 def _unsupported_layout(page: PageColors) -> str:
-    bits, sample_format = page.bits[0], page.sample_format[0]
+    bits = page.bits[0]
     allowed = {8} if page.photometric == _YCBCR else {8, 16, 32}
     if page.color_samples == 1 and page.samples == 1:
         allowed |= {1, 2, 4}
@@ -214,12 +214,22 @@ def _unsupported_layout(page: PageColors) -> str:
         allowed -= {16, 32}
     if len(page.bits) > 1 or bits not in allowed:
         return f"samples of {' and '.join(map(str, page.bits))} bits"
-    if sample_format == _FLOAT and bits == 16:
-        return "floating-point samples of 16 bits"
+    if reason := _unsupported_samples(page, bits, page.sample_format[0]):
+        return reason
     if page.planar and page.samples > 1 and (page.tiled or page.is_subsampled or page.photometric == _PALETTE):
         return "separate planes of tiles, of subsampled colors, or of a palette and alpha"
     if page.is_misread and page.photometric not in _LAB and bits == 16 and _ASSOCIATED in page.extra:
         return "separate planes of 16 bits with associated alpha"
+    return ""
+
+
+def _unsupported_samples(page: PageColors, bits: int, sample_format: int) -> str:
+    if sample_format == _FLOAT and bits == 16:
+        return "floating-point samples of 16 bits"
+    if sample_format == _SIGNED and page.photometric == _YCBCR:
+        return "signed samples of YCbCr"
+    if sample_format != _FLOAT and bits == 32 and page.photometric in _LAB:
+        return "whole numbers of 32 bits as Lab colors"
     return ""
 
 
