@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pillow_heif
 import pyvips
 from PIL import Image
 
@@ -150,6 +151,18 @@ def image_of(levels: Levels, bits: int = 16) -> pyvips.Image:
 def lossless_avif(levels: Levels, bits: int = 10) -> bytes:
     """Return levels, 0 to 1, as an AVIF without loss: RGB in the full range, which states sRGB."""
     return bytes(image_of(levels, 8 if bits == 8 else 16).heifsave_buffer(compression="av1", bitdepth=bits, lossless=True))
+
+
+@functools.cache
+def lossless_heic() -> bytes:
+    """Return the palette as a HEIC without loss: RGB of 10 bits in the full range, which states sRGB."""
+    samples = np.round(palette() * 1_023).astype(np.uint16) << 6
+    picture = pillow_heif.from_bytes("RGB;16", (samples.shape[1], samples.shape[0]), samples.tobytes())
+    picture[0].info["bit_depth"] = 10
+    body = io.BytesIO()
+    code_points = {"color_primaries": SRGB, "transfer_characteristics": 13, "matrix_coefficients": 0, "full_range_flag": 1}
+    picture.save(body, quality=-1, chroma=444, enc_params={"preset": "ultrafast"}, **code_points)
+    return body.getvalue()
 
 
 def avif(picture: Image.Image, **options: object) -> bytes:

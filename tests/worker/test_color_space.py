@@ -75,6 +75,12 @@ def test_avif_with_code_points_has_the_colors_of_h273(primaries: int, transfer: 
 
 
 @pytest.mark.parametrize(("primaries", "transfer"), PARAMETERS)
+def test_heic_with_code_points_has_the_colors_of_h273(primaries: int, transfer: int) -> None:
+    body = code_points.with_nclx(code_points.lossless_heic(), primaries, transfer)
+    check(pixels(body), code_points.in_srgb(palette(), primaries, transfer))
+
+
+@pytest.mark.parametrize(("primaries", "transfer"), PARAMETERS)
 def test_png_with_code_points_has_the_colors_of_h273(primaries: int, transfer: int) -> None:
     body = code_points.png(palette(), [cicp(primaries, transfer)], 16)
     check(pixels(body), code_points.in_srgb(palette(), primaries, transfer, png=True))
