@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -302,12 +302,13 @@ def test_colors_of_the_stream_are_obeyed_where_the_container_states_none() -> No
     assert np.abs(pixels(body) - ideal).mean() < LOSSY_MEAN
 
 
+@pytest.mark.parametrize("encode", [code_points.avif, code_points.heic], ids=["avif", "heic"])
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
 @pytest.mark.parametrize("value_range", ["full", "limited"])
-def test_avif_of_every_matrix_looks_as_its_colors(value_range: str, subsampling: str) -> None:
+def test_picture_in_every_matrix_looks_as_its_colors(value_range: str, subsampling: str, encode: Callable[..., bytes]) -> None:
     """The same stream in another matrix has other colors, which arithmetic gives: only the matrix of its encoder gives the scene."""
     smooth = scene().resize((24, 16)).resize((96, 64), Image.Resampling.BICUBIC)
-    body = code_points.avif(smooth, subsampling=subsampling, range=value_range)
+    body = encode(smooth, subsampling=subsampling, range=value_range)
     full = value_range == "full"
     luma_weights = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
     encoded = _to_ycbcr(np.asarray(smooth).astype(float), *luma_weights[6])
