@@ -219,14 +219,14 @@ def with_apple_gain_map(body: bytes, *, describes_map: bool) -> bytes:
     return _rebuilt(body, meta)
 
 
-def with_tone_map_item(body: bytes, minimum: Sequence[float], maximum: Sequence[float]) -> bytes:
-    """Return a HEIC or AVIF with an item that says that item 2 is the gain map of item 1 (ISO/IEC 23008-12, `tmap`)."""
+def with_tone_map_item(body: bytes, minimum: Sequence[float], maximum: Sequence[float], *, gain_map: int = 2) -> bytes:
+    """Return a HEIC or AVIF with an item that says that another item is the gain map of item 1 (ISO/IEC 23008-12, `tmap`)."""
     meta = boxes(boxes(body)[b"meta"][4:])
     items = struct.unpack_from(">H", meta[b"iinf"], 4)[0]
     new = items + 1
     meta[b"iinf"] = meta[b"iinf"][:4] + struct.pack(">H", new) + meta[b"iinf"][6:]
     meta[b"iinf"] += box(b"infe", b"\2\0\0\0" + struct.pack(">HH4s", new, 0, b"tmap") + b"\0")
-    meta[b"iref"] = meta.pop(b"iref", bytes(4)) + box(b"dimg", struct.pack(">HHHH", new, 2, 1, 2))
+    meta[b"iref"] = meta.pop(b"iref", bytes(4)) + box(b"dimg", struct.pack(">HHHH", new, 2, 1, gain_map))
     payload = b"\0" + iso(minimum, maximum)[4 + len(ISO) :]
     places = meta[b"iloc"]
     meta[b"iloc"] = places[:6] + struct.pack(">H", new) + places[8:] + struct.pack(">HHIHII", new, 0, 0xFFFFFFFF, 1, 0, len(payload))

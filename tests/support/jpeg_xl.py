@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from typing import IO, Any, ClassVar
+from typing import IO, Any, ClassVar, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -108,6 +108,35 @@ def restored_jpeg(content: bytes) -> bytes | None:
         assert library.JxlDecoderSetJPEGBuffer(decoder, jxl_library.address(jpeg), len(jpeg)) == Decoding.SUCCESS
         assert library.JxlDecoderProcessInput(decoder) == Decoding.FULL_IMAGE
         return bytes(jpeg[: len(jpeg) - library.JxlDecoderReleaseJPEGBuffer(decoder)])
+    finally:
+        library.JxlDecoderDestroy(decoder)
+
+
+class NamedColors(NamedTuple):
+    """The color space that a JPEG XL file names, by the numbers of libjxl; its peak in cd/m², and the bits of a sample."""
+
+    white_point: int
+    primaries: int
+    transfer: int
+    max_nits: float
+    bits: int
+
+
+def named_colors(content: bytes) -> NamedColors | None:
+    """Return the color space of a file as libjxl's decoder finds it, `None` if the file has an ICC profile."""
+    library = jxl_library.load()
+    decoder = library.JxlDecoderCreate(None)
+    try:
+        library.JxlDecoderSubscribeEvents(decoder, Decoding.COLOR_ENCODING)
+        library.JxlDecoderSetInput(decoder, jxl_library.address(content), len(content))
+        assert library.JxlDecoderProcessInput(decoder) == Decoding.COLOR_ENCODING
+        info, encoding = jxl_library.BasicInfo(), jxl_library.ColorEncoding()
+        assert library.JxlDecoderGetBasicInfo(decoder, ctypes.byref(info)) == 0
+        if library.JxlDecoderGetColorAsEncodedProfile(decoder, jxl_library.TARGET_ORIGINAL, ctypes.byref(encoding)):
+            return None
+        return NamedColors(
+            encoding.white_point, encoding.primaries, encoding.transfer_function, info.intensity_target, info.bits_per_sample
+        )
     finally:
         library.JxlDecoderDestroy(decoder)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,63 @@ async def test_gain_map_is_turned_with_its_picture(pool: RenderPool, tmp_path: P
     body = gain_map_jpeg(stored, np.asarray(gains), iso(LOW, HIGH), exif=exif.tobytes())
     _, stops = read_back((await rendered(pool, written(tmp_path, body, "photo.jpg"), "width=240,dynamic_range=high", "jpeg")).body)
     assert np.abs(stops - scaled(stops_field(WIDTH, HEIGHT), 240, 160)).mean() < TOLERANCE
+
+
+# Orientation by Exif → what a reader does to make the stored picture upright.
+UPRIGHT: dict[int, Callable[[Floats], Floats]] = {
+    1: lambda field: field,
+    2: np.fliplr,
+    3: lambda field: np.rot90(field, 2),
+    4: np.flipud,
+    5: lambda field: np.swapaxes(field, 0, 1),
+    6: lambda field: np.rot90(field, -1),
+    7: lambda field: np.rot90(np.swapaxes(field, 0, 1), 2),
+    8: lambda field: np.rot90(field, 1),
+}
+
+
+def light(body: bytes) -> Floats:
+    """Return how bright a file is on its brightest screen, in stops, as libvips' own reader shows it; upright only if it is stored so."""
+    linear = pyvips.Image.uhdrload_buffer(body).uhdr2scRGB().numpy().mean(axis=-1)
+    return np.asarray(np.log2(np.clip(linear, 0, None) + 1 / 64), dtype=np.float64)
+
+
+async def check_geometry(pool: RenderPool, folder: Path, seed: int) -> None:
+    """Check that a drawn geometry gives the light of the original, as a reader shows it, after the same geometry."""
+    rng = Random(seed)
+    orientation, divisor = rng.randint(1, 8), rng.choice([1, 2, 4])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = written(folder, photo(divisor, iso(LOW, HIGH), exif=exif.tobytes()), f"{seed}.jpg")
+    before = UPRIGHT[orientation](light(path.read_bytes()))
+    height, width = before.shape
+    crop_width, crop_height = rng.randint(80, width), rng.randint(80, height)
+    left, top = rng.randint(0, width - crop_width), rng.randint(0, height - crop_height)
+    angle, flip = rng.choice([0, 90, 180, 270]), rng.choice(["", "horizontal", "vertical"])
+    before = np.rot90(before[top : top + crop_height, left : left + crop_width], -angle // 90)
+    before = {"": before, "horizontal": np.fliplr(before), "vertical": np.flipud(before)}[flip]
+    options = [f"crop={left}:{top}:{crop_width}:{crop_height}", f"rotate={angle}" * (angle > 0), f"flip={flip}" * bool(flip)]
+    options += [f"width={rng.randint(40, before.shape[1])}", "quality=95", "dynamic_range=high"]
+    after = light((await rendered(pool, path, ",".join(filter(None, options)), "jpeg")).body)
+    resized = Image.fromarray(before.astype(np.float32)).resize((after.shape[1], after.shape[0]), Resampling.LANCZOS)
+    expected = np.asarray(resized, dtype=np.float64)
+    # In the middle: at the edges, resamplers differ in what lies beyond.
+    inside = (slice(3, -3), slice(3, -3))
+    error = np.abs(after - expected)[inside].mean()
+    assert error < 0.12, options
+    for shift, axis in ((2, 0), (-2, 0), (2, 1), (-2, 1)):
+        assert error < np.abs(np.roll(after, shift, axis) - expected)[inside].mean(), options
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_light_of_a_rendition_is_that_of_the_original_in_any_geometry(pool: RenderPool, tmp_path: Path, seed: int) -> None:
+    await check_geometry(pool, tmp_path, seed)
+
+
+@pytest.mark.long
+async def test_light_of_a_rendition_is_that_of_the_original_in_many_geometries(pool: RenderPool, tmp_path: Path) -> None:
+    for seed in range(100, 250):
+        await check_geometry(pool, tmp_path, seed)
 
 
 DESCRIPTIONS: dict[str, tuple[bytes, ...]] = {
@@ -319,6 +377,21 @@ async def test_gain_map_of_an_avif_goes_into_jpeg(pool: RenderPool, tmp_path: Pa
     picture = pyvips.Image.uhdrload_buffer((await rendered(pool, path, "width=240,dynamic_range=high", "jpeg")).body)
     found = np.asarray(Image.open(io.BytesIO(picture.get("gainmap-data"))).convert("L"), dtype=np.float64)
     assert np.abs(found - np.asarray(gains.convert("L").resize((240, 160), Resampling.BOX), dtype=np.float64)).mean() < 4
+
+
+async def test_white_behind_a_transparent_picture_does_not_light_up(pool: RenderPool, tmp_path: Path) -> None:
+    picture = images.picture(WIDTH, HEIGHT).convert("RGBA")
+    picture.putalpha(Image.fromarray(np.repeat([[0] * (WIDTH // 2) + [255] * (WIDTH // 2)], HEIGHT, 0).astype(np.uint8)))
+    file = pillow_heif.from_pillow(picture)
+    file.add_from_pillow(Image.fromarray(levels(stops_field(WIDTH, HEIGHT))))
+    out = io.BytesIO()
+    file.save(out, quality=95)
+    path = written(tmp_path, gain_maps.with_tone_map_item(out.getvalue(), LOW, HIGH, gain_map=3), "photo.heic")
+    picture_of, stops = read_back((await rendered(pool, path, "width=240,dynamic_range=high", "jpeg")).body)
+    assert np.abs(stops[:, :112]).max() < 0.1
+    expected = scaled(stops_field(WIDTH, HEIGHT), 240, 160)[:, 128:]
+    assert np.abs(stops[:, 128:] - expected).mean() < TOLERANCE
+    assert picture_of(0, 0) == [255, 255, 255]
 
 
 async def test_gain_map_of_a_heic_that_does_not_decode_is_left_out(pool: RenderPool, tmp_path: Path) -> None:

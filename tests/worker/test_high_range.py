@@ -8,6 +8,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pillow_heif
 import pytest
@@ -18,9 +19,13 @@ from PIL.Image import Resampling
 from service.images.formats import Format
 from service.images.options import DYNAMIC_RANGES
 from service.rendering.pool import RenderPool
+from service.worker import save
+from service.worker.color_space import PRIMARIES, ColorSpace, Primaries, matrix_between
+from service.worker.formats import hdr, jxl, jxl_encoder, jxl_library
 from tests.support import images
 from tests.support.chromium import Painter, visible_distance
 from tests.support.gain_maps import STOPS, Floats, gain_map_jpeg, iso, levels, stops_field
+from tests.support.jpeg_xl import named_colors
 from tests.support.renders import probed, rendered, written
 
 pytestmark = pytest.mark.anyio
@@ -108,16 +113,66 @@ async def test_pq_and_hlg_come_out_as_avif_of_10_bits_with_their_code_points(
     assert np.abs(found - scaled(scene()[30:160, 56:256], 100, 65)).mean() < TOLERANCE
 
 
-@pytest.mark.parametrize(("primaries", "transfer"), [(REC_2020, PQ), (P3, PQ), (REC_2020, HLG), (5, PQ)])
-async def test_chromium_shows_the_jpeg_xl_like_its_original(
+# Code points of the primaries of H.273 that JPEG XL names, and its own numbers; others become Rec. 2020.
+JXL_PRIMARIES = {1: 1, REC_2020: 9, P3: 11, 5: 9, 22: 9}
+
+
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+@pytest.mark.parametrize("primaries", JXL_PRIMARIES)
+async def test_pq_and_hlg_come_out_as_jpeg_xl_with_the_name_of_their_color_space(
+    pool: RenderPool, tmp_path: Path, primaries: int, transfer: int
+) -> None:
+    path = written(tmp_path, png(scene(), primaries, transfer))
+    body = (await rendered(pool, path, "crop=56:30:200:130,width=100,dynamic_range=high,quality=90", "jxl")).body
+    found = named_colors(body)
+    assert found is not None
+    expected = JXL_PRIMARIES[primaries]
+    # HLG in other primaries becomes PQ, in which light is absolute.
+    assert found[:3] == (1, expected, transfer if primaries in {1, REC_2020, P3} else PQ)
+    assert found.bits == 10
+    shown = imagecodecs.jpegxl_decode(body).astype(np.float64) / 1_023
+    assert shown.shape == (65, 100, 3)
+    if found.transfer == transfer and expected == {P3: 11}.get(primaries, primaries):
+        assert np.abs(shown - scaled(scene()[30:160, 56:256], 100, 65)).mean() < TOLERANCE
+
+
+@pytest.mark.parametrize(("primaries", "transfer"), [(REC_2020, PQ), (P3, PQ), (1, PQ), (5, PQ), (REC_2020, HLG), (P3, HLG)])
+async def test_chromium_shows_the_jpeg_xl_like_the_avif_and_like_the_original(
     pool: RenderPool, painter: Painter, tmp_path: Path, primaries: int, transfer: int
 ) -> None:
     original = png(scene(), primaries, transfer)
-    body = (await rendered(pool, written(tmp_path, original), "dynamic_range=high,quality=95", "jxl")).body
-    shown, expected = painter.draw(body, "jxl"), painter.draw(original, "png")
-    assert shown is not None
+    path = written(tmp_path, original)
+    whole = painter.draw((await rendered(pool, path, "dynamic_range=high,quality=95", "jxl")).body, "jxl")
+    expected = painter.draw(original, "png")
+    assert whole is not None
     assert expected is not None
-    assert visible_distance(shown, expected) < 3
+    assert visible_distance(whole, expected) < 3
+    formats: list[Format] = ["jxl", "avif"]
+    small = [painter.draw((await rendered(pool, path, "width=160,dynamic_range=high", name)).body, name) for name in formats]
+    assert small[0] is not None
+    assert small[1] is not None
+    assert visible_distance(small[0], small[1]) < 6
+
+
+def test_avif_of_primaries_without_a_code_point_is_in_rec_2020() -> None:
+    # Of Adobe RGB, which a JPEG XL describes by numbers.
+    adobe = Primaries((0.64, 0.33), (0.21, 0.71), (0.15, 0.06), (0.3127, 0.3290))
+    levels_of_16_bits = pyvips.Image.new_from_array(np.round(scene() * 65_535).astype(np.uint16))
+    body = save.encode(hdr.mark(levels_of_16_bits, ColorSpace(adobe, PQ)), "avif", 90)
+    assert code_points(body)[:2] == (REC_2020, PQ)
+    to_rec_2020 = np.asarray(matrix_between(adobe, PRIMARIES[REC_2020]))
+    expected = pq(np.clip(nits_of(scene()) @ to_rec_2020.T, 0, 10_000))
+    assert np.abs(decoded(body) - expected).mean() < TOLERANCE
+
+
+@pytest.mark.parametrize("peak", [203, 400, 10_000])
+def test_peak_that_a_jpeg_xl_states_is_ignored_as_in_chromium(peak: float) -> None:
+    image = pyvips.Image.black(64, 64, bands=3).cast("ushort").copy(interpretation="rgb16")
+    colors = jxl_encoder.EnumeratedColor(jxl_library.Primaries.REC_2100, jxl_library.Transfer.PQ)
+    body = jxl_encoder.encode(image, jxl_encoder.Settings(color_space=colors, bits=10, max_nits=peak))
+    found = hdr.color_space(jxl.decode(memoryview(body)))
+    assert found is not None
+    assert found.max_nits == 1_000
 
 
 async def test_avif_of_a_rendition_is_an_original_with_the_same_colors_again(pool: RenderPool, tmp_path: Path) -> None:
@@ -173,6 +228,10 @@ async def test_brightest_light_is_stated_where_it_is_known(pool: RenderPool, tmp
     assert struct.unpack(">HH", body[start : start + 4]) == (406, 0)
     body = (await rendered(pool, written(tmp_path, png(scene(), REC_2020, PQ), "png"), "dynamic_range=high", "avif")).body
     assert b"clli" not in body
+    body = (await rendered(pool, tmp_path / "gains", "dynamic_range=high", "jxl")).body
+    stated = named_colors(body)
+    assert stated is not None
+    assert stated.max_nits == pytest.approx(406)
 
 
 @pytest.mark.parametrize("dynamic_range", DYNAMIC_RANGES)
@@ -188,7 +247,16 @@ async def test_crop_that_is_searched_is_the_same_in_both_ranges(
     assert visible_distance(images.decode(shown).convert("RGBA"), images.decode(expected).convert("RGBA")) < 5
 
 
-async def test_quality_auto_is_the_default_quality_in_pq(pool: RenderPool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("image_format", ["avif", "jxl"])
+async def test_quality_auto_is_the_default_quality_in_pq(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
     path = written(tmp_path, png(scene(), REC_2020, PQ))
-    plain, auto = [(await rendered(pool, path, f"dynamic_range=high{more}", "avif")).body for more in ("", ",quality=auto")]
+    plain, auto = [(await rendered(pool, path, f"dynamic_range=high{more}", image_format)).body for more in ("", ",quality=auto")]
     assert plain == auto
+
+
+@pytest.mark.parametrize("image_format", ["avif", "jxl", "jpeg"])
+async def test_limit_in_bytes_holds_with_a_high_dynamic_range(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
+    path = written(tmp_path, png(scene(), REC_2020, PQ))
+    whole = (await rendered(pool, path, "dynamic_range=high", image_format)).body
+    limit = len(whole) * 3 // 4
+    assert len((await rendered(pool, path, f"dynamic_range=high,max_bytes={limit}", image_format)).body) <= limit
