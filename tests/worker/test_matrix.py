@@ -179,7 +179,8 @@ ORIGINALS: dict[str, Callable[[], bytes]] = {
     "svg": svg,
 }
 
-DITHERED = {"png, palette", "gif"}
+# Kinds whose pixels differ from those of the other kinds: dithered, with more saturated colors, or drawn at any scale.
+OTHER_SCENES = {"png, palette", "gif", "png, p3", "svg"}
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
@@ -209,29 +210,31 @@ def mode_of(original: Image.Image, transform: Transform, ideal: Image.Image, ima
     return MODES[(1 if gray else 3) + alpha]
 
 
-def allowed(spelling: str, image_format: Format, *, dithered: bool = False) -> float:
-    """Return the largest distance of a rendition from the reference: that of another resampler and another encoder, plus rounding.
-
-    `dithered` originals are harder to encode.
-    """
-    _, resampling_loss = ideal_of(spelling, dithered=dithered)
-    return resampling_loss + encoder_loss(spelling, image_format, dithered=dithered) * ENCODER_FACTOR + ROUNDED_ONCE
+def allowed(spelling: str, image_format: Format, kind: str = "png") -> float:
+    """Return the largest distance of a rendition from the reference: that of another resampler and another encoder, plus rounding."""
+    own = kind if kind in OTHER_SCENES else "png"
+    _, resampling_loss = ideal_of(spelling, own)
+    return resampling_loss + encoder_loss(spelling, image_format, own) * ENCODER_FACTOR + ROUNDED_ONCE
 
 
 @functools.cache
-def ideal_of(spelling: str, *, dithered: bool) -> tuple[Image.Image, float]:
+def ideal_of(spelling: str, kind: str) -> tuple[Image.Image, float]:
     """Return the reference, and its distance from the one of another resampler."""
-    original = scene().quantize(64).convert("RGB") if dithered else scene()
+    original = decoded(kind, ORIGINALS[kind]())
     ideal, other = (
-        reference.reference(original, parse(spelling), images.decode(mark()), resampling=resampling)
+        reference.reference(original, parse(spelling), images.decode(mark()), resampling=resampling, vector_scale=vector_scale(kind))
         for resampling in (Resampling.LANCZOS, Resampling.BICUBIC)
     )
     return ideal, distance(ideal, other)
 
 
 @functools.cache
-def encoder_loss(spelling: str, image_format: Format, *, dithered: bool) -> float:
-    return reference.encoder_loss(reference.flatten_on_white(ideal_of(spelling, dithered=dithered)[0]), image_format)
+def encoder_loss(spelling: str, image_format: Format, kind: str) -> float:
+    return reference.encoder_loss(reference.flatten_on_white(ideal_of(spelling, kind)[0]), image_format)
+
+
+def vector_scale(kind: str) -> int:
+    return VECTOR_SCALE if kind == "svg" else 0
 
 
 def distance(one: Image.Image, other: Image.Image) -> float:
@@ -279,10 +282,7 @@ async def test_rendition_in_every_format_matches_the_reference(pool: RenderPool,
     body = ORIGINALS[kind]()
     path, overlay = written(tmp_path, body), written(tmp_path, mark(), "overlay")
     original, over = decoded(kind, body), images.decode(mark())
-    ideals = {
-        spelling: reference.reference(original, parse(spelling), over, vector_scale=VECTOR_SCALE if kind == "svg" else 0)
-        for spelling in TRANSFORMS
-    }
+    ideals = {spelling: reference.reference(original, parse(spelling), over, vector_scale=vector_scale(kind)) for spelling in TRANSFORMS}
     disagreements: list[str] = []
 
     async def compare(spelling: str, image_format: Format) -> None:
@@ -298,7 +298,7 @@ async def test_rendition_in_every_format_matches_the_reference(pool: RenderPool,
         if image_format == "jpeg":
             ideal = reference.flatten_on_white(ideal)
         away = distance(image, as_gif(ideal.copy()) if image_format == "gif" else ideal)
-        most = allowed(spelling, image_format, dithered=kind in DITHERED) + (BACKDROP_TOLERANCE if "=blur" in spelling else 0)
+        most = allowed(spelling, image_format, kind) + (BACKDROP_TOLERANCE if "=blur" in spelling else 0)
         if away > most:
             disagreements.append(f"{spelling} {image_format}: {away:.2f} away, {most:.2f} allowed")
 
