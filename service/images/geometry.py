@@ -31,11 +31,17 @@ class Box(msgspec.Struct, frozen=True):
     height: int
 
 
+_FINE_ROTATION_SCALE = 1.5
+# So many pixels need at most 64 MB while they are rotated.
+_MAX_FINE_ROTATION_PIXELS = 4_000_000
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How an original becomes a rendition, in this order.
 
     region: the part that is used, in pixels of the upright original.
     angle, flip: it is rotated by this many degrees clockwise, and mirrored.
+    rotation_scale: how much finer than the rendition it is while it is rotated by an angle that moves no pixel exactly onto another one.
     width, height: it has this size then.
     crop: the part that is kept of that, in scaled pixels. searched: whether its left and top are only those of the middle, because the
         gravity (`attention`, `entropy`) needs the pixels to decide.
@@ -47,6 +53,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     width: int
     height: int
     angle: float = 0.0
+    rotation_scale: float = 1.0
     flip: Flip = "none"
     crop: Box | None = None
     searched: bool = False
@@ -83,7 +90,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             return self.height, self.width
         rotated_width, rotated_height = _rotated_size(self.region.width, self.region.height, self.angle)
         scale = max(Fraction(self.width, rotated_width), Fraction(self.height, rotated_height))
+        if self.rotation_scale > 1:
+            scale = max(scale, min(scale * Fraction(self.rotation_scale), Fraction(1)))
         return _round_side(self.region.width * scale), _round_side(self.region.height * scale)
+
+
+def with_fine_rotation(plan: Plan) -> Plan:
+    """Return a plan that rotates finer pixels than those of the rendition, if it rotates freely and they are few enough.
+
+    The rotation blurs by about one of the pixels that it is given: at 1.5 times the scale the result is half as far from an ideal one.
+    """
+    fine = msgspec.structs.replace(plan, rotation_scale=1.0 if plan.has_right_angle else _FINE_ROTATION_SCALE)
+    return fine if math.prod(fine.unrotated_size) <= _MAX_FINE_ROTATION_PIXELS else plan
 
 
 class _Anchor(NamedTuple):

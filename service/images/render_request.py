@@ -5,9 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from service.images.formats import Format
-from service.images.geometry import Box, Plan, feasible_plan, intermediate_suffices
+from service.images.geometry import Box, Plan, feasible_plan, intermediate_suffices, with_fine_rotation
 from service.images.info import ImageInfo, Limits
 from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, for_format
+
+_FIRST_VERSION_WITH_FINE_ROTATION = 3
 
 
 class RenderRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,4 +54,6 @@ def resolve(
     animated = info.animates(transform, image_format, by_default=DEFAULTS[version].animates)
     frames = info.frames if animated else 1
     plan = feasible_plan(info, transform, image_format, limits, frames=frames, trimmed=trimmed)
+    if version >= _FIRST_VERSION_WITH_FINE_ROTATION:
+        plan = with_fine_rotation(plan)
     return RenderRequest(info=info, transform=transform, format=image_format, version=version, frames=frames, plan=plan)

@@ -47,10 +47,12 @@ def _rotate_freely(image: pyvips.Image, plan: Plan) -> pyvips.Image:
     bounds_height = image.width * abs(sine) + image.height * abs(cosine)
     width, height = plan.width, plan.height
     scales = (width / bounds_width, height / bounds_height)
+    is_fine = plan.rotation_scale > 1 and max(scales) < _MIN_UNFILTERED_RATIO
     is_stretched = min(scales) < _MIN_UNFILTERED_RATIO * max(scales)
-    if is_stretched:
-        # Rotate at the larger scale, then stretch with a filter.
-        width, height = max(1, round(bounds_width * max(scales))), max(1, round(bounds_height * max(scales)))
+    if is_fine or is_stretched:
+        # Rotate at the scale of the picture, or at the larger scale of the two, then resize with a filter.
+        scale = 1.0 if is_fine else max(scales)
+        width, height = max(1, round(bounds_width * scale)), max(1, round(bounds_height * scale))
     x_scale, y_scale = width / bounds_width, height / bounds_height
     matrix = [cosine * x_scale, -sine * x_scale, sine * y_scale, cosine * y_scale]
     center_x, center_y = (image.width - 1) / 2, (image.height - 1) / 2
@@ -67,7 +69,7 @@ def _rotate_freely(image: pyvips.Image, plan: Plan) -> pyvips.Image:
         premultiplied=True,
     )
     out = out.unpremultiply().rint().cast("uchar").copy(interpretation=image.interpretation)
-    return out.thumbnail_image(plan.width, height=plan.height, size="force") if is_stretched else out
+    return out.thumbnail_image(plan.width, height=plan.height, size="force") if is_fine or is_stretched else out
 
 
 def crop_box(image: pyvips.Image, plan: Plan, transform: Transform) -> Box | None:
