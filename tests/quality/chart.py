@@ -13,8 +13,11 @@ from tests.quality.efforts import FORMATS, TARGET, Effort
 
 _PANEL_WIDTH, _PANEL_HEIGHT = 300, 330
 _LEFT, _TOP, _GAP, _BOTTOM = 62, 78, 26, 62
-_TICKS = (2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
+_TICKS = (1, 3, 10, 30, 100, 300, 1_000, 3_000)
 _NAMES: dict[Format, str] = {"jxl": "JPEG XL", "avif": "AVIF", "webp": "WebP", "jpeg": "JPEG"}
+
+# From a point down to the baseline of its label. The lines of JPEG XL and AVIF are close to each other.
+_LABEL_DISTANCE: dict[Format, int] = {"jxl": -10, "avif": 19, "webp": -10, "jpeg": -10}
 
 # Colors of similar lightness, each with 3:1 contrast or more on both backgrounds.
 _STYLE = """
@@ -95,12 +98,12 @@ def _panel(rows: Sequence[Effort], left: float, low: int, high: int, *, labeled:
         for row, (right, down) in zip(current, points, strict=True):
             parts.append(f'<circle class="{"full" if row.effort is None else "hollow"} {name}" cx="{right:.1f}" cy="{down:.1f}" r="5"/>')
             if row.effort is not None:
-                parts.append(_text(right + 8, down - 7, f"{row.effort}", name))
+                parts.append(_text(right, down + _LABEL_DISTANCE[name], f"{row.effort}", name, "middle"))
         for row in rows:
             if row.format == name and row.version != PIPELINE_VERSION:
                 right, down = x(row.milliseconds), y(100 * row.relative)
                 parts.append(f'<rect class="hollow {name}" x="{right - 5:.1f}" y="{down - 5:.1f}" width="10" height="10"/>')
-                parts.append(_text(right + 9, down + 5, f"v{row.version}", name))
+                parts.append(_text(right, down + 1.2 * _LABEL_DISTANCE[name], f"v{row.version}", name, "middle"))
     return parts
 
 

@@ -149,8 +149,9 @@ itself does not use: at 90 a difference is not visible side by side, 70 is high 
 
 ## Bytes and CPU time of each encoder
 
-At the same score, {target:g}, on {photos} photos: the quality is searched in at most four encodes, and the rest interpolated. Of photos
-wider than 1,280 pixels the middle is judged. Time is that of one core for a picture of 3:2.
+At the same score, {target:g}: the quality is searched in at most four encodes, and the rest interpolated. Measured on {photos}.
+Of photos wider than 1,280 pixels the middle is judged, and few are measured, so the figures of the last column are rough. Time is that of
+one core for a picture of 3:2, decoding excluded.
 
 ![Bytes and CPU time of each encoder and effort at three widths](efforts.svg)
 
@@ -159,14 +160,16 @@ wider than 1,280 pixels the middle is judged. Time is that of one core for a pic
 Why these are the defaults of pipeline v{version}:
 
 - **JPEG XL, libjxl's effort 5** (`effort=4`): it is offered first, so it should be the smallest. With libjxl's effort 3 (`effort=2`), which
-  takes a fifth of the time, it would be larger than AVIF. Above 5 it takes longer and saves nothing.
-- **AVIF, effort 0 with 10 bits**: a client that waits for AVIF, decoding included, waits less than twice as long as for WebP. Ten bits save
-  3 to 7 % of the bytes for a third more time, and have no bands in a sky. Where someone waits anyway, `effort=3` saves more.
-- **WebP, effort 2**: efforts from 3 on take twice the time for 5 to 8 % of the bytes.
-- **JPEG, quantization table 5**: 5 % fewer bytes than with table 3 of v2, at no time. `effort=3` and `effort=4` (progressive with optimized
-  scans, and trellis quantization) save 2 to 5 % more, and take several times as long.
+  takes a sixth of the time or less, it is about as large as AVIF. Above 5 it takes longer and saves nothing.
+- **AVIF, effort 0 with 10 bits**: a client that waits for AVIF, decoding included, waits less than twice as long as for WebP; with effort 1
+  it would not. Ten bits avoid bands in a sky. `effort=1` saves 4 to 11 % of the bytes for three times the time, and `effort=3` 10 to 21 %
+  for six to ten times.
+- **WebP, effort 2**: `effort=4` takes twice the time or more for 2 to 5 % of the bytes.
+- **JPEG, quantization table 5**: 3 to 5 % fewer bytes than with table 3 of v2, at no time. `effort=3` (progressive with optimized scans)
+  saves 2 to 3 % more in four times the time, and `effort=4` (trellis quantization) 5 to 9 % in nine times.
 
-A URL gives the same bytes whether they were made for a waiting client or by warming, in every region. So warming uses no higher efforts.
+A client that waits gets the same bytes as one whose rendition was warmed: a URL has one content, in every region. So warming uses no higher
+efforts, and makes renditions that no client has to wait for. That is why JPEG XL, which takes the longest, is warmed by default.
 
 {efforts}
 
@@ -228,7 +231,7 @@ def page(results: Results) -> str:
     return _PAGE.format(
         target=TARGET,
         version=PIPELINE_VERSION,
-        photos=" or ".join(f"{count}" for count in sorted(set(PHOTOS_OF_WIDTH.values()))),
+        photos=", ".join(f"{count} photos {width:,} pixels wide" for width, count in PHOTOS_OF_WIDTH.items()),
         defaults_by_width=_markdown(["", *(f"{width:,} px" for width in PHOTOS_OF_WIDTH)], _defaults_by_width(results.efforts)),
         efforts=_markdown(["width", "format", "effort", "bytes, of WebP's", "bits per pixel", "CPU ms"], efforts),
         auto=_markdown(["photo", "width", "format", "default, bytes", "score", "auto, bytes", "score", "saved", "seconds"], auto),
