@@ -237,6 +237,12 @@ def add_alpha(image: pyvips.Image) -> pyvips.Image:
     return image if image.hasalpha() else image.addalpha()
 
 
+def remove_opaque_alpha(image: pyvips.Image) -> pyvips.Image:
+    """Return an 8-bit image without its alpha if every pixel is opaque."""
+    colors = image.bands - 1
+    return image.extract_band(0, n=colors) if image.hasalpha() and image.extract_band(colors).min() == _OPAQUE else image
+
+
 def flatten_on_white(image: pyvips.Image) -> pyvips.Image:
     """Return `image` without alpha, composited on white."""
     return image.flatten(background=[_OPAQUE] * (image.bands - 1)) if image.hasalpha() else image

@@ -244,7 +244,9 @@ def _open(file: ImageFile, info: ImageInfo, plan: Plan, page: int, rule: ShrinkR
     pages = {"page": page} if page else {}
     image = open_image(file.body, access="sequential", fail_on=FAIL_ON, **pages)
     if info.format == "gif" and _has_filled_areas(image, file, info):
-        return _open_frame(file, info, page)
+        frame = _open_frame(file, info, page)
+        # A frame that libvips reads correctly has the same bands as ever, and its renditions the same bytes.
+        return frame if image.hasalpha() else color.remove_opaque_alpha(frame)
     if image.get("vips-loader").startswith("jpegload") and (shrink := shrink_on_load(image, info, plan, rule)) > 1:
         image = open_image(file.body, access="sequential", fail_on=FAIL_ON, shrink=shrink)
     return image if file.intermediate_of is not None else _assign_stated_colors(image, file, info, page)

@@ -158,6 +158,12 @@ async def test_gif_that_is_painted_everywhere_is_opaque(pool: RenderPool, tmp_pa
     assert not (await probed(pool, written(tmp_path, animated_gif(OPAQUE[name], background=5)))).info.alpha
 
 
+async def test_frame_without_transparent_pixels_has_no_alpha_although_another_has(pool: RenderPool, tmp_path: Path) -> None:
+    path = written(tmp_path, animated_gif(FILLED["cleared area of one of several"]))
+    modes = [images.decode((await rendered(pool, path, f"frame={number}", "png")).body).mode for number in (0, 1, 2)]
+    assert modes == ["RGB", "RGB", "RGBA"]
+
+
 @pytest.mark.skipif(images.corpus() is None, reason="no corpus of real images beside the checkout")
 @pytest.mark.parametrize("name", ["gif-dispose-bg.gif", "gif-offset-first-frame.gif"])
 async def test_corpus_fault_is_shown_as_by_chromium(pool: RenderPool, painter: Painter, name: str) -> None:
