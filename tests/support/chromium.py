@@ -124,12 +124,16 @@ class Painter:
         return self._run(lambda: self._page.evaluate(f"(argument) => window.{function}(argument)", argument))
 
 
-def launch_chromium(playwright: Playwright, *, screen: str = "srgb") -> Browser:
+def launch_chromium(playwright: Playwright, *, screen: str = "srgb", experimental: bool = False) -> Browser:
     """Start Debian's Chromium, or skip the test if it is not installed.
 
-    `screen`: the color profile that the browser takes the screen for, such as `srgb` or `hdr10`.
+    `screen`: the color profile that the browser takes the screen for, such as `srgb` or `hdr10`. `experimental`: with features of the web
+    that are not finished.
     """
-    return playwright.chromium.launch(executable_path=_executable(), args=[*_ARGUMENTS, f"--force-color-profile={screen}"])
+    arguments = [*_ARGUMENTS, f"--force-color-profile={screen}"]
+    if experimental:
+        arguments.append("--enable-experimental-web-platform-features")
+    return playwright.chromium.launch(executable_path=_executable(), args=arguments)
 
 
 @contextmanager
