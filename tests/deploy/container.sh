@@ -220,6 +220,7 @@ for one in "src $src" "smallest $smallest" "best $best"; do
     has "$file" cache-status '^darkroom; fwd=uri-miss; stored'
     expect "$file: Repr-Digest is the digest of the body" "$(header "$file" repr-digest)" "$(repr_digest "$file")"
 done
+has best content-type '^image/jxl$'
 expect "the length of the body equals Content-Length" "$(header src content-length)" "$(stat -c %s "$work/src")"
 expect "a request with the same ETag" 304 "$(get unchanged --header "If-None-Match: $(header src etag)" "$url$src")"
 expect "the same request again" 200 "$(get again "$url$src")"

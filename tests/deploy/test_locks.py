@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
-# The requirements of the container: the dependencies, and the extra that decodes photos of iPhones.
-RUNTIME = [*PROJECT["dependencies"], *EXTRAS["heic"]]
+# The requirements of the container: the dependencies, and the extras for photos of iPhones and for JPEG XL.
+RUNTIME = [*PROJECT["dependencies"], *EXTRAS["heic"], *EXTRAS["jxl"]]
 LOCKS = ["requirements.lock", "requirements-dev.lock"]
 
 

@@ -80,6 +80,24 @@ def icc_profile(content: bytes) -> bytes:
         library.JxlDecoderDestroy(decoder)
 
 
+def shown_of_part(content: bytes, length: int, width: int, height: int) -> Image.Image:
+    """Return what a viewer shows of a picture with three channels as soon as it has the first `length` bytes."""
+    library = jxl_library.load()
+    library.JxlDecoderFlushImage.argtypes = (ctypes.c_void_p,)
+    decoder = library.JxlDecoderCreate(None)
+    part, pixels = content[:length], bytearray(width * height * 3)
+    try:
+        library.JxlDecoderSubscribeEvents(decoder, Decoding.FULL_IMAGE)
+        library.JxlDecoderSetInput(decoder, jxl_library.address(part), len(part))
+        while (event := library.JxlDecoderProcessInput(decoder)) == Decoding.NEED_IMAGE_OUT_BUFFER:
+            pixel_format = jxl_library.PixelFormat(3, jxl_library.DataType.UINT8, 0, 0)
+            library.JxlDecoderSetImageOutBuffer(decoder, ctypes.byref(pixel_format), jxl_library.address(pixels), len(pixels))
+        assert event == Decoding.FULL_IMAGE or library.JxlDecoderFlushImage(decoder) == Decoding.SUCCESS
+        return Image.frombytes("RGB", (width, height), bytes(pixels))
+    finally:
+        library.JxlDecoderDestroy(decoder)
+
+
 def boxes_of(content: bytes) -> dict[bytes, bytes]:
     """Return the contents of the boxes of a container, decompressed, by their types; of several of one type, the last."""
     import imagecodecs  # noqa: PLC0415 - it is slow to import

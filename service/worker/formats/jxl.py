@@ -15,14 +15,12 @@ from service.rendering.protocol import Failure, ImageError
 from service.worker import color
 from service.worker.color_space import (
     DISPLAY_P3_PRIMARIES,
-    HLG,
-    PQ,
     PRIMARIES,
     REC_2020_PRIMARIES,
-    SRGB_CURVE,
     SRGB_PRIMARIES,
     ColorSpace,
     Curve,
+    from_video_code_points,
 )
 from service.worker.color_space import Primaries as Chromaticities
 from service.worker.failures import broken_image
@@ -62,14 +60,11 @@ _PRIMARIES: Mapping[int, int] = {
     Primaries.REC_2100: REC_2020_PRIMARIES,
     Primaries.P3: DISPLAY_P3_PRIMARIES,
 }
-_CURVES: Mapping[int, Curve | int] = {
-    # The inverse of the camera curve, as libjxl defines it.
+# Curves that Chromium applies to gray pictures as libjxl defines them, the first of which inverts the camera curve of ITU-R BT.709. In
+# pictures with colors it applies those of `color_space`.
+_GRAY_CURVES: Mapping[int, Curve] = {
     Transfer.REC_709: (1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081),
-    Transfer.LINEAR: (1.0,),
-    Transfer.SRGB: SRGB_CURVE,
-    Transfer.PQ: PQ,
     Transfer.DCI: (2.6,),
-    Transfer.HLG: HLG,
 }
 
 
@@ -444,11 +439,14 @@ def _color_space(encoding: jxl_library.ColorEncoding) -> ColorSpace:
     The peak of PQ and HLG is the assumed one. Chromium ignores the one that a file states (`intensity_target`): most encoders leave it at
     the 10,000 cd/m² of PQ.
     """
-    curve = _CURVES.get(encoding.transfer_function, SRGB_CURVE)
+    gray = encoding.color_space != jxl_library.ColorSpace.RGB
+    curve = from_video_code_points(SRGB_PRIMARIES, encoding.transfer_function).transfer
     if encoding.transfer_function == Transfer.GAMMA and encoding.gamma > 0:
         curve = (1 / encoding.gamma,)
+    elif gray:
+        curve = _GRAY_CURVES.get(encoding.transfer_function, curve)
     named = _PRIMARIES.get(encoding.primaries) if encoding.white_point == WhitePoint.D65 else None
-    if named is not None or encoding.color_space != jxl_library.ColorSpace.RGB:
+    if named is not None or gray:
         return ColorSpace(PRIMARIES[named or SRGB_PRIMARIES], curve)
     fields = (encoding.primaries_red_xy, encoding.primaries_green_xy, encoding.primaries_blue_xy, encoding.white_point_xy)
     red, green, blue, white = ((float(x), float(y)) for x, y in fields)

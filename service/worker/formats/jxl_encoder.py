@@ -23,19 +23,23 @@ _ICC_COLOR_SPACE = slice(16, 20)
 # Efforts from which on the encoder takes more memory, and the longest side of a picture that it holds as a whole at any effort.
 _SLOW_EFFORT, _THOROUGH_EFFORT = 6, 8
 _MAX_WHOLE_SIDE = 2_048
+# And the distance from which on it takes less: a quality of 78 and less.
+_COARSE_DISTANCE = 2.0
 
 _FIRST_OUTPUT_BYTES = 1 << 16
 
 # Address space for recompressing a JPEG, measured on noise and photos: per pixel, with coarse pictures first, and per byte of the file.
-_RECOMPRESSED_PIXEL_BYTES, _PROGRESSIVE_PIXEL_BYTES, _JPEG_BYTE_BYTES = 62, 138, 9
+_RECOMPRESSED_PIXEL_BYTES, _PROGRESSIVE_PIXEL_BYTES, _JPEG_BYTE_BYTES = 62, 104, 9
 # Of Brotli, for metadata. More takes seconds for a megabyte, and saves little.
 _BROTLI_EFFORT = 5
 
 # The offset of the TIFF header in a box of Exif (ISO/IEC 18181-2 §9.5).
 _EXIF_OFFSET = b"\0\0\0\0"
 
-# Coarse pictures first: of the coefficients of lossy pictures, and of the pixels of lossless ones.
-_PROGRESSIVE = {FrameSetting.PROGRESSIVE_DC: 1, FrameSetting.PROGRESSIVE_AC: 1}
+# Coarse pictures first: of the coefficients of lossy pictures, and of the pixels of lossless ones. Coefficients are sent with fewer bits
+# first. To send the low frequencies first takes more bytes for a coarser picture, and a separate frame for each 8 × 8 pixels costs quality
+# and shows nothing earlier.
+_PROGRESSIVE = {FrameSetting.QPROGRESSIVE_AC: 1}
 _PROGRESSIVE_LOSSLESS = {FrameSetting.RESPONSIVE: 1}
 
 
@@ -128,14 +132,15 @@ def recompression_bytes(body: memoryview, pixels: int, *, progressive: bool) -> 
 
 def _needed_bytes(image: pyvips.Image, settings: Settings) -> int:
     """Return how much address space an encode may take, measured on noise. Large pictures are encoded in parts if they may be."""
-    if settings.progressive and not settings.lossless:
+    is_whole = max(image.width, image.height) <= _MAX_WHOLE_SIDE or (settings.lossless and settings.progressive)
+    if settings.effort >= _THOROUGH_EFFORT:
+        pixel_bytes = 340
+    elif settings.progressive and not settings.lossless:
         pixel_bytes = 160
-    elif settings.effort >= _THOROUGH_EFFORT:
-        pixel_bytes = 300
-    elif max(image.width, image.height) > _MAX_WHOLE_SIDE:
+    elif not is_whole:
         pixel_bytes = 48
     else:
-        pixel_bytes = 110 if settings.lossless or settings.effort >= _SLOW_EFFORT else 72
+        pixel_bytes = 110 if settings.lossless or settings.effort >= _SLOW_EFFORT or settings.distance < _COARSE_DISTANCE else 76
     pixels = int(image.width * image.height)
     return pixels * (pixel_bytes + (24 if image.hasalpha() else 0))
 

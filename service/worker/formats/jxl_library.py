@@ -55,7 +55,6 @@ class Transfer(IntEnum):
     """`JxlTransferFunction`: code points of ITU-T H.273, table 3."""
 
     REC_709 = 1
-    LINEAR = 8
     SRGB = 13
     PQ = 16
     DCI = 17
@@ -68,8 +67,7 @@ class FrameSetting(IntEnum):
 
     EFFORT = 0
     RESPONSIVE = 16
-    PROGRESSIVE_AC = 17
-    PROGRESSIVE_DC = 19
+    QPROGRESSIVE_AC = 18
     BROTLI_EFFORT = 32
 
 
