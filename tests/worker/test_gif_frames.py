@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from service.images.formats import Format
 from service.rendering.pool import RenderPool
 from service.worker.files import open_image
 from service.worker.formats import gif, gif_frames
@@ -162,6 +163,17 @@ async def test_frame_without_transparent_pixels_has_no_alpha_although_another_ha
     path = written(tmp_path, animated_gif(FILLED["cleared area of one of several"]))
     modes = [images.decode((await rendered(pool, path, f"frame={number}", "png")).body).mode for number in (0, 1, 2)]
     assert modes == ["RGB", "RGB", "RGBA"]
+
+
+@pytest.mark.parametrize("image_format", ["webp", "gif", "jpeg"])
+async def test_last_frame_that_libvips_cannot_decode_is_left_out(pool: RenderPool, tmp_path: Path, image_format: Format) -> None:
+    drawn = animated_gif([Part(disposal=2, seed=1), Part(disposal=2, seed=2)])
+    # GIF89a, appendix F: no minimum code size is larger than 8, and decoders know at most 11.
+    broken = b"\x2c" + bytes([0, 0, 0, 255, 11, 73, 109, 97, 0, 101]) + compressed(Part(seed=3))[1:]
+    path = written(tmp_path, drawn[:-1] + broken + b"\x3b")
+    assert (await probed(pool, path)).info.frames == 2
+    shown = Image.open(io.BytesIO((await rendered(pool, path, "full", image_format)).body))
+    assert (shown.size, getattr(shown, "n_frames", 1)) == ((WIDTH, HEIGHT), 1 if image_format == "jpeg" else 2)
 
 
 @pytest.mark.skipif(images.corpus() is None, reason="no corpus of real images beside the checkout")

@@ -7,6 +7,7 @@ GIF of its own, which libvips decodes, and drawn on a transparent canvas.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import pyvips
 
@@ -21,10 +22,13 @@ _DISPOSE_BACKGROUND, _DISPOSE_PREVIOUS = 2, 3
 
 
 def decode(body: memoryview, opened: pyvips.Image) -> Iterator[pyvips.Image]:
-    """Yield the frames as RGBA, each with the fields of `opened`, the file as libvips has opened it. Raises `pyvips.Error`."""
+    """Yield the frames as RGBA, each with the fields of `opened`, the file as libvips has opened it. Raises `pyvips.Error`.
+
+    libvips counts the frames up to the first that it cannot decode.
+    """
     width, height = opened.width, opened.get_page_height()
     canvas = _clear(width, height)
-    for frame in gif.frames(body):
+    for frame in islice(gif.frames(body), opened.get_n_pages()):
         before = canvas
         canvas = _draw(frame, canvas)
         yield copy_fields(opened, canvas)
