@@ -88,6 +88,7 @@ def _open_jpeg(file: ImageFile, info: ImageInfo, plan: Plan, limits: Limits) -> 
 
 
 def _open_heif(file: ImageFile, info: ImageInfo) -> GainMap | None:
+    """Return the decoded gain map, upright, as libheif makes every item."""
     found = heif_gain_map.find(file.body) if info.format in _HEIF_FORMATS else None
     if found is None:
         return None
@@ -114,6 +115,7 @@ def _divisor(stored: pyvips.Image, info: ImageInfo, orientation: int = 1) -> int
 
 
 def _prepare(image: pyvips.Image, info: GainMapInfo, divisor: int) -> GainMap | None:
+    """Return an opened gain map with levels in the terms of ISO 21496-1, `None` if its pixels are not those of a gain map."""
     if image.format != "uchar" or image.bands not in {1, 3}:
         return None
     if info.apple:

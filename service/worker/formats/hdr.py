@@ -70,12 +70,9 @@ def tone_map_to_sdr(image: pyvips.Image, *, display_p3: bool) -> pyvips.Image:
     Light up to white is scaled by one factor, and light above is compressed to the rest of the range. The strongest of red, green and blue
     in Rec. 2020 decides, so hues stay. Colors outside the target are clipped per band.
     """
-    space = color_space(image)
-    if space is None:
-        raise ValueError("the image is not marked as HDR")
+    space = _space_of(image)
     alpha = image.extract_band(3) if image.bands > 3 else None
-    levels = image.extract_band(0, n=3).copy(interpretation="multiband")
-    light = _recomb(_light(levels, space), matrix_between(space.primaries, PRIMARIES[REC_2020_PRIMARIES]))
+    light = _recomb(_light(image, space), matrix_between(space.primaries, PRIMARIES[REC_2020_PRIMARIES]))
     light *= _table_position(_strongest(light)).maplut(_gains(space.max_nits))
     target = PRIMARIES[DISPLAY_P3_PRIMARIES if display_p3 else SRGB_PRIMARIES]
     out = _recomb(light, matrix_between(PRIMARIES[REC_2020_PRIMARIES], target))
@@ -92,11 +89,8 @@ def stops_to_hdr(image: pyvips.Image) -> tuple[pyvips.Image, float]:
 
     The first is one band of floating point, 0 or more; light beyond the brightest that the picture states counts as that.
     """
-    space = color_space(image)
-    if space is None:
-        raise ValueError("the image is not marked as HDR")
-    levels = image.extract_band(0, n=3).copy(interpretation="multiband")
-    light = _recomb(_light(levels, space), matrix_between(space.primaries, PRIMARIES[REC_2020_PRIMARIES]))
+    space = _space_of(image)
+    light = _recomb(_light(image, space), matrix_between(space.primaries, PRIMARIES[REC_2020_PRIMARIES]))
     most = math.log2(max(1.0, space.max_nits / _WHITE_NITS))
     stops = _gains(space.max_nits).log() * (-1 / math.log(2))
     return _table_position(_strongest(light)).maplut((stops > most).ifthenelse(most, stops)), most
@@ -104,11 +98,8 @@ def stops_to_hdr(image: pyvips.Image) -> tuple[pyvips.Image, float]:
 
 def to_rec_2020(image: pyvips.Image) -> pyvips.Image:
     """Return a picture that is marked as HDR in any primaries with PQ levels in Rec. 2020."""
-    space = color_space(image)
-    if space is None:
-        raise ValueError("the image is not marked as HDR")
-    levels = image.extract_band(0, n=3).copy(interpretation="multiband")
-    out = from_light(_light(levels, space), space.primaries, space.max_nits / _WHITE_NITS)
+    space = _space_of(image)
+    out = from_light(_light(image, space), space.primaries, space.max_nits / _WHITE_NITS)
     return out if image.bands == 3 else out.bandjoin(image.extract_band(3)).copy(interpretation="rgb16")
 
 
@@ -125,6 +116,13 @@ def from_light(light: pyvips.Image, primaries: Primaries, max_light: float) -> p
     return mark(levels, ColorSpace(PRIMARIES[REC_2020_PRIMARIES], PQ, min(max_light * _WHITE_NITS, _PEAK_NITS)))
 
 
+def _space_of(image: pyvips.Image) -> ColorSpace:
+    space = color_space(image)
+    if space is None:
+        raise ValueError("the image is not marked as HDR")
+    return space
+
+
 def _strongest(light: pyvips.Image) -> pyvips.Image:
     red, green, blue = light.bandsplit()
     return red.maxpair(green).maxpair(blue)
@@ -136,8 +134,9 @@ def _table_position(light: pyvips.Image) -> pyvips.Image:
     return position.rint().cast("ushort")
 
 
-def _light(levels: pyvips.Image, space: ColorSpace) -> pyvips.Image:
-    """Return linear light in the picture's own primaries; 1 is white."""
+def _light(image: pyvips.Image, space: ColorSpace) -> pyvips.Image:
+    """Return the linear light of a picture in its own primaries, without alpha; 1 is white."""
+    levels = image.extract_band(0, n=3).copy(interpretation="multiband")
     level = pyvips.Image.identity(ushort=True) / _MAX_LEVEL
     if space.transfer == PQ:
         return levels.maplut((_pq_nits(level) / _WHITE_NITS).cast("float"))
