@@ -31,7 +31,7 @@ from service.rendering.protocol import (
     RenderLadder,
     Trimmed,
 )
-from service.worker import color, composite, gain_map, high_range, memory, placeholder, quality
+from service.worker import color, composite, gain_map, high_range, memory, original_metadata, placeholder, quality
 from service.worker.adjust import adjust
 from service.worker.failures import out_of_memory
 from service.worker.files import ImageFile
@@ -92,9 +92,18 @@ def run_render(job: Render, descriptor: int, overlay_descriptor: int | None = No
         if request.frames > 1:
             strip = Strip(_render_animation(file, page, transform, plan, overlay_image))
             with strip.frame_errors():
-                return _finish(strip.open, request, started)
+                return _finish(lambda: _with_metadata(strip.open(), file, info, request), request, started)
         image, complete = _render_still(file, page, request, overlay_image, job.limits)
+        image = _with_metadata(image, file, info, request)
         return _finish(lambda: image, request, started, complete)
+
+
+def _with_metadata(image: pyvips.Image, file: ImageFile, info: ImageInfo, request: RenderRequest) -> pyvips.Image:
+    transform = request.transform
+    if transform.metadata == "none":
+        return image
+    original = original_metadata.read(file.stored, info.format, transform.frame or 0)
+    return select_metadata(image, transform.metadata, request.format, original)
 
 
 def _resolve_for_file(job: Render, file: ImageFile, info: ImageInfo) -> RenderRequest:
@@ -118,19 +127,15 @@ def _finish(
 ) -> Rendered:
     """Return the rendition of a picture that is ready to be encoded.
 
-    open_picture: returns a still or a strip, each time as one that was not read yet.
+    open_picture: returns a still or a strip with its metadata, each time as one that was not read yet.
     started: when the render began, in seconds of `time.perf_counter`.
     complete: completes an encoded picture.
     """
-
-    def reopen() -> pyvips.Image:
-        return select_metadata(open_picture(), request.transform)
-
-    image = reopen()
+    image = open_picture()
     if image.width * image.height <= _MAX_TIMED_PIXELS:
         image = image.copy_memory()
     decoded = time.perf_counter()
-    body = _encode(image, reopen, request, complete)
+    body = _encode(image, open_picture, request, complete)
     encoded = time.perf_counter()
     return Rendered(body, image.width, image.get_page_height(), decode_seconds=decoded - started, encode_seconds=encoded - decoded)
 

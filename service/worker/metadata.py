@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 import pyvips
 
-from service.images.transform import Transform
-from service.worker.orientation import orientation_of
+from service.images.formats import Format
+from service.images.options import Metadata
+from service.worker import original_metadata
+from service.worker.formats import iptc, xmp
 
 # Exif fields that name the owner of a picture (Exif 2.32, tags 0x013B and 0x8298).
 _COPYRIGHT_FIELDS = frozenset({"exif-ifd0-Artist", "exif-ifd0-Copyright"})
 
 # Fields that are false for a rendition: it is upright, and the embedded thumbnail would show parts that were cropped away.
 _STALE_FIELDS = frozenset({"orientation", "exif-ifd0-Orientation", "jpeg-thumbnail-data"})
+
+_BLOCK_FIELDS = frozenset({"xmp-data", "iptc-data"})
 
 # The same fields in XMP, as attributes and as elements: `tiff:Orientation`, `xmp:Thumbnails`, and the description of the gain map or video
 # that a phone appends to the picture (Ultra HDR: `hdrgm`, `Container:Directory`), which no rendition has.
@@ -25,29 +30,54 @@ _XMP_STALE_ELEMENT = re.compile(rb"<((?:[\w-]{1,40}:)?(?:Thumbnails|Directory)|h
 # Exif in a JPEG begins with this (Exif 2.32 §4.7.2).
 _EXIF_PREFIX = b"Exif\0\0"
 
-# And in the Photoshop segment of a JPEG, a list of image resources, each with a signature, an id, a name and data (Adobe Photoshop File
-# Formats Specification, Image Resource Blocks). These ids are thumbnails.
-_PHOTOSHOP, _RESOURCE_SIGNATURE = b"Photoshop 3.0\0", b"8BIM"
-_THUMBNAIL_RESOURCES = frozenset({1_033, 1_036})
 
+def select_metadata(image: pyvips.Image, keep: Metadata, image_format: Format, original: original_metadata.Metadata) -> pyvips.Image:
+    """Return `image` with the metadata that a rendition may have; encoders write no other.
 
-def select_metadata(image: pyvips.Image, transform: Transform) -> pyvips.Image:
-    """Return `image` with the metadata that a rendition may have under `transform.metadata`; encoders write no other."""
-    if transform.metadata == "none":
+    keep: the value of the transform's option. image_format: of the rendition. original: the metadata of its original.
+    """
+    if keep == "none":
         return image
     image = image.copy()
-    for field in image.get_fields():
-        is_private = field.startswith("exif-") and field != "exif-data" and field not in _COPYRIGHT_FIELDS
-        if field in _STALE_FIELDS or field.startswith("exif-ifd1-") or (is_private and transform.metadata == "copyright"):
-            image.remove(field)
-    for field, corrected in (("xmp-data", correct_xmp), ("iptc-data", strip_thumbnails)):
-        if not image.get_typeof(field):
-            continue
-        block = corrected(bytes(image.get(field)))
+    blocks = {"exif-data": _EXIF_PREFIX + original.exif if original.exif else b"", **_other_blocks(keep, image_format, original)}
+    for field in [field for field in image.get_fields() if field in _BLOCK_FIELDS or field.startswith("exif-")]:
         image.remove(field)
+    for field, block in blocks.items():
         if block:
             image.set_type(pyvips.GValue.blob_type, field, block)
+    # libvips has derived these from the Exif, and writes the Exif from them.
+    for field in image.get_fields():
+        is_private = field.startswith("exif-") and field != "exif-data" and field not in _COPYRIGHT_FIELDS
+        if field in _STALE_FIELDS or field.startswith("exif-ifd1-") or (is_private and keep == "copyright"):
+            image.remove(field)
     return image
+
+
+def _other_blocks(keep: Metadata, image_format: Format, original: original_metadata.Metadata) -> dict[str, bytes]:
+    """Return the XMP and the Photoshop segment of a rendition.
+
+    Only JPEG has the segment, which holds IPTC, so its content moves to the XMP where it is not there already.
+    """
+    if keep == "copyright":
+        stated, known = xmp.rights(original.xmp)
+        stated += _missing_properties(original, iptc.RIGHTS, known)
+        return {"xmp-data": xmp.packet_of(xmp.description(stated)) if stated else b""}
+    packet, photoshop = correct_xmp(original.xmp), iptc.strip_thumbnails(original.photoshop)
+    if image_format == "jpeg":
+        return {"xmp-data": packet, "iptc-data": photoshop}
+    missing = _missing_properties(original, iptc.EVERY, xmp.values(original.xmp))
+    if missing:
+        packet = xmp.add(packet, xmp.description(missing), len(packet) + xmp.MAX_PACKET_BYTES)
+    return {"xmp-data": packet}
+
+
+def _missing_properties(original: original_metadata.Metadata, data_sets: Mapping[int, xmp.Property], known: Container[str]) -> str:
+    """Return the properties, as XML, that an original states in IPTC or in texts of a PNG and not in its XMP.
+
+    data_sets: of IPTC. known: the names of those in its XMP.
+    """
+    stated = {**original.texts, **iptc.properties(original.photoshop, data_sets)}
+    return "".join(xmp.property_xml(found, texts) for found, texts in stated.items() if found.name not in known)
 
 
 class Blocks(NamedTuple):
@@ -121,23 +151,3 @@ def correct_xmp(packet: bytes) -> bytes:
             if position == 0:
                 return b""
     return bytes(out + packet[position:])
-
-
-def strip_thumbnails(segment: bytes) -> bytes:
-    """Return the Photoshop segment of a JPEG without thumbnails, up to the first resource that is malformed."""
-    if not segment.startswith(_PHOTOSHOP):
-        return segment
-    out, start = bytearray(_PHOTOSHOP), len(_PHOTOSHOP)
-    while segment[start : start + 4] == _RESOURCE_SIGNATURE:
-        resource_id = int.from_bytes(segment[start + 4 : start + 6], "big")
-        # The name begins with its length. Name and data are padded to an even number of bytes.
-        data_start = start + 6 + _round_up_to_even(1 + int.from_bytes(segment[start + 6 : start + 7], "big"))
-        end = data_start + 4 + _round_up_to_even(int.from_bytes(segment[data_start : data_start + 4], "big"))
-        if resource_id not in _THUMBNAIL_RESOURCES and end <= len(segment) + 1:
-            out += segment[start:end]
-        start = end
-    return bytes(out)
-
-
-def _round_up_to_even(length: int) -> int:
-    return length + length % 2

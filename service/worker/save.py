@@ -99,7 +99,7 @@ DEFAULT_OPTIONS = EncodeOptions()
 
 def encode_options(transform: Transform, version: int) -> EncodeOptions:
     """Return the encoder options that a transform requests in a pipeline version."""
-    keep = {"none": [], "copyright": ["exif"], "all": ["exif", "xmp", "iptc", "other"]}[transform.metadata]
+    keep = {"none": [], "copyright": ["exif", "xmp"], "all": ["exif", "xmp", "iptc", "other"]}[transform.metadata]
     keep += [] if transform.profile == "srgb" else ["icc"]
     return EncodeOptions(transform.lossless, transform.effort, transform.progressive, "|".join(keep) or "none", version)
 

@@ -12,7 +12,8 @@ from PIL import ExifTags, Image, ImageOps
 
 from service.images.formats import Format
 from service.rendering.pool import RenderPool
-from service.worker.metadata import correct_xmp, strip_thumbnails
+from service.worker.formats.iptc import strip_thumbnails
+from service.worker.metadata import correct_xmp
 from tests.support import images
 from tests.support.renders import rendered, written
 

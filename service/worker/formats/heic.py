@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyvips
 
@@ -24,9 +24,6 @@ _THREADS = 0
 _BANDS = {"L": 1, "I": 1, "RGB": 3, "RGBA": 4, "RGBa": 4}
 _PREMULTIPLIED = "RGBa"
 _MAX_LEVEL, _MAX_16_BIT_LEVEL = 255, 65_535
-
-# Metadata: key of pillow-heif → field of libvips.
-_METADATA_FIELDS = {"icc_profile": "icc-profile-data", "exif": "exif-data", "xmp": "xmp-data"}
 
 
 def is_installed() -> bool:
@@ -54,7 +51,7 @@ def check_installed() -> None:
 
 
 def decode(body: memoryview) -> pyvips.Image:
-    """Return the primary picture of a file, upright and in memory, with its ICC profile, Exif and XMP.
+    """Return the primary picture of a file, upright and in memory, with its ICC profile.
 
     The image has height × width × 1, 3 or 4 bands of 8 bits: gray or RGB, with alpha if the file has it. 10 and 12 bits are rounded to 8;
     levels of other curves than sRGB's become 16 bits. libheif has applied the `irot` and `imir` boxes, which take precedence over the Exif
@@ -73,7 +70,9 @@ def decode(body: memoryview) -> pyvips.Image:
         # pillow-heif raises any of these for a broken file, and several of them when memory is short.
         cause = f"{type(error).__name__}: {error}"
         raise ImageError(_too_costly(cause) if memory.is_out_of_memory(cause) else undecodable("heic", cause)) from error
-    image = color.replace_unusable_profile(_copy_metadata(image, picture))
+    profile = picture.info.get("icc_profile")
+    if isinstance(profile, bytes) and profile:
+        image = color.replace_unusable_profile(color.with_profile(image, profile))
     return image if color.has_profile(image) else color.assign(image, space)
 
 
@@ -135,23 +134,6 @@ def _to_vips(picture: HeifImage, space: ColorSpace) -> pyvips.Image:
     if is_deep:
         return image.rint().cast("ushort").copy(interpretation="grey16" if bands == 1 else "rgb16")
     return image if image.format == "uchar" else image.rint().cast("uchar")
-
-
-def _copy_metadata(image: pyvips.Image, picture: HeifImage) -> pyvips.Image:
-    from pillow_heif import set_orientation  # noqa: PLC0415
-
-    info: dict[str, Any] = dict(picture.info)
-    # Exif and XMP often repeat the orientation that libheif has applied.
-    set_orientation(info)
-    image = image.copy()
-    for key, field in _METADATA_FIELDS.items():
-        if info.get(key):
-            image.set_type(pyvips.GValue.blob_type, field, info[key])
-    for field in ("orientation", "exif-ifd0-Orientation"):
-        # libvips derives these from the Exif.
-        if image.get_typeof(field):
-            image.remove(field)
-    return image
 
 
 def _too_costly(cause: str) -> Failure:

@@ -44,19 +44,8 @@ def _find(body: memoryview) -> Location | None:
                 return Location(inputs[1], info)
     for item in isobmff.referring(meta, b"auxl", primary):
         if _APPLE_KIND in bytes(dict(isobmff.properties_of(meta, item)).get(b"auxC", b"")):
-            info = ultra_hdr.read_xmp(_described(body, meta, types, item, b"mime"), _exif(body, meta, types, primary))
-            info = info or ultra_hdr.apple_info(ultra_hdr.apple_headroom(_exif(body, meta, types, primary)))
+            exif = isobmff.exif_of(body, primary, _MAX_METADATA_BYTES)
+            info = ultra_hdr.read_xmp(isobmff.xmp_of(body, item, _MAX_METADATA_BYTES), exif)
+            info = info or ultra_hdr.apple_info(ultra_hdr.apple_headroom(exif))
             return None if info is None else Location(item, info)
     return None
-
-
-def _described(body: memoryview, meta: memoryview, types: dict[int, bytes], item: int, kind: bytes) -> bytes:
-    """Return the metadata of a type that describes an item, empty if there is none."""
-    found = (other for other in isobmff.referring(meta, b"cdsc", item) if types.get(other) == kind)
-    return next((isobmff.item_content(body, other, _MAX_METADATA_BYTES) for other in found), b"")
-
-
-def _exif(body: memoryview, meta: memoryview, types: dict[int, bytes], item: int) -> bytes:
-    content = _described(body, meta, types, item, b"Exif")
-    start = _EXIF_OFFSET_BYTES + int.from_bytes(content[:_EXIF_OFFSET_BYTES], "big")
-    return content[start:]

@@ -16,6 +16,8 @@ _MAX_ENTRIES = 50_000
 # The layer of an `lsel` box that stands for progressive display up to the last one.
 _ALL_LAYERS = b"\xff\xff"
 
+_XMP_MEDIA_TYPE = b"application/rdf+xml"
+
 # The bit of one band only in the third byte of `av1C` (AV1 Codec ISO Media File Format Binding §2.3.3).
 _MONOCHROME = 0x10
 
@@ -174,23 +176,49 @@ def primary_id(meta: memoryview) -> int:
 
 def item_types(meta: memoryview) -> dict[int, bytes]:
     """Return the type of each item by its id (ISO/IEC 14496-12 §8.11.6), such as `hvc1` or `Exif`."""
+    return {item: bytes(entry[:4]) for item, entry in _item_entries(meta)}
+
+
+def _item_entries(meta: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield the id of each item, and its entry from the type on."""
     table = first(meta, b"iinf")
-    entries = table[6:] if bytes(table[:1]) == b"\0" else table[8:]
-    types = {}
-    for kind, inside in islice(boxes(entries), _MAX_ENTRIES):
+    for kind, inside in islice(boxes(table[6:] if bytes(table[:1]) == b"\0" else table[8:]), _MAX_ENTRIES):
         id_end = {b"\2": 6, b"\3": 8}.get(bytes(inside[:1]), 0)
         if kind == b"infe" and id_end:
-            types[int.from_bytes(inside[4:id_end], "big")] = bytes(inside[id_end + 2 : id_end + 6])
-    return types
+            yield int.from_bytes(inside[4:id_end], "big"), inside[id_end + 2 :]
+
+
+def exif_of(body: bytes | memoryview, item: int, max_bytes: int) -> bytes:
+    """Return the Exif that describes an item, from its TIFF header on, or nothing (ISO/IEC 23008-12 §A.2). Raises `EOFError`."""
+    content = _description(body, item, b"Exif", max_bytes)
+    # It begins with the offset of the TIFF header.
+    return content[4 + int.from_bytes(content[:4], "big") :]
+
+
+def xmp_of(body: bytes | memoryview, item: int, max_bytes: int) -> bytes:
+    """Return the XMP that describes an item, or nothing (ISO/IEC 23008-12 §A.3). Raises `EOFError`."""
+    return _description(body, item, b"mime", max_bytes)
+
+
+def _description(body: bytes | memoryview, item: int, kind: bytes, max_bytes: int) -> bytes:
+    meta = first(body, b"meta")[4:]
+    describing = frozenset(referring(meta, b"cdsc", item))
+    for other, entry in _item_entries(meta):
+        # After the type of a `mime` item come its name and its media type.
+        is_kind = bytes(entry[:4]) == kind and (kind != b"mime" or bytes(entry[4:260]).split(b"\0")[1:2] == [_XMP_MEDIA_TYPE])
+        if is_kind and other in describing:
+            return item_content(body, other, max_bytes)
+    return b""
 
 
 def item_content(body: bytes | memoryview, item: int, max_bytes: int) -> bytes:
-    """Return the first bytes of an item that is stored in one part, in the file or in the `idat` box. Raises `EOFError`."""
+    """Return the first bytes of an item, which is stored in the file or in the `idat` box. Raises `EOFError`."""
     meta = first(body, b"meta")[4:]
+    out = b""
     for found, (start, length), method in islice(_places(meta), _MAX_ENTRIES):
         if found == item:
-            return bytes((first(meta, b"idat") if method else memoryview(body))[start : start + min(length, max_bytes)])
-    return b""
+            out += bytes((first(meta, b"idat") if method else memoryview(body))[start : start + min(length, max_bytes - len(out))])
+    return out
 
 
 def with_primary(body: bytes | memoryview, item: int) -> bytes:

@@ -47,8 +47,8 @@ _SECONDS, _SECONDS_PER_PIXEL = 5.0, 250e-9
 # Exif, XMP and other boxes of metadata, decompressed.
 MAX_METADATA_BYTES = 48 << 20
 _FIRST_BOX_BYTES = 1 << 16
-# Exif begins with the offset of its TIFF header (ISO/IEC 18181-2 §9.5), and with this prefix in libvips.
-_EXIF_OFFSET_BYTES, _EXIF_PREFIX = 4, b"Exif\0\0"
+# Exif begins with the offset of its TIFF header (ISO/IEC 18181-2 §9.5).
+_EXIF_OFFSET_BYTES = 4
 
 _HEADER_EVENTS = Decoding.BASIC_INFO | Decoding.COLOR_ENCODING | Decoding.FRAME
 _PICTURE_EVENTS = Decoding.BASIC_INFO | Decoding.COLOR_ENCODING | Decoding.FRAME | Decoding.FULL_IMAGE
@@ -143,7 +143,7 @@ def read_header(body: memoryview, max_frames: int) -> Header:
 
 
 def decode(body: memoryview, frame: int = 0) -> pyvips.Image:
-    """Return a frame of a file, the first being 0, upright and in memory, with its ICC profile, Exif and XMP.
+    """Return a frame of a file, the first being 0, upright and in memory, with its ICC profile.
 
     The image has 8 or 16 bits per band: gray, RGB or CMYK, with alpha if the file has it, not premultiplied. PQ and HLG levels are marked
     (see `hdr`). The orientation in the codestream is applied, and that of the Exif is ignored (ISO/IEC 18181-2 §9.5), so the image has no
@@ -151,18 +151,11 @@ def decode(body: memoryview, frame: int = 0) -> pyvips.Image:
 
     Raises `ImageError`: `broken`, `too-complex`, or `too-costly` if memory does not suffice.
     """
-    image = next(islice(_decode_frames(body, frame + 1), frame, None))
-    for field, block in _read_metadata(body).items():
-        # libvips derives other fields from the Exif.
-        image.set_type(pyvips.GValue.blob_type, field, block)
-    for field in ("orientation", "exif-ifd0-Orientation"):
-        if image.get_typeof(field):
-            image.remove(field)
-    return image
+    return next(islice(_decode_frames(body, frame + 1), frame, None))
 
 
 def open_animation(body: memoryview, frames: int) -> Animation:
-    """Return the first `frames` frames of a file, each as from `decode`, without metadata. Raises as `decode` does."""
+    """Return the first `frames` frames of a file, each as from `decode`. Raises as `decode` does."""
     with _Decoder(body, _HEADER_EVENTS) as decoder:
         seconds = [decoder.frame_seconds() for event in decoder.events() if event == Decoding.FRAME]
         loops = int(decoder.info.animation.num_loops)
@@ -220,10 +213,13 @@ def _decode_frames(body: memoryview, count: int) -> Iterator[pyvips.Image]:
     raise ImageError(broken_image("jxl", f"it has {found} frames"))
 
 
-def _read_metadata(body: memoryview) -> dict[str, bytes]:
-    """Return the Exif and XMP of a file, by their fields in libvips. Raises `ImageError`, `broken` or `too-complex`."""
+def read_metadata(body: memoryview) -> tuple[bytes, bytes]:
+    """Return the Exif of a file, from its TIFF header on, and the XMP; empty without them.
+
+    Raises `ImageError`, `broken` or `too-complex`.
+    """
     if body[:2] == _SIGNATURES[0]:
-        return {}
+        return b"", b""
     blocks: dict[bytes, bytes] = {}
     with _Decoder(body, Decoding.BOX) as decoder:
         for event in decoder.events():
@@ -234,9 +230,7 @@ def _read_metadata(body: memoryview) -> dict[str, bytes]:
                 decoder.enlarge_box()
         blocks |= decoder.finish_box()
     exif = blocks.get(b"Exif", b"")
-    start = _EXIF_OFFSET_BYTES + int.from_bytes(exif[:_EXIF_OFFSET_BYTES], "big")
-    found = {"exif-data": exif[start:] and _EXIF_PREFIX + exif[start:], "xmp-data": blocks.get(b"xml ", b"")}
-    return {field: block for field, block in found.items() if block}
+    return exif[_EXIF_OFFSET_BYTES + int.from_bytes(exif[:_EXIF_OFFSET_BYTES], "big") :], blocks.get(b"xml ", b"")
 
 
 class _Decoder:

@@ -10,20 +10,19 @@ from service.worker import pillow
 # There are as many render processes as cores, and every thread takes address space.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
-_METADATA_FIELDS = ("icc-profile-data", "exif-data", "xmp-data")
+_PROFILE = "icc-profile-data"
 
 
 def decode(body: memoryview, opened: pyvips.Image) -> pyvips.Image:
     """Return the selected layer of a file, upright and in memory: RGB of 8 bits per band, with alpha if it has any. Raises `pyvips.Error`.
 
-    opened: the same file as libvips has opened it, which has the size and the metadata.
+    opened: the same file as libvips has opened it, which has the size and the ICC profile.
     """
     with pillow.open_image(body, "AVIF") as picture, pillow.translate_errors():
         # Pillow states the `irot` and `imir` boxes as an orientation.
         image = pillow.to_vips(ImageOps.exif_transpose(picture))
     if (image.width, image.height) != (opened.width, opened.height):
         raise pyvips.Error(f"a layer of {image.width} x {image.height} in a picture of {opened.width} x {opened.height}")
-    for field in _METADATA_FIELDS:
-        if opened.get_typeof(field):
-            image.set_type(pyvips.GValue.blob_type, field, opened.get(field))
+    if opened.get_typeof(_PROFILE):
+        image.set_type(pyvips.GValue.blob_type, _PROFILE, opened.get(_PROFILE))
     return image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from service.worker import color_space
@@ -15,11 +16,14 @@ _CRC_BYTES = 4
 # Color type → samples per pixel (PNG, third edition, §11.2.1).
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _COMPRESSED_CHUNKS = frozenset({b"zTXt", b"iTXt", b"iCCP"})
+_METADATA_CHUNKS = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
+_MAX_KEYWORD_BYTES = 79
 
 # Chunks that state a color space.
 _COLOR_CHUNKS = frozenset({b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cLLI", b"mDCV"})
 _RGB_FULL_RANGE = b"\0\1"
-_MAX_PROFILE_BYTES = 8 << 20
+_MAX_DECOMPRESSED_BYTES = 8 << 20
+
 # The units of `gAMA` and `cHRM`, and of luminances in cd/m² (PNG, third edition, §11.3.2, §11.3.6).
 _UNITS, _LUMINANCE_UNIT_NITS = 100_000, 0.0001
 
@@ -78,6 +82,39 @@ def pixel_count(body: bytes) -> int | None:
     return int.from_bytes(body[16:20], "big") * int.from_bytes(body[20:24], "big")
 
 
+def metadata_chunks(body: memoryview, max_chunks: int) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield the type and the data of the chunks with Exif and text (§11.3.3, §11.3.4.5), also after the pixels.
+
+    Reading stops after `max_chunks` chunks.
+    """
+    position = len(_SIGNATURE)
+    for _ in range(max_chunks):
+        size, kind = int.from_bytes(body[position : position + 4], "big"), bytes(body[position + 4 : position + 8])
+        position += _CHUNK_HEADER_BYTES
+        if not kind or kind == b"IEND":
+            return
+        if kind in _METADATA_CHUNKS:
+            yield kind, body[position : position + size]
+        position += size + _CRC_BYTES
+
+
+def keyword(chunk: memoryview) -> str:
+    """Return the keyword of a chunk with text."""
+    return bytes(chunk[: _MAX_KEYWORD_BYTES + 1]).partition(b"\0")[0].decode("latin-1")
+
+
+def text(kind: bytes, chunk: memoryview) -> bytes:
+    """Return the text of a `tEXt`, `zTXt` or `iTXt` chunk in UTF-8, empty if it is damaged or too large. kind: the type of the chunk."""
+    content = bytes(chunk).partition(b"\0")[2]
+    if kind == b"tEXt":
+        return content.decode("latin-1").encode()
+    if kind == b"zTXt":
+        return decompress(content[1:]).decode("latin-1").encode()
+    # A flag and a method of compression, a language, and the keyword in that language.
+    rest = content[2:].split(b"\0", 2)[2:]
+    return b"" if not rest else decompress(rest[0]) if content[:1] == b"\1" else rest[0]
+
+
 class Colors(NamedTuple):
     """The color spaces that a PNG states (PNG, third edition, §4.3); `None` for sRGB or nothing.
 
@@ -111,13 +148,17 @@ def colors(body: memoryview, max_chunks: int) -> Colors:
 def decompress_profile(chunk: bytes) -> bytes:
     """Return the ICC profile in the data of an `iCCP` chunk (§11.3.2.3), empty if it is damaged or too large."""
     # A name, a zero byte, the method of compression, and the compressed profile.
-    compressed = chunk[chunk.find(b"\0") + 2 :]
+    return decompress(chunk[chunk.find(b"\0") + 2 :])
+
+
+def decompress(compressed: bytes) -> bytes:
+    """Return the content of compressed data of a chunk, empty if it is damaged or too large."""
     try:
         stream = zlib.decompressobj()
-        profile = stream.decompress(compressed, _MAX_PROFILE_BYTES)
+        content = stream.decompress(compressed, _MAX_DECOMPRESSED_BYTES)
     except zlib.error:
         return b""
-    return profile if stream.eof else b""
+    return content if stream.eof else b""
 
 
 def _coded(found: dict[bytes, memoryview]) -> ColorSpace | None:

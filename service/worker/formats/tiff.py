@@ -85,6 +85,41 @@ def directories(content: memoryview, max_jpegs: int) -> Iterator[Directory]:
         raise ValueError("a directory lies outside the file") from error
 
 
+class Value(NamedTuple):
+    """The value of a tag: its field type (TIFF 6.0 §2), the number of values of that type, and their bytes in the order of the file."""
+
+    kind: int
+    numbers: int
+    data: memoryview
+
+
+def page_values(content: memoryview, page: int) -> dict[int, Value]:
+    """Return the values of a page, from 0, by their tags; of a damaged directory none. Those that lie outside the file are left out."""
+    try:
+        entries = next(islice(_entries_of_pages(content), page, None), None)
+    except (struct.error, OverflowError):
+        return {}
+    return {} if entries is None else _values(content, entries)
+
+
+def values_at(content: memoryview, offset: int) -> dict[int, Value]:
+    """Return the values of the directory at `offset`, such as the one with Exif, as `page_values` does."""
+    try:
+        entries, _ = _read_entries(content, *_header(content), offset)
+    except (struct.error, OverflowError):
+        return {}
+    return _values(content, entries)
+
+
+def _values(content: memoryview, entries: _Entries) -> dict[int, Value]:
+    values = {}
+    for tag, (kind, count, start) in entries.by_tag.items():
+        size = count * _TYPE_BYTES.get(kind, 1)
+        if start + size <= len(content):
+            values[tag] = Value(kind, count, content[start : start + size])
+    return values
+
+
 class _Entry(NamedTuple):
     kind: int
     values: int
@@ -99,15 +134,25 @@ class _Entries(NamedTuple):
 
 
 def _directories(content: memoryview, max_jpegs: int) -> Iterator[Directory]:
+    order, _ = _header(content)
+    for entries in _entries_of_pages(content):
+        yield _directory(content, order, entries, max_jpegs)
+
+
+def _header(content: memoryview) -> tuple[str, _Layout]:
+    """Return the byte order, `<` or `>`, and the layout."""
     order = "<" if bytes(content[:2]) == b"II" else ">"
-    big = struct.unpack_from(f"{order}H", content, 2)[0] == _BIG_VERSION
-    layout = _BIG if big else _CLASSIC
+    return order, _BIG if struct.unpack_from(f"{order}H", content, 2)[0] == _BIG_VERSION else _CLASSIC
+
+
+def _entries_of_pages(content: memoryview) -> Iterator[_Entries]:
+    order, layout = _header(content)
     offset = struct.unpack_from(order + layout.offset_format, content, layout.first_directory)[0]
     seen: set[int] = set()
     while offset and offset not in seen:
         seen.add(offset)
         entries, end = _read_entries(content, order, layout, offset)
-        yield _directory(content, order, entries, max_jpegs)
+        yield entries
         offset = struct.unpack_from(order + layout.offset_format, content, end)[0]
 
 

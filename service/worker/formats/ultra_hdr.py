@@ -8,15 +8,13 @@ write a gain map of their own kind (https://developer.apple.com/documentation/ap
 from __future__ import annotations
 
 import math
-import re
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
-from xml.parsers import expat
 
-from service.worker.formats import jpeg
+from service.worker.formats import jpeg, xmp
 
 # Red, green and blue.
 Channels: TypeAlias = tuple[float, float, float]
@@ -42,8 +40,6 @@ _HDRGM, _APPLE, _APPLE_DATA = (
     "http://ns.apple.com/pixeldatainfo/1.0/",
 )
 _APPLE_KIND = "urn:com:apple:photo:2020:aux:hdrgainmap"
-_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
-_RDF_END = re.compile(rb"</(?:[\w-]{1,40}:)?RDF\s*>")
 
 # Gains and headrooms above 2 ** 16, offsets above 4 and exponents beyond these are of no camera.
 _MAX_STOPS, _MAX_OFFSET, _MAX_EXPONENT = 16.0, 4.0, 16.0
@@ -195,7 +191,7 @@ def read_xmp(packet: bytes, exif: bytes) -> GainMapInfo | None:
 
     exif: of the picture, without the signature; Apple's older gain maps have their headroom in its maker note.
     """
-    values = _xmp_values(packet)
+    values = xmp.values(packet)
     if f"{_HDRGM} GainMapMax" in values:
         return _read_hdrgm(values)
     if _APPLE_KIND in values.get(f"{_APPLE_DATA} AuxiliaryImageType", ()):
@@ -284,39 +280,6 @@ def _channels(numbers: list[float]) -> Channels:
     return (numbers[0], numbers[1], numbers[2]) if len(numbers) >= 3 else (numbers[0],) * 3
 
 
-def _xmp_values(packet: bytes) -> dict[str, list[str]]:
-    """Return the simple values in an XMP packet by `namespace name`, those of a list in their order; as far as it is well-formed."""
-    values: dict[str, list[str]] = {}
-    # The property of each open element: the members of a list belong to the property around it.
-    properties = [""]
-    text: list[str] = []
-
-    def begin(name: str, attributes: dict[str, str]) -> None:
-        properties.append(properties[-1] if name.startswith(_RDF) else name)
-        text.clear()
-        for key, value in attributes.items():
-            values.setdefault(key, []).append(value.strip())
-
-    def end(_: str) -> None:
-        name, value = properties.pop(), "".join(text).strip()
-        text.clear()
-        if value:
-            values.setdefault(name, []).append(value)
-
-    def refuse(*_: object) -> None:
-        # No packet needs one, and its entities could stand for any amount of text.
-        raise ValueError("a document type")
-
-    parser = expat.ParserCreate(namespace_separator=" ")
-    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = begin, end, text.append
-    parser.StartDoctypeDeclHandler = refuse
-    try:
-        parser.Parse(packet.strip(b"\0"), True)
-    except (expat.ExpatError, ValueError):
-        return values
-    return values
-
-
 def join(picture: bytes, gain_map: bytes, info: GainMapInfo) -> bytes:
     """Return a picture with its gain map as one file: an Ultra HDR JPEG, described in both ways.
 
@@ -363,18 +326,13 @@ def _picture_packet(packet: bytes, gain_map_bytes: int) -> bytes:
     packet: the XMP that the picture has already, empty if it has none. If both do not fit into one segment, it is left out.
     """
     description = (
-        f'<rdf:Description xmlns:rdf="{_RDF}" rdf:about="" xmlns:hdrgm="{_HDRGM}" hdrgm:Version="1.0" '
+        f'<rdf:Description xmlns:rdf="{xmp.RDF}" rdf:about="" xmlns:hdrgm="{_HDRGM}" hdrgm:Version="1.0" '
         'xmlns:Container="http://ns.google.com/photos/1.0/container/" xmlns:Item="http://ns.google.com/photos/1.0/container/item/">'
         '<Container:Directory><rdf:Seq><rdf:li rdf:parseType="Resource"><Container:Item Item:Semantic="Primary" Item:Mime="image/jpeg"/>'
         '</rdf:li><rdf:li rdf:parseType="Resource"><Container:Item Item:Semantic="GainMap" Item:Mime="image/jpeg" '
         f'Item:Length="{gain_map_bytes}"/></rdf:li></rdf:Seq></Container:Directory></rdf:Description>'
     ).encode("ascii")
-    ends = list(_RDF_END.finditer(packet))
-    if ends:
-        merged = packet[: ends[-1].start()] + description + packet[ends[-1].start() :]
-        if len(merged) + len(_XMP) <= _MAX_SEGMENT_BYTES:
-            return merged
-    return _packet(description)
+    return xmp.add(packet, description, _MAX_SEGMENT_BYTES - len(_XMP))
 
 
 def _gain_map_packet(info: GainMapInfo) -> bytes:
@@ -394,8 +352,4 @@ def _gain_map_packet(info: GainMapInfo) -> bytes:
         else:
             members = "".join(f"<rdf:li>{number:g}</rdf:li>" for number in numbers)
             elements += f"<hdrgm:{name}><rdf:Seq>{members}</rdf:Seq></hdrgm:{name}>"
-    return _packet(f'<rdf:Description rdf:about="" xmlns:hdrgm="{_HDRGM}" {attributes}>{elements}</rdf:Description>'.encode("ascii"))
-
-
-def _packet(description: bytes) -> bytes:
-    return b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="' + _RDF.encode() + b'">' + description + b"</rdf:RDF></x:xmpmeta>"
+    return xmp.packet_of(f'<rdf:Description rdf:about="" xmlns:hdrgm="{_HDRGM}" {attributes}>{elements}</rdf:Description>'.encode("ascii"))
