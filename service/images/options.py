@@ -491,8 +491,8 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "metadata": _word(
         METADATA,
-        "The metadata to keep: `none`, `copyright` (the Exif fields Artist and Copyright) or `all` (includes the place where a photo was "
-        "taken).",
+        "The metadata to keep: `none`, `copyright` (creator, copyright notice, credit and license) or `all` (includes the place where a "
+        "photo was taken).",
         "copyright",
     ),
     "quality": Option(

@@ -12,6 +12,7 @@ from service.images.formats import Format
 from service.images.options import Metadata
 from service.worker import original_metadata
 from service.worker.formats import iptc, xmp
+from service.worker.orientation import orientation_of
 
 # Exif fields that name the owner of a picture (Exif 2.32, tags 0x013B and 0x8298).
 _COPYRIGHT_FIELDS = frozenset({"exif-ifd0-Artist", "exif-ifd0-Copyright"})
@@ -56,19 +57,17 @@ def select_metadata(image: pyvips.Image, keep: Metadata, image_format: Format, o
 def _other_blocks(keep: Metadata, image_format: Format, original: original_metadata.Metadata) -> dict[str, bytes]:
     """Return the XMP and the Photoshop segment of a rendition.
 
-    Only JPEG has the segment, which holds IPTC, so its content moves to the XMP where it is not there already.
+    Only JPEG has the segment, which holds IPTC. In other formats its content moves to the XMP if that lacks it.
     """
     if keep == "copyright":
         stated, known = xmp.rights(original.xmp)
         stated += _missing_properties(original, iptc.RIGHTS, known)
         return {"xmp-data": xmp.packet_of(xmp.description(stated)) if stated else b""}
-    packet, photoshop = correct_xmp(original.xmp), iptc.strip_thumbnails(original.photoshop)
-    if image_format == "jpeg":
-        return {"xmp-data": packet, "iptc-data": photoshop}
-    missing = _missing_properties(original, iptc.EVERY, xmp.values(original.xmp))
+    packet = correct_xmp(original.xmp)
+    missing = _missing_properties(original, {} if image_format == "jpeg" else iptc.EVERY, xmp.values(original.xmp))
     if missing:
         packet = xmp.add(packet, xmp.description(missing), len(packet) + xmp.MAX_PACKET_BYTES)
-    return {"xmp-data": packet}
+    return {"xmp-data": packet, "iptc-data": iptc.strip_thumbnails(original.photoshop)}
 
 
 def _missing_properties(original: original_metadata.Metadata, data_sets: Mapping[int, xmp.Property], known: Container[str]) -> str:
@@ -101,15 +100,17 @@ def blocks(image: pyvips.Image, keep: str) -> Blocks:
     )
 
 
-def stored_exif(image: pyvips.Image, transform: Transform) -> bytes:
-    """Return the Exif of a rendition whose pixels stay as they are stored, with its orientation; nothing if there is nothing to say.
+def stored_blocks(image: pyvips.Image, keep: Metadata, original: original_metadata.Metadata) -> Blocks:
+    """Return the metadata of a rendition whose pixels stay as they are stored, with its orientation, and without its ICC profile.
 
-    transform: its `metadata` is not `all`.
+    keep: not `all`. original: the metadata of the original.
     """
-    has_owner = transform.metadata == "copyright" and any(map(image.get_typeof, _COPYRIGHT_FIELDS))
-    fields = _exif_fields(select_metadata(image, transform)) if has_owner else set()
+    selected = select_metadata(image, keep, "jxl", original)
+    has_owner = keep == "copyright" and any(map(selected.get_typeof, _COPYRIGHT_FIELDS))
+    fields = _exif_fields(selected) if has_owner else set()
     fields |= {"orientation"} if orientation_of(image) != 1 else set()
-    return _write_exif(image, fields) if fields else b""
+    packet = bytes(selected.get("xmp-data")) if keep == "copyright" and selected.get_typeof("xmp-data") else b""
+    return Blocks(_write_exif(image, fields) if fields else b"", packet, b"")
 
 
 def _exif_block(image: pyvips.Image) -> bytes:

@@ -10,7 +10,7 @@ from service.rendering.protocol import ImageError
 from service.worker.formats import apng, exif, iptc, isobmff, jpeg, jxl, png, tiff, webp, xmp
 from service.worker.formats.xmp import Property
 
-_EXIF_PREFIX, _XMP_PREFIX = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+_EXIF_PREFIX = b"Exif\0\0"
 _APP1, _APP13 = 0xE1, 0xED
 
 # Tags of TIFF: XMP, data sets of IPTC, and image resources of Photoshop.
@@ -65,8 +65,8 @@ def _jpeg(body: memoryview, _page: int) -> Metadata:
     for marker, _, content in jpeg.segments(body):
         if marker == _APP1 and content[: len(_EXIF_PREFIX)] == _EXIF_PREFIX and not found.exif:
             found = found._replace(exif=bytes(content))
-        elif marker == _APP1 and content[: len(_XMP_PREFIX)] == _XMP_PREFIX and not found.xmp:
-            found = found._replace(xmp=bytes(content[len(_XMP_PREFIX) :]))
+        elif marker == _APP1 and content[: len(jpeg.XMP)] == jpeg.XMP and not found.xmp:
+            found = found._replace(xmp=bytes(content[len(jpeg.XMP) :]))
         elif marker == _APP13 and content[: len(iptc.PHOTOSHOP)] == iptc.PHOTOSHOP:
             # Long ones are divided between segments.
             photoshop += bytes(content[len(iptc.PHOTOSHOP) :] if photoshop else content)

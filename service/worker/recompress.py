@@ -8,7 +8,7 @@ from service.images.geometry import Plan
 from service.images.info import ImageInfo, Limits
 from service.images.render_request import RenderRequest
 from service.images.transform import Transform
-from service.worker import color, metadata
+from service.worker import color, metadata, original_metadata
 from service.worker.files import ImageFile, open_image
 from service.worker.formats import jpeg, jxl, jxl_encoder
 from service.worker.formats.jpeg import Segment
@@ -74,7 +74,8 @@ def _converts_colors(image: pyvips.Image, transform: Transform) -> bool:
 
 def _without_metadata(body: memoryview, image: pyvips.Image, transform: Transform, *, keep_profile: bool) -> memoryview:
     """Return a JPEG with the metadata that a rendition may have, and its orientation. Returns nothing if it has no end marker."""
-    exif = [metadata.stored_exif(image, transform)]
+    blocks = metadata.stored_blocks(image, transform.metadata, original_metadata.read(body, "jpeg", 0))
+    exif = [blocks.exif]
 
     def replace(segment: Segment) -> bytes:
         if segment.marker == _APPLICATION_1 and segment.content[: len(_EXIF)] == _EXIF and exif:
@@ -84,4 +85,7 @@ def _without_metadata(body: memoryview, image: pyvips.Image, transform: Transfor
             return bytes(segment.content) if keep_profile else b""
         return jpeg.color_segment(segment)
 
-    return memoryview(jpeg.replace_metadata(body, replace))
+    cleaned = jpeg.replace_metadata(body, replace)
+    if blocks.xmp and cleaned:
+        cleaned = jpeg.insert(cleaned, [(_APPLICATION_1, jpeg.XMP + blocks.xmp)])
+    return memoryview(cleaned)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 # Markers of frame headers, of progressive ones among them, of a scan, and of the end of the image (ITU-T T.81, table B.1).
@@ -22,6 +22,9 @@ _MARKER = re.compile(rb"\xff([\x01-\xfe])")
 # The segments that say how colors are coded (ITU-T T.871 §10.1, T.872 §6.5.3), and the sizes that they have without a thumbnail.
 _JFIF, _JFIF_BYTES = b"JFIF\0", 14
 _ADOBE, _ADOBE_BYTES = b"Adobe", 12
+_EXIF = b"Exif\0\0"
+# The beginning of a segment with XMP (XMP specification part 3, §1.1.3).
+XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 # libjpeg's warnings that a part of the picture could not be decoded (jerror.h, JWRN_*). It then goes on with gray. There are others, which
 # files of many cameras cause and which are harmless: bytes between the data of a scan and the next marker, an unknown version of JFIF.
@@ -119,6 +122,24 @@ def replace_metadata(body: memoryview, replace: Callable[[Segment], bytes]) -> b
             data_start = start + size
         parts += (bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big"), content)
     return b""
+
+
+def insert(body: bytes, added: Sequence[tuple[int, bytes]], without: bytes | None = None) -> bytes:
+    """Return a JPEG with further segments after its JFIF and Exif segments, which must come first.
+
+    added: markers and contents. without: the beginning of segments that are left out.
+    """
+    kept, position = [], 2
+    for marker, start, content in segments(memoryview(body)):
+        left_out = without is not None and content[: len(without)] == without
+        if marker != _APPLICATION_0 and content[: len(_EXIF)] != _EXIF and not left_out:
+            break
+        end = start + len(content)
+        if not left_out:
+            kept.append(body[position:end])
+        position = end
+    further = [struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content for marker, content in added]
+    return b"".join([body[:2], *kept, *further, body[position:]])
 
 
 def color_segment(segment: Segment) -> bytes:

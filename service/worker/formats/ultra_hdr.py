@@ -19,8 +19,8 @@ from service.worker.formats import jpeg, xmp
 # Red, green and blue.
 Channels: TypeAlias = tuple[float, float, float]
 
-_APP0, _APP1, _APP2 = 0xE0, 0xE1, 0xE2
-_MPF, _XMP, _EXIF, _ISO = b"MPF\0", b"http://ns.adobe.com/xap/1.0/\0", b"Exif\0\0", b"urn:iso:std:iso:ts:21496:-1\0"
+_APP1, _APP2 = 0xE1, 0xE2
+_MPF, _EXIF, _ISO = b"MPF\0", b"Exif\0\0", b"urn:iso:std:iso:ts:21496:-1\0"
 _MAX_SEGMENT_BYTES = 0xFFFF - 2
 
 # DC-007 §5.2: the tags of the number of pictures and of their entries, and the attribute of the primary picture.
@@ -141,8 +141,8 @@ def _read_info(picture: memoryview, exif: bytes) -> GainMapInfo | None:
     for marker, _, content in islice(jpeg.segments(picture), _MAX_SEGMENTS):
         if marker == _APP2 and content[: len(_ISO)] == _ISO and (info := read_iso(bytes(content[len(_ISO) :]))) is not None:
             return info
-        if marker == _APP1 and content[: len(_XMP)] == _XMP and not packet:
-            packet = bytes(content[len(_XMP) :])
+        if marker == _APP1 and content[: len(jpeg.XMP)] == jpeg.XMP and not packet:
+            packet = bytes(content[len(jpeg.XMP) :])
     return read_xmp(packet, exif) if packet else None
 
 
@@ -285,30 +285,15 @@ def join(picture: bytes, gain_map: bytes, info: GainMapInfo) -> bytes:
 
     picture, gain_map: JPEGs. What the first one shows without the second is unchanged.
     """
-    described = _insert(gain_map, [(_APP1, _XMP + _gain_map_packet(info)), (_APP2, _ISO + write_iso(info))])
+    described = jpeg.insert(gain_map, [(_APP1, jpeg.XMP + _gain_map_packet(info)), (_APP2, _ISO + write_iso(info))])
     contents = (content for _, _, content in jpeg.segments(memoryview(picture)))
-    packet = next((bytes(content[len(_XMP) :]) for content in contents if content[: len(_XMP)] == _XMP), b"")
-    segments = [(_APP1, _XMP + _picture_packet(packet, len(described))), (_APP2, _ISO + bytes(4)), (_APP2, _MPF + _index(0, 0, 0))]
-    bare = _insert(picture, segments, without=_XMP)
+    packet = next((bytes(content[len(jpeg.XMP) :]) for content in contents if content[: len(jpeg.XMP)] == jpeg.XMP), b"")
+    segments = [(_APP1, jpeg.XMP + _picture_packet(packet, len(described))), (_APP2, _ISO + bytes(4)), (_APP2, _MPF + _index(0, 0, 0))]
+    bare = jpeg.insert(picture, segments, without=jpeg.XMP)
     # The index has the same length for any sizes, so it is filled in where it stands.
     index_start = bare.index(_MPF + _index(0, 0, 0)) + len(_MPF)
     index = _index(len(bare), len(described), len(bare) - index_start)
     return bare[:index_start] + index + bare[index_start + len(index) :] + described
-
-
-def _insert(picture: bytes, segments: list[tuple[int, bytes]], without: bytes | None = None) -> bytes:
-    """Return a JPEG with further segments after its JFIF and Exif segments, which must come first."""
-    kept, position = [], 2
-    for marker, start, content in jpeg.segments(memoryview(picture)):
-        left_out = without is not None and content[: len(without)] == without
-        if marker != _APP0 and content[:6] != _EXIF and not left_out:
-            break
-        end = start + len(content)
-        if not left_out:
-            kept.append(picture[position:end])
-        position = end
-    added = [struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content for marker, content in segments]
-    return b"".join([picture[:2], *kept, *added, picture[position:]])
 
 
 def _index(picture_bytes: int, gain_map_bytes: int, gain_map_offset: int) -> bytes:
@@ -332,7 +317,7 @@ def _picture_packet(packet: bytes, gain_map_bytes: int) -> bytes:
         '</rdf:li><rdf:li rdf:parseType="Resource"><Container:Item Item:Semantic="GainMap" Item:Mime="image/jpeg" '
         f'Item:Length="{gain_map_bytes}"/></rdf:li></rdf:Seq></Container:Directory></rdf:Description>'
     ).encode("ascii")
-    return xmp.add(packet, description, _MAX_SEGMENT_BYTES - len(_XMP))
+    return xmp.add(packet, description, _MAX_SEGMENT_BYTES - len(jpeg.XMP))
 
 
 def _gain_map_packet(info: GainMapInfo) -> bytes:

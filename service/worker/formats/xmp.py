@@ -75,6 +75,8 @@ def values(packet: bytes) -> dict[str, list[str]]:
     text: list[str] = []
 
     def begin(name: str, attributes: dict[str, str]) -> None:
+        if len(open_names) >= _MAX_DEPTH:
+            raise _NotXmpError
         open_names.append(name)
         text.clear()
         for key, value in attributes.items():
