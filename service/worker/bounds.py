@@ -35,7 +35,7 @@ MAX_PIECES = 200_000
 MAX_JPEG_PIECES = 20_000
 
 # Memory per pixel that libheif and the code around it need, measured: for 8 bits per sample, and for more.
-_HEIF_PIXEL_BYTES = {"avif": (12, 20), "heic": (6, 12)}
+HEIF_PIXEL_BYTES = {"avif": (12, 20), "heic": (6, 12)}
 
 
 def check(body: memoryview, limits: Limits) -> None:
@@ -120,7 +120,7 @@ def check_heif(image_format: str, pixels: int, body: memoryview, limits: Limits,
     pixels: width × height.
     high_bit_depth: whether it has more than 8 bits per sample.
     """
-    _check_decoded_bytes(pixels * _HEIF_PIXEL_BYTES[image_format][high_bit_depth], body, limits)
+    _check_decoded_bytes(pixels * HEIF_PIXEL_BYTES[image_format][high_bit_depth], body, limits)
 
 
 def check_canvas(canvas_bytes: int, body: memoryview, limits: Limits) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -39,6 +40,15 @@ _UNRELATED = ("read from memory error", "failed to allocate memory for to read t
 def resident_bytes(statm: bytes) -> int:
     """Return how much of a process's memory is in RAM, given its `/proc/pid/statm` (proc_pid_statm(5))."""
     return int(statm.split()[1]) * _PAGE_BYTES
+
+
+def has_space_for(size: int) -> bool:
+    """Return whether `size` more bytes could be mapped now. Nothing is written to them, so they cost no memory."""
+    try:
+        mmap.mmap(-1, size).close()
+    except (MemoryError, OSError):
+        return False
+    return True
 
 
 def is_out_of_memory(message: str) -> bool:

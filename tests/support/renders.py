@@ -122,6 +122,19 @@ def watched_jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+def watched_replies(monkeypatch: pytest.MonkeyPatch) -> list[Reply]:
+    """Return a list to which every reply of a render process from now on is added; one that ends gives none."""
+    replies: list[Reply] = []
+    submit = RenderProcess.submit
+
+    async def watched(process: RenderProcess, job: Job) -> Reply:
+        replies.append(await submit(process, job))
+        return replies[-1]
+
+    monkeypatch.setattr(RenderProcess, "submit", watched)
+    return replies
+
+
 def written(folder: Path, body: bytes, name: str = "original") -> Path:
     """Return the path of a new file with the bytes of an original."""
     path = folder / name

@@ -21,9 +21,10 @@ from service.images.formats import FORMATS, Format
 from service.images.info import Limits
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import ImageError
+from service.worker import memory
 from service.worker.formats import heic
 from tests.support import images
-from tests.support.renders import MEBIBYTE, probed, render_pool, rendered, written
+from tests.support.renders import MEBIBYTE, probed, render_pool, rendered, watched_replies, written
 
 pytestmark = pytest.mark.anyio
 
@@ -229,12 +230,12 @@ async def test_heic_whose_exif_block_lacks_its_prefix_keeps_the_owner(pool: Rend
     assert kept.getexif()[ExifTags.Base.Artist] == "Ada"
 
 
-async def test_heic_with_metadata_all_keeps_xmp_and_no_orientation(pool: RenderPool, tmp_path: Path) -> None:
+async def test_heic_with_metadata_all_keeps_xmp_that_states_an_upright_picture(pool: RenderPool, tmp_path: Path) -> None:
     xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6">{images.PLACE}</x:xmpmeta>'.encode()
     path = written(tmp_path, encoded(images.picture(400, 300), xmp=xmp))
     kept = (await rendered(pool, path, "metadata=all", "webp")).body
     assert images.PLACE.encode() in kept
-    assert b"tiff:Orientation" not in kept
+    assert b'tiff:Orientation="1"' in kept
 
 
 async def test_heic_of_several_pictures_shows_the_primary_one(pool: RenderPool, tmp_path: Path) -> None:
@@ -309,15 +310,32 @@ async def test_heic_with_too_many_pixels_is_refused_from_its_header(pool: Render
         await probed(pool, written(tmp_path, photo()), limits=limits)
 
 
-async def test_heic_that_needs_too_much_memory_is_too_costly_and_affects_no_other(tmp_path: Path) -> None:
+async def test_heic_that_needs_too_much_memory_is_too_costly_and_affects_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flat = Image.new("RGB", (7_500, 5_000), (90, 120, 200))
     large = written(tmp_path, encoded(flat, quality=30), "large")
+    replies = watched_replies(monkeypatch)
     async with render_pool(memory_bytes=256 * MEBIBYTE) as pool:
-        process_ids = pool.process_ids
         with pytest.raises(TooCostlyError):
             await rendered(pool, large, "width=100", "webp")
         assert (await png(pool, written(tmp_path, photo()))).size == (400, 300)
-        assert pool.process_ids == process_ids
+    # Each reply is the process's own, so it did not end. Afterwards it may be replaced, because it has grown.
+    assert [type(reply).__name__ for reply in replies] == ["Failure", "Rendered"]
+
+
+def test_heic_whose_decoder_finds_no_memory_is_short_of_memory_and_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decoder's message is the same for broken data."""
+    cause = "Decoder plugin generated an error: Unspecified: Decoding the input data did not give a decompressed image."
+
+    def refuse(*_: object) -> None:
+        raise ValueError(cause)
+
+    monkeypatch.setattr(heic, "_to_vips", refuse)
+    for has_space, kind in ((True, "broken"), (False, "too-costly")):
+        monkeypatch.setattr(memory, "has_space_for", lambda _, has_space=has_space: has_space)
+        with pytest.raises(ImageError) as refused:
+            heic.decode(memoryview(photo()))
+        assert refused.value.failure.kind == kind
+        assert refused.value.failure.short_of_memory == (not has_space)
 
 
 def test_heic_without_the_extra_is_refused_with_its_name(tmp_path: Path) -> None:

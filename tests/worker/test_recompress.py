@@ -18,7 +18,7 @@ from service.rendering.pool import RenderPool
 from service.worker.formats import jpeg
 from tests.support import images
 from tests.support.chromium import Painter, visible_distance
-from tests.support.gain_maps import encode_jpeg, insert, segment
+from tests.support.gain_maps import RDF, encode_jpeg, insert, packet, segment
 from tests.support.jpeg_xl import restored_jpeg
 from tests.support.renders import LIMITS, check_words, rendered, written
 
@@ -371,3 +371,20 @@ def test_replacing_metadata_by_itself_changes_nothing() -> None:
     body = images.camera_jpeg(WIDTH, HEIGHT)
     assert jpeg.replace_metadata(memoryview(body), lambda segment: bytes(segment.content)) == body
     assert images.decode(jpeg.replace_metadata(memoryview(body), lambda _: b"")).size == Image.open(io.BytesIO(body)).size
+
+
+@pytest.mark.parametrize("place", ["xmp", "iptc"])
+async def test_metadata_copyright_of_a_recompressed_jpeg_keeps_the_rights_in_xmp_and_iptc(
+    pool: RenderPool, tmp_path: Path, place: str
+) -> None:
+    if place == "xmp":
+        stated = '<d:creator xmlns:d="http://purl.org/dc/elements/1.1/">Ada</d:creator><secret xmlns="urn:x">place</secret>'
+        body = photo(xmp=packet(f'<rdf:Description xmlns:rdf="{RDF}">{stated}</rdf:Description>'))
+    else:
+        data_set = b"\x1c\x02\x50\0\3Ada"
+        body = insert(photo(), segment(0xED, b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\x08" + data_set))
+    made, restored = await recompressed(pool, tmp_path, body, "metadata=copyright,lossless=true")
+    assert restored is not None
+    assert b">Ada<" in restored
+    assert b"secret" not in restored + made
+    assert b"Photoshop" not in restored + made

@@ -10,6 +10,7 @@ import pyvips
 
 from service.rendering.protocol import Failure, ImageError
 from service.worker import color, memory
+from service.worker.bounds import HEIF_PIXEL_BYTES
 from service.worker.color_space import SRGB, SRGB_CURVE, ColorSpace
 from service.worker.failures import undecodable
 from service.worker.formats import isobmff
@@ -23,6 +24,8 @@ _THREADS = 0
 # Mode of a pillow-heif image → number of bands.
 _BANDS = {"L": 1, "I": 1, "RGB": 3, "RGBA": 4, "RGBa": 4}
 _PREMULTIPLIED = "RGBa"
+# The message of libheif for data that libde265 does not decode: because it is broken, or because one of its allocations failed.
+_NO_PICTURE = "did not give a decompressed image"
 _MAX_LEVEL, _MAX_16_BIT_LEVEL = 255, 65_535
 
 
@@ -61,15 +64,17 @@ def decode(body: memoryview) -> pyvips.Image:
     Raises `ImageError`: `broken`, or `too-costly` if memory does not suffice.
     """
     content = bytes(body)
+    pixels = 0
     try:
         picture = _open_primary(content)
+        pixels = picture.size[0] * picture.size[1]
         _check_complete(content)
         space = isobmff.picture(content).space
         image = _to_vips(picture, space)
     except (ValueError, EOFError, SyntaxError, RuntimeError, IndexError, OSError, MemoryError) as error:
         # pillow-heif raises any of these for a broken file, and several of them when memory is short.
         cause = f"{type(error).__name__}: {error}"
-        raise ImageError(_too_costly(cause) if memory.is_out_of_memory(cause) else undecodable("heic", cause)) from error
+        raise ImageError(_too_costly(cause) if _is_short_of_memory(cause, pixels) else undecodable("heic", cause)) from error
     profile = picture.info.get("icc_profile")
     if isinstance(profile, bytes) and profile:
         image = color.replace_unusable_profile(color.with_profile(image, profile))
@@ -134,6 +139,13 @@ def _to_vips(picture: HeifImage, space: ColorSpace) -> pyvips.Image:
     if is_deep:
         return image.rint().cast("ushort").copy(interpretation="grey16" if bands == 1 else "rgb16")
     return image if image.format == "uchar" else image.rint().cast("uchar")
+
+
+def _is_short_of_memory(cause: str, pixels: int) -> bool:
+    """Return whether a picture did not decode because memory was short. pixels: its width × height."""
+    if _NO_PICTURE in cause:
+        return not memory.has_space_for(pixels * HEIF_PIXEL_BYTES["heic"][0])
+    return memory.is_out_of_memory(cause)
 
 
 def _too_costly(cause: str) -> Failure:
