@@ -71,25 +71,23 @@ class _NotXmpError(Exception):
 def values(packet: bytes) -> dict[str, list[str]]:
     """Return the simple values in a packet by `namespace name`, those of a list in their order; as far as it is well-formed."""
     found: dict[str, list[str]] = {}
-    open_names: list[str] = []
+    # The property of each open element: the members of a list belong to the property around it.
+    properties = [""]
     text: list[str] = []
 
     def begin(name: str, attributes: dict[str, str]) -> None:
-        if len(open_names) >= _MAX_DEPTH:
+        if len(properties) > _MAX_DEPTH:
             raise _NotXmpError
-        open_names.append(name)
+        properties.append(properties[-1] if name.startswith(RDF) else name)
         text.clear()
         for key, value in attributes.items():
             found.setdefault(key, []).append(value.strip())
 
-    def end(name: str) -> None:
-        open_names.pop()
-        value = "".join(text).strip()
+    def end(_: str) -> None:
+        name, value = properties.pop(), "".join(text).strip()
         text.clear()
         if value:
-            # The members of a list belong to the property around it.
-            owner = next((known for known in (name, *reversed(open_names)) if not known.startswith(RDF)), name)
-            found.setdefault(owner, []).append(value)
+            found.setdefault(name, []).append(value)
 
     parser = _parser()
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = begin, end, text.append
