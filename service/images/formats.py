@@ -15,11 +15,13 @@ class FormatTraits(msgspec.Struct, frozen=True, kw_only=True):
 
     extension: in URLs; media_type: in headers.
     alpha, animation: whether it holds transparent pixels, and more than one frame.
-    high_dynamic_range: whether it holds pictures that are brighter than white.
+    lossy_animation: whether an animation in it is always lossy, although a still need not be.
+    high_dynamic_range: whether it holds pictures that are brighter than white; animations never are.
     lossless: whether the option `lossless` can be used with it; png is lossless without it.
     ignored_options: the options without an effect in it. They are left out of its URLs, so that one rendition has one URL.
     longest_side_pixels: the longest side that it, or its encoder, holds.
     encoder_bytes_per_pixel: what its encoder maps for each pixel, without and with alpha, where that is more than a few strips.
+    animation_bytes_per_pixel: the same for each pixel of a frame of an animation, with the memory of its decoder.
     """
 
     extension: str
@@ -29,8 +31,10 @@ class FormatTraits(msgspec.Struct, frozen=True, kw_only=True):
     lossless: bool
     ignored_options: frozenset[str]
     longest_side_pixels: int
+    lossy_animation: bool = False
     high_dynamic_range: bool = False
     encoder_bytes_per_pixel: tuple[int, int] = (0, 0)
+    animation_bytes_per_pixel: tuple[int, int] = (0, 0)
 
 
 # A default quality is a pipeline version's: see `DEFAULTS`. png and gif have none, so that theirs is always the highest.
@@ -52,13 +56,17 @@ FORMATS: Mapping[Format, FormatTraits] = {
         extension="avif",
         media_type="image/avif",
         alpha=True,
-        animation=False,
+        animation=True,
         lossless=True,
+        # libavif stores RGB as it is only in stills.
+        lossy_animation=True,
         ignored_options=frozenset({"progressive"}),
         longest_side_pixels=16_384,
         high_dynamic_range=True,
         # AV1's encoder with 10 bits: up to 37 and 68 measured. The others need a fifth of that at most.
         encoder_bytes_per_pixel=(40, 68),
+        # Up to 119 and 169 measured, of which the decoder of a WebP has a half.
+        animation_bytes_per_pixel=(120, 170),
     ),
     "webp": FormatTraits(
         extension="webp",

@@ -201,7 +201,9 @@ def is_worth_linking(plan: Plan, image_format: Format, limits: Limits, *, frames
     alpha: whether it has transparent pixels.
     """
     width, height = plan.output_size
-    needed_bytes = width * height * FORMATS[image_format].encoder_bytes_per_pixel[alpha]
+    traits = FORMATS[image_format]
+    pixel_bytes = (traits.animation_bytes_per_pixel if frames > 1 else traits.encoder_bytes_per_pixel)[alpha]
+    needed_bytes = width * height * pixel_bytes
     return needed_bytes <= limits.codec_bytes and fits(plan, image_format, limits, frames=frames)
 
 

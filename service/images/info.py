@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from service.images.formats import FORMATS, Format
+from service.images.formats import Format
 from service.images.options import DynamicRange
-from service.images.transform import Transform
+from service.images.transform import Transform, can_animate
 
 # Formats of originals whose frames follow one another in time; those of the others are pages. An AVIF may have either.
 _ANIMATED_ORIGINALS = frozenset({"gif", "webp", "png", "jxl"})
@@ -118,7 +118,7 @@ class ImageInfo(msgspec.Struct, frozen=True):
     def animates(self, transform: Transform, image_format: Format, *, by_default: bool) -> bool:
         """Return whether a rendition of this original is an animation; `by_default`: whether it is without `animate` (see `DEFAULTS`)."""
         wanted = transform.animate or (transform.frame is None and by_default)
-        return wanted and self.animated and FORMATS[image_format].animation
+        return wanted and self.animated and can_animate(transform, image_format)
 
 
 class Placeholder(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from service.images.formats import FORMATS, Format
 from service.images.geometry import Plan, feasible_plan, is_drawn_in_time, is_worth_linking, make_plan, require_frame
 from service.images.info import ImageInfo, Limits
 from service.images.options import BLUR, MAX_SIDE_PIXELS, DynamicRange
-from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, scaled
+from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, can_animate, scaled
 
 # From a phone in a column to a wide screen at twice the density: each step saves about half of the next one's bytes.
 LADDER_WIDTHS = (320, 640, 960, 1280, 1920, 2560)
@@ -29,6 +29,7 @@ _MIN_REACH = Fraction(1, 2)
 _HIGH_RANGE_MEMORY = Fraction(3, 2)
 
 PLAIN = Transform()
+_ANIMATED = DEFAULTS[PIPELINE_VERSION].animated
 _OPAQUE_COLOR_DIGITS = 6
 
 
@@ -48,27 +49,29 @@ class Ladder(msgspec.Struct, frozen=True):
     dynamic_range: DynamicRange = "standard"
 
 
-def fallback_format(info: ImageInfo, transform: Transform = PLAIN, *, animates: bool = True) -> Format:
+def fallback_format(info: ImageInfo, transform: Transform = PLAIN, *, animated: Collection[Format] = _ANIMATED) -> Format:
     """Return the format that every browser supports and that preserves the frames and the transparency of the rendition.
 
     With a high dynamic range it is JPEG, which every browser shows, although it has no transparency.
 
-    animates: whether an animation stays one, as in every pipeline version but the first.
+    animated: the formats in which an animation stays one (see `DEFAULTS`), by default those of the current pipeline version.
     """
     if transform.dynamic_range == "high":
         return "jpeg"
-    if info.animates(transform, "gif", by_default=animates):
+    if info.animates(transform, "gif", by_default="gif" in animated):
         return "gif"
     return "png" if transform.lossless or _has_alpha(info, transform) else "jpeg"
 
 
-def default_formats(info: ImageInfo, transform: Transform = PLAIN, *, animates: bool = True) -> tuple[Format, ...]:
-    """Return the formats of a ladder, the smallest first, the fallback last; for `animates` see `fallback_format`."""
-    fallback = fallback_format(info, transform, animates=animates)
-    # JPEG XL and AVIF renditions are not animated. Without loss, AVIF is the largest, and JPEG XL is larger than WebP for most drawings and
-    # screenshots, for which `lossless` is used most.
-    plain = fallback == "gif" or transform.lossless
-    formats: tuple[Format, ...] = ("webp", fallback) if plain else ("jxl", "avif", "webp", fallback)
+def default_formats(info: ImageInfo, transform: Transform = PLAIN, *, animated: Collection[Format] = _ANIMATED) -> tuple[Format, ...]:
+    """Return the formats of a ladder, the smallest first, the fallback last; for `animated` see `fallback_format`."""
+    fallback = fallback_format(info, transform, animated=animated)
+    if fallback == "gif":
+        # JPEG XL renditions are not animated.
+        return ("avif", "webp", "gif") if "avif" in animated and can_animate(transform, "avif") else ("webp", "gif")
+    # Without loss, AVIF is the largest, and JPEG XL is larger than WebP for most drawings and screenshots, for which `lossless` is used
+    # most.
+    formats: tuple[Format, ...] = ("webp", fallback) if transform.lossless else ("jxl", "avif", "webp", fallback)
     return tuple(name for name in formats if transform.dynamic_range == "standard" or FORMATS[name].high_dynamic_range)
 
 
@@ -92,21 +95,21 @@ def possible_formats(
     Raises `BadTransformError` for a crop outside the picture.
     """
     defaults = DEFAULTS.get(version, DEFAULTS[PIPELINE_VERSION])
-    animates = defaults.animates
+    animated = defaults.animated
     page = info.of_page(transform.frame)
     plan = make_plan(page.width, page.height, transform, vector=page.vector)
     alpha = _has_alpha(info, transform)
-    for formats in (default_formats(info, transform, animates=animates), default_formats(info, transform, animates=False)):
+    for kept in (animated, frozenset[Format]()):
         possible = [
             image_format
-            for image_format in formats
+            for image_format in default_formats(info, transform, animated=kept)
             if image_format in supported
             and image_format in defaults.offered
-            and is_worth_linking(plan, image_format, limits, frames=_frames(info, transform, image_format, animates=animates), alpha=alpha)
+            and is_worth_linking(plan, image_format, limits, frames=_frames(info, transform, image_format, animated), alpha=alpha)
         ]
         if possible:
             return possible
-    return default_formats(info, transform, animates=animates)[-1:]
+    return default_formats(info, transform, animated=animated)[-1:]
 
 
 def ladders(
@@ -274,9 +277,9 @@ def _lowest_ladders(info: ImageInfo, transform: Transform, limits: Limits, suppo
     ]
 
 
-def _frames(info: ImageInfo, transform: Transform, image_format: Format, *, animates: bool = DEFAULTS[PIPELINE_VERSION].animates) -> int:
-    """Return how many frames a rendition has; for `animates` see `fallback_format`."""
-    return info.frames if info.animates(transform, image_format, by_default=animates) else 1
+def _frames(info: ImageInfo, transform: Transform, image_format: Format, animated: Collection[Format] = _ANIMATED) -> int:
+    """Return how many frames a rendition has; for `animated` see `fallback_format`."""
+    return info.frames if info.animates(transform, image_format, by_default=image_format in animated) else 1
 
 
 def _has_alpha(info: ImageInfo, transform: Transform) -> bool:

@@ -385,7 +385,8 @@ OPTIONS: Mapping[str, Option] = {
     "frame": _integer(0, MAX_FRAME, "", "The frame of an animation, or the page of a TIFF, to show as a still picture. The first is 0.", 0),
     "animate": _boolean(
         "`true` requires all frames: formats without animation are refused. `false` is the same as `frame=0`. Without `animate` and "
-        "`frame`, an animation stays one in webp and gif, and becomes its first frame in other formats.",
+        "`frame`, an animation stays one in avif, webp and gif, and becomes its first frame in other formats. With `lossless` or "
+        "`dynamic_range=high`, avif has no animation.",
         False,
     ),
     "crop": Option(

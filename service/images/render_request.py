@@ -51,7 +51,7 @@ def resolve(
     Raises `BadTransformError` for a transform that contradicts the format or the original, `TooManyPixelsError`, and `TooComplexError`.
     """
     transform = for_format(transform, image_format)
-    animated = info.animates(transform, image_format, by_default=DEFAULTS[version].animates)
+    animated = info.animates(transform, image_format, by_default=image_format in DEFAULTS[version].animated)
     frames = info.frames if animated else 1
     plan = feasible_plan(info, transform, image_format, limits, frames=frames, trimmed=trimmed)
     if version >= _FIRST_VERSION_WITH_FINE_ROTATION:

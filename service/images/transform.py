@@ -129,12 +129,12 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True):
 class Defaults(msgspec.Struct, frozen=True):
     """The values of omitted options in one pipeline version.
 
-    quality: for each format. animates: whether an animation stays one where the format allows it. offered: the formats from which a URL
-    that ends in `.auto` chooses.
+    quality: for each format. animated: the formats in which an animation stays one. offered: the formats from which a URL that ends in
+    `.auto` chooses.
     """
 
     quality: Mapping[Format, int]
-    animates: bool
+    animated: frozenset[Format]
     offered: frozenset[Format] = frozenset(FORMATS)
 
 
@@ -146,10 +146,18 @@ _WITHOUT_JXL: frozenset[Format] = frozenset(FORMATS) - {"jxl"}
 
 # A row never changes once it is released, so that old URLs keep their meaning. A new default needs a new version.
 DEFAULTS: Mapping[int, Defaults] = {
-    1: Defaults(quality={"jxl": 75, "avif": 58, "webp": 80, "jpeg": 80, "png": 100, "gif": 100}, animates=False, offered=_WITHOUT_JXL),
+    1: Defaults(
+        quality={"jxl": 75, "avif": 58, "webp": 80, "jpeg": 80, "png": 100, "gif": 100}, animated=frozenset(), offered=_WITHOUT_JXL
+    ),
     # All formats look alike at these: SSIMULACRA2 75 on photos, 640 and 1,280 pixels wide (`make quality`).
-    2: Defaults(quality={"jxl": 75, "avif": 58, "webp": 82, "jpeg": 73, "png": 100, "gif": 100}, animates=True, offered=_WITHOUT_JXL),
-    3: Defaults(quality={"jxl": 70, "avif": 59, "webp": 82, "jpeg": 67, "png": 100, "gif": 100}, animates=True),
+    2: Defaults(
+        quality={"jxl": 75, "avif": 58, "webp": 82, "jpeg": 73, "png": 100, "gif": 100},
+        animated=frozenset({"webp", "gif"}),
+        offered=_WITHOUT_JXL,
+    ),
+    3: Defaults(
+        quality={"jxl": 70, "avif": 59, "webp": 82, "jpeg": 67, "png": 100, "gif": 100}, animated=frozenset({"avif", "webp", "gif"})
+    ),
 }
 
 # The default quality of a picture with a high dynamic range, where it differs: PQ has fewer levels for what an ordinary screen shows. At
@@ -246,6 +254,13 @@ def scaled(transform: Transform, factor: Fraction) -> Transform:
     )
 
 
+def can_animate(transform: Transform, image_format: Format) -> bool:
+    """Return whether a rendition of an animation can be one, as far as its format and the other options allow it."""
+    traits = FORMATS[image_format]
+    is_lossless = transform.lossless and traits.lossy_animation
+    return traits.animation and not is_lossless and transform.dynamic_range == "standard"
+
+
 def for_format(transform: Transform, image_format: Format) -> Transform:
     """Return the transform without the options that have no effect in a format; raises `BadTransformError` for one that contradicts it."""
     if transform.lossless and not FORMATS[image_format].lossless:
@@ -261,6 +276,13 @@ def for_format(transform: Transform, image_format: Format) -> Transform:
             expected=f"one of {', '.join(sorted(name for name, traits in FORMATS.items() if traits.animation))}",
             received=image_format,
             remedy="Leave `animate` out to get the first frame, or request another format.",
+        )
+    if transform.animate and not can_animate(transform, image_format):
+        raise BadTransformError(
+            f"`animate` contradicts the format: with these options {image_format} has no animation.",
+            expected="`animate` without `lossless` and `dynamic_range`",
+            received=image_format,
+            remedy="Leave `animate` out to get the first frame, or leave the others out.",
         )
     if transform.dynamic_range == "high" and not FORMATS[image_format].high_dynamic_range:
         raise BadTransformError(

@@ -162,7 +162,7 @@ def ladder_steps(
     wanted: formats; `fallback` stands for the last format of the document.
     supported: the formats that the installed libvips can write.
     """
-    by_default = DEFAULTS[PIPELINE_VERSION].animates
+    animated = DEFAULTS[PIPELINE_VERSION].animated
     document = ladders(info, Transform(), limits, supported=supported)
     chosen = [ladder for ladder in document if ladder.format in wanted or (ladder is document[-1] and "fallback" in wanted)]
     ladder = [
@@ -172,7 +172,7 @@ def ladder_steps(
             step.width,
             ladder.format,
             from_intermediate=resolve(info, transform, ladder.format, limits).from_intermediate,
-            separate=transform.height is not None or info.animates(transform, ladder.format, by_default=by_default),
+            separate=transform.height is not None or info.animates(transform, ladder.format, by_default=ladder.format in animated),
         )
         for ladder in chosen
         for step in ladder.steps

@@ -8,7 +8,7 @@ import os
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 # Messages of libvips, its codecs, pillow-heif, Python and ld.so when an allocation, a thread or a library finds no address space. The last
-# one is of the AVIF encoder, which seldom gives a reason: its input is valid and of a size that it accepts, so only memory can be short.
+# ones are of AVIF encoders, which seldom give a reason: their input is valid and of a size that they accept, so only memory can be short.
 _OUT_OF_MEMORY = (
     "out of memory",
     "insufficient memory",
@@ -22,6 +22,8 @@ _OUT_OF_MEMORY = (
     "can't start new thread",
     "failed to map segment",
     "encoder plugin generated an error",
+    "encoding of color planes failed",
+    "encoding of alpha plane failed",
 )
 # Messages that mention memory when a broken file declares more than any limit allows: of libheif for a header beyond its limits, of libvips
 # for GIF frames beyond 65,536 pixels, and of libtiff beyond the limit that libvips sets, or for more values in an entry than there is room.

@@ -170,7 +170,8 @@ def encode_auto(
     between pictures, but to half a point within one.
 
     Animations, and pictures of more than 2.6 megapixels, are searched on tiles spread over them. The whole is then encoded with the result
-    and with the defaults, and the smaller file is returned. Formats without a quality, and lossless files, are encoded with the defaults.
+    and with the defaults, and the smaller file is returned. Formats without a quality, lossless files, and animations
+    in AVIF are encoded with the defaults.
 
     image: in memory; the frames of an animation below one another.
     default_quality: 1 to 100.
@@ -178,7 +179,9 @@ def encode_auto(
 
     Raises `pyvips.Error`.
     """
-    if image_format not in _QUALITIES or options.lossless:
+    # Tiles are stills, which the encoder of animated AVIF does not treat alike.
+    is_animated_avif = image_format == "avif" and image.get_page_height() < image.height
+    if image_format not in _QUALITIES or options.lossless or is_animated_avif:
         return encode(image, image_format, default_quality, options)
     if image.hasalpha() and not FORMATS[image_format].alpha:
         image = color.flatten_on_white(image).copy_memory()

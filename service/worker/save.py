@@ -12,7 +12,7 @@ from service.images.transform import PIPELINE_VERSION, Transform
 from service.worker import color_space, metadata
 from service.worker.color import flatten_on_white
 from service.worker.color_space import ColorSpace
-from service.worker.formats import avif, hdr, jxl_encoder, jxl_library
+from service.worker.formats import avif, avif_animation, hdr, jxl_encoder, jxl_library
 from service.worker.formats.animation import with_gif_delays
 
 
@@ -58,6 +58,11 @@ _AVIF_LOSSLESS_BITS = 8
 _JXL_EFFORT_BY_EFFORT = (1, 2, 3, 4, 5, 7, 9)
 _PNG_COMPRESSION_BY_EFFORT = (1, 2, 4, 6, 7, 8, 9)
 _GIF_EFFORT_BY_EFFORT = (1, 2, 3, 5, 7, 8, 10)
+
+# Speeds of libavif for an animation. One of 9 takes as long as WebP, and gives a fifth of its bytes; 7 takes half as long again, and saves
+# 8 %. From 6 on libaom looks 35 frames ahead, which takes six times as long, and memory for all of them.
+_AVIF_ANIMATION_SPEED = 9
+_AVIF_ANIMATION_SPEED_BY_EFFORT = (9, 9, 9, 8, 8, 7, 7)
 
 # Quantization steps of 1 to 10: the loss is smaller than that of the second encoder.
 _INTERMEDIATE_QUALITY = 95
@@ -170,6 +175,8 @@ def _jxl(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:
 
 
 def _avif(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:
+    if image.get_page_height() < image.height:
+        return _animated_avif(image, quality, options)
     settings = ENCODER_SETTINGS[options.version]
     bits = _AVIF_LOSSLESS_BITS if options.lossless else settings.avif_bits
     image = _with_named_primaries(image, color_space.PRIMARIES.values())
@@ -187,6 +194,12 @@ def _avif(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:
         keep=options.keep,
     )
     return bytes(body) if space is None else avif.with_colors(bytes(body), *color_space.code_points(space), _stated_nits(space))
+
+
+def _animated_avif(strip: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:
+    kept = metadata.blocks(strip, options.keep)
+    speed = _AVIF_ANIMATION_SPEED if options.effort is None else _AVIF_ANIMATION_SPEED_BY_EFFORT[options.effort]
+    return avif_animation.encode(strip, avif_animation.Settings(quality, speed, kept.exif, kept.xmp, kept.icc))
 
 
 def _with_named_primaries(image: pyvips.Image, named: Container[color_space.Primaries]) -> pyvips.Image:

@@ -194,18 +194,25 @@ def test_every_url_of_a_ladder_gives_the_width_that_its_srcset_says(client: http
 def test_document_of_an_animation_offers_animated_formats(client: httpx.Client, film: str) -> None:
     document = client.get(f"/v1/images/{film}").json()
     assert document["frames"] == 3
-    assert [source["type"] for source in document["sources"]] == ["image/webp", "image/gif"]
+    assert [source["type"] for source in document["sources"]] == ["image/avif", "image/webp", "image/gif"]
     for source in document["sources"]:
         image = images.decode(client.get(source["renditions"][0]["url"]).content)
         assert getattr(image, "n_frames", 1) == 3
 
 
 @pytest.mark.parametrize(
-    ("accept", "media_type"),
-    [("image/avif,image/webp,*/*", "image/webp"), ("image/avif,*/*", "image/gif"), ("*/*", "image/gif")],
+    ("version", "accept", "media_type"),
+    [
+        (2, "image/avif,image/webp,*/*", "image/webp"),
+        (2, "image/avif,*/*", "image/gif"),
+        (3, "image/avif,image/webp,*/*", "image/avif"),
+        (3, "image/jxl,image/webp,*/*", "image/webp"),
+        (3, "image/jxl,*/*", "image/gif"),
+        (3, "*/*", "image/gif"),
+    ],
 )
-def test_negotiated_animation_is_never_a_still_image(client: httpx.Client, film: str, accept: str, media_type: str) -> None:
-    response = client.get(f"/i/v3/{film}/width=50/-.auto", headers={"Accept": accept})
+def test_negotiated_animation_is_never_a_still_image(client: httpx.Client, film: str, version: int, accept: str, media_type: str) -> None:
+    response = client.get(f"/i/v{version}/{film}/width=50/-.auto", headers={"Accept": accept})
     assert (response.status_code, response.headers["content-type"], response.headers["vary"]) == (200, media_type, "Accept")
     assert getattr(images.decode(response.content), "n_frames", 1) == 3
 

@@ -13,7 +13,7 @@ from service.images.info import ImageInfo
 from service.images.ladder import LADDER_WIDTHS, default_formats, fallback_format, ladder_widths
 from service.images.options import FocalPoint
 from service.images.picture import Markup
-from service.images.transform import Transform, parse, parse_canonical
+from service.images.transform import DEFAULTS, Transform, parse, parse_canonical
 from service.urls.rendition_url import parse_rendition_url as parse_address
 from service.urls.signing import Signer, UrlBuilder
 from tests.support.renders import LIMITS
@@ -277,8 +277,9 @@ def test_picture_has_the_size_of_its_largest_step_to_prevent_a_layout_shift() ->
 @pytest.mark.parametrize(
     ("info", "text", "formats"),
     [
-        (animation(), "full", ("webp", "gif")),
-        (animation(), "width=100,round=9", ("webp", "gif")),
+        (animation(), "full", ("avif", "webp", "gif")),
+        (animation(), "lossless=true", ("webp", "gif")),
+        (animation(), "width=100,round=9", ("avif", "webp", "gif")),
         (animation(), "frame=3", ("jxl", "avif", "webp", "png")),
         (image(), "lossless=true", ("webp", "png")),
         (image(), "round=max", ("jxl", "avif", "webp", "png")),
@@ -300,7 +301,12 @@ def test_default_formats_preserve_frames_and_transparency(info: ImageInfo, text:
 
 
 def test_default_formats_of_an_animation_in_the_first_pipeline_version_are_those_of_its_first_frame() -> None:
-    assert default_formats(animation(), Transform(), animates=False) == ("jxl", "avif", "webp", "png")
+    assert default_formats(animation(), Transform(), animated=DEFAULTS[1].animated) == ("jxl", "avif", "webp", "png")
+
+
+@pytest.mark.parametrize(("version", "formats"), [(1, ("webp", "gif")), (2, ("webp", "gif")), (3, ("avif", "webp", "gif"))])
+def test_formats_of_an_animation_that_is_required_are_those_of_the_pipeline_version(version: int, formats: tuple[Format, ...]) -> None:
+    assert default_formats(animation(), parse("animate=true"), animated=DEFAULTS[version].animated) == formats
 
 
 def test_markup_of_a_drawing_has_every_step_of_the_ladder() -> None:
@@ -337,7 +343,9 @@ def test_markup_leaves_out_the_options_that_a_format_ignores() -> None:
     assert transforms_in_urls == ["width=320,quality=70", "width=320,progressive=true", "width=320,quality=70,progressive=true"]
 
 
-@pytest.mark.parametrize(("text", "image_format"), [("lossless=true", "jpeg"), ("animate=true", "avif")])
+@pytest.mark.parametrize(
+    ("text", "image_format"), [("lossless=true", "jpeg"), ("animate=true", "jxl"), ("lossless=true,animate=true", "avif")]
+)
 def test_url_with_an_option_that_contradicts_the_format_is_refused(text: str, image_format: Format) -> None:
     with pytest.raises(BadTransformError) as caught:
         URL_BUILDER.url(DIGEST, parse(text), image_format)

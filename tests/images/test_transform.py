@@ -554,7 +554,8 @@ def test_transform_scaled_by_one_is_unchanged(transform: Transform) -> None:
 def test_transform_for_a_format_has_only_options_with_an_effect_or_is_refused(transform: Transform, image_format: Format) -> None:
     contradicts = transform.dynamic_range == "high" and image_format not in {"jxl", "avif", "jpeg"}
     contradicts |= transform.lossless and image_format in {"jpeg", "gif"}
-    contradicts |= transform.animate and image_format not in {"webp", "gif"}
+    contradicts |= transform.animate and image_format not in {"webp", "gif", "avif"}
+    contradicts |= transform.animate and image_format == "avif" and (transform.lossless or transform.dynamic_range == "high")
     if contradicts:
         with pytest.raises(BadTransformError, match="contradicts the format"):
             for_format(transform, image_format)

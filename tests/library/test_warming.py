@@ -115,7 +115,7 @@ def test_ladder_steps_have_the_wanted_formats_that_libvips_and_the_document_have
     assert formats(CUTOUT, ["avif", "fallback", "webp"]) == {"avif", "png", "webp"}
     assert formats(PHOTO, ["avif", "webp", "fallback"], ["jpeg", "webp"]) == {"webp", "jpeg"}
     assert formats(PHOTO, []) == set()
-    assert formats(MOVING, ["avif", "fallback"]) == {"gif"}
+    assert formats(MOVING, ["jxl", "avif", "fallback"]) == {"avif", "gif"}
     # The document has no WebP, which would be too narrow: nothing is rendered that no document links to.
     assert formats(ImageInfo("png", 100, 60_000, 1, alpha=False, needs_full_decode=False), ["webp", "fallback"]) == {"jpeg"}
 

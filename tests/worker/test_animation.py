@@ -20,6 +20,7 @@ from service.images.info import ImageInfo
 from service.images.transform import for_format, parse
 from service.rendering.pool import RenderPool
 from service.urls.signing import Signer, UrlBuilder
+from service.worker.formats import avif_sequence
 from service.worker.formats.animation import gif_delays
 from service.worker.formats.tiff import page_sizes
 from tests.support import images, reference
@@ -27,14 +28,14 @@ from tests.support.renders import LIMITS, probed, rendered, written
 
 pytestmark = pytest.mark.anyio
 
-ANIMATED: tuple[Format, ...] = ("gif", "webp")
-STILL: tuple[Format, ...] = ("jpeg", "png", "avif")
+ANIMATED: tuple[Format, ...] = ("gif", "webp", "avif")
+STILL: tuple[Format, ...] = ("jpeg", "png", "jxl")
 DELAYS = [40, 120, 200, 80, 500]
 MARK = "a" * 32
 
 # Largest mean difference of a frame from the reference, in levels of 8-bit sRGB. The pictures have a few flat colors, whose edges GIF's
-# palette rounds and WebP blurs at its default quality.
-TOLERANCE: dict[Format, float] = {"gif": 2.5, "webp": 3.0}
+# palette rounds and WebP and AVIF blur at their default quality.
+TOLERANCE: dict[Format, float] = {"gif": 2.5, "webp": 3.0, "avif": 3.0}
 
 # The same for the first and the last row only, where a neighboring frame could bleed in: a black row beside white would differ by 255.
 EDGE_TOLERANCE = 12.0
@@ -71,7 +72,7 @@ def frames_of(body: bytes) -> list[Image.Image]:
 def timing_of(body: bytes) -> tuple[list[int], int]:
     """Return the delays in milliseconds and how often the animation is played, 0 for endlessly.
 
-    A GIF states how often it is repeated, or nothing if it is played once; a WebP states how often it is played.
+    A GIF states how often it is repeated, or nothing if it is played once; a WebP and an AVIF state how often it is played.
     """
     image = images.decode(body)
     delays = []
@@ -79,6 +80,8 @@ def timing_of(body: bytes) -> tuple[list[int], int]:
         image.seek(frame)
         image.load()
         delays.append(int(image.info["duration"]))
+    if image.format == "AVIF":
+        return delays, avif_sequence.survey(memoryview(body), len(delays)).timing.loops
     if image.format == "WEBP":
         return delays, int(image.info["loop"])
     again = image.info.get("loop")
@@ -258,9 +261,10 @@ async def test_animation_of_partial_frames_is_composed(pool: RenderPool, tmp_pat
     for image_format in ANIMATED:
         # This test is not about the edges of saturated colors.
         spelling = "width=50,lossless=true" if image_format == "webp" else "width=50"
+        tolerance = 9 if image_format == "avif" else TOLERANCE[image_format]
         result = await rendered(pool, written(tmp_path, body), spelling, image_format)
         for frame, picture in zip(frames_of(result.body), pictures, strict=True):
-            assert images.distance(frame, reference.reference(picture, parse("width=50"))) < TOLERANCE[image_format]
+            assert images.distance(frame, reference.reference(picture, parse("width=50"))) < tolerance
 
 
 # Pages of a TIFF are not frames of an animation.
