@@ -71,7 +71,10 @@ def test_format_without_a_high_dynamic_range_is_refused(client: httpx.Client, hd
     assert "avif" in response.json()["expected"]
 
 
-@pytest.mark.parametrize(("accept", "media_type"), [("image/avif,image/webp,*/*", "image/avif"), ("image/webp,*/*", "image/jpeg")])
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [("image/jxl,image/avif,image/webp,*/*", "image/jxl"), ("image/avif,image/webp,*/*", "image/avif"), ("image/webp,*/*", "image/jpeg")],
+)
 def test_negotiated_format_holds_the_high_dynamic_range(
     client: httpx.Client, server: Server, hdr: dict[str, Any], accept: str, media_type: str
 ) -> None:

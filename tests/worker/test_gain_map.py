@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -328,13 +329,19 @@ async def test_gain_map_of_a_real_photo_survives(pool: RenderPool, name: str) ->
 # HEIC and AVIF.
 
 
-def heic(gains: npt.NDArray[np.uint8], **options: Any) -> bytes:
-    """Return a HEIC with the scene as item 1 and a gray picture as item 2."""
+@functools.cache
+def scene_heic(gains: bytes, shape: tuple[int, ...], **options: Any) -> bytes:
+    """Return the file of `heic`, which takes a second to encode."""
     file = pillow_heif.from_pillow(images.picture(WIDTH, HEIGHT))
-    file.add_from_pillow(Image.fromarray(gains))
+    file.add_from_pillow(Image.fromarray(np.frombuffer(gains, np.uint8).reshape(shape)))
     out = io.BytesIO()
     file.save(out, quality=95, **options)
     return out.getvalue()
+
+
+def heic(gains: npt.NDArray[np.uint8], **options: Any) -> bytes:
+    """Return a HEIC with the scene as item 1 and a gray picture as item 2."""
+    return scene_heic(gains.tobytes(), gains.shape, **options)
 
 
 @pytest.mark.parametrize("kind", ["maker note", "XMP"])
@@ -377,6 +384,17 @@ async def test_gain_map_of_an_avif_goes_into_jpeg(pool: RenderPool, tmp_path: Pa
     picture = pyvips.Image.uhdrload_buffer((await rendered(pool, path, "width=240,dynamic_range=high", "jpeg")).body)
     found = np.asarray(Image.open(io.BytesIO(picture.get("gainmap-data"))).convert("L"), dtype=np.float64)
     assert np.abs(found - np.asarray(gains.convert("L").resize((240, 160), Resampling.BOX), dtype=np.float64)).mean() < 4
+
+
+@pytest.mark.parametrize("item", [0, 1, 3, 99, 65_535], ids=["none", "the picture", "the description", "an unknown one", "the last"])
+async def test_description_of_another_item_than_the_gain_map_leaves_the_picture_as_it_is(
+    pool: RenderPool, tmp_path: Path, item: int
+) -> None:
+    gains = levels(scaled(stops_field(WIDTH, HEIGHT), WIDTH // 2, HEIGHT // 2))
+    path = written(tmp_path, gain_maps.with_tone_map_item(heic(gains), LOW, HIGH, gain_map=item), "photo.heic")
+    await probed(pool, path)
+    found, expected = [(await rendered(pool, path, f"width=60,{more}")).body for more in ("dynamic_range=high", "profile=srgb")]
+    assert np.array_equal(np.asarray(images.decode(found)), np.asarray(images.decode(expected)))
 
 
 async def test_white_behind_a_transparent_picture_does_not_light_up(pool: RenderPool, tmp_path: Path) -> None:
