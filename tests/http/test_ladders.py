@@ -88,6 +88,55 @@ def test_every_url_of_the_document_of_an_image_at_the_limits_is_200(server: Serv
         assert (ladder["src"], ladder["sources"]) == (document["src"], document["sources"])
 
 
+# Around the longest side of each format: 16,383 of WebP, 16,384 of AVIF, 65,500 of JPEG, PNG and JPEG XL, 65,535 of GIF.
+SHAPES = [(1, 20_000), (3, 3), (16_385, 20), (65_536, 8)]
+MORE_SHAPES = [(20_000, 1), (16_384, 4), (20, 16_385), (65_500, 8), (8, 65_536), (1, 65_536)]
+EVERY_SHAPE = [*SHAPES, *(pytest.param(*shape, marks=pytest.mark.long) for shape in MORE_SHAPES)]
+LONGEST_SIDES = {"webp": 16_383, "avif": 16_384, "jxl": 65_500, "jpg": 65_500, "png": 65_500, "gif": 65_535}
+ACCEPTED = ["image/jxl", "image/avif", "image/webp", "image/png", "*/*", BROWSER, f"image/jxl,{BROWSER}"]
+
+
+@pytest.mark.parametrize(("width", "height"), EVERY_SHAPE)
+def test_every_url_of_an_image_of_any_shape_has_the_stated_size(server: Server, width: int, height: int) -> None:
+    with server.client() as client:
+        document = client.post("/v1/images", content=images.flat_png(width, height, (200, 90, 30))).json()
+        links = [(link, source["type"]) for source in document["sources"] for link in source["renditions"]]
+        assert links
+        for link, media_type in links:
+            response = client.get(link["url"])
+            assert (response.status_code, response.headers["content-type"]) == (200, media_type), link["url"]
+            assert images.decode(response.content).size == (link["width"], link["height"]), link["url"]
+        assert client.get(document["src"]).status_code == 200
+        signer = Signer([development_key(server.data)])
+        sizes = {link["url"].split("/")[4]: (link["width"], link["height"]) for link, _ in links}
+        if max(width, height) <= LONGEST_SIDES["jpg"]:
+            sizes["full"] = width, height
+        for transform, size in sizes.items():
+            for accepted in ACCEPTED:
+                url = signer.sign(RenditionUrl(3, document["digest"], transform, "auto"))
+                response = client.get(url, headers={"Accept": accepted})
+                assert response.status_code == 200, (transform, accepted)
+                assert images.decode(response.content).size == size, (transform, accepted)
+
+
+@pytest.mark.parametrize(("width", "height"), EVERY_SHAPE)
+def test_format_that_holds_no_such_side_is_refused_with_its_limit(server: Server, width: int, height: int) -> None:
+    with server.client() as client:
+        digest = client.post("/v1/images", content=images.flat_png(width, height, (20, 90, 30))).json()["digest"]
+        signer = Signer([development_key(server.data)])
+        for extension, longest in LONGEST_SIDES.items():
+            response = client.get(signer.sign(RenditionUrl(3, digest, "full", extension)))
+            if max(width, height) <= longest:
+                assert response.status_code == 200, extension
+                assert images.decode(response.content).size == (width, height), extension
+                continue
+            problem = response.json()
+            assert (response.status_code, problem["type"]) == (422, "/problems/too-many-pixels"), extension
+            assert f"{longest}" in problem["expected"].replace(",", ""), problem["expected"]
+            assert problem["received"] == f"{width} x {height}"
+            assert problem["remedy"]
+
+
 def test_document_of_a_drawing_that_is_slow_to_draw_ends_with_the_widest_that_is_rendered(server: Server) -> None:
     with server.client() as client:
         document = client.post("/v1/images", content=BUSY).json()
