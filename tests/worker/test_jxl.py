@@ -13,6 +13,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from service.errors import BadTransformError, BrokenImageError, ServiceError, TooComplexError, TooManyPixelsError
+from service.images.geometry import Plan, is_worth_linking
 from service.images.options import MAX_EFFORT
 from service.rendering.pool import RenderPool
 from service.worker.formats.jxl_library import ExtraChannel, Primaries, Transfer
@@ -296,6 +297,18 @@ async def test_progressive_file_shows_the_picture_earlier(pool: RenderPool, tmp_
     assert distances[0] < 0.8 * distances[1]
     whole = [images.distance(images.decode(body), images.picture(*size)) for body in (progressive, plain)]
     assert whole[0] == pytest.approx(whole[1], abs=0.01)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("bands", "side"), [(3, 2_048), (4, 1_796)])
+async def test_largest_picture_to_which_a_document_links_fits_in_memory(pool: RenderPool, tmp_path: Path, bands: int, side: int) -> None:
+    """The content that takes the most memory, in the shape in which the encoder holds it as a whole."""
+    plan = Plan.whole(side, side, side, side)
+    assert is_worth_linking(plan, "jxl", LIMITS, frames=1, alpha=bands == 4)
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, bands), dtype=np.uint8)
+    original = io.BytesIO()
+    Image.fromarray(noise).save(original, "PNG", compress_level=1)
+    assert (await rendered(pool, written(tmp_path, original.getvalue()), "full", "jxl")).width == side
 
 
 # Files that are broken or hostile.
