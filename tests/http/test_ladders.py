@@ -197,7 +197,7 @@ def reported() -> dict[str, bytes]:
     }
     corpus = images.corpus()
     if corpus is not None:
-        made["screenshot"] = (corpus / "faults" / "tall-1200x18000.png").read_bytes()
+        made["screenshot of the corpus"] = (corpus / "faults" / "tall-1200x18000.png").read_bytes()
     return made
 
 

@@ -169,6 +169,7 @@ PRIMITIVES = {
     "diffuse in sRGB": f'<feDiffuseLighting color-interpolation-filters="sRGB" lighting-color="#880">{LIGHTS["point"]}</feDiffuseLighting>',
     "dilate": '<feMorphology operator="dilate" radius="6"/>',
     "erode": '<feMorphology operator="erode" radius="6 3"/>',
+    "diffuse of a picture": f'<feDiffuseLighting in="SourceGraphic" lighting-color="#fff">{LIGHTS["point"]}</feDiffuseLighting>',
     "convolve": '<feConvolveMatrix order="3" kernelMatrix="1 0 -1 2 0 -2 1 0 1" preserveAlpha="true" bias=".2"/>',
     "convolve a rectangle": '<feConvolveMatrix order="3 1" kernelMatrix="3 2 1" targetX="0"/>',
     "displace": '<feTurbulence baseFrequency=".05" result="t"/><feDisplacementMap in="SourceGraphic" in2="t" scale="20"/>',
@@ -240,6 +241,14 @@ DOCUMENTS = {
     "long instruction": b"<?a " + b"x" * 9_000 + b"?>" + drawing(RECT),
     "entities": b"<!DOCTYPE svg PUBLIC \"-//W3C//DTD SVG 1.1//EN\" \"svg11.dtd\" [<!ENTITY ns 'http://www.w3.org/2000/svg'>]>"
     b'<svg xmlns="&ns;" width="120" height="80"><rect width="60" height="40" fill="#e00"/></svg>',
+    "entities of Illustrator": b"<?xml version='1.0'?><!DOCTYPE svg PUBLIC \"-//W3C//DTD SVG 1.1//EN\" \"svg11.dtd\" ["
+    b"<!ENTITY ns_svg 'http://www.w3.org/2000/svg'><!ENTITY ns_xlink 'http://www.w3.org/1999/xlink'>]>"
+    b'<svg xmlns="&ns_svg;" xmlns:xlink="&ns_xlink;" width="120" height="80"><rect width="60" height="40" fill="#e00"/></svg>',
+    "outside paint in an attribute": drawing(
+        "<defs><linearGradient id='g'><stop stop-color='#f00'/></linearGradient></defs>"
+        "<rect width='80' height='50' fill='url(https://app.example.com/page#g)'/><rect x='90' width='20' height='50' fill='url(#g)'/>"
+    ),
+    "address in a style attribute": drawing("<rect width='80' height='50' style='fill:#0a0;cursor:url(x.cur)'/>"),
     "default attribute": b'<!DOCTYPE svg [<!ATTLIST rect fill CDATA "#0a0">]>' + drawing(RECT),
     "script": drawing(f"<script>document.documentElement.innerHTML = ''</script>{RECT}", f"{SIZE} onload='alert(1)'"),
     "switch": drawing("<switch><g requiredExtensions='http://ns.adobe.com/x'><text>a</text></g><g>" + RECT + "</g></switch>"),
