@@ -74,8 +74,10 @@ def survey(body: memoryview, max_frames: int) -> Survey:
         delays.append(frame.delay)
         whole = (frame.width, frame.height) == _size(header)
         unpainted |= not whole and (number == 0 or uncovered not in {(0, 0, 0, 0), frame[:4]})
-        clears = frame.disposal == _DISPOSE_BACKGROUND or (number == 0 and frame.disposal == _DISPOSE_PREVIOUS)
-        uncovered = frame[:4] if clears else (0, 0, 0, 0)
+        if frame.disposal == _DISPOSE_BACKGROUND or (number == 0 and frame.disposal == _DISPOSE_PREVIOUS):
+            uncovered = frame[:4]
+        elif frame.disposal != _DISPOSE_PREVIOUS:
+            uncovered = (0, 0, 0, 0)
         if len(delays) > max_frames:
             break
     if not delays:
