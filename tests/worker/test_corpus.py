@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.skipif(CORPUS is None, reason="the 
 MAX_DISTANCE = 6.0
 
 # Directories of small files; the others, and one tall picture, take long in the browser, which hands their pixels over.
-QUICK = {"faults", "icc", "png-mode", "svg", "svg-hostile", "tiff", "webp"}
+QUICK = {"faults", "icc", "png-mode", "svg", "svg-hostile", "webp"}
 TALL = "faults/tall-1200x18000.png"
 
 BROWSER_FORMATS = {".avif": "avif", ".gif": "gif", ".jpg": "jpeg", ".png": "png", ".svg": "svg", ".webp": "webp"}

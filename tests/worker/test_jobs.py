@@ -242,7 +242,7 @@ async def test_rendition_of_the_intermediate_looks_like_one_of_the_original(pool
     assert info.intermediate is not None
     body = (await pool.run(MakeIntermediate(input_file_of(path), LIMITS), Intermediate)).body
     reduced = written(folder, body, "intermediate")
-    for spelling in INTERMEDIATE_TRANSFORMS:
+    for spelling in INTERMEDIATE_TRANSFORMS if kind != "png" else INTERMEDIATE_TRANSFORMS[::2]:
         job = render_job(path, spelling, "png")
         assert resolve(info, job.request.transform, job.request.format, LIMITS).from_intermediate
         whole = images.decode((await pool.run(job, Rendered)).body)

@@ -254,7 +254,7 @@ def as_gif(picture: Image.Image) -> Image.Image:
 
 
 # The transforms are divided into this many parts. In every part each kind of original meets all of them, and so does each format.
-PARTS = 4
+PARTS = 6
 
 
 def transforms_for(kind: str, image_format: Format, part: int) -> list[str]:

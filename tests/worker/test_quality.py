@@ -152,7 +152,7 @@ def encodes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Format, int, EncodeOp
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["scene", "text", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("graphics", "sky", "noise"))])
 def test_auto_is_no_larger_and_looks_no_worse_after_at_most_six_encodes(
     image_format: Format, kind: str, encodes: list[tuple[Format, int, EncodeOptions]]
 ) -> None:

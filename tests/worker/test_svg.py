@@ -399,7 +399,11 @@ SLOW = {
 }
 
 
-@pytest.mark.parametrize("name", SLOW)
+# Those that differ from another one only in what is multiplied, and whose parsing takes a second.
+LONG = {"markers", "selectors of a deep document", "large circles", "groups of groups", "masks by a style", "many texts"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in SLOW])
 async def test_svg_that_would_take_too_long_is_refused_before_drawing(pool: RenderPool, tmp_path: Path, name: str) -> None:
     path = written(tmp_path, drawing(SLOW[name], SQUARE))
     spent = Spent(pool)
