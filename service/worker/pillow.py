@@ -26,7 +26,7 @@ def translate_errors() -> Iterator[None]:
     """Return a context in which the errors of Pillow for a broken file are raised as those of libvips are: as `pyvips.Error`."""
     try:
         yield
-    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError, ArithmeticError) as error:
         raise pyvips.Error(repr(error)) from error
 
 

@@ -205,6 +205,15 @@ async def test_loops_are_kept_as_far_as_webp_and_gif_count(
         assert painter.play(body, target).plays == expected
 
 
+@pytest.mark.parametrize(("declared", "frames"), [(0, 1), (1, 1), (2, 2), (3, 3), (4, 3)])
+async def test_animation_has_no_more_frames_than_it_declares(
+    pool: RenderPool, painter: Painter, tmp_path: Path, declared: int, frames: int
+) -> None:
+    body = animated_png(PARTS, declared=declared)
+    info = (await probed(pool, written(tmp_path, body))).info
+    assert info.frames == len(painter.play(body, "png").frames) == frames
+
+
 def without(body: bytes, kind: bytes, number: int) -> bytes:
     """Return a file without one of its chunks."""
     found = [index for index, (name, _) in enumerate(chunks(body)) if name == kind][number]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from typing import NamedTuple
 
 import pyvips
@@ -137,7 +138,14 @@ def _zeros(like: pyvips.Image, width: int, height: int) -> pyvips.Image:
 
 
 def _frames(body: memoryview) -> Iterator[_Frame]:
-    """Yield the frames of a file. Raises `ValueError` if it breaks a rule without which its frames are not known (§11.3.6)."""
+    """Yield the frames of a file, as browsers do no more than it declares.
+
+    Raises `ValueError` if it breaks a rule without which its frames are not known (§11.3.6).
+    """
+    return islice(_all_frames(body), int.from_bytes(_animation_control(body)[:4], "big"))
+
+
+def _all_frames(body: memoryview) -> Iterator[_Frame]:
     width, height = _size(_header(body))
     current: _Frame | None = None
     expected = 0
@@ -177,8 +185,11 @@ def _checked(frame: _Frame, width: int, height: int) -> _Frame:
 
 
 def _plays(body: memoryview) -> int:
-    data = next((data for kind, data in _chunks(body) if kind == b"acTL"), memoryview(b""))
-    return int.from_bytes(data[4:_ANIMATION_BYTES], "big")
+    return int.from_bytes(_animation_control(body)[4:_ANIMATION_BYTES], "big")
+
+
+def _animation_control(body: memoryview) -> memoryview:
+    return next((data for kind, data in _chunks(body) if kind == b"acTL"), memoryview(b""))
 
 
 def _shared_chunks(body: memoryview) -> Iterator[tuple[bytes, memoryview]]:

@@ -103,7 +103,10 @@ def _with_colors(image: pyvips.Image, profile: bytes | None, space: ColorSpace) 
 
 
 def _delays(track: memoryview, frames: int) -> list[int]:
-    """Return the delays of the first frames in milliseconds (`stts`, ISO/IEC 14496-12 §8.6.1.2)."""
+    """Return the delays of the first frames in milliseconds (`stts`, ISO/IEC 14496-12 §8.6.1.2), 0 for those that it does not state.
+
+    As in browsers, a file without them is played, and each frame is shown as long as one without a delay.
+    """
     header = isobmff.first(isobmff.first(track, b"mdia"), b"mdhd")
     timescale = _number(header, 20 if _number(header, 0, 1) == 1 else 12, 4)
     table = _table(track, b"stts")
@@ -115,9 +118,7 @@ def _delays(track: memoryview, frames: int) -> list[int]:
         if not missing or start + 8 > len(table):
             break
         delays += [Fraction(_number(table, start + 4, 4), timescale)] * min(_number(table, start, 4), missing)
-    if len(delays) < frames:
-        raise ValueError("its frames have no delays")
-    return delays_in_ms(delays)
+    return delays_in_ms(delays + [Fraction(0)] * (frames - len(delays)))
 
 
 def _plays(track: memoryview) -> int:
