@@ -281,8 +281,18 @@ GRAY_TRANSFORMS = [
 ]
 
 
-@pytest.mark.parametrize("kind", GRAYS)
-@pytest.mark.parametrize("spelling", GRAY_TRANSFORMS)
+# Every transform with one kind, and every kind with some transforms; all of them in the long tests.
+QUICK_GRAY_TRANSFORMS = {"full", "rotate=90,width=100,brightness=1.2,contrast=1.1,gamma=1.2", "profile=p3,width=100"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "spelling"),
+    [
+        pytest.param(kind, spelling, marks=() if spelling in QUICK_GRAY_TRANSFORMS or kind == "png, profile" else pytest.mark.long)
+        for kind in GRAYS
+        for spelling in GRAY_TRANSFORMS
+    ],
+)
 async def test_rendition_of_gray_is_one_band_of_the_right_gray(pool: RenderPool, tmp_path: Path, kind: str, spelling: str) -> None:
     body = GRAYS[kind]
     alpha = "alpha" in kind

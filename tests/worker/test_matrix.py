@@ -262,8 +262,9 @@ def transforms_for(kind: str, image_format: Format, part: int) -> list[str]:
     return TRANSFORMS[turn % PARTS :: PARTS]
 
 
-# Kinds that differ from another one only in how they are decoded, not in their pixels.
+# Kinds that differ from another one only in how they are decoded, or in colors that `test_color.py` checks with fewer transforms.
 SIMILAR_KINDS = {
+    *("jpeg, cmyk", "png, p3"),
     *("jpeg, progressive", "jpeg, turned", "jpeg, gray"),
     *("png, palette", "png, gray", "png, interlaced"),
     *("webp, alpha", "webp, lossless", "tiff"),

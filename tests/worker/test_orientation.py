@@ -29,6 +29,10 @@ TOLERANCE = 1.5
 # If a decoder shrinks on load, its mean of 2, 4 or 8 pixels is sharper or softer than that of a filter.
 SHRINK_ON_LOAD_TOLERANCE = 2.5
 
+# The others are turned or mirrored like one of these.
+QUICK = {1, 6, 7}
+ORIENTATIONS = [pytest.param(number, marks=() if number in QUICK else pytest.mark.long) for number in range(1, 9)]
+
 BOX = "width=100,height=120"
 FITS = [
     "full",
@@ -84,7 +88,7 @@ async def differences(
     return disagreements
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
 async def test_rendition_of_any_orientation_and_fit_is_the_same_picture(pool: RenderPool, tmp_path: Path, orientation: int) -> None:
     for width, height in ((WIDTH, HEIGHT), (HEIGHT, WIDTH)):
         path = written(tmp_path, images.photo_jpeg(width, height, quality=95, orientation=orientation))
@@ -92,7 +96,7 @@ async def test_rendition_of_any_orientation_and_fit_is_the_same_picture(pool: Re
         assert await differences(pool, path, partial(ideal, width, height), spellings, TOLERANCE) == []
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
 async def test_rendition_of_any_orientation_that_is_shrunk_on_load_is_the_same_picture(
     pool: RenderPool, tmp_path: Path, orientation: int
 ) -> None:
@@ -178,7 +182,7 @@ def marker_position(image: Image.Image) -> tuple[float, float]:
     return float(columns.mean()) + 0.5, float(rows.mean()) + 0.5
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
 async def test_focal_point_stays_centered_through_crop_rotation_and_flip(pool: RenderPool, tmp_path: Path, orientation: int) -> None:
     wrong: list[str] = []
 

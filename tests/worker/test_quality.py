@@ -35,6 +35,7 @@ KINDS: dict[str, Callable[[int, int], Image.Image]] = {
     "sky": sky,
     "noise": noise,
 }
+QUICK_KINDS = ["scene", "text", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("graphics", "sky", "noise"))]
 
 
 def png(image: Image.Image) -> bytes:
@@ -59,7 +60,7 @@ def test_distance_of_equal_pictures_is_zero(mode: str, size: tuple[int, int]) ->
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUICK_KINDS)
 def test_distance_with_lower_quality_grows(image_format: Format, kind: str) -> None:
     image = for_service(KINDS[kind](320, 240))
     reference = PerceptualDistance(image)
@@ -152,7 +153,7 @@ def encodes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Format, int, EncodeOp
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-@pytest.mark.parametrize("kind", ["scene", "text", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("graphics", "sky", "noise"))])
+@pytest.mark.parametrize("kind", QUICK_KINDS)
 def test_auto_is_no_larger_and_looks_no_worse_after_at_most_six_encodes(
     image_format: Format, kind: str, encodes: list[tuple[Format, int, EncodeOptions]]
 ) -> None:
