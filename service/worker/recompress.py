@@ -50,7 +50,7 @@ def recompress(file: ImageFile, info: ImageInfo, request: RenderRequest, limits:
         return b""
     source = file.body if is_whole else _without_metadata(file.body, image, transform, keep_profile=has_profile)
     needed_bytes = jxl_encoder.recompression_bytes(source, info.pixels, progressive=options.progressive)
-    if not jpeg.has_unambiguous_colors(source) or needed_bytes > limits.codec_bytes:
+    if not source or not jpeg.has_unambiguous_colors(source) or needed_bytes > limits.codec_bytes:
         return b""
     made = jxl_encoder.recompress(source, info.pixels, effort=jxl_effort(options), progressive=options.progressive)
     profile = bytes(image.get("icc-profile-data")) if has_profile else b""
