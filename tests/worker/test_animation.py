@@ -24,7 +24,7 @@ from service.worker.formats import avif_sequence
 from service.worker.formats.animation import gif_delays
 from service.worker.formats.tiff import page_sizes
 from tests.support import images, reference
-from tests.support.renders import LIMITS, probed, rendered, written
+from tests.support.renders import LIMITS, MEBIBYTE, probed, render_pool, rendered, written
 
 pytestmark = pytest.mark.anyio
 
@@ -217,6 +217,25 @@ async def test_animation_whose_strip_is_longer_than_the_longest_side_is_made(poo
         frames = frames_of((await rendered(pool, path, "full", image_format)).body)
         assert len(frames) == 250
         assert images.distance(frames[249], pictures[249]) < TOLERANCE[image_format]
+
+
+async def encode_in_little_memory(folder: Path, image_format: Format, frames: int, width: int, height: int) -> None:
+    """Render an animation in a process that has no room for all frames: the limit of its address space is the assertion."""
+    limits = structs.replace(LIMITS, max_output_pixels=frames * width * height, max_pixels=frames * width * height, max_frames=frames)
+    path = written(folder, images.animated_gif(width, height, frames=frames))
+    async with render_pool(memory_bytes=256 * MEBIBYTE) as pool:
+        result = await rendered(pool, path, "full", image_format, limits=limits)
+    assert images.decode(result.body).n_frames == frames  # type: ignore[attr-defined]
+
+
+async def test_animated_avif_is_encoded_in_less_memory_than_all_its_frames_take(tmp_path: Path) -> None:
+    await encode_in_little_memory(tmp_path, "avif", 90, 640, 480)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("image_format", ANIMATED)
+async def test_memory_does_not_grow_with_the_length_of_an_animation(tmp_path: Path, image_format: Format) -> None:
+    await encode_in_little_memory(tmp_path, image_format, 600, 472, 298)
 
 
 # Transparency, and frames that change only a part.
