@@ -160,7 +160,7 @@ class Rendered(msgspec.Struct, frozen=True, tag="rendered"):
     """One rendition: its encoded bytes, its width and height in pixels, and the seconds that its parts took.
 
     queue_seconds: waiting for a slot. decode_seconds: until its final pixels were in memory; 0 for a rendition of a ladder, and included in
-    `encode_seconds` for a very large rendition or an animation, which are decoded while they are encoded.
+    `encode_seconds` for JPEG and PNG, a very large rendition or an animation, which are decoded while they are encoded.
     """
 
     body: bytes
