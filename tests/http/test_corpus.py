@@ -86,4 +86,4 @@ def test_file_of_every_kind_gives_urls_of_pictures_of_the_right_size(server: Ser
                 document["width"], document["height"]
             )
             frames = getattr(picture, "n_frames", 1)
-            assert (frames > 1) == (path.parent.name == "animated" and picture.format in {"WEBP", "GIF"})
+            assert (frames > 1) == (path.parent.name == "animated" and picture.format in {"AVIF", "GIF", "WEBP"})
