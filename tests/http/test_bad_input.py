@@ -138,7 +138,7 @@ CONTRADICTIONS: dict[str, tuple[dict[str, object], str, int, str]] = {
     "lossless jpeg": ({"lossless": True}, "jpeg", 400, "bad-transform"),
     "lossless gif": ({"lossless": True}, "gif", 400, "bad-transform"),
     "animated jpeg": ({"animate": True}, "jpeg", 400, "bad-transform"),
-    "animated avif": ({"animate": True}, "avif", 400, "bad-transform"),
+    "animated jxl": ({"animate": True}, "jxl", 400, "bad-transform"),
     "animated frame": ({"animate": True, "frame": 1}, "webp", 400, "bad-transform"),
     "lossless quality": ({"lossless": True, "quality": 80}, "webp", 400, "bad-transform"),
     "lossless bytes": ({"lossless": True, "max_bytes": 9_000}, "webp", 400, "bad-transform"),
