@@ -318,6 +318,8 @@ def _load_region(opened: pyvips.Image, info: ImageInfo, plan: Plan, profile: Pro
     upright_width, upright_height = upright_size(image.width, image.height, orientation_of(image))
     options = color.icc_options(opened, profile)
     image = image.thumbnail_image(min(width, upright_width), height=min(height, upright_height), size="force", **options)
+    # libvips reads all pixels here if it turns the image.
+    vips_errors.keep()
     if options.get("output_profile") == "srgb":
         # Browsers assume sRGB for images without a profile.
         image = color.remove_profile(image)

@@ -26,14 +26,28 @@ def decode_leniently() -> None:
             setattr(module, _DECODER, _decode)
 
 
+# Messages that libvips would have dropped from its buffer.
+_kept: list[str] = []
+
+
 def clear() -> None:
     """Empty the error buffer, so that its messages are not attributed to the next failure."""
+    _kept.clear()
     pyvips.vips_lib.vips_error_clear()
 
 
+def keep() -> None:
+    """Keep the messages that are in the error buffer for `pending`.
+
+    To be called after an operation that may read pixels when it is built, because libvips empties the buffer for the next operation.
+    """
+    if message := _decode(pyvips.vips_lib.vips_error_buffer()):
+        _kept.append(message)
+
+
 def pending() -> str:
-    """Return the messages in the error buffer, and leave them there: warnings of a decoder that has succeeded."""
-    return _decode(pyvips.vips_lib.vips_error_buffer())
+    """Return the messages that were kept, and those in the error buffer, and leave them there: warnings of a decoder that has succeeded."""
+    return "".join([*_kept, _decode(pyvips.vips_lib.vips_error_buffer())])
 
 
 def _decode(pointer: Any) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
 from service.errors import BrokenImageError
 from service.images.formats import Format
@@ -65,11 +65,19 @@ def starts(body: bytes, marker: int) -> Iterator[int]:
     return (found.start() for found in re.finditer(bytes((0xFF, marker)), body))
 
 
+def turned() -> Image.Exif:
+    """Return the orientation of a picture that is shown rotated by half a turn."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    return exif
+
+
 KINDS: dict[str, bytes] = {
     "4:2:0": encoded(subsampling="4:2:0"),
     "4:4:4": encoded(subsampling="4:4:4"),
     "gray": encoded(SCENE.convert("L")),
     "CMYK": encoded(SCENE.convert("CMYK")),
+    "turned, Display P3": encoded(icc_profile=images.p3_profile(), exif=turned()),
     "optimized": encoded(optimize=True),
     "progressive": encoded(progressive=True),
     "progressive gray": encoded(SCENE.convert("L"), progressive=True),
