@@ -39,7 +39,7 @@ def test_settings_without_any_variable_are_the_documented_defaults() -> None:
     assert settings.storage.url == (Path.cwd() / ".darkroom" / "store").as_uri()
     assert settings.rendering.processes == available_cores() == len(os.sched_getaffinity(0))
     assert settings.server.max_cold_requests == 1_024
-    assert (settings.auth.signing_keys, settings.auth.tokens, settings.auth.unsigned_transforms) == ((), {}, ())
+    assert (settings.auth.signing_keys, settings.auth.tokens, settings.auth.unsigned) == ((), {}, ("ladder",))
     assert settings.rendering.memory_bytes == 512 << 20
     assert (settings.rendering.wait_seconds, settings.rendering.render_seconds) == (30.0, 60.0)
 
@@ -69,7 +69,7 @@ def test_settings_of_every_variable_are_read() -> None:
         "DARKROOM_KEYS": f"{KEY}, {OTHER_KEY}",
         "DARKROOM_TOKENS": f"{TOKEN}:ingest+read , another-token-here",
         "DARKROOM_PUBLIC_URL": "https://img.example.com",
-        "DARKROOM_UNSIGNED_TRANSFORMS": "full width=640  width=640,height=480,fit=cover",
+        "DARKROOM_UNSIGNED": "full width=640  width=640,height=480,fit=cover",
         "DARKROOM_REGIONS": "fra,iad",
         "DARKROOM_CACHE_BYTES": "1000",
         "DARKROOM_MAX_COLD_REQUESTS": "7",
@@ -82,6 +82,7 @@ def test_settings_of_every_variable_are_read() -> None:
         "DARKROOM_MAX_OUTPUT_PIXELS": "6000",
         "DARKROOM_MAX_FRAMES": "7",
         "DARKROOM_VARIANTS": "card: width=640,height=480,fit=cover; part_2:crop=0p:0p:50p:50p\n\n  badge : width=96,round=max ;",
+        "DARKROOM_WIDTHS": "100, 200,3840",
         "DARKROOM_WARM": "avif, fallback",
         "DARKROOM_RENDITIONS_BYTES": "100000000",
         "DARKROOM_PULL_HOSTS": "images.example.com, *.example.org",
@@ -111,10 +112,11 @@ def test_settings_of_every_variable_are_read() -> None:
     assert settings.storage.url == "file:///proc/store"
     assert settings.auth.signing_keys == (bytes.fromhex(KEY), bytes.fromhex(OTHER_KEY))
     assert settings.auth.tokens == {TOKEN: frozenset({"ingest", "read"}), "another-token-here": frozenset(SCOPES)}
-    assert settings.auth.unsigned_transforms == ("full", "width=640", "width=640,height=480,fit=cover")
+    assert settings.auth.unsigned == ("full", "width=640", "width=640,height=480,fit=cover")
     assert settings.pull.hosts == ("images.example.com", "*.example.org")
     assert settings.fly.declared_regions == ("fra", "iad")
     assert (settings.rendering.wait_seconds, settings.rendering.render_seconds) == (2.5, 9.0)
+    assert settings.rendering.widths == (100, 200, 3_840)
     assert settings.rendering.warm_formats == ("avif", "fallback")
     assert settings.rendering.variants == {
         "card": Transform(width=640, height=480, fit="cover"),
@@ -294,8 +296,8 @@ def test_public_url_in_another_form_is_refused(url: str) -> None:
     ],
 )
 def test_unsigned_transforms_that_are_not_canonical_are_refused_with_the_canonical_form(spellings: str, expected: str) -> None:
-    message = refusal({"DARKROOM_UNSIGNED_TRANSFORMS": spellings})
-    assert message.startswith("DARKROOM_UNSIGNED_TRANSFORMS is invalid: ")
+    message = refusal({"DARKROOM_UNSIGNED": spellings})
+    assert message.startswith("DARKROOM_UNSIGNED is invalid: ")
     assert expected in message
 
 

@@ -52,11 +52,12 @@ from service.ops.signing_keys import SigningKeyMonitor
 from service.process import end_at_once
 from service.pull.sources import Sources
 from service.rendering.pool import RenderPool
-from service.settings.sections import RenderingSettings, Settings
+from service.settings.sections import OPEN_LADDER, RenderingSettings, Settings
 from service.settings.signing_key import development_key
 from service.storage.object_store import Storage, open_storage
 from service.storage.quota import DerivedQuota
 from service.urls.signing import Signer, UrlBuilder
+from service.urls.unsigned import UnsignedTransforms, unsigned_transforms
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +88,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
     )
     pool = _render_pool(rendering)
     keys = settings.auth.signing_keys or (development_key(settings.storage.data),)
-    signer = Signer(keys, settings.auth.unsigned_transforms)
+    signer = Signer(keys, _unsigned_transforms(settings))
     signing_key_monitor = SigningKeyMonitor(storage, keys, " ".join(filter(None, (settings.fly.region, settings.fly.machine_id))))
     image_store = ImageStore(storage)
     takedowns = Takedowns(image_store, purge, _cdn(settings))
@@ -121,8 +122,11 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
             if quota is not None:
                 background.append(quota.watch)
             if warming_queue is not None:
-                formats = rendering.warm_formats
-                background.append(Warmer(warming_queue, documents, renditions, intermediates, pool, limits=limits, formats=formats).run)
+                formats, widths = rendering.warm_formats, rendering.widths
+                warmer = Warmer(
+                    warming_queue, documents, renditions, intermediates, pool, limits=limits, formats=formats, default_widths=widths
+                )
+                background.append(warmer.run)
             for task in background:
                 tasks.start_soon(task)
             try:
@@ -140,7 +144,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
         "auth": auth,
         "health": health,
         "listing": listing,
-        "url_builder": UrlBuilder(signer, settings.server.public_url, limits),
+        "url_builder": UrlBuilder(signer, settings.server.public_url, limits, rendering.widths),
         "documents": documents,
         "ingester": ingester,
         "sources": sources,
@@ -189,6 +193,16 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
         logging_config=None,
     )
     return Application(_with_security_headers(app), takedowns.refresh, auth)
+
+
+def _unsigned_transforms(settings: Settings) -> UnsignedTransforms:
+    words = settings.auth.unsigned
+    return unsigned_transforms(
+        [word for word in words if word != OPEN_LADDER],
+        open_ladder=OPEN_LADDER in words,
+        widths=settings.rendering.widths,
+        variants=tuple(settings.rendering.variants.values()),
+    )
 
 
 def _render_pool(rendering: RenderingSettings) -> RenderPool:

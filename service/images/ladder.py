@@ -75,12 +75,15 @@ def default_formats(info: ImageInfo, transform: Transform = PLAIN, *, animated: 
     return tuple(name for name in formats if transform.dynamic_range == "standard" or FORMATS[name].high_dynamic_range)
 
 
-def ladder_widths(width: int, *, grows: bool = False) -> list[int]:
-    """Return the default widths for an image of `width` pixels: none above it unless it `grows`, and its own width if they end there."""
+def ladder_widths(width: int, widest: Sequence[int] = LADDER_WIDTHS, *, grows: bool = False) -> list[int]:
+    """Return the default widths for an image of `width` pixels: none above it unless it `grows`, and its own width if they end there.
+
+    widest: the widths of the ladder of the widest images, in rising order.
+    """
     if grows:
-        return list(LADDER_WIDTHS)
-    steps = [step for step in LADDER_WIDTHS if step < width]
-    return [*steps, width] if len(steps) < len(LADDER_WIDTHS) else steps
+        return list(widest)
+    steps = [step for step in widest if step < width]
+    return [*steps, width] if len(steps) < len(widest) else steps
 
 
 def possible_formats(
@@ -120,6 +123,7 @@ def ladders(
     widths: Sequence[int] = (),
     formats: Sequence[Format] = (),
     supported: Collection[Format] = FORMATS,
+    default_widths: Sequence[int] = LADDER_WIDTHS,
 ) -> list[Ladder]:
     """Return the ladders of `transform`, the fallback's last.
 
@@ -129,6 +133,7 @@ def ladders(
         widest possible step. An image that is too narrow for any width has one step, given by its height.
     formats: by default those of `default_formats` that have steps. If an animation has none, they are those of its first frame.
     supported: the formats that the installed libvips writes.
+    default_widths: the widths of the ladder of the widest images, in rising order.
 
     With a high dynamic range, the ladders of formats that hold it come first, if the image has one, and those of the standard range follow.
 
@@ -137,17 +142,17 @@ def ladders(
     """
     if transform.dynamic_range == "high":
         standard = msgspec.structs.replace(transform, dynamic_range="standard")
-        found = ladders(info, standard, limits, widths=widths, formats=formats, supported=supported)
+        found = ladders(info, standard, limits, widths=widths, formats=formats, supported=supported, default_widths=default_widths)
         return [*_high_ladders(info, found, limits), *found]
     require_frame(info, transform)
-    steps = _Steps(info, transform, limits)
+    steps = _Steps(info, transform, limits, default_widths)
     if widths or formats:
         return _named_ladders(steps, sorted(set(widths)), formats, [name for name in default_formats(info, transform) if name in supported])
     still = transform
     found = _default_ladders(steps, supported)
     if not found and steps.animates and not transform.animate:
         still = msgspec.structs.replace(transform, frame=0)
-        found = _default_ladders(_Steps(info, still, limits), supported)
+        found = _default_ladders(_Steps(info, still, limits, default_widths), supported)
     if not found and transform.width is None:
         found = _lowest_ladders(info, still, limits, supported)
     if not found:
@@ -176,7 +181,7 @@ def _high_ladders(info: ImageInfo, standard: Sequence[Ladder], limits: Limits) -
 class _Steps:
     """The possible steps of one transform of one image. Each is planned once for all formats."""
 
-    def __init__(self, info: ImageInfo, transform: Transform, limits: Limits) -> None:
+    def __init__(self, info: ImageInfo, transform: Transform, limits: Limits, widest: Sequence[int]) -> None:
         self.info = info
         self.transform = transform
         self._page = info.of_page(transform.frame)
@@ -185,8 +190,15 @@ class _Steps:
         _require_shape(transform)
         self._full_width = full.width
         self._alpha = _has_alpha(info, transform)
-        self.default_widths = ladder_widths(full.picture_size[0], grows=(info.vector and transform.width is None) or transform.enlarge)
         self._planned: dict[int, tuple[Transform, Plan] | None] = {}
+        grows = (info.vector and transform.width is None) or transform.enlarge
+        self.default_widths = ladder_widths(full.picture_size[0], widest, grows=grows)
+        own_width = self.default_widths[-1]
+        if own_width not in widest:
+            # At the next width of the ladder the rendition is the same, and clients that do not know the width of the image build that URL.
+            wider = widest[bisect_left(widest, own_width)]
+            if self._gives_the_same(own_width, wider):
+                self.default_widths[-1] = wider
 
     @property
     def animates(self) -> bool:
@@ -223,15 +235,24 @@ class _Steps:
 
     def require(self, width: int, image_format: Format) -> None:
         """Return if a step is possible; raises `TooManyPixelsError`, `TooComplexError` and `BadTransformError`."""
-        transform = _at_width(self.transform, width, self._full_width)
+        transform = at_width(self.transform, width, self._full_width)
         frames = _frames(self.info, self.transform, image_format)
         feasible_plan(self.info, transform, image_format, self._limits, frames=frames, linked=True)
+
+    def _gives_the_same(self, width: int, wider: int) -> bool:
+        """Return whether a wider step gives the same rendition, because it does not grow and has no lengths that do."""
+        first, second = self._at(width), self._at(wider)
+        if first is None or second is None:
+            return False
+        (transform, plan), (other, other_plan) = first, second
+        same_lengths = msgspec.structs.replace(other, width=transform.width, height=transform.height) == transform
+        return same_lengths and plan == other_plan
 
     def _at(self, width: int) -> tuple[Transform, Plan] | None:
         """Return the transform of a step and its plan, `None` if a length of it would be above the limits of options."""
         if width not in self._planned:
             try:
-                transform = _at_width(self.transform, width, self._full_width)
+                transform = at_width(self.transform, width, self._full_width)
             except BadTransformError:
                 self._planned[width] = None
             else:
@@ -302,7 +323,12 @@ def _require_shape(transform: Transform) -> None:
         )
 
 
-def _at_width(transform: Transform, width: int, full_width: int) -> Transform:
-    """Return a transform whose box is `width` wide, with all lengths in proportion; one without a box is as wide as `full_width`."""
+def at_width(transform: Transform, width: int, full_width: int) -> Transform:
+    """Return a transform whose box is `width` wide, with all lengths in proportion.
+
+    full_width: the width in pixels of a rendition without a box.
+
+    Raises `BadTransformError` if a side would be longer than `MAX_SIDE_PIXELS`.
+    """
     factor = Fraction(width, transform.width or full_width)
     return msgspec.structs.replace(scaled(transform, factor), width=width)

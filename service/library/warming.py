@@ -12,7 +12,7 @@ from service.concurrency.polling import poll
 from service.errors import GoneError, OverloadedError, ServiceError, StorageFullError, StorageUnavailableError
 from service.images.formats import FORMATS, Format
 from service.images.info import ImageInfo, Limits
-from service.images.ladder import ladders
+from service.images.ladder import LADDER_WIDTHS, ladders
 from service.images.render_request import resolve
 from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, for_format
 from service.library.documents import Documents
@@ -60,6 +60,7 @@ class Warmer:
         *,
         limits: Limits,
         formats: Sequence[WarmFormat],
+        default_widths: Sequence[int] = LADDER_WIDTHS,
     ) -> None:
         """Warm with a pool of render processes; nothing happens before `run`.
 
@@ -70,6 +71,7 @@ class Warmer:
         pool: renders several renditions from one decode.
         limits: the pixels and frames that a rendition may have.
         formats: the formats to render; `fallback` stands for the last format of an image's document.
+        default_widths: the widths of the ladder of the widest images, in rising order.
         """
         self._queue = queue
         self._documents = documents
@@ -78,6 +80,7 @@ class Warmer:
         self._pool = pool
         self._limits = limits
         self._formats = formats
+        self._default_widths = default_widths
         self._warmed = 0
 
     def __repr__(self) -> str:
@@ -104,7 +107,8 @@ class Warmer:
         made = 0
         try:
             info = (await self._documents.get(digest)).info
-            ladder = ladder_steps(digest, info, self._formats, (await self._pool.codec_support()).writes, self._limits)
+            supported = (await self._pool.codec_support()).writes
+            ladder = ladder_steps(digest, info, self._formats, supported, self._limits, default_widths=self._default_widths)
             while missing := [step for step in ladder if not await self._renditions.is_stored(step.url)]:
                 made += await self._make(digest, info, missing)
         except GoneError:
@@ -129,7 +133,8 @@ class Warmer:
             return 1
         together = steps_of_one_decode(missing)
         job_formats = list(dict.fromkeys(step.format for step in together))
-        job_widths = list(dict.fromkeys(step.width for step in together))
+        # The last width of the ladder of a small image is larger than the image, which does not grow.
+        job_widths = list(dict.fromkeys(step.transform.width or step.width for step in together))
         request = resolve(info, first.transform, first.format, self._limits)
         made = 0
         async with self._intermediates.open_input(digest, request, background=True) as input_file:
@@ -155,15 +160,22 @@ def _pausing(error: ServiceError) -> None:
 
 
 def ladder_steps(
-    digest: str, info: ImageInfo, wanted: Collection[WarmFormat], supported: Collection[Format], limits: Limits
+    digest: str,
+    info: ImageInfo,
+    wanted: Collection[WarmFormat],
+    supported: Collection[Format],
+    limits: Limits,
+    *,
+    default_widths: Sequence[int] = LADDER_WIDTHS,
 ) -> list[LadderStep]:
     """Return the steps to render of an image, widest first: exactly the URLs in its document that have a wanted format.
 
     wanted: formats; `fallback` stands for the last format of the document.
     supported: the formats that the installed libvips can write.
+    default_widths: the widths of the ladder of the widest images, in rising order.
     """
     animated = DEFAULTS[PIPELINE_VERSION].animated
-    document = ladders(info, Transform(), limits, supported=supported)
+    document = ladders(info, Transform(), limits, supported=supported, default_widths=default_widths)
     chosen = [ladder for ladder in document if ladder.format in wanted or (ladder is document[-1] and "fallback" in wanted)]
     ladder = [
         LadderStep(

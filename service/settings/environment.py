@@ -18,18 +18,35 @@ from msgspec.structs import FieldInfo
 
 from service.errors import BadTransformError, SettingsError
 from service.images import transform
+from service.images.ladder import LADDER_WIDTHS
 from service.images.transform import Transform
 from service.settings.help import CLIENT_HELP, HELP
-from service.settings.sections import MEBIBYTE, PREFIX, SCOPES, WARM_FORMATS, Scope, Settings, WarmFormat, available_cores, store_in
+from service.settings.sections import (
+    MEBIBYTE,
+    OPEN_LADDER,
+    PREFIX,
+    SCOPES,
+    WARM_FORMATS,
+    Scope,
+    Settings,
+    WarmFormat,
+    available_cores,
+    store_in,
+)
 from service.settings.signing_key import parse_key
 
 # A smaller quota could hardly hold the renditions of a single image.
 MIN_RENDITIONS_BYTES = 16 * MEBIBYTE
 
+# The widths of a ladder, which bound the renditions that strangers can request of an image. No screen shows more pixels than 4K.
+MAX_LADDER_WIDTHS = 16
+MAX_LADDER_WIDTH = 3_840
+
 # On Fly, clients that wait for a render must leave room for hits below the concurrency limit of 25 in fly.toml.
 MAX_COLD_REQUESTS_ON_FLY = 12
 
 _VARIANT = re.compile(r"\s*([a-z][a-z0-9_-]{0,63})\s*:\s*(\S+)\s*")
+_WIDTH = re.compile(r"[1-9][0-9]{0,3}")
 _TOKEN = re.compile(r"[A-Za-z0-9._~/=-]{16,}")
 _PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-])?")
 _REGION = re.compile(r"[a-z][a-z0-9-]{2,31}")
@@ -150,14 +167,32 @@ def _token(entry: str) -> tuple[str, frozenset[Scope]]:
     return token, scopes
 
 
-def _unsigned_transforms(text: str) -> tuple[str, ...]:
-    canonical = tuple(text.split())
-    for spelling in canonical:
+def _unsigned(text: str) -> tuple[str, ...]:
+    words = tuple(text.split())
+    if words == ("none",):
+        return ()
+    for word in words:
+        if word == OPEN_LADDER:
+            continue
         try:
-            transform.parse_canonical(spelling)
+            transform.parse_canonical(word)
         except BadTransformError as error:
-            raise _invalid_transform("DARKROOM_UNSIGNED_TRANSFORMS", error) from error
-    return canonical
+            raise _invalid_transform("DARKROOM_UNSIGNED", error) from error
+    return words
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    entries = _entries(text)
+    widths = tuple(int(entry) for entry in entries if _WIDTH.fullmatch(entry))
+    rising = list(widths) == sorted(set(widths))
+    if len(widths) < len(entries) or not 1 <= len(widths) <= MAX_LADDER_WIDTHS or not rising or widths[-1] > MAX_LADDER_WIDTH:
+        raise SettingsError.invalid(
+            "DARKROOM_WIDTHS",
+            f"1 to {MAX_LADDER_WIDTHS} whole numbers from 1 to {MAX_LADDER_WIDTH}, separated by commas, each larger than the one before",
+            repr(text),
+            f"The default is {','.join(map(str, LADDER_WIDTHS))}.",
+        )
+    return widths
 
 
 def _variants(text: str) -> Mapping[str, Transform]:
@@ -227,7 +262,7 @@ _PARSERS: Mapping[str, Callable[[str], object]] = {
     "DARKROOM_PUBLIC_URL": _public_url,
     "DARKROOM_KEYS": _signing_keys,
     "DARKROOM_TOKENS": _tokens,
-    "DARKROOM_UNSIGNED_TRANSFORMS": _unsigned_transforms,
+    "DARKROOM_UNSIGNED": _unsigned,
     "DARKROOM_DATA": lambda text: Path(text).absolute(),
     "DARKROOM_REGIONS": _regions,
     "FLY_REGION": partial(_fly_region, "FLY_REGION"),
@@ -235,6 +270,7 @@ _PARSERS: Mapping[str, Callable[[str], object]] = {
     "FLY_MACHINE_ID": _machine_id,
     "DARKROOM_VARIANTS": _variants,
     "DARKROOM_WARM": _warm_formats,
+    "DARKROOM_WIDTHS": _widths,
     "DARKROOM_PULL_HOSTS": lambda text: tuple(text.replace(",", " ").split()),
 }
 

@@ -38,8 +38,10 @@ HELP: Mapping[str, Setting] = {
     "DARKROOM_PUBLIC_URL": Setting(
         "URL prefix of the URLs in image documents, for example `https://img.example.com`.", "none: the URLs are relative"
     ),
-    "DARKROOM_UNSIGNED_TRANSFORMS": Setting(
-        "Transforms in canonical form, separated by spaces, that need no signature (`-` in its place).", "none"
+    "DARKROOM_UNSIGNED": Setting(
+        "What needs no signature (`-` in its place): `none`, or a list, separated by spaces, of transforms in canonical form and of the "
+        "word `ladder`, which stands for every image, and every variant of it, at the widths in DARKROOM_WIDTHS.",
+        "`ladder`",
     ),
     "DARKROOM_REGIONS": Setting(
         "The regions of this deployment, separated by commas, the primary region first. `/health` reports them, and `darkroom regions` "
@@ -73,6 +75,9 @@ HELP: Mapping[str, Setting] = {
         "Named transforms, separated by `;` or new lines: `card: width=640,height=480,fit=cover; badge: width=96,round=max`. "
         "Requests for URLs name them as `variant`; the URLs contain the transform itself.",
         "none",
+    ),
+    "DARKROOM_WIDTHS": Setting(
+        "Widths of the ladder in pixels, at most 16 and at most 3840, in rising order, separated by commas.", "`320,640,960,1280,1920,2560`"
     ),
     "DARKROOM_WARM": Setting(
         "Formats in which the ladder of a new image is rendered in the background: any of `jxl`, `avif`, `webp` and "

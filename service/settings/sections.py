@@ -13,6 +13,7 @@ from typing import Annotated, Literal, TypeAlias, get_args
 import msgspec
 from msgspec import field
 
+from service.images.ladder import LADDER_WIDTHS
 from service.images.transform import Transform
 
 PREFIX = "DARKROOM_"
@@ -24,6 +25,9 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 # Formats by name, and `fallback`: the one that every browser shows, which depends on the image.
 WarmFormat: TypeAlias = Literal["jxl", "avif", "webp", "fallback"]
 WARM_FORMATS: tuple[WarmFormat, ...] = get_args(WarmFormat)
+
+# Stands for the transforms of the open ladder in the list of unsigned transforms.
+OPEN_LADDER = "ladder"
 
 Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 Natural: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
@@ -67,14 +71,14 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable
 
 
 class AuthSettings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
-    """Signing keys, newest first; tokens with their scopes; and the transforms, in canonical form, that need no signature.
+    """Signing keys, newest first; tokens with their scopes; and the transforms, in canonical form or `ladder`, that need no signature.
 
     Without a key, the server uses the development key of the data folder. Without a token, every request is authorized.
     """
 
     signing_keys: tuple[bytes, ...] = field(default=(), name="DARKROOM_KEYS")
     tokens: Mapping[str, frozenset[Scope]] = {}
-    unsigned_transforms: tuple[str, ...] = ()
+    unsigned: tuple[str, ...] = (OPEN_LADDER,)
 
 
 class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
@@ -122,7 +126,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable)
 
 
 class RenderingSettings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
-    """The render processes, their time and memory; the named transforms; and the formats that new images are warmed in.
+    """The render processes, their time and memory; the named transforms; the widths of ladders; and the formats to warm new images in.
 
     `wait_seconds` is how long a client waits for a rendition, at most `render_seconds`, after which a render is stopped.
     """
@@ -133,6 +137,7 @@ class RenderingSettings(msgspec.Struct, frozen=True, kw_only=True, rename=_varia
     wait_seconds: Seconds = 30.0
     render_seconds: Seconds = 60.0
     variants: Mapping[str, Transform] = {}
+    widths: tuple[int, ...] = LADDER_WIDTHS
     warm_formats: tuple[WarmFormat, ...] = field(default=("jxl", "avif", "webp", "fallback"), name="DARKROOM_WARM")
 
 

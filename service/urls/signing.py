@@ -1,4 +1,4 @@
-"""The signatures of rendition URLs: sign, verify, and build whole URLs.
+"""The signatures of rendition URLs: sign, verify, and build whole URLs, signed where they have to be.
 
 A signature is the first 128 bits of the HMAC-SHA-256 of a URL's `signing_payload`, in base32.
 """
@@ -13,10 +13,11 @@ from service.errors import BadSignatureError
 from service.images.digest import base32
 from service.images.formats import FORMATS, Format
 from service.images.info import ImageInfo, Limits
-from service.images.ladder import ladders
+from service.images.ladder import LADDER_WIDTHS, ladders
 from service.images.picture import DEFAULT_SIZES, Markup, markup
 from service.images.transform import PIPELINE_VERSION, Transform, for_format
 from service.urls.rendition_url import PullUrl, RenditionUrl
+from service.urls.unsigned import UnsignedTransforms
 
 SIGNATURE_BYTES = 16
 # Takes the place of a signature in the path of an unsigned transform.
@@ -26,16 +27,17 @@ UNSIGNED = "-"
 class Signer:
     """Signs with the newest key and accepts every configured one, so that a key can be replaced without breaking a URL."""
 
-    def __init__(self, keys: Sequence[bytes], unsigned_transforms: Collection[str] = ()) -> None:
+    def __init__(self, keys: Sequence[bytes], unsigned: UnsignedTransforms = UnsignedTransforms()) -> None:  # noqa: B008 - immutable
         """Create a signer.
 
         keys: the signing keys, newest first, at least one.
-        unsigned_transforms: the transforms, in canonical form, that need no signature.
+        unsigned: the transforms that need no signature.
         """
         if not keys:
             raise ValueError("at least one signing key is needed")
         self._keys = tuple(keys)
-        self._unsigned_transforms = frozenset(unsigned_transforms)
+        self.unsigned = unsigned
+        self._without_signature = unsigned.description
 
     def sign(self, url: RenditionUrl | PullUrl) -> str:
         """Return the path of `url` with its signature."""
@@ -44,14 +46,16 @@ class Signer:
     def verify(self, url: RenditionUrl | PullUrl, signature: str) -> None:
         """Return if `signature` is that of `url` under any key, compared in constant time, or `-` and its transform needs no signature.
 
+        Some unsigned transforms are open only for some images (`UnsignedTransforms.depend_on_image`).
+
         Raises `BadSignatureError` otherwise.
         """
         if signature == UNSIGNED:
-            if url.transform in self._unsigned_transforms:
+            if isinstance(url, RenditionUrl) and self.unsigned.permit_transform(url):
                 return
             raise BadSignatureError(
                 "This transform needs a signature.",
-                expected="a signature, or one of the transforms that DARKROOM_UNSIGNED_TRANSFORMS lists, in canonical form",
+                expected=self._without_signature,
                 received=url.transform,
                 remedy="Request a signed URL with POST /v1/images/{digest}/urls.",
             )
@@ -69,23 +73,28 @@ class Signer:
 
 
 class UrlBuilder:
-    """Builds signed URLs of the current pipeline version."""
+    """Builds URLs of the current pipeline version. They are signed, unless the transform needs no signature."""
 
-    def __init__(self, signer: Signer, public_url: str, limits: Limits) -> None:
+    def __init__(self, signer: Signer, public_url: str, limits: Limits, default_widths: Sequence[int] = LADDER_WIDTHS) -> None:
         """Create a builder.
 
         signer: signs the paths.
         public_url: what stands before every path, "" for relative URLs.
         limits: ladders leave out what these exclude.
+        default_widths: the widths of the ladder of the widest images, in rising order.
         """
         self._signer = signer
         self._public_url = public_url
         self._limits = limits
+        self._default_widths = default_widths
 
-    def url(self, digest: str, transform: Transform, image_format: Format) -> str:
-        """Return the URL of one rendition; raises `BadTransformError` for an option that contradicts the format."""
-        canonical_form = for_format(transform, image_format).canonical_form
-        return self.sign(RenditionUrl(PIPELINE_VERSION, digest, canonical_form, FORMATS[image_format].extension))
+    def url(self, digest: str, info: ImageInfo, transform: Transform, image_format: Format) -> str:
+        """Return the URL of one rendition of an image; raises `BadTransformError` for an option that contradicts the format."""
+        wanted = for_format(transform, image_format)
+        url = RenditionUrl(PIPELINE_VERSION, digest, wanted.canonical_form, FORMATS[image_format].extension)
+        if self._signer.unsigned.permit(url, info, wanted):
+            return self._public_url + url.path(UNSIGNED)
+        return self.sign(url)
 
     def sign(self, url: RenditionUrl | PullUrl) -> str:
         """Return the URL with its signature."""
@@ -109,8 +118,10 @@ class UrlBuilder:
 
         Raises what `ladders` does, and `BadTransformError` for an option that contradicts a format.
         """
-        found = ladders(info, transform, self._limits, widths=widths, formats=formats, supported=supported)
-        return markup(found, lambda step, image_format: self.url(digest, step.transform, image_format), sizes=sizes, alt=alt)
+        found = ladders(
+            info, transform, self._limits, widths=widths, formats=formats, supported=supported, default_widths=self._default_widths
+        )
+        return markup(found, lambda step, image_format: self.url(digest, info, step.transform, image_format), sizes=sizes, alt=alt)
 
 
 def _signature(key: bytes, url: RenditionUrl | PullUrl) -> str:

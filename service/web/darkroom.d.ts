@@ -116,13 +116,27 @@ export function srcset(image: Pick<ImageDocument, "sources">, format?: Format): 
 /** Return an image as `<picture>` in HTML, with all values escaped. */
 export function picture(image: Pick<ImageDocument, "sources" | "src" | "alt">, options?: PictureOptions): string;
 
-/** Return a loader for Next.js. It chooses the narrowest step that is wide enough, in WebP by default. */
-export function loader(from: Manifest | Pick<ImageDocument, "sources">, options?: { format?: Format }): Loader;
+/** A Darkroom server with its open ladder. */
+export interface OpenLadder {
+  /** The server's origin, such as `https://img.example.com`. */
+  base: string;
+  /** The server's DARKROOM_WIDTHS, in rising order; its default by default. */
+  widths?: readonly number[];
+}
+
+/**
+ * Return a loader for Next.js. It chooses the narrowest step that is wide enough, in WebP by default. `src` is the digest of an image on the
+ * server `from`, or a path of the manifest `from`.
+ */
+export function loader(
+  from: OpenLadder | Manifest | Pick<ImageDocument, "sources">,
+  options?: { format?: Format | "auto" },
+): Loader;
 
 /** Return the same as a transformer for unpic. */
 export function transformer(
-  from: Manifest | Pick<ImageDocument, "sources">,
-  options?: { format?: Format },
+  from: OpenLadder | Manifest | Pick<ImageDocument, "sources">,
+  options?: { format?: Format | "auto" },
 ): Transformer;
 
 /** Return a function that signs URLs on servers. `keys` is DARKROOM_KEYS, `crypto` is WebCrypto. It resolves to the path, without the server's origin. */

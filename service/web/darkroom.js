@@ -1,5 +1,6 @@
 // darkroom.js puts Darkroom's images on pages: it makes srcset, `<picture>` and loaders for frameworks from a manifest
-// (`darkroom push --manifest`) or an image document (GET /v1/images/{digest}). On servers that have the key, it signs URLs.
+// (`darkroom push --manifest`) or an image document (GET /v1/images/{digest}), and loaders from a digest only. On servers that have the key,
+// it signs URLs.
 //
 // It has no dependencies and uses neither the DOM nor Node, so it runs wherever ES modules do. Types are in darkroom.d.ts.
 
@@ -8,6 +9,9 @@ export const MANIFEST_VERSION = 1;
 
 /** The pipeline version of new URLs: PIPELINE_VERSION of service/urls/rendition_url.py. */
 export const PIPELINE_VERSION = 3;
+
+// The default of DARKROOM_WIDTHS: LADDER_WIDTHS of service/images/ladder.py.
+const LADDER_WIDTHS = [320, 640, 960, 1280, 1920, 2560];
 
 const FORMATS = ["jxl", "avif", "webp", "jpeg", "png", "gif"];
 const EXTENSIONS = ["jxl", "avif", "webp", "jpg", "png", "gif", "auto"];
@@ -78,25 +82,39 @@ export function picture(image, { sizes = "100vw", alt = image.alt, ...attributes
 /**
  * Return a loader for Next.js: `({ src, width })` → the URL of the narrowest step that is at least `width` pixels wide, or of the widest step.
  *
- * `from` is a manifest, and then `src` is one of its paths; or it is the document of one image, and then `src` is ignored. A URL has one
- * format: browsers support WebP since 2020, "avif", which is smaller, since 2024, and "jxl", which is smaller still, since October 2026.
- * Darkroom chooses the quality.
+ * `from` is one of these:
+ * - `{ base, widths }`: the origin of a Darkroom server with its open ladder, and the server's DARKROOM_WIDTHS if it has its own; `src` is
+ *   the digest of an image. Nothing else is needed, so images can be chosen at run time.
+ * - A manifest; `src` is one of its paths.
+ * - The document of one image; `src` is ignored.
+ *
+ * A URL has one format: browsers support WebP since 2020, "avif", which is smaller, since 2024, and "jxl", which is smaller still, since
+ * October 2026. Darkroom chooses the quality.
  */
 export function loader(from, { format = "webp" } = {}) {
-  const find = finder(from);
-  return ({ src, width }) => step(source(find(src), format), width).url;
+  const find = urlFinder(from);
+  return ({ src, width }) => find(src, format, width);
 }
 
 /** Return the same as a transformer for unpic: `(src, { width, format })` → URL; without a width, the URL of the widest step. */
 export function transformer(from, { format = "webp" } = {}) {
-  const find = finder(from);
-  return (src, wanted = {}) => step(source(find(src), wanted.format ?? format), wanted.width).url;
+  const find = urlFinder(from);
+  return (src, wanted = {}) => find(src, wanted.format ?? format, wanted.width);
 }
 
-function finder(from) {
-  if (Array.isArray(from?.sources)) return () => from;
+function urlFinder(from) {
+  if (typeof from?.base === "string") return (digest, format, width) => openUrl(from, digest, format, width);
+  if (Array.isArray(from?.sources)) return (_, format, width) => step(source(from, format), width).url;
   requireManifest(from);
-  return (path) => image(from, path);
+  return (path, format, width) => step(source(image(from, path), format), width).url;
+}
+
+/** Return the URL of a step of the open ladder, which needs no signature. */
+function openUrl({ base, widths = LADDER_WIDTHS }, digest, format, width = Infinity) {
+  const chosen = widths.find((step) => step >= width) ?? widths.at(-1);
+  const extension = format === "jpeg" ? "jpg" : format;
+  const [start, end] = signedParts({ digest: String(digest), transform: `width=${chosen}`, extension });
+  return `${base.replace(/\/+$/, "")}${start}/-${end}`;
 }
 
 function requireManifest(manifest) {

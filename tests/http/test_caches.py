@@ -33,7 +33,7 @@ class CacheInFront(NamedTuple):
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with darkroom(tmp_path_factory.mktemp("origin"), unsigned_transforms="full") as server:
+    with darkroom(tmp_path_factory.mktemp("origin"), unsigned="full") as server:
         yield server
 
 

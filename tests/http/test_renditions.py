@@ -26,7 +26,7 @@ UNSIGNED = "width=100,height=100,fit=cover"
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Give a server with known signing keys and one unsigned transform."""
-    with darkroom(tmp_path_factory.mktemp("keyed"), keys=f"{KEY},{OLD_KEY}", unsigned_transforms=UNSIGNED) as running:
+    with darkroom(tmp_path_factory.mktemp("keyed"), keys=f"{KEY},{OLD_KEY}", unsigned=UNSIGNED) as running:
         yield running
 
 

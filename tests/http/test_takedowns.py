@@ -74,7 +74,7 @@ def test_takedown_of_an_overlay_removes_renditions_that_show_it(client: httpx.Cl
 
 
 def test_takedown_removes_negotiated_responses(server: Server, client: httpx.Client, data: Path) -> None:
-    with darkroom(data, unsigned_transforms="full") as own, own.client() as asking:
+    with darkroom(data, unsigned="full") as own, own.client() as asking:
         digest, _ = uploaded(asking)
         path = f"/i/v3/{digest}/full/-.auto"
         for accept in ("image/webp", "*/*"):

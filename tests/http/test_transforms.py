@@ -24,7 +24,7 @@ MEDIA_TYPES = {name: f"image/{name}" for name in FORMATS}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with darkroom(tmp_path_factory.mktemp("transforms"), variants=VARIANTS, unsigned_transforms=UNSIGNED) as running:
+    with darkroom(tmp_path_factory.mktemp("transforms"), variants=VARIANTS, unsigned=UNSIGNED) as running:
         yield running
 
 

@@ -112,11 +112,11 @@ def test_formats_of_an_opaque_image_end_with_jpeg_and_of_one_with_alpha_with_png
 )
 def test_url_of_a_rendition_is_its_signed_path_after_the_public_url(image_format: Format, extension: str) -> None:
     wanted = Transform(width=640, height=480, fit="cover", gravity=FocalPoint(0.3, 0.6))
-    url = UrlBuilder(SIGNER, "https://img.example.com/x", LIMITS).url(DIGEST, wanted, image_format)
+    url = UrlBuilder(SIGNER, "https://img.example.com/x", LIMITS).url(DIGEST, image(), wanted, image_format)
     assert url.startswith(f"https://img.example.com/x/i/v3/{DIGEST}/width=640,height=480,fit=cover,gravity=focal:0.3:0.6/")
     assert url.endswith(extension)
     SIGNER.verify(*parse_address(url.removeprefix("https://img.example.com/x").encode("ascii")))
-    assert "https://img.example.com/x" + URL_BUILDER.url(DIGEST, wanted, image_format) == url
+    assert "https://img.example.com/x" + URL_BUILDER.url(DIGEST, image(), wanted, image_format) == url
 
 
 def test_markup_of_a_photo_has_its_ladder_in_every_format() -> None:
@@ -153,7 +153,7 @@ def test_markup_of_an_image_with_alpha_falls_back_to_png() -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "src_width"), [(100, 100), (1000, 1000), (1279, 1279), (1280, 1280), (1300, 1280), (1600, 1280), (8000, 1280)]
+    ("width", "src_width"), [(100, 320), (1000, 1280), (1279, 1280), (1280, 1280), (1300, 1280), (1600, 1280), (8000, 1280)]
 )
 def test_markup_src_is_the_step_nearest_to_the_middle(width: int, src_width: int) -> None:
     markup = URL_BUILDER.markup(DIGEST, image(width, 500), Transform())
@@ -252,7 +252,7 @@ width="400" height="300" alt="A &quot;red&quot; boat &amp; more" loading="lazy" 
     )
     assert jpeg == [
         f"/i/v3/{DIGEST}/width=320/{SIGNER.sign(parse_address(jpeg[0].encode())[0]).rpartition('/')[2]}",
-        f"/i/v3/{DIGEST}/width=400/{SIGNER.sign(parse_address(jpeg[1].encode())[0]).rpartition('/')[2]}",
+        f"/i/v3/{DIGEST}/width=640/{SIGNER.sign(parse_address(jpeg[1].encode())[0]).rpartition('/')[2]}",
     ]
 
 
@@ -348,7 +348,7 @@ def test_markup_leaves_out_the_options_that_a_format_ignores() -> None:
 )
 def test_url_with_an_option_that_contradicts_the_format_is_refused(text: str, image_format: Format) -> None:
     with pytest.raises(BadTransformError) as caught:
-        URL_BUILDER.url(DIGEST, parse(text), image_format)
+        URL_BUILDER.url(DIGEST, image(), parse(text), image_format)
     assert caught.value.received == image_format
 
 

@@ -165,10 +165,11 @@ async def test_warming_renders_the_default_ladder_from_one_decode_and_acknowledg
         await warmed(library)
     assert jobs == ["Probe", "RenderLadder"] + ["NextRendition"] * 7
     for image_format, name in (("webp", "WEBP"), ("jpeg", "JPEG")):
-        for width in (320, 640, 960, 1_000):
+        # The last step has the width of the photo, and the URL of the next width of the ladder.
+        for width, shown in ((320, 320), (640, 640), (960, 960), (1_280, 1_000)):
             found = await library.rendition(digest, f"width={width}", image_format)  # type: ignore[arg-type]
             picture = images.decode(found.body)
-            assert (found.tier, picture.format, picture.size) == ("store", name, (width, round(width * 0.75)))
+            assert (found.tier, picture.format, picture.size) == ("store", name, (shown, round(shown * 0.75)))
     assert not any(event["event"] == "rendered" for event in logged)
     assert [(event["digest"], event["made"]) for event in logged if event["event"] == "warmed"] == [(digest, 8)]
 
@@ -177,7 +178,7 @@ async def test_warming_skips_stored_renditions(library: Library, jobs: list[str]
     digest = await library.ingest(images.photo_jpeg(700, 525))
     stored = {
         canonical_form: await library.rendition(digest, canonical_form, "jpeg")
-        for canonical_form in ("width=700", "width=640", "width=320")
+        for canonical_form in ("width=960", "width=640", "width=320")
     }
     async with warming_of(library):
         await warmed(library)

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from service.errors import BadAddressError, BadSignatureError
 from service.images.formats import FORMAT_OF_EXTENSION
+from service.images.info import ImageInfo
 from service.images.transform import PIPELINE_VERSION, Transform
 from service.urls.rendition_url import AUTO, MAX_TRANSFORM_CHARACTERS, RenditionUrl, parse_rendition_url
 from service.urls.signing import UNSIGNED, Signer, UrlBuilder
+from service.urls.unsigned import UnsignedTransforms
 from tests.support.renders import LIMITS
 from tests.vectors import make
 
@@ -29,6 +31,7 @@ urls = st.builds(RenditionUrl, st.integers(1, 999_999), digests, transform_texts
 
 ADDRESS = RenditionUrl(1, "k5x7q2" + "a" * 26, "width=640,height=480,fit=cover,gravity=focal:0.3:0.6", "avif")
 SIGNED = Signer([KEY]).sign(ADDRESS)
+INFO = ImageInfo("jpeg", 4032, 3024, 1, alpha=False, needs_full_decode=False)
 
 
 def refused(path: bytes, signer: Signer | None = None) -> type[Exception] | None:
@@ -200,7 +203,7 @@ def test_signer_without_a_key_raises_value_error() -> None:
 
 
 def test_unsigned_transform_without_a_signature_is_accepted_only_in_its_canonical_form() -> None:
-    signer = Signer([KEY], ("width=640", "full"))
+    signer = Signer([KEY], UnsignedTransforms(listed=frozenset({"width=640", "full"})))
     for extension in (*FORMAT_OF_EXTENSION, AUTO):
         assert refused(f"/i/v1/{ADDRESS.digest}/width=640/{UNSIGNED}.{extension}".encode("ascii"), signer) is None
         assert refused(f"/i/v1/{ADDRESS.digest}/full/{UNSIGNED}.{extension}".encode("ascii"), signer) is None
@@ -209,7 +212,7 @@ def test_unsigned_transform_without_a_signature_is_accepted_only_in_its_canonica
 
 
 def test_unsigned_transform_with_a_wrong_signature_is_refused() -> None:
-    signer = Signer([KEY], ("width=640",))
+    signer = Signer([KEY], UnsignedTransforms(listed=frozenset({"width=640"})))
     assert refused(f"/i/v1/{ADDRESS.digest}/width=640/{'a' * 26}.jpg".encode("ascii"), signer) is BadSignatureError
     assert refused(f"/i/v1/{ADDRESS.digest}/width=640/--.jpg".encode("ascii"), signer) is BadAddressError
 
@@ -220,4 +223,4 @@ def test_other_transform_without_a_signature_is_refused(address: RenditionUrl) -
 
 
 def test_pipeline_version_is_in_new_urls() -> None:
-    assert UrlBuilder(Signer([KEY]), "", LIMITS).url(ADDRESS.digest, Transform(), "webp").startswith(f"/i/v{PIPELINE_VERSION}/")
+    assert UrlBuilder(Signer([KEY]), "", LIMITS).url(ADDRESS.digest, INFO, Transform(), "webp").startswith(f"/i/v{PIPELINE_VERSION}/")

@@ -16,13 +16,15 @@ from service.images.formats import FORMAT_OF_EXTENSION
 from service.images.info import ImageInfo
 from service.images.transform import PIPELINE_VERSION, Transform
 from service.urls.rendition_url import AUTO, MAX_TRANSFORM_CHARACTERS, MAX_URL_CHARACTERS, PullUrl, RenditionUrl
-from service.urls.signing import Signer, UrlBuilder
+from service.urls.signing import UNSIGNED, Signer, UrlBuilder
+from service.urls.unsigned import unsigned_transforms
 from tests.support.renders import LIMITS
 from tests.vectors import make
 from tests.web.conftest import DarkroomJs, DarkroomJsError
 
 DIGEST = "k5x7q2" + "a" * 26
 SIGNER = Signer([bytes(range(32))])
+OPEN = unsigned_transforms((), open_ladder=True)
 HDR = ImageInfo("jpeg", 640, 480, 1, alpha=False, needs_full_decode=False, dynamic_range="high")
 PHOTO = ImageInfo("jpeg", 2400, 1800, 1, alpha=False, needs_full_decode=False)
 ANIMATION = ImageInfo("gif", 600, 400, 12, alpha=True, needs_full_decode=True)
@@ -160,6 +162,35 @@ def test_loader_of_an_image_without_the_format_returns_its_fallback(js: Darkroom
     wanted = {"src": DIGEST, "width": 640, "quality": 75}
     assert js("load", line, {"format": image_format}, wanted) == line["sources"][-1]["renditions"][-1]["url"]
     assert [source["type"] for source in line["sources"]] == ["image/jxl", "image/jpeg"]
+
+
+@pytest.mark.parametrize(
+    ("width", "step_width"), [(1, 320), (320, 320), (321, 640), (750, 960), (1200, 1280), (1920, 1920), (2048, 2560), (3840, 2560)]
+)
+def test_loader_with_a_server_makes_the_url_of_the_open_ladder_from_a_digest(js: DarkroomJs, width: int, step_width: int) -> None:
+    for extension, image_format in {"jxl": "jxl", "avif": "avif", "webp": "webp", "jpg": "jpeg", "auto": "auto"}.items():
+        expected = RenditionUrl(PIPELINE_VERSION, DIGEST, f"width={step_width}", extension)
+        assert OPEN.permit(expected, PHOTO, Transform())
+        options = {"format": image_format}
+        wanted = {"src": DIGEST, "width": width, "quality": 75}
+        assert js("load", {"base": "https://img.example.com/"}, options, wanted) == f"https://img.example.com{expected.path(UNSIGNED)}"
+        assert js("transform", {"base": ""}, options, DIGEST, {"width": width}) == expected.path(UNSIGNED)
+
+
+def test_loader_with_a_server_uses_webp_and_the_widths_of_the_server(js: DarkroomJs) -> None:
+    server = {"base": "https://img.example.com", "widths": [100, 200]}
+    found = [js("load", server, {}, {"src": DIGEST, "width": width}) for width in (90, 150, 900)]
+    assert found == [f"https://img.example.com/i/v3/{DIGEST}/width={step_width}/-.webp" for step_width in (100, 200, 200)]
+    assert js("transform", server, {}, DIGEST) == found[-1]
+
+
+def test_loader_with_a_server_refuses_what_is_no_digest_or_format(js: DarkroomJs) -> None:
+    server = {"base": "https://img.example.com"}
+    error = 'The digest is invalid: expected 32 of a-z and 2-7, as in an image document, got "boat.jpg".'
+    assert error_of(js, "load", server, {}, {"src": "boat.jpg", "width": 320}) == error
+    assert error_of(js, "load", server, {"format": "heic"}, {"src": DIGEST, "width": 320}).startswith(
+        "The extension is invalid: expected jxl, "
+    )
 
 
 @pytest.mark.parametrize("path", ["photos/boat.jpg", "/photos/boat.jpg", "./photos/boat.jpg"])

@@ -362,7 +362,7 @@ _END_OF_PATH = [
         "signature",
         {"type": "string", "pattern": "^([a-z2-7]{26}|-)$"},
         SIGNATURE,
-        "Made by the server; `-` for a transform that DARKROOM_UNSIGNED_TRANSFORMS lists.",
+        "Made by the server; `-` for a transform of the open ladder (DARKROOM_UNSIGNED).",
     ),
     _path_parameter("extension", {"enum": [*FORMAT_OF_EXTENSION, "auto"]}, "avif"),
 ]

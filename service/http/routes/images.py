@@ -239,7 +239,7 @@ async def create_urls(
                 remedy="Leave out `format`, or the other two.",
             )
         await renditions.resolve(document.info, transform, wanted.format)
-        return Response(UrlResponse(url_builder.url(digest, transform, wanted.format)), headers=headers.document_headers())
+        return Response(UrlResponse(url_builder.url(digest, document.info, transform, wanted.format)), headers=headers.document_headers())
     _check_ladder(wanted)
     await renditions.check_supported(transform, wanted.formats)
     markup = url_builder.markup(

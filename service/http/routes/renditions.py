@@ -6,13 +6,15 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.datastructures import State
 
+from service.errors import BadSignatureError
 from service.http import headers
 from service.http.negotiation import negotiated_extension
 from service.images.formats import FORMAT_OF_EXTENSION, FORMATS
-from service.images.transform import parse, parse_canonical
+from service.images.transform import Transform, parse, parse_canonical
 from service.library.renditions import Rendition, Renditions, digests
 from service.urls.rendition_url import AUTO, RenditionUrl, parse_rendition_url
 from service.urls.signing import UNSIGNED, Signer
+from service.urls.unsigned import open_formats
 
 
 @get("/i/{rest:path}", include_in_schema=False)
@@ -31,6 +33,8 @@ async def get_rendition(
     if signature == UNSIGNED:
         transform = parse_canonical(url.transform)
         signer.verify(url, signature)
+        if signer.unsigned.depend_on_image(url):
+            await _require_open(url, transform, signer, renditions)
     else:
         signer.verify(url, signature)
         transform = parse(url.transform)
@@ -45,6 +49,19 @@ async def get_rendition(
         return _response(rendition, extension, headers.negotiated_headers(rendition.etag, rendition.sha256, originals))
     rendition = await renditions.get_or_render(url, transform)
     return _response(rendition, url.extension, headers.rendition_headers(rendition.etag, rendition.sha256, originals))
+
+
+async def _require_open(url: RenditionUrl, transform: Transform, signer: Signer, renditions: Renditions) -> None:
+    """Raise `BadSignatureError` if an unsigned transform is not open for this image in the format of the URL."""
+    info = await renditions.image_info(url.digest)
+    if not signer.unsigned.permit(url, info, transform):
+        extensions = ", ".join(FORMATS[image_format].extension for image_format in open_formats(info, transform))
+        raise BadSignatureError(
+            "This format needs a signature, because this image is not offered in it.",
+            expected=f"a signature, or one of the extensions {extensions}",
+            received=url.extension,
+            remedy="Request a signed URL with POST /v1/images/{digest}/urls.",
+        )
 
 
 def _response(rendition: Rendition, extension: str, fields: dict[str, str]) -> Response[bytes]:

@@ -1,0 +1,116 @@
+"""The transforms that need no signature: those that the operator lists, and the open ladder.
+
+The open ladder lets anyone build the URL of a rendition from the digest of an image. What strangers can request of one image is bounded:
+every width of the ladder, plain and in every variant, in every open format, for every pipeline version since `FIRST_OPEN_VERSION`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from fractions import Fraction
+
+import msgspec
+
+from service.errors import BadTransformError
+from service.images.formats import FORMAT_OF_EXTENSION, FORMATS, Format
+from service.images.info import ImageInfo
+from service.images.ladder import LADDER_WIDTHS, at_width, default_formats
+from service.images.transform import Transform, for_format, scaled
+from service.urls.rendition_url import AUTO, RenditionUrl
+
+# Earlier pipeline versions had signed ladders; their URLs stay as they were published.
+FIRST_OPEN_VERSION = 3
+
+# PNG and GIF renditions of photos are many times larger than the original, so these formats are open only for images that need them.
+_OPEN_FOR_EVERY_IMAGE: frozenset[Format] = frozenset({"jxl", "avif", "webp", "jpeg"})
+
+
+# An error names so many transforms, which is the whole ladder of the plain image by default.
+_MAX_DESCRIBED = 16
+
+
+class UnsignedTransforms(msgspec.Struct, frozen=True):
+    """The transforms that need no signature, in canonical form.
+
+    listed: those that the operator lists, for every format and pipeline version.
+    ladder: those of the open ladder, for pipeline versions since `FIRST_OPEN_VERSION`.
+    """
+
+    listed: frozenset[str] = frozenset()
+    ladder: frozenset[str] = frozenset()
+
+    @property
+    def description(self) -> str:
+        """What needs no signature, for people: at most `_MAX_DESCRIBED` transforms."""
+        transforms = [*sorted(self.listed), *sorted(self.ladder, key=lambda text: (text.count(","), len(text), text))]
+        if not transforms:
+            return "a signature: DARKROOM_UNSIGNED is none"
+        more = f", and {len(transforms) - _MAX_DESCRIBED} more" if len(transforms) > _MAX_DESCRIBED else ""
+        return f"a signature, or one of the transforms {' '.join(transforms[:_MAX_DESCRIBED])}{more}"
+
+    def permit_transform(self, url: RenditionUrl) -> bool:
+        """Return whether the transform of a URL needs no signature in some format."""
+        return url.transform in self.listed or (url.transform in self.ladder and url.version >= FIRST_OPEN_VERSION)
+
+    def depend_on_image(self, url: RenditionUrl) -> bool:
+        """Return whether a permitted transform is open only for some images in the format of a URL."""
+        if url.transform in self.listed or url.extension == AUTO:
+            return False
+        return FORMAT_OF_EXTENSION[url.extension] not in _OPEN_FOR_EVERY_IMAGE
+
+    def permit(self, url: RenditionUrl, info: ImageInfo, transform: Transform) -> bool:
+        """Return whether a URL needs no signature.
+
+        info: what the original is. transform: that of the URL.
+        """
+        if not self.permit_transform(url):
+            return False
+        return not self.depend_on_image(url) or FORMAT_OF_EXTENSION[url.extension] in open_formats(info, transform)
+
+
+def open_formats(info: ImageInfo, transform: Transform) -> list[Format]:
+    """Return the formats in which an open transform of an image needs no signature, in the order of `FORMATS`."""
+    offered = default_formats(info, transform)
+    return [image_format for image_format in FORMATS if image_format in _OPEN_FOR_EVERY_IMAGE or image_format in offered]
+
+
+def unsigned_transforms(
+    listed: Iterable[str], *, open_ladder: bool, widths: Sequence[int] = LADDER_WIDTHS, variants: Collection[Transform] = ()
+) -> UnsignedTransforms:
+    """Return the transforms that need no signature.
+
+    listed: transforms in canonical form.
+    open_ladder: whether the plain image and the variants are open at every width of the ladder.
+    widths: those of the ladder, in pixels.
+    variants: the named transforms. One with lengths in pixels but without a width, such as `round=20`, is open as it is only, because its
+        lengths at other widths depend on the image.
+    """
+    ladder: set[str] = set()
+    if open_ladder:
+        for base in (Transform(), *variants):
+            for transform in _at_widths(base, widths):
+                for image_format in FORMATS:
+                    ladder.update(_canonical_forms(transform, image_format))
+    return UnsignedTransforms(frozenset(listed), frozenset(ladder))
+
+
+def _at_widths(base: Transform, widths: Sequence[int]) -> Iterable[Transform]:
+    if base != Transform():
+        yield base
+    if base.width is None and (base.height is not None or scaled(base, Fraction(2)) != base):
+        return
+    for width in widths:
+        try:
+            yield at_width(base, width, width)
+        except BadTransformError:
+            # A side would be longer than any rendition's.
+            continue
+
+
+def _canonical_forms(transform: Transform, image_format: Format) -> Iterable[str]:
+    yield transform.canonical_form
+    try:
+        yield for_format(transform, image_format).canonical_form
+    except BadTransformError:
+        # The transform contradicts this format.
+        return
