@@ -44,6 +44,7 @@ RUN python3 -m venv --without-pip /opt/darkroom \
 
 FROM dependencies AS project
 COPY pyproject.toml README.md LICENSE /build/
+COPY docs/*.md /build/docs/
 COPY edge /build/edge
 COPY service /build/service
 # Installed beside the environment, under /staged, so that a change of code is a layer of its own and a small one.

@@ -21,6 +21,7 @@ from service.http import headers
 from service.http.auth import BearerAuth
 from service.http.openapi.document import CONVENTIONS, OpenAPIJson, operation_id
 from service.http.problem_details import http_exception_response, replay_response, service_error_response, unexpected_error_response
+from service.http.routes.guides import guide_router
 from service.http.routes.health import get_health, get_livez
 from service.http.routes.images import (
     create_urls,
@@ -88,7 +89,8 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
     )
     pool = _render_pool(rendering)
     keys = settings.auth.signing_keys or (development_key(settings.storage.data),)
-    signer = Signer(keys, _unsigned_transforms(settings))
+    unsigned = _unsigned_transforms(settings)
+    signer = Signer(keys, unsigned)
     signing_key_monitor = SigningKeyMonitor(storage, keys, " ".join(filter(None, (settings.fly.region, settings.fly.machine_id))))
     image_store = ImageStore(storage)
     takedowns = Takedowns(image_store, purge, _cdn(settings))
@@ -169,6 +171,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
             get_pull,
             get_rendition,
             page_router(),
+            guide_router(settings, unsigned),
         ],
         dependencies={name: Provide(_provider(value), use_cache=True, sync_to_thread=False) for name, value in dependencies.items()},
         exception_handlers={

@@ -28,7 +28,7 @@ AUTO = "auto"
 _TRANSFORM = rf"[A-Za-z0-9.:_=,-]{{1,{MAX_TRANSFORM_CHARACTERS}}}"
 _RENDITION_PATH = re.compile(rf"/i/v([1-9][0-9]{{0,5}})/([a-z2-7]{{32}})/({_TRANSFORM})/(-|[a-z2-7]{{26}})\.([a-z0-9]{{1,8}})")
 _PULL_PATH = re.compile(rf"/pull/v1/([A-Za-z0-9_-]{{1,{MAX_URL_CHARACTERS}}})/({_TRANSFORM})/([a-z2-7]{{26}})\.([a-z0-9]{{1,8}})")
-_RENDITION_GRAMMAR = "/i/v<version>/<digest: 32 of a-z2-7>/<transform>/<signature: 26 of a-z2-7, or ->.<jxl|avif|webp|jpg|png|gif|auto>"
+RENDITION_GRAMMAR = "/i/v<version>/<digest: 32 of a-z2-7>/<transform>/<signature: 26 of a-z2-7, or ->.<jxl|avif|webp|jpg|png|gif|auto>"
 _PULL_GRAMMAR = "/pull/v1/<base64url of the URL>/<transform>/<signature: 26 of a-z2-7>.<jxl|avif|webp|jpg|png|gif|auto>"
 
 
@@ -81,7 +81,7 @@ def parse_rendition_url(raw_path: bytes) -> tuple[RenditionUrl, str]:
     if match is None:
         raise BadAddressError(
             "This path is not the address of a rendition.",
-            expected=_RENDITION_GRAMMAR,
+            expected=RENDITION_GRAMMAR,
             received=raw_path.decode("latin-1"),
             remedy="Use a URL from an image document unchanged, or request one with POST /v1/images/{digest}/urls.",
         )

@@ -40,9 +40,14 @@ class UnsignedTransforms(msgspec.Struct, frozen=True):
     ladder: frozenset[str] = frozenset()
 
     @property
+    def in_order(self) -> list[str]:
+        """All transforms: the listed ones, then the plain image and the variants at each width."""
+        return [*sorted(self.listed), *sorted(self.ladder, key=lambda text: (text.count(","), len(text), text))]
+
+    @property
     def description(self) -> str:
         """What needs no signature, for people: at most `_MAX_DESCRIBED` transforms."""
-        transforms = [*sorted(self.listed), *sorted(self.ladder, key=lambda text: (text.count(","), len(text), text))]
+        transforms = self.in_order
         if not transforms:
             return "a signature: DARKROOM_UNSIGNED is none"
         more = f", and {len(transforms) - _MAX_DESCRIBED} more" if len(transforms) > _MAX_DESCRIBED else ""

@@ -225,7 +225,12 @@ expect "the length of the body equals Content-Length" "$(header src content-leng
 expect "a request with the same ETag" 304 "$(get unchanged --header "If-None-Match: $(header src etag)" "$url$src")"
 expect "the same request again" 200 "$(get again "$url$src")"
 has again cache-status 'hit'
-expect "a changed signature" 403 "$(get forged "$url$(sed -E 's#/([a-z2-7])([a-z2-7]{25})\.#/\1aaaaaaaaaaaaaaaaaaaaaaaaa.#' <<<"$src")")"
+expect "a transform that is not open, without a signature" 403 "$(get unsigned "$url$(sed -E 's#/width=[0-9]+/-\.#/width=333/-.#' <<<"$src")")"
+expect "a forged signature" 403 "$(get forged "$url$(sed -E 's#/-\.#/aaaaaaaaaaaaaaaaaaaaaaaaaa.#' <<<"$src")")"
+for page in llms.txt docs/transforms.md; do
+    expect "/$page" 200 "$(get page "$url/$page")"
+    has page content-type '^text/(plain|markdown); charset=utf-8$'
+done
 expect "an unknown original" 404 "$(get absent --header "$bearer" "$url/v1/images/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")"
 
 # ----------------------------------------------------------------------------------------------------- stop and start again

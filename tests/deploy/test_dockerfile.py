@@ -130,6 +130,7 @@ def test_dockerfile_lock_is_installed_before_any_code_is_copied() -> None:
     assert sources == [
         "requirements.lock /build/",
         "pyproject.toml README.md LICENSE /build/",
+        "docs/*.md /build/docs/",
         "edge /build/edge",
         "service /build/service",
     ]

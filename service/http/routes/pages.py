@@ -21,6 +21,7 @@ from litestar.datastructures import State
 
 from service.errors import NotFoundError, Problem, ServiceError, every_problem
 from service.http import headers
+from service.http.guides import GUIDES
 from service.images.digest import base32
 
 _MEDIA_TYPES = {".css": "text/css", ".d.ts": "application/typescript", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -49,11 +50,12 @@ def page_router() -> Router:
     def page(name: str) -> str:
         return _with_hashes((folder / name).read_text("utf-8"), "/web/", own_files)
 
-    playground_page, docs_page, problem_page = page("index.html"), page("docs.html"), Template(page("problem.html"))
+    playground_page, problem_page = page("index.html"), Template(page("problem.html"))
+    docs_page = Template(page("docs.html")).substitute(guides=_guide_list())
 
     @get("/", media_type="text/html", include_in_schema=False)
     async def playground() -> Response[str]:
-        return _page(playground_page)
+        return page_response(playground_page)
 
     @get("/web/{name:str}", include_in_schema=False)
     async def page_file(name: str) -> Response[bytes]:
@@ -71,7 +73,7 @@ def page_router() -> Router:
 
     @get("/docs", media_type="text/html", include_in_schema=False)
     async def docs() -> Response[str]:
-        return _page(_with_hashes(docs_page, "/docs/files/", await anyio.to_thread.run_sync(_swagger_files)))
+        return page_response(_with_hashes(docs_page, "/docs/files/", await anyio.to_thread.run_sync(_swagger_files)))
 
     @get("/docs/files/{name:str}", include_in_schema=False)
     async def docs_file(name: str) -> Response[bytes]:
@@ -80,13 +82,13 @@ def page_router() -> Router:
 
     @get("/problems", media_type="text/html", include_in_schema=False)
     async def problems() -> Response[str]:
-        return _page(problem_page.substitute(title="Problems", content=_problem_list()))
+        return page_response(problem_page.substitute(title="Problems", content=_problem_list()))
 
     @get("/problems/{slug:str}", media_type="text/html", include_in_schema=False)
     async def problem(slug: str) -> Response[str]:
         for error in every_problem():
             if error.slug == slug:
-                return _page(problem_page.substitute(title=html.escape(error.title), content=_problem_article(error)))
+                return page_response(problem_page.substitute(title=html.escape(error.title), content=_problem_article(error)))
         raise NotFoundError("There is no such problem.", received=slug, remedy="GET /problems lists all.")
 
     return Router(
@@ -150,8 +152,9 @@ def _with_hashes(page: str, folder: str, hashed_names: dict[str, tuple[str, byte
     return page
 
 
-def _page(page: str) -> Response[str]:
-    return Response(page, media_type="text/html", headers={**headers.page_headers(), "ETag": f'"{_hash(page.encode())}"'})
+def page_response(page: str, media_type: str = "text/html") -> Response[str]:
+    """Return the response with a page, which caches revalidate by its digest."""
+    return Response(page, media_type=media_type, headers={**headers.page_headers(), "ETag": f'"{_hash(page.encode())}"'})
 
 
 def _file(contents: dict[str, tuple[bytes, str]], name: str) -> Response[bytes]:
@@ -159,6 +162,10 @@ def _file(contents: dict[str, tuple[bytes, str]], name: str) -> Response[bytes]:
         raise NotFoundError("There is no such file.", received=name, remedy="Reload the page: it links to the newest files.")
     body, media_type = contents[name]
     return Response(body, media_type=media_type, headers=headers.page_file_headers())
+
+
+def _guide_list() -> str:
+    return "\n".join(f'      <a href="/docs/{name}.md">{html.escape(guide.title)}</a>' for name, guide in GUIDES.items())
 
 
 def _problem_list() -> str:
