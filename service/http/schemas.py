@@ -181,6 +181,7 @@ class UrlsRequest(RequestBody, frozen=True):
             "sizes": "(min-width: 60em) 40vw, 100vw",
             "alt": "A panda eats bamboo.",
         },
+        "the first image of a page": {"sizes": "(min-width: 60em) 40vw, 100vw", "priority": True},
         "one URL": {"transform": {"width": 96, "height": 96, "fit": "cover", "round": "max", "dpr": 2}, "format": "webp"},
     }
 
@@ -198,8 +199,26 @@ class UrlsRequest(RequestBody, frozen=True):
             extra_json_schema={"uniqueItems": True},
         ),
     ] = []
-    sizes: Annotated[str, Meta(max_length=MAX_SIZES_CHARACTERS, description="The `sizes` attribute of the `<picture>`.")] = DEFAULT_SIZES
+    sizes: Annotated[
+        str,
+        Meta(
+            max_length=MAX_SIZES_CHARACTERS,
+            description=(
+                "The `sizes` attribute of the `<picture>`. By default, a browser that knows `auto` uses the width at which the page shows "
+                "the image, and others use the width of the window."
+            ),
+        ),
+    ] = DEFAULT_SIZES
     alt: Annotated[AltText | None, Meta(description="An alternative text that replaces the image's own.")] = None
+    priority: Annotated[
+        bool,
+        Meta(
+            description=(
+                "Load the image at once and before others, for the largest image in the first view of a page. `auto` is removed from "
+                "`sizes`, because only lazy images can have it. The response has `preload`, the value of a `Link` header of the page."
+            )
+        ),
+    ] = False
     format: Annotated[Format | None, Meta(description="The format of one URL, in place of `widths` and `formats`.")] = None
 
 

@@ -154,6 +154,8 @@ def _expected(schema: Schema) -> str:  # noqa: PLR0911 - one for each kind of sc
             return f"an array of at most {count:,} items, each {_expected(item)}"
         case {"type": "object", "maxProperties": count}:
             return f"an object of at most {count} members"
+        case {"type": "boolean"}:
+            return "true or false"
         case {"maxLength": count}:
             return f"a string of at most {count:,} characters"
     return str(schema.get("type"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -14,7 +15,12 @@ from service.images.options import DynamicRange
 # The `src` for browsers that read no srcset: a middle step.
 SRC_WIDTH = 1280
 
-DEFAULT_SIZES = "100vw"
+# For an image that is loaded lazily, `auto` is the width at which the page shows it (HTML Standard, "Sizes attributes"). Browsers without
+# `auto` skip it and use the rest of the list.
+DEFAULT_SIZES = "auto, 100vw"
+EAGER_SIZES = "100vw"
+
+_AUTO = re.compile(r"^[ \t\n\f\r]*auto[ \t\n\f\r]*(?:,[ \t\n\f\r]*|$)", re.IGNORECASE)
 
 # The media query of screens with a high dynamic range (Media Queries 5 §6.6).
 _MEDIA: Mapping[DynamicRange, str] = {"standard": "", "high": "(dynamic-range: high)"}
@@ -37,39 +43,53 @@ class PictureSource(msgspec.Struct, frozen=True, omit_defaults=True):
     media: str = ""
 
 
-class Markup(msgspec.Struct, frozen=True):
+class Markup(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a page needs to show an image.
 
     src: the URL for browsers that read no srcset. sources: in the order of preference, the fallback last. picture: both as HTML.
+    preload: for an image with priority, the value of the page's `Link` header; empty for others.
     """
 
     src: str
     sources: list[PictureSource]
     picture: str
+    preload: str = ""
 
 
-def markup(ladders: Sequence[Ladder], url_of: Callable[[LadderStep, Format], str], *, sizes: str, alt: str) -> Markup:
-    """Return the markup of `ladders`, the fallback's last; `url_of` returns the URL of a step in a format."""
+def markup(
+    ladders: Sequence[Ladder], url_of: Callable[[LadderStep, Format], str], *, sizes: str, alt: str, priority: bool = False
+) -> Markup:
+    """Return the markup of `ladders`, the fallback's last; `url_of` returns the URL of a step in a format. See `picture` for the rest."""
     sources = []
     for ladder in ladders:
         links = [RenditionLink(step.width, step.height, url_of(step, ladder.format)) for step in ladder.steps]
         srcset = ", ".join(f"{link.url} {link.width}w" for link in links)
         sources.append(PictureSource(FORMATS[ladder.format].media_type, srcset, links, _MEDIA[ladder.dynamic_range]))
     middle = min(sources[-1].renditions, key=lambda link: (abs(link.width - SRC_WIDTH), link.width))
-    return Markup(middle.url, sources, picture(sources, middle, sizes, alt))
+    html_picture = picture(sources, middle, sizes, alt, priority=priority)
+    return Markup(middle.url, sources, html_picture, preload(sources, sizes) if priority else "")
 
 
 def _media_attribute(source: PictureSource) -> str:
     return f' media="{source.media}"' if source.media else ""
 
 
-def picture(sources: Sequence[PictureSource], fallback: RenditionLink, sizes: str, alt: str) -> str:
+def _without_auto(sizes: str) -> str:
+    """Return `sizes` for an image that is not loaded lazily: without `auto`, which is valid only with `loading="lazy"`."""
+    return _AUTO.sub("", sizes) or EAGER_SIZES
+
+
+def picture(sources: Sequence[PictureSource], fallback: RenditionLink, sizes: str, alt: str, *, priority: bool = False) -> str:
     """Return a `<picture>`, whose width and height prevent a layout shift.
 
     The browser takes the first type that it supports, at the width that it needs.
+
+    priority: load the image at once and before others, for the largest image in the first view of a page. Other images are loaded lazily,
+    when they come near the view.
     """
     lines = ["<picture>"]
-    quoted_sizes = html.escape(sizes, quote=True)
+    quoted_sizes = html.escape(_without_auto(sizes) if priority else sizes, quote=True)
+    loading = 'loading="eager" fetchpriority="high"' if priority else 'loading="lazy"'
     lines += [
         f'  <source{_media_attribute(source)} type="{source.type}" srcset="{html.escape(source.srcset, quote=True)}" '
         f'sizes="{quoted_sizes}">'
@@ -79,6 +99,34 @@ def picture(sources: Sequence[PictureSource], fallback: RenditionLink, sizes: st
     lines.append(
         f'  <img src="{html.escape(fallback.url, quote=True)}" srcset="{html.escape(sources[-1].srcset, quote=True)}" '
         f'sizes="{quoted_sizes}" width="{largest.width}" height="{largest.height}" alt="{html.escape(alt, quote=True)}" '
-        'loading="lazy" decoding="async">'
+        f'{loading} decoding="async">'
     )
     return "\n".join([*lines, "</picture>"])
+
+
+def preload(sources: Sequence[PictureSource], sizes: str) -> str:
+    """Return the value of a `Link` header (RFC 8288) that makes a browser fetch the image of a `picture` before it parses the page.
+
+    Only browsers that support the type of the first source preload it (HTML Standard, "Link type preload"), so that none fetches two
+    formats. If the first source is for some screens only, there is a second link for the others.
+    """
+    first = sources[0]
+    if not first.media:
+        return _preload_link(first, sizes, "")
+    rest = next(source for source in sources if not source.media)
+    return f"{_preload_link(first, sizes, first.media)}, {_preload_link(rest, sizes, f'not all and {first.media}')}"
+
+
+def _preload_link(source: PictureSource, sizes: str, media: str) -> str:
+    # The target is for browsers that know the type and not `imagesrcset`. The narrowest rendition wastes the fewest bytes there.
+    attributes = {"imagesrcset": source.srcset, "imagesizes": _without_auto(sizes), "type": source.type}
+    if media:
+        attributes["media"] = media
+    quoted = "".join(f"; {name}={_quoted_string(value)}" for name, value in attributes.items())
+    return f"<{source.renditions[0].url}>; rel=preload; as=image{quoted}; fetchpriority=high"
+
+
+def _quoted_string(text: str) -> str:
+    """Return a quoted string (RFC 9110 §5.6.4). White space of CSS becomes a space, and a character that no header can have becomes `?`."""
+    printable = re.sub(r"[^ -~]", "?", re.sub(r"[\t\n\f\r]", " ", text))
+    return '"' + re.sub(r'(["\\])', r"\\\1", printable) + '"'

@@ -13,7 +13,7 @@ from service.errors import BadSignatureError
 from service.images.digest import base32
 from service.images.formats import FORMATS, Format
 from service.images.info import ImageInfo, Limits
-from service.images.ladder import LADDER_WIDTHS, ladders
+from service.images.ladder import LADDER_WIDTHS, LadderStep, ladders
 from service.images.picture import DEFAULT_SIZES, Markup, markup
 from service.images.transform import PIPELINE_VERSION, Transform, for_format
 from service.urls.rendition_url import PullUrl, RenditionUrl
@@ -111,17 +111,22 @@ class UrlBuilder:
         supported: Collection[Format] = FORMATS,
         sizes: str = DEFAULT_SIZES,
         alt: str = "",
+        priority: bool = False,
     ) -> Markup:
         """Return the ladders of `transform` (see `ladders`) with their URLs, and as HTML.
 
-        sizes, alt: the attributes of these names.
+        sizes, alt: the attributes of these names. priority: see `picture`.
 
         Raises what `ladders` does, and `BadTransformError` for an option that contradicts a format.
         """
         found = ladders(
             info, transform, self._limits, widths=widths, formats=formats, supported=supported, default_widths=self._default_widths
         )
-        return markup(found, lambda step, image_format: self.url(digest, info, step.transform, image_format), sizes=sizes, alt=alt)
+
+        def url_of(step: LadderStep, image_format: Format) -> str:
+            return self.url(digest, info, step.transform, image_format)
+
+        return markup(found, url_of, sizes=sizes, alt=alt, priority=priority)
 
 
 def _signature(key: bytes, url: RenditionUrl | PullUrl) -> str:

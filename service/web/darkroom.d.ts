@@ -64,8 +64,10 @@ export type Format = "jxl" | "avif" | "webp" | "jpeg" | "jpg" | "png" | "gif";
 export type Extension = "jxl" | "avif" | "webp" | "jpg" | "png" | "gif" | "auto";
 
 export interface PictureOptions {
-  /** As in `<img sizes>`; `100vw` by default. */
+  /** As in `<img sizes>`; `auto, 100vw` by default, and `100vw` if the image is not loaded lazily. */
   sizes?: string;
+  /** Load the image at once and before others, for the largest image in the first view of a page; `false` by default. */
+  priority?: boolean;
   /** Replaces the image's own alternative text. */
   alt?: string;
   /** Further attributes of the `<img>`. */
@@ -115,6 +117,15 @@ export function srcset(image: Pick<ImageDocument, "sources">, format?: Format): 
 
 /** Return an image as `<picture>` in HTML, with all values escaped. */
 export function picture(image: Pick<ImageDocument, "sources" | "src" | "alt">, options?: PictureOptions): string;
+
+/**
+ * Return the value of a `Link` header for a page that shows an image with `priority`. `sizes` is that of the `picture`. Only browsers that
+ * support the type of the best source preload it.
+ */
+export function preload(image: Pick<ImageDocument, "sources">, options?: { sizes?: string }): string;
+
+/** Return the same as `<link>` elements in HTML, for the `<head>` of a page. */
+export function preloadLinks(image: Pick<ImageDocument, "sources">, options?: { sizes?: string }): string;
 
 /** A Darkroom server with its open ladder. */
 export interface OpenLadder {

@@ -13,6 +13,8 @@ export const PIPELINE_VERSION = 3;
 // The default of DARKROOM_WIDTHS: LADDER_WIDTHS of service/images/ladder.py.
 const LADDER_WIDTHS = [320, 640, 960, 1280, 1920, 2560];
 
+const DEFAULT_SIZES = "auto, 100vw";
+
 const FORMATS = ["jxl", "avif", "webp", "jpeg", "png", "gif"];
 const EXTENSIONS = ["jxl", "avif", "webp", "jpg", "png", "gif", "auto"];
 const MAX_TRANSFORM_CHARACTERS = 1024;
@@ -50,20 +52,26 @@ export function srcset(image, format) {
 /**
  * Return an image as `<picture>` in HTML: the browser loads the best format that it supports, at the width that it needs.
  *
+ * With `priority`, the image is loaded at once and before others, for the largest image in the first view of a page. Other images are
+ * loaded lazily, when they come near the view; then the default `sizes` is the width at which the page shows them, in browsers that know
+ * `auto`, and the width of the window in others. Images that are not loaded lazily cannot have `auto`, so it is removed.
+ *
  * Further `attributes` are added to the `<img>` or replace its own: `{ class: "hero", loading: "eager" }`. `false`, `null` and `undefined`
  * remove an attribute, `true` is an attribute without a value. All values are escaped.
  */
-export function picture(image, { sizes = "100vw", alt = image.alt, ...attributes } = {}) {
+export function picture(image, { sizes = DEFAULT_SIZES, alt = image.alt, priority = false, ...attributes } = {}) {
   const fallback = source(image);
   const { width, height } = fallback.renditions.at(-1);
+  const loading = priority ? { loading: "eager", fetchpriority: "high" } : { loading: "lazy" };
+  const lazy = String({ ...loading, ...attributes }.loading).toLowerCase() === "lazy";
   const img = {
     src: image.src,
     srcset: fallback.srcset,
-    sizes,
+    sizes: lazy ? sizes : withoutAuto(sizes),
     width,
     height,
     alt,
-    loading: "lazy",
+    ...loading,
     decoding: "async",
     ...attributes,
   };
@@ -71,10 +79,64 @@ export function picture(image, { sizes = "100vw", alt = image.alt, ...attributes
     "<picture>",
     ...image.sources
       .slice(0, -1)
-      .map(({ media, type, srcset }) => `  <source${serializeAttributes({ media, type, srcset, sizes })}>`),
+      .map(({ media, type, srcset }) => `  <source${serializeAttributes({ media, type, srcset, sizes: img.sizes })}>`),
     `  <img${serializeAttributes(img)}>`,
     "</picture>",
   ].join("\n");
+}
+
+/**
+ * Return the value of a `Link` header for a page that shows an image with `priority`: the browser fetches the image before it parses the
+ * page. `sizes` is that of the `picture`.
+ *
+ * Only browsers that support the type of the best source preload it, so that none fetches two formats. If that source is for some screens
+ * only, there is a second link for the others.
+ */
+export function preload(image, { sizes = DEFAULT_SIZES } = {}) {
+  return preloads(image, sizes)
+    .map(({ imagesrcset, imagesizes, type, media, href }) => {
+      const quoted = Object.entries({ imagesrcset, imagesizes, type, media })
+        .filter(([, value]) => value)
+        .map(([name, value]) => `; ${name}=${quotedString(value)}`)
+        .join("");
+      return `<${href}>; rel=preload; as=image${quoted}; fetchpriority=high`;
+    })
+    .join(", ");
+}
+
+/** Return the same as `<link>` elements in HTML, for the `<head>` of a page. */
+export function preloadLinks(image, { sizes = DEFAULT_SIZES } = {}) {
+  return preloads(image, sizes)
+    .map(({ imagesrcset, imagesizes, type, media }) => {
+      const attributes = { rel: "preload", as: "image", imagesrcset, imagesizes, type, media, fetchpriority: "high" };
+      return `<link${serializeAttributes(attributes)}>`;
+    })
+    .join("\n");
+}
+
+function preloads({ sources }, sizes) {
+  const first = sources[0];
+  const links = first.media
+    ? [first, { ...sources.find(({ media }) => !media), media: `not all and ${first.media}` }]
+    : [first];
+  return links.map(({ srcset, type, media, renditions }) => ({
+    imagesrcset: srcset,
+    imagesizes: withoutAuto(sizes),
+    type,
+    media,
+    // For browsers that know the type and not `imagesrcset`: the narrowest rendition wastes the fewest bytes there.
+    href: renditions[0].url,
+  }));
+}
+
+function withoutAuto(sizes) {
+  return String(sizes ?? "").replace(/^[ \t\n\f\r]*auto[ \t\n\f\r]*(?:,[ \t\n\f\r]*|$)/i, "") || "100vw";
+}
+
+/** Return a quoted string (RFC 9110 §5.6.4). White space of CSS becomes a space, and characters that a header cannot carry become `?`. */
+function quotedString(text) {
+  const printable = text.replace(/[\t\n\f\r]/g, " ").replace(/[^ -~]/gu, "?");
+  return `"${printable.replace(/["\\]/g, "\\$&")}"`;
 }
 
 // ---- Loaders

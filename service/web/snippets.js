@@ -22,10 +22,11 @@ function react({ sources, src }, { sizes, alt }) {
   return (
     <picture>
 ${better.join("")}      <img
+        loading="lazy"
         src="${src}"
         srcSet="${sources.at(-1).srcset}"
         ${attribute("sizes", sizes)}
-        width={${width}} height={${height}} ${attribute("alt", alt)} loading="lazy" decoding="async" {...props}
+        width={${width}} height={${height}} ${attribute("alt", alt)} decoding="async" {...props}
       />
     </picture>
   );

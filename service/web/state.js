@@ -48,7 +48,7 @@
 
 import { ladderOf } from "./ladder.js";
 
-export const DEFAULT_SIZES = "100vw";
+export const DEFAULT_SIZES = "auto, 100vw";
 
 // The preview starts no wider than this, however dense the screen is, so that it loads soon.
 const MAX_FIRST_PREVIEW_WIDTH = 1280;

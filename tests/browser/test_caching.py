@@ -17,14 +17,15 @@ from tests.support.threads import serving
 
 
 @contextmanager
-def serve_page(html: str) -> Iterator[str]:
-    """Yield the URL of a site that responds with `html` to every request, and allows no response to be stored."""
+def serve_page(html: str, **headers: str) -> Iterator[str]:
+    """Yield the URL of a site that responds with `html` and further `headers` to every request, and allows no response to be stored."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = html.encode()
             self.send_response(200)
-            for name, value in (("Content-Type", "text/html"), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")):
+            fields = {"Content-Type": "text/html; charset=utf-8", "Content-Length": str(len(body)), "Cache-Control": "no-store", **headers}
+            for name, value in fields.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)

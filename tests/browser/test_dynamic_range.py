@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
+from tests.browser.test_caching import serve_page
 from tests.support import images
 from tests.support.chromium import launch_chromium
 from tests.support.gain_maps import STOPS, Floats, gain_map_jpeg, iso, levels, stops_field
@@ -28,7 +29,7 @@ def markup(playground_url: str) -> dict[str, Any]:
     photo = gain_map_jpeg(images.picture(WIDTH, HEIGHT), gains, iso([STOPS[0]], [STOPS[1]]))
     with httpx.Client(base_url=playground_url) as client:
         digest = client.post("/v1/images", content=photo).json()["digest"]
-        response = client.post(f"/v1/images/{digest}/urls", json={"transform": {"dynamic_range": "high"}})
+        response = client.post(f"/v1/images/{digest}/urls", json={"transform": {"dynamic_range": "high"}, "priority": True})
         found: dict[str, Any] = response.json()
     return found
 
@@ -65,8 +66,22 @@ def shown(browser: Browser, base: str, html: str) -> tuple[str, np.ndarray[Any, 
 def test_picture_gives_hdr_only_to_screens_that_show_it(playground_url: str, markup: dict[str, Any], screen: tuple[str, Browser]) -> None:
     name, browser = screen
     assert markup["sources"][0]["media"] == "(dynamic-range: high)"
-    url, _ = shown(browser, playground_url, markup["picture"].replace(' loading="lazy"', ""))
+    url, _ = shown(browser, playground_url, markup["picture"])
     assert ("dynamic_range=high" in url) == (name == "hdr10")
+
+
+def test_preload_fetches_the_rendition_that_fits_the_screen(
+    playground_url: str, markup: dict[str, Any], screen: tuple[str, Browser]
+) -> None:
+    name, browser = screen
+    context = browser.new_context()
+    requested: list[str] = []
+    context.on("request", lambda request: requested.append(request.url) if "/i/" in request.url else None)
+    header = markup["preload"].replace("/i/", f"{playground_url}/i/")
+    with serve_page("<!doctype html><title>Page</title>", Link=header) as site:
+        context.new_page().goto(site, wait_until="networkidle")
+    context.close()
+    assert ["dynamic_range=high" in url for url in requested] == [name == "hdr10"]
 
 
 @pytest.fixture(scope="module")

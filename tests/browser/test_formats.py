@@ -34,7 +34,7 @@ def loaded(browser: Browser, base: str, html: str) -> tuple[list[tuple[str, str]
         # A document of the same origin as the images.
         page.goto(f"{base}/healthz")
         page.on("response", lambda response: responses.append(response))  # noqa: PLW0108 - Playwright marks the function
-        page.set_content('<body style="margin:0">' + html.replace(' loading="lazy"', ""))
+        page.set_content('<body style="margin:0">' + html)
         page.wait_for_function("() => document.images[0].complete && document.images[0].naturalWidth > 0")
         width: int = page.evaluate("() => document.images[0].decode().then(() => document.images[0].naturalWidth)")
         found = [(response.url.rpartition(".")[2], response.headers["content-type"]) for response in responses if "/i/" in response.url]

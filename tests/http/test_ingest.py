@@ -148,6 +148,20 @@ def test_urls_with_widths_and_formats_is_a_ladder_of_those(client: httpx.Client)
     assert 'alt="a &quot;quoted&quot; &lt;alt&gt;"' in markup["picture"]
 
 
+def test_urls_with_priority_have_the_header_that_preloads_the_first_source(client: httpx.Client) -> None:
+    digest = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()["digest"]
+    markup = client.post(f"/v1/images/{digest}/urls", json={"widths": [320, 640], "sizes": "50vw", "priority": True}).json()
+    assert list(markup) == ["src", "sources", "picture", "preload"]
+    assert 'sizes="50vw"' in markup["picture"]
+    assert 'loading="eager" fetchpriority="high"' in markup["picture"]
+    # The example of docs/api.md.
+    narrow, wide = f"/i/v3/{digest}/width=320/-.jxl", f"/i/v3/{digest}/width=640/-.jxl"
+    assert markup["preload"] == (
+        f'<{narrow}>; rel=preload; as=image; imagesrcset="{narrow} 320w, {wide} 640w"; imagesizes="50vw"; type="image/jxl"; '
+        "fetchpriority=high"
+    )
+
+
 def test_urls_without_a_body_are_those_of_the_document(client: httpx.Client) -> None:
     document = client.post("/v1/images", content=images.photo_jpeg(800, 600)).json()
     markup = client.post(f"/v1/images/{document['digest']}/urls").json()
@@ -165,6 +179,8 @@ def test_urls_without_a_body_are_those_of_the_document(client: httpx.Client) -> 
         ({"transform": {"fit": "cover"}}, "bad-transform", "width and height"),
         ({"format": "tiff"}, "bad-request", "one of avif, gif, jpeg, jxl, png, webp"),
         ({"format": "webp", "widths": [3]}, "bad-request", "one or the other"),
+        ({"format": "webp", "priority": True}, "bad-request", "one or the other"),
+        ({"priority": "high"}, "bad-request", "true or false"),
         ({"widths": [0]}, "bad-request", "a whole number from 1 to 8192"),
         ({"width": 3}, "bad-request", "an object with optionally `transform`"),
         ([], "bad-request", "an object with optionally `transform`"),

@@ -268,6 +268,63 @@ def test_picture_with_any_alt_and_sizes_is_read_back_exactly(alt: str, sizes: st
         assert attributes["srcset"] == source.srcset
 
 
+def test_picture_is_lazy_and_as_wide_as_its_layout_by_default() -> None:
+    markup = URL_BUILDER.markup(DIGEST, image(400, 300), Transform())
+    tags = Tags(markup.picture)
+    assert [attributes["sizes"] for tag, attributes in tags.tags if tag != "picture"] == ["auto, 100vw"] * 4
+    assert tags.element("img")["loading"] == "lazy"
+    assert "fetchpriority" not in tags.element("img")
+    assert markup.preload == ""
+
+
+@pytest.mark.parametrize(
+    ("sizes", "eager_sizes"),
+    [
+        ("auto, 100vw", "100vw"),
+        ("50vw", "50vw"),
+        ("auto", "100vw"),
+        ("", "100vw"),
+        ("AUTO,(min-width: 60em) 50vw, 100vw", "(min-width: 60em) 50vw, 100vw"),
+        (" auto\n,\t50vw", "50vw"),
+        ("auto,", "100vw"),
+        ("automatic, 50vw", "automatic, 50vw"),
+        ("50vw, auto", "50vw, auto"),
+    ],
+)
+def test_picture_with_priority_is_eager_and_has_no_auto(sizes: str, eager_sizes: str) -> None:
+    markup = URL_BUILDER.markup(DIGEST, image(400, 300), Transform(), sizes=sizes, priority=True)
+    tags = Tags(markup.picture)
+    assert [attributes["sizes"] for tag, attributes in tags.tags if tag != "picture"] == [eager_sizes] * 4
+    assert (tags.element("img")["loading"], tags.element("img")["fetchpriority"]) == ("eager", "high")
+    assert f'; imagesizes="{eager_sizes}"; ' in markup.preload
+
+
+def test_preload_of_a_small_photo_is_the_expected_header() -> None:
+    markup = URL_BUILDER.markup(DIGEST, image(400, 300), Transform(), sizes="50vw", priority=True)
+    narrow, wide = (link.url for link in markup.sources[0].renditions)
+    assert markup.preload == (
+        f'<{narrow}>; rel=preload; as=image; imagesrcset="{narrow} 320w, {wide} 400w"; imagesizes="50vw"; type="image/jxl"; '
+        "fetchpriority=high"
+    )
+
+
+def test_preload_of_an_hdr_photo_has_a_link_for_each_kind_of_screen() -> None:
+    photo = msgspec.structs.replace(image(400, 300), dynamic_range="high")
+    markup = URL_BUILDER.markup(DIGEST, photo, Transform(dynamic_range="high"), priority=True)
+    (standard,) = [source for source in markup.sources if source.type == "image/jxl" and not source.media]
+    assert re.findall(r'imagesrcset="([^"]*)".*?type="([^"]*)"; media="([^"]*)"', markup.preload) == [
+        (markup.sources[0].srcset, "image/jxl", "(dynamic-range: high)"),
+        (standard.srcset, "image/jxl", "not all and (dynamic-range: high)"),
+    ]
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=40))
+def test_preload_with_any_sizes_is_one_line_of_ascii_whose_quotes_are_escaped(sizes: str) -> None:
+    header = URL_BUILDER.markup(DIGEST, image(400, 300), Transform(), sizes=sizes, priority=True).preload
+    assert re.fullmatch(r'<[!-~]+>; rel=preload; as=image(; \w+="([^"\\]|\\["\\])*"){3}; fetchpriority=high', header)
+    assert re.fullmatch(r"[ -~]+", header)
+
+
 def test_picture_has_the_size_of_its_largest_step_to_prevent_a_layout_shift() -> None:
     tags = Tags(URL_BUILDER.markup(DIGEST, image(), Transform()).picture)
     assert (tags.element("img")["width"], tags.element("img")["height"]) == ("2560", "1920")

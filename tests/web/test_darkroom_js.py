@@ -96,8 +96,11 @@ def test_picture_with_a_high_dynamic_range_is_the_markup_of_the_service(js: Dark
 def test_picture_with_any_text_is_escaped_as_the_service_does(js: DarkroomJs, alt: str, sizes: str, src: str) -> None:
     image = document(src=src)
     sources = msgspec.convert(image["sources"], list[picture.PictureSource])
-    expected = picture.picture(sources, picture.RenditionLink(1, 1, src), sizes, alt)
-    assert js("picture", image, {"alt": alt, "sizes": sizes}) == expected
+    fallback = picture.RenditionLink(1, 1, src)
+    assert js("picture", image, {"alt": alt, "sizes": sizes}) == picture.picture(sources, fallback, sizes, alt)
+    expected = picture.picture(sources, fallback, sizes, alt, priority=True)
+    assert js("picture", image, {"alt": alt, "sizes": sizes, "priority": True}) == expected
+    assert js("preload", image, {"sizes": sizes}) == picture.preload(sources, sizes)
 
 
 def test_picture_with_attributes_puts_them_on_the_img_in_place_of_its_own(js: DarkroomJs) -> None:
@@ -106,8 +109,39 @@ def test_picture_with_attributes_puts_them_on_the_img_in_place_of_its_own(js: Da
     )
     image = html.splitlines()[-2]
     assert image.endswith('alt="A boat" loading="eager" class="a&quot;b" fetchpriority="high" hidden data-x="0">')
+    # Only lazy images can have `auto`.
+    assert html.count('sizes="100vw"') == 4
     assert "decoding" not in html
     assert html.count("class=") == 1
+
+
+@pytest.mark.parametrize(
+    "sizes", [None, "auto, 50vw", " AUTO ,50vw", "auto", "auto,", "", "50vw, auto", "automatic, 1px", "auto\u00a0,1px", 'a"\\é\n']
+)
+@pytest.mark.parametrize("info", [PHOTO, LINE, HDR])
+def test_picture_and_preload_with_priority_are_those_of_the_service(js: DarkroomJs, info: ImageInfo, sizes: str | None) -> None:
+    wanted: dict[str, Any] = {} if sizes is None else {"sizes": sizes}
+    transform = Transform(dynamic_range="high")
+    expected = UrlBuilder(SIGNER, "", LIMITS).markup(DIGEST, info, transform, alt="A boat", priority=True, **wanted)
+    image = {"alt": "A boat", **msgspec.to_builtins(expected)}
+    assert js("picture", image, {"priority": True, **wanted}) == expected.picture
+    assert js("preload", image, wanted) == expected.preload != ""
+
+
+@pytest.mark.parametrize(("loading", "auto"), [("lazy", True), ("LAZY", True), ("eager", False), (None, False), (False, False)])
+def test_picture_has_auto_only_if_it_is_lazy(js: DarkroomJs, loading: object, auto: bool) -> None:
+    assert js("picture", document(), {"loading": loading}).count('sizes="auto, 100vw"') == (4 if auto else 0)
+
+
+def test_preload_links_are_the_header_as_html(js: DarkroomJs) -> None:
+    markup = UrlBuilder(SIGNER, "", LIMITS).markup(DIGEST, HDR, Transform(dynamic_range="high"), priority=True)
+    high, standard = markup.sources[0], markup.sources[3]
+    assert js("preloadLinks", msgspec.to_builtins(markup)).splitlines() == [
+        f'<link rel="preload" as="image" imagesrcset="{source.srcset}" imagesizes="100vw" type="image/jxl" media="{media}" '
+        'fetchpriority="high">'
+        for source, media in ((high, "(dynamic-range: high)"), (standard, "not all and (dynamic-range: high)"))
+    ]
+    assert "media" not in js("preloadLinks", document())
 
 
 @pytest.mark.parametrize("name", ['x onload="y"', "", "1a", "a>"])

@@ -8,7 +8,7 @@ from service.errors import Problem, ServiceError, UnsupportedFormatError
 from service.http.schemas import ImageDocument, ImagesPage, LookupResponse, UrlResponse
 from service.images.digest import DIGEST_EXAMPLE
 from service.images.info import Placeholder
-from service.images.picture import Markup, PictureSource, RenditionLink
+from service.images.picture import Markup, PictureSource, RenditionLink, preload
 from service.images.transform import PIPELINE_VERSION
 from service.library.takedowns import TakenDown
 from service.ops.health import Report
@@ -39,7 +39,13 @@ def _source(media_type: str, extension: str) -> PictureSource:
 MARKUP = Markup(
     src=_rendition_url("width=640", "jpg"),
     sources=[_source("image/jxl", "jxl"), _source("image/avif", "avif"), _source("image/webp", "webp"), _source("image/jpeg", "jpg")],
-    picture='<picture>\n  <source type="image/jxl" srcset="…" sizes="100vw">\n  …\n</picture>',
+    picture='<picture>\n  <source type="image/jxl" srcset="…" sizes="auto, 100vw">\n  …\n</picture>',
+)
+PRIORITY_MARKUP = Markup(
+    src=MARKUP.src,
+    sources=MARKUP.sources,
+    picture='<picture>\n  <source type="image/jxl" srcset="…" sizes="(min-width: 60em) 40vw, 100vw">\n  …\n</picture>',
+    preload=preload(MARKUP.sources, "(min-width: 60em) 40vw, 100vw"),
 )
 DOCUMENT = ImageDocument(
     digest=DIGEST_EXAMPLE,

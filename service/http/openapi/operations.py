@@ -22,6 +22,7 @@ from service.http.openapi.examples import (
     MARKUP,
     MISDIRECTED,
     PAGE,
+    PRIORITY_MARKUP,
     PULL_URL,
     RANGE_NOT_SATISFIABLE,
     SIGNATURE,
@@ -304,7 +305,14 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {204: Reply("The same bytes may be uploaded again."), **_MISDIRECTED}, (*_AUTH, errors.NotFoundError, *_STORE)
     ),
     ("/v1/images/{digest}/urls", "post"): Operation(
-        {200: Reply("A ladder, or one URL.", {"a ladder": MARKUP, "one URL": URL}, (Markup, UrlResponse)), **_MISDIRECTED},
+        {
+            200: Reply(
+                "A ladder, or one URL.",
+                {"a ladder": MARKUP, "the first image of a page": PRIORITY_MARKUP, "one URL": URL},
+                (Markup, UrlResponse),
+            ),
+            **_MISDIRECTED,
+        },
         (*_JSON, errors.BadTransformError, errors.FormatNotOfferedError, *_IMAGE, errors.TooManyPixelsError, errors.TooComplexError),
         UrlsRequest,
     ),

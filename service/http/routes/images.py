@@ -231,12 +231,12 @@ async def create_urls(
     document = await documents.get(digest)
     transform = await resolve_transform(document, transform, renditions)
     if wanted.format is not None:
-        if wanted.widths or wanted.formats:
+        if wanted.widths or wanted.formats or wanted.priority:
             raise BadRequestError(
-                "`format` requests one URL, `widths` and `formats` request a ladder.",
+                "`format` requests one URL; `widths`, `formats` and `priority` request a ladder.",
                 expected="one or the other",
                 received="both",
-                remedy="Leave out `format`, or the other two.",
+                remedy="Leave out `format`, or the others.",
             )
         await renditions.resolve(document.info, transform, wanted.format)
         return Response(UrlResponse(url_builder.url(digest, document.info, transform, wanted.format)), headers=headers.document_headers())
@@ -251,6 +251,7 @@ async def create_urls(
         supported=await renditions.supported_formats(),
         sizes=wanted.sizes,
         alt=document.alt if wanted.alt is None else wanted.alt,
+        priority=wanted.priority,
     )
     return Response(markup, headers=headers.document_headers())
 
