@@ -6,6 +6,8 @@ A request comes in turn to:
 2. the edge (`edge`), which has stored responses, and lets clients share the response that they wait for;
 3. the service (`service.http.app`), which makes the response.
 
+With `DARKROOM_CORS_ORIGINS`, `service.http.cors` surrounds them all, so that a page of another origin can read each of their errors.
+
 `Connections` limits the connections that requests come from.
 """
 
@@ -14,7 +16,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Collection
-from typing import cast
+from typing import Any, cast
 
 from edge import Edge
 from edge.asgi import ASGIApp, Response, Scope
@@ -22,6 +24,7 @@ from edge.fly import FlyRegion
 from service.errors import ServiceError
 from service.http.app import create_app
 from service.http.connections import Connections, max_connections
+from service.http.cors import UploadCors
 from service.http.guard import Guard
 from service.http.negotiation import normalize_accept
 from service.http.problem_details import plain_response
@@ -35,7 +38,7 @@ BYPASS_PATHS = ("/health", "/livez", "/v1/")
 _METRIC_LABELS = {"/i/": "rendition", "/pull/": "pointer", "/v1/": "api", "/health": "health", "/livez": "health"}
 
 
-def build() -> Edge:
+def build() -> ASGIApp:
     """Return the whole server, configured by the environment.
 
     Raises:
@@ -63,7 +66,7 @@ def build() -> Edge:
     application = create_app(settings, purge, watch)
 
     # A replica region replays changes elsewhere, so no route checks their token before the body is read. The guard does.
-    guard = Guard(server.max_header_bytes, application.auth.granted_scopes if settings.is_replica else None)
+    guard = Guard(server.max_header_bytes, application.authenticate if settings.is_replica else None)
 
     def check_request(scope: Scope) -> Response | None:
         """Return the response that rejects a request, None if it may continue."""
@@ -97,7 +100,9 @@ def build() -> Edge:
         from service.ops import metrics  # noqa: PLC0415
 
         metrics.serve(edge, server.host, server.metrics_port)
-    return edge
+    if not server.cors_origins:
+        return edge
+    return cast(ASGIApp, UploadCors(cast(Any, edge), server.cors_origins))
 
 
 def metric_label(path: str) -> str:

@@ -204,6 +204,29 @@ class SlowUploadError(ServiceError):
     help = "Send the upload again over a faster connection. Nothing of the incomplete upload was stored."
 
 
+class UploadUsedError(ServiceError):
+    """An upload URL that has taken its one upload: the request conflicts with the state of the URL (RFC 9110 §15.5.10)."""
+
+    status_code = 409
+    slug = "upload-used"
+    title = "Upload URL used"
+    help = (
+        "Request an upload URL with POST /v1/uploads for each file. An upload that failed does not use up its URL; one that succeeded does."
+    )
+
+
+class UploadExpiredError(ServiceError):
+    """An upload URL whose time is over: it existed, and will not come back (RFC 9110 §15.5.11)."""
+
+    status_code = 410
+    slug = "upload-expired"
+    title = "Upload URL expired"
+    help = (
+        "Request a new upload URL with POST /v1/uploads when somebody is about to upload, with `seconds` that are enough for a slow "
+        "connection: the upload must be complete before the URL expires. Nothing was stored."
+    )
+
+
 class GoneError(ServiceError):
     """An image that was taken down."""
 

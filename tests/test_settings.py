@@ -69,6 +69,7 @@ def test_settings_of_every_variable_are_read() -> None:
         "DARKROOM_KEYS": f"{KEY}, {OTHER_KEY}",
         "DARKROOM_TOKENS": f"{TOKEN}:ingest+read , another-token-here",
         "DARKROOM_PUBLIC_URL": "https://img.example.com",
+        "DARKROOM_CORS_ORIGINS": "https://www.example.com, http://localhost:3000",
         "DARKROOM_UNSIGNED": "full width=640  width=640,height=480,fit=cover",
         "DARKROOM_REGIONS": "fra,iad",
         "DARKROOM_CACHE_BYTES": "1000",
@@ -284,6 +285,48 @@ def test_public_url_in_another_form_is_refused(url: str) -> None:
     message = refusal({"DARKROOM_PUBLIC_URL": url})
     assert message.startswith("DARKROOM_PUBLIC_URL is invalid: expected http:// or https://")
     assert message.endswith(f", got {url!r}.")
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("*", ("*",)),
+        ("https://www.example.com", ("https://www.example.com",)),
+        ("https://a.test,http://b.test:3000  http://[::1]:8080,", ("https://a.test", "http://b.test:3000", "http://[::1]:8080")),
+        ("http://127.0.0.1:65535 https://xn--mller-kva.example", ("http://127.0.0.1:65535", "https://xn--mller-kva.example")),
+        (" , ", ()),
+    ],
+)
+def test_cors_origins_are_read_as_browsers_write_them(text: str, origins: tuple[str, ...]) -> None:
+    assert load({"DARKROOM_CORS_ORIGINS": text}).server.cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "example.com",
+        "https://",
+        "https://www.example.com/",
+        "https://www.example.com/path",
+        "https://www.example.com?x",
+        "https://user@www.example.com",
+        "https://WWW.example.com",
+        "https://müller.example",
+        "https://*.example.com",
+        "https://www.example.com:443",
+        "http://www.example.com:80",
+        "https://www.example.com:",
+        "https://www.example.com:0",
+        "https://www.example.com:65536",
+        "ftp://www.example.com",
+        "null",
+        "*",
+    ],
+)
+def test_cors_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    message = refusal({"DARKROOM_CORS_ORIGINS": f"https://first.example {origin}"})
+    assert message.startswith("DARKROOM_CORS_ORIGINS is invalid: expected * without other entries, or origins as browsers write them")
+    assert message.endswith(f", got {origin!r}.")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ from service.http.routes.images import (
 from service.http.routes.pages import page_router
 from service.http.routes.pull import create_pull_url, get_pull
 from service.http.routes.renditions import get_rendition
+from service.http.routes.uploads import create_upload_url, take_upload
 from service.images.info import Limits, codec_bytes
 from service.library.documents import Documents
 from service.library.image_store import ImageStore
@@ -45,6 +47,7 @@ from service.library.listing import Listing
 from service.library.render_failures import RenderFailures
 from service.library.renditions import Renditions
 from service.library.takedowns import Cdn, Purge, Takedowns
+from service.library.upload_tickets import UploadTickets
 from service.library.uploads import UploadSpool
 from service.library.warming import Warmer
 from service.library.warming_queue import WarmingQueue
@@ -59,6 +62,7 @@ from service.storage.object_store import Storage, open_storage
 from service.storage.quota import DerivedQuota
 from service.urls.signing import Signer, UrlBuilder
 from service.urls.unsigned import UnsignedTransforms, unsigned_transforms
+from service.urls.upload_ticket import UPLOADS_PATH, parse_upload_path
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +73,11 @@ class Application(NamedTuple):
     app: ASGIApp
     refresh_takedowns: Callable[[], Awaitable[None]]
     """Reads the takedowns of other processes at once, in place of at the next poll."""
-    auth: BearerAuth
+    authenticate: Callable[[bytes, str], None]
+    """Checks the token of a request that changes something, or the signature of its upload URL, given its raw path and `Authorization`.
+
+    Raises `UnauthorizedError` and `BadSignatureError`.
+    """
 
 
 def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[Any, Any, None]]) -> Application:
@@ -101,6 +109,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
     ingester = Ingester(image_store, documents, pool, intermediates, takedowns, spool=spool, warming=warming_queue, limits=limits)
     renditions = Renditions(image_store, pool, documents, intermediates, takedowns, limits=limits, wait_seconds=rendering.wait_seconds)
     listing = Listing(storage, image_store, takedowns)
+    upload_tickets = UploadTickets(storage)
     sources = _sources(settings, storage, documents, ingester)
     quota = DerivedQuota(storage, settings.storage.renditions_bytes) if settings.storage.renditions_bytes else None
     health = Health(settings, storage, pool, signing_key_monitor, version("darkroom"))
@@ -120,6 +129,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
                 takedowns.watch,
                 signing_key_monitor.watch,
                 listing.backfill,
+                upload_tickets.watch,
             ]
             if quota is not None:
                 background.append(quota.watch)
@@ -154,6 +164,7 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
         "settings": settings,
         "signer": signer,
         "takedowns": takedowns,
+        "upload_tickets": upload_tickets,
     }
     app = Litestar(
         [
@@ -167,6 +178,8 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
             create_urls,
             delete_image,
             delete_tombstone,
+            create_upload_url,
+            take_upload,
             create_pull_url,
             get_pull,
             get_rendition,
@@ -195,7 +208,14 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
         request_max_body_size=None,
         logging_config=None,
     )
-    return Application(_with_security_headers(app), takedowns.refresh, auth)
+    return Application(_with_security_headers(app), takedowns.refresh, partial(_authenticate, auth, signer))
+
+
+def _authenticate(auth: BearerAuth, signer: Signer, raw_path: bytes, authorization: str) -> None:
+    if raw_path.startswith(f"{UPLOADS_PATH}/".encode("ascii")):
+        signer.verify_ticket(*parse_upload_path(raw_path))
+    else:
+        auth.granted_scopes(authorization)
 
 
 def _unsigned_transforms(settings: Settings) -> UnsignedTransforms:

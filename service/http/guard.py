@@ -17,18 +17,18 @@ _LINE_BYTES = 4
 class Guard:
     """Checks the header of a request, given its ASGI scope."""
 
-    def __init__(self, max_header_bytes: int, authenticate: Callable[[str], object] | None) -> None:
+    def __init__(self, max_header_bytes: int, authenticate: Callable[[bytes, str], object] | None) -> None:
         """Check headers against these limits.
 
         `max_header_bytes`: the largest total size of the request's target, field names, field values and their separators.
-        `authenticate`: called with the value of `Authorization` of each request whose method is not safe; raises `UnauthorizedError` for
-        an unknown token. `None` if the routes check tokens themselves.
+        `authenticate`: called with the raw path and the value of `Authorization` of each request whose method is not safe; raises
+        `UnauthorizedError` for an unknown token, and `BadSignatureError` for a forged upload URL. `None` if the routes check them.
         """
         self._max_header_bytes = max_header_bytes
         self._authenticate = authenticate
 
     def check(self, scope: Mapping[str, Any]) -> None:
-        """Check a request; raises `HeaderTooLargeError`, `BadRequestError` for no Host or several, and `UnauthorizedError`."""
+        """Check a request; raises `HeaderTooLargeError`, `BadRequestError` for no Host or several, and what `authenticate` does."""
         headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
         size = len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(name) + len(value) + _LINE_BYTES for name, value in headers)
         if size > self._max_header_bytes:
@@ -49,4 +49,4 @@ class Guard:
             )
         if self._authenticate is not None and scope["method"] not in _SAFE:
             authorization = next((value for name, value in headers if name == b"authorization"), b"")
-            self._authenticate(authorization.decode("latin-1"))
+            self._authenticate(scope["raw_path"], authorization.decode("latin-1"))

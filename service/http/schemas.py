@@ -7,14 +7,14 @@ description (`service.http.openapi`). A description is a sentence, or a noun phr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from service.errors import Problem
 from service.images.digest import DIGEST_EXAMPLE, DIGEST_PATTERN
-from service.images.formats import FORMATS, Format
+from service.images.formats import FORMATS, Format, OriginalFormat
 from service.images.info import Placeholder
 from service.images.options import API_OPTIONS, MAX_SIDE_PIXELS, OPTIONS, DynamicRange
 from service.images.picture import DEFAULT_SIZES, PictureSource
@@ -33,6 +33,13 @@ MAX_SOURCE_URL_CHARACTERS = 8_192
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
 MAX_DIGESTS = 1_000
+
+# How long an upload URL is valid: by default as long as somebody needs to choose a photo, at most a day.
+DEFAULT_UPLOAD_SECONDS = 900
+MAX_UPLOAD_SECONDS = 86_400
+
+# The largest that JavaScript represents exactly.
+MAX_SAFE_INTEGER = 2**53 - 1
 
 _DEFAULTS = dict(zip(Transform.__struct_fields__, Transform.__struct_defaults__, strict=True))
 
@@ -129,6 +136,13 @@ class UrlResponse(msgspec.Struct, frozen=True):
     url: str
 
 
+class UploadUrl(msgspec.Struct, frozen=True):
+    """A URL that takes one upload, and when it expires."""
+
+    url: str
+    expires: str
+
+
 class RequestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The JSON body of a request."""
 
@@ -168,6 +182,28 @@ class IngestFromUrl(RequestBody, frozen=True):
     examples = {"from another host": {"url": "https://images.example.com/panda.jpg"}}
 
     url: Annotated[Url, Meta(description="The URL of an image, on a host that DARKROOM_PULL_HOSTS allows.")]
+
+
+class UploadUrlRequest(RequestBody, frozen=True):
+    """The limits of an upload URL."""
+
+    examples = {"for a photo": {"max_bytes": 20_000_000, "formats": ["jpeg", "png", "webp", "heic"], "seconds": 900}}
+
+    max_bytes: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_SAFE_INTEGER)] | None,
+        Meta(description="The largest file in bytes, at most and by default DARKROOM_MAX_UPLOAD_BYTES."),
+    ] = None
+    formats: Annotated[
+        list[OriginalFormat],
+        Meta(
+            max_length=len(get_args(OriginalFormat)),
+            description="The formats that are accepted, which the content of the file decides. Empty for all.",
+            extra_json_schema={"uniqueItems": True},
+        ),
+    ] = []
+    seconds: Annotated[
+        int, Meta(ge=1, le=MAX_UPLOAD_SECONDS, description="How long the URL is valid. The upload must be complete within that time.")
+    ] = DEFAULT_UPLOAD_SECONDS
 
 
 class UrlsRequest(RequestBody, frozen=True):

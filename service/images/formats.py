@@ -9,6 +9,9 @@ import msgspec
 
 Format: TypeAlias = Literal["jxl", "avif", "webp", "jpeg", "png", "gif"]
 
+# The formats of originals, as in `ImageInfo.format`.
+OriginalFormat: TypeAlias = Literal["jpeg", "png", "webp", "gif", "avif", "heic", "jxl", "tiff", "svg"]
+
 
 class FormatTraits(msgspec.Struct, frozen=True, kw_only=True):
     """One format.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 import msgspec
 import structlog
 
 from service.errors import DamagedDocumentError, EmptyBodyError
 from service.images.document import Document
-from service.images.info import Limits
+from service.images.info import ImageInfo, Limits
 from service.library.documents import Documents
 from service.library.image_store import ImageStore
 from service.library.intermediates import Intermediates
@@ -20,6 +23,9 @@ from service.rendering.pool import RenderPool
 from service.rendering.protocol import Probe, Probed
 
 log = structlog.get_logger(__name__)
+
+# Called with what an upload is. It raises if the upload is refused; the image is stored within the block of the result.
+Admission: TypeAlias = Callable[[ImageInfo], AbstractAsyncContextManager[None]]
 
 
 class IngestResult(msgspec.Struct, frozen=True):
@@ -64,12 +70,14 @@ class Ingester:
         self._warming = warming
         self._limits = limits
 
-    async def ingest(self, upload: Upload) -> IngestResult:
+    async def ingest(self, upload: Upload, admit: Admission = lambda _: nullcontext()) -> IngestResult:
         """Return the document of an upload once original and document are stored durably.
 
+        admit: decides after the probe whether the upload may be stored.
+
         Raises `EmptyBodyError`; `GoneError` if the image is taken down; `UnsupportedFormatError`, `BrokenImageError`,
-        `TooManyPixelsError` and `TooComplexError` from the probe; `OverloadedError`; `StorageUnavailableError` and `StorageFullError`.
-        Nothing is stored if the probe fails.
+        `TooManyPixelsError` and `TooComplexError` from the probe; `OverloadedError`; `StorageUnavailableError` and `StorageFullError`;
+        and what `admit` does. Nothing is stored if the probe fails, or if `admit` raises.
         """
         if upload.bytes == 0:
             raise EmptyBodyError(
@@ -81,12 +89,14 @@ class Ingester:
         await upload.flush()
         digest = upload.digest
         await self._takedowns.raise_if_tombstoned([digest])
-        if (stored := await self._already_stored(digest, upload)) is not None:
+        if (stored := await self._read_document(digest)) is not None:
+            async with admit(stored.info), self._images.writing(digest) as writer:
+                await writer.repair_original(upload.path)
             return IngestResult(stored, created=False)
         probed = await self._pool.run(Probe(str(upload.path), self._limits, digest=digest), Probed)
         created = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         document = Document(digest, probed.info, upload.bytes, created, probed.placeholder, warnings=probed.warnings)
-        async with self._images.writing(digest) as writer:
+        async with admit(probed.info), self._images.writing(digest) as writer:
             if not await writer.create_original(upload.path):
                 await writer.repair_original(upload.path)
             if probed.intermediate is not None:
@@ -107,13 +117,9 @@ class Ingester:
         log.info("ingested", digest=digest, format=probed.info.format, bytes=upload.bytes)
         return IngestResult(document, created=True)
 
-    async def _already_stored(self, digest: str, upload: Upload) -> Document | None:
-        """Return the document if the image is stored, its original repaired if necessary; `None` if there is no readable document."""
+    async def _read_document(self, digest: str) -> Document | None:
+        """Return the document if the image is stored; `None` if there is no readable one."""
         try:
-            document = await self._images.read_document(digest)
+            return await self._images.read_document(digest)
         except DamagedDocumentError:
             return None
-        if document is not None:
-            async with self._images.writing(digest) as writer:
-                await writer.repair_original(upload.path)
-        return document

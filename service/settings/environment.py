@@ -22,6 +22,7 @@ from service.images.ladder import LADDER_WIDTHS
 from service.images.transform import Transform
 from service.settings.help import CLIENT_HELP, HELP
 from service.settings.sections import (
+    ANY_ORIGIN,
     MEBIBYTE,
     OPEN_LADDER,
     PREFIX,
@@ -49,6 +50,10 @@ _VARIANT = re.compile(r"\s*([a-z][a-z0-9_-]{0,63})\s*:\s*(\S+)\s*")
 _WIDTH = re.compile(r"[1-9][0-9]{0,3}")
 _TOKEN = re.compile(r"[A-Za-z0-9._~/=-]{16,}")
 _PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-])?")
+# An origin as browsers write it in `Origin` (RFC 6454 §6.2), for the schemes of pages.
+_ORIGIN = re.compile(r"(https?)://([a-z0-9]([a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:([1-9][0-9]{0,4}))?")
+_MAX_PORT = 65_535
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
 _REGION = re.compile(r"[a-z][a-z0-9-]{2,31}")
 _MACHINE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -133,6 +138,22 @@ def _public_url(text: str) -> str:
             "DARKROOM_PUBLIC_URL", "http:// or https://, a host, and no slash at the end, such as https://img.example.com", repr(text)
         )
     return text
+
+
+def _cors_origins(text: str) -> tuple[str, ...]:
+    origins = tuple(text.replace(",", " ").split())
+    if origins == (ANY_ORIGIN,):
+        return origins
+    for origin in origins:
+        match = _ORIGIN.fullmatch(origin)
+        if match is None or match[5] == _DEFAULT_PORTS[match[1]] or int(match[5] or 0) > _MAX_PORT:
+            raise SettingsError.invalid(
+                "DARKROOM_CORS_ORIGINS",
+                "* without other entries, or origins as browsers write them: http:// or https://, the host in lower case, a port that is "
+                "not the default one, and nothing after it, such as https://www.example.com or http://localhost:3000",
+                repr(origin),
+            )
+    return origins
 
 
 def _signing_keys(text: str) -> tuple[bytes, ...]:
@@ -260,6 +281,7 @@ def _regions(text: str) -> tuple[str, ...]:
 
 _PARSERS: Mapping[str, Callable[[str], object]] = {
     "DARKROOM_PUBLIC_URL": _public_url,
+    "DARKROOM_CORS_ORIGINS": _cors_origins,
     "DARKROOM_KEYS": _signing_keys,
     "DARKROOM_TOKENS": _tokens,
     "DARKROOM_UNSIGNED": _unsigned,

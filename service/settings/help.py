@@ -38,6 +38,11 @@ HELP: Mapping[str, Setting] = {
     "DARKROOM_PUBLIC_URL": Setting(
         "URL prefix of the URLs in image documents, for example `https://img.example.com`.", "none: the URLs are relative"
     ),
+    "DARKROOM_CORS_ORIGINS": Setting(
+        "Origins whose pages may use upload URLs (`POST /v1/uploads`), separated by commas or spaces, as browsers write them: "
+        "`https://www.example.com`, `http://localhost:3000`; or `*` for all.",
+        "none: only pages of the server's own origin",
+    ),
     "DARKROOM_UNSIGNED": Setting(
         "What needs no signature (`-` in its place): `none`, or a list, separated by spaces, of transforms in canonical form and of the "
         "word `ladder`, which stands for every image, and every variant of it, at the widths in DARKROOM_WIDTHS.",

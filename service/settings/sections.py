@@ -29,6 +29,9 @@ WARM_FORMATS: tuple[WarmFormat, ...] = get_args(WarmFormat)
 # Stands for the transforms of the open ladder in the list of unsigned transforms.
 OPEN_LADDER = "ladder"
 
+# Stands for every origin in the list of origins whose pages may upload.
+ANY_ORIGIN = "*"
+
 Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 Natural: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 Seconds: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
@@ -55,13 +58,15 @@ def _variable(name: str) -> str:
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
     """The listening sockets, and what the server does for a client before it renders anything.
 
-    `public_url` precedes the URLs in image documents and is empty for relative ones. 0 means for `metrics_port` that metrics are not
+    `public_url` precedes the URLs in image documents and is empty for relative ones. `cors_origins` are those whose pages may read the
+    responses to uploads. 0 means for `metrics_port` that metrics are not
     served, and for `max_connections_per_address` that there is no limit.
     """
 
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 8_080
     public_url: str = ""
+    cors_origins: tuple[str, ...] = ()
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
     cache_bytes: Positive = 256 * MEBIBYTE
     max_cold_requests: Natural = 1_024

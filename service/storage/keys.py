@@ -13,6 +13,7 @@
 | `pointers/` | pull mapping: which image a URL led to |
 | `keys/` | signing key in use, under its fingerprint |
 | `render-failures/` | render that ended its process |
+| `uploads/` | upload ticket that was used, until some time after it has expired |
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ WARMING_PREFIX = "warming"
 PULL_MAPPINGS_PREFIX = "pointers"
 SIGNING_KEYS_PREFIX = "keys"
 RENDER_FAILURES_PREFIX = "render-failures"
+USED_UPLOADS_PREFIX = "uploads"
 
 # Objects that can be made again from the originals: a quota or a lifecycle rule may remove them at any time.
 DERIVED_PREFIXES = (RENDITIONS_PREFIX, INTERMEDIATES_PREFIX)
@@ -107,6 +109,11 @@ def signing_key_record_key(fingerprint: str) -> str:
 def render_failure_key(subject: str, name: str) -> str:
     """Return the key of the record that rendering `subject`, a digest or a hash, ended its process; `name` says when and how."""
     return f"{RENDER_FAILURES_PREFIX}/{subject}/{name}"
+
+
+def used_upload_key(expires: int, ticket_id: str) -> str:
+    """Return the key of the record that an upload ticket was used; `expires`, in seconds since 1970, sorts the oldest first."""
+    return f"{USED_UPLOADS_PREFIX}/{expires:011}-{ticket_id}"
 
 
 def is_derived(key: str) -> bool:

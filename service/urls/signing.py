@@ -1,4 +1,4 @@
-"""The signatures of rendition URLs: sign, verify, and build whole URLs, signed where they have to be.
+"""The signatures of rendition URLs and upload tickets: sign, verify, and build whole URLs, signed where they have to be.
 
 A signature is the first 128 bits of the HMAC-SHA-256 of a URL's `signing_payload`, in base32.
 """
@@ -18,6 +18,7 @@ from service.images.picture import DEFAULT_SIZES, Markup, markup
 from service.images.transform import PIPELINE_VERSION, Transform, for_format
 from service.urls.rendition_url import PullUrl, RenditionUrl
 from service.urls.unsigned import UnsignedTransforms
+from service.urls.upload_ticket import UploadTicket, forged_ticket
 
 SIGNATURE_BYTES = 16
 # Takes the place of a signature in the path of an unsigned transform.
@@ -39,7 +40,7 @@ class Signer:
         self.unsigned = unsigned
         self._without_signature = unsigned.description
 
-    def sign(self, url: RenditionUrl | PullUrl) -> str:
+    def sign(self, url: RenditionUrl | PullUrl | UploadTicket) -> str:
         """Return the path of `url` with its signature."""
         return url.path(_signature(self._keys[0], url))
 
@@ -59,17 +60,25 @@ class Signer:
                 received=url.transform,
                 remedy="Request a signed URL with POST /v1/images/{digest}/urls.",
             )
-        received = signature.encode("ascii")
-        valid = False
-        for key in self._keys:
-            valid |= hmac.compare_digest(_signature(key, url).encode("ascii"), received)
-        if not valid:
+        if not self._is_signed(url, signature):
             raise BadSignatureError(
                 "The signature does not belong to this address.",
                 expected="the signature that this server made for exactly this path",
                 received=signature,
                 remedy="Use URLs from image documents and from POST /v1/images/{digest}/urls unchanged.",
             )
+
+    def verify_ticket(self, ticket: UploadTicket, signature: str) -> None:
+        """Return if `signature` is that of `ticket` under any key, compared in constant time; raises `BadSignatureError` otherwise."""
+        if not self._is_signed(ticket, signature):
+            raise forged_ticket(signature)
+
+    def _is_signed(self, url: RenditionUrl | PullUrl | UploadTicket, signature: str) -> bool:
+        received = signature.encode("ascii")
+        valid = False
+        for key in self._keys:
+            valid |= hmac.compare_digest(_signature(key, url).encode("ascii"), received)
+        return valid
 
 
 class UrlBuilder:
@@ -96,7 +105,7 @@ class UrlBuilder:
             return self._public_url + url.path(UNSIGNED)
         return self.sign(url)
 
-    def sign(self, url: RenditionUrl | PullUrl) -> str:
+    def sign(self, url: RenditionUrl | PullUrl | UploadTicket) -> str:
         """Return the URL with its signature."""
         return self._public_url + self._signer.sign(url)
 
@@ -129,6 +138,6 @@ class UrlBuilder:
         return markup(found, url_of, sizes=sizes, alt=alt, priority=priority)
 
 
-def _signature(key: bytes, url: RenditionUrl | PullUrl) -> str:
+def _signature(key: bytes, url: RenditionUrl | PullUrl | UploadTicket) -> str:
     mac = hmac.digest(key, url.signing_payload.encode("ascii"), hashlib.sha256)
     return base32(mac[:SIGNATURE_BYTES])

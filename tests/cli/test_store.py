@@ -269,6 +269,14 @@ def test_copy_without_renditions_leaves_derived_objects(store: Path, tmp_path: P
     assert files(tmp_path / "there") == files(store, "originals", "documents", "recent", "tombstones")
 
 
+def test_copy_has_the_upload_urls_that_were_used(store: Path, tmp_path: Path) -> None:
+    used = store / "uploads" / f"01795946294-{'a' * 16}"
+    used.parent.mkdir()
+    used.write_bytes(b"used")
+    assert json_of("copy", store.as_uri(), (tmp_path / "there").as_uri())["copied"]["uploads"] == 1
+    assert (tmp_path / "there" / used.relative_to(store)).read_bytes() == b"used"
+
+
 def test_second_copy_copies_changes_of_the_source_and_keeps_changes_of_the_destination(store: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
     first, second, _ = sorted((store / "documents").iterdir())

@@ -57,8 +57,8 @@ def test_request_of_http_1_0_needs_no_host(headers: list[tuple[bytes, bytes]]) -
 def test_unsafe_request_is_authenticated_if_no_route_does(method: str) -> None:
     received = []
 
-    def authenticate(authorization: str) -> None:
-        received.append(authorization)
+    def authenticate(raw_path: bytes, authorization: str) -> None:
+        received.append((raw_path, authorization))
         if not authorization:
             raise UnauthorizedError("This request needs a token.")
 
@@ -67,4 +67,4 @@ def test_unsafe_request_is_authenticated_if_no_route_does(method: str) -> None:
         guard.check(scope(HOST, method=method))
     guard.check(scope(HOST, (b"authorization", b"Bearer \xff"), method=method))
     guard.check(scope(HOST))
-    assert received == ["", "Bearer ÿ"]
+    assert received == [(b"/i/x", ""), (b"/i/x", "Bearer ÿ")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from service.errors import Problem, ServiceError, UnsupportedFormatError
-from service.http.schemas import ImageDocument, ImagesPage, LookupResponse, UrlResponse
+from service.http.schemas import ImageDocument, ImagesPage, LookupResponse, UploadUrl, UrlResponse
 from service.images.digest import DIGEST_EXAMPLE
 from service.images.info import Placeholder
 from service.images.picture import Markup, PictureSource, RenditionLink, preload
@@ -75,6 +75,8 @@ PAGE = ImagesPage([DOCUMENT])
 LOOKUP = LookupResponse([DOCUMENT], gone=[], max_upload_bytes=67_108_864)
 URL = UrlResponse(_rendition_url("width=640,height=480,fit=cover,gravity=attention", "webp"))
 PULL_URL = UrlResponse(f"/pull/v1/aHR0cHM6Ly9pbWFnZXMuZXhhbXBsZS5jb20vYS5qcGc/width=640/{SIGNATURE}.auto")
+UPLOAD_TICKET = f"1795694400.20000000.jpeg-png-webp-heic.mzxw6ytboi4dqnrt.{SIGNATURE}"
+UPLOAD_URL = UploadUrl(f"/v1/uploads/{UPLOAD_TICKET}", "2026-11-26T12:00:00Z")
 TAKEN_DOWN = TakenDown(DIGEST_EXAMPLE, "2026-11-25T12:00:00Z", renditions=18, cdn="purged")
 HEALTHY = Report(
     "ok",

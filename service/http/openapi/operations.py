@@ -27,6 +27,7 @@ from service.http.openapi.examples import (
     RANGE_NOT_SATISFIABLE,
     SIGNATURE,
     TAKEN_DOWN,
+    UPLOAD_URL,
     URL,
     problem_example,
 )
@@ -41,6 +42,8 @@ from service.http.schemas import (
     PageQuery,
     PullRequest,
     RequestBody,
+    UploadUrl,
+    UploadUrlRequest,
     UrlResponse,
     UrlsRequest,
 )
@@ -53,7 +56,7 @@ from service.library.takedowns import TakenDown
 from service.ops.health import Report
 
 _REF = "#/components/schemas/{name}"
-_SCHEMAS = (ImageDocument, ImagesPage, LookupResponse, Markup, UrlResponse, Problem, Report, TakenDown)
+_SCHEMAS = (ImageDocument, ImagesPage, LookupResponse, Markup, UploadUrl, UrlResponse, Problem, Report, TakenDown)
 _PROBLEM = "application/problem+json"
 
 
@@ -88,6 +91,8 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
         paths[path][method] = described
     upload = paths["/v1/images"]["post"]
     upload["requestBody"] = {"required": True, "content": {**_FILES, **_json_body(IngestFromUrl)}}
+    for method in ("post", "put"):
+        paths[_UPLOAD_PATH][method]["requestBody"] = {"required": True, "content": _ONE_FILE}
     return {**document, "paths": paths, "components": components()}
 
 
@@ -148,7 +153,7 @@ def _json_body(kind: type[RequestBody]) -> dict[str, Any]:
 
 def _security(path: str) -> list[dict[str, list[str]]]:
     # Either of the two: a server without tokens requires none.
-    return [{"token": []}, {}] if path.startswith("/v1/") else []
+    return [{"token": []}, {}] if path.startswith("/v1/") and path != _UPLOAD_PATH else []
 
 
 def _query_parameters(kind: type[msgspec.Struct]) -> tuple[Mapping[str, Any], ...]:
@@ -165,6 +170,10 @@ _FILE = {"type": "string", "contentMediaType": "application/octet-stream"}
 _FILES = {
     "application/octet-stream": {"schema": _FILE},
     "multipart/form-data": {"schema": {"type": "object", "properties": {"file": {"type": "array", "items": _FILE}}}},
+}
+_ONE_FILE = {
+    "application/octet-stream": {"schema": _FILE},
+    "multipart/form-data": {"schema": {"type": "object", "required": ["file"], "properties": {"file": _FILE}}},
 }
 _IF_MATCH = {
     "name": "If-Match",
@@ -229,6 +238,14 @@ _INGEST = (
     errors.SourceSlowError,
     errors.StorageFullError,
 )
+# A ticket takes the place of a token, and no URL is fetched.
+_UPLOAD = (
+    *(error for error in _INGEST if error not in {*_AUTH, errors.SourceRefusedError, errors.SourceFailedError, errors.SourceSlowError}),
+    *_HEADER,
+    errors.BadSignatureError,
+    errors.UploadUsedError,
+    errors.UploadExpiredError,
+)
 _RENDER = (
     *_HEADER,
     errors.BadAddressError,
@@ -252,7 +269,22 @@ _RENDER = (
 )
 
 _RENDITION_PATH = "/i/{version}/{digest}/{transform}/{signature}.{extension}"
+_UPLOAD_PATH = "/v1/uploads/{ticket}"
 _PULL_PATH = "/pull/v1/{url}/{transform}/{signature}.{extension}"
+
+_TAKE_UPLOAD = Operation(
+    {
+        200: Reply("The same bytes are already stored. The URL is used up.", {"a photo": DOCUMENT}, (ImageDocument,), fields=_ETAG),
+        201: Reply(
+            "Stored: the image is on disk before this response is sent. The URL is used up.",
+            {"a photo": DOCUMENT},
+            (ImageDocument,),
+            fields={**_ETAG, "Location": "The path of the document, which needs a token."},
+        ),
+        **_MISDIRECTED,
+    },
+    _UPLOAD,
+)
 
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("/v1/images", "get"): Operation(
@@ -316,6 +348,13 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         (*_JSON, errors.BadTransformError, errors.FormatNotOfferedError, *_IMAGE, errors.TooManyPixelsError, errors.TooComplexError),
         UrlsRequest,
     ),
+    ("/v1/uploads", "post"): Operation(
+        {201: Reply("A URL that takes one upload.", {"one URL": UPLOAD_URL}, (UploadUrl,)), **_MISDIRECTED},
+        (*_JSON, *_AUTH),
+        UploadUrlRequest,
+    ),
+    (_UPLOAD_PATH, "post"): _TAKE_UPLOAD,
+    (_UPLOAD_PATH, "put"): _TAKE_UPLOAD,
     ("/v1/pull", "post"): Operation(
         {
             200: Reply("A URL that redirects to a rendition of the source.", {"one URL": PULL_URL}, (UrlResponse,)),

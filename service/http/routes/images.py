@@ -82,19 +82,19 @@ async def ingest_image(
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     if content_type != "multipart/form-data":
         result = await _ingest_body(request, ingester, sources, settings, is_json=content_type == "application/json")
-        return _document_response(_image_document(result.document, url_builder, supported), 201 if result.created else 200)
+        return document_response(image_document(result.document, url_builder, supported), 201 if result.created else 200)
     outcomes = await _ingest_parts(request, ingester, options.get("boundary", ""), settings)
     if len(outcomes) == 1 and isinstance(outcomes[0], ServiceError):
         raise outcomes[0]
     documents = [
-        outcome.problem() if isinstance(outcome, ServiceError) else _image_document(outcome.document, url_builder, supported)
+        outcome.problem() if isinstance(outcome, ServiceError) else image_document(outcome.document, url_builder, supported)
         for outcome in outcomes
     ]
     codes = {outcome.status_code if isinstance(outcome, ServiceError) else 201 if outcome.created else 200 for outcome in outcomes}
     status_code = codes.pop() if len(codes) == 1 else 207
     first = documents[0]
     if len(documents) == 1 and isinstance(first, ImageDocument):
-        return _document_response(first, status_code)
+        return document_response(first, status_code)
     return Response(ImageDocuments(documents), status_code=status_code, headers=headers.document_headers())
 
 
@@ -158,7 +158,7 @@ async def get_image(
     """Return the image document, or 304 if its `ETag` is one of `If-None-Match`."""
     auth.require(request, "read")
     document = await documents.get(digest)
-    response = _document_response(_image_document(document, url_builder, await renditions.supported_formats()), 200)
+    response = document_response(image_document(document, url_builder, await renditions.supported_formats()), 200)
     # A weak comparison, as this condition requires (RFC 9110 §13.1.2).
     tags = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
     if tags & {"*", response.headers["ETag"]}:
@@ -193,7 +193,7 @@ async def update_image(
     supported = await renditions.supported_formats()
 
     def change(document: Document) -> Document:
-        current_tag = _etag(_image_document(document, url_builder, supported))
+        current_tag = _etag(image_document(document, url_builder, supported))
         if expected_tag.strip() != "*" and current_tag not in [tag.strip() for tag in expected_tag.split(",")]:
             raise PreconditionFailedError(
                 "The image has been changed since it was read.",
@@ -207,7 +207,7 @@ async def update_image(
             focal = None if wanted.focal is None else FocalPoint(*(round(coordinate, 4) for coordinate in wanted.focal))
         return msgspec.structs.replace(document, focal=focal, alt=document.alt if wanted.alt is msgspec.UNSET else wanted.alt)
 
-    return _document_response(_image_document(await documents.update(digest, change), url_builder, supported), 200)
+    return document_response(image_document(await documents.update(digest, change), url_builder, supported), 200)
 
 
 @post("/v1/images/{digest:str}/urls", summary="Make URLs of an image's renditions", tags=["images"], status_code=200)
@@ -279,7 +279,7 @@ async def delete_tombstone(
     return Response(None, status_code=204, headers=headers.document_headers())
 
 
-def _image_document(document: Document, url_builder: UrlBuilder, supported: Collection[Format]) -> ImageDocument:
+def image_document(document: Document, url_builder: UrlBuilder, supported: Collection[Format]) -> ImageDocument:
     """Return the public form of a stored document, with new URLs of renditions in the formats `supported`."""
     markup = url_builder.markup(document.digest, document.info, Transform(), supported=supported, alt=document.alt)
     return ImageDocument(
@@ -306,13 +306,14 @@ async def _image_documents(documents: list[Document], renditions: Renditions, ur
     supported = await renditions.supported_formats()
     converted = []
     for document in documents:
-        converted.append(_image_document(document, url_builder, supported))
+        converted.append(image_document(document, url_builder, supported))
         # Signing the URLs of a thousand images takes a while: let other requests run in between.
         await anyio.lowlevel.checkpoint()
     return converted
 
 
-def _document_response(document: ImageDocument, status_code: int) -> Response[ImageDocument]:
+def document_response(document: ImageDocument, status_code: int) -> Response[ImageDocument]:
+    """Return the response that consists of a document, with its `ETag`, and after an upload (201) its `Location`."""
     fields = {**headers.document_headers(), "ETag": _etag(document)}
     if status_code == 201:
         fields["Location"] = f"/v1/images/{document.digest}"

@@ -25,6 +25,7 @@ from service.storage.keys import (
     PULL_MAPPINGS_PREFIX,
     RECENT_PREFIX,
     TOMBSTONES_PREFIX,
+    USED_UPLOADS_PREFIX,
     WARMING_PREFIX,
     digest_in,
     document_key,
@@ -98,7 +99,15 @@ class Copier:
         await self._copy_all(TOMBSTONES_PREFIX, current, existing)
         taken_down = {digest_in(key) for key in (*tombstones, *existing)}
         derived = DERIVED_PREFIXES if self._renditions else ()
-        for prefix in (ORIGINALS_PREFIX, DOCUMENTS_PREFIX, RECENT_PREFIX, PULL_MAPPINGS_PREFIX, WARMING_PREFIX, *derived):
+        for prefix in (
+            ORIGINALS_PREFIX,
+            DOCUMENTS_PREFIX,
+            RECENT_PREFIX,
+            PULL_MAPPINGS_PREFIX,
+            WARMING_PREFIX,
+            USED_UPLOADS_PREFIX,
+            *derived,
+        ):
             objects = await _by_key(self._source, prefix)
             wanted = {key: info for key, info in objects.items() if prefix == PULL_MAPPINGS_PREFIX or digest_in(key) not in taken_down}
             await self._copy_all(prefix, wanted, await _by_key(self._destination, prefix))
