@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 
-from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.settings.sections import ANY_ORIGIN
@@ -22,6 +21,8 @@ _PREFLIGHT = [
 _EXPOSED = (b"access-control-expose-headers", b"ETag, Location, Retry-After")
 
 _VARY = (b"vary", b"Origin")
+
+_PREFIX = f"{UPLOADS_PATH}/"
 
 
 class UploadCors:
@@ -43,7 +44,8 @@ class UploadCors:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle a request. This is no coroutine of its own, because it is called for every hit of the edge."""
-        if scope["type"] == ScopeType.HTTP and scope["path"].startswith(f"{UPLOADS_PATH}/"):
+        # The scope of the lifespan has no path.
+        if scope.get("path", "").startswith(_PREFIX):
             return self._respond(scope, receive, send)
         return self._app(scope, receive, send)
 
@@ -59,7 +61,8 @@ class UploadCors:
 
         async def send_with_fields(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *fields]
+                # A copy, because the edge may send the same message again.
+                message = {**message, "headers": [*message["headers"], *fields]}
             await send(message)
 
         await self._app(scope, receive, send_with_fields)
