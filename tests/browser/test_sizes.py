@@ -117,6 +117,28 @@ def test_picture_with_priority_below_the_view_is_fetched_at_once(
         assert requested == [url_of(server, markup, fetched)]
 
 
+@pytest.mark.parametrize("preloaded", [False, True], ids=["picture", "preload"])
+def test_image_with_priority_has_a_high_priority_in_the_first_request(
+    chromium: Browser, server: Server, digest: str, preloaded: bool
+) -> None:
+    markup = urls(server, digest, priority=True)
+    priorities: list[str] = []
+    context = chromium.new_context(viewport=WINDOW)
+    page = context.new_page()
+    session = context.new_cdp_session(page)
+    session.on(
+        "Network.requestWillBeSent",
+        lambda event: priorities.append(event["request"]["initialPriority"]) if "/i/" in event["request"]["url"] else None,
+    )
+    session.send("Network.enable")
+    headers = {"Link": markup["preload"]} if preloaded else {}
+    with serve_page(page_of("" if preloaded else markup["picture"]), **headers) as url:
+        page.goto(url, wait_until="networkidle")
+    context.close()
+    # Without `fetchpriority`, Chromium fetches images with the priority "Low" or "Medium" until they have a layout.
+    assert priorities == ["High"]
+
+
 @pytest.mark.parametrize(("sizes", "fetched"), [({}, 960), ({"sizes": SIZES}, 640), ({"sizes": f"auto, {SIZES}"}, 640)])
 def test_preload_fetches_the_rendition_that_the_picture_then_shows_and_only_it(
     chromium: Browser, server: Server, digest: str, sizes: dict[str, str], fetched: int

@@ -143,8 +143,9 @@ def random_api_body(rng: Random, digests: Sequence[str]) -> object:
         "format": lambda: rng.choice(("webp", "avif", "jpeg", "png", "gif", "jpg", "", "svg", 3)),
         "formats": lambda: [rng.choice(("webp", "avif", "jpeg", "png", "gif", "x")) for _ in range(rng.choice((0, 1, 2, 9, 500)))],
         "widths": lambda: [rng.choice((1, 100, 320, 8_192, 0, -1, 1 << 40)) for _ in range(rng.choice((0, 1, 3, 40, 3_000)))],
-        "sizes": lambda: rng.choice(("100vw", '"><script>', "x" * 5_000, "\ud800", 5)),
+        "sizes": lambda: rng.choice(("100vw", "auto, 100vw", "auto", '"><script>', "\r\nSet-Cookie: a=b", "x" * 5_000, "\ud800", 5)),
         "alt": lambda: rng.choice(("A panda", "<&'\"", "\0", None, "x" * 3_000)),
+        "priority": lambda: rng.choice((True, False, None, "high", 1)),
         "variant": lambda: rng.choice(("card", "none", "", "x" * 500)),
         "focal": lambda: rng.choice(([0.3, 0.6], [2, 2], [0.3], None, "0.3:0.6", [1e-9, 1])),
         "url": lambda: rng.choice(
