@@ -1,7 +1,7 @@
 """What coding assistants read: the guides of `docs/` as Markdown, and `/llms.txt`, which lists them and has the essentials.
 
-Options, settings, routes and unsigned transforms come from the tables that the server itself uses, so `/llms.txt` names exactly those that
-exist.
+Options, settings, routes and unsigned transforms come from the tables that the server itself uses, so `/llms.txt` names all of them and no
+others.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from service.images.options import API_OPTIONS, OPTIONS, Option
 from service.images.transform import PIPELINE_VERSION
 from service.settings.help import CLIENT_HELP, HELP
 from service.settings.sections import Settings
-from service.urls.rendition_url import RENDITION_GRAMMAR
-from service.urls.unsigned import FIRST_OPEN_VERSION, UnsignedTransforms
+from service.urls.rendition_url import AUTO, RENDITION_GRAMMAR
+from service.urls.unsigned import FIRST_OPEN_VERSION, OPEN_FOR_EVERY_IMAGE, UnsignedTransforms
 
 
 class Guide(msgspec.Struct, frozen=True):
@@ -143,9 +143,10 @@ def _unsigned(settings: Settings, unsigned: UnsignedTransforms) -> Iterator[str]
     yield "**Without a signature**: anyone can build these URLs from a digest, with `-` in place of the signature. Others get 403 with `-`."
     if ladder := [transform for transform in unsigned.in_order if transform in unsigned.ladder]:
         yield f"```\n/i/v{PIPELINE_VERSION}/{DIGEST_EXAMPLE}/{ladder[0]}/-.webp\n```"
+        extensions = _code_list(FORMATS[image_format].extension for image_format in FORMATS if image_format in OPEN_FOR_EVERY_IMAGE)
         yield (
-            f"On this server, since `v{FIRST_OPEN_VERSION}`, these transforms are open with the extensions `jxl`, `avif`, `webp`, `jpg` "
-            f"and `auto` for every image, `png` for images with transparency, and `gif` for animations: {_code_list(ladder)}. "
+            f"On this server, since `v{FIRST_OPEN_VERSION}`, these transforms are open with the extensions {extensions} "
+            f"and `{AUTO}` for every image, `png` for images with transparency, and `gif` for animations: {_code_list(ladder)}. "
             "A width above that of the image gives the image at its own width."
         )
     if unsigned.listed:

@@ -21,6 +21,10 @@ from service.images.transform import Transform
 _RIGHT_ANGLES = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}
 _MIDDLE = Fraction(1, 2)
 
+_FINE_ROTATION_SCALE = 1.5
+# So many pixels need at most 64 MB while they are rotated.
+_MAX_FINE_ROTATION_PIXELS = 4_000_000
+
 
 class Box(msgspec.Struct, frozen=True):
     """A rectangle in pixels from the top left."""
@@ -29,11 +33,6 @@ class Box(msgspec.Struct, frozen=True):
     top: int
     width: int
     height: int
-
-
-_FINE_ROTATION_SCALE = 1.5
-# So many pixels need at most 64 MB while they are rotated.
-_MAX_FINE_ROTATION_PIXELS = 4_000_000
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +99,9 @@ def with_fine_rotation(plan: Plan) -> Plan:
 
     The rotation blurs by about one of the pixels that it is given: at 1.5 times the scale the result is half as far from an ideal one.
     """
-    fine = msgspec.structs.replace(plan, rotation_scale=1.0 if plan.has_right_angle else _FINE_ROTATION_SCALE)
+    if plan.has_right_angle:
+        return plan
+    fine = msgspec.structs.replace(plan, rotation_scale=_FINE_ROTATION_SCALE)
     return fine if math.prod(fine.unrotated_size) <= _MAX_FINE_ROTATION_PIXELS else plan
 
 

@@ -141,7 +141,7 @@ def _public_url(text: str) -> str:
 
 
 def _cors_origins(text: str) -> tuple[str, ...]:
-    origins = tuple(text.replace(",", " ").split())
+    origins = _words(text)
     if origins == (ANY_ORIGIN,):
         return origins
     for origin in origins:
@@ -279,6 +279,11 @@ def _regions(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _words(text: str) -> tuple[str, ...]:
+    """Return what commas or white space separate."""
+    return tuple(text.replace(",", " ").split())
+
+
 _PARSERS: Mapping[str, Callable[[str], object]] = {
     "DARKROOM_PUBLIC_URL": _public_url,
     "DARKROOM_CORS_ORIGINS": _cors_origins,
@@ -293,7 +298,7 @@ _PARSERS: Mapping[str, Callable[[str], object]] = {
     "DARKROOM_VARIANTS": _variants,
     "DARKROOM_WARM": _warm_formats,
     "DARKROOM_WIDTHS": _widths,
-    "DARKROOM_PULL_HOSTS": lambda text: tuple(text.replace(",", " ").split()),
+    "DARKROOM_PULL_HOSTS": _words,
 }
 
 

@@ -1,4 +1,4 @@
-"""The transforms that need no signature: those that the operator lists, and the open ladder.
+"""The transforms that need no signature: the open ladder, and the transforms in the operator's list.
 
 The open ladder lets anyone build the URL of a rendition from the digest of an image. What strangers can request of one image is bounded:
 every width of the ladder, plain and in every variant, in every open format, for every pipeline version since `FIRST_OPEN_VERSION`.
@@ -6,7 +6,7 @@ every width of the ladder, plain and in every variant, in every open format, for
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from fractions import Fraction
 
 import msgspec
@@ -22,7 +22,7 @@ from service.urls.rendition_url import AUTO, RenditionUrl
 FIRST_OPEN_VERSION = 3
 
 # PNG and GIF renditions of photos are many times larger than the original, so these formats are open only for images that need them.
-_OPEN_FOR_EVERY_IMAGE: frozenset[Format] = frozenset({"jxl", "avif", "webp", "jpeg"})
+OPEN_FOR_EVERY_IMAGE: frozenset[Format] = frozenset({"jxl", "avif", "webp", "jpeg"})
 
 
 # An error names so many transforms, which is the whole ladder of the plain image by default.
@@ -32,8 +32,8 @@ _MAX_DESCRIBED = 16
 class UnsignedTransforms(msgspec.Struct, frozen=True):
     """The transforms that need no signature, in canonical form.
 
-    listed: those that the operator lists, for every format and pipeline version.
-    ladder: those of the open ladder, for pipeline versions since `FIRST_OPEN_VERSION`.
+    listed: by the operator, for every format and pipeline version.
+    ladder: of the open ladder, for pipeline versions since `FIRST_OPEN_VERSION`.
     """
 
     listed: frozenset[str] = frozenset()
@@ -61,7 +61,7 @@ class UnsignedTransforms(msgspec.Struct, frozen=True):
         """Return whether a permitted transform is open only for some images in the format of a URL."""
         if url.transform in self.listed or url.extension == AUTO:
             return False
-        return FORMAT_OF_EXTENSION[url.extension] not in _OPEN_FOR_EVERY_IMAGE
+        return FORMAT_OF_EXTENSION[url.extension] not in OPEN_FOR_EVERY_IMAGE
 
     def permit(self, url: RenditionUrl, info: ImageInfo, transform: Transform) -> bool:
         """Return whether a URL needs no signature.
@@ -76,7 +76,7 @@ class UnsignedTransforms(msgspec.Struct, frozen=True):
 def open_formats(info: ImageInfo, transform: Transform) -> list[Format]:
     """Return the formats in which an open transform of an image needs no signature, in the order of `FORMATS`."""
     offered = default_formats(info, transform)
-    return [image_format for image_format in FORMATS if image_format in _OPEN_FOR_EVERY_IMAGE or image_format in offered]
+    return [image_format for image_format in FORMATS if image_format in OPEN_FOR_EVERY_IMAGE or image_format in offered]
 
 
 def unsigned_transforms(
@@ -90,16 +90,12 @@ def unsigned_transforms(
     variants: the named transforms. One with lengths in pixels but without a width, such as `round=20`, is open as it is only, because its
         lengths at other widths depend on the image.
     """
-    ladder: set[str] = set()
-    if open_ladder:
-        for base in (Transform(), *variants):
-            for transform in _at_widths(base, widths):
-                for image_format in FORMATS:
-                    ladder.update(_canonical_forms(transform, image_format))
-    return UnsignedTransforms(frozenset(listed), frozenset(ladder))
+    bases = (Transform(), *variants) if open_ladder else ()
+    spellings = {spelling for base in bases for transform in _at_widths(base, widths) for spelling in _canonical_forms(transform)}
+    return UnsignedTransforms(frozenset(listed), frozenset(spellings))
 
 
-def _at_widths(base: Transform, widths: Sequence[int]) -> Iterable[Transform]:
+def _at_widths(base: Transform, widths: Sequence[int]) -> Iterator[Transform]:
     if base != Transform():
         yield base
     if base.width is None and (base.height is not None or scaled(base, Fraction(2)) != base):
@@ -112,10 +108,12 @@ def _at_widths(base: Transform, widths: Sequence[int]) -> Iterable[Transform]:
             continue
 
 
-def _canonical_forms(transform: Transform, image_format: Format) -> Iterable[str]:
+def _canonical_forms(transform: Transform) -> Iterator[str]:
+    """Yield the canonical form of a transform, and those in formats in which some of its options have no effect."""
     yield transform.canonical_form
-    try:
-        yield for_format(transform, image_format).canonical_form
-    except BadTransformError:
-        # The transform contradicts this format.
-        return
+    for image_format in FORMATS:
+        try:
+            yield for_format(transform, image_format).canonical_form
+        except BadTransformError:
+            # The transform contradicts this format.
+            continue

@@ -11,7 +11,7 @@ import pyvips
 from service.images.formats import Format
 from service.images.options import Metadata
 from service.worker import original_metadata
-from service.worker.formats import iptc, xmp
+from service.worker.formats import iptc, jpeg, xmp
 from service.worker.orientation import orientation_of
 
 # Exif fields that name the owner of a picture (Exif 2.32, tags 0x013B and 0x8298).
@@ -28,9 +28,6 @@ _XMP_ORIENTATION = re.compile(rb"""(:Orientation(?:\s*=\s*["']|\s*>)\s*)[0-9]+""
 _XMP_STALE_ATTRIBUTE = re.compile(rb"""\shdrgm:\w+\s*=\s*(?:"[^"]*"|'[^']*')""")
 _XMP_STALE_ELEMENT = re.compile(rb"<((?:[\w-]{1,40}:)?(?:Thumbnails|Directory)|hdrgm:\w+)\b[^<>]*>")
 
-# Exif in a JPEG begins with this (Exif 2.32 §4.7.2).
-_EXIF_PREFIX = b"Exif\0\0"
-
 
 def select_metadata(image: pyvips.Image, keep: Metadata, image_format: Format, original: original_metadata.Metadata) -> pyvips.Image:
     """Return `image` with the metadata that a rendition may have; encoders write no other.
@@ -40,7 +37,7 @@ def select_metadata(image: pyvips.Image, keep: Metadata, image_format: Format, o
     if keep == "none":
         return image
     image = image.copy()
-    blocks = {"exif-data": _EXIF_PREFIX + original.exif if original.exif else b"", **_other_blocks(keep, image_format, original)}
+    blocks = {"exif-data": jpeg.EXIF + original.exif if original.exif else b"", **_other_blocks(keep, image_format, original)}
     for field in [field for field in image.get_fields() if field in _BLOCK_FIELDS or field.startswith("exif-")]:
         image.remove(field)
     for field, block in blocks.items():
@@ -132,7 +129,7 @@ def _write_exif(image: pyvips.Image, fields: set[str]) -> bytes:
         if field not in fields and pixel.get_typeof(field):
             pixel.remove(field)
     saved = pyvips.Image.new_from_buffer(pixel.jpegsave_buffer(keep="exif"), "")
-    return bytes(saved.get("exif-data")).removeprefix(_EXIF_PREFIX) if saved.get_typeof("exif-data") else b""
+    return bytes(saved.get("exif-data")).removeprefix(jpeg.EXIF) if saved.get_typeof("exif-data") else b""
 
 
 def correct_xmp(packet: bytes) -> bytes:

@@ -10,9 +10,6 @@ from service.rendering.protocol import ImageError
 from service.worker.formats import apng, exif, iptc, isobmff, jpeg, jxl, png, tiff, webp, xmp
 from service.worker.formats.xmp import Property
 
-_EXIF_PREFIX = b"Exif\0\0"
-_APP1, _APP13 = 0xE1, 0xED
-
 # Tags of TIFF: XMP, data sets of IPTC, and image resources of Photoshop.
 _TIFF_XMP, _TIFF_IPTC, _TIFF_PHOTOSHOP = 700, 33_723, 34_377
 
@@ -55,7 +52,7 @@ def read(body: memoryview, image_format: str, page: int) -> Metadata:
         found = reader(body, page)
     except (EOFError, ImageError, ValueError):
         return NOTHING
-    block = found.exif.removeprefix(_EXIF_PREFIX)
+    block = found.exif.removeprefix(jpeg.EXIF)
     return found._replace(exif=block if block[:4] in tiff.SIGNATURES else b"")
 
 
@@ -63,11 +60,11 @@ def _jpeg(body: memoryview, _page: int) -> Metadata:
     found = Metadata()
     photoshop = b""
     for marker, _, content in jpeg.segments(body):
-        if marker == _APP1 and content[: len(_EXIF_PREFIX)] == _EXIF_PREFIX and not found.exif:
+        if marker == jpeg.APPLICATION_1 and content[: len(jpeg.EXIF)] == jpeg.EXIF and not found.exif:
             found = found._replace(exif=bytes(content))
-        elif marker == _APP1 and content[: len(jpeg.XMP)] == jpeg.XMP and not found.xmp:
+        elif marker == jpeg.APPLICATION_1 and content[: len(jpeg.XMP)] == jpeg.XMP and not found.xmp:
             found = found._replace(xmp=bytes(content[len(jpeg.XMP) :]))
-        elif marker == _APP13 and content[: len(iptc.PHOTOSHOP)] == iptc.PHOTOSHOP:
+        elif marker == jpeg.APPLICATION_13 and content[: len(iptc.PHOTOSHOP)] == iptc.PHOTOSHOP:
             # Long ones are divided between segments.
             photoshop += bytes(content[len(iptc.PHOTOSHOP) :] if photoshop else content)
     return found._replace(photoshop=photoshop)

@@ -21,9 +21,8 @@ _HARMLESS = frozenset(
     | {"profile", "metadata", "lossless", "effort", "progressive"}
 )
 
-# Segments of Exif (Exif 2.32 §4.7.2) and of ICC profiles (ICC.1:2022, annex B.4).
-_APPLICATION_1, _EXIF = 0xE1, b"Exif\0\0"
-_APPLICATION_2, _ICC = 0xE2, b"ICC_PROFILE\0"
+# The beginning of a segment with an ICC profile (ICC.1:2022, annex B.4).
+_ICC = b"ICC_PROFILE\0"
 
 
 def recompress(file: ImageFile, info: ImageInfo, request: RenderRequest, limits: Limits) -> bytes:
@@ -78,14 +77,14 @@ def _without_metadata(body: memoryview, image: pyvips.Image, transform: Transfor
     exif = [blocks.exif]
 
     def replace(segment: Segment) -> bytes:
-        if segment.marker == _APPLICATION_1 and segment.content[: len(_EXIF)] == _EXIF and exif:
+        if segment.marker == jpeg.APPLICATION_1 and segment.content[: len(jpeg.EXIF)] == jpeg.EXIF and exif:
             block = exif.pop()
-            return _EXIF + block if block else b""
-        if segment.marker == _APPLICATION_2 and segment.content[: len(_ICC)] == _ICC:
+            return jpeg.EXIF + block if block else b""
+        if segment.marker == jpeg.APPLICATION_2 and segment.content[: len(_ICC)] == _ICC:
             return bytes(segment.content) if keep_profile else b""
         return jpeg.color_segment(segment)
 
     cleaned = jpeg.replace_metadata(body, replace)
     if blocks.xmp and cleaned:
-        cleaned = jpeg.insert(cleaned, [(_APPLICATION_1, jpeg.XMP + blocks.xmp)])
+        cleaned = jpeg.insert(cleaned, [(jpeg.APPLICATION_1, jpeg.XMP + blocks.xmp)])
     return memoryview(cleaned)

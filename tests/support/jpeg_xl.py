@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -60,13 +62,22 @@ def _distance(quality: int) -> float:
     return 0.1 + (100 - quality) * 0.09
 
 
-def icc_profile(content: bytes) -> bytes:
-    """Return the ICC profile of the decoded pixels, empty for sRGB."""
+@contextmanager
+def _decoder(content: bytes, events: int) -> Iterator[tuple[ctypes.CDLL, Any]]:
+    """Return a context that yields libjxl and a decoder of it, which has a file as its input and stops at `events`."""
     library = jxl_library.load()
     decoder = library.JxlDecoderCreate(None)
     try:
-        library.JxlDecoderSubscribeEvents(decoder, Decoding.COLOR_ENCODING)
+        library.JxlDecoderSubscribeEvents(decoder, events)
         library.JxlDecoderSetInput(decoder, jxl_library.address(content), len(content))
+        yield library, decoder
+    finally:
+        library.JxlDecoderDestroy(decoder)
+
+
+def icc_profile(content: bytes) -> bytes:
+    """Return the ICC profile of the decoded pixels, empty for sRGB."""
+    with _decoder(content, Decoding.COLOR_ENCODING) as (library, decoder):
         assert library.JxlDecoderProcessInput(decoder) == Decoding.COLOR_ENCODING
         encoding, size = jxl_library.ColorEncoding(), ctypes.c_size_t()
         found = library.JxlDecoderGetColorAsEncodedProfile(decoder, jxl_library.TARGET_DATA, ctypes.byref(encoding)) == 0
@@ -76,8 +87,6 @@ def icc_profile(content: bytes) -> bytes:
         profile = ctypes.create_string_buffer(size.value)
         assert library.JxlDecoderGetColorAsICCProfile(decoder, jxl_library.TARGET_DATA, profile, size.value) == 0
         return profile.raw
-    finally:
-        library.JxlDecoderDestroy(decoder)
 
 
 def shown_of_part(content: bytes, length: int, width: int, height: int) -> Image.Image:
@@ -114,20 +123,14 @@ def boxes_of(content: bytes) -> dict[bytes, bytes]:
 
 def restored_jpeg(content: bytes) -> bytes | None:
     """Return the JPEG that was recompressed as a JPEG XL, `None` if the file cannot restore one."""
-    library = jxl_library.load()
-    decoder = library.JxlDecoderCreate(None)
     jpeg = bytearray(8 * len(content) + 1_000_000)
-    try:
-        library.JxlDecoderSubscribeEvents(decoder, Decoding.JPEG_RECONSTRUCTION | Decoding.FULL_IMAGE)
-        library.JxlDecoderSetInput(decoder, jxl_library.address(content), len(content))
+    with _decoder(content, Decoding.JPEG_RECONSTRUCTION | Decoding.FULL_IMAGE) as (library, decoder):
         library.JxlDecoderCloseInput(decoder)
         if library.JxlDecoderProcessInput(decoder) != Decoding.JPEG_RECONSTRUCTION:
             return None
         assert library.JxlDecoderSetJPEGBuffer(decoder, jxl_library.address(jpeg), len(jpeg)) == Decoding.SUCCESS
         assert library.JxlDecoderProcessInput(decoder) == Decoding.FULL_IMAGE
         return bytes(jpeg[: len(jpeg) - library.JxlDecoderReleaseJPEGBuffer(decoder)])
-    finally:
-        library.JxlDecoderDestroy(decoder)
 
 
 class NamedColors(NamedTuple):
@@ -142,11 +145,7 @@ class NamedColors(NamedTuple):
 
 def named_colors(content: bytes) -> NamedColors | None:
     """Return the color space of a file as libjxl's decoder finds it, `None` if the file has an ICC profile."""
-    library = jxl_library.load()
-    decoder = library.JxlDecoderCreate(None)
-    try:
-        library.JxlDecoderSubscribeEvents(decoder, Decoding.COLOR_ENCODING)
-        library.JxlDecoderSetInput(decoder, jxl_library.address(content), len(content))
+    with _decoder(content, Decoding.COLOR_ENCODING) as (library, decoder):
         assert library.JxlDecoderProcessInput(decoder) == Decoding.COLOR_ENCODING
         info, encoding = jxl_library.BasicInfo(), jxl_library.ColorEncoding()
         assert library.JxlDecoderGetBasicInfo(decoder, ctypes.byref(info)) == 0
@@ -155,8 +154,6 @@ def named_colors(content: bytes) -> NamedColors | None:
         return NamedColors(
             encoding.white_point, encoding.primaries, encoding.transfer_function, info.intensity_target, info.bits_per_sample
         )
-    finally:
-        library.JxlDecoderDestroy(decoder)
 
 
 Image.register_open(JxlImageFile.format, JxlImageFile, lambda beginning: beginning.startswith(_SIGNATURES))

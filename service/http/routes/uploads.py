@@ -74,7 +74,7 @@ async def take_upload(
     """Store one image, and return its document: 201, or 200 if the same bytes are already stored. No token is needed.
 
     The body is the image's bytes, or `multipart/form-data` with one part called `file`. The upload must be complete before the URL
-    expires. An upload that fails, for whatever reason, stores nothing and leaves the URL usable; one that succeeds uses it up.
+    expires. A failed upload stores nothing and leaves the URL usable; a successful one uses it up.
     """
     found, signature = parse_upload_path(request.scope["raw_path"])
     signer.verify_ticket(found, signature)

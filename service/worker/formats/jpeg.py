@@ -11,6 +11,8 @@ from typing import NamedTuple
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _START, _SCAN, _END, _APPLICATION_0, _APPLICATION_14 = 0xD8, 0xDA, 0xD9, 0xE0, 0xEE
+# Markers of the application segments that hold Exif, XMP and other data.
+APPLICATION_1, APPLICATION_2, APPLICATION_13 = 0xE1, 0xE2, 0xED
 # Markers without a segment (T.81 §B.1.1.3): TEM and the restart markers.
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 
@@ -22,8 +24,8 @@ _MARKER = re.compile(rb"\xff([\x01-\xfe])")
 # The segments that say how colors are coded (ITU-T T.871 §10.1, T.872 §6.5.3), and the sizes that they have without a thumbnail.
 _JFIF, _JFIF_BYTES = b"JFIF\0", 14
 _ADOBE, _ADOBE_BYTES = b"Adobe", 12
-_EXIF = b"Exif\0\0"
-# The beginning of a segment with XMP (XMP specification part 3, §1.1.3).
+# The beginnings of segments with Exif (Exif 2.32 §4.7.2) and XMP (XMP specification part 3, §1.1.3).
+EXIF = b"Exif\0\0"
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 # libjpeg's warnings that a part of the picture could not be decoded (jerror.h, JWRN_*). It then goes on with gray. There are others, which
@@ -132,7 +134,7 @@ def insert(body: bytes, added: Sequence[tuple[int, bytes]], without: bytes | Non
     kept, position = [], 2
     for marker, start, content in segments(memoryview(body)):
         left_out = without is not None and content[: len(without)] == without
-        if marker != _APPLICATION_0 and content[: len(_EXIF)] != _EXIF and not left_out:
+        if marker != _APPLICATION_0 and content[: len(EXIF)] != EXIF and not left_out:
             break
         end = start + len(content)
         if not left_out:

@@ -19,8 +19,7 @@ from service.worker.formats import jpeg, xmp
 # Red, green and blue.
 Channels: TypeAlias = tuple[float, float, float]
 
-_APP1, _APP2 = 0xE1, 0xE2
-_MPF, _EXIF, _ISO = b"MPF\0", b"Exif\0\0", b"urn:iso:std:iso:ts:21496:-1\0"
+_MPF, _ISO = b"MPF\0", b"urn:iso:std:iso:ts:21496:-1\0"
 _MAX_SEGMENT_BYTES = 0xFFFF - 2
 
 # DC-007 §5.2: the tags of the number of pictures and of their entries, and the attribute of the primary picture.
@@ -98,10 +97,10 @@ def find(body: memoryview) -> EncodedGainMap | None:
     exif = b""
     pictures: list[memoryview] = []
     for marker, start, content in jpeg.segments(body):
-        if marker == _APP2 and content[:4] == _MPF and not pictures:
+        if marker == jpeg.APPLICATION_2 and content[:4] == _MPF and not pictures:
             # Offsets count from the beginning of the index, which is a TIFF header.
             pictures = _pictures(body[start + 4 :], content[4:])
-        elif marker == _APP1 and content[:6] == _EXIF and not exif:
+        elif marker == jpeg.APPLICATION_1 and content[: len(jpeg.EXIF)] == jpeg.EXIF and not exif:
             exif = bytes(content[6:])
     for picture in pictures:
         info = _read_info(picture, exif)
@@ -139,9 +138,9 @@ def _read_info(picture: memoryview, exif: bytes) -> GainMapInfo | None:
     """Return the meaning of the levels of a further picture, `None` if it is not a gain map. The binary description takes precedence."""
     packet = b""
     for marker, _, content in islice(jpeg.segments(picture), _MAX_SEGMENTS):
-        if marker == _APP2 and content[: len(_ISO)] == _ISO and (info := read_iso(bytes(content[len(_ISO) :]))) is not None:
+        if marker == jpeg.APPLICATION_2 and content[: len(_ISO)] == _ISO and (info := read_iso(bytes(content[len(_ISO) :]))) is not None:
             return info
-        if marker == _APP1 and content[: len(jpeg.XMP)] == jpeg.XMP and not packet:
+        if marker == jpeg.APPLICATION_1 and content[: len(jpeg.XMP)] == jpeg.XMP and not packet:
             packet = bytes(content[len(jpeg.XMP) :])
     return read_xmp(packet, exif) if packet else None
 
@@ -285,10 +284,16 @@ def join(picture: bytes, gain_map: bytes, info: GainMapInfo) -> bytes:
 
     picture, gain_map: JPEGs. What the first one shows without the second is unchanged.
     """
-    described = jpeg.insert(gain_map, [(_APP1, jpeg.XMP + _gain_map_packet(info)), (_APP2, _ISO + write_iso(info))])
+    described = jpeg.insert(
+        gain_map, [(jpeg.APPLICATION_1, jpeg.XMP + _gain_map_packet(info)), (jpeg.APPLICATION_2, _ISO + write_iso(info))]
+    )
     contents = (content for _, _, content in jpeg.segments(memoryview(picture)))
     packet = next((bytes(content[len(jpeg.XMP) :]) for content in contents if content[: len(jpeg.XMP)] == jpeg.XMP), b"")
-    segments = [(_APP1, jpeg.XMP + _picture_packet(packet, len(described))), (_APP2, _ISO + bytes(4)), (_APP2, _MPF + _index(0, 0, 0))]
+    segments = [
+        (jpeg.APPLICATION_1, jpeg.XMP + _picture_packet(packet, len(described))),
+        (jpeg.APPLICATION_2, _ISO + bytes(4)),
+        (jpeg.APPLICATION_2, _MPF + _index(0, 0, 0)),
+    ]
     bare = jpeg.insert(picture, segments, without=jpeg.XMP)
     # The index has the same length for any sizes, so it is filled in where it stands.
     index_start = bare.index(_MPF + _index(0, 0, 0)) + len(_MPF)
