@@ -57,7 +57,7 @@ class SuspendAwareClock:
         self._offset = wall() - monotonic()
         self._skipped_seconds = 0.0
 
-    def __call__(self) -> float:
+    def now(self) -> float:
         """Return the time in seconds since an arbitrary moment before the start."""
         monotonic = self._monotonic()
         jump = self._wall() - monotonic - self._offset

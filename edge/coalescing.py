@@ -186,6 +186,12 @@ class InFlightFetches:
                 fetch.purged_tags |= purged
                 self._forbid_joining(fetch)
 
+    def purge_all(self) -> None:
+        """Prevent all responses on their way from being stored, and newcomers from joining their fetches."""
+        for fetch in self._all:
+            fetch.may_store = False
+        self._joinable.clear()
+
     def _forbid_joining(self, fetch: InFlightFetch) -> None:
         if self._joinable.get(fetch.key) is fetch:
             del self._joinable[fetch.key]

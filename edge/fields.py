@@ -19,7 +19,7 @@ _BARE_ITEM = (
 )
 _KEY = r"[a-z*][a-z0-9_.*-]*"
 _MEMBER = re.compile(rf"({_KEY})(?:=({_BARE_ITEM}))?((?:;[ ]*{_KEY}(?:=(?:{_BARE_ITEM}))?)*)(?=[ \t]*(?:,|$))")
-_COMMA = re.compile(r"[ \t]*,[ \t]*")
+_COMMA, _END = re.compile(r"[ \t]*,[ \t]*"), re.compile(r"[ \t]*\Z")
 
 # RFC 9111 §5.2: directive names are tokens, arguments are tokens or quoted strings.
 _DIRECTIVE = re.compile(r'([!#$%&\'*+.^_`|~0-9A-Za-z-]+)(?:=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*)))?')
@@ -77,7 +77,7 @@ def parse_structured_dictionary(value: bytes) -> dict[str, str] | None:
     (RFC 9213 §2.1).
     """
     try:
-        text = value.decode("ascii").lstrip(" ").rstrip(" \t")
+        text = value.decode("ascii").strip(" ")
     except UnicodeDecodeError:
         return None
     members: dict[str, str] = {}
@@ -88,7 +88,7 @@ def parse_structured_dictionary(value: bytes) -> dict[str, str] | None:
             return None
         members[member[1]] = member[2] or ""
         position = member.end()
-        if position == len(text):
+        if _END.match(text, position):
             break
         comma = _COMMA.match(text, position)
         if comma is None or comma.end() == len(text):

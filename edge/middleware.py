@@ -7,7 +7,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import TypeAlias
+from math import floor
+from random import random
+from typing import Literal, TypeAlias
 
 from edge.asgi import ASGIApp, Headers, Message, Receive, Response, Scope, Send, get_header_values, problem_response
 from edge.cache_key import CacheKeys, cache_status_key, secondary_key
@@ -21,15 +23,23 @@ from edge.conditional import (
     not_modified_headers,
     partial_headers,
 )
-from edge.counters import CacheCounters
+from edge.counters import CacheCounters, LatencyHistogram
+from edge.early_response import EarlyResponse
 from edge.fields import parse_cache_control
 from edge.fly import FlyRegion
+from edge.miss_slots import MissSlots
 from edge.origin import OriginFetcher
 from edge.policy import ERROR_STATUSES, PolicyDefaults, reuse_denied_reason, stale_if_error_until
 from edge.store import MemoryStore, StoredResponse, VaryMarker
 from edge.streaming import StreamingResponse
 
 log = logging.getLogger(__name__)
+
+# The results under which `Edge` counts the responses to clients that are not plain hits.
+Result: TypeAlias = Literal["hits", "stale", "misses", "revalidated", "collapsed", "replayed", "rejected"]
+
+# Why a request does not get to the origin: there is no place, its client has its share of them, or the origin refuses it in advance.
+Rejection: TypeAlias = Literal["full", "share", "origin"]
 
 # Maximum number of body bytes in one ASGI message, for the scope of a request and the size of the body.
 MaxMessageBytes: TypeAlias = Callable[[Scope, int], int]
@@ -53,6 +63,13 @@ _TOO_MANY_MISSES = problem_response(
     "The maximum number of clients is waiting for responses that are not in memory. Try again in a second.",
     (b"retry-after", b"1"),
 )
+_SHARE_USED = problem_response(
+    429,
+    "Too many requests at the same time",
+    "Your address has its share of the clients that wait for responses that are not in memory. "
+    "Wait for some of them, and try again in a second.",
+    (b"retry-after", b"1"),
+)
 _INVALID_BODY = problem_response(
     400,
     "Bad request",
@@ -68,7 +85,7 @@ _PRECONDITION_FAILED = problem_response(412, "Precondition failed", "The request
 class _ClientRequest:
     """A request that is not a plain hit, on its way to a response."""
 
-    __slots__ = ("directives", "fetch", "is_leader", "lookup", "response_started", "scope", "send")
+    __slots__ = ("client", "directives", "fetch", "is_leader", "lookup", "response_started", "scope", "send")
 
     def __init__(self, scope: Scope, send: Send, directives: Mapping[str, str], lookup: Lookup) -> None:
         """Begin the way of a request.
@@ -84,6 +101,7 @@ class _ClientRequest:
         self.directives = directives
         self.lookup = lookup
         self.fetch: InFlightFetch | None = None
+        self.client: str | None = None
         self.is_leader = False
         self.response_started = False
 
@@ -110,6 +128,8 @@ class Edge:
         name: str,
         max_bytes: int,
         max_concurrent_misses: int,
+        shared_misses: int | None = None,
+        client_key: Callable[[Scope], str | None] = lambda scope: None,  # noqa: ARG005
         bypass_paths: Sequence[str] = (),
         key_includes_host: bool = True,
         vary_normalizers: Mapping[bytes, Callable[[bytes], bytes]] | None = None,
@@ -120,9 +140,13 @@ class Edge:
         stale_if_error_seconds: int = 0,
         region: FlyRegion | None = None,
         check_request: Callable[[Scope], Response | None] = lambda scope: None,  # noqa: ARG005
+        refuse_miss: Callable[[Scope], Response | None] = lambda scope: None,  # noqa: ARG005
         sync_purges: Callable[[], Awaitable[object]] | None = None,
         max_purge_lag_seconds: float = 60.0,
         max_message_bytes: MaxMessageBytes = lambda scope, size: size,  # noqa: ARG005
+        observe: Callable[[ASGIApp], ASGIApp] | None = None,
+        observed_hits: float = 0.0,
+        measure_hits: bool = False,
         clock: Callable[[], float] | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -134,6 +158,10 @@ class Edge:
                 precedence over every other field and is removed from responses.
             max_bytes: Maximum size of all stored responses in bytes, including bookkeeping; 0 stores nothing.
             max_concurrent_misses: Maximum number of clients that wait for the origin. Further ones get 503.
+            shared_misses: How many of them clients share fairly, at most `max_concurrent_misses`, which is the default. A client that has
+                its share gets 429 (see `miss_slots.py`).
+            client_key: Returns the client that a request counts for, such as its address, or None if that is not known. It is called
+                only for requests that wait for the origin.
             bypass_paths: Requests whose path starts with one of these go straight to `app`: never stored, collapsed, or limited by
                 `max_concurrent_misses`.
             key_includes_host: Whether the scheme and `Host` are part of the cache key. False if every host has the same responses.
@@ -152,11 +180,17 @@ class Edge:
             check_request: Returns the response that rejects a request, or None. It is called before a body is read, for every request
                 except a plain hit, which has a fresh stored response, one `Host`, at most one `If-None-Match`, and no other header that
                 the edge obeys.
+            refuse_miss: Returns the error with which a request is refused that would start a fetch, or None. A stale response is served
+                in its place if that is allowed. It is called while the origin is busy, so it must be fast.
             sync_purges: Called to make the purges that this process missed, before a stored response is served more than
                 `max_purge_lag_seconds` after the last call of `purge_tags`.
             max_purge_lag_seconds: How long stored responses are served without a call of `purge_tags`, if there is `sync_purges`.
             max_message_bytes: Returns the maximum number of body bytes in one ASGI message, for the scope of a request and the size of a
                 body above 32 KiB. A server holds a copy of each message until the client has read it.
+            observe: Returns an ASGI middleware around an application, such as one that writes a log. Everything except plain hits goes
+                through it, also the lifespan.
+            observed_hits: The fraction of the plain hits, 0 to 1, that go through it too, chosen at random.
+            measure_hits: Whether to measure how long plain hits take.
             clock: Returns seconds that never go back.
             wall_clock: Returns the Unix time in seconds.
         """
@@ -166,19 +200,24 @@ class Edge:
         self._keys = CacheKeys(vary_normalizers or {}, key_includes_host=key_includes_host)
         # Looked up once, because every hit calls them.
         self._primary_key, self._get_stored = self._keys.primary_key, self._store.get
-        self._max_concurrent_misses = max_concurrent_misses
-        self._concurrent_misses = 0
+        self._miss_slots = MissSlots(max_concurrent_misses, shared_misses)
+        self._client_key = client_key
         self._bypass_paths = tuple(bypass_paths)
         self._metric_label = metric_label
         self._store_responses_to_queries = store_responses_to_queries
         self._region = region or FlyRegion()
         self._check_request = check_request
+        self._refuse_miss = refuse_miss
         self._memory_server_timing = self._region.memory_server_timing
         self._sync_purges = sync_purges
         self._purge_sync: asyncio.Task[None] | None = None
         self._max_purge_lag_seconds = max_purge_lag_seconds
         self._max_message_bytes = max_message_bytes
-        self._clock = clock or SuspendAwareClock()
+        # What handles requests that are not plain hits, and observed hits.
+        self._handle = observe(self._handle_others) if observe else self._handle_others
+        self._handle_observed_hit = observe(self._serve_hit) if observe else self._serve_hit
+        self._observed_hits = observed_hits if observe else 0.0
+        self._clock = clock or SuspendAwareClock().now
         self._wall_clock = wall_clock
         self._origin = OriginFetcher(
             app,
@@ -194,12 +233,15 @@ class Edge:
         )
         # Until this time, the stored responses can be served without another call of `sync_purges`.
         self._purges_synced_until = self._clock() + max_purge_lag_seconds if sync_purges else float("inf")
-        self.counters: dict[str, CacheCounters] = {}
-        """The counters by metric label."""
+        self.counters: dict[tuple[str, int], CacheCounters] = {}
+        """The counters by metric label and status."""
+        self.hit_seconds = LatencyHistogram() if measure_hits else None
+        """How long plain hits take, from the call of this object until the server has taken over the response."""
+        self.rejections: dict[Rejection, int] = {"full": 0, "share": 0, "origin": 0}
+        """The number of rejected requests by reason."""
 
     def __repr__(self) -> str:
-        waiting = f"{self._concurrent_misses} of {self._max_concurrent_misses} concurrent misses"
-        return f"<{type(self).__name__} {self._name.decode('ascii')!r}: {self._store!r}, {self._origin!r}, {waiting}>"
+        return f"<{type(self).__name__} {self._name.decode('ascii')!r}: {self._store!r}, {self._origin!r}, {self._miss_slots!r}>"
 
     @property
     def stored_bytes(self) -> int:
@@ -211,22 +253,29 @@ class Edge:
         """The number of stored responses and markers of varying ones."""
         return len(self._store)
 
+    @property
+    def waiting_requests(self) -> int:
+        """The number of requests that wait for the origin, and of fetches that no client waits for any more."""
+        return self._miss_slots.in_use
+
+    @property
+    def max_waiting_requests(self) -> int:
+        """The largest number of `waiting_requests`."""
+        return self._miss_slots.total
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to a request from memory or from the origin. A fresh stored response is sent by this method, without further calls."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        method = scope["method"]
+        # The scope of the lifespan has none.
+        method = scope.get("method")
         if method != "GET" and method != "HEAD":  # noqa: PLR1714 - a set is slower
-            await self._handle_other_method(scope, receive, send)
+            await self._handle(scope, receive, send)
             return
-        key = self._primary_key(scope)
-        stored = self._get_stored(key)
+        stored = self._get_stored(self._primary_key(scope))
         now = self._clock()
         if (
             now < self._purges_synced_until
             and isinstance(stored, StoredResponse)
-            and (age := now - stored.generated_at) < stored.policy.lifetime
+            and (age := floor(now - stored.generated_at)) < stored.policy.lifetime
         ):
             condition = host = None
             for name, value in scope["headers"]:
@@ -239,26 +288,32 @@ class Edge:
                     else:
                         break
             else:
+                if self._observed_hits and random() < self._observed_hits:  # noqa: S311 - not for cryptography
+                    await self._handle_observed_hit(scope, receive, send)
+                    return
                 stored.used = True
-                stored.counters.hits += 1
                 # Most conditions consist of exactly this tag, which only a 200 has. The others are parsed.
                 if condition is not None and (
                     condition == stored.etag or (stored.status == 200 and none_match_fails(stored.etag, condition))
                 ):
-                    await send(stored.not_modified_message(int(age), self._name, self._memory_server_timing))
+                    stored.counters.not_modified.hits += 1
+                    await send(stored.not_modified_message(age, self._name, self._memory_server_timing))
                     await send(_EMPTY_BODY)
+                    if self.hit_seconds is not None:
+                        self.hit_seconds.observe(self._clock() - now)
                     return
-                await send(stored.start_message(int(age), self._name, self._memory_server_timing))
-                if method == "GET":
-                    body = stored.body
-                    stored.counters.sent_bytes += len(body)
-                    small = len(body) <= SMALL_BODY_BYTES
-                    body_message: Message = {"type": "http.response.body", "body": body}
-                    await (send(body_message) if small else _send_body(body, scope, send, self._max_message_bytes))
-                else:
-                    await send(_EMPTY_BODY)
+                counters = stored.counters
+                counters.hits += 1
+                await send(stored.start_message(age, self._name, self._memory_server_timing))
+                body = stored.body if method == "GET" else b""
+                counters.sent_bytes += len(body)
+                small = len(body) <= SMALL_BODY_BYTES
+                body_message: Message = {"type": "http.response.body", "body": body}
+                await (send(body_message) if small else _send_body(body, scope, send, self._max_message_bytes))
+                if self.hit_seconds is not None:
+                    self.hit_seconds.observe(self._clock() - now)
                 return
-        await self._handle_miss_or_conditional(key, scope, receive, send)
+        await self._handle(scope, receive, send)
 
     def purge(self, path: bytes) -> None:
         """Remove the stored responses for a path and query, spelled as in `raw_path`.
@@ -276,6 +331,24 @@ class Edge:
         self._purges_synced_until = self._clock() + self._max_purge_lag_seconds if self._sync_purges else float("inf")
         return self._origin.purge_tags(encoded)
 
+    def purge_all(self) -> None:
+        """Remove every stored response. Those on their way will not be stored."""
+        self._origin.purge_all()
+
+    async def _serve_hit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond to a request that was found to be a plain hit, as `__call__` would."""
+        if not await self._serve_stored(_ClientRequest(scope, send, {}, self._look_up(self._primary_key(scope), scope))):
+            await self._handle_others(scope, receive, send)
+
+    async def _handle_others(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond to a request that is not a plain hit, and pass everything on that is no request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif scope["method"] in {"GET", "HEAD"}:
+            await self._handle_miss_or_conditional(self._primary_key(scope), scope, receive, send)
+        else:
+            await self._handle_other_method(scope, receive, send)
+
     async def _handle_miss_or_conditional(self, key: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to a request that no fresh response is stored for, or that has conditions, a range or `Cache-Control`."""
         if (rejection := self._check_request(scope)) is not None:
@@ -288,21 +361,36 @@ class Edge:
         if await self._serve_stored(request):
             return
         if "only-if-cached" in directives:
+            self._counters_for(scope["path"], _NOT_CACHED.status).misses += 1
             await send_response(_NOT_CACHED, self._forward_headers(request.lookup, b"detail=only-if-cached"), scope, send)
         elif scope["path"].startswith(self._bypass_paths):
             await self._bypass(scope, receive, send, b"bypass")
-        elif self._concurrent_misses >= self._max_concurrent_misses:
-            self._counters_for(scope["path"]).rejected += 1
-            await self._respond(FetchResult(_TOO_MANY_MISSES, shareable=True), request, detail=b"detail=busy")
         else:
-            self._concurrent_misses += 1
+            await self._wait_for_origin(request, receive)
+
+    async def _wait_for_origin(self, request: _ClientRequest, receive: Receive) -> None:
+        """Respond from the origin if a place is free, and the client has not its share of them."""
+        scope = request.scope
+        # A client that joins a fetch costs the origin nothing.
+        if self._origin.get_in_flight(request.lookup.key) is None and (response := self._refuse_miss(scope)) is not None:
+            self.rejections["origin"] += 1
+            await self._respond(FetchResult(response, shareable=True), request, count="rejected", detail=b"detail=busy")
+            return
+        request.client = self._client_key(scope)
+        refusal = self._miss_slots.take(request.client)
+        if refusal is not None:
+            self.rejections[refusal] += 1
+            response, detail = (_SHARE_USED, b"detail=share") if refusal == "share" else (_TOO_MANY_MISSES, b"detail=busy")
+            await self._respond(FetchResult(response, shareable=True), request, count="rejected", detail=detail)
+        else:
             client = WaitingClient(receive)
             try:
                 await self._fetch(request, client)
             except ClientDisconnectedError:
                 if not request.response_started and _has_body(scope):
                     # A server reports an invalid body in the same way as a client that has disconnected.
-                    await send_response(_INVALID_BODY, self._forward_headers(request.lookup, b"detail=body"), scope, send)
+                    self._counters_for(scope["path"], _INVALID_BODY.status).refused += 1
+                    await send_response(_INVALID_BODY, self._forward_headers(request.lookup, b"detail=body"), scope, request.send)
             finally:
                 client.close()
                 self._leave(request)
@@ -321,11 +409,10 @@ class Edge:
                 await client.wait_for(fetch.completed)
                 result = fetch.completed.result()
                 if request.is_leader:
-                    await self._respond(result, request, client)
+                    await self._respond(result, request, client, count="revalidated" if result.validated else "misses")
                     return
                 if result.shareable and self._same_vary_values(result.vary, fetch.scope, request.scope):
-                    self._counters_for(request.scope["path"]).collapsed += 1
-                    await self._respond(result, request, detail=b"collapsed")
+                    await self._respond(result, request, count="collapsed", detail=b"collapsed")
                     return
                 if not result.shareable or result.stored is None:
                     # Everybody needs a response of their own: a few at a time.
@@ -351,13 +438,13 @@ class Edge:
         if fetch is not None and request.is_leader:
             fetch.leader_disconnected()
         if fetch is None or fetch.clients or fetch.task is None or fetch.task.done():
-            self._concurrent_misses -= 1
+            self._miss_slots.release(request.client)
         else:
-            fetch.task.add_done_callback(self._free_place)
+            self._release_after(fetch.task, request.client)
 
-    def _free_place(self, task: asyncio.Task[None]) -> None:
-        del task
-        self._concurrent_misses -= 1
+    def _release_after(self, task: asyncio.Task[None], client: str | None) -> None:
+        """Free the place of a client, or of none, when a fetch ends."""
+        task.add_done_callback(lambda _: self._miss_slots.release(client))
 
     def _look_up(self, primary_key: bytes, scope: Scope) -> Lookup:
         entry = self._store.get(primary_key)
@@ -382,16 +469,11 @@ class Edge:
             request.lookup = request.lookup._replace(reason=reason)
             return False
         stored.used = True
-        counters = self._counters_for(request.scope["path"])
-        if age < stored.policy.lifetime:
-            counters.hits += 1
-        else:
-            counters.stale += 1
-            if age < stored.policy.lifetime + stored.policy.stale_while_revalidate:
-                self._revalidate_in_background(request)
-        counters.sent_bytes += await self._send_stored(
-            stored, stored.hit_headers(int(age), self._name, self._memory_server_timing), request
-        )
+        is_fresh = age < stored.policy.lifetime
+        if not is_fresh and age < stored.policy.lifetime + stored.policy.stale_while_revalidate:
+            self._revalidate_in_background(request)
+        added = stored.hit_headers(int(age), self._name, self._memory_server_timing)
+        await self._send_stored(stored, added, request, count="hits" if is_fresh else "stale")
         return True
 
     def _revalidate_in_background(self, request: _ClientRequest) -> None:
@@ -401,33 +483,31 @@ class Edge:
         """
         if "no-store" in request.directives:
             return
-        if self._origin.get_in_flight(request.lookup.key) is None and self._concurrent_misses < self._max_concurrent_misses:
-            self._concurrent_misses += 1
+        if self._origin.get_in_flight(request.lookup.key) is None and self._miss_slots.take(None) is None:
             fetch = self._origin.start_fetch(request.lookup, request.scope)
             fetch.leader_disconnected()
             if fetch.task is not None:
-                fetch.task.add_done_callback(self._free_place)
+                self._release_after(fetch.task, None)
 
     async def _respond(
-        self, result: FetchResult, request: _ClientRequest, client: WaitingClient | None = None, *, detail: bytes = b"stored"
+        self, result: FetchResult, request: _ClientRequest, client: WaitingClient | None = None, *, count: Result, detail: bytes = b"stored"
     ) -> None:
         """Send the origin's response, or in place of an error a stale one if that is allowed.
 
+        `count` is the result under which the request is counted if neither is the case: it was replayed, or a stale response was sent.
         `detail` is a parameter of `Cache-Status`. "stored" is sent only if the response was.
         """
         request.response_started = True
-        if result.is_replay and (replay := self._replay_response(request.scope)) is not None:
-            result, detail = result._replace(response=replay), b"detail=elsewhere"
+        if result.is_replay and (replay := self._region.replay_response(request.scope["headers"])) is not None:
+            result, count, detail = result._replace(response=replay), "replayed", b"detail=elsewhere"
         response, stored = result.response, self._stale_if_error(result, request)
         if stored is not None:
             age = self._clock() - stored.generated_at
             if isinstance(response, StreamingResponse):
                 response.body.cancel()
-            counters = self._counters_for(request.scope["path"])
-            counters.stale += 1
             forwarded = b"fwd-status=%d; ttl=%d; detail=stale-if-error" % (response.status, stored.policy.lifetime - int(age))
             added = [(b"age", b"%d" % age), *self._forward_headers(request.lookup, forwarded)]
-            counters.sent_bytes += await self._send_stored(stored, added, request)
+            await self._send_stored(stored, added, request, count="stale")
             return
         parameters = [b"fwd-status=304"] if result.validated else []
         if result.stored is not None or detail != b"stored":
@@ -436,9 +516,11 @@ class Edge:
             parameters.append(b"ttl=%d" % (result.stored.policy.lifetime - int(self._clock() - result.stored.generated_at)))
         headers = self._forward_headers(request.lookup, *parameters)
         if not isinstance(response, StreamingResponse):
-            received_at = self._wall_clock()
-            await send_response(response, headers, request.scope, request.send, self._max_message_bytes, received_at=received_at)
+            selected = select_response(response, headers, request.scope, received_at=self._wall_clock())
+            self._count(count, request.scope, selected.status)
+            await _send_selected(selected, request.scope, request.send, self._max_message_bytes)
         elif client is not None:
+            self._count(count, request.scope, response.status)
             await _send_stream(response, headers, request.scope, request.send, client, max_message_bytes=self._max_message_bytes)
 
     def _stale_if_error(self, result: FetchResult, request: _ClientRequest) -> StoredResponse | None:
@@ -452,24 +534,22 @@ class Edge:
             return None
         return stored
 
-    async def _send_stored(self, stored: StoredResponse, headers: Headers, request: _ClientRequest) -> int:
+    async def _send_stored(self, stored: StoredResponse, headers: Headers, request: _ClientRequest, *, count: Result) -> None:
         response = Response(stored.status, stored.headers, stored.body)
-        return await send_response(response, headers, request.scope, request.send, self._max_message_bytes, received_at=stored.received_at)
+        selected = select_response(response, headers, request.scope, received_at=stored.received_at)
+        self._count(count, request.scope, selected.status).sent_bytes += len(selected.body)
+        await _send_selected(selected, request.scope, request.send, self._max_message_bytes)
 
     def _forward_headers(self, lookup: Lookup, *parameters: bytes) -> Headers:
         """Return the headers that are added to a request that was forwarded, or would have been (RFC 9211 §2)."""
         parts = (self._name, b"fwd=" + lookup.reason, *parameters, b'key="%b"' % cache_status_key(lookup.key))
         return [(b"cache-status", b"; ".join(parts)), *self._region.server_timing]
 
-    def _replay_response(self, scope: Scope) -> Response | None:
-        """Return the response that replays a request in the primary region; `None` if this is the primary."""
-        response = self._region.replay_response(scope["headers"])
-        if response is not None:
-            self._counters_for(scope["path"]).replayed += 1
-        return response
-
     async def _handle_other_method(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to a request that is neither GET nor HEAD: no stored response can be used."""
+        if _has_body(scope):
+            early = EarlyResponse(receive, send)
+            receive, send = early.receive, early.send
         if (rejection := self._check_request(scope)) is not None:
             await self._reject(rejection, scope, send)
         elif self._region.is_replica and scope["method"] not in _SAFE_METHODS:
@@ -479,21 +559,21 @@ class Edge:
 
     async def _replay_to_primary(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to an unsafe request, which belongs to the primary region."""
-        self._counters_for(scope["path"]).replayed += 1
         response = await self._region.replay_request(scope["headers"], receive) or (_INVALID_BODY if _has_body(scope) else None)
         if response is not None:
+            self._counters_for(scope["path"], response.status).replayed += 1
             headers = [(b"cache-status", self._name + b"; fwd=method; detail=elsewhere"), *self._region.server_timing]
             await send_response(response, headers, scope, send)
 
     async def _reject(self, response: Response, scope: Scope, send: Send) -> None:
         """Send a response of `check_request`: the request was not forwarded, and the store was not looked into."""
+        self._counters_for(scope["path"], response.status).refused += 1
         await send_response(response, [(b"cache-status", self._name + b"; detail=refused"), *self._region.server_timing], scope, send)
 
     async def _bypass(self, scope: Scope, receive: Receive, send: Send, reason: bytes) -> None:
         """Forward a request unchanged (HEAD as GET, without the response's body), and its response message by message."""
         is_head = scope["method"] == "HEAD"
         added = [(b"cache-status", self._name + b"; fwd=" + reason), *self._region.server_timing]
-        self._counters_for(scope["path"]).bypassed += 1
         replay: Response | None = None
 
         async def forward(message: Message) -> None:
@@ -502,9 +582,11 @@ class Edge:
                 return
             if message["type"] == "http.response.start":
                 headers = [(name.lower(), value) for name, value in message.get("headers", ())]
-                if self._origin.wants_replay(headers) and (replay := self._replay_response(scope)) is not None:
+                if self._origin.wants_replay(headers) and (replay := self._region.replay_response(scope["headers"])) is not None:
+                    self._counters_for(scope["path"], replay.status).replayed += 1
                     await send_response(replay, added, scope, send)
                     return
+                self._counters_for(scope["path"], message["status"]).bypassed += 1
                 if scope["method"] not in _SAFE_METHODS and 200 <= message["status"] < 400:
                     for key in self._keys.invalidation_targets(scope, headers):
                         self._origin.purge(key)
@@ -520,11 +602,18 @@ class Edge:
 
         await self._app({**scope, "method": "GET", "extensions": {}} if is_head else scope, receive, forward)
 
-    def _counters_for(self, path: str) -> CacheCounters:
-        label = self._metric_label(path)
-        counters = self.counters.get(label)
+    def _count(self, result: Result, scope: Scope, status: int) -> CacheCounters:
+        """Count a request by its result, and return the counters."""
+        counters = self._counters_for(scope["path"], status)
+        setattr(counters, result, getattr(counters, result) + 1)
+        return counters
+
+    def _counters_for(self, path: str, status: int) -> CacheCounters:
+        key = self._metric_label(path), status
+        counters = self.counters.get(key)
         if counters is None:
-            counters = self.counters[label] = CacheCounters()
+            not_modified = None if status == 304 else self._counters_for(path, 304)
+            counters = self.counters[key] = CacheCounters(not_modified)
         return counters
 
     async def _sync_missed_purges(self) -> None:
@@ -544,18 +633,15 @@ class Edge:
             self._purge_sync = None
 
 
-async def send_response(
-    response: Response,
-    added: Headers,
-    scope: Scope,
-    send: Send,
-    max_message_bytes: MaxMessageBytes = lambda scope, size: size,  # noqa: ARG005
-    *,
-    received_at: float = 0.0,
-) -> int:
-    """Send the whole response or what the request's conditions and range select of it, with the headers `added`.
+async def send_response(response: Response, added: Headers, scope: Scope, send: Send) -> None:
+    """Send an error, or another response that this cache has made, with the headers `added`."""
+    await _send_selected(select_response(response, added, scope, received_at=0.0), scope, send)
 
-    `received_at` is the Unix time at which it arrived. Returns the number of body bytes sent.
+
+def select_response(response: Response, added: Headers, scope: Scope, *, received_at: float) -> Response:
+    """Return the whole response or what the request's method, conditions and range select of it, with the headers `added`.
+
+    `received_at` is the Unix time at which it arrived.
     """
     status, headers, body = response
     # Other statuses are the origin's own, even 206, 412 and 416: the request's conditions and range never reached it.
@@ -572,11 +658,17 @@ async def send_response(
         status, headers, body = _PRECONDITION_FAILED
     elif evaluation.status == 416:
         status, headers, body = _range_not_satisfiable(length)
-    if method == "HEAD":
-        body = b""
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, *added]})
-    await _send_body(body, scope, send, max_message_bytes)
-    return len(body)
+    return Response(status, [*headers, *added], b"" if method == "HEAD" else body)
+
+
+async def _send_selected(
+    response: Response,
+    scope: Scope,
+    send: Send,
+    max_message_bytes: MaxMessageBytes = lambda scope, size: size,  # noqa: ARG005
+) -> None:
+    await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+    await _send_body(response.body, scope, send, max_message_bytes)
 
 
 async def _send_stream(

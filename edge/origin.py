@@ -158,7 +158,7 @@ class OriginFetcher:
         store: MemoryStore,
         keys: CacheKeys,
         metric_label: Callable[[str], str],
-        counters_for: Callable[[str], CacheCounters],
+        counters_for: Callable[[str, int], CacheCounters],
         *,
         defaults: PolicyDefaults,
         targeted_field: bytes,
@@ -173,7 +173,7 @@ class OriginFetcher:
             store: Where responses are stored.
             keys: Makes their keys.
             metric_label: Returns the metric label of a path.
-            counters_for: Returns the counters of a path.
+            counters_for: Returns the counters of a path and a status.
             defaults: The policy where a response has no directive of its own.
             targeted_field: The targeted field for this cache only (RFC 9213), in lower case; not sent to clients.
             replay_field: The field by which the origin asks for a replay in another region, in lower case; not sent to clients.
@@ -213,6 +213,11 @@ class OriginFetcher:
         """Remove the stored responses with any of `tags`, and do not store those on their way; return how many were removed."""
         self._in_flight.purge_tags(tags)
         return self._store.purge_tags(tags)
+
+    def purge_all(self) -> None:
+        """Remove every stored response, and do not store those on their way."""
+        self._in_flight.purge_all()
+        self._store.purge_all()
 
     def start_fetch(self, lookup: Lookup, scope: Scope, *, may_store: bool = True, joinable: bool = True) -> InFlightFetch:
         """Fetch the response to a request, or revalidate the stored one if it has a validator."""
@@ -279,14 +284,12 @@ class OriginFetcher:
 
     def _process(self, fetch: InFlightFetch, response: Response | StreamingResponse) -> FetchResult | None:
         """Store a response if it may be, and return the result of the fetch; `None` if a second request was necessary."""
-        counters = self._counters_for(fetch.scope["path"])
+        self._counters_for(fetch.scope["path"], response.status).fetches += 1
         if isinstance(response, StreamingResponse):
-            counters.misses += 1
             self._remove_outdated(fetch, response.status)
             return FetchResult(response._replace(headers=self.remove_private_fields(response.headers)), shareable=False)
         if self.wants_replay(response.headers):
             # It says nothing about the resource: every waiter gets it, it is not stored, and it outdates nothing that is stored.
-            counters.misses += 1
             public = self.remove_private_fields(response.headers)
             return FetchResult(response._replace(headers=public), shareable=True, is_replay=True)
         validated = fetch.is_conditional and response.status == 304 and fetch.stored is not None
@@ -299,11 +302,8 @@ class OriginFetcher:
             full = Response(fetch.stored.status, freshen_headers(fetch.stored.headers, self._dated(response.headers)), fetch.stored.body)
             has_new_policy = is_for_one_client(full.headers) or any(name in self._policy_fields for name, _ in response.headers)
             policy = self._policy(fetch, full.status, full.headers) if has_new_policy else fetch.stored.policy
-            counters.revalidated += 1
-        else:
-            counters.misses += 1
-            if full.status == 200 and not get_header_values(full.headers, b"accept-ranges"):
-                full = full._replace(headers=[*full.headers, (b"accept-ranges", b"bytes")])
+        elif full.status == 200 and not get_header_values(full.headers, b"accept-ranges"):
+            full = full._replace(headers=[*full.headers, (b"accept-ranges", b"bytes")])
         now = self._clock()
         age = initial_age(response.headers, now=self._wall_clock(), delay=now - fetch.started_at)
         vary = parse_vary(full.headers)
@@ -336,7 +336,7 @@ class OriginFetcher:
             key=key,
             generated_at=generated_at,
             received_at=self._wall_clock(),
-            counters=self._counters_for(fetch.scope["path"]),
+            counters=self._counters_for(fetch.scope["path"], response.status),
         )
         return stored if self._store.store(key, stored, label) else None
 

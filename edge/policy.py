@@ -48,7 +48,7 @@ class CachePolicy(NamedTuple):
     stale_if_error: int = 0
     """How long after its lifetime it may be served in place of an error of the origin (RFC 5861 §4)."""
     must_revalidate: bool = False
-    """Whether it must never be served stale, even if a client accepts that (RFC 9111 §5.2.2.2)."""
+    """Whether a client's `max-stale` and `stale-if-error` are ignored (RFC 9111 §5.2.2.2). The allowances above are the origin's own."""
     no_cache: bool = False
     """Whether it must be revalidated before each use (RFC 9111 §5.2.2.4)."""
     immutable: bool = False

@@ -162,6 +162,11 @@ class _Index:
             if not keys:
                 del self.keys_by_tag[tag]
 
+    def clear(self) -> None:
+        self.used_bytes = 0
+        self.by_key.clear()
+        self.keys_by_tag.clear()
+
 
 class _Partition(LRUCache[bytes, Entry]):
     """The entries of one partition of the budget, in the order in which they will be evicted.
@@ -265,6 +270,12 @@ class MemoryStore:
         """Remove the responses with any of `tags`; return their number."""
         keys = [key for tag in tags for key in self._index.keys_by_tag.get(tag, ())]
         return sum(self.purge(key) for key in keys)
+
+    def purge_all(self) -> None:
+        """Remove every entry."""
+        for partition in self._partitions:
+            partition.clear()
+        self._index.clear()
 
     def _partition(self, label: str) -> _Partition:
         return self._partition_by_label.get(label, self._default_partition)

@@ -22,10 +22,36 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 class SettingsError(Exception):
     """A setting, or a file that a command reads, cannot be used. The message says what was expected, what came, and what to do."""
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        detail: str | None = None,
+        expected: str | None = None,
+        received: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        """Create an error with a message for one line.
+
+        detail: what went wrong, without the rest; the message by default. expected, received, remedy: the rest, where they are known.
+        """
+        super().__init__(message)
+        self.detail = message if detail is None else detail
+        self.expected = expected
+        self.received = received
+        self.remedy = remedy
+
     @classmethod
     def invalid(cls, setting: str, expected: str, received: str, remedy: str = "") -> SettingsError:
         """Return the error for a value out of range. `expected` and `received` are phrases, `remedy` is a sentence or empty."""
-        return cls(f"{setting} is invalid: expected {expected}, got {received}. {remedy}".rstrip())
+        message = f"{setting} is invalid: expected {expected}, got {received}. {remedy}".rstrip()
+        return cls(message, detail=f"{setting} is invalid.", expected=expected, received=received, remedy=remedy or None)
+
+    def located(self, where: str) -> SettingsError:
+        """Return this error with the place of the setting, such as a file, before its message."""
+        return SettingsError(
+            f"{where}: {self}", detail=f"{where}: {self.detail}", expected=self.expected, received=self.received, remedy=self.remedy
+        )
 
 
 class ServiceError(Exception):
@@ -139,16 +165,19 @@ class UnauthorizedError(ServiceError):
     status_code = 401
     slug = "unauthorized"
     title = "Unauthorized"
-    help = "Send `Authorization: Bearer <token>` with a token in DARKROOM_TOKENS. Never put a token into a URL."
+    help = "Send `Authorization: Bearer <token>` with a token that the server knows. Never put a token into a URL."
 
 
 class ForbiddenError(ServiceError):
-    """The token does not have the required scope."""
+    """The token does not have the required scope, or is bound to sources."""
 
     status_code = 403
     slug = "forbidden"
     title = "Forbidden"
-    help = "Use a token with the scope in `expected`, or add this scope to the token in DARKROOM_TOKENS: `token:ingest+read`."
+    help = (
+        "Use a token with the scope in `expected`, or add this scope to the token: `token:ingest+read` in DARKROOM_TOKENS, "
+        "`scopes=ingest+read` in a file of tokens. A token with `sources=` works for these sources only."
+    )
 
 
 class BadSignatureError(ServiceError):
@@ -159,17 +188,25 @@ class BadSignatureError(ServiceError):
     title = "Bad signature"
     help = (
         "Use URLs exactly as the server returned them: another transform needs another signature. When you replace a "
-        "signing key, leave the old one in DARKROOM_KEYS, after the new one."
+        "signing key, leave the old one in the list of keys, after the new one."
     )
 
 
 class SourceRefusedError(ServiceError):
-    """A source URL whose host is not allowed."""
+    """The URL of an image that is below no source."""
 
     status_code = 403
     slug = "source-refused"
     title = "Source refused"
-    help = "Add the host to DARKROOM_PULL_HOSTS if images may be fetched from it, or upload the image itself."
+    help = "Add the host to DARKROOM_SOURCES if images may be fetched from it, or upload the image itself."
+
+
+class SourceNotListableError(BadRequestError):
+    """A source whose objects cannot be listed."""
+
+    slug = "source-not-listable"
+    title = "Source not listable"
+    help = "A bucket has a listing, a host does not. Write the URLs of the images into a file, and pass that to `darkroom import`."
 
 
 class NotFoundError(ServiceError):
@@ -364,6 +401,30 @@ class RenderFailedError(ServiceError):
     )
 
 
+class QuotaExceededError(ServiceError):
+    """The bytes that a token may take in on one day are used up."""
+
+    status_code = 429
+    slug = "quota-exceeded"
+    title = "Quota exceeded"
+    help = (
+        "Wait for as many seconds as Retry-After says: a new day begins at midnight UTC. To send more in a day, raise `bytes_per_day` of "
+        "the token in the file that DARKROOM_TOKENS_FILE names."
+    )
+
+
+class TooManyFailuresError(ServiceError):
+    """A client has sent many wrong tokens or forged signatures, and this request has one more."""
+
+    status_code = 429
+    slug = "too-many-failures"
+    title = "Too many failures"
+    help = (
+        "Use the URLs exactly as the server returned them, and a token that the server knows. Requests with valid ones succeed "
+        "meanwhile. Wait for as many seconds as Retry-After says before you try others."
+    )
+
+
 class HeaderTooLargeError(ServiceError):
     """A request whose target and header fields are larger than the limit (RFC 6585 §5)."""
 
@@ -383,7 +444,7 @@ class CdnError(ServiceError):
 
 
 class SourceFailedError(ServiceError):
-    """A source that does not return an image, or that cannot be reached.
+    """A source that does not return the object, that does not give access to it, or that cannot be reached.
 
     A host without an address and a host with an address that is not public get the same error, so that nobody can tell them apart.
     """
@@ -391,7 +452,7 @@ class SourceFailedError(ServiceError):
     status_code = 502
     slug = "source-failed"
     title = "Source failed"
-    help = "Check that the source responds with an image at this URL, then try again. `received` has its last response."
+    help = "Check that this server may read the image in the source, then try again. `received` has the last response of the source."
 
     def __init__(
         self,

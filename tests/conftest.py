@@ -3,30 +3,73 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import hypothesis
+import msgspec
 import pytest
 import structlog
+from prometheus_client import CollectorRegistry
 
 import tests.support.jpeg_xl  # noqa: F401 - lets Pillow read JPEG XL
+from service import instruments
 from service.rendering.pool import RenderPool
+from service.settings.sections import available_cores
+from tests.promises.figures import Figure, RecordFigure
 from tests.support.chromium import Painter, chromium_painter
 from tests.support.renders import render_pool
 from tests.support.s3 import Bucket, moto_bucket
 from tests.support.s3_proxy import S3Proxy, s3_proxy_of
 from tests.support.server import Server, darkroom
 
-# Examples have no deadline, because the machine that runs the tests may be busy.
-hypothesis.settings.register_profile("unhurried", deadline=None, max_examples=100)
+_TESTS = Path(__file__).parent
+
+# No example fails because the machine that runs the tests is busy. Where CI is set, as .ci/run does, every run has the same examples.
+hypothesis.settings.register_profile("unhurried", deadline=None, max_examples=100, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("unhurried")
+
+# A shell without job control starts commands in the background with SIGINT ignored, which the servers of tests would inherit (POSIX, sh).
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Folders and files whose tests take long come first, so that no process still has one when the others have nothing left. The files that
+# build the same site as `test_sites.py`, which only one process can do at a time, are far from it.
+_LONGEST_FIRST = (
+    "browser/", "fuzz/", "cli/", "http/", "attacks/", "soak/", "dashboard/", "browser/test_site_builds.py", "browser/test_snippets.py",
+    "faults/", "regions/", "library/", "rendering/", "worker/", "quality/", "storage/", "sources/", "web/", "deploy/", "ops/",
+)  # fmt: skip
+
+
+def _place(item: pytest.Item) -> int:
+    # A test of this configuration runs a file that is elsewhere.
+    path = item.path.relative_to(_TESTS).as_posix() if item.path.is_relative_to(_TESTS) else ""
+    starts = [start for start in _LONGEST_FIRST if path.startswith(start)]
+    return _LONGEST_FIRST.index(max(starts, key=len)) if starts else len(_LONGEST_FIRST)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests into the order of `_LONGEST_FIRST`. They stay in their order within a folder."""
+    items.sort(key=_place)
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> tuple[str, dict[str, bool]]:
     """Granian runs asyncio on uvloop."""
     return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture
+def record_figure(request: pytest.FixtureRequest) -> RecordFigure:
+    """Return a function that records a figure which the test measured, for the tables that `make promises` writes."""
+
+    def record(text: str, value: float, *, lowest: bool = False) -> None:
+        figure = msgspec.json.encode(Figure(text, value, lowest)).decode()
+        request.node.user_properties.append(("figure", figure))
+
+    return record
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +84,16 @@ def logged() -> Iterator[list[structlog.typing.EventDict]]:
     """Yield the list of log events, to which every event of the test is added."""
     with structlog.testing.capture_logs() as events:
         yield events
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> CollectorRegistry:
+    """Give a registry in which all instruments record during the test."""
+    registry = CollectorRegistry()
+    for instrument in instruments.declared():
+        monkeypatch.setattr(instrument, "_metric", None)
+    instruments.enable(registry)
+    return registry
 
 
 @pytest.fixture
@@ -78,7 +131,7 @@ def painter() -> Iterator[Painter]:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Yield a real server with default settings that all tests share. They must not leave anything that affects other tests."""
-    with darkroom(tmp_path_factory.mktemp("server")) as running:
+    with darkroom(tmp_path_factory.mktemp("server"), render_processes=available_cores()) as running:
         yield running
 
 

@@ -55,6 +55,9 @@ GROUPS: dict[str, tuple[Example, ...]] = {
         Example("width=200,height=200,fit=contain,gravity=south,background=1d3557"),
         Example("width=200,height=200,fit=contain,background=blur"),
         Example("width=200,height=200,fit=fill"),
+        Example("width=280,ratio=16:9"),
+        Example("height=200,ratio=4:5,gravity=focal:0.75:0.3"),
+        Example("width=280,ratio=16:9,fit=contain,background=blur"),
     ),
     "shape": (
         Example("crop=60p:10p:30p:45p,width=280"),

@@ -37,7 +37,7 @@ class Machine:
             max_concurrent_misses=10,
             key_includes_host=False,
             sync_purges=self.takedowns.refresh,
-            clock=SuspendAwareClock(lambda: self.steady, lambda: self.wall),
+            clock=SuspendAwareClock(lambda: self.steady, lambda: self.wall).now,
             wall_clock=lambda: self.wall,
         )
 

@@ -63,3 +63,13 @@ def keys_of(transform: str) -> set[str]:
 def test_links_of_a_guide_have_existing_targets(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/install.md", "docs/deployments.md"])
+def test_commands_of_a_deployment_make_the_token_that_they_use_and_keep_it(page: str) -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", (DOCS.parent / page).read_text("utf-8"), re.DOTALL)
+    using = [block for block in blocks if "$TOKEN" in block]
+    assert len(using) >= 2
+    for block in using:
+        assert "\nTOKEN=" in block[: block.index("$TOKEN")]
+    assert not [block for block in blocks if "TOKENS=$(" in block]

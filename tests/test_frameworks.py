@@ -1,27 +1,26 @@
-"""Every code block of docs/frameworks.md is tested: it is a file of a site that the browser tests build, or a command that runs here."""
+"""Every code block of docs/frameworks.md is tested: it is a file of a site that the browser tests build, or a command."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+from tests.browser.sites import EXAMPLE_URL, SITES
+from tests.browser.sites.guide import BLOCKS, GUIDE, ROOT, code, commands
 from tests.support.node import find_program
 from tests.support.server import DARKROOM, Server, environment
 from tests.web.conftest import WEB
 
-ROOT = Path(__file__).parents[1]
-SITES = ROOT / "tests" / "browser" / "sites"
-GUIDE = (ROOT / "docs" / "frameworks.md").read_text("utf-8")
+# The sections that go from nothing to a page, whose commands tests/browser/test_sites.py runs.
+FROM_NOTHING = ("Next.js", "Nuxt", "Astro")
 
-# The code blocks, each with the file that the comment above it names, if there is one.
-BLOCKS = re.findall(r"^(?:<!-- (\S+) -->\n)?```(\w+)\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
-PUSH, FETCH, PACK = (text for file, _, text in BLOCKS if not file)
+PUSH, FETCH = (block.text for block in BLOCKS if block.language == "sh" and block.section not in FROM_NOTHING)
 
 
 def shell(text: str, folder: Path, server: Server) -> None:
@@ -29,12 +28,12 @@ def shell(text: str, folder: Path, server: Server) -> None:
     settings = {"DARKROOM_SERVER": server.url, "PATH": f"{DARKROOM.parent}:{os.environ['PATH']}"}
     # npm must not send requests to a registry.
     settings |= {"npm_config_offline": "true", "npm_config_audit": "false", "npm_config_update_notifier": "false"}
-    script = text.replace("https://img.example.com", server.url)
+    script = text.replace(EXAMPLE_URL, server.url)
     subprocess.run(["bash", "-euc", script], cwd=folder, env=environment() | settings, check=True, capture_output=True)
 
 
 def test_guide_block_with_a_file_name_equals_that_file() -> None:
-    shown = {file: text for file, _, text in BLOCKS if file}
+    shown = {block.file: block.text for block in BLOCKS if block.file}
     assert len(shown) >= 15
     for file, text in shown.items():
         assert text == (ROOT / file).read_text("utf-8"), file
@@ -42,12 +41,16 @@ def test_guide_block_with_a_file_name_equals_that_file() -> None:
 
 def test_guide_block_without_a_file_name_is_one_of_the_tested_commands() -> None:
     assert GUIDE.count("\n```") == 2 * len(BLOCKS)
-    assert [language for file, language, _ in BLOCKS if not file] == ["sh"] * 3
+    assert {block.language for block in BLOCKS if not block.file} == {"sh"}
 
 
-def test_guide_component_has_fewer_than_twenty_lines() -> None:
-    (component,) = (text for file, _, text in BLOCKS if file.endswith("picture.jsx"))
-    assert len(component.splitlines()) < 20
+@pytest.mark.parametrize("section", FROM_NOTHING)
+def test_guide_goes_from_nothing_to_a_page_in_ten_lines_of_commands_and_ten_of_code(section: str) -> None:
+    lines = commands(section)
+    assert re.match(r"npx create-|npm create ", lines[0])
+    # Each of the first line's two commands counts.
+    assert len(lines) + 1 <= 10
+    assert 0 < len(code(section)) <= 10
 
 
 def test_guide_names_the_versions_with_which_its_sites_are_built() -> None:
@@ -57,12 +60,13 @@ def test_guide_names_the_versions_with_which_its_sites_are_built() -> None:
         versions |= package.get("dependencies", {}) | package.get("devDependencies", {})
     named = {
         "Next.js": "next",
-        "Vite": "vite",
+        "Nuxt": "nuxt",
         "Astro": "astro",
         "React": "react",
-        "Svelte": "svelte",
         "Vue": "vue",
+        "Svelte": "svelte",
         "unpic": "@unpic/react",
+        "Vite": "vite",
     }
     for name, package in named.items():
         found = re.search(rf"\b{re.escape(name)}\s([0-9.]*[0-9])", GUIDE)
@@ -88,12 +92,11 @@ def test_guide_fetch_command_downloads_the_module_and_its_types(server: Server, 
 def test_guide_package_commands_install_a_package_that_can_be_imported(server: Server, tmp_path: Path) -> None:
     node = find_program("node")
     find_program("npm")
-    # A copy of the checkout's files, so that packing leaves no files in the checkout.
-    shutil.copytree(WEB, tmp_path / "darkroom" / "service" / "web")
     (tmp_path / "package.json").write_text('{"private": true, "type": "module"}')
-    shell(PACK, tmp_path, server)
+    _, *lines, _, _ = commands("Next.js")
+    shell("\n".join(lines), tmp_path, server)
     installed = tmp_path / "node_modules" / "darkroom.js"
-    assert {path.name for path in installed.iterdir()} == {"package.json", "darkroom.js", "darkroom.d.ts"}
+    assert {path.name for path in installed.iterdir()} == {"package.json", "darkroom.js", "darkroom.d.ts", "frameworks"}
     code = 'import * as darkroom from "darkroom.js"; console.log(JSON.stringify(Object.keys(darkroom)))'
     done = subprocess.run([node, "--input-type=module", "--eval", code], cwd=tmp_path, check=True, capture_output=True, text=True)
     exported = json.loads(done.stdout)

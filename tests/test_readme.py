@@ -6,11 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from edge import Edge
-from edge.counters import CacheCounters
-from service.asgi import metric_label
 from service.cli.push import push
-from service.ops import metrics
 from service.settings.help import CLIENT_HELP, HELP
 from tests.test_settings import FIELDS
 
@@ -79,20 +75,3 @@ def test_changelog_begins_with_the_version_of_the_package() -> None:
     first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert first is not None
     assert first[1] == version
-
-
-def test_operation_page_names_every_metric_of_the_edge_with_its_labels() -> None:
-    edge = Edge(_no_origin, name="x", max_bytes=0, max_concurrent_misses=0)
-    edge.counters["any"] = CacheCounters()
-    families = {family.name: family for family in metrics.EdgeCollector(edge).collect()}
-    rows = [row for row in OPERATION.splitlines() if row.startswith("| `darkroom_edge_")]
-    named = {name.partition("{")[0].removesuffix("_total") for row in rows for name in re.findall(r"`(darkroom_edge_[^`]*)`", row)}
-    assert named == set(families)
-    (requests,) = (row for row in rows if "darkroom_edge_requests_total{kind,result}" in row)
-    results = {sample.labels["result"] for sample in families["darkroom_edge_requests"].samples}
-    kinds = {metric_label(path) for path in ("/i/x", "/pull/x", "/v1/images", "/health", "/livez", "/", "/docs")}
-    assert set(re.findall(r"`([a-z]+)`", requests)) == results | kinds
-
-
-async def _no_origin(*_: object) -> None:
-    pass

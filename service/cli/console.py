@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 import click
 
-from service.errors import Problem
+from service.errors import Problem, SettingsError
 from service.ops.maintenance.progress import Progress as ObjectProgress
 from service.ops.regions import RegionWarning
 
@@ -25,6 +25,9 @@ EXIT_FAILED = 2
 # As shells report Ctrl-C.
 EXIT_INTERRUPTED = 130
 
+# Of an error. Its remedy is at its end.
+_MAX_ERROR_CHARACTERS = 4_000
+
 T = TypeVar("T")
 
 
@@ -32,6 +35,19 @@ def fail(message: str, exit_code: int = EXIT_FAILED) -> NoReturn:
     """Print an error message and end the process."""
     click.echo(f"darkroom: {message}", err=True)
     sys.exit(exit_code)
+
+
+def fail_with(error: SettingsError) -> NoReturn:
+    """Print an error of the settings in one line and end the process."""
+    click.echo(format_error(error), err=True)
+    sys.exit(EXIT_FAILED)
+
+
+def format_error(error: SettingsError) -> str:
+    """Return the one line of an error, which may contain a part of a file or a value, with anything in it, and of any length."""
+    text = escape(str(error))
+    half = _MAX_ERROR_CHARACTERS // 2
+    return f"darkroom: {text if len(text) <= _MAX_ERROR_CHARACTERS else f'{text[:half]}…{text[-half:]}'}"
 
 
 def run(function: Callable[[], Awaitable[T]], *, interrupted: str | None = None) -> T:
@@ -57,6 +73,13 @@ def format_problem(problem: Problem | RegionWarning, indent: str = "") -> str:
 def escape(text: str) -> str:
     """Return `text` with everything escaped that is not printable and could control the terminal. Names in any script stay readable."""
     return re.sub(r"[^ -~]", lambda match: match[0] if match[0].isprintable() else match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def echo_warnings(named: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Print what the server removed from drawings. `named`: names of images, and their documents."""
+    for name, document in named:
+        for warning in document.get("warnings", ()):
+            click.echo(f"{escape(name)}: {escape(warning)}", err=True)
 
 
 def count(number: int, singular: str, plural: str) -> str:
@@ -113,6 +136,19 @@ def upload_progress(*, quiet: bool) -> Iterator[UploadProgress]:
         TimeRemainingColumn(compact=True),
     ) as bars:
         yield _UploadBar(bars)
+
+
+@contextmanager
+def count_progress(number: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """Show how many of `number` images are done, if standard error is a terminal and `quiet` is not set; yield what counts one more."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    with _bars(MofNCompleteColumn(), TextColumn("images"), BarColumn(), TimeRemainingColumn(compact=True)) as bars:
+        task = bars.add_task("import", total=number)
+        yield lambda: bars.advance(task)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ def info(image: str, server: str, *, as_json: bool) -> None:
         "digest": document["digest"],
         "image": f"{document['format']}, {document['width']} × {document['height']} pixels{frames}, {document['bytes']:,} bytes",
         "uploaded": document["created"],
+        "name": document["name"] or "none",
         "alt text": document["alt"] or "none",
         "focal point": "none" if document["focal"] is None else ", ".join(f"{part:g}" for part in document["focal"]),
         **({"warnings": " ".join(document["warnings"])} if document.get("warnings") else {}),

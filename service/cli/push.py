@@ -14,8 +14,8 @@ import click
 import msgspec
 
 from service.cli import console
-from service.cli.client.command import server_option, token
-from service.cli.client.errors import ClientError, Rejected, UnreachableError, format_rejected
+from service.cli.client.command import report_failures, server_option, token
+from service.cli.client.errors import Rejected, UnreachableError, format_rejected
 from service.cli.client.manifest import Manifest, manifest_entries, open_manifest
 from service.cli.client.scan import File, ScanResult, check_names, scan
 from service.cli.client.server import Server, connect
@@ -71,19 +71,9 @@ def push(
     that does not respond, a manifest of another version.
     """
     options = PushOptions(paths, server, relative, prune, parallel, quiet, as_json)
-    try:
+    with report_failures(as_json=as_json, advice=_CONTINUE, interruptible=watch):
         opened = None if manifest is None else open_manifest(manifest)
         sys.exit(anyio.run(partial(_watch if watch else _push_once, options, opened)))
-    except ClientError as error:
-        if as_json:
-            click.echo(msgspec.json.encode({"error": error.problem}))
-        message = console.format_problem(error.problem)
-        console.fail(f"{message}\n{_CONTINUE}" if isinstance(error, UnreachableError) else message)
-    except KeyboardInterrupt:
-        if watch:
-            sys.exit(0)
-        click.echo(f"Stopped. {_CONTINUE}", err=True)
-        sys.exit(console.EXIT_INTERRUPTED)
 
 
 async def _push_once(options: PushOptions, manifest: Manifest | None) -> int:
@@ -158,7 +148,7 @@ class _Pusher:
         all_rejected = [*rejected, *result.rejected]
         images: dict[str, Any] = {}
         if self._manifest is not None or options.json:
-            images = manifest_entries(result.uploaded, None if options.relative else self._server.url)
+            images = manifest_entries(result.named, None if options.relative else self._server.url)
         if self._manifest is not None:
             self._manifest.update(images, only=found.names if options.prune else None)
         if options.json:
@@ -166,7 +156,7 @@ class _Pusher:
         elif files and not options.quiet:
             click.echo(_summary(result, self._server.url, seconds))
         if not options.json and not options.quiet:
-            _echo_warnings(result)
+            console.echo_warnings(result.named)
         if all_rejected and not options.json:
             title = f"{console.count(len(all_rejected), 'file was', 'files were')} not uploaded:"
             click.echo(f"{title}\n{format_rejected(all_rejected)}", err=True)
@@ -177,7 +167,7 @@ def _as_json(result: UploadResult, images: dict[str, Any], rejected: Sequence[Re
     return {
         "sent": {"images": result.sent_images, "bytes": result.sent_bytes},
         "images": images,
-        "not_taken": [{"path": _utf8(one.path), "problem": one.problem} for one in rejected],
+        "rejected": [{"path": _utf8(one.path), "problem": one.problem} for one in rejected],
     }
 
 
@@ -187,13 +177,6 @@ def _summary(result: UploadResult, url: str, seconds: float) -> str:
     if not result.sent_images:
         return f"{files} ({images}) on {url}. Nothing had to be uploaded."
     return f"{files} ({images}) on {url}: {result.sent_images} uploaded, {result.sent_bytes / 1e6:.1f} MB in {seconds:.1f} s."
-
-
-def _echo_warnings(result: UploadResult) -> None:
-    """Print what the server removed from the drawings, each with its path."""
-    for one in result.uploaded:
-        for warning in one.document.get("warnings", ()):
-            click.echo(f"{console.escape(one.file.name)}: {console.escape(warning)}", err=True)
 
 
 def _utf8(path: str) -> str:

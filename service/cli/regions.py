@@ -19,6 +19,7 @@ from service.errors import SettingsError
 from service.ops.regions import RegionWarning, describe_region, region_warnings, unlisted_region
 from service.settings.environment import load
 from service.settings.sections import Settings
+from service.settings.variables import read_variables
 
 # The data folder in the image that the Dockerfile builds, unless fly.toml sets another one.
 IMAGE_DATA = "/data"
@@ -95,10 +96,10 @@ def regions(config: Path | None, machines: IO[bytes] | None, *, check: bool) -> 
     try:
         toml = _read_config(config)
         running = None if machines is None else _read_machines(machines)
-        here = load(_region_variables(os.environ))
+        here = load(_region_variables(read_variables(os.environ).texts))
         declared = here if toml is None else toml.settings()
     except SettingsError as error:
-        console.fail(str(error))
+        console.fail_with(error)
     if check or running is not None:
         warnings = [*_check_config(toml, declared), *_check_environment(toml, declared, here)] if toml else region_warnings(here)
         warnings += _check_machines(declared, running) if running is not None else []

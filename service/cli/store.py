@@ -18,6 +18,7 @@ from service.ops.maintenance.gc import GarbageCollector, remove_abandoned_upload
 from service.ops.maintenance.verify import Verifier, VerifyReport
 from service.settings.environment import load
 from service.settings.sections import Settings
+from service.settings.variables import read_variables
 from service.storage.object_store import Storage, open_storage
 
 T = TypeVar("T")
@@ -137,16 +138,16 @@ def _settings() -> Settings:
     try:
         return load(os.environ)
     except SettingsError as error:
-        console.fail(str(error))
+        console.fail_with(error)
 
 
 def _open(url: str, prefix: str = "", *, create: bool = False) -> Storage:
     if url == "memory://":
         console.fail("memory:// is in the memory of a running server, and lost when it ends. Expected file:///folder or s3://bucket.")
     try:
-        return open_storage(url, os.environ, prefix=prefix, create=create)
+        return open_storage(url, read_variables(os.environ).texts, prefix=prefix, create=create)
     except SettingsError as error:
-        console.fail(str(error))
+        console.fail_with(error)
 
 
 def _print_verify_report(report: VerifyReport) -> None:

@@ -23,6 +23,10 @@ class SingleFlight(Generic[K, V]):
     def __repr__(self) -> str:
         return f"<SingleFlight: {len(self._tasks)} in flight>"
 
+    def __len__(self) -> int:
+        """Return the number of tasks in flight."""
+        return len(self._tasks)
+
     def __contains__(self, key: K) -> bool:
         """Return whether a task is in flight for `key`."""
         return key in self._tasks

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import anyio
 import structlog
-from litestar import Litestar
+from litestar import Litestar, Request, Response
+from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ServiceError, SettingsError, UnknownImageError
+from service import instruments
+from service.concurrency.current_client import working_for
+from service.concurrency.spans import stage
+from service.errors import BadSignatureError, OverloadedError, Problem, ServiceError, SettingsError, UnauthorizedError, UnknownImageError
 from service.http import headers
-from service.http.auth import BearerAuth
+from service.http.access import Access
+from service.http.clients import ClientAddresses
 from service.http.openapi.document import CONVENTIONS, OpenAPIJson, operation_id
-from service.http.problem_details import http_exception_response, replay_response, service_error_response, unexpected_error_response
+from service.http.problem_details import (
+    allowed_methods,
+    http_exception_response,
+    replay_response,
+    service_error_response,
+    unexpected_error_response,
+)
+from service.http.routes.from_source import get_from_source
 from service.http.routes.guides import guide_router
 from service.http.routes.health import get_health, get_livez
 from service.http.routes.images import (
@@ -35,8 +45,8 @@ from service.http.routes.images import (
     update_image,
 )
 from service.http.routes.pages import page_router
-from service.http.routes.pull import create_pull_url, get_pull
 from service.http.routes.renditions import get_rendition
+from service.http.routes.sources import create_source_url, list_objects, list_sources
 from service.http.routes.uploads import create_upload_url, take_upload
 from service.images.info import Limits, codec_bytes
 from service.library.documents import Documents
@@ -52,17 +62,20 @@ from service.library.uploads import UploadSpool
 from service.library.warming import Warmer
 from service.library.warming_queue import WarmingQueue
 from service.ops.health import Health
-from service.ops.signing_keys import SigningKeyMonitor
-from service.process import end_at_once
-from service.pull.sources import Sources
+from service.process import end_at_once, refuse_start
+from service.rendering.cost_file import CostFile
 from service.rendering.pool import RenderPool
+from service.settings.environment import Configuration
 from service.settings.sections import OPEN_LADDER, RenderingSettings, Settings
-from service.settings.signing_key import development_key
+from service.sources.opening import open_sources
+from service.sources.sources import Sources
+from service.storage.disk import unusable_folder
 from service.storage.object_store import Storage, open_storage
 from service.storage.quota import DerivedQuota
+from service.urls.rendition_url import AUTO, parse_rendition_url
 from service.urls.signing import Signer, UrlBuilder
 from service.urls.unsigned import UnsignedTransforms, unsigned_transforms
-from service.urls.upload_ticket import UPLOADS_PATH, parse_upload_path
+from service.version import VERSION
 
 log = structlog.get_logger(__name__)
 
@@ -73,21 +86,31 @@ class Application(NamedTuple):
     app: ASGIApp
     refresh_takedowns: Callable[[], Awaitable[None]]
     """Reads the takedowns of other processes at once, in place of at the next poll."""
-    authenticate: Callable[[bytes, str], None]
-    """Checks the token of a request that changes something, or the signature of its upload URL, given its raw path and `Authorization`.
+    access: Access
+    refuse_render: Callable[[bytes], ServiceError | None]
+    """Returns the error of a request for a rendition that would only be refused, given its raw path; costs little and never waits."""
+    health: Health
+    pool: RenderPool
+    warming_queue: WarmingQueue | None
 
-    Raises `UnauthorizedError` and `BadSignatureError`.
-    """
 
-
-def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[Any, Any, None]]) -> Application:
-    """Return the application; raises `SettingsError` for a store that cannot be opened or a key that cannot be read.
+def create_app(
+    configuration: Configuration,
+    purge: Purge,
+    purge_all: Callable[[], object],
+    watch: Callable[[], Coroutine[Any, Any, None]],
+    issues: Callable[[], Sequence[str]],
+) -> Application:
+    """Return the application; raises `SettingsError` for a store that cannot be opened, or keys and tokens that cannot be read.
 
     `purge`: called after each poll for takedowns with the digests of the images that were taken down since the last one; often none.
+    `purge_all`: removes every stored response. Called when a signing key was removed, because URLs that it signed may be stored.
     `watch`: run as a task while the application runs, and canceled at its end.
+    `issues`: returns warnings about this process that `/health` reports.
     """
+    settings = configuration.settings
     rendering = settings.rendering
-    storage = open_storage(settings.storage.url, os.environ)
+    storage = open_storage(settings.storage.url, configuration.variables.texts)
     limits = Limits(
         settings.limits.max_pixels,
         settings.limits.max_whole_pixels,
@@ -96,10 +119,9 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
         codec_bytes(rendering.memory_bytes),
     )
     pool = _render_pool(rendering)
-    keys = settings.auth.signing_keys or (development_key(settings.storage.data),)
     unsigned = _unsigned_transforms(settings)
-    signer = Signer(keys, unsigned)
-    signing_key_monitor = SigningKeyMonitor(storage, keys, " ".join(filter(None, (settings.fly.region, settings.fly.machine_id))))
+    access = Access(settings, storage, unsigned, purge_all)
+    signer = access.signer
     image_store = ImageStore(storage)
     takedowns = Takedowns(image_store, purge, _cdn(settings))
     documents = Documents(image_store, takedowns)
@@ -110,16 +132,14 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
     renditions = Renditions(image_store, pool, documents, intermediates, takedowns, limits=limits, wait_seconds=rendering.wait_seconds)
     listing = Listing(storage, image_store, takedowns)
     upload_tickets = UploadTickets(storage)
-    sources = _sources(settings, storage, documents, ingester)
+    sources = _sources(configuration, storage, documents, ingester)
     quota = DerivedQuota(storage, settings.storage.renditions_bytes) if settings.storage.renditions_bytes else None
-    health = Health(settings, storage, pool, signing_key_monitor, version("darkroom"))
+    health = Health(settings, storage, pool, access.signing_keys, access.rotation, version=VERSION, issues=issues)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         with end_at_once():
-            spool.clear()
-            if removed := await storage.remove_orphaned_temp_files():
-                log.info("removed files of interrupted writes", files=removed)
+            await _clean_up(settings, storage, spool)
         async with pool.running(), anyio.create_task_group() as tasks:
             background: list[Callable[[], Coroutine[Any, Any, None]]] = [
                 watch,
@@ -127,16 +147,26 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
                 health.watch_renders,
                 RenderFailures(storage, pool.circuit_breaker).watch,
                 takedowns.watch,
-                signing_key_monitor.watch,
+                access.signing_keys.watch,
                 listing.backfill,
+                CostFile(settings.storage.data / "render-costs.json", pool.costs).watch,
                 upload_tickets.watch,
+                access.rotation.watch,
+                access.token_usage.watch,
             ]
             if quota is not None:
                 background.append(quota.watch)
             if warming_queue is not None:
-                formats, widths = rendering.warm_formats, rendering.widths
                 warmer = Warmer(
-                    warming_queue, documents, renditions, intermediates, pool, limits=limits, formats=formats, default_widths=widths
+                    warming_queue,
+                    documents,
+                    renditions,
+                    intermediates,
+                    pool,
+                    limits=limits,
+                    formats=rendering.warm_formats,
+                    default_widths=rendering.widths,
+                    quality=rendering.quality,
                 )
                 background.append(warmer.run)
             for task in background:
@@ -147,16 +177,22 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
                 health.draining = True
                 await renditions.aclose()
                 await intermediates.aclose()
-                if sources is not None:
-                    await sources.aclose()
+                await sources.aclose()
+                access.token_usage.save()
                 tasks.cancel_scope.cancel()
 
-    auth = BearerAuth(settings.auth.tokens)
     dependencies: dict[str, object] = {
-        "auth": auth,
+        "auth": access.auth,
         "health": health,
         "listing": listing,
-        "url_builder": UrlBuilder(signer, settings.server.public_url, limits, rendering.widths),
+        "url_builder": UrlBuilder(
+            signer,
+            settings.server.public_url,
+            limits,
+            rendering.widths,
+            quality=rendering.quality,
+            use_names=settings.server.url_names,
+        ),
         "documents": documents,
         "ingester": ingester,
         "sources": sources,
@@ -166,6 +202,11 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
         "takedowns": takedowns,
         "upload_tickets": upload_tickets,
     }
+
+    def failure_response(request: Request[object, object, State], error: UnauthorizedError | BadSignatureError) -> Response[Problem]:
+        access.add_failure(request.scope, error)
+        return service_error_response(request, error)
+
     app = Litestar(
         [
             get_health,
@@ -180,8 +221,10 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
             delete_tombstone,
             create_upload_url,
             take_upload,
-            create_pull_url,
-            get_pull,
+            list_sources,
+            list_objects,
+            create_source_url,
+            get_from_source,
             get_rendition,
             page_router(),
             guide_router(settings, unsigned),
@@ -190,14 +233,17 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
         exception_handlers={
             UnknownImageError: replay_response if settings.is_replica else service_error_response,
             ServiceError: service_error_response,
+            UnauthorizedError: failure_response,
+            BadSignatureError: failure_response,
             HTTPException: http_exception_response,
             Exception: unexpected_error_response,
         },
+        before_send=[_allow_all_methods],
         lifespan=[lifespan],
         # Only the JSON: Litestar's plugins for pages load scripts from other hosts, so `/docs` is a page of our own.
         openapi_config=OpenAPIConfig(
             "Darkroom",
-            version("darkroom"),
+            VERSION,
             description=CONVENTIONS,
             path="/docs/openapi.json",
             render_plugins=[OpenAPIJson(path="/")],
@@ -208,14 +254,35 @@ def create_app(settings: Settings, purge: Purge, watch: Callable[[], Coroutine[A
         request_max_body_size=None,
         logging_config=None,
     )
-    return Application(_with_security_headers(app), takedowns.refresh, partial(_authenticate, auth, signer))
+    secured = _for_clients(_with_security_headers(app), access.clients)
+    traced = _with_trace_id(secured) if settings.server.metrics_port else secured
+    return Application(traced, takedowns.refresh, access, partial(_refuse_render, renditions, signer), health, pool, warming_queue)
 
 
-def _authenticate(auth: BearerAuth, signer: Signer, raw_path: bytes, authorization: str) -> None:
-    if raw_path.startswith(f"{UPLOADS_PATH}/".encode("ascii")):
-        signer.verify_ticket(*parse_upload_path(raw_path))
-    else:
-        auth.granted_scopes(authorization)
+async def _clean_up(settings: Settings, storage: Storage, spool: UploadSpool) -> None:
+    """Remove what a process that was killed has left; end this one with a message if its folders cannot be used."""
+    try:
+        spool.clear()
+        if removed := await storage.remove_orphaned_temp_files():
+            log.info("removed files of interrupted writes", files=removed)
+    except OSError as error:
+        refuse_start(str(unusable_folder(settings.storage.data, "DARKROOM_DATA", error)))
+    except ServiceError as error:
+        refuse_start(f"DARKROOM_STORE={settings.storage.url}: {error.detail} {error.remedy}")
+
+
+def _refuse_render(renditions: Renditions, signer: Signer, raw_path: bytes) -> ServiceError | None:
+    try:
+        url, signature = parse_rendition_url(raw_path)
+        if url.extension != AUTO:
+            signer.verify(url, signature)
+            renditions.raise_if_refused(url)
+    except OverloadedError as error:
+        return error
+    except ServiceError:
+        # The route finds the same error.
+        pass
+    return None
 
 
 def _unsigned_transforms(settings: Settings) -> UnsignedTransforms:
@@ -225,6 +292,7 @@ def _unsigned_transforms(settings: Settings) -> UnsignedTransforms:
         open_ladder=OPEN_LADDER in words,
         widths=settings.rendering.widths,
         variants=tuple(settings.rendering.variants.values()),
+        quality=settings.rendering.quality,
     )
 
 
@@ -238,17 +306,15 @@ def _render_pool(rendering: RenderingSettings) -> RenderPool:
     )
 
 
-def _sources(settings: Settings, storage: Storage, documents: Documents, ingester: Ingester) -> Sources | None:
-    if not settings.pull.hosts:
-        return None
-    # Imported only if images are pulled: it imports an HTTP client, and the server should start quickly.
-    from service.pull.fetcher import AllowedHosts, SourceFetcher  # noqa: PLC0415
-
-    try:
-        fetcher = SourceFetcher(AllowedHosts.parse(settings.pull.hosts), max_bytes=settings.limits.max_upload_bytes)
-    except ValueError as error:
-        raise SettingsError(f"DARKROOM_PULL_HOSTS: {error}") from error
-    return Sources(storage, documents, ingester, fetcher, fresh_seconds=settings.pull.fresh_seconds)
+def _sources(configuration: Configuration, storage: Storage, documents: Documents, ingester: Ingester) -> Sources:
+    settings = configuration.settings
+    locations = settings.sources.locations
+    max_bytes, use_machine_role = settings.limits.max_upload_bytes, settings.sources.machine_role
+    opened = open_sources(locations, configuration.variables.texts, max_bytes=max_bytes, use_machine_role=use_machine_role)
+    # A slow source must leave room among the cold requests of the edge for everything else.
+    max_pending = max(1, settings.server.max_cold_requests * 3 // 4)
+    fresh_seconds = settings.sources.fresh_seconds
+    return Sources(opened, locations, storage, documents, ingester, fresh_seconds=fresh_seconds, max_pending=max_pending)
 
 
 def _cdn(settings: Settings) -> Cdn | None:
@@ -268,6 +334,35 @@ def _provider(value: object):  # type: ignore[no-untyped-def]
         return value
 
     return provide
+
+
+async def _allow_all_methods(message: Message, scope: Scope) -> None:
+    """State every method of the path in a response to OPTIONS: Litestar states those of the handler that was registered first."""
+    if message["type"] == "http.response.start" and message["status"] == 204 and scope.get("method") == "OPTIONS":
+        routes = scope["litestar_app"].route_handler_method_map
+        methods = [str(method) for path in scope["route_handler"].paths for method in routes[path]]
+        others = (pair for pair in message["headers"] if pair[0] != b"allow")
+        message["headers"] = [*others, (b"allow", allowed_methods(methods).encode("ascii"))]
+
+
+def _for_clients(app: ASGIApp, clients: ClientAddresses) -> ASGIApp:
+    """Set the `current_client` of each request, by which renders take turns, and record the service's part of its trace."""
+
+    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+        with working_for(clients.find(scope)), stage("service"):
+            await app(scope, receive, send)
+
+    return middleware
+
+
+def _with_trace_id(app: ASGIApp) -> ASGIApp:
+    """Let the metrics of each request have the id of its trace."""
+
+    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+        with instruments.tracing_request(scope.get("headers", ())):
+            await app(scope, receive, send)
+
+    return middleware
 
 
 def _with_security_headers(app: ASGIApp) -> ASGIApp:

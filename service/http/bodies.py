@@ -61,6 +61,12 @@ def body_too_large(max_bytes: int, received: str, remedy: str) -> TooLargeError:
     )
 
 
+def file_name_of_query(request: Request[object, object, State]) -> str:
+    """Return the file name of a body that is the bytes of an image: the last parameter `name` of the query, empty without one."""
+    names = request.query_params.getall("name", [])
+    return str(names[-1]) if names else ""
+
+
 async def multipart_events(body: AsyncIterator[bytes], boundary: str, max_parts: int) -> AsyncIterator[MultipartEvent]:
     """Yield for each part of a multipart body its header, then its data, then `None`; raises `MultipartError`."""
     with PushMultipartParser(boundary, max_segment_count=max_parts, strict=True) as parser:

@@ -270,7 +270,9 @@ class Connections:
             closed = sum(map(_reset, connections))
             if closed:
                 log.warning("closed connections", reason=reason, connections=closed)
-        self._whole.release(clients.difference(one.peer for one in states if one.is_unread))
+        # The port of a client is text in Granian's scopes, and a number in the ASGI specification.
+        unread = {(one.peer[0], str(one.peer[1])) for one in states if one.is_unread}
+        self._whole.release(client for client in clients if (client[0], str(client[1])) not in unread)
         return len(states)
 
     def _examine(self, descriptor: int) -> ConnectionState | None:

@@ -18,7 +18,7 @@ _PREFLIGHT = [
     (b"access-control-allow-headers", b"Content-Type, Fly-Prefer-Region"),
     (b"access-control-max-age", b"%d" % _PREFLIGHT_SECONDS),
 ]
-_EXPOSED = (b"access-control-expose-headers", b"ETag, Location, Retry-After")
+_EXPOSED = (b"access-control-expose-headers", b"ETag, Location, Retry-After, X-Request-Id")
 
 _VARY = (b"vary", b"Origin")
 

@@ -23,6 +23,7 @@ from service.images.transform import PIPELINE_VERSION
 from service.settings.help import CLIENT_HELP, HELP
 from service.settings.sections import Settings
 from service.urls.rendition_url import AUTO, RENDITION_GRAMMAR
+from service.urls.source_url import SOURCE_GRAMMAR
 from service.urls.unsigned import FIRST_OPEN_VERSION, OPEN_FOR_EVERY_IMAGE, UnsignedTransforms
 
 
@@ -59,8 +60,11 @@ GUIDES: Mapping[str, Guide] = {
     "command-line": Guide("The command line", "`darkroom push`, `url`, `info`, `rm` and `open`, for folders of images", _CALLERS),
     "settings": Guide("Settings", "every environment variable with its meaning and default", _OPERATORS),
     "operation": Guide(
-        "Operation", "health, CDNs and proxies in front, metrics, warming, and how render processes are confined", _OPERATORS
+        "Operation",
+        "a runbook, costs, health, CDNs and proxies in front, metrics, warming, and how render processes are confined",
+        _OPERATORS,
     ),
+    "install": Guide("Install", "from an empty machine to a picture with uv, a container, Compose or systemd", _OPERATORS),
     "deployments": Guide(
         "Deployments",
         "one Machine, three regions with a bucket, and three regions behind Cloudflare, on Fly.io",
@@ -68,6 +72,11 @@ GUIDES: Mapping[str, Guide] = {
     ),
     "store": Guide("The store", "what is stored, and how it is verified, copied and cleaned", _OPERATORS),
     "architecture": Guide("Architecture", "the layers of the code and the ways of a request", _OPTIONAL),
+    "promises": Guide("Promises", "what holds under load, faults and malice, with the figures and tests of each promise", _OPTIONAL),
+    "benchmarks": Guide("Benchmarks", "the cost of hits, renders, starts and memory, beside the least that each can cost", _OPTIONAL),
+    "growth": Guide("Growth", "how costs grow with stored responses, originals, clients and render processes", _OPTIONAL),
+    "overload": Guide("Overload", "what clients see when more renditions are requested than can be rendered", _OPTIONAL),
+    "soak": Guide("Soak", "latencies, errors and memory of ten minutes in which everything happens at once", _OPTIONAL),
     "quality": Guide("Quality", "how `quality=auto` and the encoders' efforts are measured", _OPTIONAL),
 }
 
@@ -125,6 +134,7 @@ def llms_text(settings: Settings, unsigned: UnsignedTransforms) -> str:
         digest=DIGEST_EXAMPLE,
         extensions=_code_list(traits.extension for traits in FORMATS.values()),
         unsigned="\n\n".join(_unsigned(settings, unsigned)),
+        sources=_sources(settings),
         options=_table(OPTIONS),
         json_options=_table({key: option for key, option in API_OPTIONS.items() if key not in OPTIONS}),
         routes=_code_list(f"{method.upper()} {path}" for path, method in OPERATIONS),
@@ -149,11 +159,31 @@ def _unsigned(settings: Settings, unsigned: UnsignedTransforms) -> Iterator[str]
             f"and `{AUTO}` for every image, `png` for images with transparency, and `gif` for animations: {_code_list(ladder)}. "
             "A width above that of the image gives the image at its own width."
         )
+    if ladder and (quality := settings.rendering.quality):
+        named = _code_list(f"quality={level}` with `{FORMATS[image_format].extension}" for image_format, level in quality.items())
+        yield f"Each of them is also open with the server's own quality, which documents have: {named}."
     if unsigned.listed:
         yield f"On this server, these transforms are open in every format: {_code_list(sorted(unsigned.listed))}."
     if variants := settings.rendering.variants:
         named = "; ".join(f"`{name}` is `{transform.canonical_form}`" for name, transform in variants.items())
         yield f"Variants of this server: {named}. URLs contain the transform, not the name."
+
+
+def _sources(settings: Settings) -> str:
+    """Return the sentences about images in sources."""
+    names = list(settings.sources.locations)
+    if not names:
+        return (
+            "this server has no sources. `DARKROOM_SOURCES` names buckets and hosts whose images are not uploaded and have URLs below "
+            "`/from/`."
+        )
+    return (
+        f"this server has the sources {_code_list(names)}. An image there is not uploaded. Its URL is `{SOURCE_GRAMMAR}`, for example "
+        f"`/from/{names[0]}/2026/panda%201.jpg/width=640/-.webp`. Each segment of the path is spelled as `encodeURIComponent` spells it: "
+        '`path.split("/").map(encodeURIComponent).join("/")`. The same transforms as above need no signature; '
+        "`POST /v1/sources/{name}/urls` makes the URL of any other, and of a path with a query. The picture changes when the "
+        "source does; the response names its immutable URL in `Content-Location`."
+    )
 
 
 def _sections() -> Iterator[str]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
+from urllib.parse import quote
+
+import msgspec
+
+from service.images.name import ascii_name
 
 # Caches honor at most a year. `immutable` (RFC 8246) saves the revalidation when a page is reloaded.
 YEAR_SECONDS = 31_536_000
 DAY_SECONDS = 86_400
-WEEK_SECONDS = 7 * DAY_SECONDS
-PULL_BROWSER_SECONDS = 60
+SOURCE_BROWSER_SECONDS = 60
 NEWEST_SECONDS = 300
 IMMUTABLE = f"public, max-age={YEAR_SECONDS}, immutable"
 
@@ -30,17 +34,8 @@ def rendition_headers(etag: str, sha256: bytes, digests: Iterable[str]) -> dict[
 
 
 def negotiated_headers(etag: str, sha256: bytes, digests: Iterable[str]) -> dict[str, str]:
-    """Return the fields of a rendition whose format was negotiated; the parameters are those of `rendition_headers`.
-
-    Only the browser and this process's edge may store it: many CDNs ignore `Vary`.
-    """
-    return {
-        "Cache-Control": "private, max-age=86400",
-        "Vary": "Accept",
-        "CDN-Cache-Control": "no-store",
-        "Darkroom-CDN-Cache-Control": f"max-age={YEAR_SECONDS}",
-        **_any_rendition_headers(etag, sha256, digests),
-    }
+    """Return the fields of a rendition whose format was negotiated; the parameters are those of `rendition_headers`."""
+    return {**_privately(DAY_SECONDS, f"max-age={YEAR_SECONDS}"), **_any_rendition_headers(etag, sha256, digests)}
 
 
 def _any_rendition_headers(etag: str, sha256: bytes, digests: Iterable[str]) -> dict[str, str]:
@@ -53,6 +48,17 @@ def _any_rendition_headers(etag: str, sha256: bytes, digests: Iterable[str]) -> 
         "Cross-Origin-Resource-Policy": "cross-origin",
         "Content-Security-Policy": "default-src 'none'; sandbox",
     }
+
+
+def content_disposition(name: str, extension: str) -> str:
+    """Return the value of `Content-Disposition` (RFC 6266) with which a browser saves a picture under its name.
+
+    `filename*` (RFC 8187) has the name if it is not ASCII. `filename` is for clients that do not know it, and stands first, because some
+    clients use the first one (RFC 6266, appendix D).
+    """
+    if name.isascii():
+        return f'inline; filename="{name}.{extension}"'
+    return f"inline; filename=\"{ascii_name(name)}.{extension}\"; filename*=UTF-8''{quote(name, safe='')}.{extension}"
 
 
 def server_timing(tier: str, seconds: Mapping[str, float]) -> str:
@@ -80,19 +86,66 @@ def redirect_headers(location: str) -> dict[str, str]:
     return {"Location": location, "Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
 
 
-def pull_headers(location: str, digests: Iterable[str], fresh_seconds: int) -> dict[str, str]:
-    """Return the fields of a redirect to the current rendition of a remote source.
+class SourceLifetime(msgspec.Struct, frozen=True):
+    """How long caches may use a response that depends on what an object of a source is at the moment.
 
-    CDNs use it for `fresh_seconds`, and longer while they revalidate it. Browsers use it for at most a minute, because they cannot be
-    purged and an edge is near.
+    fresh_seconds: until the source is revalidated. stale_seconds: for how long after that CDNs may use it while the source fails.
     """
+
+    fresh_seconds: int
+    stale_seconds: int
+
+    @property
+    def in_browsers(self) -> int:
+        """At most a minute, in seconds: browsers cannot be purged, and an edge is near."""
+        return min(self.fresh_seconds, SOURCE_BROWSER_SECONDS)
+
+    @property
+    def in_cdns(self) -> str:
+        """The directives for CDNs, which use it longer while they revalidate it (RFC 5861)."""
+        revalidating_seconds = min(DAY_SECONDS, self.stale_seconds)
+        return f"max-age={self.fresh_seconds}, stale-while-revalidate={revalidating_seconds}, stale-if-error={self.stale_seconds}"
+
+
+def source_picture_headers(
+    url: str, etag: str, sha256: bytes, digests: Iterable[str], lifetime: SourceLifetime, *, negotiated: bool
+) -> dict[str, str]:
+    """Return the fields of the current rendition of a source's image, which may be another one later.
+
+    url: the immutable URL of this rendition. negotiated: its format was. The other parameters are those of `rendition_headers` and of
+    `source_redirect_headers`.
+    """
+    fields = _privately(lifetime.in_browsers, lifetime.in_cdns) if negotiated else _publicly(lifetime)
+    return {
+        **fields,
+        "Content-Location": url,
+        "Link": f'<{url}>; rel="canonical"',
+        **_any_rendition_headers(etag, sha256, digests),
+    }
+
+
+def source_redirect_headers(location: str, digests: Iterable[str], lifetime: SourceLifetime) -> dict[str, str]:
+    """Return the fields of a redirect to the current rendition of a source's image."""
     return {
         "Location": location,
-        "Cache-Control": f"public, max-age={min(fresh_seconds, PULL_BROWSER_SECONDS)}",
-        "CDN-Cache-Control": f"max-age={fresh_seconds}, stale-while-revalidate={DAY_SECONDS}, stale-if-error={WEEK_SECONDS}",
+        **_publicly(lifetime),
         "Cache-Tag": ",".join(digests),
         "Access-Control-Allow-Origin": "*",
         "Timing-Allow-Origin": "*",
+    }
+
+
+def _publicly(lifetime: SourceLifetime) -> dict[str, str]:
+    return {"Cache-Control": f"public, max-age={lifetime.in_browsers}", "CDN-Cache-Control": lifetime.in_cdns}
+
+
+def _privately(browser_seconds: int, edge_policy: str) -> dict[str, str]:
+    """Return the fields for a negotiated response. Only the browser and this process's edge may store it: many CDNs ignore `Vary`."""
+    return {
+        "Cache-Control": f"private, max-age={browser_seconds}",
+        "Vary": "Accept",
+        "CDN-Cache-Control": "no-store",
+        "Darkroom-CDN-Cache-Control": edge_policy,
     }
 
 

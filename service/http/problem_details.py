@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from http import HTTPStatus
 
 import msgspec
@@ -12,6 +13,7 @@ from litestar.exceptions import HTTPException
 
 from service.errors import Problem, ServiceError, UnknownImageError, sanitize
 from service.http import headers
+from service.urls.signature_mask import mask_path
 
 log = structlog.get_logger(__name__)
 
@@ -19,19 +21,19 @@ log = structlog.get_logger(__name__)
 def service_error_response(request: Request[object, object, State], error: ServiceError) -> Response[Problem]:
     """Return the response for an error of the service; clients that wait for the same rendition share it."""
     if error.status_code >= 500:
-        path, cause = sanitize(request.scope["path"]), repr(error.__cause__)
+        path, cause = sanitize(mask_path(request.scope["path"])), repr(error.__cause__)
         log.warning("request failed", problem=error.slug, detail=error.detail, path=path, cause=cause)
-    fields = headers.error_headers(shared=request.scope["path"].startswith(("/i/", "/pull/")) and error.status_code not in {400, 403})
+    fields = headers.error_headers(shared=request.scope["path"].startswith(("/i/", "/from/")) and error.status_code not in {400, 403})
     if error.retry_after_seconds is not None:
         fields["Retry-After"] = str(error.retry_after_seconds)
     fields.update(error.extra_headers)
     return _response(error.problem(), fields)
 
 
-def plain_response(error: ServiceError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def plain_response(error: ServiceError, *, close: bool = True) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """Return status, header fields and body of the response for an error that is found before Litestar sees the request.
 
-    The response closes the connection, because the request's body has not been read.
+    close: whether the response closes the connection, which it has to if the request has a body that was not read.
     """
     body = msgspec.json.encode(error.problem())
     fields = {
@@ -39,9 +41,13 @@ def plain_response(error: ServiceError) -> tuple[int, list[tuple[bytes, bytes]],
         "Content-Length": str(len(body)),
         **headers.error_headers(shared=False),
         **headers.SECURITY,
+        **({} if error.retry_after_seconds is None else {"Retry-After": str(error.retry_after_seconds)}),
         **dict(error.extra_headers),
-        "Connection": "close",
     }
+    if error.retry_after_seconds is not None:
+        fields["Retry-After"] = str(error.retry_after_seconds)
+    if close:
+        fields["Connection"] = "close"
     return error.status_code, [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in fields.items()], body
 
 
@@ -57,8 +63,7 @@ def http_exception_response(request: Request[object, object, State], error: HTTP
     if error.status_code == 404:
         detail, remedy = "This server has no such path.", "GET /docs lists all paths."
     elif error.status_code == 405:
-        # The edge responds to HEAD for every path that has GET.
-        allowed = ", ".join(sorted((error.headers or {}).get("allow", "").replace("GET", "GET, HEAD").split(", ")))
+        allowed = allowed_methods((error.headers or {}).get("allow", "").split(", "))
         fields["Allow"] = allowed
         detail, remedy = f"This path does not support {request.method}.", f"Use one of: {allowed}."
     return _response(
@@ -74,9 +79,14 @@ def http_exception_response(request: Request[object, object, State], error: HTTP
     )
 
 
+def allowed_methods(methods: Collection[str]) -> str:
+    """Return the value of `Allow` for a path. The edge responds to HEAD for every path that has GET."""
+    return ", ".join(sorted({*methods, *(("HEAD",) if "GET" in methods else ())}))
+
+
 def unexpected_error_response(request: Request[object, object, State], error: Exception) -> Response[Problem]:
     """Return the response for an unexpected exception, whose traceback goes to the log and never to the client."""
-    log.error("unexpected error", path=sanitize(request.scope["path"]), exc_info=error)
+    log.error("unexpected error", path=sanitize(mask_path(request.scope["path"])), exc_info=error)
     return service_error_response(
         request, ServiceError("An unexpected error occurred.", remedy="Try again; the server's log has the reason.")
     )

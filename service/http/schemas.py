@@ -16,13 +16,18 @@ from service.errors import Problem
 from service.images.digest import DIGEST_EXAMPLE, DIGEST_PATTERN
 from service.images.formats import FORMATS, Format, OriginalFormat
 from service.images.info import Placeholder
+from service.images.media_condition import MAX_MEDIA_CHARACTERS
 from service.images.options import API_OPTIONS, MAX_SIDE_PIXELS, OPTIONS, DynamicRange
 from service.images.picture import DEFAULT_SIZES, PictureSource
 from service.images.transform import Transform
+from service.settings.source_locations import SourceKind
+from service.sources.source import SourceObject
+from service.urls.source_url import MAX_OBJECT_PATH_CHARACTERS
 
 # One step for each screen width that matters. Signing 32 steps in the three formats of a page takes about 10 ms.
 MAX_WIDTHS = 32
 MAX_URLS = 96
+MAX_CROPS = 7
 MAX_SIZES_CHARACTERS = 1_000
 MAX_ALT_CHARACTERS = 2_000
 MAX_NAME_CHARACTERS = 64
@@ -38,6 +43,9 @@ MAX_DIGESTS = 1_000
 DEFAULT_UPLOAD_SECONDS = 900
 MAX_UPLOAD_SECONDS = 86_400
 
+# A page of S3's own listing.
+MAX_OBJECTS = 1_000
+
 # The largest that JavaScript represents exactly.
 MAX_SAFE_INTEGER = 2**53 - 1
 
@@ -45,8 +53,8 @@ _DEFAULTS = dict(zip(Transform.__struct_fields__, Transform.__struct_defaults__,
 
 
 def _default(key: str) -> dict[str, Any]:
-    """Return the default of an option, if it is a value that a request may have."""
-    value = _DEFAULTS.get(key)
+    """Return the default of an option, if it is a value that a request may have. That of `fit` depends on `ratio`."""
+    value = _DEFAULTS.get(key) if key != "fit" else None
     return {"default": value} if isinstance(value, (bool, float, str)) else {}
 
 
@@ -68,6 +76,11 @@ Url: TypeAlias = Annotated[
         extra_json_schema={"format": "uri"},
     ),
 ]
+# Longer than any name, so that the error for a text that is no name can suggest one.
+ImageName: TypeAlias = Annotated[str, Meta(max_length=MAX_ALT_CHARACTERS)]
+SourceName: TypeAlias = Annotated[str, Meta(max_length=MAX_NAME_CHARACTERS)]
+ObjectPath: TypeAlias = Annotated[str, Meta(max_length=MAX_OBJECT_PATH_CHARACTERS)]
+_OBJECT_PATH_HELP = "The path of the image below the source's prefix, not percent-encoded."
 AltText: TypeAlias = Annotated[str, Meta(max_length=MAX_ALT_CHARACTERS)]
 UnitInterval: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 Digest: TypeAlias = Annotated[str, Meta(pattern=f"^{DIGEST_PATTERN}$", title="a digest of 32 characters of a-z and 2-7")]
@@ -99,6 +112,7 @@ class ImageDocument(msgspec.Struct, frozen=True, kw_only=True):
     dynamic_range: DynamicRange
     created: str
     alt: str
+    name: Annotated[str, Meta(description="The name that URLs may end with; empty if the image has none.")]
     focal: tuple[float, float] | None
     warnings: Annotated[
         tuple[str, ...],
@@ -136,6 +150,26 @@ class UrlResponse(msgspec.Struct, frozen=True):
     url: str
 
 
+class SourceInfo(msgspec.Struct, frozen=True):
+    """A source: its name, its kind, and whether its objects can be listed."""
+
+    name: str
+    kind: SourceKind
+    listable: bool
+
+
+class SourcesResponse(msgspec.Struct, frozen=True):
+    """The sources of the server."""
+
+    sources: list[SourceInfo]
+
+
+class SourceObjects(msgspec.Struct, frozen=True):
+    """One page of the objects in a bucket, in the order of their paths."""
+
+    objects: list[SourceObject]
+
+
 class UploadUrl(msgspec.Struct, frozen=True):
     """A URL that takes one upload, and when it expires."""
 
@@ -165,6 +199,18 @@ class PageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = UNSET
 
 
+class ObjectsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which page of the list of a source's objects to return."""
+
+    limit: Annotated[int, Meta(ge=1, le=MAX_OBJECTS, description="The largest number of objects on the page.", examples=[MAX_OBJECTS])] = (
+        MAX_OBJECTS
+    )
+    after: Annotated[
+        ObjectPath,
+        Meta(description="The path after which the page begins, as the `Link` of the page before has it.", examples=["2026/panda.jpg"]),
+    ] = ""
+
+
 class LookupRequest(RequestBody, frozen=True):
     """The images to look up."""
 
@@ -176,12 +222,17 @@ class LookupRequest(RequestBody, frozen=True):
     ]
 
 
-class IngestFromUrl(RequestBody, frozen=True):
-    """The image to fetch and store."""
+class IngestFromSource(RequestBody, frozen=True):
+    """The image to fetch and store: `source` and `path`, or `url`."""
 
-    examples = {"from another host": {"url": "https://images.example.com/panda.jpg"}}
+    examples = {
+        "from a source": {"source": "shop", "path": "2026/panda.jpg"},
+        "by its URL": {"url": "https://cms.example.com/uploads/panda.jpg"},
+    }
 
-    url: Annotated[Url, Meta(description="The URL of an image, on a host that DARKROOM_PULL_HOSTS allows.")]
+    source: Annotated[SourceName | UnsetType, Meta(description="The name of a source in DARKROOM_SOURCES.")] = UNSET
+    path: Annotated[ObjectPath | UnsetType, Meta(description=_OBJECT_PATH_HELP)] = UNSET
+    url: Annotated[Url | UnsetType, Meta(description="The URL of an image below a source with https or http.")] = UNSET
 
 
 class UploadUrlRequest(RequestBody, frozen=True):
@@ -206,6 +257,28 @@ class UploadUrlRequest(RequestBody, frozen=True):
     ] = DEFAULT_UPLOAD_SECONDS
 
 
+class CropRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the screens on which a media condition holds show in place of the image."""
+
+    media: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=MAX_MEDIA_CHARACTERS,
+            description=(
+                "A media condition (Media Queries 4), without media types and commas: features in parentheses, joined by `and` or by `or`."
+            ),
+            examples=["(max-width: 40em)"],
+        ),
+    ]
+    transform: Options = {}
+    variant: Variant = None
+    digest: Annotated[Digest | None, Meta(description="Another image, for these screens only.")] = None
+    sizes: Annotated[
+        str, Meta(max_length=MAX_SIZES_CHARACTERS, description="The `sizes` of these sources, by default that of the request.")
+    ] = ""
+
+
 class UrlsRequest(RequestBody, frozen=True):
     """The URLs to make: a ladder, or one URL if there is a `format`."""
 
@@ -218,7 +291,12 @@ class UrlsRequest(RequestBody, frozen=True):
             "alt": "A panda eats bamboo.",
         },
         "the first image of a page": {"sizes": "(min-width: 60em) 40vw, 100vw", "priority": True},
+        "another crop on narrow screens": {
+            "transform": {"ratio": "16:9"},
+            "art_direction": [{"media": "(max-width: 40em)", "transform": {"ratio": "1:1", "gravity": "attention"}}],
+        },
         "one URL": {"transform": {"width": 96, "height": 96, "fit": "cover", "round": "max", "dpr": 2}, "format": "webp"},
+        "with the name of the image": {"transform": {"width": 640}, "format": "webp", "name": True},
     }
 
     transform: Options = {}
@@ -255,13 +333,32 @@ class UrlsRequest(RequestBody, frozen=True):
             )
         ),
     ] = False
+    name: Annotated[
+        bool | ImageName | None,
+        Meta(
+            description=(
+                "The name at the end of each URL, under which browsers save the picture: `true` for the image's own, `false` for none, or "
+                "another one, with which URLs are always signed. By default, DARKROOM_URL_NAMES decides."
+            )
+        ),
+    ] = None
+    art_direction: Annotated[
+        list[CropRequest],
+        Meta(
+            max_length=MAX_CROPS,
+            description=(
+                "Other crops, or other images, for some screens: the `<picture>` shows the first whose `media` applies, and `transform` on "
+                f"all other screens. `widths`, `formats` and `priority` are for all of them, and there are at most {MAX_URLS} URLs."
+            ),
+        ),
+    ] = []
     format: Annotated[Format | None, Meta(description="The format of one URL, in place of `widths` and `formats`.")] = None
 
 
 class ImagePatch(RequestBody, frozen=True):
     """The changes to an image. Members that are left out stay as they are."""
 
-    examples = {"both": {"focal": [0.3, 0.6], "alt": "A panda eats bamboo."}}
+    examples = {"all": {"focal": [0.3, 0.6], "alt": "A panda eats bamboo.", "name": "panda-eats-bamboo"}}
 
     focal: Annotated[
         tuple[UnitInterval, UnitInterval] | UnsetType | None,
@@ -270,16 +367,18 @@ class ImagePatch(RequestBody, frozen=True):
     alt: Annotated[AltText | UnsetType, Meta(description="The alternative text: what the image shows, for people who cannot see it.")] = (
         UNSET
     )
+    name: Annotated[
+        ImageName | UnsetType,
+        Meta(description="The name that URLs may end with: letters, digits, `-` and `_`, at most 80 characters. Empty to remove it."),
+    ] = UNSET
 
 
-class PullRequest(RequestBody, frozen=True):
-    """The rendition of a remote source to make a URL of."""
+class SourceUrlRequest(RequestBody, frozen=True):
+    """The rendition of a source's image to make a URL of."""
 
-    examples = {
-        "for any browser": {"url": "https://images.example.com/panda.jpg", "transform": {"width": 640}},
-    }
+    examples = {"for any browser": {"path": "2026/panda.jpg", "transform": {"width": 640, "height": 640, "fit": "cover"}}}
 
-    url: Annotated[Url, Meta(description="The URL of the source, on a host that DARKROOM_PULL_HOSTS allows.")]
+    path: Annotated[ObjectPath, Meta(description=_OBJECT_PATH_HELP)]
     transform: Options = {}
     variant: Variant = None
     format: Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ Schema = Mapping[str, Any]
 
 # How msgspec ends the message of a `ValidationError`: the path of the value, here of an item: "… - at `$.widths[1]`".
 _AT_PATH = re.compile(r" - at (?P<key>`key` in )?`\$(?P<path>[^`]*)`$")
+_NUMBER = re.compile(r"[0-9]{1,6}")
 _STEP = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d+)\]")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`")
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
@@ -39,6 +40,17 @@ async def read_json(request: Request[object, object, State], kind: type[StructT]
     Raises `BadRequestError`, which names the first invalid member; `TooLargeError` for more than `MAX_JSON_BYTES`; `SlowUploadError`.
     """
     return decode_json(b"".join([piece async for piece in body_pieces(request, MAX_JSON_BYTES, _SEND_LESS)]), kind)
+
+
+def require_distinct_formats(formats: Collection[str]) -> None:
+    """Raise `BadRequestError` if the member `formats` of a body names a format more than once."""
+    if len(set(formats)) < len(formats):
+        raise BadRequestError(
+            "`formats` names a format more than once.",
+            expected="each format at most once",
+            received=", ".join(formats),
+            remedy="Leave the repetition out.",
+        )
 
 
 def decode_json(body: bytes, kind: type[StructT]) -> StructT:
@@ -67,36 +79,69 @@ def convert_query(query: Mapping[str, object], kind: type[StructT]) -> StructT:
         raise _invalid(kind, error, msgspec.json.encode(query)) from error
 
 
+def read_query(request: Request[object, object, State], kind: type[StructT], remedy: str) -> StructT:
+    """Return a request's query parameters as an instance of `kind`; raises `BadRequestError`, which names the first invalid one."""
+    pairs = [(name, value) for name, value in request.query_params.multi_items() if isinstance(value, str)]
+    query: dict[str, object] = dict(pairs)
+    if len(query) != len(pairs) or set(query) - set(kind.__struct_fields__):
+        raise BadRequestError(
+            "The query has a parameter that is unknown or repeated.",
+            expected=f"{' and '.join(kind.__struct_fields__)}, each at most once",
+            received=request.scope["query_string"].decode("latin-1"),
+            remedy=remedy,
+        )
+    limit = query.get("limit")
+    if isinstance(limit, str) and _NUMBER.fullmatch(limit):
+        query["limit"] = int(limit)
+    return convert_query(query, kind)
+
+
 @cache
 def json_schema(kind: type[msgspec.Struct]) -> Schema:
-    """Return the JSON Schema of a Struct that refers to no other Struct."""
+    """Return the JSON Schema of a Struct, with those of the Structs in its members in place of references."""
     _, components = msgspec.json.schema_components([kind])
-    schema: Schema = components[kind.__name__]
+    schema: Schema = _inlined(components[kind.__name__], components)
     return schema
+
+
+def _inlined(schema: Any, components: Mapping[str, Any]) -> Any:
+    match schema:
+        case {"$ref": str() as reference}:
+            return _inlined(components[reference.rpartition("/")[2]], components)
+        case dict():
+            return {key: _inlined(value, components) for key, value in schema.items()}
+        case list():
+            return [_inlined(item, components) for item in schema]
+        case _:
+            return schema
 
 
 def _invalid(kind: type[msgspec.Struct], error: msgspec.ValidationError, body: bytes) -> BadRequestError:
     reason = str(error)
     schema = json_schema(kind)
-    if unknown := _UNKNOWN.match(reason):
-        name = sanitize(unknown["name"])
-        near = difflib.get_close_matches(name, schema["properties"], 1)
-        return BadRequestError(
-            f"`{name}` is not a member of this request.",
-            expected=_expected(schema),
-            received=f"`{name}`",
-            remedy=f"Did you mean `{near[0]}`?" if near else "Leave it out.",
-        )
-    if missing := _MISSING.match(reason):
-        name = missing["name"]
-        expected = _expected(schema["properties"][name])
-        return BadRequestError(
-            f"`{name}` is missing: expected {expected}.", expected=_expected(schema), received=f"no `{name}`", remedy=_SEE_DOCS
-        )
     at = _AT_PATH.search(reason)
+    fault = reason[: at.start()] if at else reason
     name = at["path"].removeprefix(".") if at else ""
     remedy = _remedy(schema, name)
     schema, value = _find(schema, body, at["path"] if at else "")
+    if unknown := _UNKNOWN.match(fault):
+        member = sanitize(unknown["name"])
+        near = difflib.get_close_matches(member, schema["properties"], 1)
+        return BadRequestError(
+            f"`{member}` is not a member of {f'`{name}`' if name else 'this request'}.",
+            expected=_expected(schema),
+            received=f"`{member}`",
+            remedy=f"Did you mean `{near[0]}`?" if near else "Leave it out.",
+        )
+    if missing := _MISSING.match(fault):
+        member = missing["name"]
+        expected = _expected(schema["properties"][member])
+        return BadRequestError(
+            f"`{f'{name}.' if name else ''}{member}` is missing: expected {expected}.",
+            expected=_expected(schema),
+            received=f"no `{member}`",
+            remedy=_SEE_DOCS,
+        )
     subject = f"`{name}`" if name else "The body"
     if at and at["key"]:
         subject, schema = f"A name in {subject}", schema["propertyNames"]

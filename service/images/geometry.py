@@ -309,16 +309,16 @@ def _compass_anchor(gravity: str) -> _Anchor:
 def _fit(rotated: tuple[int, int], transform: Transform, anchor: _Anchor, *, grows: bool) -> Plan:
     """Return the scale, crop and canvas for a picture of the size `rotated`; the caller sets region, angle and flip."""
     width, height = rotated
-    box_width, box_height = transform.width, transform.height
+    box_width, box_height = _box(rotated, transform)
 
     def scaled(scale: Fraction) -> Plan:
         scale = scale if grows else min(scale, Fraction(1))
         return Plan.whole(width, height, _round_side(width * scale), _round_side(height * scale))
 
     if box_width is None or box_height is None:
-        scales = [Fraction(box, side) for box, side in ((box_width, width), (box_height, height)) if box]
+        scales = [box / side for box, side in ((box_width, width), (box_height, height)) if box]
         return scaled(min(scales, default=Fraction(1)))
-    x_scale, y_scale = Fraction(box_width, width), Fraction(box_height, height)
+    x_scale, y_scale = box_width / width, box_height / height
     box_scale = Fraction(1) if grows else min(Fraction(1), 1 / x_scale, 1 / y_scale)
     match transform.fit:
         case "inside":
@@ -326,11 +326,23 @@ def _fit(rotated: tuple[int, int], transform: Transform, anchor: _Anchor, *, gro
         case "outside":
             return scaled(max(x_scale, y_scale))
         case "contain":
-            return _contain(scaled(min(x_scale, y_scale)), box_width, box_height, anchor)
+            return _contain(scaled(min(x_scale, y_scale)), _round_side(box_width), _round_side(box_height), anchor)
         case "fill":
             return Plan.whole(width, height, _round_side(box_width * box_scale), _round_side(box_height * box_scale))
         case "cover":
             return _cover(rotated, _round_side(box_width * box_scale), _round_side(box_height * box_scale), transform.gravity, anchor)
+
+
+def _box(rotated: tuple[int, int], transform: Transform) -> tuple[Fraction | None, Fraction | None]:
+    """Return width and height of the box for a picture of the size `rotated`.
+
+    A box with a ratio and no size is the smallest around the picture for `contain`, otherwise the largest in it.
+    """
+    if transform.ratio is None or transform.width is not None or transform.height is not None:
+        return transform.box
+    (width, height), ratio = map(Fraction, rotated), transform.ratio.value
+    nearest = max if transform.fit == "contain" else min
+    return nearest(width, height * ratio), nearest(height, width / ratio)
 
 
 def _cover(rotated: tuple[int, int], box_width: int, box_height: int, gravity: Gravity, anchor: _Anchor) -> Plan:

@@ -16,10 +16,15 @@ from service.images.formats import FORMATS, Format
 from service.images.geometry import Plan, feasible_plan, is_drawn_in_time, is_worth_linking, make_plan, require_frame
 from service.images.info import ImageInfo, Limits
 from service.images.options import BLUR, MAX_SIDE_PIXELS, DynamicRange
-from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, can_animate, scaled
+from service.images.transform import DEFAULTS, PIPELINE_VERSION, PLAIN, Transform, can_animate, require_sides, scaled
 
 # From a phone in a column to a wide screen at twice the density: each step saves about half of the next one's bytes.
 LADDER_WIDTHS = (320, 640, 960, 1280, 1920, 2560)
+
+# A step is left out of a default ladder if the next wider one has fewer pixels than this multiple of its own, and so, as a rule, less than
+# 1.2 times its bytes. Bytes grow as a power of pixels, whose exponent is 0.75 on average for photos and up to 0.9 for drawings
+# (docs/quality.md). 1.25 is 1.2 to the power of 1 / 0.82: a needless step costs less than a missing one.
+MIN_STEP_RATIO = Fraction(5, 4)
 
 # A format whose ladder ends below this fraction of the fallback's width is left out: a browser takes the first type that it supports, and a
 # picture at half the density that it needs is not sharp.
@@ -28,7 +33,6 @@ _MIN_REACH = Fraction(1, 2)
 # An encoder's memory for 10 bits per band, as a multiple of that for 8: 1.3 measured, and the picture itself has 16.
 _HIGH_RANGE_MEMORY = Fraction(3, 2)
 
-PLAIN = Transform()
 _ANIMATED = DEFAULTS[PIPELINE_VERSION].animated
 _OPAQUE_COLOR_DIGITS = 6
 
@@ -129,8 +133,9 @@ def ladders(
 
     Every length of the transform is scaled with the width, so that a crop keeps its shape, and a rounded corner its look, at every step.
 
-    widths: in pixels. By default those of `ladder_widths`, without those that a limit or the format excludes; each ladder ends with its
-        widest possible step. An image that is too narrow for any width has one step, given by its height.
+    widths: in pixels. By default those of `ladder_widths`, without those that a limit or the format excludes, and without those that have
+        nearly as many bytes as a wider one; each ladder ends with its widest possible step. An image that is too narrow for any width has
+        one step, given by its height.
     formats: by default those of `default_formats` that have steps. If an animation has none, they are those of its first frame.
     supported: the formats that the installed libvips writes.
     default_widths: the widths of the ladder of the widest images, in rising order.
@@ -188,7 +193,7 @@ class _Steps:
         self._limits = limits
         full = make_plan(self._page.width, self._page.height, transform, vector=info.vector)
         _require_shape(transform)
-        self._full_width = full.width
+        self._full_width = full.picture_size[0]
         self._alpha = _has_alpha(info, transform)
         self._planned: dict[int, tuple[Transform, Plan] | None] = {}
         grows = (info.vector and transform.width is None) or transform.enlarge
@@ -214,7 +219,7 @@ class _Steps:
             between = range(possible[-1] + 1 if possible else 1, widths[count])
             more = bisect_left(between, True, key=lambda width: not self.is_worth_linking(width, image_format))
             possible += between[:more][-1:]
-        return self.at(possible, image_format)
+        return _without_near_steps(self.at(possible, image_format))
 
     def at(self, widths: Sequence[int], image_format: Format) -> Ladder:
         """Return the ladder of some possible widths. Widths that give the same rendition, because it does not grow, make one step."""
@@ -240,13 +245,17 @@ class _Steps:
         feasible_plan(self.info, transform, image_format, self._limits, frames=frames, linked=True)
 
     def _gives_the_same(self, width: int, wider: int) -> bool:
-        """Return whether a wider step gives the same rendition, because it does not grow and has no lengths that do."""
+        """Return whether a wider step gives the same rendition, because it does not grow and has no lengths that do.
+
+        With a `ratio` the heights may differ by rounding: then the wider step is nearer to the ratio.
+        """
         first, second = self._at(width), self._at(wider)
         if first is None or second is None:
             return False
         (transform, plan), (other, other_plan) = first, second
         same_lengths = msgspec.structs.replace(other, width=transform.width, height=transform.height) == transform
-        return same_lengths and plan == other_plan
+        same_size = plan.picture_size[0] == other_plan.picture_size[0] if transform.ratio is not None else plan == other_plan
+        return same_lengths and same_size
 
     def _at(self, width: int) -> tuple[Transform, Plan] | None:
         """Return the transform of a step and its plan, `None` if a length of it would be above the limits of options."""
@@ -258,6 +267,15 @@ class _Steps:
             else:
                 self._planned[width] = transform, make_plan(self._page.width, self._page.height, transform, vector=self.info.vector)
         return self._planned[width]
+
+
+def _without_near_steps(ladder: Ladder) -> Ladder:
+    """Return a ladder without the steps that have nearly as many bytes as the next wider one that stays (see `MIN_STEP_RATIO`)."""
+    kept: list[LadderStep] = []
+    for step in reversed(ladder.steps):
+        if not kept or kept[-1].width * kept[-1].height >= step.width * step.height * MIN_STEP_RATIO:
+            kept.append(step)
+    return msgspec.structs.replace(ladder, steps=kept[::-1])
 
 
 def _default_ladders(steps: _Steps, supported: Collection[Format]) -> list[Ladder]:
@@ -314,10 +332,10 @@ def _has_alpha(info: ImageInfo, transform: Transform) -> bool:
 
 
 def _require_shape(transform: Transform) -> None:
-    if transform.width is None and transform.height is not None:
+    if transform.width is None and transform.height is not None and transform.ratio is None:
         raise BadTransformError(
             "A ladder needs a width: this transform has only a height.",
-            expected="width and height, only a width, or neither",
+            expected="width and height, only a width, a ratio, or none of them",
             received=transform.canonical_form,
             remedy="Give the width too, or request one URL with `format`.",
         )
@@ -330,5 +348,6 @@ def at_width(transform: Transform, width: int, full_width: int) -> Transform:
 
     Raises `BadTransformError` if a side would be longer than `MAX_SIDE_PIXELS`.
     """
-    factor = Fraction(width, transform.width or full_width)
-    return msgspec.structs.replace(scaled(transform, factor), width=width)
+    base = transform if transform.ratio is None else msgspec.structs.replace(transform, height=None)
+    factor = width / (transform.box[0] or Fraction(full_width))
+    return require_sides(msgspec.structs.replace(scaled(base, factor), width=width))

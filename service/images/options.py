@@ -42,9 +42,14 @@ MAX_PAD_PIXELS = 4_096
 MAX_BYTES = 64 << 20
 MIN_BYTES = 128
 MAX_EFFORT = 6
+MAX_QUALITY = 100
 AUTO = "auto"
 BLUR = "blur"
 MAX_RADIUS = "max"
+MAX_RATIO = 100
+
+# So that every ratio to 1 with four decimals has its exact canonical form.
+MAX_RATIO_TERM = 1_000_000
 
 # An overlay with all its parts has about 90 characters; four numbers of 18 digits have fewer.
 MAX_VALUE_CHARACTERS = 128
@@ -81,6 +86,18 @@ class Sides(msgspec.Struct, frozen=True):
     left: int
 
 
+class Ratio(msgspec.Struct, frozen=True):
+    """A width to a height, whole numbers in lowest terms: 1:100 to 100:1, each at most `MAX_RATIO_TERM`."""
+
+    width: int
+    height: int
+
+    @property
+    def value(self) -> Fraction:
+        """The width as a multiple of the height."""
+        return Fraction(self.width, self.height)
+
+
 class Overlay(msgspec.Struct, frozen=True):
     """Another image on top of the picture.
 
@@ -97,7 +114,7 @@ class Overlay(msgspec.Struct, frozen=True):
 
 
 Gravity: TypeAlias = str | FocalPoint
-Value: TypeAlias = int | float | str | bool | FocalPoint | Region | Sides | Overlay
+Value: TypeAlias = int | float | str | bool | FocalPoint | Region | Sides | Ratio | Overlay
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -126,6 +143,8 @@ def format_value(value: Value) -> str:  # noqa: PLR0911 - one for each type
             return f"focal:{format_value(x)}:{format_value(y)}"
         case Region(left, top, width, height, percent):
             return ":".join(format_value(length) + ("p" if percent else "") for length in (left, top, width, height))
+        case Ratio(width, height):
+            return f"{width}:{height}"
         case Sides(top, right, bottom, left):
             if left != right:
                 return f"{top}:{right}:{bottom}:{left}"
@@ -178,12 +197,12 @@ _short.maxstring = _short.maxother = 64
 
 
 # Options that people write in various ways.
-_FREE_FORM = frozenset({"background", "crop", "focal", "pad"})
+_FREE_FORM = frozenset({"background", "crop", "focal", "pad", "ratio"})
 
 
 def _normalize(text: str) -> str:
-    """Return a value such as `50%`, `#ff8800` or `0.3,0.6` in the characters of a canonical form."""
-    return text.strip().replace("%", "p").replace(",", ":").replace(" ", "").removeprefix("#")
+    """Return a value such as `50%`, `#ff8800`, `0.3,0.6` or `16/9` in the characters of a canonical form."""
+    return text.strip().replace("%", "p").replace(",", ":").replace("/", ":").replace(" ", "").removeprefix("#")
 
 
 def parse_number(text: str) -> Decimal | None:
@@ -290,6 +309,25 @@ def _read_region(key: str, text: str) -> Region:
     if not whole or not inside:
         raise _invalid(key, expected, text, remedy)
     return Region(float(numbers[0]), float(numbers[1]), float(numbers[2]), float(numbers[3]), percent)
+
+
+def _read_ratio(key: str, text: str) -> Ratio:
+    match [parse_number(part) for part in text.split(":")]:
+        case [Decimal() as number] if number > 0:
+            ratio = Fraction(number)
+        case [Decimal() as width, Decimal() as height] if width > 0 and height > 0:
+            ratio = Fraction(width) / Fraction(height)
+        case _:
+            ratio = Fraction(0)
+    is_short = max(ratio.numerator, ratio.denominator) <= MAX_RATIO_TERM
+    if not Fraction(1, MAX_RATIO) <= ratio <= MAX_RATIO or not is_short:
+        raise _invalid(
+            key,
+            f"<width>:<height>, from 1:{MAX_RATIO} to {MAX_RATIO}:1, and in lowest terms no number above {MAX_RATIO_TERM}",
+            text,
+            "Use for example ratio=16:9 or ratio=1.91:1.",
+        )
+    return Ratio(ratio.numerator, ratio.denominator)
 
 
 def _read_sides(key: str, text: str) -> Sides:
@@ -417,20 +455,29 @@ OPTIONS: Mapping[str, Option] = {
         1,
         MAX_SIDE_PIXELS,
         "pixels",
-        f"The width in pixels, 1 to {MAX_SIDE_PIXELS}. Without `height`, the aspect ratio stays the same.",
+        f"The width in pixels, 1 to {MAX_SIDE_PIXELS}. Without `height` and `ratio`, the aspect ratio stays the same.",
         640,
     ),
     "height": _integer(
         1,
         MAX_SIDE_PIXELS,
         "pixels",
-        f"The height in pixels, 1 to {MAX_SIDE_PIXELS}. Without `width`, the aspect ratio stays the same.",
+        f"The height in pixels, 1 to {MAX_SIDE_PIXELS}. Without `width` and `ratio`, the aspect ratio stays the same.",
         480,
+    ),
+    "ratio": Option(
+        _read_ratio,
+        f"The shape of the box, width to height, `1:{MAX_RATIO}` to `{MAX_RATIO}:1`, such as `16:9` or `1.91:1` (CSS `aspect-ratio`). "
+        "`width` or `height` gives its size; without both, it is the largest such box in the picture, or with `contain` the smallest "
+        "around it. `fit` is then `cover` by default, and may be `contain` or `fill`.",
+        {"oneOf": [{"type": "string"}, _LIST_SCHEMA, {"type": "number", "minimum": 1 / MAX_RATIO, "maximum": MAX_RATIO}]},
+        "16:9",
     ),
     "fit": _word(
         FITS,
-        "How the picture fits the box of `width` and `height`: `inside` (whole, no larger than the box), `outside` (whole, no smaller "
-        "than the box), `cover` (fills the box, cropped), `contain` (whole, padded to the box) or `fill` (stretched to the box).",
+        "How the picture fits the box of `width` and `height`, or `ratio`: `inside` (the default: whole, no larger than the box), "
+        "`outside` (whole, no smaller than the box), `cover` (fills the box, cropped), `contain` (whole, padded to the box) or `fill` "
+        "(stretched to the box).",
         "cover",
     ),
     "gravity": Option(
@@ -497,10 +544,10 @@ OPTIONS: Mapping[str, Option] = {
         "copyright",
     ),
     "quality": Option(
-        _either(AUTO, _whole(1, 100)),
+        _either(AUTO, _whole(1, MAX_QUALITY)),
         "1 to 100 on the encoder's own scale, or `auto`, the smallest file that looks like the default quality. png and gif have no "
         "quality.",
-        {"oneOf": [_number_schema(1, 100, "integer"), _word_schema((AUTO,))]},
+        {"oneOf": [_number_schema(1, MAX_QUALITY, "integer"), _word_schema((AUTO,))]},
         "auto",
     ),
     "max_bytes": _integer(

@@ -10,6 +10,7 @@ import msgspec
 
 from service.images.formats import FORMATS, Format
 from service.images.ladder import Ladder, LadderStep
+from service.images.media_condition import all_of, excluding
 from service.images.options import DynamicRange
 
 # The `src` for browsers that read no srcset: a middle step.
@@ -35,12 +36,19 @@ class RenditionLink(msgspec.Struct, frozen=True):
 
 
 class PictureSource(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The ladder of one format, narrowest step first, and the same as a srcset. media: the screens that it is for, empty for all."""
+    """The ladder of one format, narrowest step first, and the same as a srcset.
+
+    media: the screens that it is for, empty for all. sizes, width, height: the attributes of its `<source>`, if it is a crop for some
+    screens. Without them, those of the `<img>` apply.
+    """
 
     type: str
     srcset: str
     renditions: list[RenditionLink]
     media: str = ""
+    sizes: str = ""
+    width: int = 0
+    height: int = 0
 
 
 class Markup(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -56,22 +64,34 @@ class Markup(msgspec.Struct, frozen=True, omit_defaults=True):
     preload: str = ""
 
 
-def markup(
-    ladders: Sequence[Ladder], url_of: Callable[[LadderStep, Format], str], *, sizes: str, alt: str, priority: bool = False
-) -> Markup:
-    """Return the markup of `ladders`, the fallback's last; `url_of` returns the URL of a step in a format. See `picture` for the rest."""
+def picture_sources(ladders: Sequence[Ladder], url_of: Callable[[LadderStep, Format], str]) -> list[PictureSource]:
+    """Return the sources of `ladders`, the fallback's last; `url_of` returns the URL of a step in a format."""
     sources = []
     for ladder in ladders:
         links = [RenditionLink(step.width, step.height, url_of(step, ladder.format)) for step in ladder.steps]
         srcset = ", ".join(f"{link.url} {link.width}w" for link in links)
         sources.append(PictureSource(FORMATS[ladder.format].media_type, srcset, links, _MEDIA[ladder.dynamic_range]))
+    return sources
+
+
+def for_media(sources: Sequence[PictureSource], media: str, sizes: str = "") -> list[PictureSource]:
+    """Return the sources of a picture for some screens only; `sizes` is empty for that of the `<img>`.
+
+    The width and height of the largest rendition of the fallback, the last of `sources`, prevent a layout shift.
+    """
+    largest = sources[-1].renditions[-1]
+    return [
+        msgspec.structs.replace(source, media=all_of(media, source.media), sizes=sizes, width=largest.width, height=largest.height)
+        for source in sources
+    ]
+
+
+def markup(sources: Sequence[PictureSource], *, sizes: str, alt: str, priority: bool = False) -> Markup:
+    """Return the markup of some sources, the fallback's last. See `picture` for the rest."""
+    sources = list(sources)
     middle = min(sources[-1].renditions, key=lambda link: (abs(link.width - SRC_WIDTH), link.width))
     html_picture = picture(sources, middle, sizes, alt, priority=priority)
     return Markup(middle.url, sources, html_picture, preload(sources, sizes) if priority else "")
-
-
-def _media_attribute(source: PictureSource) -> str:
-    return f' media="{source.media}"' if source.media else ""
 
 
 def _without_auto(sizes: str) -> str:
@@ -90,11 +110,19 @@ def picture(sources: Sequence[PictureSource], fallback: RenditionLink, sizes: st
     lines = ["<picture>"]
     quoted_sizes = html.escape(_without_auto(sizes) if priority else sizes, quote=True)
     loading = 'loading="eager" fetchpriority="high"' if priority else 'loading="lazy"'
-    lines += [
-        f'  <source{_media_attribute(source)} type="{source.type}" srcset="{html.escape(source.srcset, quote=True)}" '
-        f'sizes="{quoted_sizes}">'
-        for source in sources[:-1]
-    ]
+    for source in sources[:-1]:
+        own_sizes = source.sizes or sizes
+        attributes: dict[str, str | int] = {
+            "media": source.media,
+            "type": source.type,
+            "srcset": source.srcset,
+            "sizes": _without_auto(own_sizes) if priority else own_sizes,
+            "width": source.width,
+            "height": source.height,
+        }
+        required = {"type", "srcset", "sizes"}
+        written = [f'{name}="{html.escape(str(value), quote=True)}"' for name, value in attributes.items() if value or name in required]
+        lines.append(f"  <source {' '.join(written)}>")
     largest = sources[-1].renditions[-1]
     lines.append(
         f'  <img src="{html.escape(fallback.url, quote=True)}" srcset="{html.escape(sources[-1].srcset, quote=True)}" '
@@ -108,18 +136,19 @@ def preload(sources: Sequence[PictureSource], sizes: str) -> str:
     """Return the value of a `Link` header (RFC 8288) that makes a browser fetch the image of a `picture` before it parses the page.
 
     Only browsers that support the type of the first source preload it (HTML Standard, "Link type preload"), so that none fetches two
-    formats. If the first source is for some screens only, there is a second link for the others.
+    formats. If there are sources for some screens only, there is a link for each kind of screens, and their conditions exclude each
+    other.
     """
-    first = sources[0]
-    if not first.media:
-        return _preload_link(first, sizes, "")
-    rest = next(source for source in sources if not source.media)
-    return f"{_preload_link(first, sizes, first.media)}, {_preload_link(rest, sizes, f'not all and {first.media}')}"
+    best = {source.media: source for source in reversed(sources)}
+    conditions = list(dict.fromkeys(source.media for source in sources))
+    return ", ".join(
+        _preload_link(best[condition], sizes, excluding(condition, conditions[:index])) for index, condition in enumerate(conditions)
+    )
 
 
 def _preload_link(source: PictureSource, sizes: str, media: str) -> str:
     # The target is for browsers that know the type and not `imagesrcset`. The narrowest rendition wastes the fewest bytes there.
-    attributes = {"imagesrcset": source.srcset, "imagesizes": _without_auto(sizes), "type": source.type}
+    attributes = {"imagesrcset": source.srcset, "imagesizes": _without_auto(source.sizes or sizes), "type": source.type}
     if media:
         attributes["media"] = media
     quoted = "".join(f"; {name}={_quoted_string(value)}" for name, value in attributes.items())

@@ -31,6 +31,7 @@ from service.images.options import (
     Option,
     Overlay,
     Profile,
+    Ratio,
     Region,
     Sides,
     Value,
@@ -41,12 +42,15 @@ from service.images.options import (
 
 FULL = "full"
 
+# The default of `fit` for a transform with a `ratio`.
+FIT_OF_RATIO: Fit = "cover"
+
 _VALUE = re.compile(r"[A-Za-z0-9.:_-]+")
 
 # The options that a rendition with a high dynamic range may have: those that move and scale pixels, and those of the file. The others are
 # defined for encoded colors of a standard dynamic range: CSS filters, backgrounds and overlays of 8 bits.
 _HIGH_DYNAMIC_RANGE_OPTIONS = frozenset(
-    {"frame", "crop", "trim", "rotate", "flip", "width", "height", "fit", "gravity", "enlarge"}
+    {"frame", "crop", "trim", "rotate", "flip", "width", "height", "ratio", "fit", "gravity", "enlarge"}
     | {"profile", "dynamic_range", "metadata", "quality", "max_bytes", "effort", "progressive"}
 )
 
@@ -61,6 +65,7 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True):
     rotate: degrees clockwise, 0 to 360. flip: `horizontal` or `vertical`.
     width, height: pixels of the picture at this point, 1 to 8192. With one of them the aspect ratio stays the same. Without `enlarge`
         nothing grows: if the picture is smaller than the box, the box shrinks in proportion.
+    ratio: the shape of the box, with at most one of its sides. Its fit is `cover`, `contain` or `fill`.
     fit: as in CSS object-fit and sharp: `inside` (whole, no larger than the box), `outside` (whole, no smaller than the box), `cover`
         (fills the box, cropped), `contain` (whole, padded to the box), `fill` (stretched to the box).
     gravity: the part that stays when `cover` crops, or the place of the picture in the box of `contain`: a compass anchor, and for
@@ -83,6 +88,7 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True):
     flip: Flip = "none"
     width: int | None = None
     height: int | None = None
+    ratio: Ratio | None = None
     fit: Fit = "inside"
     gravity: Gravity = "center"
     enlarge: bool = False
@@ -113,17 +119,34 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True):
         return ",".join(pairs) or FULL
 
     @property
+    def box(self) -> tuple[Fraction | None, Fraction | None]:
+        """Width and height of the box in pixels, not rounded. A side is `None` if it depends on the picture."""
+        width = None if self.width is None else Fraction(self.width)
+        height = None if self.height is None else Fraction(self.height)
+        if self.ratio is not None and width is not None:
+            height = width / self.ratio.value
+        elif self.ratio is not None and height is not None:
+            width = height * self.ratio.value
+        return width, height
+
+    @property
     def stretches(self) -> bool:
         """Whether it spreads levels apart, so that decoding more than 8 bits of them improves the result."""
         return self.brightness != 1 or self.contrast != 1 or self.gamma != 1
 
     def options(self) -> dict[str, Value]:
         """Return the options that differ from their default, by key in the declared order."""
-        return {
+        found = {
             key: value
             for key, default in zip(self.__struct_fields__, self.__struct_defaults__, strict=True)
             if (value := getattr(self, key)) != default and value is not None
         }
+        if self.ratio is not None and self.fit == FIT_OF_RATIO:
+            del found["fit"]
+        return found
+
+
+PLAIN = Transform()
 
 
 class Defaults(msgspec.Struct, frozen=True):
@@ -231,19 +254,12 @@ def scaled(transform: Transform, factor: Fraction) -> Transform:
         if pixels is None:
             return None
         result = max(1, floor(pixels * factor + Fraction(1, 2)))
-        if result > MAX_SIDE_PIXELS:
-            raise BadTransformError(
-                "A side of the rendition would be too long.",
-                expected=f"at most {MAX_SIDE_PIXELS} pixels",
-                received=str(result),
-                remedy="Leave the largest widths out, lower `dpr`, or give the transform a smaller or wider box.",
-            )
-        return result
+        return _require_side(result)
 
     overlay, pad, radius = transform.overlay, transform.pad, transform.round
     if overlay is not None:
         overlay = msgspec.structs.replace(overlay, x=length(overlay.x, MAX_PAD_PIXELS), y=length(overlay.y, MAX_PAD_PIXELS))
-    return msgspec.structs.replace(
+    larger = msgspec.structs.replace(
         transform,
         width=side(transform.width),
         height=side(transform.height),
@@ -252,6 +268,26 @@ def scaled(transform: Transform, factor: Fraction) -> Transform:
         round=max(1, length(radius, MAX_SIDE_PIXELS)) if isinstance(radius, int) else radius,
         pad=Sides(*(length(getattr(pad, edge), MAX_PAD_PIXELS) for edge in ("top", "right", "bottom", "left"))),
     )
+    return require_sides(larger)
+
+
+def require_sides(transform: Transform) -> Transform:
+    """Return the transform; raises `BadTransformError` if its `ratio` makes a side of its box longer than `MAX_SIDE_PIXELS`."""
+    for side in transform.box if transform.ratio is not None else ():
+        if side is not None:
+            _require_side(floor(side + Fraction(1, 2)))
+    return transform
+
+
+def _require_side(pixels: int) -> int:
+    if pixels > MAX_SIDE_PIXELS:
+        raise BadTransformError(
+            "A side of the rendition would be too long.",
+            expected=f"at most {MAX_SIDE_PIXELS} pixels",
+            received=str(pixels),
+            remedy="Leave the largest widths out, lower `dpr`, or give the transform a smaller or wider box.",
+        )
+    return pixels
 
 
 def can_animate(transform: Transform, image_format: Format) -> bool:
@@ -291,8 +327,21 @@ def for_format(transform: Transform, image_format: Format) -> Transform:
             received=image_format,
             remedy="Leave `dynamic_range` out, or request another format.",
         )
-    used = {key: value for key, value in transform.options().items() if key not in FORMATS[image_format].ignored_options}
-    return Transform(**used)  # type: ignore[arg-type]
+    defaults = {key: getattr(PLAIN, key) for key in FORMATS[image_format].ignored_options}
+    return msgspec.structs.replace(transform, **defaults)
+
+
+def for_url(transform: Transform, image_format: Format, quality: Mapping[Format, int]) -> Transform:
+    """Return the transform in new URLs of a format: without options that have no effect in it, and with the server's own `quality`.
+
+    A transform that decides its loss itself has no other quality: by `quality`, `max_bytes` or `lossless`, or by a high dynamic range, for
+    which the scale of quality differs.
+
+    Raises `BadTransformError` for an option that contradicts the format.
+    """
+    used = for_format(transform, image_format)
+    decides = used.quality is not None or used.max_bytes is not None or used.lossless or used.dynamic_range == "high"
+    return used if decides or image_format not in quality else msgspec.structs.replace(used, quality=quality[image_format])
 
 
 def _values(options: Mapping[str, str], known: Mapping[str, Option]) -> dict[str, object]:
@@ -321,6 +370,8 @@ def _transform(values: Mapping[str, object]) -> Transform:
     # Both make the same picture, which has one canonical form.
     if values.get("animate") is False:
         values = {"frame": 0, **{key: value for key, value in values.items() if key != "animate"}}
+    if "ratio" in values:
+        values = {"fit": FIT_OF_RATIO, **values}
     transform = Transform(**values)  # type: ignore[arg-type]
     _check_box(transform)
     _check_together(transform)
@@ -329,11 +380,13 @@ def _transform(values: Mapping[str, object]) -> Transform:
 
 def _check_box(transform: Transform) -> None:
     """Refuse options that have no effect without a box: they would give one rendition several URLs."""
-    boxed = transform.width is not None and transform.height is not None
+    if transform.ratio is not None:
+        _check_ratio(transform)
+    boxed = transform.ratio is not None or (transform.width is not None and transform.height is not None)
     if transform.fit != "inside" and not boxed:
         raise BadTransformError(
             f"`fit={transform.fit}` needs a box.",
-            expected="width and height",
+            expected="width and height, or ratio",
             received=transform.canonical_form,
             remedy="Give both, or leave `fit` out.",
         )
@@ -358,6 +411,24 @@ def _check_box(transform: Transform) -> None:
             received=transform.canonical_form,
             remedy="Give one of them, or leave `enlarge` out.",
         )
+
+
+def _check_ratio(transform: Transform) -> None:
+    if transform.width is not None and transform.height is not None:
+        raise BadTransformError(
+            "`ratio` contradicts `width` and `height`: together they are a shape too.",
+            expected="`ratio` and at most one of `width` and `height`",
+            received=transform.canonical_form,
+            remedy="Leave one of the three out.",
+        )
+    if transform.fit in {"inside", "outside"}:
+        raise BadTransformError(
+            f"`ratio` contradicts `fit={transform.fit}`: a new shape, and the shape of the picture.",
+            expected="fit=cover (the default with `ratio`), fit=contain or fit=fill",
+            received=f"fit={transform.fit}",
+            remedy="Leave `fit` or `ratio` out.",
+        )
+    require_sides(transform)
 
 
 def _check_together(transform: Transform) -> None:

@@ -1,14 +1,14 @@
 """ImageStore: what an image consists of in the store, and the order in which its objects are written and removed.
 
-An upload writes these objects, in this order:
+An upload writes the first four at the same time, and then the document:
 
-1. `originals/<digest>`: the bytes as uploaded.
-2. `intermediates/<digest>`: a smaller copy to render from, only for originals that are slow to decode.
-3. `warming/<digest>`: an empty object; the image waits to be warmed.
-4. `recent/<time>-<digest>`: an empty object; the place of the image in the list of images, newest first.
-5. `documents/<digest>`: the document. From now on the image exists, and `renditions/<digest>/<name>` follow as they are requested.
+- `originals/<digest>`: the bytes as uploaded.
+- `intermediates/<digest>`: a smaller copy to render from, only for originals that are slow to decode.
+- `warming/<digest>`: an empty object; the image waits to be warmed.
+- `recent/<time>-<digest>`: an empty object; the place of the image in the list of images, newest first.
+- `documents/<digest>`: the document. From now on the image exists, and `renditions/<digest>/<name>` follow as they are requested.
 
-A crash between two of these steps leaves objects without a document, which nothing serves: `darkroom store check` reports the original,
+A crash in between leaves objects without a document, which nothing serves: `darkroom store check` reports the original,
 and `darkroom store sweep` removes the others. A removal starts with the place in the list and the document, so that nothing new is
 rendered while the rest is removed.
 
@@ -31,6 +31,7 @@ import anyio.to_thread
 import msgspec
 import structlog
 
+from service.concurrency.together import together
 from service.errors import DamagedDocumentError, GoneError
 from service.images.digest import digest_from_sha256
 from service.images.document import Document, opened_document
@@ -75,20 +76,21 @@ class ImageWriter:
         self.digest = digest
         self.keys: list[str] = []
 
-    async def create_original(self, upload: Path) -> bool:
-        """Store a file as the original unless there is one; return whether it was stored."""
-        return await self._storage.put_if_absent(self._add(original_key(self.digest)), upload, durable=True)
+    async def create_original(self, upload: Path) -> None:
+        """Store a file as the original unless there is one. A damaged one is replaced."""
+        if not await self._storage.put_if_absent(self._add(original_key(self.digest)), upload, durable=True):
+            await self.repair_original(upload)
 
     async def repair_original(self, upload: Path) -> None:
         """Store a file as the original if the stored one is missing or its bytes no longer have its digest."""
-        key = self._add(original_key(self.digest))
+        key = original_key(self.digest)
         stored = await self._storage.get(key)
         if stored is not None:
             sha256 = await anyio.to_thread.run_sync(hashlib.sha256, stored)
             if digest_from_sha256(sha256.digest()) == self.digest:
                 return
         log.warning("a damaged original was replaced", digest=self.digest, missing=stored is None)
-        await self._storage.put(key, upload, durable=True)
+        await self._storage.put(self._add(key), upload, durable=True)
 
     async def put_intermediate(self, body: bytes) -> None:
         """Store the intermediate, in place of the stored one if there is one."""
@@ -144,7 +146,7 @@ class ImageStore:
 
     @asynccontextmanager
     async def writing(self, digest: str, *others: str) -> AsyncIterator[ImageWriter]:
-        """Give a writer for an image; after the block, remove what it wrote if the image has been taken down.
+        """Give a writer for an image; after the block, remove what it wrote, if anything, if the image has been taken down.
 
         digest: the image to write objects of.
         others: other images that the written objects show, such as an overlay.
@@ -153,8 +155,11 @@ class ImageStore:
         """
         writer = ImageWriter(self._storage, digest)
         yield writer
-        for shown in (digest, *others):
-            if await self.has_tombstone(shown):
+        if not writer.keys:
+            return
+        images = (digest, *others)
+        for shown, is_gone in zip(images, await together(*map(self.has_tombstone, images)), strict=True):
+            if is_gone:
                 # In reverse order: the document must go before the objects that it relies on.
                 for key in reversed(writer.keys):
                     await self._storage.delete(key)
@@ -168,8 +173,7 @@ class ImageStore:
 
     async def keys_in_order_of_removal(self, digest: str) -> list[str]:
         """Return the keys of all objects that an image may have, except its tombstone, in the order in which to remove them."""
-        folder = renditions_prefix(digest)
-        renditions = [f"{folder}/{name}" async for name in self._storage.list_names(folder)]
+        renditions = [rendition_key(digest, name) for name in await self.rendition_names(digest)]
         document = await self._storage.get_from_any_region(document_key(digest))
         return [
             *_listing_keys(digest, document),
@@ -193,9 +197,17 @@ class ImageStore:
         """Return the file of an original, whether it exists or not; `None` if the store is not on this machine's disk."""
         return self._storage.local_path(original_key(digest))
 
+    def rendition_path(self, digest: str, name: str) -> Path | None:
+        """Return the file of a rendition, whether it exists or not; `None` if the store is not on this machine's disk."""
+        return self._storage.local_path(rendition_key(digest, name))
+
     async def find_original(self, digest: str) -> bytes | None:
         """Return an original, `None` if no region has it."""
         return await self._storage.get_from_any_region(original_key(digest))
+
+    async def intermediate_file(self, digest: str) -> Path | None:
+        """Return the file of an intermediate with its checksum, to be read in place; `None` if none is on this machine's disk."""
+        return await self._storage.file_in_place(intermediate_key(digest))
 
     async def read_intermediate(self, digest: str) -> bytes | None:
         """Return the stored intermediate of an image with its checksum, `None` if there is none."""
@@ -209,9 +221,9 @@ class ImageStore:
         """Return a stored rendition with its checksum, `None` if no region has it."""
         return await self._storage.get_from_any_region(rendition_key(digest, name))
 
-    async def has_rendition(self, digest: str, name: str) -> bool:
-        """Return whether this region sees a rendition."""
-        return await self._storage.exists(rendition_key(digest, name))
+    async def rendition_names(self, digest: str) -> list[str]:
+        """Return the names of an image's stored renditions, in every region."""
+        return [name async for name in self._storage.list_names(renditions_prefix(digest))]
 
     async def delete_rendition(self, digest: str, name: str) -> None:
         """Remove a rendition, which the next request renders again."""

@@ -5,15 +5,18 @@ An intermediate is a smaller copy of an original that is slow to decode. Ingest 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
+import anyio
 import anyio.to_thread
 import structlog
 
 from service.concurrency.single_flight import SingleFlight
 from service.errors import StorageFullError, StorageUnavailableError, UnknownImageError
+from service.images.document import OriginalFacts
 from service.images.info import Limits
 from service.images.render_request import RenderRequest
 from service.library.image_store import ImageStore, ImageWriter
@@ -22,6 +25,12 @@ from service.rendering.protocol import InputFile, Intermediate, MakeIntermediate
 from service.storage import checksum
 
 log = structlog.get_logger(__name__)
+
+# How many intermediates are made for requests at a time. Each holds its original beside what its render has reserved.
+_MAKING_AT_A_TIME = 2
+
+# An intermediate is lossless: this is what its pixels have at most, with alpha, in bytes.
+_BYTES_PER_PIXEL = 4
 
 
 class Intermediates:
@@ -42,9 +51,17 @@ class Intermediates:
         self._pool = pool
         self._limits = limits
         self._making: SingleFlight[str, bytes] = SingleFlight()
+        self._turns = anyio.Semaphore(_MAKING_AT_A_TIME)
 
     def __repr__(self) -> str:
         return f"<Intermediates: {self._making!r}>"
+
+    def memory_of(self, original: OriginalFacts, request: RenderRequest | None = None) -> int:
+        """Return how many bytes of memory the open original of an image has; with `request`, the file that a rendition is made from."""
+        if request is not None and request.from_intermediate and original.info.intermediate is not None:
+            # Their number is known only once they are read.
+            return math.prod(original.info.intermediate) * _BYTES_PER_PIXEL
+        return original.bytes if self._images.original_path(original.digest) is None else 0
 
     @asynccontextmanager
     async def open_input(self, digest: str, request: RenderRequest, *, background: bool = False) -> AsyncIterator[InputFile]:
@@ -58,10 +75,14 @@ class Intermediates:
             async with self.open_original(digest) as original:
                 yield original
             return
+        path = await self._images.intermediate_file(digest)
+        if path is not None and await anyio.to_thread.run_sync(checksum.is_sound, path):
+            yield InputFile(str(path), digest, intermediate_of=request.info, start=checksum.HEADER_BYTES)
+            return
         body = await self._intermediate(digest, background=background)
-        with _in_memory(digest, body) as path:
+        with _in_memory(digest, body) as name:
             del body
-            yield InputFile(path, digest, intermediate_of=request.info)
+            yield InputFile(name, digest, intermediate_of=request.info)
 
     @asynccontextmanager
     async def open_original(self, digest: str) -> AsyncIterator[InputFile]:
@@ -104,9 +125,14 @@ class Intermediates:
     async def _make(self, digest: str, *, damaged: bool, background: bool) -> bytes:
         if damaged:
             log.warning("a damaged intermediate is made again", digest=digest)
-        async with self.open_original(digest) as original:
+        async with AsyncExitStack() as stack:
+            if not background:
+                await stack.enter_async_context(self._turns)
+            original = await stack.enter_async_context(self.open_original(digest))
             job = MakeIntermediate(original, self._limits)
-            made = await (self._pool.run_in_background(job, Intermediate) if background else self._pool.run(job, Intermediate))
+            made = await (
+                self._pool.run_in_background(job, Intermediate) if background else self._pool.run(job, Intermediate, admitted=True)
+            )
         async with self._images.writing(digest) as writer:
             await self.store(writer, made.body)
         return made.body

@@ -55,6 +55,7 @@ import anyio
 import msgspec
 import structlog
 
+from service import instruments
 from service.concurrency.polling import poll
 from service.errors import CdnError, NotFoundError, ServiceError, UnknownImageError
 from service.library.image_store import ImageStore, gone
@@ -163,6 +164,7 @@ class Takedowns:
         self._purge([digest])
         renditions = await self._images.remove(digest)
         log.info("taken down", digest=digest, renditions=renditions)
+        instruments.TAKEDOWNS.add()
         if self._cdn is None:
             return TakenDown(digest, tombstone.taken_down, renditions, "none")
         await self._images.put_purge_note(digest, _now().isoformat().encode("ascii"))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import anyio
 import structlog
@@ -24,8 +26,11 @@ KEEP_SECONDS = 3_600
 _POLL_INTERVAL_SECONDS = 600.0
 _REMOVED_AT_A_TIME = 1_000
 
-# The time that a failed upload has to give its ticket back.
+# The time that a failed upload has to give its ticket back. If the store is down, that is tried again after so many seconds, for so many
+# tickets at most.
 _RELEASE_SECONDS = 10.0
+_RETRY_RELEASE_SECONDS = 5.0
+_MAX_UNRELEASED = 10_000
 
 _NEW_TICKET = "Request a new upload URL with POST /v1/uploads."
 
@@ -39,6 +44,11 @@ class UploadTickets:
         storage: where the used ones are recorded.
         """
         self._storage = storage
+        # The keys and the contents of the records of failed uploads that are still in the store, or may be.
+        self._unreleased: deque[tuple[str, bytes]] = deque(maxlen=_MAX_UNRELEASED)
+
+    def __repr__(self) -> str:
+        return f"<UploadTickets: {len(self._unreleased)} to give back>"
 
     async def require_usable(self, ticket: UploadTicket) -> None:
         """Return if a ticket may be used now.
@@ -53,25 +63,28 @@ class UploadTickets:
     async def use(self, ticket: UploadTicket) -> AsyncIterator[None]:
         """Record that a ticket is used, before its image is stored within the block. If the block raises, the ticket can be used again.
 
-        A server that is killed within the block leaves the ticket used: rather no image than two.
+        If the block raises because the store is down, the ticket can be used again soon after the store is back. A server that is killed
+        within the block leaves the ticket used: rather no image than two.
 
         Raises `UploadExpiredError`, `UploadUsedError`, `StorageUnavailableError` and `StorageFullError`.
         """
         _require_current(ticket)
         key = used_upload_key(ticket.expires, ticket.id)
         # Random bytes, because a put that is repeated after a lost response recognizes its own object by them.
-        if not await self._storage.put_if_absent(key, secrets.token_bytes(16), durable=True):
+        record = secrets.token_bytes(16)
+        async with self._released_on_failure(key, record):
+            # An error does not mean that nothing was put.
+            created = await self._storage.put_if_absent(key, record, durable=True)
+        if not created:
             raise _used()
-        try:
+        async with self._released_on_failure(key, record):
             yield
-        except BaseException:
-            with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
-                await self._release(key)
-            raise
 
     async def watch(self) -> None:
-        """Remove the records of expired tickets regularly, for as long as this process serves."""
-        await poll(self.remove_expired, every=_POLL_INTERVAL_SECONDS, on_error=_log_failure)
+        """Remove the records of expired tickets and of failed uploads regularly, for as long as this process serves."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(poll, self._release_all, every=_RETRY_RELEASE_SECONDS))
+            await poll(self.remove_expired, every=_POLL_INTERVAL_SECONDS, on_error=_log_failure)
 
     async def remove_expired(self) -> None:
         """Remove the records of tickets that expired long ago; raises `StorageUnavailableError`."""
@@ -84,11 +97,28 @@ class UploadTickets:
             if len(expired) < _REMOVED_AT_A_TIME:
                 return
 
-    async def _release(self, key: str) -> None:
+    @asynccontextmanager
+    async def _released_on_failure(self, key: str, record: bytes) -> AsyncIterator[None]:
         try:
-            await self._storage.delete(key)
-        except ServiceError as error:
-            log.warning("the ticket of a failed upload could not be given back", problem=error.slug)
+            yield
+        except BaseException:
+            self._unreleased.append((key, record))
+            with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
+                await self._release_all()
+            raise
+
+    async def _release_all(self) -> None:
+        """Remove the records of failed uploads, as far as the store permits."""
+        for key, record in list(self._unreleased):
+            try:
+                # Another upload may have used the ticket if this one's record was never put.
+                if await self._storage.get(key, consistent=True) == record:
+                    await self._storage.delete(key)
+            except ServiceError as error:
+                log.warning("the ticket of a failed upload could not be given back yet", problem=error.slug)
+                return
+            with suppress(ValueError):
+                self._unreleased.remove((key, record))
 
 
 def _require_current(ticket: UploadTicket) -> None:

@@ -13,12 +13,10 @@ import anyio.to_thread
 
 from service.errors import StorageFullError
 from service.images.digest import digest_from_sha256
+from service.storage.disk import FULL_DISK
 
 # Bytes are collected and written in blocks of this size, in a thread: starting the thread costs as much as writing a block.
 _WRITE_BYTES = 1 << 20
-
-# ENOSPC and EDQUOT: the file system, or the user's quota of it, is full.
-_NO_SPACE_NUMBERS = frozenset({28, 122})
 
 
 class Upload:
@@ -57,7 +55,7 @@ class Upload:
         try:
             await anyio.to_thread.run_sync(_write_all, self._file.fileno(), pending)
         except OSError as error:
-            if error.errno in _NO_SPACE_NUMBERS:
+            if error.errno in FULL_DISK:
                 raise StorageFullError(
                     "The spool has no room for this upload.", remedy="Free room on the server, then send it again."
                 ) from error

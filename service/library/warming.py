@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from contextlib import aclosing
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from types import MappingProxyType
 
 import msgspec
 import structlog
 
+from service import instruments
 from service.concurrency.polling import poll
-from service.errors import GoneError, OverloadedError, ServiceError, StorageFullError, StorageUnavailableError
+from service.errors import GoneError, OverloadedError, RenderFailedError, ServiceError, StorageFullError, StorageUnavailableError
 from service.images.formats import FORMATS, Format
 from service.images.info import ImageInfo, Limits
 from service.images.ladder import LADDER_WIDTHS, ladders
 from service.images.render_request import resolve
-from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, for_format
+from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, for_url
 from service.library.documents import Documents
 from service.library.intermediates import Intermediates
 from service.library.renditions import Renditions
-from service.library.warming_queue import WarmingQueue
+from service.library.warming_queue import WaitingImage, WarmingQueue
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import RenderLadder
 from service.settings.sections import WarmFormat
@@ -61,6 +64,7 @@ class Warmer:
         limits: Limits,
         formats: Sequence[WarmFormat],
         default_widths: Sequence[int] = LADDER_WIDTHS,
+        quality: Mapping[Format, int] = MappingProxyType({}),
     ) -> None:
         """Warm with a pool of render processes; nothing happens before `run`.
 
@@ -72,6 +76,7 @@ class Warmer:
         limits: the pixels and frames that a rendition may have.
         formats: the formats to render; `fallback` stands for the last format of an image's document.
         default_widths: the widths of the ladder of the widest images, in rising order.
+        quality: that of formats in new URLs (see `for_url`).
         """
         self._queue = queue
         self._documents = documents
@@ -81,6 +86,7 @@ class Warmer:
         self._limits = limits
         self._formats = formats
         self._default_widths = default_widths
+        self._quality = quality
         self._warmed = 0
 
     def __repr__(self) -> str:
@@ -89,45 +95,75 @@ class Warmer:
     async def run(self) -> None:
         """Warm one image after the other, for as long as this process serves.
 
-        An image that cannot be warmed is dropped, so that it does not fail again at every start. One whose warming was stopped by a
-        shutdown, or by a failure of the store or of render processes, stays in the queue.
+        An image that cannot be warmed, or whose render process ends twice, is dropped, so that it does not fail again at every start. One
+        whose warming was stopped by a shutdown, or by a failure of the store or of render processes, stays in the queue.
         """
         await poll(self._warm_next, every=0.0, retry_after=_RETRY_SECONDS, on_error=_pausing)
 
     async def _warm_next(self) -> None:
-        digest = await self._queue.next()
+        image = await self._queue.next()
         try:
-            await self._warm(digest)
-            await self._queue.acknowledge(digest)
+            await self._warm(image)
+            await self._queue.acknowledge(image.digest)
         except ServiceError:
-            self._queue.add(digest)
+            self._queue.add(image)
             raise
 
-    async def _warm(self, digest: str) -> None:
-        made = 0
+    async def _warm(self, image: WaitingImage) -> None:
+        digest, made, has_failed = image.digest, 0, False
         try:
-            info = (await self._documents.get(digest)).info
+            info = (await self._documents.facts(digest)).info
             supported = (await self._pool.codec_support()).writes
-            ladder = ladder_steps(digest, info, self._formats, supported, self._limits, default_widths=self._default_widths)
-            while missing := [step for step in ladder if not await self._renditions.is_stored(step.url)]:
-                made += await self._make(digest, info, missing)
+            ladder = ladder_steps(
+                digest, info, self._formats, supported, self._limits, default_widths=self._default_widths, quality=self._quality
+            )
+            while missing := await self._not_stored(digest, ladder):
+                # Before the input is opened: an original from S3 takes up memory while it is open, so it must not wait for a slot.
+                await self._pool.wait_until_idle()
+                try:
+                    with self._charged(image):
+                        rendered = await self._make(digest, info, missing)
+                    made += rendered
+                    if rendered == len(missing):
+                        break
+                except RenderFailedError:
+                    # The process may have been killed for a reason that has nothing to do with this image. If the image is to blame, its
+                    # second failure opens the circuit breaker.
+                    if has_failed:
+                        raise
+                    has_failed = True
         except GoneError:
+            instruments.WARMED_IMAGES.add("gone")
             log.info("a taken-down image is not warmed", digest=digest)
         except ServiceError as error:
             if isinstance(error, _PASSING_ERRORS) or self._pool.start_failure is not None:
                 raise
+            instruments.WARMED_IMAGES.add("failed")
             log.error("an image was not warmed", digest=digest, problem=error.slug, detail=error.detail, made=made)  # noqa: TRY400 - no bug
         except Exception:
+            instruments.WARMED_IMAGES.add("failed")
             log.exception("an image was not warmed", digest=digest, made=made)
         else:
             self._warmed += 1
+            instruments.WARMED_IMAGES.add("warmed")
             log.info("warmed", digest=digest, made=made)
+
+    async def _not_stored(self, digest: str, ladder: Sequence[LadderStep]) -> list[LadderStep]:
+        missing = await self._renditions.not_stored(digest, [step.url for step in ladder])
+        return [step for step in ladder if step.url in missing]
+
+    @contextmanager
+    def _charged(self, image: WaitingImage) -> Iterator[None]:
+        """Count the time of the block as spent for the client of an image, also if it fails."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._queue.charge(image.client, time.monotonic() - started)
 
     async def _make(self, digest: str, info: ImageInfo, missing: Sequence[LadderStep]) -> int:
         """Render the steps that can share one decode with the first; return how many were rendered before a request needed the slot."""
         first = missing[0]
-        # Before the input is opened: an original from S3 takes up memory while it is open, so it must not wait for a slot.
-        await self._pool.wait_until_idle()
         if first.separate:
             await self._renditions.render_in_background(first.url, first.transform)
             return 1
@@ -137,8 +173,8 @@ class Warmer:
         job_widths = list(dict.fromkeys(step.transform.width or step.width for step in together))
         request = resolve(info, first.transform, first.format, self._limits)
         made = 0
-        async with self._intermediates.open_input(digest, request, background=True) as input_file:
-            job = RenderLadder(input_file, job_widths, job_formats, PIPELINE_VERSION, self._limits)
+        async with self._documents.or_gone([digest]), self._intermediates.open_input(digest, request, background=True) as input_file:
+            job = RenderLadder(input_file, job_widths, job_formats, PIPELINE_VERSION, self._limits, dict(self._quality))
             async with aclosing(self._pool.render_ladder(job)) as renditions:
                 for step in together:
                     if made == 0:
@@ -167,12 +203,14 @@ def ladder_steps(
     limits: Limits,
     *,
     default_widths: Sequence[int] = LADDER_WIDTHS,
+    quality: Mapping[Format, int] = MappingProxyType({}),
 ) -> list[LadderStep]:
     """Return the steps to render of an image, widest first: exactly the URLs in its document that have a wanted format.
 
     wanted: formats; `fallback` stands for the last format of the document.
     supported: the formats that the installed libvips can write.
     default_widths: the widths of the ladder of the widest images, in rising order.
+    quality: that of formats in new URLs (see `for_url`).
     """
     animated = DEFAULTS[PIPELINE_VERSION].animated
     document = ladders(info, Transform(), limits, supported=supported, default_widths=default_widths)
@@ -188,7 +226,7 @@ def ladder_steps(
         )
         for ladder in chosen
         for step in ladder.steps
-        for transform in [for_format(step.transform, ladder.format)]
+        for transform in [for_url(step.transform, ladder.format, quality)]
     ]
     return sorted(ladder, key=lambda step: step.width, reverse=True)
 

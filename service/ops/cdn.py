@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import anyio
 import httpcore
 import msgspec
 
 from service.concurrency.retrying import retry
+from service.concurrency.spans import stage
 from service.errors import CdnError
 
 # "Max operations per request" of every plan: https://developers.cloudflare.com/cache/how-to/purge-cache/#availability-and-limits
@@ -121,6 +123,10 @@ class Cloudflare:
             raise _failure(response)
 
     async def _call(self, body: bytes) -> PurgeResponse:
+        with stage("cdn purge", calls=urlsplit(self._url).hostname or ""):
+            return await self._exchange(body)
+
+    async def _exchange(self, body: bytes) -> PurgeResponse:
         async with self._pool.stream("POST", self._url, headers=self._headers, content=body) as response:
             retry_after = next((value for name, value in response.headers if name.lower() == b"retry-after"), b"")
             received = b""

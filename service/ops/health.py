@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Literal
 
 import anyio
+import anyio.to_thread
 import msgspec
 import structlog
 
 from service.concurrency.polling import poll
 from service.errors import ServiceError
 from service.ops.regions import region_warnings
+from service.ops.rotation import Rotation
 from service.ops.signing_keys import HealthIssue, SigningKeyMonitor
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Sandbox
 from service.settings.sections import Settings
+from service.storage.disk import FULL_BELOW_BYTES, available_bytes
 from service.storage.object_store import Storage
 
 log = structlog.get_logger(__name__)
@@ -31,7 +36,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     "unavailable" if this process should get no requests.
     `prefer_region`: the value of `fly-prefer-region` for requests that change something, if only one region has every original.
     `sandbox`: how render processes are confined; known when one has started.
-    `warnings`: settings that contradict the region that this process runs in, and missing protections.
+    `warnings`: settings that contradict the region that this process runs in, missing protections, and traces that are not exported.
     `reason`, `remedy`: why the status is not "ok", and what to do about it.
     """
 
@@ -50,19 +55,33 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
 class Health:
     """The health of this process and of the parts that it depends on."""
 
-    def __init__(self, settings: Settings, storage: Storage, pool: RenderPool, signing_keys: SigningKeyMonitor, version: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        storage: Storage,
+        pool: RenderPool,
+        signing_keys: SigningKeyMonitor,
+        rotation: Rotation,
+        *,
+        version: str,
+        issues: Callable[[], Sequence[str]],
+    ) -> None:
         """Report on these parts; the store counts as unreachable until `check` has reached it.
 
         `version`: the version of Darkroom, for the report.
+        `issues`: returns further warnings, about what fails without harm to any request.
         """
         self._settings = settings
         self._storage = storage
         self._pool = pool
         self._signing_keys = signing_keys
+        self._rotation = rotation
+        self._issues = issues
         self._version = version
         self._warnings = [str(warning) for warning in region_warnings(settings)]
         self._reached_once = False
         self._store_issue: HealthIssue | None = HealthIssue("the store has not been reached yet")
+        self._disk_issue: HealthIssue | None = None
         self.draining = False
 
     def __repr__(self) -> str:
@@ -80,7 +99,7 @@ class Health:
             issue = self._store_issue
         if issue is not None:
             return 503, self._report("unavailable", issue)
-        issue = self._store_issue or self._render_issue() or self._signing_keys.conflict
+        issue = self._store_issue or self._disk_issue or self._render_issue() or self._signing_keys.conflict or self._rotation.issue
         return 200, self._report("ok" if issue is None else "degraded", issue)
 
     async def watch(self) -> None:
@@ -92,7 +111,7 @@ class Health:
         await poll(self._pool.self_test, every=CHECK_INTERVAL_SECONDS)
 
     async def check(self) -> None:
-        """Ping the store once, and remember the result."""
+        """Ping the store once, look at the room on the disks, and remember the results."""
         try:
             with anyio.fail_after(CHECK_TIMEOUT_SECONDS):
                 await self._storage.ping()
@@ -109,6 +128,20 @@ class Health:
                 log.warning("the store is reachable again")
             self._store_issue = None
             self._reached_once = True
+        disk_issue = await anyio.to_thread.run_sync(self._find_full_disk)
+        if disk_issue != self._disk_issue and disk_issue is not None:
+            log.warning("a disk is full", reason=disk_issue.reason, remedy=disk_issue.remedy)
+        self._disk_issue = disk_issue
+
+    def _find_full_disk(self) -> HealthIssue | None:
+        for variable, folder in (("DARKROOM_DATA", self._settings.storage.data), ("DARKROOM_STORE", self._storage.root)):
+            with suppress(OSError):
+                if folder is not None and available_bytes(folder) < FULL_BELOW_BYTES:
+                    return HealthIssue(
+                        f"The disk of {variable} is full.",
+                        "Free room on it: uploads fail, and new renditions are not stored. Renditions that are stored are served.",
+                    )
+        return None
 
     def _render_issue(self) -> HealthIssue | None:
         """Return why renders fail, if they do. The process stays in rotation: it serves hits, and other images may render."""
@@ -129,7 +162,7 @@ class Health:
             regions=list(self._settings.fly.declared_regions),
             prefer_region=self._settings.originals_region or None,
             sandbox=sandbox,
-            warnings=[*self._warnings, *_sandbox_warnings(sandbox)],
+            warnings=[*self._warnings, *_sandbox_warnings(sandbox), *self._issues()],
             reason=None if issue is None else issue.reason,
             remedy=None if issue is None else issue.remedy,
         )

@@ -48,12 +48,16 @@ class SigningKeyMonitor:
         `location`: the region and the Machine of this process, which other servers show to people; may be empty.
         """
         self._storage = storage
-        self._fingerprints = [fingerprint(key) for key in keys]
+        self.replace_keys(keys)
         self._location = location
         self.conflict: HealthIssue | None = None
 
     def __repr__(self) -> str:
         return f"<SigningKeyMonitor: {len(self._fingerprints)} accepted keys, {'no ' if self.conflict is None else 'a '}conflict>"
+
+    def replace_keys(self, keys: Sequence[bytes]) -> None:
+        """Compare these keys from now on; the parameter is that of the constructor."""
+        self._fingerprints = [fingerprint(key) for key in keys]
 
     async def watch(self) -> None:
         """Refresh this regularly, for as long as this process serves."""
@@ -80,7 +84,7 @@ class SigningKeyMonitor:
         location = sanitize((await self._storage.get(record.key) or b"").decode("utf-8", "replace")) or "location unknown"
         return HealthIssue(
             f"Another server that shares the store ({location}) signs URLs with a key that this server does not accept.",
-            "Set the same DARKROOM_KEYS on all servers. To change the key, first add the new key at the end on all of them, "
+            "Set the same keys (DARKROOM_KEYS) on all servers. To change the key, first add the new key at the end on all of them, "
             "then move it to the front.",
         )
 

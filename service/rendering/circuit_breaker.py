@@ -133,7 +133,7 @@ def _blamed_subject(job: Job, mode: FailureMode) -> str:
 
 def _is_expensive(job: Render) -> bool:
     transform = job.request.transform
-    sides = [side for side in (transform.width, transform.height) if side is not None]
+    sides = [side for side in transform.box if side is not None]
     searches = transform.quality == AUTO or transform.max_bytes is not None
     return searches or transform.effort is not None or transform.lossless or not sides or max(sides) > _MODEST_SIDE_PIXELS
 

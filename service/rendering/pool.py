@@ -7,19 +7,21 @@ libvips and the codecs run in processes of their own (`service/worker`), because
 over. The pool has as many slots as render processes may run, each with one process (`process.Slot`), and a process does one job at a time.
 Jobs come in two lanes.
 
-**The foreground lane** (`run`) is for jobs that a client waits for. *Admission* comes first: a job is refused at once, with
-`OverloadedError`, when `queue_limit` jobs wait already, or when the queue would take longer than `wait_seconds` at the mean time of recent
-renders. An early refusal costs nothing, while a late one costs the client its patience and the server a render. An admitted job waits for
-a slot, first come, first served. Cache hits never come here.
+**The foreground** (`run`) is for jobs that a client waits for. *Admission* comes first (`slot_queue`): a job is refused at once, with
+`OverloadedError`, when `queue_limit` jobs wait already, or when it is not expected to end while its client still waits. An early refusal
+costs nothing, while a late one costs the client its patience and the server a render. `admit` can be called before the files of a job are
+opened, and `raise_if_full` before anything is known of it. Admitted jobs wait for a slot in two lanes of equal right, renditions and
+uploads. Cache hits never come here.
 
-**The background lane** (`run_in_background`, `render_ladder`) is for jobs that nobody waits for. It has no queue: a job waits until no
+**The background** (`run_in_background`, `render_ladder`) is for jobs that nobody waits for. It has no queue: a job waits until no
 foreground job does and a slot is free, and where there are several slots it leaves one of them free, so that the next client need not
 wait for it. A ladder is one job with many renditions: each is requested by itself (`NextRendition`), and as soon as somebody waits, the
 pool stops requesting. The caller submits the remaining steps again later.
 
 **Exclusive jobs.** Some originals need so much memory while they are decoded that two at once would exhaust a small machine. Only the
 header shows which, so the process reads it and replies `NeedsExclusive` instead of a result. The pool then takes the one exclusive lock
-and submits the job again with `exclusive=True`; it waits for a slot a second time. Other jobs run beside an exclusive one.
+and submits the job again with `exclusive=True`; it waits for a slot a second time, ahead of the others. Other jobs run beside an exclusive
+one.
 
 **Deadlines.** `render_seconds` limits the whole of a foreground job: the wait for a slot, the wait for the exclusive lock, and the work.
 A job that still waits at the deadline only leaves the queue. A job at work is ended by killing its process, because a codec in a C loop
@@ -39,14 +41,13 @@ Beware:
 - Replies have no number, so nothing distinguishes a late reply from the reply to the next job. Code that stops waiting in the middle of a
   job must replace the process; `Slot` does, for any exception.
 - `_slot_released` only says that something has changed: a slot became free, a waiter gave up, the exclusive lock was released. Check the
-  condition again after each wait. `_replies_when_idle` may call `acquire_nowait` only because nothing is awaited after `wait_until_idle`.
+  condition again after each wait. `_replies_when_idle` may take a free slot only because nothing is awaited after `wait_until_idle`.
 - A slot in `_free` may have no process yet, or a dead one. `Slot` starts one when a job needs it.
-- The mean that admission uses includes time that a job waited in its process for the disk or for CPU time, but never the queue.
+- The costs that admission learns include time that a job waited in its process for the disk or for CPU time, but never the queue.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import TypeVar
@@ -55,6 +56,8 @@ import anyio
 import msgspec
 import structlog
 
+from service import instruments
+from service.concurrency.spans import Attribute, Span, stage
 from service.errors import (
     BadTransformError,
     BrokenImageError,
@@ -70,7 +73,10 @@ from service.errors import (
     UnsupportedFormatError,
     sanitize,
 )
+from service.rendering import process_stats
 from service.rendering.circuit_breaker import CircuitBreaker, FailureMode
+from service.rendering.cost import CostModel, Work, work_of
+from service.rendering.fork_server import ForkServer
 from service.rendering.process import Slot, not_started_error
 from service.rendering.protocol import (
     CodecSupport,
@@ -90,12 +96,14 @@ from service.rendering.protocol import (
     Reply,
     Sandbox,
     SelfTest,
+    Tested,
     Trimmed,
 )
+from service.rendering.slot_queue import Lane, Place, Refused, SlotQueue
 
 log = structlog.get_logger(__name__)
 
-ReplyT = TypeVar("ReplyT", Probed, Rendered, Intermediate, Trimmed)
+ReplyT = TypeVar("ReplyT", Probed, Rendered, Intermediate, Trimmed, Tested)
 
 # After so many failures in a row, of any images, renders are reported to fail. After so many seconds without a job, a test is made to
 # find out whether they still do.
@@ -104,10 +112,6 @@ _QUIET_SECONDS = 5.0
 
 # A job that was ended at the deadline is to blame if it computed for at least this share of the time.
 _BUSY_SHARE = 0.5
-
-# The mean time of a render before any has been measured, and the weight of the newest one in it.
-_FIRST_GUESS_SECONDS = 0.2
-_NEWEST_WEIGHT = 0.1
 
 _ERRORS: dict[FailureKind, type[ServiceError]] = {
     "unsupported": UnsupportedFormatError,
@@ -132,19 +136,16 @@ class RenderPool:
         queue_limit: how many foreground jobs may wait for a slot, 1 or more.
         memory_bytes: the cap on the address space of each process, 256 MiB or more.
         render_seconds: the deadline of a job, in seconds; its process is killed then.
-        wait_seconds: the longest expected wait, in seconds, with which a foreground job is admitted.
+        wait_seconds: how long a client waits for a foreground job, in seconds.
         """
         self._slot_count = slots
         self._memory_bytes = memory_bytes
-        self._queue_limit = queue_limit
         self._render_seconds = render_seconds
-        self._wait_seconds = wait_seconds
+        self.costs = CostModel()
+        self._queue = SlotQueue(self.costs, slots=slots, queue_limit=queue_limit, wait_seconds=wait_seconds)
         self._slots: list[Slot] = []
         self._free: list[Slot] = []
-        self._gate = anyio.Semaphore(slots, fast_acquire=True)
         self._exclusive = anyio.Lock()
-        self._waiting = 0
-        self._mean_seconds = _FIRST_GUESS_SECONDS
         self._slot_released = anyio.Event()
         self._started = anyio.Event()
         self._failures_in_a_row = 0
@@ -153,15 +154,15 @@ class RenderPool:
 
     def __repr__(self) -> str:
         return (
-            f"<RenderPool slots={self._slot_count} busy={len(self._slots) - len(self._free)} waiting={self._waiting} "
-            f"exclusive={self._exclusive.locked()} mean_seconds={self._mean_seconds:.3f} failures_in_a_row={self._failures_in_a_row}>"
+            f"<RenderPool {self._queue!r} {self.costs!r} exclusive={self._exclusive.locked()} failures_in_a_row={self._failures_in_a_row}>"
         )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[RenderPool]:
         """Start the processes without waiting for them, and end them on exit."""
         async with anyio.create_task_group() as tasks:
-            self._slots = [Slot(self._memory_bytes, tasks, self._started, self._record_end) for _ in range(self._slot_count)]
+            fork_server = ForkServer(self._memory_bytes, tasks)
+            self._slots = [Slot(self._memory_bytes, fork_server, tasks, self._started, self._record_end) for _ in range(self._slot_count)]
             self._free = list(self._slots)
             for slot in self._slots:
                 tasks.start_soon(slot.start_process)
@@ -190,7 +191,7 @@ class RenderPool:
         if self._failures_in_a_row < FAILING_AFTER or anyio.current_time() - self._last_ended_at < _QUIET_SECONDS:
             return
         try:
-            await self.run_in_background(SelfTest(), Rendered)
+            await self.run_in_background(SelfTest(), Tested)
         except ServiceError as error:
             log.error("render processes fail a test with a picture of one pixel", problem=error.slug)  # noqa: TRY400 - its cause is logged
 
@@ -198,6 +199,25 @@ class RenderPool:
     def process_ids(self) -> list[int]:
         """The process ids of the running render processes."""
         return [slot.process.pid for slot in self._slots if slot.process is not None]
+
+    @property
+    def busy_slots(self) -> int:
+        """The number of slots with a job."""
+        return self._slot_count - self._queue.free_slots
+
+    @property
+    def slot_count(self) -> int:
+        """The number of slots."""
+        return self._slot_count
+
+    def waiting(self) -> dict[Lane, tuple[int, float]]:
+        """Return by lane the number of foreground jobs that wait, and their expected work in seconds. Any thread may call it."""
+        return self._queue.waiting()
+
+    def resident_bytes(self) -> list[int]:
+        """Return the memory of the render process in each slot in bytes, 0 for a slot without one. Any thread may call it."""
+        processes = [slot.process for slot in self._slots]
+        return [0 if process is None else process_stats.memory_usage(process.pid).resident_bytes for process in processes]
 
     @property
     def sandbox(self) -> Sandbox | None:
@@ -212,25 +232,69 @@ class RenderPool:
             raise not_started_error()
         return ready.codecs
 
-    async def run(self, job: Job, expect: type[ReplyT]) -> ReplyT:
+    def refusal(self, work: Work | None = None) -> Refused | None:
+        """Return how a render would be refused now; without `work`, how even the cheapest of those at present would."""
+        return self._queue.refusal(work=work)
+
+    @property
+    def has_much_work(self) -> bool:
+        """Whether so much work waits that renders may be refused for their cost, although cheaper ones would be admitted."""
+        return self._queue.has_much_work
+
+    def overloaded_error(self, refused: Refused) -> OverloadedError:
+        """Return the error of a render that is refused."""
+        return self._queue.overloaded_error(refused)
+
+    def raise_if_full(self, lane: Lane = "renditions", work: Work | None = None) -> None:
+        """Raise `OverloadedError` if a job would be refused now; without `work`, if even the cheapest of the lane would."""
+        self._queue.raise_if_full(lane, work)
+
+    @asynccontextmanager
+    async def until_late(self, place: Place | None) -> AsyncIterator[None]:
+        """Wait within the block no longer than until it is too late to start an admitted job; raises `OverloadedError` then."""
+        if place is None:
+            yield
+            return
+        with anyio.move_on_at(place.start_by) as scope:
+            yield
+        if scope.cancelled_caught:
+            raise self._queue.late_error(place)
+
+    @contextmanager
+    def admit(self, work: Work, *, end_by: float) -> Iterator[Place]:
+        """Give a place for a render that the block will `run`; raises `OverloadedError` if it is not expected to end in time.
+
+        end_by: the time of the event loop at which the client leaves.
+        """
+        place = self._queue.admit(work, end_by=end_by)
+        try:
+            yield place
+        finally:
+            self._leave(place)
+
+    async def run(self, job: Job, expect: type[ReplyT], place: Place | None = None, *, admitted: bool = False) -> ReplyT:
         """Return the result of a foreground job.
 
-        expect: the type of the result.
+        expect: the type of the result. place: that of the job, if it was admitted before.
+        admitted: whether the job is a part of one that was admitted, and needs a place of its own.
 
         Raises `RenderGaveUpError` for an image that has ended its process twice (see `circuit_breaker`), `OverloadedError` if the job is
-        not admitted, `DeadlineExceededError`, `RenderFailedError` or `TooCostlyError` if its process ended, and the error of `_ERRORS` that
-        the process reported.
+        not admitted, or was and has waited too long, `DeadlineExceededError`, `RenderFailedError` or `TooCostlyError` if its process
+        ended, and the error of `_ERRORS` that the process reported.
         """
         self.circuit_breaker.raise_if_open(job)
-        self._admit()
-        with self._deadline():
-            reply = await self._run_in_turn(job)
-            if isinstance(reply, NeedsExclusive):
-                try:
+        if place is None:
+            work, lane = work_of(job), _lane(job)
+            place = self._queue.add(work, lane) if admitted else self._queue.admit(work, lane)
+        try:
+            with self._deadline():
+                reply = await self._run_in_turn(place, job)
+                if isinstance(reply, NeedsExclusive):
+                    self._queue.give_up_slot(place)
                     async with self._exclusive:
-                        reply = await self._run_in_turn(_exclusive(job))
-                finally:
-                    self._slot_released.set()
+                        reply = await self._run_in_turn(place, _exclusive(job), again=True)
+        finally:
+            self._leave(place)
         return _result(reply, expect)
 
     async def run_in_background(self, job: Probe | Render | MakeIntermediate | FindTrim | SelfTest, expect: type[ReplyT]) -> ReplyT:
@@ -258,23 +322,10 @@ class RenderPool:
         """
         # Where there are several slots one stays free for the next foreground job.
         needed = min(2, self._slot_count)
-        while self._has_waiters or len(self._free) < needed or (exclusive and self._exclusive.locked()):
+        while self._queue.has_waiters or self._queue.free_slots < needed or (exclusive and self._exclusive.locked()):
             if self._slot_released.is_set():
                 self._slot_released = anyio.Event()
             await self._slot_released.wait()
-
-    def _admit(self) -> None:
-        """Return if a foreground job may wait for a slot; raises `OverloadedError`."""
-        expected_seconds = (self._waiting + 1) / self._slot_count * self._mean_seconds if not self._free else 0.0
-        if self._waiting < self._queue_limit and expected_seconds <= self._wait_seconds:
-            return
-        raise OverloadedError(
-            "More renders are waiting than can be made in time.",
-            expected=f"at most {self._queue_limit} waiting, and a wait of at most {self._wait_seconds:g} s",
-            received=f"{self._waiting} waiting, about {expected_seconds:.1f} s",
-            remedy="Try again after the seconds in Retry-After.",
-            retry_after_seconds=max(1, math.ceil(min(expected_seconds, self._wait_seconds) / 2)),
-        )
 
     @contextmanager
     def _deadline(self) -> Iterator[None]:
@@ -288,23 +339,36 @@ class RenderPool:
                 retry_after_seconds=10,
             ) from None
 
-    async def _run_in_turn(self, job: Job) -> Reply:
-        self._waiting += 1
+    async def _run_in_turn(self, place: Place, job: Job, *, again: bool = False) -> Reply:
         arrived = anyio.current_time()
-        try:
-            await self._gate.acquire()
-        finally:
-            self._waiting -= 1
-            # If this waiter gave up, it may have been the last one.
-            self._slot_released.set()
+        with stage("render queue", render_lane=place.lane):
+            await self._queue.take_slot(place, again=again)
         slot = self._take_slot()
         started = anyio.current_time()
+        instruments.RENDER_QUEUE_SECONDS.observe(started - arrived, place.lane)
+        reply: Reply | None = None
         try:
-            reply = await slot.run(job)
-            return msgspec.structs.replace(reply, queue_seconds=started - arrived) if isinstance(reply, Rendered) else reply
+            with stage("render", render_job=type(job).__name__) as span:
+                reply = await slot.run(job)
+                if span is not None and isinstance(reply, Rendered):
+                    _record_stages(span, job, reply)
         finally:
-            self._mean_seconds += _NEWEST_WEIGHT * (anyio.current_time() - started - self._mean_seconds)
-            self._release_slot(slot)
+            self._free.append(slot)
+            self._learn(place, reply)
+        return msgspec.structs.replace(reply, queue_seconds=started - arrived) if isinstance(reply, Rendered) else reply
+
+    def _learn(self, place: Place, reply: Reply | None) -> None:
+        """Learn what a job cost. One without a result has been stopped early: only if it took longer than expected, it cost that much."""
+        if isinstance(reply, NeedsExclusive):
+            return
+        has_result = reply is not None and not isinstance(reply, Failure)
+        if has_result or anyio.current_time() - place.started_at > place.seconds:
+            self._queue.learn(place)
+
+    def _leave(self, place: Place) -> None:
+        self._queue.leave(place)
+        # If this job never had a slot, it may have been the last one that waited.
+        self._slot_released.set()
 
     async def _replies_in_background(self, job: Job) -> AsyncGenerator[Reply, None]:
         """Give one reply after another, each but the first requested with `NextRendition`, until a foreground job waits."""
@@ -323,27 +387,31 @@ class RenderPool:
 
     async def _replies_when_idle(self, job: Job, *, exclusive: bool) -> AsyncGenerator[Reply, None]:
         await self.wait_until_idle(exclusive=exclusive)
-        self._gate.acquire_nowait()
+        place = self._queue.take_free_slot(work_of(job))
         slot = self._take_slot()
         if exclusive:
             self._exclusive.acquire_nowait()
         try:
             with self._deadline():
                 reply = await slot.first_reply(job)
+            self._learn(place, reply)
             yield reply
-            while not self._has_waiters:
+            while not self._queue.has_waiters:
+                place.started_at = anyio.current_time()
                 with self._deadline():
                     reply = await slot.submit(NextRendition())
                 if isinstance(reply, Failure) and reply.short_of_memory:
                     # A new process may have room for the rest, which the caller submits again as if a foreground job had come.
-                    slot.replace()
+                    slot.replace("short-of-memory")
                     return
+                self._learn(place, reply)
                 yield reply
         finally:
             slot.recycle_if_large()
             if exclusive:
                 self._exclusive.release()
-            self._release_slot(slot)
+            self._free.append(slot)
+            self._leave(place)
 
     def _record_end(self, job: Job, mode: FailureMode | None, cpu_seconds: float) -> None:
         """Record that a job succeeded, or ended its process in the given mode after `cpu_seconds` of CPU time."""
@@ -357,11 +425,6 @@ class RenderPool:
         self._failures_in_a_row += 1
         self.circuit_breaker.record(job, mode)
 
-    @property
-    def _has_waiters(self) -> bool:
-        """Whether a foreground job waits for what a background job occupies."""
-        return self._waiting > 0 or self._exclusive.statistics().tasks_waiting > 0
-
     def _take_slot(self) -> Slot:
         """Take the slot that has been free for longest, preferably one with a process.
 
@@ -371,10 +434,9 @@ class RenderPool:
         self._free.remove(slot)
         return slot
 
-    def _release_slot(self, slot: Slot) -> None:
-        self._free.append(slot)
-        self._gate.release()
-        self._slot_released.set()
+
+def _lane(job: Job) -> Lane:
+    return "uploads" if isinstance(job, Probe) else "renditions"
 
 
 def _exclusive(job: Job) -> Job:
@@ -389,3 +451,14 @@ def _result(reply: Reply, expect: type[ReplyT]) -> ReplyT:
     if not isinstance(reply, expect):
         raise TypeError(f"expected {expect.__name__} from the render process, received {type(reply).__name__}")
     return reply
+
+
+def _record_stages(span: Span, job: Job, rendered: Rendered) -> None:
+    """Record the stages of a render, which its process measured. libvips decodes and applies all operations in one pass."""
+    request: dict[str, Attribute] = {}
+    if isinstance(job, Render):
+        request = {"render_format": job.request.format, "render_bytes": len(rendered.body)}
+    decoded_at = rendered.started_at + rendered.decode_seconds
+    if rendered.decode_seconds:
+        span.record("decode and operations", rendered.started_at, decoded_at, request)
+    span.record("encode", decoded_at, decoded_at + rendered.encode_seconds, request)

@@ -1,13 +1,12 @@
 """One render process: start, handshake, framing, recycling; and the slot that always has one.
 
-The server starts `python -m service.worker` with Unix sockets as its standard input, output and error. Jobs go to its input, because
-only a socket can carry the open files of a job (unix(7), SCM_RIGHTS); replies come from its output. The first message of a process is
-`Ready`. Replies have no number: a process does one job at a time, and whoever stops waiting for a reply must replace the process, or the
-next job would receive it.
+The fork server (see `fork_server`) forks it with Unix sockets as its standard input, output and error. Jobs go to its input, because
+only a socket can carry the open files of a job (unix(7), SCM_RIGHTS); replies come from its output, after its process id. The first
+message of a process is `Ready`. Replies have no number: a process does one job at a time, and whoever stops waiting for a reply must
+replace the process, or the next job would receive it.
 
-Processes are started with `subprocess`, never through the event loop: uvloop runs Python's own code between fork and exec in the child,
-which takes locks that another thread of the server may have held at the fork. Such a child hangs for good, and uvloop blocks the event
-loop until the child has started its program. `subprocess` runs no Python code there.
+A start that fails is repeated at once, because it may have been killed by somebody who wanted memory. Only after the second failure it is
+reported, and then repeated every two seconds, whether there are jobs or not.
 """
 
 from __future__ import annotations
@@ -16,22 +15,37 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, suppress
-from typing import NamedTuple
+from contextlib import AsyncExitStack
+from typing import Literal, TypeAlias
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 import structlog
 
-from service.errors import RenderFailedError, ServiceError, TooCostlyError, sanitize
+from service import instruments
+from service.errors import RenderFailedError, ServiceError, TooCostlyError
 from service.rendering import process_stats, protocol
 from service.rendering.circuit_breaker import FailureMode
+from service.rendering.fork_server import ForkServer, log_standard_error, wait_for_orphan
 from service.rendering.handover import open_files
-from service.rendering.protocol import LENGTH_BYTES, Failure, Job, NeedsExclusive, NextRendition, Ready, Reply
+from service.rendering.protocol import (
+    LENGTH_BYTES,
+    PROCESS_ID_BYTES,
+    Failure,
+    FindTrim,
+    Job,
+    MakeIntermediate,
+    NeedsExclusive,
+    NextRendition,
+    Probe,
+    Ready,
+    Render,
+    RenderLadder,
+    Reply,
+    SelfTest,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -42,8 +56,24 @@ RECYCLE_ABOVE_BYTES = 160 << 20
 # to the system stay mapped. After an animation of 140 frames a process has 430 of 512 MiB mapped and 45 in RAM.
 RECYCLE_ABOVE_SHARE = 0.4
 
+# How a process ends that is replaced, for the metrics.
+ProcessEnd: TypeAlias = Literal["crashed", "out-of-memory", "timed-out", "failed", "grown", "short-of-memory"]
+
+_JOB_NAMES: Mapping[type[Job], str] = {
+    Probe: "probe",
+    Render: "render",
+    RenderLadder: "ladder",
+    NextRendition: "ladder",
+    MakeIntermediate: "intermediate",
+    FindTrim: "trim",
+    SelfTest: "self-test",
+}
+
 # The exceptions of the sockets of a process that has ended.
 _STREAM_ENDED = (anyio.BrokenResourceError, anyio.ClosedResourceError, asyncio.IncompleteReadError, ConnectionError)
+
+# Those of a start that fails.
+_START_FAILED = (OSError, *_STREAM_ENDED)
 
 # Of a reply that has arrived and is not read yet.
 _REPLY_BUFFER_BYTES = 1 << 20
@@ -54,47 +84,29 @@ _RETRY_START_SECONDS = 2.0
 _TOO_COSTLY = "This image needs more memory to render than a render may have."
 _TOO_COSTLY_REMEDY = "Request a smaller rendition, upload a smaller image, or raise DARKROOM_RENDER_MEMORY_BYTES on the server."
 
-# The variables of the server's environment that a render process gets, by name or by the beginning of the name: none holds a secret.
-_VARIABLES = ("PATH", "LANG")
-_VARIABLE_PREFIXES = ("MALLOC_", "VIPS_")
-
-_ENVIRONMENT = {
-    # One arena for each core would fragment glibc's heap, and each but the first reserves 64 MB of the capped address space.
-    "MALLOC_ARENA_MAX": "1",
-    # There are as many processes as cores: a second thread in each gains nothing when all are busy.
-    "VIPS_CONCURRENCY": "1",
-    # Above any cap: an image that does not fit into memory is refused, not spooled to a file, which a render process may not write. In g,
-    # the largest unit that libvips reads: it takes `1t` for one byte.
-    "VIPS_DISC_THRESHOLD": "1024g",
-}
-
-
-class _Output(NamedTuple):
-    """The server's end of a socket that a render process writes to."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
 
 class RenderProcess:
     """One render process."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], jobs: anyio.abc.UNIXSocketStream, replies: asyncio.StreamReader, memory_bytes: int
+        self, pid: int, forked_by: int, jobs: anyio.abc.UNIXSocketStream, replies: asyncio.StreamReader, memory_bytes: int
     ) -> None:
         """Wrap a process that has just been started.
 
-        process: the process.
+        pid: its process id. It is a child of this process.
+        forked_by: the process id of the fork server that has forked it.
         jobs: the socket that takes jobs to it.
         replies: reads its standard output.
         memory_bytes: the cap on its address space.
         """
-        self._process = process
+        self._exit_code: int | None = None
+        self._reaped = anyio.Event()
         self._jobs = jobs
         self._replies = replies
         self._memory_bytes = memory_bytes
         self._mapped_when_new_bytes = 0
-        self.pid = process.pid
+        self.pid = pid
+        self.forked_by = forked_by
         # The jobs that may have left something behind in its memory.
         self.jobs = 0
 
@@ -104,7 +116,7 @@ class RenderProcess:
     @property
     def ended(self) -> bool:
         """Whether it has ended."""
-        return self._process.poll() is not None
+        return self._exit_code is not None or os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     @property
     def cpu_seconds(self) -> float:
@@ -143,12 +155,26 @@ class RenderProcess:
 
     def kill(self) -> None:
         """End the process at once."""
-        if not self.ended:
-            self._process.kill()
+        if self._exit_code is None:
+            os.kill(self.pid, signal.SIGKILL)
 
     async def exit_code(self) -> int:
         """Wait until the process has ended and return its exit code, the negated signal for one that was killed."""
-        return await _exit_code(self._process)
+        await self._reaped.wait()
+        assert self._exit_code is not None  # noqa: S101 - `reap` sets it first
+        return self._exit_code
+
+    async def reap(self) -> None:
+        """Wait until the process has ended, and release its process id."""
+        await wait_for_orphan(self.pid)
+        try:
+            # Not in the thread: `kill` must never signal another process that has got the id.
+            _, status = os.waitpid(self.pid, os.WNOHANG)  # noqa: ASYNC222 - it has ended
+        except ChildProcessError:
+            # It was killed before it had left the group of its fork server, and reaped with that.
+            status = signal.SIGKILL
+        self._exit_code = os.waitstatus_to_exitcode(status)
+        self._reaped.set()
 
     async def _receive(self) -> Reply:
         length = int.from_bytes(await self._replies.readexactly(LENGTH_BYTES), "big")
@@ -169,6 +195,7 @@ class Slot:
     def __init__(
         self,
         memory_bytes: int,
+        fork_server: ForkServer,
         tasks: anyio.abc.TaskGroup,
         started: anyio.Event,
         report: Callable[[Job, FailureMode | None, float], None],
@@ -176,16 +203,19 @@ class Slot:
         """Create a slot without a process; `start_process` starts one.
 
         memory_bytes: the cap on the address space of its process.
+        fork_server: forks its processes.
         tasks: the task group that starts and observes processes.
-        started: set once the first start of a process has succeeded or failed.
+        started: set once the first start of a process has succeeded, or has failed twice.
         report: called after each job with how it ended its process, if it did, and with the CPU time that it used, in seconds.
         """
         self._report = report
         self._job: Job = NextRendition()
         self._memory_bytes = memory_bytes
+        self._fork_server = fork_server
         self._tasks = tasks
         self._started = started
         self._starting = anyio.Lock()
+        self._repeats_start = False
         self._closed = False
         self.process: RenderProcess | None = None
         self.start_failure: str | None = None
@@ -197,13 +227,19 @@ class Slot:
 
     async def start_process(self) -> None:
         """Start a process before a job needs one, and try again until one starts."""
-        while not self._closed:
-            try:
-                await self._running_process()
-            except RenderFailedError:
-                await anyio.sleep(_RETRY_START_SECONDS)
-            else:
-                return
+        if self._repeats_start:
+            return
+        self._repeats_start = True
+        try:
+            while not self._closed:
+                try:
+                    await self._running_process()
+                except RenderFailedError:
+                    await anyio.sleep(_RETRY_START_SECONDS)
+                else:
+                    return
+        finally:
+            self._repeats_start = False
 
     async def run(self, job: Job) -> Reply:
         """Return the only reply to `job`. Whether it fails or not, the slot can take the next job at once."""
@@ -227,7 +263,7 @@ class Slot:
             if is_new or not (isinstance(reply, Failure) and reply.short_of_memory):
                 return reply
         log.info("a job that ran out of memory is done again in a new process", job=type(job).__name__)
-        self.replace()
+        self.replace("short-of-memory")
         return await self.submit(job)
 
     async def submit(self, job: Job) -> Reply:
@@ -240,19 +276,28 @@ class Slot:
             # A file could not be opened: nothing was sent.
             raise
         except _STREAM_ENDED as error:
-            self.replace()
+            # An attack may have found out how the memory of this process is laid out, and all forks of one process share that.
+            self._fork_server.discard(process.forked_by)
+            self._start_another()
             exit_code = await process.exit_code()
+            if not self._closed:
+                end: ProcessEnd = "out-of-memory" if exit_code == -signal.SIGABRT else "crashed"
+                self._count_job(end)
+                instruments.RENDER_PROCESS_ENDS.add(end)
             if not self._closed and not (exit_code == -signal.SIGABRT and process.jobs > 0):
                 self._report(self._job, "crashed", 0.0)
             raise _ended_error(exit_code) from error
         except BaseException:
             # Canceled in the middle of a job: its reply must not be taken for the next one's.
             self._report(self._job, "timed-out", process.cpu_seconds - cpu_seconds_before)
-            self.replace()
+            self._count_job("timed-out")
+            self.replace("timed-out")
             raise
+        if not isinstance(reply, NeedsExclusive):
+            self._count_job(reply.kind if isinstance(reply, Failure) else "ok")
         if isinstance(reply, Failure) and reply.kind == "failed":
             # An unforeseen exception may have left the process in any state.
-            self.replace()
+            self.replace("failed")
             self._report(self._job, "failed", 0.0)
         elif not isinstance(reply, Failure | NeedsExclusive):
             self._report(self._job, None, 0.0)
@@ -261,15 +306,23 @@ class Slot:
     def recycle_if_large(self) -> None:
         """Replace a process that has grown too large."""
         if self.process is not None and self.process.is_too_large:
-            self.replace()
+            self.replace("grown")
 
-    def replace(self) -> None:
-        """End the process and have a new one started."""
+    def replace(self, reason: ProcessEnd) -> None:
+        """End the process and have a new one started; `reason` is for the metrics."""
+        if self.process is not None and not self._closed:
+            instruments.RENDER_PROCESS_ENDS.add(reason)
+        self._start_another()
+
+    def _start_another(self) -> None:
         if self.process is not None:
             self.process.kill()
             self.process = None
         if not self._closed:
             self._tasks.start_soon(self.start_process)
+
+    def _count_job(self, result: str) -> None:
+        instruments.RENDER_JOBS.add(_JOB_NAMES[type(self._job)], result)
 
     def close(self) -> None:
         """End the process, and start no other."""
@@ -279,26 +332,40 @@ class Slot:
 
     async def _running_process(self) -> RenderProcess:
         async with self._starting:
-            if self.process is None or self.process.ended:
+            if self.process is not None and self.process.ended:
+                # Between two jobs.
+                instruments.RENDER_PROCESS_ENDS.add("crashed")
                 self.process = None
+            if self.process is None:
                 try:
-                    self.process, ready = await _start(self._memory_bytes, self._tasks)
-                except (OSError, *_STREAM_ENDED) as error:
-                    self.start_failure = f"no render process can be started: {type(error).__name__}"
+                    self.process = await self._start_twice()
+                except _START_FAILED as error:
+                    instruments.RENDER_START_FAILURES.add()
                     log.error("a render process did not start", cause=repr(error))  # noqa: TRY400 - its standard error is logged
+                    self.start_failure = f"no render process can be started: {type(error).__name__}"
                     self._started.set()
+                    # Whether the next job comes or not: while a server reports that it cannot render, it may get no requests.
+                    self._tasks.start_soon(self.start_process)
                     raise not_started_error() from error
                 self.start_failure = None
-                self.ready = ready
-                if ready.sandbox.missing and not self._started.is_set():
-                    log.warning("render processes are not fully confined", missing=ready.sandbox.missing)
                 self._started.set()
             return self.process
 
+    async def _start_twice(self) -> RenderProcess:
+        """Return a new process; raises the exception of the second start if both fail."""
+        try:
+            return await self._start()
+        except _START_FAILED as error:
+            instruments.RENDER_START_FAILURES.add()
+            log.warning("the start of a render process is repeated", cause=repr(error))
+            return await self._start()
 
-def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of the server's environment that a render process gets: none is a secret, or leads to one."""
-    return {name: value for name, value in environ.items() if name in _VARIABLES or name.startswith(_VARIABLE_PREFIXES)}
+    async def _start(self) -> RenderProcess:
+        process, ready = await _start(self._fork_server, self._memory_bytes, self._tasks)
+        self.ready = ready
+        if ready.sandbox.missing and not self._started.is_set():
+            log.warning("render processes are not fully confined", missing=ready.sandbox.missing)
+        return process
 
 
 def not_started_error() -> ServiceError:
@@ -318,56 +385,45 @@ def _ended_error(exit_code: int) -> ServiceError:
     )
 
 
-async def _start(memory_bytes: int, tasks: anyio.abc.TaskGroup) -> tuple[RenderProcess, Ready]:
+async def _start(fork_server: ForkServer, memory_bytes: int, tasks: anyio.abc.TaskGroup) -> tuple[RenderProcess, Ready]:
     ours, theirs = zip(*(socket.socketpair() for _ in range(3)), strict=True)
-    try:
-        async with AsyncExitStack() as unless_started:
-            jobs = await unless_started.enter_async_context(await anyio.abc.UNIXSocketStream.from_socket(ours[0]))
-            outputs: list[_Output] = []
-            for one in ours[1:]:
-                outputs.append(_Output(*await asyncio.open_unix_connection(sock=one, limit=_REPLY_BUFFER_BYTES)))
-                unless_started.callback(outputs[-1].writer.close)
-            replies, errors = outputs
-            process = _spawn(memory_bytes, *theirs)
-            unless_started.pop_all()
-    finally:
-        for one in theirs:
-            one.close()
-    tasks.start_soon(_log_and_reap, process, jobs, replies, errors)
-    render_process = RenderProcess(process, jobs, replies.reader, memory_bytes)
+    # Shielded, because nothing would close a socket that is handed over in part, or end a process whose id is not known.
+    with anyio.fail_after(_START_SECONDS, shield=True):
+        async with AsyncExitStack() as unless_forked:
+            try:
+                jobs = await unless_forked.enter_async_context(await anyio.abc.UNIXSocketStream.from_socket(ours[0]))
+                replies, closing = await asyncio.open_unix_connection(sock=ours[1], limit=_REPLY_BUFFER_BYTES)
+                unless_forked.callback(closing.close)
+                errors = unless_forked.enter_context(ours[2])
+                forked_by = fork_server.fork(theirs)
+            finally:
+                for one in theirs:
+                    one.close()
+            unless_forked.callback(fork_server.discard, forked_by)
+            pid = int.from_bytes(await replies.readexactly(PROCESS_ID_BYTES), "big")
+            unless_forked.pop_all()
+    process = RenderProcess(pid, forked_by, jobs, replies, memory_bytes)
+    tasks.start_soon(_log_and_reap, process, jobs, closing, errors)
     try:
         with anyio.fail_after(_START_SECONDS):
-            ready = await render_process.handshake()
-    except BaseException:
-        render_process.kill()
+            ready = await process.handshake()
+    except BaseException as error:
+        process.kill()
+        if isinstance(error, _START_FAILED):
+            fork_server.discard(forked_by)
         raise
-    log.debug("a render process is ready", pid=process.pid, libvips=ready.codecs.libvips)
-    return render_process, ready
+    log.debug("a render process is ready", pid=pid, libvips=ready.codecs.libvips)
+    return process, ready
 
 
-def _spawn(memory_bytes: int, stdin: socket.socket, stdout: socket.socket, stderr: socket.socket) -> subprocess.Popen[bytes]:
-    """Start a process from the thread of the event loop: it ends when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG)."""
-    # -P: the module comes from the installed package, never from the folder that the server was started in.
-    command = [sys.executable, "-P", "-m", "service.worker", str(os.getpid()), str(memory_bytes)]
-    variables = {**environment(os.environ), **_ENVIRONMENT}
-    return subprocess.Popen(command, stdin=stdin.fileno(), stdout=stdout.fileno(), stderr=stderr.fileno(), env=variables)  # noqa: S603
-
-
-async def _exit_code(process: subprocess.Popen[bytes]) -> int:
-    """Wait until a process has ended, in a thread: it has closed its sockets or been killed, so this does not take long."""
-    return await anyio.to_thread.run_sync(process.wait)
-
-
-async def _log_and_reap(process: subprocess.Popen[bytes], jobs: anyio.abc.UNIXSocketStream, replies: _Output, errors: _Output) -> None:
-    """Log the standard error of a render process, so that its buffer never fills, and release its resources when it ends."""
+async def _log_and_reap(
+    process: RenderProcess, jobs: anyio.abc.UNIXSocketStream, replies: asyncio.StreamWriter, errors: socket.socket
+) -> None:
+    """Log the standard error of a render process, and release its resources when it ends."""
     try:
-        with suppress(*_STREAM_ENDED):
-            while chunk := await errors.reader.read(_REPLY_BUFFER_BYTES):
-                for line in chunk.decode("utf-8", "replace").splitlines():
-                    log.warning("a render process wrote to its standard error", pid=process.pid, line=sanitize(line, 500))
+        await log_standard_error(errors, process.pid)
     finally:
         with anyio.CancelScope(shield=True):
             await jobs.aclose()
-            for output in (replies, errors):
-                output.writer.close()
-            await _exit_code(process)
+            replies.close()
+            await process.reap()

@@ -40,11 +40,13 @@ class InputFile(msgspec.Struct, frozen=True):
     path: opened by the server when it hands over the job; a render process gets the open file, and no path.
     digest: of the original; its own bytes must have it.
     intermediate_of: the header of the original, if the file is its intermediate.
+    start: where the image begins in the file, in bytes: what comes before has been checked already.
     """
 
     path: str
     digest: str
     intermediate_of: ImageInfo | None = None
+    start: int = 0
 
 
 class Render(msgspec.Struct, frozen=True, tag="render"):
@@ -64,6 +66,8 @@ class Render(msgspec.Struct, frozen=True, tag="render"):
 class RenderLadder(msgspec.Struct, frozen=True, tag="render-ladder"):
     """Make the plain renditions of one original from one decode: each of `widths`, widest first, in each of `formats`.
 
+    quality: that of formats in place of the pipeline version's.
+
     The reply is the first rendition; `NextRendition` requests the next one, and any other job ends the ladder.
     """
 
@@ -72,6 +76,7 @@ class RenderLadder(msgspec.Struct, frozen=True, tag="render-ladder"):
     formats: list[Format]
     version: int
     limits: Limits
+    quality: dict[Format, int] = {}
     exclusive: bool = False
 
 
@@ -88,7 +93,12 @@ class MakeIntermediate(msgspec.Struct, frozen=True, tag="make-intermediate"):
 
 
 class SelfTest(msgspec.Struct, frozen=True, tag="self-test"):
-    """Encode and decode a pixel in every format, to find out whether renders succeed at all."""
+    """Encode and decode a pixel in every format, to find out whether renders succeed at all.
+
+    list_libraries: whether to list the versions of the C libraries too, for which their files are read.
+    """
+
+    list_libraries: bool = False
 
 
 class FindTrim(msgspec.Struct, frozen=True, tag="find-trim"):
@@ -159,8 +169,9 @@ class Probed(msgspec.Struct, frozen=True, tag="probed"):
 class Rendered(msgspec.Struct, frozen=True, tag="rendered"):
     """One rendition: its encoded bytes, its width and height in pixels, and the seconds that its parts took.
 
+    started_at: when its decoding began, in seconds of `time.perf_counter`, which all processes of a machine share; 0 if that is not known.
     queue_seconds: waiting for a slot. decode_seconds: until its final pixels were in memory; 0 for a rendition of a ladder, and included in
-    `encode_seconds` for JPEG and PNG, a very large rendition or an animation, which are decoded while they are encoded.
+    `encode_seconds` for WebP, JPEG and PNG, a very large rendition or an animation, which are decoded while they are encoded.
     """
 
     body: bytes
@@ -169,6 +180,7 @@ class Rendered(msgspec.Struct, frozen=True, tag="rendered"):
     queue_seconds: float = 0.0
     decode_seconds: float = 0.0
     encode_seconds: float = 0.0
+    started_at: float = 0.0
 
 
 class Intermediate(msgspec.Struct, frozen=True, tag="intermediate"):
@@ -184,6 +196,21 @@ class Trimmed(msgspec.Struct, frozen=True, tag="trimmed"):
     top: int
     width: int
     height: int
+
+
+class Library(msgspec.Struct, frozen=True):
+    """A C library in a wheel. `at_least` says that the version is a lower bound, because the library does not state its own."""
+
+    wheel: str
+    name: str
+    version: str
+    at_least: bool = False
+
+
+class Tested(msgspec.Struct, frozen=True, tag="tested"):
+    """The result of `SelfTest`, with the libraries if they were requested."""
+
+    libraries: tuple[Library, ...] = ()
 
 
 class NeedsExclusive(msgspec.Struct, frozen=True, tag="needs-exclusive"):
@@ -218,9 +245,15 @@ class ImageError(Exception):
 
 
 Job: TypeAlias = Probe | Render | RenderLadder | NextRendition | MakeIntermediate | FindTrim | SelfTest
-Reply: TypeAlias = Ready | Probed | Rendered | Intermediate | Trimmed | NeedsExclusive | Failure
+Reply: TypeAlias = Ready | Probed | Rendered | Intermediate | Trimmed | Tested | NeedsExclusive | Failure
 
+# The id of a new process, which is sent before its first message; and the length of each message.
+PROCESS_ID_BYTES = 4
 LENGTH_BYTES = 4
+
+# The name of a render process for the system (proc_pid_comm(5)), as distinct from the fork server.
+PROCESS_NAME = "darkroom-render"
+
 encode = msgspec.msgpack.Encoder().encode
 decode_job = msgspec.msgpack.Decoder(Job).decode
 decode_reply = msgspec.msgpack.Decoder(Reply).decode

@@ -1,40 +1,52 @@
-"""`load` reads the settings from environment variables, each one parsed once, and checks them one by one and together."""
+"""`read` reads the settings from variables, each one parsed once, and checks them one by one and together.
+
+The variables are those of the environment, of the file of settings, and of files of secrets; see `variables`.
+"""
 
 from __future__ import annotations
 
 import difflib
 import ipaddress
+import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
 
 import msgspec
-from msgspec.inspect import FloatType, IntType, type_info
-from msgspec.structs import FieldInfo
 
 from service.errors import BadTransformError, SettingsError
 from service.images import transform
+from service.images.formats import FORMATS, Format
 from service.images.ladder import LADDER_WIDTHS
+from service.images.options import MAX_QUALITY
 from service.images.transform import Transform
+from service.settings import bucket_variables
+from service.settings.config_file import CLOUD_VARIABLES, accepted_numbers, advice
 from service.settings.help import CLIENT_HELP, HELP
 from service.settings.sections import (
     ANY_ORIGIN,
+    FIELDS,
     MEBIBYTE,
     OPEN_LADDER,
     PREFIX,
     SCOPES,
+    SECTIONS,
+    SOURCE_RESPONSES,
     WARM_FORMATS,
     Scope,
     Settings,
+    SourceResponse,
     WarmFormat,
     available_cores,
     store_in,
 )
 from service.settings.signing_key import parse_key
+from service.settings.source_locations import parse_sources
+from service.settings.variables import FILE_SUFFIX, Variables, is_secret, read_variables
 
 # A smaller quota could hardly hold the renditions of a single image.
 MIN_RENDITIONS_BYTES = 16 * MEBIBYTE
@@ -47,6 +59,8 @@ MAX_LADDER_WIDTH = 3_840
 MAX_COLD_REQUESTS_ON_FLY = 12
 
 _VARIANT = re.compile(r"\s*([a-z][a-z0-9_-]{0,63})\s*:\s*(\S+)\s*")
+_FORMATS_WITH_QUALITY = [name for name, traits in FORMATS.items() if "quality" not in traits.ignored_options]
+_QUALITY = re.compile(rf"({'|'.join(_FORMATS_WITH_QUALITY)})=([0-9]{{1,3}})")
 _WIDTH = re.compile(r"[1-9][0-9]{0,3}")
 _TOKEN = re.compile(r"[A-Za-z0-9._~/=-]{16,}")
 _PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-])?")
@@ -57,30 +71,61 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _REGION = re.compile(r"[a-z][a-z0-9-]{2,31}")
 _MACHINE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
-_SECTIONS: Mapping[str, tuple[FieldInfo, ...]] = {
-    section.name: msgspec.structs.fields(section.type) for section in msgspec.structs.fields(Settings)
-}
-_FIELDS: Mapping[str, FieldInfo] = {field.encode_name: field for fields in _SECTIONS.values() for field in fields}
+
+class Configuration(msgspec.Struct, frozen=True):
+    """The settings, and the variables that they were read from, which also have the credentials of buckets."""
+
+    settings: Settings
+    variables: Variables
 
 
 def load(environ: Mapping[str, str]) -> Settings:
-    """Return the settings in `environ`; an empty variable is the same as one that is not set.
+    """Return the settings in `environ`, and in the files that it names; an empty variable is the same as one that is not set.
 
     Raises `SettingsError` for a value that cannot be used and for a `DARKROOM_` variable that does not exist.
     """
-    _refuse_unknown_variables(environ)
-    values = {variable: _parse(variable, text) for variable in _FIELDS if (text := environ.get(variable))}
+    return read(environ).settings
+
+
+def read(environ: Mapping[str, str]) -> Configuration:
+    """Return the settings as `load` does, and the variables that they were read from; raises `SettingsError`."""
+    settings, variables, errors = examine(environ)
+    if settings is None:
+        raise errors[0]
+    return Configuration(settings, variables)
+
+
+def examine(environ: Mapping[str, str]) -> tuple[Settings | None, Variables, list[SettingsError]]:
+    """Return the settings, `None` if they cannot be used; their variables; and every error that was found in them."""
+    try:
+        variables = read_variables(environ)
+    except SettingsError as error:
+        return None, Variables({}, {}), [error]
+    values: dict[str, Any] = {}
+    errors: list[SettingsError] = []
+    for variable in FIELDS:
+        if text := variables.texts.get(variable):
+            try:
+                values[variable] = _parse(variable, text)
+            except SettingsError as error:
+                errors.append(variables.locate(variable, error))
+    errors += _unknown_variables(environ, variables, bucket_variables.own_names(values.get("DARKROOM_SOURCES", {})))
+    if errors:
+        return None, variables, errors
     _set_defaults(values)
     settings = msgspec.convert(
         {
             section: {field.encode_name: values[field.encode_name] for field in fields if field.encode_name in values}
-            for section, fields in _SECTIONS.items()
+            for section, fields in SECTIONS.items()
         },
         Settings,
         builtin_types=(bytes,),
     )
-    _check(settings)
-    return settings
+    try:
+        _check(settings)
+    except SettingsError as error:
+        return None, variables, [error]
+    return settings, variables, []
 
 
 def is_loopback(host: str) -> bool:
@@ -93,31 +138,44 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
-    for name in environ:
-        if name.startswith(PREFIX) and name not in _FIELDS and name not in CLIENT_HELP:
-            similar = difflib.get_close_matches(name.removeprefix(PREFIX), (known.removeprefix(PREFIX) for known in HELP), 1)
-            remedy = f"Did you mean {PREFIX}{similar[0]}?" if similar else "Remove it."
-            raise SettingsError(f"{name} is not a setting of Darkroom. {remedy}")
+def _unknown_variables(environ: Mapping[str, str], variables: Variables, of_buckets: Collection[str]) -> list[SettingsError]:
+    """Return an error for each `DARKROOM_` variable that does not exist, with the most similar one that does."""
+    servers = {*HELP, *of_buckets}
+    errors = []
+    # Also an empty variable is misspelled.
+    for name in dict.fromkeys([*environ, *variables.texts]):
+        origin = variables.origins.get(name)
+        in_file = origin is not None and origin.place == "file"
+        known = servers if in_file else servers | CLIENT_HELP.keys()
+        if not name.startswith(PREFIX) or name in known or (name.endswith(FILE_SUFFIX) and is_secret(name.removesuffix(FILE_SUFFIX))):
+            continue
+        candidates = (servers | CLOUD_VARIABLES) if in_file else servers
+        similar = difflib.get_close_matches(
+            name.removeprefix(PREFIX).removeprefix(PREFIX), sorted(one.removeprefix(PREFIX) for one in candidates), 1
+        )
+        spell = str.lower if in_file else PREFIX.__add__
+        remedy = f"Did you mean {spell(similar[0])}?" if similar else "Remove it."
+        where = f"{origin.path}: " if origin is not None and in_file else ""
+        detail = f"{where}{spell(name.removeprefix(PREFIX))} is not a setting of Darkroom."
+        expected = spell(similar[0]) if similar else "a name in docs/settings.md"
+        errors.append(
+            SettingsError(f"{detail} {remedy}", detail=detail, expected=expected, received=spell(name.removeprefix(PREFIX)), remedy=remedy)
+        )
+    return errors
 
 
 def _parse(variable: str, text: str) -> Any:
     if variable in _PARSERS:
         return _PARSERS[variable](text)
-    kind = _FIELDS[variable].type
+    kind = FIELDS[variable].type
     try:
-        return msgspec.convert(text, kind, strict=False)
+        value = msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise SettingsError.invalid(variable, _range(kind), repr(text), HELP[variable].help) from error
-
-
-def _range(kind: Any) -> str:
-    """Return in words which numbers a type accepts."""
-    number = cast(IntType | FloatType, type_info(kind))
-    noun = "a whole number" if isinstance(number, IntType) else "a number"
-    if number.le is not None:
-        return f"{noun} from {number.ge} to {number.le}"
-    return f"{noun} greater than {number.gt:g}" if number.ge is None else f"{noun} of at least {number.ge}"
+        raise SettingsError.invalid(variable, accepted_numbers(kind), repr(text), advice(variable, text)) from error
+    if value == math.inf:
+        # Some limits become whole numbers, such as those of the kernel.
+        raise SettingsError.invalid(variable, accepted_numbers(kind), repr(text), advice(variable, text))
+    return value
 
 
 def _set_defaults(values: dict[str, Any]) -> None:
@@ -138,6 +196,12 @@ def _public_url(text: str) -> str:
             "DARKROOM_PUBLIC_URL", "http:// or https://, a host, and no slash at the end, such as https://img.example.com", repr(text)
         )
     return text
+
+
+def _boolean(variable: str, text: str) -> bool:
+    if text not in {"true", "false"}:
+        raise SettingsError.invalid(variable, "true or false", repr(text))
+    return text == "true"
 
 
 def _cors_origins(text: str) -> tuple[str, ...]:
@@ -216,6 +280,19 @@ def _widths(text: str) -> tuple[int, ...]:
     return widths
 
 
+def _quality(text: str) -> Mapping[Format, int]:
+    entries = [_QUALITY.fullmatch(entry) for entry in _entries(text)]
+    quality = {cast(Format, entry[1]): int(entry[2]) for entry in entries if entry}
+    if not entries or len(quality) < len(entries) or not all(1 <= level <= MAX_QUALITY for level in quality.values()):
+        raise SettingsError.invalid(
+            "DARKROOM_QUALITY",
+            f"some of {', '.join(_FORMATS_WITH_QUALITY)}, each once with a whole number from 1 to {MAX_QUALITY}, separated by commas",
+            repr(text),
+            "Write for example avif=55,webp=78.",
+        )
+    return quality
+
+
 def _variants(text: str) -> Mapping[str, Transform]:
     variants: dict[str, Transform] = {}
     for entry in re.split(r"[;\n]", text):
@@ -252,6 +329,13 @@ def _warm_formats(text: str) -> tuple[WarmFormat, ...]:
     return tuple(word for word in WARM_FORMATS if word in words)
 
 
+def _source_response(text: str) -> SourceResponse:
+    for response in SOURCE_RESPONSES:
+        if text == response:
+            return response
+    raise SettingsError.invalid("DARKROOM_SOURCE_RESPONSE", " or ".join(SOURCE_RESPONSES), repr(text))
+
+
 def _fly_region(variable: str, text: str) -> str:
     # The name becomes a header field of every response, and part of instructions to Fly's proxy.
     if _REGION.fullmatch(text) is None:
@@ -279,16 +363,36 @@ def _regions(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _trusted_proxies(text: str) -> tuple[str, ...]:
+    networks = []
+    for word in _words(text):
+        try:
+            networks.append(str(ipaddress.ip_network(word)))
+        except ValueError:
+            raise SettingsError.invalid(
+                "DARKROOM_TRUSTED_PROXIES",
+                "addresses and networks in CIDR notation without host bits, separated by commas, such as 10.0.0.0/8, 2001:db8::/32",
+                repr(word),
+            ) from None
+    return tuple(networks)
+
+
 def _words(text: str) -> tuple[str, ...]:
     """Return what commas or white space separate."""
     return tuple(text.replace(",", " ").split())
 
 
 _PARSERS: Mapping[str, Callable[[str], object]] = {
+    "DARKROOM_CONFIG": lambda text: Path(text).absolute(),
     "DARKROOM_PUBLIC_URL": _public_url,
+    "DARKROOM_URL_NAMES": partial(_boolean, "DARKROOM_URL_NAMES"),
+    "DARKROOM_LOG_CLIENTS": partial(_boolean, "DARKROOM_LOG_CLIENTS"),
     "DARKROOM_CORS_ORIGINS": _cors_origins,
     "DARKROOM_KEYS": _signing_keys,
+    "DARKROOM_KEYS_FILE": lambda text: Path(text).absolute(),
     "DARKROOM_TOKENS": _tokens,
+    "DARKROOM_TOKENS_FILE": lambda text: Path(text).absolute(),
+    "DARKROOM_TRUSTED_PROXIES": _trusted_proxies,
     "DARKROOM_UNSIGNED": _unsigned,
     "DARKROOM_DATA": lambda text: Path(text).absolute(),
     "DARKROOM_REGIONS": _regions,
@@ -298,23 +402,23 @@ _PARSERS: Mapping[str, Callable[[str], object]] = {
     "DARKROOM_VARIANTS": _variants,
     "DARKROOM_WARM": _warm_formats,
     "DARKROOM_WIDTHS": _widths,
-    "DARKROOM_PULL_HOSTS": _words,
+    "DARKROOM_QUALITY": _quality,
+    "DARKROOM_SOURCES": parse_sources,
+    "DARKROOM_SOURCE_RESPONSE": _source_response,
+    "DARKROOM_MACHINE_ROLE": partial(_boolean, "DARKROOM_MACHINE_ROLE"),
 }
 
 
 def _check(settings: Settings) -> None:
     """Raise `SettingsError` for settings that contradict each other."""
     server, rendering, cloudflare = settings.server, settings.rendering, settings.cloudflare
-    needed = {"DARKROOM_KEYS": settings.auth.signing_keys, "DARKROOM_TOKENS": settings.auth.tokens}
-    missing = [variable for variable, value in needed.items() if not value]
-    if missing and not is_loopback(server.host):
-        raise SettingsError(
-            f"Listening on {server.host}, which other machines can reach, requires DARKROOM_KEYS and DARKROOM_TOKENS; "
-            f"missing: {' and '.join(missing)}. Create a key with `openssl rand -hex 32` and a token with `openssl rand -hex 16`, or "
-            "listen on 127.0.0.1."
-        )
+    _check_auth(settings)
     if bool(cloudflare.zone) != bool(cloudflare.token):
         raise SettingsError("DARKROOM_CLOUDFLARE_ZONE and DARKROOM_CLOUDFLARE_TOKEN belong together. Set both, or neither.")
+    if server.metrics_port == server.port:
+        raise SettingsError.invalid(
+            "DARKROOM_METRICS_PORT", "another port than DARKROOM_PORT", str(server.metrics_port), "Clients must not reach the metrics."
+        )
     if rendering.wait_seconds > rendering.render_seconds:
         raise SettingsError.invalid(
             "DARKROOM_WAIT_SECONDS",
@@ -323,6 +427,25 @@ def _check(settings: Settings) -> None:
             "A render that was stopped has no result to wait for.",
         )
     _check_storage(settings)
+
+
+def _check_auth(settings: Settings) -> None:
+    auth, host = settings.auth, settings.server.host
+    missing = []
+    for variable, value, file in (
+        ("DARKROOM_KEYS", auth.signing_keys, auth.keys_file),
+        ("DARKROOM_TOKENS", auth.tokens, auth.tokens_file),
+    ):
+        if value and file is not None:
+            raise SettingsError(f"{variable} and {variable}_FILE are two places for the same secrets. Set one of them.")
+        if not value and file is None:
+            missing.append(variable)
+    if missing and not is_loopback(host):
+        raise SettingsError(
+            f"Listening on {host}, which other machines can reach, requires DARKROOM_KEYS and DARKROOM_TOKENS; "
+            f"missing: {' and '.join(missing)}. Create a key with `openssl rand -hex 32` and a token with `openssl rand -hex 16`, or "
+            "listen on 127.0.0.1."
+        )
 
 
 def _check_storage(settings: Settings) -> None:

@@ -15,6 +15,10 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 HELP: Mapping[str, Setting] = {
+    "DARKROOM_CONFIG": Setting(
+        "TOML file with settings. A key is the name of a variable in lower case without `DARKROOM_`. The environment goes before the file.",
+        "none",
+    ),
     "DARKROOM_HOST": Setting("Address to listen on. Any address other than loopback requires `DARKROOM_KEYS` and `DARKROOM_TOKENS`."),
     "DARKROOM_PORT": Setting("Port to listen on."),
     "DARKROOM_DATA": Setting(
@@ -30,13 +34,25 @@ HELP: Mapping[str, Setting] = {
         "The first key signs; all of them are accepted.",
         "created once and stored in the data folder",
     ),
+    "DARKROOM_KEYS_FILE": Setting(
+        "File with the signing keys, one in a line, newest first, in place of DARKROOM_KEYS. The server reads it again when it changes.",
+        "none",
+    ),
     "DARKROOM_TOKENS": Setting(
         "Bearer tokens, separated by commas, each written as `token:scope+scope`. A token has at least 16 characters; scopes are `ingest`, "
         "`delete` and `read`. A token without scopes has all of them.",
         "none: anyone who reaches the server may upload",
     ),
+    "DARKROOM_TOKENS_FILE": Setting(
+        "File with the hashes of bearer tokens, one in a line, in place of DARKROOM_TOKENS. `darkroom token` makes a token and its line, "
+        "which may bind it to sources or to a number of bytes per day. The server reads the file again when it changes.",
+        "none",
+    ),
     "DARKROOM_PUBLIC_URL": Setting(
         "URL prefix of the URLs in image documents, for example `https://img.example.com`.", "none: the URLs are relative"
+    ),
+    "DARKROOM_URL_NAMES": Setting(
+        "Whether the URLs in image documents, manifests and `<picture>` end with the names of images: `true` or `false`.", "`false`"
     ),
     "DARKROOM_CORS_ORIGINS": Setting(
         "Origins whose pages may use upload URLs (`POST /v1/uploads`), separated by commas or spaces, as browsers write them: "
@@ -54,6 +70,18 @@ HELP: Mapping[str, Setting] = {
         "none",
     ),
     "DARKROOM_METRICS_PORT": Setting("Port of `/metrics` for Prometheus, on the address to listen on. Keep it private.", "none"),
+    "DARKROOM_LOG_CLIENTS": Setting(
+        "Whether the log has the client's address in the line of a request: `true` or `false`. It is personal data in many countries.",
+        "`false`",
+    ),
+    "DARKROOM_LOG_HITS": Setting(
+        "Fraction of the requests that were answered from memory, and of successful health checks, that are in the log, 0 to 1. All other "
+        "requests are."
+    ),
+    "DARKROOM_LOG_LINES_PER_SECOND": Setting(
+        "Maximum number of log lines per second of each kind, such as requests with status 400, over ten seconds. The log has the number "
+        "of lines that were omitted."
+    ),
     "DARKROOM_CACHE_BYTES": Setting("Memory for stored responses, in bytes, including bookkeeping."),
     "DARKROOM_MAX_COLD_REQUESTS": Setting(
         "Maximum number of clients that wait for responses that are not in memory. Further ones get 503.", "12 on Fly, 1024 elsewhere"
@@ -62,6 +90,12 @@ HELP: Mapping[str, Setting] = {
         "Maximum number of connections of one client address, or of one IPv6 network of 64 bits. The newest connections beyond it are "
         "closed within seconds. Set it where clients connect directly: behind a proxy all connections have the proxy's address.",
         "none",
+    ),
+    "DARKROOM_TRUSTED_PROXIES": Setting(
+        "Addresses and networks of the proxies in front, separated by commas: `10.0.0.0/8, 2001:db8::/32`. The client of a request from "
+        "one of them is the last address in `X-Forwarded-For` that is not in this list. On Fly, `Fly-Client-IP` names the client, and this "
+        "is only for a CDN in front of Fly.",
+        "none: the peer of the connection is the client",
     ),
     "DARKROOM_MAX_HEADER_BYTES": Setting(
         "Maximum size of a request's header in bytes, 4096 to 1048576: its target, field names and values. A larger header gets 431. The "
@@ -84,6 +118,11 @@ HELP: Mapping[str, Setting] = {
     "DARKROOM_WIDTHS": Setting(
         "Widths of the ladder in pixels, at most 16 and at most 3840, in rising order, separated by commas.", "`320,640,960,1280,1920,2560`"
     ),
+    "DARKROOM_QUALITY": Setting(
+        "Quality of formats in new URLs whose transform names none, on the scale of each encoder: any of `jxl`, `avif`, `webp` and `jpeg`, "
+        "separated by commas, such as `avif=55,webp=78`. The URLs contain it, so stored renditions and other URLs keep theirs.",
+        "that of the pipeline version",
+    ),
     "DARKROOM_WARM": Setting(
         "Formats in which the ladder of a new image is rendered in the background: any of `jxl`, `avif`, `webp` and "
         "`fallback` (JPEG, PNG or GIF, depending on the image), separated by commas, or `none`.",
@@ -94,12 +133,23 @@ HELP: Mapping[str, Setting] = {
         "removed, and made again on demand. For a bucket, use a lifecycle rule instead.",
         "none: they are never removed",
     ),
-    "DARKROOM_PULL_HOSTS": Setting(
-        "Hosts that images may be fetched from, separated by commas or spaces: `images.example.com`, `*.example.com`, "
-        "`http://legacy.example.com` for a host without TLS, each with `:port` if needed.",
-        "none: nothing is fetched",
+    "DARKROOM_SOURCES": Setting(
+        "Where images already are, each place with a name, separated by `;` or new lines: `cms=https://cms.example.com/uploads; "
+        "shop=s3://bucket/prefix; old=gs://bucket; az=az://account/container`. Everything below such a prefix is public through "
+        "`/from/<name>/…`, and the names are public too.",
+        "none",
     ),
-    "DARKROOM_PULL_SECONDS": Setting("How long the result of a fetch is fresh, in seconds. After that the source is revalidated."),
+    "DARKROOM_SOURCE_SECONDS": Setting(
+        "How long the image of a source counts as fresh, in seconds. After that the source is revalidated, while caches still serve it."
+    ),
+    "DARKROOM_SOURCE_RESPONSE": Setting(
+        "Response to `/from/…`: `picture`, the picture itself, or `redirect`, a redirect to its immutable URL."
+    ),
+    "DARKROOM_MACHINE_ROLE": Setting(
+        "`true` if buckets in `DARKROOM_SOURCES` without credentials are to be read with the role that the cloud gives this machine or "
+        "container. The server requests it from the cloud's metadata service, to which it does not connect otherwise.",
+        "`false`",
+    ),
     "DARKROOM_CLOUDFLARE_ZONE": Setting(
         "Zone ID of the Cloudflare zone in front of the server, which is purged after takedowns.", "none: no CDN is purged"
     ),
@@ -108,15 +158,20 @@ HELP: Mapping[str, Setting] = {
     "DARKROOM_RENDER_PROCESSES": Setting("Number of render processes.", "as many as cores"),
     "DARKROOM_RENDER_MEMORY_BYTES": Setting("Address space of one render process in bytes, at least 268435456."),
     "DARKROOM_RENDER_QUEUE": Setting("Maximum number of renders that wait for a render process. Further ones get 503."),
-    "DARKROOM_WAIT_SECONDS": Setting("How long a client waits for a rendition, including its time in the queue, in seconds."),
+    "DARKROOM_WAIT_SECONDS": Setting(
+        "How long a client waits for a rendition, including its time in the queue, in seconds. A render that is not expected to end "
+        "within 0.7 of that is refused with 503 at once."
+    ),
     "DARKROOM_RENDER_SECONDS": Setting("After this many seconds a render is stopped by killing its process."),
 }
 
 # Read by the commands that send requests to a server, not by the server itself.
 CLIENT_HELP: Mapping[str, Setting] = {
-    "DARKROOM_SERVER": Setting("URL of the Darkroom server that `push`, `url`, `info`, `rm` and `open` use.", "`http://127.0.0.1:8080`"),
+    "DARKROOM_SERVER": Setting(
+        "URL of the Darkroom server that `push`, `import`, `url`, `info`, `rm` and `open` use.", "`http://127.0.0.1:8080`"
+    ),
     "DARKROOM_TOKEN": Setting(
-        "Bearer token that they send, one of the server's `DARKROOM_TOKENS`. It can only be set here, not on the command line.",
+        "Bearer token that they send, one that the server knows. It can only be set here, not on the command line.",
         "none",
     ),
 }

@@ -12,9 +12,12 @@ from typing import Annotated, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec import field
+from msgspec.structs import FieldInfo
 
+from service.images.formats import Format
 from service.images.ladder import LADDER_WIDTHS
 from service.images.transform import Transform
+from service.settings.source_locations import SourceLocation
 
 PREFIX = "DARKROOM_"
 MEBIBYTE = 1 << 20
@@ -25,6 +28,9 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 # Formats by name, and `fallback`: the one that every browser shows, which depends on the image.
 WarmFormat: TypeAlias = Literal["jxl", "avif", "webp", "fallback"]
 WARM_FORMATS: tuple[WarmFormat, ...] = get_args(WarmFormat)
+
+SourceResponse: TypeAlias = Literal["picture", "redirect"]
+SOURCE_RESPONSES: tuple[SourceResponse, ...] = get_args(SourceResponse)
 
 # Stands for the transforms of the open ladder in the list of unsigned transforms.
 OPEN_LADDER = "ladder"
@@ -56,21 +62,25 @@ def _variable(name: str) -> str:
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
-    """The listening sockets, and what the server does for a client before it renders anything.
+    """The file of settings, the listening sockets, and what the server does for a client before it renders anything.
 
-    `public_url` precedes the URLs in image documents and is empty for relative ones. `cors_origins` are those whose pages may read the
-    responses to uploads. 0 means for `metrics_port` that metrics are not
-    served, and for `max_connections_per_address` that there is no limit.
+    `public_url` precedes the URLs in image documents and is empty for relative ones. `url_names`: whether they end with the names of
+    images. `cors_origins` are those whose pages may read the responses to uploads. `trusted_proxies` are the networks of proxies whose
+    `X-Forwarded-For` names the client. 0 means for `metrics_port` that metrics are not served, and for `max_connections_per_address` that
+    there is no limit.
     """
 
+    config: Path | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 8_080
     public_url: str = ""
+    url_names: bool = False
     cors_origins: tuple[str, ...] = ()
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
     cache_bytes: Positive = 256 * MEBIBYTE
     max_cold_requests: Natural = 1_024
     max_connections_per_address: Natural = 0
+    trusted_proxies: tuple[str, ...] = ()
     # Granian's buffer is twice as large, and must have at least 8 KiB.
     max_header_bytes: Annotated[int, msgspec.Meta(ge=4_096, le=MEBIBYTE)] = 16_384
 
@@ -78,11 +88,14 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable
 class AuthSettings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
     """Signing keys, newest first; tokens with their scopes; and the transforms, in canonical form or `ladder`, that need no signature.
 
-    Without a key, the server uses the development key of the data folder. Without a token, every request is authorized.
+    Without a key, the server uses the development key of the data folder. Without a token, every request is authorized. A file takes the
+    place of the keys or the tokens, and may change while the server runs: see `secret_files`.
     """
 
     signing_keys: tuple[bytes, ...] = field(default=(), name="DARKROOM_KEYS")
+    keys_file: Path | None = None
     tokens: Mapping[str, frozenset[Scope]] = {}
+    tokens_file: Path | None = None
     unsigned: tuple[str, ...] = (OPEN_LADDER,)
 
 
@@ -131,7 +144,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable)
 
 
 class RenderingSettings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
-    """The render processes, their time and memory; the named transforms; the widths of ladders; and the formats to warm new images in.
+    """The render processes, their time and memory; the named transforms; the widths and qualities of ladders; and the formats to warm.
 
     `wait_seconds` is how long a client waits for a rendition, at most `render_seconds`, after which a render is stopped.
     """
@@ -143,14 +156,33 @@ class RenderingSettings(msgspec.Struct, frozen=True, kw_only=True, rename=_varia
     render_seconds: Seconds = 60.0
     variants: Mapping[str, Transform] = {}
     widths: tuple[int, ...] = LADDER_WIDTHS
+    quality: Mapping[Format, int] = {}
     warm_formats: tuple[WarmFormat, ...] = field(default=("jxl", "avif", "webp", "fallback"), name="DARKROOM_WARM")
 
 
-class PullSettings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
-    """The hosts that images may be fetched from, and how many seconds the result of a fetch is fresh."""
+class SourceSettings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
+    """The sources by name; how many seconds the result of a fetch is fresh; and what a URL of a source's image responds with.
 
-    hosts: tuple[str, ...] = field(default=(), name="DARKROOM_PULL_HOSTS")
-    fresh_seconds: Positive = field(default=300, name="DARKROOM_PULL_SECONDS")
+    `response`: `picture` for the rendition itself, `redirect` for a redirect to its immutable URL.
+    `machine_role`: whether buckets without credentials are read with the role that the cloud gives this machine or container.
+    """
+
+    locations: Mapping[str, SourceLocation] = field(default={}, name="DARKROOM_SOURCES")
+    fresh_seconds: Positive = field(default=300, name="DARKROOM_SOURCE_SECONDS")
+    response: SourceResponse = field(default="picture", name="DARKROOM_SOURCE_RESPONSE")
+    machine_role: bool = field(default=False, name="DARKROOM_MACHINE_ROLE")
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True, rename=_variable):
+    """Which requests are logged and how.
+
+    `clients`: whether with the address of the client. `hits`: the fraction of hits that are logged, 0 to 1. `lines_per_second`: the limit
+    of each kind of line.
+    """
+
+    clients: bool = field(default=False, name="DARKROOM_LOG_CLIENTS")
+    hits: Annotated[float, msgspec.Meta(ge=0, le=1)] = field(default=0.001, name="DARKROOM_LOG_HITS")
+    lines_per_second: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = field(default=20, name="DARKROOM_LOG_LINES_PER_SECOND")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,7 +195,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cloudflare: CloudflareSettings = field(default_factory=CloudflareSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     rendering: RenderingSettings = field(default_factory=RenderingSettings)
-    pull: PullSettings = field(default_factory=PullSettings)
+    sources: SourceSettings = field(default_factory=SourceSettings)
+    log: LogSettings = field(default_factory=LogSettings)
 
     @property
     def primary_region(self) -> str:
@@ -179,3 +212,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def is_replica(self) -> bool:
         """Whether another region has the originals: changes, and requests for images that are missing here, belong there."""
         return self.originals_region not in {"", self.fly.region}
+
+
+# The fields of each section, and each field by its environment variable.
+SECTIONS: Mapping[str, tuple[FieldInfo, ...]] = {
+    section.name: msgspec.structs.fields(section.type) for section in msgspec.structs.fields(Settings)
+}
+FIELDS: Mapping[str, FieldInfo] = {field.encode_name: field for fields in SECTIONS.values() for field in fields}

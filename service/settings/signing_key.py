@@ -24,10 +24,17 @@ def development_key(data: Path) -> bytes:
     Raises `SettingsError` for a file that does not contain a key.
     """
     path = data / "signing.key"
-    data.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        _create_key(path)
-    key = parse_key(path.read_text("latin-1").strip())
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _create_key(path)
+        key = parse_key(path.read_text("latin-1").strip())
+    except OSError as error:
+        verb = "read" if path.exists() else "created"
+        raise SettingsError(
+            f"DARKROOM_KEYS is not set, and {path} cannot be {verb}: {error.strerror}. Set DARKROOM_KEYS, or make room for the file, and "
+            "give it to this user."
+        ) from error
     if key is None:
         raise SettingsError(
             f"{path} is not a signing key: expected at least 32 hexadecimal digits. Restore the file from a backup. If you delete it, "

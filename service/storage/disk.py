@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import suppress
@@ -9,6 +10,12 @@ from pathlib import Path
 
 from service.errors import SettingsError
 from service.files import fsync_path
+
+# The file system, or the user's quota of it, is full.
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+# With less room a disk counts as full: most uploads fail.
+FULL_BELOW_BYTES = 4 << 20
 
 # The allocation unit of most file systems.
 _BLOCK_BYTES = 4_096
@@ -19,6 +26,12 @@ def size_on_disk(size: int) -> int:
     return -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
+def available_bytes(folder: Path) -> int:
+    """Return how many bytes this process can still write to the file system of a folder (statvfs(3)); raises `OSError`."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
 def require_writable(folder: Path, variable: str) -> None:
     """Create a folder if it does not exist; raises `SettingsError`, which names `variable`, if this process cannot create files in it.
 
@@ -26,10 +39,21 @@ def require_writable(folder: Path, variable: str) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except PermissionError as error:
-        raise SettingsError(f"{variable}: {folder} cannot be created{ownership_hint(folder)}") from error
+    except OSError as error:
+        raise unusable_folder(folder, variable, error) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise SettingsError(f"{variable}: {folder} cannot be written{ownership_hint(folder)}")
+
+
+def unusable_folder(folder: Path, variable: str, error: OSError) -> SettingsError:
+    """Return the error that a folder, or a file in it, could not be created; `variable` names the setting."""
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return SettingsError(f"{variable}: {folder} cannot be created{ownership_hint(folder)}")
+    if error.errno in {errno.EEXIST, errno.ENOTDIR}:
+        return SettingsError.invalid(variable, "a folder", f"{folder}, which is a file or below one", "Name another folder.")
+    remedy = "Free room on its disk." if error.errno in FULL_DISK else "Name another folder."
+    verb = "written" if folder.is_dir() else "created"
+    return SettingsError(f"{variable}: {folder} cannot be {verb}: {error.strerror}. {remedy}")
 
 
 def ownership_hint(folder: Path) -> str:
@@ -50,6 +74,25 @@ def makedirs_durable(path: Path) -> None:
         makedirs_durable(path.parent)
         path.mkdir(exist_ok=True)
         fsync_path(path.parent)
+
+
+def link_if_absent(file: Path, path: Path) -> bool | None:
+    """Give a file a second name unless that exists, and return whether it did not; `None` if only a copy of the file can have that name.
+
+    The file gets the mode of any new file in the directory of `path`, which is created if it does not exist.
+    """
+    directory = path.parent
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        # New files and new directories have the modes 0666 and 0777, less the bits of the same umask.
+        file.chmod(directory.stat().st_mode & 0o666)
+        path.hardlink_to(file)
+    except FileExistsError:
+        return False
+    except OSError:
+        # The names are in different file systems, or theirs has no hard links.
+        return None
+    return True
 
 
 def is_temp_file(name: str) -> bool:

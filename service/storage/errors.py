@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import structlog
 from obstore.exceptions import BaseError
 
+from service import instruments
+from service.concurrency.spans import stage
 from service.errors import StorageFullError, StorageUnavailableError
+from service.instruments import StoreOperation
 
 log = structlog.get_logger(__name__)
 
@@ -64,17 +67,24 @@ _UNKNOWN_CAUSE = ("The store failed.", "Try again in a few seconds. The server's
 
 
 @asynccontextmanager
-async def translate_errors(operation: str) -> AsyncIterator[None]:
-    """Turn errors of obstore and of the disk into `StorageFullError` and `StorageUnavailableError`; `operation` is for the log."""
+async def translate_errors(operation: StoreOperation, key: str = "") -> AsyncIterator[None]:
+    """Turn errors of obstore and of the disk into `StorageFullError` and `StorageUnavailableError`.
+
+    `operation`: for the log, and for the metric that counts them.
+    `key`: that of the object. With one, the operation is a stage of the current trace.
+    """
     try:
-        yield
+        with stage(f"store {operation}", store_key=key) if key else nullcontext():
+            yield
     except (BaseError, OSError) as error:
         text = str(error)
         log.warning("the store failed", operation=operation, cause=text.splitlines()[0])
         if any(sign in text for sign in _FULL):
+            instruments.STORE_ERRORS.add(operation, "full")
             raise StorageFullError(
                 "The store is full.", remedy="Free space in the store, then send the request again. Nothing of it was stored."
             ) from error
+        instruments.STORE_ERRORS.add(operation, "unavailable")
         detail, remedy = next((cause for signs, cause in _CAUSES if any(sign in text for sign in signs)), _UNKNOWN_CAUSE)
         raise StorageUnavailableError(detail, remedy=remedy, retry_after_seconds=5) from error
 

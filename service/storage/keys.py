@@ -10,10 +10,11 @@
 | `tombstones/` | image that was taken down |
 | `purges/` | image that a CDN is to be purged of once more |
 | `warming/` | image whose ladder is still to be rendered |
-| `pointers/` | pull mapping: which image a URL led to |
+| `sources/` | object of a source that was requested: which image it was |
 | `keys/` | signing key in use, under its fingerprint |
 | `render-failures/` | render that ended its process |
 | `uploads/` | upload ticket that was used, until some time after it has expired |
+| `doctor/` | diagnosis in progress |
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ INTERMEDIATES_PREFIX = "intermediates"
 TOMBSTONES_PREFIX = "tombstones"
 PURGES_PREFIX = "purges"
 WARMING_PREFIX = "warming"
-PULL_MAPPINGS_PREFIX = "pointers"
+SOURCE_MAPPINGS_PREFIX = "sources"
 SIGNING_KEYS_PREFIX = "keys"
 RENDER_FAILURES_PREFIX = "render-failures"
 USED_UPLOADS_PREFIX = "uploads"
+DIAGNOSES_PREFIX = "doctor"
 
 # Objects that can be made again from the originals: a quota or a lifecycle rule may remove them at any time.
 DERIVED_PREFIXES = (RENDITIONS_PREFIX, INTERMEDIATES_PREFIX)
@@ -96,9 +98,9 @@ def warming_key(digest: str) -> str:
     return f"{WARMING_PREFIX}/{digest}"
 
 
-def pull_mapping_key(url: str) -> str:
-    """Return the key of the pull mapping of a remote URL."""
-    return f"{PULL_MAPPINGS_PREFIX}/{hashlib.sha256(url.encode()).hexdigest()}"
+def source_mapping_key(source: str, url: str) -> str:
+    """Return the key of the record of which image an object was; `source` is the name of its source, `url` where it is."""
+    return f"{SOURCE_MAPPINGS_PREFIX}/{hashlib.sha256(f'{source} {url}'.encode()).hexdigest()}"
 
 
 def signing_key_record_key(fingerprint: str) -> str:

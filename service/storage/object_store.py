@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,10 +17,12 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PermissionDeniedError
 from obstore.store import LocalStore, MemoryStore, S3Store
 
+from service import instruments
 from service.concurrency.retrying import retry
 from service.errors import SettingsError, StorageUnavailableError
 from service.files import fsync_path
-from service.storage.disk import is_temp_file, makedirs_durable, ownership_hint, remove_orphaned_temp_files, size_on_disk
+from service.instruments import StoreOperation
+from service.storage.disk import is_temp_file, link_if_absent, makedirs_durable, remove_orphaned_temp_files, size_on_disk, unusable_folder
 from service.storage.errors import require_bucket, translate_errors
 from service.storage.keys import is_derived
 from service.storage.s3 import S3Client, open_s3_client
@@ -86,7 +88,9 @@ class Storage:
 
         `consistent`: read the latest version that any region has written, which is slower.
         """
-        async with translate_errors("get"):
+        async with _operation("get", key):
+            if self._is_absent(key):
+                return None
             try:
                 body, modified = await self._download(key, consistent=consistent)
             except FileNotFoundError as error:
@@ -95,6 +99,18 @@ class Storage:
             await self._record_access(key, modified)
             return body
 
+    async def file_in_place(self, key: str) -> Path | None:
+        """Return the file of the object under `key`, which the caller is about to read; `None` if there is none on this machine's disk."""
+        if self._root is None:
+            return None
+        async with _operation("get", key):
+            path = self._root / key
+            found = _stat(path)
+            if found is None:
+                return None
+            await self._record_access(key, datetime.fromtimestamp(found.st_mtime, UTC))
+            return path
+
     async def get_from_any_region(self, key: str) -> bytes | None:
         """Return the bytes under `key`, `None` only if no region has written any: a miss is confirmed by a consistent read."""
         body = await self.get(key)
@@ -102,9 +118,11 @@ class Storage:
 
     async def exists(self, key: str, *, consistent: bool = False) -> bool:
         """Return whether there is an object under `key`; with `consistent`, whether any region has written one."""
-        async with translate_errors("exists"):
+        async with _operation("exists", key):
+            if self._is_absent(key):
+                return False
             try:
-                await self._read(lambda store: obstore.head_async(store, key), consistent=consistent)
+                await self._read("exists", lambda store: obstore.head_async(store, key), consistent=consistent)
             except FileNotFoundError:
                 return False
             except PermissionDeniedError:
@@ -141,22 +159,15 @@ class Storage:
     async def put_if_absent(self, key: str, body: bytes | Path, *, durable: bool) -> bool:
         """Put bytes, or the contents of a file, under `key` unless there is an object; return whether they were put.
 
+        `body`: a file must not change any more: on disk, the object is the same file under a second name if that is possible.
         `durable`: when this returns, the object under `key` survives a power failure, whoever has put it; obstore does not sync.
         """
-        async with translate_errors("put"):
-            attempts = 0
-
-            async def put(store: LocalStore | MemoryStore | S3Store) -> None:
-                nonlocal attempts
-                attempts += 1
-                await obstore.put_async(store, key, body, mode="create", use_multipart=False)
-
-            created = True
-            try:
-                await self._put(put, body)
-            except AlreadyExistsError:
-                # It may be ours: the response to the first attempt may have been lost.
-                created = attempts > 1 and isinstance(body, bytes) and await self.get(key, consistent=True) == body
+        async with _operation("put", key):
+            created = None
+            if self._root is not None and isinstance(body, Path):
+                created = await anyio.to_thread.run_sync(link_if_absent, body, self._root / key)
+            if created is None:
+                created = await self._create(key, body)
             if created:
                 self._count_derived(key, body)
             if durable and self._root is not None:
@@ -165,7 +176,7 @@ class Storage:
 
     async def put(self, key: str, body: bytes | Path, *, durable: bool) -> None:
         """Put bytes, or the contents of a file, under `key`, in place of any object there. `durable`: as in `put_if_absent`."""
-        async with translate_errors("put"):
+        async with _operation("put", key):
             await self._put(lambda store: obstore.put_async(store, key, body, mode="overwrite", use_multipart=False), body)
             self._count_derived(key, body)
             if durable and self._root is not None:
@@ -173,12 +184,12 @@ class Storage:
 
     async def delete(self, key: str) -> None:
         """Delete the object under `key`, if there is one."""
-        async with translate_errors("delete"):
+        async with _operation("delete", key):
             try:
                 if self._s3 is None:
                     await obstore.delete_async(self._store, key)
                 else:
-                    await self._s3.write(lambda store: obstore.delete_async(store, key))
+                    await self._s3.write("delete", lambda store: obstore.delete_async(store, key))
             except FileNotFoundError as error:
                 require_bucket(error)
 
@@ -198,24 +209,39 @@ class Storage:
         # Not `exists`: a response to HEAD does not say why it fails.
         await self.get("documents/reached")
 
-    def _list_pages(self, prefix: str, *, after: str | None = None, page_size: int = 1_000) -> AsyncIterator[Sequence[ObjectMeta]]:
+    async def _list_pages(self, prefix: str, *, after: str | None = None, page_size: int = 1_000) -> AsyncIterator[Sequence[ObjectMeta]]:
+        pages: AsyncIterator[Sequence[ObjectMeta]]
         if self._s3 is None:
-            return aiter(obstore.list(self._store, prefix, offset=after, chunk_size=page_size))
-        return self._s3.list_pages(prefix, after=after, page_size=page_size)
+            pages = aiter(obstore.list(self._store, prefix, offset=after, chunk_size=page_size))
+        else:
+            pages = self._s3.list_pages(prefix, after=after, page_size=page_size)
+        while True:
+            # Each page by itself: in between the caller works with the objects of the one before.
+            with instruments.STORE_SECONDS.measuring("list"):
+                page = await anext(pages, None)
+            if page is None:
+                return
+            yield page
 
-    async def _read(self, operation: Callable[[Any], Awaitable[T]], *, consistent: bool) -> T:
+    def _is_absent(self, key: str) -> bool:
+        """Return whether a store on disk has no file for `key`, which takes neither a thread nor obstore; raises `OSError`."""
+        return self._root is not None and _stat(self._root / key) is None
+
+    async def _read(self, operation: StoreOperation, request: Callable[[Any], Awaitable[T]], *, consistent: bool) -> T:
         if self._s3 is None:
-            return await operation(self._store)
-        return await self._s3.read(operation, consistent=consistent)
+            return await request(self._store)
+        return await self._s3.read(operation, request, consistent=consistent)
 
     async def _download(self, key: str, *, consistent: bool) -> tuple[bytes, datetime]:
         """Return the bytes under a key and when they were put; from S3, a body that breaks off is downloaded again."""
 
         async def download() -> tuple[bytes, datetime]:
-            result = await self._read(lambda store: obstore.get_async(store, key), consistent=consistent)
+            result = await self._read("get", lambda store: obstore.get_async(store, key), consistent=consistent)
             try:
                 return bytes(await result.bytes_async()), result.meta["last_modified"]
             except GenericError as error:
+                if self._s3 is not None:
+                    instruments.STORE_RETRIES.add("get")
                 raise _BrokenBodyError(str(error)) from error
 
         return await retry(
@@ -224,11 +250,27 @@ class Storage:
             retry_after=lambda error: 0.0 if isinstance(error, _BrokenBodyError) else None,
         )
 
+    async def _create(self, key: str, body: bytes | Path) -> bool:
+        """Put bytes, or a copy of a file, under a key unless there is an object; return whether they were put."""
+        attempts = 0
+
+        async def put(store: LocalStore | MemoryStore | S3Store) -> None:
+            nonlocal attempts
+            attempts += 1
+            await obstore.put_async(store, key, body, mode="create", use_multipart=False)
+
+        try:
+            await self._put(put, body)
+        except AlreadyExistsError:
+            # It may be ours: the response to the first attempt may have been lost.
+            return attempts > 1 and isinstance(body, bytes) and await self.get(key, consistent=True) == body
+        return True
+
     async def _put(self, put: Callable[[Any], Awaitable[object]], body: bytes | Path) -> None:
         if self._s3 is None:
             await put(self._store)
             return
-        await self._s3.write(put, large=_size(body) > _LARGE_BODY_BYTES)
+        await self._s3.write("put", put, large=_size(body) > _LARGE_BODY_BYTES)
 
     async def _record_access(self, key: str, modified: datetime) -> None:
         """Set the time of a derived object's file to now, at most once an hour: many disks are mounted without access times."""
@@ -251,6 +293,14 @@ class Storage:
             fsync_path(directory.parent)
             self._synced_directories.add(directory)
             directory = directory.parent
+
+
+@asynccontextmanager
+async def _operation(operation: StoreOperation, key: str = "") -> AsyncIterator[None]:
+    """Measure an operation, and translate its errors. `key` is as in `translate_errors`."""
+    with instruments.STORE_SECONDS.measuring(operation):
+        async with translate_errors(operation, key):
+            yield
 
 
 class _BrokenBodyError(GenericError):
@@ -277,13 +327,21 @@ def open_storage(url: str, environ: Mapping[str, str], *, prefix: str = "", crea
             elif not root.is_dir():
                 raise SettingsError(f"{url}: there is no such folder. Correct the URL of the store.")
             return Storage(LocalStore(root), root=root)
-        except (BaseError, OSError, ValueError) as error:
-            hint = ownership_hint(root) if isinstance(error, PermissionError) else ""
-            raise SettingsError(f"DARKROOM_STORE={url}: the folder cannot be created: {str(error).splitlines()[0]}{hint}") from error
+        except OSError as error:
+            raise unusable_folder(root, f"DARKROOM_STORE={url}", error) from error
+        except (BaseError, ValueError) as error:
+            raise SettingsError(f"DARKROOM_STORE={url}: the folder cannot be created: {str(error).splitlines()[0]}") from error
     if parts.scheme == "s3" and parts.path in {"", "/"}:
         s3 = open_s3_client(parts.netloc or environ.get(f"{prefix}BUCKET_NAME", ""), environ, prefix)
         return Storage(s3.store("default"), s3=s3)
-    raise SettingsError(f"DARKROOM_STORE={url!r}: expected file:///folder, memory:// or s3://bucket.")
+    raise SettingsError.invalid("DARKROOM_STORE", "file:///folder, memory:// or s3://bucket", repr(url))
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
 
 
 def _size(body: bytes | Path) -> int:

@@ -38,12 +38,17 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
+import anyio
 import obstore
 from obstore.exceptions import GenericError
 from obstore.store import S3Store
 
+from service import instruments
+from service.concurrency.spans import stage
 from service.errors import SettingsError
+from service.instruments import StoreOperation
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -89,6 +94,7 @@ class S3Client:
         """
         self._bucket = bucket
         self._endpoint = endpoint
+        self._host = urlsplit(endpoint).hostname or ""
         self._region = region
         self._access_key_id = access_key_id
         self._secret_access_key = secret_access_key
@@ -106,21 +112,25 @@ class S3Client:
             self._stores[profile] = self._connect(profile)
         return self._stores[profile]
 
-    async def read(self, operation: Callable[[S3Store], Awaitable[T]], *, consistent: bool = False) -> T:
-        """Return the result of an operation that changes nothing, and that may be in flight twice.
+    async def read(self, operation: StoreOperation, request: Callable[[S3Store], Awaitable[T]], *, consistent: bool = False) -> T:
+        """Return the result of a request that changes nothing, and that may be in flight twice; `operation` is for the metrics.
 
         Raises obstore's errors, and `TimeoutError` if there is no response within `READ_TIMEOUT_SECONDS`.
         """
         profile: Profile = "consistent" if consistent else "default"
-        return await self._call_hedged(operation, profile, hedge_after_seconds=HEDGE_AFTER_SECONDS, timeout_seconds=READ_TIMEOUT_SECONDS)
+        return await self._call_hedged(
+            operation, request, profile, hedge_after_seconds=HEDGE_AFTER_SECONDS, timeout_seconds=READ_TIMEOUT_SECONDS
+        )
 
-    async def write(self, operation: Callable[[S3Store], Awaitable[T]], *, large: bool = False) -> T:
-        """Return the result of an operation that may be repeated, but never in flight twice; raises as `read` does.
+    async def write(self, operation: StoreOperation, request: Callable[[S3Store], Awaitable[T]], *, large: bool = False) -> T:
+        """Return the result of a request that may be repeated, but never in flight twice; raises as `read` does.
 
-        `large`: the operation uploads a large body, during which the store sends nothing; then `_TRANSFER_TIMEOUT_SECONDS` apply.
+        `operation`: for the metrics.
+        `large`: the request uploads a large body, during which the store sends nothing; then `_TRANSFER_TIMEOUT_SECONDS` apply.
         """
         timeout_seconds = _TRANSFER_TIMEOUT_SECONDS if large else READ_TIMEOUT_SECONDS
-        return await self._call_hedged(operation, "long" if large else "default", hedge_after_seconds=None, timeout_seconds=timeout_seconds)
+        profile: Profile = "long" if large else "default"
+        return await self._call_hedged(operation, request, profile, hedge_after_seconds=None, timeout_seconds=timeout_seconds)
 
     async def list_pages(self, prefix: str, *, after: str | None = None, page_size: int = 1_000) -> AsyncIterator[Sequence[ObjectMeta]]:
         """Yield the objects under a prefix, page by page, consistently; a listing that breaks off continues after its last page.
@@ -151,12 +161,19 @@ class S3Client:
                         raise _no_response(READ_TIMEOUT_SECONDS) from error
                 if attempts == MAX_ATTEMPTS or now() - since > RETRY_BUDGET_SECONDS or not _is_transient(error):
                     raise
+                instruments.STORE_RETRIES.add("list")
                 await asyncio.sleep(_backoff_seconds(attempts))
             else:
                 return
 
     async def _call_hedged(
-        self, operation: Callable[[S3Store], Awaitable[T]], profile: Profile, *, hedge_after_seconds: float | None, timeout_seconds: float
+        self,
+        operation: StoreOperation,
+        request: Callable[[S3Store], Awaitable[T]],
+        profile: Profile,
+        *,
+        hedge_after_seconds: float | None,
+        timeout_seconds: float,
     ) -> T:
         """Return the result of the first attempt that succeeds.
 
@@ -174,7 +191,7 @@ class S3Client:
         try:
             while True:
                 attempts += 1
-                running[asyncio.create_task(_call(operation, self.store(profile)))] = self._generation
+                running[asyncio.create_task(self._call(request, self.store(profile), attempts))] = self._generation
                 hedge_at = deadline if hedge_after_seconds is None else now() + hedge_after_seconds
                 while running:
                     may_hedge = len(running) == 1 and attempts < MAX_ATTEMPTS
@@ -199,13 +216,22 @@ class S3Client:
                 if running:
                     # Its connection may be dead, and with it the rest of the pool.
                     self._reconnect(*running.values())
+                    instruments.STORE_HEDGES.add(operation)
                 else:
+                    instruments.STORE_RETRIES.add(operation)
                     await asyncio.sleep(_backoff_seconds(attempts))
         finally:
             self._calls -= 1
             for task in running:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            # Canceled itself, it would raise another error than the one by which a cancel scope around the call knows its cancellation.
+            with anyio.CancelScope(shield=True):
+                await asyncio.gather(*running, return_exceptions=True)
+
+    async def _call(self, request: Callable[[S3Store], Awaitable[T]], store: S3Store, attempt: int) -> T:
+        # obstore cannot add a header to one request, so the store does not learn of the trace.
+        with stage("s3 request", calls=self._host, s3_attempt=attempt):
+            return await request(store)
 
     def _reconnect(self, generation: int) -> None:
         """Drop the clients and their pooled connections, unless this was done since the clients of `generation` were made."""
@@ -265,10 +291,6 @@ def open_s3_client(bucket: str, environ: Mapping[str, str], prefix: str = "") ->
     # If obstore refuses the configuration, the server must not start.
     client.store("default")
     return client
-
-
-async def _call(operation: Callable[[S3Store], Awaitable[T]], store: S3Store) -> T:
-    return await operation(store)
 
 
 async def _next_page(pages: AsyncIterator[Sequence[ObjectMeta]]) -> Sequence[ObjectMeta] | None:

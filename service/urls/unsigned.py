@@ -1,13 +1,16 @@
 """The transforms that need no signature: the open ladder, and the transforms in the operator's list.
 
 The open ladder lets anyone build the URL of a rendition from the digest of an image. What strangers can request of one image is bounded:
-every width of the ladder, plain and in every variant, in every open format, for every pipeline version since `FIRST_OPEN_VERSION`.
+every width of the ladder, plain and in every variant, in every open format, for every pipeline version since `FIRST_OPEN_VERSION`; twice
+as many in formats for which the server has a quality of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
+from types import MappingProxyType
 
 import msgspec
 
@@ -15,8 +18,9 @@ from service.errors import BadTransformError
 from service.images.formats import FORMAT_OF_EXTENSION, FORMATS, Format
 from service.images.info import ImageInfo
 from service.images.ladder import LADDER_WIDTHS, at_width, default_formats
-from service.images.transform import Transform, for_format, scaled
+from service.images.transform import Transform, for_format, for_url, scaled
 from service.urls.rendition_url import AUTO, RenditionUrl
+from service.urls.source_url import SourceUrl
 
 # Earlier pipeline versions had signed ladders; their URLs stay as they were published.
 FIRST_OPEN_VERSION = 3
@@ -34,10 +38,12 @@ class UnsignedTransforms(msgspec.Struct, frozen=True):
 
     listed: by the operator, for every format and pipeline version.
     ladder: of the open ladder, for pipeline versions since `FIRST_OPEN_VERSION`.
+    of_extension: further ones for one extension each: those of `ladder` with the server's own quality of a format.
     """
 
     listed: frozenset[str] = frozenset()
     ladder: frozenset[str] = frozenset()
+    of_extension: Mapping[str, frozenset[str]] = {}
 
     @property
     def in_order(self) -> list[str]:
@@ -53,17 +59,20 @@ class UnsignedTransforms(msgspec.Struct, frozen=True):
         more = f", and {len(transforms) - _MAX_DESCRIBED} more" if len(transforms) > _MAX_DESCRIBED else ""
         return f"a signature, or one of the transforms {' '.join(transforms[:_MAX_DESCRIBED])}{more}"
 
-    def permit_transform(self, url: RenditionUrl) -> bool:
-        """Return whether the transform of a URL needs no signature in some format."""
-        return url.transform in self.listed or (url.transform in self.ladder and url.version >= FIRST_OPEN_VERSION)
+    def permit_transform(self, url: RenditionUrl | SourceUrl) -> bool:
+        """Return whether the transform of a URL needs no signature for some images."""
+        if url.transform in self.listed:
+            return True
+        in_ladder = url.transform in self.ladder or url.transform in self.of_extension.get(url.extension, ())
+        return in_ladder and url.version >= FIRST_OPEN_VERSION
 
-    def depend_on_image(self, url: RenditionUrl) -> bool:
+    def depend_on_image(self, url: RenditionUrl | SourceUrl) -> bool:
         """Return whether a permitted transform is open only for some images in the format of a URL."""
         if url.transform in self.listed or url.extension == AUTO:
             return False
         return FORMAT_OF_EXTENSION[url.extension] not in OPEN_FOR_EVERY_IMAGE
 
-    def permit(self, url: RenditionUrl, info: ImageInfo, transform: Transform) -> bool:
+    def permit(self, url: RenditionUrl | SourceUrl, info: ImageInfo, transform: Transform) -> bool:
         """Return whether a URL needs no signature.
 
         info: what the original is. transform: that of the URL.
@@ -80,7 +89,12 @@ def open_formats(info: ImageInfo, transform: Transform) -> list[Format]:
 
 
 def unsigned_transforms(
-    listed: Iterable[str], *, open_ladder: bool, widths: Sequence[int] = LADDER_WIDTHS, variants: Collection[Transform] = ()
+    listed: Iterable[str],
+    *,
+    open_ladder: bool,
+    widths: Sequence[int] = LADDER_WIDTHS,
+    variants: Collection[Transform] = (),
+    quality: Mapping[Format, int] = MappingProxyType({}),
 ) -> UnsignedTransforms:
     """Return the transforms that need no signature.
 
@@ -89,10 +103,16 @@ def unsigned_transforms(
     widths: those of the ladder, in pixels.
     variants: the named transforms. One with lengths in pixels but without a width, such as `round=20`, is open as it is only, because its
         lengths at other widths depend on the image.
+    quality: that of formats in new URLs (see `for_url`).
     """
     bases = (Transform(), *variants) if open_ladder else ()
-    spellings = {spelling for base in bases for transform in _at_widths(base, widths) for spelling in _canonical_forms(transform)}
-    return UnsignedTransforms(frozenset(listed), frozenset(spellings))
+    transforms = [transform for base in bases for transform in _at_widths(base, widths)]
+    spellings = frozenset(spelling for transform in transforms for spelling in _canonical_forms(transform))
+    of_extension = {
+        FORMATS[image_format].extension: frozenset(_forms_with_quality(transforms, image_format, quality)) - spellings
+        for image_format in quality
+    }
+    return UnsignedTransforms(frozenset(listed), spellings, of_extension)
 
 
 def _at_widths(base: Transform, widths: Sequence[int]) -> Iterator[Transform]:
@@ -112,8 +132,14 @@ def _canonical_forms(transform: Transform) -> Iterator[str]:
     """Yield the canonical form of a transform, and those in formats in which some of its options have no effect."""
     yield transform.canonical_form
     for image_format in FORMATS:
-        try:
+        with suppress(BadTransformError):
             yield for_format(transform, image_format).canonical_form
-        except BadTransformError:
-            # The transform contradicts this format.
-            continue
+
+
+def _forms_with_quality(transforms: Iterable[Transform], image_format: Format, quality: Mapping[Format, int]) -> Iterator[str]:
+    """Yield the canonical forms in new URLs of a format, and those that also have options without an effect in it."""
+    for transform in transforms:
+        with suppress(BadTransformError):
+            used = for_url(transform, image_format, quality)
+            yield used.canonical_form
+            yield msgspec.structs.replace(transform, quality=used.quality).canonical_form

@@ -2,7 +2,7 @@
 
 `/v1/uploads/<expires>.<max_bytes>.<formats>.<id>.<signature>` permits one upload to whoever knows it. All that the server has to know is in
 the path, so any server that has the signing key accepts it. The signature covers the path without the signature and the dot before it: the
-paths of renditions begin with `/i/` or `/pull/`, so no signature of the one is valid for the other.
+paths of renditions begin with `/i/` or `/from/`, so no signature of the one is valid for the other.
 """
 
 from __future__ import annotations

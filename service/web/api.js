@@ -125,7 +125,7 @@ export async function upload(file, onProgress) {
 function sendFile(file, onProgress) {
   return new Promise((resolve) => {
     const sent = new XMLHttpRequest();
-    sent.open("POST", "/v1/images");
+    sent.open("POST", `/v1/images?name=${encodeURIComponent(file.name)}`);
     // The server looks at the bytes. The file's own type could make it read a dropped .json as a request.
     sent.setRequestHeader("Content-Type", "application/octet-stream");
     if (uploadRegion) sent.setRequestHeader("Fly-Prefer-Region", uploadRegion);
@@ -150,7 +150,7 @@ export const createUrls = (digest, body, signal) =>
   request(`/v1/images/${digest}/urls`, { ...json("POST", body), signal });
 
 /**
- * Change the focal point or the alt text of the document that `etag` names. 412 means that someone else changed it first.
+ * Change the focal point, the alt text or the name of the document that `etag` names. 412 means that someone else changed it first.
  * @param {string} digest
  * @param {object} body
  * @param {string} etag

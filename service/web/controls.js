@@ -5,7 +5,7 @@ import { labelOf } from "./format.js";
 
 // The group of each control. Options that the API gains later are grouped under "More".
 const GROUPS = {
-  Size: "width height fit gravity focal enlarge dpr".split(" "),
+  Size: "width height ratio fit gravity focal enlarge dpr".split(" "),
   Shape: "crop trim rotate flip".split(" "),
   Look: "brightness contrast gamma saturation grayscale blur sharpen".split(" "),
   Finish: "round pad background overlay".split(" "),
@@ -16,6 +16,9 @@ const OPEN_AT_FIRST = "Size";
 
 // A range of more steps than this has no slider: its value is typed.
 const MAX_SLIDER_STEPS = 400;
+
+// Suggested for `ratio`: wide, square, and upright.
+const RATIOS = "16:9 3:2 4:3 1:1 4:5 2:3 9:16 21:9 1.91:1".split(" ");
 
 // Above this ratio between its ends a slider is logarithmic, so that small values are as easy to find as large ones.
 const LOGARITHMIC_RATIO = 50;
@@ -162,7 +165,13 @@ function controlFor(key, schema, onChange) {
 const plainText = (text) => text.replaceAll("`", "");
 
 function widgetFor(key, schema, id, onChange) {
-  const special = { crop: cropWidget, focal: focalWidget, pad: padWidget, background: backgroundWidget }[key];
+  const special = {
+    crop: cropWidget,
+    focal: focalWidget,
+    ratio: ratioWidget,
+    pad: padWidget,
+    background: backgroundWidget,
+  }[key];
   if (special) return special(onChange, id);
   const kinds = schema.oneOf ?? schema.anyOf ?? [schema];
   const number = kinds.find(({ type }) => type === "number" || type === "integer");
@@ -306,6 +315,14 @@ function cropWidget(onChange) {
 function focalWidget(onChange) {
   const same = { toValue: (numbers) => numbers, fromValue: (value) => value };
   return numbersWidget(["From left", "From top"], [0.5, 0.5], { min: 0, max: 1, step: 0.01 }, onChange, same);
+}
+
+/** A text with the usual ratios as suggestions. */
+function ratioWidget(onChange, id) {
+  const text = textWidget(id, onChange, "16:9");
+  const list = element("datalist", { id: `${id}-list` }, ...RATIOS.map((value) => element("option", { value })));
+  text.nodes[0].setAttribute("list", list.id);
+  return { nodes: [...text.nodes, list], show: text.show };
 }
 
 function padWidget(onChange, id) {

@@ -1,4 +1,4 @@
-// The focal point and the alt text of an image, saved with it.
+// The focal point, the alt text and the name of an image, saved with it.
 
 import { readDocument, toLocalPath, updateImage } from "./api.js";
 import { announce, element, part } from "./dom.js";
@@ -19,6 +19,7 @@ export function wireFocalPoint(photo, view, { onChanged, onProblem }) {
   const original = part("original", view);
   const [horizontal, vertical] = [part("focal-x", view), part("focal-y", view)];
   const alt = part("alt", view);
+  const name = part("image-name", view);
 
   const render = () => {
     const { focal } = photo.document;
@@ -29,6 +30,7 @@ export function wireFocalPoint(photo, view, { onChanged, onProblem }) {
       ? `Focal point: ${percent(focal[0])} from the left, ${percent(focal[1])} from the top. Crops keep it in view.`
       : "Click the most important point of the picture.";
     alt.value = photo.document.alt;
+    name.value = photo.document.name;
   };
 
   const renderPoint = (focal) => {
@@ -106,16 +108,21 @@ export function wireFocalPoint(photo, view, { onChanged, onProblem }) {
     event.preventDefault();
     save({ alt: alt.value.trim() });
   });
+  part("name-form", view).addEventListener("submit", (event) => {
+    event.preventDefault();
+    save({ name: name.value.trim().normalize("NFC") });
+  });
   render();
 }
 
 function savedText(change) {
-  if (!("focal" in change)) return "Alt text saved.";
+  if ("alt" in change) return "Alt text saved.";
+  if ("name" in change) return change.name ? "Name saved." : "Name removed.";
   return change.focal ? "Focal point saved." : "Focal point removed.";
 }
 
 function unsavedText(mine) {
-  if (!("focal" in mine)) return `yours (“${mine.alt}”) was not saved.`;
+  if (!("focal" in mine)) return `yours (“${mine.alt ?? mine.name}”) was not saved.`;
   return mine.focal
     ? `yours (${mine.focal.map(percent).join(" and ")}) was not saved.`
     : "the focal point was not removed.";

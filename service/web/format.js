@@ -8,6 +8,7 @@ const LABELS = {
   dpr: "Device pixel ratio",
   focal: "Focal point",
   max_bytes: "Maximum bytes",
+  ratio: "Aspect ratio",
 };
 
 /** @param {number} bytes */

@@ -10,6 +10,9 @@ const MAX_CONCURRENT_REQUESTS = 2;
 // A busy server says when to try again (503 with Retry-After). After so many retries the reader decides.
 const MAX_RETRIES = 3;
 
+/** The sources of the picture itself, without those of other crops for some screens, which have a size of their own. */
+export const mainSources = ({ sources }) => sources.filter(({ width }) => !width);
+
 /**
  * Every rendition of a document's `sources`, small widths first, and at each width in the order of preference.
  * @returns {import("./state.js").Rendition[]}
@@ -135,7 +138,7 @@ async function describeDelivery(url, headers) {
  * @param {(photo: import("./state.js").Photo, rendition: import("./state.js").Rendition) => void} onSelect
  */
 export function renderLadder(photo, view, onSelect) {
-  const { sources } = photo.markup;
+  const sources = mainSources(photo.markup);
   part("formats", view).replaceChildren(
     element("th", { scope: "col", textContent: "Width" }),
     ...sources.map((source) => element("th", { scope: "col", textContent: sourceName(source) })),

@@ -182,6 +182,14 @@ function wiredView(photo) {
     photo.sizes = target.value.trim() || DEFAULT_SIZES;
     requestUrlsSoon(photo);
   });
+  part("priority", view).addEventListener("change", ({ target }) => {
+    photo.priority = target.checked;
+    requestUrlsSoon(photo);
+  });
+  part("narrow", view).addEventListener("change", ({ target }) => {
+    photo.narrow = target.value;
+    requestUrlsSoon(photo);
+  });
   wireDivider(view);
   wireTabs(view);
   wireFocalPoint(photo, view, {

@@ -2,6 +2,7 @@
 
 import { token } from "./api.js";
 import { highlight, part } from "./dom.js";
+import { mainSources } from "./ladder.js";
 
 const attribute = (name, value) =>
   /["&{}<>\\]/.test(value) ? `${name}={${JSON.stringify(value)}}` : `${name}="${value}"`;
@@ -10,19 +11,20 @@ function largestOf(sources) {
   return sources.at(-1).renditions.at(-1);
 }
 
-function react({ sources, src }, { sizes, alt }) {
+function react({ sources, src }, { sizes, alt, priority }) {
   const { width, height } = largestOf(sources);
   const better = sources
     .slice(0, -1)
     .map(
-      ({ media, type, srcset }) =>
-        `      <source ${media ? `media="${media}" ` : ""}type="${type}" srcSet="${srcset}" ${attribute("sizes", sizes)} />\n`,
+      ({ media, type, srcset, width, height }) =>
+        `      <source ${media ? `media="${media}" ` : ""}type="${type}" srcSet="${srcset}" ${attribute("sizes", sizes)}` +
+        `${width ? ` width={${width}} height={${height}}` : ""} />\n`,
     );
   return `export function Photo(props) {
   return (
     <picture>
 ${better.join("")}      <img
-        loading="lazy"
+        ${priority ? 'loading="eager" fetchPriority="high"' : 'loading="lazy"'}
         src="${src}"
         srcSet="${sources.at(-1).srcset}"
         ${attribute("sizes", sizes)}
@@ -33,8 +35,9 @@ ${better.join("")}      <img
 }`;
 }
 
-function next({ sources, src }, { sizes, alt, placeholder }) {
-  // next/image takes one format: the last one that is smaller than the fallback.
+function next(markup, { sizes, alt, placeholder, priority }) {
+  // next/image takes one format, the last one that is smaller than the fallback, and one crop.
+  const sources = mainSources(markup);
   const source = sources.at(-2) ?? sources.at(-1);
   const { width, height } = source.renditions.at(-1);
   const urls = source.renditions.map((rendition) => `  ${rendition.width}: "${rendition.url}",`);
@@ -51,14 +54,14 @@ const loader = ({ width }) => urls[widths.find((known) => known >= width) ?? wid
 export function Photo(props) {
   return (
     <Image
-      loader={loader} src="${src}" width={${width}} height={${height}} ${attribute("sizes", sizes)} ${attribute("alt", alt)}
-      placeholder="blur" blurDataURL="${placeholder.data_url}" {...props}
+      loader={loader} src="${markup.src}" width={${width}} height={${height}} ${attribute("sizes", sizes)} ${attribute("alt", alt)}
+      ${priority ? 'loading="eager" fetchPriority="high" ' : ""}placeholder="blur" blurDataURL="${placeholder.data_url}" {...props}
     />
   );
 }`;
 }
 
-function plain({ sources, src }, { sizes, alt }) {
+function plain({ sources, src }, { sizes, alt, priority }) {
   const { width, height } = largestOf(sources);
   // In a document of its own, whose images are not fetched.
   const image = document.implementation.createHTMLDocument("").createElement("img");
@@ -69,7 +72,7 @@ function plain({ sources, src }, { sizes, alt }) {
     width,
     height,
     alt,
-    loading: "lazy",
+    ...(priority ? { loading: "eager", fetchpriority: "high" } : { loading: "lazy" }),
     decoding: "async",
   };
   for (const [name, value] of Object.entries(attributes)) image.setAttribute(name, value);
@@ -96,9 +99,11 @@ function request(photo, body) {
  * @param {object} body The body of the request for these URLs.
  */
 export function renderSnippets(photo, body) {
-  const { markup, sizes } = photo;
+  const { markup, priority } = photo;
+  // `auto` is valid only for lazy images.
+  const sizes = priority ? photo.sizes.replace(/^auto\s*(?:,\s*|$)/i, "") || "100vw" : photo.sizes;
   const { alt, placeholder } = photo.document;
-  const attributes = { sizes, alt, placeholder };
+  const attributes = { sizes, alt, placeholder, priority };
   const sources = {
     picture: markup.picture,
     plain: plain(markup, attributes),

@@ -38,6 +38,8 @@
  * @property {Record<string, unknown>} transform The options that are set now.
  * @property {Record<string, unknown>} [appliedTransform] The options that `markup` was made for.
  * @property {string} sizes The `sizes` attribute.
+ * @property {boolean} priority Whether it is the largest image in the first view of a page.
+ * @property {string} narrow The aspect ratio of another crop for narrow screens; empty for the same picture.
  * @property {any} [markup] The server's newest URLs: the document's own, or those of a transform.
  * @property {Rendition[]} ladder
  * @property {Rendition | null} selected
@@ -46,9 +48,12 @@
  * @property {any} entry Its entry in the list of photos.
  */
 
-import { ladderOf } from "./ladder.js";
+import { ladderOf, mainSources } from "./ladder.js";
 
 export const DEFAULT_SIZES = "auto, 100vw";
+
+const NARROW_SCREENS = "(max-width: 40em)";
+const SHAPE = ["width", "height", "ratio", "fit", "enlarge", "dpr"];
 
 // The preview starts no wider than this, however dense the screen is, so that it loads soon.
 const MAX_FIRST_PREVIEW_WIDTH = 1280;
@@ -74,6 +79,8 @@ export function createPhoto(given, entry) {
     sent: 0,
     transform: {},
     sizes: DEFAULT_SIZES,
+    priority: false,
+    narrow: "",
     ladder: [],
     selected: null,
     entry,
@@ -94,7 +101,7 @@ export function applyMarkup(photo, markup, transform) {
   );
   photo.markup = markup;
   photo.appliedTransform = transform;
-  photo.ladder = ladderOf(markup.sources).map((rendition) => measured.get(rendition.url) ?? rendition);
+  photo.ladder = ladderOf(mainSources(markup)).map((rendition) => measured.get(rendition.url) ?? rendition);
   photo.measuresAll = Object.keys(transform).length === 0;
   if (!selected) return;
   const sameType = photo.ladder.filter(({ type }) => type === selected.type);
@@ -123,7 +130,7 @@ export function removeDuplicatesOf(photo) {
  * @param {number} boxPixels The width of the box in device pixels.
  */
 export function initialSelection({ markup, ladder }, boxPixels) {
-  const preferred = ladder.filter(({ type }) => type === markup.sources[0].type);
+  const preferred = ladder.filter(({ type }) => type === mainSources(markup)[0].type);
   const wanted = Math.min(boxPixels, MAX_FIRST_PREVIEW_WIDTH);
   return preferred.find(({ width }) => width >= wanted) ?? preferred.at(-1);
 }
@@ -148,9 +155,14 @@ export function nextToMeasure() {
  * The body of a request for a photo's URLs.
  * @param {Photo} photo
  */
-export function urlsRequestOf({ transform, sizes }) {
+export function urlsRequestOf({ transform, sizes, priority, narrow }) {
+  // The ratio takes the place of every other option that decides the shape.
+  const kept = Object.entries(transform).filter(([key]) => !SHAPE.includes(key));
+  const crop = { media: NARROW_SCREENS, transform: { ...Object.fromEntries(kept), ratio: narrow } };
   return {
     ...(Object.keys(transform).length && { transform }),
     ...(sizes !== DEFAULT_SIZES && { sizes }),
+    ...(priority && { priority }),
+    ...(narrow && { art_direction: [crop] }),
   };
 }

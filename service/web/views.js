@@ -103,6 +103,8 @@ export function readyView(photo) {
     `These URLs are relative, so they work only on pages of ${location.origin}. ` +
     "Set DARKROOM_PUBLIC_URL on the server to get URLs that work everywhere.";
   part("sizes", view).value = photo.sizes;
+  part("priority", view).checked = photo.priority;
+  part("narrow", view).value = photo.narrow;
   return view;
 }
 

@@ -1,10 +1,14 @@
-"""A render process: receives one job at a time with its open files on standard input, and replies on standard output."""
+"""A render process: receives one job at a time with its open files on standard input, and replies on standard output.
+
+The server starts a fork server (see `fork_server`), which becomes a render process with every fork.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -16,30 +20,33 @@ from typing import BinaryIO
 import pyvips
 
 from service.errors import BadTransformError, TooManyPixelsError
-from service.process import end_with_parent
+from service.process import end_with_parent, name_process
 from service.rendering import protocol
 from service.rendering.protocol import (
     LENGTH_BYTES,
+    PROCESS_NAME,
     CodecSupport,
     Failure,
     FailureKind,
     FindTrim,
     ImageError,
     Job,
+    Library,
     MakeIntermediate,
     NeedsExclusive,
     NextRendition,
     Probe,
     Ready,
     Render,
-    Rendered,
     RenderLadder,
     Reply,
     Sandbox,
     SelfTest,
+    Tested,
 )
-from service.worker import memory, probe, sandbox, save, vips_errors, warm_up
+from service.worker import memory, probe, sandbox, vips_errors, warm_up
 from service.worker.failures import out_of_memory
+from service.worker.fork_server import fork_on_request, leave_process_group
 from service.worker.jobs import NeedsExclusiveError, run_find_trim, run_ladder, run_make_intermediate, run_probe, run_render
 
 # The lowest priority. With two AVIF renders running, the p99 of cache hits was 7 to 12 times its idle value at niceness 0, and equal at 19.
@@ -47,6 +54,9 @@ NICENESS = 19
 
 # If more than this is resident after a job, free pages of the heap are returned to the system.
 _TRIM_HEAP_ABOVE_BYTES = 96 << 20
+
+# So are they when no job has come for so long.
+_IDLE_SECONDS = 1.0
 
 # More than the seven numbers of /proc/self/statm (proc_pid_statm(5)) need.
 _STATM_BYTES = 256
@@ -58,18 +68,23 @@ _libc = ctypes.CDLL(None)
 
 
 def main() -> None:
-    """Do jobs until standard input is closed, in a sandbox (see `sandbox`).
+    """Fork render processes, and in each of them do jobs until standard input is closed, in a sandbox (see `sandbox`).
 
-    Command line arguments: the process id of the server, and the limit of this process's address space in bytes.
+    Command line arguments: the process id of the server, and the limit of a render process's address space in bytes.
     """
-    parent, memory_bytes = int(sys.argv[1]), int(sys.argv[2])
-    _end_with(parent)
+    server, memory_bytes = int(sys.argv[1]), int(sys.argv[2])
+    _end_with(server)
     # The server may block signals while it starts, and a process inherits that.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    # In a process group of its own, so that Ctrl-C in a terminal reaches only the server, which lets renders finish. Not in a session of
-    # its own: the kernel schedules each session as a group, and niceness has an effect within a session only (sched(7), autogroup).
-    os.setpgid(0, 0)
+    leave_process_group()
     os.nice(NICENESS)
+    pyvips.cache_set_max(0)
+    vips_errors.decode_leniently()
+    probe.block_unused_loaders()
+    warm_up.load_libraries()
+    fork_on_request()
+    _end_with(server)
+    name_process(PROCESS_NAME)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Opened now, because the sandbox will forbid it; it is read after each job.
@@ -79,14 +94,10 @@ def main() -> None:
     # Standard output becomes standard error, so that codecs that print something do not corrupt the replies.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    pyvips.cache_set_max(0)
-    vips_errors.decode_leniently()
-    probe.block_unused_loaders()
-    warm_up.load_codecs()
+    writes = warm_up.load_codecs()
     version = ".".join(str(pyvips.version(part)) for part in range(3))
-    reads, writes = probe.readable_formats(), save.writable_formats()
     confinement = Sandbox(landlock, seccomp=sandbox.filter_system_calls(), no_new_privs=sandbox.has_no_new_privs())
-    _send(replies, Ready(CodecSupport(version, reads, writes), confinement))
+    _send(replies, Ready(CodecSupport(version, probe.readable_formats(), writes), confinement))
     ladder: Iterator[Reply] = iter(())
     jobs = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=sys.stdin.fileno())
     while (received := _receive(jobs)) is not None:
@@ -104,6 +115,8 @@ def main() -> None:
 
 def _receive(jobs: socket.socket) -> tuple[Job, list[int]] | None:
     """Return the next job and the descriptors of its files (unix(7), SCM_RIGHTS), or `None` if the server has closed the socket."""
+    if not select.select([jobs], [], [], _IDLE_SECONDS)[0]:
+        _libc.malloc_trim(0)
     length, descriptors, _, _ = socket.recv_fds(jobs, LENGTH_BYTES, _MAX_FILES, socket.MSG_CMSG_CLOEXEC | socket.MSG_WAITALL)
     if not length:
         return None
@@ -142,9 +155,16 @@ def _run(job: Job, descriptors: list[int], ladder: Iterator[Reply]) -> Reply:
             return run_find_trim(job, *descriptors)
         case SelfTest():
             warm_up.load_codecs()
-            return Rendered(b"", 1, 1)
+            return Tested(_libraries() if job.list_libraries else ())
         case RenderLadder() | NextRendition():
             return next(ladder, Failure("failed", "The ladder has no more renditions."))
+
+
+def _libraries() -> tuple[Library, ...]:
+    # Needed once, by a diagnosis.
+    from service.worker.libraries import installed  # noqa: PLC0415
+
+    return tuple(installed())
 
 
 def _failure(error: BadTransformError | TooManyPixelsError) -> Failure:

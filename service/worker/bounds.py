@@ -46,7 +46,7 @@ def check(body: memoryview, limits: Limits) -> None:
     Raises `ImageError`: `too-complex`, or `too-many-pixels` if it has more frames, or takes more memory to decode, than `limits` allow.
     """
     beginning = bytes(body[:12])
-    if beginning.startswith(b"\xff\xd8\xff"):
+    if jpeg.is_jpeg(body):
         _check_jpeg(body, limits)
     elif beginning.startswith(b"\x89PNG\r\n\x1a\n"):
         _check_png(body, limits)

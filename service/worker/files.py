@@ -35,7 +35,7 @@ class ImageFile(NamedTuple):
     @classmethod
     def open(cls, input_file: InputFile, descriptor: int) -> ImageFile:
         """Return an image file of a job, which is open as `descriptor`. Raises `OSError` and `MemoryError` as `map_file`."""
-        stored = map_file(descriptor)
+        stored = map_file(descriptor)[input_file.start :]
         return cls(repaired(stored), stored, input_file.digest, input_file.intermediate_of)
 
     @classmethod

@@ -80,7 +80,7 @@ def _open_jpeg(file: ImageFile, info: ImageInfo, plan: Plan, limits: Limits) -> 
     stored = _oriented(open_image(found.body, access="sequential", fail_on=FAIL_ON), orientation)
     if stored.width * stored.height > info.pixels or not stored.get("vips-loader").startswith("jpegload"):
         return None
-    factor = shrink_on_load(stored, info, plan, CAREFUL_SHRINK)
+    factor = shrink_on_load(*upright_size(stored.width, stored.height, orientation), info, plan, CAREFUL_SHRINK)
     image = open_image(found.body, access="sequential", fail_on=FAIL_ON, shrink=factor) if factor > 1 else stored
     if orientation != 1:
         image = _oriented(image.copy_memory(), orientation).autorot()

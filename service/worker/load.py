@@ -241,14 +241,14 @@ def _open(file: ImageFile, info: ImageInfo, plan: Plan, page: int, rule: ShrinkR
         return color.replace_unusable_profile(jxl.decode(file.body, page))
     if info.sequence or (info.animated and info.format == "png"):
         return _open_frame(file, info, page)
-    pages = {"page": page} if page else {}
-    image = open_image(file.body, access="sequential", fail_on=FAIL_ON, **pages)
+    options = {"page": page} if page else {}
+    if jpeg.is_jpeg(file.body):
+        options["shrink"] = shrink_on_load(*_upright_file_size(file, info), info, plan, rule)
+    image = open_image(file.body, access="sequential", fail_on=FAIL_ON, **options)
     if info.format == "gif" and _has_filled_areas(image, file, info):
         frame = _open_frame(file, info, page)
         # A frame that libvips reads correctly has the same bands as ever, and its renditions the same bytes.
         return frame if image.hasalpha() else color.remove_opaque_alpha(frame)
-    if image.get("vips-loader").startswith("jpegload") and (shrink := shrink_on_load(image, info, plan, rule)) > 1:
-        image = open_image(file.body, access="sequential", fail_on=FAIL_ON, shrink=shrink)
     return image if file.intermediate_of is not None else _assign_stated_colors(image, file, info, page)
 
 
@@ -289,17 +289,22 @@ def _assign_unless_profile(image: pyvips.Image, space: ColorSpace) -> pyvips.Ima
     return image if color.has_profile(image) else color.assign(image, space)
 
 
-def shrink_on_load(image: pyvips.Image, info: ImageInfo, plan: Plan, rule: ShrinkRule) -> int:
+def _upright_file_size(file: ImageFile, info: ImageInfo) -> tuple[int, int]:
+    """Return the size of an original or an intermediate, given the header of the original."""
+    size = None if file.intermediate_of is None else info.intermediate
+    return size or (info.width, info.height)
+
+
+def shrink_on_load(file_width: int, file_height: int, info: ImageInfo, plan: Plan, rule: ShrinkRule) -> int:
     """Return the factor by which the decoder of a JPEG shrinks it.
 
-    image: opened, not yet upright; of any size, such as that of a gain map, if it shows the whole original. info: of the original.
+    file_width, file_height: of the upright JPEG, which shows the whole original at any size, as a gain map does. info: of the original.
     """
-    file_width, file_height = upright_size(image.width, image.height, orientation_of(image))
     width, height = plan.unrotated_size
     x_shrink = Fraction(plan.region.width * file_width, info.width * width)
     y_shrink = Fraction(plan.region.height * file_height, info.height * height)
     for shrink in _SHRINK_ON_LOAD:
-        left = rule.rounded if image.width % shrink or image.height % shrink else rule.exact
+        left = rule.rounded if file_width % shrink or file_height % shrink else rule.exact
         if min(x_shrink, y_shrink) >= shrink * left:
             return shrink
     return 1

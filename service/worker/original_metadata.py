@@ -19,7 +19,7 @@ _PNG_PROPERTIES = {"Author": xmp.CREATOR, "Copyright": xmp.COPYRIGHT_NOTICE}
 _PNG_XMP, _PNG_RAW = "XML:com.adobe.xmp", "Raw profile type "
 
 # XMP in a GIF is not divided into blocks, and ends with bytes that lead a decoder to the next block (XMP specification part 3, §1.1.2).
-_GIF_XMP = re.compile(rb"!\xff\x0bXMP DataXMP(.*?)\x01\xff\xfe\xfd", re.DOTALL)
+_GIF_XMP_START, _GIF_XMP_END = re.compile(rb"!\xff\x0bXMP DataXMP"), re.compile(rb"\x01\xff\xfe\xfd")
 
 _MAX_BLOCK_BYTES = 8 << 20
 
@@ -124,8 +124,10 @@ def _jxl(body: memoryview, _page: int) -> Metadata:
 
 
 def _gif(body: memoryview, _page: int) -> Metadata:
-    found = _GIF_XMP.search(body)
-    return Metadata(xmp=found[1]) if found else NOTHING
+    # Not with one regular expression, which would search for the end after each of many beginnings.
+    start = _GIF_XMP_START.search(body)
+    end = _GIF_XMP_END.search(body, start.end()) if start else None
+    return Metadata(xmp=bytes(body[start.end() : end.start()])) if start and end else NOTHING
 
 
 _READERS: Mapping[str, Callable[[memoryview, int], Metadata]] = {

@@ -17,7 +17,7 @@ from service.worker.save import encode_options, jxl_effort
 
 # The options that change no pixel of an opaque picture if its size and orientation stay the same.
 _HARMLESS = frozenset(
-    {"frame", "crop", "trim", "rotate", "width", "height", "fit", "gravity", "enlarge", "background"}
+    {"frame", "crop", "trim", "rotate", "width", "height", "ratio", "fit", "gravity", "enlarge", "background"}
     | {"profile", "metadata", "lossless", "effort", "progressive"}
 )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from service.worker.formats import tiff, tiff_colors, webp
+from service.worker.formats import jpeg, tiff, tiff_colors, webp
 
-_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 # Any marker that does not occur within the data of a scan, where 0xFF is followed by zero or is a restart marker (ITU-T T.81 §B.1.1.5).
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 # If a JPEG has no such marker in this many bytes at its end, it ends within its pixels: other data would have one by chance.
@@ -24,7 +24,7 @@ def repaired(body: memoryview) -> memoryview:
 
     Some pages of a TIFF are labeled as RGB (see `tiff_colors.relabel`).
     """
-    if bytes(body[:3]) == _JPEG_START and bytes(body[-2:]) != _JPEG_END:
+    if jpeg.is_jpeg(body) and bytes(body[-2:]) != _JPEG_END:
         tail = bytes(body[-_JPEG_TAIL_BYTES:])
         return body if _JPEG_MARKER.search(tail, tail.rfind(_JPEG_SCAN) + len(_JPEG_SCAN)) else _append(body, _JPEG_END)
     if bytes(body[:4]) == _RIFF and bytes(body[8:12]) == _WEBP:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Mapping
 import msgspec
 import pyvips
 
-from service.images.formats import FORMATS, Format
+from service.images.formats import Format
 from service.images.transform import PIPELINE_VERSION, Transform
 from service.worker import color_space, metadata
 from service.worker.color import flatten_on_white
@@ -132,22 +132,6 @@ def encode_intermediate(image: pyvips.Image) -> bytes:
     if image.hasalpha():
         return bytes(image.tiffsave_buffer(compression="deflate", predictor="horizontal", level=1, keep="icc"))
     return bytes(image.jpegsave_buffer(Q=_INTERMEDIATE_QUALITY, subsample_mode="off", keep="icc"))
-
-
-def writable_formats() -> list[Format]:
-    """Return the formats that the running libvips writes.
-
-    It encodes a pixel in each, because libvips has the savers of some formats even if their codec is missing.
-    """
-    pixel = pyvips.Image.black(1, 1, bands=3).cast("uchar").copy(interpretation="srgb")
-    writable: list[Format] = []
-    for image_format in FORMATS:
-        try:
-            encode(pixel, image_format, 50)
-        except pyvips.Error:
-            continue
-        writable.append(image_format)
-    return writable
 
 
 def _jxl(image: pyvips.Image, quality: int, options: EncodeOptions) -> bytes:

@@ -1,4 +1,4 @@
-"""The bare limits of a hit: ASGI functions that only send a response, and the edge around an origin that does only that."""
+"""The bare limits of a hit: functions that only send a response, and the edge around an origin that does only that."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -29,6 +30,12 @@ class FixedResponse(msgspec.Struct, frozen=True):
     body: bytes
 
 
+class RSGIProtocol(Protocol):
+    """What Granian gives to an RSGI application in order to respond, as far as it is used here."""
+
+    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None: ...
+
+
 def entry_path(number: int) -> str:
     """Return the path of the entry with this number, from 0."""
     return f"/n/{number}"
@@ -46,6 +53,17 @@ def fixed_response() -> ASGIApp:
             return
         await send(start)
         await send(body)
+
+    return app
+
+
+def fixed_rsgi() -> Callable[[object, RSGIProtocol], Awaitable[None]]:
+    """Return the same as `fixed_response` for RSGI, Granian's own protocol, with its headers as text."""
+    response = _load_response()
+    status, headers, body = response.status, response.headers, response.body
+
+    async def app(scope: object, protocol: RSGIProtocol) -> None:
+        protocol.response_bytes(status, headers, body)
 
     return app
 

@@ -1,53 +1,60 @@
 """`python -m tests.bench.bare_render <priority>` makes the libvips calls of a render and nothing else, in one process.
 
-To make a photo narrower, it calls only `thumbnail` for the steps of `service/worker/jobs.py`. The resulting bytes must be the same.
-
 For each line of standard input, a `Batch` in JSON, it writes a line with a `BatchResult` to standard output.
 """
 
 from __future__ import annotations
 
-import hashlib
+import base64
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, TypeAlias
 
 import msgspec
 import pyvips
 
-from service.worker.color import RENDERING_INTENT
+from service.images.formats import Format
+from service.images.geometry import Plan, make_plan
+from service.images.info import ImageInfo
+from service.images.transform import DEFAULTS, PIPELINE_VERSION, parse
+from service.worker import color
+from service.worker.load import FAIL_ON, SHRINK_RULES, shrink_on_load
+from service.worker.save import encode
 from tests.bench.measure import Priority
 
-# The same as in service/worker/save.py; with another effort the bytes of the rendition differ.
-_WEBP_EFFORT = 2
+# How far the decoder of a JPEG shrinks: as far as Darkroom's settings say; as far as libvips' `thumbnail` does, which leaves a factor of
+# two to the resampler; as far as it can.
+Reduction: TypeAlias = Literal["ours", "thumbnail", "whole"]
+
+_FACTORS = (8, 4, 2)
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Render the file at `path` to `width` × `height` pixels as WebP, `count` times in all, in `threads` threads.
+    """Render the file at `path` `count` times in all, in `threads` threads, with Darkroom's settings of the encoder.
 
-    `quality`: 1 to 100. `profile`: whether the file has a color profile, from which its colors are converted to sRGB.
+    transform: in canonical form, with nothing but a box and a gravity.
     """
 
     path: str
-    width: int
-    height: int
-    quality: int
+    transform: str
+    format: Format
+    reduction: Reduction
     count: int
     threads: int
-    profile: bool
 
 
 class BatchResult(msgspec.Struct, frozen=True):
     """The outcome of a batch.
 
-    `render_seconds`: how long each render took. `seconds`: how long all of them took together. `cpu_seconds`: user and system time of
-    this process meanwhile. `sha256`: of the last rendition's bytes, in hexadecimal digits.
+    render_seconds: how long each render took. seconds: how long all of them took together. cpu_seconds: user and system time of
+    this process meanwhile. body: the bytes of the last rendition, in base64.
     """
 
     render_seconds: list[float]
     seconds: float
     cpu_seconds: float
-    sha256: str
+    body: str
 
 
 def main() -> None:
@@ -61,23 +68,51 @@ def main() -> None:
 
 
 def _run_batch(batch: Batch) -> BatchResult:
+    render = _Render(batch)
     cpu = time.process_time()
     started = time.perf_counter()
     if batch.threads == 1:
-        renders = [_render(batch) for _ in range(batch.count)]
+        renders = [render() for _ in range(batch.count)]
     else:
         with ThreadPoolExecutor(batch.threads) as threads:
-            renders = list(threads.map(_render, [batch] * batch.count))
+            renders = list(threads.map(lambda _: render(), range(batch.count)))
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
-    return BatchResult([each for each, _ in renders], seconds, cpu_seconds, hashlib.sha256(renders[-1][1]).hexdigest())
+    return BatchResult([each for each, _ in renders], seconds, cpu_seconds, base64.b64encode(renders[-1][1]).decode())
 
 
-def _render(batch: Batch) -> tuple[float, bytes]:
-    started = time.perf_counter()
-    conversion = {"output_profile": "srgb", "intent": RENDERING_INTENT} if batch.profile else {}
-    image = pyvips.Image.thumbnail(batch.path, batch.width, height=batch.height, size="force", fail_on="error", **conversion)
-    body = image.webpsave_buffer(Q=batch.quality, effort=_WEBP_EFFORT, keep="none")
-    return time.perf_counter() - started, body
+class _Render:
+    """The renders of a batch. What Darkroom decides without libvips is decided once."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        image = pyvips.Image.new_from_file(batch.path)
+        self._plan = make_plan(image.width, image.height, parse(batch.transform))
+        self._factor = _factor(image, self._plan, batch.reduction) if image.get("vips-loader").startswith("jpegload") else 1
+        self._quality = DEFAULTS[PIPELINE_VERSION].quality[batch.format]
+
+    def __call__(self) -> tuple[float, bytes]:
+        """Render once, and return the seconds and the bytes."""
+        started = time.perf_counter()
+        body = encode(self._picture(), self._batch.format, self._quality)
+        return time.perf_counter() - started, body
+
+    def _picture(self) -> pyvips.Image:
+        plan, path = self._plan, self._batch.path
+        shrink = {"shrink": self._factor} if self._factor > 1 else {}
+        image = pyvips.Image.new_from_file(path, access="sequential", fail_on=FAIL_ON, **shrink)
+        image = image.thumbnail_image(plan.width, height=plan.height, size="force", **color.icc_options(image, "srgb"))
+        if plan.crop is None:
+            return image
+        return image.copy_memory().smartcrop(plan.crop.width, plan.crop.height, interesting="attention")
+
+
+def _factor(image: pyvips.Image, plan: Plan, reduction: Reduction) -> int:
+    if reduction == "ours":
+        info = ImageInfo("jpeg", image.width, image.height, 1, alpha=False, needs_full_decode=False)
+        return shrink_on_load(image.width, image.height, info, plan, SHRINK_RULES[PIPELINE_VERSION])
+    left_to_resampler = 2 if reduction == "thumbnail" else 1
+    scale = min(image.width / plan.width, image.height / plan.height)
+    return next((factor for factor in _FACTORS if scale >= factor * left_to_resampler), 1)
 
 
 if __name__ == "__main__":

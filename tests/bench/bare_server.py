@@ -6,5 +6,9 @@ import sys
 
 from service.cli.main import run_granian
 
+# The applications for Granian's own protocol.
+_RSGI = frozenset({"fixed_rsgi"})
+
 if __name__ == "__main__":
-    run_granian(f"tests.bench.bare:{sys.argv[1]}", "127.0.0.1", int(sys.argv[2]))
+    factory, port = sys.argv[1:]
+    run_granian(f"tests.bench.bare:{factory}", "127.0.0.1", int(port), interface="rsgi" if factory in _RSGI else "asgi")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 
@@ -41,9 +42,10 @@ class Response(msgspec.Struct, frozen=True):
 
 
 class Image(msgspec.Struct, frozen=True):
-    """A stored original: its digest, and its upright size in pixels."""
+    """A stored original: its digest, its name, and its upright size in pixels."""
 
     digest: str
+    name: str
     width: int
     height: int
 
@@ -70,7 +72,8 @@ class Client:
 
     def ingest(self, path: Path) -> Image:
         """Upload a file and return its image; raises `RuntimeError` if the server refuses it."""
-        response = self._request("POST", "/v1/images", path.read_bytes(), {"Content-Type": "application/octet-stream"})
+        upload_path = f"/v1/images?name={quote(path.name)}"
+        response = self._request("POST", upload_path, path.read_bytes(), {"Content-Type": "application/octet-stream"})
         if response.status not in {200, 201}:
             raise RuntimeError(f"{path.name} was refused: {response.status} {response.body[:300]!r}")
         return msgspec.json.decode(response.body, type=Image)

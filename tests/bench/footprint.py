@@ -5,22 +5,32 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from itertools import count as count_up
 from itertools import islice
+from typing import NamedTuple
 
+from service.settings.sections import Settings
 from tests.bench import measure, photos, servers
 from tests.bench.bench import Bench
 from tests.bench.client import Client, Image, connected
-from tests.bench.measure import Comparison, alternate
-from tests.bench.report import Row, comparison_row
+from tests.bench.cold import place
+from tests.bench.measure import alternate_all
+from tests.bench.report import Row, row
+from tests.bench.servers import MeasuredServer
+from tests.bench.side import Side
+from tests.bench.sides import DARKROOM, LIBVIPS, leave_out
+from tests.bench.targets import BARE_START, FEWER_RENDERS
 
 MEGABYTE = 1_000_000
 
 _CLIENTS = 4
 _LONGEST_SIDE = 1_280
 _SETTLE_SECONDS = 1.0
+_VARIED = "of a baseline JPEG, a progressive JPEG and a PNG with alpha"
 _POLL_SECONDS = 0.005
 
 # The formats of a hundred renditions, in about the proportions in which frontends request them.
@@ -29,25 +39,90 @@ _FITS = ("inside", "cover", "contain", "outside", "fill")
 _GRAVITIES = ("center", "northwest", "south", "attention", "focal:0.3:0.6")
 
 
+def idle_memory(bench: Bench) -> list[Row]:
+    """Return the memory of all sides at rest, and of the bare server, in MB of 10⁶ bytes."""
+    functions = {name: partial(_idle_megabytes, opening) for name, opening in _openings(bench, "idle")}
+    first = _first_figures(functions)
+    rest = alternate_all({name: functions[name] for name in first}, bench.extent.idle_rounds - 1)
+    figures = {name: [figure, *rest[name]] for name, figure in first.items()}
+    return [row("memory, idle", figures, f"{_SETTLE_SECONDS:g} s after it was ready")]
+
+
 def memory(bench: Bench) -> list[Row]:
-    """Return the memory of a server at rest and after many varied renders, in MB of 10⁶ bytes."""
-    count = bench.extent.varied_renders
+    """Return the memory after many varied renders, and after very many, in MB of 10⁶ bytes."""
+    extent = bench.extent
     progressive = photos.make_image("progressive", bench.photo_path, bench.folder / "progressive.jpg")
     png = photos.make_image("png", bench.photo_path, bench.folder / "alpha.png")
     with servers.darkroom(bench.folder / "memory") as server, connected(server.port) as client:
-        time.sleep(_SETTLE_SECONDS)
-        idle = measure.pss_bytes(server.tree()) / MEGABYTE
         images = [client.ingest(path) for path in (bench.photo_path, progressive, png)]
-        paths = list(islice(_varied(client, images), count))
-        cached = sum(_body_sizes(server.port, paths)) / MEGABYTE
+        varied = _varied(client, images)
+        few = _after_renders(server, varied, extent.varied_renders)
+        rows = [row("memory after varied renders", {DARKROOM: [few.megabytes]}, f"{extent.varied_renders:,} renders; {few}; {_VARIED}")]
+        if extent.very_many_renders:
+            many = _after_renders(server, varied, extent.very_many_renders - extent.varied_renders, few.cached)
+            count = f"{extent.very_many_renders:,} renders; {many}"
+            rows += [
+                row("memory after very many varied renders", {DARKROOM: [many.megabytes]}, count),
+                row("memory after very many, less cached bodies", {DARKROOM: [many.uncached], FEWER_RENDERS: [few.uncached]}, count),
+            ]
+    return rows
+
+
+class _Memory(NamedTuple):
+    """The memory of a server in MB: of all processes, and of the bodies that it has cached."""
+
+    megabytes: float
+    cached: float
+
+    @property
+    def uncached(self) -> float:
+        return self.megabytes - self.cached
+
+    def __str__(self) -> str:
+        return f"{self.uncached:.0f} MB without the {self.cached:.0f} MB of cached bodies"
+
+
+def _after_renders(server: MeasuredServer, paths: Iterator[str], count: int, cached: float = 0.0) -> _Memory:
+    """Return the memory after so many more renders. `cached`: the megabytes of the bodies before."""
+    requested = list(islice(paths, count))
+    # The cache holds no more than its budget.
+    cached = min(cached + sum(_body_sizes(server.port, requested)) / MEGABYTE, Settings().server.cache_bytes / MEGABYTE)
+    time.sleep(_SETTLE_SECONDS)
+    return _Memory(measure.pss_bytes(server.tree()) / MEGABYTE, cached)
+
+
+def _openings(bench: Bench, purpose: str) -> Iterator[tuple[str, Callable[[], AbstractContextManager[MeasuredServer]]]]:
+    """Yield, for each side that is a server and for the bare one, what starts it."""
+    numbers = count_up()
+
+    @contextmanager
+    def start(side: Side) -> Iterator[MeasuredServer]:
+        with side.open(place(bench, f"{purpose}-{next(numbers)}", side)) as running:
+            if running.server is None:
+                raise ValueError(f"{side.name} is no server")
+            yield running.server
+
+    yield BARE_START, servers.bare_starting
+    yield from ((side.name, partial(start, side)) for side in bench.sides if side.name not in LIBVIPS)
+
+
+def _first_figures(functions: Mapping[str, Callable[[], float]]) -> dict[str, float]:
+    """Return the first figure of each side that starts."""
+    figures = {}
+    for name, function in functions.items():
+        try:
+            figures[name] = function()
+        except (RuntimeError, OSError) as error:
+            if name == BARE_START:
+                raise
+            leave_out(name, error)
+    return figures
+
+
+def _idle_megabytes(opening: Callable[[], AbstractContextManager[MeasuredServer]]) -> float:
+    with opening() as server:
         time.sleep(_SETTLE_SECONDS)
-        after = measure.pss_bytes(server.tree()) / MEGABYTE
-        processes = len(server.tree())
-    note = f"{after - cached:.0f} MB without the {cached:.0f} MB of cached bodies; of a baseline JPEG, a progressive JPEG, a PNG with alpha"
-    return [
-        Row("memory, idle", "MB", idle, None, idle, note=f"PSS of {processes} processes; no target"),
-        Row(f"memory after {count} varied renders", "MB", after, None, after, 350, note=note),
-    ]
+        return measure.pss_bytes(server.tree()) / MEGABYTE
 
 
 def peak(bench: Bench) -> list[Row]:
@@ -63,36 +138,39 @@ def peak(bench: Bench) -> list[Row]:
         highest = max(peaks) / MEGABYTE
     size = f"{image.width} × {image.height} baseline JPEG of {huge.stat().st_size / MEGABYTE:.0f} MB to WebP, 640 wide, in {seconds:.1f} s"
     huge.unlink()
-    return [Row("peak of one 100 Mpixel render", "MB", highest, None, highest, 150, note=f"VmHWM of its process; {size}")]
+    return [row("peak of one 100 Mpixel render", {DARKROOM: [highest]}, size)]
 
 
 def start(bench: Bench) -> list[Row]:
-    """Return the time from the start of the process to the first 200 on `/health`; both sides run from compiled bytecode."""
+    """Return the time from the start of the process to the first 200 on `/health`; all sides run from compiled bytecode."""
+    cpu: dict[str, list[float]] = {DARKROOM: [], BARE_START: []}
     data = bench.folder / "start"
-    cpu = Comparison([], [])
 
     def ours() -> float:
         with servers.darkroom_starting(data) as server:
             # The first 200 does not wait for the render processes, which start at the same time.
-            serving = set(server.tree()) - set(measure.render_processes(server.process_id))
-            cpu.ours.append(measure.cpu_seconds(serving) * 1e3)
+            serving = set(server.tree()) - set(measure.rendering_processes(server.process_id))
+            cpu[DARKROOM].append(measure.cpu_seconds(serving) * 1e3)
             return server.start_seconds * 1e3
 
     def bare() -> float:
         with servers.bare_starting() as server:
-            cpu.bare.append(server.cpu_seconds() * 1e3)
+            cpu[BARE_START].append(server.cpu_seconds() * 1e3)
             return server.start_seconds * 1e3
 
-    for compile_bytecode in (ours, bare):
-        compile_bytecode()
-    cpu.ours.clear()
-    cpu.bare.clear()
-    figures = alternate(ours, bare, bench.extent.start_rounds)
+    def other(opening: Callable[[], AbstractContextManager[MeasuredServer]]) -> float:
+        with opening() as server:
+            return server.start_seconds * 1e3
+
+    others = {name: partial(other, opening) for name, opening in _openings(bench, "start") if name not in {DARKROOM, BARE_START}}
+    functions: dict[str, Callable[[], float]] = {DARKROOM: ours, BARE_START: bare, **others}
+    # Compiles the bytecode, which is not measured.
+    able = {name: functions[name] for name in _first_figures(functions)}
+    for figures in cpu.values():
+        figures.clear()
     return [
-        comparison_row(
-            "start to 200 on /health", "ms", figures, 1.25, note="bare: Litestar and Granian, pyvips imported; bytecode on both sides"
-        ),
-        comparison_row("start, CPU until then", "ms", cpu, None, note="without the render processes, which start meanwhile; no target"),
+        row("start to 200 on /health", alternate_all(able, bench.extent.start_rounds), "from compiled bytecode"),
+        row("start, CPU until then", cpu),
     ]
 
 

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import msgspec
 
-from tests.bench import load, measure, servers
+from tests.bench import load, measure, servers, sides
 from tests.bench.bare import ENTRIES, ENTRY_BODY_BYTES, RESPONSE_FILE, FixedResponse
 from tests.bench.bench import Bench
 from tests.bench.client import Client, Response, connected
+from tests.bench.cold import place
 from tests.bench.load import RequestPattern
-from tests.bench.measure import Comparison, alternate, percentile
-from tests.bench.report import Row, comparison_row
+from tests.bench.measure import alternate, alternate_all, percentile
+from tests.bench.report import Row, comparison_row, row
 from tests.bench.servers import MeasuredServer
+from tests.bench.side import HIT, OpenSide
+from tests.bench.sides import DARKROOM, LIBVIPS
+from tests.bench.targets import BARE_ASGI, BARE_RSGI
 
 BODY_BYTES = 20_000
 
@@ -29,27 +36,43 @@ _HITS_PER_SECOND = 200
 _AVIF_WIDTHS = range(1_500, 2_500, 3)
 
 
+class _Hit(NamedTuple):
+    """A response that a server has in its cache: the request for it, and for a 304, `None` if the server sends none."""
+
+    server: MeasuredServer
+    whole: RequestPattern
+    conditional: RequestPattern | None
+
+
 def hit(bench: Bench) -> list[Row]:
-    """Return the CPU time of a hit of about 20 kB."""
+    """Return the CPU time of a hit of about 20 kB, and of one whose response is 304, of all servers that cache renditions."""
     path = _path_of_size(bench, BODY_BYTES)
-    response = _get_hit(bench.client, path)
-    return [
-        _compare_with_fixed(
-            "hit, CPU per request", bench, response, RequestPattern(path), f"{len(response.body):,} bytes, {len(response.headers)} fields"
-        )
-    ]
+    whole = _get_hit(bench.client, path)
+    condition = {"If-None-Match": whole.header("etag")}
+    not_modified = bench.client.get(path, condition)
+    if not_modified.status != 304:
+        raise RuntimeError(f"expected 304 for {condition}, received {not_modified.status}")
+    peers = [side for side in bench.sides if side.name not in {DARKROOM, *LIBVIPS}]
+    with sides.opened(peers, partial(place, bench, "hit")) as running:
+        hits = {name: _hit_of(side) for name, side in running.items() if side.caches and side.supports(HIT)}
+        of_whole = {name: (each.server, each.whole) for name, each in hits.items()}
+        of_conditional = {name: (each.server, each.conditional) for name, each in hits.items() if each.conditional is not None}
+        return [
+            _compare_with_fixed("hit, CPU per request", bench, whole, RequestPattern(path), of_whole),
+            _compare_with_fixed("hit 304, CPU per request", bench, not_modified, RequestPattern(path, condition), of_conditional),
+        ]
 
 
-def not_modified(bench: Bench) -> list[Row]:
-    """Return the CPU time of a hit whose response is 304."""
-    path = _path_of_size(bench, BODY_BYTES)
-    condition = {"If-None-Match": _get_hit(bench.client, path).header("etag")}
-    response = bench.client.get(path, condition)
-    if response.status != 304:
-        raise RuntimeError(f"expected 304 for {condition}, received {response.status}")
-    return [
-        _compare_with_fixed("hit 304, CPU per request", bench, response, RequestPattern(path, condition), f"{len(response.headers)} fields")
-    ]
+def _hit_of(side: OpenSide) -> _Hit:
+    if side.server is None:
+        raise ValueError("only servers have hits")
+    whole = RequestPattern(side.cold_path(HIT), side.headers(HIT))
+    with connected(side.server.port) as client:
+        client.get(whole.path, whole.headers)
+        etag = client.get(whole.path, whole.headers).header("etag")
+        conditional = RequestPattern(whole.path, {**whole.headers, "If-None-Match": etag})
+        responds = bool(etag) and client.get(conditional.path, conditional.headers).status == 304
+    return _Hit(side.server, whole, conditional if responds else None)
 
 
 def many_entries(bench: Bench) -> list[Row]:
@@ -57,6 +80,13 @@ def many_entries(bench: Bench) -> list[Row]:
     entries = bench.extent.entries
     if not entries:
         return []
+    figures, rates = among_entries(bench, entries)
+    note = f"{entries:,} entries of {ENTRY_BODY_BYTES:,} bytes, requested at random; bare is a dict of them with one header list; {rates}"
+    return [row("hit among many entries, CPU per request", figures, note)]
+
+
+def among_entries(bench: Bench, entries: int) -> tuple[dict[str, list[float]], str]:
+    """Return the µs of CPU of a hit among so many entries with bodies of their own, and of a look-up in a dict of them; and the rates."""
     response = _get_hit(bench.client, _path_of_size(bench, BODY_BYTES))
     stored_headers = [pair for pair in _headers_of_edge(response) if pair[0] not in _TIMES]
     stored_file = _write_response(bench.folder / "entries-origin", FixedResponse(200, stored_headers, b""))
@@ -66,9 +96,19 @@ def many_entries(bench: Bench) -> list[Row]:
         servers.bare("filled_edge", {RESPONSE_FILE: str(stored_file), **count}, within_seconds=180) as edge,
         servers.bare("dict_lookup", {RESPONSE_FILE: str(sent_file), **count}, within_seconds=180) as bare,
     ):
-        figures, rates = _alternate_cpu(bench, edge, bare, RequestPattern(entries=entries))
-    note = f"{ENTRY_BODY_BYTES:,} bytes each, requested at random; bare is a dict of the same bodies with one header list; {rates}"
-    return [comparison_row(f"hit among {entries:,} entries, CPU per request", "µs", figures, 1.10, note=note)]
+        requests = RequestPattern(entries=entries)
+        return alternate_cpu(bench, {DARKROOM: (edge, requests), BARE_ASGI: (bare, requests)})
+
+
+@contextmanager
+def one_hit(bench: Bench) -> Iterator[dict[str, tuple[MeasuredServer, RequestPattern]]]:
+    """Yield the server with a request for a hit of about 20 kB, and an ASGI function that always sends the same response."""
+    path = _path_of_size(bench, BODY_BYTES)
+    response = _get_hit(bench.client, path)
+    sent = FixedResponse(response.status, _headers_of_edge(response), response.body)
+    file = _write_response(bench.folder / "one-hit", sent)
+    with servers.bare("fixed_response", {RESPONSE_FILE: str(file)}) as bare:
+        yield {DARKROOM: (bench.server, RequestPattern(path)), BARE_ASGI: (bare, RequestPattern(path))}
 
 
 def while_rendering(bench: Bench) -> list[Row]:
@@ -94,32 +134,38 @@ def while_rendering(bench: Bench) -> list[Row]:
 
     figures = alternate(p99_while_rendering, p99, extent.latency_rounds)
     note = f"{_HITS_PER_SECOND} hits a second; meanwhile the render processes used {median(shares):.1f} cores"
-    return [comparison_row("hit p99 while AVIF is made, against idle", "ms", figures, 3, note=note)]
+    return [comparison_row("hit p99 while AVIF is made", figures, note)]
 
 
-def _compare_with_fixed(name: str, bench: Bench, response: Response, requests: RequestPattern, note: str) -> Row:
-    """Return the comparison of a hit with an ASGI function that always sends `response`."""
-    file = _write_response(
-        bench.folder / f"fixed-{response.status}", FixedResponse(response.status, _headers_of_edge(response), response.body)
-    )
-    with servers.bare("fixed_response", {RESPONSE_FILE: str(file)}) as bare:
-        figures, rates = _alternate_cpu(bench, bench.server, bare, requests)
-    return comparison_row(name, "µs", figures, 1.10, note=f"{note}; {rates}")
+def _compare_with_fixed(
+    name: str, bench: Bench, response: Response, requests: RequestPattern, others: Mapping[str, tuple[MeasuredServer, RequestPattern]]
+) -> Row:
+    """Return the comparison of a hit with ASGI and RSGI functions that always send `response`, and with other servers."""
+    sent = FixedResponse(response.status, _headers_of_edge(response), response.body)
+    environ = {RESPONSE_FILE: str(_write_response(bench.folder / f"fixed-{response.status}", sent))}
+    factories = {BARE_ASGI: "fixed_response", **({BARE_RSGI: "fixed_rsgi"} if bench.extent.rsgi else {})}
+    with ExitStack() as stack:
+        bare = {each: (stack.enter_context(servers.bare(factory, environ)), requests) for each, factory in factories.items()}
+        figures, rates = alternate_cpu(bench, {DARKROOM: (bench.server, requests), **bare, **others})
+    rsgi = f"; {BARE_RSGI} {median(figures[BARE_RSGI]):.1f} µs" if BARE_RSGI in figures else ""
+    note = f"{len(response.body):,} bytes, {len(response.headers)} fields{rsgi}; {rates}"
+    return row(name, figures, note)
 
 
-def _alternate_cpu(bench: Bench, ours: MeasuredServer, bare: MeasuredServer, requests: RequestPattern) -> tuple[Comparison, str]:
-    """Return the µs of CPU per request in all processes of each side, and a sentence with their requests per second."""
+def alternate_cpu(bench: Bench, targets: Mapping[str, tuple[MeasuredServer, RequestPattern]]) -> tuple[dict[str, list[float]], str]:
+    """Return the µs of CPU per request in all processes of each side, and a phrase with their requests per second."""
     seconds = bench.extent.hit_seconds
-    rates: dict[int, list[float]] = {ours.process_id: [], bare.process_id: []}
+    rates: dict[str, list[float]] = defaultdict(list)
 
-    def microseconds(server: MeasuredServer) -> float:
+    def microseconds(name: str) -> float:
+        server, requests = targets[name]
         before = server.cpu_seconds()
         served = load.hammer(server.port, requests, seconds, bench.folder)
-        rates[server.process_id].append(served / seconds)
+        rates[name].append(served / seconds)
         return (server.cpu_seconds() - before) / served * 1e6
 
-    figures = alternate(lambda: microseconds(ours), lambda: microseconds(bare), bench.extent.hit_rounds)
-    return figures, f"{median(rates[ours.process_id]):,.0f} requests a second, bare {median(rates[bare.process_id]):,.0f}"
+    figures = alternate_all({name: partial(microseconds, name) for name in targets}, bench.extent.hit_rounds)
+    return figures, "requests per second: " + ", ".join(f"{name} {median(found):,.0f}" for name, found in rates.items())
 
 
 def _path_of_size(bench: Bench, wanted_bytes: int) -> str:

@@ -42,17 +42,23 @@ class _StoredImage(msgspec.Struct, frozen=True):
 
 def ladder(bench: Bench) -> list[Row]:
     """Return the cost of a ladder from one decode of the original, against one render of the original for each rendition."""
-    rows = []
-    large, png = (photos.make_image(kind, bench.photo_path, bench.folder / kind) for kind in ("large-jpeg", "large-png"))
+    rows: list[Row] = []
     with renderer(bench.folder / "ladder") as rendering:
         camera = _StoredImage("a camera's JPEG", bench.photo_description, rendering.ingest(bench.photo_path))
-        rows += _ladder(bench, rendering, camera, _NARROW_WIDTHS, 0.48)
-        rows += _ladder(bench, rendering, camera, LADDER_WIDTHS, 0.48)
-        for kind, path, target in (("a 24 Mpixel JPEG", large, 0.48), ("a 24 Mpixel PNG", png, 0.20)):
-            original = _StoredImage(kind, _LARGE, rendering.ingest(path))
-            rows += _ladder(bench, rendering, original, LADDER_WIDTHS, target)
-        rows += _ladder(bench, rendering, original, LADDER_WIDTHS, target, as_warmed=True)
+        rows += _ladder(bench, rendering, camera, LADDER_WIDTHS)
+        if bench.extent.slow_images:
+            rows += _ladder(bench, rendering, camera, _NARROW_WIDTHS)
+            rows += _large_ladders(bench, rendering)
     return rows
+
+
+def _large_ladders(bench: Bench, rendering: Renderer) -> list[Row]:
+    rows = []
+    large, png = (photos.make_image(kind, bench.photo_path, bench.folder / kind) for kind in ("large-jpeg", "large-png"))
+    for kind, path in (("a 24 Mpixel JPEG", large), ("a 24 Mpixel PNG", png)):
+        original = _StoredImage(kind, _LARGE, rendering.ingest(path))
+        rows += _ladder(bench, rendering, original, LADDER_WIDTHS)
+    return rows + _ladder(bench, rendering, original, LADDER_WIDTHS, as_warmed=True)
 
 
 def later(bench: Bench) -> list[Row]:
@@ -75,9 +81,7 @@ def later(bench: Bench) -> list[Row]:
     return rows
 
 
-def _ladder(
-    bench: Bench, rendering: Renderer, original: _StoredImage, widths: Sequence[int], target: float, *, as_warmed: bool = False
-) -> list[Row]:
+def _ladder(bench: Bench, rendering: Renderer, original: _StoredImage, widths: Sequence[int], *, as_warmed: bool = False) -> list[Row]:
     """Return the cost of a ladder from one decode against that of one render of the original for each rendition.
 
     `as_warmed`: decode the intermediate, as warming does, in place of the original.
@@ -112,7 +116,7 @@ def _ladder(
         f"from one decode of {'its intermediate, as warming makes them' if as_warmed else 'the original'}; "
         f"bare: {count} renders, each from the original"
     )
-    return cost.rows(f"ladder to {widths[-1]} of {original.kind}{' as warmed' if as_warmed else ''}", target, note)
+    return cost.rows(f"ladder to {widths[-1]} of {original.kind}{' as warmed' if as_warmed else ''}", note)
 
 
 def _later(bench: Bench, rendering: Renderer, original: _StoredImage, image_format: Format) -> list[Row]:
@@ -134,4 +138,4 @@ def _later(bench: Bench, rendering: Renderer, original: _StoredImage, image_form
 
     cost = rendering.alternate(from_intermediate, from_original, bench.extent.later_rounds)
     note = f"{original.description}; {image_format} {_LATER_WIDTH} wide, from the stored intermediate; bare: from the original"
-    return cost.rows(f"later {image_format} of {original.kind}", 0.25, note)
+    return cost.rows(f"later {image_format} of {original.kind}", note)

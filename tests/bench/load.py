@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -27,6 +28,9 @@ LOAD_GENERATOR = (
     f"wrk, 1 thread, {CONNECTIONS} connections" if WRK else f"a Python loop over {CONNECTIONS} connections (wrk is not installed)"
 )
 
+# As wrk prints times.
+_UNIT_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
+
 _ENTRY_SCRIPT = """
 local last = tonumber(os.getenv("BENCH_ENTRIES")) - 1
 request = function()
@@ -36,16 +40,37 @@ end
 
 
 class RequestPattern(msgspec.Struct, frozen=True):
-    """The request that is repeated. With `entries` above 0 each request is for a random one of that many entries in place of `path`."""
+    """The request that is repeated. With `entries` above 0 each request is for a random one of that many entries in place of `path`.
+
+    connections: how many clients request it, each as soon as it has the response before.
+    """
 
     path: str = "/"
     headers: Mapping[str, str] = {}
     entries: int = 0
+    connections: int = CONNECTIONS
+
+
+class Load(NamedTuple):
+    """The outcome of a load: the number of responses, and the p99 of their latencies in seconds."""
+
+    served: int
+    p99: float
 
 
 def hammer(port: int, requests: RequestPattern, seconds: float, folder: Path) -> int:
     """Return how many requests the server completed within `seconds`; raises `RuntimeError` if one failed."""
-    return _wrk(port, requests, seconds, folder) if WRK else _loop(port, requests, seconds)
+    return measure_load(port, requests, seconds, folder).served if WRK else _loop(port, requests, seconds)
+
+
+def measure_load(port: int, requests: RequestPattern, seconds: float, folder: Path) -> Load:
+    """Return how many requests the server completed within `seconds`, and how fast; raises `RuntimeError` if one failed. It needs wrk."""
+    output = _wrk(port, requests, seconds, folder)
+    count = re.search(r"(\d+) requests in", output)
+    p99 = re.search(r"99% +([\d.]+)(us|ms|s|m)\b", output)
+    if count is None or p99 is None or "Non-2xx" in output or "Socket errors" in output:
+        raise RuntimeError(f"some requests failed: {output}")
+    return Load(int(count[1]), float(p99[1]) * _UNIT_SECONDS[p99[2]])
 
 
 def at_constant_rate(port: int, path: str, per_second: float, seconds: float) -> list[float]:
@@ -70,26 +95,28 @@ def at_constant_rate(port: int, path: str, per_second: float, seconds: float) ->
     return latencies
 
 
-def request_at_once(port: int, path: str, clients: int) -> list[bytes]:
+def request_at_once(port: int, requests: RequestPattern, clients: int) -> list[bytes]:
     """Return the raw responses to `clients` clients, which are all connected before the first one sends its request."""
-    return asyncio.run(_request_at_once(port, path, clients))
+    return asyncio.run(_request_at_once(port, requests, clients))
 
 
-async def _request_at_once(port: int, path: str, clients: int) -> list[bytes]:
+async def _request_at_once(port: int, requests: RequestPattern, clients: int) -> list[bytes]:
     streams = [await asyncio.open_connection(HOST, port) for _ in range(clients)]
-    request = _request(path, {"Connection": "close"})
+    request = _request(requests.path, {**requests.headers, "Connection": "close"})
     for _, writer in streams:
         writer.write(request)
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS * 2):
             return await asyncio.gather(*(reader.read() for reader, _ in streams))
+    except TimeoutError as error:
+        raise TimeoutError(f"not all of {clients} clients received a response within {_TIMEOUT_SECONDS * 2:g} seconds") from error
     finally:
         for _, writer in streams:
             writer.close()
 
 
-def _wrk(port: int, requests: RequestPattern, seconds: float, folder: Path) -> int:
-    command = [WRK or "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s"]
+def _wrk(port: int, requests: RequestPattern, seconds: float, folder: Path) -> str:
+    command = [WRK or "wrk", "-t1", "--latency", f"-c{requests.connections}", f"-d{max(1, round(seconds))}s"]
     for name, value in requests.headers.items():
         command += ["-H", f"{name}: {value}"]
     if requests.entries:
@@ -98,11 +125,7 @@ def _wrk(port: int, requests: RequestPattern, seconds: float, folder: Path) -> i
         command += ["-s", str(script)]
     command.append(f"http://{HOST}:{port}{requests.path}")
     environ = {**os.environ, "BENCH_ENTRIES": str(requests.entries)}
-    output = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=seconds + _TIMEOUT_SECONDS, check=True).stdout
-    count = re.search(r"(\d+) requests in", output)
-    if count is None or "Non-2xx" in output or "Socket errors" in output:
-        raise RuntimeError(f"some requests failed: {output}")
-    return int(count[1])
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=seconds + _TIMEOUT_SECONDS, check=True).stdout
 
 
 def _loop(port: int, requests: RequestPattern, seconds: float) -> int:
@@ -113,7 +136,7 @@ def _loop(port: int, requests: RequestPattern, seconds: float) -> int:
         prepared = [_request(requests.path, requests.headers)]
     served = 0
     with selectors.DefaultSelector() as selector:
-        connections = [socket.create_connection((HOST, port), timeout=_TIMEOUT_SECONDS) for _ in range(CONNECTIONS)]
+        connections = [socket.create_connection((HOST, port), timeout=_TIMEOUT_SECONDS) for _ in range(requests.connections)]
         try:
             for connection in connections:
                 selector.register(connection, selectors.EVENT_READ)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
+from typing import TypeVar
 
 import msgspec
+
+from service.rendering.protocol import PROCESS_NAME
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -17,7 +20,9 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PARENT_FIELD = 1
 _CPU_FIELDS = slice(11, 15)
 
-RENDER_PROCESS = "service.worker"
+_ROUNDS_WITH_QUARTILES = 4
+
+Figure = TypeVar("Figure")
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -39,15 +44,27 @@ class Comparison(msgspec.Struct, frozen=True):
 
 def alternate(ours: Callable[[], float], bare: Callable[[], float], rounds: int) -> Comparison:
     """Return the figures of both functions over `rounds` rounds. They run one after the other, and every round swaps which one is first."""
-    figures = Comparison([], [])
+    figures = alternate_all({"ours": ours, "bare": bare}, rounds)
+    return Comparison(figures["ours"], figures["bare"])
+
+
+def alternate_all(functions: Mapping[str, Callable[[], Figure]], rounds: int) -> dict[str, list[Figure]]:
+    """Return the figures of all functions over `rounds` rounds, by their names. Every round begins with another function."""
+    names = list(functions)
+    figures: dict[str, list[Figure]] = {name: [] for name in names}
     for number in range(rounds):
-        if number % 2:
-            figures.bare.append(bare())
-            figures.ours.append(ours())
-        else:
-            figures.ours.append(ours())
-            figures.bare.append(bare())
+        first = number % len(names)
+        for name in (*names[first:], *names[:first]):
+            figures[name].append(functions[name]())
     return figures
+
+
+def spread(figures: Sequence[float]) -> float:
+    """Return the interquartile range of the figures of several rounds; of fewer than four, the difference between highest and lowest."""
+    if len(figures) < _ROUNDS_WITH_QUARTILES:
+        return max(figures) - min(figures)
+    lower, _, upper = quantiles(figures, n=4, method="inclusive")
+    return upper - lower
 
 
 class Priority(msgspec.Struct, frozen=True):
@@ -89,7 +106,12 @@ def process_tree(root: int) -> list[int]:
 
 def render_processes(root: int) -> list[int]:
     """Return the render processes among the descendants of `root`."""
-    return [process_id for process_id in process_tree(root) if RENDER_PROCESS.encode() in _text(process_id, "cmdline").split(b"\0")]
+    return [process_id for process_id in process_tree(root) if _text(process_id, "comm").rstrip() == PROCESS_NAME.encode()]
+
+
+def rendering_processes(root: int) -> list[int]:
+    """Return the fork server among the descendants of `root`, and the render processes that it has forked."""
+    return [process_id for process_id in process_tree(root) if b"service.worker" in _text(process_id, "cmdline").split(b"\0")]
 
 
 def cpu_seconds(process_ids: Iterable[int]) -> float:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,7 @@ HOST = "127.0.0.1"
 class MeasuredServer(msgspec.Struct, frozen=True):
     """A running server.
 
-    `process_id`: its first process. `start_seconds`: the time from its start to its first 200 or 304 on `/health`.
+    `process_id`: its first process. `start_seconds`: the time from its start to its first 200 or 304.
     `log`: the file that holds its standard output and standard error.
     """
 
@@ -54,7 +54,14 @@ class MeasuredServer(msgspec.Struct, frozen=True):
 @contextmanager
 def darkroom(data: Path, **settings: object) -> Iterator[MeasuredServer]:
     """Yield the real server with the data folder `data`, configured only by `settings`. It is healthy and its render processes are idle."""
-    with darkroom_starting(data, **settings) as server:
+    with darkroom_of(BIN, data, settings) as server:
+        yield server
+
+
+@contextmanager
+def darkroom_of(commands: Path, data: Path, settings: Mapping[str, object]) -> Iterator[MeasuredServer]:
+    """Yield the server of any checkout as `darkroom` does. `commands`: the folder of its command `darkroom`."""
+    with _starting(commands, data, settings) as server:
         _wait_for_render_processes(server)
         yield server
 
@@ -62,11 +69,18 @@ def darkroom(data: Path, **settings: object) -> Iterator[MeasuredServer]:
 @contextmanager
 def darkroom_starting(data: Path, **settings: object) -> Iterator[MeasuredServer]:
     """Yield the real server as soon as `/health` is 200. It warms nothing unless `settings` say so, as that would disturb measurements."""
+    with _starting(BIN, data, settings) as server:
+        yield server
+
+
+@contextmanager
+def _starting(commands: Path, data: Path, settings: Mapping[str, object]) -> Iterator[MeasuredServer]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
-    environ |= {f"DARKROOM_{name.upper()}": str(value) for name, value in {"warm": "none", **settings}.items()}
+    for name, value in {"warm": "none", **settings}.items():
+        environ[name if name.isupper() else f"DARKROOM_{name.upper()}"] = str(value)
     port = free_port()
-    command = [str(BIN / "darkroom"), "serve", "--port", str(port), "--data", str(data)]
-    with _serving(command, port, environ, within_seconds=30) as server:
+    command = [str(commands / "darkroom"), "serve", "--port", str(port), "--data", str(data)]
+    with serving(command, port, environ, within_seconds=30) as server:
         yield server
 
 
@@ -75,7 +89,7 @@ def bare(target: str, environ: Mapping[str, str], *, within_seconds: float = 30)
     """Yield an application of `tests.bench.bare` under Granian with the real server's options; `environ` says what it sends."""
     port = free_port()
     command = [sys.executable, "-m", "tests.bench.bare_server", target, str(port)]
-    with _serving(command, port, {**os.environ, **environ}, within_seconds) as server:
+    with serving(command, port, {**os.environ, **environ}, within_seconds) as server:
         yield server
 
 
@@ -83,20 +97,33 @@ def bare(target: str, environ: Mapping[str, str], *, within_seconds: float = 30)
 def bare_starting() -> Iterator[MeasuredServer]:
     """Yield the bare application of `tests.bench.bare_start` as soon as `/health` is 200."""
     port = free_port()
-    with _serving([sys.executable, "-m", "tests.bench.bare_start", str(port)], port, dict(os.environ), within_seconds=30) as server:
+    with serving([sys.executable, "-m", "tests.bench.bare_start", str(port)], port, dict(os.environ), within_seconds=30) as server:
         yield server
 
 
 @contextmanager
-def _serving(command: list[str], port: int, environ: Mapping[str, str], within_seconds: float) -> Iterator[MeasuredServer]:
+def serving(
+    command: Sequence[str],
+    port: int,
+    environ: Mapping[str, str],
+    within_seconds: float,
+    *,
+    ready: str = "/health",
+    folder: Path = REPOSITORY,
+) -> Iterator[MeasuredServer]:
+    """Yield any server once it is ready, and end it on leaving.
+
+    command, environ: start it, on `port`, in `folder`. within_seconds: raises `RuntimeError` if it takes longer. ready: a path that is 200
+    or 304 when it is ready.
+    """
     with tempfile.NamedTemporaryFile() as log:
         started = time.perf_counter()
-        with running(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=REPOSITORY, env=environ) as process:
-            while not is_responding(port, "/health"):
+        with running(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, env=environ) as process:
+            while not is_responding(port, ready):
                 if process.poll() is not None or time.perf_counter() - started > within_seconds:
                     log.seek(0)
                     output = log.read().decode("utf-8", "replace")[-2_000:]
-                    raise RuntimeError(f"{' '.join(command)} did not respond with 200 on /health in {within_seconds:g} seconds: {output}")
+                    raise RuntimeError(f"{' '.join(command)} did not respond with 200 on {ready} in {within_seconds:g} seconds: {output}")
                 time.sleep(0.001)
             yield MeasuredServer(process.pid, port, time.perf_counter() - started, Path(log.name))
 

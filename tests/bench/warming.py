@@ -11,8 +11,10 @@ from tests.bench import servers
 from tests.bench.bench import Bench
 from tests.bench.client import Client, Image, connected
 from tests.bench.misses import ColdRenditions
-from tests.bench.report import Row
+from tests.bench.report import Row, row
 from tests.bench.servers import MeasuredServer
+from tests.bench.sides import DARKROOM
+from tests.bench.targets import COLD_RENDER
 
 # Two of the formats that are warmed by default: first views cost the same in all of them.
 _WARM = "webp,fallback"
@@ -44,7 +46,10 @@ def first_view(bench: Bench) -> list[Row]:
     waits: list[float] = []
     renders = 0
     for number in range(bench.extent.warm_rounds):
-        with servers.darkroom(bench.folder / f"warm-{number}", warm=_WARM) as server, connected(server.port) as client:
+        with (
+            servers.darkroom(bench.folder / f"warm-{number}", warm=_WARM, log_lines_per_second=10_000) as server,
+            connected(server.port) as client,
+        ):
             started = time.perf_counter()
             image = client.ingest(bench.photo_path)
             _wait_until_warmed(server, image)
@@ -60,22 +65,13 @@ def first_view(bench: Bench) -> list[Row]:
                 cold.append(client.rendition(cold_path).seconds * 1e3)
             transforms = {path.split("/")[4] for path in ladder}
             renders += max(rendered, sum(event["transform"] in transforms for event in server.events("rendered")))
-    p50 = median(warmed)
     note = (
-        f"{len(warmed)} first views, each followed by a cold render, bare: WebP 640 wide of the same photo; "
+        f"{len(warmed)} first views, each followed by a cold render: WebP 640 wide of the same photo; "
         f"the ladder was complete {median(waits):.1f} s after the upload began"
     )
     return [
-        Row("first view of a warmed rendition, p50", "ms", p50, median(cold), p50, 5, note=note),
-        Row(
-            "renders at first views of a warmed ladder",
-            "",
-            renders,
-            None,
-            renders,
-            0,
-            note=f"of {len(warmed)}, by log and responses",
-        ),
+        row("first view of a warmed rendition, p50", {DARKROOM: warmed, COLD_RENDER: cold}, note),
+        row("renders at first views of a warmed ladder", {DARKROOM: [renders]}, f"of {len(warmed)}, by log and responses"),
     ]
 
 

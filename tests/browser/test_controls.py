@@ -95,6 +95,30 @@ def test_each_kind_of_control_changes_the_requested_transform(page: Page, small_
     expect(option(page, "width").get_by_role("spinbutton")).to_have_value("")
 
 
+def test_options_for_the_page_are_requested_and_in_every_snippet(page: Page, small_photo: Path) -> None:
+    choose_and_measure(page, small_photo)
+    option(page, "ratio").get_by_role("combobox").fill("16:9")
+    expect(part(page, "url")).to_contain_text("ratio=16:9/")
+    page.get_by_role("switch", name="Largest image of the first view").check()
+    page.get_by_role("combobox", name="On narrow screens").select_option("4:5")
+    expect(part(page, "request")).to_contain_text(
+        '{"transform":{"ratio":"16:9"},"priority":true,"art_direction":[{"media":"(max-width: 40em)","transform":{"ratio":"4:5"}}]}'
+    )
+    for name, eager in (("picture", 'fetchpriority="high"'), ("react", 'fetchPriority="high"')):
+        expect(part(page, name)).to_contain_text('<source media="(max-width: 40em)"')
+        expect(part(page, name)).to_contain_text(f'loading="eager" {eager}')
+        expect(part(page, name)).not_to_contain_text("auto,")
+    expect(part(page, "plain")).to_contain_text('loading="eager" fetchpriority="high"')
+    expect(part(page, "next")).to_contain_text('loading="eager" fetchPriority="high"')
+    expect(part(page, "next")).not_to_contain_text("ratio=4:5")
+    expect(part(page, "document")).to_contain_text('"preload"')
+    # The table and the preview are those of the picture itself.
+    assert page.locator("[data-part=formats] th").all_text_contents() == ["Width", "JPEG XL", "AVIF", "WebP", "JPEG"]
+    page.get_by_role("combobox", name="On narrow screens").select_option("")
+    page.get_by_role("switch", name="Largest image of the first view").uncheck()
+    expect(part(page, "request")).to_contain_text('--json \'{"transform":{"ratio":"16:9"}}\'')
+
+
 @pytest.mark.long
 def test_overlay_is_requested_once_it_has_an_image(page: Page, small_photo: Path, transparent_picture: Path) -> None:
     badge = choose_and_measure(page, transparent_picture)

@@ -27,7 +27,7 @@ def markup(playground_url: str) -> dict[str, Any]:
     """Return the markup of an HDR photo with a high dynamic range."""
     gains = levels(stops_field(WIDTH, HEIGHT))
     photo = gain_map_jpeg(images.picture(WIDTH, HEIGHT), gains, iso([STOPS[0]], [STOPS[1]]))
-    with httpx.Client(base_url=playground_url) as client:
+    with httpx.Client(base_url=playground_url, trust_env=False, timeout=PATIENCE_SECONDS) as client:
         digest = client.post("/v1/images", content=photo).json()["digest"]
         response = client.post(f"/v1/images/{digest}/urls", json={"transform": {"dynamic_range": "high"}, "priority": True})
         found: dict[str, Any] = response.json()

@@ -74,7 +74,8 @@ def colorfulness(picture: Image.Image) -> float:
     return float(mean)
 
 
-@pytest.mark.parametrize("screen", SCREENS)
+# On a phone it is the same page; that it fits there is checked by `test_playground.py` in `make test` too.
+@pytest.mark.parametrize("screen", ["desktop", pytest.param("phone", marks=pytest.mark.long)])
 def test_five_minutes_from_a_dropped_photo_to_a_page(visit: Visit, playground_url: str, screen_photo: Path, screen: str, axe: str) -> None:
     page = visit(playground_url, reduced_motion="reduce", permissions=["clipboard-read", "clipboard-write"], **SCREENS[screen])
     assert serious_violations(violations(page, axe)) == []
@@ -88,10 +89,11 @@ def test_five_minutes_from_a_dropped_photo_to_a_page(visit: Visit, playground_ur
 
     request_a_gray_square(page)
     compare_with_the_original(page)
-    set_focal_point_and_alt_text(page)
+    set_focal_point_alt_text_and_name(page)
     document = page.request.get(images).json()
     assert document["focal"] == pytest.approx([0.75, 0.25], abs=0.01)
     assert document["alt"] == ALT
+    assert document["name"] == "evening-light"
     page.get_by_role("combobox", name="Display width").fill("50vw")
     expect(part(page, "picture")).to_contain_text('sizes="50vw"')
     copy_the_snippets(page, page.request.post(f"{images}/urls", data={"transform": GRAY_SQUARE, "sizes": "50vw"}).json())
@@ -150,7 +152,7 @@ def compare_with_the_original(page: Page) -> None:
     assert colorfulness(right) < 4
 
 
-def set_focal_point_and_alt_text(page: Page) -> None:
+def set_focal_point_alt_text_and_name(page: Page) -> None:
     original = part(page, "original")
     original.scroll_into_view_if_needed()
     size = original.bounding_box()
@@ -162,6 +164,11 @@ def set_focal_point_and_alt_text(page: Page) -> None:
     page.keyboard.press("Enter")
     expect(part(page, "status")).to_have_text("Alt text saved.")
     expect(part(page, "picture")).to_contain_text("Evening &quot;light&quot;.")
+    name = page.get_by_role("textbox", name="Name in URLs")
+    expect(name).not_to_have_value("")
+    name.fill("evening-light")
+    page.keyboard.press("Enter")
+    expect(part(page, "status")).to_have_text("Name saved.")
 
 
 def copy_the_snippets(page: Page, expected: dict[str, Any]) -> None:

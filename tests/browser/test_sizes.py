@@ -103,10 +103,10 @@ def test_lazy_picture_in_a_browser_without_auto_fetches_the_rendition_for_the_wi
     with serve_page(page_of(f'<div style="width: 300px">{html}</div>')) as url, opened(chromium, url) as (page, requested):
         page.evaluate(SHOWN)
         assert html != markup["picture"]
-        assert requested == [url_of(server, markup, 960)]
+        assert requested == [url_of(server, markup, WIDTH)]
 
 
-@pytest.mark.parametrize(("sizes", "fetched"), [({}, 960), ({"sizes": SIZES}, 640), ({"sizes": f"auto, {SIZES}"}, 640)])
+@pytest.mark.parametrize(("sizes", "fetched"), [({}, WIDTH), ({"sizes": SIZES}, 640), ({"sizes": f"auto, {SIZES}"}, 640)])
 def test_picture_with_priority_below_the_view_is_fetched_at_once(
     chromium: Browser, server: Server, digest: str, sizes: dict[str, str], fetched: int
 ) -> None:
@@ -139,7 +139,7 @@ def test_image_with_priority_has_a_high_priority_in_the_first_request(
     assert priorities == ["High"]
 
 
-@pytest.mark.parametrize(("sizes", "fetched"), [({}, 960), ({"sizes": SIZES}, 640), ({"sizes": f"auto, {SIZES}"}, 640)])
+@pytest.mark.parametrize(("sizes", "fetched"), [({}, WIDTH), ({"sizes": SIZES}, 640), ({"sizes": f"auto, {SIZES}"}, 640)])
 def test_preload_fetches_the_rendition_that_the_picture_then_shows_and_only_it(
     chromium: Browser, server: Server, digest: str, sizes: dict[str, str], fetched: int
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -17,6 +16,11 @@ from tests.browser.conftest import Visit
 from tests.browser.sites import serve_files, site_folder
 from tests.browser.test_playground import document_of, part
 
+CONFIG = """
+import { deviceSizes } from "darkroom.js/next";
+export default { output: "export", images: { deviceSizes, imageSizes: [] } };
+"""
+
 PAGE = """
 import { Photo as ByNext } from "../by-next.jsx";
 import { Photo as ByReact } from "../by-react.jsx";
@@ -24,6 +28,7 @@ import { Photo as ByReact } from "../by-react.jsx";
 export default function Page() {
   return (
     <main>
+      <style>{"body { margin: 0 }"}</style>
       <ByNext style={{ width: "100%", height: "auto" }} />
       <ByReact style={{ width: "100%", height: "auto" }} />
     </main>
@@ -68,7 +73,11 @@ def test_snippets_for_nextjs_and_react_in_a_built_site_show_the_renditions_that_
     page.keyboard.press("Enter")
     expect(part(page, "next")).to_contain_text("shade")
     with site_folder("next") as folder:
-        (folder / "images.json").write_text(json.dumps({"version": 1, "images": {}}), "utf-8")
+        # The site has pages of its own, which need its server.
+        for entry in (folder / "app").iterdir():
+            if entry.name != "layout.js":
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        (folder / "next.config.mjs").write_text(CONFIG, "utf-8")
         (folder / "by-next.jsx").write_text(snippet(page, "next", playground_url), "utf-8")
         (folder / "by-react.jsx").write_text(snippet(page, "react", playground_url), "utf-8")
         (folder / "app" / "page.jsx").write_text(PAGE, "utf-8")

@@ -64,7 +64,7 @@ def example() -> str:
 
 def open_form(page: Page, server: Server, site: str, folder: Path, **wanted: object) -> None:
     """Open a page with the form, whose URLs are relative to the image server."""
-    url = httpx.post(f"{server.url}/v1/uploads", json=wanted, trust_env=False).json()["url"]
+    url = httpx.post(f"{server.url}/v1/uploads", json=wanted, trust_env=False, timeout=PATIENCE_SECONDS).json()["url"]
     html = f'<!doctype html><base href="{server.url}/"><title>Upload</title>{example().replace("UPLOAD_URL", url)}'
     (folder / "index.html").write_text(html)
     page.goto(f"{site}/index.html")

@@ -13,6 +13,7 @@ from tests.http.test_ingest import digest_of
 from tests.support import images
 from tests.support.command import run
 from tests.support.server import DARKROOM, Server, environment
+from tests.support.waiting import PATIENCE_SECONDS
 
 _sizes = iter(range(2_000, 3_000))
 UNKNOWN = "a" * 32
@@ -53,7 +54,7 @@ def test_url_of_a_digest_and_of_its_file_is_the_same_and_shows_the_image(
     url = made.stdout.removesuffix("\n")
     assert url.startswith(f"{server.url}/i/v3/{digest(photo)}/{spelling}")
     assert url.endswith(f".{extension}")
-    assert httpx.get(url, trust_env=False, verify=False).status_code == 200
+    assert httpx.get(url, trust_env=False, timeout=PATIENCE_SECONDS, verify=False).status_code == 200
 
 
 @pytest.mark.parametrize(

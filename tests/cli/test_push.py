@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,12 @@ def test_push_of_a_folder_sends_every_image_once_and_then_nothing(proxy: Proxy, 
     assert len(proxy.uploads) == 3
 
 
+def test_push_gives_images_the_names_of_their_files(proxy: Proxy, tmp_path: Path) -> None:
+    (tmp_path / "Größe 1 & 2%.png").write_bytes(picture())
+    pushed = run("push", tmp_path, "--json", server=proxy.url)
+    assert json.loads(pushed.stdout)["images"]["Größe 1 & 2%.png"]["name"] == "Größe-1-2"
+
+
 def test_push_of_the_same_bytes_under_two_names_sends_them_once_and_lists_both_names(proxy: Proxy, folder: Path) -> None:
     (folder / "trips" / "copy of one.png").write_bytes((folder / "one.png").read_bytes())
     pushed = run("push", folder, "--json", server=proxy.url)
@@ -150,17 +157,18 @@ def test_push_after_many_kills_sends_only_what_is_missing(proxy: Proxy, server: 
     for number in range(40):
         (folder / f"{number}.png").write_bytes(noise())
     wanted = {digest_of(path.read_bytes()) for path in folder.iterdir()}
-    begun = threading.Semaphore(0)
-    proxy.on_upload = begun.release
     moments = random.Random(6)
     stored: set[str] = set()
     seen = 0
     for _ in range(8):
+        # At most so many uploads get to the server before the kill, and none after it: their bodies are not complete.
+        passed = threading.Semaphore(moments.randint(1, 4))
+        proxy.on_upload = partial(passed.acquire, timeout=PATIENCE_SECONDS)
         with started("push", folder, server=proxy.url) as process:
-            for _ in range(moments.randint(1, 5)):
-                begun.acquire(timeout=PATIENCE_SECONDS)
+            wait_until(lambda seen=seen: len(proxy.uploads) > seen)  # type: ignore[misc]
             time.sleep(moments.uniform(0, 0.05))
             process.send_signal(signal.SIGKILL)
+        passed.release(len(wanted))
         proxy.wait_until_idle()
         assert not stored & {upload.digest for upload in proxy.uploads[seen:]}
         seen = len(proxy.uploads)
@@ -193,9 +201,9 @@ def test_push_that_is_interrupted_says_how_to_continue_and_leaves_the_manifest(p
 
 @pytest.mark.parametrize("at_a_time", [1, 3])
 def test_push_redirected_to_a_region_uses_it_from_then_on(proxy: Proxy, folder: Path, at_a_time: int) -> None:
-    together = threading.Barrier(at_a_time)
-    # Uploads that are in progress at the same time are all redirected.
-    proxy.on_upload = lambda: len(proxy.uploads) < at_a_time and together.wait(PATIENCE_SECONDS)
+    together, arrivals = threading.Barrier(at_a_time), count()
+    # Uploads that are in progress at the same time are all redirected. Those that are repeated do not wait.
+    proxy.on_upload = lambda: next(arrivals) < at_a_time and together.wait(PATIENCE_SECONDS)
     proxy.faults.extend(Fault(status=421, headers={"fly-prefer-region": "arn"}, body=b"{}") for _ in range(at_a_time))
     assert run("push", folder, "--parallel", at_a_time, server=proxy.url).exit_code == 0
     regions = [upload.headers.get("fly-prefer-region") for upload in proxy.uploads]
@@ -442,10 +450,10 @@ def test_push_of_a_folder_with_unusable_files_uploads_the_rest_and_lists_each(da
         result = json.loads(pushed.stdout)
         assert sorted(result["images"]) == sorted(names)
         assert result["images"] == manifest_of(tmp_path / "images.json")
-        not_taken = {
-            one["path"].removeprefix(f"{folder}/").replace("\\udce9", "\\xe9"): one["problem"]["detail"] for one in result["not_taken"]
+        rejected = {
+            one["path"].removeprefix(f"{folder}/").replace("\\udce9", "\\xe9"): one["problem"]["detail"] for one in result["rejected"]
         }
-        assert not_taken == reasons
+        assert rejected == reasons
         assert all(upload.whole for upload in proxy.uploads)
         # Three are images, and one is found to be broken only by the server.
         assert len(proxy.uploads) == len({upload.digest for upload in proxy.uploads}) == 4
@@ -474,7 +482,7 @@ def test_push_of_unreadable_files_uploads_the_others(server: Server, tmp_path: P
     assert (ran.returncode, ran.stderr) == (1, b"")
     result = json.loads(ran.stdout)
     assert list(result["images"]) == ["mine.png"]
-    found = [(one["path"], one["problem"]["detail"], one["problem"]["received"]) for one in result["not_taken"]]
+    found = [(one["path"], one["problem"]["detail"], one["problem"]["received"]) for one in result["rejected"]]
     assert sorted(found) == [
         (str(tmp_path / name), "The file or folder cannot be read.", "Permission denied") for name in ("closed", "secret.png")
     ]
@@ -561,7 +569,7 @@ def test_manifest_has_the_document_with_absolute_urls_and_the_srcset_of_the_fall
         document = client.get(f"/v1/images/{entry['digest']}").json()
         assert {**json.loads(json.dumps(document).replace("/i/v", f"{server.url}/i/v")), "srcset": entry["srcset"]} == entry
         assert entry["srcset"] == entry["sources"][-1]["srcset"]
-        assert httpx.get(entry["src"], trust_env=False, verify=False).status_code == 200
+        assert httpx.get(entry["src"], trust_env=False, timeout=PATIENCE_SECONDS, verify=False).status_code == 200
         for url in re.findall(r"http\S+(?= \d+w)", entry["picture"]):
             assert url.startswith(f"{server.url}/i/v3/{entry['digest']}/")
 

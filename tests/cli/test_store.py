@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import httpx
 import pytest
 import structlog
 from click.testing import CliRunner
@@ -98,7 +97,7 @@ def one(store: Path, kind: str) -> Path:
 
 def empty_bucket(s3: Bucket) -> str:
     name = f"bucket-{next(numbers)}"
-    httpx.put(f"{s3.endpoint}/{name}", trust_env=False, verify=False).raise_for_status()
+    s3.add_bucket(name)
     return f"s3://{name}"
 
 
@@ -130,7 +129,7 @@ def test_check_reports_each_kind_of_fault_with_a_remedy_and_changes_nothing(stor
     old(store / "renditions" / ("b" * 32) / "0", checksum.wrap(b"stray"))
     old(store / "warming" / ("c" * 32), b"")
     old(store / "originals" / f"{lonely}#1", b"half")
-    old(store / "pointers" / ("0" * 64), b"no pointer")
+    old(store / "sources" / ("0" * 64), b"no mapping")
     old(store / "documents" / "readme.txt", b"somebody's")
     before = files(store)
     found = json_of("check", store.as_uri(), code=1)["findings"]
@@ -144,7 +143,7 @@ def test_check_reports_each_kind_of_fault_with_a_remedy_and_changes_nothing(stor
         ("stray", f"renditions/{'b' * 32}/0"),
         ("stray", f"warming/{'c' * 32}"),
         ("leftover", f"originals/{lonely}#1"),
-        ("damaged-pointer", f"pointers/{'0' * 64}"),
+        ("damaged-source-mapping", f"sources/{'0' * 64}"),
         ("unknown-object", "documents/readme.txt"),
     }
     assert all(finding["detail"] and finding["remedy"] for finding in found)

@@ -4,6 +4,8 @@
 #
 #   tests/deploy/container.sh [PHOTO]      (without PHOTO it uses a picture that it makes in the container)
 #
+# It prints the size of each layer, and makes 25 renders of 24 megapixels at once with a limit of memory.
+#
 # Needs buildah and podman; as root on Debian it installs them if they are missing. If no registry can be reached, it makes
 # the base image with debootstrap, from DEBIAN_MIRROR if that is set. The machine's settings for pip and apt (index, proxy,
 # CA) are mounted into the build and never become part of the image. Containers, volumes and files are removed at the end;
@@ -15,6 +17,10 @@ image=localhost/darkroom-test
 base=docker.io/library/debian:trixie-slim
 own_base=localhost/darkroom-test-base:trixie-slim
 name=darkroom-test-$$
+# Of the image, of which Debian with Python is 120 MB.
+ceiling_megabytes=275
+# Of the container while it is under load.
+memory_megabytes=1536
 work=$(mktemp -d)
 photo=${1:-}
 
@@ -49,6 +55,13 @@ need() { # the names of commands, which on Debian are in packages of the same na
         exit 1
     fi
 }
+
+# Mounts are what container tools need and what containers of CI services often do not permit.
+[ "$(id -u)" = 0 ] && own_mounts=(unshare --mount) || own_mounts=(unshare --mount --map-root-user)
+if ! "${own_mounts[@]}" true 2>/dev/null; then
+    say "SKIPPED: the container is neither built nor run, because this machine permits no mount namespaces."
+    exit 0
+fi
 
 need buildah podman curl python3
 
@@ -100,10 +113,14 @@ fi
 began=$SECONDS
 buildah bud --pull-never --layers "${from[@]}" "${mounts[@]}" --tag "$image" . >"$work/build.log" 2>&1 ||
     { tail -n 40 "$work/build.log" >&2; fail "the image does not build"; }
-say "built in $((SECONDS - began)) s; $(podman image inspect --format '{{.Size}}' "$image" | awk '{printf "%.0f MB", $1 / 1e6}')"
+megabytes=$(podman image inspect --format '{{.Size}}' "$image" | awk '{printf "%.0f", $1 / 1e6}')
+say "built in $((SECONDS - began)) s; $megabytes MB, by layer:"
+podman history --no-trunc --format '{{.Size}} {{.CreatedBy}}' "$image" | grep -v '^0 B' | sed 's#/bin/sh -c \(\#(nop)\)\? *##' | cut -c 1-100 | sed 's/^/  /'
+[ "$megabytes" -le "$ceiling_megabytes" ] || fail "the image has $megabytes MB, expected at most $ceiling_megabytes"
 
 # As root inside another container, podman may be unable to raise limits and to create a network.
 run=(run --network host)
+own_limits=()
 if ! podman "${run[@]}" --rm "$image" true >/dev/null 2>&1; then
     cat >"$work/containers.conf" <<'CONF'
 [engine]
@@ -115,6 +132,8 @@ netns = "host"
 default_ulimits = ["nofile=16384:16384", "nproc=16384:16384"]
 CONF
     need runc
+    # An option --ulimit replaces all of the configured ones.
+    own_limits=(--ulimit nproc=16384:16384)
     export CONTAINERS_CONF="$work/containers.conf"
     podman "${run[@]}" --rm "$image" true || fail "podman cannot run a container on this machine"
 fi
@@ -124,9 +143,8 @@ fi
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 url=http://127.0.0.1:$port
 key=$(python3 -c 'import secrets; print(secrets.token_hex(32))')
-token=$(python3 -c 'import secrets; print(secrets.token_hex(16))')
 # Without a writable tmpfs, like Docker's --read-only.
-locked=(--read-only --read-only-tmpfs=false --cap-drop ALL --security-opt no-new-privileges --memory 1536m)
+locked=(--read-only --read-only-tmpfs=false --cap-drop ALL --security-opt no-new-privileges --memory ${memory_megabytes}m)
 
 # get FILE CURL-ARGUMENTS… prints the status, and writes the body to FILE and the headers, with names in lower case, to FILE.headers.
 get() {
@@ -174,22 +192,39 @@ say "ok: without a key and a token the server refuses to start, exit code $statu
 
 # ------------------------------------------------------------------------------------------------------------------ run
 
-if [ -z "$photo" ]; then
-    photo=$work/photo.jpg
+picture() { # width, height, and how many pixels wide and high a step of its two gradients is
     podman "${run[@]}" --rm "${locked[@]}" "$image" python -c '
 import sys, pyvips
-x = pyvips.Image.xyz(2400, 1600)
-noise = pyvips.Image.gaussnoise(2400, 1600, sigma=6, seed=1)
-bands = (x[0] / 10).bandjoin([x[1] / 7, 128 + 100 * (x[0] / 90).math("sin")]) + noise
+width, height, across, down = map(int, sys.argv[1:])
+x = pyvips.Image.xyz(width, height)
+noise = pyvips.Image.gaussnoise(width, height, sigma=6, seed=1)
+bands = (x[0] / across).bandjoin([x[1] / down, 128 + 100 * (x[0] / 90).math("sin")]) + noise
 sys.stdout.buffer.write(bands.cast("uchar").copy(interpretation="srgb").jpegsave_buffer(Q=90))
-' >"$photo"
+' "$@"
+}
+
+if [ -z "$photo" ]; then
+    photo=$work/photo.jpg
+    picture 2400 1600 10 7 >"$photo"
 fi
+
+large=$work/large.jpg
+picture 6000 4000 25 17 >"$large"
+
+# As docs/deployments.md has it: secrets in files for the container's user, everything else from deploy/compose.yaml.
+mkdir "$work/secrets"
+printf '%s\n' "$key" >"$work/secrets/keys"
+podman "${run[@]}" --rm "${locked[@]}" "$image" darkroom token owner >"$work/secrets/tokens" 2>"$work/token"
+token=$(tail -n 1 "$work/token")
+chmod 0400 "$work"/secrets/*
+chmod 0711 "$work" "$work/secrets"
+chown 10001:10001 "$work"/secrets/*
+mapfile -t composed < <("${PYTHON:-.venv/bin/python}" tests/deploy/compose_flags.py "$work/secrets")
+say "compose: podman run ${composed[*]/#--volume=$work/--volume=.}"
 
 podman volume create "$name" >/dev/null
 began=$(date +%s%N)
-podman "${run[@]}" --detach --name "$name" "${locked[@]}" --volume "$name:/data" \
-    --env DARKROOM_PORT="$port" --env DARKROOM_KEYS="$key" --env "DARKROOM_TOKENS=$token:ingest+delete+read" \
-    "$image" >/dev/null
+podman "${run[@]}" --detach --name "$name" "${composed[@]}" "${own_limits[@]}" --volume "$name:/data" --env DARKROOM_PORT="$port" "$image" >/dev/null
 wait_for_health "$began"
 expect "/health" ok "$(field health '["status"]')"
 expect "/livez" 200 "$(get livez "$url/livez")"
@@ -250,6 +285,15 @@ for one in "src $src" "smallest $smallest" "best $best"; do
     expect "$file after the restart: the same ETag" "$(header "$file" etag)" "$(header "$file.after" etag)"
 done
 expect "the same photo once more" 200 "$(get known --header "$bearer" --data-binary "@$photo" "$url/v1/images")"
+
+# ------------------------------------------------------------------------------------- 25 renders of 24 megapixels at once
+
+cgroup_limit() { podman exec "$name" sh -c 'cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null' | head -n 1; }
+[ "$(cgroup_limit)" = $((memory_megabytes * 1024 * 1024)) ] && limited=yes || limited=no
+[ $limited = yes ] || say "The memory of the container is NOT limited on this machine: its use is measured instead."
+python3 tests/deploy/container_load.py --url "$url" --token "$token" --photo "$large" --megabytes $memory_megabytes --limited $limited \
+    --pid "$(podman inspect --format '{{.State.Pid}}' "$name")" || fail "the container does not hold under load"
+expect "the container after it" true "$(podman inspect --format '{{.State.Running}}' "$name")"
 
 command podman logs "$name" >"$work/log" 2>&1
 if grep -q 'Traceback' "$work/log"; then fail "the log contains a traceback"; fi

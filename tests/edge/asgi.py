@@ -111,6 +111,8 @@ class ClientRequest:
 
     def __init__(self, app: ASGIApp, scope: Scope, chunks: Iterable[bytes]) -> None:
         self.messages: list[Message] = []
+        self.unread_chunks: int | None = None
+        """How many chunks of the body were unread when the response began."""
         self._chunks = list(chunks)
         self._waiting = asyncio.Event()
         self._disconnected = asyncio.Event()
@@ -154,6 +156,8 @@ class ClientRequest:
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.unread_chunks = len(self._chunks)
         self.messages.append(message)
 
 

@@ -13,13 +13,13 @@ class Clocks:
     def __init__(self) -> None:
         self.monotonic, self.wall = 50.0, 1_795_435_200.0
         self.clock = SuspendAwareClock(lambda: self.monotonic, lambda: self.wall)
-        self.began = self.clock()
+        self.began = self.clock.now()
 
     def elapsed(self, *, monotonic: float = 0.0, wall: float = 0.0) -> float:
         """Let so many seconds pass on each clock, and return how many the clock has counted since its start."""
         self.monotonic += monotonic
         self.wall += wall
-        return self.clock() - self.began
+        return self.clock.now() - self.began
 
 
 def test_clock_counts_the_seconds_of_the_monotonic_clock() -> None:

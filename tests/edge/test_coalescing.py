@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import pytest
 
 from edge import Edge, coalescing
-from edge.asgi import Message, Response
+from edge.asgi import Message, Response, Scope
 from edge.coalescing import MAX_CONCURRENT_RETRIES
 from tests.edge.asgi import (
     HANG_SECONDS,
@@ -43,12 +44,15 @@ MOMENTARY = Response(
 PRIVATE = Response(200, [(b"cache-control", b"private, max-age=60"), (b"content-length", b"5"), (b"accept-ranges", b"bytes")], b"yours")
 
 
-def edge_of(origin: Origin, *, max_concurrent_misses: int = 1_000) -> Edge:
+def edge_of(
+    origin: Origin, *, max_concurrent_misses: int = 1_000, refuse_miss: Callable[[Scope], Response | None] = lambda _: None
+) -> Edge:
     return Edge(
         origin,
         name="Darkroom",
         max_bytes=1_000_000,
         max_concurrent_misses=max_concurrent_misses,
+        refuse_miss=refuse_miss,
         key_includes_host=False,
         clock=lambda: 0.0,
     )
@@ -227,7 +231,7 @@ async def test_collapse_clients_that_disconnect_free_their_places() -> None:
     await third.until_waiting()
     await origin.release()
     assert [response.status for response in await responses([requests[1], third])] == [200, 200]
-    assert edge._concurrent_misses == 0
+    assert edge._miss_slots.in_use == 0
 
 
 async def test_collapse_fetch_without_clients_occupies_one_place_until_it_ends() -> None:
@@ -242,8 +246,30 @@ async def test_collapse_fetch_without_clients_occupies_one_place_until_it_ends()
     await origin.release()
     assert (await other.response()).field(b"cache-status") == stored(key="/other")
     await asyncio.gather(*edge._origin._tasks)
-    assert edge._concurrent_misses == 0
+    assert edge._miss_slots.in_use == 0
     assert (await send_request(edge, "/third")).field(b"cache-status") == stored(key="/third")
+
+
+async def test_refused_miss_starts_no_fetch_while_hits_and_clients_that_join_a_fetch_are_served() -> None:
+    full = False
+    refusal = Response(503, [(b"retry-after", b"7"), (b"content-length", b"4")], b"full")
+    origin = Origin()
+    edge = edge_of(origin, refuse_miss=lambda scope: refusal if full and scope["path"] != "/free" else None)
+    await send_request(edge, "/stored")
+    await origin.hold()
+    leader = open_request(edge, "/cold")
+    await wait_for_all([leader])
+    full = True
+    refused = await send_request(edge, "/other")
+    assert (refused.status, refused.field(b"retry-after"), refused.body) == (503, b"7", b"full")
+    assert refused.field(b"cache-status") == not_stored("/other", word="detail=busy")
+    assert edge.counters["any", 503].rejected == 1
+    assert (await send_request(edge, "/stored")).field(b"cache-status") == hit(60, "/stored")
+    waiter, free = open_request(edge, "/cold"), open_request(edge, "/free")
+    await wait_for_all([waiter, free])
+    await origin.release()
+    assert [response.status for response in await responses([leader, waiter, free])] == [200] * 3
+    assert [scope["path"] for scope in origin.requests] == ["/stored", "/cold", "/free"]
 
 
 async def test_collapse_client_that_disconnects_as_the_response_arrives_gets_it() -> None:
@@ -287,7 +313,7 @@ async def test_collapse_client_whose_task_is_canceled_harms_nobody(leads: bool) 
     await origin.release()
     assert [response.body for response in await responses(requests)] == [b"picture"] * 2
     assert len(origin.requests) == 1
-    assert edge._concurrent_misses == 0
+    assert edge._miss_slots.in_use == 0
 
 
 async def test_collapse_client_that_cannot_be_read_from_fails_by_itself() -> None:

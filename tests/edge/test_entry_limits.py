@@ -77,8 +77,8 @@ async def test_fraction_of_a_label_is_never_exceeded_and_takes_no_more_from_othe
     for number in range(400):
         await send_request(edge, f"/page/{number}")
     assert edge.stored_bytes <= MAX_BYTES
-    assert (edge.counters["picture"].evicted, edge.stored_entries) == (0, 30 + 2)
-    assert edge.counters["page"].evicted == 400 - 2
+    assert (edge.counters["picture", 200].evicted, edge.stored_entries) == (0, 30 + 2)
+    assert edge.counters["page", 200].evicted == 400 - 2
     for number in range(30):
         assert (await send_request(edge, f"/i/{number}")).field(b"cache-status") == hit(60, f"/i/{number}")
 

@@ -708,7 +708,7 @@ async def test_repr_has_the_live_counts() -> None:
     await origin.until_requested(1)
     assert repr(edge) == (
         "<Edge 'darkroom': <MemoryStore: 0 entries, 0 of 100000 bytes>, "
-        "<OriginFetcher: 1 fetches in flight, 1 calls of the application>, 1 of 100 concurrent misses>"
+        "<OriginFetcher: 1 fetches in flight, 1 calls of the application>, <MissSlots: 1 of 100, 0 clients>>"
     )
     await origin.release()
     await waiting.response()

@@ -218,7 +218,7 @@ class EdgeMachine(RuleBasedStateMachine):
             max_bytes=1_000_000,
             max_concurrent_misses=100,
             key_includes_host=False,
-            clock=self.clock,
+            clock=self.clock.now,
             wall_clock=lambda: self.wall,
         )
 
@@ -227,7 +227,7 @@ class EdgeMachine(RuleBasedStateMachine):
         left = self.run(_other_tasks())
         self.runner.close()
         assert not left
-        assert self.edge._concurrent_misses == 0
+        assert self.edge._miss_slots.in_use == 0
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(coroutine)
@@ -261,18 +261,18 @@ class EdgeMachine(RuleBasedStateMachine):
         self.steady += seconds
         self.wall += seconds
         self.now += seconds
-        self.clock()
+        self.clock.now()
 
     @rule(seconds=LEAPS)
     def machine_is_suspended(self, seconds: float) -> None:
         self.wall += seconds
         self.now += seconds
-        self.clock()
+        self.clock.now()
 
     @rule(seconds=LEAPS)
     def wall_clock_is_set_back(self, seconds: float) -> None:
         self.wall -= seconds
-        self.clock()
+        self.clock.now()
 
     @rule(path=st.sampled_from(PATHS))
     def path_is_purged(self, path: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from edge import Edge
-from edge.asgi import Response
+from edge.asgi import Headers, Response
 from edge.store import MEMORY_TIER
 from tests.edge.asgi import (
     RENDITION,
@@ -102,6 +102,37 @@ async def test_purge_of_another_path_does_not_affect_a_response_on_its_way() -> 
     edge.purge(b"/i/other")
     await origin.release()
     assert (await waiting.response()).field(STATUS) == stored()
+
+
+# Of everything
+
+
+@pytest.mark.parametrize("vary", [(), ((b"vary", b"accept"),)])
+async def test_purge_of_all_removes_every_response(vary: Headers) -> None:
+    edge = shared_edge(Origin(full_response(b"max-age=60", *vary)), max_fraction_by_label={"page": 0.5}, metric_label=lambda path: path[1:])
+    for path in ("/a", "/page"):
+        await send_request(edge, path)
+    edge.purge_all()
+    assert (edge.stored_entries, edge.stored_bytes) == (0, 0)
+    assert [await is_stored(edge, path) for path in ("/a", "/page")] == [False, False]
+    assert (await send_request(edge, "/a")).field(STATUS) == stored(key="/a")
+
+
+async def test_purge_of_all_lets_waiters_finish_and_stores_nothing() -> None:
+    origin = Origin(held=True)
+    edge = shared_edge(origin)
+    before = open_request(edge)
+    await before.until_waiting()
+    await origin.until_requested(1)
+    edge.purge_all()
+    after = open_request(edge)
+    await after.until_waiting()
+    await origin.until_requested(2)
+    await origin.release(first=1)
+    assert (await before.response()).body == b"picture"
+    assert edge.stored_entries == 0
+    await origin.release()
+    assert (await after.response()).field(STATUS) == stored()
 
 
 # By tag

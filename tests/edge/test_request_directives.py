@@ -403,7 +403,7 @@ async def test_cache_status_begins_with_the_name_of_the_cache_in_lower_case() ->
     assert (await send_request(edge)).field(STATUS) == b'edge-one; hit; ttl=60; key="/i/picture"'
 
 
-async def test_counters_are_by_label_and_by_result(clock: ManualClock) -> None:
+async def test_counters_are_by_label_status_and_result(clock: ManualClock) -> None:
     origin = Origin(full_response(b"max-age=60, stale-while-revalidate=60"), held=True)
     edge = shared_edge(origin, clock, max_concurrent_misses=2, metric_label=lambda path: path.split("/")[1])
     requests = [open_request(edge), open_request(edge)]
@@ -415,7 +415,36 @@ async def test_counters_are_by_label_and_by_result(clock: ManualClock) -> None:
     await send_request(edge)
     await send_request(edge, method="HEAD")
     await send_request(edge, "/health")
-    counts = {
-        kind: {name: getattr(count, name) for name in count.__slots__ if getattr(count, name)} for kind, count in edge.counters.items()
+    counts = {key: {result: number for result, number in count.by_result().items() if number} for key, count in edge.counters.items()}
+    assert {key: count for key, count in counts.items() if count} == {
+        ("i", 200): {"misses": 1, "hits": 2, "collapsed": 1},
+        ("i", 503): {"rejected": 1},
+        ("health", 200): {"bypassed": 1},
     }
-    assert counts == {"i": {"misses": 1, "hits": 2, "collapsed": 1, "rejected": 1, "sent_bytes": 7}, "health": {"bypassed": 1}}
+    assert (edge.counters["i", 200].sent_bytes, edge.counters["i", 200].fetches) == (7, 1)
+
+
+async def test_counters_have_the_status_that_the_client_receives(clock: ManualClock) -> None:
+    edge = shared_edge(Origin(full_response(b"max-age=60", (b"etag", b'"one"'))), clock)
+    await send_request(edge)
+    await send_request(edge, headers=[(b"if-none-match", b'"one"')])
+    await send_request(edge, headers=[(b"range", b"bytes=0-1")])
+    await send_request(edge, headers=[(b"range", b"bytes=99-")])
+    await send_request(edge, "/other", headers=[(b"cache-control", b"only-if-cached")])
+    counts = {
+        status: {name: number for name, number in count.by_result().items() if number} for (_, status), count in edge.counters.items()
+    }
+    assert counts == {200: {"misses": 1}, 304: {"hits": 1}, 206: {"hits": 1}, 416: {"hits": 1}, 504: {"misses": 1}}
+
+
+@pytest.mark.parametrize("measure", [False, True])
+async def test_hits_are_measured_only_if_that_is_requested(measure: bool, clock: ManualClock) -> None:
+    edge = shared_edge(Origin(full_response(b"max-age=60")), clock, measure_hits=measure)
+    for _ in range(3):
+        await send_request(edge)
+    if measure:
+        assert edge.hit_seconds is not None
+        assert edge.hit_seconds.buckets()[-1] == ("+Inf", 2)
+        assert edge.hit_seconds.sum_seconds == 0, "the clock of the test stands still"
+    else:
+        assert edge.hit_seconds is None

@@ -83,8 +83,8 @@ async def test_stale_while_revalidate_serves_stale_while_one_request_revalidates
     await settle(edge)
     assert await send_request(edge) == ClientResponse(200, [*WITHIN.headers, (b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER], b"renewed")
     assert len(origin.requests) == 2
-    assert edge.counters["any"].stale == 5
-    assert edge._concurrent_misses == 0
+    assert edge.counters["any", 200].stale == 5
+    assert edge._miss_slots.in_use == 0
 
 
 async def test_stale_while_revalidate_revalidates_by_a_304_in_the_background(clock: ManualClock) -> None:
@@ -96,7 +96,7 @@ async def test_stale_while_revalidate_revalidates_by_a_304_in_the_background(clo
     assert await send_request(edge) == ClientResponse(
         200, [*WITHIN.headers, (b"x-seen", b"2"), (b"age", b"0"), (STATUS, hit(60)), MEMORY_TIER], b"picture"
     )
-    assert edge.counters["any"].revalidated == 1
+    assert edge.counters["any", 304].fetches == 1
 
 
 @pytest.mark.parametrize("condition", [(NO_MATCH, b'"one"'), (b"range", b"bytes=0-1")])
@@ -198,7 +198,7 @@ async def test_revalidation_that_fails_keeps_the_stale_response_and_is_tried_aga
     await send_request(edge)
     await settle(edge)
     assert (await send_request(edge)).field(STATUS) == hit(60)
-    assert edge._concurrent_misses == 0
+    assert edge._miss_slots.in_use == 0
 
 
 async def test_revalidation_that_finds_404_removes_the_stale_response(clock: ManualClock) -> None:
@@ -228,7 +228,7 @@ async def test_revalidation_is_joined_by_a_client_that_does_not_accept_stale_res
     assert await strict.response() == ClientResponse(200, [*WITHIN.headers, (STATUS, collapsed(reason="stale"))], b"renewed")
     assert len(origin.requests) == 2
     await settle(edge)
-    assert edge._concurrent_misses == 0
+    assert edge._miss_slots.in_use == 0
 
 
 @pytest.mark.parametrize("word", [b"must-revalidate", b"proxy-revalidate"])
@@ -255,7 +255,7 @@ async def test_stale_if_error_replaces_an_error(status: int, clock: ManualClock)
             200, [*ON_ERROR.headers, (b"age", b"70"), (STATUS, instead(status, -10))], b"picture"
         )
     assert len(origin.requests) == 3
-    assert edge.counters["any"].stale == 2
+    assert edge.counters["any", 200].stale == 2
     origin.response = renewed(ON_ERROR)
     assert await send_request(edge) == ClientResponse(200, [*ON_ERROR.headers, (STATUS, stored(reason="stale"))], b"renewed")
 

@@ -84,7 +84,7 @@ async def test_private_response_in_chunks_is_forwarded_in_the_same_chunks() -> N
         assert messages == [start(PRIVATE, (STATUS, not_stored())), *(chunk(body) for body in CHUNKS), chunk(b"", more=False)]
     await origin.finished.wait()
     assert len(origin.requests) == 2
-    assert (edge.stored_entries, edge._concurrent_misses) == (0, 0)
+    assert (edge.stored_entries, edge._miss_slots.in_use) == (0, 0)
 
 
 async def test_private_response_in_chunks_reaches_the_client_before_its_end() -> None:
@@ -183,7 +183,7 @@ async def test_stream_whose_leader_disconnects_midway_ends() -> None:
     assert await client.sent_messages() == [start(PRIVATE, (STATUS, not_stored())), chunk(b"01")]
     await settle(edge)
     assert events == ["http.request", "http.disconnect"]
-    assert edge._concurrent_misses == 0
+    assert edge._miss_slots.in_use == 0
 
 
 async def test_stream_whose_leader_disconnects_before_the_first_chunk_ends() -> None:
@@ -193,13 +193,13 @@ async def test_stream_whose_leader_disconnects_before_the_first_chunk_ends() -> 
     await client.until_waiting()
     client.disconnect()
     assert await client.sent_messages() == []
-    assert edge._concurrent_misses == 1
+    assert edge._miss_slots.in_use == 1
     origin.may_respond.set()
     await asyncio.wait_for(origin.finished.wait(), HANG_SECONDS)
     assert origin.events == ["http.request", "http.disconnect"]
     assert origin.sent < 10
     await settle(edge)
-    assert edge._concurrent_misses == 0
+    assert edge._miss_slots.in_use == 0
 
 
 async def test_stream_whose_leaders_task_is_canceled_midway_ends() -> None:
@@ -225,7 +225,7 @@ async def test_stream_waiters_make_their_own_requests() -> None:
     assert [await each.response() for each in requests] == [ClientResponse(200, [*PRIVATE, (STATUS, not_stored())], BODY)] * len(requests)
     assert len(origin.requests) == len(requests)
     await settle(edge)
-    assert edge._concurrent_misses == 0
+    assert edge._miss_slots.in_use == 0
 
 
 async def test_stream_waiters_whose_leader_has_disconnected_make_their_own_requests() -> None:
@@ -265,7 +265,7 @@ async def test_stream_that_fails_midway_raises_to_the_server(caplog: pytest.LogC
     assert request.messages == [start(PRIVATE, (STATUS, not_stored())), *(chunk(body) for body in CHUNKS)]
     assert [record.getMessage() for record in caplog.records] == ["the application failed"]
     await settle(edge)
-    assert edge._concurrent_misses == 0
+    assert edge._miss_slots.in_use == 0
 
 
 async def test_stream_that_the_origin_leaves_unfinished_raises_to_the_server() -> None:
@@ -334,7 +334,7 @@ async def test_stream_in_response_to_a_revalidation_is_canceled_and_removes_the_
     await asyncio.wait_for(origin.finished.wait(), HANG_SECONDS)
     assert origin.events == ["http.request", "http.disconnect"]
     await settle(edge)
-    assert (edge.stored_entries, edge._concurrent_misses) == (0, 0)
+    assert (edge.stored_entries, edge._miss_slots.in_use) == (0, 0)
 
 
 # HEAD, ranges and conditions

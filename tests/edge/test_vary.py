@@ -217,7 +217,7 @@ async def test_waiters_with_different_values_lead_one_request_for_each() -> None
     later = b"fwd=vary-miss; collapsed; ttl=60"
     assert [words(response) for response in responses] == [FIRST, LATER, LATER, SHARED, later, later, later]
     assert len(origin.requests) == 3
-    assert edge._concurrent_misses == 0
+    assert edge._miss_slots.in_use == 0
 
 
 async def test_waiters_with_different_values_never_share_a_response_that_is_not_stored() -> None:

@@ -1,4 +1,4 @@
-"""A copy of two thousand originals from a disk to S3 that is killed twice."""
+"""Copies of many originals from a disk, to S3 and to another disk, that are killed twice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import subprocess
-import time
 from pathlib import Path
 
 import msgspec
@@ -18,9 +17,12 @@ from PIL import Image
 from service.images.digest import digest_from_sha256
 from service.images.document import Document
 from tests.support.s3 import Bucket
+from tests.support.s3_proxy import Request, S3Proxy
 from tests.support.server import DARKROOM, darkroom, environment
+from tests.support.waiting import wait_until
 
-ORIGINALS = 2_000
+# More than S3 has on a page of a listing.
+ORIGINALS = 1_200
 
 
 def small_png(number: int) -> bytes:
@@ -51,15 +53,18 @@ def filled(data: Path, count: int) -> dict[str, bytes]:
 
 
 @pytest.mark.long
-def test_copy_to_s3_that_is_killed_twice_has_only_whole_objects_and_the_next_run_copies_the_rest(data: Path, s3: Bucket) -> None:
+def test_copy_to_s3_that_is_killed_twice_has_only_whole_objects_and_the_next_run_copies_the_rest(
+    data: Path, s3: Bucket, s3_proxy: S3Proxy
+) -> None:
     originals = filled(data, ORIGINALS)
     variables = environment(**s3.environment)
     command: list[str | Path] = [DARKROOM, "store", "copy", (data / "store").as_uri(), f"s3://{s3.name}", "--json"]
     for share in (0.3, 0.9):
-        running = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL)
-        wait_for_objects(s3, int(share * ORIGINALS))
+        running = subprocess.Popen(command, env=variables | s3_proxy.environment, stdout=subprocess.DEVNULL)
+        fall_silent_at(s3_proxy, s3, int(share * ORIGINALS))
         running.kill()
         assert running.wait() == -9
+        s3_proxy.silent = False
         there = stored(s3, "originals")
         assert share * ORIGINALS <= len(there) < ORIGINALS, "it was killed on the way"
         assert all(digest_from_sha256(hashlib.sha256(body).digest()) == digest for digest, body in there.items())
@@ -87,10 +92,7 @@ def test_copy_to_disk_that_is_killed_leaves_no_partial_object(data: Path, tmp_pa
     command: list[str | Path] = [DARKROOM, "store", "copy", (data / "store").as_uri(), there.as_uri()]
     for least in (1, 400):
         running = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while len(on_disk(there)) < least:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        wait_until(lambda least=least: len(on_disk(there)) >= least)  # type: ignore[misc]
         running.kill()
         running.wait()
         assert on_disk(there).items() <= originals.items()
@@ -111,9 +113,15 @@ def stored(s3: Bucket, folder: str) -> dict[str, bytes]:
     return {key.rpartition("/")[2]: bytes(obstore.get(store, key).bytes()) for key in keys}
 
 
-def wait_for_objects(s3: Bucket, count: int) -> None:
-    store = s3.client()
-    deadline = time.monotonic() + 120
-    while sum(len(page) for page in obstore.list(store, "originals/")) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def fall_silent_at(s3_proxy: S3Proxy, s3: Bucket, count: int) -> None:
+    """Have the store stop responding while it is sent one original more than `count`, and wait until it has so many."""
+    sent = {f"/{s3.name}/{key}" for key in s3.objects()}
+
+    def look(request: Request) -> None:
+        if request.method == "PUT" and "/originals/" in request.path:
+            sent.add(request.path)
+            s3_proxy.silent = s3_proxy.silent or sum("/originals/" in path for path in sent) > count
+
+    s3_proxy.error_for = look
+    # Requests that were forwarded before are still on their way to the store.
+    wait_until(lambda: s3_proxy.silent and sum(key.startswith("originals/") for key in s3.objects()) >= count)

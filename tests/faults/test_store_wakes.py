@@ -13,10 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.promises.figures import RecordFigure
 from tests.support import images
 from tests.support.s3 import Bucket
 from tests.support.s3_proxy import S3Proxy
 from tests.support.server import Server, darkroom
+from tests.support.waiting import compares_milliseconds, limit
 
 SUSPENDED_SECONDS = 600
 FIRST_REQUEST_SECONDS = 2.0
@@ -72,8 +74,9 @@ def freezable(folder: Path, s3_proxy: S3Proxy, bucket: Bucket) -> Iterator[Froze
 
 
 @pytest.mark.long
+@compares_milliseconds
 def test_first_request_after_ten_frozen_minutes_succeeds_within_two_seconds_even_if_connections_were_lost(
-    tmp_path: Path, s3: Bucket, s3_proxy: S3Proxy
+    tmp_path: Path, s3: Bucket, s3_proxy: S3Proxy, record_figure: RecordFigure
 ) -> None:
     with freezable(tmp_path, s3_proxy, s3) as frozen, frozen.server.client() as client:
         document = client.post("/v1/images", content=images.photo_jpeg(1200, 900)).json()
@@ -94,7 +97,8 @@ def test_first_request_after_ten_frozen_minutes_succeeds_within_two_seconds_even
                 assert response.status_code == 200, frozen.server.log()
                 assert response.headers["server-timing"].startswith(f"tier;desc={tier}")
                 assert url not in right or response.content == right[url]
-                assert seconds <= FIRST_REQUEST_SECONDS
+                record_figure("first response after {:.2f} s", seconds)
+                assert seconds <= limit(FIRST_REQUEST_SECONDS)
                 assert int(response.headers.get("age", "0")) >= (SUSPENDED_SECONDS if tier == "memory" else 0)
         assert int(client.get(cached_url).headers["age"]) >= 6 * SUSPENDED_SECONDS
         set_clock(tmp_path / "clock", 0)

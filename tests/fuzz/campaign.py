@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import secrets
+import math
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import msgspec
 
@@ -59,7 +60,8 @@ class Plan(msgspec.Struct, frozen=True):
     """The parameters of a run.
 
     seed: determines every input. seconds: how long inputs are sent. folder: for the servers' data. findings: a directory for the inputs
-    that led to findings. only: the numbers of the inputs to send; empty for all.
+    that led to findings. only: the numbers of the inputs to send; empty for all. inputs: how many inputs are sent, however long that takes;
+    0 for as many as `seconds` permit.
     """
 
     seed: int
@@ -67,6 +69,7 @@ class Plan(msgspec.Struct, frozen=True):
     folder: Path
     findings: Path
     only: tuple[int, ...] = ()
+    inputs: int = 0
 
 
 def run(plan: Plan, log: Callable[[str], None]) -> Report:
@@ -74,7 +77,8 @@ def run(plan: Plan, log: Callable[[str], None]) -> Report:
     report = Report(plan.seed)
     started = time.monotonic()
     for share, warm in ((0.6, "none"), (0.4, "webp,fallback")):
-        _Campaign(plan, report, log, seconds=plan.seconds * share).run(warm)
+        seconds, inputs = (math.inf, round(plan.inputs * share)) if plan.inputs else (plan.seconds * share, 0)
+        _Campaign(plan, report, log, seconds=seconds, inputs=inputs).run(warm)
         if len(report.findings) >= MAX_FINDINGS or plan.only:
             break
     report.seconds = time.monotonic() - started
@@ -97,19 +101,22 @@ def stored_images() -> list[bytes]:
 
 
 class _Campaign:
-    """Sends inputs to one server for `seconds`, and adds the outcomes to `report`."""
+    """Sends inputs to one server for `seconds`, or until there were `inputs` unless that is 0, and adds the outcomes to `report`."""
 
-    def __init__(self, plan: Plan, report: Report, log: Callable[[str], None], *, seconds: float) -> None:
+    def __init__(self, plan: Plan, report: Report, log: Callable[[str], None], *, seconds: float, inputs: int) -> None:
         self._plan = plan
         self._report = report
         self._log = log
         self._seconds = seconds
+        self._inputs = inputs
         self._findings = FindingsFolder(plan.findings)
         self._progress_at = time.monotonic()
 
     def run(self, warm: str) -> None:
         data = self._plan.folder / f"data-{warm}"
-        key, owner_token, token = secrets.token_hex(32), f"owner-{secrets.token_hex(12)}", f"stranger-{secrets.token_hex(12)}"
+        # They are parts of inputs.
+        rng = Random(f"{self._plan.seed} {warm}")
+        key, owner_token, token = rng.randbytes(32).hex(), f"owner-{rng.randbytes(12).hex()}", f"stranger-{rng.randbytes(12).hex()}"
         settings = {"keys": key, "tokens": f"{owner_token},{token}:ingest+read", "warm": warm, **SETTINGS}
         with darkroom(data, **settings) as server:
             signer = Signer([bytes.fromhex(key)])
@@ -147,6 +154,7 @@ class _Campaign:
         watch.check()
         ends = time.monotonic() + self._seconds
         numbers = iter(self._plan.only) if self._plan.only else itertools.count(self._report.total + 1)
+        last = self._report.total + self._inputs if self._inputs else math.inf
         since = number = 0
         for number in numbers:
             since = since or number
@@ -156,7 +164,8 @@ class _Campaign:
                 good = canaries.check_all if is_suspect else canaries.check_next
                 self._check(number, since, watch.check() if is_due else [], good, watch)
                 since = 0
-            if not watch.is_running() or time.monotonic() > ends or len(self._report.findings) >= MAX_FINDINGS:
+            is_over = time.monotonic() > ends or self._report.total >= last
+            if is_over or not watch.is_running() or len(self._report.findings) >= MAX_FINDINGS:
                 break
         self._check(number, since or number, watch.check(), canaries.check_all, watch)
 

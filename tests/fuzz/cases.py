@@ -12,6 +12,7 @@ import msgspec
 from service.images.transform import PIPELINE_VERSION
 from service.urls.rendition_url import RenditionUrl
 from service.urls.signing import Signer
+from service.urls.source_url import SourceUrl
 from tests.fuzz.seeds import Kind, Seed
 from tests.fuzz.structures import mutators, name_of
 from tests.fuzz.transforms import EXTENSIONS, random_api_body, random_transform
@@ -28,7 +29,7 @@ _API_ROUTES = (
     ("POST", "/v1/images/{}/urls"),
     ("PATCH", "/v1/images/{}"),
     ("POST", "/v1/images/known"),
-    ("POST", "/v1/pull"),
+    ("POST", "/v1/sources/cms/urls"),
     ("POST", "/v1/images"),
     ("GET", "/v1/images?{}"),
 )
@@ -60,7 +61,7 @@ class ImageCase(msgspec.Struct, frozen=True):
 
 
 class UrlCase(msgspec.Struct, frozen=True):
-    """A signed path of a rendition, or one that was changed after it was signed."""
+    """A signed path of a rendition, or a path that has no rendition, mostly because it was changed after it was signed."""
 
     label: str
     path: bytes
@@ -115,6 +116,9 @@ class Cases:
                     wanted.path(rng.choice(self._digests), self._signer).encode(),
                     is_changed=False,
                 )
+            case 2 if rng.random() < 0.4:
+                # The server has no source, so that nothing is fetched, and no path has a picture.
+                return UrlCase("a changed path of a source", change_path(self._source_path(rng), rng), is_changed=True)
             case 2:
                 path = self._rendition(rng).path(rng.choice(self._digests), self._signer)
                 changed = change_path(path, rng)
@@ -139,6 +143,14 @@ class Cases:
         renditions = tuple(self._rendition(rng) for _ in range(rng.choice((0, 0, 1, 2))))
         picks = tuple(rng.random() for _ in range(rng.choice((1, 1, 2, 4))))
         return ImageCase(f"{seed.name}: {', '.join(applied)}", kind, body, rng.random() < 0.1, picks, renditions)
+
+    def _source_path(self, rng: Random) -> str:
+        """Return the path of a rendition of an object in a source, as open or signed URLs have it."""
+        object_path = rng.choice(("a.jpg", "2026/Größe 1.jpg", "a/b/c.png?v=1&x=%2F", "%2e%2e/a.jpg", "…", "a" * 300))
+        if rng.random() < 0.5:
+            return SourceUrl("cms", object_path, "width=640", rng.choice(EXTENSIONS)).path("-")
+        wanted = self._rendition(rng)
+        return self._signer.sign(SourceUrl("cms", object_path, wanted.transform, wanted.extension))
 
     def _rendition(self, rng: Random) -> RenditionRequest:
         return RenditionRequest(random_transform(rng, self._digests), rng.choice(EXTENSIONS))
@@ -172,9 +184,10 @@ class Cases:
     def _targets(self, rng: Random) -> list[bytes]:
         digest = rng.choice(self._digests)
         paths = (
-            "/", "/livez", "/health", "/v1/images", "/v1/images", "/v1/images/known", "/v1/pull", f"/v1/images/{digest}",
+            "/", "/livez", "/health", "/v1/images", "/v1/images", "/v1/images/known", "/v1/sources", f"/v1/images/{digest}",
             f"/v1/images/{digest}/urls", "/docs", "/docs/openapi.json", "/problems", "/problems/too-large", "/darkroom.js", "/nothing",
-            "*", "/metrics", "/i/", "/pull/v1/", RenditionRequest("width=64", "webp").path(digest, self._signer),
+            "*", "/metrics", "/i/", "/from/cms/a.jpg/width=640/-.webp", f"/i/v3/{digest}/width=320/-/panda.webp",
+            RenditionRequest("width=64", "webp").path(digest, self._signer),
             RenditionRequest("width=64", "auto").path(digest, self._signer),
         )  # fmt: skip
         return [path.encode() for path in paths]

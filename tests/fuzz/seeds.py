@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -80,7 +81,13 @@ class Seed(NamedTuple):
 
 def seeds() -> list[Seed]:
     """Return every seed: generated ones first, then the small files of the corpus if it lies next to the checkout."""
-    return [*_generated(), *_from_corpus()]
+    return [*generated_seeds(), *_from_corpus()]
+
+
+@cache
+def generated_seeds() -> tuple[Seed, ...]:
+    """Return the seeds that are generated, which takes two seconds the first time."""
+    return tuple(_generated())
 
 
 def _generated() -> Iterator[Seed]:

@@ -76,6 +76,7 @@ _WRITERS: dict[str, Writer] = {
     "flip": _word("horizontal", "vertical"),
     "width": _whole(1, 2, 64, 100, 640),
     "height": _whole(1, 2, 64, 100, 640),
+    "ratio": _word("1:1", "16:9", "9:16", "191:100", "100:1", "1:100", "32:18", "0:1", "1:1000001"),
     "fit": _word("cover", "contain", "outside", "fill"),
     "gravity": _word(*_ANCHORS, "attention", "entropy", "focal:0.3:0.6", "focal:0:1"),
     "enlarge": _word("true"),
@@ -107,7 +108,8 @@ def random_transform(rng: Random, digests: Sequence[str]) -> str:
     `digests`: images that an overlay may use.
     """
     keys = set(rng.sample(list(OPTIONS), rng.choice((1, 2, 3, 4, 6, 10))))
-    keys |= {"width", "height"} if keys & {"fit", "gravity"} and rng.random() < 0.9 else set()
+    keys |= {"width", rng.choice(("height", "ratio"))} if keys & {"fit", "gravity"} and rng.random() < 0.9 else set()
+    keys -= {"height"} if "ratio" in keys and rng.random() < 0.9 else set()
     # Without a width the rendition is as large as the original. That is tried rarely, because it mostly takes time.
     keys |= {"width"} if rng.random() < 0.9 else set()
     ordered = [key for key in OPTIONS if key in keys]
@@ -145,12 +147,23 @@ def random_api_body(rng: Random, digests: Sequence[str]) -> object:
         "widths": lambda: [rng.choice((1, 100, 320, 8_192, 0, -1, 1 << 40)) for _ in range(rng.choice((0, 1, 3, 40, 3_000)))],
         "sizes": lambda: rng.choice(("100vw", "auto, 100vw", "auto", '"><script>', "\r\nSet-Cookie: a=b", "x" * 5_000, "\ud800", 5)),
         "alt": lambda: rng.choice(("A panda", "<&'\"", "\0", None, "x" * 3_000)),
+        "name": lambda: rng.choice((True, False, None, "panda", "写真_1", "../x", "a.b", "e\u0301", "a\0b", "\ud800", "", "x" * 3_000, 5)),
         "priority": lambda: rng.choice((True, False, None, "high", 1)),
+        "art_direction": lambda: [
+            {
+                "media": rng.choice(("(max-width: 40em)", "(a) and (not (b))", "screen", '(a)"><script>', "(" * 200, "", "\0", 5)),
+                "transform": rng.choice((options, {"ratio": "1:1"}, {}, None)),
+                **rng.choice(({}, {"digest": rng.choice((*digests, "a" * 32))}, {"sizes": "\ud800"}, {"unknown": 1})),
+            }
+            for _ in range(rng.choice((0, 1, 2, 7, 500)))
+        ],
         "variant": lambda: rng.choice(("card", "none", "", "x" * 500)),
         "focal": lambda: rng.choice(([0.3, 0.6], [2, 2], [0.3], None, "0.3:0.6", [1e-9, 1])),
         "url": lambda: rng.choice(
             ("https://example.invalid/a.jpg", "file:///etc/passwd", "http://127.0.0.1:1/", "x", "https://[::1]/", "\ud800", 1)
         ),
+        "source": lambda: rng.choice(("cms", "CMS", "", "x" * 500, 1)),
+        "path": lambda: rng.choice(("a.jpg", "ö/a b.jpg", "../a.jpg", "a//b", "%2e%2e/a", "a\0b", "", "\ud800", "ö" * 3_000, 1)),
         "digests": lambda: [rng.choice((*digests, "a" * 32, "A" * 32, "", 5)) for _ in range(rng.choice((0, 1, 5, 1_001)))],
         "unknown": lambda: [[[[]]]] * 50,
     }

@@ -12,6 +12,7 @@ import msgspec
 import psutil
 
 from tests.support.server import Server
+from tests.support.waiting import PATIENCE_SECONDS
 
 MEBIBYTE = 1 << 20
 
@@ -24,7 +25,7 @@ MAX_MORE_DESCRIPTORS = 64
 MAX_FROZEN_CPU_SECONDS = 4.0
 MAX_PROBE_SECONDS = 60.0
 
-_SETTLE_SECONDS = 30.0
+_SETTLE_SECONDS = PATIENCE_SECONDS
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 # Texts that must not appear in the log.

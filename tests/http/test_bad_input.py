@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.support import images
+from tests.support.lazy import LazyMapping
 from tests.support.server import HOST, Server, darkroom
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -67,22 +68,24 @@ def broken_jpeg() -> bytes:
     return images.truncated(images.photo_jpeg(800, 600))
 
 
-BAD_UPLOADS = {
-    "text": (b"Dear Sir or Madam,\r\n", 415, "unsupported-format"),
-    "html": (b"<!DOCTYPE html><title>x</title>", 415, "unsupported-format"),
-    "pdf": (b"%PDF-1.7 ...", 415, "unsupported-format"),
-    "svg that is not well-formed": (b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">', 422, "broken-image"),
-    "zeros": (bytes(5_000), 415, "unsupported-format"),
-    "empty": (b"", 400, "empty-body"),
-    "truncated jpeg": (broken_jpeg(), 422, "broken-image"),
-    "truncated png": (images.truncated(images.rgba_png(300, 200)), 422, "broken-image"),
-    "png with a wrong check sum": (images.rgba_png(300, 200).replace(b"IDAT", b"IDAT\x00", 1), 422, "broken-image"),
-    "too many pixels": (images.png_bomb(60_000, 60_000), 422, "too-many-pixels"),
-    "too many pixels, jpeg": (images.jpeg_bomb(), 422, "too-many-pixels"),
-    "too many pixels, gif": (images.gif_bomb(), 422, "too-many-pixels"),
-    "too many frames": (images.animated_gif(4, 4, frames=1_001), 422, "too-many-pixels"),
-    "too large": (images.photo_jpeg(640, 480) + bytes(MAX_UPLOAD_BYTES), 413, "too-large"),
-}
+BAD_UPLOADS = LazyMapping[tuple[bytes, int, str]](
+    {
+        "text": lambda: (b"Dear Sir or Madam,\r\n", 415, "unsupported-format"),
+        "html": lambda: (b"<!DOCTYPE html><title>x</title>", 415, "unsupported-format"),
+        "pdf": lambda: (b"%PDF-1.7 ...", 415, "unsupported-format"),
+        "svg that is not well-formed": lambda: (b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">', 422, "broken-image"),
+        "zeros": lambda: (bytes(5_000), 415, "unsupported-format"),
+        "empty": lambda: (b"", 400, "empty-body"),
+        "truncated jpeg": lambda: (broken_jpeg(), 422, "broken-image"),
+        "truncated png": lambda: (images.truncated(images.rgba_png(300, 200)), 422, "broken-image"),
+        "png with a wrong check sum": lambda: (images.rgba_png(300, 200).replace(b"IDAT", b"IDAT\x00", 1), 422, "broken-image"),
+        "too many pixels": lambda: (images.png_bomb(60_000, 60_000), 422, "too-many-pixels"),
+        "too many pixels, jpeg": lambda: (images.jpeg_bomb(), 422, "too-many-pixels"),
+        "too many pixels, gif": lambda: (images.gif_bomb(), 422, "too-many-pixels"),
+        "too many frames": lambda: (images.animated_gif(4, 4, frames=1_001), 422, "too-many-pixels"),
+        "too large": lambda: (images.photo_jpeg(640, 480) + bytes(MAX_UPLOAD_BYTES), 413, "too-large"),
+    }
+)
 
 
 @pytest.mark.parametrize("name", BAD_UPLOADS)
@@ -219,6 +222,16 @@ def test_bad_multipart_is_400(small: Server, content_type: str, body: bytes, rec
     with small.client() as client:
         problem = check_problem(client.post("/v1/images", content=body, headers={"content-type": content_type}), 400, "bad-request")
     assert received in problem["received"]
+
+
+def test_options_of_a_path_allow_every_method_that_405_names(server: Server) -> None:
+    with server.client() as client:
+        for path in ("/v1/images", f"/v1/images/{'a' * 32}", "/v1/uploads/a", "/health", f"/i/v1/{'a' * 32}/full/-.jpg"):
+            options, refused = client.options(path), client.request("TRACE", path)
+            assert options.status_code == 204
+            assert refused.status_code == 405
+            assert options.headers["allow"] == refused.headers["allow"]
+        assert client.options("/v1/images").headers["allow"] == "GET, HEAD, OPTIONS, POST"
 
 
 def test_unsupported_method_is_405_with_the_supported_methods(server: Server) -> None:

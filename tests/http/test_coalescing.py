@@ -6,11 +6,10 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
-from prometheus_client.parser import text_string_to_metric_families
-
 from tests.caches.running import counting
+from tests.promises.figures import RecordFigure
 from tests.support import images
+from tests.support.prometheus import samples
 from tests.support.s3 import moto_bucket
 from tests.support.server import HOST, darkroom, free_port
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
@@ -19,17 +18,14 @@ CROWD = 1_000
 LEAVING = 100
 
 
-def established(port: int) -> int:
-    """Return how many connections to a local port are open on the clients' side."""
-    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
-    return sum(row[2].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
+def waiting(metrics_port: int) -> float:
+    """Return how many requests wait for a rendition that is not in memory."""
+    return samples(metrics_port)["edge_waiting_requests",]
 
 
 def collapsed(port: int) -> float:
     """Return how many requests for renditions shared the response of another request."""
-    text = httpx.get(f"http://{HOST}:{port}/metrics", trust_env=False, verify=False).text
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return sum(sample.value for sample in samples if sample.labels == {"kind": "rendition", "result": "collapsed"})
+    return sum(value for series, value in samples(port).items() if series[:3] == ("edge_requests_total", "rendition", "collapsed"))
 
 
 def read_response(connection: socket.socket) -> tuple[bytes, bytes]:
@@ -41,7 +37,9 @@ def read_response(connection: socket.socket) -> tuple[bytes, bytes]:
     return head, body
 
 
-def test_1000_clients_of_one_cold_rendition_cause_one_render_and_one_read_even_if_the_first_100_disconnect(tmp_path: Path) -> None:
+def test_1000_clients_of_one_cold_rendition_cause_one_render_and_one_read_even_if_the_first_100_disconnect(
+    tmp_path: Path, record_figure: RecordFigure
+) -> None:
     metrics = free_port()
     with moto_bucket() as bucket, counting(bucket.endpoint) as store, ExitStack() as connections:
         settings = bucket.environment | {"AWS_ENDPOINT_URL_S3": f"http://{HOST}:{store.port}", "store": f"s3://{bucket.name}"}
@@ -58,17 +56,21 @@ def test_1000_clients_of_one_cold_rendition_cause_one_render_and_one_read_even_i
                 for _ in range(CROWD):
                     crowd.append(connections.enter_context(socket.create_connection((HOST, server.port), timeout=PATIENCE_SECONDS)))
                     crowd[-1].sendall(request)
-                # The server accepts requests in order: a later response shows that it has these.
-                assert client.get("/livez").status_code == 200
+                wait_until(lambda: waiting(metrics) == CROWD)
                 for one in crowd[:LEAVING]:
                     one.close()
-                wait_until(lambda: established(server.port) <= CROWD - LEAVING + 1)
-                assert client.get("/livez").status_code == 200
+                wait_until(lambda: waiting(metrics) == CROWD - LEAVING)
             responses = [read_response(one) for one in crowd[LEAVING:]]
             log = server.log()
             shared = collapsed(metrics)
+            hedges = samples(metrics)["store_hedged_requests_total", "get"]
         assert {head.split(b"\r\n")[0] for head, _ in responses} == {b"HTTP/1.1 200 OK"}
         assert len({body for _, body in responses}) == 1
-        assert log.count('"transform": "width=300", "extension": "webp"') == 1, "each render is one line of the log"
-        assert store.fetches(original) - read_before == 1
+        renders, reads = log.count('"transform": "width=300", "extension": "webp"'), store.fetches(original) - read_before
+        record_figure("{:.0f} render", renders)
+        record_figure("{:.0f} read", reads)
+        record_figure("{:.0f} clients served", len(responses), lowest=True)
+        assert renders == 1, "each render is one line of the log"
+        # If a machine is so busy that its bucket responds late, a read is requested a second time.
+        assert 1 <= reads <= 1 + hedges
         assert shared == CROWD - LEAVING, "they waited for one response; none was a hit"

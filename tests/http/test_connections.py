@@ -1,10 +1,8 @@
-"""Connections of a real server: clients that read slowly or not at all, that send nothing, and that open many."""
+"""Connections of a real server: clients that read slowly or not at all, and that open many connections."""
 
 from __future__ import annotations
 
 import http.client
-import resource
-import select
 import socket
 import time
 from collections.abc import Iterator
@@ -15,57 +13,20 @@ import pytest
 
 from service.http.connections import MAX_CONNECTIONS, WINDOW_SECONDS
 from tests.support import images
+from tests.support.connections import LARGE_BYTES, connected, is_closed, large_hit, many_descriptors
 from tests.support.server import HOST, Server, darkroom, darkroom_with_descriptors
-from tests.support.waiting import PATIENCE_SECONDS, wait_until
+from tests.support.waiting import PATIENCE_SECONDS, limit, wait_until
 
 MEBIBYTE = 1 << 20
-
-# More than the kernel buffers for a client here, and for the server.
-LARGE_BYTES = 1_200_000
 
 # The descriptors that tests need at most, for both sides of each connection, with room for others.
 DESCRIPTORS = 6_000
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _many_descriptors() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < DESCRIPTORS:
-        pytest.skip(f"the hard limit of open descriptors is {hard}: expected {DESCRIPTORS}")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def large_hit(server: Server) -> str:
-    """Return the path of a rendition of more than `LARGE_BYTES` that the edge has stored."""
-    with server.client() as client:
-        digest = client.post("/v1/images", content=images.noise_png(900, 600)).json()["digest"]
-        path: str = client.post(f"/v1/images/{digest}/urls", json={"transform": {"width": 880}, "format": "png"}).json()["url"]
-        client.get(path)
-        response = client.get(path)
-        assert "; hit; " in response.headers["cache-status"]
-        assert len(response.content) > LARGE_BYTES
-    return path
-
-
-def connected(server: Server, path: str = "", *, source: str = HOST, buffer_bytes: int = 4_096) -> socket.socket:
-    """Return a connection with so small a receive buffer; with a `path`, it has sent a GET for it."""
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
-    connection.bind((source, 0))
-    connection.settimeout(PATIENCE_SECONDS)
-    connection.connect((HOST, server.port))
-    if path:
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
-    return connection
-
-
-def is_closed(connection: socket.socket) -> bool:
-    """Return whether the other side has closed or reset a connection, without reading from it."""
-    poll = select.poll()
-    poll.register(connection, select.POLLRDHUP)
-    return bool(poll.poll(0))
+def _descriptors() -> Iterator[None]:
+    with many_descriptors(DESCRIPTORS):
+        yield
 
 
 def is_alive(server: Server, *, seconds: float) -> bool:
@@ -123,9 +84,9 @@ def test_more_clients_that_do_not_read_than_connections_leave_the_server_respons
         path = large_hit(server)
         worker = server.worker()
         with crowd(server, path, MAX_CONNECTIONS + 204) as readers:
-            assert is_alive(server, seconds=20)
+            assert is_alive(server, seconds=limit(20))
             assert worker.memory_info().rss < 1_200 * MEBIBYTE
-            wait_until(lambda: all(map(is_closed, readers)), seconds=60)
+            wait_until(lambda: all(map(is_closed, readers)), seconds=limit(60))
         with server.client() as client:
             assert len(client.get(path).content) > LARGE_BYTES
 
@@ -160,23 +121,8 @@ def test_slow_readers_are_closed_by_their_progress(data: Path) -> None:
         while b"IEND" not in (piece := slow.recv(65_536)):
             assert piece
         slow.close()
-        wait_until(lambda: sockets_of_port(server.port) == 0, seconds=60)
+        wait_until(lambda: sockets_of_port(server.port) == 0, seconds=limit(60))
         small.close()
-
-
-@pytest.mark.long
-def test_500_silent_connections_are_closed_at_the_header_time_out_and_health_responds_meanwhile(data: Path) -> None:
-    with darkroom(data) as server, ExitStack() as stack:
-        silent = [stack.enter_context(connected(server)) for _ in range(250)]
-        dripping = [stack.enter_context(connected(server)) for _ in range(250)]
-        started = time.monotonic()
-        while not all(map(is_closed, [*silent, *dripping])):
-            assert time.monotonic() < started + 20
-            for connection in dripping:
-                if not is_closed(connection):
-                    connection.send(b"G", socket.MSG_NOSIGNAL)
-            assert is_alive(server, seconds=5)
-            time.sleep(0.5)
 
 
 def test_connections_of_an_address_beyond_the_bound_are_closed_newest_first(data: Path) -> None:

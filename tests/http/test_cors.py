@@ -11,7 +11,7 @@ from service.http.cors import UploadCors
 pytestmark = pytest.mark.anyio
 
 ORIGIN = b"https://www.example.com"
-EXPOSED = {b"access-control-expose-headers": b"ETag, Location, Retry-After"}
+EXPOSED = {b"access-control-expose-headers": b"ETag, Location, Retry-After, X-Request-Id"}
 PREFLIGHT = {
     b"access-control-allow-methods": b"POST, PUT",
     b"access-control-allow-headers": b"Content-Type, Fly-Prefer-Region",

@@ -7,25 +7,31 @@ from pathlib import Path
 
 import pytest
 
+from service.http.npm_package import npm_package
 from tests.support.server import Server
 
 WEB = Path(__file__).parents[2] / "service" / "web"
 
 
 @pytest.mark.parametrize(
-    ("name", "media_type"),
-    [("darkroom.js", "text/javascript; charset=utf-8"), ("darkroom.d.ts", "application/typescript")],
+    ("name", "media_type", "content"),
+    [
+        ("darkroom.js", "text/javascript; charset=utf-8", (WEB / "darkroom.js").read_bytes()),
+        ("darkroom.d.ts", "application/typescript", (WEB / "darkroom.d.ts").read_bytes()),
+        ("darkroom.js.tgz", "application/gzip", npm_package(WEB)),
+    ],
+    ids=["darkroom.js", "darkroom.d.ts", "darkroom.js.tgz"],
 )
-def test_module_name_redirects_to_a_url_that_is_stored_for_a_year(server: Server, name: str, media_type: str) -> None:
+def test_module_name_redirects_to_a_url_that_is_stored_for_a_year(server: Server, name: str, media_type: str, content: bytes) -> None:
     with server.client() as client:
         redirect = client.get(f"/{name}")
         assert (redirect.status_code, redirect.content) == (302, b"")
-        stem, _, extension = name.partition(".")
-        assert re.fullmatch(rf"web/{stem}\.[a-z2-7]{{16}}\.{re.escape(extension)}", redirect.headers["location"])
+        # The hash is before the extension, of which `.d.ts` is one.
+        assert re.sub(r"\.[a-z2-7]{16}(?=\.)", "", redirect.headers["location"]) == f"web/{name}"
         assert redirect.headers["cache-control"] == "public, max-age=300"
         response = client.get(redirect.headers["location"])
         assert response.status_code == 200
-        assert response.content == (WEB / name).read_bytes()
+        assert response.content == content
         assert response.headers["content-type"] == media_type
         assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
         assert response.headers["cdn-cache-control"] == "max-age=31536000"

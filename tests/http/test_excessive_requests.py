@@ -17,7 +17,7 @@ MOST_SECONDS = 1.5
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Give a server of this module's own, because its CPU time is measured."""
-    with darkroom(tmp_path_factory.mktemp("excessive"), pull_hosts="images.example.com") as running:
+    with darkroom(tmp_path_factory.mktemp("excessive"), sources="cms=https://images.example.com") as running:
         yield running
 
 
@@ -74,15 +74,15 @@ def test_urls_of_an_excessive_request_are_400_at_little_cost(own: Server, digest
 
 
 @pytest.mark.parametrize("name", [name for name, body in EXCESSIVE.items() if "transform" in body or "variant" in body or "format" in body])
-def test_pull_url_of_an_excessive_request_is_400_at_little_cost(own: Server, name: str) -> None:
-    response, seconds = timed_request(own, "/v1/pull", {"url": "https://images.example.com/a.jpg", **EXCESSIVE[name]})
+def test_source_url_of_an_excessive_request_is_400_at_little_cost(own: Server, name: str) -> None:
+    response, seconds = timed_request(own, "/v1/sources/cms/urls", {"path": "a.jpg", **EXCESSIVE[name]})
     assert response.status_code == 400
     assert seconds < MOST_SECONDS
 
 
-@pytest.mark.parametrize("path", ["/v1/images", "/v1/pull"])
-def test_source_url_that_is_too_long_is_400_and_not_fetched(own: Server, path: str) -> None:
-    response, seconds = timed_request(own, path, {"url": "https://images.example.com/" + "a" * 60_000})
+@pytest.mark.parametrize("body", [{"url": "https://images.example.com/" + "a" * 60_000}, {"source": "cms", "path": "a" * 60_000}])
+def test_path_in_a_source_that_is_too_long_is_400_and_not_fetched(own: Server, body: dict[str, str]) -> None:
+    response, seconds = timed_request(own, "/v1/images", body)
     assert (response.status_code, response.json()["type"]) == (400, "/problems/bad-request")
     assert seconds < MOST_SECONDS
 
@@ -103,6 +103,10 @@ def test_urls_in_every_format_are_made(own: Server, digest: str) -> None:
 def test_deep_and_broken_json_is_400(own: Server, digest: str) -> None:
     with own.client() as client:
         for body in (b'{"transform":{"crop":' + b"[" * 30_000 + b"]" * 30_000 + b"}}", b'{"alt":"\xed\xa0\x80"}'):
-            for method, path in (("POST", f"/v1/images/{digest}/urls"), ("PATCH", f"/v1/images/{digest}"), ("POST", "/v1/pull")):
+            for method, path in (
+                ("POST", f"/v1/images/{digest}/urls"),
+                ("PATCH", f"/v1/images/{digest}"),
+                ("POST", "/v1/sources/cms/urls"),
+            ):
                 response = client.request(method, path, content=body)
                 assert (response.status_code, response.json()["type"]) == (400, "/problems/bad-request")

@@ -42,6 +42,15 @@ def index(settings: Settings | None = None, unsigned: UnsignedTransforms | None 
     return llms_text(settings or Settings(), unsigned or unsigned_transforms((), open_ladder=True))
 
 
+def test_index_names_the_sources_of_the_server_and_no_place() -> None:
+    assert "this server has no sources" in index()
+    text = index(load({"DARKROOM_SOURCES": "shop=s3://hidden-bucket/prefix; cms=https://cms.test"}))
+    assert "the sources `shop`, `cms`." in text
+    assert "`/from/shop/2026/panda%201.jpg/width=640/-.webp`" in text
+    assert "hidden-bucket" not in text
+    assert "cms.test" not in text
+
+
 def test_guides_are_the_pages_of_the_docs() -> None:
     assert sorted(GUIDES) == sorted(page.stem for page in DOCS.glob("*.md"))
     assert [(DOCS / f"{name}.md").read_text("utf-8").partition("\n")[0] for name in GUIDES] == [

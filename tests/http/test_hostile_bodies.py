@@ -19,9 +19,9 @@ MOST_SECONDS = 1.5
 
 
 @pytest.fixture(scope="module")
-def pulling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Give a server that fetches images from URLs too."""
-    with darkroom(tmp_path_factory.mktemp("bodies"), pull_hosts="images.example.com") as running:
+    with darkroom(tmp_path_factory.mktemp("bodies"), sources="cms=https://images.example.com") as running:
         yield running
         log = running.log()
         assert "Traceback" not in log
@@ -29,17 +29,17 @@ def pulling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def digest(pulling: Server) -> str:
+def digest(attacked: Server) -> str:
     """Give the digest of a stored photo."""
-    with pulling.client() as client:
+    with attacked.client() as client:
         return str(client.post("/v1/images", content=images.photo_jpeg(640, 480)).json()["digest"])
 
 
 @pytest.fixture(autouse=True)
-def good_upload_afterwards(pulling: Server) -> Iterator[None]:
+def good_upload_afterwards(attacked: Server) -> Iterator[None]:
     """Check that an upload still works."""
     yield
-    with pulling.client() as client:
+    with attacked.client() as client:
         assert client.post("/v1/images", content=images.photo_jpeg(320, 200)).status_code in {200, 201}
 
 
@@ -86,44 +86,44 @@ def chunked(body: bytes, size: int) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
 
 
-@pytest.mark.parametrize("path", ["/v1/images", "/v1/images/{}/urls", "/v1/images/known", "/v1/pull"])
-def test_body_in_one_byte_chunks_is_400_at_little_cost(pulling: Server, digest: str, path: str) -> None:
+@pytest.mark.parametrize("path", ["/v1/images", "/v1/images/{}/urls", "/v1/images/known", "/v1/sources/cms/urls"])
+def test_body_in_one_byte_chunks_is_400_at_little_cost(attacked: Server, digest: str, path: str) -> None:
     raw = head(path.format(digest), "Content-Type: text/plain", "Transfer-Encoding: chunked") + chunked(b" " * 60_000, 1)
-    got = send(pulling, raw)
+    got = send(attacked, raw)
     assert (got.status, got.connection, got.problem["type"]) == (400, "close", "/problems/bad-request")
     assert got.problem["expected"] == "chunks of 512 bytes or more on average, after the first 1024"
     assert got.cpu_seconds < MOST_SECONDS
 
 
-def test_multipart_body_in_one_byte_chunks_is_400_at_little_cost(pulling: Server) -> None:
+def test_multipart_body_in_one_byte_chunks_is_400_at_little_cost(attacked: Server) -> None:
     body = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + bytes(60_000) + b"\r\n--x--"
     fields = ("Content-Type: multipart/form-data; boundary=x", "Transfer-Encoding: chunked")
-    got = send(pulling, head("/v1/images", *fields) + chunked(body, 1))
+    got = send(attacked, head("/v1/images", *fields) + chunked(body, 1))
     assert (got.status, got.connection, got.problem["type"]) == (400, "close", "/problems/bad-request")
     assert got.cpu_seconds < MOST_SECONDS
 
 
 @pytest.mark.parametrize("size", [536, 1_024, 1_460, 4_096])
-def test_body_in_chunks_as_small_as_segments_is_accepted(pulling: Server, size: int) -> None:
+def test_body_in_chunks_as_small_as_segments_is_accepted(attacked: Server, size: int) -> None:
     photo = images.photo_jpeg(640, 480)
     padded = photo + bytes(2_000_000 + size - len(photo))
-    got = send(pulling, head("/v1/images", "Transfer-Encoding: chunked") + chunked(padded, size))
+    got = send(attacked, head("/v1/images", "Transfer-Encoding: chunked") + chunked(padded, size))
     assert got.status == 201
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_white_space_declared_as_json_is_413_at_little_cost(pulling: Server, *, declared: bool) -> None:
+def test_white_space_declared_as_json_is_413_at_little_cost(attacked: Server, *, declared: bool) -> None:
     body = b" " * 30_000_000
     length = (f"Content-Length: {len(body)}", body) if declared else ("Transfer-Encoding: chunked", chunked(body, 100_000))
-    got = send(pulling, head("/v1/images", "Content-Type: application/json", length[0]) + length[1])
+    got = send(attacked, head("/v1/images", "Content-Type: application/json", length[0]) + length[1])
     assert (got.status, got.connection, got.problem["type"]) == (413, "close", "/problems/too-large")
     assert got.problem["expected"] == "at most 65536 bytes"
     assert got.cpu_seconds < MOST_SECONDS
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/v1/images/{}/urls"), ("PATCH", "/v1/images/{}"), ("POST", "/v1/images/known")])
-def test_json_of_too_many_bytes_is_413_before_it_is_read(pulling: Server, digest: str, method: str, path: str) -> None:
-    got = send(pulling, head(path.format(digest), "Content-Length: 65537", method=method))
+def test_json_of_too_many_bytes_is_413_before_it_is_read(attacked: Server, digest: str, method: str, path: str) -> None:
+    got = send(attacked, head(path.format(digest), "Content-Length: 65537", method=method))
     assert (got.status, got.problem["received"]) == (413, "65537 bytes")
 
 
@@ -161,26 +161,29 @@ BROKEN_OFF = {
 WITH_BODIES = [
     "POST /v1/images",
     "POST /v1/images/{}/urls",
-    *(pytest.param(route, marks=pytest.mark.long) for route in ("POST /v1/images/known", "POST /v1/pull", "PATCH /v1/images/{}")),
+    *(
+        pytest.param(route, marks=pytest.mark.long)
+        for route in ("POST /v1/images/known", "POST /v1/sources/cms/urls", "PATCH /v1/images/{}")
+    ),
 ]
 
 
 @pytest.mark.parametrize("name", [*MALFORMED, *BROKEN_OFF])
 @pytest.mark.parametrize("route", WITH_BODIES)
-def test_malformed_chunks_are_400_and_close_the_connection(pulling: Server, digest: str, route: str, name: str) -> None:
+def test_malformed_chunks_are_400_and_close_the_connection(attacked: Server, digest: str, route: str, name: str) -> None:
     method, path = route.format(digest).split()
     body = MALFORMED.get(name) or BROKEN_OFF[name]
-    got = send(pulling, head(path, "Transfer-Encoding: chunked", method=method) + body, breaks_off=name in BROKEN_OFF)
+    got = send(attacked, head(path, "Transfer-Encoding: chunked", method=method) + body, breaks_off=name in BROKEN_OFF)
     assert (got.status, got.connection) == (400, "close")
     assert got.problem["type"] == "/problems/bad-request"
 
 
 @pytest.mark.parametrize("name", [*MALFORMED, *BROKEN_OFF])
 @pytest.mark.parametrize("media_type", ["application/json", pytest.param("multipart/form-data; boundary=x", marks=pytest.mark.long)])
-def test_malformed_chunks_of_a_structured_body_are_400(pulling: Server, media_type: str, name: str) -> None:
+def test_malformed_chunks_of_a_structured_body_are_400(attacked: Server, media_type: str, name: str) -> None:
     body = MALFORMED.get(name) or BROKEN_OFF[name]
     raw = head("/v1/images", f"Content-Type: {media_type}", "Transfer-Encoding: chunked") + body
-    got = send(pulling, raw, breaks_off=name in BROKEN_OFF)
+    got = send(attacked, raw, breaks_off=name in BROKEN_OFF)
     assert (got.status, got.connection, got.problem["type"]) == (400, "close", "/problems/bad-request")
 
 
@@ -193,14 +196,14 @@ VALID = {
 
 
 @pytest.mark.parametrize("end", VALID.values(), ids=VALID)
-def test_chunks_with_any_valid_end_are_accepted(pulling: Server, end: bytes) -> None:
+def test_chunks_with_any_valid_end_are_accepted(attacked: Server, end: bytes) -> None:
     photo = images.photo_jpeg(64, 48)
-    got = send(pulling, head("/v1/images", "Transfer-Encoding: chunked") + b"%X;a=b\r\n%b\r\n" % (len(photo), photo) + end)
+    got = send(attacked, head("/v1/images", "Transfer-Encoding: chunked") + b"%X;a=b\r\n%b\r\n" % (len(photo), photo) + end)
     assert got.status in {200, 201}
 
 
-def test_body_shorter_than_its_length_is_400(pulling: Server) -> None:
-    got = send(pulling, head("/v1/images", "Content-Length: 1000") + b"abc", breaks_off=True)
+def test_body_shorter_than_its_length_is_400(attacked: Server) -> None:
+    got = send(attacked, head("/v1/images", "Content-Length: 1000") + b"abc", breaks_off=True)
     assert (got.status, got.problem["received"]) == (400, "3 bytes, then something else")
 
 
@@ -239,6 +242,6 @@ def test_malformed_chunks_in_a_replica_region_are_400(reader: Server, name: str)
 
 @pytest.mark.parametrize("name", MALFORMED)
 @pytest.mark.parametrize("path", ["/", "/i/v3/none", f"/i/v3/{'a' * 32}/full/{'a' * 26}.jpg", "/v1/images", "/livez"])
-def test_malformed_chunks_of_a_request_that_needs_no_body_are_never_500(pulling: Server, path: str, name: str) -> None:
-    got = send(pulling, head(path, "Transfer-Encoding: chunked", method="GET") + MALFORMED[name])
+def test_malformed_chunks_of_a_request_that_needs_no_body_are_never_500(attacked: Server, path: str, name: str) -> None:
+    got = send(attacked, head(path, "Transfer-Encoding: chunked", method="GET") + MALFORMED[name])
     assert got.status in {200, 400, 403}

@@ -15,7 +15,7 @@ from tests.support.server import Server, darkroom
 
 DOCUMENT_MEMBERS = [
     "digest", "format", "width", "height", "frames", "bytes", "alpha", "dynamic_range",
-    "created", "alt", "focal", "warnings", "placeholder", "src", "sources", "picture",
+    "created", "alt", "name", "focal", "warnings", "placeholder", "src", "sources", "picture",
 ]  # fmt: skip
 
 
@@ -171,7 +171,11 @@ def test_urls_without_a_body_are_those_of_the_document(client: httpx.Client) -> 
 @pytest.mark.parametrize(
     ("wanted", "kind", "expected"),
     [
-        ({"transform": {"widht": 3}}, "bad-transform", "frame, animate, crop, trim, rotate, flip, width, height, fit, gravity, enlarge"),
+        (
+            {"transform": {"widht": 3}},
+            "bad-transform",
+            "frame, animate, crop, trim, rotate, flip, width, height, ratio, fit, gravity, enlarge",
+        ),
         ({"transform": {"width": 0}}, "bad-transform", "a whole number of pixels from 1 to 8192"),
         ({"transform": {"width": 8193}}, "bad-transform", "a whole number of pixels from 1 to 8192"),
         ({"transform": {"quality": 101}}, "bad-transform", "a whole number from 1 to 100"),

@@ -94,7 +94,7 @@ def test_intermediate_that_is_missing_or_damaged_is_made_again_and_renditions_ha
 
 @pytest.mark.long
 def test_intermediate_looks_like_the_original(data: Path) -> None:
-    body = images.photo_jpeg(3_600, 2_700, progressive=True)
+    body = images.large_jpeg(3_600, 2_700, progressive=True)
     with darkroom(data, warm="none") as server, server.client() as client:
         document = upload(client, body)
         assert len(server.stored("intermediates")) == 1

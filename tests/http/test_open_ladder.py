@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from typing import Any
 
 import httpx
 import pytest
 
-from service.images.ladder import LADDER_WIDTHS
-from tests.http.test_pull import check_problem
+from tests.http.test_from_source import check_problem
 from tests.support import images
-from tests.support.server import Server, darkroom
+from tests.support.buckets import BucketServer, bucket_server
+from tests.support.hostile_urls import FETCHING_FAULT, MISSING, Target, hostile_urls
+from tests.support.server import HOST, Server, darkroom
 
 VARIANTS = "card: width=400,height=300,fit=cover; gray: grayscale=true"
 WIDTHS = (100, 200, 400)
@@ -20,9 +24,16 @@ IMMUTABLE = "public, max-age=31536000, immutable"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    widths = ",".join(map(str, WIDTHS))
-    with darkroom(tmp_path_factory.mktemp("open"), keys="11" * 32, variants=VARIANTS, widths=widths, warm="none") as running:
+def bucket() -> Iterator[BucketServer]:
+    """Give a bucket without objects, which is the source `shop` of the server."""
+    with bucket_server("gs") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, bucket: BucketServer) -> Iterator[Server]:
+    settings = {"keys": "11" * 32, "variants": VARIANTS, "widths": ",".join(map(str, WIDTHS)), "sources": f"shop={bucket.location}"}
+    with darkroom(tmp_path_factory.mktemp("open"), **settings, **bucket.environment) as running:
         yield running
 
 
@@ -99,18 +110,42 @@ def test_image_that_is_not_here_is_404(client: httpx.Client) -> None:
         check_problem(client.get(f"/i/v3/{'a' * 32}/width=200/-.{extension}"), 404, "not-found")
 
 
-def test_urls_that_are_not_open_are_refused_and_render_nothing(client: httpx.Client, server: Server, photo: dict[str, Any]) -> None:
-    rng = random.Random(5)
+def request_hostile_urls(server: Server, bucket: BucketServer, client: httpx.Client, photo: dict[str, Any], count: int) -> Counter[str]:
+    """Request so many URLs that strangers may try, check each response, and return how many there were with each fault."""
+    named = client.post("/v1/images?name=Größe 1.jpg", content=images.photo_jpeg(301, 200)).json()
+    target = Target(named["digest"], named["name"], photo["digest"], "shop", WIDTHS)
     before = server.log().count("rendered")
-    for _ in range(500):
-        width = rng.choice([number for number in (rng.randint(1, 8_000), *LADDER_WIDTHS) if number not in WIDTHS])
-        transform = rng.choice([f"width={width}", f"width={width},grayscale=true", f"height={width}", f"width=200,blur={width % 90 + 1}"])
-        extension = rng.choice(["jxl", "avif", "webp", "jpg", "auto"])
-        response = client.get(f"/i/v{rng.choice([1, 2, 3])}/{photo['digest']}/{transform}/-.{extension}")
-        check_problem(response, 403, "bad-signature")
-    for version in (1, 2):
-        check_problem(client.get(f"/i/v{version}/{photo['digest']}/width=200/-.webp"), 403, "bad-signature")
+    faults: Counter[str] = Counter()
+    # Other clients do not send paths as they are.
+    with closing(HTTPConnection(HOST, server.port)) as connection:
+        for url in hostile_urls(random.Random(5), target, count):
+            connection.request("GET", url.path)
+            response = connection.getresponse()
+            response.read()
+            assert response.status in url.statuses, (url, response.status)
+            # Nothing that a stranger can multiply is stored, except errors for the second in which many clients wait for them.
+            assert response.headers["Cache-Control"] == "no-store"
+            assert response.headers.get("Darkroom-CDN-Cache-Control", "max-age=1") == "max-age=1"
+            faults[url.fault] += 1
     assert server.log().count("rendered") == before
+    # Of a source, nothing is fetched but the objects that open URLs name.
+    assert all(MISSING in key for key in bucket.requests)
+    assert len(bucket.requests) <= faults[FETCHING_FAULT]
+    return faults
+
+
+def test_urls_that_are_not_open_are_refused_and_render_nothing(
+    client: httpx.Client, server: Server, bucket: BucketServer, photo: dict[str, Any]
+) -> None:
+    assert len(request_hostile_urls(server, bucket, client, photo, 600)) == 19
+
+
+@pytest.mark.long
+def test_ten_thousand_urls_that_are_not_open_are_refused_and_render_nothing(
+    client: httpx.Client, server: Server, bucket: BucketServer, photo: dict[str, Any]
+) -> None:
+    bucket.requests.clear()
+    assert request_hostile_urls(server, bucket, client, photo, 10_000).total() == 10_000
 
 
 def test_server_without_an_open_ladder_signs_every_url(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -16,9 +16,10 @@ from tests.support.waiting import wait_until
 
 
 def slow_url(client: httpx.Client) -> str:
-    """Return the URL of a rendition that takes long: a large AVIF."""
+    """Return the URL of a rendition that takes ten seconds, so that its process is killed long before it is done."""
     digest = upload(client, images.photo_jpeg(3000, 2000))["digest"]
-    url: str = client.post(f"/v1/images/{digest}/urls", json={"transform": {"width": 2900}, "format": "avif"}).json()["url"]
+    wanted = {"transform": {"width": 2900, "effort": 4}, "format": "avif"}
+    url: str = client.post(f"/v1/images/{digest}/urls", json=wanted).json()["url"]
     return url
 
 
@@ -32,7 +33,7 @@ def test_render_process_killed_while_it_renders_is_500_and_the_next_request_succ
         assert (failed.status_code, failed.json()["type"]) == (500, "/problems/render-failed")
         assert failed.json()["remedy"] == "Try again; a new process has taken its place."
         assert failed.headers["cache-control"] == "no-store"
-        assert client.get(url).status_code == 200
+        assert client.get(upload(client, images.photo_jpeg(64, 48))["src"]).status_code == 200
         assert server.worker() == worker
 
 
@@ -44,7 +45,7 @@ def test_waiting_clients_share_the_error_of_a_killed_render(data: Path) -> None:
         statuses = [response.result().status_code for response in responses]
         assert statuses.count(500) >= 1
         assert set(statuses) <= {200, 500}
-        assert server.log().count("render-failed") == 1
+        assert server.log().count('"event": "request failed"') == 1
 
 
 def test_render_past_its_deadline_is_killed_and_503(data: Path) -> None:
@@ -63,8 +64,11 @@ def test_render_past_its_deadline_is_killed_and_503(data: Path) -> None:
 
 
 def test_client_kept_waiting_too_long_gets_503_and_finds_the_rendition_later(data: Path) -> None:
+    body = images.photo_jpeg(64, 48)
     with darkroom(data, wait_seconds=0.2) as server, server.client() as client:
-        url = upload(client, images.photo_jpeg(64, 48))["src"]
+        # On a busy machine even the probe of a small image may take longer than a client waits.
+        wait_until(lambda: client.post("/v1/images", content=body).is_success)
+        url = client.get(f"/v1/images/{digest_of(body)}").json()["src"]
         with server.suspended_renders():
             assert client.get(url).status_code == 503
         wait_until(lambda: client.get(url).status_code == 200)

@@ -112,8 +112,9 @@ def test_request_without_exactly_one_host_is_400(stored: Stored, method: str, pa
 
 
 # Every page, and a path of each other kind.
-PAGES = ["/", "/docs", "/docs/openapi.json", "/problems", "/problems/gone", "/darkroom.js", "/darkroom.d.ts", "/health", "/livez"]
-OTHERS = ["/docs/", "/nothing", "/problems/nothing", "/v1/images?limit=x", "/v1/images/x", "/web/x", "/docs/files/x", "/i/v3/x", "/pull/x"]
+PAGES = ["/", "/docs", "/docs/openapi.json", "/problems", "/problems/gone", "/health", "/livez"]
+PAGES += ["/darkroom.js", "/darkroom.d.ts", "/darkroom.js.tgz"]
+OTHERS = ["/docs/", "/nothing", "/problems/nothing", "/v1/images?limit=x", "/v1/images/x", "/web/x", "/docs/files/x", "/i/v3/x", "/from/x"]
 NO_HOSTS = ["x:99999", "x:-1", "x:y", "x:", ":80", "[", "[::1", "[x]:80", "a b", "@", "x/y", "?#", "%zz", "\xff", "x" * 300]
 
 

@@ -77,6 +77,7 @@ SIZES: list[tuple[dict[str, Any], tuple[int, int]]] = [
     ({"width": 800, "enlarge": True}, (800, 600)),
     ({"width": 800}, (400, 300)),
     ({"width": 100, "height": 100, "fit": "inside"}, (100, 75)),
+    ({"width": 100, "ratio": "5:2"}, (100, 40)),
     ({"width": 100, "height": 100, "fit": "outside"}, (133, 100)),
     ({"width": 100, "height": 100, "fit": "cover", "gravity": "attention"}, (100, 100)),
     ({"width": 100, "height": 100, "fit": "cover", "focal": [0.9, 0.1]}, (100, 100)),

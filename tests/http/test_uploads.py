@@ -28,7 +28,7 @@ LIMIT = 400_000
 
 ALLOWED = {
     "access-control-allow-origin": ORIGIN,
-    "access-control-expose-headers": "ETag, Location, Retry-After",
+    "access-control-expose-headers": "ETag, Location, Retry-After, X-Request-Id",
     "vary": "Origin",
 }
 PREFLIGHT = {
@@ -343,7 +343,7 @@ def test_ten_uploads_at_once_store_one_image_and_answer_one_success(server: Serv
     one = photo()
     bodies = [one if same else photo() for _ in range(10)]
     with ThreadPoolExecutor(10) as threads:
-        statuses = sorted(threads.map(lambda body: httpx.post(server.url + url, content=body, trust_env=False).status_code, bodies))
+        statuses = sorted(threads.map(lambda body: client.post(url, content=body).status_code, bodies))
     assert statuses == [201, *[409] * 9]
     added = sorted(key.split("/")[0] for key in set(stored(server)) - before)
     assert added == ["documents", "originals", "recent", "uploads"]
@@ -413,7 +413,10 @@ def test_every_origin_is_allowed_by_an_asterisk_at_the_public_url(tmp_path: Path
         }
         response = client.post(url, content=photo(), headers={"origin": "null"})
         assert response.status_code == 201
-        assert cors_fields(response) == {"access-control-allow-origin": "*", "access-control-expose-headers": "ETag, Location, Retry-After"}
+        assert cors_fields(response) == {
+            "access-control-allow-origin": "*",
+            "access-control-expose-headers": "ETag, Location, Retry-After, X-Request-Id",
+        }
 
 
 def test_replica_replays_uploads_without_a_token_and_refuses_forged_ones(tmp_path: Path) -> None:
@@ -450,3 +453,9 @@ def test_server_with_an_invalid_origin_does_not_start(tmp_path: Path) -> None:
     message = refused_start(tmp_path, DARKROOM_CORS_ORIGINS="https://www.example.com/")
     assert "DARKROOM_CORS_ORIGINS is invalid: expected * without other entries, or origins as browsers write them" in message
     assert "'https://www.example.com/'" in message
+
+
+def test_format_that_is_requested_twice_is_400(client: httpx.Client) -> None:
+    response = client.post("/v1/uploads", json={"formats": ["gif", "png", "gif"]}, headers={"authorization": f"Bearer {INGEST}"})
+    assert response.status_code == 400
+    assert (response.json()["expected"], response.json()["received"]) == ("each format at most once", "gif, png, gif")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import BadRequestError, TooLargeError
-from service.http.schemas import DEFAULT_LIMIT, ImagePatch, LookupRequest, PageQuery, PullRequest, RequestBody, UrlsRequest
+from service.http.schemas import DEFAULT_LIMIT, ImagePatch, LookupRequest, PageQuery, RequestBody, SourceUrlRequest, UrlsRequest
 from service.http.validation import MAX_JSON_BYTES, convert_query, decode_json, json_schema
 
 DIGEST = b"ibxxblxna3ywub3vp54kkar5asszqvg2"
@@ -83,17 +83,17 @@ INVALID: list[tuple[type[RequestBody], bytes, str, str, str]] = [
     ),
     (LookupRequest, b"[]", "The body is invalid: expected an object with `digests`, got [].", "an object with `digests`", "[]"),
     (
-        PullRequest,
+        SourceUrlRequest,
         b"",
-        "`url` is missing: expected a URL of at most 8,192 characters.",
-        "an object with `url`, and optionally `transform`, `variant`, `format`",
-        "no `url`",
+        "`path` is missing: expected a string of at most 3,072 characters.",
+        "an object with `path`, and optionally `transform`, `variant`, `format`",
+        "no `path`",
     ),
     (
-        PullRequest,
-        b'{"url": "https://example.com/a.jpg", "formt": "webp"}',
+        SourceUrlRequest,
+        b'{"path": "a.jpg", "formt": "webp"}',
         "`formt` is not a member of this request.",
-        "an object with `url`, and optionally `transform`, `variant`, `format`",
+        "an object with `path`, and optionally `transform`, `variant`, `format`",
         "`formt`",
     ),
     (LookupRequest, b'{"digests": [', "The body is not valid JSON.", "an object with `digests`", "Input data was truncated"),

@@ -1,5 +1,6 @@
 """Geometry: tables of plans, and properties of the plan of any original and any transform."""
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -12,15 +13,22 @@ from service.errors import BadTransformError, TooManyPixelsError
 from service.images.formats import Format
 from service.images.geometry import Box, Plan, feasible_plan, make_plan
 from service.images.info import ImageInfo, Limits
-from service.images.options import COMPASS, MAX_PAD_PIXELS, MAX_SIDE_PIXELS, STRATEGIES, FocalPoint, Region, Sides
+from service.images.options import COMPASS, MAX_PAD_PIXELS, MAX_SIDE_PIXELS, STRATEGIES, FocalPoint, Ratio, Region, Sides
 from service.images.transform import Transform, parse
 from tests.support import reference
 
 originals = st.tuples(st.integers(1, 70_000), st.integers(1, 70_000))
+
+
+def reduced(width: int, height: int) -> Ratio:
+    shape = Fraction(width, height)
+    return Ratio(shape.numerator, shape.denominator)
+
+
 boxes = st.tuples(st.integers(1, MAX_SIDE_PIXELS), st.integers(1, MAX_SIDE_PIXELS))
 parts_of_one = st.integers(0, 10_000).map(lambda number: number / 10_000)
 gravities = st.sampled_from((*COMPASS, *STRATEGIES)) | st.builds(FocalPoint, parts_of_one, parts_of_one)
-transforms = st.one_of(
+transforms: st.SearchStrategy[Transform] = st.one_of(
     st.builds(Transform, width=st.none() | st.integers(1, MAX_SIDE_PIXELS), height=st.none() | st.integers(1, MAX_SIDE_PIXELS)),
     st.builds(
         Transform,
@@ -39,6 +47,19 @@ transforms = st.one_of(
         Transform,
         width=st.integers(1, MAX_SIDE_PIXELS),
         height=st.integers(1, MAX_SIDE_PIXELS),
+        fit=st.just("cover"),
+        gravity=gravities,
+    ),
+    st.builds(
+        Transform,
+        width=st.none() | st.integers(1, MAX_SIDE_PIXELS // 100),
+        ratio=st.builds(reduced, st.integers(1, 100), st.integers(1, 100)),
+        fit=st.sampled_from(("cover", "contain", "fill")),
+    ),
+    st.builds(
+        Transform,
+        height=st.integers(1, MAX_SIDE_PIXELS // 100),
+        ratio=st.builds(reduced, st.integers(1, 100), st.integers(1, 100)),
         fit=st.just("cover"),
         gravity=gravities,
     ),
@@ -122,6 +143,28 @@ TABLE: list[tuple[tuple[int, int], str, Plan]] = [
     ((320, 240), "width=640,height=120,fit=fill,enlarge=true", whole(320, 240, 640, 120)),
     ((320, 240), "width=640,height=640,fit=cover,enlarge=true", whole(320, 240, 853, 640, crop=Box(106, 0, 640, 640))),
     ((320, 240), "width=640,height=640,fit=contain,enlarge=true", whole(320, 240, 640, 480, canvas=Box(0, 80, 640, 640))),
+    # ratio: with one side it gives the other, as if both were given
+    ((4000, 3000), "width=640,ratio=16:9", whole(4000, 3000, 640, 480, crop=Box(0, 60, 640, 360))),
+    ((4000, 3000), "height=360,ratio=16:9", whole(4000, 3000, 640, 480, crop=Box(0, 60, 640, 360))),
+    ((4000, 3000), "width=640,ratio=4:3", whole(4000, 3000, 640, 480)),
+    ((4000, 3000), "width=640,ratio=191:100", whole(4000, 3000, 640, 480, crop=Box(0, 72, 640, 335))),
+    ((4000, 3000), "width=480,ratio=1:1,gravity=west", whole(4000, 3000, 640, 480, crop=Box(0, 0, 480, 480))),
+    ((4000, 3000), "width=480,ratio=1:1,gravity=attention", whole(4000, 3000, 640, 480, crop=Box(80, 0, 480, 480), searched=True)),
+    ((4000, 3000), "width=640,ratio=1:1,fit=contain", whole(4000, 3000, 640, 480, canvas=Box(0, 80, 640, 640))),
+    ((4000, 3000), "width=640,ratio=1:1,fit=fill", whole(4000, 3000, 640, 640)),
+    ((320, 240), "width=640,ratio=1:1", whole(320, 240, 320, 240, crop=Box(40, 0, 240, 240))),
+    ((320, 240), "width=640,ratio=1:1,enlarge=true", whole(320, 240, 853, 640, crop=Box(106, 0, 640, 640))),
+    ((1000, 1000), "width=1280,ratio=191:100", whole(1000, 1000, 1000, 1000, crop=Box(0, 238, 1000, 524))),
+    ((4000, 3000), "width=1,ratio=100:1", whole(4000, 3000, 1, 1)),
+    # and without a side, the largest box of that shape in the picture, or around it
+    ((4000, 3000), "ratio=16:9", whole(4000, 3000, 4000, 3000, crop=Box(0, 375, 4000, 2250))),
+    ((4000, 3000), "ratio=1:1,gravity=focal:1:0", whole(4000, 3000, 4000, 3000, crop=Box(1000, 0, 3000, 3000))),
+    ((4000, 3000), "ratio=4:3", whole(4000, 3000, 4000, 3000)),
+    ((4000, 3000), "ratio=1:1,fit=contain", whole(4000, 3000, 4000, 3000, canvas=Box(0, 500, 4000, 4000))),
+    ((4000, 3000), "ratio=2:1,fit=contain,gravity=west", whole(4000, 3000, 4000, 3000, canvas=Box(0, 0, 6000, 3000))),
+    ((4000, 3000), "ratio=1:1,fit=fill", whole(4000, 3000, 3000, 3000)),
+    ((3, 3), "ratio=100:1", whole(3, 3, 3, 3, crop=Box(0, 1, 3, 1))),
+    ((400, 300), "rotate=90,ratio=1:1", Plan(region=Box(0, 0, 400, 300), width=300, height=400, angle=90.0, crop=Box(0, 50, 300, 300))),
     # crop: pixels unchanged, percent rounded at both edges
     ((400, 300), "crop=10:20:200:100", Plan(region=Box(10, 20, 200, 100), width=200, height=100)),
     ((400, 300), "crop=10:20:200:100,width=50", Plan(region=Box(10, 20, 200, 100), width=50, height=25)),
@@ -278,6 +321,34 @@ def test_plan_of_any_transform_but_fill_keeps_the_shape_within_half_a_pixel(orig
     assert lowest <= min(high for _, high in within)
 
 
+@given(originals, st.builds(reduced, st.integers(1, 100), st.integers(1, 100)))
+def test_ratio_without_a_size_is_the_largest_crop_of_that_shape(original: tuple[int, int], ratio: Ratio) -> None:
+    plan = make_plan(*original, Transform(ratio=ratio, fit="cover"))
+    width, height = plan.output_size
+    assert (plan.width, plan.height) == original
+    assert width == original[0] or height == original[1]
+    # Half a pixel of rounding.
+    assert abs(width - height * ratio.value) <= max(ratio.value, Fraction(1)) / 2 or min(width, height) == 1
+
+
+@given(originals, boxes, st.sampled_from(("cover", "contain", "fill")))
+def test_ratio_with_a_side_is_the_same_as_the_box_that_it_gives(original: tuple[int, int], box: tuple[int, int], fit: Any) -> None:
+    plan = make_plan(*original, Transform(width=box[0], height=box[1], fit=fit))
+    for transform in (Transform(width=box[0], ratio=reduced(*box), fit=fit), Transform(height=box[1], ratio=reduced(*box), fit=fit)):
+        assert make_plan(*original, transform) == plan
+
+
+@given(originals, st.builds(reduced, st.integers(1, 100), st.integers(1, 100)))
+def test_contain_with_a_ratio_and_no_size_is_the_smallest_box_around_the_picture(original: tuple[int, int], ratio: Ratio) -> None:
+    plan = make_plan(*original, Transform(ratio=ratio, fit="contain"))
+    width, height = plan.output_size
+    assert (plan.width, plan.height) == original
+    assert width == original[0] or height == original[1]
+    assert width >= original[0]
+    assert height >= original[1]
+    assert abs(width - height * ratio.value) <= max(ratio.value, Fraction(1)) / 2
+
+
 @given(originals, boxes)
 def test_inside_of_any_original_is_within_the_box_and_touches_it_unless_it_was_smaller(
     original: tuple[int, int], box: tuple[int, int]
@@ -427,7 +498,10 @@ def test_plan_with_every_option_has_the_output_size_of_the_reference(original: t
     assert plan.region == Box(left, top, right - left, bottom - top)
     turned = reference.rotated_size(right - left, bottom - top, transform.rotate)
     scaled, cut = reference.scaled_size(*turned, transform, may_enlarge=transform.enlarge)
-    box = (transform.width, transform.height) if transform.fit == "contain" else cut or scaled
+    box = cut or scaled
+    if transform.fit == "contain":
+        box_width, box_height = (max(1, math.floor((side or 0) + Fraction(1, 2))) for side in reference.box_of(*turned, transform))
+        box = (box_width, box_height)
     assert (plan.width, plan.height) == scaled
     assert plan.picture_size == box
     assert plan.output_size == (box[0] + pad.left + pad.right, box[1] + pad.top + pad.bottom)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -10,10 +12,10 @@ from hypothesis import strategies as st
 from service.errors import BadTransformError, TooComplexError, TooManyPixelsError
 from service.images.formats import FORMAT_OF_EXTENSION as BY_EXTENSION
 from service.images.formats import FORMATS, Format
-from service.images.geometry import feasible_plan
+from service.images.geometry import feasible_plan, make_plan
 from service.images.info import ImageInfo, Limits, codec_bytes
-from service.images.ladder import Ladder, ladders, possible_formats
-from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, parse, parse_canonical
+from service.images.ladder import LADDER_WIDTHS, Ladder, ladders, possible_formats
+from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, from_options, parse, parse_canonical
 from service.settings.sections import Settings
 from service.urls.rendition_url import parse_rendition_url as parse_address
 from service.urls.signing import Signer, UrlBuilder
@@ -94,7 +96,9 @@ def test_document_of_any_image_links_only_to_feasible_renditions_and_to_at_least
     limits,
     st.sampled_from(
         ["width=4000,height=3000,fit=cover", "width=800,enlarge=true", "crop=10p:10p:50p:50p,rotate=30,pad=20", "round=40", "width=100",
-         "width=100,height=8000,fit=fill,enlarge=true", "lossless=true", "rotate=90,height=900,width=20"]
+         "width=100,height=8000,fit=fill,enlarge=true", "lossless=true", "rotate=90,height=900,width=20",
+         "ratio=16:9", "height=900,ratio=1:3,fit=contain",
+         "width=900,ratio=100:1,enlarge=true", "ratio=2:3,round=9"]
     ),
 )  # fmt: skip
 def test_ladder_of_any_transform_has_only_feasible_steps_or_is_refused(info: ImageInfo, limit: Limits, text: str) -> None:
@@ -118,6 +122,40 @@ def test_ladder_of_an_ordinary_image_is_complete() -> None:
     assert widths(ladders(still(4_000, 3_000), Transform(), LIMITS)) == {"jxl": steps, "avif": steps, "webp": steps, "jpeg": steps}
 
 
+@pytest.mark.parametrize(
+    ("width", "steps"),
+    [
+        (320, [320]),
+        # 357 × 1.25 would be the area of 399 pixels.
+        (357, [357]),
+        (358, [320, 358]),
+        (700, [320, 700]),
+        (716, [320, 640, 716]),
+        (1_000, [320, 640, 1_000]),
+        (1_073, [320, 640, 1_073]),
+        (1_074, [320, 640, 960, 1_074]),
+        (2_100, [320, 640, 960, 1_280, 2_100]),
+    ],
+)
+def test_ladder_leaves_out_a_step_with_nearly_the_bytes_of_the_next_one(width: int, steps: list[int]) -> None:
+    assert widths(ladders(still(width, width), Transform(), LIMITS)) == dict.fromkeys(("jxl", "avif", "webp", "jpeg"), steps)
+
+
+def test_ladder_of_narrow_steps_keeps_those_that_save_bytes_and_the_widest() -> None:
+    dense = (300, 310, 320, 340, 360, 400, 420, 450)
+    assert widths(ladders(still(4_000, 3_000), Transform(), LIMITS, default_widths=dense))["webp"] == [300, 340, 400, 450]
+    # Widths of a request are made as they are.
+    named = widths(ladders(still(4_000, 3_000), Transform(), LIMITS, widths=dense, default_widths=dense))
+    assert named["webp"] == list(dense)
+
+
+@given(infos | heavy_drawings, st.lists(st.integers(1, 3_840), min_size=1, max_size=16, unique=True).map(sorted))
+def test_steps_of_any_default_ladder_have_a_quarter_more_pixels_than_the_one_before(info: ImageInfo, steps: list[int]) -> None:
+    for ladder in ladders(info, Transform(), LIMITS, default_widths=steps):
+        for step, wider in pairwise(ladder.steps):
+            assert 4 * wider.width * wider.height >= 5 * step.width * step.height
+
+
 def test_ladder_of_a_long_screenshot_ends_with_the_widest_step_of_each_format() -> None:
     found = widths(ladders(still(1_200, 18_000), Transform(), LIMITS))
     # 16,383 × 1,200 / 18,000 = 1,092.2; an AVIF of 747 × 11,205 has 8 million pixels, close to the limit of memory.
@@ -130,16 +168,18 @@ def test_ladder_of_a_long_drawing_ends_with_the_widest_feasible_step() -> None:
     drawing = ImageInfo("svg", 400, 10_000, 1, alpha=True, needs_full_decode=True)
     found = widths(ladders(drawing, Transform(), LIMITS))
     assert found["png"] == [320, 640, 960, 1_264]
-    assert found["webp"] == [320, 640, 655]
+    # 640 would have nearly the bytes of the last step.
+    assert found["webp"] == [320, 655]
     # With alpha an AVIF may have 5 million pixels, at 444 wide: too far from the fallback's 1,264.
     assert "avif" not in found
 
 
 def test_ladder_of_a_drawing_that_is_slow_to_draw_ends_with_the_widest_step_that_is_drawn_in_time() -> None:
-    for max_width, steps in ((2_559, [320, 640, 960, 1_280, 1_920, 2_559]), (961, [320, 640, 960, 961]), (40, [40])):
+    for max_width, steps in ((2_559, [320, 640, 960, 1_280, 1_920, 2_559]), (961, [320, 640, 961]), (40, [40])):
         found = widths(ladders(heavy(40, 30, max_width=max_width), Transform(), LIMITS))
         # With alpha a JPEG XL may have 3.2 million pixels.
-        assert found == {"jxl": [min(step, 2_073) for step in steps], "avif": steps, "webp": steps, "png": steps}
+        jxl = [step for step in steps if step != 1_920 or max_width < 2_073] if max_width > 2_073 else steps
+        assert found == {"jxl": [min(step, 2_073) for step in jxl], "avif": steps, "webp": steps, "png": steps}
     assert widths(ladders(heavy(40, 30, max_width=2_560), Transform(), LIMITS))["png"][-1] == 2_560
 
 
@@ -213,6 +253,40 @@ def test_ladder_of_a_box_that_becomes_too_high_has_only_the_smaller_steps() -> N
     tall = parse("width=100,height=8000,fit=cover,enlarge=true")
     assert widths(ladders(still(900, 900), tall, msgspec.structs.replace(LIMITS, max_output_pixels=10**9)))["jpeg"] == [102]
     assert widths(ladders(still(900, 900), tall, LIMITS))["jpeg"] == [79]
+
+
+def test_ladder_of_a_ratio_has_its_shape_at_every_width_that_the_image_has() -> None:
+    steps = ladders(still(4_000, 3_000), parse("ratio=16:9"), LIMITS)[-1].steps
+    assert [(step.transform.canonical_form, step.width, step.height) for step in steps[:2]] == [
+        ("width=320,ratio=16:9", 320, 180),
+        ("width=640,ratio=16:9", 640, 360),
+    ]
+    assert steps[-1].transform.canonical_form == "width=2560,ratio=16:9"
+    # The crop is 900 pixels wide, and ends the ladder at the next width.
+    steps = ladders(still(1_600, 900), parse("ratio=1:1"), LIMITS)[-1].steps
+    assert [(step.transform.canonical_form, step.width, step.height) for step in steps[1:]] == [
+        ("width=640,ratio=1:1", 640, 640),
+        ("width=960,ratio=1:1", 900, 900),
+    ]
+
+
+def test_ladder_of_a_ratio_scales_its_other_lengths_with_the_width_of_the_crop() -> None:
+    steps = ladders(still(1_600, 800), parse("ratio=1:1,round=80"), LIMITS, widths=[400])[-1].steps
+    assert [step.transform.canonical_form for step in steps] == ["width=400,ratio=1:1,round=40"]
+    steps = ladders(still(1_600, 800), parse("height=200,ratio=2:1,round=80"), LIMITS, widths=[400, 200])[-1].steps
+    assert [step.transform.canonical_form for step in steps] == ["width=200,ratio=2:1,round=40", "width=400,ratio=2:1,round=80"]
+
+
+@given(infos.filter(lambda info: info.format != "svg"), st.tuples(st.integers(34, 100), st.integers(1, 100)))
+def test_ladder_of_a_ratio_has_only_widths_that_a_client_can_spell(info: ImageInfo, ratio: tuple[int, int]) -> None:
+    transform = from_options({"ratio": list(ratio)})
+    for ladder in ladders(info, transform, LIMITS):
+        for step in ladder.steps[:-1]:
+            assert step.transform.width in LADDER_WIDTHS
+        # A limit of the format or of memory may end the ladder in between.
+        last = ladder.steps[-1]
+        own_width = make_plan(info.width, info.height, transform).picture_size[0]
+        assert last.transform.width in LADDER_WIDTHS or last.width < own_width
 
 
 def test_ladder_of_a_missing_frame_is_refused() -> None:

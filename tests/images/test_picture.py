@@ -15,7 +15,7 @@ from service.images.options import FocalPoint
 from service.images.picture import Markup
 from service.images.transform import DEFAULTS, Transform, parse, parse_canonical
 from service.urls.rendition_url import parse_rendition_url as parse_address
-from service.urls.signing import Signer, UrlBuilder
+from service.urls.signing import Crop, Signer, UrlBuilder
 from tests.support.renders import LIMITS
 
 DIGEST = "k5x7q2" + "a" * 26
@@ -153,7 +153,7 @@ def test_markup_of_an_image_with_alpha_falls_back_to_png() -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "src_width"), [(100, 320), (1000, 1280), (1279, 1280), (1280, 1280), (1300, 1280), (1600, 1280), (8000, 1280)]
+    ("width", "src_width"), [(100, 320), (1000, 1280), (1279, 1280), (1280, 1280), (1300, 1920), (1600, 1280), (8000, 1280)]
 )
 def test_markup_src_is_the_step_nearest_to_the_middle(width: int, src_width: int) -> None:
     markup = URL_BUILDER.markup(DIGEST, image(width, 500), Transform())
@@ -162,7 +162,7 @@ def test_markup_src_is_the_step_nearest_to_the_middle(width: int, src_width: int
 
 def test_markup_of_a_crop_keeps_its_shape_at_every_step() -> None:
     markup = URL_BUILDER.markup(DIGEST, image(), Transform(width=1000, height=500, fit="cover", quality=60))
-    assert links(markup) == [(320, 160), (640, 320), (960, 480), (1000, 500)]
+    assert links(markup) == [(320, 160), (640, 320), (1000, 500)]
     assert [parse_address(link.url.encode())[0].transform for link in markup.sources[0].renditions] == [
         f"width={width},height={height},fit=cover,quality=60" for width, height in links(markup)
     ]
@@ -450,3 +450,49 @@ def test_markup_leaves_out_the_steps_that_need_too_much_memory_for_16_bits() -> 
     photo = msgspec.structs.replace(image(1_000, 750), dynamic_range="high")
     markup = builder.markup(DIGEST, photo, Transform(dynamic_range="high"), formats=["avif"])
     assert [source.renditions[-1].width for source in markup.sources] == [640, 1_000]
+
+
+NARROW = "(max-width: 40em)"
+HDR = ImageInfo("jpeg", 640, 480, 1, alpha=False, needs_full_decode=False, dynamic_range="high")
+
+
+def test_markup_with_art_direction_has_the_crops_first_and_their_sizes_on_their_sources() -> None:
+    crop = Crop(NARROW, DIGEST, image(), parse("ratio=1:1"), "90vw")
+    markup = URL_BUILDER.markup(DIGEST, image(), parse("ratio=16:9"), alt="A boat", art_direction=[crop])
+    plain = URL_BUILDER.markup(DIGEST, image(), parse("ratio=16:9"), alt="A boat")
+    tags = Tags(markup.picture)
+    sources = [attributes for tag, attributes in tags.tags if tag == "source"]
+    assert [source.get("media") for source in sources] == [NARROW] * 4 + [None] * 3
+    assert [source["type"] for source in sources[:4]] == ["image/jxl", "image/avif", "image/webp", "image/jpeg"]
+    for source in sources[:4]:
+        # The shape of the crop, so that nothing on the page moves.
+        assert (source["width"], source["height"], source["sizes"]) == ("2560", "2560", "90vw")
+        assert source["srcset"] is not None
+        assert "ratio=1:1" in source["srcset"]
+    for source in sources[4:]:
+        assert source.keys() == {"type", "srcset", "sizes"}
+    assert tags.element("img") == Tags(plain.picture).element("img")
+    assert markup.src == plain.src
+    assert markup.sources[4:] == plain.sources
+
+
+def test_art_direction_of_an_hdr_image_has_its_bright_sources_on_the_same_screens_first() -> None:
+    transform = parse("dynamic_range=high")
+    crops = [Crop("(a) or (b)", DIGEST, HDR, parse("ratio=1:1,dynamic_range=high")), Crop(NARROW, DIGEST, HDR, parse("ratio=2:1"))]
+    markup = URL_BUILDER.markup(DIGEST, HDR, transform, art_direction=crops)
+    conditions = list(dict.fromkeys(source.media for source in markup.sources))
+    assert conditions == ["((a) or (b)) and (dynamic-range: high)", "(a) or (b)", NARROW, "(dynamic-range: high)", ""]
+    assert [source.type for source in markup.sources[:3]] == ["image/jxl", "image/avif", "image/jpeg"]
+
+
+def test_preload_of_art_direction_has_one_link_for_each_kind_of_screens() -> None:
+    crops = [Crop(NARROW, DIGEST, image(), parse("ratio=1:1"), "auto, 90vw"), Crop("(width < 60em)", DIGEST, image(), parse("ratio=4:3"))]
+    preload = URL_BUILDER.markup(DIGEST, image(), parse("ratio=16:9"), priority=True, art_direction=crops).preload
+    links = preload.split(", </i/")
+    assert [re.findall(r'imagesizes="([^"]*)"; type="image/jxl"(?:; media="([^"]*)")?', link) for link in links] == [
+        [("90vw", NARROW)],
+        [("100vw", f"(width < 60em) and (not {NARROW})")],
+        [("100vw", f"(not {NARROW}) and (not (width < 60em))")],
+    ]
+    for link, ratio in zip(links, ("1:1", "4:3", "16:9"), strict=True):
+        assert link.count(f"ratio={ratio}") == 7

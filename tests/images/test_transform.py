@@ -17,6 +17,7 @@ from service.images.options import (
     MAX_EFFORT,
     MAX_FRAME,
     MAX_PAD_PIXELS,
+    MAX_RATIO,
     MAX_SIDE_PIXELS,
     METADATA,
     MIN_BYTES,
@@ -25,11 +26,23 @@ from service.images.options import (
     STRATEGIES,
     FocalPoint,
     Overlay,
+    Ratio,
     Region,
     Sides,
     format_value,
 )
-from service.images.transform import DEFAULTS, FULL, PIPELINE_VERSION, Transform, for_format, from_options, parse, parse_canonical, scaled
+from service.images.transform import (
+    DEFAULTS,
+    FULL,
+    PIPELINE_VERSION,
+    Transform,
+    for_format,
+    for_url,
+    from_options,
+    parse,
+    parse_canonical,
+    scaled,
+)
 from service.urls.rendition_url import MAX_TRANSFORM_CHARACTERS
 
 DIGEST = "k5x7q2abcdefghijklmnopqrstuvwxyz"
@@ -61,10 +74,17 @@ offsets = st.integers(-MAX_PAD_PIXELS, MAX_PAD_PIXELS)
 colors = st.from_regex(r"[0-9a-f]{6}([0-9a-e][0-9a-f])?", fullmatch=True)
 overlays = st.builds(Overlay, st.just(DIGEST), st.sampled_from(COMPASS), decimals(0.01, 1), parts_of_one, offsets, offsets)
 
+# A ratio makes of these no side that is too long.
+modest = st.integers(1, MAX_SIDE_PIXELS // MAX_RATIO)
+ratios = st.fractions(Fraction(1, MAX_RATIO), MAX_RATIO, max_denominator=10_000).map(lambda number: Ratio(*number.as_integer_ratio()))
+
 BOXES: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.fixed_dictionaries({}, optional={"width": sides, "height": sides}),
     st.fixed_dictionaries({"width": sides, "height": sides, "fit": st.sampled_from(["outside", "fill"]), "enlarge": st.booleans()}),
     st.fixed_dictionaries({"width": sides, "height": sides, "fit": st.just("contain"), "gravity": st.sampled_from(COMPASS)}),
+    st.fixed_dictionaries({"ratio": ratios, "fit": st.sampled_from(["cover", "contain", "fill"])}),
+    st.fixed_dictionaries({"width": modest, "ratio": ratios, "fit": st.just("contain"), "enlarge": st.booleans()}),
+    st.fixed_dictionaries({"height": modest, "ratio": ratios, "fit": st.just("cover"), "gravity": st.sampled_from(COMPASS)}),
     st.fixed_dictionaries(
         {"width": sides, "height": sides, "fit": st.just("cover"), "gravity": st.sampled_from((*COMPASS, *STRATEGIES)) | focal_points}
     ),
@@ -125,7 +145,7 @@ transforms = st.builds(merged, FRAMES, OTHERS, BOXES, COLORS, LOSSES) | st.build
 
 def test_strategies_of_these_tests_draw_every_option() -> None:
     drawn = {"animate", "crop", "frame", "grayscale", "lossless", "max_bytes", "profile", "quality", "saturation", "dynamic_range"}
-    drawn |= {"width", "height", "fit", "gravity", "enlarge", "trim", "rotate", "flip", "brightness", "contrast", "gamma"}
+    drawn |= {"width", "height", "ratio", "fit", "gravity", "enlarge", "trim", "rotate", "flip", "brightness", "contrast", "gamma"}
     drawn |= {"blur", "sharpen", "overlay", "round", "pad", "background", "metadata", "effort", "progressive"}
     assert drawn == set(OPTIONS) == {field.name for field in msgspec.structs.fields(Transform)}
     assert list(OPTIONS) == [field.name for field in msgspec.structs.fields(Transform)]
@@ -153,6 +173,9 @@ CANONICAL_FORMS = [
         Transform(width=2, height=3, fit="cover", gravity=FocalPoint(0.0001, 0.9999)),
         "width=2,height=3,fit=cover,gravity=focal:0.0001:0.9999",
     ),
+    (Transform(ratio=Ratio(16, 9), fit="cover"), "ratio=16:9"),
+    (Transform(width=640, ratio=Ratio(191, 100), fit="cover", gravity="north"), "width=640,ratio=191:100,gravity=north"),
+    (Transform(height=640, ratio=Ratio(1, 1), fit="contain"), "height=640,ratio=1:1,fit=contain"),
     (Transform(quality=100), "quality=100"),
     (Transform(quality="auto", max_bytes=20_000), "quality=auto,max_bytes=20000"),
     (Transform(frame=0), "frame=0"),
@@ -245,7 +268,7 @@ BAD = [
     ("", "A part of", "key=value", "", "Write"),
     ("width", "A part of", "key=value", "width", "Write"),
     ("width=", "A part of", "key=value", "width=", "Write"),
-    ("=640", "The transform has", "width, height, fit, gravity", "", "Leave"),
+    ("=640", "The transform has", "width, height, ratio, fit, gravity", "", "Leave"),
     ("width=640,", "A part of", "key=value", "", "Write"),
     (",width=640", "A part of", "key=value", "", "Write"),
     ("width=640 ", "A part of", "key=value", "width=640 ", "Write"),
@@ -256,11 +279,11 @@ BAD = [
     ("width=640,height=1,width=320", "`width` is given twice", "each key once", "width=640,height=1,width=320", "Leave one"),
     ("full,width=640", "A part of", "or `full`", "full", "Write"),
     ("width=640,full", "A part of", "or `full`", "full", "Write"),
-    ("widht=640", "The transform has", "width, height, fit, gravity", "widht", "Did you mean `width`?"),
-    ("Width=640", "The transform has", "width, height, fit, gravity", "Width", "Did you mean `width`?"),
-    ("w=640", "The transform has", "width, height, fit, gravity", "w", "Leave it out"),
-    ("dpr=2", "The transform has", "width, height, fit, gravity", "dpr", "Leave it out"),
-    ("format=webp", "The transform has", "width, height, fit, gravity", "format", "Leave it out"),
+    ("widht=640", "The transform has", "width, height, ratio, fit, gravity", "widht", "Did you mean `width`?"),
+    ("Width=640", "The transform has", "width, height, ratio, fit, gravity", "Width", "Did you mean `width`?"),
+    ("w=640", "The transform has", "width, height, ratio, fit, gravity", "w", "Leave it out"),
+    ("dpr=2", "The transform has", "width, height, ratio, fit, gravity", "dpr", "Leave it out"),
+    ("format=webp", "The transform has", "width, height, ratio, fit, gravity", "format", "Leave it out"),
     ("width=0", "`width` is out", "from 1 to 8192", "0", "width=1 to width=8192"),
     ("width=8193", "`width` is out", "from 1 to 8192", "8193", "width=1 to width=8192"),
     ("height=0", "`height` is out", "from 1 to 8192", "0", "height=1 to height=8192"),
@@ -310,6 +333,21 @@ BAD = [
     ),
     ("width=1,height=1,fit=cover,gravity=focal:1e-1:0", "The focal point", "each from 0 to 1", "1e-1:0", "Use for example"),
     ("width=1,height=1,fit=cover,gravity=focal:nan:0", "The focal point", "each from 0 to 1", "nan:0", "Use for example"),
+    ("ratio=0:1", "`ratio` is invalid", "<width>:<height>, from 1:100 to 100:1", "0:1", "Use for example ratio=16:9"),
+    ("ratio=101:1", "`ratio` is invalid", "from 1:100 to 100:1", "101:1", "Use for example"),
+    ("ratio=1:100.1", "`ratio` is invalid", "from 1:100 to 100:1", "1:100.1", "Use for example"),
+    ("ratio=16:0", "`ratio` is invalid", "from 1:100 to 100:1", "16:0", "Use for example"),
+    ("ratio=16:-9", "`ratio` is invalid", "from 1:100 to 100:1", "16:-9", "Use for example"),
+    ("ratio=16:9:1", "`ratio` is invalid", "<width>:<height>", "16:9:1", "Use for example"),
+    ("ratio=wide", "`ratio` is invalid", "<width>:<height>", "wide", "Use for example"),
+    ("ratio=1.00001:1", "`ratio` is invalid", "<width>:<height>", "1.00001:1", "Use for example"),
+    ("ratio=999999.9999:999999.9998", "`ratio` is invalid", "no number above 1000000", "999999.9999:999999.9998", "Use for example"),
+    ("width=9,height=9,ratio=1:1", "`ratio` contradicts `width`", "at most one of", "width=9,height=9,ratio=1:1", "Leave one"),
+    ("ratio=1:1,fit=inside", "`ratio` contradicts `fit=inside`", "fit=cover", "fit=inside", "Leave"),
+    ("width=9,ratio=1:1,fit=outside", "`ratio` contradicts `fit=outside`", "fit=cover", "fit=outside", "Leave"),
+    ("width=100,ratio=1:100", "A side of the rendition", "at most 8192 pixels", "10000", "smaller or wider box"),
+    ("height=8192,ratio=2:1", "A side of the rendition", "at most 8192 pixels", "16384", "smaller or wider box"),
+    ("ratio=1:1,enlarge=true", "`enlarge` needs a size", "width or height", "ratio=1:1,enlarge=true", "Give one"),
     ("frame=-1", "`frame` is out", "from 0 to 9999", "-1", "frame=0"),
     ("animate=yes", "`animate` has", "true, false", "yes", "Use one"),
     ("animate=true,frame=0", "`animate` and `frame` contradict", "one of them", "frame=0,animate=true", "Leave"),
@@ -459,6 +497,10 @@ def test_parse_of_any_text_returns_a_transform_or_raises_bad_transform(text: str
         ({"crop": [10, 20, 30, 40]}, "crop=10:20:30:40"),
         ({"crop": ["10%", "20%", "30%", "40%"]}, "crop=10p:20p:30p:40p"),
         ({"crop": "10%,20%,30%,40%"}, "crop=10p:20p:30p:40p"),
+        ({"ratio": "16:9"}, "ratio=16:9"),
+        ({"ratio": "32 / 18", "width": 640, "fit": "cover"}, "width=640,ratio=16:9"),
+        ({"ratio": [1.91, 1], "fit": "contain"}, "ratio=191:100,fit=contain"),
+        ({"ratio": 1.5, "height": 40, "dpr": 2}, "height=80,ratio=3:2"),
         ({"pad": 5, "background": "#FF8800"}, "pad=5,background=ff8800"),
         ({"pad": [1, 2, 3, 4]}, "pad=1:2:3:4"),
         ({"enlarge": True, "width": 9, "progressive": False}, "width=9,enlarge=true"),
@@ -532,7 +574,8 @@ def test_from_options_of_the_canonical_values_of_a_transform_is_that_transform(t
 
 @given(transforms, st.fractions(Fraction(1, 10), 4, max_denominator=100))
 def test_scaled_transform_has_a_canonical_form_and_scaled_lengths(transform: Transform, factor: Fraction) -> None:
-    if factor * max(transform.width or 0, transform.height or 0) >= MAX_SIDE_PIXELS + Fraction(1, 2):
+    box = {name: max(1, math.floor(side * factor + Fraction(1, 2))) for name in ("width", "height") if (side := getattr(transform, name))}
+    if any(side >= MAX_SIDE_PIXELS + Fraction(1, 2) for side in msgspec.structs.replace(transform, **box).box if side is not None):
         with pytest.raises(BadTransformError, match="would be too long"):
             scaled(transform, factor)
         return
@@ -566,6 +609,25 @@ def test_transform_for_a_format_has_only_options_with_an_effect_or_is_refused(tr
     assert left_out <= {"avif": {"progressive"}, "webp": {"progressive"}, "jpeg": set(), "png": {"quality", "lossless"}}.get(
         image_format, {"quality", "progressive", "metadata", "profile"}
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "image_format", "expected"),
+    [
+        ("full", "webp", "quality=78"),
+        ("width=640", "avif", "width=640,quality=55"),
+        ("width=640,effort=2,progressive=true", "avif", "width=640,quality=55,effort=2"),
+        ("width=640", "jpeg", "width=640"),
+        ("width=640", "png", "width=640"),
+        ("width=640,quality=30", "webp", "width=640,quality=30"),
+        ("quality=auto", "webp", "quality=auto"),
+        ("max_bytes=20000", "webp", "max_bytes=20000"),
+        ("lossless=true", "webp", "lossless=true"),
+        ("dynamic_range=high", "avif", "dynamic_range=high"),
+    ],
+)
+def test_transform_in_new_urls_has_the_servers_quality_unless_it_decides_its_loss(text: str, image_format: Format, expected: str) -> None:
+    assert for_url(parse(text), image_format, {"avif": 55, "webp": 78}).canonical_form == expected
 
 
 def test_defaults_have_a_row_for_the_current_version_and_a_quality_for_every_format() -> None:

@@ -53,7 +53,7 @@ async def stored(storage: Storage) -> list[str]:
 async def write_all(image_store: ImageStore, upload: Path, taken_down: str = "") -> None:
     """Write every kind of object of an image, and take an image down before the block ends."""
     async with image_store.writing(DIGEST, OVERLAY) as writer:
-        assert await writer.create_original(upload)
+        await writer.create_original(upload)
         await writer.put_intermediate(b"smaller")
         await writer.put_warming_note()
         await writer.create_listing_entry(CREATED, durable=True)
@@ -103,6 +103,15 @@ async def test_damaged_document_is_an_error_and_does_not_stop_the_removal(image_
     assert await stored(storage) == [recent_key(DIGEST, CREATED)]
     async with image_store.writing(DIGEST) as writer:
         assert await writer.create_document(DOCUMENT)
+
+
+async def test_damaged_original_is_replaced_by_an_upload_of_an_image_without_a_document(
+    image_store: ImageStore, storage: Storage, upload: Path
+) -> None:
+    await storage.put(original_key(DIGEST), b"damaged", durable=False)
+    async with image_store.writing(DIGEST) as writer:
+        await writer.create_original(upload)
+    assert await image_store.find_original(DIGEST) == b"a picture"
 
 
 async def test_damaged_original_is_replaced_by_the_upload(image_store: ImageStore, storage: Storage, upload: Path) -> None:

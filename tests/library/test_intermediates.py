@@ -87,6 +87,15 @@ async def test_rendition_reads_only_the_intermediate_if_that_is_large_enough(lib
     assert jobs == ["Probe", "Render", "Render"]
 
 
+async def test_intermediate_on_disk_is_read_where_it_is_and_behind_its_checksum(library: Library, large: bytes) -> None:
+    digest = await library.ingest(large)
+    path = file_of(library, intermediate_key(digest))
+    request = resolve((await library.documents.get(digest)).info, parse("width=64"), "webp", LIMITS)
+    async with library.intermediates.open_input(digest, request) as source:
+        assert source.path == str(path)
+        assert path.read_bytes()[source.start :] == checksum.verify(path.read_bytes())
+
+
 async def test_image_of_an_older_server_gets_its_intermediate_when_it_is_needed(library: Library, large: bytes, jobs: list[str]) -> None:
     digest = digest_from_sha256(hashlib.sha256(large).digest())
     info = {"format": "jpeg", "width": 3600, "height": 2400, "frames": 1, "alpha": False, "decodes_whole": True, "profile": False}
@@ -228,7 +237,7 @@ async def test_intermediate_for_background_work_is_made_after_waiting_requests(t
             tasks.start_soon(in_background)
             await anyio.wait_all_tasks_blocked()
             tasks.start_soon(library.rendition, digest, "width=3001")
-            await until(lambda: lone._waiting == 1)
+            await until(lambda: lone._queue.has_waiters)
     assert jobs == ["Probe", "Render", "Render", "MakeIntermediate"]
 
 

@@ -12,7 +12,7 @@ import pytest
 import structlog
 from obstore.store import MemoryStore
 
-from service.errors import CdnError, GoneError, NotFoundError, StorageUnavailableError
+from service.errors import CdnError, GoneError, NotFoundError, StorageUnavailableError, UnknownImageError
 from service.images.transform import parse
 from service.library import takedowns as takedowns_module
 from service.library.image_store import ImageStore
@@ -97,6 +97,23 @@ async def test_taken_down_image_is_gone_for_a_process_that_has_not_polled_yet(tm
             await other.rendition(digest, "width=100")
         with pytest.raises(GoneError):
             await other.ingest(images.photo_jpeg(400, 300))
+
+
+async def test_image_that_another_process_took_down_is_gone_for_a_process_that_remembers_it(tmp_path: Path, pool: RenderPool) -> None:
+    async with open_library(tmp_path, pool) as one, open_library(tmp_path, pool) as other:
+        under, over = await other.ingest(images.photo_jpeg(400, 300)), await other.ingest(images.rgba_png(64, 64))
+        await one.takedowns.take_down(over)
+        with pytest.raises(GoneError) as gone:
+            await other.rendition(under, parse(f"width=200,overlay={over}").canonical_form)
+        assert gone.value.received == over
+        await one.takedowns.take_down(under)
+        with pytest.raises(GoneError):
+            await other.rendition(under, "width=100")
+        # After this, nothing is remembered.
+        await one.takedowns.delete_tombstone(under)
+        with pytest.raises(UnknownImageError):
+            await other.rendition(under, "width=100")
+        assert [key for key in keys(one) if under in key] == []
 
 
 async def test_rendition_with_a_taken_down_overlay_is_gone_even_if_it_is_stored(library: Library) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import anyio
 import pytest
 from obstore.store import MemoryStore
 
-from service.errors import StorageFullError, UploadExpiredError, UploadUsedError
+from service.errors import StorageFullError, StorageUnavailableError, UploadExpiredError, UploadUsedError
+from service.library import upload_tickets
 from service.library.upload_tickets import KEEP_SECONDS, UploadTickets
 from service.storage.keys import USED_UPLOADS_PREFIX, used_upload_key
-from service.storage.object_store import Storage
+from service.storage.object_store import Storage, open_storage
 from service.urls.upload_ticket import UploadTicket, new_ticket
+from tests.support.s3 import Bucket
+from tests.support.s3_proxy import S3Proxy
+from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -24,6 +29,14 @@ def storage() -> Storage:
 
 def ticket(seconds: int = 900) -> UploadTicket:
     return new_ticket(expires=int(time.time()) + seconds, max_bytes=1, formats=())
+
+
+async def until_usable(tickets: UploadTickets, one: UploadTicket) -> None:
+    with anyio.fail_after(PATIENCE_SECONDS):
+        while True:
+            with suppress(UploadUsedError):
+                return await tickets.require_usable(one)
+            await anyio.sleep(0.05)
 
 
 async def test_ticket_is_used_once(storage: Storage) -> None:
@@ -48,6 +61,66 @@ async def test_ticket_of_a_failed_upload_can_be_used_again(storage: Storage) -> 
     await tickets.require_usable(one)
     async with tickets.use(one):
         pass
+
+
+async def test_ticket_of_an_upload_that_failed_with_the_store_can_be_used_again_once_the_store_is_back(
+    s3: Bucket, s3_proxy: S3Proxy
+) -> None:
+    tickets, one = UploadTickets(open_storage(f"s3://{s3.name}", s3_proxy.environment)), ticket()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(tickets.watch)
+
+        async def fail() -> None:
+            async with tickets.use(one):
+                s3_proxy.error_share = 1.0
+                raise StorageUnavailableError("The store cannot be reached.")
+
+        with pytest.raises(StorageUnavailableError):
+            await fail()
+        with pytest.raises(StorageUnavailableError):
+            await tickets.require_usable(one)
+        s3_proxy.error_share = 0.0
+        await until_usable(tickets, one)
+        tasks.cancel_scope.cancel()
+
+
+async def test_ticket_whose_record_was_put_without_a_response_can_be_used_again(s3: Bucket, s3_proxy: S3Proxy) -> None:
+    tickets, one = UploadTickets(open_storage(f"s3://{s3.name}", s3_proxy.environment)), ticket()
+    s3_proxy.loses = lambda request: "all" if request.method == "PUT" else None
+    with pytest.raises(StorageUnavailableError):
+        async with tickets.use(one):
+            raise AssertionError
+    assert any(USED_UPLOADS_PREFIX in request.path for request in s3_proxy.seen if request.method == "PUT")
+    await tickets.require_usable(one)
+
+
+async def test_upload_whose_ticket_cannot_be_given_back_in_time_fails_with_its_own_error(
+    s3: Bucket, s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_tickets, "_RELEASE_SECONDS", 0.5)
+    tickets, one = UploadTickets(open_storage(f"s3://{s3.name}", s3_proxy.environment)), ticket()
+
+    async def fail() -> None:
+        async with tickets.use(one):
+            s3_proxy.delay_seconds = 1.0
+            raise StorageUnavailableError("The store cannot be reached.")
+
+    with pytest.raises(StorageUnavailableError):
+        await fail()
+
+
+async def test_failed_upload_leaves_the_record_of_another_one(storage: Storage) -> None:
+    tickets, one = UploadTickets(storage), ticket()
+    key = used_upload_key(one.expires, one.id)
+
+    async def fail() -> None:
+        async with tickets.use(one):
+            await storage.put(key, b"of another upload", durable=False)
+            raise StorageFullError("The store is full.")
+
+    with pytest.raises(StorageFullError):
+        await fail()
+    assert await storage.get(key) == b"of another upload"
 
 
 async def test_ticket_of_a_canceled_upload_can_be_used_again(storage: Storage) -> None:

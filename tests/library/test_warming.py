@@ -1,7 +1,10 @@
+import os
+import signal
 import sys
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import anyio
 import msgspec
@@ -18,18 +21,19 @@ from service.library import warming, warming_queue
 from service.library.image_store import ImageStore
 from service.library.renditions import Rendition
 from service.library.warming import ladder_steps, steps_of_one_decode
-from service.library.warming_queue import WarmingQueue
+from service.library.warming_queue import WaitingImage, WarmingQueue
 from service.rendering import process as process_module
 from service.rendering.pool import RenderPool
 from service.rendering.protocol import Rendered
 from service.settings.sections import WarmFormat
 from service.storage.keys import WARMING_PREFIX, original_key, warming_key
 from service.storage.object_store import open_storage
-from service.urls.rendition_url import parse_rendition_url
+from service.urls.rendition_url import RenditionUrl, parse_rendition_url
 from service.urls.signing import Signer, UrlBuilder
 from tests.support import images
 from tests.support.library import Library, open_library, rendition_url
 from tests.support.renders import LIMITS, halted, render_pool, until, watched_jobs
+from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -71,14 +75,14 @@ async def warming_of(library: Library) -> AsyncIterator[None]:
 
 async def warmed(library: Library) -> None:
     """Wait until the store has no warming note."""
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_SECONDS):
         while await library.storage.list_names_after(WARMING_PREFIX, "", 1):  # noqa: ASYNC110 - what is in a store sets no event
             await anyio.sleep(0.01)
 
 
-def document_links(info: ImageInfo, digest: str, types: list[str]) -> dict[str, int]:
+def document_links(info: ImageInfo, digest: str, types: list[str], quality: Mapping[Format, int] = MappingProxyType({})) -> dict[str, int]:
     """Return the signing payloads and widths of the URLs in an image's document."""
-    markup = UrlBuilder(Signer([b"k"]), "", LIMITS).markup(digest, info, Transform())
+    markup = UrlBuilder(Signer([b"k"]), "", LIMITS, quality=quality).markup(digest, info, Transform())
     return {
         parse_rendition_url(link.url.encode())[0].signing_payload: link.width
         for source in markup.sources
@@ -98,13 +102,22 @@ def test_ladder_steps_have_exactly_the_urls_of_the_document(info: ImageInfo) -> 
     assert [step.width for step in ladder] == sorted((step.width for step in ladder), reverse=True)
 
 
+@pytest.mark.parametrize("info", [PHOTO, CUTOUT, TOWER, MOVING, DRAWING], ids=["photo", "cutout", "tower", "moving", "drawing"])
+def test_ladder_steps_with_the_servers_quality_have_the_urls_of_the_document(info: ImageInfo) -> None:
+    quality: dict[Format, int] = {"webp": 78, "jpeg": 60}
+    ladder = ladder_steps("a" * 32, info, ["webp", "fallback"], FORMATS, LIMITS, quality=quality)
+    types = [f"image/{name}" for name in ("webp", default_formats(info)[-1])]
+    assert {step.url.signing_payload: step.width for step in ladder} == document_links(info, "a" * 32, types, quality)
+    assert all(step.transform.quality == quality.get(step.format) for step in ladder)
+
+
 def test_ladder_steps_beyond_the_limits_of_format_or_server_are_left_out() -> None:
     scroll = ImageInfo("png", 1_000, 20_000, 1, alpha=False, needs_full_decode=False)
     ladder = [(step.width, step.format) for step in ladder_steps("a" * 32, scroll, ["webp", "fallback"], FORMATS, LIMITS)]
     # 20,000 × 819 / 1,000 = 16,380 is the largest height that a WebP can have.
-    assert ladder == [(1_000, "jpeg"), (960, "jpeg"), (819, "webp")] + [(width, name) for width in (640, 320) for name in ("webp", "jpeg")]
+    assert ladder == [(1_000, "jpeg"), (819, "webp")] + [(width, name) for width in (640, 320) for name in ("webp", "jpeg")]
     few = msgspec.structs.replace(LIMITS, max_output_pixels=700_000)
-    assert {step.width for step in ladder_steps("a" * 32, PHOTO, ["webp"], FORMATS, few)} == {1_024, 960, 640, 320}
+    assert {step.width for step in ladder_steps("a" * 32, PHOTO, ["webp"], FORMATS, few)} == {1_024, 640, 320}
 
 
 def test_ladder_steps_have_the_wanted_formats_that_libvips_and_the_document_have() -> None:
@@ -159,14 +172,14 @@ def test_ladder_step_of_an_animation_is_rendered_alone() -> None:
 async def test_warming_renders_the_default_ladder_from_one_decode_and_acknowledges_the_image(
     library: Library, jobs: list[str], logged: Logged
 ) -> None:
-    digest = await library.ingest(images.photo_jpeg(1_000, 750))
+    digest = await library.ingest(images.photo_jpeg(1_100, 825))
     assert await library.storage.list_names_after(WARMING_PREFIX, "", 9) == [digest]
     async with warming_of(library):
         await warmed(library)
     assert jobs == ["Probe", "RenderLadder"] + ["NextRendition"] * 7
     for image_format, name in (("webp", "WEBP"), ("jpeg", "JPEG")):
         # The last step has the width of the photo, and the URL of the next width of the ladder.
-        for width, shown in ((320, 320), (640, 640), (960, 960), (1_280, 1_000)):
+        for width, shown in ((320, 320), (640, 640), (960, 960), (1_280, 1_100)):
             found = await library.rendition(digest, f"width={width}", image_format)  # type: ignore[arg-type]
             picture = images.decode(found.body)
             assert (found.tier, picture.format, picture.size) == ("store", name, (shown, round(shown * 0.75)))
@@ -175,7 +188,7 @@ async def test_warming_renders_the_default_ladder_from_one_decode_and_acknowledg
 
 
 async def test_warming_skips_stored_renditions(library: Library, jobs: list[str]) -> None:
-    digest = await library.ingest(images.photo_jpeg(700, 525))
+    digest = await library.ingest(images.photo_jpeg(720, 540))
     stored = {
         canonical_form: await library.rendition(digest, canonical_form, "jpeg")
         for canonical_form in ("width=960", "width=640", "width=320")
@@ -219,7 +232,7 @@ async def test_warming_takes_the_newest_image_first(library: Library, logged: Lo
 async def test_warming_pauses_while_a_request_waits_and_continues_afterwards(
     library: Library, jobs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest = await library.ingest(images.photo_jpeg(1_000, 750))
+    digest = await library.ingest(images.photo_jpeg(1_100, 825))
     store = library.renditions.store
     found: list[Rendition] = []
     kept = 0
@@ -246,13 +259,13 @@ async def test_warming_pauses_while_a_request_waits_and_continues_afterwards(
 
 def waiting_jobs(library: Library) -> int:
     """Return how many jobs are waiting for a slot."""
-    return library.warmer._pool._waiting
+    return len(library.warmer._pool._queue._without_slot)
 
 
 async def test_request_for_an_announced_rendition_waits_for_it_and_renders_nothing(
     library: Library, jobs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest = await library.ingest(images.photo_jpeg(1_000, 750))
+    digest = await library.ingest(images.photo_jpeg(1_100, 825))
     wanted = rendition_url(digest, "width=640", "webp")
     store = library.renditions.store
     found: list[Rendition] = []
@@ -279,7 +292,7 @@ async def test_request_for_an_announced_rendition_waits_for_it_and_renders_nothi
 async def test_request_for_an_announced_rendition_that_fails_renders_it(
     library: Library, jobs: list[str], monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    digest = await library.ingest(images.photo_jpeg(1_000, 750))
+    digest = await library.ingest(images.photo_jpeg(1_100, 825))
     wanted = rendition_url(digest, "width=640", "webp")
     store = library.renditions.store
     found: list[Rendition] = []
@@ -307,12 +320,13 @@ async def test_request_for_an_announced_rendition_that_fails_renders_it(
     assert jobs.count("Render") == 1
 
 
-async def test_is_stored_waits_for_a_rendition_in_progress(library: Library, lone: RenderPool, jobs: list[str]) -> None:
+async def test_look_for_missing_renditions_waits_for_one_in_progress(library: Library, lone: RenderPool, jobs: list[str]) -> None:
     digest = await library.ingest(images.photo_jpeg(400, 300))
-    result: list[bool] = []
+    made, missing = (rendition_url(digest, "width=320", image_format) for image_format in ("webp", "jpeg"))
+    result: list[list[RenditionUrl]] = []
 
     async def look() -> None:
-        result.append(await library.renditions.is_stored(rendition_url(digest, "width=320", "webp")))
+        result.append(await library.renditions.not_stored(digest, [missing, made]))
 
     async with anyio.create_task_group() as tasks:
         with halted(lone):
@@ -322,7 +336,7 @@ async def test_is_stored_waits_for_a_rendition_in_progress(library: Library, lon
             await anyio.wait_all_tasks_blocked()
             assert result == []
             assert repr(library.renditions) == "<Renditions: <SingleFlight: 1 in flight>, 0 announced>"
-    assert result == [True]
+    assert result == [[missing]]
 
 
 # Shutdowns and failures
@@ -332,7 +346,7 @@ async def test_warming_that_is_stopped_midway_is_finished_by_the_next_process_wi
     tmp_path: Path, lone: RenderPool, jobs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_library(tmp_path, lone) as first:
-        digest = await first.ingest(images.photo_jpeg(1_000, 750))
+        digest = await first.ingest(images.photo_jpeg(1_100, 825))
         kept: list[object] = []
         store = first.renditions.store
 
@@ -353,8 +367,8 @@ async def test_warming_that_is_stopped_midway_is_finished_by_the_next_process_wi
         async with warming_of(second):
             await warmed(second)
         assert jobs == ["RenderLadder", "NextRendition", "NextRendition", "NextRendition"]
-        for step in ladder_steps(digest, (await second.documents.get(digest)).info, ["webp", "fallback"], FORMATS, LIMITS):
-            assert await second.renditions.is_stored(step.url)
+        ladder = ladder_steps(digest, (await second.documents.get(digest)).info, ["webp", "fallback"], FORMATS, LIMITS)
+        assert await second.renditions.not_stored(digest, [step.url for step in ladder]) == []
 
 
 async def test_image_that_cannot_be_rendered_is_logged_and_dropped_and_the_others_are_warmed(library: Library, logged: Logged) -> None:
@@ -370,6 +384,37 @@ async def test_image_that_cannot_be_rendered_is_logged_and_dropped_and_the_other
     result = {event["digest"]: event["problem"] for event in logged if event["event"] == "an image was not warmed"}
     assert result == {bad: "damaged-original", gone: "not-found"}
     assert (await library.rendition(good, "width=320")).tier == "store"
+
+
+async def test_image_that_is_taken_down_while_it_is_warmed_is_no_error(
+    library: Library, lone: RenderPool, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    digest = await library.ingest(images.photo_jpeg(400, 300))
+
+    async def takes_down() -> None:
+        await library.takedowns.take_down(digest)
+
+    def events() -> list[tuple[str, str]]:
+        return [(event["log_level"], event["event"]) for event in logged if event.get("digest") == digest and "warmed" in event["event"]]
+
+    # The last moment before the original is opened.
+    monkeypatch.setattr(lone, "wait_until_idle", takes_down)
+    async with warming_of(library):
+        await until(lambda: bool(events()))
+    assert events() == [("info", "a taken-down image is not warmed")]
+
+
+async def test_warming_whose_render_process_is_killed_is_finished_by_another_one(
+    library: Library, lone: RenderPool, jobs: list[str], logged: Logged
+) -> None:
+    digest = await library.ingest(images.photo_jpeg(1_000, 700))
+    async with warming_of(library):
+        with halted(lone):
+            await until(lambda: "RenderLadder" in jobs)
+            os.kill(lone.process_ids[0], signal.SIGKILL)
+        await warmed(library)
+    assert jobs.count("RenderLadder") == 2
+    assert [event["event"] for event in logged if event.get("digest") == digest and "warmed" in event["event"]] == ["warmed"]
 
 
 @pytest.mark.parametrize("failure", [StorageUnavailableError, StorageFullError])
@@ -441,7 +486,7 @@ async def test_pool_that_cannot_start_a_process_loses_no_image(tmp_path: Path, m
         digest = await library.ingest(images.photo_jpeg(320, 240))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", "/no/python/here")
-        pool = RenderPool(slots=1, queue_limit=9, memory_bytes=512 << 20, render_seconds=30, wait_seconds=30)
+        pool = RenderPool(slots=1, queue_limit=9, memory_bytes=512 << 20, render_seconds=PATIENCE_SECONDS, wait_seconds=PATIENCE_SECONDS)
         async with pool.running(), open_library(tmp_path, pool) as library, warming_of(library):
             await until(lambda: sum(event["event"] == "warming pauses" for event in logged) >= 2)
             assert await library.storage.list_names_after(WARMING_PREFIX, "", 9) == [digest]
@@ -464,8 +509,42 @@ async def test_queue_returns_the_newest_first_and_noted_images_last() -> None:
     await enqueue(image_store, WarmingQueue(image_store), "a" * 32)
     queue = WarmingQueue(image_store)
     for letter in "bcd":
-        queue.add(letter * 32)
-    assert [await queue.next() for _ in range(4)] == [letter * 32 for letter in "dcba"]
+        queue.add(WaitingImage(letter * 32))
+    assert [(await queue.next()).digest for _ in range(4)] == [letter * 32 for letter in "dcba"]
+
+
+async def test_queue_lets_clients_take_turns_by_the_seconds_that_were_spent_for_them() -> None:
+    queue = WarmingQueue(ImageStore(open_storage("memory://", {})))
+    for number in range(100):
+        queue.add(WaitingImage(f"{number:a>32}", "192.0.2.1"))
+    given = []
+    for _ in range(3):
+        given.append(await queue.next())
+        queue.charge(given[-1].client, 1.0)
+    # A client that comes later has no credit for the time before, and need not wait for more than one image.
+    for letter in "bcd":
+        queue.add(WaitingImage(letter * 32, "192.0.2.2"))
+    for _ in range(6):
+        given.append(await queue.next())
+        queue.charge(given[-1].client, 3.0 if given[-1].client == "192.0.2.2" else 1.5)
+    assert [image.client[-1] for image in given if image.client] == list("111121121")
+    assert [image.digest[0] for image in given if image.client == "192.0.2.2"] == ["d", "c"]
+
+
+async def test_queue_that_is_too_long_forgets_images_of_the_client_with_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warming_queue, "_MAX_IN_MEMORY", 3)
+    image_store = ImageStore(open_storage("memory://", {}))
+    queue = WarmingQueue(image_store)
+    await enqueue(image_store, queue, "z" * 32)
+    queue.add(WaitingImage("z" * 32, "192.0.2.2"))
+    for letter in "abcde":
+        await enqueue(image_store, queue, letter * 32)
+        queue.add(WaitingImage(letter * 32, "192.0.2.1"))
+    first = [await queue.next() for _ in range(3)]
+    assert sorted(first) == [WaitingImage("d" * 32, "192.0.2.1"), WaitingImage("e" * 32, "192.0.2.1"), WaitingImage("z" * 32, "192.0.2.2")]
+    for image in first:
+        await queue.acknowledge(image.digest)
+    assert sorted([await queue.next() for _ in range(3)]) == [WaitingImage(letter * 32) for letter in "abc"]
 
 
 async def test_queue_waits_for_an_image() -> None:
@@ -474,13 +553,13 @@ async def test_queue_waits_for_an_image() -> None:
 
     async def take() -> None:
         for _ in range(2):
-            given.append(await queue.next())  # noqa: PERF401 - one is looked at before the next comes
+            given.append((await queue.next()).digest)  # noqa: PERF401 - one is looked at before the next comes
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(take)
         for count, letter in enumerate("ab", 1):
             await anyio.wait_all_tasks_blocked()
-            queue.add(letter * 32)
+            queue.add(WaitingImage(letter * 32))
             await until(lambda count=count: len(given) == count)  # type: ignore[misc]
     assert given == ["a" * 32, "b" * 32]
 
@@ -491,16 +570,16 @@ async def test_queue_longer_than_its_memory_loses_nothing(monkeypatch: pytest.Mo
     image_store = ImageStore(storage)
     queue = WarmingQueue(image_store)
     await enqueue(image_store, queue, "b" * 32)
-    assert await queue.next() == "b" * 32
+    assert await queue.next() == WaitingImage("b" * 32)
     await queue.acknowledge("b" * 32)
     digests = [f"{number:a>32}" for number in range(10)]
     for digest in digests:
         await enqueue(image_store, queue, digest)
-        queue.add(digest)
+        queue.add(WaitingImage(digest))
     given = []
-    with anyio.fail_after(9):
+    with anyio.fail_after(PATIENCE_SECONDS):
         for _ in digests:
-            digest = await queue.next()
+            digest = (await queue.next()).digest
             await queue.acknowledge(digest)
             given.append(digest)
     assert given[:3] == digests[:-4:-1]

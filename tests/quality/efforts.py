@@ -13,10 +13,10 @@ import msgspec
 from service.images.formats import Format
 from service.images.transform import DEFAULTS, PIPELINE_VERSION
 from service.worker.save import EncodeOptions, encode
+from tests.quality.equal_score import Search
 from tests.quality.judge import score
 from tests.quality.pictures import Picture, photos
 
-TARGET = 75.0
 FORMATS: tuple[Format, ...] = ("jxl", "avif", "webp", "jpeg")
 
 # How many photos are measured at each width, spread over the corpus: large ones take long.
@@ -31,14 +31,6 @@ _EFFORTS: Mapping[Format, Sequence[int | None]] = {
 }
 # The previous version for comparison, where it differs.
 _CHANGED: tuple[Format, ...] = ("avif", "jpeg")
-
-# How the quality of the target is found: encodes, how near to the target is near enough, the score that a step of quality is worth, about,
-# and the steps at once. The rest is interpolated, by a factor that is much the same for all encoders near the target.
-_MAX_ENCODES = 4
-_NEAR = 1.0
-_SCORE_PER_QUALITY = 0.65
-_MAX_STEPS = 15
-_LOG_BYTES_PER_SCORE = 0.055
 
 # The time of short encodes is the shortest of several.
 _SHORT_SECONDS = 0.1
@@ -87,20 +79,14 @@ def _settings() -> Iterable[tuple[Format, int | None, int]]:
 
 
 def _at_target(picture: Picture, image_format: Format, effort: int | None, version: int) -> tuple[float, float]:
-    """Return the bytes at the score `TARGET`, from up to four encodes, and the CPU seconds of the nearest one."""
+    """Return the bytes at the score `TARGET`, and the CPU seconds of the nearest encode."""
     options = EncodeOptions(effort=effort, version=version)
-    quality = DEFAULTS[version].quality[image_format]
-    tried: dict[int, tuple[int, float, float]] = {}
-    while len(tried) < _MAX_ENCODES and quality not in tried:
-        tried[quality] = _encode(picture, image_format, quality, options)
-        nearest = min(tried, key=lambda level: abs(tried[level][1] - TARGET))
-        missing = TARGET - tried[nearest][1]
-        if abs(missing) <= _NEAR:
-            break
-        steps = round(missing / _SCORE_PER_QUALITY) or 1
-        quality = max(1, min(nearest + max(-_MAX_STEPS, min(steps, _MAX_STEPS)), 100))
-    size, found, seconds = tried[nearest]
-    return size * math.exp(_LOG_BYTES_PER_SCORE * (TARGET - found)), seconds
+    search = Search(DEFAULTS[version].quality[image_format])
+    seconds: dict[int, float] = {}
+    while (quality := search.next_quality()) is not None:
+        size, found, seconds[quality] = _encode(picture, image_format, quality, options)
+        search.add(quality, size, found)
+    return search.bytes_at_target(), seconds[search.nearest]
 
 
 def _encode(picture: Picture, image_format: Format, quality: int, options: EncodeOptions) -> tuple[int, float, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 
 from PIL import Image
-from ssimulacra2 import compute_ssimulacra2
 
 import tests.support.jpeg_xl  # noqa: F401 - lets Pillow read JPEG XL
 
@@ -21,6 +20,8 @@ def score(picture: Image.Image, body: bytes) -> float:
 
     https://github.com/cloudinary/ssimulacra2; this implementation is within 0.8 of the one in Rust on 9 photos, 0.4 on average.
     """
+    from ssimulacra2 import compute_ssimulacra2  # noqa: PLC0415 - SciPy would take a while in every process that collects the tests
+
     with Image.open(io.BytesIO(body)) as encoded:
         return float(compute_ssimulacra2(_pixels(picture), _pixels(encoded)))
 

@@ -40,7 +40,7 @@ def listening(*accept: Accept) -> Iterator[list[int]]:
         yield [listener.getsockname()[1] for listener in listeners]
     finally:
         loop.call_soon_threadsafe(ended.set)
-        thread.join(10)
+        thread.join()
         loop.close()
         for listener in listeners:
             listener.close()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from service.library.takedowns import REFRESH_EVERY_SECONDS
+from tests.promises.figures import RecordFigure
 from tests.regions.load import load, share_right
 from tests.regions.world import REGIONS, Line, World, placed, shared_world
 from tests.support import images
 from tests.support.server import ladder_urls
+from tests.support.waiting import limit, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -38,10 +40,8 @@ def taken_in(client: httpx.Client, number: int) -> str:
     return digest
 
 
-def test_region_that_is_killed_and_one_that_is_cut_off_leave_the_others_at_999_in_1000_and_heal(
-    regions: Regions, record_testsuite_property: Callable[[str, object], None]
-) -> None:
-    world, between = regions
+def requested(world: World) -> tuple[dict[str, tuple[bytes, str]], dict[str, list[str]]]:
+    """Return the response and entity tag of each hot URL, and the cold URLs of each region."""
     with world.client("arn") as client:
         hot = [url for number in range(4) for url in ladder_urls(client, taken_in(client, number), range(40, 48), "jpeg")]
         cold = {}
@@ -55,7 +55,14 @@ def test_region_that_is_killed_and_one_that_is_cut_off_leave_the_others_at_999_i
             with world.client(region) as client:
                 response = client.get(url).raise_for_status()
             expected.setdefault(url, (response.content, response.headers["etag"]))
+    return expected, cold
 
+
+def test_region_that_is_killed_and_one_that_is_cut_off_leave_the_others_at_999_in_1000_and_heal(
+    regions: Regions, record_figure: RecordFigure
+) -> None:
+    world, between = regions
+    expected, cold = requested(world)
     with load(world, expected, cold) as running:
         running.goes_on(PHASE_SECONDS / 3)
 
@@ -64,6 +71,7 @@ def test_region_that_is_killed_and_one_that_is_cut_off_leave_the_others_at_999_i
         running.goes_on(PHASE_SECONDS, "arn", "lhr")
         revived = time.monotonic()
         world.start("iad")
+        back = time.monotonic()
         running.goes_on(PHASE_SECONDS / 3)
 
         cut = time.monotonic()
@@ -72,6 +80,8 @@ def test_region_that_is_killed_and_one_that_is_cut_off_leave_the_others_at_999_i
         mended = time.monotonic()
         between["lhr"].mend()
         running.goes_on(HEALS_WITHIN_SECONDS)
+        # Cold requests need the store: the latest one succeeded.
+        wait_until(lambda: [one.right for one in running.of("lhr", mended, float("inf"), cold=True)][-1:] == [True])
         healed = time.monotonic()
         running.goes_on(PHASE_SECONDS / 3)
 
@@ -92,19 +102,20 @@ def test_region_that_is_killed_and_one_that_is_cut_off_leave_the_others_at_999_i
         "lhr out of reach, arn": share_right(running.of("arn", unreachable, reachable)),
         "lhr out of reach, iad": share_right(running.of("iad", unreachable, reachable)),
     }
-    for name, share in shares.items():
-        record_testsuite_property(name, share)
+    record_figure("{:.2f} % right in the others", 100 * min(shares.values()), lowest=True)
     assert all(share >= 0.999 for share in shares.values()), (shares, wrong)
 
     # Another region serves the clients near the lost region, except for the requests in flight when it was lost.
     lost = running.of("iad", killed, revived)
     assert sum(not one.right for one in lost) <= 2, wrong
     assert {one.result for one in lost if one.right} <= {"200 from iad", "200 from lhr"}
-    assert {one.result for one in running.of("iad", revived + HEALS_WITHIN_SECONDS / 2, cut)} == {"200 from iad"}
+    assert back - revived < limit(HEALS_WITHIN_SECONDS / 2)
+    assert {one.result for one in running.of("iad", back + 1, cut)} == {"200 from iad"}
 
     # Without its store, a region still serves every hit, and responds to the rest with Retry-After.
     assert all(one.right for one in running.of("lhr", cut, mended, cold=False)), wrong
     assert {one.result for one in running.of("lhr", cut + 1, mended - 1, cold=True) if not one.right} <= {"503 from lhr"}
+    assert healed - mended < limit(HEALS_WITHIN_SECONDS + 1)
     assert all(one.right for one in running.of("lhr", healed, unreachable)), wrong
 
     # A region that the proxy cannot reach is as good as lost, and is back as soon as it can be reached.
@@ -112,13 +123,11 @@ def test_region_that_is_killed_and_one_that_is_cut_off_leave_the_others_at_999_i
     assert {one.result for one in running.of("lhr", reachable + 1, ended)} == {"200 from lhr"}
     for region in REGIONS:
         with world.client(region) as client:
-            report = client.get("/health").json()
-            assert (report["status"], report["region"]) == ("ok", region)
+            wait_until(lambda client=client: client.get("/health").json()["status"] == "ok")  # type: ignore[misc]
+            assert client.get("/health").json()["region"] == region
 
 
-def test_takedown_in_one_region_is_seen_by_the_others_within_its_bound(
-    regions: Regions, record_testsuite_property: Callable[[str, object], None]
-) -> None:
+def test_takedown_in_one_region_is_seen_by_the_others_within_its_bound(regions: Regions, record_figure: RecordFigure) -> None:
     world, _ = regions
     with world.client("iad") as client:
         digest = taken_in(client, 0)
@@ -131,7 +140,7 @@ def test_takedown_in_one_region_is_seen_by_the_others_within_its_bound(
         began = time.monotonic()
         assert clients["arn"].delete(f"/v1/images/{digest}").status_code == 200
         seen: dict[str, float] = {}
-        while len(seen) < len(REGIONS) and time.monotonic() < began + REFRESH_EVERY_SECONDS + 10:
+        while len(seen) < len(REGIONS) and time.monotonic() < began + limit(REFRESH_EVERY_SECONDS + 10):
             for region, client in clients.items():
                 response = client.get(path)
                 assert placed(response) == region
@@ -144,8 +153,8 @@ def test_takedown_in_one_region_is_seen_by_the_others_within_its_bound(
     finally:
         for client in clients.values():
             client.close()
-    record_testsuite_property("seconds", seen)
     assert set(seen) == set(REGIONS)
-    assert seen["arn"] < 1
+    record_figure("a takedown is seen everywhere within {:.0f} s", max(seen.values()))
+    assert seen["arn"] < limit(1)
     # Both the poll of takedowns and the round of requests take some time.
-    assert all(seconds <= REFRESH_EVERY_SECONDS + 1 for seconds in seen.values()), seen
+    assert all(seconds <= limit(REFRESH_EVERY_SECONDS + 1) for seconds in seen.values()), seen

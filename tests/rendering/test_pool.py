@@ -1,3 +1,4 @@
+import math
 import os
 import signal
 import subprocess
@@ -30,6 +31,7 @@ from service.images.formats import Format
 from service.images.transform import PIPELINE_VERSION
 from service.rendering import process as process_module
 from service.rendering.circuit_breaker import CircuitBreaker
+from service.rendering.cost import CostModel
 from service.rendering.pool import RenderPool
 from service.rendering.process import RenderProcess
 from service.rendering.protocol import (
@@ -45,6 +47,7 @@ from service.rendering.protocol import (
     Reply,
     SelfTest,
 )
+from tests.promises.figures import RecordFigure
 from tests.support import images
 from tests.support.images import REPOSITORY
 from tests.support.renders import (
@@ -67,8 +70,8 @@ from tests.support.waiting import PATIENCE_SECONDS, within
 
 pytestmark = pytest.mark.anyio
 
-# A job that takes seconds when nothing ends it: AVIF of some megapixels.
-SLOW = "width=3600"
+# A job that takes ten seconds and more when nothing ends it: AVIF of some megapixels.
+SLOW = "width=3600,effort=4"
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +93,7 @@ async def lone_pool(anyio_backend: object) -> AsyncIterator[RenderPool]:
 @pytest.fixture
 async def lone(lone_pool: RenderPool, monkeypatch: pytest.MonkeyPatch) -> RenderPool:
     """Return the shared pool of one process, reset: these tests are about its recovery from what earlier ones have done to it."""
-    monkeypatch.setattr(lone_pool, "_mean_seconds", 0.2)
+    monkeypatch.setattr(lone_pool._queue, "costs", CostModel())
     monkeypatch.setattr(lone_pool, "circuit_breaker", CircuitBreaker())
     await ready(lone_pool)
     return lone_pool
@@ -282,7 +285,7 @@ async def test_process_that_has_grown_is_replaced_after_its_job(lone: RenderPool
 
 
 async def test_render_past_its_deadline_is_killed_in_the_middle_of_an_encode_and_its_slot_is_free_at_once(
-    lone: RenderPool, large_photo: Path, photo: Path
+    lone: RenderPool, large_photo: Path, photo: Path, record_figure: RecordFigure
 ) -> None:
     (process_id,) = lone.process_ids
     started = time.monotonic()
@@ -290,6 +293,7 @@ async def test_render_past_its_deadline_is_killed_in_the_middle_of_an_encode_and
         patch.setattr(lone, "_render_seconds", 0.5)
         error = await refused(lone, render_job(large_photo, SLOW, "avif"))
     assert time.monotonic() - started >= 0.5
+    record_figure("refused {:.0f} ms after the deadline", 1_000 * (time.monotonic() - started - 0.5))
     assert isinstance(error, DeadlineExceededError)
     assert (error.status_code, error.retry_after_seconds) == (503, 10)
     assert (await rendered(lone, photo, "width=100")).width == 100
@@ -316,7 +320,7 @@ async def test_job_that_waits_past_the_deadline_fails_and_so_does_the_one_before
 async def test_job_beyond_the_queue_limit_is_refused_at_once_with_retry_after(
     lone: RenderPool, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lone, "_queue_limit", 2)
+    monkeypatch.setattr(lone._queue, "_queue_limit", 2)
     done: list[int] = []
 
     async def ask() -> None:
@@ -341,16 +345,21 @@ async def test_job_beyond_the_queue_limit_is_refused_at_once_with_retry_after(
 async def test_job_with_an_expected_wait_that_is_too_long_is_refused_at_once(
     lone: RenderPool, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The expected time of a render is 0.2 s: one may wait, and a second one would wait too long.
-    monkeypatch.setattr(lone, "_wait_seconds", 0.3)
+    # With two renders before it, a third one would end after 60 s and a fourth after 80.
+    monkeypatch.setattr(lone._queue, "_wait_seconds", 100)
+    monkeypatch.setattr(lone._queue.costs, "estimate", lambda _: 20.0)
+    began = time.monotonic()
     async with anyio.create_task_group() as tasks:
         with halted(lone):
-            tasks.start_soon(rendered, lone, photo, "width=50")
-            tasks.start_soon(rendered, lone, photo, "width=50")
+            for _ in range(3):
+                tasks.start_soon(rendered, lone, photo, "width=50")
             await anyio.wait_all_tasks_blocked()
             error = await refused(lone, render_job(photo))
             assert isinstance(error, OverloadedError)
-            assert error.retry_after_seconds == 1
+            # It would be admitted when it would end within 70 of the 100 s that its client waits.
+            since_the_first_began = math.ceil(time.monotonic() - began)
+            assert error.retry_after_seconds is not None
+            assert 10 - since_the_first_began <= error.retry_after_seconds <= 10
 
 
 async def test_job_of_a_disconnected_client_is_ended_and_harms_no_other(lone: RenderPool, photo: Path) -> None:
@@ -370,7 +379,7 @@ async def test_job_of_a_disconnected_client_is_ended_and_harms_no_other(lone: Re
 
 
 async def test_job_whose_client_leaves_the_queue_gives_up_its_place(lone: RenderPool, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lone, "_queue_limit", 1)
+    monkeypatch.setattr(lone._queue, "_queue_limit", 1)
     leaving = anyio.CancelScope()
 
     async def leave() -> None:
@@ -618,7 +627,7 @@ async def test_canceled_ladder_is_ended_and_its_slot_is_free(lone: RenderPool, p
 
 
 async def test_ladder_does_not_fill_the_queue_nor_wait_in_it(lone: RenderPool, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lone, "_queue_limit", 1)
+    monkeypatch.setattr(lone._queue, "_queue_limit", 1)
     async with anyio.create_task_group() as tasks:
         with halted(lone):
             tasks.start_soon(rendered, lone, photo, "width=50")

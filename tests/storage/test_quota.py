@@ -72,7 +72,7 @@ async def test_exceeded_quota_removes_the_least_recently_read_files_and_leaves_s
 
 
 async def test_quota_counts_renditions_and_intermediates_and_touches_nothing_else(storage: Storage) -> None:
-    kept = [original_key(DIGEST), document_key(DIGEST), "pointers/one", "tombstones/one", "warming/one", "keys/one"]
+    kept = [original_key(DIGEST), document_key(DIGEST), "sources/one", "tombstones/one", "warming/one", "keys/one"]
     for key in kept:
         await storage.put_if_absent(key, bytes(1 << 20), durable=False)
         age(storage, key, 1_000 * HOUR)
@@ -108,6 +108,14 @@ async def test_access_is_recorded_at_most_once_an_hour_and_recently_read_files_s
     assert time.time() - file_of(storage, keys[0]).stat().st_mtime < 60
     budget.trim()
     assert [await storage.exists(key) for key in keys] == [True, False, False, True]
+
+
+async def test_access_to_a_file_in_place_is_recorded(storage: Storage) -> None:
+    (key,) = await filled(storage, 1)
+    DerivedQuota(storage, 8_192)
+    age(storage, key, 9 * HOUR)
+    assert await storage.file_in_place(key) == file_of(storage, key)
+    assert time.time() - file_of(storage, key).stat().st_mtime < 60
 
 
 async def test_access_to_originals_is_not_recorded(storage: Storage) -> None:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Literal
 
-import httpx
 import pytest
 from msgspec.structs import replace
 
+from service import instruments
 from service.errors import NotFoundError, StorageFullError, StorageUnavailableError
 from service.images.options import FocalPoint
 from service.rendering.pool import RenderPool
+from service.storage import s3 as s3_module
 from service.storage.keys import document_key, original_key, rendition_key, tombstone_key
 from service.storage.object_store import Storage, open_storage
 from tests.support import images
 from tests.support.library import Library, open_library
 from tests.support.s3 import Bucket
 from tests.support.s3_proxy import Request, S3Proxy
-from tests.support.waiting import within
+from tests.support.waiting import PATIENCE_SECONDS, within
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("without_foreign_variables")]
 
@@ -33,10 +35,17 @@ numbers = count()
 
 
 @pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeat no request because a busy machine is slow."""
+    for name in ("HEDGE_AFTER_SECONDS", "READ_TIMEOUT_SECONDS", "RETRY_BUDGET_SECONDS"):
+        monkeypatch.setattr(s3_module, name, PATIENCE_SECONDS)
+
+
+@pytest.fixture
 def storage(s3: Bucket, s3_proxy: S3Proxy) -> Storage:
     """Give the store of an empty bucket behind the proxy."""
     name = f"bucket-{next(numbers)}"
-    httpx.put(f"{s3.endpoint}/{name}", trust_env=False, verify=False).raise_for_status()
+    s3.add_bucket(name)
     return open_storage(f"s3://{name}", s3_proxy.environment)
 
 
@@ -67,6 +76,33 @@ async def pooled(storage: Storage, connections: int) -> None:
         await asyncio.gather(*(storage.get(original_key(DIGEST), consistent=consistent) for _ in range(connections)))
 
 
+# Metrics.
+
+
+async def test_retries_hedged_requests_errors_and_times_are_counted_by_operation(
+    storage: Storage, s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: Counter[tuple[str, ...]] = Counter()
+    for name in ("STORE_RETRIES", "STORE_HEDGES", "STORE_ERRORS"):
+        monkeypatch.setattr(getattr(instruments, name), "add", lambda *labels, name=name: counted.update([(name, *labels)]))
+    monkeypatch.setattr(instruments.STORE_SECONDS, "observe", lambda _, operation: counted.update([("STORE_SECONDS", operation)]))
+    await pooled(storage, 4)
+    counted.clear()
+    s3_proxy.stun()
+    assert await storage.get(original_key(DIGEST)) == b"bytes"
+    assert counted == {("STORE_HEDGES", "get"): 1, ("STORE_SECONDS", "get"): 1}
+    counted.clear()
+    errors = iter([(500, "<Error><Code>InternalError</Code></Error>")] * 2)
+    s3_proxy.error_for = lambda _: next(errors, None)
+    await storage.put(original_key(OTHER), b"others", durable=True)
+    assert counted == {("STORE_RETRIES", "put"): 2, ("STORE_SECONDS", "put"): 1}
+    counted.clear()
+    s3_proxy.error_for = lambda _: (403, "<Error><Code>AccessDenied</Code></Error>")
+    with pytest.raises(StorageUnavailableError):
+        await listed(storage)
+    assert counted == {("STORE_ERRORS", "list", "unavailable"): 1, ("STORE_SECONDS", "list"): 1}
+
+
 # Dead connections.
 
 
@@ -91,6 +127,7 @@ async def test_read_over_silently_dead_connections_succeeds_within_two_seconds(s
     assert s3_proxy.stunned_requests == over_dead, "the whole pool was dropped with its first dead connection"
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_put_if_absent_whose_first_response_is_lost_returns_true(storage: Storage, s3_proxy: S3Proxy) -> None:
     lost = iter([True])
     s3_proxy.loses = lambda request: "all" if request.method == "PUT" and next(lost, False) else None
@@ -111,6 +148,7 @@ async def test_download_that_breaks_off_is_repeated(storage: Storage, s3_proxy: 
 # Errors.
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_99_of_100_calls_succeed_when_one_response_in_five_is_an_error(
     storage: Storage, s3_proxy: S3Proxy, logged: list[object]
 ) -> None:
@@ -125,6 +163,7 @@ async def test_99_of_100_calls_succeed_when_one_response_in_five_is_an_error(
     assert len(s3_proxy.seen) > 1.1 * len(done), "errors were met"
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_listing_continues_after_an_error_where_it_was(storage: Storage, s3_proxy: S3Proxy) -> None:
     keys = [rendition_key(DIGEST, f"{number:064}") for number in range(45)]
     await asyncio.gather(*(storage.put_if_absent(key, b"", durable=False) for key in keys))
@@ -141,6 +180,7 @@ async def failed(operation: Operation, storage: Storage, within_seconds: float) 
     return caught.value
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_permanent_error_ends_a_call_after_five_attempts(storage: Storage, s3_proxy: S3Proxy, logged: list[object]) -> None:
     s3_proxy.error_share = 1.0
     error = await failed(OPERATIONS["get"][0], storage, 3)
@@ -167,6 +207,7 @@ CAUSES = {
 }
 
 
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize(("status", "code"), CAUSES)
 async def test_refusal_has_a_cause_and_a_remedy_and_is_not_retried(
     storage: Storage, s3_proxy: S3Proxy, logged: list[object], status: int, code: str
@@ -198,6 +239,7 @@ async def test_missing_bucket_is_not_a_missing_object(s3: Bucket, logged: list[o
 # Regions that lag behind.
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_get_from_any_region_confirms_a_miss_by_a_consistent_read(storage: Storage, s3_proxy: S3Proxy) -> None:
     await storage.put_if_absent(original_key(DIGEST), b"bytes", durable=True)
     s3_proxy.hides = lambda request: request.method in {"GET", "HEAD"}

@@ -176,9 +176,10 @@ _ARGUMENTS = [
 
 
 def _executable() -> str:
-    executable = shutil.which("chromium")
+    """Return the path of the browser without a window, or of the one with it, whose every page takes four times as much CPU time."""
+    executable = shutil.which("chromium-headless-shell") or shutil.which("chromium")
     if executable is None:
-        pytest.skip("chromium is not installed; install it with: apt-get install chromium")
+        pytest.skip("Chromium is not installed; install it with: apt-get install chromium-headless-shell")
     return executable
 
 

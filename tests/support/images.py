@@ -68,7 +68,10 @@ def picture(width: int = 1600, height: int = 1200, *, seed: int = 0) -> Image.Im
         cloud = 120 + 50 * np.cos(np.pi * (x * (band + 1) + y))
         for waves in (2, 5, 11, 23):
             phase, direction = rng.uniform(0, 2 * np.pi, 2)
-            cloud += 40 / waves**0.5 * np.sin(waves * (x * np.cos(direction) + y * np.sin(direction)) * 2 * np.pi + phase)
+            # The sine of a sum, by which each wave takes sines of a row and a column, and not of every pixel.
+            across = x[0] * (waves * np.cos(direction) * 2 * np.pi) + phase
+            down = y[:, 0] * (waves * np.sin(direction) * 2 * np.pi)
+            cloud += 40 / waves**0.5 * (np.outer(np.cos(down), np.sin(across)) + np.outer(np.sin(down), np.cos(across)))
         bands.append(cloud)
     pixels = np.stack(bands, axis=-1)
     # A disc and a bar, whose edges are as hard as any in a photo.
@@ -83,6 +86,7 @@ def picture(width: int = 1600, height: int = 1200, *, seed: int = 0) -> Image.Im
     return Image.fromarray(pixels.round().astype(np.uint8), "RGB")
 
 
+@functools.cache
 def photo_jpeg(
     width: int = 1600, height: int = 1200, *, quality: int = 88, orientation: int = 1, progressive: bool = False, seed: int = 0
 ) -> bytes:
@@ -95,6 +99,7 @@ def photo_jpeg(
     return _encode(stored, "JPEG", quality=quality, progressive=progressive, subsampling=0, exif=exif)
 
 
+@functools.cache
 def oriented_scene(width: int, height: int, orientation: int, image_format: str) -> bytes:
     """Return the scene with an Exif orientation (2 to 8) in TIFF, WebP or another format; the sides are those of the upright picture."""
     stored = picture(width, height).transpose(_STORED[orientation])
@@ -119,12 +124,14 @@ def large_jpeg(width: int, height: int, *, progressive: bool = False) -> bytes:
     return _encode(picture(1500, 1000).resize((width, height)), "JPEG", quality=85, progressive=progressive)
 
 
+@functools.cache
 def camera_jpeg(width: int = 400, height: int = 300) -> bytes:
     """Return a JPEG with a camera's name, a place, GPS coordinates, XMP, a comment and an sRGB profile in its metadata."""
     xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/">{PLACE}</x:xmpmeta>'.encode()
     return _encode(picture(width, height), "JPEG", quality=90, exif=_camera(), xmp=xmp, comment=PLACE, icc_profile=srgb_profile())
 
 
+@functools.cache
 def copyrighted_jpeg(width: int = 400, height: int = 300, *, orientation: int = 1) -> bytes:
     """Return a JPEG with a camera's metadata, an artist, a copyright notice and an orientation; the sides are the upright picture's."""
     exif = _camera()
@@ -136,16 +143,19 @@ def copyrighted_jpeg(width: int = 400, height: int = 300, *, orientation: int = 
     return _encode(stored, "JPEG", quality=90, subsampling=0, exif=exif)
 
 
+@functools.cache
 def rgb_jpeg(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
     """Return the scene as a JPEG with an embedded `profile`; its numbers are not converted."""
     return _encode(picture(width, height), "JPEG", quality=90, icc_profile=profile)
 
 
+@functools.cache
 def rgb_png(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
     """Return the scene as an opaque PNG with an embedded `profile`; its numbers are not converted."""
     return _encode(picture(width, height), "PNG", icc_profile=profile)
 
 
+@functools.cache
 def framed_png(width: int, height: int, margin: tuple[int, int]) -> bytes:
     """Return the scene, `width` × `height`, as a PNG with a light border, whose horizontal and vertical width is `margin`."""
     horizontal, vertical = margin
@@ -155,6 +165,7 @@ def framed_png(width: int, height: int, margin: tuple[int, int]) -> bytes:
     return _encode(framed, "PNG")
 
 
+@functools.cache
 def rgba_png(width: int = 400, height: int = 300) -> bytes:
     """Return the scene as a PNG whose right half is transparent except for the two corner patches."""
     image = picture(width, height).convert("RGBA")
@@ -165,6 +176,7 @@ def rgba_png(width: int = 400, height: int = 300) -> bytes:
     return _encode(image, "PNG")
 
 
+@functools.cache
 def gray_png(width: int = 400, height: int = 300, *, alpha: bool = False) -> bytes:
     """Return the scene as a gray PNG; with `alpha` its right half is transparent."""
     image = picture(width, height).convert("L")
@@ -175,6 +187,7 @@ def gray_png(width: int = 400, height: int = 300, *, alpha: bool = False) -> byt
     return _encode(image, "PNG")
 
 
+@functools.cache
 def png16(width: int = 400, height: int = 300, *, gray: bool = False) -> bytes:
     """Return the scene as a PNG of 16 bits per band: gray, or RGB, which Pillow cannot write."""
     image = picture(width, height).convert("L") if gray else picture(width, height)
@@ -216,21 +229,25 @@ def png(
     return _PNG_SIGNATURE + b"".join(chunks)
 
 
+@functools.cache
 def gray_jpeg(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
     """Return the scene as a JPEG of one band."""
     return _encode(picture(width, height).convert("L"), "JPEG", quality=92, icc_profile=profile)
 
 
+@functools.cache
 def palette_png(width: int = 400, height: int = 300) -> bytes:
     """Return the scene as a PNG of 64 colors."""
     return _encode(picture(width, height).quantize(64), "PNG")
 
 
+@functools.cache
 def palette_gif(width: int = 400, height: int = 300) -> bytes:
     """Return the scene as a GIF of one frame and 64 colors."""
     return _encode(picture(width, height).quantize(64), "GIF")
 
 
+@functools.cache
 def cmyk_jpeg(width: int = 400, height: int = 300, *, profile: bytes | None = None) -> bytes:
     """Return the scene as a CMYK JPEG with an embedded `profile`; its numbers are not converted."""
     return _encode(picture(width, height).convert("CMYK"), "JPEG", quality=92, subsampling=0, icc_profile=profile)
@@ -241,17 +258,20 @@ def flat_png(width: int, height: int, color: Color, *, profile: bytes | None = N
     return _encode(Image.new("RGB", (width, height), color), "PNG", icc_profile=profile)
 
 
+@functools.cache
 def clear_png(width: int, height: int) -> bytes:
     """Return a PNG whose pixels are all black and fully transparent."""
     return _encode(Image.new("RGBA", (width, height)), "PNG")
 
 
+@functools.cache
 def noise_png(width: int, height: int) -> bytes:
     """Return an RGBA PNG whose samples are 0 or 255 at random, the content that takes the most bytes once it is encoded."""
     bits = np.random.default_rng(0).integers(0, 2, (height, width, 4), np.uint8)
     return _encode(Image.fromarray(bits * np.uint8(255), "RGBA"), "PNG")
 
 
+@functools.cache
 def two_color_png(width: int, height: int, color: Color, other: Color, share: float) -> bytes:
     """Return a PNG whose left `share` (0 to 1) is `color` and whose rest is `other`."""
     image = Image.new("RGB", (width, height), other)
@@ -259,11 +279,13 @@ def two_color_png(width: int, height: int, color: Color, other: Color, share: fl
     return _encode(image, "PNG")
 
 
+@functools.cache
 def animated_gif(width: int = 120, height: int = 90, *, frames: int = 3) -> bytes:
     """Return a GIF whose frames are of one color each: `FRAME_COLORS` in turn."""
     return _animation(width, height, frames, "GIF")
 
 
+@functools.cache
 def animated_webp(width: int = 120, height: int = 90, *, frames: int = 3) -> bytes:
     """Return a lossless WebP whose frames are of one color each: `FRAME_COLORS` in turn."""
     return _animation(width, height, frames, "WEBP", lossless=True)
@@ -293,6 +315,7 @@ def animation(
     return _encode(pictures[0], image_format, save_all=True, append_images=pictures[1:], **options)
 
 
+@functools.cache
 def lab_tiff(width: int = 400, height: int = 300) -> bytes:
     """Return the scene as a TIFF of CIE Lab (D50), 16 bits per band: L from 0 to 65,535, a and b in 1/256 (TIFF Technical Note 4)."""
     lab = _lab(np.asarray(picture(width, height)) / 255)
@@ -319,17 +342,20 @@ def pages_tiff(pictures: Sequence[Image.Image]) -> bytes:
     return _encode(pictures[0], "TIFF", save_all=True, append_images=pictures[1:], compression="tiff_adobe_deflate")
 
 
+@functools.cache
 def webp(width: int = 400, height: int = 300, *, alpha: bool = False) -> bytes:
     """Return the scene as a lossy WebP; with `alpha` it is transparent like `rgba_png`."""
     image = Image.open(io.BytesIO(rgba_png(width, height))) if alpha else picture(width, height)
     return _encode(image, "WEBP", quality=90)
 
 
+@functools.cache
 def avif(width: int = 400, height: int = 300, *, subsampling: str = "4:2:0") -> bytes:
     """Return the scene as an AVIF."""
     return _encode(picture(width, height), "AVIF", quality=85, speed=9, subsampling=subsampling)
 
 
+@functools.cache
 def heic(width: int = 400, height: int = 300) -> bytes:
     """Return the scene as a HEIC with HEVC and without chroma subsampling."""
     out = io.BytesIO()
@@ -337,11 +363,13 @@ def heic(width: int = 400, height: int = 300) -> bytes:
     return out.getvalue()
 
 
+@functools.cache
 def gray_tiff(width: int, height: int) -> bytes:
     """Return a TIFF of one gray, whose file is small even if it has many pixels."""
     return _encode(Image.new("L", (width, height), 128), "TIFF", compression="tiff_adobe_deflate")
 
 
+@functools.cache
 def tiff(width: int = 400, height: int = 300) -> bytes:
     """Return the scene as a TIFF."""
     return _encode(picture(width, height), "TIFF", compression="tiff_adobe_deflate")
@@ -363,6 +391,7 @@ def mutated(image: bytes, seed: int, changes: int = 12) -> bytes:
     return bytes(out)
 
 
+@functools.cache
 def png_bomb(width: int = 60_000, height: int = 60_000) -> bytes:
     """Return a gray PNG of a few hundred bytes whose header declares `width` × `height` pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
@@ -370,11 +399,13 @@ def png_bomb(width: int = 60_000, height: int = 60_000) -> bytes:
     return _PNG_SIGNATURE + _png_chunk(b"IHDR", header) + _png_chunk(b"IDAT", lines) + _png_chunk(b"IEND", b"")
 
 
+@functools.cache
 def srgb_profile() -> bytes:
     """Return an ICC profile of sRGB."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
+@functools.cache
 def p3_profile() -> bytes:
     """Return an ICC profile of Display P3 (its primaries adapted to D50, and sRGB's curve as a table of 1,024 steps)."""
     steps = np.linspace(0, 1, 1_024)
@@ -382,17 +413,20 @@ def p3_profile() -> bytes:
     return _rgb_profile(b"Display P3", primaries, _curve((_linear(steps) * 65_535).round()))
 
 
+@functools.cache
 def wide_profile() -> bytes:
     """Return an ICC profile of the primaries of Adobe RGB (1998), adapted to D50, and its gamma of 2 + 51/256."""
     primaries = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
     return _rgb_profile(b"Wide", primaries, _curve(np.array([563])))
 
 
+@functools.cache
 def gray_profile() -> bytes:
     """Return an ICC profile of gray with a gamma of 1.8, in which the same numbers are lighter than in sRGB."""
     return _profile(b"mntr", b"GRAY", b"XYZ ", {**_common_tags(b"Gray 1.8"), b"kTRC": _curve(np.array([461]))})
 
 
+@functools.cache
 def cmyk_profile(*, only_perceptual: bool = False) -> bytes:
     """Return an ICC profile of four inks: a table of 7 steps per ink that maps to CIE Lab.
 
@@ -437,6 +471,7 @@ def unreadable_profile(name: bytes = b"\xe9\xff\xfe\xfd") -> bytes:
     return _profile(b"mntr", b"RGB ", b"XYZ ", {**_common_tags(b"Unreadable"), b"A2B0": table})
 
 
+@functools.cache
 def jpeg_bomb(width: int = 65_000, height: int = 65_000, *, progressive: bool = False) -> bytes:
     """Return a small JPEG whose header declares `width` × `height` pixels."""
     image = bytearray(photo_jpeg(64, 48, progressive=progressive))
@@ -445,6 +480,7 @@ def jpeg_bomb(width: int = 65_000, height: int = 65_000, *, progressive: bool = 
     return bytes(image)
 
 
+@functools.cache
 def gif_bomb(width: int = 65_000, height: int = 65_000) -> bytes:
     """Return a small GIF whose header and only frame declare `width` × `height` pixels."""
     image = bytearray(animated_gif(4, 4, frames=1))
@@ -453,6 +489,7 @@ def gif_bomb(width: int = 65_000, height: int = 65_000) -> bytes:
     return bytes(image)
 
 
+@functools.cache
 def webp_bomb(width: int = 16_383, height: int = 16_383) -> bytes:
     """Return a small lossy WebP whose header declares `width` × `height` pixels (RFC 6386 §9.1)."""
     image = bytearray(webp(16, 16))

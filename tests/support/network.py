@@ -7,13 +7,17 @@ import fcntl
 import os
 import socket
 import struct
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeAlias
 
 import pytest
 
 # An address that every resolver and every filter of private addresses takes for a public one.
 PUBLIC_ADDRESS = "11.0.0.1"
+
+Run: TypeAlias = Callable[[Callable[[], None]], None]
 
 _CLONE_NEWNET = 0x40000000
 _SIOCSIFADDR = 0x8916
@@ -21,29 +25,22 @@ _SIOCSIFFLAGS = 0x8914
 _UP = 0x1
 
 
-def in_own_network(body: Callable[[], None]) -> None:
-    """Run `body`, and every process and thread that it starts, in a new network namespace; raises what `body` raises."""
-    failures: list[BaseException] = []
+@contextmanager
+def own_network(on_missing: Callable[[str], object] = pytest.skip) -> Iterator[Run]:
+    """Give a function that runs another one, and every process and thread that it starts, in a new network namespace.
 
-    def run() -> None:
-        try:
-            _enter()
-            body()
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
+    on_missing: called with the reason if a namespace cannot be made.
+    """
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        executor.submit(_enter, on_missing).result()
+        yield lambda body: executor.submit(body).result()
 
 
-def _enter() -> None:
+def _enter(on_missing: Callable[[str], object]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     # Only the calling thread moves: netdevice(7), unshare(2).
     if libc.unshare(_CLONE_NEWNET) != 0:
-        pytest.skip(f"a network namespace cannot be made here: {os.strerror(ctypes.get_errno())}")
+        on_missing(f"A network namespace cannot be made here: {os.strerror(ctypes.get_errno())}.")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _UP))
         address = struct.pack("16sH2s4s8x", b"lo:1", socket.AF_INET, b"\0\0", socket.inet_aton(PUBLIC_ADDRESS))

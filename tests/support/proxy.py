@@ -22,7 +22,7 @@ _CHUNK_BYTES = 16 << 10
 
 
 class ReceivedRequest(msgspec.Struct, frozen=True):
-    """A request: how many bytes of its body arrived, their digest, and whether the body is complete (`whole`)."""
+    """A request: its path without the query, how many bytes of its body arrived, their digest, and whether it is complete (`whole`)."""
 
     method: str
     path: str
@@ -116,10 +116,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _forward(self) -> None:
         fields = {name.lower(): value for name, value in self.headers.items()}
-        fault = self.proxy.fault(self.path)
-        if (self.command, self.path) == ("POST", "/v1/images"):
+        path = self.path.partition("?")[0]
+        fault = self.proxy.fault(path)
+        if (self.command, path) == ("POST", "/v1/images"):
             self.proxy.on_upload()
-        elif self.path == "/v1/images/known":
+        elif path == "/v1/images/known":
             self.proxy.after_lookup()
         body = self._body(fields, fault.cut_after if fault else -1)
         if body is None:
@@ -157,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
             break
         whole = len(body) == declared
         digest = digest_from_sha256(hashlib.sha256(body).digest())
-        self.proxy.received.append(ReceivedRequest(self.command, self.path, fields, len(body), digest, whole))
+        self.proxy.received.append(ReceivedRequest(self.command, self.path.partition("?")[0], fields, len(body), digest, whole))
         return bytes(body) if whole else None
 
     def _respond(self, status: int, fields: Mapping[str, str], body: bytes) -> None:

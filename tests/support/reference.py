@@ -55,7 +55,7 @@ def reference(
     pixels = _resize(pixels, box, (width, height), transform, resampling, may_enlarge=transform.enlarge or vector_scale > 0)
     plain = pixels = _adjust(pixels, transform)
     if transform.fit == "contain":
-        pixels = _contain(pixels, transform)
+        pixels = _contain(pixels, transform, rotated_size(box[2] - box[0], box[3] - box[1], transform.rotate))
     if transform.overlay is not None and overlay is not None:
         pixels = _overlay(pixels, _array(overlay), transform.overlay, resampling)
     if transform.round is not None:
@@ -145,15 +145,29 @@ def rotated_size(width: int, height: int, degrees: float) -> tuple[int, int]:
     )
 
 
+def box_of(width: int, height: int, transform: Transform) -> tuple[Fraction | None, Fraction | None]:
+    """Return the width and height of the box of a transform for a rotated picture, `None` where it names none."""
+    box_width = None if transform.width is None else Fraction(transform.width)
+    box_height = None if transform.height is None else Fraction(transform.height)
+    if transform.ratio is None:
+        return box_width, box_height
+    shape = Fraction(transform.ratio.width, transform.ratio.height)
+    if box_width is None and box_height is None:
+        is_wider = Fraction(width, height) > shape
+        # As high as the picture if that is what fits, or for fit=contain what goes around it.
+        box_width, box_height = (None, Fraction(height)) if is_wider != (transform.fit == "contain") else (Fraction(width), None)
+    return (box_width, box_width / shape) if box_width is not None else ((box_height or 0) * shape, box_height)
+
+
 def scaled_size(width: int, height: int, transform: Transform, *, may_enlarge: bool) -> tuple[tuple[int, int], tuple[int, int] | None]:
     """Return the size to which a rotated picture is scaled, and the size to which fit=cover crops it then, or `None`."""
-    box_width, box_height = transform.width, transform.height
+    box_width, box_height = box_of(width, height, transform)
     if box_width is None and box_height is None:
         return (width, height), None
     if box_width is None or box_height is None:
-        scale = Fraction(box_width, width) if box_width is not None else Fraction(box_height or 0, height)
+        scale = box_width / width if box_width is not None else (box_height or Fraction(0)) / height
         return _scale_size(width, height, scale if may_enlarge else min(scale, Fraction(1))), None
-    scale_x, scale_y = Fraction(box_width, width), Fraction(box_height, height)
+    scale_x, scale_y = box_width / width, box_height / height
     if transform.fit in {"inside", "contain", "outside"}:
         scale = max(scale_x, scale_y) if transform.fit == "outside" else min(scale_x, scale_y)
         return _scale_size(width, height, scale if may_enlarge else min(scale, Fraction(1))), None
@@ -294,9 +308,10 @@ def _adjust(pixels: Pixels, transform: Transform) -> Pixels:
     return pixels if transform.blur is None else gaussian_blur(pixels, transform.blur)
 
 
-def _contain(pixels: Pixels, transform: Transform) -> Pixels:
+def _contain(pixels: Pixels, transform: Transform, rotated: tuple[int, int]) -> Pixels:
     height, width = pixels.shape[:2]
-    extra_width, extra_height = (transform.width or width) - width, (transform.height or height) - height
+    box = box_of(*rotated, transform)
+    extra_width, extra_height = (max(1, round_half_up(side or Fraction(0))) - own for side, own in zip(box, (width, height), strict=True))
     left = floor(extra_width * _ANCHOR_X.get(str(transform.gravity), 0.5))
     top = floor(extra_height * _ANCHOR_Y.get(str(transform.gravity), 0.5))
     return _pad(pixels, Sides(top, extra_width - left, extra_height - top, left))

@@ -210,16 +210,17 @@ class Spent:
         self._processes = {process_id: self._cpu(process_id) for process_id in pool.process_ids}
         self._held = {process_id: self._peak(process_id) for process_id in pool.process_ids}
 
-    def check(self, cpu_seconds: float, more_bytes: int, *, may_be_replaced: bool = False) -> None:
-        """Fail if a process has used more, or if one was lost.
+    def check(self, cpu_seconds: float, more_bytes: int, *, may_be_replaced: bool = False) -> tuple[float, int]:
+        """Return the most CPU seconds and further bytes that a process has used; fail if it is more than given, or if one was lost.
 
         may_be_replaced: whether processes may have been replaced, because they had grown or because a job ran out of memory.
         """
         assert may_be_replaced or self._pool.process_ids == list(self._processes), "a process was lost"
-        for process_id in self._pool.process_ids:
-            before = self._processes.get(process_id, 0.0)
-            assert self._cpu(process_id) - before < cpu_seconds
-            assert self._peak(process_id) - self._held.get(process_id, 0) < more_bytes
+        spent = max(self._cpu(process_id) - self._processes.get(process_id, 0.0) for process_id in self._pool.process_ids)
+        more = max(self._peak(process_id) - self._held.get(process_id, 0) for process_id in self._pool.process_ids)
+        assert spent < cpu_seconds
+        assert more < more_bytes
+        return spent, more
 
     @staticmethod
     def _cpu(process_id: int) -> float:

@@ -48,10 +48,14 @@ class Bucket:
             client_options={"allow_http": True},
         )
 
+    def add_bucket(self, name: str) -> None:
+        """Make another bucket on the same server."""
+        httpx.put(f"{self.endpoint}/{name}", trust_env=False, verify=False, timeout=PATIENCE_SECONDS).raise_for_status()
+
     def stop(self) -> None:
         """Stop the server, as in an outage."""
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(PATIENCE_SECONDS)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import random
 import socket
 import struct
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -40,6 +41,7 @@ class S3Proxy:
         # How many requests have come over connections that do not respond any more.
         self.stunned_requests = 0
         # How requests are treated from now on.
+        # The share of requests that fail: each time the same ones, in whatever order they come.
         self.error_share = 0.0
         self.delay_seconds = 0.0
         self.hides: Callable[[Request], bool] = lambda _: False
@@ -50,7 +52,7 @@ class S3Proxy:
         # How many objects a page of a listing has; `None` is the default of S3, 1000.
         self.page_objects: int | None = None
         self._upstream_port = int(upstream.endpoint.rpartition(":")[2])
-        self._dice = random.Random(5)
+        self._repeated: Counter[tuple[str, str]] = Counter()
         self._stunned: set[asyncio.StreamWriter] = set()
         self._clients: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -133,7 +135,7 @@ class S3Proxy:
             await asyncio.Event().wait()
         if self.delay_seconds:
             await asyncio.sleep(self.delay_seconds)
-        if self._dice.random() < self.error_share:
+        if self._draw(request) < self.error_share:
             await _send(writer, request, 500, "<Error><Code>InternalError</Code></Error>")
         elif (error := self.error_for(request)) is not None:
             await _send(writer, request, *error)
@@ -148,6 +150,11 @@ class S3Proxy:
             await writer.drain()
             if lost is not None:
                 raise ConnectionResetError
+
+    def _draw(self, request: Request) -> float:
+        """Return a random number from 0 to 1 for a request, another one each time that it is repeated."""
+        self._repeated[request.method, request.path] += 1
+        return random.Random(f"{request.method} {request.path} {self._repeated[request.method, request.path]}").random()
 
     async def _forward(self, head: bytes, body: bytes) -> bytes:
         reader, writer = await asyncio.open_connection(HOST, self._upstream_port)

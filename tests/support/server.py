@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -20,7 +21,8 @@ import httpx
 import psutil
 
 from service.http.schemas import MAX_WIDTHS
-from tests.support.waiting import PATIENCE_SECONDS, wait_until
+from service.rendering.protocol import PROCESS_NAME
+from tests.support.waiting import CHECKS_SECONDS, PATIENCE_SECONDS, wait_until
 
 DARKROOM = Path(sys.executable).parent / "darkroom"
 HOST = "127.0.0.1"
@@ -28,7 +30,11 @@ HOST = "127.0.0.1"
 # Bounds a hang on however busy a machine, and is less than a server's grace period, after which its worker is killed.
 END_SECONDS = 60.0
 
+# The start of each render process takes a third of a second of CPU time. What is measured has as many as servers have by default.
+_FEW_PROCESSES: dict[str, object] = {} if CHECKS_SECONDS else {"render_processes": 1}
+
 _PORTS_IN_A_BLOCK = 500
+_choosing_a_port = threading.Lock()
 
 
 class Server:
@@ -51,17 +57,18 @@ class Server:
         return self._log.read_text("utf-8", "replace")
 
     def processes(self) -> list[psutil.Process]:
-        """Return all processes of the server: the supervisor, the worker and the render processes."""
+        """Return all processes of the server: the supervisor, the worker, the fork server and the render processes."""
         top = psutil.Process(self.process.pid)
         return [top, *top.children(recursive=True)]
 
     def render_processes(self) -> list[psutil.Process]:
         """Return the render processes."""
-        return [process for process in self.processes() if "service.worker" in _command_line(process)]
+        return [process for process in self.processes() if _name(process) == PROCESS_NAME]
 
     def worker(self) -> psutil.Process:
         """Return the process that serves requests."""
-        return self.render_processes()[0].parent() or psutil.Process(self.process.pid)
+        (worker,) = psutil.Process(self.process.pid).children()
+        return worker
 
     def stored(self, kind: str) -> list[Path]:
         """Return the files of the default store under `kind`, such as `renditions`."""
@@ -84,15 +91,17 @@ class Server:
         """Stop the server and return its exit code; SIGKILL goes to all its processes, as when a machine is lost."""
         if kind == signal.SIGKILL:
             for process in self.processes():
-                process.kill()
+                # The death of one process may end another before its turn.
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
         elif self.process.poll() is None:
             self.process.send_signal(kind)
         return self.process.wait(END_SECONDS)
 
 
-def _command_line(process: psutil.Process) -> str:
+def _name(process: psutil.Process) -> str:
     try:
-        return " ".join(process.cmdline())
+        return process.name()
     except psutil.Error:
         # The process ended after it was listed.
         return ""
@@ -120,12 +129,14 @@ def ladder_urls(client: httpx.Client, digest: str, widths: range, image_format: 
 def environment(**settings: object) -> dict[str, str]:
     """Return this environment without settings of Darkroom, and with `settings` as its variables.
 
-    Unless they say otherwise nothing is warmed, as tests count what is rendered and stored, and no render of a busy machine is too slow.
+    Unless they say otherwise nothing is warmed, as tests count what is rendered and stored, no render of a busy machine is too slow, and no
+    line of the log is omitted.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "FLY_"))}
     return (
         inherited
         | {"DARKROOM_WARM": "none", "DARKROOM_RENDER_SECONDS": str(PATIENCE_SECONDS), "DARKROOM_WAIT_SECONDS": str(PATIENCE_SECONDS)}
+        | {"DARKROOM_LOG_LINES_PER_SECOND": "10000"}
         | {name if name.isupper() else f"DARKROOM_{name.upper()}": str(value) for name, value in settings.items()}
     )
 
@@ -136,11 +147,13 @@ def free_port() -> int:
     Its range is below the one from which the kernel takes ports for clients and for servers that leave the choice to it (ip(7):
     ip_local_port_range), and no other process of tests takes ports of the same block.
     """
-    _, ports = _block_of_ports()
-    for port in islice(ports, _PORTS_IN_A_BLOCK):
-        with suppress(OSError), socket.socket() as probe:
-            probe.bind((HOST, port))
-            return port
+    # A test may start servers in several threads.
+    with _choosing_a_port:
+        _, ports = _block_of_ports()
+        for port in islice(ports, _PORTS_IN_A_BLOCK):
+            with suppress(OSError), socket.socket() as probe:
+                probe.bind((HOST, port))
+                return port
     raise RuntimeError(f"all {_PORTS_IN_A_BLOCK} ports of this process's block are taken")
 
 
@@ -160,7 +173,10 @@ def _block_of_ports() -> tuple[socket.socket, Iterator[int]]:
 
 @contextmanager
 def darkroom(data: Path, **settings: object) -> Iterator[Server]:
-    """Yield a server with the data folder `data` that is healthy and has its render processes; `settings` become its variables."""
+    """Yield a server with the data folder `data` that is healthy and has a render process; `settings` become its variables.
+
+    It has one render process unless they say otherwise.
+    """
     with started(data, **settings) as server:
         _wait_until_healthy(server)
         yield server
@@ -189,7 +205,7 @@ def _started(data: Path, before: tuple[str, ...], settings: dict[str, object]) -
     with log.open("ab") as output:
         process = subprocess.Popen(
             [*before, DARKROOM, "serve", "--port", str(port), "--data", str(data)],
-            env=environment(**settings),
+            env=environment(**(_FEW_PROCESSES | settings)),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -218,8 +234,14 @@ def _wait_until_healthy(server: Server) -> None:
     with server.client() as client:
 
         def is_healthy() -> bool:
+            # Asks only a server that listens: failed requests would take a good part of the CPU time of a start.
+            with socket.socket() as probe:
+                if probe.connect_ex((HOST, server.port)) != 0:
+                    return False
             with suppress(httpx.TransportError):
-                return client.get("/health").status_code == 200 and bool(server.render_processes())
+                response = client.get("/health")
+                # On a very busy machine, a render process may not start in time, and is started again.
+                return response.status_code == 200 and response.json().get("sandbox") is not None
             return False
 
         with suppress(TimeoutError):

@@ -6,12 +6,27 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import pytest
 
 # Bounds a hang; a busy machine may take a good part of it.
 PATIENCE_SECONDS = 120.0
 
-# Set by `make test-faults`, which needs a machine that has nothing else to do.
-_CHECKS_SECONDS = bool(os.environ.get("CHECK_SECONDS"))
+# Set by `make test-faults` and `make promises`, which need a machine that has nothing else to do.
+CHECKS_SECONDS = bool(os.environ.get("CHECK_SECONDS"))
+
+Test = TypeVar("Test", bound=Callable[..., Any])
+
+
+def compares_milliseconds(test: Test) -> Test:
+    """Mark a test as `exclusive` where seconds are checked; elsewhere other tests may run beside it."""
+    return pytest.mark.exclusive(test) if CHECKS_SECONDS else test
+
+
+def limit(seconds: float) -> float:
+    """Return the time that something may take: `seconds` where they are checked, and elsewhere, on a machine that may be busy, 120."""
+    return seconds if CHECKS_SECONDS else PATIENCE_SECONDS
 
 
 def wait_until(condition: Callable[[], object], *, seconds: float = PATIENCE_SECONDS) -> None:
@@ -25,7 +40,7 @@ def wait_until(condition: Callable[[], object], *, seconds: float = PATIENCE_SEC
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Check that the block takes less than `seconds` in `make test-faults`, and elsewhere, where the machine may be busy, that it ends."""
+    """Check that the block takes less than `limit(seconds)`."""
     started = time.monotonic()
     yield
-    assert time.monotonic() - started < (seconds if _CHECKS_SECONDS else PATIENCE_SECONDS)
+    assert time.monotonic() - started < limit(seconds)

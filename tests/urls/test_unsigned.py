@@ -48,7 +48,7 @@ def test_last_step_of_a_small_photo_has_the_next_width_of_the_ladder_in_its_url(
     assert [(link.width, link.url.split("/")[4]) for link in webp.renditions] == [
         (320, "width=320"),
         (640, "width=640"),
-        (960, "width=960"),
+        # At 960 pixels, it would have nearly as many bytes.
         (1_000, "width=1280"),
     ]
 
@@ -98,6 +98,49 @@ def test_variant_without_a_width_is_open_at_other_widths_only_if_it_has_no_lengt
     gray, rounded = parse("grayscale=true"), parse("round=20")
     unsigned = unsigned_transforms((), open_ladder=True, widths=(320,), variants=(gray, rounded))
     assert unsigned.ladder == {"width=320", "grayscale=true", "width=320,grayscale=true", "round=20"}
+
+
+def test_variant_with_a_ratio_is_open_as_a_client_spells_it() -> None:
+    wide = parse("ratio=16:9")
+    unsigned = unsigned_transforms((), open_ladder=True, widths=(320, 640), variants=(wide,))
+    assert unsigned.ladder == {"width=320", "width=640", "ratio=16:9", "width=320,ratio=16:9", "width=640,ratio=16:9"}
+    markup = UrlBuilder(Signer([bytes(32)], unsigned), "", LIMITS, default_widths=(320, 640)).markup(DIGEST, SMALL, wide)
+    assert [link.url.split("/", 4)[4] for link in markup.sources[-1].renditions] == [
+        "width=320,ratio=16:9/-.jpg",
+        "width=640,ratio=16:9/-.jpg",
+    ]
+
+
+@pytest.mark.parametrize("variant", ["full", "ratio=16:9", "quality=70", "max_bytes=20000", "effort=2"])
+@pytest.mark.parametrize("info", [PHOTO, SMALL, CUTOUT, FILM], ids=["photo", "small photo", "cutout", "film"])
+def test_every_url_of_a_document_is_open_with_the_servers_quality_too(info: ImageInfo, variant: str) -> None:
+    quality: dict[Format, int] = {"avif": 55, "webp": 78, "jpeg": 60}
+    transform = parse(variant)
+    unsigned = unsigned_transforms((), open_ladder=True, variants=(transform,), quality=quality)
+    builder = UrlBuilder(Signer([bytes(32)], unsigned), "", LIMITS, quality=quality)
+    for source in builder.markup(DIGEST, info, transform).sources:
+        for link in source.renditions:
+            url, signature = parse_rendition_url(link.url.encode("ascii"))
+            assert signature == UNSIGNED
+            own = quality.get(FORMAT_OF_EXTENSION[url.extension])
+            decides = transform.quality is not None or transform.max_bytes is not None
+            assert (f"quality={own}" in url.transform) == (own is not None and not decides)
+
+
+def test_servers_quality_is_open_in_its_own_format_only_and_beside_the_plain_ladder() -> None:
+    unsigned = unsigned_transforms(("full",), open_ladder=True, widths=(320,), quality={"avif": 55, "webp": 78})
+    opened = {
+        (transform, extension)
+        for transform in ("full", "width=320", "width=320,quality=55", "width=320,quality=78", "quality=78", "width=640,quality=78")
+        for extension in (*FORMAT_OF_EXTENSION, AUTO)
+        if unsigned.permit(address(transform, extension), PHOTO, parse(transform))
+    }
+    every = {*FORMAT_OF_EXTENSION, AUTO}
+    assert opened == {("full", extension) for extension in every} | {("width=320", extension) for extension in every - {"png", "gif"}} | {
+        ("width=320,quality=55", "avif"),
+        ("width=320,quality=78", "webp"),
+    }
+    assert not unsigned.permit_transform(address("width=320,quality=78", "webp", version=FIRST_OPEN_VERSION - 1))
 
 
 def test_variant_is_open_in_the_spelling_of_each_format() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.node import find_program
+from tests.support.waiting import PATIENCE_SECONDS
 
 WEB = Path(__file__).parents[2] / "service" / "web"
 
@@ -45,4 +46,4 @@ def js() -> Iterator[DarkroomJs]:
         yield DarkroomJs(process)
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0

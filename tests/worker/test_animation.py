@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 from pathlib import Path
@@ -88,18 +89,22 @@ def timing_of(body: bytes) -> tuple[list[int], int]:
     return delays, 1 if again is None else int(again) + 1 if again else 0
 
 
+@functools.cache
+def ideal_frames(spelling: str) -> list[Image.Image]:
+    """Return the frames of the film after a transform."""
+    mark = Image.new("RGB", (30, 20), (250, 120, 0))
+    return [reference.reference(picture, parse(spelling), mark) for picture in images.film()]
+
+
 @pytest.mark.parametrize("source", ["GIF", "WEBP"])
 async def test_animation_with_any_transform_keeps_every_frame(pool: RenderPool, tmp_path: Path, source: str) -> None:
-    pictures = images.film()
-    path = written(tmp_path, images.animation(pictures, source, delays=DELAYS, loops=3))
-    mark = Image.new("RGB", (30, 20), (250, 120, 0))
+    path = written(tmp_path, images.animation(images.film(), source, delays=DELAYS, loops=3))
     overlay = written(tmp_path, images.flat_png(30, 20, (250, 120, 0)), "overlay")
     wrong: list[str] = []
 
     async def look(spelling: str, image_format: Format) -> None:
         result = await rendered(pool, path, spelling, image_format, overlay=overlay if "overlay" in spelling else None)
-        frames = frames_of(result.body)
-        ideals = [reference.reference(picture, parse(spelling), mark) for picture in pictures]
+        frames, ideals = frames_of(result.body), ideal_frames(spelling)
         if timing_of(result.body)[0] != DELAYS:
             wrong.append(f"{spelling} {image_format}: delays {timing_of(result.body)[0]}")
         if {frame.size for frame in frames} != {(result.width, result.height)} or frames[0].size != ideals[0].size:

@@ -360,7 +360,7 @@ except ImageError as error:
     formats, failure = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     assert "heic" not in formats.split(",")
     assert "avif" in formats.split(",")
-    assert failure == "unsupported an installation with the extra `heic` (pip install darkroom[heic])"
+    assert failure == "unsupported an installation with the extra `heic` (pip install 'darkroom-image-cdn[heic]')"
 
 
 def test_heic_decoder_is_reported_as_supported_without_being_loaded() -> None:

@@ -234,7 +234,7 @@ async def test_rendition_of_the_intermediate_looks_like_one_of_the_original(pool
     """The loss of a JPEG at a very high quality is allowed, or none; sizes are relative to the original."""
     scene = images.picture(1200, 900).resize((3_600, 2_700))
     if kind == "alpha":
-        scene.putalpha(images.decode(images.rgba_png(3_600, 2_700)).getchannel("A"))
+        scene.putalpha(images.decode(images.rgba_png(1_200, 900)).getchannel("A").resize(scene.size))
     out = io.BytesIO()
     scene.save(out, "PNG", compress_level=1, icc_profile=images.p3_profile() if kind == "p3" else None)
     path = written(folder, out.getvalue(), "large.png")

@@ -12,6 +12,7 @@ from thumbhash import rgba_to_thumb_hash, thumb_hash_to_approximate_aspect_ratio
 from service.rendering.pool import RenderPool
 from service.worker.placeholder import size, thumbhash
 from tests.support import images
+from tests.support.lazy import LazyMapping
 from tests.support.renders import probed, written
 
 pytestmark = pytest.mark.anyio
@@ -135,23 +136,25 @@ def test_placeholder_size_of_any_image_is_small_and_has_its_aspect_ratio(width: 
         assert side == 1 or abs(side - whole * scale) <= 0.51
 
 
-ORIGINALS = {
-    "photo.jpg": images.photo_jpeg(640, 480),
-    "lying.jpg": images.photo_jpeg(640, 480, orientation=6),
-    "alpha.png": images.rgba_png(),
-    "gray.png": images.gray_png(),
-    "gray-alpha.png": images.gray_png(alpha=True),
-    "deep.png": images.png16(),
-    "palette.png": images.palette_png(),
-    "cmyk.jpg": images.cmyk_jpeg(),
-    "animated.gif": images.animated_gif(),
-    "photo.webp": images.webp(),
-    "photo.avif": images.avif(),
-    "photo.tiff": images.tiff(),
-    "tiny.png": images.flat_png(1, 1, (10, 20, 30)),
-    "line.png": images.rgb_png(2000, 1),
-    "noise.png": images.noise_png(16, 16),
-}
+ORIGINALS = LazyMapping[bytes](
+    {
+        "photo.jpg": lambda: images.photo_jpeg(640, 480),
+        "lying.jpg": lambda: images.photo_jpeg(640, 480, orientation=6),
+        "alpha.png": images.rgba_png,
+        "gray.png": images.gray_png,
+        "gray-alpha.png": lambda: images.gray_png(alpha=True),
+        "deep.png": images.png16,
+        "palette.png": images.palette_png,
+        "cmyk.jpg": images.cmyk_jpeg,
+        "animated.gif": images.animated_gif,
+        "photo.webp": images.webp,
+        "photo.avif": images.avif,
+        "photo.tiff": images.tiff,
+        "tiny.png": lambda: images.flat_png(1, 1, (10, 20, 30)),
+        "line.png": lambda: images.rgb_png(2000, 1),
+        "noise.png": lambda: images.noise_png(16, 16),
+    }
+)
 
 
 @pytest.mark.parametrize("name", ORIGINALS)

@@ -17,10 +17,11 @@ import pytest
 import pyvips
 
 from service.errors import TooCostlyError
-from service.rendering.process import environment
+from service.rendering.fork_server import environment
 from service.rendering.protocol import Sandbox
 from service.worker import sandbox
 from service.worker.sandbox import supported
+from tests.promises.figures import RecordFigure
 from tests.support import images
 from tests.support.renders import ready, render_pool, rendered, running_first, written
 from tests.support.server import darkroom, reported_sandbox
@@ -131,7 +132,7 @@ EXCEPTIONS = {"write the handed file": f"OSError {errno.EBADF}"}
 @pytest.mark.anyio
 @needs_sandbox
 async def test_code_in_a_render_process_cannot_reach_store_network_programs_or_other_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, object]], record_figure: RecordFigure
 ) -> None:
     """Runs code in a real render process in the middle of a job; the server that started the process has secrets."""
     store = tmp_path / "store"
@@ -156,6 +157,7 @@ async def test_code_in_a_render_process_cannot_reach_store_network_programs_or_o
     assert len(outcomes) == 39
     expected = {name: EXCEPTIONS.get(name, "PermissionError") for name in outcomes}
     assert outcomes == expected
+    record_figure("{:.0f} attempts refused", len(outcomes))
     names = sorted({*environment(os.environ), "MALLOC_ARENA_MAX", "VIPS_CONCURRENCY", "VIPS_DISC_THRESHOLD"} | shell_variables())
     assert lines[-1] == f"its environment has {names} []"
     assert (original.read_bytes(), original.stat().st_mtime_ns, original.stat().st_mode) == before

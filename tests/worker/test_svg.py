@@ -1,6 +1,7 @@
 """SVG: detection, sizes, drawing, sanitizing, and documents that are refused."""
 
 import base64
+import functools
 import random
 import re
 from contextlib import suppress
@@ -362,6 +363,7 @@ def test_svg_with_circular_references_is_counted_to_an_end() -> None:
 SQUARE = 'width="1000" height="1000"'
 
 
+@functools.cache
 def random_lines(count: int) -> str:
     """Return a path that crosses the picture many times."""
     numbers = random.Random(1)

@@ -15,7 +15,7 @@ from tests.support.renders import probed, ready, render_pool, rendered, until, w
 
 pytestmark = pytest.mark.anyio
 
-LATER_UPLOADS = 30
+LATER_UPLOADS = 10
 
 
 def files_with_messages_not_in_utf8() -> dict[str, bytes]:

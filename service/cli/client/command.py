@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import NoReturn, TypeVar
 
 import click
+import msgspec
 
 from service.cli import console
-from service.cli.client.errors import ClientError, RefusedError, UsageError, client_problem
+from service.cli.client.errors import ClientError, RefusedError, UnreachableError, UsageError, client_problem
 from service.cli.client.scan import digest_of
 from service.cli.client.server import Server, connect
+from service.errors import SettingsError
 from service.images.digest import is_digest
 from service.settings.help import CLIENT_HELP
+from service.settings.variables import read_secret
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 
@@ -34,8 +39,11 @@ image_argument = partial(click.argument, "image", metavar="DIGEST|FILE")
 
 
 def token() -> str | None:
-    """Return the token in the environment, if any."""
-    return os.environ.get("DARKROOM_TOKEN") or None
+    """Return the token in the environment, or in the file that it names, if any."""
+    try:
+        return read_secret(os.environ, "DARKROOM_TOKEN") or None
+    except SettingsError as error:
+        console.fail_with(error)
 
 
 def run_with_server(function: Callable[[Server], Awaitable[T]], url: str) -> T:
@@ -49,6 +57,27 @@ def run_with_server(function: Callable[[Server], Awaitable[T]], url: str) -> T:
         return console.run(connected)
     except ClientError as error:
         fail(error)
+
+
+@contextmanager
+def report_failures(*, as_json: bool, advice: str, interruptible: bool = False) -> Iterator[None]:
+    """Print why the block failed or that it was stopped, and end the process.
+
+    `as_json`: print the error as JSON too. `advice`: how to continue a command that was stopped.
+    `interruptible`: Ctrl-C is the usual end of the command.
+    """
+    try:
+        yield
+    except ClientError as error:
+        if as_json:
+            click.echo(msgspec.json.encode({"error": error.problem}))
+        message = console.format_problem(error.problem)
+        console.fail(f"{message}\n{advice}" if isinstance(error, UnreachableError) else message)
+    except KeyboardInterrupt:
+        if interruptible:
+            sys.exit(0)
+        click.echo(f"Stopped. {advice}", err=True)
+        sys.exit(console.EXIT_INTERRUPTED)
 
 
 def fail(error: ClientError) -> NoReturn:

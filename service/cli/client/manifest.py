@@ -12,7 +12,6 @@ import msgspec
 
 from service.cli.client.errors import UsageError, client_problem
 from service.cli.client.server import Document
-from service.cli.client.upload import Uploaded
 from service.files import temp_file
 
 VERSION = 1
@@ -21,15 +20,15 @@ VERSION = 1
 _RELATIVE = re.compile(r'(?<![^\s",])(?=/i/v[1-9][0-9]*/[a-z2-7]{32}/)')
 
 
-def manifest_entries(uploaded: Iterable[Uploaded], base_url: str | None) -> dict[str, Document]:
+def manifest_entries(named: Iterable[tuple[str, Document]], base_url: str | None) -> dict[str, Document]:
     """Return the entries of a manifest by name: the image document and the `srcset` of the fallback format.
 
-    `base_url`: the server's URL, put before URLs without a host; `None` leaves these as they are.
+    `named`: names and documents. `base_url`: the server's URL, put before URLs without a host; `None` leaves these as they are.
     """
     entries = {}
-    for one in uploaded:
-        document = one.document if base_url is None else with_absolute_urls(one.document, base_url)
-        entries[one.file.name] = {**document, "srcset": document["sources"][-1]["srcset"]}
+    for name, given in named:
+        document = given if base_url is None else with_absolute_urls(given, base_url)
+        entries[name] = {**document, "srcset": document["sources"][-1]["srcset"]}
     return entries
 
 

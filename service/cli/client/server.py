@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import Any, BinaryIO, TypeAlias, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import anyio
 import anyio.to_thread
@@ -17,7 +18,7 @@ import msgspec
 from service.cli.client.errors import ClientError, FatalError, RefusedError, UnreachableError, UsageError, client_problem
 from service.cli.client.scan import unreadable
 from service.concurrency.retrying import retry
-from service.errors import Problem
+from service.errors import Problem, SourceFailedError, SourceRefusedError, SourceSlowError
 from service.settings.environment import is_loopback
 
 # Seconds between two attempts. The server may ask for a longer pause in Retry-After, up to a maximum.
@@ -34,6 +35,13 @@ _CHUNK_BYTES = 512 << 10
 
 # Another attempt may succeed.
 _TRANSIENT_STATUSES = frozenset({408, 429, 502, 503, 504})
+
+# How many objects a page of a source's list has.
+_PAGE_OBJECTS = 1_000
+_NEXT = re.compile(r'<(/v1/sources/[!-=?-~]*)>; rel="next"')
+
+# The types of problems that belong to one image in a source. Their status can also mean that the server fails.
+_OF_ONE_SOURCE = frozenset(error.type_uri() for error in (SourceRefusedError, SourceFailedError, SourceSlowError))
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -68,6 +76,17 @@ class Takedown(msgspec.Struct, frozen=True):
 
     renditions: int
     cdn: str
+
+
+class SourceObject(msgspec.Struct, frozen=True):
+    """An object in a source: its path there, and its size in bytes."""
+
+    path: str
+    bytes: int
+
+
+class _Objects(msgspec.Struct, frozen=True):
+    objects: list[SourceObject]
 
 
 class _Response(msgspec.Struct, frozen=True):
@@ -123,6 +142,29 @@ class Server:
 
         return await _with_retries(attempt)
 
+    async def list_objects(self, source: str, prefix: str) -> list[SourceObject]:
+        """Return the objects of a source whose paths begin with `prefix`, in the order of their paths."""
+        found: list[SourceObject] = []
+        # In that order, all paths that begin with a prefix follow it without a gap.
+        target = f"/v1/sources/{quote(source, safe='')}/objects?limit={_PAGE_OBJECTS}&after={quote(prefix, safe='')}"
+        while target:
+            response = await _with_retries(partial(self._respond, "GET", target))
+            page = self._decode(response, _Objects).objects
+            found += [entry for entry in page if entry.path.startswith(prefix)]
+            link = _NEXT.fullmatch(response.headers.get("link", ""))
+            target = link[1] if link and (not page or page[-1].path.startswith(prefix)) else ""
+        return found
+
+    async def ingest_from(self, wanted: Mapping[str, str]) -> tuple[Document, bool]:
+        """Let the server take an image in, and return its document and whether it is new.
+
+        `wanted`: its `source` and `path`, or its `url`.
+        """
+        body = msgspec.json.encode(wanted)
+        headers = {"Content-Type": "application/json"}
+        response = await _with_retries(lambda: self._respond("POST", "/v1/images", lambda: body, headers))
+        return self._decode(response, Document), response.status == HTTPStatus.CREATED
+
     async def get_document(self, digest: str) -> Document:
         """Return the document of an image."""
         return await _with_retries(lambda: self._request("GET", f"/v1/images/{digest}", Document))
@@ -155,7 +197,7 @@ class Server:
 
         try:
             headers = {"Content-Length": str(size)}
-            document = await self._request("POST", "/v1/images", Document, lambda: _read_chunks(path, size, count), headers)
+            document = await self._request("POST", _upload_path(path), Document, lambda: _read_chunks(path, size, count), headers)
             wasted_bytes = 0
             return document
         finally:
@@ -165,11 +207,18 @@ class Server:
         self, method: str, path: str, response_type: type[T], body: Body = bytes, headers: Mapping[str, str] | None = None
     ) -> T:
         """Return the decoded body of the response to one request."""
+        return self._decode(await self._respond(method, path, body, headers), response_type)
+
+    async def _respond(self, method: str, path: str, body: Body = bytes, headers: Mapping[str, str] | None = None) -> _Response:
+        """Return the response to one request, which is successful."""
         response = await self._send(method, path, body, headers or {})
         if response.status in _REDIRECTS:
             raise self._redirected(response.headers.get("location", ""))
         if response.status >= 300:
             raise _error(response)
+        return response
+
+    def _decode(self, response: _Response, response_type: type[T]) -> T:
         try:
             return msgspec.json.decode(response.body, type=response_type)
         except msgspec.DecodeError as error:
@@ -310,6 +359,11 @@ def _retry_after(error: Exception) -> float | None:
     return min(error.retry_after, MAX_PAUSE_SECONDS)
 
 
+def _upload_path(path: str) -> str:
+    """Return the path to which a file is uploaded, with the file's name, which gives the image its own."""
+    return f"/v1/images?name={quote(path.rpartition('/')[2], safe='')}"
+
+
 async def _read_chunks(path: str, size: int, on_read: Callable[[int], None]) -> AsyncIterator[bytes]:
     """Yield the first `size` bytes of a file."""
     left = size
@@ -348,6 +402,9 @@ def _error(response: _Response) -> ClientError:
     if response.status == HTTPStatus.UNAUTHORIZED:
         remedy = "Set DARKROOM_TOKEN to one of the tokens in the server's DARKROOM_TOKENS."
         return FatalError(msgspec.structs.replace(problem, remedy=remedy))
+    if problem.type in _OF_ONE_SOURCE:
+        # The server has tried again, and other images may be elsewhere.
+        return RefusedError(problem)
     if response.status in {HTTPStatus.FORBIDDEN, HTTPStatus.INSUFFICIENT_STORAGE}:
         return FatalError(problem)
     if response.status in _TRANSIENT_STATUSES:

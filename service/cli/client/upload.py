@@ -48,6 +48,11 @@ class UploadResult(msgspec.Struct, frozen=True):
     sent_bytes: int
     rejected: list[Rejected]
 
+    @property
+    def named(self) -> list[tuple[str, Document]]:
+        """The names of the files that are on the server, and their documents."""
+        return [(one.file.name, one.document) for one in self.uploaded]
+
 
 class _Content(msgspec.Struct):
     """One content, by digest: its size, and the files that have it."""

@@ -5,14 +5,24 @@ from __future__ import annotations
 import msgspec
 
 from service.errors import Problem, ServiceError, UnsupportedFormatError
-from service.http.schemas import ImageDocument, ImagesPage, LookupResponse, UploadUrl, UrlResponse
+from service.http.schemas import (
+    ImageDocument,
+    ImagesPage,
+    LookupResponse,
+    SourceInfo,
+    SourceObjects,
+    SourcesResponse,
+    UploadUrl,
+    UrlResponse,
+)
 from service.images.digest import DIGEST_EXAMPLE
 from service.images.info import Placeholder
-from service.images.picture import Markup, PictureSource, RenditionLink, preload
+from service.images.picture import Markup, PictureSource, RenditionLink, for_media, preload
 from service.images.transform import PIPELINE_VERSION
 from service.library.takedowns import TakenDown
 from service.ops.health import Report
 from service.rendering.protocol import Sandbox
+from service.sources.source import SourceObject
 
 SIGNATURE = "em2px3a6njtmrp2qwwi7fotkia"
 
@@ -47,6 +57,12 @@ PRIORITY_MARKUP = Markup(
     picture='<picture>\n  <source type="image/jxl" srcset="…" sizes="(min-width: 60em) 40vw, 100vw">\n  …\n</picture>',
     preload=preload(MARKUP.sources, "(min-width: 60em) 40vw, 100vw"),
 )
+ART_DIRECTION_MARKUP = Markup(
+    src=MARKUP.src,
+    sources=[*for_media(MARKUP.sources, "(max-width: 40em)"), *MARKUP.sources],
+    picture='<picture>\n  <source media="(max-width: 40em)" type="image/jxl" srcset="…" sizes="auto, 100vw" width="640" height="960">\n  …'
+    "\n</picture>",
+)
 DOCUMENT = ImageDocument(
     digest=DIGEST_EXAMPLE,
     format="jpeg",
@@ -58,6 +74,7 @@ DOCUMENT = ImageDocument(
     dynamic_range="standard",
     created="2026-11-25T12:00:00Z",
     alt="A panda eats bamboo.",
+    name="panda-eats-bamboo",
     warnings=(),
     focal=(0.3, 0.6),
     placeholder=Placeholder(
@@ -74,7 +91,9 @@ DOCUMENTS = {"images": [DOCUMENT, problem_example(UnsupportedFormatError)]}
 PAGE = ImagesPage([DOCUMENT])
 LOOKUP = LookupResponse([DOCUMENT], gone=[], max_upload_bytes=67_108_864)
 URL = UrlResponse(_rendition_url("width=640,height=480,fit=cover,gravity=attention", "webp"))
-PULL_URL = UrlResponse(f"/pull/v1/aHR0cHM6Ly9pbWFnZXMuZXhhbXBsZS5jb20vYS5qcGc/width=640/{SIGNATURE}.auto")
+SOURCE_URL = UrlResponse(f"/from/shop/2026/panda.jpg/width=640,height=640,fit=cover/{SIGNATURE}.auto")
+SOURCES = SourcesResponse([SourceInfo("shop", "s3", listable=True), SourceInfo("cms", "https", listable=False)])
+OBJECTS = SourceObjects([SourceObject("2026/panda.jpg", 209_540), SourceObject("2026/Größe 1.png", 18_230)])
 UPLOAD_TICKET = f"1795694400.20000000.jpeg-png-webp-heic.mzxw6ytboi4dqnrt.{SIGNATURE}"
 UPLOAD_URL = UploadUrl(f"/v1/uploads/{UPLOAD_TICKET}", "2026-11-26T12:00:00Z")
 TAKEN_DOWN = TakenDown(DIGEST_EXAMPLE, "2026-11-25T12:00:00Z", renditions=18, cdn="purged")

@@ -14,6 +14,7 @@ import msgspec
 from service import errors
 from service.errors import Problem, ServiceError
 from service.http.openapi.examples import (
+    ART_DIRECTION_MARKUP,
     DOCUMENT,
     DOCUMENTS,
     DRAINING,
@@ -21,11 +22,13 @@ from service.http.openapi.examples import (
     LOOKUP,
     MARKUP,
     MISDIRECTED,
+    OBJECTS,
     PAGE,
     PRIORITY_MARKUP,
-    PULL_URL,
     RANGE_NOT_SATISFIABLE,
     SIGNATURE,
+    SOURCE_URL,
+    SOURCES,
     TAKEN_DOWN,
     UPLOAD_URL,
     URL,
@@ -36,12 +39,15 @@ from service.http.schemas import (
     ImageDocuments,
     ImagePatch,
     ImagesPage,
-    IngestFromUrl,
+    IngestFromSource,
     LookupRequest,
     LookupResponse,
+    ObjectsQuery,
     PageQuery,
-    PullRequest,
     RequestBody,
+    SourceObjects,
+    SourcesResponse,
+    SourceUrlRequest,
     UploadUrl,
     UploadUrlRequest,
     UrlResponse,
@@ -56,7 +62,19 @@ from service.library.takedowns import TakenDown
 from service.ops.health import Report
 
 _REF = "#/components/schemas/{name}"
-_SCHEMAS = (ImageDocument, ImagesPage, LookupResponse, Markup, UploadUrl, UrlResponse, Problem, Report, TakenDown)
+_SCHEMAS = (
+    ImageDocument,
+    ImagesPage,
+    LookupResponse,
+    Markup,
+    UploadUrl,
+    UrlResponse,
+    Problem,
+    Report,
+    SourceObjects,
+    SourcesResponse,
+    TakenDown,
+)
 _PROBLEM = "application/problem+json"
 
 
@@ -90,7 +108,13 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
             described["requestBody"] = {"required": bool(json_schema(operation.body)["required"]), "content": _json_body(operation.body)}
         paths[path][method] = described
     upload = paths["/v1/images"]["post"]
-    upload["requestBody"] = {"required": True, "content": {**_FILES, **_json_body(IngestFromUrl)}}
+    upload["requestBody"] = {"required": True, "content": {**_FILES, **_json_body(IngestFromSource)}}
+    # If all of several files fail with the same status, the response has that status, and the problem of each.
+    for response in upload["responses"].values():
+        if _PROBLEM in response.get("content", {}):
+            problems = [example["value"] for example in response["content"][_PROBLEM]["examples"].values()]
+            examples = {"two files": {"value": {"images": [problems[0], problems[0]]}}}
+            response["content"]["application/json"] = {"schema": _ref(ImageDocuments), "examples": examples}
     for method in ("post", "put"):
         paths[_UPLOAD_PATH][method]["requestBody"] = {"required": True, "content": _ONE_FILE}
     return {**document, "paths": paths, "components": components()}
@@ -108,7 +132,7 @@ def components() -> dict[str, Any]:
         "required": list(ImageDocuments.__struct_fields__),
         "properties": {name: {"type": "array", "items": items} for name in ImageDocuments.__struct_fields__},
     }
-    bearer = {"type": "http", "scheme": "bearer", "description": "One of DARKROOM_TOKENS; a server without any requires none."}
+    bearer = {"type": "http", "scheme": "bearer", "description": "One that the server knows; a server without any requires none."}
     return {"schemas": schemas, "securitySchemes": {"token": bearer}}
 
 
@@ -182,6 +206,13 @@ _IF_MATCH = {
     "schema": {"type": "string"},
     "description": "The ETag of the document that was read, or `*`: 428 without it, 412 if the image has been changed since.",
 }
+_FILE_NAME = {
+    "name": "name",
+    "in": "query",
+    "schema": {"type": "string"},
+    "description": "The file name of a body that is the image's bytes; a part of a form has its own.",
+    "example": "panda.jpg",
+}
 _ETAG = {"ETag": "The version of the document, for If-Match and If-None-Match."}
 _DOCUMENT = Reply("The image document.", {"a photo": DOCUMENT}, (ImageDocument,), fields=_ETAG)
 _NOT_MODIFIED = Reply("The version that `If-None-Match` names is the current one.", fields=_ETAG)
@@ -193,6 +224,21 @@ _RENDITION_FIELDS = {
     "Server-Timing": "How long each step took.",
     "Cache-Tag": "The digests of the originals that the rendition was made from.",
 }
+
+_SOURCE_FIELDS = {
+    **_RENDITION_FIELDS,
+    "Cache-Control": "A minute at most: the object may become another picture.",
+    "Content-Location": "The immutable URL of the same rendition.",
+    "Link": 'The same URL, with `rel="canonical"`.',
+}
+_PARTIAL = Reply("The part of it that `Range` requests.", media_type="image/*", fields={"Content-Range": "The range of bytes."})
+_NO_RANGE = Reply(
+    "No byte of the picture is in the `Range` (from the edge).",
+    {"too far": RANGE_NOT_SATISFIABLE},
+    (Problem,),
+    _PROBLEM,
+    {"Content-Range": "The size of the picture in bytes."},
+)
 
 # Of the edge, in deployments whose regions do not share a store.
 _MISDIRECTED = {
@@ -213,14 +259,16 @@ _MISDIRECTED = {
 _JSON = (errors.BadRequestError, errors.SlowUploadError, errors.TooLargeError)
 # The problems of any request's header.
 _HEADER = (errors.BadRequestError, errors.HeaderTooLargeError)
-_AUTH = (*_HEADER, errors.UnauthorizedError, errors.ForbiddenError)
+_AUTH = (*_HEADER, errors.UnauthorizedError, errors.ForbiddenError, errors.TooManyFailuresError)
 _STORE = (errors.StorageUnavailableError,)
 _IMAGE = (*_AUTH, errors.NotFoundError, errors.GoneError, errors.DamagedDocumentError, *_STORE)
 _INGEST = (
     errors.BadRequestError,
+    errors.BadAddressError,
     errors.EmptyBodyError,
     *_AUTH,
     errors.SourceRefusedError,
+    errors.NotFoundError,
     errors.SlowUploadError,
     errors.GoneError,
     errors.TooLargeError,
@@ -229,6 +277,7 @@ _INGEST = (
     errors.TooManyPixelsError,
     errors.TooComplexError,
     errors.RenderGaveUpError,
+    errors.QuotaExceededError,
     errors.RenderFailedError,
     errors.SourceFailedError,
     errors.OverloadedError,
@@ -238,11 +287,29 @@ _INGEST = (
     errors.SourceSlowError,
     errors.StorageFullError,
 )
-# A ticket takes the place of a token, and no URL is fetched.
+# The problems of an object that is no image.
+_OF_SOURCES = (
+    errors.TooLargeError,
+    errors.UnsupportedFormatError,
+    errors.BrokenImageError,
+    errors.SourceFailedError,
+    errors.SourceSlowError,
+    errors.StorageFullError,
+)
+# The problems of an image that is fetched from a source in place of being uploaded.
+_FETCH = (
+    errors.BadAddressError,
+    errors.SourceRefusedError,
+    errors.NotFoundError,
+    errors.SourceFailedError,
+    errors.SourceSlowError,
+)
+# A ticket takes the place of a token, and nothing is fetched.
 _UPLOAD = (
-    *(error for error in _INGEST if error not in {*_AUTH, errors.SourceRefusedError, errors.SourceFailedError, errors.SourceSlowError}),
+    *(error for error in _INGEST if error not in {*_AUTH, *_FETCH, errors.QuotaExceededError}),
     *_HEADER,
     errors.BadSignatureError,
+    errors.TooManyFailuresError,
     errors.UploadUsedError,
     errors.UploadExpiredError,
 )
@@ -252,6 +319,7 @@ _RENDER = (
     errors.BadTransformError,
     errors.FormatNotOfferedError,
     errors.BadSignatureError,
+    errors.TooManyFailuresError,
     errors.NotFoundError,
     errors.GoneError,
     errors.TooManyPixelsError,
@@ -269,8 +337,9 @@ _RENDER = (
 )
 
 _RENDITION_PATH = "/i/{version}/{digest}/{transform}/{signature}.{extension}"
+_NAMED_RENDITION_PATH = "/i/{version}/{digest}/{transform}/{signature}/{name}.{extension}"
 _UPLOAD_PATH = "/v1/uploads/{ticket}"
-_PULL_PATH = "/pull/v1/{url}/{transform}/{signature}.{extension}"
+_SOURCE_PATH = "/from/{source}/{path}/{transform}/{signature}.{extension}"
 
 _TAKE_UPLOAD = Operation(
     {
@@ -284,7 +353,24 @@ _TAKE_UPLOAD = Operation(
         **_MISDIRECTED,
     },
     _UPLOAD,
+    parameters=(_FILE_NAME,),
 )
+
+
+def _rendition(redirected: str, location: str, fields: Mapping[str, str] = {}) -> Operation:
+    """Return the operation of a rendition's path; `redirected` and `location` describe its 308."""
+    return Operation(
+        {
+            200: Reply("The picture.", media_type="image/*", fields={**_RENDITION_FIELDS, **fields}),
+            206: _PARTIAL,
+            304: Reply("The `ETag` is the one that `If-None-Match` names."),
+            308: Reply(redirected, fields={"Location": location}),
+            416: _NO_RANGE,
+            **_MISDIRECTED,
+        },
+        _RENDER,
+    )
+
 
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("/v1/images", "get"): Operation(
@@ -313,6 +399,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             **_MISDIRECTED,
         },
         _INGEST,
+        parameters=(_FILE_NAME,),
     ),
     ("/v1/images/known", "post"): Operation(
         {
@@ -340,7 +427,12 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {
             200: Reply(
                 "A ladder, or one URL.",
-                {"a ladder": MARKUP, "the first image of a page": PRIORITY_MARKUP, "one URL": URL},
+                {
+                    "a ladder": MARKUP,
+                    "the first image of a page": PRIORITY_MARKUP,
+                    "another crop on narrow screens": ART_DIRECTION_MARKUP,
+                    "one URL": URL,
+                },
                 (Markup, UrlResponse),
             ),
             **_MISDIRECTED,
@@ -350,18 +442,30 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("/v1/uploads", "post"): Operation(
         {201: Reply("A URL that takes one upload.", {"one URL": UPLOAD_URL}, (UploadUrl,)), **_MISDIRECTED},
-        (*_JSON, *_AUTH),
+        (*_JSON, *_AUTH, errors.QuotaExceededError),
         UploadUrlRequest,
     ),
     (_UPLOAD_PATH, "post"): _TAKE_UPLOAD,
     (_UPLOAD_PATH, "put"): _TAKE_UPLOAD,
-    ("/v1/pull", "post"): Operation(
+    ("/v1/sources", "get"): Operation(
+        {200: Reply("The names and kinds of the sources.", {"two sources": SOURCES}, (SourcesResponse,))}, _AUTH
+    ),
+    ("/v1/sources/{name}/objects", "get"): Operation(
         {
-            200: Reply("A URL that redirects to a rendition of the source.", {"one URL": PULL_URL}, (UrlResponse,)),
-            **_MISDIRECTED,
+            200: Reply(
+                "A page of objects, in the order of their paths.",
+                {"two images": OBJECTS},
+                (SourceObjects,),
+                fields={"Link": 'The next page, with `rel="next"`; missing on the last page.'},
+            ),
         },
-        (*_JSON, errors.BadTransformError, *_AUTH, errors.SourceRefusedError),
-        PullRequest,
+        (*_AUTH, errors.SourceNotListableError, errors.NotFoundError, errors.SourceFailedError, errors.SourceSlowError),
+        parameters=_query_parameters(ObjectsQuery),
+    ),
+    ("/v1/sources/{name}/urls", "post"): Operation(
+        {200: Reply("A URL of a rendition of the object.", {"one URL": SOURCE_URL}, (UrlResponse,)), **_MISDIRECTED},
+        (*_JSON, errors.BadAddressError, errors.BadTransformError, *_AUTH, errors.NotFoundError),
+        SourceUrlRequest,
     ),
     ("/health", "get"): Operation(
         {
@@ -370,30 +474,27 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         }
     ),
     ("/livez", "get"): Operation({200: Reply("The process responds.", {"alive": "alive\n"}, media_type="text/plain")}),
-    (_RENDITION_PATH, "get"): Operation(
-        {
-            200: Reply("The picture.", media_type="image/*", fields=_RENDITION_FIELDS),
-            206: Reply("The part of it that `Range` requests.", media_type="image/*", fields={"Content-Range": "The range of bytes."}),
-            304: Reply("The `ETag` is the one that `If-None-Match` names."),
-            308: Reply("A request with a query string.", fields={"Location": "The URL without the query string."}),
-            416: Reply(
-                "No byte of the picture is in the `Range` (from the edge).",
-                {"too far": RANGE_NOT_SATISFIABLE},
-                (Problem,),
-                _PROBLEM,
-                {"Content-Range": "The size of the picture in bytes."},
-            ),
-            **_MISDIRECTED,
-        },
-        _RENDER,
+    (_RENDITION_PATH, "get"): _rendition("A request with a query string.", "The URL without the query string."),
+    (_NAMED_RENDITION_PATH, "get"): _rendition(
+        "A request with a query string, with another spelling of the name, or without a signature and with another name than the image's.",
+        "The URL without the query string, and with the right name, if the image has one.",
+        {"Content-Disposition": "The name under which browsers save the picture."},
     ),
-    (_PULL_PATH, "get"): Operation(
+    (_SOURCE_PATH, "get"): Operation(
         {
-            302: Reply("The current rendition of what the source has.", fields={"Location": "The path of the rendition."}),
-            308: Reply("A request with a query string.", fields={"Location": "The URL without the query string."}),
+            200: Reply("The picture as it is now.", media_type="image/*", fields=_SOURCE_FIELDS),
+            206: _PARTIAL,
+            302: Reply(
+                "With `DARKROOM_SOURCE_RESPONSE=redirect`: the current rendition is there.", fields={"Location": "The immutable URL."}
+            ),
+            304: Reply("The `ETag` is the one that `If-None-Match` names."),
+            308: Reply(
+                "A request with a query string, or with another spelling of the path.", fields={"Location": "The canonical spelling."}
+            ),
+            416: _NO_RANGE,
             **_MISDIRECTED,
         },
-        (*_RENDER, errors.SourceRefusedError, errors.SourceFailedError, errors.SourceSlowError),
+        (*_RENDER, *_OF_SOURCES),
     ),
 }
 
@@ -413,6 +514,11 @@ _END_OF_PATH = [
     ),
     _path_parameter("extension", {"enum": [*FORMAT_OF_EXTENSION, "auto"]}, "avif"),
 ]
+_RENDITION_PARAMETERS = [
+    _path_parameter("version", {"type": "string", "pattern": "^v[0-9]+$"}, f"v{PIPELINE_VERSION}"),
+    _path_parameter("digest", {"type": "string"}, DIGEST_EXAMPLE),
+    *_END_OF_PATH,
+]
 
 # Litestar's routes of these paths do not name their segments.
 UNROUTED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -423,28 +529,40 @@ UNROUTED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "description": "These URLs are in image documents and in the responses of `POST /v1/images/{digest}/urls`.",
             "tags": ["renditions"],
             "deprecated": False,
+            "parameters": _RENDITION_PARAMETERS,
+        }
+    },
+    _NAMED_RENDITION_PATH: {
+        "get": {
+            "operationId": "getNamedRendition",
+            "summary": "Get a rendition with a name",
+            "description": "The same rendition, under a name for people who save it and for search engines.",
+            "tags": ["renditions"],
+            "deprecated": False,
             "parameters": [
-                _path_parameter("version", {"type": "string", "pattern": "^v[0-9]+$"}, f"v{PIPELINE_VERSION}"),
-                _path_parameter("digest", {"type": "string"}, DIGEST_EXAMPLE),
-                *_END_OF_PATH,
+                *_RENDITION_PARAMETERS,
+                _path_parameter("name", {"type": "string"}, "panda-eats-bamboo", "Without a signature, the name of the image."),
             ],
         }
     },
-    _PULL_PATH: {
+    _SOURCE_PATH: {
         "get": {
-            "operationId": "getPull",
-            "summary": "Get the rendition of what a remote source has",
+            "operationId": "getFromSource",
+            "summary": "Get a rendition of a source's image",
             "description": (
-                "These URLs are responses of `POST /v1/pull`. The redirect is valid for minutes, the rendition at its target forever."
+                "Anyone can build these URLs for transforms of the open ladder; `POST /v1/sources/{name}/urls` makes them for the others. "
+                "The response is valid for minutes, and names the URL of the same rendition that is valid forever."
             ),
             "tags": ["renditions"],
             "deprecated": False,
             "parameters": [
+                _path_parameter("source", {"type": "string"}, "shop", "A name in DARKROOM_SOURCES."),
                 _path_parameter(
-                    "url",
+                    "path",
                     {"type": "string"},
-                    "aHR0cHM6Ly9pbWFnZXMuZXhhbXBsZS5jb20vYS5qcGc",
-                    "The source's URL in base64url without padding.",
+                    "panda.jpg",
+                    "The path of the object below the source's prefix, each segment as encodeURIComponent spells it, with slashes between "
+                    "them.",
                 ),
                 *_END_OF_PATH,
             ],

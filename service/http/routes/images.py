@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import AsyncIterator, Collection
 
 import anyio.lowlevel
@@ -12,6 +11,7 @@ from litestar import Request, Response, delete, get, patch, post
 from litestar.datastructures import State
 from multipart import MultipartError, MultipartSegment, parse_options_header
 
+from service.concurrency.spans import stage
 from service.errors import (
     BadRequestError,
     PreconditionFailedError,
@@ -20,15 +20,16 @@ from service.errors import (
     UnknownImageError,
 )
 from service.http import headers
-from service.http.auth import BearerAuth, require_pull
-from service.http.bodies import MultipartEvent, body_pieces, multipart_events
+from service.http.auth import BearerAuth, Grant
+from service.http.bodies import MultipartEvent, body_pieces, file_name_of_query, multipart_events
 from service.http.schemas import (
     MAX_URLS,
+    CropRequest,
     ImageDocument,
     ImageDocuments,
     ImagePatch,
     ImagesPage,
-    IngestFromUrl,
+    IngestFromSource,
     LookupRequest,
     LookupResponse,
     PageQuery,
@@ -36,10 +37,12 @@ from service.http.schemas import (
     UrlsRequest,
 )
 from service.http.transforms import resolve_transform, resolve_variant
-from service.http.validation import convert_query, decode_json, read_json
+from service.http.validation import decode_json, read_json, read_query, require_distinct_formats
 from service.images.digest import base32, is_digest
 from service.images.document import Document
 from service.images.formats import Format
+from service.images.media_condition import parse_media_condition
+from service.images.name import IMAGE_NAME_GRAMMAR, image_name, is_image_name
 from service.images.options import FocalPoint
 from service.images.picture import Markup
 from service.images.transform import Transform, from_options
@@ -50,11 +53,10 @@ from service.library.renditions import Renditions
 from service.library.takedowns import Takedowns, TakenDown
 from service.library.uploads import Upload
 from service.ops.regions import require_primary
-from service.pull.sources import Sources
 from service.settings.sections import Settings
-from service.urls.signing import UrlBuilder
-
-_NUMBER = re.compile(r"[0-9]{1,6}")
+from service.sources.sources import Sources
+from service.urls.signing import Crop, UrlBuilder, UrlName
+from service.urls.source_url import check_object_path
 
 
 @post("/v1/images", summary="Upload an image", tags=["images"], status_code=201)
@@ -65,25 +67,27 @@ async def ingest_image(
     ingester: Ingester,
     renditions: Renditions,
     url_builder: UrlBuilder,
-    sources: Sources | None,
+    sources: Sources,
     settings: Settings,
 ) -> Response[ImageDocument] | Response[ImageDocuments]:
     """Store an image and return its document: 201, or 200 if the same bytes are already stored.
 
     The body is one of these:
 
-    - The image's bytes, whatever their declared type.
-    - `multipart/form-data` with one or more parts called `file`. For several files the response is a list in the order sent, with status
-      207 if their outcomes differ.
-    - JSON, `{"url": …}`: the server fetches the image, if `DARKROOM_PULL_HOSTS` allows the host.
+    - The image's bytes, whatever their declared type; `?name=panda.jpg` has the file name.
+    - `multipart/form-data` with one or more parts called `file`, each with its file name. For several files the response is a list in the
+      order sent, with status 207 if their outcomes differ.
+    - JSON, `{"source": …, "path": …}` or `{"url": …}`: the server fetches the image from one of the sources in `DARKROOM_SOURCES`.
     """
-    auth.require(request, "ingest")
+    grant = auth.require_for_source(request, "ingest")
+    ingester.raise_if_full()
     supported = await renditions.supported_formats()
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     if content_type != "multipart/form-data":
-        result = await _ingest_body(request, ingester, sources, settings, is_json=content_type == "application/json")
+        result = await _ingest_body(request, grant, ingester, sources, settings, is_json=content_type == "application/json")
         return document_response(image_document(result.document, url_builder, supported), 201 if result.created else 200)
-    outcomes = await _ingest_parts(request, ingester, options.get("boundary", ""), settings)
+    grant.require_unbound()
+    outcomes = await _ingest_parts(request, grant, ingester, options.get("boundary", ""), settings)
     if len(outcomes) == 1 and isinstance(outcomes[0], ServiceError):
         raise outcomes[0]
     documents = [
@@ -115,7 +119,7 @@ async def list_images(
     """
     auth.require(request, "read")
     require_primary(settings)
-    query = _page_query(request)
+    query = read_query(request, PageQuery, 'Follow the Link with rel="next" from page to page.')
     page = await listing.page("" if query.cursor is msgspec.UNSET else query.cursor, query.limit)
     fields = headers.document_headers()
     if page.next is not None:
@@ -166,7 +170,7 @@ async def get_image(
     return response
 
 
-@patch("/v1/images/{digest:str}", summary="Change the focal point or the alternative text", tags=["images"], status_code=200)
+@patch("/v1/images/{digest:str}", summary="Change the focal point, the alternative text or the name", tags=["images"], status_code=200)
 async def update_image(
     request: Request[object, object, State],
     *,
@@ -178,10 +182,12 @@ async def update_image(
 ) -> Response[ImageDocument]:
     """Change what people say about an image, if `If-Match` has its `ETag`, and return the document.
 
-    New URLs follow a new focal point; existing URLs keep their picture.
+    New URLs follow a new focal point; existing URLs keep their picture. Unsigned URLs with the name before are redirected to the new one.
     """
     auth.require(request, "ingest")
     wanted = await read_json(request, ImagePatch)
+    if wanted.name:
+        _require_name(wanted.name)
     expected_tag = request.headers.get("if-match", "")
     if not expected_tag:
         raise PreconditionRequiredError(
@@ -205,7 +211,12 @@ async def update_image(
         if wanted.focal is not msgspec.UNSET:
             # A URL has four decimals.
             focal = None if wanted.focal is None else FocalPoint(*(round(coordinate, 4) for coordinate in wanted.focal))
-        return msgspec.structs.replace(document, focal=focal, alt=document.alt if wanted.alt is msgspec.UNSET else wanted.alt)
+        return msgspec.structs.replace(
+            document,
+            focal=focal,
+            alt=document.alt if wanted.alt is msgspec.UNSET else wanted.alt,
+            name=document.name if wanted.name is msgspec.UNSET else wanted.name,
+        )
 
     return document_response(image_document(await documents.update(digest, change), url_builder, supported), 200)
 
@@ -229,19 +240,25 @@ async def create_urls(
     wanted = await read_json(request, UrlsRequest)
     transform = from_options(wanted.transform, resolve_variant(wanted.variant, settings))
     document = await documents.get(digest)
+    name = _url_name(wanted.name, document, url_builder)
     transform = await resolve_transform(document, transform, renditions)
     if wanted.format is not None:
-        if wanted.widths or wanted.formats or wanted.priority:
+        if wanted.widths or wanted.formats or wanted.priority or wanted.art_direction:
             raise BadRequestError(
-                "`format` requests one URL; `widths`, `formats` and `priority` request a ladder.",
+                "`format` requests one URL; `widths`, `formats`, `priority` and `art_direction` request a ladder.",
                 expected="one or the other",
                 received="both",
                 remedy="Leave out `format`, or the others.",
             )
         await renditions.resolve(document.info, transform, wanted.format)
-        return Response(UrlResponse(url_builder.url(digest, document.info, transform, wanted.format)), headers=headers.document_headers())
+        url = url_builder.url(digest, document.info, transform, wanted.format, name)
+        return Response(UrlResponse(url), headers=headers.document_headers())
     _check_ladder(wanted)
     await renditions.check_supported(transform, wanted.formats)
+    crops = [
+        await _crop(crop, document, wanted.name, documents=documents, renditions=renditions, settings=settings, url_builder=url_builder)
+        for crop in wanted.art_direction
+    ]
     markup = url_builder.markup(
         digest,
         document.info,
@@ -252,7 +269,11 @@ async def create_urls(
         sizes=wanted.sizes,
         alt=document.alt if wanted.alt is None else wanted.alt,
         priority=wanted.priority,
+        name=name,
+        art_direction=crops,
     )
+    if crops:
+        _check_count(sum(len(source.renditions) for source in markup.sources))
     return Response(markup, headers=headers.document_headers())
 
 
@@ -281,7 +302,8 @@ async def delete_tombstone(
 
 def image_document(document: Document, url_builder: UrlBuilder, supported: Collection[Format]) -> ImageDocument:
     """Return the public form of a stored document, with new URLs of renditions in the formats `supported`."""
-    markup = url_builder.markup(document.digest, document.info, Transform(), supported=supported, alt=document.alt)
+    name = _url_name(None, document, url_builder)
+    markup = url_builder.markup(document.digest, document.info, Transform(), supported=supported, alt=document.alt, name=name)
     return ImageDocument(
         digest=document.digest,
         format=document.info.format,
@@ -293,6 +315,7 @@ def image_document(document: Document, url_builder: UrlBuilder, supported: Colle
         dynamic_range=document.info.dynamic_range,
         created=document.created,
         alt=document.alt,
+        name=document.name,
         focal=None if document.focal is None else (document.focal.x, document.focal.y),
         warnings=document.warnings,
         placeholder=document.placeholder,
@@ -325,35 +348,61 @@ def _etag(document: ImageDocument) -> str:
 
 
 async def _ingest_body(
-    request: Request[object, object, State], ingester: Ingester, sources: Sources | None, settings: Settings, *, is_json: bool
+    request: Request[object, object, State], grant: Grant, ingester: Ingester, sources: Sources, settings: Settings, *, is_json: bool
 ) -> IngestResult:
-    """Store the image that is the body, or the one whose URL it has: no image begins with white space or a brace."""
-    pieces = body_pieces(request, settings.limits.max_upload_bytes)
+    """Store the image that is the body, or the one in a source that it names: no image begins with white space or a brace."""
+    if not is_json:
+        grant.require_unbound()
+    pieces = _counted_pieces(request, grant, settings)
     first = await anext(pieces, b"") if is_json else b""
     if first and (first.isspace() or first.lstrip().startswith(b"{")):
         # The first piece is the whole body, or too large to be JSON.
-        wanted = decode_json(first, IngestFromUrl)
-        return await require_pull(sources).ingest(wanted.url)
+        source, path = _locate(decode_json(first, IngestFromSource), sources)
+        grant.require_source(source)
+        return await sources.ingest(source, path, grant.spend)
+    grant.require_unbound()
     async with ingester.spool.open() as upload:
-        await upload.write(first)
-        async for piece in pieces:
-            await upload.write(piece)
-        return await ingester.ingest(upload)
+        with stage("receive body"):
+            await upload.write(first)
+            async for piece in pieces:
+                await upload.write(piece)
+        return await ingester.ingest(upload, file_name=file_name_of_query(request))
+
+
+def _locate(wanted: IngestFromSource, sources: Sources) -> tuple[str, str]:
+    """Return the name of a source and the path of an object in it."""
+    if isinstance(wanted.url, str) and wanted.source is wanted.path is msgspec.UNSET:
+        return sources.locate(wanted.url)
+    if wanted.url is msgspec.UNSET and isinstance(wanted.source, str) and isinstance(wanted.path, str):
+        sources.require(wanted.source)
+        check_object_path(wanted.path)
+        return wanted.source, wanted.path
+    raise BadRequestError(
+        "The body does not name one image.",
+        expected="`source` and `path`, or `url`",
+        received=", ".join(name for name in wanted.__struct_fields__ if getattr(wanted, name) is not msgspec.UNSET) or "none of them",
+        remedy="Send the name of a source and the path of the image in it, or the image's URL below a source.",
+    )
+
+
+def _counted_pieces(request: Request[object, object, State], grant: Grant, settings: Settings) -> AsyncIterator[bytes]:
+    """Return the body of an upload in pieces, which the token pays for; they raise the errors of `body_pieces` and `Grant.count`."""
+    return grant.count(body_pieces(request, settings.limits.max_upload_bytes), request.headers.get("content-length", ""))
 
 
 async def _ingest_parts(
-    request: Request[object, object, State], ingester: Ingester, boundary: str, settings: Settings
+    request: Request[object, object, State], grant: Grant, ingester: Ingester, boundary: str, settings: Settings
 ) -> list[IngestResult | ServiceError]:
     """Store the image of each `file` part, and return the outcomes in the order sent; raises if the body as a whole is not valid."""
     expected = f"multipart/form-data (RFC 7578) with 1 to {settings.limits.max_parts} parts called `file`"
     remedy = "Let the HTTP client make the body and its Content-Type; with curl: -F file=@photo.jpg."
     outcomes: list[IngestResult | ServiceError] = []
     try:
-        events = multipart_events(body_pieces(request, settings.limits.max_upload_bytes), boundary, settings.limits.max_parts)
+        events = multipart_events(_counted_pieces(request, grant, settings), boundary, settings.limits.max_parts)
         async for event in events:
             if isinstance(event, MultipartSegment) and event.name == "file":
                 async with ingester.spool.open() as upload:
-                    outcomes.append(await _ingest_part(events, ingester, upload))
+                    outcomes.append(await _ingest_part(events, ingester, upload, event.filename or ""))
     except MultipartError as error:
         raise BadRequestError("The multipart body is not valid.", expected=expected, received=str(error), remedy=remedy) from error
     if not outcomes:
@@ -361,50 +410,71 @@ async def _ingest_parts(
     return outcomes
 
 
-async def _ingest_part(events: AsyncIterator[MultipartEvent], ingester: Ingester, upload: Upload) -> IngestResult | ServiceError:
+async def _ingest_part(
+    events: AsyncIterator[MultipartEvent], ingester: Ingester, upload: Upload, file_name: str
+) -> IngestResult | ServiceError:
     async for data in events:
         if not isinstance(data, (bytes, bytearray)):
             break
         await upload.write(bytes(data))
     try:
-        return await ingester.ingest(upload)
+        return await ingester.ingest(upload, file_name=file_name)
     except ServiceError as error:
         return error
 
 
-def _page_query(request: Request[object, object, State]) -> PageQuery:
-    pairs = [(name, value) for name, value in request.query_params.multi_items() if isinstance(value, str)]
-    query: dict[str, object] = dict(pairs)
-    if len(query) != len(pairs) or set(query) - set(PageQuery.__struct_fields__):
-        raise BadRequestError(
-            "The query has a parameter that is unknown or repeated.",
-            expected=f"{' and '.join(PageQuery.__struct_fields__)}, each at most once",
-            received=request.scope["query_string"].decode("latin-1"),
-            remedy='Follow the Link with rel="next" from page to page.',
-        )
-    limit = query.get("limit")
-    if isinstance(limit, str) and _NUMBER.fullmatch(limit):
-        query["limit"] = int(limit)
-    return convert_query(query, PageQuery)
-
-
 def _check_ladder(wanted: UrlsRequest) -> None:
     """Check what the Struct cannot say; raises `BadRequestError` for a repeated format, and for more than `MAX_URLS` URLs."""
-    if len(set(wanted.formats)) < len(wanted.formats):
+    require_distinct_formats(wanted.formats)
+    _check_count(len(set(wanted.widths)) * len(wanted.formats) * (1 + len(wanted.art_direction)))
+
+
+def _check_count(urls: int) -> None:
+    if urls > MAX_URLS:
         raise BadRequestError(
-            "`formats` names a format twice.",
-            expected="each format once",
-            received=", ".join(wanted.formats),
-            remedy="Leave one of them out.",
+            "The ladders have too many URLs.",
+            expected=f"at most {MAX_URLS}: the number of widths times the number of formats, for each crop",
+            received=str(urls),
+            remedy="Request fewer widths, formats or crops at a time.",
         )
-    count = len(set(wanted.widths)) * len(wanted.formats)
-    if count > MAX_URLS:
-        raise BadRequestError(
-            "The ladder has too many URLs.",
-            expected=f"at most {MAX_URLS}: the number of widths times the number of formats",
-            received=str(count),
-            remedy="Request fewer widths or formats at a time.",
-        )
+
+
+async def _crop(
+    crop: CropRequest,
+    document: Document,
+    wanted_name: bool | str | None,
+    *,
+    documents: Documents,
+    renditions: Renditions,
+    settings: Settings,
+    url_builder: UrlBuilder,
+) -> Crop:
+    """Return a crop for some screens, with everything resolved that a URL cannot spell, of `document` unless it names another image."""
+    media = parse_media_condition(crop.media)
+    transform = from_options(crop.transform, resolve_variant(crop.variant, settings))
+    shown = document if crop.digest is None else await documents.get(crop.digest)
+    transform = await resolve_transform(shown, transform, renditions)
+    return Crop(media, shown.digest, shown.info, transform, crop.sizes, _url_name(wanted_name, shown, url_builder))
+
+
+def _url_name(wanted: bool | str | None, document: Document, url_builder: UrlBuilder) -> UrlName:
+    """Return the name in the URLs of an image: its own for `True`, none for `False`; the setting decides if `wanted` is `None`."""
+    if isinstance(wanted, str):
+        return UrlName(_require_name(wanted), may_be_unsigned=wanted == document.name)
+    return UrlName(document.name if wanted or (wanted is None and url_builder.use_names) else "")
+
+
+def _require_name(text: str) -> str:
+    """Return a text if it is a name that a URL can have; raises `BadRequestError`."""
+    if is_image_name(text):
+        return text
+    closest = image_name(text)
+    raise BadRequestError(
+        "`name` is invalid.",
+        expected=IMAGE_NAME_GRAMMAR,
+        received=text,
+        remedy=f"Use {closest}." if closest else "Use letters, digits, - and _.",
+    )
 
 
 def _require_digest(text: str) -> str:

@@ -1,6 +1,6 @@
 """The web pages: the playground at `/`, the API at `/docs`, errors at `/problems`, and their files at content-hashed URLs.
 
-`/darkroom.js` redirects to the newest version of the module for other sites.
+`/darkroom.js` redirects to the newest version of the module for other sites, and `/darkroom.js.tgz` to its npm package.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
 from string import Template
+from typing import NamedTuple
 from urllib.parse import quote
 
 import anyio
@@ -24,10 +25,16 @@ from service.http import headers
 from service.http.guides import GUIDES
 from service.images.digest import base32
 
-_MEDIA_TYPES = {".css": "text/css", ".d.ts": "application/typescript", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_MEDIA_TYPES = {
+    ".css": "text/css",
+    ".d.ts": "application/typescript",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".tgz": "application/gzip",
+}
 
 # The files that other sites load, at URLs without a hash.
-_MODULE, _MODULE_TYPES = "darkroom.js", "darkroom.d.ts"
+_MODULE, _MODULE_TYPES, _MODULE_PACKAGE = "darkroom.js", "darkroom.d.ts", "darkroom.js.tgz"
 
 # The name of a module in an import statement of another one.
 _IMPORT = re.compile(r'(?<=from "\./)[a-z-]+\.js(?=";)')
@@ -36,44 +43,69 @@ _IMPORT = re.compile(r'(?<=from "\./)[a-z-]+\.js(?=";)')
 _SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
 
 
-def page_router() -> Router:
-    """Return the routes of the pages and their files.
+class _Site(NamedTuple):
+    """The pages and files of this package.
 
-    Files are read once; the URL of a file contains the hash of its content, and the pages link to that URL. Every other spelling of a
-    URL, and every query, is redirected to the canonical URL (308). Files of an installed package are read at the first request, because
-    most servers never get one.
+    files: the name with a hash, and the content, of each file by its name. contents: the content and media type of each by its name with a
+    hash. playground: a page. problem: a template for the pages of errors. docs: a page that lacks the hashes of the installed files.
     """
+
+    files: dict[str, tuple[str, bytes]]
+    contents: dict[str, tuple[bytes, str]]
+    playground: str
+    problem: Template
+    docs: str
+
+
+@cache
+def _read_site() -> _Site:
+    from service.http.npm_package import npm_package  # noqa: PLC0415 - it makes a tarball, which most servers never do
+
     folder = files("service") / "web"
-    own_files = hashed_files({file.name: file.read_bytes() for file in folder.iterdir() if _extension(file.name) in _MEDIA_TYPES})
+    web_files = {file.name: file.read_bytes() for file in folder.iterdir() if _extension(file.name) in _MEDIA_TYPES}
+    own_files = hashed_files({**web_files, _MODULE_PACKAGE: npm_package(folder)})
     contents = {hashed: (body, _MEDIA_TYPES[_extension(hashed)]) for hashed, body in own_files.values()}
 
     def page(name: str) -> str:
         return _with_hashes((folder / name).read_text("utf-8"), "/web/", own_files)
 
-    playground_page, problem_page = page("index.html"), Template(page("problem.html"))
-    docs_page = Template(page("docs.html")).substitute(guides=_guide_list())
+    docs = Template(page("docs.html")).substitute(guides=_guide_list())
+    return _Site(own_files, contents, page("index.html"), Template(page("problem.html")), docs)
+
+
+async def _site() -> _Site:
+    return await anyio.to_thread.run_sync(_read_site)
+
+
+def page_router() -> Router:
+    """Return the routes of the pages and their files.
+
+    Files are read once; the URL of a file contains the hash of its content, and the pages link to that URL. Every other spelling of a
+    URL, and every query, is redirected to the canonical URL (308). Files are read at the first request, because most servers never get one.
+    """
 
     @get("/", media_type="text/html", include_in_schema=False)
     async def playground() -> Response[str]:
-        return page_response(playground_page)
+        return page_response((await _site()).playground)
 
     @get("/web/{name:str}", include_in_schema=False)
     async def page_file(name: str) -> Response[bytes]:
-        response = _file(contents, name)
-        if name == own_files[_MODULE][0]:
-            response.headers["X-TypeScript-Types"] = f"./{own_files[_MODULE_TYPES][0]}"
+        site = await _site()
+        response = _file(site.contents, name)
+        if name == site.files[_MODULE][0]:
+            response.headers["X-TypeScript-Types"] = f"./{site.files[_MODULE_TYPES][0]}"
         return response
 
-    @get([f"/{_MODULE}", f"/{_MODULE_TYPES}"], include_in_schema=False)
+    @get([f"/{_MODULE}", f"/{_MODULE_TYPES}", f"/{_MODULE_PACKAGE}"], include_in_schema=False)
     async def newest_file(request: Request[object, object, State]) -> Response[bytes]:
         # Not `request.url`, which is made from Host too, and raises for an invalid one.
-        hashed, _ = own_files[request.scope["path"].removeprefix("/")]
+        hashed, _ = (await _site()).files[request.scope["path"].removeprefix("/")]
         # Relative, so that it is right behind a public URL with a path too.
         return Response(b"", status_code=302, headers=headers.newest_file_headers(f"web/{hashed}"))
 
     @get("/docs", media_type="text/html", include_in_schema=False)
     async def docs() -> Response[str]:
-        return page_response(_with_hashes(docs_page, "/docs/files/", await anyio.to_thread.run_sync(_swagger_files)))
+        return page_response(_with_hashes((await _site()).docs, "/docs/files/", await anyio.to_thread.run_sync(_swagger_files)))
 
     @get("/docs/files/{name:str}", include_in_schema=False)
     async def docs_file(name: str) -> Response[bytes]:
@@ -82,13 +114,14 @@ def page_router() -> Router:
 
     @get("/problems", media_type="text/html", include_in_schema=False)
     async def problems() -> Response[str]:
-        return page_response(problem_page.substitute(title="Problems", content=_problem_list()))
+        return page_response((await _site()).problem.substitute(title="Problems", content=_problem_list()))
 
     @get("/problems/{slug:str}", media_type="text/html", include_in_schema=False)
     async def problem(slug: str) -> Response[str]:
         for error in every_problem():
             if error.slug == slug:
-                return page_response(problem_page.substitute(title=html.escape(error.title), content=_problem_article(error)))
+                content = _problem_article(error)
+                return page_response((await _site()).problem.substitute(title=html.escape(error.title), content=content))
         raise NotFoundError("There is no such problem.", received=slug, remedy="GET /problems lists all.")
 
     return Router(

@@ -14,10 +14,10 @@ from multipart import MultipartError, MultipartSegment, parse_options_header
 from service.errors import BadRequestError, UnsupportedFormatError
 from service.http import headers
 from service.http.auth import BearerAuth
-from service.http.bodies import body_pieces, body_too_large, multipart_events
+from service.http.bodies import body_pieces, body_too_large, file_name_of_query, multipart_events
 from service.http.routes.images import document_response, image_document
 from service.http.schemas import ImageDocument, UploadUrl, UploadUrlRequest
-from service.http.validation import read_json
+from service.http.validation import read_json, require_distinct_formats
 from service.images.info import ImageInfo
 from service.library.ingest import Ingester
 from service.library.renditions import Renditions
@@ -40,9 +40,10 @@ async def create_upload_url(
 ) -> Response[UploadUrl]:
     """Return a URL to which anyone who knows it may upload one image, without a token, until it expires.
 
-    A server requests it with its token and gives it to a browser. Nothing is stored for it until it is used.
+    A server requests it with its token and gives it to a browser. Nothing is stored for it until it is used. If the token has a number of
+    bytes per day, `max_bytes` of the URL count now.
     """
-    auth.require(request, "ingest")
+    grant = auth.require(request, "ingest")
     wanted = await read_json(request, UploadUrlRequest)
     most = settings.limits.max_upload_bytes
     if wanted.max_bytes is not None and wanted.max_bytes > most:
@@ -52,6 +53,9 @@ async def create_upload_url(
             received=str(wanted.max_bytes),
             remedy="Change it, or raise DARKROOM_MAX_UPLOAD_BYTES on the server.",
         )
+    require_distinct_formats(wanted.formats)
+    grant.require_bytes(wanted.max_bytes or most)
+    grant.spend(wanted.max_bytes or most)
     ticket = new_ticket(expires=int(time.time()) + wanted.seconds, max_bytes=wanted.max_bytes or most, formats=wanted.formats)
     expires = datetime.fromtimestamp(ticket.expires, UTC).isoformat().replace("+00:00", "Z")
     return Response(UploadUrl(url_builder.sign(ticket), expires), status_code=201, headers=headers.document_headers())
@@ -73,15 +77,17 @@ async def take_upload(
 ) -> Response[ImageDocument]:
     """Store one image, and return its document: 201, or 200 if the same bytes are already stored. No token is needed.
 
-    The body is the image's bytes, or `multipart/form-data` with one part called `file`. The upload must be complete before the URL
-    expires. A failed upload stores nothing and leaves the URL usable; a successful one uses it up.
+    The body is the image's bytes, or `multipart/form-data` with one part called `file`. The image gets its name from the file name of the
+    part, or from `?name=`. The upload must be complete before the URL expires. A failed upload stores nothing and leaves the URL usable; a
+    successful one uses it up.
     """
     found, signature = parse_upload_path(request.scope["raw_path"])
     signer.verify_ticket(found, signature)
     await upload_tickets.require_usable(found)
+    ingester.raise_if_full()
     async with ingester.spool.open() as upload:
-        await _receive(request, upload, min(found.max_bytes, settings.limits.max_upload_bytes))
-        result = await ingester.ingest(upload, lambda info: _admit(upload_tickets, found, info))
+        file_name = await _receive(request, upload, min(found.max_bytes, settings.limits.max_upload_bytes))
+        result = await ingester.ingest(upload, lambda info: _admit(upload_tickets, found, info), file_name=file_name)
     document = image_document(result.document, url_builder, await renditions.supported_formats())
     return document_response(document, 201 if result.created else 200)
 
@@ -99,28 +105,30 @@ async def _admit(upload_tickets: UploadTickets, ticket: UploadTicket, info: Imag
         yield
 
 
-async def _receive(request: Request[object, object, State], upload: Upload, max_bytes: int) -> None:
-    """Write the file of a request to `upload`.
+async def _receive(request: Request[object, object, State], upload: Upload, max_bytes: int) -> str:
+    """Write the file of a request to `upload`, and return its name.
 
     Raises `TooLargeError` for more than `max_bytes`, `SlowUploadError`, and `BadRequestError` for an invalid body.
     """
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     if content_type == "multipart/form-data":
-        await _receive_form(request, upload, options.get("boundary", ""), max_bytes)
-        return
+        return await _receive_form(request, upload, options.get("boundary", ""), max_bytes)
     async for piece in body_pieces(request, max_bytes, _SEND_SMALLER):
         await upload.write(piece)
+    return file_name_of_query(request)
 
 
-async def _receive_form(request: Request[object, object, State], upload: Upload, boundary: str, max_bytes: int) -> None:
+async def _receive_form(request: Request[object, object, State], upload: Upload, boundary: str, max_bytes: int) -> str:
     files = 0
     is_file = False
+    file_name = ""
     try:
         events = multipart_events(body_pieces(request, max_bytes + _FORM_BYTES, _SEND_SMALLER), boundary, _FORM_PARTS)
         async for event in events:
             if isinstance(event, MultipartSegment):
                 is_file = event.name == "file"
                 files += is_file
+                file_name = event.filename or "" if is_file else file_name
             elif event is not None and is_file and files == 1:
                 await upload.write(bytes(event))
                 if upload.bytes > max_bytes:
@@ -129,6 +137,7 @@ async def _receive_form(request: Request[object, object, State], upload: Upload,
         raise _invalid_form("The multipart body is not valid.", str(error)) from error
     if files != 1:
         raise _invalid_form("An upload URL takes one file.", f"{files} parts called `file`")
+    return file_name
 
 
 def _invalid_form(detail: str, received: str) -> BadRequestError:

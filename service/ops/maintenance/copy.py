@@ -22,8 +22,8 @@ from service.storage.keys import (
     DERIVED_PREFIXES,
     DOCUMENTS_PREFIX,
     ORIGINALS_PREFIX,
-    PULL_MAPPINGS_PREFIX,
     RECENT_PREFIX,
+    SOURCE_MAPPINGS_PREFIX,
     TOMBSTONES_PREFIX,
     USED_UPLOADS_PREFIX,
     WARMING_PREFIX,
@@ -34,7 +34,7 @@ from service.storage.keys import (
 from service.storage.object_store import ObjectInfo, Storage
 
 # Objects that are replaced in place: the later version wins. All others are named after their contents, or never change.
-_MUTABLE_PREFIXES = frozenset({DOCUMENTS_PREFIX, PULL_MAPPINGS_PREFIX})
+_MUTABLE_PREFIXES = frozenset({DOCUMENTS_PREFIX, SOURCE_MAPPINGS_PREFIX})
 
 Failure: TypeAlias = Literal["damaged", "no-original"]
 
@@ -103,13 +103,13 @@ class Copier:
             ORIGINALS_PREFIX,
             DOCUMENTS_PREFIX,
             RECENT_PREFIX,
-            PULL_MAPPINGS_PREFIX,
+            SOURCE_MAPPINGS_PREFIX,
             WARMING_PREFIX,
             USED_UPLOADS_PREFIX,
             *derived,
         ):
             objects = await _by_key(self._source, prefix)
-            wanted = {key: info for key, info in objects.items() if prefix == PULL_MAPPINGS_PREFIX or digest_in(key) not in taken_down}
+            wanted = {key: info for key, info in objects.items() if prefix == SOURCE_MAPPINGS_PREFIX or digest_in(key) not in taken_down}
             await self._copy_all(prefix, wanted, await _by_key(self._destination, prefix))
         not_copied = sorted(self._not_copied, key=lambda one: one.key)
         return CopyReport(dict(self._copied), self._bytes, self._there_already, self._removed, not_copied)

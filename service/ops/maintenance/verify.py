@@ -16,26 +16,26 @@ from service.images.digest import digest_from_sha256, is_digest
 from service.images.document import opened_document
 from service.ops.maintenance.progress import Progress
 from service.ops.maintenance.retrying import list_all, retry_unavailable
-from service.pull.sources import PullMapping
+from service.sources.sources import SourceMapping
 from service.storage import checksum
 from service.storage.disk import orphaned_temp_files
 from service.storage.keys import (
     DERIVED_PREFIXES,
     DOCUMENTS_PREFIX,
     ORIGINALS_PREFIX,
-    PULL_MAPPINGS_PREFIX,
     RECENT_PREFIX,
+    SOURCE_MAPPINGS_PREFIX,
     TOMBSTONES_PREFIX,
     WARMING_PREFIX,
     digest_in,
     original_key,
-    pull_mapping_key,
+    source_mapping_key,
 )
 from service.storage.object_store import ObjectInfo, Storage
 
 FindingKind: TypeAlias = Literal[
     "damaged-original", "missing-original", "damaged-document", "missing-document", "taken-down-remains",
-    "damaged-rendition", "stray", "damaged-pointer", "leftover", "unknown-object",
+    "damaged-rendition", "stray", "damaged-source-mapping", "leftover", "unknown-object",
 ]  # fmt: skip
 
 _REMEDIES: Mapping[FindingKind, str] = {
@@ -47,7 +47,7 @@ _REMEDIES: Mapping[FindingKind, str] = {
     "taken-down-remains": "`darkroom store sweep` completes the takedown.",
     "damaged-rendition": "None needed: it is made again from the original at the next request.",
     "stray": "`darkroom store sweep` removes it.",
-    "damaged-pointer": "None needed: the source is fetched again at the next request for its URL.",
+    "damaged-source-mapping": "None needed: the source is fetched again at the next request for its URL.",
     "leftover": "`darkroom store sweep` removes it.",
     "unknown-object": "Darkroom did not create it. Remove it, or leave it.",
 }
@@ -106,7 +106,7 @@ class Verifier:
         await self._verify_all(DOCUMENTS_PREFIX, list(self._documents.values()), self._verify_document)
         for prefix in DERIVED_PREFIXES:
             await self._verify_all(prefix, await list_all(self._storage, prefix), self._verify_derived)
-        await self._verify_all(PULL_MAPPINGS_PREFIX, await list_all(self._storage, PULL_MAPPINGS_PREFIX), self._verify_pull_mapping)
+        await self._verify_all(SOURCE_MAPPINGS_PREFIX, await list_all(self._storage, SOURCE_MAPPINGS_PREFIX), self._verify_source_mapping)
         for prefix in (WARMING_PREFIX, RECENT_PREFIX):
             for info in await list_all(self._storage, prefix):
                 if digest_in(info.key) not in self._documents and _is_settled(info):
@@ -166,13 +166,13 @@ class Verifier:
         elif await anyio.to_thread.run_sync(checksum.verify, body) is None:
             self._add("damaged-rendition", info.key, "Its checksum does not match its bytes.")
 
-    async def _verify_pull_mapping(self, info: ObjectInfo, body: bytes) -> None:
+    async def _verify_source_mapping(self, info: ObjectInfo, body: bytes) -> None:
         try:
-            mapping = msgspec.json.decode(body, type=PullMapping)
+            mapping = msgspec.json.decode(body, type=SourceMapping)
         except msgspec.DecodeError:
             mapping = None
-        if mapping is None or pull_mapping_key(mapping.url) != info.key:
-            self._add("damaged-pointer", info.key, "The pull mapping cannot be read, or belongs to another URL.")
+        if mapping is None or source_mapping_key(mapping.source, mapping.url) != info.key:
+            self._add("damaged-source-mapping", info.key, "The source mapping cannot be read, or belongs to another object.")
 
     def _is_taken_down(self, info: ObjectInfo, digest: str) -> bool:
         """Return whether the image of an object is taken down, and report the object if the takedown should have removed it."""

@@ -34,7 +34,11 @@ def from_tiff(content: memoryview, page: int) -> bytes:
     block = bytearray(content[:2]) + struct.pack(f"{order}HI", 42, _HEADER_BYTES)
     pointer = Value(_LONG, 1, memoryview(bytes(_INLINE_BYTES)))
     places = _append(block, {**main, **dict.fromkeys(others, pointer)}, order)
-    for tag, directory in others.items():
+    if not places:
+        # A directory has at least one entry (TIFF 6.0 §2).
+        return b""
+    # The pointer to a directory may not have fitted either.
+    for tag, directory in ((tag, directory) for tag, directory in others.items() if tag in places):
         struct.pack_into(f"{order}I", block, places[tag], len(block))
         _append(block, directory, order)
     return bytes(block)

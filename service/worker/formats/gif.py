@@ -67,7 +67,12 @@ class Frame(NamedTuple):
 
 
 def frames(body: memoryview, *, with_files: bool = True) -> Iterator[Frame]:
-    """Yield the frames of a GIF, whose number `survey` limits. Without `with_files` the field `file` is empty."""
+    """Yield the frames of a GIF, whose number `survey` limits, up to the first whose header is incomplete.
+
+    Without `with_files` the field `file` is empty.
+    """
+    if len(body) < _HEADER_BYTES:
+        return
     global_table = bytes(body[_HEADER_BYTES : _HEADER_BYTES + _color_table_bytes(body[10])])
     control = b"\0\0\0\0"
     position = _HEADER_BYTES + len(global_table)
@@ -77,6 +82,8 @@ def frames(body: memoryview, *, with_files: bool = True) -> Iterator[Frame]:
             position += 2
             if body[start + 1 : start + 3] == _CONTROL:
                 control = bytes(body[start + 3 : start + 7])
+        elif position + _IMAGE_DESCRIPTOR_BYTES > len(body):
+            return
         else:
             position += _IMAGE_DESCRIPTOR_BYTES + _color_table_bytes(body[position + 9]) + 1
         data_start = position - 1

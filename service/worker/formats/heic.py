@@ -46,7 +46,7 @@ def check_installed() -> None:
             Failure(
                 "unsupported",
                 "This HEIC image is compressed with HEVC, which this server cannot decode.",
-                expected="an installation with the extra `heic` (pip install darkroom[heic])",
+                expected="an installation with the extra `heic` (pip install 'darkroom-image-cdn[heic]')",
                 received="HEIC with HEVC",
                 remedy="Export it as JPEG and send that, or install the extra on the server.",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import NamedTuple
 
 from service.worker.formats import isobmff, ultra_hdr
@@ -9,6 +10,8 @@ from service.worker.formats.ultra_hdr import GainMapInfo
 
 _APPLE_KIND = b"urn:com:apple:photo:2020:aux:hdrgainmap"
 _MAX_METADATA_BYTES = 1 << 16
+# A picture has one tone-mapped form. Each that is examined costs a pass over the tables of the file.
+_MAX_TONE_MAPPED = 8
 
 # Exif in such a file begins with the offset of its TIFF header from there (ISO/IEC 23008-12 §A.2.1).
 _EXIF_OFFSET_BYTES = 4
@@ -34,16 +37,17 @@ def _find(body: memoryview) -> Location | None:
     meta = isobmff.first(body, b"meta")[4:]
     primary = isobmff.primary_id(meta)
     types = isobmff.item_types(meta)
-    for item in isobmff.referring(meta, b"dimg", primary):
+    tone_mapped = (item for item in dict.fromkeys(isobmff.referring(meta, b"dimg", primary)) if types.get(item) == b"tmap")
+    for item in islice(tone_mapped, _MAX_TONE_MAPPED):
         inputs = isobmff.references(meta, b"dimg", item)
-        if types.get(item) == b"tmap" and len(inputs) == 2 and inputs[0] == primary:
+        if len(inputs) == 2 and inputs[0] == primary:
             # The metadata begins with the version of its own box.
             content = isobmff.item_content(body, item, _MAX_METADATA_BYTES)
             info = ultra_hdr.read_iso(content[1:]) if content[:1] == b"\0" else None
             if info is not None:
                 return Location(inputs[1], info)
-    for item in isobmff.referring(meta, b"auxl", primary):
-        if _APPLE_KIND in bytes(dict(isobmff.properties_of(meta, item)).get(b"auxC", b"")):
+    for item, properties in isobmff.properties_of_items(meta, isobmff.referring(meta, b"auxl", primary)).items():
+        if _APPLE_KIND in bytes(dict(properties).get(b"auxC", b"")):
             exif = isobmff.exif_of(body, primary, _MAX_METADATA_BYTES)
             info = ultra_hdr.read_xmp(isobmff.xmp_of(body, item, _MAX_METADATA_BYTES), exif)
             info = info or ultra_hdr.apple_info(ultra_hdr.apple_headroom(exif))

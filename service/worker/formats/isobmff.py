@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -129,8 +129,7 @@ def _selects_layer(properties: dict[bytes, memoryview]) -> bool:
 
 
 def _has_limited_alpha(body: bytes | memoryview, meta: memoryview, primary: int) -> bool:
-    for item in referring(meta, b"auxl", primary):
-        properties = properties_of(meta, item)
+    for item, properties in properties_of_items(meta, referring(meta, b"auxl", primary)).items():
         if b"alpha" in bytes(dict(properties).get(b"auxC", b"")):
             header, _ = _stream_colors(body, meta, item, properties)
             return header is not None and not header.full_range
@@ -214,11 +213,12 @@ def _description(body: bytes | memoryview, item: int, kind: bytes, max_bytes: in
 def item_content(body: bytes | memoryview, item: int, max_bytes: int) -> bytes:
     """Return the first bytes of an item, which is stored in the file or in the `idat` box. Raises `EOFError`."""
     meta = first(body, b"meta")[4:]
-    out = b""
+    inside = first(meta, b"idat")
+    out = bytearray()
     for found, (start, length), method in islice(_places(meta), _MAX_ENTRIES):
         if found == item:
-            out += bytes((first(meta, b"idat") if method else memoryview(body))[start : start + min(length, max_bytes - len(out))])
-    return out
+            out += (inside if method else memoryview(body))[start : start + min(length, max_bytes - len(out))]
+    return bytes(out)
 
 
 def with_primary(body: bytes | memoryview, item: int) -> bytes:
@@ -239,7 +239,14 @@ def with_primary(body: bytes | memoryview, item: int) -> bytes:
 
 
 def properties_of(meta: memoryview, item: int) -> list[tuple[bytes, memoryview]]:
-    """Return the properties of an item, in order (ISO/IEC 23008-12 §9.3)."""
+    """Return the properties of an item, in order (ISO/IEC 23008-12 §9.3). Raises `EOFError`."""
+    return properties_of_items(meta, [item]).get(item, [])
+
+
+def properties_of_items(meta: memoryview, items: Collection[int]) -> dict[int, list[tuple[bytes, memoryview]]]:
+    """Return the properties of the items that have any, in the order of `items`, in one pass over the file. Raises `EOFError`."""
+    wanted = set(items)
+    out: dict[int, list[tuple[bytes, memoryview]]] = {}
     containers = first(meta, b"iprp")
     available = list(islice(boxes(first(containers, b"ipco")), _MAX_ENTRIES))
     table = _Reader(first(containers, b"ipma"))
@@ -247,13 +254,16 @@ def properties_of(meta: memoryview, item: int) -> list[tuple[bytes, memoryview]]
     id_size, index_size = (4 if version_and_flags >> 24 else 2), (2 if version_and_flags & 1 else 1)
     for _ in range(min(table.number(4), _MAX_ENTRIES)):
         found, count = table.number(id_size), table.number(1)
-        if found != item:
+        if found not in wanted:
             table.skip(count * index_size)
             continue
+        wanted.remove(found)
         # The highest bit says whether a reader must understand the property.
         indices = [table.number(index_size) & ((1 << (8 * index_size - 1)) - 1) for _ in range(count)]
-        return [available[index - 1] for index in indices if 0 < index <= len(available)]
-    return []
+        out[found] = [available[index - 1] for index in indices if 0 < index <= len(available)]
+        if not wanted:
+            break
+    return {item: out[item] for item in items if item in out}
 
 
 def references(meta: memoryview, kind: bytes, item: int) -> list[int]:

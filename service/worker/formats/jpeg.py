@@ -41,6 +41,10 @@ _COEFFICIENT_BYTES = 2
 _BLOCK_SIDE = 8
 
 
+# The beginning of a file: the start of the image, and of the next marker (T.81, table B.1).
+SIGNATURE = bytes([0xFF, _START, 0xFF])
+
+
 class Survey(NamedTuple):
     """The structure of a JPEG, from its markers.
 
@@ -56,6 +60,11 @@ class Survey(NamedTuple):
     decoded_bytes: int
     segments: int
     metadata_bytes: int
+
+
+def is_jpeg(body: memoryview) -> bool:
+    """Return whether a file begins as a JPEG."""
+    return bytes(body[: len(SIGNATURE)]) == SIGNATURE
 
 
 def survey(body: memoryview, max_scans: int, max_segments: int) -> Survey:

@@ -113,7 +113,7 @@ def check_installed() -> None:
             Failure(
                 "unsupported",
                 "This is a JPEG XL image, which this server cannot decode.",
-                expected="an installation with the extra `jxl` (pip install darkroom[jxl])",
+                expected="an installation with the extra `jxl` (pip install 'darkroom-image-cdn[jxl]')",
                 received="JPEG XL",
                 remedy="Export it as PNG or JPEG and send that, or install the extra on the server.",
             )

@@ -356,7 +356,7 @@ def load() -> ctypes.CDLL:
     """Return libjxl with its functions declared. Raises `ImportError` if it is not installed, and `OSError` if it cannot be loaded."""
     directory = _directory()
     if directory is None:
-        raise ImportError("libjxl is not installed: it comes with the extra `jxl` (pip install darkroom[jxl])")
+        raise ImportError("libjxl is not installed: it comes with the extra `jxl` (pip install 'darkroom-image-cdn[jxl]')")
     libraries = {prefix: ctypes.CDLL(str(path)) for prefix in _LIBRARIES for path in sorted(directory.glob(f"{prefix}*"))}
     library = libraries["libjxl-"]
     for name, (result, parameters) in _FUNCTIONS.items():

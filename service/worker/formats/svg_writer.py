@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from html import escape
 from math import isnan
 from typing import NamedTuple
-from xml.sax.saxutils import escape, quoteattr
 
 import tinycss2
 
@@ -37,6 +37,9 @@ from service.worker.formats.svg_tree import (
 from service.worker.formats.svg_values import GEOMETRY, Units, Unsupported, spelled
 
 MAX_SIDE = 65_535
+
+_WHITE_SPACE = {ord(character): f"&#{ord(character)};" for character in "\t\n\r"}
+
 # Documents within documents.
 _MAX_NESTED = 4
 
@@ -216,7 +219,7 @@ class _Writer:
         style = ";".join(f"{name}:{attributes[name]}" for name in _in_style(attributes))
         written = {name: value for name, value in attributes.items() if name not in _in_style(attributes)}
         written.update({"style": style} if style else {})
-        self._output.text.append(f"<{tag}{''.join(f' {name}={quoteattr(value)}' for name, value in written.items())}>")
+        self._output.text.append(f"<{tag}{''.join(f' {name}={_quoted(value)}' for name, value in written.items())}>")
         return element
 
     # Elements.
@@ -321,8 +324,8 @@ class _Writer:
             text = svg_values.transformed(child, state.text_transform)
             for position, piece in characters.split(text, state.word_spacing):
                 if position:
-                    self._output.text.append(f"<tspan{''.join(f' {name}={quoteattr(value)}' for name, value in position.items())}>")
-                self._output.text.append(escape(piece) + ("</tspan>" if position else ""))
+                    self._output.text.append(f"<tspan{''.join(f' {name}={_quoted(value)}' for name, value in position.items())}>")
+                self._output.text.append(escape(piece, quote=False) + ("</tspan>" if position else ""))
             characters.count += len(child)
         characters.leave()
         if node.tag == "text":
@@ -654,6 +657,11 @@ def _fill_in_size(attributes: dict[str, str], width: float, height: float) -> No
         attributes["width"] = spelled(width if given[1] is None else given[1] * width / height)
     if "height" not in attributes:
         attributes["height"] = spelled(height if given[0] is None else given[0] * height / width)
+
+
+def _quoted(value: str) -> str:
+    """Return the value of an attribute in quotation marks. A parser would replace white space but the space (XML 1.0 §3.3.3)."""
+    return f'"{escape(value).translate(_WHITE_SPACE)}"'
 
 
 def _drop_odd_number(attributes: dict[str, str]) -> None:

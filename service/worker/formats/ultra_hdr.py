@@ -42,6 +42,8 @@ _APPLE_KIND = "urn:com:apple:photo:2020:aux:hdrgainmap"
 
 # Gains and headrooms above 2 ** 16, offsets above 4 and exponents beyond these are of no camera.
 _MAX_STOPS, _MAX_OFFSET, _MAX_EXPONENT = 16.0, 4.0, 16.0
+# The stops between no map and the whole map. Readers divide by them, and closer headrooms could be written as equal fractions.
+_MIN_HEADROOM = 1 / 1024
 
 # Tags of Exif, of the maker note, and of the two numbers in Apple's that give the headroom.
 _EXIF_IFD, _MAKER_NOTE, _HEADROOM_TAGS = 0x8769, 0x927C, (33, 48)
@@ -78,7 +80,7 @@ class GainMapInfo(NamedTuple):
             and all(low <= high for low, high in zip(self.minimum, self.maximum, strict=True))
             and all(1 / _MAX_EXPONENT <= number <= _MAX_EXPONENT for number in self.gamma)
             and all(abs(number) <= _MAX_OFFSET for number in (*self.base_offset, *self.alternate_offset))
-            and 0 <= self.base_headroom < self.alternate_headroom
+            and 0 <= self.base_headroom <= self.alternate_headroom - _MIN_HEADROOM
         )
 
 
@@ -126,7 +128,7 @@ def _pictures(rest: memoryview, index: memoryview) -> list[memoryview]:
     except struct.error:
         return []
     pictures = (rest[offset : offset + size] for _, size, offset, _, _ in found if offset)
-    return [picture for picture in pictures if bytes(picture[:3]) == b"\xff\xd8\xff"]
+    return [picture for picture in pictures if jpeg.is_jpeg(picture)]
 
 
 def _entry(index: memoryview, order: str, position: int) -> tuple[int, int]:

@@ -1,4 +1,10 @@
-// One page for each framework: /?svelte, /?unpic, /?vue.
-const pages = { svelte: () => import("./svelte.js"), unpic: () => import("./unpic.jsx"), vue: () => import("./vue.js") };
+// /?page=react and so on.
+const pages = {
+  react: () => import("./react.jsx"),
+  source: () => import("./source.jsx"),
+  svelte: () => import("./svelte.js"),
+  unpic: () => import("./unpic.jsx"),
+  vue: () => import("./vue.js"),
+};
 
-pages[location.search.slice(1)]();
+pages[new URLSearchParams(location.search).get("page")]();

@@ -1,4 +1,4 @@
 import { mount } from "svelte";
-import Lakes from "./Lakes.svelte";
+import Photo from "./Photo.svelte";
 
-mount(Lakes, { target: document.querySelector("main") });
+mount(Photo, { target: document.querySelector("main") });

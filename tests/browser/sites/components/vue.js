@@ -1,4 +1,4 @@
 import { createApp } from "vue";
-import Lakes from "./Lakes.vue";
+import Photo from "./Photo.vue";
 
-createApp(Lakes).mount("main");
+createApp(Photo).mount("main");

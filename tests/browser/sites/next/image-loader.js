@@ -1,6 +1,3 @@
 "use client";
-
-import { loader } from "darkroom.js";
-import manifest from "./images.json";
-
-export default loader(manifest, { format: "avif" });
+import { loader } from "darkroom.js/next";
+export default loader({ base: "https://img.example.com" });

@@ -1,0 +1,12 @@
+/** The types of `darkroom.js/vue`. */
+
+import type { FunctionalComponent, ImgHTMLAttributes } from "vue";
+import type { ImageOnServer, KnownImage } from "./picture.js";
+
+type Attributes = Omit<ImgHTMLAttributes, keyof ImageOnServer | "srcset">;
+
+/** The image, how it is loaded, and any other attributes of the `<img>`. */
+export type PictureProps = Attributes & (KnownImage | ImageOnServer);
+
+/** Show an image of a manifest, a document, or a digest: the browser loads the best format that it supports, at the width that it needs. */
+export const Picture: FunctionalComponent<PictureProps>;

@@ -1,3 +1,0 @@
-export default {
-  image: { service: { entrypoint: "./src/image-service.js" } },
-};

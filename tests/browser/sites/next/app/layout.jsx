@@ -1,9 +1,0 @@
-export const metadata = { title: "Lakes", icons: "data:," };
-
-export default function Layout({ children }) {
-  return (
-    <html lang="en">
-      <body style={{ margin: 0 }}>{children}</body>
-    </html>
-  );
-}
