@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import httpx
-import jsonschema
 import pytest
 
 from edge.asgi import Message
@@ -97,6 +96,8 @@ def bodies(description: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def fits(description: dict[str, Any], value: object, schema: dict[str, Any]) -> None:
     """Raise unless `value` matches `schema`, which may refer to the components of the document."""
+    import jsonschema  # noqa: PLC0415 - takes two seconds in every process that collects the tests
+
     jsonschema.Draft202012Validator({**schema, "components": description["components"]}).validate(value)
 
 

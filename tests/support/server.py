@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import re
@@ -149,8 +150,7 @@ def free_port() -> int:
     """
     # A test may start servers in several threads.
     with _choosing_a_port:
-        _, ports = _block_of_ports()
-        for port in islice(ports, _PORTS_IN_A_BLOCK):
+        for port in islice(_block_of_ports(), _PORTS_IN_A_BLOCK):
             with suppress(OSError), socket.socket() as probe:
                 probe.bind((HOST, port))
                 return port
@@ -158,8 +158,8 @@ def free_port() -> int:
 
 
 @cache
-def _block_of_ports() -> tuple[socket.socket, Iterator[int]]:
-    """Return the ports that are this process's own as long as the socket, whose name in the abstract namespace reserves them, is open."""
+def _block_of_ports() -> Iterator[int]:
+    """Return the ports that are this process's own until it ends: the name of a socket in the abstract namespace reserves them."""
     for first in range(10_000, 32_000, _PORTS_IN_A_BLOCK):
         reservation = socket.socket(socket.AF_UNIX)
         try:
@@ -167,7 +167,8 @@ def _block_of_ports() -> tuple[socket.socket, Iterator[int]]:
         except OSError:
             reservation.close()
         else:
-            return reservation, cycle(range(first, first + _PORTS_IN_A_BLOCK))
+            atexit.register(reservation.close)
+            return cycle(range(first, first + _PORTS_IN_A_BLOCK))
     raise RuntimeError("other processes of tests have reserved all blocks of ports")
 
 

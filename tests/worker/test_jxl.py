@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from pathlib import Path
 
 import imagecodecs
@@ -21,6 +22,7 @@ from tests.support import images
 from tests.support.chromium import Painter, visible_distance
 from tests.support.jpeg_xl import boxes_of, icc_profile, shown_of_part
 from tests.support.jxl_files import DEPTH, Colors, encode
+from tests.support.lazy import LazyMapping
 from tests.support.renders import LIMITS, Spent, check_words, probed, rendered, written
 
 pytestmark = pytest.mark.anyio
@@ -45,46 +47,48 @@ def patch(width: int = 30, height: int = 20) -> Pixels:
     return np.concatenate([PICTURE[:height, :width][:, ::-1], 255 - ALPHA[:height, :width]], axis=2)
 
 
-ORIGINALS: dict[str, bytes] = {
-    "RGB": encode([PICTURE]),
-    "lossy": encode([PICTURE], lossless=False),
-    "16 bits": encode([deep(PICTURE)]),
-    "10 bits": encode([deep(PICTURE)], bits=10),
-    "12 bits, lossy": encode([deep(PICTURE)], bits=12, lossless=False),
-    "floating point": encode([(PICTURE / 255).astype(np.float32)]),
-    "gray": encode([GRAY]),
-    "gray, lossy": encode([GRAY], lossless=False),
-    "gray, 16 bits": encode([deep(GRAY)]),
-    "gray and alpha": encode([np.concatenate([GRAY, ALPHA], axis=2)]),
-    "alpha": encode([RGBA]),
-    "alpha, lossy": encode([RGBA], lossless=False),
-    "alpha, 16 bits": encode([deep(RGBA)]),
-    "premultiplied alpha": encode([PREMULTIPLIED], premultiplied=True),
-    "container": encode([PICTURE], container=True),
-    "other channels": encode([PICTURE], extra=[(DEPTH, ALPHA[..., 0])] * 3),
-    "many channels": encode([RGBA], extra=[(DEPTH, ALPHA[..., 0])] * 40),
-    "Display P3": encode([PICTURE], colors=Colors(Primaries.P3)),
-    "Display P3, lossy": encode([PICTURE], colors=Colors(Primaries.P3), lossless=False),
-    "Rec. 2020 primaries": encode([PICTURE], colors=Colors(Primaries.REC_2100)),
-    "Rec. 709 curve": encode([PICTURE], colors=Colors(transfer=Transfer.REC_709)),
-    "Rec. 709 curve, gray": encode([GRAY], colors=Colors(transfer=Transfer.REC_709)),
-    "cinema curve": encode([PICTURE], colors=Colors(Primaries.P3, Transfer.DCI)),
-    "cinema curve, gray": encode([GRAY], colors=Colors(transfer=Transfer.DCI)),
-    "linear": encode([deep(PICTURE)], colors=Colors(transfer=8)),
-    "gamma of 1.8": encode([PICTURE], colors=Colors(transfer=Transfer.GAMMA, gamma=1 / 1.8)),
-    "gamma of 2.2, gray": encode([GRAY], colors=Colors(transfer=Transfer.GAMMA, gamma=1 / 2.2)),
-    "PQ": encode([deep(PICTURE)], colors=Colors(Primaries.REC_2100, Transfer.PQ)),
-    "HLG": encode([deep(PICTURE)], colors=Colors(Primaries.REC_2100, Transfer.HLG)),
-    "profile": encode([PICTURE], colors=images.wide_profile()),
-    "profile, lossy": encode([PICTURE], colors=images.wide_profile(), lossless=False),
-    "profile of P3": encode([PICTURE], colors=images.p3_profile()),
-    "profile of gray": encode([GRAY], colors=images.gray_profile()),
-    "CMYK": encode([255 - CMYK[..., :3]], extra=[(ExtraChannel.BLACK, 255 - CMYK[..., 3])], colors=images.cmyk_profile()),
-    "layers": encode([RGBA, patch()], crops=[(0, 0), (10, 5)]),
-    "progressive": encode([PICTURE], lossless=False, settings={17: 1, 19: 1}),
-    "progressive, lossless": encode([PICTURE], settings={16: 1}),
-    **{f"orientation {number}": encode([PICTURE], orientation=number) for number in range(1, 9)},
-}
+ORIGINALS = LazyMapping[bytes](
+    {
+        "RGB": lambda: encode([PICTURE]),
+        "lossy": lambda: encode([PICTURE], lossless=False),
+        "16 bits": lambda: encode([deep(PICTURE)]),
+        "10 bits": lambda: encode([deep(PICTURE)], bits=10),
+        "12 bits, lossy": lambda: encode([deep(PICTURE)], bits=12, lossless=False),
+        "floating point": lambda: encode([(PICTURE / 255).astype(np.float32)]),
+        "gray": lambda: encode([GRAY]),
+        "gray, lossy": lambda: encode([GRAY], lossless=False),
+        "gray, 16 bits": lambda: encode([deep(GRAY)]),
+        "gray and alpha": lambda: encode([np.concatenate([GRAY, ALPHA], axis=2)]),
+        "alpha": lambda: encode([RGBA]),
+        "alpha, lossy": lambda: encode([RGBA], lossless=False),
+        "alpha, 16 bits": lambda: encode([deep(RGBA)]),
+        "premultiplied alpha": lambda: encode([PREMULTIPLIED], premultiplied=True),
+        "container": lambda: encode([PICTURE], container=True),
+        "other channels": lambda: encode([PICTURE], extra=[(DEPTH, ALPHA[..., 0])] * 3),
+        "many channels": lambda: encode([RGBA], extra=[(DEPTH, ALPHA[..., 0])] * 40),
+        "Display P3": lambda: encode([PICTURE], colors=Colors(Primaries.P3)),
+        "Display P3, lossy": lambda: encode([PICTURE], colors=Colors(Primaries.P3), lossless=False),
+        "Rec. 2020 primaries": lambda: encode([PICTURE], colors=Colors(Primaries.REC_2100)),
+        "Rec. 709 curve": lambda: encode([PICTURE], colors=Colors(transfer=Transfer.REC_709)),
+        "Rec. 709 curve, gray": lambda: encode([GRAY], colors=Colors(transfer=Transfer.REC_709)),
+        "cinema curve": lambda: encode([PICTURE], colors=Colors(Primaries.P3, Transfer.DCI)),
+        "cinema curve, gray": lambda: encode([GRAY], colors=Colors(transfer=Transfer.DCI)),
+        "linear": lambda: encode([deep(PICTURE)], colors=Colors(transfer=8)),
+        "gamma of 1.8": lambda: encode([PICTURE], colors=Colors(transfer=Transfer.GAMMA, gamma=1 / 1.8)),
+        "gamma of 2.2, gray": lambda: encode([GRAY], colors=Colors(transfer=Transfer.GAMMA, gamma=1 / 2.2)),
+        "PQ": lambda: encode([deep(PICTURE)], colors=Colors(Primaries.REC_2100, Transfer.PQ)),
+        "HLG": lambda: encode([deep(PICTURE)], colors=Colors(Primaries.REC_2100, Transfer.HLG)),
+        "profile": lambda: encode([PICTURE], colors=images.wide_profile()),
+        "profile, lossy": lambda: encode([PICTURE], colors=images.wide_profile(), lossless=False),
+        "profile of P3": lambda: encode([PICTURE], colors=images.p3_profile()),
+        "profile of gray": lambda: encode([GRAY], colors=images.gray_profile()),
+        "CMYK": lambda: encode([255 - CMYK[..., :3]], extra=[(ExtraChannel.BLACK, 255 - CMYK[..., 3])], colors=images.cmyk_profile()),
+        "layers": lambda: encode([RGBA, patch()], crops=[(0, 0), (10, 5)]),
+        "progressive": lambda: encode([PICTURE], lossless=False, settings={17: 1, 19: 1}),
+        "progressive, lossless": lambda: encode([PICTURE], settings={16: 1}),
+        **{f"orientation {number}": partial(encode, [PICTURE], orientation=number) for number in range(1, 9)},
+    }
+)
 
 
 def to_png(body: bytes) -> Image.Image:
@@ -146,15 +150,17 @@ async def test_probe_reads_the_header_of_an_original(pool: RenderPool, tmp_path:
 
 
 FILM = [PICTURE, np.roll(PICTURE, 9, axis=1), np.roll(PICTURE, 20, axis=0)]
-ANIMATIONS: dict[str, bytes] = {
-    "RGB": encode(FILM, durations=[40, 120, 500], loops=3),
-    "lossy": encode(FILM, durations=[40, 120, 500], lossless=False),
-    "16 bits": encode([deep(frame) for frame in FILM], durations=[40, 120, 500]),
-    "gray": encode([frame[..., :1] for frame in FILM], durations=[100] * 3, loops=1),
-    "alpha and areas": encode([RGBA, patch(), patch(12, 9)], durations=[100] * 3, crops=[(0, 0), (10, 5), (40, 30)]),
-    "Display P3": encode(FILM, durations=[100] * 3, colors=Colors(Primaries.P3)),
-    "turned": encode(FILM, durations=[100] * 3, orientation=6),
-}
+ANIMATIONS = LazyMapping[bytes](
+    {
+        "RGB": lambda: encode(FILM, durations=[40, 120, 500], loops=3),
+        "lossy": lambda: encode(FILM, durations=[40, 120, 500], lossless=False),
+        "16 bits": lambda: encode([deep(frame) for frame in FILM], durations=[40, 120, 500]),
+        "gray": lambda: encode([frame[..., :1] for frame in FILM], durations=[100] * 3, loops=1),
+        "alpha and areas": lambda: encode([RGBA, patch(), patch(12, 9)], durations=[100] * 3, crops=[(0, 0), (10, 5), (40, 30)]),
+        "Display P3": lambda: encode(FILM, durations=[100] * 3, colors=Colors(Primaries.P3)),
+        "turned": lambda: encode(FILM, durations=[100] * 3, orientation=6),
+    }
+)
 
 
 @pytest.mark.parametrize("kind", ANIMATIONS)
@@ -184,24 +190,26 @@ async def test_still_rendition_of_an_animation_is_its_first_frame_or_the_one_tha
 # What comes out.
 
 LARGE = (240, 180)
-SOURCES: dict[str, bytes] = {
-    "RGB": images.rgb_png(*LARGE),
-    "alpha": images.rgba_png(*LARGE),
-    "gray": images.gray_png(*LARGE),
-    "gray and alpha": images.gray_png(*LARGE, alpha=True),
-    "16 bits": images.png16(*LARGE),
-    "gray, 16 bits": images.png16(*LARGE, gray=True),
-    "palette": images.palette_png(*LARGE),
-    "JPEG": images.photo_jpeg(*LARGE, orientation=6),
-    "gray JPEG": images.gray_jpeg(*LARGE),
-    "CMYK": images.cmyk_jpeg(*LARGE, profile=images.cmyk_profile()),
-    "Lab": images.lab_tiff(*LARGE),
-    "wide profile": images.rgb_png(*LARGE, profile=images.wide_profile()),
-    "profile of gray": images.gray_jpeg(*LARGE, profile=images.gray_profile()),
-    "one pixel": images.flat_png(1, 1, (200, 60, 30)),
-    "narrow": images.rgb_png(240, 1),
-    "JPEG XL": ORIGINALS["alpha, 16 bits"],
-}
+SOURCES = LazyMapping[bytes](
+    {
+        "RGB": lambda: images.rgb_png(*LARGE),
+        "alpha": lambda: images.rgba_png(*LARGE),
+        "gray": lambda: images.gray_png(*LARGE),
+        "gray and alpha": lambda: images.gray_png(*LARGE, alpha=True),
+        "16 bits": lambda: images.png16(*LARGE),
+        "gray, 16 bits": lambda: images.png16(*LARGE, gray=True),
+        "palette": lambda: images.palette_png(*LARGE),
+        "JPEG": lambda: images.photo_jpeg(*LARGE, orientation=6),
+        "gray JPEG": lambda: images.gray_jpeg(*LARGE),
+        "CMYK": lambda: images.cmyk_jpeg(*LARGE, profile=images.cmyk_profile()),
+        "Lab": lambda: images.lab_tiff(*LARGE),
+        "wide profile": lambda: images.rgb_png(*LARGE, profile=images.wide_profile()),
+        "profile of gray": lambda: images.gray_jpeg(*LARGE, profile=images.gray_profile()),
+        "one pixel": lambda: images.flat_png(1, 1, (200, 60, 30)),
+        "narrow": lambda: images.rgb_png(240, 1),
+        "JPEG XL": lambda: ORIGINALS["alpha, 16 bits"],
+    }
+)
 
 
 @pytest.mark.parametrize("kind", SOURCES)
@@ -354,7 +362,8 @@ async def test_animation_that_ends_early_is_broken(pool: RenderPool, tmp_path: P
 
 async def check_mutations(pool: RenderPool, folder: Path, kind: str, seeds: range) -> None:
     """Change bytes of a file: it is a picture, or refused by name, and costs little."""
-    body = {**ORIGINALS, **{f"animated, {name}": film for name, film in ANIMATIONS.items()}}[kind]
+    name = kind.removeprefix("animated, ")
+    body = ORIGINALS[kind] if name == kind else ANIMATIONS[name]
     spent = Spent(pool)
     for seed in seeds:
         rng = np.random.default_rng(seed)

@@ -28,6 +28,7 @@ from service.worker import original_metadata
 from service.worker.formats import iptc, jxl_encoder, xmp
 from tests.support import gain_maps, images, tiffs
 from tests.support.exiftool import read_metadata
+from tests.support.lazy import LazyMapping
 from tests.support.renders import probed, rendered, written
 
 pytestmark = pytest.mark.anyio
@@ -261,19 +262,21 @@ def declared(entities: str, text: str) -> bytes:
 
 
 RIGHTS_PROPERTY = '<d:rights xmlns:d="http://purl.org/dc/elements/1.1/">{}</d:rights>'
-HOSTILE = {
-    "entities in entities": declared(
-        '<!ENTITY a "aaaaaaaaaa">' + "".join(f'<!ENTITY {chr(98 + step)} "{f"&{chr(97 + step)};" * 10}">' for step in range(12)), "&m;"
-    ),
-    "a long entity, often": declared(f'<!ENTITY a "{"a" * 50_000}">', RIGHTS_PROPERTY.format("&a;" * 50_000)),
-    "an outside entity": declared('<!ENTITY a SYSTEM "file:///etc/passwd">', RIGHTS_PROPERTY.format("&a;")),
-    "deep": b"<a>" * 600_000,
-    "closed and deep": b"<a>" * 200_000 + b"</a>" * 200_000,
-    "many elements": b"<a>" + b"<b/>" * 450_000 + b"</a>",
-    "many attributes": b"<a " + b" ".join(b"a%d=''" % number for number in range(180_000)) + b"/>",
-    "many namespaces": b"<a " + b" ".join(b"xmlns:a%d='a'" % number for number in range(110_000)) + b"/>",
-    "large": b"<a>" + b" " * (3 << 20) + b"</a>",
-}  # fmt: skip
+HOSTILE = LazyMapping[bytes](
+    {
+        "entities in entities": lambda: declared(
+            '<!ENTITY a "aaaaaaaaaa">' + "".join(f'<!ENTITY {chr(98 + step)} "{f"&{chr(97 + step)};" * 10}">' for step in range(12)), "&m;"
+        ),
+        "a long entity, often": lambda: declared(f'<!ENTITY a "{"a" * 50_000}">', RIGHTS_PROPERTY.format("&a;" * 50_000)),
+        "an outside entity": lambda: declared('<!ENTITY a SYSTEM "file:///etc/passwd">', RIGHTS_PROPERTY.format("&a;")),
+        "deep": lambda: b"<a>" * 600_000,
+        "closed and deep": lambda: b"<a>" * 200_000 + b"</a>" * 200_000,
+        "many elements": lambda: b"<a>" + b"<b/>" * 450_000 + b"</a>",
+        "many attributes": lambda: b"<a " + b" ".join(b"a%d=''" % number for number in range(180_000)) + b"/>",
+        "many namespaces": lambda: b"<a " + b" ".join(b"xmlns:a%d='a'" % number for number in range(110_000)) + b"/>",
+        "large": lambda: b"<a>" + b" " * (3 << 20) + b"</a>",
+    }
+)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

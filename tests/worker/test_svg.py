@@ -20,6 +20,7 @@ from service.rendering.pool import RenderPool
 from service.rendering.protocol import ImageError
 from service.worker.formats import svg, svg_tree
 from tests.support import images
+from tests.support.lazy import LazyMapping
 from tests.support.renders import MEBIBYTE, Spent, check_words, probed, rendered, written
 
 pytestmark = pytest.mark.anyio
@@ -374,31 +375,39 @@ def styled(css: str, inside: str) -> str:
     return f"<style>{css}</style>{inside}"
 
 
-SLOW = {
-    "selectors of one element": styled("a," * 300_000 + "a{fill:red}", "<g/>"),
-    "selectors": styled("".join(f".a{number}{{fill:red}}" for number in range(40_000)), "<g/>" * 19_000),
-    "selectors of a deep document": styled(
-        ",".join(["g g g g g .z"] * 9_000) + "{fill:red}", "<g>" * 60 + '<g class="z"/>' * 5_000 + "</g>" * 60
-    ),
-    "selectors of siblings": styled("rect ~ g{fill:red}" * 10, "<g/>" * 19_000),
-    "selectors between comments": styled("".join(f"/*}}*/.a{number}/*{{*/{{fill:red}}" for number in range(40_000)), "<g/>" * 19_000),
-    "lines": f'<path d="{random_lines(50_000)}"/>',
-    "lines of a polygon": f'<polygon points="{random_lines(50_000)[1:].replace("L", " ")}"/>',
-    "lines made long by a transform": f'<g transform="scale(1000)"><path d="M0 0{"l1 1l-1 1z" * 20_000}"/></g>',
-    "lines made long by use": f'<defs><path id="a" d="M0 0{"l1 1l-1 1z" * 20_000}"/></defs><use xlink:href="#a" transform="scale(1000)"/>',
-    "joints of a wide stroke": f'<path stroke="red" stroke-width="500" stroke-linejoin="round" d="M0 0{"l1 2 3 4" * 20_000}"/>',
-    "joints of a stroke that a style makes wide": styled("path{stroke:red;stroke-width:500}", f'<path d="M0 0{"l1 2" * 20_000}"/>'),
-    "dashes": f'<path stroke="red" stroke-dasharray=".1" d="M0 0{"H1000H0" * 3_000}"/>',
-    "markers": '<marker id="m"><path d="M0 0h9v9z"/></marker><path marker-mid="url(#m)" d="M0 0' + "h1" * 600_000 + '"/>',
-    "a long text": f"<text>{'a' * 100_000}</text>",
-    "many texts": "".join(f"<text>{'abcdefgh ' * 20}</text>" for _ in range(9_000)),
-    "large circles": '<circle r="900" cx="500" cy="500" fill="red"/>' * 15_000,
-    "gradients": '<linearGradient id="g"/>' + f'<rect {SQUARE} fill="url(#g)"/>' * 9_000,
-    "masks": f'<mask id="m"><rect {SQUARE}/></mask>' + f'<rect {SQUARE} mask="url(#m)"/>' * 9_000,
-    "masks by a style": styled("rect{mask:url(#m)}", '<mask id="m"><circle r="9"/></mask>' + f"<rect {SQUARE}/>" * 9_000),
-    "blurs": '<filter id="f"><feGaussianBlur stdDeviation="500"/></filter>' + f'<rect {SQUARE} filter="url(#f)"/>' * 500,
-    "groups of groups": ('<g opacity=".9">' * 20 + f"<rect {SQUARE}/>" + "</g>" * 20) * 900,
-}
+SLOW = LazyMapping[str](
+    {
+        "selectors of one element": lambda: styled("a," * 300_000 + "a{fill:red}", "<g/>"),
+        "selectors": lambda: styled("".join(f".a{number}{{fill:red}}" for number in range(40_000)), "<g/>" * 19_000),
+        "selectors of a deep document": lambda: styled(
+            ",".join(["g g g g g .z"] * 9_000) + "{fill:red}", "<g>" * 60 + '<g class="z"/>' * 5_000 + "</g>" * 60
+        ),
+        "selectors of siblings": lambda: styled("rect ~ g{fill:red}" * 10, "<g/>" * 19_000),
+        "selectors between comments": lambda: styled(
+            "".join(f"/*}}*/.a{number}/*{{*/{{fill:red}}" for number in range(40_000)), "<g/>" * 19_000
+        ),
+        "lines": lambda: f'<path d="{random_lines(50_000)}"/>',
+        "lines of a polygon": lambda: f'<polygon points="{random_lines(50_000)[1:].replace("L", " ")}"/>',
+        "lines made long by a transform": lambda: f'<g transform="scale(1000)"><path d="M0 0{"l1 1l-1 1z" * 20_000}"/></g>',
+        "lines made long by use": lambda: (
+            f'<defs><path id="a" d="M0 0{"l1 1l-1 1z" * 20_000}"/></defs><use xlink:href="#a" transform="scale(1000)"/>'
+        ),
+        "joints of a wide stroke": lambda: f'<path stroke="red" stroke-width="500" stroke-linejoin="round" d="M0 0{"l1 2 3 4" * 20_000}"/>',
+        "joints of a stroke that a style makes wide": lambda: styled(
+            "path{stroke:red;stroke-width:500}", f'<path d="M0 0{"l1 2" * 20_000}"/>'
+        ),
+        "dashes": lambda: f'<path stroke="red" stroke-dasharray=".1" d="M0 0{"H1000H0" * 3_000}"/>',
+        "markers": lambda: '<marker id="m"><path d="M0 0h9v9z"/></marker><path marker-mid="url(#m)" d="M0 0' + "h1" * 600_000 + '"/>',
+        "a long text": lambda: f"<text>{'a' * 100_000}</text>",
+        "many texts": lambda: "".join(f"<text>{'abcdefgh ' * 20}</text>" for _ in range(9_000)),
+        "large circles": lambda: '<circle r="900" cx="500" cy="500" fill="red"/>' * 15_000,
+        "gradients": lambda: '<linearGradient id="g"/>' + f'<rect {SQUARE} fill="url(#g)"/>' * 9_000,
+        "masks": lambda: f'<mask id="m"><rect {SQUARE}/></mask>' + f'<rect {SQUARE} mask="url(#m)"/>' * 9_000,
+        "masks by a style": lambda: styled("rect{mask:url(#m)}", '<mask id="m"><circle r="9"/></mask>' + f"<rect {SQUARE}/>" * 9_000),
+        "blurs": lambda: '<filter id="f"><feGaussianBlur stdDeviation="500"/></filter>' + f'<rect {SQUARE} filter="url(#f)"/>' * 500,
+        "groups of groups": lambda: ('<g opacity=".9">' * 20 + f"<rect {SQUARE}/>" + "</g>" * 20) * 900,
+    }
+)
 
 
 # Those that differ from another one only in what is multiplied, and whose parsing takes a second.
@@ -417,21 +426,25 @@ async def test_svg_that_would_take_too_long_is_refused_before_drawing(pool: Rend
     spent.check(4.0, 150 * MEBIBYTE)
 
 
-QUICK = {
-    "many small paths": "".join(f'<path fill="red" d="M{number % 1000} {number // 10}l5 5l-5 2z"/>' for number in range(10_000)),
-    "one path of many points": f'<path d="M0 0{"".join(f"L{number % 999} {number // 200}" for number in range(50_000))}"/>',
-    "many classes": styled(
-        "".join(f".cls-{number}{{fill:#fff;stroke:#231f20;stroke-width:.5px}}" for number in range(400)),
-        "".join(f'<path class="cls-{number % 400}" d="M1 2l3 4"/>' for number in range(4_000)),
-    ),
-    "a text": "".join(f'<text y="{number}">{"The quick brown fox jumps over the lazy dog"}</text>' for number in range(200)),
-    "a shadow": '<filter id="f"><feDropShadow stdDeviation="4"/></filter><rect width="400" height="400" filter="url(#f)"/>',
-    "elements of many classes": styled(
-        "".join(f".c{number}{{fill:red}}" for number in range(1_000)), f'<g class="{"x1 " * 40}"/>' * 15_000
-    ),
-    "arrows": '<marker id="m"><path d="M0 0h9v9z"/></marker>' + '<path marker-end="url(#m)" d="M0 0h9v9h90"/>' * 1_000,
-    "dashed lines": '<path stroke="red" stroke-dasharray="4 2" d="M0 0h900v900"/>' * 100,
-}
+QUICK = LazyMapping[str](
+    {
+        "many small paths": lambda: "".join(
+            f'<path fill="red" d="M{number % 1000} {number // 10}l5 5l-5 2z"/>' for number in range(10_000)
+        ),
+        "one path of many points": lambda: f'<path d="M0 0{"".join(f"L{number % 999} {number // 200}" for number in range(50_000))}"/>',
+        "many classes": lambda: styled(
+            "".join(f".cls-{number}{{fill:#fff;stroke:#231f20;stroke-width:.5px}}" for number in range(400)),
+            "".join(f'<path class="cls-{number % 400}" d="M1 2l3 4"/>' for number in range(4_000)),
+        ),
+        "a text": lambda: "".join(f'<text y="{number}">{"The quick brown fox jumps over the lazy dog"}</text>' for number in range(200)),
+        "a shadow": lambda: '<filter id="f"><feDropShadow stdDeviation="4"/></filter><rect width="400" height="400" filter="url(#f)"/>',
+        "elements of many classes": lambda: styled(
+            "".join(f".c{number}{{fill:red}}" for number in range(1_000)), f'<g class="{"x1 " * 40}"/>' * 15_000
+        ),
+        "arrows": lambda: '<marker id="m"><path d="M0 0h9v9z"/></marker>' + '<path marker-end="url(#m)" d="M0 0h9v9h90"/>' * 1_000,
+        "dashed lines": lambda: '<path stroke="red" stroke-dasharray="4 2" d="M0 0h900v900"/>' * 100,
+    }
+)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) if name == "many small paths" else name for name in QUICK])
