@@ -102,6 +102,8 @@ class Listing:
             self._is_backfilled = True
 
     async def _backfill(self) -> None:
+        if moved := await self._storage.spread_list():
+            log.info("moved the list of an earlier version", images=moved)
         completed = await self._storage.get(RECENT_BACKFILLED_KEY)
         if completed is not None and datetime.now(UTC) - datetime.fromisoformat(completed.decode("ascii")) > SETTLED_AFTER:
             return

@@ -95,6 +95,21 @@ def link_if_absent(file: Path, path: Path) -> bool | None:
     return True
 
 
+def remove_empty_folders(path: Path, root: Path) -> list[Path]:
+    """Remove the folders that a removed file leaves empty, and return them. The folders in the root of a store remain."""
+    removed: list[Path] = []
+    for folder in path.parents:
+        if root in {folder, folder.parent}:
+            break
+        try:
+            folder.rmdir()
+        except OSError:
+            # Another file is in it, or is being written to it.
+            break
+        removed.append(folder)
+    return removed
+
+
 def is_temp_file(name: str) -> bool:
     """Return whether a file in a store may be one that obstore is writing: `<key>#<number>`, linked to its key when it is complete."""
     return "#" in name

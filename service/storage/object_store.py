@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -22,9 +21,17 @@ from service.concurrency.retrying import retry
 from service.errors import SettingsError, StorageUnavailableError
 from service.files import fsync_path
 from service.instruments import StoreOperation
-from service.storage.disk import is_temp_file, link_if_absent, makedirs_durable, remove_orphaned_temp_files, size_on_disk, unusable_folder
+from service.storage.disk import (
+    link_if_absent,
+    makedirs_durable,
+    remove_empty_folders,
+    remove_orphaned_temp_files,
+    size_on_disk,
+    unusable_folder,
+)
 from service.storage.errors import require_bucket, translate_errors
 from service.storage.keys import is_derived
+from service.storage.layout import key_of, names_after, path_of, spread_list
 from service.storage.s3 import S3Client, open_s3_client
 
 if TYPE_CHECKING:
@@ -40,6 +47,9 @@ _DOWNLOAD_PAUSES_SECONDS = (0.0, 0.0)
 
 # The shortest time between two updates of a file's time of last access: a quota needs no finer order.
 _ACCESS_INTERVAL = timedelta(hours=1)
+
+# How many directories are remembered as synced. Beyond that, all are forgotten, and each is synced once more.
+_MAX_SYNCED_DIRECTORIES = 1_000
 
 
 class ObjectInfo(msgspec.Struct, frozen=True):
@@ -81,7 +91,7 @@ class Storage:
 
     def local_path(self, key: str) -> Path | None:
         """Return the file of the object under `key`, `None` if this store is not on disk."""
-        return None if self._root is None else self._root / key
+        return None if self._root is None else self._root / path_of(self._root, key)
 
     async def get(self, key: str, *, consistent: bool = False) -> bytes | None:
         """Return the bytes under `key`, `None` if there is no such object.
@@ -104,7 +114,7 @@ class Storage:
         if self._root is None:
             return None
         async with _operation("get", key):
-            path = self._root / key
+            path = self._root / path_of(self._root, key)
             found = _stat(path)
             if found is None:
                 return None
@@ -122,7 +132,8 @@ class Storage:
             if self._is_absent(key):
                 return False
             try:
-                await self._read("exists", lambda store: obstore.head_async(store, key), consistent=consistent)
+                location = self._location(key)
+                await self._read("exists", lambda store: obstore.head_async(store, location), consistent=consistent)
             except FileNotFoundError:
                 return False
             except PermissionDeniedError:
@@ -136,7 +147,8 @@ class Storage:
         async with translate_errors("list"):
             async for page in self._list_pages(f"{prefix}/"):
                 for meta in page:
-                    yield ObjectInfo(meta["path"], meta["size"], meta["last_modified"])
+                    key = meta["path"] if self._root is None else key_of(meta["path"])
+                    yield ObjectInfo(key, meta["size"], meta["last_modified"])
 
     async def list_names(self, prefix: str) -> AsyncGenerator[str]:
         """Yield the rest of every key that begins with `prefix` and a slash, in every region."""
@@ -147,7 +159,7 @@ class Storage:
         """Return the first `limit` names under `prefix` that sort after `after`, in order; "" for the first of all."""
         async with translate_errors("list"):
             if self._root is not None:
-                return await anyio.to_thread.run_sync(_list_directory, self._root / prefix, after, limit)
+                return await anyio.to_thread.run_sync(names_after, self._root / prefix, after, limit)
             found: list[str] = []
             # S3 and the memory store list keys in order: no more pages are requested than needed.
             async for page in self._list_pages(f"{prefix}/", after=f"{prefix}/{after}", page_size=max(limit, 50)):
@@ -164,30 +176,32 @@ class Storage:
         """
         async with _operation("put", key):
             created = None
-            if self._root is not None and isinstance(body, Path):
-                created = await anyio.to_thread.run_sync(link_if_absent, body, self._root / key)
+            path = self.local_path(key)
+            if path is not None and isinstance(body, Path):
+                created = await anyio.to_thread.run_sync(link_if_absent, body, path)
             if created is None:
                 created = await self._create(key, body)
             if created:
                 self._count_derived(key, body)
-            if durable and self._root is not None:
-                await anyio.to_thread.run_sync(self._fsync, self._root / key)
+            if durable and path is not None:
+                await anyio.to_thread.run_sync(self._fsync, path)
             return created
 
     async def put(self, key: str, body: bytes | Path, *, durable: bool) -> None:
         """Put bytes, or the contents of a file, under `key`, in place of any object there. `durable`: as in `put_if_absent`."""
         async with _operation("put", key):
-            await self._put(lambda store: obstore.put_async(store, key, body, mode="overwrite", use_multipart=False), body)
+            location = self._location(key)
+            await self._put(lambda store: obstore.put_async(store, location, body, mode="overwrite", use_multipart=False), body)
             self._count_derived(key, body)
             if durable and self._root is not None:
-                await anyio.to_thread.run_sync(self._fsync, self._root / key)
+                await anyio.to_thread.run_sync(self._fsync, self._root / location)
 
     async def delete(self, key: str) -> None:
         """Delete the object under `key`, if there is one."""
         async with _operation("delete", key):
             try:
                 if self._s3 is None:
-                    await obstore.delete_async(self._store, key)
+                    await self._delete(key)
                 else:
                     await self._s3.write("delete", lambda store: obstore.delete_async(store, key))
             except FileNotFoundError as error:
@@ -197,6 +211,13 @@ class Storage:
         """Remove the temporary files that killed writes have left on disk, and return their number; see `disk.orphaned_temp_files`."""
         async with translate_errors("delete"):
             return await anyio.to_thread.run_sync(remove_orphaned_temp_files, self._root, older_than_seconds)
+
+    async def spread_list(self) -> int:
+        """Move the entries that earlier versions wrote to the list of images on disk, and return their number; see `layout`."""
+        if self._root is None:
+            return 0
+        async with translate_errors("put"):
+            return await anyio.to_thread.run_sync(spread_list, self._root)
 
     async def ping(self, *, writable: bool = True) -> None:
         """Check that the store can be read. `writable`: on disk, that it can be written as well."""
@@ -225,7 +246,18 @@ class Storage:
 
     def _is_absent(self, key: str) -> bool:
         """Return whether a store on disk has no file for `key`, which takes neither a thread nor obstore; raises `OSError`."""
-        return self._root is not None and _stat(self._root / key) is None
+        return (path := self.local_path(key)) is not None and _stat(path) is None
+
+    def _location(self, key: str) -> str:
+        """Return the path of an object in obstore's store."""
+        return key if self._root is None else path_of(self._root, key)
+
+    async def _delete(self, key: str) -> None:
+        """Delete an object that is not in a bucket, and on disk the folders that are empty then."""
+        location = self._location(key)
+        await obstore.delete_async(self._store, location)
+        if self._root is not None:
+            self._synced_directories.difference_update(remove_empty_folders(self._root / location, self._root))
 
     async def _read(self, operation: StoreOperation, request: Callable[[Any], Awaitable[T]], *, consistent: bool) -> T:
         if self._s3 is None:
@@ -234,9 +266,10 @@ class Storage:
 
     async def _download(self, key: str, *, consistent: bool) -> tuple[bytes, datetime]:
         """Return the bytes under a key and when they were put; from S3, a body that breaks off is downloaded again."""
+        location = self._location(key)
 
         async def download() -> tuple[bytes, datetime]:
-            result = await self._read("get", lambda store: obstore.get_async(store, key), consistent=consistent)
+            result = await self._read("get", lambda store: obstore.get_async(store, location), consistent=consistent)
             try:
                 return bytes(await result.bytes_async()), result.meta["last_modified"]
             except GenericError as error:
@@ -252,12 +285,13 @@ class Storage:
 
     async def _create(self, key: str, body: bytes | Path) -> bool:
         """Put bytes, or a copy of a file, under a key unless there is an object; return whether they were put."""
+        location = self._location(key)
         attempts = 0
 
         async def put(store: LocalStore | MemoryStore | S3Store) -> None:
             nonlocal attempts
             attempts += 1
-            await obstore.put_async(store, key, body, mode="create", use_multipart=False)
+            await obstore.put_async(store, location, body, mode="create", use_multipart=False)
 
         try:
             await self._put(put, body)
@@ -289,6 +323,8 @@ class Storage:
         directory = path.parent
         # The directory of a new file must be synced each time. If the directory itself is new, its parent must be synced too, once.
         fsync_path(directory)
+        if len(self._synced_directories) >= _MAX_SYNCED_DIRECTORIES:
+            self._synced_directories.clear()
         while directory != self._root and directory not in self._synced_directories:
             fsync_path(directory.parent)
             self._synced_directories.add(directory)
@@ -346,11 +382,3 @@ def _stat(path: Path) -> os.stat_result | None:
 
 def _size(body: bytes | Path) -> int:
     return len(body) if isinstance(body, bytes) else body.stat().st_size
-
-
-def _list_directory(directory: Path, after: str, limit: int) -> list[str]:
-    try:
-        with os.scandir(directory) as entries:
-            return heapq.nsmallest(limit, (entry.name for entry in entries if entry.name > after and not is_temp_file(entry.name)))
-    except FileNotFoundError:
-        return []

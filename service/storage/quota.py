@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from service.concurrency.polling import poll
-from service.storage.disk import is_temp_file, size_on_disk
+from service.storage.disk import is_temp_file, remove_empty_folders, size_on_disk
 from service.storage.keys import DERIVED_PREFIXES
 from service.storage.object_store import Storage
 
@@ -76,7 +76,9 @@ class DerivedQuota:
         for file in files:
             if size <= self._max_bytes * _TRIM_TO:
                 break
-            _remove(Path(file.path), root)
+            path = Path(file.path)
+            path.unlink(missing_ok=True)
+            remove_empty_folders(path, root)
             size -= file.bytes
             removed += 1
         log.info("removed renditions to stay within the quota", files=removed, bytes=before - size, left=size)
@@ -112,14 +114,3 @@ def _files(directory: Path) -> Iterator[_File]:
                 except FileNotFoundError:
                     continue
                 yield _File(found.st_mtime_ns, size_on_disk(found.st_size), entry.path)
-
-
-def _remove(path: Path, root: Path) -> None:
-    """Remove a file, and its directory if it is empty then."""
-    path.unlink(missing_ok=True)
-    if path.parent.parent != root:
-        try:
-            path.parent.rmdir()
-        except OSError:
-            # Another file is in it, or is being written to it.
-            return

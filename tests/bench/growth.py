@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
@@ -49,8 +49,9 @@ _CLIENTS_PER_SECOND = 500
 # What a page of the list shows, and what a command looks up at a time.
 _PAGE = 50
 
-# When the originals that are only names were uploaded: before all others, so that they are listed last.
-_OLD = "2020-01-01T00:00:00Z"
+# When the first of the originals that are only names was uploaded. Two others follow each second, all before the originals of the page.
+_OLD = datetime(2020, 1, 1, tzinfo=UTC)
+_UPLOAD_INTERVAL = timedelta(seconds=0.5)
 
 _MILLISECOND_TICKS = (0.1, 1, 10, 100, 1_000, 10_000)
 
@@ -94,7 +95,7 @@ def originals(bench: Bench, steps: Sequence[int]) -> list[Curve]:
             for number in range(made, count):
                 digest = f"{number:032}"
                 (folder / document_key(digest)).touch()
-                (folder / recent_key(digest, _OLD)).touch()
+                runner.run(storage.put_if_absent(recent_key(digest, (_OLD + number * _UPLOAD_INTERVAL).isoformat()), b"", durable=False))
             made = max(made, count)
             found.append(alternate_all(functions, bench.extent.miss_rounds))
     return [_curve("List of images, ms of CPU", "originals on disk", steps, found, _MILLISECOND_TICKS)]

@@ -18,7 +18,7 @@ from service.errors import NotFoundError, StorageFullError, StorageUnavailableEr
 from service.images.options import FocalPoint
 from service.rendering.pool import RenderPool
 from service.storage import s3 as s3_module
-from service.storage.keys import document_key, original_key, rendition_key, tombstone_key
+from service.storage.keys import RECENT_PREFIX, document_key, original_key, rendition_key, tombstone_key
 from service.storage.object_store import Storage, open_storage
 from tests.support import images
 from tests.support.library import Library, open_library
@@ -161,6 +161,17 @@ async def test_99_of_100_calls_succeed_when_one_response_in_five_is_an_error(
     assert sum(done) >= 0.99 * len(done)
     assert {type(outcome) for outcome in (*put, *found)} <= {bool, bytes, type(None), StorageUnavailableError}
     assert len(s3_proxy.seen) > 1.1 * len(done), "errors were met"
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_page_of_the_list_of_images_is_one_request(storage: Storage, s3_proxy: S3Proxy) -> None:
+    names = [f"{number:03}" for number in range(120)]
+    await asyncio.gather(*(storage.put_if_absent(f"{RECENT_PREFIX}/{name}", b"", durable=True) for name in names))
+    s3_proxy.page_objects = 50
+    for after, page in (("", names[:40]), (names[20], names[21:61])):
+        s3_proxy.seen.clear()
+        assert await storage.list_names_after(RECENT_PREFIX, after, 40) == page
+        assert len(s3_proxy.seen) == 1
 
 
 @pytest.mark.usefixtures("unhurried")
