@@ -62,8 +62,8 @@ def cdn_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url
 
 
-# Not for the whole session: Playwright runs an event loop in this thread, and other tests in this process need their own.
-@pytest.fixture(scope="module")
+# Not for the whole session: Playwright runs an event loop in this thread, and the tests of other directories need their own.
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = launch_chromium(playwright)

@@ -6,7 +6,7 @@ import random
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from service import instruments
 from service.asgi import metric_label
 from tests.support import images
 from tests.support.prometheus import families, needs_prometheus, promtool, samples, scrape
-from tests.support.server import HOST, darkroom, free_port
+from tests.support.server import HOST, Server, darkroom, free_port
 from tests.support.waiting import PATIENCE_SECONDS, limit, wait_until
 
 OPERATION = (Path(__file__).parents[2] / "docs" / "operation.md").read_text("utf-8")
@@ -27,6 +27,20 @@ OPERATION = (Path(__file__).parents[2] / "docs" / "operation.md").read_text("utf
 def figures(port: int) -> dict[tuple[str, ...], float]:
     """Return every sample of the edge, keyed by its name and the values of its labels."""
     return {(name.removeprefix("edge_"), *labels): value for (name, *labels), value in samples(port).items() if name.startswith("edge_")}
+
+
+class Metered(NamedTuple):
+    """A server that several tests share, and the port of its metrics."""
+
+    server: Server
+    port: int
+
+
+@pytest.fixture(scope="module")
+def metered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Metered]:
+    port = free_port()
+    with darkroom(tmp_path_factory.mktemp("metered"), metrics_port=port, sources=f"cms=http://{HOST}:1/") as server:
+        yield Metered(server, port)
 
 
 def test_metrics_count_requests_by_kind_of_response(data: Path) -> None:
@@ -108,9 +122,9 @@ def test_metrics_follow_an_image_from_its_upload_to_its_takedown(data: Path) -> 
     assert render_processes(found) == found["render_slots",]
 
 
-def test_metrics_of_a_render_process_that_is_killed_say_so(data: Path) -> None:
-    port = free_port()
-    with darkroom(data, metrics_port=port) as server, server.client() as client:
+def test_metrics_of_a_render_process_that_is_killed_say_so(metered: Metered) -> None:
+    server, port = metered
+    with server.client() as client:
         document = client.post("/v1/images", content=images.photo_jpeg(400, 300)).json()
         for process in server.render_processes():
             process.kill()
@@ -118,11 +132,12 @@ def test_metrics_of_a_render_process_that_is_killed_say_so(data: Path) -> None:
         assert samples(port)["render_process_ends_total", "crashed"] >= 1
 
 
-def test_exemplar_of_a_slow_request_is_the_trace_that_its_client_has_sampled(data: Path) -> None:
-    port = free_port()
+def test_exemplar_of_a_slow_request_is_the_trace_that_its_client_has_sampled(metered: Metered) -> None:
+    server, port = metered
     sampled, other = "0af7651916cd43dd8448eb211c80319c", "4bf92f3577b34da6a3ce929d0e0e4736"
-    with darkroom(data, metrics_port=port) as server, server.client() as client:
-        document = client.post("/v1/images", content=images.photo_jpeg(400, 300)).json()
+    with server.client() as client:
+        # Its renditions are not stored yet.
+        document = client.post("/v1/images", content=images.photo_jpeg(380, 300)).json()
         client.get(document["src"], headers={"traceparent": f"00-{sampled}-b7ad6b7169203331-01"})
         client.get(document["src"].removesuffix(".jpg") + ".webp", headers={"traceparent": f"00-{other}-b7ad6b7169203331-00"})
         text = scrape(port, accept="application/openmetrics-text; version=1.0.0")
@@ -134,9 +149,9 @@ def test_exemplar_of_a_slow_request_is_the_trace_that_its_client_has_sampled(dat
 
 
 @needs_prometheus
-def test_promtool_finds_no_fault_in_the_metrics(data: Path) -> None:
-    port = free_port()
-    with darkroom(data, metrics_port=port) as server, server.client() as client:
+def test_promtool_finds_no_fault_in_the_metrics(metered: Metered) -> None:
+    server, port = metered
+    with server.client() as client:
         client.post("/v1/images", content=images.photo_jpeg(400, 300))
         assert promtool("check", "metrics", input_text=scrape(port)) == ""
 
@@ -156,9 +171,9 @@ def documented() -> dict[str, Documented]:
     return {name: Documented(kind, tuple(labels.split(",")) if labels else (), meaning) for name, labels, kind, meaning in rows}
 
 
-def test_operation_page_has_every_metric_with_its_type_and_labels(data: Path) -> None:
-    port = free_port()
-    with darkroom(data, metrics_port=port) as server, server.client() as client:
+def test_operation_page_has_every_metric_with_its_type_and_labels(metered: Metered) -> None:
+    server, port = metered
+    with server.client() as client:
         client.get(client.post("/v1/images", content=images.photo_jpeg(400, 300)).json()["src"])
         found = {f"{family.name}_total" if family.type == "counter" else family.name: family for family in families(port)}
     expected = documented()
@@ -184,11 +199,11 @@ def test_operation_page_explains_every_kind_and_result_of_requests() -> None:
     assert tuple(re.findall(r"^\| `(\w+)` \| (?!the request)", table, re.MULTILINE)) == RESULTS
 
 
-def test_number_of_series_does_not_depend_on_what_clients_send(data: Path) -> None:
-    port = free_port()
+def test_number_of_series_does_not_depend_on_what_clients_send(metered: Metered) -> None:
+    server, port = metered
     rng = random.Random(7)
     names = {"Host": "{}.example", "Accept": "image/{}", "Authorization": "Bearer {}", "User-Agent": "{}", "X-Request-Id": "{}"}
-    with darkroom(data, metrics_port=port, sources=f"cms=http://{HOST}:1/") as server, server.client() as client:
+    with server.client() as client:
         document = client.post("/v1/images", content=images.photo_jpeg(400, 300)).json()
 
         def attack(requests: int) -> set[tuple[str, ...]]:
@@ -220,18 +235,18 @@ def test_number_of_series_does_not_depend_on_what_clients_send(data: Path) -> No
     assert not any("x" in label and len(label) > 16 for _, *labels in second for label in labels)
 
 
-def test_metrics_are_not_on_the_public_port(data: Path) -> None:
-    with darkroom(data, metrics_port=free_port()) as server, server.client() as client:
+def test_metrics_are_not_on_the_public_port(metered: Metered) -> None:
+    with metered.server.client() as client:
         assert client.get("/metrics").status_code == 404
 
 
-def test_metrics_200_silent_connections_do_not_keep_a_scrape_from_its_response(data: Path) -> None:
-    port = free_port()
-    with darkroom(data, metrics_port=port) as server, ExitStack() as connections:
-        assert figures(port)["stored_entries",] == 0
+def test_metrics_200_silent_connections_do_not_keep_a_scrape_from_its_response(metered: Metered) -> None:
+    server, port = metered
+    with ExitStack() as connections:
+        entries = figures(port)["stored_entries",]
         before = server.worker().num_threads()
         silent = [connections.enter_context(socket.create_connection((HOST, port), timeout=PATIENCE_SECONDS)) for _ in range(200)]
-        assert figures(port)["stored_entries",] == 0
+        assert figures(port)["stored_entries",] == entries
         # The oldest were closed: 32 are left, and the scrape is one of them.
         assert all(one.recv(1) == b"" for one in silent[: 200 - 32])
         # The thread of a closed connection ends a moment later.
