@@ -98,6 +98,28 @@ async def test_process_with_little_address_space_left_is_replaced_even_if_little
         await ready(pool)
 
 
+async def test_render_after_a_pause_of_a_second_gets_no_memory_from_the_system_again(tmp_path: Path) -> None:
+    path = written(tmp_path, images.photo_jpeg(3_000, 2_000))
+    async with render_pool() as pool:
+        (process_id,) = pool.process_ids
+        first = await page_faults(pool, process_id, path)
+        await page_faults(pool, process_id, path)
+        await anyio.sleep(1.2)
+        assert await page_faults(pool, process_id, path) < first / 4
+        assert pool.process_ids == [process_id]
+
+
+async def page_faults(pool: RenderPool, process_id: int, path: Path) -> int:
+    """Render, and return for how many pages the process needed the system meanwhile (proc_pid_stat(5): minflt)."""
+
+    def faults() -> int:
+        return int(Path(f"/proc/{process_id}/stat").read_bytes().rpartition(b")")[2].split()[7])
+
+    before = faults()
+    await rendered(pool, path, "width=640", "webp")
+    return faults() - before
+
+
 async def test_new_process_has_its_codecs_loaded(pool: RenderPool) -> None:
     for process_id in pool.process_ids:
         loaded = [mapped.path for mapped in psutil.Process(process_id).memory_maps()]
