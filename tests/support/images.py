@@ -32,6 +32,8 @@ CORNERS: dict[str, Color] = {
 
 FRAME_COLORS: tuple[Color, ...] = ((230, 40, 40), (40, 200, 60), (50, 70, 220), (240, 220, 40))
 
+_BLOCK_BYTES = 1 << 20
+
 # Texts in the metadata of `camera_jpeg`, which a rendition must not contain.
 CAMERA = "Lightbox 7"
 PLACE = "Kirkjufell"
@@ -389,6 +391,17 @@ def mutated(image: bytes, seed: int, changes: int = 12) -> bytes:
     cut = int(rng.integers(24, len(out)))
     del out[cut : cut + int(rng.integers(0, 64))]
     return bytes(out)
+
+
+def compressed_zeros(count: int) -> bytes:
+    """Return `count` zero bytes in the format of zlib, without compressing more than 2 MiB of them (RFC 1950, RFC 1951)."""
+    packed = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    # After a full flush, the compressed bytes do not depend on the earlier ones.
+    blocks = packed.compress(bytes(_BLOCK_BYTES)) + packed.flush(zlib.Z_FULL_FLUSH)
+    rest = packed.compress(bytes(count % _BLOCK_BYTES)) + packed.flush()
+    # Adler-32: the first sum stays 1, and each byte adds it to the second (RFC 1950 §8.2).
+    checksum = struct.pack(">HH", count % 65_521, 1)
+    return b"\x78\xda" + blocks * (count // _BLOCK_BYTES) + rest + checksum
 
 
 @functools.cache
