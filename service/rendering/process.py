@@ -183,7 +183,7 @@ class RenderProcess:
 
     def _reconsider(self, failure: Failure) -> Failure:
         """Return a failure, as one for want of memory if the process had nearly none left: codecs then report a broken file."""
-        tightest_bytes = self._memory_bytes - process_stats.memory_usage(self.pid).most_mapped_bytes
+        tightest_bytes = self._memory_bytes - process_stats.most_mapped_bytes(self.pid)
         if failure.kind not in {"broken", "unsupported", "failed"} or tightest_bytes > process_stats.NARROW_BYTES:
             return failure
         return Failure("too-costly", _TOO_COSTLY, remedy=_TOO_COSTLY_REMEDY, cause=failure.cause, short_of_memory=True)

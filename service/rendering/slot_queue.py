@@ -283,12 +283,17 @@ class SlotQueue:
         work: what the job is; without it, it is the cheapest of those that come at present.
         """
         seconds = self._least_seconds.get(lane, _LEAST_SECONDS) if work is None else self.costs.estimate(work)
-        if self._admitted < self._slots:
+        if self.admits_any:
             return None
         if self._fits(self.expected_start(seconds, lane), seconds, self._longest_seconds):
             return None
         # The one that is refused is a usual one, not the cheapest.
         return Refused(lane, self._typical_seconds if work is None else seconds)
+
+    @property
+    def admits_any(self) -> bool:
+        """Whether a job would be admitted at whatever cost, because a slot is free for it."""
+        return self._admitted < self._slots
 
     @property
     def has_much_work(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import inspect
 import io
 import math
 import re
@@ -16,6 +17,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from service.http.routes.renditions import get_rendition
 from service.images.transform import PIPELINE_VERSION
 from tests.support import images
 from tests.support.server import Server, darkroom, was_stored
@@ -42,6 +44,10 @@ def client(keyed: Server) -> Iterator[httpx.Client]:
 def document(client: httpx.Client) -> dict[str, Any]:
     response: dict[str, Any] = client.post("/v1/images", content=images.photo_jpeg(1600, 1200)).json()
     return response
+
+
+def test_handler_has_one_dependency_because_litestar_starts_a_task_for_each_of_several() -> None:
+    assert list(inspect.signature(get_rendition.fn).parameters) == ["request", "rendition_serving", "rest"]
 
 
 def base32(data: bytes) -> str:

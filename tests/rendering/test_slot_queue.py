@@ -88,6 +88,21 @@ async def visit(
         return
 
 
+def test_queue_that_admits_any_job_refuses_none_and_says_so_only_while_a_slot_is_free() -> None:
+    async def simulation() -> None:
+        queue, work = slot_queue(slots=2), Work("any", 1e9)
+        places = []
+        for _ in range(2):
+            assert (queue.admits_any, queue.refusal(work=work)) == (True, None)
+            places.append(queue.admit(work))
+        assert (queue.admits_any, queue.refusal(work=work) is None) == (False, False)
+        for place in places:
+            queue.leave(place)
+            assert (queue.admits_any, queue.refusal(work=work)) == (True, None)
+
+    simulate(simulation())
+
+
 def test_job_with_a_free_slot_is_admitted_however_long_it_takes() -> None:
     async def simulation() -> None:
         queue, visits = slot_queue(), Visits()

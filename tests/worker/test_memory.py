@@ -186,13 +186,12 @@ async def test_broken_file_in_a_process_short_of_address_space_is_checked_by_a_n
     async with render_pool() as pool:
         await probed(pool, good)
         (aged,) = pool.process_ids
-        usage = process_stats.memory_usage
+        most_mapped = process_stats.most_mapped_bytes
 
-        def tight(process_id: int) -> process_stats.MemoryUsage:
-            found = usage(process_id)
-            return found._replace(most_mapped_bytes=CAP_BYTES) if process_id == aged else found
+        def tight(process_id: int) -> int:
+            return CAP_BYTES if process_id == aged else most_mapped(process_id)
 
-        monkeypatch.setattr(process_stats, "memory_usage", tight)
+        monkeypatch.setattr(process_stats, "most_mapped_bytes", tight)
         with pytest.raises(BrokenImageError):
             await probed(pool, broken)
         assert aged not in pool.process_ids

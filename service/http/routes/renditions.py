@@ -21,12 +21,19 @@ from service.urls.source_url import SourceUrl
 from service.urls.unsigned import open_formats
 
 
+class RenditionServing:
+    """The parts of the service that serve a rendition, as one dependency: for several, Litestar starts a task each in every request."""
+
+    def __init__(self, signer: Signer, renditions: Renditions, documents: Documents) -> None:
+        self.signer = signer
+        self.renditions = renditions
+        self.documents = documents
+
+
 @get("/i/{rest:path}", include_in_schema=False)
 async def get_rendition(
     request: Request[object, object, State],
-    signer: Signer,
-    renditions: Renditions,
-    documents: Documents,
+    rendition_serving: RenditionServing,
     rest: str,  # noqa: ARG001 - Litestar requires it; the raw path is parsed instead
 ) -> Response[bytes]:
     """Return the rendition at the raw path; its signature is verified before its transform is parsed.
@@ -34,6 +41,7 @@ async def get_rendition(
     A request with a query string is redirected to the path, so that queries cannot multiply cache entries. So is one with another spelling
     of the name, or without a signature and with another name than the image's.
     """
+    signer, renditions, documents = rendition_serving.signer, rendition_serving.renditions, rendition_serving.documents
     raw_path: bytes = request.scope["raw_path"]
     url, signature = parse_rendition_url(raw_path)
     transform = verified_transform(url, signature, signer)
