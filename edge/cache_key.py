@@ -23,8 +23,14 @@ class CacheKeys:
         """
         self._vary_normalizers = dict(vary_normalizers)
         self._key_includes_host = key_includes_host
-        self.primary_key: Callable[[Scope], bytes] = _absolute_url if key_includes_host else _path_and_query
-        """Returns the path and query of a request as the client spelled them, after scheme and host if keys include them."""
+
+    def primary_key(self, scope: Scope) -> bytes:
+        """Return the path and query of a request as the client spelled them, after scheme and host if keys include them."""
+        # Not divided into functions, because every hit calls it.
+        key: bytes = scope.get("raw_path") or _path(scope)
+        if query := scope["query_string"]:
+            key = key + b"?" + query
+        return _origin(scope) + key if self._key_includes_host else key
 
     def vary_values(self, names: Collection[bytes], scope: Scope) -> list[bytes]:
         """Return the normalized values of a request's headers called `names`, by which responses vary."""
@@ -72,16 +78,6 @@ def cache_status_key(key: bytes) -> bytes:
     if key.isascii() and key.decode("ascii").isprintable() and b'"' not in key and b"\\" not in key:
         return key
     return b"".join(bytes((byte,)) if 0x20 < byte < 0x7F and byte not in b'"\\%' else b"%%%02X" % byte for byte in key)
-
-
-def _path_and_query(scope: Scope) -> bytes:
-    path: bytes = scope.get("raw_path") or _path(scope)
-    query: bytes = scope["query_string"]
-    return path + b"?" + query if query else path
-
-
-def _absolute_url(scope: Scope) -> bytes:
-    return _origin(scope) + _path_and_query(scope)
 
 
 def _path(scope: Scope) -> bytes:

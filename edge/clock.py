@@ -61,7 +61,7 @@ class SuspendAwareClock:
         """Return the time in seconds since an arbitrary moment before the start."""
         monotonic = self._monotonic()
         jump = self._wall() - monotonic - self._offset
-        if not -_JUMP_SECONDS <= jump <= _JUMP_SECONDS:
+        if abs(jump) > _JUMP_SECONDS:
             self._offset += jump
             self._skipped_seconds += max(0.0, jump)
         return monotonic + self._skipped_seconds

@@ -198,8 +198,7 @@ class Edge:
         self._name = name.lower().encode("ascii")
         self._store = MemoryStore(max_bytes, max_fraction_by_label)
         self._keys = CacheKeys(vary_normalizers or {}, key_includes_host=key_includes_host)
-        # Looked up once, because every hit calls them.
-        self._primary_key, self._get_stored = self._keys.primary_key, self._store.get
+        self._entries = self._store.entries
         self._miss_slots = MissSlots(max_concurrent_misses, shared_misses)
         self._client_key = client_key
         self._bypass_paths = tuple(bypass_paths)
@@ -270,7 +269,7 @@ class Edge:
         if method != "GET" and method != "HEAD":  # noqa: PLR1714 - a set is slower
             await self._handle(scope, receive, send)
             return
-        stored = self._get_stored(self._primary_key(scope))
+        stored = self._entries.get(self._keys.primary_key(scope))
         now = self._clock()
         if (
             now < self._purges_synced_until
@@ -337,7 +336,7 @@ class Edge:
 
     async def _serve_hit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to a request that was found to be a plain hit, as `__call__` would."""
-        if not await self._serve_stored(_ClientRequest(scope, send, {}, self._look_up(self._primary_key(scope), scope))):
+        if not await self._serve_stored(_ClientRequest(scope, send, {}, self._look_up(self._keys.primary_key(scope), scope))):
             await self._handle_others(scope, receive, send)
 
     async def _handle_others(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -345,7 +344,7 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif scope["method"] in {"GET", "HEAD"}:
-            await self._handle_miss_or_conditional(self._primary_key(scope), scope, receive, send)
+            await self._handle_miss_or_conditional(self._keys.primary_key(scope), scope, receive, send)
         else:
             await self._handle_other_method(scope, receive, send)
 
@@ -447,12 +446,12 @@ class Edge:
         task.add_done_callback(lambda _: self._miss_slots.release(client))
 
     def _look_up(self, primary_key: bytes, scope: Scope) -> Lookup:
-        entry = self._store.get(primary_key)
+        entry = self._entries.get(primary_key)
         if not isinstance(entry, VaryMarker):
             return Lookup(primary_key, primary_key, entry, b"uri-miss")
         entry.used = True
         key = secondary_key(primary_key, entry.generation, self._keys.vary_values(entry.names, scope))
-        stored = self._store.get(key)
+        stored = self._entries.get(key)
         return Lookup(primary_key, key, stored if isinstance(stored, StoredResponse) else None, b"vary-miss")
 
     async def _serve_stored(self, request: _ClientRequest) -> bool:

@@ -354,7 +354,7 @@ class OriginFetcher:
 
     def _remove_outdated(self, fetch: InFlightFetch, status: int) -> None:
         """Remove the stored response for which `fetch` has brought another one that is not stored, unless that is an error."""
-        if fetch.stored is not None and status not in ERROR_STATUSES and self._store.get(fetch.key) is fetch.stored:
+        if fetch.stored is not None and status not in ERROR_STATUSES and self._store.entries.get(fetch.key) is fetch.stored:
             self._store.purge(fetch.key)
 
 

@@ -5,7 +5,7 @@ Responses with some metric labels have a partition of the budget, which they can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from cachetools import LRUCache
@@ -216,8 +216,8 @@ class MemoryStore:
             label: _Partition(int(max_bytes * fraction), self._index) for label, fraction in (max_fraction_by_label or {}).items()
         }
         self._partitions = (self._default_partition, *self._partition_by_label.values())
-        # The method of the dictionary itself, for speed. Callers set `used` on the entry that they serve.
-        self.get: Callable[[bytes], Entry | None] = self._index.by_key.get
+        self.entries: Mapping[bytes, Entry] = self._index.by_key
+        """All entries by key. Callers set `used` on the entry that they serve."""
         self._last_generation = 0
         self._shared_headers: dict[bytes, dict[bytes, tuple[bytes, bytes]]] = {}
         self._shared_policies: dict[CachePolicy, CachePolicy] = {}
@@ -252,7 +252,7 @@ class MemoryStore:
 
         A new marker replaces any other entry under the key. One that is too large to be stored is returned all the same.
         """
-        entry = self.get(key)
+        entry = self.entries.get(key)
         if isinstance(entry, VaryMarker) and entry.names == names:
             entry.used = True
             return entry
@@ -282,7 +282,7 @@ class MemoryStore:
 
     def _put(self, key: bytes, entry: Entry, label: str) -> None:
         """Store an entry that fits, and evict first from its own partition, then from the default one, then from others."""
-        if self.get(key) is not None:
+        if key in self.entries:
             self.purge(key)
         partition = self._partition(label)
         while partition.currsize + entry.size_bytes > partition.maxsize:

@@ -142,7 +142,7 @@ async def test_dates_of_responses_of_one_second_are_one_object_in_memory(clock: 
     edge = shared_edge(Origin(full_response(b"max-age=60")), clock)
     for number in range(50):
         await send_request(edge, f"/{number}")
-    entries = [edge._store.get(b"/%d" % number) for number in range(50)]
+    entries = [edge._store.entries.get(b"/%d" % number) for number in range(50)]
     assert (
         len(
             {

@@ -177,7 +177,7 @@ def test_store_counts_a_vary_marker() -> None:
 def test_store_without_the_key_has_nothing() -> None:
     memory = MemoryStore(1_000_000)
     memory.store(b"/a", stored_response())
-    assert memory.get(b"/b") is None
+    assert memory.entries.get(b"/b") is None
 
 
 def entry_of(size_bytes: int, key: bytes, *, counters: CacheCounters | None = None, headers: Headers = ()) -> StoredResponse:
@@ -188,7 +188,7 @@ def entry_of(size_bytes: int, key: bytes, *, counters: CacheCounters | None = No
 
 def use(memory: MemoryStore, key: bytes) -> None:
     """Use an entry like a hit does: mark it, without moving it."""
-    entry = memory.get(key)
+    entry = memory.entries.get(key)
     assert entry is not None
     entry.used = True
 
@@ -200,12 +200,12 @@ def test_store_that_is_full_evicts_the_oldest_unused_entry() -> None:
     assert memory.used_bytes == 80_000
     use(memory, b"/a")
     memory.store(b"/i", entry_of(10_000, b"/i"))
-    assert memory.get(b"/b") is None
-    assert memory.get(b"/a")
+    assert memory.entries.get(b"/b") is None
+    assert memory.entries.get(b"/a")
     memory.store(b"/c", entry_of(9_000, b"/c"))
     memory.store(b"/j", entry_of(10_000, b"/j"))
-    assert memory.get(b"/d") is None
-    assert memory.get(b"/c")
+    assert memory.entries.get(b"/d") is None
+    assert memory.entries.get(b"/c")
     assert memory.used_bytes == 79_000
 
 
@@ -218,10 +218,10 @@ def test_used_entry_is_spared_once_for_each_use() -> None:
     for number in range(8, 15):
         memory.store(b"/%d" % number, entry_of(10_000, b"/%d" % number))
     # The other seven of the first eight were evicted. /0 was spared, and would be the next.
-    assert all(memory.get(key) is None for key in keys[1:])
-    assert memory.get(b"/0")
+    assert all(memory.entries.get(key) is None for key in keys[1:])
+    assert memory.entries.get(b"/0")
     memory.store(b"/15", entry_of(10_000, b"/15"))
-    assert memory.get(b"/0") is None
+    assert memory.entries.get(b"/0") is None
 
 
 def test_store_of_used_entries_only_evicts_the_oldest() -> None:
@@ -231,10 +231,10 @@ def test_store_of_used_entries_only_evicts_the_oldest() -> None:
         memory.store(key, entry_of(10_000, key))
         use(memory, key)
     memory.store(b"/8", entry_of(10_000, b"/8"))
-    assert [key for key in keys if memory.get(key) is None] == [b"/0"]
+    assert [key for key in keys if memory.entries.get(key) is None] == [b"/0"]
     # All have been spared once: now they are evicted in order.
     memory.store(b"/9", entry_of(10_000, b"/9"))
-    assert [key for key in keys if memory.get(key) is None] == [b"/0", b"/1"]
+    assert [key for key in keys if memory.entries.get(key) is None] == [b"/0", b"/1"]
 
 
 def test_evicted_entry_is_counted_once_and_a_purged_or_replaced_one_is_not() -> None:
@@ -248,7 +248,7 @@ def test_evicted_entry_is_counted_once_and_a_purged_or_replaced_one_is_not() -> 
     use(memory, b"/0")
     memory.store(b"/9", entry_of(10_000, b"/9", counters=counters))
     assert counters.evicted == 1
-    assert memory.get(b"/1") is None
+    assert memory.entries.get(b"/1") is None
 
 
 def test_entry_of_the_largest_size_is_stored_and_one_byte_more_is_not() -> None:
@@ -256,8 +256,8 @@ def test_entry_of_the_largest_size_is_stored_and_one_byte_more_is_not() -> None:
     assert MAX_ENTRY_FRACTION == 1 / 8
     assert memory.store(b"/a", entry_of(10_000, b"/a"))
     assert not memory.store(b"/b", entry_of(10_001, b"/b"))
-    assert memory.get(b"/b") is None
-    assert memory.get(b"/a")
+    assert memory.entries.get(b"/b") is None
+    assert memory.entries.get(b"/a")
     assert memory.used_bytes == 10_000
 
 
@@ -265,7 +265,7 @@ def test_entry_that_is_too_large_removes_the_one_it_would_replace() -> None:
     memory = MemoryStore(80_000)
     memory.store(b"/a", entry_of(5_000, b"/a"))
     assert not memory.store(b"/a", entry_of(10_001, b"/a"))
-    assert memory.get(b"/a") is None
+    assert memory.entries.get(b"/a") is None
     assert memory.used_bytes == 0
 
 
@@ -286,7 +286,7 @@ def test_store_with_fractions_exceeds_neither_them_nor_the_budget(steps: list[tu
     model: dict[bytes, tuple[str, int]] = {}
     for label, name, step in steps:
         key = f"/{label}/{name}".encode()
-        found = memory.get(key)
+        found = memory.entries.get(key)
         if step == "use":
             if found is not None:
                 found.used = True
@@ -300,9 +300,9 @@ def test_store_with_fractions_exceeds_neither_them_nor_the_budget(steps: list[tu
             fits = new.size_bytes <= min(80_000 / 8, 80_000 * fractions.get(label, 1))
             assert memory.store(key, new, label) == fits
             # The new entry is there if it fits, and the one before it is not.
-            assert memory.get(key) is (new if fits else None)
+            assert memory.entries.get(key) is (new if fits else None)
             model[key] = label, new.size_bytes
-        left = {key: value for key, value in model.items() if memory.get(key) is not None}
+        left = {key: value for key, value in model.items() if memory.entries.get(key) is not None}
         assert len(memory) == len(left)
         assert memory.used_bytes == sum(size for _, size in left.values()) <= 80_000
         for limited, fraction in fractions.items():
@@ -315,8 +315,8 @@ def test_entry_of_a_limited_label_evicts_its_own_label_first() -> None:
         memory.store(b"/i/%d" % number, stored_response(bytes(1_000), headers=(), key=b"/i/%d" % number), "picture")
     for number in range(50):
         memory.store(b"/page/%d" % number, stored_response(bytes(1_000), headers=(), key=b"/page/%d" % number), "page")
-    assert all(memory.get(b"/i/%d" % number) for number in range(20))
-    assert [number for number in range(50) if memory.get(b"/page/%d" % number)] == [47, 48, 49]
+    assert all(memory.entries.get(b"/i/%d" % number) for number in range(20))
+    assert [number for number in range(50) if memory.entries.get(b"/page/%d" % number)] == [47, 48, 49]
 
 
 def test_store_of_no_bytes_stores_nothing() -> None:
@@ -359,8 +359,8 @@ def test_purge_by_key_removes_only_that_entry() -> None:
         memory.store(key, stored_response(key=key))
     assert memory.purge(b"/a")
     assert not memory.purge(b"/a")
-    assert memory.get(b"/a") is None
-    assert memory.get(b"/b")
+    assert memory.entries.get(b"/a") is None
+    assert memory.entries.get(b"/b")
 
 
 def test_purge_by_tags_removes_entries_with_any_of_them_and_counts_each_once() -> None:
@@ -370,7 +370,7 @@ def test_purge_by_tags_removes_entries_with_any_of_them_and_counts_each_once() -
     memory.store(b"/c", stored_response(headers=tagged(b"three")))
     memory.store(b"/d", stored_response())
     assert memory.purge_tags([b"one", b"two", b"unknown"]) == 2
-    assert [key for key in (b"/a", b"/b", b"/c", b"/d") if memory.get(key)] == [b"/c", b"/d"]
+    assert [key for key in (b"/a", b"/b", b"/c", b"/d") if memory.entries.get(key)] == [b"/c", b"/d"]
     assert memory.purge_tags([b"one", b"two"]) == 0
 
 
@@ -379,7 +379,7 @@ def test_replaced_entry_is_purged_only_by_its_newer_tags() -> None:
     memory.store(b"/a", stored_response(headers=tagged(b"old", b"both")))
     memory.store(b"/a", stored_response(headers=tagged(b"new", b"both")))
     assert memory.purge_tags([b"old"]) == 0
-    assert memory.get(b"/a")
+    assert memory.entries.get(b"/a")
     assert memory.purge_tags([b"new"]) == 1
 
 
@@ -406,10 +406,10 @@ def test_cache_tags_are_the_members_of_every_line_without_surrounding_space() ->
 def test_vary_marker_of_the_same_names_stays_and_of_others_is_replaced() -> None:
     memory = MemoryStore(1_000_000)
     mark = memory.mark_varying(b"/a", (b"accept",))
-    assert memory.get(b"/a") is mark
+    assert memory.entries.get(b"/a") is mark
     assert memory.mark_varying(b"/a", (b"accept",)) is mark
     other = memory.mark_varying(b"/a", (b"accept", b"origin"))
-    assert memory.get(b"/a") is other
+    assert memory.entries.get(b"/a") is other
     assert other.generation != mark.generation
     # The earlier names do not bring the earlier responses back: those were hidden when the URL varied otherwise.
     assert memory.mark_varying(b"/a", (b"accept",)).generation not in {mark.generation, other.generation}
@@ -500,7 +500,7 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from(KEYS))
     def use(self, key: bytes) -> None:
-        entry = self.memory.get(key)
+        entry = self.memory.entries.get(key)
         if entry is not None:
             entry.used = True
             self.model[key].used = True
@@ -521,7 +521,7 @@ class MemoryMachine(RuleBasedStateMachine):
     def has_the_entries_of_the_model(self) -> None:
         for key in KEYS:
             modeled = self.model.get(key)
-            assert self.memory.get(key) is (modeled.entry if modeled else None)
+            assert self.memory.entries.get(key) is (modeled.entry if modeled else None)
         assert len(self.memory) == len(self.model)
         assert self.counters.evicted == self.evicted
 
