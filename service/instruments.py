@@ -147,8 +147,8 @@ RENDER_JOBS = Counter(
 )
 RENDER_PROCESS_ENDS = Counter(
     "darkroom_render_process_ends",
-    "Render processes that ended or were killed, and were replaced.",
-    {"reason": ("crashed", "out-of-memory", "timed-out", "failed", "grown", "short-of-memory")},
+    "Render processes that ended or were killed, by the reason.",
+    {"reason": ("crashed", "out-of-memory", "timed-out", "failed", "grown", "short-of-memory", "idle")},
 )
 RENDER_START_FAILURES = Counter("darkroom_render_start_failures", "Starts of a render process that failed.")
 

@@ -4,8 +4,8 @@ Theory of operation
 -------------------
 
 libvips and the codecs run in processes of their own (`service/worker`), because a hostile image may crash them, occupy them or take them
-over. The pool has as many slots as render processes may run, each with one process (`process.Slot`), and a process does one job at a time.
-Jobs come in two lanes.
+over. The pool has as many slots as render processes may run, each with at most one process (`process.Slot`), and a process does one job at
+a time. Jobs come in two lanes.
 
 **The foreground** (`run`) is for jobs that a client waits for. *Admission* comes first (`slot_queue`): a job is refused at once, with
 `OverloadedError`, when `queue_limit` jobs wait already, or when it is not expected to end while its client still waits. An early refusal
@@ -32,6 +32,10 @@ one that crashed, was killed, or met an unforeseen exception. The new process st
 running process are taken first. A job that ran out of memory in a used process is tried once more in a new one, so that the result never
 depends on earlier jobs.
 
+**Idle processes.** At first, only one slot has a process. The others start theirs when a job needs it, which costs that job as much time as
+a fork and loading the codecs take. Every `IDLE_SECONDS`, the pool ends the processes that were not needed: as many as there are more than
+jobs have run at the same time. One always remains, so that the next client need not wait for a start.
+
 **Failures** are counted twice. `circuit_breaker` counts them for each image, and refuses one that has ended its process twice within an
 hour. The pool itself counts failures in a row, of any images: after `FAILING_AFTER` of them `render_failure` says so, and health
 checks report it, until a job succeeds or `self_test` does.
@@ -42,14 +46,16 @@ Beware:
   job must replace the process; `Slot` does, for any exception.
 - `_slot_released` only says that something has changed: a slot became free, a waiter gave up, the exclusive lock was released. Check the
   condition again after each wait. `_replies_when_idle` may take a free slot only because nothing is awaited after `wait_until_idle`.
-- A slot in `_free` may have no process yet, or a dead one. `Slot` starts one when a job needs it.
-- The costs that admission learns include time that a job waited in its process for the disk or for CPU time, but never the queue.
+- A slot in `_free` may have no process, or a dead one. `Slot` starts one when a job needs it.
+- The costs that admission learns include time that a job waited in its process for the disk or for CPU time, but never the queue, nor the
+  start of a process.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -57,6 +63,7 @@ import msgspec
 import structlog
 
 from service import instruments
+from service.concurrency.polling import poll
 from service.concurrency.spans import Attribute, Span, stage
 from service.errors import (
     BadTransformError,
@@ -113,6 +120,9 @@ _QUIET_SECONDS = 5.0
 # A job that was ended at the deadline is to blame if it computed for at least this share of the time.
 _BUSY_SHARE = 0.5
 
+# How often the processes are ended that were not needed since the last time. One takes 9 MB, and a new one 45 ms of CPU time.
+IDLE_SECONDS = 60.0
+
 _ERRORS: dict[FailureKind, type[ServiceError]] = {
     "unsupported": UnsupportedFormatError,
     "broken": BrokenImageError,
@@ -127,12 +137,12 @@ _ERRORS: dict[FailureKind, type[ServiceError]] = {
 
 
 class RenderPool:
-    """A fixed number of render processes, a bounded queue for jobs that clients wait for, and a background lane for all others."""
+    """A limited number of render processes, a bounded queue for jobs that clients wait for, and a background lane for all others."""
 
     def __init__(self, *, slots: int, queue_limit: int, memory_bytes: int, render_seconds: float, wait_seconds: float) -> None:
-        """Create a pool whose processes `running` starts.
+        """Create a pool whose first process `running` starts.
 
-        slots: the number of render processes, 1 or more.
+        slots: the largest number of render processes, 1 or more.
         queue_limit: how many foreground jobs may wait for a slot, 1 or more.
         memory_bytes: the cap on the address space of each process, 256 MiB or more.
         render_seconds: the deadline of a job, in seconds; its process is killed then.
@@ -146,6 +156,8 @@ class RenderPool:
         self._slots: list[Slot] = []
         self._free: list[Slot] = []
         self._exclusive = anyio.Lock()
+        # The largest number of slots with a job since unneeded processes were ended.
+        self._most_busy = 0
         self._slot_released = anyio.Event()
         self._started = anyio.Event()
         self._failures_in_a_row = 0
@@ -159,13 +171,13 @@ class RenderPool:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[RenderPool]:
-        """Start the processes without waiting for them, and end them on exit."""
+        """Start the first process without waiting for it, and end all of them on exit."""
         async with anyio.create_task_group() as tasks:
             fork_server = ForkServer(self._memory_bytes, tasks)
             self._slots = [Slot(self._memory_bytes, fork_server, tasks, self._started, self._record_end) for _ in range(self._slot_count)]
             self._free = list(self._slots)
-            for slot in self._slots:
-                tasks.start_soon(slot.start_process)
+            tasks.start_soon(self._slots[0].start_process)
+            tasks.start_soon(partial(poll, self._end_unneeded_processes, every=IDLE_SECONDS))
             try:
                 yield self
             finally:
@@ -175,9 +187,10 @@ class RenderPool:
 
     @property
     def start_failure(self) -> str | None:
-        """Why no render process can be started, `None` unless the latest start in every slot has failed."""
-        failures = [slot.start_failure for slot in self._slots]
-        return failures[0] if failures and all(failures) else None
+        """Why no render process can be started, `None` while there is one, or none has failed to start."""
+        if any(slot.process is not None for slot in self._slots):
+            return None
+        return next((slot.start_failure for slot in self._slots if slot.start_failure is not None), None)
 
     @property
     def render_failure(self) -> str | None:
@@ -349,6 +362,7 @@ class RenderPool:
         with stage("render queue", render_lane=place.lane):
             await self._queue.take_slot(place, again=again)
         slot = self._take_slot()
+        was_running = slot.process is not None
         started = anyio.current_time()
         instruments.RENDER_QUEUE_SECONDS.observe(started - arrived, place.lane)
         reply: Reply | None = None
@@ -359,7 +373,8 @@ class RenderPool:
                     _record_stages(span, job, reply)
         finally:
             self._free.append(slot)
-            self._learn(place, reply)
+            if was_running:
+                self._learn(place, reply)
         return msgspec.structs.replace(reply, queue_seconds=started - arrived) if isinstance(reply, Rendered) else reply
 
     def _learn(self, place: Place, reply: Reply | None) -> None:
@@ -394,12 +409,14 @@ class RenderPool:
         await self.wait_until_idle(exclusive=exclusive)
         place = self._queue.take_free_slot(work_of(job))
         slot = self._take_slot()
+        was_running = slot.process is not None
         if exclusive:
             self._exclusive.acquire_nowait()
         try:
             with self._deadline():
                 reply = await slot.first_reply(job)
-            self._learn(place, reply)
+            if was_running:
+                self._learn(place, reply)
             yield reply
             while not self._queue.has_waiters:
                 place.started_at = anyio.current_time()
@@ -437,7 +454,16 @@ class RenderPool:
         """
         slot = next((slot for slot in self._free if slot.process is not None), self._free[0])
         self._free.remove(slot)
+        self._most_busy = max(self._most_busy, self._slot_count - len(self._free))
         return slot
+
+    async def _end_unneeded_processes(self) -> None:
+        """End the processes that jobs have not needed since the last call, but never the only one."""
+        needed = max(1, self._most_busy)
+        self._most_busy = self._slot_count - len(self._free)
+        unneeded = sum(slot.process is not None for slot in self._slots) - needed
+        for slot in [slot for slot in self._free if slot.process is not None][: max(0, unneeded)]:
+            slot.end_idle_process()
 
 
 def _lane(job: Job) -> Lane:

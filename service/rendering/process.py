@@ -1,4 +1,4 @@
-"""One render process: start, handshake, framing, recycling; and the slot that always has one.
+"""One render process: start, handshake, framing, recycling; and the slot that gives it jobs.
 
 The fork server (see `fork_server`) forks it with Unix sockets as its standard input, output and error. Jobs go to its input, because
 only a socket can carry the open files of a job (unix(7), SCM_RIGHTS); replies come from its output, after its process id. The first
@@ -56,8 +56,8 @@ RECYCLE_ABOVE_BYTES = 160 << 20
 # to the system stay mapped. After an animation of 140 frames a process has 430 of 512 MiB mapped and 45 in RAM.
 RECYCLE_ABOVE_SHARE = 0.4
 
-# How a process ends that is replaced, for the metrics.
-ProcessEnd: TypeAlias = Literal["crashed", "out-of-memory", "timed-out", "failed", "grown", "short-of-memory"]
+# Why a process has ended, for the metrics.
+ProcessEnd: TypeAlias = Literal["crashed", "out-of-memory", "timed-out", "failed", "grown", "short-of-memory", "idle"]
 
 _JOB_NAMES: Mapping[type[Job], str] = {
     Probe: "probe",
@@ -190,7 +190,10 @@ class RenderProcess:
 
 
 class Slot:
-    """The place of one render process; after a crash, a kill or too much growth it gets a new one."""
+    """The place of one render process; after a crash, a kill or too much growth it gets a new one.
+
+    A slot without a process starts one as soon as a job needs it.
+    """
 
     def __init__(
         self,
@@ -313,6 +316,13 @@ class Slot:
         if self.process is not None and not self._closed:
             instruments.RENDER_PROCESS_ENDS.add(reason)
         self._start_another()
+
+    def end_idle_process(self) -> None:
+        """End the process, for which there is no job, until a job needs one."""
+        if self.process is not None:
+            instruments.RENDER_PROCESS_ENDS.add("crashed" if self.process.ended else "idle")
+            self.process.kill()
+            self.process = None
 
     def _start_another(self) -> None:
         if self.process is not None:

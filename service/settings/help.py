@@ -155,7 +155,7 @@ HELP: Mapping[str, Setting] = {
     ),
     "DARKROOM_CLOUDFLARE_TOKEN": Setting("API token of Cloudflare with the permission Zone > Cache Purge for that zone.", "none"),
     "DARKROOM_CLOUDFLARE_URL": Setting("Base URL of Cloudflare's API, for servers that reach it through a proxy."),
-    "DARKROOM_RENDER_PROCESSES": Setting("Number of render processes.", "as many as cores"),
+    "DARKROOM_RENDER_PROCESSES": Setting("Maximum number of render processes. An idle server has one.", "as many as cores"),
     "DARKROOM_RENDER_MEMORY_BYTES": Setting("Address space of one render process in bytes, at least 268435456."),
     "DARKROOM_RENDER_QUEUE": Setting("Maximum number of renders that wait for a render process. Further ones get 503."),
     "DARKROOM_WAIT_SECONDS": Setting(

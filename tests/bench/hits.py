@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from service.settings.sections import Settings
 from tests.bench import load, measure, servers, sides
 from tests.bench.bare import ENTRIES, ENTRY_BODY_BYTES, RESPONSE_FILE, FixedResponse
 from tests.bench.bench import Bench
@@ -118,7 +119,7 @@ def while_rendering(bench: Bench) -> list[Row]:
     _get_hit(bench.client, path)
     extent = bench.extent
     # Twice as many clients as slots, so that no slot waits for a client.
-    clients = 2 * len(measure.render_processes(bench.server.process_id))
+    clients = 2 * Settings().rendering.processes
     avif_paths = iter([bench.client.rendition_path(bench.photo, "avif", width=width) for width in _AVIF_WIDTHS])
     shares: list[float] = []
 
@@ -126,11 +127,11 @@ def while_rendering(bench: Bench) -> list[Row]:
         return percentile(load.at_constant_rate(bench.server.port, path, _HITS_PER_SECOND, extent.latency_seconds), 0.99) * 1e3
 
     def p99_while_rendering() -> float:
-        processes = measure.render_processes(bench.server.process_id)
         with _rendering(bench.server, avif_paths, clients):
-            before = measure.cpu_seconds(processes)
+            before = measure.cpu_seconds(measure.render_processes(bench.server.process_id))
             latency = p99()
-            shares.append((measure.cpu_seconds(processes) - before) / extent.latency_seconds)
+            after = measure.cpu_seconds(measure.render_processes(bench.server.process_id))
+            shares.append((after - before) / extent.latency_seconds)
         return latency
 
     figures = alternate(p99_while_rendering, p99, extent.latency_rounds)

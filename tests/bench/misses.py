@@ -38,12 +38,15 @@ def collapsed_requests(bench: Bench) -> list[Row]:
     reference, wanted = (
         bench.client.rendition_path(bench.photo, "jpeg", width=WIDTH, height=_FIRST_BOX_HEIGHT + number) for number in range(2)
     )
-    processes = measure.render_processes(bench.server.process_id)
-    before = measure.read_bytes(processes)
+
+    def read_bytes() -> int:
+        return measure.read_bytes(measure.render_processes(bench.server.process_id))
+
+    before = read_bytes()
     bench.client.rendition(reference)
-    middle = measure.read_bytes(processes)
+    middle = read_bytes()
     responses = load.request_at_once(bench.server.port, load.RequestPattern(wanted), clients)
-    renders = (measure.read_bytes(processes) - middle) / (middle - before)
+    renders = (read_bytes() - middle) / (middle - before)
     heads = [response.partition(b"\r\n\r\n")[0].lower() for response in responses]
     bodies = {response.partition(b"\r\n\r\n")[2] for response in responses}
     successes = sum(head.startswith(b"http/1.1 200") for head in heads)

@@ -252,12 +252,11 @@ def test_kill_of_the_server_leaves_no_render_process(data: Path) -> None:
 
 def wait_until_rendering(server: Server) -> psutil.Process:
     """Return the render process that is rendering: its CPU time has grown by more than a start or a probe takes."""
-    processes = server.render_processes()
-    idle = [sum(process.cpu_times()[:2]) for process in processes]
+    idle = {process: sum(process.cpu_times()[:2]) for process in server.render_processes()}
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        for process, before in zip(processes, idle, strict=True):
-            if sum(process.cpu_times()[:2]) > before + 0.4:
+        for process in server.render_processes():
+            if sum(process.cpu_times()[:2]) > idle.get(process, 0.0) + 0.4:
                 return process
         time.sleep(0.005)
     raise AssertionError("no render process did anything")

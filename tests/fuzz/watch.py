@@ -112,8 +112,8 @@ class Watch:
             complaints.append(f"{len(zombies)} processes that ended were not waited for")
         renderers = self._server.render_processes()
         self._renderers = [process.pid for process in renderers]
-        if len(renderers) != self._slots:
-            complaints.append(f"{len(renderers)} render processes in place of {self._slots}")
+        if not 1 <= len(renderers) <= self._slots:
+            complaints.append(f"{len(renderers)} render processes in place of 1 to {self._slots}")
         memory = Memory(_resident(self._worker), max((_resident(process) for process in renderers), default=0))
         self.memory.append(memory)
         if memory.worker_bytes > MAX_WORKER_BYTES:

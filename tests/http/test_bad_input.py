@@ -26,7 +26,7 @@ OUTSIDE = "crop=5000:0:10:10"
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Give a server with low limits."""
-    settings = {"max_upload_bytes": MAX_UPLOAD_BYTES, "max_parts": 3, "unsigned": OUTSIDE}
+    settings = {"max_upload_bytes": MAX_UPLOAD_BYTES, "max_parts": 3, "unsigned": OUTSIDE, "render_processes": 1}
     with darkroom(tmp_path_factory.mktemp("small"), **settings) as running:
         yield running
 

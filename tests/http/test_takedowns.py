@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -42,8 +43,8 @@ def check_problem(response: httpx.Response, status: int, kind: str) -> None:
 
 def test_render_that_waits_while_its_image_is_taken_down_is_gone(client: httpx.Client, server: Server) -> None:
     digest, _ = uploaded(client)
-    # More than there are render processes, so that the files of some renders are not open yet.
-    paths = [url(client, digest, width=width) for width in range(100, 104 + 2 * len(server.render_processes()))]
+    # More than render processes may run, so that the files of some renders are not open yet.
+    paths = [url(client, digest, width=width) for width in range(100, 104 + 2 * (os.cpu_count() or 1))]
     connections = [HTTPConnection(HOST, server.port, timeout=PATIENCE_SECONDS) for _ in paths]
     with server.suspended_renders():
         for connection, path in zip(connections, paths, strict=True):

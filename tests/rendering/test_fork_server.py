@@ -19,7 +19,7 @@ from service.rendering.process import RenderProcess
 from service.rendering.protocol import PROCESS_NAME, Ready
 from tests.rendering.test_pool import is_gone
 from tests.support import images
-from tests.support.renders import MEBIBYTE, ready, render_pool, rendered, taken, until, written
+from tests.support.renders import MEBIBYTE, ready, render_pool, rendered, start_processes, taken, until, written
 from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.anyio
@@ -32,9 +32,10 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def starting() -> AsyncIterator[RenderPool]:
-    """Yield a pool whose processes have not started yet."""
+    """Yield a pool whose two processes have not started yet."""
     pool = RenderPool(slots=2, queue_limit=9, memory_bytes=512 * MEBIBYTE, render_seconds=PATIENCE_SECONDS, wait_seconds=PATIENCE_SECONDS)
     async with pool.running():
+        start_processes(pool)
         yield pool
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -13,6 +13,7 @@ import msgspec
 import psutil
 import pytest
 
+from service import instruments
 from service.errors import (
     BadTransformError,
     BrokenImageError,
@@ -29,6 +30,7 @@ from service.errors import (
 )
 from service.images.formats import Format
 from service.images.transform import PIPELINE_VERSION
+from service.rendering import pool as pool_module
 from service.rendering import process as process_module
 from service.rendering.circuit_breaker import CircuitBreaker
 from service.rendering.cost import CostModel
@@ -61,6 +63,7 @@ from tests.support.renders import (
     render_pool,
     rendered,
     running_first,
+    start_processes,
     taken,
     until,
     watched_jobs,
@@ -279,6 +282,85 @@ async def test_process_that_has_grown_is_replaced_after_its_job(lone: RenderPool
     assert after != before
     assert (await rendered(lone, photo, "width=100")).width == 100
     assert lone.process_ids == after
+
+
+# Idle processes.
+
+
+@asynccontextmanager
+async def idle_pool(monkeypatch: pytest.MonkeyPatch, *, idle_seconds: float) -> AsyncIterator[RenderPool]:
+    """Yield a pool of three slots that has started its first process."""
+    monkeypatch.setattr(pool_module, "IDLE_SECONDS", idle_seconds)
+    pool = RenderPool(slots=3, queue_limit=9, memory_bytes=512 * MEBIBYTE, render_seconds=PATIENCE_SECONDS, wait_seconds=PATIENCE_SECONDS)
+    async with pool.running():
+        await pool.codec_support()
+        yield pool
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which the reason is added for which a process has ended."""
+    reasons: list[str] = []
+    monkeypatch.setattr(instruments.RENDER_PROCESS_ENDS, "add", reasons.append)
+    return reasons
+
+
+async def test_pool_starts_a_process_only_for_a_job_that_finds_no_idle_one(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with idle_pool(monkeypatch, idle_seconds=math.inf) as pool, anyio.create_task_group() as tasks:
+        for _ in range(3):
+            await rendered(pool, photo, "width=100")
+        (process_id,) = pool.process_ids
+        async with taken(pool):
+            tasks.start_soon(rendered, pool, photo, "width=100")
+            await until(lambda: pool.busy_slots == 1)
+            assert (await rendered(pool, photo, "width=100")).width == 100
+            assert pool.process_ids[0] == process_id
+            assert len(pool.process_ids) == 2
+
+
+async def test_processes_that_no_job_needs_are_ended_but_one(photo: Path, monkeypatch: pytest.MonkeyPatch, ends: list[str]) -> None:
+    async with idle_pool(monkeypatch, idle_seconds=0.2) as pool:
+        start_processes(pool)
+        await until(lambda: ends == ["idle"] * 2)
+        (left,) = pool.process_ids
+        assert pool.start_failure is None
+        # Long enough for the pool to end one more, if it did.
+        await anyio.sleep(0.5)
+        assert (await rendered(pool, photo, "width=100")).width == 100
+        assert pool.process_ids == [left]
+        assert ends == ["idle"] * 2
+
+
+async def test_as_many_processes_stay_as_jobs_have_run_at_the_same_time(
+    photo: Path, monkeypatch: pytest.MonkeyPatch, ends: list[str]
+) -> None:
+    async with idle_pool(monkeypatch, idle_seconds=math.inf) as pool:
+        start_processes(pool)
+        before = await ready(pool, 3)
+        async with anyio.create_task_group() as tasks:
+            with halted(pool):
+                for _ in range(2):
+                    tasks.start_soon(rendered, pool, photo, "width=100")
+                await until(lambda: pool.busy_slots == 2)
+                for _ in range(3):
+                    await pool._end_unneeded_processes()
+                assert len(pool.process_ids) == 2
+        await pool._end_unneeded_processes()
+        assert len(pool.process_ids) == 2
+        await pool._end_unneeded_processes()
+        assert ends == ["idle"] * 2
+        await until(lambda: sum(map(is_gone, before)) == 2)
+
+
+async def test_start_of_a_process_is_not_learned_as_the_cost_of_its_first_job(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with idle_pool(monkeypatch, idle_seconds=math.inf) as pool:
+        await rendered(pool, photo, "width=100")
+        measured = pool.costs.measurements
+        pool._slots[0].end_idle_process()
+        await rendered(pool, photo, "width=100")
+        assert pool.costs.measurements == measured
+        await rendered(pool, photo, "width=100")
+        assert pool.costs.measurements == measured + 1
 
 
 # Deadline, queue, cancellation.
@@ -800,7 +882,7 @@ async def test_pool_that_cannot_start_a_process_reports_it_until_one_starts(
                 await pool.codec_support()
             patch.undo()
             await until(lambda: pool.start_failure is None)
-            await ready(pool, 2)
+            await ready(pool)
             assert (await rendered(pool, photo, "width=100")).width == 100
             assert "jpeg" in (await pool.codec_support()).writes
 

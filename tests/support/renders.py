@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ from service.images.geometry import Plan
 from service.images.info import ImageInfo, Limits
 from service.images.render_request import RenderRequest
 from service.images.transform import PIPELINE_VERSION, Transform, parse
+from service.rendering import pool as pool_module
 from service.rendering.pool import RenderPool
 from service.rendering.process import RenderProcess
 from service.rendering.protocol import InputFile, Job, Probe, Probed, Render, Rendered, Reply
@@ -46,13 +48,22 @@ async def render_pool(
     render_seconds: float = PATIENCE_SECONDS,
     wait_seconds: float = PATIENCE_SECONDS,
 ) -> AsyncIterator[RenderPool]:
-    """Run a pool, and yield it when all its processes are ready."""
+    """Run a pool, and yield it when every slot has a process, which is never ended for being idle."""
     pool = RenderPool(
         slots=slots, queue_limit=queue_limit, memory_bytes=memory_bytes, render_seconds=render_seconds, wait_seconds=wait_seconds
     )
-    async with pool.running():
-        await ready(pool, slots)
-        yield pool
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool_module, "IDLE_SECONDS", math.inf)
+        async with pool.running():
+            start_processes(pool)
+            await ready(pool, slots)
+            yield pool
+
+
+def start_processes(pool: RenderPool) -> None:
+    """Have every slot of a running pool start its process, as jobs do that come at the same time."""
+    for slot in pool._slots:
+        slot._tasks.start_soon(slot.start_process)
 
 
 async def ready(pool: RenderPool, processes: int = 1) -> list[int]:

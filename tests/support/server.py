@@ -77,8 +77,8 @@ class Server:
 
     @contextmanager
     def suspended_renders(self) -> Iterator[None]:
-        """Stop the render processes within the block, so that every render takes as long as the test wants."""
-        processes = self.render_processes()
+        """Stop the render processes and the fork server within the block, so that every render takes as long as the test wants."""
+        processes = [process for process in self.processes() if "service.worker" in process.cmdline()]
         for process in processes:
             process.suspend()
         try:
