@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright
 
 from tests.browser.test_caching import serve_page
 from tests.support import images
@@ -32,12 +32,6 @@ def markup(playground_url: str) -> dict[str, Any]:
         response = client.post(f"/v1/images/{digest}/urls", json={"transform": {"dynamic_range": "high"}, "priority": True})
         found: dict[str, Any] = response.json()
     return found
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Playwright]:
-    with sync_playwright() as playwright:
-        yield playwright
 
 
 @pytest.fixture(scope="module", params=["srgb", "hdr10"])
