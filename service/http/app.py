@@ -181,23 +181,26 @@ def create_app(
                 access.token_usage.save()
                 tasks.cancel_scope.cancel()
 
+    url_builder = UrlBuilder(
+        signer,
+        settings.server.public_url,
+        limits,
+        rendering.widths,
+        quality=rendering.quality,
+        use_names=settings.server.url_names,
+    )
     dependencies: dict[str, object] = {
         "auth": access.auth,
         "health": health,
         "listing": listing,
-        "url_builder": UrlBuilder(
-            signer,
-            settings.server.public_url,
-            limits,
-            rendering.widths,
-            quality=rendering.quality,
-            use_names=settings.server.url_names,
-        ),
+        "url_builder": url_builder,
         "documents": documents,
         "ingester": ingester,
         "sources": sources,
         "renditions": renditions,
-        "rendition_serving": RenditionServing(signer, renditions, documents),
+        "rendition_serving": RenditionServing(
+            documents=documents, renditions=renditions, settings=settings, signer=signer, sources=sources, url_builder=url_builder
+        ),
         "settings": settings,
         "signer": signer,
         "takedowns": takedowns,
@@ -279,9 +282,13 @@ def _refuse_render(renditions: Renditions, signer: Signer, raw_path: bytes) -> S
     try:
         url, signature = parse_rendition_url(raw_path)
         if url.extension != AUTO:
-            signer.verify(url, signature)
             renditions.raise_if_refused(url)
     except OverloadedError as error:
+        try:
+            signer.verify(url, signature)
+        except ServiceError:
+            # The route finds the same error. The signature of a request that is not refused is verified only there.
+            return None
         return error
     except ServiceError:
         # The route finds the same error.

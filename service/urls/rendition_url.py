@@ -12,6 +12,7 @@ redirected to the only path that is served. Base32 is RFC 4648's in lower case w
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import ClassVar
 from urllib.parse import quote, unquote_to_bytes
 
@@ -64,6 +65,8 @@ class RenditionUrl(msgspec.Struct, frozen=True):
         return f"/{quote(self.name, safe='')}.{self.extension}" if self.name else f".{self.extension}"
 
 
+# Both the check before the queue and the route parse the path of a request.
+@lru_cache(maxsize=64)
 def parse_rendition_url(raw_path: bytes) -> tuple[RenditionUrl, str]:
     """Return the parts of a raw request path and its signature, which is not verified.
 

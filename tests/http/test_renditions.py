@@ -17,6 +17,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from service.http.routes.from_source import get_from_source
 from service.http.routes.renditions import get_rendition
 from service.images.transform import PIPELINE_VERSION
 from tests.support import images
@@ -47,7 +48,8 @@ def document(client: httpx.Client) -> dict[str, Any]:
 
 
 def test_handler_has_one_dependency_because_litestar_starts_a_task_for_each_of_several() -> None:
-    assert list(inspect.signature(get_rendition.fn).parameters) == ["request", "rendition_serving", "rest"]
+    for handler in (get_rendition, get_from_source):
+        assert list(inspect.signature(handler.fn).parameters) == ["request", "rendition_serving", "rest"]
 
 
 def base32(data: bytes) -> str:

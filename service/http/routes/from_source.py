@@ -10,28 +10,22 @@ from litestar.datastructures import State
 from service.errors import BadSignatureError
 from service.http import headers
 from service.http.headers import SourceLifetime
-from service.http.routes.renditions import negotiate, rendition_response, require_open, verified_transform
+from service.http.routes.renditions import RenditionServing, negotiate, rendition_response, require_open, verified_transform
 from service.http.transforms import resolve_transform
 from service.images.formats import FORMAT_OF_EXTENSION
 from service.images.transform import PIPELINE_VERSION, Transform
 from service.library.renditions import Renditions, digests
 from service.ops.regions import require_primary
-from service.settings.sections import Settings
-from service.sources.sources import SourceImage, Sources
+from service.sources.sources import SourceImage
 from service.urls.rendition_url import AUTO, RenditionUrl
-from service.urls.signing import UNSIGNED, Signer, UrlBuilder
+from service.urls.signing import UNSIGNED, UrlBuilder
 from service.urls.source_url import parse_source_url
 
 
 @get("/from/{rest:path}", include_in_schema=False)
 async def get_from_source(
     request: Request[object, object, State],
-    *,
-    signer: Signer,
-    url_builder: UrlBuilder,
-    sources: Sources,
-    renditions: Renditions,
-    settings: Settings,
+    rendition_serving: RenditionServing,
     rest: str,  # noqa: ARG001 - Litestar requires it; the raw path is parsed instead
 ) -> Response[bytes]:
     """Return the rendition of what the object is, or redirect to it, with the stored focal point and `trim` resolved now.
@@ -39,6 +33,8 @@ async def get_from_source(
     A request with a query string, or with another spelling of the object's path, is redirected to the canonical path. The source's image
     is ingested, which only the region with every original does.
     """
+    renditions, settings, signer = rendition_serving.renditions, rendition_serving.settings, rendition_serving.signer
+    sources, url_builder = rendition_serving.sources, rendition_serving.url_builder
     raw_path: bytes = request.scope["raw_path"]
     url, signature = parse_source_url(raw_path)
     transform = verified_transform(url, signature, signer)
@@ -58,7 +54,7 @@ async def get_from_source(
     found = await sources.find(url.source, url.object_path)
     source_seconds = time.perf_counter() - started
     if signature == UNSIGNED and signer.unsigned.depend_on_image(url):
-        require_open(url, found.document.info, transform, signer)
+        require_open(url, found.document.info, transform)
     transform = await resolve_transform(found.document, transform, renditions)
     if settings.sources.response == "redirect":
         return await _redirect(found, transform, url.extension, url_builder, renditions)
