@@ -193,13 +193,27 @@ class _Wire:
     async def event(self) -> Any:
         """Return the next bytes."""
         while (event := self.http.next_event()) is h11.NEED_DATA:
-            self.http.receive_data(await asyncio.get_running_loop().sock_recv(self._socket, _READ_BYTES))
+            # Not sock_recv(): the bytes that it has read are lost if it is canceled before its caller goes on.
+            await _readable(self._socket)
+            with suppress(BlockingIOError):
+                self.http.receive_data(self._socket.recv(_READ_BYTES))
         return event
 
     async def send(self, event: h11.Event) -> None:
         """Send the next bytes."""
         if data := self.http.send(event):
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
+
+
+async def _readable(connection: socket.socket) -> None:
+    """Wait until bytes have arrived, and leave them where they are."""
+    loop = asyncio.get_running_loop()
+    arrived = asyncio.Event()
+    loop.add_reader(connection, arrived.set)
+    try:
+        await arrived.wait()
+    finally:
+        loop.remove_reader(connection)
 
 
 async def _connect(port: int) -> socket.socket:
