@@ -42,12 +42,17 @@ async def body_pieces(request: Request[object, object, State], max_bytes: int, r
     `SlowUploadError`; and `BadRequestError` for a body that breaks off, is not valid in chunked encoding (RFC 9112 §7.1), or consists of
     very many very small chunks.
     """
-    declared = request.headers.get("content-length", "")
-    if declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
-        raise body_too_large(max_bytes, f"{declared} bytes", remedy)
+    require_declared_size(request, max_bytes, remedy)
     reader = _BodyReader(request, max_bytes, remedy)
     while piece := await reader.read_piece():
         yield piece
+
+
+def require_declared_size(request: Request[object, object, State], max_bytes: int, remedy: str = _RAISE_LIMIT) -> None:
+    """Raise `TooLargeError`, with `remedy`, if Content-Length declares a body of more than `max_bytes`."""
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
+        raise body_too_large(max_bytes, f"{declared} bytes", remedy)
 
 
 def body_too_large(max_bytes: int, received: str, remedy: str) -> TooLargeError:

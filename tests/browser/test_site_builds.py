@@ -18,7 +18,8 @@ def test_new_site_of_the_guide_is_the_one_that_the_browser_tests_build() -> None
     with site_folder("next") as folder:
         # Installed with the site, because npx would ask the registry for the newest version, and without its packages, which are there.
         command = scaffold.replace("npx create-next-app@latest", "node_modules/.bin/create-next-app")
-        run_in_site(f"{command} --skip-install --disable-git", folder)
+        # Without the answers that it remembers of earlier uses.
+        run_in_site(f"{command} --skip-install --disable-git", folder, XDG_CONFIG_HOME=str(folder / "config"))
         made = folder / "photos"
         assert (made / "app" / "layout.js").read_text("utf-8") == (tested / "app" / "layout.js").read_text("utf-8")
         package, expected = (json.loads((root / "package.json").read_text("utf-8")) for root in (made, tested))

@@ -94,8 +94,9 @@ def test_client_that_comes_back_after_retry_after_is_served(data: Path) -> None:
         assert client.get(refused.url.path).status_code == 200
 
 
-def test_upload_that_would_be_refused_is_refused_before_its_body_is_read(data: Path) -> None:
-    with darkroom(data, render_processes=1, render_queue=1) as server, server.client() as client, ThreadPoolExecutor(4) as threads:
+def test_upload_that_would_be_refused_is_refused_before_its_body_is_read_and_one_that_is_too_large_as_such(data: Path) -> None:
+    settings = {"render_processes": 1, "render_queue": 1, "max_upload_bytes": 1_000_000}
+    with darkroom(data, **settings) as server, server.client() as client, ThreadPoolExecutor(4) as threads:
         reported_sandbox(server)
         with server.suspended_renders():
             pending = [threads.submit(client.post, "/v1/images", content=images.photo_jpeg(60 + number, 40)) for number in range(2)]
@@ -106,4 +107,6 @@ def test_upload_that_would_be_refused_is_refused_before_its_body_is_read(data: P
             response = client.post("/v1/images", content=b"")
             assert (response.status_code, response.json()["type"]) == (503, "/problems/overloaded")
             assert int(response.headers["retry-after"]) >= 1
+            # This one would be too large at any time.
+            assert client.post("/v1/images", content=bytes(1_000_001)).status_code == 413
         assert [response.result().status_code for response in pending] == [201, 201]

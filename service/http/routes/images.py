@@ -21,7 +21,7 @@ from service.errors import (
 )
 from service.http import headers
 from service.http.auth import BearerAuth, Grant
-from service.http.bodies import MultipartEvent, body_pieces, file_name_of_query, multipart_events
+from service.http.bodies import MultipartEvent, body_pieces, file_name_of_query, multipart_events, require_declared_size
 from service.http.schemas import (
     MAX_URLS,
     CropRequest,
@@ -80,6 +80,8 @@ async def ingest_image(
     - JSON, `{"source": …, "path": …}` or `{"url": …}`: the server fetches the image from one of the sources in `DARKROOM_SOURCES`.
     """
     grant = auth.require_for_source(request, "ingest")
+    # First, because it does not help to send such a body again later.
+    require_declared_size(request, settings.limits.max_upload_bytes)
     ingester.raise_if_full()
     supported = await renditions.supported_formats()
     content_type, options = parse_options_header(request.headers.get("content-type", ""))

@@ -14,7 +14,7 @@ from multipart import MultipartError, MultipartSegment, parse_options_header
 from service.errors import BadRequestError, UnsupportedFormatError
 from service.http import headers
 from service.http.auth import BearerAuth
-from service.http.bodies import body_pieces, body_too_large, file_name_of_query, multipart_events
+from service.http.bodies import body_pieces, body_too_large, file_name_of_query, multipart_events, require_declared_size
 from service.http.routes.images import document_response, image_document
 from service.http.schemas import ImageDocument, UploadUrl, UploadUrlRequest
 from service.http.validation import read_json, require_distinct_formats
@@ -84,9 +84,12 @@ async def take_upload(
     found, signature = parse_upload_path(request.scope["raw_path"])
     signer.verify_ticket(found, signature)
     await upload_tickets.require_usable(found)
+    max_bytes = min(found.max_bytes, settings.limits.max_upload_bytes)
+    # First, because it does not help to send such a body again later. A form has more bytes than its file.
+    require_declared_size(request, max_bytes + _FORM_BYTES, _SEND_SMALLER)
     ingester.raise_if_full()
     async with ingester.spool.open() as upload:
-        file_name = await _receive(request, upload, min(found.max_bytes, settings.limits.max_upload_bytes))
+        file_name = await _receive(request, upload, max_bytes)
         result = await ingester.ingest(upload, lambda info: _admit(upload_tickets, found, info), file_name=file_name)
     document = image_document(result.document, url_builder, await renditions.supported_formats())
     return document_response(document, 201 if result.created else 200)
