@@ -276,20 +276,16 @@ async def _clean_up(settings: Settings, storage: Storage, spool: UploadSpool) ->
 
 
 def _refuse_render(renditions: Renditions, signer: Signer, raw_path: bytes) -> ServiceError | None:
-    if renditions.admits_any:
-        # The route verifies the signature once more.
-        return None
     try:
         url, signature = parse_rendition_url(raw_path)
-        if url.extension != AUTO:
-            renditions.raise_if_refused(url)
-    except OverloadedError as error:
-        try:
-            signer.verify(url, signature)
-        except ServiceError:
-            # The route finds the same error. The signature of a request that is not refused is verified only there.
+        if url.extension == AUTO:
             return None
-        return error
+        try:
+            renditions.raise_if_refused(url)
+        except OverloadedError as refused:
+            # The signature of a request that is not refused is verified only in the route.
+            signer.verify(url, signature)
+            return refused
     except ServiceError:
         # The route finds the same error.
         pass

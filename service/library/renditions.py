@@ -159,11 +159,6 @@ class Renditions:
         with self._in_time():
             return await self._rendering.run(_key(url), lambda: self._render_and_store(url, transform, end_by))
 
-    @property
-    def admits_any(self) -> bool:
-        """Whether any request for a rendition is admitted now, so that `raise_if_refused` need not be called."""
-        return self._pool.admits_any
-
     def raise_if_refused(self, url: RenditionUrl) -> None:
         """Raise `OverloadedError` if a request for a rendition would only be refused, as far as that is known without waiting.
 

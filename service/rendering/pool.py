@@ -250,11 +250,6 @@ class RenderPool:
         return self._queue.refusal(work=work)
 
     @property
-    def admits_any(self) -> bool:
-        """Whether a render would be admitted whatever it costs, because a slot is free for it."""
-        return self._queue.admits_any
-
-    @property
     def has_much_work(self) -> bool:
         """Whether so much work waits that renders may be refused for their cost, although cheaper ones would be admitted."""
         return self._queue.has_much_work
