@@ -198,7 +198,7 @@ def _registry() -> CollectorRegistry:
 
 
 def _serve_metrics(registry: CollectorRegistry, edge: Edge, application: Application, settings: Settings, tracing: Tracing | None) -> None:
-    """Serve the metrics on their port, with those that are read from the parts at each scrape."""
+    """Serve the metrics on their port, including the ones that are read from other parts of the server at each scrape."""
     from service.ops import metrics  # noqa: PLC0415
 
     access = application.access

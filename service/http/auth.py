@@ -103,7 +103,7 @@ class BearerAuth:
     def __init__(self, tokens: Sequence[Token], usage: TokenUsage) -> None:
         """Check tokens.
 
-        tokens: those that are known, none if no request needs one. usage: records when each was used.
+        tokens: the known tokens, none if no request needs one. usage: records when each was used.
         """
         self._usage = usage
         self.replace_tokens(tokens)

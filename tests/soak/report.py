@@ -27,7 +27,7 @@ _MAX_SHOWN = 30
 
 _WHAT = """\
 Visitors come at random times, and none waits for another. They request renditions that are in memory, whole, with a condition and in
-part; renditions that were never requested, and those that are being warmed; documents, listings and pages. They upload with a token and
+part; renditions that are new, and renditions that are being warmed; documents, listings and pages. They upload with a token and
 with upload URLs, change documents, and take images down, which are requested again until the end and have to be 410. They request images
 of a source, objects that the source fails to send, and hosts that are not public. They send forged signatures, wrong tokens, invalid
 transforms and JSON, uploads that are too large, bytes that are not HTTP, bombs and damaged images, and leave in the middle of a request.
