@@ -40,7 +40,7 @@ from service.http.request_log import RequestLog
 from service.imports import quick_imports
 from service.ops.logging import configure_logs, hide, omitted_lines, report_omitted_lines, secret_values
 from service.ops.tracing import open_tracing
-from service.process import end_with_parent, end_with_supervisor, hold_signals, refuse_start
+from service.process import end_with_parent, hold_signals, refuse_start
 from service.settings.environment import Configuration, read
 from service.settings.sections import Settings
 from service.version import VERSION
@@ -58,8 +58,6 @@ _METRIC_LABELS = {"/i/": "rendition", "/from/": "source", "/v1/": "api", "/healt
 
 def build() -> ASGIApp:
     """Return the whole server, configured by the environment; end the process with a message if a setting is invalid."""
-    # A killed supervisor must not leave a server behind that nobody watches. Until the application has started there is nothing to finish.
-    end_with_supervisor(signal.SIGKILL)
     hold_signals()
     try:
         with quick_imports():

@@ -51,12 +51,12 @@ RENDER_BUDGET = {
 SLOW = {"http.client", "pickletools", "sqlite3", "tarfile", "unittest", "urllib.request", "xml.sax", "zoneinfo"}
 SLOW_FOR_RENDERS = SLOW | {"asyncio", "email", "multiprocessing", "ssl"}
 
-# Everything until Granian would fork its worker, and then what the worker does before it listens.
+# Everything until Granian would start its worker, and then what the worker does before it listens.
 SERVER = """
 import sys
 before = set(sys.modules)
 import json, os
-from service.cli.supervisor import Supervisor
+from service.cli.in_process import InProcessServer
 
 def serve(self):
     import service.asgi
@@ -64,9 +64,16 @@ def serve(self):
     print(json.dumps(sorted(sys.modules.keys() - before)), flush=True)
     os._exit(0)
 
-Supervisor.serve = serve
-from service.cli.main import main
+InProcessServer.serve = serve
+from service.cli.commands import main
 main()
+"""
+SUPERVISOR = """
+import sys
+before = set(sys.modules)
+import json, os, service.cli.main, service.cli.supervisor
+os.fork = lambda: print(json.dumps(sorted(sys.modules.keys() - before)), flush=True) or os._exit(0)
+service.cli.main.main()
 """
 FORK_SERVER = """
 import sys
@@ -96,6 +103,18 @@ def test_server_imports_no_more_modules_than_its_budget_before_it_serves(tmp_pat
     assert {"service.asgi", "litestar.app", "granian.server.mp"} <= modules
     assert over_budget(modules, SERVER_BUDGET) == {}
     assert modules & SLOW == set()
+
+
+def test_supervisor_imports_only_the_standard_library_and_its_own_modules() -> None:
+    modules = imported(SUPERVISOR, "serve")
+    assert {name for name in modules if name.split(".")[0] not in sys.stdlib_module_names} == {
+        "service",
+        "service.cli",
+        "service.cli.main",
+        "service.cli.supervisor",
+        "service.process",
+    }
+    assert modules & (SLOW_FOR_RENDERS | {"ctypes.util", "inspect", "logging", "subprocess"}) == set()
 
 
 def test_fork_server_of_render_processes_imports_no_more_modules_than_its_budget() -> None:

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 from click.testing import CliRunner, Result
 
-from service.cli.main import main
+from service.cli.commands import main
 from service.settings.help import HELP
 
 SECRETS = {

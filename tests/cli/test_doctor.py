@@ -21,7 +21,7 @@ import trustme
 from _pytest.mark import ParameterSet
 from click.testing import CliRunner
 
-from service.cli.main import main
+from service.cli.commands import main
 from service.rendering.floors import FLOORS, Floor
 from tests.caches.running import CACHES, is_installed
 from tests.deploy.test_nginx import in_front

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from service.cli.main import main
+from service.cli.commands import main
 
 SHARED = """
 app = "pictures"

@@ -136,6 +136,55 @@ def test_kill_of_the_supervisor_ends_the_server(data: Path) -> None:
         assert alive == []
 
 
+def test_server_that_was_killed_is_started_again_and_logs_why(data: Path) -> None:
+    with darkroom(data) as server, server.client() as client:
+        kill(server)
+
+        def is_healthy() -> bool:
+            with suppress(httpx.TransportError):
+                return client.get("/health").status_code == 200
+            return False
+
+        wait_until(is_healthy)
+        (restart,) = [line for line in map(json.loads, server.log().splitlines()) if "started again" in line["event"]]
+        assert (restart["level"], restart["cause"]) == ("error", "signal 9 (Killed)")
+        assert server.stop() == 0
+
+
+def test_server_that_crashes_right_after_a_restart_is_not_started_again(data: Path) -> None:
+    with darkroom(data) as server:
+        kill(server)
+        wait_until(lambda: len(psutil.Process(server.process.pid).children()) == 1)
+        kill(server)
+        assert server.process.wait(END_SECONDS) == 1
+        assert "the server crashed again right after it was restarted" in server.log()
+
+
+def test_server_that_does_not_end_in_time_is_killed() -> None:
+    code = """
+import signal
+from service.cli import supervisor
+supervisor.DRAIN_SECONDS = 1
+supervisor.supervise()
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(flush=True)
+signal.pause()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True) as supervisor:
+        assert supervisor.stdout is not None
+        supervisor.stdout.readline()
+        supervisor.terminate()
+        assert supervisor.wait(END_SECONDS) == 0
+        assert processes_of_session(supervisor.pid) == []
+
+
+def kill(server: Server) -> None:
+    """Kill the process that serves, and return when it has been reaped."""
+    worker = server.worker()
+    worker.kill()
+    worker.wait(PATIENCE_SECONDS)
+
+
 def processes_of_session(leader: int) -> list[psutil.Process]:
     """Return the descendants of `leader`, the first process of its session."""
     found = []
@@ -198,7 +247,7 @@ from service.process import end_at_once, hold_signals
 def reached(phase):
     if phase != sys.argv[1]:
         return False
-    # The supervisor leads the group. It imports this module before it starts the worker.
+    # The supervisor leads the group.
     (os.kill if sys.argv[3] == "supervisor" else os.killpg)(os.getpgid(0), signal.Signals[sys.argv[2]])
     return True
 
@@ -228,7 +277,10 @@ async def application(scope, receive, send):
 @pytest.mark.parametrize(("ending", "to"), [("SIGTERM", "supervisor"), ("SIGTERM", "group"), ("SIGINT", "group")])
 def test_signal_while_the_application_starts_ends_the_server_with_status_0(tmp_path: Path, phase: str, ending: str, to: str) -> None:
     (tmp_path / "starting.py").write_text(STARTING_APPLICATION)
-    serve = f"from service.cli.main import run_granian; run_granian('starting:build', '127.0.0.1', {free_port()})"
+    serve = (
+        "from service.cli.supervisor import supervise; supervise()\n"
+        f"from service.cli.commands import run_granian; run_granian('starting:build', '127.0.0.1', {free_port()})"
+    )
     supervisor = subprocess.Popen([sys.executable, "-c", serve, phase, ending, to], cwd=tmp_path, start_new_session=True)
     try:
         assert supervisor.wait(END_SECONDS) == 0

@@ -18,7 +18,7 @@ import pytest
 import structlog
 from click.testing import CliRunner
 
-from service.cli.main import main
+from service.cli.commands import main
 from service.images.digest import digest_from_sha256
 from service.storage import checksum
 from tests.support import images

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.cli.main import DRAIN_SECONDS
+from service.cli.supervisor import DRAIN_SECONDS
 from service.settings.environment import load
 from service.settings.help import HELP
 from tests.deploy.compose_flags import flags

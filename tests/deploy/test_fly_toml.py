@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from service.cli.main import DRAIN_SECONDS, main
+from service.cli.commands import main
+from service.cli.supervisor import DRAIN_SECONDS
 from service.http.routes.health import get_health
 from service.settings.environment import load
 from service.settings.help import HELP

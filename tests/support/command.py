@@ -11,7 +11,7 @@ from typing import IO
 
 from click.testing import CliRunner, Result
 
-from service.cli.main import main
+from service.cli.commands import main
 from tests.support.processes import running
 from tests.support.server import DARKROOM, environment
 
