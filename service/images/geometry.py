@@ -241,13 +241,14 @@ def intermediate_suffices(info: ImageInfo, transform: Transform, plan: Plan) -> 
     """Return whether a rendition is made from the intermediate, which depends only on the original and the transform.
 
     An intermediate has no metadata, only the first page, and 8 bits, which are too few for a transform that spreads levels apart, and for
-    a high dynamic range.
+    a high dynamic range. That of a baseline JPEG has to be twice as wide and high as the rendition, so that what its decoder and its
+    encoder lose averages out.
     """
     if transform.dynamic_range == "high":
         return False
     if info.intermediate is None or transform.metadata != "none" or transform.frame or transform.trim is not None or transform.stretches:
         return False
-    width, height = plan.unrotated_size
+    width, height = (side * (2 if info.shrinks_on_load else 1) for side in plan.unrotated_size)
     intermediate_width, intermediate_height = info.intermediate
     wide_enough = width * info.width <= intermediate_width * plan.region.width
     return wide_enough and height * info.height <= intermediate_height * plan.region.height

@@ -14,10 +14,15 @@ _ANIMATED_ORIGINALS = frozenset({"gif", "webp", "png", "jxl"})
 # An animation may have this many times the pixels of a still: it is decoded one frame after another, so that they cost time, not memory.
 _ANIMATION_FACTOR = 4
 
-# An original with more pixels than this, which no decoder can shrink while it reads, has an intermediate.
+# An original with more pixels than this has an intermediate, which is at most so large.
 _INTERMEDIATE_ABOVE_PIXELS = 8_000_000
 _INTERMEDIATE_WIDTH = 2_560
 _INTERMEDIATE_PIXELS = 6_000_000
+
+# The intermediate of a JPEG that its decoder can shrink is what the decoder makes of it: with the smallest of its factors that leaves no
+# more than so many pixels, or with the largest. A probe has to decode the original anyway, so that this costs little.
+_SHRINK_ON_LOAD = (2, 4, 8)
+_SHRUNK_PIXELS = 4_500_000
 
 # The address space of a render process before it decodes or encodes anything: 140 to 175 MiB measured.
 _PROCESS_BYTES = 192 << 20
@@ -103,15 +108,23 @@ class ImageInfo(msgspec.Struct, frozen=True):
         return self.frames > 1 and (self.sequence or self.format in _ANIMATED_ORIGINALS)
 
     @property
+    def shrinks_on_load(self) -> bool:
+        """Whether its decoder can shrink it while it reads: it is a baseline JPEG."""
+        return self.format == "jpeg" and not self.needs_full_decode
+
+    @property
     def intermediate(self) -> tuple[int, int] | None:
         """Width and height of its intermediate, `None` for an original that has none.
 
         An intermediate is a smaller copy, from which renditions of a large original are made. This depends only on the original, so that a
         rendition has the same pixels in every region.
         """
-        shrinks_on_load = self.vector or (self.format == "jpeg" and not self.needs_full_decode)
-        if shrinks_on_load or self.animated or self.width * self.height <= _INTERMEDIATE_ABOVE_PIXELS:
+        if self.vector or self.animated or self.width * self.height <= _INTERMEDIATE_ABOVE_PIXELS:
             return None
+        if self.shrinks_on_load:
+            enough = (factor for factor in _SHRINK_ON_LOAD if self.width * self.height <= _SHRUNK_PIXELS * factor**2)
+            factor = next(enough, _SHRINK_ON_LOAD[-1])
+            return self.width // factor, self.height // factor
         scale = min(_INTERMEDIATE_WIDTH / self.width, (_INTERMEDIATE_PIXELS / (self.width * self.height)) ** 0.5, 1.0)
         return round(self.width * scale), round(self.height * scale)
 

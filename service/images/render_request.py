@@ -10,6 +10,7 @@ from service.images.info import ImageInfo, Limits
 from service.images.transform import DEFAULTS, PIPELINE_VERSION, Transform, for_format
 
 _FIRST_VERSION_WITH_FINE_ROTATION = 3
+_FIRST_VERSION_WITH_INTERMEDIATES_OF_BASELINE_JPEGS = 3
 
 
 class RenderRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +32,8 @@ class RenderRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def from_intermediate(self) -> bool:
         """Whether it is rendered from the intermediate of the original."""
+        if self.info.shrinks_on_load and self.version < _FIRST_VERSION_WITH_INTERMEDIATES_OF_BASELINE_JPEGS:
+            return False
         return intermediate_suffices(self.info, self.transform, self.plan)
 
 

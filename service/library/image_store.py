@@ -3,7 +3,7 @@
 An upload writes the first four at the same time, and then the document:
 
 - `originals/<digest>`: the bytes as uploaded.
-- `intermediates/<digest>`: a smaller copy to render from, only for originals that are slow to decode.
+- `intermediates/<digest>`: a smaller copy to render from, only of large originals.
 - `warming/<digest>`: an empty object; the image waits to be warmed.
 - `recent/<time>-<digest>`: an empty object; the place of the image in the list of images, newest first.
 - `documents/<digest>`: the document. From now on the image exists, and `renditions/<digest>/<name>` follow as they are requested.

@@ -1,6 +1,6 @@
 """Render inputs: the file that a rendition is made from, the original or its intermediate.
 
-An intermediate is a smaller copy of an original that is slow to decode. Ingest makes it; one that is missing or damaged is made again.
+An intermediate is a smaller copy of a large original. Ingest makes it; one that is missing or damaged is made again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 # How many intermediates are made for requests at a time. Each holds its original beside what its render has reserved.
 _MAKING_AT_A_TIME = 2
 
-# An intermediate is lossless: this is what its pixels have at most, with alpha, in bytes.
+# One with alpha is lossless: this is what its pixels have at most, in bytes.
 _BYTES_PER_PIXEL = 4
 
 

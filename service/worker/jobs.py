@@ -301,14 +301,14 @@ def run_probe(job: Probe, descriptor: int) -> Probed:
         whole = load_whole(file, info).copy_memory()
         check_decoded(info)
         small = _scale_down(whole, *placeholder.size(whole.width, whole.height))
-        return Probed(info, placeholder.make(small), encode_intermediate(whole))
+        return Probed(info, placeholder.make(small), encode_intermediate(whole, halved=info.shrinks_on_load), warnings)
 
 
 def run_make_intermediate(job: MakeIntermediate, descriptor: int) -> Intermediate:
     """Return the intermediate of an original that has one. Raises `ImageError` and `NeedsExclusiveError`."""
     file = ImageFile.open(job.input_file, descriptor)
     with _verified(file, job.limits, exclusive=job.exclusive) as info:
-        body = encode_intermediate(load_whole(file, info))
+        body = encode_intermediate(load_whole(file, info), halved=info.shrinks_on_load)
     return Intermediate(body)
 
 

@@ -66,6 +66,10 @@ _AVIF_ANIMATION_SPEED_BY_EFFORT = (9, 9, 9, 8, 8, 7, 7)
 
 # Quantization steps of 1 to 10: the loss is smaller than that of the second encoder.
 _INTERMEDIATE_QUALITY = 95
+# Of a picture that is at least halved afterwards, most of the loss averages out, and half of its colors is all of them: renditions take 1 %
+# more bytes than from the original at equal SSIMULACRA2 (six photos, 480 and 640 pixels wide), and the file is half as large as with the
+# quality above, a tenth to a quarter of a camera's original.
+_HALVED_QUALITY = 92
 
 # Pictures with a high dynamic range: bits per band, and the color spaces that JPEG XL names.
 _HDR_BITS = 10
@@ -124,13 +128,17 @@ def encode(image: pyvips.Image, image_format: Format, quality: int, options: Enc
     return _ENCODERS[image_format](image, quality, options)
 
 
-def encode_intermediate(image: pyvips.Image) -> bytes:
+def encode_intermediate(image: pyvips.Image, *, halved: bool) -> bytes:
     """Return the file of an intermediate, with the ICC profile: a JPEG without visible loss, or a TIFF if the image has alpha.
 
     Deflated TIFF is twice as large as lossless WebP, and decodes in less than half the time; PNG is in between. Raises `pyvips.Error`.
+
+    halved: whether every rendition has at most half the width and height.
     """
     if image.hasalpha():
         return bytes(image.tiffsave_buffer(compression="deflate", predictor="horizontal", level=1, keep="icc"))
+    if halved:
+        return bytes(image.jpegsave_buffer(Q=_HALVED_QUALITY, subsample_mode="on", keep="icc"))
     return bytes(image.jpegsave_buffer(Q=_INTERMEDIATE_QUALITY, subsample_mode="off", keep="icc"))
 
 

@@ -6,25 +6,28 @@ For each line of standard input, a `Batch` in JSON, it writes a line with a `Bat
 from __future__ import annotations
 
 import base64
+import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, TypeAlias
+from pathlib import Path
+from typing import BinaryIO, Literal, TypeAlias
 
 import msgspec
 import pyvips
 
 from service.images.formats import Format
-from service.images.geometry import Plan, make_plan
+from service.images.geometry import Plan, intermediate_suffices, make_plan
 from service.images.info import ImageInfo
 from service.images.transform import DEFAULTS, PIPELINE_VERSION, parse
 from service.worker import color
-from service.worker.load import FAIL_ON, SHRINK_RULES, shrink_on_load
-from service.worker.save import encode
+from service.worker.files import ImageFile
+from service.worker.load import FAIL_ON, SHRINK_RULES, load_whole, shrink_on_load
+from service.worker.save import encode, encode_intermediate
 from tests.bench.measure import Priority
 
-# How far the decoder of a JPEG shrinks: as far as Darkroom's settings say; as far as libvips' `thumbnail` does, which leaves a factor of
-# two to the resampler; as far as it can.
+# How far the decoder of a JPEG shrinks: as far as Darkroom's settings say, and from the intermediate where Darkroom has one; as far as
+# libvips' `thumbnail` does, which leaves a factor of two to the resampler; as far as it can.
 Reduction: TypeAlias = Literal["ours", "thumbnail", "whole"]
 
 _FACTORS = (8, 4, 2)
@@ -85,9 +88,16 @@ class _Render:
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
-        image = pyvips.Image.new_from_file(batch.path)
+        self._path = batch.path
+        image = pyvips.Image.new_from_file(self._path)
+        info = _info(image)
         self._plan = make_plan(image.width, image.height, parse(batch.transform))
-        self._factor = _factor(image, self._plan, batch.reduction) if image.get("vips-loader").startswith("jpegload") else 1
+        if batch.reduction == "ours" and intermediate_suffices(info, parse(batch.transform), self._plan):
+            # Its path is valid as long as it is open.
+            self._intermediate = _intermediate(self._path, info)
+            self._path = f"/proc/self/fd/{self._intermediate.fileno()}"
+            image = pyvips.Image.new_from_file(self._path)
+        self._factor = _factor(image, info, self._plan, batch.reduction) if _is_jpeg(image) else 1
         self._quality = DEFAULTS[PIPELINE_VERSION].quality[batch.format]
 
     def __call__(self) -> tuple[float, bytes]:
@@ -97,18 +107,38 @@ class _Render:
         return time.perf_counter() - started, body
 
     def _picture(self) -> pyvips.Image:
-        plan, path = self._plan, self._batch.path
+        plan = self._plan
         shrink = {"shrink": self._factor} if self._factor > 1 else {}
-        image = pyvips.Image.new_from_file(path, access="sequential", fail_on=FAIL_ON, **shrink)
+        image = pyvips.Image.new_from_file(self._path, access="sequential", fail_on=FAIL_ON, **shrink)
         image = image.thumbnail_image(plan.width, height=plan.height, size="force", **color.icc_options(image, "srgb"))
         if plan.crop is None:
             return image
         return image.copy_memory().smartcrop(plan.crop.width, plan.crop.height, interesting="attention")
 
 
-def _factor(image: pyvips.Image, plan: Plan, reduction: Reduction) -> int:
+def _info(image: pyvips.Image) -> ImageInfo:
+    progressive = image.get_typeof("interlaced") != 0
+    image_format = "jpeg" if _is_jpeg(image) else "png"
+    return ImageInfo(image_format, image.width, image.height, 1, alpha=False, needs_full_decode=progressive)
+
+
+def _is_jpeg(image: pyvips.Image) -> bool:
+    return str(image.get("vips-loader")).startswith("jpegload")
+
+
+def _intermediate(path: str, info: ImageInfo) -> BinaryIO:
+    """Return the open intermediate of an original."""
+    with Path(path).open("rb") as original:
+        whole = load_whole(ImageFile.uploaded(original.fileno()), info)
+        body = encode_intermediate(whole, halved=info.shrinks_on_load)
+    file = os.fdopen(os.memfd_create("intermediate"), "w+b")
+    file.write(body)
+    file.flush()
+    return file
+
+
+def _factor(image: pyvips.Image, info: ImageInfo, plan: Plan, reduction: Reduction) -> int:
     if reduction == "ours":
-        info = ImageInfo("jpeg", image.width, image.height, 1, alpha=False, needs_full_decode=False)
         return shrink_on_load(image.width, image.height, info, plan, SHRINK_RULES[PIPELINE_VERSION])
     left_to_resampler = 2 if reduction == "thumbnail" else 1
     scale = min(image.width / plan.width, image.height / plan.height)

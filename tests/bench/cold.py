@@ -26,7 +26,7 @@ CROWD = 200
 _ADDED = "miss, what the server adds"
 
 # The renditions whose bytes have to be those of libvips' calls: nothing but a reduction of the original.
-_PLAIN = [work for work in WORKS if not work.smart_crop and not work.after_ingest]
+_PLAIN = [work for work in WORKS if not work.smart_crop]
 
 
 def cold(bench: Bench) -> list[Row]:
@@ -35,7 +35,7 @@ def cold(bench: Bench) -> list[Row]:
     with open_sides(bench, "cold") as running:
         judged = judging.Judge(bench.folder / "judged", bench.originals)
         for work in WORKS:
-            if work.after_ingest and not bench.extent.slow_images:
+            if work.is_large and not bench.extent.slow_images:
                 continue
             able = {name: side for name, side in running.items() if side.supports(work)}
             bodies = _warm_up(work, able)

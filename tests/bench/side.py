@@ -33,7 +33,7 @@ class Work(msgspec.Struct, frozen=True):
     name: such as "WebP 640". original: a file in `Place.originals`.
     width: in pixels; the height follows from the shape of the original, unless `smart_crop`.
     height, smart_crop: with both, the picture is cropped to `width` × `height` around its salient part.
-    after_ingest: whether a side that prepares originals may have done so: it is then compared with a decode of the original.
+    is_large: whether the original is slow to make and to decode.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Work(msgspec.Struct, frozen=True):
     width: int
     height: int | None = None
     smart_crop: bool = False
-    after_ingest: bool = False
+    is_large: bool = False
 
 
 # The size of a hit: about 20 kB.
@@ -53,8 +53,8 @@ WORKS = (
     Work("JPEG 640", PHOTO, "jpeg", 640),
     Work("AVIF 640", PHOTO, "avif", 640),
     Work("smart crop 400²", PHOTO, "webp", 400, 400, smart_crop=True),
-    Work("24 Mpixel PNG", LARGE_PNG, "webp", 640, after_ingest=True),
-    Work("24 Mpixel progressive JPEG", LARGE_PROGRESSIVE, "webp", 640, after_ingest=True),
+    Work("24 Mpixel PNG", LARGE_PNG, "webp", 640, is_large=True),
+    Work("24 Mpixel progressive JPEG", LARGE_PROGRESSIVE, "webp", 640, is_large=True),
 )
 
 

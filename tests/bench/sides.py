@@ -121,7 +121,7 @@ def _libvips_side(name: str, reduction: Reduction, decoder: str) -> Side:
 
 SIDES: tuple[Side, ...] = (
     Side(DARKROOM, darkroom, lambda: f"{version('darkroom')} with default settings, warming off"),
-    _libvips_side(SAME_CALLS, "ours", "shrinks as much as Darkroom's"),
+    _libvips_side(SAME_CALLS, "ours", "shrinks as much as Darkroom's, and reads the intermediate where Darkroom does"),
     _libvips_side(THUMBNAIL, "thumbnail", "shrinks as much as `vips_thumbnail` makes it, which leaves a factor of two to the resampler"),
     _libvips_side(WHOLE_REDUCTION, "whole", "shrinks as much as it can"),
     *PEERS,

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.storage import checksum
 from tests.support import images
 from tests.support.s3 import Bucket, moto_bucket
 from tests.support.server import Server, darkroom
@@ -48,8 +49,18 @@ def test_ingest_makes_an_intermediate_of_a_large_original_that_needs_a_full_deco
         document = upload(client, large)
         assert intermediates(server) - before == {document["digest"]}
         upload(client, images.photo_jpeg(800, 600, progressive=True))
-        upload(client, images.large_jpeg(3_600, 2_400))
+        upload(client, images.large_jpeg(3_600, 2_000))
     assert intermediates(server) - before == {document["digest"]}
+
+
+def test_ingest_makes_a_small_intermediate_of_a_camera_s_jpeg(server: Server) -> None:
+    body = images.large_jpeg(3_600, 2_400)
+    with server.client() as client:
+        document = upload(client, body)
+        (intermediate,) = (path for path in server.stored("intermediates") if path.name == document["digest"])
+        stored = intermediate.read_bytes()
+        assert images.decode(checksum.verify(stored) or b"").size == (1_800, 1_200)
+        assert len(stored) < len(body) / 2
 
 
 def test_rendition_never_reads_the_original_if_the_intermediate_is_large_enough(server: Server, large: bytes) -> None:

@@ -13,6 +13,7 @@ from tests.support.renders import LIMITS
 
 FILM = ImageInfo("gif", 100, 80, 7, alpha=False, needs_full_decode=True)
 LARGE = ImageInfo("png", 4_000, 3_000, 1, alpha=False, needs_full_decode=False)
+CAMERA = ImageInfo("jpeg", 4_032, 3_024, 1, alpha=False, needs_full_decode=False)
 
 
 def test_request_has_the_plan_of_its_transform() -> None:
@@ -39,6 +40,39 @@ def test_request_is_made_from_the_intermediate_only_where_that_is_large_enough()
     assert resolve(LARGE, parse("width=640"), "webp", LIMITS).from_intermediate
     assert not resolve(LARGE, parse("width=3000"), "webp", LIMITS).from_intermediate
     assert not resolve(LARGE, parse("width=640,gamma=2"), "webp", LIMITS).from_intermediate
+
+
+def test_request_of_a_baseline_jpeg_is_made_from_an_intermediate_of_twice_its_size() -> None:
+    assert CAMERA.intermediate == (2_016, 1_512)
+    for transform, suffices in (
+        ("width=1008", True),
+        ("width=1009", False),
+        ("height=756", True),
+        ("crop=25p:25p:50p:50p,width=505", False),
+    ):
+        assert resolve(CAMERA, parse(transform), "webp", LIMITS).from_intermediate == suffices, transform
+    assert not resolve(CAMERA, parse("width=640,metadata=all"), "webp", LIMITS).from_intermediate
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_request_of_a_baseline_jpeg_is_made_from_the_original_in_earlier_versions(version: int) -> None:
+    assert not resolve(CAMERA, parse("width=640"), "webp", LIMITS, version=version).from_intermediate
+    assert resolve(LARGE, parse("width=640"), "webp", LIMITS, version=version).from_intermediate
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "size"),
+    [
+        (4_000, 2_000, None),
+        (4_000, 2_001, (2_000, 1_000)),
+        (3_456, 5_184, (1_728, 2_592)),
+        (6_001, 4_003, (1_500, 1_000)),
+        (12_000, 9_000, (1_500, 1_125)),
+        (20_000, 20_000, (2_500, 2_500)),
+    ],
+)
+def test_intermediate_of_a_baseline_jpeg_is_what_its_decoder_can_make(width: int, height: int, size: tuple[int, int] | None) -> None:
+    assert ImageInfo("jpeg", width, height, 1, alpha=False, needs_full_decode=False).intermediate == size
 
 
 def test_request_that_the_header_rules_out_is_refused() -> None:

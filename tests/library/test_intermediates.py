@@ -17,6 +17,7 @@ from service.errors import (
     NotFoundError,
     StorageFullError,
     TooManyPixelsError,
+    UnknownImageError,
 )
 from service.images.digest import digest_from_sha256
 from service.images.render_request import resolve
@@ -67,15 +68,19 @@ def file_of(library: Library, key: str) -> Path:
     return path
 
 
-async def test_ingest_makes_an_intermediate_only_of_a_large_original_that_needs_a_full_decode(library: Library, large: bytes) -> None:
-    digest = await library.ingest(large)
-    other = await library.ingest(images.large_jpeg(3_600, 2_400))
-    small = await library.ingest(images.photo_jpeg(800, 600, progressive=True))
+def intermediate_size(library: Library, digest: str) -> tuple[int, int]:
     body = checksum.verify(file_of(library, intermediate_key(digest)).read_bytes())
     assert body is not None
-    assert images.decode(body).size == (2_560, 1_707)
-    assert not file_of(library, intermediate_key(other)).exists()
-    assert not file_of(library, intermediate_key(small)).exists()
+    return images.decode(body).size
+
+
+async def test_ingest_makes_an_intermediate_only_of_a_large_original(library: Library, large: bytes) -> None:
+    digest = await library.ingest(large)
+    camera = await library.ingest(images.large_jpeg(3_600, 2_400))
+    assert intermediate_size(library, digest) == (2_560, 1_707)
+    assert intermediate_size(library, camera) == (1_800, 1_200)
+    for smaller in (images.photo_jpeg(800, 600, progressive=True), images.large_jpeg(3_600, 2_200)):
+        assert not file_of(library, intermediate_key(await library.ingest(smaller))).exists()
 
 
 async def test_rendition_reads_only_the_intermediate_if_that_is_large_enough(library: Library, large: bytes, jobs: list[str]) -> None:
@@ -85,6 +90,14 @@ async def test_rendition_reads_only_the_intermediate_if_that_is_large_enough(lib
     assert images.decode(found.body).size == (1_280, 853)
     assert images.decode((await library.rendition(digest, "width=2560")).body).size == (2_560, 1_707)
     assert jobs == ["Probe", "Render", "Render"]
+
+
+async def test_small_rendition_of_a_baseline_jpeg_reads_the_intermediate_and_a_larger_one_the_original(library: Library) -> None:
+    digest = await library.ingest(images.large_jpeg(3_600, 2_400))
+    file_of(library, original_key(digest)).unlink()
+    assert images.decode((await library.rendition(digest, "width=900")).body).size == (900, 600)
+    with pytest.raises(UnknownImageError):
+        await library.rendition(digest, "width=901")
 
 
 async def test_intermediate_on_disk_is_read_where_it_is_and_behind_its_checksum(library: Library, large: bytes) -> None:

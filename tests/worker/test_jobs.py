@@ -229,6 +229,16 @@ INTERMEDIATE_TRANSFORMS = [
 ]
 
 
+HALF_SIZE_TRANSFORMS = [
+    "width=900",
+    "width=600,height=600,fit=cover,gravity=focal:0.8:0.2",
+    "crop=25p:25p:60p:60p,width=500",
+    "rotate=90,width=500,background=ffffff",
+    "rotate=10,width=450",
+    "width=300,blur=2,saturation=1.4",
+]
+
+
 @pytest.mark.parametrize("kind", ["png", pytest.param("alpha", marks=pytest.mark.long), pytest.param("p3", marks=pytest.mark.long)])
 async def test_rendition_of_the_intermediate_looks_like_one_of_the_original(pool: RenderPool, folder: Path, kind: str) -> None:
     """The loss of a JPEG at a very high quality is allowed, or none; sizes are relative to the original."""
@@ -238,11 +248,25 @@ async def test_rendition_of_the_intermediate_looks_like_one_of_the_original(pool
     out = io.BytesIO()
     scene.save(out, "PNG", compress_level=1, icc_profile=images.p3_profile() if kind == "p3" else None)
     path = written(folder, out.getvalue(), "large.png")
+    await require_alike(pool, folder, path, INTERMEDIATE_TRANSFORMS if kind != "png" else INTERMEDIATE_TRANSFORMS[::2])
+
+
+@pytest.mark.parametrize("orientation", [1, pytest.param(6, marks=pytest.mark.long)])
+async def test_rendition_of_half_an_intermediate_looks_like_one_of_the_baseline_jpeg(
+    pool: RenderPool, folder: Path, orientation: int
+) -> None:
+    # Sides that the decoder's factor does not divide.
+    body = images.copyrighted_jpeg(3_603, 2_701, orientation=orientation)
+    await require_alike(pool, folder, written(folder, body, "camera.jpg"), HALF_SIZE_TRANSFORMS)
+
+
+async def require_alike(pool: RenderPool, folder: Path, path: Path, spellings: list[str]) -> None:
+    """Require renditions of the intermediate that look like those of the original."""
     info = (await probed(pool, path)).info
     assert info.intermediate is not None
     body = (await pool.run(MakeIntermediate(input_file_of(path), LIMITS), Intermediate)).body
     reduced = written(folder, body, "intermediate")
-    for spelling in INTERMEDIATE_TRANSFORMS if kind != "png" else INTERMEDIATE_TRANSFORMS[::2]:
+    for spelling in spellings:
         job = render_job(path, spelling, "png")
         assert resolve(info, job.request.transform, job.request.format, LIMITS).from_intermediate
         whole = images.decode((await pool.run(job, Rendered)).body)
