@@ -30,12 +30,21 @@ def limit(seconds: float) -> float:
 
 
 def wait_until(condition: Callable[[], object], *, seconds: float = PATIENCE_SECONDS) -> None:
-    """Return as soon as `condition()` is true; raises `TimeoutError` if it is not within `seconds`."""
-    deadline = time.monotonic() + seconds
+    """Return soon after `condition()` has become true; raises `TimeoutError` if it is not within `seconds`."""
+    started = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - started
+        if waited > seconds:
             raise TimeoutError(f"the condition did not become true within {seconds:g} seconds")
-        time.sleep(0.01)
+        time.sleep(pause_seconds(waited))
+
+
+def pause_seconds(waited_seconds: float) -> float:
+    """Return the pause before a condition is evaluated again: a tenth of the time waited so far, between 10 and 100 milliseconds.
+
+    Many conditions are a request to a server or read its whole log, so that at short intervals a long wait would take much CPU time.
+    """
+    return min(max(waited_seconds / 10, 0.01), 0.1)
 
 
 @contextmanager
