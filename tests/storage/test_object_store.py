@@ -32,7 +32,7 @@ from service.storage.keys import (
     warming_key,
 )
 from service.storage.object_store import Storage, open_storage
-from tests.support.s3 import Bucket
+from tests.support.s3 import PAGE_OBJECTS, Bucket
 from tests.support.server import HOST, free_port
 from tests.support.waiting import within
 
@@ -215,11 +215,11 @@ async def test_list_objects_yields_key_size_and_time_of_the_last_put(storage: St
 
 
 async def test_list_names_after_of_more_than_a_page_returns_all_names(storage: Storage) -> None:
-    """S3 lists a thousand at a time."""
-    digests = [f"{number:a>32}" for number in range(1_100)]
+    """S3 lists some objects at a time."""
+    digests = [f"{number:a>32}" for number in range(PAGE_OBJECTS + 10)]
     for start in range(0, len(digests), 20):
         await asyncio.gather(*(storage.put_if_absent(warming_key(digest), b"", durable=False) for digest in digests[start : start + 20]))
-    assert sorted(await storage.list_names_after(WARMING_PREFIX, "", 2_000)) == sorted(digests)
+    assert sorted(await storage.list_names_after(WARMING_PREFIX, "", 2 * PAGE_OBJECTS)) == sorted(digests)
 
 
 async def test_ping_of_a_reachable_store_returns_and_leaves_no_object(storage: Storage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -16,6 +17,9 @@ from obstore.store import S3Store
 from tests.support.processes import running
 from tests.support.server import HOST, free_port
 from tests.support.waiting import PATIENCE_SECONDS
+
+# How many objects a response lists: a tenth of S3's thousand, so that tests of several pages need only a tenth of the uploads.
+PAGE_OBJECTS = 100
 
 
 class Bucket:
@@ -64,7 +68,8 @@ def moto_bucket() -> Iterator[Bucket]:
     port = free_port()
     command = [str(Path(sys.executable).parent / "moto_server"), "-H", HOST, "-p", str(port)]
     null = subprocess.DEVNULL
-    with running(command, stdin=null, stdout=null, stderr=null) as process:
+    environment = os.environ | {"MOTO_S3_DEFAULT_MAX_KEYS": str(PAGE_OBJECTS)}
+    with running(command, env=environment, stdin=null, stdout=null, stderr=null) as process:
         bucket = Bucket(process, port)
         _make(bucket)
         yield bucket
