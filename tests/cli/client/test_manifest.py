@@ -14,7 +14,7 @@ from service.urls.signing import Signer, UrlBuilder
 from tests.support.renders import LIMITS
 
 DIGEST = "k5x7q2" + "a" * 26
-INFO = ImageInfo("jpeg", 1600, 1200, 1, alpha=False, needs_full_decode=False)
+INFO = ImageInfo("jpeg", 640, 480, 1, alpha=False, needs_full_decode=False)
 BASE = "https://img.example.com/pics"
 
 
