@@ -131,13 +131,15 @@ def run_granian(factory: str, host: str, port: int, *, buffer_bytes: int = BUFFE
     empty 431. Granian reads as much as it has allocated, which may be twice as much.
     """
     # Imported only here, so that the other commands start quickly.
-    from granian.constants import HTTPModes, Interfaces, Loops  # noqa: PLC0415
-    from granian.http import HTTP1Settings  # noqa: PLC0415
-    from granian.log import LogLevels  # noqa: PLC0415
+    with quick_imports():
+        import_module(factory.partition(":")[0])
+        from granian.constants import HTTPModes, Interfaces, Loops  # noqa: PLC0415
+        from granian.http import HTTP1Settings  # noqa: PLC0415
+        from granian.log import LogLevels  # noqa: PLC0415
 
-    from service.cli.in_process import InProcessServer  # noqa: PLC0415
-    from service.http.connections import max_connections  # noqa: PLC0415
-    from service.ops.logging import adopt_logger  # noqa: PLC0415
+        from service.cli.in_process import InProcessServer  # noqa: PLC0415
+        from service.http.connections import max_connections  # noqa: PLC0415
+        from service.ops.logging import adopt_logger  # noqa: PLC0415
 
     server = InProcessServer(
         factory,
@@ -158,8 +160,6 @@ def run_granian(factory: str, host: str, port: int, *, buffer_bytes: int = BUFFE
     )
     # Granian has just given it handlers of its own.
     adopt_logger("_granian")
-    with quick_imports():
-        import_module(factory.partition(":")[0])
     server.serve()
 
 

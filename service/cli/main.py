@@ -13,6 +13,10 @@ def main() -> Any:
         from service.cli.supervisor import supervise  # noqa: PLC0415 - the other commands do not need it
 
         crash = supervise()
-    from service.cli import commands  # noqa: PLC0415 - the supervisor does not need them
+    # The supervisor does not need them.
+    from service.imports import quick_imports  # noqa: PLC0415
+
+    with quick_imports():
+        from service.cli import commands  # noqa: PLC0415
 
     return commands.main(obj=crash)
