@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from service.errors import SettingsError
 from service.images.options import Region
 from service.images.transform import Transform
-from service.settings.environment import is_loopback, load
+from service.settings.environment import load
 from service.settings.help import CLIENT_HELP, HELP
+from service.settings.loopback import is_loopback
 from service.settings.sections import SCOPES, Settings, available_cores
 from service.settings.signing_key import development_key
 from service.settings.source_locations import SourceLocation

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 import click
 
 from service.errors import Problem, SettingsError
-from service.ops.maintenance.progress import Progress as ObjectProgress
-from service.ops.regions import RegionWarning
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import ProgressColumn, TaskID
+
+    # With them come the settings of a server, which take longer to import than everything else here.
+    from service.ops.maintenance.progress import Progress as ObjectProgress
+    from service.ops.regions import RegionWarning
 
 # Part of what was asked for was refused, or a check found something.
 EXIT_PARTIAL = 1

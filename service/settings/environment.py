@@ -27,6 +27,7 @@ from service.images.transform import Transform
 from service.settings import bucket_variables
 from service.settings.config_file import CLOUD_VARIABLES, accepted_numbers, advice
 from service.settings.help import CLIENT_HELP, HELP
+from service.settings.loopback import is_loopback
 from service.settings.sections import (
     ANY_ORIGIN,
     FIELDS,
@@ -126,16 +127,6 @@ def examine(environ: Mapping[str, str]) -> tuple[Settings | None, Variables, lis
     except SettingsError as error:
         return None, variables, [error]
     return settings, variables, []
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _unknown_variables(environ: Mapping[str, str], variables: Variables, of_buckets: Collection[str]) -> list[SettingsError]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from service.cli.commands import run_granian
+from service.cli.serve import run_granian
 
 # The applications for Granian's own protocol.
 _RSGI = frozenset({"fixed_rsgi"})

@@ -169,6 +169,13 @@ def test_help_lists_every_command_with_its_purpose() -> None:
 
 def test_server_start_does_not_import_the_modules_of_other_commands() -> None:
     of_other_commands = {"httpcore", "httpx", "rich.progress", "service.cli.client", "service.cli.push", "service.cli.store"}
-    code = f"import service.cli.commands, service.asgi, sys; print(sorted({of_other_commands} & set(sys.modules)))"
+    code = f"import service.cli.serve, service.asgi, sys; print(sorted({of_other_commands} & set(sys.modules)))"
+    ran = subprocess.run([DARKROOM.parent / "python", "-c", code], capture_output=True, check=True, env=environment())
+    assert ran.stdout.strip() == b"[]"
+
+
+def test_push_does_not_import_the_settings_of_a_server() -> None:
+    of_servers = {"service.ops", "service.settings.sections", "service.settings.variables", "rich", "structlog", "email"}
+    code = f"import service.cli.commands, service.cli.push, sys; print(sorted({of_servers} & set(sys.modules)))"
     ran = subprocess.run([DARKROOM.parent / "python", "-c", code], capture_output=True, check=True, env=environment())
     assert ran.stdout.strip() == b"[]"

@@ -279,7 +279,7 @@ def test_signal_while_the_application_starts_ends_the_server_with_status_0(tmp_p
     (tmp_path / "starting.py").write_text(STARTING_APPLICATION)
     serve = (
         "from service.cli.supervisor import supervise; supervise()\n"
-        f"from service.cli.commands import run_granian; run_granian('starting:build', '127.0.0.1', {free_port()})"
+        f"from service.cli.serve import run_granian; run_granian('starting:build', '127.0.0.1', {free_port()})"
     )
     supervisor = subprocess.Popen([sys.executable, "-c", serve, phase, ending, to], cwd=tmp_path, start_new_session=True)
     try:

@@ -19,7 +19,6 @@ from service.cli.client.server import Server, connect
 from service.errors import SettingsError
 from service.images.digest import is_digest
 from service.settings.help import CLIENT_HELP
-from service.settings.variables import read_secret
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 
@@ -40,6 +39,11 @@ image_argument = partial(click.argument, "image", metavar="DIGEST|FILE")
 
 def token() -> str | None:
     """Return the token in the environment, or in the file that it names, if any."""
+    if not {"DARKROOM_TOKEN_FILE", "CREDENTIALS_DIRECTORY"} & os.environ.keys():
+        return os.environ.get("DARKROOM_TOKEN") or None
+    # Imports the settings of a server, which takes longer than everything else before the first request.
+    from service.settings.variables import read_secret  # noqa: PLC0415
+
     try:
         return read_secret(os.environ, "DARKROOM_TOKEN") or None
     except SettingsError as error:

@@ -19,7 +19,7 @@ from service.cli.client.errors import ClientError, FatalError, RefusedError, Unr
 from service.cli.client.scan import unreadable
 from service.concurrency.retrying import retry
 from service.errors import Problem, SourceFailedError, SourceRefusedError, SourceSlowError
-from service.settings.environment import is_loopback
+from service.settings.loopback import is_loopback
 
 # Seconds between two attempts. The server may ask for a longer pause in Retry-After, up to a maximum.
 PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)

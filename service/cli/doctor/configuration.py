@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from service.cli.doctor.finding import Finding, from_error, ok, skipped
 from service.errors import SettingsError
 from service.ops.regions import describe_region, region_warnings
-from service.settings.environment import Configuration, is_loopback
+from service.settings.environment import Configuration
+from service.settings.loopback import is_loopback
 from service.settings.secret_files import load_keys, load_tokens
 from service.settings.sections import FIELDS, Settings
 

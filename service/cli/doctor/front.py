@@ -20,10 +20,10 @@ import anyio.streams.tls
 import httpcore
 import msgspec
 
-from service.cli.commands import check_port_is_free
 from service.cli.doctor.configuration import is_public_url, signing_keys
 from service.cli.doctor.finding import Finding, Severity, from_error, ok, skipped
 from service.cli.doctor.store import clock_finding
+from service.cli.serve import check_port_is_free
 from service.errors import ServiceError, SettingsError
 from service.http.headers import IMMUTABLE
 from service.images.transform import PIPELINE_VERSION
