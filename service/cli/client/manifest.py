@@ -16,8 +16,8 @@ from service.files import temp_file
 
 VERSION = 1
 
-# Where a relative URL of a rendition begins in a `srcset` or a `<picture>`.
-_RELATIVE = re.compile(r'(?<![^\s",])(?=/i/v[1-9][0-9]*/[a-z2-7]{32}/)')
+# The beginning of a relative URL of a rendition in a `srcset` or a `<picture>`. A pattern that starts with fixed text is found faster.
+_RELATIVE = re.compile(r'/i/v(?<![^\s",]/i/v)[1-9][0-9]*/[a-z2-7]{32}/')
 
 
 def manifest_entries(named: Iterable[tuple[str, Document]], base_url: str | None) -> dict[str, Document]:
@@ -36,7 +36,7 @@ def with_absolute_urls(document: Mapping[str, Any], base_url: str) -> Document:
     """Return a document, or its part for a page, with `base_url` before every URL that has no host."""
 
     def absolute(text: str) -> str:
-        return _RELATIVE.sub(base_url, text)
+        return _RELATIVE.sub(lambda found: base_url + found[0], text)
 
     sources = [
         {
