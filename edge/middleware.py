@@ -30,7 +30,7 @@ from edge.fly import FlyRegion
 from edge.miss_slots import MissSlots
 from edge.origin import OriginFetcher
 from edge.policy import ERROR_STATUSES, PolicyDefaults, reuse_denied_reason, stale_if_error_until
-from edge.store import MemoryStore, StoredResponse, VaryMarker
+from edge.store import MemoryStore, StoredResponse, VaryMarker, hit_status_format
 from edge.streaming import StreamingResponse
 
 log = logging.getLogger(__name__)
@@ -196,6 +196,7 @@ class Edge:
         """
         self._app = app
         self._name = name.lower().encode("ascii")
+        self._hit_format = hit_status_format(self._name)
         self._store = MemoryStore(max_bytes, max_fraction_by_label)
         self._keys = CacheKeys(vary_normalizers or {}, key_includes_host=key_includes_host)
         self._entries = self._store.entries
@@ -274,7 +275,7 @@ class Edge:
         if (
             now < self._purges_synced_until
             and isinstance(stored, StoredResponse)
-            and (age := floor(now - stored.generated_at)) < stored.policy.lifetime
+            and (age := floor(now - stored.generated_at)) < stored.lifetime
         ):
             condition = host = None
             for name, value in scope["headers"]:
@@ -296,14 +297,14 @@ class Edge:
                     condition == stored.etag or (stored.status == 200 and none_match_fails(stored.etag, condition))
                 ):
                     stored.counters.not_modified.hits += 1
-                    await send(stored.not_modified_message(age, self._name, self._memory_server_timing))
+                    await send(stored.not_modified_message(age, self._hit_format, self._memory_server_timing))
                     await send(_EMPTY_BODY)
                     if self.hit_seconds is not None:
                         self.hit_seconds.observe(self._clock() - now)
                     return
                 counters = stored.counters
                 counters.hits += 1
-                await send(stored.start_message(age, self._name, self._memory_server_timing))
+                await send(stored.start_message(age, self._hit_format, self._memory_server_timing))
                 body = stored.body if method == "GET" else b""
                 counters.sent_bytes += len(body)
                 small = len(body) <= SMALL_BODY_BYTES
@@ -471,7 +472,7 @@ class Edge:
         is_fresh = age < stored.policy.lifetime
         if not is_fresh and age < stored.policy.lifetime + stored.policy.stale_while_revalidate:
             self._revalidate_in_background(request)
-        added = stored.hit_headers(int(age), self._name, self._memory_server_timing)
+        added = stored.hit_headers(int(age), self._hit_format, self._memory_server_timing)
         await self._send_stored(stored, added, request, count="hits" if is_fresh else "stale")
         return True
 

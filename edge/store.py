@@ -38,6 +38,11 @@ _MAX_SHARED_NAMES = 64
 MEMORY_TIER = (b"server-timing", b"tier;desc=memory")
 
 
+def hit_status_format(name: bytes) -> bytes:
+    """Return the format of a hit's `Cache-Status` from the cache called `name`, which takes the `ttl` and the key."""
+    return name.replace(b"%", b"%%") + b'; hit; ttl=%d; key="%b"'
+
+
 class StoredResponse:
     """A stored response and its policy.
 
@@ -45,8 +50,8 @@ class StoredResponse:
     """
 
     __slots__ = (
-        "_not_modified_headers", "body", "cache_status_key", "counters", "etag", "generated_at", "headers", "policy", "received_at",
-        "size_bytes", "status", "used",
+        "_not_modified_headers", "body", "cache_status_key", "counters", "etag", "generated_at", "headers", "lifetime", "policy",
+        "received_at", "size_bytes", "status", "used",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +72,8 @@ class StoredResponse:
         self.body = response.body
         self.used = False
         self.policy = policy
+        # Every hit needs it, and a named field of a tuple takes longer to read.
+        self.lifetime = policy.lifetime
         self.generated_at = generated_at
         self.received_at = received_at
         self.counters = counters
@@ -83,28 +90,28 @@ class StoredResponse:
         )
         self._not_modified_headers: Headers | None = None
 
-    def start_message(self, age: int, name: bytes, server_timing: tuple[bytes, bytes] = MEMORY_TIER) -> Message:
-        """Return the start of the whole response at an `age` in whole seconds, from the cache called `name`.
+    def start_message(self, age: int, hit_format: bytes, server_timing: tuple[bytes, bytes] = MEMORY_TIER) -> Message:
+        """Return the start of the whole response at an `age` in whole seconds. `hit_format` is `hit_status_format` of this cache's name.
 
         It is put together for each hit: with many entries, remembering it would cost more than it saves.
         """
         age_header = (b"age", b"%d" % age)
-        status = (b"cache-status", b'%b; hit; ttl=%d; key="%b"' % (name, self.policy.lifetime - age, self.cache_status_key))
+        status = (b"cache-status", hit_format % (self.lifetime - age, self.cache_status_key))
         return {"type": "http.response.start", "status": self.status, "headers": [*self.headers, age_header, status, server_timing]}
 
-    def not_modified_message(self, age: int, name: bytes, server_timing: tuple[bytes, bytes] = MEMORY_TIER) -> Message:
+    def not_modified_message(self, age: int, hit_format: bytes, server_timing: tuple[bytes, bytes] = MEMORY_TIER) -> Message:
         """Return the start of the 304 in place of the whole response."""
         if self._not_modified_headers is None:
             self._not_modified_headers = not_modified_headers(self.headers)
         age_header = (b"age", b"%d" % age)
-        status = (b"cache-status", b'%b; hit; ttl=%d; key="%b"' % (name, self.policy.lifetime - age, self.cache_status_key))
+        status = (b"cache-status", hit_format % (self.lifetime - age, self.cache_status_key))
         return {"type": "http.response.start", "status": 304, "headers": [*self._not_modified_headers, age_header, status, server_timing]}
 
-    def hit_headers(self, age: int, name: bytes, server_timing: tuple[bytes, bytes] = MEMORY_TIER) -> Headers:
+    def hit_headers(self, age: int, hit_format: bytes, server_timing: tuple[bytes, bytes] = MEMORY_TIER) -> Headers:
         """Return the headers that a hit adds. In `Cache-Status`, the `ttl` of a stale response is negative (RFC 9211 §2.2)."""
         return (
             (b"age", b"%d" % age),
-            (b"cache-status", b'%b; hit; ttl=%d; key="%b"' % (name, self.policy.lifetime - age, self.cache_status_key)),
+            (b"cache-status", hit_format % (self.lifetime - age, self.cache_status_key)),
             server_timing,
         )
 
@@ -244,6 +251,8 @@ class MemoryStore:
             return False
         response.headers = tuple(self._share_header(pair) for pair in response.headers)
         response.policy = self._share_policy(response.policy)
+        # The number of the shared policy, so that there is one of it too.
+        response.lifetime = response.policy.lifetime
         self._put(key, response, label)
         return True
 

@@ -28,12 +28,13 @@ from edge.store import (
     VARY_MARKER_BYTES,
     MemoryStore,
     StoredResponse,
+    hit_status_format,
 )
 from tests.edge.asgi import ManualClock, Origin, date, full_response, hit, send_request, shared_edge, stored
 
 HEADERS: Headers = [(b"content-type", b"image/webp"), (b"etag", b'"k5x7q2"'), (b"cache-control", b"max-age=60")]
 
-NAME = b"darkroom"
+HIT_FORMAT = hit_status_format(b"darkroom")
 
 
 def stored_response(
@@ -55,7 +56,7 @@ def stored_response(
 
 
 def test_start_message_is_the_response_with_age_cache_status_and_tier() -> None:
-    assert stored_response().start_message(0, NAME) == {
+    assert stored_response().start_message(0, HIT_FORMAT) == {
         "type": "http.response.start",
         "status": 200,
         "headers": [*HEADERS, (b"age", b"0"), (b"cache-status", hit(60)), MEMORY_TIER],
@@ -63,7 +64,7 @@ def test_start_message_is_the_response_with_age_cache_status_and_tier() -> None:
 
 
 def test_not_modified_message_is_a_304_with_its_headers_and_those_of_a_hit() -> None:
-    assert stored_response().not_modified_message(7, NAME) == {
+    assert stored_response().not_modified_message(7, HIT_FORMAT) == {
         "type": "http.response.start",
         "status": 304,
         "headers": [(b"etag", b'"k5x7q2"'), (b"cache-control", b"max-age=60"), (b"age", b"7"), (b"cache-status", hit(53)), MEMORY_TIER],
@@ -72,8 +73,8 @@ def test_not_modified_message_is_a_304_with_its_headers_and_those_of_a_hit() -> 
 
 def test_start_message_later_leaves_earlier_messages_unchanged() -> None:
     entry = stored_response()
-    start, not_modified = entry.start_message(0, NAME), entry.not_modified_message(0, NAME)
-    later, later_not_modified = entry.start_message(10, NAME), entry.not_modified_message(10, NAME)
+    start, not_modified = entry.start_message(0, HIT_FORMAT), entry.not_modified_message(0, HIT_FORMAT)
+    later, later_not_modified = entry.start_message(10, HIT_FORMAT), entry.not_modified_message(10, HIT_FORMAT)
     sent = [message["headers"][-3:] for message in (start, not_modified, later, later_not_modified)]
     assert sent == [
         [(b"age", b"0"), (b"cache-status", hit(60)), MEMORY_TIER],
@@ -86,21 +87,25 @@ def test_start_message_later_leaves_earlier_messages_unchanged() -> None:
 def test_start_message_changed_by_a_server_leaves_the_next_one_unchanged() -> None:
     # A layer between the edge and the server may append to a message's list of headers.
     entry = stored_response()
-    for message in (entry.start_message(0, NAME), entry.not_modified_message(0, NAME)):
+    for message in (entry.start_message(0, HIT_FORMAT), entry.not_modified_message(0, HIT_FORMAT)):
         message["headers"].append((b"x-added", b"1"))
-    assert entry.start_message(0, NAME)["headers"] == [*HEADERS, *entry.hit_headers(0, NAME)]
-    assert entry.not_modified_message(0, NAME)["headers"] == [*HEADERS[1:], *entry.hit_headers(0, NAME)]
+    assert entry.start_message(0, HIT_FORMAT)["headers"] == [*HEADERS, *entry.hit_headers(0, HIT_FORMAT)]
+    assert entry.not_modified_message(0, HIT_FORMAT)["headers"] == [*HEADERS[1:], *entry.hit_headers(0, HIT_FORMAT)]
+
+
+def test_hit_status_format_of_any_name_has_the_name_unchanged() -> None:
+    assert hit_status_format(b"50%d") % (60, b"/i/picture") == b'50%d; hit; ttl=60; key="/i/picture"'
 
 
 def test_hit_headers_of_a_stale_response_have_a_negative_ttl() -> None:
-    assert stored_response(lifetime=60).hit_headers(75, NAME) == ((b"age", b"75"), (b"cache-status", hit(-15)), MEMORY_TIER)
+    assert stored_response(lifetime=60).hit_headers(75, HIT_FORMAT) == ((b"age", b"75"), (b"cache-status", hit(-15)), MEMORY_TIER)
 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**31), st.integers(-(2**31), 2**31))
 def test_hit_headers_age_and_ttl_add_up_to_the_lifetime(lifetime: int, left: int) -> None:
     second = max(0, lifetime - left)
-    (_, age), (_, status), _ = stored_response(lifetime=lifetime).hit_headers(second, NAME)
+    (_, age), (_, status), _ = stored_response(lifetime=lifetime).hit_headers(second, HIT_FORMAT)
     assert int(age) == second
     assert status == hit(lifetime - second)
 
