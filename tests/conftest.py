@@ -6,10 +6,12 @@ import gc
 import inspect
 import os
 import signal
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import cache, wraps
 from pathlib import Path
 
+import httpcore
 import hypothesis
 import msgspec
 import pytest
@@ -95,6 +97,21 @@ def _without_outcomes_in_groups(test: Callable[..., Awaitable[None]]) -> Callabl
             raise AssertionError("the test failed within a task group") from group
 
     return wrapper
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_certificates() -> Iterator[None]:
+    """Read the certificates of the authorities once: each reading takes 75 ms of CPU time, and each client in this process does it."""
+    read = httpcore.default_ssl_context
+
+    @cache
+    def context_of(cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
+        return read()
+
+    with pytest.MonkeyPatch.context() as patch:
+        # These variables name others (SSL_CTX_set_default_verify_paths(3)), which tests do.
+        patch.setattr(httpcore, "default_ssl_context", lambda: context_of(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")))
+        yield
 
 
 @pytest.fixture(scope="session")
