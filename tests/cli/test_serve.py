@@ -76,14 +76,14 @@ def test_serve_on_an_occupied_port_is_refused(server: Server, data: Path) -> Non
     [
         ({"store": "ftp://x"}, "expected file:///folder, memory:// or s3://bucket"),
         ({"store": "s3://"}, "BUCKET_NAME"),
-        ({"max_pixel": "3"}, "Did you mean DARKROOM_MAX_PIXELS?"),
+        pytest.param({"max_pixel": "3"}, "Did you mean DARKROOM_MAX_PIXELS?", marks=pytest.mark.long),
         ({"max_pixels": "many"}, "DARKROOM_MAX_PIXELS is invalid: expected a whole number of at least 1, got 'many'."),
-        ({"keys": "xyz"}, "DARKROOM_KEYS"),
+        pytest.param({"keys": "xyz"}, "DARKROOM_KEYS", marks=pytest.mark.long),
         (
             {"FLY_MACHINE_ID": "1857"},
             "this folder is not on a Fly volume, so the next deployment would lose it. Mount a volume there",
         ),
-        ({"sources": "shop=s3://pictures"}, "s3://pictures/ in DARKROOM_SOURCES has no credentials."),
+        pytest.param({"sources": "shop=s3://pictures"}, "s3://pictures/ in DARKROOM_SOURCES has no credentials.", marks=pytest.mark.long),
         ({"renditions_bytes": "5"}, "DARKROOM_RENDITIONS_BYTES is invalid: expected 0 for no limit, or at least 16777216, got 5."),
     ],
 )
@@ -310,5 +310,6 @@ def wait_until_rendering(server: Server) -> psutil.Process:
         for process in server.render_processes():
             if sum(process.cpu_times()[:2]) > idle.get(process, 0.0) + 0.4:
                 return process
-        time.sleep(0.005)
+        # Finding the processes takes 10 ms of CPU time, which the render needs too.
+        time.sleep(0.05)
     raise AssertionError("no render process did anything")

@@ -580,15 +580,14 @@ def test_image_of_many_requests_at_once_is_fetched_once(with_source: Callable[[T
     with_source(test)
 
 
-def test_server_without_sources_fetches_nothing(data: Path) -> None:
-    with darkroom(data) as server, server.client() as client:
-        problem = check_problem(client.post("/v1/images", json={"url": "https://a.test/"}), 403, "source-refused")
-        assert "DARKROOM_SOURCES" in problem["remedy"]
-        for response in (client.get(path_of("a.jpg")), client.post("/v1/images", json={"source": "cms", "path": "a.jpg"})):
-            assert "DARKROOM_SOURCES" in check_problem(response, 404, "not-found")["expected"]
-        assert client.get("/v1/sources").json() == {"sources": []}
-        for path in ("/pull/v1/aHR0cHM6Ly9hLnRlc3Qv/full/-.jpg", "/v1/pull"):
-            assert client.get(path).status_code == 404
+def test_server_without_sources_fetches_nothing(client: httpx.Client) -> None:
+    problem = check_problem(client.post("/v1/images", json={"url": "https://a.test/"}), 403, "source-refused")
+    assert "DARKROOM_SOURCES" in problem["remedy"]
+    for response in (client.get(path_of("a.jpg")), client.post("/v1/images", json={"source": "cms", "path": "a.jpg"})):
+        assert "DARKROOM_SOURCES" in check_problem(response, 404, "not-found")["expected"]
+    assert client.get("/v1/sources").json() == {"sources": []}
+    for path in ("/pull/v1/aHR0cHM6Ly9hLnRlc3Qv/full/-.jpg", "/v1/pull"):
+        assert client.get(path).status_code == 404
 
 
 def test_server_with_an_invalid_source_does_not_start(data: Path) -> None:

@@ -107,12 +107,12 @@ def test_warming_of_an_animation_leaves_nothing_to_render_in_animated_formats(wa
             assert getattr(images.decode(client.get(path).content), "n_frames", 1) == 3
 
 
-def test_warming_switched_off_renders_and_notes_nothing(data: Path) -> None:
-    with darkroom(data, warm="none") as server, server.client() as client:
-        document = upload(client, images.photo_jpeg(640, 480))
-        assert tiers(client, [document["src"]]) == ["render"]
-        assert len(server.stored("renditions")) == 1
-        assert not (data / "store" / "warming").exists()
+def test_warming_switched_off_renders_and_notes_nothing(server: Server, client: httpx.Client) -> None:
+    stored = server.stored("renditions")
+    document = upload(client, images.photo_jpeg(648, 486))
+    assert tiers(client, [document["src"]]) == ["render"]
+    assert len(server.stored("renditions")) == len(stored) + 1
+    assert not (server.data / "store" / "warming").exists()
 
 
 def test_upload_of_a_stored_image_warms_nothing_again(warming: Server) -> None:
