@@ -43,7 +43,8 @@ def _shots_folder(config: pytest.Config) -> Path | None:
     return Path(folder) if folder else None
 
 
-@pytest.fixture(scope="module")
+# For all files, as every start and every rendition of the same photos takes CPU time.
+@pytest.fixture(scope="package")
 def playground_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with darkroom(tmp_path_factory.mktemp("open")) as server:
         yield server.url
