@@ -48,4 +48,4 @@ def violations(page: Page, source: str) -> list[str]:
 
 def serious_violations(found: list[str]) -> list[str]:
     """Return the violations whose impact is serious or critical."""
-    return [line for line in found if line.startswith(("serious_violations", "critical"))]
+    return [line for line in found if line.startswith(("serious", "critical"))]
