@@ -34,7 +34,7 @@ _CAVEATS = """\
 - Clients, servers and libvips share the cores of one machine, and requests go over loopback.
 - Darkroom's render processes and libvips run at niceness 19, other servers at that of the benchmark.
 - Uploads prepare the originals of Darkroom: a rendition of one above 8 megapixels comes from its intermediate, while libvips and other
-  servers decode the original. Only *libvips, same calls* reads the intermediate too.
+  servers decode the original. Only *libvips, same calls* reads the intermediate too. A row says what an upload costs.
 - Each side has its own default quality and effort: times of different sides are only comparable together with the bytes and the score.
 - The score is SSIMULACRA2 against the original, decoded as a whole and scaled down by libvips. It depends on the resampler too. A crop has
   none, because each side cuts out another part of the picture.

@@ -89,6 +89,7 @@ TARGETS: tuple[Target, ...] = (
     Target("first view of a warmed rendition, p50", "ms", 5, COLD_RENDER, is_ratio=False, basis="WebP 640 of the same photo"),
     Target("renders at first views of a warmed ladder", "", 0, once=True),
     Target("100 images pushed", "/s", 0.9, BARE_LOOP, at_most=False, basis="`darkroom push` against a loop that only posts"),
+    Target("upload of a camera's JPEG, CPU", "ms", basis="with its placeholder and its intermediate, without a ladder"),
     Target("hostile URL, CPU, mean", "ms", 2, once=True),
     Target("hostile URL, CPU, costliest kind", "ms", 2, once=True),
     Target("object that a source does not have, CPU", "ms", once=True, basis="with the request to the bucket"),
