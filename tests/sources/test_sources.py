@@ -136,6 +136,9 @@ class World:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_000_000.0
         monkeypatch.setattr(sources_module, "_now", lambda: self.now)
+        # However slow the machine is, only the tests of these limits may reach them.
+        monkeypatch.setattr(sources_module, "TURN_SECONDS", 600.0)
+        monkeypatch.setattr(sources_module, "FETCH_SECONDS", 600.0)
         self.source = OneSource()
         folder.mkdir()
         self.library = Library(folder)
