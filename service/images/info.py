@@ -19,9 +19,11 @@ _INTERMEDIATE_ABOVE_PIXELS = 8_000_000
 _INTERMEDIATE_WIDTH = 2_560
 _INTERMEDIATE_PIXELS = 6_000_000
 
+# The factors by which libjpeg can shrink a picture while it decodes, at no cost, largest first.
+SHRINK_ON_LOAD = (8, 4, 2)
+
 # The intermediate of a JPEG that its decoder can shrink is what the decoder makes of it: with the smallest of its factors that leaves no
 # more than so many pixels, or with the largest. A probe has to decode the original anyway, so that this costs little.
-_SHRINK_ON_LOAD = (2, 4, 8)
 _SHRUNK_PIXELS = 4_500_000
 
 # The address space of a render process before it decodes or encodes anything: 140 to 175 MiB measured.
@@ -122,8 +124,8 @@ class ImageInfo(msgspec.Struct, frozen=True):
         if self.vector or self.animated or self.width * self.height <= _INTERMEDIATE_ABOVE_PIXELS:
             return None
         if self.shrinks_on_load:
-            enough = (factor for factor in _SHRINK_ON_LOAD if self.width * self.height <= _SHRUNK_PIXELS * factor**2)
-            factor = next(enough, _SHRINK_ON_LOAD[-1])
+            enough = (factor for factor in SHRINK_ON_LOAD if self.width * self.height <= _SHRUNK_PIXELS * factor**2)
+            factor = min(enough, default=SHRINK_ON_LOAD[0])
             return self.width // factor, self.height // factor
         scale = min(_INTERMEDIATE_WIDTH / self.width, (_INTERMEDIATE_PIXELS / (self.width * self.height)) ** 0.5, 1.0)
         return round(self.width * scale), round(self.height * scale)

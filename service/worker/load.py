@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pyvips
 
 from service.images.geometry import Box, Plan, drawing_size, round_half_up
-from service.images.info import ImageInfo
+from service.images.info import SHRINK_ON_LOAD, ImageInfo
 from service.images.options import Profile
 from service.rendering.protocol import Failure, ImageError
 from service.worker import bounds, color, color_space, vips_errors
@@ -39,9 +39,6 @@ from service.worker.orientation import LEFT_IS_FAR, TOP_IS_FAR, is_transposed, o
 
 # Truncated data and wrong checksums are errors. Warnings of a decoder are not: files of many cameras cause them.
 FAIL_ON = "error"
-
-# Factors by which libjpeg shrinks while it decodes, at no cost.
-_SHRINK_ON_LOAD = (8, 4, 2)
 
 
 class ShrinkRule(NamedTuple):
@@ -179,7 +176,7 @@ def check_repaired(file: ImageFile, info: ImageInfo) -> None:
     """
     if info.format == "jpeg":
         _check_complete(file, info)
-        open_image(file.body, access="sequential", fail_on=FAIL_ON, shrink=_SHRINK_ON_LOAD[0]).avg()
+        open_image(file.body, access="sequential", fail_on=FAIL_ON, shrink=SHRINK_ON_LOAD[0]).avg()
         check_decoded(info)
 
 
@@ -307,7 +304,7 @@ def shrink_on_load(file_width: int, file_height: int, info: ImageInfo, plan: Pla
     width, height = plan.unrotated_size
     x_shrink = Fraction(plan.region.width * file_width, info.width * width)
     y_shrink = Fraction(plan.region.height * file_height, info.height * height)
-    for shrink in _SHRINK_ON_LOAD:
+    for shrink in SHRINK_ON_LOAD:
         left = rule.rounded if file_width % shrink or file_height % shrink else rule.exact
         if min(x_shrink, y_shrink) >= shrink * left:
             return shrink

@@ -18,7 +18,7 @@ import pyvips
 
 from service.images.formats import Format
 from service.images.geometry import Plan, intermediate_suffices, make_plan
-from service.images.info import ImageInfo
+from service.images.info import SHRINK_ON_LOAD, ImageInfo
 from service.images.transform import DEFAULTS, PIPELINE_VERSION, parse
 from service.worker import color
 from service.worker.files import ImageFile
@@ -29,8 +29,6 @@ from tests.bench.measure import Priority
 # How far the decoder of a JPEG shrinks: as far as Darkroom's settings say, and from the intermediate where Darkroom has one; as far as
 # libvips' `thumbnail` does, which leaves a factor of two to the resampler; as far as it can.
 Reduction: TypeAlias = Literal["ours", "thumbnail", "whole"]
-
-_FACTORS = (8, 4, 2)
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -142,7 +140,7 @@ def _factor(image: pyvips.Image, info: ImageInfo, plan: Plan, reduction: Reducti
         return shrink_on_load(image.width, image.height, info, plan, SHRINK_RULES[PIPELINE_VERSION])
     left_to_resampler = 2 if reduction == "thumbnail" else 1
     scale = min(image.width / plan.width, image.height / plan.height)
-    return next((factor for factor in _FACTORS if scale >= factor * left_to_resampler), 1)
+    return next((factor for factor in SHRINK_ON_LOAD if scale >= factor * left_to_resampler), 1)
 
 
 if __name__ == "__main__":
